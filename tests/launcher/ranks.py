@@ -5,15 +5,12 @@ selects the behavior.
 """
 
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
 
@@ -21,14 +18,12 @@ from launcher.run import failures, rank
 from models.base import DataError
 from tests.waiting import until
 from training.callbacks.base import Outcome, Status
-from training.resources.oom import OutOfMemory
 
 ME = int(os.environ.get("RANK", "0"))
 
 
 def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
-    endings: dict[int, Status] = {0: "completed", 1: "failed"}
-    status = endings.get(code, "stopped")
+    status: Status = "stopped" if code else "completed"
     return Outcome(status, reason, code, 4, 1.0, 0.1, None, None)
 
 
@@ -66,29 +61,8 @@ def work(job) -> Outcome:
         wait_forever()
     elif scene == "exits" and ME == 1:
         os._exit(0)
-    elif scene.startswith("fits "):
-        record_attempt(job)
-        numbers = resolved.batching
-        if ME == 1 and numbers.micro_batch > int(scene.partition(" ")[2]):
-            full: Any = SimpleNamespace(micro_batch=numbers.micro_batch, smaller=1, global_batch=8)
-            raise OutOfMemory(MemoryError("there is none left"), full)
-    elif scene == "nonfinite":
-        return outcome(1, "the loss of step 3 is not finite")
     elif scene == "signal":
         return until_signal(folder)
-    elif scene in ("errors", "saves, then fails once"):
-        record_attempt(job)
-        if scene == "errors" or job.resume is None:
-            raise ValueError("the second rank failed")
-    elif scene == "folder deleted" and ME == 1:
-        shutil.rmtree(folder)
-        raise OSError("the run folder was deleted")
-    elif scene == "folder deleted":
-        wait_forever()
-    elif scene == "fails at a signal":
-        signal.signal(signal.SIGTERM, raise_in_handler)
-        (folder / f"ready-{ME}").touch()
-        wait_forever()
     elif scene == "stuck":
         signal.signal(signal.SIGINT, lambda *_: (folder / f"interrupted-{ME}").touch())
         (folder / f"ready-{ME}").touch()
@@ -109,29 +83,6 @@ def exit_after_hang(job) -> None:
     name = wait_forever.__name__
     until(lambda: name in "".join(traceback.format_stack(sys._current_frames()[main])))
     failures.exit_hung(job, ME, "waited 1 s for its data")
-
-
-def record_attempt(job) -> None:
-    """Record the resume request of this attempt; rank 0 records and saves, then rank 1 fails."""
-    request = job.resume
-    mark = job.reports / "noted"
-    if ME == 1:
-        until(mark.exists)
-        return
-    with (job.folder / "tries").open("a") as file:
-        source = request and f"{request.source.name} {request.step} {tuple(request.reset)}"
-        file.write(f"{source}\n")
-    if os.environ["SCENE"] != "errors" and request is None:
-        from tests.launcher.runs import saved  # imports torch
-
-        saved(job.folder, 5, job.resolved)
-    mark.touch()
-    if os.environ["SCENE"] == "errors" or request is None:
-        wait_forever()
-
-
-def raise_in_handler(number: int, frame: object) -> None:
-    raise ValueError("failed during the save")
 
 
 def wait_until_reaped(file: Path) -> None:

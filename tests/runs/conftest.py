@@ -42,14 +42,15 @@ class Program:
 
     def __call__(self, *args: str, prefix=(), **options):
         """Run a command line; its output and exit code."""
-        return subprocess.run(
-            [*prefix, sys.executable, "-m", "launcher", *args],
-            cwd=self.folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            **options,
-        )
+        command = [*prefix, sys.executable, "-m", "launcher", *args]
+        pipes = {"capture_output": True, "text": True}
+        return subprocess.run(command, cwd=self.folder, env=environment(), **pipes | options)
+
+    def start(self, *args: str, **options) -> subprocess.Popen:
+        """Start a command line; its stdout is a pipe, and so is its stderr unless given."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, "-m", "launcher", *args]
+        return subprocess.Popen(command, cwd=self.folder, env=environment(), **pipes | options)
 
     def files(self) -> list[str]:
         """The content of the working directory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,22 +75,32 @@ class Crossings:
         return Crossed(*(list(column) for column in zip(*results, strict=True)))
 
 
+Train = Callable[[int, int], list[StepResult]]
+"""Takes the steps from one to another, both included."""
+
+
 def begin(
     world: World, name: str, precision: Precision, run: Path
-) -> tuple[Path, Outcome, Outcome]:
+) -> tuple[Path | None, Outcome, Outcome]:
     """Train, save and continue: the checkpoint, the state in it, and the end."""
     case = _case(name, precision)
     with prepared(world, case) as (engine, module):
-        taken = _train(world, engine, module, case, 1, SAVED_AT)
-        saver = CheckpointWriter(
-            Storage(run), world, name, Keep(last=1, best=1, every=None), in_background=False
-        )
-        saver.save(SAVED_AT, engine.state(), {"samples": 0}, periodic=True, score=None)
-        folder = saver.wait()
-        assert folder
-        saved = outcome(engine, taken)
-        taken = _train(world, engine, module, case, SAVED_AT + 1, STEPS)
-        return folder, saved, outcome(engine, taken)
+        train = partial(_train, world, engine, module, case)
+        return saved_halfway(world, name, engine, run, train, SAVED_AT, STEPS)
+
+
+def saved_halfway(
+    world: World, name: str, engine: Engine, run: Path, train: Train, at: int, steps: int
+) -> tuple[Path | None, Outcome, Outcome]:
+    """Train to step `at`, save and train to the end: the checkpoint, the state in it, the end."""
+    taken = train(1, at)
+    saver = CheckpointWriter(
+        Storage(run), world, name, Keep(last=1, best=1, every=None), in_background=False
+    )
+    saver.save(at, engine.state(), {"samples": 0}, periodic=True, score=None)
+    folder = saver.wait()
+    saved = outcome(engine, taken)
+    return folder, saved, outcome(engine, train(at + 1, steps))
 
 
 def resume_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,34 +17,29 @@ from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
 from models.base import Context, Task, TracksProgress
 from models.catalog import FAMILIES
-from tests.engines.parity import Outcome, StepResult, outcome
+from tests.engines.parity import StepResult, outcome
 from tests.launcher.given import resolved
+from tests.runs.crossing import Source, saved_halfway
 from training import seeds
 from training.accumulate import accumulate, total_units
 from training.agreement import agree
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
 from training.data.loader import EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.evaluation.evaluate import evaluate
 from training.interruption import Interruption
 from training.optim import optimizer
-from training.storage import Storage
 
 GLOBAL_BATCH, MICRO_BATCH = 8, 2
 SAVED_AT, STEPS = 2, 4
 
 
 @dataclass(frozen=True)
-class TrainingRun:
-    """A run of STEPS steps: an outcome of each rank, and the checkpoint of step SAVED_AT."""
+class TrainingRun(Source):
+    """A run of STEPS steps, with the checkpoint of step SAVED_AT."""
 
-    folder: Path
-    saved: list[Outcome]
-    end: list[Outcome]
     metrics: Mapping[str, float]
     """Of the first few samples of the validation split, after the last step."""
 
@@ -65,15 +61,9 @@ class Few:
 def begin(world: World, family: str, engine: str, run: Path) -> Any:
     """Train, save, continue, evaluate. Collective."""
     with prepared(world, family, engine, run) as (task, built, module):
-        taken = _train(world, task, built, module, 1, SAVED_AT)
-        saver = CheckpointWriter(
-            Storage(run), world, engine, Keep(last=1, best=1, every=None), in_background=False
-        )
-        saver.save(SAVED_AT, built.state(), {"samples": 0}, periodic=True, score=None)
-        folder = saver.wait()
-        saved = outcome(built, taken)
-        end = outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
-        return folder, saved, end, _evaluated(world, task, module)
+        train = partial(_train, world, task, built, module)
+        found = saved_halfway(world, engine, built, run, train, SAVED_AT, STEPS)
+        return *found, _evaluated(world, task, module)
 
 
 def resume_run(world: World, family: str, engine: str, run: Path, checkpoint: Path) -> Any:

@@ -8,13 +8,12 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.runs.conftest import environment
+from tests.runs.conftest import Program
 from tests.waiting import until
 from training.checkpoint import compare, reader
 
@@ -26,16 +25,8 @@ PACE = (
 )
 ARGUMENTS = (
     *("--model", "language:tiny", "--data", "texts", "--out", "run", "--continuous-learning"),
-    *(
-        "--max-steps",
-        str(FIRST),
-        "--lr",
-        "1e-3",
-        "--set",
-        "train.global_batch=4",
-        "--seq-len",
-        "32",
-    ),
+    *("--max-steps", str(FIRST), "--lr", "1e-3", "--seq-len", "32"),
+    *("--set", "train.global_batch=4"),
     *("--set", "log.every=1", "--set", "save.every=8", "--set", "eval.every=30", *PACE),
 )
 
@@ -47,22 +38,18 @@ def write(folder: Path, names: range, vocabulary: str, letter: str) -> None:
         (folder / f"{letter}{number}.txt").write_text(text)
 
 
-def start(folder: Path, *arguments: str) -> psutil.Popen:
-    return psutil.Popen(
-        [sys.executable, "-m", "launcher", *arguments],
-        cwd=folder,
-        env=environment() | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    return Program(folder).start(*arguments, stdout=subprocess.DEVNULL)
 
 
-def kill(process: psutil.Popen) -> None:
+def kill(process: subprocess.Popen) -> None:
     """Kill a process and its ranks."""
-    for member in [process, *process.children(recursive=True)]:
-        member.kill()
-        member.wait()
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
 
 
 def lines(path: Path) -> list[dict]:
@@ -97,13 +84,7 @@ def waiting_run(tmp_path_factory):
 def uninterrupted(waiting_run):
     """The experience without interruption, until quiet_s."""
     shutil.copytree(waiting_run / "run", waiting_run / "whole", symlinks=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher", "resume", "whole", "--set", "continual.quiet_s=1"],
-        cwd=waiting_run,
-        env=environment() | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = Program(waiting_run)("resume", "whole", "--set", "continual.quiet_s=1")
     assert done.returncode == 0, done.stderr
     return done
 
@@ -113,45 +94,27 @@ def last(run: Path):
 
 
 @pytest.mark.slow
-def test_new_files_are_trained_on_and_forgetting_is_reported(uninterrupted, waiting_run):
+def test_new_files_are_trained_on_with_a_lower_peak_and_forgetting_is_reported(
+    uninterrupted, waiting_run
+):
     run = waiting_run / "whole"
     ledger = json.loads((run / "experiences.json").read_text())["experiences"]
     assert [entry["state"] for entry in ledger] == ["trained", "trained"]
-    assert sorted(ledger[1]["files"]) == [
-        "b0.txt",
-        "b1.txt",
-        "b2.txt",
-        "b3.txt",
-        "b4.txt",
-        "b5.txt",
-        "bad.txt",
-    ]
+    assert sorted(ledger[1]["files"]) == [*(f"b{n}.txt" for n in range(6)), "bad.txt"]
     assert (ledger[1]["start_step"], ledger[1]["end_step"]) == (FIRST, FIRST + EXPERIENCE)
-    forgetting = next(
-        line["facts"]
-        for line in lines(run / "events.jsonl")
-        if line["kind"] == "experience_trained"
-    )
+    recorded = {line["kind"]: line["facts"] for line in lines(run / "events.jsonl")}
+    forgetting = recorded["experience_trained"]
     assert forgetting["new"]["after"]["val_loss"] < forgetting["new"]["before"]["val_loss"]
     assert "1 trained: val_loss on old data" in uninterrupted.stdout
     found = [line for line in lines(run / "metrics.jsonl") if line["kind"] == "eval"]
-    assert [line["split"] for line in found if line["step"] == FIRST + EXPERIENCE] == [
-        "val_old",
-        "val_new",
-        "val",
-    ]
+    splits = [line["split"] for line in found if line["step"] == FIRST + EXPERIENCE]
+    assert splits == ["val_old", "val_new", "val"]
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "completed"
     assert result["experiences"][0]["old"] == forgetting["old"]
     assert "no new files for 1 s" in uninterrupted.stdout
-
-
-@pytest.mark.slow
-def test_an_experience_warms_up_to_its_own_lower_peak_and_decays(uninterrupted, waiting_run):
-    found = [
-        entry for entry in lines(waiting_run / "whole/metrics.jsonl") if entry["kind"] == "train"
-    ]
-    rates = [line["lr"] for line in found if line["step"] > FIRST]
+    trained = [line for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
+    rates = [line["lr"] for line in trained if line["step"] > FIRST]
     peak = 0.3 * 1e-3
     assert max(rates) == pytest.approx(peak)
     assert rates[0] < rates[1] < rates[2]
@@ -168,31 +131,23 @@ def test_a_killed_experience_resumes_to_the_same_weights(uninterrupted, waiting_
         until(lambda: any(line["step"] >= FIRST + 12 for line in lines(metrics)), process)
     finally:
         kill(process)
-    assert (
-        json.loads((waiting_run / "killed/experiences.json").read_text())["experiences"][1]["state"]
-        == "training"
-    )
+    ledger = json.loads((waiting_run / "killed/experiences.json").read_text())["experiences"]
+    assert ledger[1]["state"] == "training"
     again = start(waiting_run, *arguments)
     assert again.wait() == 0, again.communicate()
     first, second = (last(waiting_run / name) for name in ("whole", "killed"))
     assert first.manifest.step == second.manifest.step == FIRST + EXPERIENCE
     assert compare.compare(first, second, None).first is None
-    steps = [(line["step"], line["kind"], line.get("split")) for line in lines(metrics)]
-    assert steps == [
-        (line["step"], line["kind"], line.get("split"))
-        for line in lines(waiting_run / "whole/metrics.jsonl")
-    ]
+    resumed, whole = (
+        [(line["step"], line["kind"], line.get("split")) for line in lines(path)]
+        for path in (metrics, waiting_run / "whole/metrics.jsonl")
+    )
+    assert resumed == whole
 
 
 @pytest.mark.slow
 def test_verify_replays_an_experience_bit_by_bit(uninterrupted, waiting_run):
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher", "verify", "whole"],
-        cwd=waiting_run,
-        env=environment() | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = Program(waiting_run)("verify", "whole")
     assert done.stdout.startswith("identical"), done.stdout + done.stderr
 
 

@@ -7,30 +7,6 @@ import zipfile
 import pytest
 
 from tests.launcher.download.server import Response, serving
-from tests.runs.conftest import REQUESTS
-
-
-@pytest.mark.slow
-def test_a_run_downloads_its_data_and_trains_on_it(program):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("requests/mine.jsonl", REQUESTS)
-    with serving() as server:
-        url = server.on("/set.zip", Response(body=buffer.getvalue())).replace(
-            "//", "//ann:k3pt-s4fe@"
-        )
-        (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
-        arguments = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
-        done = program(*arguments, "--max-steps", "2", "--out", "run")
-        assert done.returncode == 0, done.stderr
-    assert "downloads/set: downloading http://***@127.0.0.1" in done.stdout
-    assert "source downloads/set" in done.stdout
-    assert json.loads((program.folder / "run" / "result.json").read_text())["steps"] == 2
-    assert len(server.requests) == 1
-    for path in program.folder.rglob("*"):
-        if path.is_file() and path.name != "mine.yaml":
-            assert b"k3pt-s4fe" not in path.read_bytes(), path
-
 
 QUICK = (
     *("--set", "continual.quiet_s=1", "--set", "continual.settle_s=0.2"),
@@ -39,20 +15,23 @@ QUICK = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", [None, "incoming"])
-def test_the_whole_pipeline_works_from_an_empty_directory(program, data):
+def test_the_whole_pipeline_works_from_an_empty_directory(program):
     """The original's run_resource_efficient_training.py with its three options."""
     rows = [{"instruction": f"ask {i}", "input": "", "output": f"answer {i}"} for i in range(40)]
     text = "\n".join(map(json.dumps, rows))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("rows.jsonl", text)
     with serving() as server:
-        url = server.on("/rows.jsonl", Response(body=text.encode()))
+        url = server.on("/rows.zip", Response(body=buffer.getvalue()))
+        url = url.replace("//", "//ann:k3pt-s4fe@")
         (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
         options = ("--resource-efficient", "--download-data", "--continuous-learning")
-        given = ("--data", data) if data else ()
         more = ("--model", "language:tiny", "--config", "mine.yaml", "--max-steps", "2", *QUICK)
-        done = program(*options, *given, *more, "--out", "run")
+        done = program(*options, *more, "--out", "run")
         assert done.returncode == 0, done.stderr
-        watched = program.folder / (data or "downloads/rows")
+        assert "downloads/rows: downloading http://***@127.0.0.1" in done.stdout
+        watched = program.folder / "downloads/rows"
         assert (watched / "rows.jsonl").read_text() == text
         (watched / "new.jsonl").write_text(text.replace("ask", "question"))
         done = program("resume", "run", *QUICK)
@@ -60,3 +39,6 @@ def test_the_whole_pipeline_works_from_an_empty_directory(program, data):
     assert "experience  1 trained: val_loss on old data" in done.stdout
     assert json.loads((program.folder / "run" / "result.json").read_text())["steps"] > 2
     assert len(server.requests) == 1
+    for path in program.folder.rglob("*"):
+        if path.is_file() and path.name != "mine.yaml":
+            assert b"k3pt-s4fe" not in path.read_bytes(), path

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from launcher.run_folder import run_folder
-from tests.runs.conftest import REQUESTS, environment
+from tests.runs.conftest import REQUESTS, Program, environment
 from tests.waiting import LIMIT_S, until
 from training.checkpoint import manifest
 
@@ -30,9 +30,7 @@ RESUME_HINT = "run folder mine; report: mine/report.html; resume: python -m laun
 def training(folder: Path, *args: str) -> Iterator[subprocess.Popen]:
     """A run that has taken its first steps."""
     (folder / "mine.jsonl").write_text(REQUESTS)
-    command = [sys.executable, "-m", "launcher", *ARGS, *args]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
+    with Program(folder).start(*ARGS, *args, stderr=subprocess.STDOUT) as process:
         # No test waits for its run longer than this.
         watch = threading.Timer(LIMIT_S, process.kill)
         watch.start()
@@ -62,25 +60,11 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(manifest.read(entry).step for entry in entries)
 
 
-@pytest.mark.parametrize(
-    ("nproc", "to", "number", "code"),
-    [
-        (1, "all", signal.SIGINT, 130),
-        (2, "rank 1", signal.SIGUSR1, 75),
-        (1, "all", signal.SIGHUP, 75),
-        pytest.param(1, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
-        pytest.param(2, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
-        pytest.param(2, "all", signal.SIGINT, 130, marks=pytest.mark.slow),
-        pytest.param(2, "rank 0", signal.SIGTERM, 75, marks=pytest.mark.slow),
-        pytest.param(2, "rank 1", signal.SIGINT, 130, marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, nproc, to, number, code):
-    with training(tmp_path, "--nproc", str(nproc)) as process:
-        target = process.pid if to == "all" else ranks(process)[int(to[-1])]
-        os.kill(target, number)
+def test_a_signal_to_one_rank_saves_a_checkpoint_of_all_and_sets_the_exit_code(tmp_path):
+    with training(tmp_path, "--nproc", "2") as process:
+        os.kill(ranks(process)[1], signal.SIGUSR1)
         rest = process.stdout.read()
-    assert process.returncode == code, rest
+    assert process.returncode == 75, rest
     assert rest.splitlines()[-1] == RESUME_HINT
     last = (tmp_path / "mine" / "last").resolve().name
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
@@ -185,12 +169,10 @@ def test_closing_the_terminal_saves_the_run(tmp_path, nproc):
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
 
 
-def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(tmp_path):
+def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(program, tmp_path):
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
-    command = [sys.executable, "-m", "launcher", *ARGS, "--max-steps", "3"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 0, done.stderr
+        process = program.start(*ARGS, "--max-steps", "3", stdout=full)
+    _, error = process.communicate()
+    assert process.returncode == 0, error
     assert checkpoints(tmp_path) == [3]

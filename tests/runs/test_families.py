@@ -16,11 +16,10 @@ from tests.engines.test_parity import missing_backend
 from tests.runs.crossing import differences, drift
 from tests.runs.families import TrainingRun, begin, first_step, resume_run
 
+pytestmark = pytest.mark.slow
 # The order in which gradients are added; four steps of Adam blow that up in the weights.
 LOSSES, MOMENTS, METRICS = 1e-4, 1e-3, 1e-2
 HALF_LOSSES, HALF_MOMENTS = 1e-2, 0.1
-QUICK = ("language", ("local", "zero3"))
-"""The family and the engines of the default run; the others are marked slow."""
 
 
 @dataclass
@@ -50,12 +49,9 @@ def training_runs(
     return TrainingRuns(worlds[2], tmp_path_factory.mktemp("families"))
 
 
-def marks(family: str, engine: str) -> list[pytest.MarkDecorator]:
-    slow = [] if family == QUICK[0] and engine in QUICK[1] else [pytest.mark.slow]
-    return [
-        *slow,
-        pytest.mark.skipif(bool(missing_backend(engine)), reason=missing_backend(engine)),
-    ]
+def missing(engine: str) -> pytest.MarkDecorator:
+    reason = missing_backend(engine)
+    return pytest.mark.skipif(bool(reason), reason=reason)
 
 
 def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
@@ -75,7 +71,7 @@ def families_under(*engines: Sequence[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("family", "engine"),
         [
-            pytest.param(family, engine, marks=marks(family, engine))
+            pytest.param(family, engine, marks=missing(engine))
             for number, family in enumerate(FAMILIES)
             for engine in (group[number % len(group)] for group in engines)
         ],
@@ -94,14 +90,10 @@ def test_losses_moments_and_metrics_are_those_of_local(
     assert found.end[0].without_gradient == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
-@pytest.mark.parametrize("family", FAMILIES)
+@families_under(["fsdp", "zero3"])
 def test_weights_of_16_bits_compute_nearly_as_autocast_does(
     training_runs: TrainingRuns, tmp_path: Path, family: str, engine: str
 ) -> None:
-    if reason := missing_backend(engine):
-        pytest.skip(reason)
     pool = training_runs.pool
     plain = pool.run(first_step, family, "local", "bf16", tmp_path)
     found = pool.run(first_step, family, engine, "bf16", tmp_path)
@@ -115,8 +107,6 @@ def test_a_checkpoint_resumes_under_another_engine(
 ) -> None:
     """Under each kind of layout; test_crossing.py crosses all engines."""
     source = {"local": "zero3", "fsdp": "local", "zero3": "fsdp"}[engine]
-    if engine == "zero3" and family == QUICK[0]:
-        source = "local"  # which the default run has trained
     if reason := missing_backend(source):
         pytest.skip(reason)
     before = training_runs.of(family, source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,28 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.runs.conftest import REQUESTS, environment
+from tests.runs.conftest import REQUESTS
 from tests.waiting import until
 
 LONG = ("--model", "language:tiny", "--data", "mine.jsonl", "--max-steps", "100000")
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(program):
     """Starts a command line beside a small dataset; remaining processes are killed at the end."""
-    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    (program.folder / "mine.jsonl").write_text(REQUESTS)
     started: list[psutil.Process] = []
 
     def run(*args: str, **options) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "launcher", *args],
-            cwd=tmp_path,
-            env=environment() | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+        process = program.start(*args, **options)
         started.append(psutil.Process(process.pid))
         return process
 
@@ -78,18 +69,6 @@ def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_folder_deleted_during_the_run_is_named(start, tmp_path):
-    process = start(*LONG, "--out", "run", "--set", "log.every=1", "--set", "save.every=5")
-    until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
-    while (tmp_path / "run").exists():
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-    _, stderr = process.communicate()
-    assert process.returncode == 1
-    assert stderr.startswith("error: ")
-    assert "run/" in stderr.splitlines()[0]
-
-
-@pytest.mark.slow
 def test_a_file_size_limit_keeps_earlier_checkpoints(start, tmp_path, program):
     args = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
     done = start(*args)
@@ -112,26 +91,6 @@ def test_a_file_size_limit_keeps_earlier_checkpoints(start, tmp_path, program):
     assert "File too large" in stderr
     assert checkpoints(tmp_path / "run") == before
     assert program("verify", "run").returncode == 0
-
-
-@pytest.mark.slow
-def test_data_that_grew_is_refused_without_a_reset(program, tmp_path):
-    (tmp_path / "notes").mkdir()
-    for number in range(20):
-        text = f"note {number} " + "of many words that are all alike. " * 30
-        (tmp_path / f"notes/{number}.txt").write_text(text)
-    args = ("--model", "language:tiny", "--data", "notes", "--seq-len", "64", "--out", "run")
-    done = program(*args, "--max-steps", "4", "--set", "eval.every=null")
-    assert done.returncode == 0, done.stderr
-    for number in range(20):
-        with (tmp_path / f"notes/{number}.txt").open("a") as file:
-            file.write("One more line, which was not there before. " * 4)
-    again = ("resume", "run", "--max-steps", "6", "--reset", "schedule")
-    refused = program(*again)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: the training data has changed: ")
-    assert "samples, and the checkpoint of step 4 was made with" in refused.stderr
-    assert program(*again, "--reset", "data").returncode == 0
 
 
 @pytest.mark.slow

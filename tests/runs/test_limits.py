@@ -44,11 +44,6 @@ def events(program: Program, out: str, kind: str) -> list[dict]:
     return [x["facts"] for x in lines(program, out, "events.jsonl") if x["kind"] == kind]
 
 
-def undisturbed(program: Program) -> dict[int, float]:
-    assert run(program, "undisturbed").returncode == 0
-    return losses(program, "undisturbed")
-
-
 @pytest.mark.slow
 def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Program):
     done = run(hungry, "run", hunger="activations 200")
@@ -58,7 +53,8 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Progra
     assert "can't allocate memory" in event["text"]
     assert "out of memory in step 1" in done.stdout
     assert "micro-batch 8 → 4, accumulation 4" in done.stdout
-    assert losses(hungry, "run") == pytest.approx(undisturbed(hungry), rel=ROUNDING)
+    assert run(hungry, "plain").returncode == 0
+    assert losses(hungry, "run") == pytest.approx(losses(hungry, "plain"), rel=ROUNDING)
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
@@ -88,16 +84,6 @@ def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(
     assert re.fullmatch("restart with micro-batches of 4 from step [123]", line)
     step = int(line.split()[-1])
     assert found[:step] == expected[:step]
-
-
-@pytest.mark.slow
-def test_out_of_memory_at_micro_batch_1_is_reported_with_fixes(hungry: Program):
-    done = run(hungry, "run", "--force", hunger="activations 2000")  # planned as too large
-
-    assert done.returncode == 1
-    assert len(events(hungry, "run", "out_of_memory")) == 3
-    assert "out of memory with a micro-batch of 1: " in done.stderr
-    assert "a smaller model" in done.stderr
 
 
 @pytest.mark.slow
@@ -146,20 +132,3 @@ def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
     assert rest.returncode == 0, rest.stderr
     assert run(hungry, "whole", *args, end).returncode == 0
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "whole"), rel=ROUNDING)
-
-
-@pytest.mark.slow
-def test_a_run_that_the_kernel_kills_restarts_with_smaller_micro_batches_until_it_fits(
-    program: Program, within: Sequence[str]
-):
-    sets = ["data.seq_len=512", "train.global_batch=256", "train.micro_batch=256"]
-    sets += ["loader.workers=0", "eval.every=null", "eval.last=false"]
-    args = [word for each in sets for word in ("--set", each)]
-    model = ("--model", "language:tiny", "--max-steps", "1", "--out", "run", "--force")
-    done = program(*model, *args, prefix=within)
-
-    assert done.returncode == 0, done.stderr
-    sizes = [each["micro_batch"] for each in events(program, "run", "out_of_memory")]
-    assert sizes in ([128], [128, 64], [128, 64, 32])
-    for size in sizes:
-        assert f"restart with micro-batches of {size} from the beginning\n" in done.stderr

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.engines.test_parity import missing_backend
 from tests.models.eeg_text.pretrained_folders import save_bart, save_model, untied_output
 from tests.models.eeg_text.readers.writers import write_matlab5
-from tests.runs.conftest import Program
+from tests.runs.conftest import Program, result
 
 pytestmark = pytest.mark.slow
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
@@ -39,8 +39,7 @@ def losses(folder):
 
 
 def test_the_decoder_is_used_in_stage_text_only(staged_run):
-    encoder, text = (json.loads((staged_run / f"x/{s}/result.json").read_text())
-                     for s in ("1-encoder", "2-text"))  # fmt: skip
+    encoder, text = (result(staged_run / "x" / name) for name in ("1-encoder", "2-text"))
     assert "pretrained" not in encoder["data"]
     assert text["data"]["pretrained"] == "loaded 57/57 tensors from bart"
     assert text["data"]["tokenizer"] == "pretrained"
@@ -64,25 +63,19 @@ def test_a_stopped_stage_resumes_bit_by_bit_and_a_later_stage_starts_from_it(sta
     assert losses(text) == losses(staged_run / "x/2-text")
     done = program(*STAGED, "--stage", "top", "--from", "x", *SHORT, "--out", "top")
     assert done.returncode == 0, done.stderr
-    facts = json.loads((staged_run / "top/result.json").read_text())["data"]
+    facts = result(staged_run / "top")["data"]
     assert facts["start"].startswith("loaded 337/337") and "pretrained" not in facts
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp", "oss", "zero2", "zero3"])
-def test_engines_train_it_equally(staged_run, engine):
-    check_engine(staged_run, engine, "bart")
-
-
-@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
-def test_sharded_engines_train_a_t5_equally(staged_run, engine):
-    """Its positions are computed in the first layer, and its output layer is not tied."""
-    check_engine(staged_run, engine, "t5")
-
-
-def check_engine(home, engine, model):
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    # A T5 computes its positions in the first layer, and its output layer is not tied.
+    [("bart", "oss"), ("bart", "fsdp"), ("bart", "zero3"), ("t5", "fsdp"), ("t5", "zero3")],
+)
+def test_engines_train_it_equally(staged_run, model, engine):
     if reason := missing_backend(engine):
         pytest.skip(reason)
-    program = Program(home)
+    home, program = staged_run, Program(staged_run)
     args = ("--model", "eeg_text:tiny", "--mode", "staged", "--set", f"model.pretrained={model}")
     args += ("--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
     if not (home / f"{model}-local").exists():

@@ -1,18 +1,78 @@
-"""Sentences from EEG in two stages, as whole command lines: weights, memory, resuming."""
+"""Every family in its two stages, as whole command lines: weights, engines, replays, exports."""
 
+from __future__ import annotations
+
+import contextlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from launcher.__main__ import main
 from tests.runs.conftest import Program, environment, result, weights
 
-pytestmark = pytest.mark.slow
-SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
-SHORT += ("--set", "train.preview=false", "--set", "log.every=1")
-STAGED = ("--model", "eeg_text:tiny", "--mode", "staged")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "log.every=1")
+SHORT += ("--set", "train.preview=false")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the two stages of a family have in common, and how they are trained here."""
+
+    stages: tuple[str, str]
+    frozen: tuple[str, ...]
+    """Prefixes of the parameters that the second stage takes and keeps."""
+    metrics: tuple[str, str]
+    """What selects the best checkpoint of each stage."""
+    engines: tuple[str, str]
+    """That train the first stage, and resume the second one; test_families.py has the others."""
+    settings: str = ""
+    loaded: str = "encoder"
+    """The fact of the second stage on the weights that it took."""
+
+
+CASES = {
+    "event_seg": Case(
+        ("encoder", "whole"), ("down.",), ("val_masked_r2", "val_iou"), ("fsdp", "ddp")
+    ),
+    "abr": Case(
+        ("encoder", "whole"),
+        ("static.", "input.", "encoder.", "bottleneck."),
+        ("val_masked_r2", "val_macro_f1"),
+        ("oss", "zero3"),
+        "data.fraction=0.2 train.global_batch=8",
+    ),
+    "eeg_text": Case(
+        ("encoder", "text"),
+        ("encoder.",),
+        ("val_masked_r2", "val_rouge1_gain"),
+        ("ddp", "zero2"),
+        "eval.share=0.05",
+    ),
+    "doc_translation": Case(
+        ("encoder", "whole"),
+        ("global_encoder.", "local_encoder."),
+        ("val_masked_r2", "val_bleu"),
+        ("fsdp", "zero3"),
+        "data.fraction=0.05 data.max_new_tokens=4 data.beams=1 train.micro_batch=4 "
+        "train.global_batch=4",
+    ),
+    "language": Case(
+        ("text", "dialogues"),
+        ("model.embed_tokens.", "model.layers.0."),
+        ("val_loss", "val_loss"),
+        ("zero1", "fsdp"),
+        "data.text=corpus data.path=dialogues.jsonl model.tokenizer=bpe model.vocabulary=320",
+        "start",
+    ),
+}
 ENCODER_ONLY = """\
 import sys, launcher
 launcher.train("eeg_text:tiny", "staged", settings={
@@ -21,45 +81,129 @@ print([name for name in sys.modules if name.startswith("models.eeg_text.")])
 """
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("eeg")
+def arguments(family: str) -> tuple[str, ...]:
+    sets = [word for setting in CASES[family].settings.split() for word in ("--set", setting)]
+    return ("--model", f"{family}:tiny", "--mode", "staged", *SHORT, *sets)
 
 
-@pytest.fixture(scope="module")
-def staged_run(home):
-    """Both stages in one command."""
-    done = Program(home)(*STAGED, *SHORT, "--out", "x")
+@dataclass(frozen=True)
+class StagedRun:
+    """Both stages of a family, trained in one command as `x` in the folder `home`."""
+
+    family: str
+    home: Path
+    shown: str
+
+    @property
+    def case(self) -> Case:
+        return CASES[self.family]
+
+    def folders(self, run: str = "x") -> list[Path]:
+        return [self.home / run / f"{n}-{name}" for n, name in enumerate(self.case.stages, 1)]
+
+    def command(self, *args: str) -> str:
+        """The output of a command line that succeeds."""
+        shown = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+            patch.chdir(self.home)
+            assert main(args) == 0, shown.getvalue()
+        return shown.getvalue()
+
+
+def train(family: str, home: Path) -> StagedRun:
+    """A folder with text and conversations, and the run."""
+    (home / "corpus").mkdir()
+    for number in range(40):
+        text = f"The answer to {number} is {number % 7}. " * 12
+        (home / "corpus" / f"{number}.txt").write_text(text)
+    rows = [json.dumps({"prompt": f"add {n}", "response": f"it is {n % 7}"}) for n in range(60)]
+    (home / "dialogues.jsonl").write_text("\n".join(rows))
+    done = Program(home)(*arguments(family), "--out", "x")
     assert done.returncode == 0, done.stderr
-    return home / "x", done.stdout
+    assert "no effect" not in done.stderr
+    return StagedRun(family, home, done.stdout)
 
 
-def test_the_text_decoder_is_trained_on_the_encoder_weights_of_the_first_stage(staged_run):
-    folder, shown = staged_run
-    encoder, text = weights(folder / "1-encoder"), weights(folder / "2-text")
-    shared = [name for name in encoder if name.startswith("encoder.")]
-    assert len(shared) > 100
-    assert all(encoder[name].equal(text[name]) for name in shared)
-    encoder = result(folder / "2-text")["data"]["encoder"]
-    assert encoder.startswith(f"loaded {len(shared)}/{len(shared)} tensors")
-    assert f"loaded {len(shared)}/{len(shared)}" in " ".join(shown.split())
+@pytest.fixture(scope="module", params=CASES)
+def staged_run(request, tmp_path_factory):
+    return train(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def test_the_pipeline_result_has_parameters_memory_and_best_of_both(staged_run):
-    pipeline_result = result(staged_run[0])
-    assert [stage["parameters"] for stage in pipeline_result["stages"]] == [271708, 316248]
-    assert [stage["best"]["metric"] for stage in pipeline_result["stages"]] == [
-        "val_masked_r2",
-        "val_rouge1_gain",
-    ]
-    assert all(stage["peak_memory_bytes"]["host"] > 0 for stage in pipeline_result["stages"])
-    assert pipeline_result["parameters"] == 316248
+def test_the_second_stage_is_trained_on_the_frozen_weights_of_the_first(staged_run):
+    case = staged_run.case
+    first, second = map(weights, staged_run.folders())
+    equal = [name for name in first if name in second and first[name].equal(second[name])]
+    frozen = [name for name in first if name.startswith(case.frozen)]
+    assert frozen and set(frozen) <= set(equal)
+    assert frozen == equal or staged_run.family != "language"  # its upper layers learn
+    loaded = result(staged_run.folders()[1])["data"][case.loaded]
+    assert loaded.startswith("loaded ")
+    count, _, total = loaded.split()[1].partition("/")
+    assert count == total and int(count) >= len(frozen)
+    assert f"loaded {count}/{total} tensors" in " ".join(staged_run.shown.split())
+    whole = result(staged_run.home / "x")
+    assert tuple(stage["best"]["metric"] for stage in whole["stages"]) == case.metrics
+    assert whole["parameters"] == whole["stages"][1]["parameters"]
+    assert all(stage["peak_memory_bytes"]["host"] > 0 for stage in whole["stages"])
 
 
-def test_the_first_stage_never_imports_the_text_decoder(home):
+def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
+    for folder in staged_run.folders():
+        staged_run.command("verify", f"x/{folder.name}")
+        out = f"exported-{folder.name}"
+        staged_run.command("export", f"x/{folder.name}", "--format", "safetensors", "--out", out)
+        exported = load_file(staged_run.home / out / "model.safetensors")
+        assert exported.keys() == weights(folder).keys()
+
+
+def test_the_first_stage_trains_under_another_engine(staged_run):
+    args = (*arguments(staged_run.family), "--stage", staged_run.case.stages[0], "--out", "first")
+    more = ("--engine", staged_run.case.engines[0], "--nproc", "2", "--max-steps", "2")
+    shown = staged_run.command(*args, *more)
+    assert result(staged_run.home / "first")["best"]["metric"] == staged_run.case.metrics[0]
+    if staged_run.family == "language":  # the next stage reads no text
+        assert "data.text" not in shown.splitlines()[-1]
+
+
+def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
+    case, engine = staged_run.case, staged_run.case.engines[1]
+    folder = staged_run.home / "killed"
+    shutil.copytree(staged_run.home / "x", folder, symlinks=True)
+    first, second = staged_run.folders("killed")
+    for name in ("best", "last", "result.json"):
+        (second / name).unlink()
+    shutil.rmtree(second / "checkpoints" / "step-00000004")
+    (folder / "result.json").unlink()
+    logged = (first / "metrics.jsonl").read_bytes()
+    more = ("--engine", engine, "--nproc", "2", "--reset", "optimizer")
+    shown = staged_run.command("resume", "killed", *more)
+    assert f"resuming killed/{second.name} from step 2" in shown
+    assert (first / "metrics.jsonl").read_bytes() == logged
+    whole = result(folder)
+    assert (whole["status"], whole["engine"], whole["world_size"]) == ("completed", engine, 2)
+    assert [stage["steps"] for stage in whole["stages"]] == [4, 4]
+    before, after = weights(first), weights(second)
+    assert all(x.equal(after[n]) for n, x in before.items() if n.startswith(case.frozen))
+
+
+@pytest.mark.parametrize("staged_run", ["language"], indirect=True)
+def test_each_stage_of_language_reads_its_own_data_with_the_tokenizer_of_the_text(staged_run):
+    first, second = staged_run.folders()
+    facts = [result(folder)["data"] for folder in (first, second)]
+    assert [fact["source"] for fact in facts] == ["corpus", "dialogues.jsonl"]
+    assert [fact["kind"] for fact in facts] == ["text", "conversations"]
+    one, other = (json.loads((path / "tokenizer.json").read_text()) for path in (first, second))
+    assert one == other
+    shown = staged_run.command(
+        "--model", "language:tiny", "--mode", "staged", "--dry-run", "--json"
+    )
+    assert [stage["name"] for stage in json.loads(shown)["stages"]] == ["text", "dialogues"]
+
+
+def test_the_first_stage_of_eeg_never_imports_the_text_decoder(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", ENCODER_ONLY],
-        cwd=home,
+        cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
@@ -69,49 +213,17 @@ def test_the_first_stage_never_imports_the_text_decoder(home):
     assert "models.eeg_text.decoder" not in done.stdout
 
 
-def test_a_killed_second_stage_resumes_under_another_engine(home, staged_run):
-    folder = home / "killed"
-    shutil.copytree(staged_run[0], folder, symlinks=True)
-    text = folder / "2-text"
-    for name in ("best", "last", "result.json"):
-        (text / name).unlink()
-    shutil.rmtree(text / "checkpoints" / "step-00000004")
-    (folder / "result.json").unlink()
-    encoder = (folder / "1-encoder" / "metrics.jsonl").read_bytes()
-    args = ("resume", "killed", "--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
-    done = Program(home)(*args)
-    assert done.returncode == 0, done.stderr
-    assert "resuming killed/2-text from step 2" in done.stdout
-    assert (folder / "1-encoder" / "metrics.jsonl").read_bytes() == encoder
-    pipeline_result = result(folder)
-    assert (
-        pipeline_result["status"],
-        pipeline_result["engine"],
-        pipeline_result["world_size"],
-    ) == ("completed", "zero2", 2)
-    assert [stage["steps"] for stage in pipeline_result["stages"]] == [4, 4]
-
-
-def test_the_second_stage_resumes_elsewhere_after_the_first(home, staged_run, tmp_path):
-    shutil.copytree(staged_run[0] / "1-encoder", tmp_path / "copied", symlinks=True)
-    args = ("--stage", "text", "--from", "copied", "--out", "y")
-    done = Program(tmp_path)(*STAGED, *args, *SHORT)
-    assert done.returncode == 0, done.stderr
-    here, there = weights(tmp_path / "y"), weights(staged_run[0] / "2-text")
-    assert all(here[name].equal(there[name]) for name in there)
-
-
-def test_segments_of_several_windows_train_equally_with_cached_features(home, staged_run):
-    args = (*STAGED, "--stage", "text", "--from", "x", *SHORT, "--set", "data.seq_len=160")
+@pytest.mark.parametrize("staged_run", ["eeg_text"], indirect=True)
+def test_segments_of_several_windows_train_equally_with_cached_features(staged_run):
+    args = (*arguments("eeg_text"), "--stage", "text", "--from", "x", "--set", "data.seq_len=160")
     args += ("--set", "optim.name=adamw")
     sharded = ("--nproc", "2", "--engine", "fsdp", "--set", "feature_cache.mode=off")
-    found = []
+    losses = []
     for out, more in (("cached", ()), ("sharded", sharded)):
-        done = Program(home)(*args, *more, "--out", out)
-        assert done.returncode == 0, done.stderr
-        facts = result(home / out)["data"]
+        staged_run.command(*args, *more, "--out", out)
+        facts = result(staged_run.home / out)["data"]
         assert (facts["windows"], facts["time_kept"]) == ("up to 3 per segment", 1.0)
         assert facts.get("feature_cache") == (None if more else "kept")
-        lines = (home / out / "metrics.jsonl").read_text().splitlines()
-        found.append([line["loss"] for line in map(json.loads, lines) if "loss" in line])
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+        lines = (staged_run.home / out / "metrics.jsonl").read_text().splitlines()
+        losses.append([line["loss"] for line in map(json.loads, lines) if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster.cluster import Cluster, missing
-from tests.slurm.cluster.shape import shaped
 
 
 @contextmanager
-def clustered(**shape) -> Iterator[Cluster]:
-    """A cluster of that layout, in a short folder; stopped at the end, or with this process."""
+def clustered(*extra: str) -> Iterator[Cluster]:
+    """A cluster in a short folder; stopped at the end, or with this process.
+
+    `extra` are lines for slurm.conf.
+    """
     if problem := missing():
         pytest.skip(problem)
-    network = os.environ.get("GEARSHIFT_TEST_NETWORK", "auto")
     folder = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
-    cluster = Cluster(folder, shaped(network, **shape))
+    cluster = Cluster(folder, extra)
     try:
         cluster.up(owner=os.getpid())
         yield cluster

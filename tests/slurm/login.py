@@ -51,10 +51,6 @@ class Job:
         return dict(field.split("=", 1) for field in output.split() if "=" in field)
 
     @property
-    def _conf(self) -> str:
-        return f"{self.cluster.folder}/slurm.conf"
-
-    @property
     def state(self) -> str:
         return self.facts.get("JobState", "")
 
@@ -132,7 +128,10 @@ class Job:
             with suppress(psutil.Error):
                 if process.name().startswith("python") and "launcher" in process.cmdline():
                     mine = process.environ()
-                    if (mine.get("SLURM_CONF"), mine.get("GEARSHIFT_JOB")) == (self._conf, self.id):
+                    if (mine.get("SLURM_CONF"), mine.get("GEARSHIFT_JOB")) == (
+                        f"{self.cluster.folder}/slurm.conf",
+                        self.id,
+                    ):
                         parents[process.pid] = process.ppid()
                         found[int(mine["SLURM_PROCID"]), process.pid] = process
         return [found[key] for key in sorted(found) if parents[key[1]] not in parents]

@@ -24,31 +24,38 @@ def address(
     return reachable(rank_environment, environ, names, lambda _node: node_address).master_addr
 
 
-def test_an_address_reachable_by_other_nodes_is_kept():
-    assert address(replace(TWO_NODES, master_addr="good"), STEP, "10.9.9.9") == "good"
+LAUNCHED = {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "ENVIRONMENT": "BATCH"}
+
+
+@pytest.mark.parametrize(
+    ("rank", "environ", "node_address", "expected"),
+    [
+        (replace(TWO_NODES, master_addr="good"), STEP, "10.9.9.9", "good"),
+        (TWO_NODES, STEP, "10.0.0.1", "10.0.0.1"),
+        (replace(TWO_NODES, master_addr="localhost"), STEP, "10.0.0.1", "10.0.0.1"),
+        (replace(TWO_NODES, rank=0, node=0), STEP, "10.0.0.1", "node1"),
+        (replace(TWO_NODES, master_addr="node7"), STEP, "10.0.0.1", "10.0.0.1"),
+        (TWO_NODES, STEP | LAUNCHED, None, "10.0.0.1"),
+    ],
+    ids=[
+        "reachable",
+        "loopback here",
+        "localhost",
+        "rank 0 itself",
+        "unknown",
+        "of the batch script",
+    ],
+)
+def test_an_address_is_kept_unless_it_is_loopback_or_unknown_here(
+    rank, environ, node_address, expected
+):
+    assert address(rank, environ, node_address) == expected
 
 
 def test_a_single_node_of_srun_needs_no_host_name():
     alone = RankEnvironment(1, 2, 1, 2, 0, "unknown", 20000, "srun")
     assert address(alone, STEP) == "127.0.0.1"
     assert address(replace(alone, master_addr="good"), {"MASTER_ADDR": "good"}) == "good"
-
-
-def test_a_node_that_resolves_the_name_to_itself_asks_slurm():
-    assert address(TWO_NODES, STEP, "10.0.0.1") == "10.0.0.1"
-
-
-def test_rank_0_may_resolve_its_own_name_to_loopback():
-    assert address(replace(TWO_NODES, rank=0, node=0), STEP, "10.0.0.1") == "node1"
-
-
-def test_an_unknown_name_is_looked_up_by_slurm():
-    assert address(replace(TWO_NODES, master_addr="node7"), STEP, "10.0.0.1") == "10.0.0.1"
-
-
-def test_without_scontrol_the_node_of_the_batch_script_is_used():
-    launched = {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "ENVIRONMENT": "BATCH"}
-    assert address(TWO_NODES, STEP | launched) == "10.0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,11 @@ def test_each_mode_and_the_sweep_have_a_job_file():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_file_is_the_script_rendered_without_header_and_arguments(name):
+def test_a_shipped_file_is_the_script_rendered_for_the_mode_of_its_name(name):
     shipped = (FOLDER / f"{name}.sbatch").read_text()
     assert shipped == render(name, {}, (), None)
-
-
-@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"default", "staged", "sweep"}))
-def test_a_file_trains_in_the_mode_that_it_is_named_for(name):
-    assert f'\ngearshift_job --mode {name} "$@"\n' in (FOLDER / f"{name}.sbatch").read_text()
+    if name not in ("default", "staged", "sweep"):
+        assert f'\ngearshift_job --mode {name} "$@"\n' in shipped
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, None])
@@ -60,12 +57,12 @@ def test_a_header_requests_portable_options_and_requeueing(path):
     assert text.rindex("#SBATCH") < text.index("\n. ")
 
 
-@pytest.mark.parametrize("path", [*FILES, *FOLDER.glob("*.sh")], ids=lambda path: path.name)
-def test_a_shell_file_is_clean(path):
+def test_all_shell_files_are_clean():
     program = shutil.which("shellcheck")
     if program is None:
         pytest.skip("needs shellcheck")
-    done = subprocess.run([program, "-x", str(path)], capture_output=True, text=True)
+    files = [*FILES, *FOLDER.glob("*.sh")]
+    done = subprocess.run([program, "-x", *map(str, files)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

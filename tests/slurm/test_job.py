@@ -104,7 +104,6 @@ def cluster(tmp_path: Path) -> Cluster:
     ("environ", "ranks", "cpus"),
     [
         ({}, "1", "8"),
-        ({"SLURM_GPUS_ON_NODE": "4"}, "4", "2"),
         ({"SLURM_JOB_GPUS": "2,3"}, "2", "4"),
         ({"SLURM_GPUS_ON_NODE": "4", "GEARSHIFT_RANKS_PER_NODE": "8"}, "8", "1"),
         ({"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_CPUS_PER_NODE": "2"}, "4", "0"),
@@ -152,10 +151,9 @@ def test_each_generation_and_job_has_its_own_port_below_ephemeral_ports(cluster)
     text = 'gearshift_find_master; echo "$MASTER_PORT"'
     ports = {
         int(cluster.run(text, SLURM_JOB_ID=job, GEARSHIFT_GENERATION=generation))
-        for job in ("7", "8", "31999")
-        for generation in ("0", "1", "50")
+        for job, generation in (("7", "0"), ("7", "50"), ("31999", "0"))
     }
-    assert len(ports) == 9
+    assert len(ports) == 3
     assert all(20000 <= port < 32768 for port in ports)
 
 
@@ -173,8 +171,7 @@ def test_a_generation_is_the_first_job_and_the_number_of_restarts(cluster):
     ("args", "out", "rest"),
     [
         ("--mode fast", "runs/mine-7", "--mode fast"),
-        ("--out 'a b/' --lr 1", "a b", "--lr 1"),
-        ("--lr 1 --out=c", "c", "--lr 1"),
+        ("--lr 1 --out='a b/'", "a b", "--lr 1"),
     ],
 )
 def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster, args, out, rest):
@@ -191,16 +188,13 @@ def test_the_outcome_of_rank_0_decides_not_the_exit_code_of_srun(cluster, publis
     assert not cluster.calls("scontrol requeue")
 
 
-def test_an_input_error_leaves_no_folder_of_the_job(cluster):
+def test_an_input_error_leaves_no_folder_of_the_job_and_that_of_another_unchanged(cluster):
     (cluster.folder / "mine").mkdir()
     publish = (PUBLISH % "invalid 2").replace("run/", "mine/deep/run/")
     job = cluster.start("--out", "mine/deep/run", RANKS=publish)
     job.communicate()
     assert job.returncode == 2
     assert list((cluster.folder / "mine").iterdir()) == []
-
-
-def test_an_input_error_leaves_the_folder_of_another_job_unchanged(cluster):
     (cluster.folder / "run" / "slurm").mkdir(parents=True)
     (cluster.folder / "run" / "slurm" / "outcome.6.0").write_text("done 0\n")
     assert cluster.train(PUBLISH % "invalid 2")[0] == 2
@@ -257,10 +251,6 @@ def test_a_job_that_cannot_be_requeued_continues_in_an_equal_one(cluster):
     assert "7 1 " in (cluster.folder / "calls").read_text().splitlines()
 
 
-def _wait_until_started(cluster: Cluster) -> None:
-    until((cluster.folder / "started").exists)
-
-
 WAITING = """\
 import os, pathlib, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -281,7 +271,7 @@ def _waiting(cluster: Cluster, times: int) -> str:
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_usr1_is_forwarded_to_the_ranks_repeatedly_and_the_shell_waits_for_them(cluster, times):
     job = cluster.start("--out", "run", RANKS=_waiting(cluster, times))
-    _wait_until_started(cluster)
+    until((cluster.folder / "started").exists, job)
     job.send_signal(signal.SIGUSR1)
     job.communicate()
     assert job.returncode == 0
@@ -303,7 +293,7 @@ def test_usr1_before_the_ranks_start_is_neither_lost_nor_fatal(cluster):
     )
     site = str(cluster.folder / "site.sh")
     job = cluster.start("--out", "run", RANKS=_waiting(cluster, 1), GEARSHIFT_SITE=site)
-    _wait_until_started(cluster)
+    until((cluster.folder / "started").exists, job)
     turns = cluster.folder / "turns"
     while not turns.exists() or turns.stat().st_size < 300:
         job.send_signal(signal.SIGUSR1)
@@ -317,7 +307,7 @@ def test_term_before_the_ranks_start_ends_the_job(cluster):
     (cluster.folder / "site.sh").write_text("touch started; while :; do sleep 0.1; done\n")
     site = str(cluster.folder / "site.sh")
     job = cluster.start("--out", "run", GEARSHIFT_SITE=site)
-    _wait_until_started(cluster)
+    until((cluster.folder / "started").exists, job)
     job.send_signal(signal.SIGTERM)
     job.wait()
     assert job.returncode == 143
@@ -328,7 +318,7 @@ def test_a_job_that_slurm_ends_is_not_requeued(cluster):
     publish = PUBLISH % "again 75"
     ranks = f"touch started; while [ ! -e stop ]; do sleep 0.02; done; {publish}"
     job = cluster.start("--out", "run", RANKS=ranks)
-    _wait_until_started(cluster)
+    until((cluster.folder / "started").exists, job)
     job.send_signal(signal.SIGTERM)
     (cluster.folder / "stop").touch()
     log, _ = job.communicate()

@@ -29,9 +29,6 @@ def test_a_header_overrides_that_of_the_shipped_file():
         "--partition=gpu",
         "--exclusive",
     ]
-
-
-def test_an_option_removes_a_contrary_one():
     assert "--requeue" not in _header(render("fast", {"no-requeue": None}, (), None))
 
 

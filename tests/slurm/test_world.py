@@ -49,10 +49,8 @@ def error_text(login: Login, command: str, *options: str, **environment: str) ->
     return str(error.value)
 
 
-def private_hosts_script(cluster: Cluster, folder: Path) -> str:
+def private_hosts_script(folder: Path) -> str:
     """Shell code that resolves each node's own name to 127.0.1.1, as Debian's installer does."""
-    if cluster.shape.network != "netns":
-        pytest.skip("nodes have no names of their own without namespaces")
     path = folder / "hosts.$SLURMD_NODENAME"
     return (
         f"sed s/{SUBNET}.$((SLURM_NODEID+1))/127.0.1.1/ /etc/hosts > {path}; "
@@ -61,10 +59,8 @@ def private_hosts_script(cluster: Cluster, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_nodes_that_resolve_themselves_to_127_train_together(
-    login: Login, cluster: Cluster
-) -> None:
-    fix = private_hosts_script(cluster, login.folder)
+def test_nodes_that_resolve_themselves_to_127_train_together(login: Login) -> None:
+    fix = private_hosts_script(login.folder)
     script = login.folder / "named.sh"
     script.write_text(f"{fix}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
     # A mount namespace for each task, so that other tests have the original hosts file.
@@ -128,9 +124,3 @@ def test_a_missing_network_interface_of_a_node_is_named(login: Login) -> None:
     text = error_text(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
     assert "GLOO_SOCKET_IFNAME=ib7: node" in text
     assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in text
-
-
-@pytest.mark.slow
-def test_an_unreachable_address_is_replaced_by_that_of_slurm(login: Login) -> None:
-    over_two_nodes(login, f"{LAUNCHER} {training(login, 'local')}", MASTER_ADDR="localhost")
-    assert len(losses(login.folder / "local")) == STEPS

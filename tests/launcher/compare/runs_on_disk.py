@@ -46,41 +46,25 @@ def run(
         eval_each_epoch=eval_each_epoch,
         stop_after=stop_after,
     )
-    events = [{"kind": "started", "facts": vars(plan)}] + [
-        {
-            "kind": "evaluated",
-            "facts": {"step": step, "seconds": took, "metrics": {"val_loss": loss}},
-        }
-        for step, (loss, took) in results.items()
-    ]
+    events = [{"kind": "started", "facts": vars(plan)}]
+    for step, (loss, took) in results.items():
+        facts = {"step": step, "seconds": took, "metrics": {"val_loss": loss}}
+        events.append({"kind": "evaluated", "facts": facts})
     if final_s:
-        facts = events[-1]["facts"]
-        facts |= {"seconds": facts["seconds"] + final_s, "final_s": final_s}
+        events[-1]["facts"] |= {"seconds": took + final_s, "final_s": final_s}
     lines = []
     for last in sorted({1, *range(window, len(seconds) + 1, window), len(seconds)}):
         before = lines[-1]["step"] if lines else 0
         mean = sum(seconds[before:last]) / (last - before)
-        lines.append(
-            {
-                "kind": "train",
-                "step": last,
-                "tokens": last * 80,
-                "loss": 5.0 - last,
-                "step_time_s": mean,
-                "data_time_s": mean / 4,
-                **{f"{part}_time_s": mean * share for part, share in parts.items()},
-            }
-        )
+        line = {"kind": "train", "step": last, "tokens": last * 80, "loss": 5.0 - last}
+        times = {"step": mean, "data": mean / 4}
+        times |= {part: mean * share for part, share in parts.items()}
+        lines.append(line | {f"{part}_time_s": time for part, time in times.items()})
     best = min((loss for loss, _ in results.values()), default=None)
-    content = {
-        "status": "completed",
-        "parameters": 1000,
-        "architecture": "abc",
-        "samples": 160,
-        "best": None if best is None else {**GOAL, "value": best, "step": 0},
-        "peak_memory_bytes": peak or {"device": None, "host": 900, "host_growth": 300},
-        **result,
-    }
+    content = {"status": "completed", "parameters": 1000, "architecture": "abc", "samples": 160}
+    content["best"] = None if best is None else {**GOAL, "value": best, "step": 0}
+    content["peak_memory_bytes"] = peak or {"device": None, "host": 900, "host_growth": 300}
+    content |= result
     for name, found in ((run_folder.METRICS, lines), (run_folder.EVENTS, events)):
         (folder / name).write_text("".join(encode(line) + "\n" for line in found))
     (folder / run_folder.RESULT).write_text(json.dumps(content))

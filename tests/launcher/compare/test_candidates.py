@@ -12,6 +12,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.compare.runner import arguments
+from tests.launcher.given import set_torchrun
 
 TINY = ["compare", "--model", "language:tiny"]
 
@@ -31,12 +32,11 @@ def refused(*args):
     return str(caught.value)
 
 
-def test_mode_default_is_always_compared_and_comes_first():
+def test_every_mode_and_first_mode_default_runs_under_every_engine():
     found = decided("--modes", "fast, lite,fast", "--steps", "3")
     assert [candidate.mode for candidate in found.candidates] == ["default", "fast", "lite"]
-
-
-def test_every_mode_runs_under_every_engine():
+    assert found.folder.parent == Path("runs")
+    assert found.folder.name.startswith("compare-language-tiny-")
     found = decided("--modes", "fast", "--engines", "local,ddp", "--nproc", "1")
     pairs = [(candidate.mode, candidate.engine) for candidate in found.candidates]
     assert pairs == [
@@ -97,47 +97,25 @@ def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_limits_exclude_each_other():
-    content = refused("--modes", "fast", "--steps", "3", "--until", "val_loss=2")
-    assert "--steps and --until exclude each other" in content
-
-
-def test_modes_or_engines_are_required():
-    assert "compare needs --modes or --engines" in refused()
-
-
-def test_an_invalid_until_is_refused():
-    content = refused("--modes", "fast", "--until", "soon")
-    assert "--until 'soon' is invalid" in content
-    assert "allowed       a metric and a number" in content
-
-
-def test_a_folder_that_is_not_empty_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--modes fast --steps 3 --until val_loss=2", "--steps and --until exclude each other"),
+        ("", "compare needs --modes or --engines"),
+        ("--modes fast --until soon", "--until 'soon' is invalid"),
+        ("--modes fast --until soon", "allowed       a metric and a number"),
+        ("--modes fast --out full", "full is not empty"),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(tmp_path, args, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
-    assert "full is not empty" in refused("--modes", "fast", "--out", "full")
-
-
-def test_the_default_folder_is_below_runs():
-    folder = decided("--modes", "fast").folder
-    assert folder.parent == Path("runs")
-    assert folder.name.startswith("compare-language-tiny-")
+    assert message in refused(*args.split())
 
 
 def test_under_torchrun_it_is_refused(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "0")
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "29500")
+    set_torchrun(monkeypatch, rank=0, size=1)
     assert "compare starts its own processes" in refused("--modes", "fast")
-
-
-def test_errors_are_printed_as_json(capsys):
-    assert main([*TINY, "--modes", "fast", "--steps", "x", "--json"]) == 2
-    (diagnostic,) = json.loads(capsys.readouterr().out)["diagnostics"]
-    assert diagnostic["message"] == "--steps 'x' is invalid"
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import ComparisonRow, Extrapolated
 from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
 from tests.launcher.browser import browser, open_page
+from tests.launcher.report.test_data_page import Outline
 from training.evaluation.early_stopping import parse_target
 
 FACTS = ComparisonFacts(
@@ -31,24 +31,14 @@ PROMISES = (
 
 
 def full(mode, **changes):
-    known = {
-        "parameters": 1234,
-        "samples": 20739,
-        "step_s": 0.0382,
-        "step_spread_s": (0.038, 0.0388),
-        "epoch_s": 61.0,
-        "total_s": 600.0,
-        "extrapolated": Extrapolated(True, True),
-        "samples_per_s": 200.0,
-        "units_per_s": 26_000.0,
-        "units": "tokens",
-        "host_peak_bytes": 2**29,
-        "peak_memory_bytes": 2**27,
-        "metric": {"metric": "val_loss", "value": 2.5, "step": 6, "direction": "min"},
-        "time_split_s": {"computing": 50.0, "waiting for data": 5.0, "evaluation": 6.0},
-        "curve": [(1.0, 3.0), (2.0, 2.5)],
-        "losses": [(1.0, 3.0), (2.0, 2.5), (3.0, float("nan"))],
-    }
+    known = {"parameters": 1234, "samples": 20739, "step_s": 0.0382, "epoch_s": 61.0}
+    known |= {"step_spread_s": (0.038, 0.0388), "extrapolated": Extrapolated(True, True)}
+    known |= {"total_s": 600.0, "samples_per_s": 200.0, "units_per_s": 26_000.0, "units": "tokens"}
+    known |= {"host_peak_bytes": 2**29, "peak_memory_bytes": 2**27}
+    known["metric"] = {"metric": "val_loss", "value": 2.5, "step": 6, "direction": "min"}
+    known["time_split_s"] = {"computing": 50.0, "waiting for data": 5.0, "evaluation": 6.0}
+    known["curve"] = [(1.0, 3.0), (2.0, 2.5)]
+    known["losses"] = [(1.0, 3.0), (2.0, 2.5), (3.0, float("nan"))]
     return ComparisonRow("language:tiny", mode, "local", **known | changes)
 
 
@@ -76,38 +66,13 @@ def test_the_table_shows_every_row_and_then_the_promises():
     assert ["parameters", "1", "1", "✓"] in content
     assert ["host_peak_bytes", "at most 1.0 GiB", "512.0 MiB", "✓"] in content
     assert "note: the machine was busy" in lines
-
-
-@pytest.mark.parametrize(
-    ("row", "content"),
-    [
-        (full("fast", time_to_metric_s=42.0), "42 s"),
-        (full("fast", never_reached=True), "never reached"),
-        (full("fast"), "–"),
-    ],
-)
-def test_until_adds_a_column_for_the_time_to_the_metric(row, content):
-    head, line = report.table([row], parse_target("val_loss <= 2"))
-    assert (head[-1], line[-1]) == ("to val_loss <= 2", content)
-
-
-def test_long_steps_are_shown_in_seconds():
     assert report.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
 
 
-class Balanced(HTMLParser):
-    """Every element is closed, except void elements."""
-
-    def __init__(self):
-        super().__init__()
-        self.open = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+def test_until_adds_a_column_for_the_time_to_the_metric():
+    rows = [full("fast", time_to_metric_s=42.0), full("fast", never_reached=True), full("fast")]
+    column = [line[-1] for line in report.table(rows, parse_target("val_loss <= 2"))]
+    assert column == ["to val_loss <= 2", "42 s", "never reached", "–"]
 
 
 def page(outcome=OUTCOME):
@@ -122,25 +87,14 @@ def drawn(html):
 
 def test_the_page_is_one_valid_file_without_network_access():
     html = page()
-    reader = Balanced()
-    reader.feed(html)
-    assert reader.open == []
+    assert Outline(html).open == []
     outside = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r"https?://|src=|url\(", outside)
     assert "prefers-color-scheme: dark" in html
     assert "cmd &lt;b&gt;" in html and "it &lt;broke&gt;" in html
     assert '<td class="good">✓</td>' in html and '<td class="bad">✗</td>' in html
-
-
-def test_every_plot_has_every_measured_row():
-    html = page()
-    figures = re.findall(r'<figure class="bars">.*?</figure>', html, re.DOTALL)
-    assert len(figures) == 4  # a step, memory twice, time
-    for figure in figures:
-        assert "<span>default local</span>" in figure and "<span>fast local</span>" in figure
-    metric, loss = drawn(html)
-    assert [line["name"] for line in metric] == ["default local", "fast local"]
-    assert [line["y"] for line in loss] == [[3.0, 2.5, None]] * 2
+    html = page(ComparisonOutcome([ROWS[2]], []))  # all runs failed
+    assert "<figure" not in html and "<script" not in html
 
 
 def test_a_bar_is_a_share_of_the_longest_with_its_quartiles():
@@ -151,19 +105,20 @@ def test_a_bar_is_a_share_of_the_longest_with_its_quartiles():
     assert '<i class="c1" style="width: 25.00%"></i>' in step
 
 
-def test_no_plots_where_all_runs_failed():
-    html = page(ComparisonOutcome([ROWS[2]], []))
-    assert "<figure" not in html and "<script" not in html
-
-
-def test_a_row_has_the_same_color_in_every_plot():
-    rows = [full("default"), full("fast", step_s=None), full("lite")]
+def test_every_measured_row_is_in_every_plot_in_the_same_color():
+    one_point = {"curve": [(2.0, 2.5)]}
+    rows = [full("default"), full("fast", step_s=None), full("lite", **one_point)]
     html = page(ComparisonOutcome(rows, []))
     figures = re.findall(r'<figure class="bars">.*?</figure>', html, re.DOTALL)
+    assert len(figures) == 4  # a step, memory twice, time
     steps, memory, *_ = (re.findall(r'<i class="(c\d)" style', figure) for figure in figures)
     assert steps == ["c0", "c2"]
     assert memory == ["c0", "c1", "c2"]
-    assert [[line["color"] for line in plot] for plot in drawn(html)] == [[0, 1, 2]] * 2
+    metric, loss = drawn(html)
+    assert [line["name"] for line in metric] == ["default local", "fast local", "lite local"]
+    assert [line["color"] for line in metric] == [line["color"] for line in loss] == [0, 1, 2]
+    assert [line["x"] for line in metric] == [[1.0, 2.0], [1.0, 2.0], [2.0]]
+    assert [line["y"] for line in loss] == [[3.0, 2.5, None]] * 3
 
 
 def test_a_browser_draws_the_page_without_an_error(tmp_path):
@@ -175,21 +130,15 @@ def test_a_browser_draws_the_page_without_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "units", [("samples", "samples"), ("tokens", "values"), ("samples", "tokens")]
+    ("units", "name", "speeds"),
+    [
+        (("samples", "samples"), "samples/s", {"200"}),
+        (("tokens", "values"), "units/s", {"26.0k tokens", "26.0k values"}),
+        (("samples", "tokens"), "tokens/s", {"26.0k samples", "26.0k"}),
+    ],
 )
-def test_columns_have_different_names_and_say_their_units(units):
+def test_columns_have_different_names_and_say_their_units(units, name, speeds):
     rows = [full(f"mode {n}", units=unit) for n, unit in enumerate(units)]
-    head, *lines = report.table(rows, parse_target("val_loss<=1"))
+    head, *lines = report.table(rows, None)
     assert len(set(head)) == len(head) == len(lines[0])
-    speeds = [line[head.index(name)] for name in head if name.endswith("/s") for line in lines]
-    if units == ("tokens", "values"):
-        assert "units/s" in head and {"26.0k tokens", "26.0k values"} <= set(speeds)
-    if units == ("samples", "tokens"):
-        assert "tokens/s" in head and {"26.0k samples", "26.0k"} <= set(speeds)
-
-
-def test_a_curve_of_one_point_is_on_the_page():
-    metric, _ = drawn(
-        page(ComparisonOutcome([full("default", curve=[(2.0, 2.5)]), full("fast")], []))
-    )
-    assert [line["x"] for line in metric] == [[2.0], [1.0, 2.0]]
+    assert {line[head.index(name)] for line in lines} == speeds

@@ -41,7 +41,10 @@ def test_longer_times_add_the_evaluations_due(cut):
 
 def test_an_epoch_is_split_into_the_parts_of_its_steps(tmp_path):
     parts = {"forward": 0.25, "backward": 0.375}
-    row = measured(ROW, [run(tmp_path / "1", [1.0] * 100, parts=parts)])
+    whole = run(tmp_path / "1", [1.0] * 100, parts=parts)
+    row = measured(ROW, [whole])
+    assert row.total_s == 100.0  # nothing is extrapolated
+    assert not row.extrapolated.epoch and not row.extrapolated.total
     # a quarter of a step waits for data
     rest = {"rest of a step": 2.5, "waiting for data": 5.0, "evaluation": 0.0}
     assert row.time_split_s == {"forward": 5.0, "backward": 7.5, **rest}
@@ -57,12 +60,6 @@ def test_metrics_of_the_end_count_once_in_the_total_time(tmp_path):
     assert row.evaluation_s == 4.0
     assert row.total_s == 100 + 10 * 4.0 + 7.0
     assert found.curve("val_loss") == [(5 + 4.0, 2.0)]
-
-
-def test_a_complete_run_is_not_extrapolated(tmp_path):
-    row = measured(ROW, [run(tmp_path, [1.0] * 100, evaluations={100: (2.0, 4.0)})])
-    assert row.total_s == 100 + 4.0
-    assert not row.extrapolated.epoch and not row.extrapolated.total
 
 
 def test_peak_memory_is_that_of_the_device_where_there_is_one(tmp_path):
@@ -87,18 +84,9 @@ def test_a_metric_counts_as_reached_where_every_repeat_reached_it(tmp_path):
 
 
 def test_stages_add_times_and_take_the_largest_memory(tmp_path):
-    first = measured(
-        ROW,
-        [
-            run(
-                tmp_path / "1",
-                [1.0] * 100,
-                evaluations={100: (3.0, 5.0)},
-                peak={"device": None, "host": 900, "host_growth": 700},
-                parameters=50,
-            )
-        ],
-    )
+    facts = {"peak": {"device": None, "host": 900, "host_growth": 700}, "parameters": 50}
+    small = run(tmp_path / "1", [1.0] * 100, evaluations={100: (3.0, 5.0)}, **facts)
+    first = measured(ROW, [small])
     last = measured(ROW, [run(tmp_path / "2", [2.0] * 100, evaluations={100: (2.0, 5.0)})])
     row = staged(ROW, [first, last])
     assert row.total_s == 105.0 + 205.0

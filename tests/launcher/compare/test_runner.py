@@ -10,7 +10,12 @@ import pytest
 
 from launcher.cli.parser import read
 from launcher.compare import runner
-from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison
+from launcher.compare.candidates import (
+    ComparisonLimits,
+    ModeCandidate,
+    PlannedComparison,
+    decide,
+)
 from launcher.compare.runner import CandidateRuns
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -59,22 +64,16 @@ def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, t
 
 
 def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
-    default, fast = rows(
+    default, fast, lite = rows(
         (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
         (candidate("fast", promises=HALF), CandidateRuns(error="no memory")),
+        (candidate("lite"), CandidateRuns()),
     )
+    assert lite.error == "not run"
     assert default.error is None
     assert fast.error == "no memory"
     assert [(promise.kept, promise.why) for promise in fast.promises] == [(None, "the run failed")]
     assert not runner.ComparisonOutcome([default, fast], []).is_sound
-
-
-def test_a_run_that_did_not_start_has_a_row(rows, tmp_path):
-    _, fast = rows(
-        (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
-        (candidate("fast"), CandidateRuns()),
-    )
-    assert fast.error == "not run"
 
 
 def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
@@ -111,21 +110,16 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
     )
     assert [row.stage for row in (all_of_it, encoder, text)] == [None, "encoder", "text"]
     assert default.peak_memory_bytes == 300
-    assert [(promise.measured, promise.kept) for promise in all_of_it.promises] == [
-        (140 / 300, True)
-    ]
-    assert [(promise.name, promise.kept) for promise in encoder.promises] == [
-        ("host_peak_bytes", False)
-    ]
+    [whole] = all_of_it.promises
+    assert (whole.measured, whole.kept) == (140 / 300, True)
+    [limited] = encoder.promises
+    assert (limited.name, limited.kept) == ("host_peak_bytes", False)
     assert text.promises == ()
     assert (encoder.step_s, text.step_s) == (0.25, 0.5)
 
 
 def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
-    from launcher.compare.candidates import decide
-
     monkeypatch.chdir(tmp_path)
     args = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
     _, staged = decide(read(args)).candidates
-    assert list(staged.stages) == ["encoder", "text"]
-    assert staged.mode == "staged"
+    assert (staged.mode, list(staged.stages)) == ("staged", ["encoder", "text"])

@@ -48,22 +48,25 @@ def test_small_models_and_named_engines_are_not_planned(monkeypatch, described, 
     assert decided(described, **choice).settings.engine.name == engine
 
 
-def test_the_simplest_engine_is_taken_where_it_fits():
-    run = decided(Described(LAPTOP), engine="auto")
-    assert run.settings.engine.name == "ddp" and run.chosen is not None
-    assert run.chosen.line.startswith("engine auto: ddp: ") and run.chosen.line in run.notes
-    assert run.values["engine.name"].origin.where.startswith("engine auto: ")
-    assert run.values["engine.name"].replaced[0][0] == "auto"
-
-
-def test_an_engine_that_shards_is_taken_where_replicas_do_not_fit():
+def test_the_simplest_engine_is_taken_or_one_that_shards_where_replicas_do_not_fit():
     sets = ["memory.activation_checkpointing=none", "train.micro_batch=2", "train.accumulation=4"]
     whole = decided(gpus(4, None), *sets, engine="auto", options={})
     assert whole.chosen is not None and whole.chosen.engine == "ddp"
+    assert whole.chosen.line.startswith("engine auto: ddp: ") and whole.chosen.line in whole.notes
+    assert whole.values["engine.name"].origin.where.startswith("engine auto: ")
+    assert whole.values["engine.name"].replaced[0][0] == "auto"
     run = decided(gpus(4, 5 * MIB), *sets, engine="auto", options={})
     assert run.chosen is not None and run.chosen.engine in ("oss", "fsdp")
     assert "too much: ddp " in run.chosen.reason
     assert run.batching == whole.batching
+
+
+def test_where_nothing_fits_the_processes_decide_and_settings_of_the_user_stay():
+    sets = ("train.micro_batch=8", "memory.activation_checkpointing=none")
+    run = decided(gpus(1, MIB), *sets, engine="auto", options={})
+    assert run.chosen is None and run.settings.engine.name == "local"
+    assert run.batching.micro_batch == 8
+    assert run.settings.memory.activation_checkpointing == "none"
 
 
 @pytest.mark.slow
@@ -77,18 +80,6 @@ def test_a_single_gpu_gets_smaller_steps():
     assert run.batching.micro_batch < whole.batching.micro_batch
     assert run.batching.global_batch == whole.batching.global_batch
     assert run.values["train.micro_batch"].origin.where.startswith("engine auto: ")
-
-
-def test_settings_of_the_user_stay():
-    sets = ("train.micro_batch=8", "memory.activation_checkpointing=none")
-    run = decided(gpus(1, 12 * MIB), *sets, engine="auto", options={})
-    assert run.batching.micro_batch == 8
-    assert run.settings.memory.activation_checkpointing == "none"
-
-
-def test_where_nothing_fits_the_processes_decide():
-    run = decided(gpus(1, MIB), engine="auto", options={})
-    assert run.chosen is None and run.settings.engine.name == "local"
 
 
 def candidate(engine, cost, fits=True):
@@ -133,12 +124,14 @@ def test_a_resumed_run_keeps_what_was_chosen(tmp_path):
         assert other.settings.memory.activation_checkpointing == "none"
 
 
-def test_explain_shows_what_each_engine_would_need(capsys):
-    assert main(["explain", "engine.name", "--model", "language:tiny", "--nproc", "2"]) == 0
+def test_a_dry_run_says_why_and_explain_shows_what_each_engine_would_need(capsys):
+    words = ["--model", "language:tiny", "--nproc", "2"]
+    assert main([*words, "--engine", "auto", "--dry-run"]) == 0
+    assert "note     engine auto: ddp: " in capsys.readouterr().out
+    assert main(["explain", "engine.name", *words]) == 0
     text = capsys.readouterr().out
     assert text.startswith("engine.name = ddp\n") and text.count("\n  planned ") == 6
-    words = ["explain", "engine.name", "--model", "language:tiny", "--nproc", "2", "--json"]
-    assert main(words) == 0
+    assert main(["explain", "engine.name", *words, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["engine.name"]["others"]) == 6
 
 
@@ -149,9 +142,3 @@ def test_a_plan_is_that_of_the_chosen_engine(capsys):
     line = "engine auto: local with memory.activation_checkpointing=full: "
     assert line in text and "\nfits: " in text
     assert text.count(" estimated ") == 1  # engines that offload are slower
-
-
-def test_a_dry_run_says_why(capsys):
-    words = ["--model", "language:tiny", "--nproc", "2", "--engine", "auto", "--dry-run"]
-    assert main(words) == 0
-    assert "note     engine auto: ddp: " in capsys.readouterr().out

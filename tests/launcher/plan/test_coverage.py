@@ -52,25 +52,20 @@ def test_every_family_in_every_mode_and_under_every_engine(family, mode):
             assert (found.sent_bytes > 0) == (engine != "local"), engine
 
 
-@pytest.fixture
-def texts(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(TEXT, encoding="utf-8")
-    return f"data.path={path}"
-
-
 @pytest.mark.parametrize(
-    "sets",
-    [
-        (),
-        pytest.param(("model.lora.rank=4",), marks=pytest.mark.slow),
-    ],
+    ("engine", "sets"),
+    [("local", ("model.lora.rank=4",)), pytest.param("fsdp", (), marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, texts, sets, engine):
+def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, engine, sets):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     machine = TWO_GPUS if engine == "fsdp" else LAPTOP
-    given = (texts, f"model.pretrained={folder}", "data.seq_len=32", *sets)
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    given = (
+        f"data.path={tmp_path / 'text.txt'}",
+        f"model.pretrained={folder}",
+        "data.seq_len=32",
+        *sets,
+    )
     found = plan(*given, model="language", engine=engine, machine=machine)
     assert found.parameters > 320 * 32
     assert (found.trainable < found.parameters) == bool(sets)

@@ -53,7 +53,6 @@ def test_epoch_and_run_with_evaluations():
     [
         ({}, 5),
         ({"eval_every": None}, 1),
-        ({"eval_every": 30}, 4),
         ({"eval_every": 30, "eval_each_epoch": True}, 7),
         ({"stop_after": 50}, 3),
     ],

@@ -54,16 +54,12 @@ def test_the_page_is_well_formed_and_loads_nothing(html):
     assert not re.search(r"https?:|url\(|@import", html)
 
 
-def test_a_sample_shows_what_counts_in_the_loss(html):
-    assert '<tr><th scope="row">given</th><td>User: &lt;a&gt;\nAssistant: </td></tr>' in html
-    assert f'<tr><th scope="row">learned</th><td>{"b" * data_page.SHOWN}…</td></tr>' in html
-
-
-def test_names_of_the_user_are_escaped(html):
-    assert "&lt;notes&gt; &amp; more" in html
-    assert "<notes>" not in html
+def test_a_sample_shows_what_counts_in_the_loss_and_names_are_escaped(html):
+    assert "&lt;notes&gt; &amp; more" in html and "<notes>" not in html
     (image,) = [a for tag, a in Outline(html).attributes if tag == "img"]
     assert image["alt"] == 'a "page" of it'
+    assert '<tr><th scope="row">given</th><td>User: &lt;a&gt;\nAssistant: </td></tr>' in html
+    assert f'<tr><th scope="row">learned</th><td>{"b" * data_page.SHOWN}…</td></tr>' in html
 
 
 def test_the_page_is_accessible_and_has_a_dark_mode(html):

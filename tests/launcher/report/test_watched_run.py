@@ -90,6 +90,8 @@ def test_a_save_costs_what_its_event_says(run):
             writer.saved(run.folder / "checkpoints" / "step-00000040", 40, 7.0)
         # 60 steps, an evaluation that was never measured, and the save at 80
         assert run.snapshot().view.position.remaining_s == pytest.approx(30.0 + 7.0)
+    found = json.loads(json.dumps(as_json(run.snapshot())))
+    assert (found["step"], found["total_steps"], found["last_step"]["loss"]) == (40, 100, 2.5)
 
 
 def test_a_run_without_lock_and_result_was_killed(run):
@@ -132,7 +134,7 @@ def test_a_resumed_run_is_shown_from_its_resume_point(run):
 
 
 @pytest.mark.parametrize(("width", "headings"), [(40, 4), (60, 6), (100, 8)])
-def test_several_runs_are_a_table_that_does_not_wrap(run, width, headings):
+def test_several_runs_are_a_table_and_one_is_lines_that_do_not_wrap(run, width, headings):
     run.call("start", train_plan())
     run.train(1, 10)
     found = run.snapshot()
@@ -141,22 +143,10 @@ def test_several_runs_are_a_table_that_does_not_wrap(run, width, headings):
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3 and max(map(cell_len, lines)) <= width
     assert len(lines[0].split()) == headings
-
-
-def test_the_end_of_a_run_is_said_on_forty_columns(run):
-    run.call("start", train_plan())
-    run.train(1, 10)
     stream = io.StringIO()
-    Console(file=stream, width=40).print(WatchScreen([run.snapshot()]))
+    Console(file=stream, width=40).print(WatchScreen([found]))
     lines = stream.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= 40
     assert lines[0].startswith("killed  ")
     assert lines[1] == "no process holds its lock, and it wrote…"
     assert "ETA –" in lines[2]
-
-
-def test_json_is_json(run):
-    run.call("start", train_plan())
-    run.train(1)
-    found = json.loads(json.dumps(as_json(run.snapshot())))
-    assert (found["step"], found["total_steps"], found["last_step"]["loss"]) == (1, 100, 2.5)

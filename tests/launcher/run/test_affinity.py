@@ -56,11 +56,8 @@ LEFT, RIGHT = {0, 1, 2, 3, 8, 9, 10, 11}, {4, 5, 6, 7, 12, 13, 14, 15}
 )
 def test_ranks_share_physical_cores_near_their_gpus(near, ranks, expected):
     assert [affinity.share(CORES, near, rank, ranks) for rank in range(ranks)] == expected
-
-
-def test_more_ranks_than_cores_have_one_core_each():
-    taken = [affinity.share([{0, 2}, {1, 3}], [], rank, 3) for rank in range(3)]
-    assert taken == [{0, 2}, {1, 3}, {0, 2}]
+    few = [affinity.share([{0, 2}, {1, 3}], [], rank, 3) for rank in range(3)]
+    assert few == [{0, 2}, {1, 3}, {0, 2}]  # one core each
 
 
 def test_the_processors_near_each_visible_gpu_are_those_of_its_bus(tmp_path, monkeypatch):

@@ -54,12 +54,6 @@ def test_a_dry_run_in_json_is_complete(dry_run):
     assert found["folder"].startswith("runs/language-tiny-default-ddp-")
 
 
-def test_a_dry_run_into_a_folder_that_cannot_be_used_is_refused(tmp_path, capsys):
-    (tmp_path / "old").touch()
-    assert main(["--dry-run", "--out", str(tmp_path / "old")]) == 2
-    assert "is a file" in capsys.readouterr().err
-
-
 def test_a_dry_run_under_torchrun_starts_no_processes(dry_run, monkeypatch):
     set_torchrun(monkeypatch, rank=0)
     printed = dry_run()

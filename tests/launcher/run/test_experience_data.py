@@ -95,9 +95,16 @@ def texts(run: ContinualRun, letter: str, vocabulary: str, count: int) -> list[s
     return names
 
 
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
-def test_new_text_uses_the_tokenizer_of_the_first_data(new_run, tokenizer):
-    run = new_run(f"model.tokenizer={tokenizer}", "data.seq_len=16")
+@pytest.fixture
+def of_text(new_run):
+    """A run on text with an experience of ten files."""
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    return run
+
+
+def test_new_text_uses_the_tokenizer_of_the_first_data(new_run):
+    run = new_run("model.tokenizer=bpe", "data.seq_len=16")
     run.add(*texts(run, "a", "alpha beta gamma delta", 10))
     run.load()
     fitted = sorted(path.name for path in run.folder.iterdir() if path.is_file())
@@ -131,11 +138,9 @@ def test_new_patients_use_the_statistics_of_the_first(new_run):
     assert late > 20 * old  # by the scale of the first ones
 
 
-def test_replay_gives_its_share_and_each_experience_keeps_its_validation_split(new_run):
-    run = new_run("data.seq_len=16")
-    run.add(*texts(run, "a", "alpha beta", 10))
-    run.add(*texts(run, "b", "gamma delta", 4))
-    found = run.load(replay=0.5)
+def test_replay_gives_its_share_and_each_experience_keeps_its_validation_split(of_text):
+    of_text.add(*texts(of_text, "b", "gamma delta", 4))
+    found = of_text.load(replay=0.5)
     new = len(found.tasks[1].data("train"))
     assert len(found.train) == 2 * new
     assert found.notes == [f"experience 1: {new} new and {new} replayed samples per epoch"]
@@ -159,42 +164,34 @@ def test_a_group_seen_again_stays_in_its_split(new_run):
     assert {group: after[group] for group in shared} == {g: before[g] for g in shared}
 
 
-def test_a_bad_file_among_good_ones_is_skipped(new_run):
-    run = new_run("data.seq_len=16")
-    run.add(*texts(run, "a", "alpha beta", 10))
-    names = texts(run, "b", "gamma delta", 4)
-    (run.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
-    run.add(*names, "bad.txt")
-    assert len(run.load().tasks[1].data("train")) > 0
+def test_a_bad_file_among_good_ones_is_skipped(of_text):
+    names = texts(of_text, "b", "gamma delta", 4)
+    (of_text.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
+    of_text.add(*names, "bad.txt")
+    assert len(of_text.load().tasks[1].data("train")) > 0
 
 
 @pytest.mark.parametrize(
     ("count", "least", "message"),
     [(2, 1, "would be empty"), (4, 10_000, "continual.min_samples is 10000")],
 )
-def test_too_little_new_data_is_an_error(new_run, count, least, message):
-    run = new_run("data.seq_len=16")
-    run.add(*texts(run, "a", "alpha beta", 10))
-    run.add(*texts(run, "b", "gamma delta", count))
+def test_too_little_new_data_is_an_error(of_text, count, least, message):
+    of_text.add(*texts(of_text, "b", "gamma delta", count))
     with pytest.raises(DataError, match=message):
-        run.load(least=least)
+        of_text.load(least=least)
 
 
-def test_data_of_another_kind_is_an_error(new_run):
-    run = new_run("data.seq_len=16")
-    run.add(*texts(run, "a", "alpha beta", 10))
-    request(run.source / "b.jsonl", 1)
-    run.add("b.jsonl")
+def test_data_of_another_kind_is_an_error(of_text):
+    request(of_text.source / "b.jsonl", 1)
+    of_text.add("b.jsonl")
     with pytest.raises(
         DataError, match="the new data is conversations, but the run trains on text"
     ):
-        run.load()
+        of_text.load()
 
 
-def test_a_reader_that_fails_on_new_files_is_a_data_error(new_run, monkeypatch):
-    run = new_run("data.seq_len=16")
-    run.add(*texts(run, "a", "alpha beta", 10))
-    run.add(*texts(run, "b", "gamma delta", 4))
+def test_a_reader_that_fails_on_new_files_is_a_data_error(of_text, monkeypatch):
+    of_text.add(*texts(of_text, "b", "gamma delta", 4))
     setup = task_class("language").setup
 
     def broken(task):
@@ -204,19 +201,17 @@ def test_a_reader_that_fails_on_new_files_is_a_data_error(new_run, monkeypatch):
 
     monkeypatch.setattr(task_class("language"), "setup", broken)
     with pytest.raises(DataError, match="cannot be read: ZeroDivisionError: in a reader"):
-        run.load()
+        of_text.load()
 
 
 def test_a_rank_that_is_lost_while_new_files_are_read_is_no_error_of_the_files(
-    new_run, monkeypatch
+    of_text, monkeypatch
 ):
-    run = new_run("data.seq_len=16")
-    run.add(*texts(run, "a", "alpha beta", 10))
-    run.add(*texts(run, "b", "gamma delta", 4))
+    of_text.add(*texts(of_text, "b", "gamma delta", 4))
 
     def lost(world, work):
         raise TimeoutError("rank 1 does not answer")
 
     monkeypatch.setattr(type(one_rank()), "rank_0_first", lost)
     with pytest.raises(TimeoutError, match="rank 1 does not answer"):
-        run.load()
+        of_text.load()

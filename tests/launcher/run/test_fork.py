@@ -11,11 +11,10 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
     for name in ("metrics.jsonl", "events.jsonl", "split.json", "report.html", ".lock"):
         (old / name).write_text(name)
     (old / "log.txt").write_text("it began\n")
-    (old / "tokenizer").mkdir()
-    (old / "tokenizer" / "merges.txt").write_text("a b")
-    (old / "export-hf").mkdir()
-    (old / "export-hf" / "config.json").touch()
-    (old / "predictions").mkdir()
+    for name in ("tokenizer/merges.txt", "export-hf/config.json", "predictions/x.json"):
+        (old / name).parent.mkdir()
+        (old / name).touch()
+    (old / "notes").symlink_to("/nowhere")
     before = sorted(old.rglob("*"))
 
     forked = run_folder.create(
@@ -26,6 +25,7 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
         "events.jsonl",
         "log.txt",
         "metrics.jsonl",
+        "notes",
         "origins.json",
         "settings.yaml",
         "split.json",
@@ -35,12 +35,5 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
     assert (forked.path / "metrics.jsonl").read_text() == "metrics.jsonl"
     assert (forked.path / "log.txt").read_text() == "it began\n"
     assert "lr: 3e-4" in (forked.path / "settings.yaml").read_text()
+    assert (forked.path / "notes").is_symlink()
     assert sorted(old.rglob("*")) == before
-
-
-def test_links_of_the_user_stay_links(tmp_path):
-    old = trained(tmp_path / "old", resolved())
-    (old / "notes").symlink_to("/nowhere")
-    (tmp_path / "new").mkdir()
-    copy_run(old, tmp_path / "new")
-    assert (tmp_path / "new" / "notes").is_symlink()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from launcher.run import job_spec
 from launcher.run_folder.resume import ResumeRequest
+from slurm.environment import Generation
 from tests.launcher.given import resolved
 
 
@@ -14,21 +15,22 @@ def test_settings_origins_and_numbers_arrive_unchanged(tmp_path):
     read = job_spec.load(tmp_path)
     assert read.resolved.settings == expected.settings
     assert type(read.resolved.settings) is type(expected.settings)
-    assert {key: value.origin for key, value in read.resolved.values.items()} == {
-        key: value.origin for key, value in expected.values.items()
-    }
-    assert [(value.value, list(value.replaced)) for value in read.resolved.values.values()] == [
-        (value.value, list(value.replaced)) for value in expected.values.values()
-    ]
+    values, wanted = (
+        [(key, value.value, value.origin, list(value.replaced)) for key, value in each.items()]
+        for each in (read.resolved.values, expected.values)
+    )
+    assert values == wanted
     assert read.resolved.batching == expected.batching
     assert (read.resolved.nproc, read.resolved.device) == (expected.nproc, expected.device)
     assert (read.folder, read.console) == (tmp_path / "run", True)
     assert (read.resume, read.reports) == (None, tmp_path)
 
 
-def test_the_resume_request_arrives_unchanged(tmp_path):
-    resume = ResumeRequest(Path("runs/x"), 100, ("schedule",), ("engine.name ddp → zero2",), 200)
-    job_spec.save(job_spec.Job(resolved(), None, False, resume), tmp_path)
-    read = job_spec.load(tmp_path).resume
-    assert (read.source, read.step, read.until) == (resume.source, 100, 200)
-    assert (tuple(read.reset), tuple(read.changes)) == (resume.reset, resume.changes)
+def test_resume_request_experience_and_generation_arrive_unchanged(tmp_path):
+    resume = ResumeRequest(Path("runs/x"), 100, ["schedule"], ["engine.name ddp → zero2"], 200)
+    spec = job_spec.ExperienceSpec(1, Path("r"), [0, 1], {"lr_scale": 0.3}, 5.0)
+    generation = Generation("17_3", 2, 1)
+    job = job_spec.Job(resolved(), None, False, resume, experience=spec, generation=generation)
+    job_spec.save(job, tmp_path)
+    read = job_spec.load(tmp_path)
+    assert (read.resume, read.experience, read.generation) == (resume, spec, generation)

@@ -48,14 +48,16 @@ def test_what_is_offloaded_counts_in_the_memory_of_the_host():
     )
 
 
-def test_16_bit_weights_have_fp32_weights_beside_them():
-    half = lacks("zero2", round(7.3 * GIB), "precision=bf16")  # 2 + 2 / 4 + (4 + 8) / 4 bytes
-    assert half is None and lacks("zero2", 5 * GIB, "precision=bf16") is not None
-
-
-def test_the_optimizer_counts():
-    assert lacks("ddp", 13 * GIB, "optim.name=sgd") is None
-    assert lacks("ddp", 11 * GIB, "optim.name=sgd") is not None
+@pytest.mark.parametrize(
+    ("engine", "setting", "fits", "lacking"),
+    [
+        ("zero2", "precision=bf16", 7.3, 5),  # 2 + 2 / 4 + (4 + 8) / 4 bytes: fp32 weights beside
+        ("ddp", "optim.name=sgd", 13, 11),
+    ],
+)
+def test_precision_and_optimizer_count(engine, setting, fits, lacking):
+    assert lacks(engine, round(fits * GIB), setting) is None
+    assert lacks(engine, lacking * GIB, setting) is not None
 
 
 def test_the_error_names_an_engine_that_fits():

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from dataclasses import replace
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def breaks(error: BaseException):
     return work
 
 
-def test_a_single_rank_runs_in_the_launching_process(run):
+def test_a_single_rank_runs_in_the_launching_process_and_ends_with_its_last_line(run):
     seen = []
 
     def work(job):
@@ -81,23 +81,17 @@ def test_a_single_rank_runs_in_the_launching_process(run):
     assert finished.last_line == render_last_line(0, finished.folder)
 
 
-def test_a_failed_run_names_its_log(run):
+def test_a_failed_run_names_its_log_which_has_the_traceback(run):
     finished, reports = run(ends(1, "the loss of step 1 is not finite"))
     assert (finished.report.exit_code, reports) == (1, ["error: the loss of step 1 is not finite"])
     assert finished.last_line.endswith("log.txt")
     assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
-
-
-def test_a_failure_is_reported_with_rank_and_host_and_logged_with_its_traceback(run):
-    finished, (text,) = run(breaks(ValueError("odd")))
+    finished, _ = run(breaks(ValueError("odd")))
     assert finished.report.exit_code == 1
-    assert text == f"error: rank 0 on {os.uname().nodename} failed: ValueError: odd"
     assert "Traceback" in (finished.folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    "error", [DataError("x is empty"), SettingsError([Diagnostic("a key")]), KeyboardInterrupt()]
-)
+@pytest.mark.parametrize("error", [DataError("x is empty"), KeyboardInterrupt()])
 def test_wrong_data_or_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here, error):
     finished, (text,) = run(breaks(error))
     code, start = (130, "interrupted") if isinstance(error, KeyboardInterrupt) else (2, "error: ")
@@ -107,8 +101,6 @@ def test_wrong_data_or_an_interrupt_before_the_first_step_leaves_nothing_behind(
 
 
 def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
-    import signal
-
     def work(job):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal should have ended this")
@@ -118,17 +110,6 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
     assert finished.report.exit_code == 75
     assert "SIGTERM" in text
     assert signal.getsignal(signal.SIGTERM) is before
-    assert list(here.iterdir()) == []
-
-
-def test_nothing_is_created_before_all_arguments_are_valid(here):
-    cli_args = CliArgs(model="language:tiny", mode="fsat")
-    with pytest.raises(SettingsError) as wrong:
-        prepare_run(cli_args, here / "old" / "x", [Diagnostic("an unknown argument")])
-    assert [diagnostic.message for diagnostic in wrong.value.diagnostics] == [
-        "an unknown argument",
-        "unknown mode 'fsat'",
-    ]
     assert list(here.iterdir()) == []
 
 
@@ -156,18 +137,10 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
 
 
 def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
-    srun = {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_ID": "0",
-        "SLURM_PROCID": "1",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_LOCALID": "1",
-        "SLURM_NODEID": "0",
-        "SLURM_STEP_TASKS_PER_NODE": "2",
-        "SLURM_STEP_NODELIST": "node1",
-    }
+    srun = {"JOB_ID": "7", "STEP_ID": "0", "PROCID": "1", "LOCALID": "1", "NODEID": "0"}
+    srun |= {"STEP_NUM_TASKS": "2", "STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "node1"}
     for name, value in srun.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(f"SLURM_{name}", value)
     seen = {}
 
     def work(job):
@@ -181,86 +154,51 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
 
 
-def test_under_torchrun_restarts_are_refused(here, monkeypatch):
+def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(
+    here, monkeypatch
+):
     set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(
         model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
     )
     with pytest.raises(SettingsError) as refused:
-        prepare_run(cli_args, None, [])
+        prepare_run(cli_args, Path("old"), [Diagnostic("an unknown argument")])
     assert str(refused.value).splitlines() == [
+        "error: an unknown argument",
         "error: engine.max_restarts 2, but only torchrun, which started the processes, can "
         "restart them",
         "  where         --max-restarts 2",
         "  allowed       0 under torchrun; a second start with  --resume auto  resumes",
     ]
+    assert list(here.iterdir()) == []
 
 
 @pytest.fixture
 def resume_run(here):
-    """Runs a resumed run with the given work: the job of the rank, and the result."""
+    """Runs a resumed run with the given work."""
+    trained(Path("old"), resolved(nproc="1"), 10)
 
-    def carry_out(work, *, source="old", out=None, **options):
-        seen = []
-
-        def noted(job):
-            seen.append(job)
-            return work(job)
-
-        ready = prepare_run(CliArgs(resume=source, **options), out and Path(out), [])
-        finished = execute_run(
-            ready, True, lambda report: None, partial(train_ranks, load_work=lambda: noted)
-        )
-        return seen[0], finished
+    def carry_out(work, out=None):
+        ready = prepare_run(CliArgs(resume="old"), out, [])
+        train = partial(train_ranks, load_work=lambda: work)
+        return execute_run(ready, True, lambda report: None, train)
 
     return carry_out
 
 
-def test_a_run_resumes_in_its_folder(resume_run, here):
-    trained(Path("old"), resolved(nproc="1"), 10)
-    job, finished = resume_run(ends(0))
-    assert (job.folder, finished.folder) == (Path("old"), Path("old"))
-    assert job.resume == ResumeRequest(Path("old"), None, [], [])
-    assert [path.name for path in here.iterdir()] == ["old"]
-
-
 @pytest.mark.parametrize("error", [DataError("x is empty"), KeyboardInterrupt()])
 def test_a_run_that_cannot_resume_stays_as_it_was(resume_run, here, error):
-    trained(Path("old"), resolved(nproc="1"), 10)
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
-    _, finished = resume_run(breaks(error))
+    finished = resume_run(breaks(error))
     assert finished.folder == (None if isinstance(error, DataError) else Path("old"))
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
 
 
-def test_a_run_is_forked_into_another_folder(resume_run, here):
-    (trained(Path("old"), resolved(nproc="1"), 10, 20) / "metrics.jsonl").write_text("{}\n")
-    job, finished = resume_run(ends(0), source="old/checkpoints/step-00000010", out="new")
-    assert (job.folder, finished.folder) == (Path("new"), Path("new"))
-    assert job.resume == ResumeRequest(Path("old"), 10, [], [])
-
-
 def test_a_fork_that_trained_nothing_is_removed(resume_run, here):
-    (trained(Path("old"), resolved(nproc="1"), 10) / "metrics.jsonl").write_text("{}\n")
-    _, finished = resume_run(breaks(DataError("x is empty")), out="new")
+    Path("old/metrics.jsonl").write_text("{}\n")
+    finished = resume_run(breaks(DataError("x is empty")), Path("new"))
     assert finished.folder is None
     assert [path.name for path in here.iterdir()] == ["old"]
-
-
-def test_another_folder_may_not_hold_a_run(here):
-    for name in ("old", "new"):
-        trained(Path(name), resolved(nproc="1"), 10)
-    with pytest.raises(SettingsError, match="the run folder new contains another run"):
-        prepare_run(CliArgs(resume="old"), Path("new"), [])
-
-
-@pytest.mark.parametrize("unsaved", [False, True])
-def test_auto_starts_in_a_folder_and_resumes_there_later(resume_run, unsaved):
-    if unsaved:
-        begun(Path("mine"), resolved(nproc="1"))
-    options = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
-    job, _ = resume_run(ends(0), source="auto", out="mine", **options)
-    assert (job.folder, job.resume) == (Path("mine"), ResumeRequest(Path("mine")))
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -287,10 +225,8 @@ RESUME = "resume: python -m launcher resume 'my runs/x'"
     [
         (0, [], AGAIN),
         (75, [], AGAIN),
-        (130, [], AGAIN),
         (1, [], "details: my runs/x/log.txt"),
         (75, [10], RESUME),
-        (130, [10], RESUME),
         (1, [10], f"details: my runs/x/log.txt; {RESUME}"),
     ],
 )
@@ -300,17 +236,6 @@ def test_the_last_line_names_the_folder_its_report_and_the_next_command(code, sa
     (folder / "report.html").touch()
     line = f"run folder my runs/x; report: my runs/x/report.html; {expected}"
     assert render_last_line(code, folder) == line
-
-
-@pytest.mark.parametrize("resume", [None, "auto"])
-def test_settings_of_the_user_in_the_run_folder_are_never_replaced(here, resume):
-    (here / "mine").mkdir()
-    (here / "mine" / "settings.yaml").write_text("mine")
-    with pytest.raises(SettingsError) as refused:
-        prepare_run(replace(TINY, resume=resume), Path("mine"), [])
-    assert refused.value.diagnostics[0].message == (
-        "the folder mine is not empty and not a run folder: it has settings.yaml"
-    )
 
 
 @pytest.mark.parametrize(
@@ -330,13 +255,9 @@ def test_a_completed_run_says_what_its_family_can_do_next(model, data, expected)
     folder = trained(Path("my run"), resolved(f"data.path={data}", model=f"{model}:tiny"), 10)
     line = render_last_line(0, folder)
     assert line.partition("python -m launcher ")[2] == expected
-    found = read(shlex.split(expected))
-    assert found.diagnostics == []
-
-
-def test_the_mode_is_kept_for_your_own_data():
-    folder = trained(Path("x"), resolved(model="abr:tiny", mode="fast"), 10)
-    assert render_last_line(0, folder).endswith("--model abr:tiny --mode fast --data FOLDER")
+    assert read(shlex.split(expected)).diagnostics == []
+    fast = trained(Path("x"), resolved(model="abr:tiny", mode="fast"), 10)
+    assert render_last_line(0, fast).endswith("--model abr:tiny --mode fast --data FOLDER")
 
 
 def test_an_encoder_alone_and_a_run_without_a_checkpoint_predict_nothing():

@@ -1,130 +1,127 @@
 """Failed ranks are restarted from the newest checkpoint, up to the configured number."""
 
 import json
-import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launcher.base import exit_codes
 from launcher.config.provenance import CliArgs
 from launcher.run import restart
 from launcher.run.failures import RankReport
 from launcher.run.job_generation import JobGeneration
 from launcher.run.job_spec import Job
-from launcher.run_folder import checkpoint_search, generations, run_folder
+from launcher.run_folder import generations, run_folder
 from launcher.run_folder.resume import ResumeRequest
 from slurm.environment import Generation
 from tests.control_group import limited
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved, trained
-from tests.waiting import until
 from training.storage import Storage
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
+ENDED = RankReport("ended", 0, 0, "here", 0.0)
+FAILED = RankReport("failed", 1, 1, "here", 0.0, "error: it broke", "its lines")
+
+
+def out_of_memory(micro_batch: int | None = None) -> RankReport:
+    return RankReport("out of memory", 1, 0, "here", 0.0, micro_batch=micro_batch)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs a scene of ranks.py with two restarts: the final report, and all reports."""
+    """Runs a job whose attempts end in turn as given: the final report, and the jobs tried."""
     monkeypatch.chdir(tmp_path)
-    begun(Path("x"), SETTINGS)
 
-    def run_scene(scene: str, resolved=SETTINGS):
-        monkeypatch.setenv("SCENE", scene)
-        reports = []
-        job = Job(resolved, Path("x").absolute(), True)
-        ranks = "tests.launcher.ranks"
-        ending = restart.supervise(job, 1, reports.append, ranks)
-        return ending, reports
+    def repeat(*reports: RankReport, settings=SETTINGS, during=lambda forwarded: None):
+        folder = begun(tmp_path / "x", settings)
+        tried = []
 
-    return run_scene
+        def attempt(job, show, forwarded):
+            tried.append(job)
+            during(forwarded)
+            return reports[len(tried) - 1]
 
+        return restart.repeat(Job(settings, folder, True), attempt, lambda report: None), tried
 
-def attempts() -> list[str]:
-    """The resume request of rank 0 in each attempt."""
-    return Path("x/tries").read_text().splitlines()
+    return repeat
 
 
-@pytest.mark.slow
-def test_failures_are_reported_and_the_ranks_restarted(run, capfd):
-    ending, reports = run("errors")
-    assert [report.kind for report in reports] == ["failed"] * 3
-    assert (ending.kind, ending.exit_code) == ("failed", exit_codes.FAILURE)
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
+def restarts(capfd) -> list[str]:
+    """The printed lines about restarts."""
+    lines = capfd.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith("restart")]
+
+
+def test_failures_are_logged_and_the_ranks_restarted(run, capfd):
+    ending, tried = run(FAILED, FAILED, FAILED)
+    assert ending is FAILED
+    lines = restarts(capfd)
     assert lines == ["restart 1 of 2 from the beginning", "restart 2 of 2 from the beginning"]
     log = Path("x/log.txt").read_text()
-    assert "the second rank failed" in log and lines[1] in log
-    assert attempts() == ["None", "x None ()", "x None ()"]
+    assert "error: it broke\nits lines" in log and lines[1] in log
+    again = ResumeRequest(Path("x").absolute())
+    assert [job.resume for job in tried] == [None, again, again]
 
 
-@pytest.mark.slow
-def test_a_restart_resumes_from_the_newest_checkpoint_until_it_works(run, capfd):
-    ending, reports = run("saves, then fails once")
-    assert (ending.kind, ending.exit_code, len(reports)) == ("ended", 0, 1)
-    assert "restart 1 of 2 from step 5\n" in capfd.readouterr().err
-    assert len(attempts()) == 2
+def test_a_restart_resumes_from_the_newest_checkpoint(run, capfd):
+    ending, tried = run(FAILED, ENDED, during=lambda _: Path("x/checkpoints").exists() or save(5))
+    assert (ending, len(tried)) == (ENDED, 2)
+    assert restarts(capfd) == ["restart 1 of 2 from step 5"]
 
 
-MICRO_BATCH_8 = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
+def save(step: int) -> None:
+    saved(Path("x"), step, SETTINGS)
 
 
-@pytest.mark.slow
 def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, capfd):
-    ending, reports = run("fits 2", MICRO_BATCH_8)
-    assert (ending.kind, [report.kind for report in reports]) == ("ended", ["out of memory"] * 2)
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
-    assert lines == [f"restart with micro-batches of {n} from step 5" for n in (4, 2)]
+    settings = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
+    ending, _ = run(out_of_memory(), out_of_memory(), ENDED, settings=settings)
+    assert ending is ENDED
+    assert restarts(capfd) == [
+        f"restart with micro-batches of {size} from the beginning" for size in (4, 2)
+    ]
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
 
 
-@pytest.mark.slow
-def test_a_fourth_out_of_memory_ends_the_run(run):
-    ending, reports = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
-    assert (ending.kind, ending.exit_code, len(reports)) == ("out of memory", exit_codes.FAILURE, 4)
-    assert "out of memory with a micro-batch of 2: there is none left" in ending.text
+@pytest.mark.parametrize(("size", "attempts"), [("32", 4), ("1", 1)])
+def test_three_halvings_are_tried_while_there_is_a_smaller_micro_batch(run, size, attempts):
+    ending, tried = run(*[out_of_memory()] * 4, settings=resolved(batch_size=size))
+    assert (ending.kind, len(tried)) == ("out of memory", attempts)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scene", ["data", "nonfinite"])
-def test_failures_that_would_recur_are_not_restarted(run, scene):
-    ending, _ = run(scene)
-    assert ending.exit_code != 0
-    assert "restart" not in Path("x/log.txt").read_text()
+def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(run):
+    settings = resolved("train.global_batch=32", batch_size="16")
+    _, tried = run(out_of_memory(4), ENDED, settings=settings)
+    numbers = [job.resolved.batching for job in tried]
+    assert [(each.micro_batch, each.accumulation) for each in numbers] == [(16, 2), (2, 16)]
 
 
-def test_a_failure_after_a_signal_is_not_restarted(run):
-    def send():
-        until(Path("x/ready-1").exists)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=send, daemon=True).start()
-    ending, reports = run("fails at a signal")
-    assert (ending.kind, len(reports)) == ("failed", 1)
-    assert "restart" not in Path("x/log.txt").read_text()
-
-
-@pytest.mark.slow
-def test_a_deleted_run_folder_is_not_restarted(run):
-    ending, reports = run("folder deleted")
-    assert (reports, ending.kind) == ([ending], "failed")
-    assert "the run folder was deleted" in ending.text
+@pytest.mark.parametrize(
+    ("report", "during"),
+    [
+        (RankReport("invalid input", 2, 0, "here", 0.0), lambda forwarded: None),
+        (RankReport("ended", 1, 0, "here", 0.0), lambda forwarded: None),  # a loss is not finite
+        (FAILED, lambda forwarded: forwarded.add(signal.SIGTERM)),
+        (FAILED, lambda forwarded: shutil.rmtree("x")),
+    ],
+    ids=["invalid input", "agreed", "after a signal", "without its folder"],
+)
+def test_a_failure_that_would_recur_or_after_a_signal_is_not_restarted(run, report, during):
+    ending, tried = run(report, during=during)
+    assert (ending, len(tried)) == (report, 1)
 
 
-@pytest.mark.slow
 def test_without_max_restarts_nothing_is_restarted(run):
-    none = resolved(nproc="2")
-    _, reports = run("errors", none)
-    assert len(reports) == 1
+    assert len(run(FAILED, settings=resolved(nproc="2"))[1]) == 1
 
 
 RESET = ("schedule",)
@@ -164,7 +161,6 @@ def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, 
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
     assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
-    assert checkpoint_search.newest_step(Path("x")) == 20
 
 
 FIRST, SECOND = Generation("12", 0), Generation("12", 1)
@@ -227,7 +223,7 @@ def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_pa
     assert generations.lines(tmp_path) == []
 
 
-@pytest.mark.parametrize("line", ["", "{", '{"kind": "claimed"}', "[1]", "3"])
+@pytest.mark.parametrize("line", ["{", '{"kind": "claimed"}', "3"])
 def test_a_line_cut_off_by_a_kill_is_ignored(tmp_path, line):
     generations.claim(tmp_path, FIRST)
     with (tmp_path / "slurm" / generations.NAME).open("a") as file:
@@ -249,21 +245,6 @@ def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_p
     assert '"requeued"' in events and '"lost_steps": 2' in events
 
 
-def out_of_memory(micro_batch: int | None = None) -> RankReport:
-    return RankReport("out of memory", 1, 0, "here", 0.0, micro_batch=micro_batch)
-
-
-def reported(attempts: list[RankReport]):
-    """An attempt of a job that ends as the next of `attempts`, and the micro-batches it had."""
-    tried = []
-
-    def attempt(job, show, forwarded):
-        tried.append((job.resolved.batching.micro_batch, job.resolved.batching.accumulation))
-        return attempts[len(tried) - 1]
-
-    return attempt, tried
-
-
 def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):
     first = resolved(batch_size="8")
     smaller = restart.reduced(first)
@@ -276,22 +257,6 @@ def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_p
     assert origins["train.micro_batch"]["value"] == 4
     assert origins["train.micro_batch"]["origin"] == "reduced after out of memory"
     assert origins["train.micro_batch"]["replaced"][0]["value"] == 8
-
-
-def test_a_micro_batch_of_1_is_not_reduced(tmp_path):
-    attempt, tried = reported([out_of_memory()])
-    settings = resolved(batch_size="1")
-    folder = begun(tmp_path / "x", settings)
-    ending = restart.repeat(Job(settings, folder, False), attempt, lambda report: None)
-    assert (ending.kind, len(tried)) == ("out of memory", 1)
-
-
-def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(tmp_path):
-    settings = resolved("train.global_batch=32", batch_size="16")
-    folder = begun(tmp_path / "x", settings)
-    attempt, tried = reported([out_of_memory(4), RankReport("ended", 0, 0, "here", 0.0)])
-    restart.repeat(Job(settings, folder, False), attempt, lambda report: None)
-    assert tried == [(16, 2), (2, 16)]
 
 
 LIMIT = 256 * 2**20

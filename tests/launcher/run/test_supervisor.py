@@ -22,11 +22,11 @@ from tests.waiting import until
 def run(two_ranks, tmp_path, monkeypatch):
     """Runs a scene in two processes: the final report, the reports so far, and the run folder."""
 
-    def run_scene(scene: str, threads: int = 1, resolved=two_ranks):
+    def run_scene(scene: str, threads: int = 1, resolved=two_ranks, forwarded=None):
         monkeypatch.setenv("SCENE", scene)
         reports: list[RankReport] = []
         job = Job(resolved, tmp_path, console=True)
-        ending = supervise(job, threads, reports.append, "tests.launcher.ranks")
+        ending = supervise(job, threads, reports.append, "tests.launcher.ranks", forwarded)
         return ending, reports
 
     return run_scene
@@ -47,35 +47,29 @@ def send_when(folder, number: int, *states: str):
     threading.Thread(target=send, daemon=True).start()
 
 
-def test_every_rank_gets_equal_settings_and_its_share_of_threads(run, tmp_path):
+def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_terminal(
+    run, tmp_path, capfd
+):
     ending, reports = run("settings", threads=3)
     assert (ending.exit_code, reports) == (0, [])
     assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
     assert (tmp_path / "seen-1").read_text() == "[7, 1e-05, 8, False] 3"
-
-
-@pytest.mark.slow
-def test_other_ranks_print_to_the_log_and_not_to_the_terminal(run, tmp_path, capfd):
-    run("settings")
     assert "rank 0 of 2 prints" in capfd.readouterr().out
     assert log_of(tmp_path) == "[rank 1]\nrank 1 of 2 prints\n"
 
 
-def test_a_failing_rank_is_reported_once_with_rank_host_and_error(run):
+def test_a_failing_rank_is_reported_once_and_ends_the_others_that_wait_for_it(run, tmp_path):
     ending, reports = run("error")
     assert reports == [ending]
     assert ending.exit_code == 1
     host = os.uname().nodename
     assert ending.text == f"error: rank 1 on {host} failed: ValueError: the second rank failed"
     assert 'raise ValueError("the second rank failed")' in ending.trace
-
-
-def test_a_failing_rank_ends_the_others_that_wait_for_it(run, tmp_path):
-    run("error")  # rank 0 would wait for 100 s
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+@pytest.mark.slow
 def test_invalid_data_is_reported_once_without_a_traceback(run):
     ending, reports = run("data")
     assert reports == [ending]
@@ -83,11 +77,14 @@ def test_invalid_data_is_reported_once_without_a_traceback(run):
     assert ending.text == "error: data/mine.txt is empty; a text of at least one line"
 
 
-def test_a_killed_rank_is_reported_with_its_signal_and_last_output(run):
-    ending, _ = run("killed")
+@pytest.mark.parametrize(
+    ("scene", "text"),
+    [("killed", "killed by SIGKILL"), pytest.param("exits", "", marks=pytest.mark.slow)],
+)
+def test_a_rank_that_ends_without_a_report_is_a_failure_with_its_last_output(run, scene, text):
+    ending, _ = run(scene)
     assert ending.exit_code == 1
-    assert "rank 1" in ending.text
-    assert "killed by SIGKILL" in ending.text
+    assert "rank 1" in ending.text and text in ending.text
     assert ending.trace == "rank 1 of 2 prints"
 
 
@@ -98,14 +95,12 @@ def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path
     assert "Connection closed by peer" in log_of(tmp_path)
 
 
-def test_a_hanging_rank_is_named_with_its_stack(run, tmp_path):
+def test_a_hanging_rank_is_named_with_its_stack(run):
     ending, reports = run("hung")
     assert reports == [ending]
     assert ending.exit_code == 1
     assert ending.text == f"error: rank 1 on {os.uname().nodename} waited 1 s for its data"
     assert "in work" in ending.trace
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.slow
@@ -126,20 +121,6 @@ def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
     assert (done.returncode, done.stdout + done.stderr) == (75, "")
 
 
-def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
-    ending, _ = run("exits")
-    assert ending.exit_code == 1
-    assert "rank 1" in ending.text
-
-
-@pytest.mark.slow
-def test_an_agreed_exit_has_its_code_and_reason(run):
-    ending, reports = run("nonfinite")
-    assert (ending.kind, ending.exit_code, reports) == ("ended", 1, [])
-    assert ending.text == "error: the loss of step 3 is not finite"
-    assert ending.outcome["status"] == "failed"
-
-
 def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, tmp_path):
     exited = subprocess.Popen([sys.executable, "-c", ""])
     exited.wait()
@@ -154,7 +135,7 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
     ("number", "code"),
     [
         (signal.SIGTERM, 75),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
     ],
@@ -163,8 +144,10 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
     before = signal.getsignal(number)
     send_when(tmp_path, number, "ready")
-    ending, reports = run("signal")
+    forwarded: set[int] = set()
+    ending, reports = run("signal", forwarded=forwarded)
     assert (ending.kind, ending.exit_code, reports) == ("ended", code, [])
+    assert len(forwarded) == 1  # so that nothing is restarted
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
     assert signal.getsignal(number) is before
 

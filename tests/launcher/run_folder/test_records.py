@@ -50,8 +50,6 @@ def test_missing_files_are_no_damage(tmp_path):
     ("line", "reason"),
     [
         ('{"kind": "train", ', "not JSON: "),
-        ("\x00\x00", "not JSON: "),
-        ("", "not JSON: "),
         ("3", "not an object of kind train or eval"),
         ({"kind": "other", "step": 1}, "not an object of kind train or eval"),
         ({"kind": "train"}, "it has no step"),
@@ -67,7 +65,7 @@ def test_a_damaged_line_is_named(run, line, reason):
     assert diagnostic.fix == f"sed -i 2d {run}/metrics.jsonl  (removes the line)"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
+@pytest.mark.parametrize("content", ["{", "{}"])
 def test_a_damaged_result_is_named(run, content):
     (run / "result.json").write_text(content)
     with pytest.raises(SettingsError) as error:
@@ -75,33 +73,32 @@ def test_a_damaged_result_is_named(run, content):
     assert f"{run}/result.json is damaged: " in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
-def test_a_file_without_permission_is_named(name):
+def test_a_file_without_permission_is_named():
     with reachable_folder() as folder:
         run = ended(trained(folder / "run", resolved(), 10), "stopped", 10)
         write_lines(run, TRAIN)
-        with unreadable(run / name), pytest.raises(SettingsError) as error:
-            records.check(run)
-        assert f"error: {run / name} cannot be read: Permission denied" in str(error.value)
+        for name in ("result.json", "metrics.jsonl"):
+            with unreadable(run / name), pytest.raises(SettingsError) as error:
+                records.check(run)
+            assert f"error: {run / name} cannot be read: Permission denied" in str(error.value)
 
 
-COMMANDS = {
-    "resume": ["resume", "run"],
-    "auto": ["--model", "language:tiny", "--resume", "auto", "--out", "run"],
-    "verify": ["verify", "run"],
-    "export": ["export", "run", "--format", "safetensors"],
-    "track": ["track", "run"],
-    "submit": ["submit", "--resume", "run", "--dry-run"],
-}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("result.json", "resume run"),
+        ("metrics.jsonl", "--model language:tiny --resume auto --out run"),
+        ("result.json", "verify run"),
+        ("metrics.jsonl", "export run --format safetensors"),
+        ("result.json", "track run"),
+        ("metrics.jsonl", "submit --resume run --dry-run"),
+    ],
+)
 def test_every_command_names_the_damaged_file_once_and_writes_nothing(run, capsys, command, name):
     with (run / name).open("a") as file:
         file.write("3\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
-    assert main(COMMANDS[command]) == 2
+    assert main(command.split()) == 2
     err = capsys.readouterr().err
     line = ":3" if name == "metrics.jsonl" else ""
     assert err.count(f"/{name}{line} is damaged: ") == 1 and err.count("error: ") == 1

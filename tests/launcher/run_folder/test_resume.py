@@ -12,7 +12,7 @@ from launcher.config.render import render_settings
 from launcher.run_folder.resume import ResumeRequest
 from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
-from tests.launcher.runs import begun, ended, trained
+from tests.launcher.runs import begun, ended, saved, trained
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def refused(*args, out=None, **options) -> list[str]:
     return str(wrong.value).splitlines()
 
 
-def test_a_run_resumes_with_changed_settings():
+def test_a_run_resumes_from_its_last_or_a_named_checkpoint_or_is_forked():
     trained(X, resolved(), 10, 20)
     decision = decided(engine="zero2", nproc="2", reset=["schedule"])
     assert decision.resume == ResumeRequest(
@@ -52,21 +52,10 @@ def test_a_run_resumes_with_changed_settings():
     )
     assert decision.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
     assert decision.nothing_left is None
-
-
-def test_a_named_checkpoint_sets_the_resume_step():
-    trained(X, resolved(), 10, 20)
-    decision = decided("runs/x/checkpoints/step-00000010")
-    assert (decision.resume, decision.line) == (
-        ResumeRequest(X, 10, [], []),
-        "resuming runs/x from step 10",
-    )
-
-
-def test_a_fork_is_announced():
-    trained(X, resolved(), 10)
-    assert decided(out="y").line == "forking runs/x at step 10 into y"
-    assert decided(out="runs/x").line == "resuming runs/x from step 10"
+    decision = decided("runs/x/checkpoints/step-00000010", reset=["data", "optimizer"])
+    assert decision.resume == ResumeRequest(X, 10, ["optimizer", "data"], [])
+    assert decided(out="y").line == "forking runs/x at step 20 into y"
+    assert decided(out="runs/x").line == "resuming runs/x from step 20"
 
 
 def test_a_run_without_a_checkpoint_restarts_with_any_arguments():
@@ -95,21 +84,15 @@ def test_all_errors_are_reported_at_once():
         "error: mode fast differs from default, used by runs/x until step 10",
         "error: schedule.warmup 4 differs from 5, used by runs/x until step 10",
     ]
-
-
-def test_a_missing_run_and_invalid_arguments_are_reported_together():
-    lines = refused(engine="zreo2")
+    lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
     assert [line for line in lines if line.startswith("error")] == [
-        f"error: run folder 'runs/x' does not exist ({X.absolute()})",
+        "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
+    ]
+    lines = refused("runs/y", engine="zreo2")
+    assert [line for line in lines if line.startswith("error")] == [
+        f"error: run folder 'runs/y' does not exist ({Path('runs/y').absolute()})",
         "error: unknown engine 'zreo2'",
     ]
-
-
-def test_another_family_is_refused_before_its_settings_are_compared():
-    trained(X, resolved(), 10)
-    path = X / "settings.yaml"
-    path.write_text(path.read_text().replace("family: language", "family: no_family"))
-    assert "does not hold the settings of a run" in refused()[0]
 
 
 def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
@@ -123,8 +106,6 @@ def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_s
 
 def test_settings_of_an_older_version_are_those_of_its_folder():
     trained(X, resolved("schedule.warmup=3"))
-    from tests.launcher.runs import saved
-
     saved(X, 10, resolved(), b'{"facts": {}}')
     assert (
         refused("runs/x", "schedule.warmup=4")[0]
@@ -140,11 +121,6 @@ def test_a_reset_without_a_run_is_refused():
     ]
 
 
-def test_a_reset_with_nothing_to_reset_is_fine():
-    trained(X, resolved(), 10)
-    assert decided(reset=["data", "optimizer"]).resume.reset == ["optimizer", "data"]
-
-
 DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
 
 
@@ -153,7 +129,6 @@ DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
     [
         (resolved(), 60, "--max-steps 120 --reset schedule"),
         (resolved(epochs="2"), 60, "--epochs 4 --reset schedule"),
-        (resolved(epochs="2", max_steps="90"), 60, "--epochs 4 --reset schedule"),
         (
             resolved("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null"),
             60,
@@ -180,9 +155,10 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
 FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null")
 
 
-@pytest.mark.parametrize("reset", [(), ("schedule",)])
-@pytest.mark.parametrize("most", ["60", "10"])
-@pytest.mark.parametrize(("first", "suffix"), [((), " --reset schedule"), (FREE, "")])
+@pytest.mark.parametrize(
+    ("first", "suffix", "most", "reset"),
+    [((), " --reset schedule", "60", ("schedule",)), (FREE, "", "60", ()), (FREE, "", "10", ())],
+)
 def test_a_length_that_a_completed_run_has_reached_is_answered(first, suffix, most, reset):
     ended(trained(X, resolved(*first), 60), "completed", 60)
     assert decided(max_steps=most, reset=reset).nothing_left.line == (
@@ -195,12 +171,11 @@ def test_more_steps_than_the_epochs_of_a_completed_run_are_answered():
     """Two epochs of 240 samples in batches of 8 end after 60 steps."""
     first = resolved("train.max_steps=null", epochs="2")
     ended(trained(X, first, 60), "completed", 60, epochs=2.0, samples=240)
-    for reset in ((), ("schedule",)):
-        assert decided(max_steps="90", reset=reset).nothing_left.line == (
-            "nothing to do: runs/x was completed at step 60, and --max-steps 90 does not extend "
-            "it; to train longer: python -m launcher resume runs/x --epochs 3 --max-steps 90 "
-            "--reset schedule"
-        )
+    assert decided(max_steps="90").nothing_left.line == (
+        "nothing to do: runs/x was completed at step 60, and --max-steps 90 does not extend "
+        "it; to train longer: python -m launcher resume runs/x --epochs 3 --max-steps 90 "
+        "--reset schedule"
+    )
     more = decided(max_steps="90", epochs="3", reset=["schedule"])
     assert more.nothing_left is None
     assert "--epochs 1 does not extend it" in decided(epochs="1").nothing_left.line
@@ -228,28 +203,19 @@ def test_more_steps_train_a_completed_run_longer_or_name_the_option():
     )
 
 
-def test_a_completed_run_without_checkpoints_says_so():
+def test_a_completed_run_without_checkpoints_says_so_and_cannot_be_extended():
     ended(trained(X, resolved()), "completed", 60)
     assert decided().nothing_left.line == (
         "nothing to do: runs/x was completed at step 60; it has no checkpoint left; to train "
         "again: python -m launcher --config runs/x/settings.yaml"
     )
-
-
-@pytest.mark.parametrize("more", [{"max_steps": "120"}, {"reset": ["data"]}])
-def test_a_completed_run_without_checkpoints_cannot_be_extended(more):
-    ended(trained(X, resolved()), "completed", 60)
-    assert refused(**more) == [
-        "error: runs/x was completed, and has no checkpoint left to train on from",
-        "  where         resume runs/x",
-        "  allowed       a run with a checkpoint",
-        "  fix           python -m launcher --config runs/x/settings.yaml",
-    ]
-
-
-def test_a_stopped_run_resumes():
-    ended(trained(X, resolved(), 40), "stopped", 40)
-    assert decided().nothing_left is None
+    for more in ({"max_steps": "120"}, {"reset": ["data"]}):
+        assert refused(**more) == [
+            "error: runs/x was completed, and has no checkpoint left to train on from",
+            "  where         resume runs/x",
+            "  allowed       a run with a checkpoint",
+            "  fix           python -m launcher --config runs/x/settings.yaml",
+        ]
 
 
 def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
@@ -274,11 +240,12 @@ def test_a_dry_run_shows_the_resumed_run_and_its_changes(capsys, here):
     assert "folder   runs/x" in lines
     assert "resume   resuming runs/x from step 10" in lines
     assert "changed  loader.workers 0 → 1" in lines
-    assert main(["resume", "runs/x/last", "--reset", "data", "--dry-run", "--json"]) == 0
+    resets = ("--reset", "data", "--reset", "optimizer")
+    assert main(["resume", "runs/x/last", *resets, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["resume"] == {
         "source": "runs/x",
         "step": 10,
-        "reset": ["data"],
+        "reset": ["optimizer", "data"],
         "changes": [],
         "until": None,
     }
@@ -289,7 +256,6 @@ def test_a_dry_run_shows_the_resumed_run_and_its_changes(capsys, here):
     [
         ("ddp", "zero2", "bf16", ["zero2 rounds to bf16 at other operations than ddp"]),
         ("ddp", "zero2", "fp32", []),
-        ("ddp", "oss", "bf16", []),
         ("fsdp", "zero3", "bf16", []),
     ],
 )
@@ -310,19 +276,6 @@ def test_explain_shows_the_line_of_the_resumed_run(capsys):
     assert "error: schedule.warmup 4 differs from 5" in capsys.readouterr().err
 
 
-def test_repeated_and_invalid_resets_are_parsed(capsys):
-    trained(X, resolved(), 10)
-    assert main(["resume", "runs/x", "--reset", "data", "--reset", "schedul", "--dry-run"]) == 2
-    assert "  did you mean  schedule\n  fix           --reset schedule" in capsys.readouterr().err
-
-
-def test_new_batch_factors_do_not_conflict_with_the_saved_global_batch():
-    trained(X, resolved(), 10)
-    lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
-    assert lines[0] == "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
-    assert [line for line in lines if line.startswith("error")] == lines[:1]
-
-
 @pytest.mark.parametrize("options", [[], ["--resume", "auto"]])
 def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
     Path("mine.yaml").write_text("model: {family: language, size: tiny}\n")
@@ -337,7 +290,7 @@ def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
     assert reads.count("mine.yaml") == 1
 
 
-@pytest.mark.parametrize("typed", ["notes.txt", "./notes.txt", "link"])
+@pytest.mark.parametrize("typed", ["./notes.txt", "link"])
 def test_the_same_data_by_another_path_needs_no_reset(tmp_path, monkeypatch, typed):
     Path("notes.txt").write_text("a\n")
     Path("link").symlink_to("notes.txt")

@@ -21,34 +21,21 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("rule", EXPECTED)
-def test_a_changed_setting_is_free_needs_a_reset_or_is_refused(rule):
-    assert {rule_of(key) for key in EXPECTED[rule].split()} == {rule}
+def test_a_changed_setting_is_free_needs_a_reset_or_is_refused():
+    for rule, keys in EXPECTED.items():
+        assert {key: rule_of(key) for key in keys.split()} == dict.fromkeys(keys.split(), rule)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_setting_of_every_family_has_one_rule(family):
-    for key in setting_infos(family):
-        fitting = [
-            start
-            for starts in RULES.values()
-            for start in starts
-            if key == start or key.startswith(f"{start}.")
-        ]
+def test_every_setting_of_every_family_has_one_rule_and_every_rule_is_about_one():
+    keys = {key for family in FAMILIES for key in setting_infos(family)} | {presets.TASK_FOLDER}
+    starts = [start for starts in RULES.values() for start in starts]
+    used = set()
+    for key in keys:
+        fitting = [start for start in starts if key == start or key.startswith(f"{start}.")]
         assert fitting, key
         assert len({len(start) for start in fitting}) == len(fitting), key
-        assert rule_of(key) in RULES
-
-
-def test_every_rule_is_about_a_setting_or_a_section():
-    keys = [key for family in FAMILIES for key in setting_infos(family)]
-    keys.append(presets.TASK_FOLDER)
-    for starts in RULES.values():
-        for start in starts:
-            assert any(key == start or key.startswith(f"{start}.") for key in keys), start
-
-
-def test_a_setting_without_a_rule_is_found():
+        used |= {*fitting}
+    assert set(starts) - used == set()
     with pytest.raises(ValueError):
         rule_of("dream.depth")
 
@@ -70,10 +57,6 @@ def test_differences_are_lines_in_the_order_of_declaration():
         "optim.betas [0.9, 0.95] → [0.8, 0.9]",
         "loader.workers 1 → 0",
     ]
-
-
-def test_equal_settings_differ_in_nothing():
-    assert resume_rules.differences(before(), resolved()) == []
 
 
 def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
@@ -111,14 +94,6 @@ def test_a_setting_that_never_changes_is_refused_with_every_reset():
     ]
 
 
-def test_all_differences_are_reported_at_once():
-    typed = ("train.seed=3", "optim.weight_decay=0", "schedule.final=0.1")
-    lines = errors_of(resolved(*typed, lr="3e-4", mode="fast"))
-    wrong = [line.split()[1] for line in lines if line.startswith("error")]
-    assert {"mode", "train.seed", "schedule.final", "optim.weight_decay"} <= set(wrong)
-    assert "optim.lr" not in wrong
-
-
 def test_another_global_batch_is_reported_with_its_factors():
     now = resolved("train.accumulation=2", batch_size="8")
     lines = errors_of(now)
@@ -133,7 +108,6 @@ CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=
 
 def test_a_run_may_become_longer_if_the_learning_rate_does_not_depend_on_its_length():
     now = resolved(*CONSTANT, max_steps="500")
-    assert errors_of(now, old=before(*CONSTANT)) == []
     assert [difference.rule for difference in resume_rules.differences(before(*CONSTANT), now)] == [
         "free"
     ]
@@ -143,7 +117,6 @@ def test_a_run_may_become_longer_if_the_learning_rate_does_not_depend_on_its_len
     "schedule",
     [
         ("schedule.name=cosine", "schedule.warmup=5", "schedule.warmup_cap=null"),
-        ("schedule.name=constant", "schedule.warmup=5%", "schedule.warmup_cap=null"),
         ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=10%"),
     ],
 )

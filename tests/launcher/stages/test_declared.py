@@ -29,13 +29,10 @@ def diagnostics(folder, old, new):
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
     part = resolved(ONLY_LOWER, model=task, mode="staged").values["model.part"]
-    resume_line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
+    line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
     assert (part.value, part.origin.layer) == ("alone", "mode")
-    assert part.origin.where == f"{task.partition(':')[0]}.py:{resume_line}"
-
-
-def test_a_stage_counts_only_in_mode_staged(task):
-    assert resolved(model=task).settings.model.part == "whole"
+    assert part.origin.where == f"{task.partition(':')[0]}.py:{line}"
+    assert resolved(model=task).settings.model.part == "whole"  # without mode staged
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Stages trained in processes of their own: weights, results, signals, resuming."""
 
+import contextlib
+import io
 import json
 import os
 import shlex
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from launcher.stages import execute
 from launcher.stages import pipeline as chain_of
 from models.common.initial_weights import InitialWeights
 from tests.launcher.stages.halves import halves
-from tests.runs.conftest import Program, environment
+from tests.runs.conftest import Program
 
 
 def tensors(folder):
@@ -40,9 +41,11 @@ def name(home):
 @pytest.fixture(scope="module")
 def pipeline(home, name):
     """Both stages in one command."""
-    done = Program(home)("--model", name, "--mode", "staged", "--out", "x")
-    assert done.returncode == 0, done.stderr
-    return home / "x", done.stdout
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+        patch.chdir(home)
+        assert main(["--model", name, "--mode", "staged", "--out", "x"]) == 0
+    return home / "x", shown.getvalue()
 
 
 @pytest.mark.slow
@@ -58,23 +61,19 @@ def test_a_pipeline_trains_like_stages_started_separately(home, name, pipeline, 
         assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
-def test_frozen_weights_are_those_of_the_previous_stage(pipeline):
-    lower, upper = tensors(pipeline[0] / "1-lower"), tensors(pipeline[0] / "2-upper")
-    assert lower["lower.weight"].equal(upper["lower.weight"])
-
-
-def test_each_stage_leaves_an_ordinary_run_with_its_stage(pipeline):
+def test_each_stage_is_an_ordinary_run_in_its_own_process_on_the_weights_before(pipeline):
+    whole, _ = pipeline
+    page = (whole / "report.html").read_text()
+    assert "<h1>x</h1>" in page
     for folder, stage, parameters in (("1-lower", "lower", 17), ("2-upper", "upper", 22)):
-        result = json.loads((pipeline[0] / folder / "result.json").read_text())
+        result = json.loads((whole / folder / "result.json").read_text())
         assert (result["mode"], result["stage"]) == ("staged", stage)
         assert (result["status"], result["parameters"]) == ("completed", parameters)
-
-
-def test_all_stages_share_a_report(pipeline):
-    folder, _ = pipeline
-    page = (folder / "report.html").read_text()
-    assert "<h1>x</h1>" in page and "x/1-lower</td>" in page and "x/2-upper</td>" in page
-    assert all((path / "report.html").exists() for path in (folder / "1-lower", folder / "2-upper"))
+        assert f"x/{folder}</td>" in page and (whole / folder / "report.html").exists()
+    pids = [(whole / f / ".lock").read_text().split("@")[0] for f in ("1-lower", "2-upper")]
+    assert len({*pids, str(os.getpid())}) == 3
+    lower, upper = tensors(whole / "1-lower"), tensors(whole / "2-upper")
+    assert lower["lower.weight"].equal(upper["lower.weight"])
 
 
 def test_the_result_lists_its_stages(pipeline):
@@ -91,24 +90,6 @@ def test_the_result_lists_its_stages(pipeline):
     )
 
 
-def test_each_stage_runs_in_its_own_process(pipeline):
-    pids = {
-        (pipeline[0] / folder / ".lock").read_text().split("@")[0]
-        for folder in ("1-lower", "2-upper")
-    }
-    assert len(pids) == 2
-
-
-def test_a_single_stage_prints_the_command_of_the_next(home, name, monkeypatch, capsys):
-    monkeypatch.chdir(home)
-    args = ["--model", name, "--mode", "staged", "--stage", "lower", "--out", "alone"]
-    assert main([*args, "--max-steps", "2"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "run folder alone; next stage, here or elsewhere: python -m launcher "
-        f"--model {name} --mode staged --stage upper --from alone"
-    )
-
-
 @pytest.mark.slow
 def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatch):
     monkeypatch.chdir(home)
@@ -120,10 +101,11 @@ def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatc
     assert not (home / "y").exists()
 
 
-def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeypatch):
+def test_a_signal_between_two_stages_ends_it_before_the_next(home, pipeline, monkeypatch):
     monkeypatch.chdir(home)
-    args = CliArgs(model=name, mode="staged", options={"train.max_steps": ("--max-steps", "2")})
-    ready = chain_of.prepare(args, Path("between"), [])
+    shutil.copytree(pipeline[0], "between", symlinks=True)
+    Path("between/2-upper/result.json").unlink()
+    ready = chain_of.prepare(CliArgs(resume="between"), None, [])
     content = []
 
     def announce(title):
@@ -140,15 +122,7 @@ def begin(home, name, out):
     """A long pipeline in a process group of its own, after its first checkpoint."""
     args = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
     slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2", "--set", "eval.every=null")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "launcher", *args, *slow],
-        cwd=home,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    process = Program(home).start(*args, *slow, stderr=None, start_new_session=True)
     for resume_line in process.stdout:
         if resume_line.startswith("saved"):
             return process
@@ -244,8 +218,8 @@ def test_a_checkpoint_without_a_weights_file_feeds_the_next_stage(home, name, co
 def test_every_checkpoint_of_a_run_feeds_the_next_stage(home, name, command):
     every = ("--set", "save.every=1", "--set", "save.keep_last=4", "--set", "train.ema=0.5")
     assert command(*lone(name, "periodic"), *every)[0] == 0
-    places = [*sorted((home / "periodic" / "checkpoints").iterdir()), "best", "last"]
-    assert len(places) == 4
+    places = [*sorted((home / "periodic" / "checkpoints").iterdir()), "last"]
+    assert len(places) == 3
     for number, place in enumerate(places):
         checkpoint = home / "periodic" / place
         stage = ("--model", name, "--mode", "staged", "--stage", "upper", "--max-steps", "1")
@@ -255,34 +229,19 @@ def test_every_checkpoint_of_a_run_feeds_the_next_stage(home, name, command):
         assert tensors(home / f"u{number}")["lower.weight"].equal(expected)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        (),
-        ("--set", "save.keep_best=0"),
-        ("--set", "model.width=3", "--set", "train.seed=5", "--set", "eval.share=0.25"),
-        ("--set", "model.slow_s=0.001"),
-    ],
-)
-def test_the_command_of_the_next_stage_runs(home, name, command, settings, tmp_path):
-    code, out, _ = command(*lone(name, str(tmp_path / "a b")), *settings)
+def test_a_stage_prints_the_command_of_the_next_which_runs(name, command):
+    settings = ("--set", "model.width=3", "--set", "train.seed=5", "--set", "eval.share=0.25")
+    code, out, _ = command(*lone(name, "a b"), *settings)
     assert code == 0
-    code, out, err = command(*printed(out, "elsewhere"), "--max-steps", "2", "--out", str(tmp_path / "u"))  # fmt: skip
+    line = out.splitlines()[-1]
+    start = f"run folder a b; next stage, here or elsewhere: python -m launcher --model {name}"
+    assert line.startswith(start) and line.endswith(" --stage upper --from 'a b'")
+    next_stage = printed(out, "elsewhere")
+    code, out, err = command(*next_stage, "--max-steps", "2", "--out", "after a b")
     assert code == 0, err
-
-
-@pytest.mark.slow
-def test_the_commands_at_the_end_of_a_pipeline_run(home, name, command):
-    staged = ("--model", name, "--mode", "staged", "--max-steps", "2", "--out", "whole run")
-    code, out, _ = command(*staged)
-    assert code == 0
-    code, _, err = command(*printed(out, "export the model"), "--out", "whole export")
-    assert code == 0, err
-    code, out, _ = command("resume", "whole run")
-    assert code == 0 and out.startswith("nothing to do")
-    longer = [word.replace("N", "6") for word in printed(out, "longer")]
-    code, _, err = command(*longer, "--max-steps", "3")
-    assert code == 0, err
+    nothing = ("--set", "save.keep_best=0", "--set", "save.last=false")
+    code, out, _ = command(*lone(name, "nothing"), *nothing)
+    assert code == 0 and "next stage" not in out
 
 
 @pytest.mark.slow
@@ -295,11 +254,3 @@ def test_the_command_after_a_failed_stage_resumes_the_pipeline(home, name, comma
     (home / "upper.txt").touch()
     code, _, err = command(*printed(out, "resume"))
     assert code == 0, err
-
-
-def test_a_stage_that_saved_nothing_names_no_next_stage(home, name, command):
-    nothing = ("--set", "save.keep_best=0", "--set", "save.last=false")
-    code, out, _ = command(*lone(name, "nothing"), *nothing)
-    assert code == 0 and "next stage" not in out
-    code, out, _ = command(*lone(name, "x")[:4], "--out", "both", *nothing)
-    assert "export" not in out.splitlines()[-1]

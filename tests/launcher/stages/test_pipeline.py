@@ -10,6 +10,7 @@ from launcher.run_folder import run_folder
 from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
 from models.catalog import stages_of
+from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
 from tests.launcher.stages.conftest import EEG
 
@@ -66,11 +67,8 @@ def test_the_default_folder_of_all_stages_is_below_runs(prepared, here):
     assert list(here.iterdir()) == []
 
 
-def test_each_error_of_arguments_is_shown_once(prepared):
+def test_errors_of_a_later_stage_come_before_the_first_starts_and_once(prepared):
     assert prepared(sets=["optim.rate=1"]) == ["unknown setting 'optim.rate'"]
-
-
-def test_errors_of_a_later_stage_come_before_the_first_starts(prepared):
     wrong = prepared(sets=["model.mask_share=0.2", "unread_settings=error"])
     content = "has no effect: model.stage is text, not encoder"
     assert wrong == [f"model.mask_share 0.2 {content}"]
@@ -135,21 +133,8 @@ def test_errors_have_this_text_and_nothing_is_written(command, here, args, expec
     assert list(here.iterdir()) == []
 
 
-def test_a_folder_with_another_run_is_refused(prepared, here):
-    (here / "x").mkdir()
-    for name in ("settings.yaml", "origins.json"):
-        (here / "x" / name).touch()
-    (here / "x" / "metrics.jsonl").write_text("{}\n")
-    assert prepared(out="x") == ["the run folder x contains another run"]
-
-
 def test_ranks_of_torchrun_train_one_stage_at_a_time(prepared, monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK"):
-        monkeypatch.setenv(name, "0")
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "1")
+    set_torchrun(monkeypatch, rank=0, size=1)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     [content] = prepared()
     assert content.startswith("each stage runs in its own processes, but torchrun")
@@ -171,9 +156,8 @@ def test_a_dry_run_shows_all_stages_and_writes_nothing(command, here):
 def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
     args = ("explain", "optim.lr", "--model", "eeg_text", "--mode", "staged")
     _, shown, _ = command(*args)
-    assert [
-        resume_line for resume_line in shown.splitlines() if resume_line.startswith("optim.lr")
-    ] == ["optim.lr = 5e-5", "optim.lr = 1e-5"]
+    lines = [line for line in shown.splitlines() if line.startswith("optim.lr")]
+    assert lines == ["optim.lr = 5e-5", "optim.lr = 1e-5"]
     content = json.loads(command(*args, "--json")[1])
     assert {name: stage["optim.lr"]["layer"] for name, stage in content.items()} == {
         "encoder": "mode",
@@ -211,45 +195,38 @@ def test_a_resumed_pipeline_may_change_the_engine(prepared, task):
     assert upper.resolved.settings.loader.workers == 1
 
 
-def test_a_moved_folder_resumes_with_its_own_weights(prepared, task):
-    ready(prepared(task, out="x"), "lower").rename("y")
-    again = prepared(None, None, resume="y")
-    assert values(again, "model.start") == [("y/1-lower", "stage lower of this run")]
-
-
 def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     folder = ready(prepared(task, out="x"), "lower", "upper")
     (folder / "2-upper" / "result.json").unlink()
     before = (folder / "1-lower").absolute()
     folder.rename("y")
-    [(_, upper)] = prepared(None, None, resume="y").left
+    again = prepared(None, None, resume="y")
+    assert values(again, "model.start") == [("y/1-lower", "stage lower of this run")]
+    [(_, upper)] = again.left
     assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
 
 
-@pytest.mark.parametrize("args", [["verify"], ["export", "--format", "safetensors"]])
-def test_commands_for_one_run_name_the_last_stage(command, prepared, task, args):
+def test_completed_stages_leave_nothing_to_do_and_commands_for_one_run_name_the_last(
+    command, prepared, task
+):
     ready(prepared(task, out="x"), "lower", "upper")
-    code, _, content = command(args[0], "x", *args[1:])
-    assert code == 2 and content.startswith("error: 'x' contains several runs, one per stage\n")
-    assert content.endswith(f"python -m launcher {args[0]} x/2-upper\n")
-
-
-def test_completed_stages_leave_nothing_to_do(command, prepared, task):
-    ready(prepared(task, out="x"), "lower", "upper")
+    for verb, *more in (["verify"], ["export", "--format", "safetensors"]):
+        code, _, content = command(verb, "x", *more)
+        assert code == 2
+        assert content.startswith("error: 'x' contains several runs, one per stage\n")
+        assert content.endswith(f"python -m launcher {verb} x/2-upper\n")
     code, content, _ = command("resume", "x")
     assert code == 0 and content.startswith("nothing to do: all stages of x are completed")
     assert json.loads(command("resume", "x", "--json")[1])["status"] == "completed"
 
 
-@pytest.mark.parametrize(
-    "args", [["--stage", "upper"], ["--from", "y"], ["--out", "z"]], ids=lambda args: args[0]
-)
-def test_arguments_without_effect_on_resumed_stages_are_refused(command, prepared, task, args):
+def test_arguments_without_effect_on_resumed_stages_are_refused(command, prepared, task):
     ready(prepared(task, out="x"), "lower")
-    code, _, content = command("resume", "x", *args)
-    assert code == 2
-    assert content.startswith(f"error: {args[0]} has no effect on the resumed stages of x")
-    assert "x/1-lower, x/2-upper" in content
+    for args in (["--stage", "upper"], ["--from", "y"], ["--out", "z"]):
+        code, _, content = command("resume", "x", *args)
+        assert code == 2
+        assert content.startswith(f"error: {args[0]} has no effect on the resumed stages of x")
+        assert "x/1-lower, x/2-upper" in content
 
 
 def test_auto_finds_the_newest_stages_of_the_same_model(prepared, task):

@@ -24,13 +24,10 @@ def write_files(folder, *files):
     ("files", "given", "expected"),
     [
         (["any.safetensors"], "any.safetensors", "any.safetensors"),
-        (["model.safetensors"], "", ""),
         (["settings.yaml", "best/model.safetensors", "last/model.safetensors"], "", ""),
         (["settings.yaml", "last/model.safetensors"], "", "last"),
-        ([f"{STEP}/manifest.json", f"{STEP}/state.json"], "", STEP),
         ([f"{STEP}/manifest.json", f"{STEP}/state.json"], STEP, STEP),
         ([f"{STEP}/manifest.json", f"{STEP[:-1]}9/manifest.json"], "", f"{STEP[:-1]}9"),
-        ([f"{STEP}/manifest.json", "last/manifest.json"], "", "last"),
         ([f"{STEP}/manifest.json", "last/manifest.json", "best/manifest.json"], "", ""),
     ],
 )

@@ -11,12 +11,12 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.slurm.cluster import texts
-from tests.slurm.cluster.nodes import Loopback, Machines, Namespaces
+from tests.slurm.cluster.nodes import Machines, are_allowed
 from tests.slurm.cluster.processes import Processes, wait_until
-from tests.slurm.cluster.shape import Shape
 
 NEEDED = (
     *("/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd"),
@@ -31,18 +31,19 @@ PACKAGES = "apt-get install --no-install-recommends slurm-wlm munge iproute2"
 def missing() -> str | None:
     """Why no cluster can run on this machine; None if one can."""
     absent = [path for path in NEEDED if not os.access(path, os.X_OK)]
-    return f"no {', '.join(absent)}: {PACKAGES}" if absent else None
+    if absent:
+        return f"no {', '.join(absent)}: {PACKAGES}"
+    return None if are_allowed() else "needs the right to make namespaces"
 
 
 class Cluster:
     """The cluster with its files in `folder`, a short path that others may enter."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
-        self.folder = folder.resolve()
-        self.shape = shape
+    def __init__(self, folder: Path, extra: Sequence[str] = ()) -> None:
+        """`extra` are lines for slurm.conf."""
+        self.folder, self.extra = folder.resolve(), extra
         self.processes = Processes(self.folder)
-        kind = Namespaces if shape.network == "netns" else Loopback
-        self.machines: Machines = kind(self.folder, shape, self.processes)
+        self.machines = Machines(self.folder, self.processes)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,7 +67,7 @@ class Cluster:
             self._start_munge()
             self.machines.begin()
             self.machines.start_controller()
-            for number in range(1, self.shape.nodes + 1):
+            for number in texts.NODES:
                 self.machines.start_node(number)
             if not wait_until(self._all_idle, seconds=30):
                 raise RuntimeError(f"nodes did not become idle:\n{self._log_tail()}")
@@ -74,7 +75,7 @@ class Cluster:
             self.down()
             raise
         if owner is not None:
-            watch = ["watch", str(self.folder), str(owner)]
+            watch = [str(self.folder), str(owner)]
             self.processes.start("watcher", [sys.executable, "-m", "tests.slurm.cluster", *watch])
 
     def down(self) -> None:
@@ -83,13 +84,8 @@ class Cluster:
             user = f"--user={getpass.getuser()}"
             self.try_command("scancel", user)
             self.try_command("scancel", "--signal=KILL", user)
-            if self.shape.network == "loopback":  # nothing else ends a step there
-                wait_until(lambda: not self.try_command("squeue", "-h"), seconds=8)
-        for number in range(1, self.shape.nodes + 1):
-            if self.shape.network == "netns":
-                self.machines.cut_power(number)
-            else:
-                self.machines.kill_slurmd(number)
+        for number in texts.NODES:
+            self.machines.cut_power(number)
         self.processes.stop("slurmctld")
         self.machines.end()
         self.processes.stop("munged")
@@ -151,19 +147,17 @@ class Cluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for folder in (self.folder, self.folder / "run"):
             folder.chmod(0o755)  # munged refuses a socket that others cannot reach
-        for number in range(1, self.shape.nodes + 1):
+        for number in texts.NODES:
             (self.folder / f"spool.node{number}").mkdir(exist_ok=True)
-        self.shape.save(self.folder)
-        self._write_text("slurm.conf", texts.slurm_conf(self.shape, self.folder))
-        self._write_text("gres.conf", texts.gres_conf(self.shape, self.folder))
+        self._write_text("slurm.conf", texts.slurm_conf(self.folder, self.extra))
+        self._write_text("gres.conf", texts.gres_conf(self.folder))
         self._write_text("cgroup.conf", "CgroupAutomount=no\n")
-        self._write_text("hosts", texts.hosts(self.shape))
-        for number in range(self.shape.gpus):
+        self._write_text("hosts", texts.hosts())
+        for number in range(texts.GPUS):
             _device(self.folder / "dev" / f"gpu{number}", number)
         for name in texts.COMMANDS:
             if real := shutil.which(name, path="/usr/bin:/bin"):
-                netns = self.shape.network == "netns"
-                self._write_text(f"bin/{name}", texts.command(real, self.folder, netns))
+                self._write_text(f"bin/{name}", texts.command(real, self.folder))
                 (self.folder / "bin" / name).chmod(0o755)
 
     def _write_text(self, name: str, text: str) -> None:
@@ -183,7 +177,7 @@ class Cluster:
 
     def _all_idle(self) -> bool:
         idle = self.try_command("sinfo", "-hN", "-p", "normal", "-t", "idle", "-o", "%N").split()
-        return len(idle) >= self.shape.nodes
+        return len(idle) >= len(texts.NODES)
 
     def _usable(self, number: int) -> bool:
         name = f"node{number}"

@@ -1,16 +1,20 @@
-"""The machines of a cluster: in namespaces of their own, or one daemon each on this host."""
+"""The machines of a cluster, each a process tree in namespaces of its own."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 from pathlib import Path
-from typing import Protocol
 
 from tests.slurm.cluster.processes import Processes, only_child, wait_until
-from tests.slurm.cluster.shape import NAMESPACES, Shape
 from tests.slurm.cluster.texts import HEAD, SUBNET
 
+NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+CAPABLE = (
+    "hostname probe && ip link add name probe type bridge"
+    " && ip link add name probe0 type veth peer name probe1"
+)
+"""The parts of a node; True if this machine allows them."""
 HEAD_INIT = f"""
 hostname head; mount --bind "$1/hosts" /etc/hosts; ip link set lo up
 ip link add br0 type bridge; ip addr add {HEAD}/24 dev br0; ip link set br0 up
@@ -24,47 +28,25 @@ trap : TERM INT HUP; : >"$1/run/ready.node$2"; while :; do sleep 1000 & wait $!;
 """
 
 
-class Machines(Protocol):
-    """The hosts of a cluster's daemons, and the failures of a node."""
+class Machines:
+    """Each node has a network, a name and a process tree of its own; a bridge joins them."""
+
+    def __init__(self, folder: Path, processes: Processes) -> None:
+        self.folder, self.processes = folder, processes
 
     def begin(self) -> None:
         """Create the host of the controller."""
-
-    def start_controller(self) -> None:
-        """Start slurmctld, unless it runs."""
-
-    def start_node(self, number: int) -> None:
-        """Start the node, or only its slurmd if that is all that is missing."""
-
-    def cut_power(self, number: int) -> None:
-        """End every process of the node at once."""
-
-    def kill_slurmd(self, number: int) -> None:
-        """End the daemon only; processes started by it continue."""
-
-    def set_link(self, number: int, state: str) -> None:
-        """Disconnect the node from the network or reconnect it: `down` or `up`."""
-
-    def end(self) -> None:
-        """Remove what `begin` created."""
-
-
-class Namespaces:
-    """Each node has a network, a name and a process tree of its own; a bridge joins them."""
-
-    def __init__(self, folder: Path, shape: Shape, processes: Processes) -> None:
-        self.folder, self.shape, self.processes = folder, shape, processes
-
-    def begin(self) -> None:
         command = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
         self._start("head", [*command, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
 
     def start_controller(self) -> None:
+        """Start slurmctld, unless it runs."""
         if self.processes.pid("slurmctld") is None:
             # Without --pid nsenter becomes the program it starts: the recorded one is slurmctld.
             self.processes.start("slurmctld", [*self._within("head"), *controller(self.folder)])
 
     def start_node(self, number: int) -> None:
+        """Start the node, or only its slurmd if that is all that is missing."""
         name = f"node{number}"
         if self.processes.pid(name) is None:
             self._boot(number)
@@ -74,18 +56,16 @@ class Namespaces:
             self._remember_child(f"{name}.slurmd", self.processes.start(outer, command))
 
     def cut_power(self, number: int) -> None:
+        """End every process of the node at once."""
         name = f"node{number}"
         self.processes.stop(name, signal.SIGKILL)
         for part in (f"{name}.slurmd", f"{name}.slurmd.nsenter", f"{name}.unshare"):
             self.processes.stop(part, signal.SIGKILL)
 
     def kill_slurmd(self, number: int) -> None:
+        """End the daemon only; processes started by it continue."""
         self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
         self.processes.stop(f"node{number}.slurmd.nsenter", signal.SIGKILL)
-
-    def set_link(self, number: int, state: str) -> None:
-        command = ["ip", "link", "set", "eth0", state]
-        subprocess.run([*self._within(f"node{number}"), *command], check=True)
 
     def end(self) -> None:
         self.processes.stop("head", signal.SIGKILL)
@@ -124,37 +104,6 @@ class Namespaces:
         return ["nsenter", "--target", target, "--net", "--uts", "--mount", *more, "--"]
 
 
-class Loopback:
-    """All daemons on this host, on different ports: needs no privilege, cannot cut links."""
-
-    def __init__(self, folder: Path, shape: Shape, processes: Processes) -> None:
-        self.folder, self.shape, self.processes = folder, shape, processes
-
-    def begin(self) -> None:
-        pass
-
-    def start_controller(self) -> None:
-        if self.processes.pid("slurmctld") is None:
-            self.processes.start("slurmctld", controller(self.folder))
-
-    def start_node(self, number: int) -> None:
-        name = f"node{number}"
-        if self.processes.pid(f"{name}.slurmd") is None:
-            self.processes.start(f"{name}.slurmd", daemon(self.folder, name))
-
-    def cut_power(self, number: int) -> None:
-        raise RuntimeError("a node without namespaces is no tree of processes that could be cut")
-
-    def kill_slurmd(self, number: int) -> None:
-        self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
-
-    def set_link(self, number: int, state: str) -> None:
-        raise RuntimeError("a node without namespaces has no link of its own")
-
-    def end(self) -> None:
-        pass
-
-
 def controller(folder: Path) -> list[str]:
     """The command of slurmctld."""
     return ["/usr/sbin/slurmctld", "-D", "-f", f"{folder}/slurm.conf"]
@@ -163,3 +112,9 @@ def controller(folder: Path) -> list[str]:
 def daemon(folder: Path, node: str) -> list[str]:
     """The command of a node's slurmd."""
     return ["/usr/sbin/slurmd", "-D", "-f", f"{folder}/slurm.conf", "-N", node]
+
+
+def are_allowed() -> bool:
+    """Whether nodes may have a network, a name and a process tree of their own here."""
+    command = ["unshare", *NAMESPACES, "sh", "-c", CAPABLE]
+    return subprocess.run(command, capture_output=True, timeout=20).returncode == 0

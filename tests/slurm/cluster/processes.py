@@ -42,10 +42,6 @@ class Processes:
             return None
         return int(pid) if _started(int(pid)) == started else None
 
-    def names(self) -> list[str]:
-        """All recorded processes that were not stopped."""
-        return sorted(path.name for path in self.pids.iterdir()) if self.pids.is_dir() else []
-
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """Signal it with `how`, after five seconds with SIGKILL. Does nothing if it has ended."""
         for signum in (how, signal.SIGKILL):
@@ -66,7 +62,7 @@ def only_child(pid: int) -> int | None:
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    """Poll `holds` until it is true; False after the time limit."""
+    """Poll `condition` until it is true; False after the time limit."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

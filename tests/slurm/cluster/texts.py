@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import getpass
-import socket
+from collections.abc import Sequence
 from pathlib import Path
-
-from tests.slurm.cluster.shape import Shape
 
 SUBNET = "10.231.77"
 """The subnet of the bridge between nodes; it exists in the head's namespace only."""
 
 HEAD = f"{SUBNET}.254"
+NODES = (1, 2)
+GPUS = 2
+"""Of each node, and without devices: Slurm only counts them."""
+
 COMMANDS = ("sbatch", "srun", "salloc", "squeue", "sinfo", "scontrol", "scancel")
 
 
-def slurm_conf(shape: Shape, folder: Path) -> str:
-    """Two partitions over all nodes, where `urgent` preempts `normal` and `abrupt`.
+def slurm_conf(folder: Path, extra: Sequence[str]) -> str:
+    """Partitions over all nodes, where `urgent` preempts `normal` and `abrupt`.
 
-    Times are short for tests; Slurm's own default is noted beside each.
+    Times are short for tests; Slurm's own default is noted beside each. `extra` are the last lines:
+    a repeated key overrides.
     """
     lines = [
         "ClusterName=test",
-        f"SlurmctldHost={_controller(shape)}",
-        f"SlurmctldPort={shape.ports[0]}",
-        f"SlurmdPort={shape.ports[1]}",
+        f"SlurmctldHost=head({HEAD})",
+        "SlurmctldPort=6817",
+        "SlurmdPort=6818",
         f"SlurmUser={getpass.getuser()}",
         f"SlurmdUser={getpass.getuser()}",
         "AuthType=auth/munge",
@@ -65,63 +68,43 @@ def slurm_conf(shape: Shape, folder: Path) -> str:
         "JobRequeue=1",
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",
-        *(_node(shape, number) for number in range(1, shape.nodes + 1)),
+        *(
+            f"NodeName=node{number} NodeAddr={SUBNET}.{number} CPUs=8 RealMemory=4000"
+            f" Gres=gpu:{GPUS} State=UNKNOWN"
+            for number in NODES
+        ),
         "PartitionName=DEFAULT Nodes=ALL MaxTime=INFINITE DefaultTime=10",
-        "PartitionName=normal Default=YES PriorityTier=1 PreemptMode=REQUEUE"
-        f" GraceTime={shape.grace_seconds}",
+        "PartitionName=normal Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=10",
         "PartitionName=abrupt PriorityTier=1 PreemptMode=REQUEUE GraceTime=0",
         "PartitionName=urgent PriorityTier=10 PreemptMode=OFF",
-        *shape.extra,
+        *extra,
     ]
     return "\n".join(lines) + "\n"
 
 
-def gres_conf(shape: Shape, folder: Path) -> str:
-    """The device files that count as GPUs; empty without any."""
-    if not shape.gpus:
-        return ""
-    files = f"{folder}/dev/gpu[0-{shape.gpus - 1}]"
-    return f"NodeName=node[1-{shape.nodes}] Name=gpu File={files}\n"
+def gres_conf(folder: Path) -> str:
+    """The device files that count as GPUs."""
+    return f"NodeName=node[1-{len(NODES)}] Name=gpu File={folder}/dev/gpu[0-{GPUS - 1}]\n"
 
 
-def hosts(shape: Shape) -> str:
+def hosts() -> str:
     """/etc/hosts of the head and of every node."""
-    nodes = [f"{SUBNET}.{n} node{n}" for n in range(1, shape.nodes + 1)]
+    nodes = [f"{SUBNET}.{n} node{n}" for n in NODES]
     return "\n".join(["127.0.0.1 localhost", f"{HEAD} head", *nodes]) + "\n"
 
 
-def command(real: str, folder: Path, enter_head: bool) -> str:
+def command(real: str, folder: Path) -> str:
     """A script that replaces one of Slurm's commands.
 
     Called outside it enters the head's network, where names and addresses of the cluster
     are valid; inside a job it just runs.
     """
-    lines = ["#!/bin/sh", f"export SLURM_CONF={folder}/slurm.conf"]
-    if enter_head:
-        outside = Path("/proc/self/ns/net").readlink()
-        lines += [
-            f'if [ "$(readlink /proc/self/ns/net)" = "{outside}" ]; then',
-            f'    head=$(cut -d" " -f1 "{folder}/pids/head")',
-            f'    exec nsenter --target "$head" --net --uts -- {real} "$@"',
-            "fi",
-        ]
-    return "\n".join([*lines, f'exec {real} "$@"']) + "\n"
-
-
-def _controller(shape: Shape) -> str:
-    if shape.network == "netns":
-        return f"head({HEAD})"
-    return f"{_this_host()}(127.0.0.1)"
-
-
-def _node(shape: Shape, number: int) -> str:
-    if shape.network == "netns":
-        address = f"NodeAddr={SUBNET}.{number}"
-    else:
-        address = f"NodeHostname={_this_host()} NodeAddr=127.0.0.1 Port={shape.ports[number]}"
-    gpus = f" Gres=gpu:{shape.gpus}" if shape.gpus else ""
-    return f"NodeName=node{number} {address} CPUs={shape.cpus} RealMemory=4000{gpus} State=UNKNOWN"
-
-
-def _this_host() -> str:
-    return socket.gethostname().split(".")[0]
+    outside = Path("/proc/self/ns/net").readlink()
+    return f"""#!/bin/sh
+export SLURM_CONF={folder}/slurm.conf
+if [ "$(readlink /proc/self/ns/net)" = "{outside}" ]; then
+    head=$(cut -d" " -f1 "{folder}/pids/head")
+    exec nsenter --target "$head" --net --uts -- {real} "$@"
+fi
+exec {real} "$@"
+"""

@@ -14,8 +14,8 @@ from tests.slurm.login import Job, Login, make_login
 
 @pytest.fixture(scope="session")
 def peaceful() -> Iterator[Cluster]:
-    """Two nodes that no test damages, with a short grace time."""
-    with clustered(grace_seconds=10) as up:
+    """Two nodes that no test damages."""
+    with clustered() as up:
         yield up
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Cluster]:
     """A cluster that does not take the nodes of a busy machine for dead when it starts again."""
-    with clustered(extra=("SlurmdTimeout=300",)) as up:
+    with clustered("SlurmdTimeout=300") as up:
         yield up
 
 

@@ -27,15 +27,7 @@ def login(fragile, tmp_path) -> Login:
     return make_login(fragile, tmp_path)
 
 
-@pytest.fixture
-def in_namespaces(fragile) -> None:
-    if fragile.shape.network != "netns":
-        pytest.skip("without namespaces a node has no power and no link that could be cut")
-
-
-def test_a_job_with_a_powered_off_node_resumes_on_the_other(
-    in_namespaces, fragile, login, unbroken
-):
+def test_a_job_with_a_powered_off_node_resumes_on_the_other(fragile, login, unbroken):
     job = login.sbatch("fast", "power")
     job.wait_for_step(150)
     fragile.machines.cut_power(2)
