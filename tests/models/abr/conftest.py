@@ -29,14 +29,14 @@ def make_task() -> Callable[..., AbrTask]:
     ) -> AbrTask:
         in_model = {k: v for k, v in settings.items() if k in Model.model_fields}
         in_data = {k: v for k, v in settings.items() if k not in in_model}
+        in_data["path"] = str(in_data.get("path", "embedded:few-patients"))
         model = Model(
             size="tiny",
             loss=LossSettings(**(loss or {})),
             curriculum=Curriculum(**(curriculum or {})),
             **in_model,
         )
-        data = Data(**{"path": "embedded:few-patients", **in_data})
-        return AbrTask(model, data, Context(0, share, folder, torch.device("cpu")))
+        return AbrTask(model, Data(**in_data), Context(0, share, folder, torch.device("cpu")))
 
     return make
 
@@ -65,6 +65,21 @@ def rows() -> Callable[..., list[ResponseRow]]:
         ]
 
     return make
+
+
+@pytest.fixture
+def people(tmp_path) -> Callable[..., Path]:
+    """Writes a table of people: (patient, level in dB, class, signal)."""
+
+    def write(rows, name: str = "people.csv") -> Path:
+        lines = [",".join(["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))])]
+        for *facts, signal in rows:
+            lines.append(",".join([*map(str, facts), *(f"{value:.4f}" for value in signal)]))
+        path = tmp_path / name
+        path.write_text("\n".join(lines))
+        return path
+
+    return write
 
 
 @pytest.fixture
