@@ -24,11 +24,13 @@ from models.common.predictions import FixedDraws, few_samples
 
 @dataclass(frozen=True)
 class Case:
-    """A family with settings of model and data, and the number of pictures of its predictions."""
+    """A family with settings of model and data, what it is scored by and what its loss sums over,
+    and the number of pictures of its predictions."""
 
     family: str
     model: dict[str, Any]
     data: dict[str, Any]
+    goal: str
     pictures: int
 
     def task(self, folder: Path | None = None, attention: str = "auto", **model: Any) -> Any:
@@ -53,16 +55,28 @@ READING = {"path": "embedded:reading-small", "seq_len": 480}
 PYTHON = {"path": "embedded:python", "seq_len": 64}
 PLAIN = {"dropout": 0.0, "word_dropout": 0.0}
 CASES = {
-    "event_seg": Case("event_seg", {}, {}, 4),
-    "event_seg encoder": Case("event_seg", {"stage": "encoder"}, {}, 4),
-    "language text": Case("language", {"tokenizer": "bpe"}, PYTHON, 0),
-    "language answers": Case("language", {}, {"path": "embedded:commands"}, 0),
-    "abr": Case("abr", {}, PATIENTS, 4),
-    "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, 4),
-    "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, 3),
-    "doc_translation encoder": Case("doc_translation", {"stage": "encoder"}, CARDS, 3),
-    "eeg_text": Case("eeg_text", {"stage": "text", "tokenizer": "bpe"} | PLAIN, READING, 3),
-    "eeg_text encoder": Case("eeg_text", {"stage": "encoder"} | PLAIN, READING, 3),
+    "event_seg": Case("event_seg", {}, {}, "val_iou max pixels", 4),
+    "event_seg encoder": Case("event_seg", {"stage": "encoder"}, {}, "val_masked_r2 max pixels", 4),
+    "language text": Case("language", {"tokenizer": "bpe"}, PYTHON, "val_loss min tokens", 0),
+    "language answers": Case(
+        "language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0
+    ),
+    "abr": Case("abr", {}, PATIENTS, "val_macro_f1 max samples", 4),
+    "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_masked_r2 max values", 4),
+    "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, "val_bleu max tokens", 3),
+    "doc_translation encoder": Case(
+        "doc_translation", {"stage": "encoder"}, CARDS, "val_masked_r2 max patches", 3
+    ),
+    "eeg_text": Case(
+        "eeg_text",
+        {"stage": "text", "tokenizer": "bpe"} | PLAIN,
+        READING,
+        "val_rouge1_gain max tokens",
+        3,
+    ),
+    "eeg_text encoder": Case(
+        "eeg_text", {"stage": "encoder"} | PLAIN, READING, "val_masked_r2 max values", 3
+    ),
 }
 ENCODERS = {
     "event_seg": ("down.",),
@@ -269,6 +283,7 @@ def predicted(task: Any, model: torch.nn.Module) -> Any:
 
 def test_predictions_show_a_few_fixed_samples_with_the_current_outputs_of_the_model(case, task):
     assert isinstance(task, HasPredictions)
+    assert f"{task.goal.metric} {task.goal.direction} {task.units}" == case.goal
     model = built(task)
     state = torch.get_rng_state()
     first, again = predicted(task, model), predicted(task, model)

@@ -153,9 +153,9 @@ class Counted(torch.nn.Module):
         super().__init__()
         self.model, self.calls = model, 0
 
-    def forward(self, **inputs):
+    def forward(self, *args, **inputs):
         self.calls += 1
-        return self.model(**inputs)
+        return self.model(*args, **inputs)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

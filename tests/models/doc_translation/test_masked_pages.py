@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -74,17 +72,6 @@ def test_the_loss_counts_masked_patches_only(masked_task):
     assert masked_task.num_units(batch) == 4 * (8 + 48)
 
 
-def test_the_loss_of_a_batch_is_the_sum_of_its_parts(masked_task):
-    samples = [masked_task.data("train").sample(i, FixedDraws()) for i in range(4)]
-    torch.manual_seed(0)
-    model = masked_task.build()
-    whole = masked_task.loss(model, masked_task.collate(samples)).sum
-    parts = [
-        masked_task.loss(model, masked_task.collate(samples[at : at + 2])).sum for at in (0, 2)
-    ]
-    torch.testing.assert_close(whole, sum(parts))
-
-
 def test_the_mean_of_masked_pixels_scores_0_and_the_truth_1(masked_task):
     batch = batch_of(masked_task, "val", 8)
     metric = MaskedMetric(TINY, masked_task.mean_page)
@@ -104,16 +91,6 @@ def test_the_mean_of_masked_pixels_scores_0_and_the_truth_1(masked_task):
     of_page = [part.expand(8, -1, -1) for part in metric.means]
     assert metric.result(metric.counts(of_page, batch))["val_masked_gain"] == pytest.approx(0)
     assert mean["val_masked_gain"] < -0.1  # cards are alike
-
-
-def test_counts_of_batches_add_up(masked_task):
-    torch.manual_seed(0)
-    model, metric = masked_task.build().eval(), masked_task.metric()
-    samples = [masked_task.data("val").sample(i, FixedDraws()) for i in range(6)]
-    whole = metric.update(model, masked_task.collate(samples))
-    parts = sum(metric.update(model, masked_task.collate(samples[at : at + 3])) for at in (0, 3))
-    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
-    assert whole.dtype == torch.float64 and len(whole) == 10
 
 
 def test_the_mean_page_is_that_of_training_pages(masked_task, monkeypatch):
@@ -140,10 +117,3 @@ def test_a_noise_control_shows_another_document_and_keeps_the_pixels_to_predict(
     assert not torch.equal(predict(model, other)[0], own[0])
     assert noise.facts()["control"] == {"val_masked_gain": {"max": 0.02}}
     assert "control" not in real.facts()
-
-
-def test_facts_are_json_values_without_those_of_translations(masked_task):
-    facts = masked_task.facts()
-    assert json.loads(json.dumps(facts)) == facts
-    assert "vocabulary" not in facts and "bleu" not in facts
-    assert facts["samples"]["train"] == 3520

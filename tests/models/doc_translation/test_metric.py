@@ -12,18 +12,7 @@ from models.doc_translation.metric import (
     tree,
 )
 from models.doc_translation.readers.page import bleu_tokenizer
-
-
-class Counted(torch.nn.Module):
-    """A model that counts its calls."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, *args, **kwargs):
-        self.calls += 1
-        return self.inner(*args, **kwargs)
+from tests.models.doc_translation.test_decoding import Counted
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +32,6 @@ def cards():
     return task, task.build().eval()
 
 
-def test_each_token_is_the_likeliest_one_after_those_before(cards, batch_of):
-    task, model = cards
-    batch, vocabulary = batch_of(task, 3), task.vocabulary
-    with torch.no_grad():
-        memory = model(batch["page_global"], batch["page_local"])
-        written = beam_search(model, memory, 70, vocabulary)
-        start = torch.full((3, 1), vocabulary.start)
-        logits = model(memory=memory, decoder_ids=torch.cat((start, written[:, :-1]), dim=1))
-    assert written.shape == (3, 70)
-    assert torch.equal(logits.argmax(-1), written)
-
-
 @pytest.mark.parametrize(("against_blank", "calls"), [(False, 2 + 5), (True, 3 + 10)])
 def test_the_number_of_calls_is_independent_of_the_text(cards, batch_of, against_blank, calls):
     task, model = cards
@@ -63,15 +40,6 @@ def test_the_number_of_calls_is_independent_of_the_text(cards, batch_of, against
         counted = Counted(model)
         metric.update(counted, batch_of(task, count, "val"))
         assert counted.calls == calls
-
-
-def test_counts_of_parts_add_up_to_those_of_the_whole(cards):
-    task, model = cards
-    metric, samples = task.metric(), [task.data("val").sample(i, None) for i in range(7)]
-    whole = metric.update(model, task.collate(samples))
-    parts = [metric.update(model, task.collate(samples[a:b])) for a, b in ((0, 3), (3, 7))]
-    assert whole.dtype == torch.float64
-    torch.testing.assert_close(whole, parts[0] + parts[1], rtol=1e-6, atol=0)
 
 
 def test_the_scores_are_those_of_generated_texts(cards, batch_of):

@@ -119,8 +119,6 @@ def test_the_vocabulary_of_a_pretrained_decoder_is_kept(make_task, tmp_path):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("missing.png", "--input '.*missing.png' does not exist"),
-        ("notes.txt", "'.*notes.txt' has an unknown format"),
         ("empty", "'.*empty' has an unknown format"),
         ("broken.png", "'.*broken.png' is not a readable image"),
         ("cut.png", "'.*cut.png' is not a readable image"),
@@ -132,7 +130,7 @@ def test_unusable_inputs_are_errors(without_data, card_files, tmp_path, name, pr
     path = tmp_path / name
     if name == "empty":
         path.mkdir()
-    elif name in ("notes.txt", "broken.png"):
+    elif name == "broken.png":
         path.write_text("none")
     elif name == "cut.png":
         path.write_bytes((card_files[0] / "a.png").read_bytes()[:200])
@@ -175,16 +173,6 @@ def test_a_stage_without_a_decoder_writes_the_features_of_each_page(
         np.testing.assert_allclose(file["mean"][0], near.mean(0), atol=1e-5)
         np.testing.assert_allclose(file["global_mean"][0], whole.mean(0), atol=1e-5)
         assert file["valid"].all()
-
-
-@pytest.mark.parametrize("missing", ["model_facts.json", "tokenizer.json"])
-def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing):
-    task = make_task(tmp_path)
-    task.setup()
-    assert sorted(task.saved_files) == ["model_facts.json", "tokenizer.json"]
-    (tmp_path / missing).unlink()
-    with pytest.raises(DataError, match=f"{missing}' (cannot be read|is not a tokenizer)"):
-        make_task(tmp_path).setup_without_data()
 
 
 def test_each_page_of_a_tiff_file_is_translated(without_data, card_files, tmp_path):

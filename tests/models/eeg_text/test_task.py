@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -116,55 +113,11 @@ def test_a_noise_control_without_text_masks_noise_and_predicts_the_recorded_eeg(
     assert task.facts()["control"] == {"val_masked_r2": {"max": 0.02, "chance": 0.0}}
 
 
-@pytest.mark.parametrize("stage", ["text", "encoder"])
-def test_the_loss_is_a_sum_that_padding_and_batches_do_not_change(
-    make_task, text_task, masked_task, stage
-):
-    task = text_task if stage == "text" else masked_task
-    torch.manual_seed(0)
-    model, samples = task.build().eval(), task.data("train")
-    rows = [samples.sample(i, FixedDraws()) for i in range(4)]
-    whole = task.loss(model, task.collate(rows)).sum
-    parts = [task.loss(model, task.collate(rows[i : i + 2])).sum for i in (0, 2)]
-    torch.testing.assert_close(whole, sum(parts), rtol=1e-4, atol=1e-3)
-    weights = [task.num_units(task.collate(rows[i : i + 2])) for i in (0, 2)]
-    assert task.num_units(task.collate(rows)) == sum(weights)
-
-
 def test_facts_have_the_documented_values(text_task):
-    import json
-
     facts = text_task.facts()
-    assert json.loads(json.dumps(facts)) == facts and len(facts) <= 12
-    assert facts["groups"] == {"train": 180, "val": 38, "test": 38}
+    assert facts["groups"] == {"train": 180, "val": 38, "test": 38} and len(facts) <= 12
     assert facts["samples"] == {"train": 540, "val": 114, "test": 114}
     assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
-
-
-def test_without_text_the_text_decoder_is_neither_built_nor_imported(tmp_path):
-    code = """
-import sys, torch
-from models.base import Context
-from models.eeg_text.config import Data, Model
-from models.eeg_text.task import EegTextTask
-task = EegTextTask(
-    Model(size="tiny", stage="encoder"),
-    Data(path="embedded:reading-small", seq_len=480),
-    Context(0, 0.15, None, torch.device("cpu")),
-)
-task.setup()
-assert sum(p.numel() for p in task.build().parameters()) == 271_708
-sys.exit("transformers" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_settings_and_formats_import_neither_torch_nor_numpy():
-    code = (
-        "import sys, models.eeg_text.config, models.eeg_text.formats;"
-        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_long_sentences_are_truncated_and_counted(make_task):
@@ -214,22 +167,6 @@ def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path,
     model, metric = task.build(), task.metric()
     found = metric.result(metric.update(model.eval(), batch_of(task, "val")))
     assert np.isfinite(list(found.values())).all()
-
-
-def test_facts_count_the_loaded_tensors_of_another_run(make_task, tmp_path):
-    from safetensors.torch import save_file
-
-    first = make_task(stage="encoder")
-    first.setup()
-    trained = first.build()
-    save_file(trained.state_dict(), tmp_path / "model.safetensors")
-    task = make_task(encoder=str(tmp_path), freeze_encoder=True)
-    task.setup()
-    model = task.build()
-    count = len(trained.encoder.state_dict())
-    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
-    assert torch.equal(model.encoder.project.weight, trained.encoder.project.weight)
-    assert not any(p.requires_grad for p in model.encoder.parameters())
 
 
 def test_pictures_are_of_training_recordings_with_their_sentence(text_task):

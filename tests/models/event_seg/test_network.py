@@ -78,16 +78,6 @@ def test_the_masked_encoder_predicts_every_pixel_and_has_the_encoder_of_the_netw
     assert names == {n: t.shape for n, t in whole.items() if n.startswith("down.")}
 
 
-@pytest.mark.parametrize("hides", [False, True])
-def test_the_network_compiles_without_a_graph_break(hides):
-    model, events = build("tiny"), torch.randn(2, 10, 32, 44)
-    given = torch.randint(0, 2, (2, 32, 44)), None
-    if hides:
-        given = torch.rand(2, 2, 32, 44), torch.rand(2, 32, 44) < 0.5
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(events, *given), model(events, *given))
-
-
 def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
     model, events = build("tiny"), torch.randn(2, 10, 32, 44)
     labels = torch.randint(0, 2, (2, 32, 44))

@@ -155,8 +155,6 @@ def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
 @pytest.mark.parametrize(
     ("name", "problem", "allowed"),
     [
-        ("missing.raw", "--input '.*missing.raw' does not exist", "MVSEC HDF5"),
-        ("notes.txt", "'.*notes.txt' has an unknown format", "Prophesee DAT"),
         ("short.raw", "'short.raw' is shorter than a window of 33.33 ms", "at least one window"),
         ("empty.hdf5", "'.*empty.hdf5' has an unknown format", "DSEC HDF5"),
         ("wide.hdf5", "an event is 64, ", "x from 0 to 63, y from 0 to 47"),
@@ -165,9 +163,7 @@ def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
 def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
     task, model = trained()
     path = tmp_path / name
-    if name == "notes.txt":
-        path.write_text("none")
-    elif name == "short.raw":
+    if name == "short.raw":
         write_raw(path, random_events(50, 20_000))
     elif name == "empty.hdf5":
         h5py.File(path, "w").close()
@@ -177,14 +173,6 @@ def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
         list(task.predict(model, path))
     assert re.search(problem, error.value.message) and allowed in error.value.allowed
     assert error.value.where and "data.path" not in str(error.value)
-
-
-def test_a_run_folder_without_facts_is_an_error(make_task, tmp_path):
-    task = make_task(tmp_path / "run")
-    with pytest.raises(DataError) as error:
-        task.setup_without_data()
-    assert "model_facts.json' cannot be read: No such file" in error.value.message
-    assert "resume the run" in error.value.fix
 
 
 @pytest.mark.parametrize("given", [{"stage": "encoder"}, {"is_labeled": False}])

@@ -1,7 +1,5 @@
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -45,19 +43,6 @@ def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
     assert weight[0] == 1 and weight[1].item() == pytest.approx((1 - share) / share, rel=1e-3)
     task.dataset.foreground["train"] = 0.01
     assert task.build().class_weights.tolist() == [1, 10]
-
-
-def test_each_pixel_counts_once_in_the_loss(make_task, draws):
-    task = make_task()
-    task.setup()
-    model, samples = task.build().eval(), task.data("train")
-    rows = [samples.sample(i, draws(i)) for i in range(6)]
-    parts = [task.collate(rows[:2]), task.collate(rows[2:])]
-    whole = task.collate(rows)
-    assert task.num_units(whole) == 6 * 32 * 44 == sum(map(task.num_units, parts))
-    total = sum(task.loss(model, part).sum for part in parts)
-    torch.testing.assert_close(total, task.loss(model, whole).sum)
-    assert task.goal == Goal("val_iou", "max") and task.units == "pixels"
 
 
 def test_mvsec_trains(make_task, tmp_path):
@@ -168,27 +153,6 @@ def test_the_model_can_be_built_before_data_is_read(make_task):
     assert task.preview(model) is None
 
 
-def test_settings_and_formats_load_neither_torch_nor_numpy():
-    code = (
-        "import sys, models.event_seg.config, models.event_seg.formats; "
-        "sys.exit(bool({'torch', 'numpy', 'h5py', 'cv2'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def saved_encoder(make_task, folder):
-    """The model of stage encoder, and the folder that it was saved to."""
-    from safetensors.torch import save_file
-
-    torch.manual_seed(3)
-    model = make_task(stage="encoder").build()
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.uniform_(-0.1, 0.1)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    return model, str(folder)
-
-
 def test_stage_encoder_masks_events_and_reads_no_labels(
     make_task, tmp_path, draws, counts_of, monkeypatch
 ):
@@ -213,39 +177,6 @@ def test_stage_encoder_masks_events_and_reads_no_labels(
     with torch.no_grad():
         assert len(task.predictions(model.eval()).rows) == 4
     assert len(task.pictures()) == 2
-
-
-def test_stage_whole_loads_all_tensors_of_the_encoder_or_fails(make_task, tmp_path):
-    trained, folder = saved_encoder(make_task, tmp_path)
-    task = make_task(encoder=folder)
-    task.setup()
-    model = task.build()
-    stored = trained.down.state_dict()
-    assert all(torch.equal(tensor, stored[n]) for n, tensor in model.down.state_dict().items())
-    count = len(stored)
-    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
-    other = make_task(encoder=folder, widths=[8, 16, 24])
-    with pytest.raises(DataError, match="is another encoder: 15 of 21 tensors match"):
-        other.build()
-
-
-def test_a_frozen_encoder_stays_as_it_is_including_its_statistics(make_task, tmp_path, train):
-    trained, folder = saved_encoder(make_task, tmp_path)
-    task = make_task(encoder=folder, freeze_encoder=True)
-    task.setup()
-    model = task.build().train()
-    up = {name: tensor.clone() for name, tensor in model.up.state_dict().items()}
-    train(task, model, steps=2, batch=2)
-    stored = trained.down.state_dict()
-    assert all(torch.equal(tensor, stored[n]) for n, tensor in model.down.state_dict().items())
-    assert all(not torch.equal(tensor, up[n]) for n, tensor in model.up.state_dict().items())
-    assert task.flops_per_sample(model) < make_ready(make_task).flops_per_sample(model)
-
-
-def make_ready(make_task):
-    task = make_task()
-    task.setup()
-    return task
 
 
 def test_an_experience_has_the_stage_of_the_run(make_task):

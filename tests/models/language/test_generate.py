@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.base import DataError, GeneratesText, Message, Prompt, Sampling
+from models.base import GeneratesText, Message, Prompt, Sampling
 from models.language.config import SIZES
 from models.language.generate import choose, fitting, generate
 from models.language.model import Transformer
@@ -165,11 +165,6 @@ def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, tmp_pa
     prompt = Prompt("a", (Message("user", "x" * 20),))  # and the start token
     assert task.dropped_tokens(prompt, Sampling(max_tokens=4)) == 21 - 12
     assert task.dropped_tokens(Prompt("a", (Message("user", "x"),)), Sampling()) == 0
-
-
-def test_a_run_folder_without_its_facts_is_an_error(make_task, tmp_path):
-    with pytest.raises(DataError, match=r"model_facts\.json"):
-        make_task(tmp_path).setup_without_data()
 
 
 def test_initial_weights_are_not_needed_again(make_task, tmp_path):

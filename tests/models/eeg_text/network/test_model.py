@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from engines.preparation import checkpoint_blocks
 from models.eeg_text.config import SIZES
 from models.eeg_text.encoder import Encoder, MaskedBatchNorm
 from models.eeg_text.network import EegText, MaskedEeg, MaskedHead
@@ -64,33 +63,6 @@ def test_encoder_and_decoder_have_exactly_the_parameters_of_the_table(name):
     assert SIZES[name].parameters == STAGE_2.get(name, built)
 
 
-def test_each_parameter_of_both_models_gets_a_gradient(eeg, valid):
-    text, masked = text_model(), masked_model()
-    text(eeg, valid, IDS).logsumexp(-1).sum().backward()
-    masked(eeg, valid, HIDDEN).square().sum().backward()
-    for model in (text, masked):
-        assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("build", "given"), [(text_model, IDS), (masked_model, HIDDEN)])
-def test_a_model_compiles_as_one_graph(eeg, valid, build, given):
-    model = build()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    result = compiled(eeg, valid, given)
-    torch.testing.assert_close(result, build()(eeg, valid, given))
-    result.sum().backward()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_gives_nearly_the_same_outputs(eeg, valid, dtype):
-    model = text_model().eval()
-    with torch.autocast("cpu", dtype):
-        low = model(eeg, valid, IDS)
-    # Two or three digits remain of numbers around one.
-    torch.testing.assert_close(low.float(), model(eeg, valid, IDS), atol=0.15, rtol=0.1)
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_padding_does_not_change_the_outputs(eeg, valid, training):
     other = torch.where(valid[:, :, None], eeg, 100.0)
@@ -126,22 +98,6 @@ def test_a_hidden_token_is_predicted_from_the_visible_ones_only(eeg, valid):
     torch.testing.assert_close(model(other, valid, HIDDEN), model(eeg, valid, HIDDEN))
     other[:, 28] += 5
     assert not torch.allclose(model(other, valid, HIDDEN), model(eeg, valid, HIDDEN))
-
-
-@pytest.mark.parametrize("kernel", ["flash", "math"])
-def test_attention_kernels_agree(eeg, valid, kernel):
-    auto = text_model().eval()
-    other = EegText(TINY, 160, PAD, 0.0, kernel).eval()
-    other.load_state_dict(auto.state_dict())
-    expected = auto(eeg, valid, IDS)
-    torch.testing.assert_close(other(eeg, valid, IDS), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_a_recomputed_layer_uses_the_kernel_of_its_forward_pass(eeg, valid):
-    model = EegText(TINY, 160, PAD, 0.0, "math")
-    checkpoint_blocks(model.blocks(), 1)
-    model(eeg, valid, IDS).logsumexp(-1).sum().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_no_token_of_text_sees_a_later_one(eeg, valid):
