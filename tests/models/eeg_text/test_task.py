@@ -181,12 +181,6 @@ def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
     assert "reader S01: " in pictures[0].caption
 
 
-def test_a_preview_shows_read_and_generated_sentences(text_task, masked_task):
-    lines = text_task.preview(text_task.build()).splitlines()
-    assert [line.split()[0] for line in lines] == ["read", "generated"] * 3
-    assert masked_task.preview(masked_task.build()) is None
-
-
 def weights_of(task, folder):
     """A file of the weights of a model that was just built."""
     from safetensors.torch import save_file
@@ -211,9 +205,6 @@ def test_model_start_loads_all_tensors_of_stage_text_or_fails(make_task, tmp_pat
     weights_of(make_task(stage="encoder"), tmp_path)
     with pytest.raises(DataError, match=r"model\.start .* is another model"):
         task.build()
-
-
-def test_model_encoder_and_model_start_exclude_each_other(make_task):
     with pytest.raises(DataError, match="are both set"):
         make_task(start="a", encoder="b")
 
@@ -251,9 +242,8 @@ def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
         assert torch.equal(gradient, gradients[True][name]), name
 
 
-@pytest.mark.parametrize("seq_len", [480, 160])
-def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of, seq_len):
-    task = make_task(freeze_encoder=True, seq_len=seq_len)
+def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
+    task = make_task(freeze_encoder=True, seq_len=160)
     task.setup()
     torch.manual_seed(0)
     model = task.build().train()
