@@ -21,8 +21,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_tiny_finds_edges_far_better_than_chance(make_task, train, counts_of):
-    found = result(make_task(), train, counts_of, steps=80)
+    found = result(make_task(), train, counts_of, steps=50)
     assert found["val_iou"] > 1.5 * found["all_foreground_iou"] + 0.1
     assert found["precision"] > found["all_foreground_iou"]
 

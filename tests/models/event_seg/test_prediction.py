@@ -97,11 +97,6 @@ def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, 
     )
 
 
-def test_masks_have_the_resolution_of_the_samples(trained, clip_file):
-    task, model = trained(downsample=2)
-    assert mask(next(task.predict(model, clip_file))).shape == (40, 55)
-
-
 @pytest.mark.parametrize("has_frames", [True, False])
 def test_mvsec_needs_no_frames(trained, clip_events, clip_file, tmp_path, has_frames):
     task, model = trained()
@@ -125,31 +120,22 @@ def test_mvsec_needs_no_frames(trained, clip_events, clip_file, tmp_path, has_fr
         assert mask(found[0]).shape == (48, 64)
 
 
-def test_recordings_of_a_folder_have_distinct_names(trained, tmp_path):
-    task, model = trained()
+def test_recordings_of_a_folder_have_distinct_names_and_masks_as_large_as_samples(
+    trained, tmp_path
+):
+    task, model = trained(downsample=2)
     folder = tmp_path / "new"
     (folder / "night").mkdir(parents=True)
     for name, encoding in (("a.raw", "EVT2"), ("a.dat", "DAT"), ("night/b.raw", "EVT3")):
         write_raw(folder / name, random_events(500, 60_000), encoding)
     (folder / "notes.txt").write_text("none")
-    names = [p.name for p in task.predict(model, folder)]
-    assert names == ["a-00000", "a-2-00000", "night-b-00000"]
-
-
-def test_a_raw_file_without_a_sensor_size_has_that_in_training(trained, tmp_path):
-    task, model = trained()
-    path = tmp_path / "b.raw"
-    events = random_events(500, 50_000, sensor=(20, 30))
-    path.write_bytes(b"% evt 2.0\n" + evt2_words(events).tobytes())
-    assert mask(next(task.predict(model, path))).shape == (48, 64)
-
-
-def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
-    task, model = trained()
-    path = write_raw(tmp_path / "b.raw", random_events(500, 50_000))
-    own = list(task.predict(model, path))
-    path.with_name("b_masks.h5").write_bytes(b"not HDF5")
-    assert list(task.predict(model, path)) == own
+    (folder / "a_masks.h5").write_bytes(b"not HDF5")  # not read
+    found = list(task.predict(model, folder))
+    assert [p.name for p in found] == ["a-00000", "a-2-00000", "night-b-00000"]
+    assert mask(found[0]).shape == (24, 32)
+    path = tmp_path / "b.raw"  # without the size of its sensor, which is that in training
+    path.write_bytes(b"% evt 2.0\n" + evt2_words(random_events(500, 50_000, (20, 30))).tobytes())
+    assert mask(next(task.predict(model, path))).shape == (24, 32)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 import io
-import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from models.base import DataError, Goal, HasPictures
+from models.base import DataError, Goal
 from models.event_seg.config import SIZES
 from models.event_seg.network import MaskedEncoder
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
@@ -29,10 +28,6 @@ def test_embedded_data_is_split_by_clip(make_task, tmp_path):
     assert facts["labels"] == "Canny 100/200 on the frame ending the window, dilated 5×5"
     assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 windows"
     assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
-    assert json.loads(json.dumps(facts)) == facts
-    saved = json.loads((tmp_path / "split.json").read_text())
-    clips = [set(saved[name]) for name in ("train", "val", "test")]
-    assert len(set.union(*clips)) == sum(map(len, clips)) == 24
 
 
 def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
@@ -57,10 +52,9 @@ def test_mvsec_trains(make_task, tmp_path):
     assert np.abs(sample.events).sum((1, 2)).min() > 0  # events in each of the ten bins
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_size_trains_and_evaluates(make_task, tmp_path, train, counts_of, size):
+def test_every_parameter_of_a_deep_size_trains(make_task, tmp_path, train, counts_of):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=30)
-    task = make_task(path=path, size=size)
+    task = make_task(path=path, size="lite-1M")
     task.setup()
     model = task.build()
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -138,7 +132,6 @@ def test_skipped_recordings_are_counted(make_task, recording):
 def test_pictures_are_of_windows_that_train(make_task, recording):
     task = make_task(path=recording, size="lite")
     task.setup()
-    assert isinstance(task, HasPictures)
     pictures = task.pictures()
     assert [picture.name for picture in pictures] == ["window_1", "window_2"]
     assert pictures[0].caption.startswith("a.raw, window 5: ")
