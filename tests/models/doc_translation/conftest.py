@@ -20,7 +20,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task() -> Callable[..., DocTranslationTask]:
     """A task that is not set up yet, from settings by their name; `size` is tiny."""
 
@@ -36,6 +36,14 @@ def make_task() -> Callable[..., DocTranslationTask]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cards(make_task) -> DocTranslationTask:
+    """The embedded cards."""
+    task = make_task()
+    task.setup()
+    return task
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_a_damaged_or_incomplete_file_is_an_error(tmp_path, name):
     with pytest.raises(DataError) as error:
         continuous.read(path, ReadingOptions())
     assert error.value.message.startswith(f"'{path.name}' cannot be read: {problem}")
-    assert error.value.where == str(path)
+    assert error.value.where.startswith(str(path))
 
 
 def test_a_missing_library_is_an_error_with_the_command_that_installs_it(tmp_path):
