@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -330,6 +332,28 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
     save_file({f"{ENCODERS[family][0]}x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: 0 of "):
         task.build()
+
+
+class Draws:
+    """Draws of one epoch, as training gives them."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.epoch)
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family):
+    task = CASES[f"{family} encoder"].ready()
+
+    def sample(split: str, number: int, epoch: int) -> bytes:
+        return pickle.dumps(task.data(split).sample(number, Draws(epoch)))
+
+    for split, changes in (("train", True), ("val", False)):
+        assert sample(split, 4, 0) == sample(split, 4, 0)
+        assert (sample(split, 4, 0) != sample(split, 4, 1)) == changes
 
 
 def test_settings_and_formats_of_families_load_nothing_heavy():

@@ -41,7 +41,8 @@ AT_ONCE = {"peak": 0, "class": 0, "threshold": 0, "ramp": 1}
 
 @pytest.mark.slow
 def test_tiny_clearly_beats_chance_and_is_told_nothing(make_task, tmp_path):
-    done = launcher.train("abr:tiny", out=tmp_path / "run", console=False)
+    settings = {"train.max_steps": 120}
+    done = launcher.train("abr:tiny", out=tmp_path / "run", settings=settings, console=False)
     task = make_task()
     task.setup()
     by_chance = chance_macro_f1(task.dataset.responses.target[task.data("val").index])
@@ -55,21 +56,15 @@ def test_tiny_clearly_beats_chance_and_is_told_nothing(make_task, tmp_path):
 @pytest.mark.slow
 def test_the_noise_control_ends_at_chance(make_task):
     task = make_task(curriculum=AT_ONCE, control="noise")
-    found = trained(task, steps=60)
+    found = trained(task, steps=40)
     assert found["val_macro_f1"] <= task.facts()["control"]["val_macro_f1"]["max"]
     assert found["val_exists_auroc"] == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.slow
-def test_masked_points_are_predicted_better_than_by_the_mean_response(make_task):
-    chance = make_task(control="noise-signal", stage="encoder")
-    chance.setup()
-    found = trained(make_task(stage="encoder"), steps=150)
-    assert found["val_masked_r2"] > chance.facts()["control"]["val_masked_r2"]["chance"] + 0.1
-
-
-@pytest.mark.slow
-def test_the_noise_control_of_stage_encoder_ends_at_chance(make_task):
-    task = make_task(control="noise", stage="encoder")
-    found = trained(task, steps=60)
-    assert found["val_masked_r2"] <= task.facts()["control"]["val_masked_r2"]["max"]
+def test_masked_points_are_predicted_better_than_by_the_mean_response_but_not_from_noise(make_task):
+    noise = make_task(control="noise", stage="encoder")
+    found, other = trained(make_task(stage="encoder"), steps=80), trained(noise, steps=30)
+    band = noise.facts()["control"]["val_masked_r2"]
+    assert found["val_masked_r2"] > band["chance"] + 0.1
+    assert other["val_masked_r2"] <= band["max"]

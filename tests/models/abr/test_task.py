@@ -258,23 +258,6 @@ def test_stage_encoder_masks_spans_and_gives_no_labels(make_task, batch_of):
     assert task.dataset.statistics.class_weight == (1.0,) * 5
 
 
-def test_spans_change_in_each_training_epoch_and_are_fixed_in_evaluation(make_task):
-    class Draws:
-        def __init__(self, epoch):
-            self.epoch = epoch
-
-        def rng(self):
-            return np.random.default_rng(self.epoch)
-
-    task = masked_task(make_task)
-    for split, changes in (("train", True), ("val", False)):
-        samples = task.data(split)
-        first, again, other = (samples.sample(4, Draws(epoch))["hidden"] for epoch in (0, 0, 1))
-        assert (first == again).all()
-        assert (first != other).any() == changes
-    assert (task.data("val").sample(3, None)["hidden"] != samples.sample(4, None)["hidden"]).any()
-
-
 def test_the_masked_loss_counts_masked_points_only(make_task, batch_of):
     task = masked_task(make_task)
     model, batch = task.build().eval(), batch_of(task, 6)

@@ -9,16 +9,6 @@ from models.doc_translation.masked_pages import MaskedMetric, draw_mask, predict
 TINY = SIZES["tiny"]
 
 
-class Draws:
-    """Draws of one epoch, as training gives them."""
-
-    def __init__(self, epoch, index):
-        self.key = [epoch, index]
-
-    def rng(self):
-        return np.random.default_rng(self.key)
-
-
 @pytest.fixture(scope="module")
 def masked_task(make_task):
     task = make_task(stage="encoder")
@@ -33,15 +23,6 @@ def batch_of(task, split, count=4):
 def test_the_share_of_masked_patches_is_exact_and_leaves_one_visible():
     for share, masked in ((0.5, 8), (0.01, 1), (0.99, 15)):
         assert draw_mask(np.random.default_rng(0), 16, share).sum() == masked
-
-
-def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(masked_task):
-    for split, changes in (("train", True), ("val", False)):
-        samples = masked_task.data(split)
-        first, again, other = (samples.sample(4, Draws(e, 4)).masks for e in (0, 0, 1))
-        for number in (0, 1):
-            assert (first[number] == again[number]).all()
-            assert (first[number] != other[number]).any() == changes
 
 
 def test_the_loss_counts_masked_patches_only(masked_task):

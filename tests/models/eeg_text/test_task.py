@@ -55,14 +55,6 @@ def test_words_are_hidden_from_the_decoder_in_training_only(make_task, batch_of)
     assert hidden not in batch_of(task, "val")["text_ids"]
 
 
-def test_spans_change_in_each_training_epoch_and_are_fixed_in_evaluation(masked_task):
-    for split, changes in (("train", True), ("val", False)):
-        samples = masked_task.data(split)
-        first, again, other = (samples.sample(4, Draws(e, 4))["hidden"] for e in (0, 0, 1))
-        assert (first == again).all()
-        assert (first != other).any() == changes
-
-
 def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
     texts, samples = text_task.texts, text_task.data("val")
     split = set(text_task.parts.groups["val"])

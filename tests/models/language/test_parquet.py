@@ -23,7 +23,7 @@ def table():
     return write_table
 
 
-def test_rows_messages_and_parts_of_a_table_are_read(tmp_path, table):
+def test_a_table_gives_the_rows_of_json_lines(tmp_path, table):
     expected = [(row["prompt"], row["response"]) for row in ROWS]
     assert pairs(read(table(tmp_path / "a.parquet", ROWS))) == expected
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
