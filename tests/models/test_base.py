@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +21,7 @@ from engines.preparation import checkpoint_blocks
 from launcher.config.schema import task_class
 from models.base import Context, DataError, HasPredictions, PredictsFiles, TracksProgress
 from models.common.predictions import FixedDraws, few_samples
+from tests.models.tasks import Draws
 
 
 @dataclass(frozen=True)
@@ -332,16 +332,6 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
     save_file({f"{ENCODERS[family][0]}x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: 0 of "):
         task.build()
-
-
-class Draws:
-    """Draws of one epoch, as training gives them."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng(self.epoch)
 
 
 @pytest.mark.parametrize("family", ENCODERS)

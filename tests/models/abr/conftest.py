@@ -5,51 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from models.abr.config import Curriculum, Data, LossSettings, Model
 from models.abr.responses import ResponseRow
 from models.abr.task import AbrTask
-from models.base import Context
-from models.common.predictions import FixedDraws
+from tests.models.tasks import maker
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task() -> Callable[..., AbrTask]:
-    """A task of size tiny that is not set up yet, from settings by their name."""
-
-    def make(
-        folder: Path | None = None,
-        share: float = 0.2,
-        loss: dict[str, Any] | None = None,
-        curriculum: dict[str, float] | None = None,
-        **settings: Any,
-    ) -> AbrTask:
-        in_model = {k: v for k, v in settings.items() if k in Model.model_fields}
-        in_data = {k: v for k, v in settings.items() if k not in in_model}
-        in_data["path"] = str(in_data.get("path", "embedded:few-patients"))
-        model = Model(
-            size="tiny",
-            loss=LossSettings(**(loss or {})),
-            curriculum=Curriculum(**(curriculum or {})),
-            **in_model,
-        )
-        return AbrTask(model, Data(**in_data), Context(0, share, folder, torch.device("cpu")))
-
-    return make
-
-
-@pytest.fixture
-def batch_of() -> Callable[..., Any]:
-    """The first `count` samples of a split, collated."""
-
-    def take(task, count, split="train"):
-        samples = task.data(split)
-        return task.collate([samples.sample(i, FixedDraws()) for i in range(count)])
-
-    return take
+    """A task that is not set up yet."""
+    return maker("abr", 0.2, path="embedded:few-patients")
 
 
 @pytest.fixture

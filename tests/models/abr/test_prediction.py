@@ -1,6 +1,5 @@
 import csv
 import io
-import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from models.abr.embedded import read_patients
 from models.abr.readers.table import POINT_NAMES, TableReader
 from models.base import DataError
 from models.common.data_files import BadRecords
+from tests.models import tasks
 from tests.models.abr.readers.edf import write_edf
 from tests.models.abr.readers.test_recordings import second
 
@@ -52,17 +52,7 @@ def without_data(make_task, tmp_path):
     """A task built from a run folder whose data no longer exists, and its model."""
 
     def make(data="embedded:few-patients", **settings):
-        first = make_task(tmp_path / "run", path=str(data), **settings)
-        first.setup()
-        torch.manual_seed(0)
-        weights = first.build().state_dict()
-        if not str(data).startswith("embedded:"):
-            shutil.rmtree(data)
-        task = make_task(tmp_path / "run", path=f"{data} deleted", **settings)
-        task.setup_without_data()
-        model = task.build().eval()
-        model.load_state_dict(weights)
-        return task, model
+        return tasks.without_data(make_task, tmp_path / "run", data, **settings)
 
     return make
 

@@ -5,6 +5,7 @@ import torch
 from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
 from models.doc_translation.masked_pages import MaskedMetric, draw_mask, predict
+from tests.models.tasks import batch_of
 
 TINY = SIZES["tiny"]
 
@@ -16,17 +17,13 @@ def masked_task(make_task):
     return task
 
 
-def batch_of(task, split, count=4):
-    return task.collate([task.data(split).sample(i, FixedDraws()) for i in range(count)])
-
-
 def test_the_share_of_masked_patches_is_exact_and_leaves_one_visible():
     for share, masked in ((0.5, 8), (0.01, 1), (0.99, 15)):
         assert draw_mask(np.random.default_rng(0), 16, share).sum() == masked
 
 
 def test_the_loss_counts_masked_patches_only(masked_task):
-    batch = batch_of(masked_task, "train")
+    batch = batch_of(masked_task, 4)
     torch.manual_seed(0)
     model = masked_task.build()
     whole, near = predict(model, batch)
@@ -54,7 +51,7 @@ def test_the_loss_counts_masked_patches_only(masked_task):
 
 
 def test_the_mean_of_masked_pixels_scores_0_and_the_truth_1(masked_task):
-    batch = batch_of(masked_task, "val", 8)
+    batch = batch_of(masked_task, 8, "val")
     metric = MaskedMetric(TINY, masked_task.mean_page)
     truth, means = [], []
     for view, patch in (("global", 16), ("local", 8)):
@@ -89,7 +86,7 @@ def test_a_noise_control_shows_another_document_and_keeps_the_pixels_to_predict(
 ):
     noise = make_task(stage="encoder", control="noise")
     noise.setup()
-    first, other = batch_of(masked_task, "train"), batch_of(noise, "train")
+    first, other = batch_of(masked_task, 4), batch_of(noise, 4)
     for view in ("global", "local"):
         assert torch.equal(first[f"page_{view}"], other[f"page_{view}"])
         assert not torch.equal(other[f"seen_{view}"], other[f"page_{view}"])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError, PredictsFiles
+from models.base import DataError
 from models.doc_translation import embedded
 from models.doc_translation.decoding import beam_search, texts
+from tests.models import tasks
 
 COUNT = 16
 
@@ -17,23 +18,13 @@ COUNT = 16
 def without_data(make_task, tmp_path):
     """A task built from a run folder whose data no longer exists, and a model of varied texts."""
 
+    def vary(model):
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
     def make(data="embedded:cards", **settings):
         settings = {"max_new_tokens": COUNT, **settings}
-        (tmp_path / "run").mkdir()
-        first = make_task(tmp_path / "run", path=data, **settings)
-        first.setup()
-        torch.manual_seed(0)
-        varied = first.build()
-        with torch.no_grad():
-            for parameter in varied.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        if not str(data).startswith("embedded:"):
-            shutil.rmtree(data)
-        task = make_task(tmp_path / "run", path=f"{data} deleted", **settings)
-        task.setup_without_data()
-        model = task.build().eval()
-        model.load_state_dict(varied.state_dict())
-        return task, model
+        return tasks.without_data(make_task, tmp_path / "run", data, vary, **settings)
 
     return make
 
@@ -53,7 +44,7 @@ def test_each_image_has_the_translation_of_a_batch_with_the_data(
     without_data, make_task, card_files
 ):
     task, model = without_data()
-    assert isinstance(task, PredictsFiles) and task.beams == 4
+    assert task.beams == 4
     folder, pages = card_files
     found = list(task.predict(model, folder))
     full = make_task()

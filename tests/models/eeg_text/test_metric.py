@@ -30,7 +30,7 @@ class Knowing(torch.nn.Module):
 
 @pytest.fixture
 def batch(text_task, batch_of):
-    return batch_of(text_task, "val", 6)
+    return batch_of(text_task, 6, "val")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_passes_do_not_depend_on_the_batch_and_one_sentence_has_no_standard_erro
     texts, metric = text_task.texts, text_task.metric()
     for rows in (1, 4):
         model = Knowing({None: "ant bit bag"}, text_task.tokenizer)
-        found = metric.result(metric.update(model, batch_of(text_task, "val", rows)))
+        found = metric.result(metric.update(model, batch_of(text_task, rows, "val")))
         assert model.calls == 1 + texts.candidate_count + texts.steps == 1 + 24 + 12
         assert (found["val_rouge1_gain_se"] is None) == (rows == 1)
         assert (found["val_rouge1_gain_in_se"] is None) == (rows == 1)
@@ -114,7 +114,7 @@ class Guess(torch.nn.Module):
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_masked_r2_is_over_the_masked_values(masked_task, batch_of, share):
-    batch, metric = batch_of(masked_task, "val"), masked_task.metric()
+    batch, metric = batch_of(masked_task, split="val"), masked_task.metric()
     found = metric.result(metric.update(Guess(share, batch["eeg"]), batch))
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, 1)
     values = batch["eeg"][hidden].double().numpy()

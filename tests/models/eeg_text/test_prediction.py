@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError, PredictsFiles
+from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.preview import sentences
 from models.eeg_text.recordings import RATE_HZ
+from tests.models import tasks
 from tests.models.eeg_text.pretrained_folders import save_bart, save_model, untied_output
 from tests.models.eeg_text.readers.writers import (
     NAMES,
@@ -31,24 +32,13 @@ def without_data(make_task, tmp_path):
     """A task built from a run folder whose data no longer exists, and a model that writes other
     texts for other EEG."""
 
-    def make(data="embedded:reading-small", share=0.15, **settings):
-        run = tmp_path / "run"
-        run.mkdir(exist_ok=True)
-        first = make_task(run, share, path=data, **settings)
-        first.setup()
-        torch.manual_seed(0)
-        varied = first.build()
-        with torch.no_grad():
-            for name, parameter in varied.named_parameters():
-                if any(part in name for part in READ_EEG):
-                    parameter.mul_(10)
-        if not str(data).startswith("embedded:"):
-            shutil.rmtree(data)
-        task = make_task(run, share, path=f"{data} deleted", **settings)
-        task.setup_without_data()
-        model = task.build().eval()
-        model.load_state_dict(varied.state_dict())
-        return task, model
+    def vary(model):
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in READ_EEG):
+                parameter.mul_(10)
+
+    def make(data="embedded:reading-small", **settings):
+        return tasks.without_data(make_task, tmp_path / "run", data, vary, **settings)
 
     return make
 
@@ -91,7 +81,6 @@ def rows(prediction):
 
 def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, zuco):
     task, model = without_data()
-    assert isinstance(task, PredictsFiles)
     path, numbers = zuco
     found = list(task.predict(model, path))
     split = text_task.data("train")

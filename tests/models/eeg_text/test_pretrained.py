@@ -183,7 +183,7 @@ def test_a_folder_of_another_class_of_bart_has_the_same_decoder(tmp_path, kind):
 def test_a_task_trains_with_the_decoder_of_the_folder(make_task, batch_of, tmp_path):
     save_bart(tmp_path)
     task, model = built(make_task, tmp_path, word_dropout=0.5)
-    task.loss(model, batch_of(task, "train")).sum.backward()
+    task.loss(model, batch_of(task)).sum.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert "loaded 57/57 tensors" in task.facts()["pretrained"]
     assert model.blocks()[-2:] == list(model.decoder.text.model.decoder.layers)

@@ -31,7 +31,7 @@ def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
 
 
 def test_a_batch_has_the_documented_axes_and_dtypes(text_task, masked_task, batch_of):
-    text, masked = batch_of(text_task, "val"), batch_of(masked_task, "train")
+    text, masked = batch_of(text_task, split="val"), batch_of(masked_task)
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in text.items() if torch.is_tensor(t)}
     assert shapes["eeg"] == shapes["noise"] == shapes["other"] == ((3, 480, 105), torch.float32)
     assert shapes["eeg_mask"] == ((3, 480), torch.bool)
@@ -52,7 +52,7 @@ def test_words_are_hidden_from_the_decoder_in_training_only(make_task, batch_of)
     assert (first == hidden).any()
     starts = {int(train.sample(i, Draws(0, i))["inputs"][0]) for i in range(12)}
     assert starts == {task.tokenizer.start}
-    assert hidden not in batch_of(task, "val")["text_ids"]
+    assert hidden not in batch_of(task, split="val")["text_ids"]
 
 
 def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
@@ -98,7 +98,7 @@ def test_a_noise_control_without_text_masks_noise_and_predicts_the_recorded_eeg(
 ):
     task = make_task(control="noise", stage="encoder")
     task.setup()
-    batch = batch_of(task, "train")
+    batch = batch_of(task)
     assert not torch.allclose(batch["seen"], batch["eeg"], atol=0.1)
     model = task.build()
     task.loss(model, batch).sum.backward()
@@ -138,7 +138,7 @@ def test_a_recording_without_text_trains_the_encoder(make_task, tmp_path, batch_
     path = write_edf(tmp_path / "a.edf", NAMES, 100, make=waves)
     task = make_task(path=path, stage="encoder", share=0.2)
     task.setup()
-    batch = batch_of(task, "train")
+    batch = batch_of(task)
     assert batch["recorded"].sum(1).tolist() == [len(NAMES)] * 3
     hidden = batch["mask_target"].sum().item() * 4
     assert task.num_units(batch) == hidden * len(NAMES)
@@ -157,7 +157,7 @@ def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path,
     assert first.facts()["time_kept"] == pytest.approx(480 / 600)
     assert "windows" not in first.facts()
     model, metric = task.build(), task.metric()
-    found = metric.result(metric.update(model.eval(), batch_of(task, "val")))
+    found = metric.result(metric.update(model.eval(), batch_of(task, split="val")))
     assert np.isfinite(list(found.values())).all()
 
 
@@ -210,7 +210,7 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(make_task, batch_of)
         *("layers", "norm", "project", "project_norm")
     }
     before = {n: b.clone() for n, b in model.encoder.named_buffers()}
-    task.loss(model, batch_of(task, "train")).sum.backward()
+    task.loss(model, batch_of(task)).sum.backward()
     assert all(p.grad is not None for n, p in model.encoder.named_parameters() if n in learning)
     assert all(torch.equal(before[n], b) for n, b in model.encoder.named_buffers())
     assert not any(module.training for module in model.encoder.regions.modules())
@@ -226,7 +226,7 @@ def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
         torch.manual_seed(0)
         model = task.build().train()
         torch.manual_seed(1)
-        task.loss(model, batch_of(task, "train")).sum.backward()
+        task.loss(model, batch_of(task)).sum.backward()
         gradients[again] = {name: p.grad for name, p in model.named_parameters()}
         buffers = dict(model.named_buffers())
         gradients[again] |= {name: buffers[name].clone() for name in buffers}
@@ -243,7 +243,7 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch
     for is_cached in (False, True):
         if is_cached:
             task.use_features({s: RecordingMetadata(task, model, s) for s in ("train", "val")})
-        train, val = batch_of(task, "train"), batch_of(task, "val")
+        train, val = batch_of(task), batch_of(task, split="val")
         assert ("eeg" in train) != is_cached and ("noise" in val) != is_cached
         loss = task.loss(model, train).sum
         found[is_cached] = [loss.item(), *task.metric().update(model, val).tolist()]

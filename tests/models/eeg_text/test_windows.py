@@ -47,7 +47,7 @@ def test_all_of_a_long_segment_reaches_the_logits(make_task, batch_of):
     task = make_task(seq_len=160)
     task.setup()
     assert task.facts()["time_kept"] == 1
-    model, batch = task.build().eval(), batch_of(task, "train", 2)
+    model, batch = task.build().eval(), batch_of(task, 2, "train")
     assert batch["eeg"].shape == (6, 160, 105)
     loss = task.loss(model, batch).sum
     for window in range(3):
@@ -68,6 +68,6 @@ def test_every_window_is_a_sample_of_masked_pre_training(make_task, batch_of, co
     first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
     np.testing.assert_array_equal(np.concatenate(first), segments.own(0))
     assert samples.item(5) == segments.item(1)
-    batch = batch_of(task, "train", 4)
+    batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
     assert torch.isfinite(task.loss(task.build(), batch).sum)

@@ -1,6 +1,5 @@
 import io
 import re
-import shutil
 
 import h5py
 import numpy as np
@@ -8,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.base import DataError, PredictsFiles
+from models.base import DataError
 from models.event_seg.embedded import recordings
 from models.event_seg.readers.recording import Events
 from models.event_seg.windows import normalize, voxelize
+from tests.models import tasks
 from tests.models.event_seg.writers import (
     evt2_words,
     random_events,
@@ -55,21 +55,12 @@ def trained(make_task, tmp_path):
     """A task built from a run folder whose data is deleted, and its model."""
 
     def make(is_labeled=True, **settings):
-        data = tmp_path / "data" / "a.raw"
-        data.parent.mkdir()
-        write_raw(data, random_events(6000, 1_200_000))
+        data = tmp_path / "data"
+        data.mkdir()
+        write_raw(data / "a.raw", random_events(6000, 1_200_000))
         if is_labeled:
-            write_masks(data, np.arange(37) * WINDOW_US)
-        first = make_task(tmp_path / "run", path=data, **settings)
-        first.setup()
-        torch.manual_seed(0)
-        weights = first.build().state_dict()
-        shutil.rmtree(data.parent)
-        task = make_task(tmp_path / "run", path=data, **settings)
-        task.setup_without_data()
-        model = task.build().eval()
-        model.load_state_dict(weights)
-        return task, model
+            write_masks(data / "a.raw", np.arange(37) * WINDOW_US)
+        return tasks.without_data(make_task, tmp_path / "run", data, **settings)
 
     return make
 
@@ -80,7 +71,6 @@ def mask(prediction):
 
 def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, clip_file):
     task, model = trained()
-    assert isinstance(task, PredictsFiles)
     found = list(task.predict(model, clip_file))
     first, last = clip_events.t[0], clip_events.t[-1]
     assert len(found) == (last + 1 - first) // WINDOW_US >= 19
