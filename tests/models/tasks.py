@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import launcher
 from launcher.config.schema import task_class
 from models.base import Context
 from models.common.predictions import FixedDraws
@@ -82,3 +84,14 @@ def without_data(
     model = task.build().eval()
     model.load_state_dict(trained.state_dict())
     return task, model
+
+
+def train_tiny(family: str, out: Path, max_steps: int, **settings: str) -> tuple[Any, Any]:
+    """Train the tiny model of a family on its embedded data, with dots in keys as "__".
+
+    Gives the facts in its result, and the metrics of its last evaluation.
+    """
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    given["train.max_steps"] = max_steps
+    done = launcher.train(f"{family}:tiny", out=out, settings=given, console=False)
+    return json.loads((out / "result.json").read_text()), done.metrics("eval")[-1]["metrics"]

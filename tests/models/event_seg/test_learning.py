@@ -38,7 +38,7 @@ def test_without_information_tiny_ends_at_chance(make_task, train, counts_of, co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("control", "least", "most"), [("real", 0.15, 1), ("noise", -1, 0.03)])
+@pytest.mark.parametrize(("control", "least", "most"), [("real", 0.1, 1), ("noise", -1, 0.03)])
 def test_hidden_events_are_predicted_from_visible_events_only(
     make_task, train, counts_of, control, least, most
 ):
