@@ -200,6 +200,7 @@ def test_a_pair_is_averaged_over_its_own_count():
     model.bias.data = torch.tensor([0.0, 0.0, 1.0])
     metric = task.metric()
     assert metric.result(metric.update(model, batch_of(task, *range(6))))["val_right"] == 1.0
+    assert set(metric.result(torch.zeros(4)).values()) == {None}
 
 
 def test_a_measure_without_a_loss_or_with_changing_names_is_an_error():

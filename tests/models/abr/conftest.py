@@ -5,51 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from models.abr.config import Curriculum, Data, LossSettings, Model
 from models.abr.responses import ResponseRow
 from models.abr.task import AbrTask
-from models.base import Context
-from models.common.predictions import FixedDraws
+from tests.models.tasks import maker
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task() -> Callable[..., AbrTask]:
-    """A task of size tiny that is not set up yet, from settings by their name."""
-
-    def make(
-        folder: Path | None = None,
-        share: float = 0.2,
-        loss: dict[str, Any] | None = None,
-        curriculum: dict[str, float] | None = None,
-        **settings: Any,
-    ) -> AbrTask:
-        in_model = {k: v for k, v in settings.items() if k in Model.model_fields}
-        in_data = {k: v for k, v in settings.items() if k not in in_model}
-        model = Model(
-            size="tiny",
-            loss=LossSettings(**(loss or {})),
-            curriculum=Curriculum(**(curriculum or {})),
-            **in_model,
-        )
-        data = Data(**{"path": "embedded:few-patients", **in_data})
-        return AbrTask(model, data, Context(0, share, folder, torch.device("cpu")))
-
-    return make
-
-
-@pytest.fixture
-def batch_of() -> Callable[..., Any]:
-    """The first `count` samples of a split, collated."""
-
-    def take(task, count, split="train"):
-        samples = task.data(split)
-        return task.collate([samples.sample(i, FixedDraws()) for i in range(count)])
-
-    return take
+    """A task that is not set up yet."""
+    return maker("abr", 0.2, path="embedded:few-patients")
 
 
 @pytest.fixture
@@ -65,6 +32,21 @@ def rows() -> Callable[..., list[ResponseRow]]:
         ]
 
     return make
+
+
+@pytest.fixture
+def people(tmp_path) -> Callable[..., Path]:
+    """Writes a table of people: (patient, level in dB, class, signal)."""
+
+    def write(rows, name: str = "people.csv") -> Path:
+        lines = [",".join(["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))])]
+        for *facts, signal in rows:
+            lines.append(",".join([*map(str, facts), *(f"{value:.4f}" for value in signal)]))
+        path = tmp_path / name
+        path.write_text("\n".join(lines))
+        return path
+
+    return write
 
 
 @pytest.fixture

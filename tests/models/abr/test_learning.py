@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-import launcher
 from models.abr.dataset import chance_macro_f1
 from models.common.predictions import FixedDraws
+from tests.models.tasks import counts_of, train_tiny
 from tests.runs.test_health import advice
 
 
@@ -29,11 +29,8 @@ def trained(task, steps, batch=32, lr=4e-3):
         sum(sums[term] / max(1, count) for term, count in weight.items()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    model.eval()
-    val, metric = task.data("val"), task.metric()
-    rows = [val.sample(i, FixedDraws()) for i in range(len(val))]
-    parts = [task.collate(rows[at : at + 64]) for at in range(0, len(rows), 64)]
-    return metric.result(sum(metric.update(model, part) for part in parts))
+    metric, counts = counts_of(task, model, "val", 64)
+    return metric.result(counts)
 
 
 AT_ONCE = {"peak": 0, "class": 0, "threshold": 0, "ramp": 1}
@@ -41,11 +38,10 @@ AT_ONCE = {"peak": 0, "class": 0, "threshold": 0, "ramp": 1}
 
 @pytest.mark.slow
 def test_tiny_clearly_beats_chance_and_is_told_nothing(make_task, tmp_path):
-    done = launcher.train("abr:tiny", out=tmp_path / "run", console=False)
+    _, found = train_tiny("abr", tmp_path / "run", 200)
     task = make_task()
     task.setup()
     by_chance = chance_macro_f1(task.dataset.responses.target[task.data("val").index])
-    found = done.metrics("eval")[-1]["metrics"]
     assert found["val_macro_f1"] > by_chance + 0.08
     # Latencies are predicted far better than by their mean, which is 0.55 ms off.
     assert found["val_latency_mae_ms"] < 0.4 and found["val_exists_auroc"] > 0.8
@@ -55,21 +51,15 @@ def test_tiny_clearly_beats_chance_and_is_told_nothing(make_task, tmp_path):
 @pytest.mark.slow
 def test_the_noise_control_ends_at_chance(make_task):
     task = make_task(curriculum=AT_ONCE, control="noise")
-    found = trained(task, steps=60)
+    found = trained(task, steps=40)
     assert found["val_macro_f1"] <= task.facts()["control"]["val_macro_f1"]["max"]
     assert found["val_exists_auroc"] == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.slow
-def test_masked_points_are_predicted_better_than_by_the_mean_response(make_task):
-    chance = make_task(control="noise-signal", stage="encoder")
-    chance.setup()
-    found = trained(make_task(stage="encoder"), steps=150)
-    assert found["val_masked_r2"] > chance.facts()["control"]["val_masked_r2"]["chance"] + 0.1
-
-
-@pytest.mark.slow
-def test_the_noise_control_of_stage_encoder_ends_at_chance(make_task):
-    task = make_task(control="noise", stage="encoder")
-    found = trained(task, steps=60)
-    assert found["val_masked_r2"] <= task.facts()["control"]["val_masked_r2"]["max"]
+def test_masked_points_are_predicted_better_than_by_the_mean_response_but_not_from_noise(make_task):
+    noise = make_task(control="noise", stage="encoder")
+    found, other = trained(make_task(stage="encoder"), steps=110), trained(noise, steps=30)
+    band = noise.facts()["control"]["val_masked_r2"]
+    assert found["val_masked_r2"] > band["chance"] + 0.1
+    assert other["val_masked_r2"] <= band["max"]

@@ -49,25 +49,6 @@ def test_metrics_of_labels_that_the_split_lacks_are_undefined(make_task):
     assert undefined == {name for name in names if name.startswith("val_")} - {"val_loss"}
 
 
-def test_counts_add_up_however_a_split_is_batched(make_task):
-    task = make_task()
-    task.setup()
-    torch.manual_seed(0)
-    model, samples, metric = task.build().eval(), task.data("val"), task.metric()
-    rows = [samples.sample(i, None) for i in range(50)]
-    totals = []
-    for size in (50, 7, 1):
-        batches = [task.collate(rows[at : at + size]) for at in range(0, 50, size)]
-        found = [metric.update(model, batch) for batch in batches]
-        assert {len(counts) for counts in found} == {12 + 2 + 2 * BINS + 2 + 2 + 25 + 2}
-        totals.append(sum(found))
-    assert totals[0].dtype == torch.float64
-    for other in totals[1:]:
-        torch.testing.assert_close(totals[0], other, rtol=1e-5, atol=1e-5)
-        # What is counted is exact.
-        assert torch.equal(totals[0][6:12], other[6:12])
-
-
 def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_task, batch_of):
     task = make_task()
     task.setup()

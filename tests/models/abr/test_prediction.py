@@ -1,6 +1,5 @@
 import csv
 import io
-import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from models.abr.config import CLASS_NAMES
 from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.embedded import read_patients
 from models.abr.readers.table import POINT_NAMES, TableReader
-from models.base import DataError, PredictsFiles
+from models.base import DataError
 from models.common.data_files import BadRecords
+from tests.models import tasks
 from tests.models.abr.readers.edf import write_edf
 from tests.models.abr.readers.test_recordings import second
 
@@ -52,17 +52,7 @@ def without_data(make_task, tmp_path):
     """A task built from a run folder whose data no longer exists, and its model."""
 
     def make(data="embedded:few-patients", **settings):
-        first = make_task(tmp_path / "run", path=str(data), **settings)
-        first.setup()
-        torch.manual_seed(0)
-        weights = first.build().state_dict()
-        if not str(data).startswith("embedded:"):
-            shutil.rmtree(data)
-        task = make_task(tmp_path / "run", path=f"{data} deleted", **settings)
-        task.setup_without_data()
-        model = task.build().eval()
-        model.load_state_dict(weights)
-        return task, model
+        return tasks.without_data(make_task, tmp_path / "run", data, **settings)
 
     return make
 
@@ -73,7 +63,6 @@ def cells(prediction):
 
 def test_a_table_without_labels_gives_those_of_each_response(without_data, few, make_task):
     task, model = without_data()
-    assert isinstance(task, PredictsFiles)
     path, index = few
     found = list(task.predict(model, path))
     # The second way: the split of a task that has the data.
@@ -128,13 +117,17 @@ def test_the_family_reads_the_table_that_it_writes(without_data, few, tmp_path):
     assert np.isfinite([row.threshold for row in rows]).all()
 
 
-def test_rows_that_are_left_out_are_counted(without_data, patients, tmp_path):
-    task, model = without_data()
+def test_rows_that_are_left_out_are_counted_and_recordings_fit_a_model_of_tables(
+    without_data, patients, tmp_path
+):
+    task, model = without_data(sweeps=20)
     path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity="rarefaction")
     text = path.read_text(encoding="utf-8").replace("rarefaction", "alternating", 1)
     path.write_text(text, encoding="utf-8")
     found = list(task.predict(model, path))
     assert [(len(p.files), p.text) for p in found[1:]] == [(0, "left out: other_polarity 1")]
+    found = list(task.predict(model, write_edf(tmp_path / "a.edf", map(second, range(2)))))
+    assert found[0].name == "a.edf" and len(cells(found[0])) >= 3
 
 
 def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed, tmp_path):
@@ -156,20 +149,10 @@ def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed,
     assert found[1].text == "left out: silent_levels 1"
 
 
-def test_a_recording_of_people_fits_a_model_of_tables(without_data, tmp_path):
-    task, model = without_data(sweeps=20)
-    path = write_edf(tmp_path / "a.edf", (second(n) for n in range(2)))
-    found = list(task.predict(model, path))
-    assert found[0].name == "a.edf" and len(cells(found[0])) >= 3
-
-
 @pytest.mark.parametrize(
     ("case", "problem", "allowed"),
     [
-        ("missing", "--input '.*missing.csv' does not exist", "a file or folder"),
-        ("unknown", "'.*notes.txt' has an unknown format", "EPL text"),
         ("column", "the table has no column intensity", "patient_id, intensity, 1 … 200; and"),
-        ("number", "1 of 2 responses cannot be used", ""),
         ("finite", "1 of 2 responses cannot be used", ""),
         ("animal", "has animal responses of 8.5 ms, and the model was .* human .* 10", "human"),
         ("none", "has no usable response", "EPL text"),
@@ -179,22 +162,16 @@ def test_unusable_inputs_are_errors(
     without_data, patients, series, tmp_path, case, problem, allowed
 ):
     task, model = without_data()
-    path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity="alternating")
-    head, first, *rest = path.read_text(encoding="utf-8").split("\n")
-    if case == "missing":
-        path = tmp_path / "missing.csv"
-    elif case == "unknown":
-        path = tmp_path / "notes.txt"
-        path.write_text("none")
-    elif case == "animal":
+    polarity = "rarefaction" if case == "none" else "alternating"
+    path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity=polarity)
+    text = path.read_text(encoding="utf-8")
+    if case == "animal":
         path = series("ABR-1-1")
-    else:
-        head = head.replace("intensity", "loudness") if case == "column" else head
-        values = first.split(",")
-        values[10] = {"number": "x", "finite": "nan"}.get(case, values[10])
-        text = "\n".join([head, ",".join(values), *rest])
-        text = text.replace("alternating", "rarefaction") if case == "none" else text
-        path.write_text(text, encoding="utf-8")
+    elif case == "column":
+        path.write_text(text.replace("intensity", "loudness"), encoding="utf-8")
+    elif case == "finite":
+        first = text.split("\n")[1]
+        path.write_text(text.replace(first, first.replace(first.split(",")[10], "nan")))
     with pytest.raises(DataError, match=problem) as error:
         task.predict(model, path)
     assert allowed in error.value.allowed and error.value.where
@@ -224,14 +201,3 @@ def test_a_stage_without_a_decoder_writes_the_features_of_each_response(
     np.testing.assert_allclose(means, seen[0].mean(1), atol=1e-4)
     levels = np.concatenate([file["intensity"] for file in files])
     np.testing.assert_allclose(levels, patients.static[index, 1], atol=1e-4)
-
-
-@pytest.mark.parametrize("missing", ["model_facts.json", "statistics.json"])
-def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing):
-    task = make_task(tmp_path)
-    task.setup()
-    assert sorted(task.saved_files) == ["model_facts.json", "statistics.json"]
-    (tmp_path / missing).unlink()
-    with pytest.raises(DataError, match=f"{missing}' cannot be read: No such file") as error:
-        make_task(tmp_path).setup_without_data()
-    assert error.value.where == str(tmp_path)

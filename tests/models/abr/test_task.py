@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -9,10 +7,9 @@ import torch
 from models.abr.config import Data, Model
 from models.abr.loss import TERMS
 from models.abr.task import AbrTask
-from models.base import Context, DataError, Goal, HasPictures, TracksProgress
+from models.base import Context, DataError, Goal
 
 SPLITS = ("train", "val", "test")
-HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
 
 
 @pytest.fixture
@@ -31,11 +28,11 @@ def one_step(task, model, batch):
 def test_no_patient_is_in_two_splits(task):
     sides = {name: set(task.dataset.responses.patient[task.data(name).index]) for name in SPLITS}
     assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 160
-    signals = {
-        name: {task.dataset.responses.signal[i].tobytes() for i in task.data(name).index}
+    signals = [
+        {task.dataset.responses.signal[i].tobytes() for i in task.data(name).index}
         for name in SPLITS
-    }
-    assert sum(map(len, signals.values())) == len(set.union(*signals.values()))
+    ]
+    assert sum(map(len, signals)) == len(set.union(*signals))
 
 
 def test_a_batch_has_the_specified_shapes_and_dtypes(task, batch_of):
@@ -70,7 +67,6 @@ def test_inputs_are_standardized_by_the_training_patients_alone(task, batch_of):
 
 
 def test_the_curriculum_delays_terms_and_every_parameter_keeps_a_gradient(task, batch_of):
-    assert isinstance(task, TracksProgress)
     task.set_progress(0.0, 100.0)
     model, batch = task.build(), batch_of(task, 8)
     loss = one_step(task, model, batch)
@@ -81,30 +77,14 @@ def test_the_curriculum_delays_terms_and_every_parameter_keeps_a_gradient(task, 
     assert found["class"].item() > 0 == found["threshold"].item()
 
 
-def test_parts_of_a_batch_add_up_to_the_whole(task):
-    samples = task.data("train")
-    rows = [samples.sample(i, None) for i in range(12)]
-    model = task.build().eval()
-    whole, parts = task.collate(rows), [task.collate(rows[:5]), task.collate(rows[5:])]
-    for term in TERMS:
-        assert sum(task.num_units(part)[term] for part in parts) == task.num_units(whole)[term]
-        total = sum(task.loss(model, part).sum[term] for part in parts)
-        torch.testing.assert_close(total, task.loss(model, whole).sum[term], rtol=1e-4, atol=1e-5)
-
-
-def table(path, patients=20, **empty):
+def patients(**known):
+    """One response of each of twenty patients; `known` replaces their class."""
     rng = np.random.default_rng(0)
-    lines = [",".join(HEADS)]
-    for patient in range(patients):
-        target = "" if empty else patient % 2
-        cells = [patient, 80, target, *(f"{x:.3f}" for x in rng.standard_normal(200))]
-        lines.append(",".join(map(str, cells)))
-    path.write_text("\n".join(lines))
-    return path
+    return [(n, 80, known.get("label", n % 2), rng.standard_normal(200)) for n in range(20)]
 
 
-def test_terms_without_labels_are_not_trained_and_not_reported(tmp_path, make_task, batch_of):
-    task = make_task(path=str(table(tmp_path / "a.csv")))
+def test_terms_without_labels_are_not_trained_and_not_reported(people, make_task, batch_of):
+    task = make_task(path=people(patients()))
     task.setup()
     batch = batch_of(task, 4)
     assert (
@@ -119,18 +99,11 @@ def test_terms_without_labels_are_not_trained_and_not_reported(tmp_path, make_ta
     facts = task.facts()
     assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
     assert facts["unknown"] == ["age", "rate", "fmp"]
-    assert facts["classes"]["train"] == {
-        "normal": 6,
-        "neuropathy": 6,
-        "sensorineural": 0,
-        "total": 0,
-        "conductive": 0,
-    }
-    json.dumps(facts)
+    assert list(facts["classes"]["train"].values()) == [6, 6, 0, 0, 0]
 
 
-def test_without_classes_the_goal_is_the_reconstruction(tmp_path, make_task):
-    task = make_task(path=str(table(tmp_path / "a.csv", unlabeled=True)))
+def test_without_classes_the_goal_is_the_reconstruction(people, make_task):
+    task = make_task(path=people(patients(label="")))
     task.setup()
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 
@@ -195,11 +168,8 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(make_task, s
     assert facts["samples"] == {"train": 128, "val": 2, "test": 2}
     levels = [set(task.dataset.responses.static[task.data(name).index, 1]) for name in SPLITS]
     assert sum(map(len, levels)) == len(set.union(*levels)) == 12
-
-
-def test_the_only_recording_cannot_be_split_by_patient(make_task, series):
     with pytest.raises(DataError, match=r"^1 group \(patients or files\): eval"):
-        make_task(path=str(series()), split="patient").setup()
+        make_task(path=str(path), split="patient").setup()
 
 
 def test_several_recordings_are_not_split_by_level(make_task, series):
@@ -214,25 +184,17 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
     )
 
 
-def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_path, make_task):
+def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, make_task):
     first, second = make_task(tmp_path), make_task(tmp_path)
     first.setup()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "model_facts.json",
-        "split.json",
-        "statistics.json",
-    ]
-    saved_statistics = json.loads((tmp_path / "statistics.json").read_text())
-    saved_statistics["signal_rms"] = (
-        2.5  # the classes of the loaded weights, whatever the data is now
-    )
-    (tmp_path / "statistics.json").write_text(json.dumps(saved_statistics))
+    path = tmp_path / "statistics.json"
+    saved = json.loads(path.read_text()) | {"signal_rms": 2.5}
+    path.write_text(json.dumps(saved))
     second.setup()
-    assert second.dataset.statistics.signal_rms == 2.5
     buffers = dict(second.build().named_buffers())
-    assert buffers["signal_rms"].item() == 2.5
+    assert second.dataset.statistics.signal_rms == buffers["signal_rms"].item() == 2.5
     assert buffers["static_mean"].tolist() == pytest.approx(first.dataset.statistics.static_mean)
-    assert set(buffers) == set(saved_statistics)
+    assert set(buffers) == set(saved)
 
 
 @pytest.mark.parametrize("control", ["noise", "noise-signal"])
@@ -250,12 +212,10 @@ def test_a_noise_control_gives_each_response_the_input_of_another_patient(make_t
         assert real["target"] == noise_sample["target"]
         assert (real["signal"] != noise_sample["signal"]).any()
     band = noise.facts()["control"]["val_macro_f1"]
-    assert ("max" in band) == (control == "noise")
-    assert "control" not in plain.facts()
+    assert ("max" in band) == (control == "noise") and "control" not in plain.facts()
 
 
 def test_pictures_show_training_responses_with_their_class(task):
-    assert isinstance(task, HasPictures)
     pictures = task.pictures()
     trained = set(task.dataset.responses.patient[task.data("train").index])
     assert len(pictures) == 2 and len({p.name for p in pictures}) == 2
@@ -298,23 +258,6 @@ def test_stage_encoder_masks_spans_and_gives_no_labels(make_task, batch_of):
     assert task.dataset.statistics.class_weight == (1.0,) * 5
 
 
-def test_spans_change_in_each_training_epoch_and_are_fixed_in_evaluation(make_task):
-    class Draws:
-        def __init__(self, epoch):
-            self.epoch = epoch
-
-        def rng(self):
-            return np.random.default_rng(self.epoch)
-
-    task = masked_task(make_task)
-    for split, changes in (("train", True), ("val", False)):
-        samples = task.data(split)
-        first, again, other = (samples.sample(4, Draws(epoch))["hidden"] for epoch in (0, 0, 1))
-        assert (first == again).all()
-        assert (first != other).any() == changes
-    assert (task.data("val").sample(3, None)["hidden"] != samples.sample(4, None)["hidden"]).any()
-
-
 def test_the_masked_loss_counts_masked_points_only(make_task, batch_of):
     task = masked_task(make_task)
     model, batch = task.build().eval(), batch_of(task, 6)
@@ -327,44 +270,14 @@ def test_the_masked_loss_counts_masked_points_only(make_task, batch_of):
     torch.testing.assert_close(loss, errors.square().sum())
 
 
-def test_stage_encoder_trains_on_a_table_without_labels(tmp_path, make_task, batch_of):
-    path = table(tmp_path / "a.csv")
+def test_stage_encoder_trains_on_a_table_without_labels(people, make_task, batch_of):
+    path = people(patients())
     rows = [line.split(",") for line in path.read_text().splitlines()]
     path.write_text("\n".join(",".join(row[:2] + row[3:]) for row in rows))
     with pytest.raises(DataError, match="the table has no column hear_loss"):
-        make_task(path=str(path)).setup()
-    task = masked_task(make_task, path=str(path))
+        make_task(path=path).setup()
+    task = masked_task(make_task, path=path)
     task.loss(task.build(), batch_of(task, 4)).sum.backward()
-
-
-def saved_encoder(make_task, folder):
-    """The model of stage encoder, and the folder that it was saved to."""
-    from safetensors.torch import save_file
-
-    task = masked_task(make_task)
-    torch.manual_seed(3)
-    model = task.build()
-    save_file(model.state_dict(), folder / "model.safetensors")
-    return model, str(folder)
-
-
-def test_stage_whole_loads_and_freezes_all_tensors_of_the_encoder(make_task, tmp_path, batch_of):
-    from models.abr.network import ENCODER
-
-    trained, folder = saved_encoder(make_task, tmp_path)
-    parts = tuple(f"{name}." for name in ENCODER)
-    stored = {n: x for n, x in trained.state_dict().items() if n.startswith(parts)}
-    task = make_task(encoder=folder, freeze_encoder=True)
-    task.setup()
-    model = task.build().train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    task.set_progress(60.0, 100.0)
-    one_step(task, model, batch_of(task, 8))
-    optimizer.step()
-    found = model.state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
-    count = len(stored)
-    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
 
 
 @pytest.mark.parametrize("control", ["noise", "noise-signal"])
@@ -377,15 +290,6 @@ def test_a_noise_control_of_stage_encoder_predicts_the_response_of_another_patie
     assert not torch.isclose(ours["seen"], theirs["seen"]).all(-1).any()
     band = noise.facts()["control"]["val_masked_r2"]
     assert ("max" in band) == (control == "noise") and 0 < band["chance"] < 0.5
-    assert "control" not in real.facts()
-
-
-def test_settings_load_nothing_heavy():
-    code = (
-        "import sys, models.abr.config as c; assert c.SIZES['full'].parameters == 46720259; "
-        "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_with_flash_attention_the_facts_name_the_attentions_without_it(task):
@@ -396,9 +300,3 @@ def test_with_flash_attention_the_facts_name_the_attentions_without_it(task):
     assert flash.facts()["flash_attention"] == (
         "all attentions but those with relative positions, which flash kernels do not take"
     )
-
-
-def test_an_unavailable_attention_kernel_is_an_error():
-    for kernel in ("efficient", "cudnn"):
-        with pytest.raises(DataError, match=rf"memory\.attention '{kernel}' has no kernel on cpu"):
-            AbrTask(Model(), Data(), Context(0, 0.2, None, torch.device("cpu"), kernel))

@@ -6,33 +6,22 @@ from models.common.layers import _has_variable_lengths, takes_boundaries
 CUDA, HALF = torch.device("cuda", 0), torch.bfloat16
 
 
-@pytest.fixture(params=[(8, 0), (9, 0)])
-def gpu(request, monkeypatch):
-    if not _has_variable_lengths():
-        pytest.skip("torch before 2.11 has no attention by boundaries")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: request.param)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["auto", "flash"])
-def test_flash_attention_in_16_bits_takes_boundaries(gpu, name, dtype):
-    assert takes_boundaries(name, CUDA, dtype)
-
-
+@pytest.mark.skipif(not _has_variable_lengths(), reason="torch before 2.11 lacks the kernel")
 @pytest.mark.parametrize(
-    ("name", "device", "dtype"),
+    ("generation", "name", "device", "dtype", "takes"),
     [
-        ("efficient", CUDA, HALF),
-        ("math", CUDA, HALF),
-        ("auto", CUDA, torch.float32),
-        ("auto", torch.device("cpu"), HALF),
-        ("auto", torch.device("mps"), HALF),
+        (8, "auto", CUDA, torch.float16, True),
+        (9, "flash", CUDA, HALF, True),
+        (9, "efficient", CUDA, HALF, False),
+        (9, "math", CUDA, HALF, False),
+        (9, "auto", CUDA, torch.float32, False),
+        (9, "auto", torch.device("cpu"), HALF, False),
+        (9, "auto", torch.device("mps"), HALF, False),
+        (7, "auto", CUDA, torch.float16, False),
     ],
 )
-def test_others_take_a_mask(gpu, name, device, dtype):
-    assert not takes_boundaries(name, device, dtype)
-
-
-def test_an_old_gpu_takes_a_mask(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert not takes_boundaries("auto", CUDA, torch.float16)
+def test_flash_attention_in_16_bits_takes_boundaries_and_others_a_mask(
+    monkeypatch, generation, name, device, dtype, takes
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    assert takes_boundaries(name, device, dtype) == takes

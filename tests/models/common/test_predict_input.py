@@ -1,7 +1,7 @@
 import pytest
 
 from models.base import DataError
-from models.common.predictions import DistinctNames, input_errors
+from models.common.predictions import DistinctNames, FixedDraws, input_errors, spread_positions
 
 
 def test_errors_of_readers_name_the_option_instead_of_the_setting():
@@ -22,20 +22,16 @@ def test_errors_of_readers_name_the_option_instead_of_the_setting():
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("night", "night"),
+def test_names_have_only_letters_digits_and_a_few_signs():
+    for text, name in (
         ("a/b c.raw", "a-b-c.raw"),
         ("../x", "x"),
         ("ABR: 80 dB, click", "ABR-80-dB-click"),
         ("学校_1", "学校_1"),
         ("...", "input"),
         ("", "input"),
-    ],
-)
-def test_names_have_only_letters_digits_and_a_few_signs(text, name):
-    assert DistinctNames().of(text) == name
+    ):
+        assert DistinctNames().of(text) == name
 
 
 def test_no_name_is_given_twice_also_without_case():
@@ -59,3 +55,10 @@ def test_a_fix_for_an_input_has_no_setting_of_the_data(fix, shown):
     with pytest.raises(DataError) as error, input_errors():
         raise DataError("wrong", fix=fix)
     assert error.value.fix == shown
+
+
+def test_positions_are_spread_over_a_split_of_any_size():
+    assert spread_positions(1, 4) == [0]
+    assert spread_positions(3, 4) == [0, 1, 2]
+    assert spread_positions(101, 3) == [0, 50, 100]
+    assert FixedDraws().rng().random() == FixedDraws().rng().random()

@@ -14,7 +14,7 @@ TEXTS = [
     "\r\n\r\rtwo\r\n",
     "grün\u2028blau\x0brot\x85\nweiß",
     "日本語 🙂\n"
-    * 700_000,  # several chunks; each boundary lies inside a character in some encoding
+    * 250_000,  # several chunks; each boundary lies inside a character in some encoding
 ]
 
 
@@ -32,55 +32,52 @@ def test_lines_are_those_of_the_whole_text(tmp_path, text, encoding):
     assert file.length(50) == min(50, len(whole))
 
 
-@pytest.mark.parametrize("offset", range(-3, 4))
-def test_a_line_end_between_two_chunks_is_one(tmp_path, offset):
-    before = "x" * (text_file.CHUNK + offset)
-    (tmp_path / "a.txt").write_bytes(f"{before}\r\nnext\r\rlast".encode())
-    assert list(TextFile(tmp_path / "a.txt").lines()) == [before, "next", "", "last"]
+def test_a_line_end_between_two_chunks_is_one(tmp_path):
+    for offset in (-2, -1, 0, 1):
+        before = "x" * (text_file.CHUNK + offset)
+        (tmp_path / "a.txt").write_bytes(f"{before}\r\nnext\r\rlast".encode())
+        lines = list(TextFile(tmp_path / "a.txt").lines())
+        assert lines == [before, "next", "", "last"], offset
 
 
-@pytest.mark.parametrize("before", [0, 10, text_file.CHUNK - 2, text_file.CHUNK + 5])
-@pytest.mark.parametrize(
-    ("raw", "encoding", "at", "reason"),
-    [
-        (b"a\nb\xff", "UTF-8", 3, "invalid start byte"),
-        (b"a\nb\xe6\x97", "UTF-8", 3, "unexpected end of data"),
-        ("a\nü".encode() + b"\xe6x", "UTF-8", 4, "invalid continuation byte"),
-        (b"a\nb\0\n", "UTF-8", 3, "a zero byte"),
-    ],
-)
-def test_invalid_text_is_reported_with_its_byte(tmp_path, before, raw, encoding, at, reason):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"x" * before + raw)
+def error_of(path, raw):
+    path.write_bytes(raw)
     with pytest.raises(DataError) as error:
         list(TextFile(path).chunks())
-    assert error.value.message == f"'{path}' is not {encoding}: {reason}"
-    assert error.value.where == f"{path}:2, byte {before + at}"
+    return error.value.message.removeprefix(f"'{path}' "), error.value.where.removeprefix(str(path))
+
+
+@pytest.mark.parametrize("before", [0, text_file.CHUNK - 2])
+@pytest.mark.parametrize(
+    ("raw", "at", "reason"),
+    [
+        (b"a\nb\xff", 3, "invalid start byte"),
+        (b"a\nb\xe6\x97", 3, "unexpected end of data"),
+        ("a\nü".encode() + b"\xe6x", 4, "invalid continuation byte"),
+        (b"a\nb\0\n", 3, "a zero byte"),
+    ],
+)
+def test_invalid_text_is_reported_with_its_byte(tmp_path, before, raw, at, reason):
+    assert error_of(tmp_path / "a.txt", b"x" * before + raw) == (
+        f"is not UTF-8: {reason}",
+        f":2, byte {before + at}",
+    )
 
 
 @pytest.mark.parametrize(
-    ("raw", "expected"),
+    ("raw", "problem", "at"),
     [
-        (b"\xff\xfea\0b", "UTF-16LE: truncated data"),
-        (b"\xff\xfe\0\xd8a\0", "UTF-16LE: illegal UTF-16 surrogate"),
-        (b"\xff\xfe\0\0\xff\xff\xff\xff", "UTF-32LE: code point not in range(0x110000)"),
-        (b"\xef\xbb\xbfa\xff", "UTF-8: invalid start byte"),
+        (b"\xff\xfea\0b", "UTF-16LE: truncated data", 4),
+        (b"\xff\xfe\0\xd8a\0", "UTF-16LE: illegal UTF-16 surrogate", 2),
+        (b"\xff\xfe\0\0\xff\xff\xff\xff", "UTF-32LE: code point not in range(0x110000)", 4),
+        (b"\xef\xbb\xbfab\xff", "UTF-8: invalid start byte", 5),
     ],
 )
-def test_invalid_text_after_a_byte_order_mark_is_reported_with_its_encoding(
-    tmp_path, raw, expected
+def test_after_a_byte_order_mark_the_encoding_is_named_and_bytes_count_from_the_start(
+    tmp_path, raw, problem, at
 ):
-    (tmp_path / "a.txt").write_bytes(raw)
-    with pytest.raises(DataError) as error:
-        list(TextFile(tmp_path / "a.txt").chunks())
-    assert error.value.message == f"'{tmp_path / 'a.txt'}' is not {expected}"
-
-
-def test_bytes_are_counted_from_the_start_of_the_file_after_a_mark(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\xff")
-    with pytest.raises(DataError) as error:
-        list(TextFile(tmp_path / "a.txt").chunks())
-    assert error.value.where.endswith(":1, byte 5")
+    expected = (f"is not {problem}", f":1, byte {at}")
+    assert error_of(tmp_path / "a.txt", raw) == expected
 
 
 def test_blocks_have_the_number_of_their_first_line(tmp_path):

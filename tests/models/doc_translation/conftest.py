@@ -1,15 +1,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from models.base import Context
-from models.doc_translation.config import Data, Model
 from models.doc_translation.task import DocTranslationTask
+from tests.models.tasks import maker
 
 
 @pytest.fixture(autouse=True)
@@ -20,32 +18,18 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task() -> Callable[..., DocTranslationTask]:
-    """A task that is not set up yet, from settings by their name; `size` is tiny."""
-
-    def make(folder: Path | None = None, share: float = 0.1, **settings: Any):
-        in_model = {k: v for k, v in settings.items() if k in Model.model_fields}
-        in_data = {
-            k: str(v) if k == "path" else v for k, v in settings.items() if k not in in_model
-        }
-        return DocTranslationTask(
-            Model(**{"size": "tiny", "dropout": 0.0, **in_model}),
-            Data(**{"path": "embedded:cards", **in_data}),
-            Context(0, share, folder, torch.device("cpu")),
-        )
-
-    return make
+    """A task that is not set up yet, of the embedded cards."""
+    return maker("doc_translation", 0.1, dropout=0.0, path="embedded:cards")
 
 
-@pytest.fixture
-def batch_of() -> Callable[..., Any]:
-    """The first `count` samples of a split as a batch."""
-
-    def make(task, count, split="train"):
-        return task.collate([task.data(split).sample(i, None) for i in range(count)])
-
-    return make
+@pytest.fixture(scope="session")
+def cards(make_task) -> DocTranslationTask:
+    """The embedded cards."""
+    task = make_task()
+    task.setup()
+    return task
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from models.doc_translation.readers.page import PageBlock, Sheet, draw, missing_characters
 
@@ -20,7 +19,7 @@ def test_text_stays_within_the_margins():
 def test_long_text_gets_smaller_letters_and_too_long_text_none():
     few, many = (draw([PageBlock("paragraph", TEXT * n)], Sheet()) for n in (1, 12))
     assert np.flatnonzero(dark(many).any(1))[-1] > np.flatnonzero(dark(few).any(1))[-1]
-    assert draw([PageBlock("paragraph", TEXT * 60)], Sheet()) is None
+    assert draw([PageBlock("paragraph", TEXT * 16)], Sheet(height=300)) is None
 
 
 def test_two_columns_leave_a_gap_between_them():
@@ -36,10 +35,10 @@ def test_a_word_wider_than_the_column_is_cut_and_chinese_is_wrapped():
         assert columns[-1] < 672 - 40
 
 
-@pytest.mark.parametrize("kind", ["centered", "ruled", "numbered", "bullet", "formula"])
-def test_each_kind_looks_different_from_a_paragraph(kind):
-    plain, other = (dark(draw([PageBlock(k, "one two")], Sheet())) for k in ("paragraph", kind))
-    assert not np.array_equal(plain, other)
+def test_each_kind_looks_different_from_the_others():
+    kinds = ("paragraph", "centered", "ruled", "numbered", "bullet", "formula")
+    drawn = [dark(draw([PageBlock(kind, "one two")], Sheet())).tobytes() for kind in kinds]
+    assert len(set(drawn)) == len(kinds)
 
 
 def test_the_cells_of_a_row_are_side_by_side():

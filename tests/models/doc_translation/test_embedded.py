@@ -7,7 +7,6 @@ from models.common.data_files import CACHE_VARIABLE
 from models.doc_translation import embedded
 from models.doc_translation import embedded as artificial
 from models.doc_translation.embedded import SUFFIXES
-from models.doc_translation.metric import plain_text
 from models.doc_translation.readers.page import Sheet, draw
 
 
@@ -40,29 +39,6 @@ def test_a_translation_swaps_the_words_and_has_the_ending_of_its_heading():
         assert tuple(line.split()) == ours
 
 
-def test_the_position_of_the_heading_follows_its_kind():
-    for card in embedded.read_cards().pages[:20]:
-        ink = np.asarray(card.image())[2:24, 1:-1] < 110
-        left = np.flatnonzero(ink.any(0))[0] + 1
-        assert left == pytest.approx(embedded.CARD_HEADINGS[card.words[0]] + 2, abs=3)
-
-
-def test_the_lexicon_has_two_hundred_distinct_words_in_either_language(few):
-    words = few[0].words
-    every = [*words.nouns, *words.adjectives, *words.verbs, *words.joints]
-    assert len(every) == len({w.read for w in every}) == len({w.written for w in every}) == 200
-
-
-def test_documents_have_two_to_four_pages_and_all_that_a_page_may_hold(few):
-    _, found = few
-    assert {len(pages) for pages in found} == {2, 3, 4}
-    kinds = {block.kind for pages in found for page in pages for block in page.blocks}
-    assert {"title", "paragraph", "bullet", "table", "formula", *artificial.HEADINGS} == kinds
-    targets = "\n".join(page.target for pages in found for page in pages)
-    assert "\n\n\n" not in targets
-    assert plain_text(targets) != targets and "tabular" not in plain_text(targets)
-
-
 def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(few):
     author, found = few
     stems = {word.written for word in author.words.adjectives}
@@ -71,20 +47,6 @@ def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(
         written = re.findall(r"[a-z]+", " ".join(p.target for p in pages).lower())
         ends = {w[-1] for w in written if w[:-1] in stems}
         assert ends == {SUFFIXES[artificial.HEADINGS.index(kind)]}
-
-
-def test_about_a_tenth_of_the_sentences_is_of_one_document_alone(few):
-    author, found = few
-    shared = {sentence.read for sentence in author.shared}
-    sentences = [
-        sentence + "."
-        for pages in found
-        for page in pages
-        for block in page.blocks
-        if block.kind == "paragraph"
-        for sentence in block.text.rstrip(".").split(". ")
-    ]
-    assert 0.03 < sum(s not in shared for s in sentences) / len(sentences) < 0.2
 
 
 def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(few):
@@ -96,13 +58,3 @@ def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(fe
     for pages in found:
         for page in pages:
             assert draw(page.blocks, Sheet(margin=72, columns=2)) is not None
-
-
-@pytest.mark.slow
-def test_pages_from_the_cache_equal_the_rendered_ones():
-    drawn, cached = artificial.read_pages(), artificial.read_pages()
-    assert len({page.document for page in drawn.pages}) == artificial.DOCUMENTS
-    for i in (0, 400, len(drawn.pages) - 1):
-        first, second = drawn.pages[i], cached.pages[i]
-        assert np.array_equal(np.asarray(first.image()), np.asarray(second.image()))
-        assert first.target() == second.target() and first.image().size == (672, 896)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -7,47 +5,25 @@ import torch
 from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
 from models.doc_translation.masked_pages import MaskedMetric, draw_mask, predict
+from tests.models.tasks import batch_of
 
 TINY = SIZES["tiny"]
 
 
-class Draws:
-    """Draws of one epoch, as training gives them."""
-
-    def __init__(self, epoch, index):
-        self.key = [epoch, index]
-
-    def rng(self):
-        return np.random.default_rng(self.key)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def masked_task(make_task):
     task = make_task(stage="encoder")
     task.setup()
     return task
 
 
-def batch_of(task, split, count=4):
-    return task.collate([task.data(split).sample(i, FixedDraws()) for i in range(count)])
-
-
-@pytest.mark.parametrize(("share", "masked"), [(0.5, 8), (0.01, 1), (0.99, 15)])
-def test_the_share_of_masked_patches_is_exact_and_leaves_one_visible(share, masked):
-    assert draw_mask(np.random.default_rng(0), 16, share).sum() == masked
-
-
-def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(masked_task):
-    for split, changes in (("train", True), ("val", False)):
-        samples = masked_task.data(split)
-        first, again, other = (samples.sample(4, Draws(e, 4)).masks for e in (0, 0, 1))
-        for number in (0, 1):
-            assert (first[number] == again[number]).all()
-            assert (first[number] != other[number]).any() == changes
+def test_the_share_of_masked_patches_is_exact_and_leaves_one_visible():
+    for share, masked in ((0.5, 8), (0.01, 1), (0.99, 15)):
+        assert draw_mask(np.random.default_rng(0), 16, share).sum() == masked
 
 
 def test_the_loss_counts_masked_patches_only(masked_task):
-    batch = batch_of(masked_task, "train")
+    batch = batch_of(masked_task, 4)
     torch.manual_seed(0)
     model = masked_task.build()
     whole, near = predict(model, batch)
@@ -74,19 +50,8 @@ def test_the_loss_counts_masked_patches_only(masked_task):
     assert masked_task.num_units(batch) == 4 * (8 + 48)
 
 
-def test_the_loss_of_a_batch_is_the_sum_of_its_parts(masked_task):
-    samples = [masked_task.data("train").sample(i, FixedDraws()) for i in range(4)]
-    torch.manual_seed(0)
-    model = masked_task.build()
-    whole = masked_task.loss(model, masked_task.collate(samples)).sum
-    parts = [
-        masked_task.loss(model, masked_task.collate(samples[at : at + 2])).sum for at in (0, 2)
-    ]
-    torch.testing.assert_close(whole, sum(parts))
-
-
 def test_the_mean_of_masked_pixels_scores_0_and_the_truth_1(masked_task):
-    batch = batch_of(masked_task, "val", 8)
+    batch = batch_of(masked_task, 8, "val")
     metric = MaskedMetric(TINY, masked_task.mean_page)
     truth, means = [], []
     for view, patch in (("global", 16), ("local", 8)):
@@ -106,16 +71,6 @@ def test_the_mean_of_masked_pixels_scores_0_and_the_truth_1(masked_task):
     assert mean["val_masked_gain"] < -0.1  # cards are alike
 
 
-def test_counts_of_batches_add_up(masked_task):
-    torch.manual_seed(0)
-    model, metric = masked_task.build().eval(), masked_task.metric()
-    samples = [masked_task.data("val").sample(i, FixedDraws()) for i in range(6)]
-    whole = metric.update(model, masked_task.collate(samples))
-    parts = sum(metric.update(model, masked_task.collate(samples[at : at + 3])) for at in (0, 3))
-    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
-    assert whole.dtype == torch.float64 and len(whole) == 10
-
-
 def test_the_mean_page_is_that_of_training_pages(masked_task, monkeypatch):
     monkeypatch.setattr("models.doc_translation.masked_pages.MEAN_OF", 3)
     found = masked_task.data("train").mean_page()
@@ -126,11 +81,12 @@ def test_the_mean_page_is_that_of_training_pages(masked_task, monkeypatch):
     torch.testing.assert_close(found[1], batch["page_local"].mean(0, keepdim=True))
 
 
-def test_a_noise_control_shows_another_document_and_keeps_the_pixels_to_predict(make_task):
-    real, noise = make_task(stage="encoder"), make_task(stage="encoder", control="noise")
-    for task in (real, noise):
-        task.setup()
-    first, other = batch_of(real, "train"), batch_of(noise, "train")
+def test_a_noise_control_shows_another_document_and_keeps_the_pixels_to_predict(
+    masked_task, make_task
+):
+    noise = make_task(stage="encoder", control="noise")
+    noise.setup()
+    first, other = batch_of(masked_task, 4), batch_of(noise, 4)
     for view in ("global", "local"):
         assert torch.equal(first[f"page_{view}"], other[f"page_{view}"])
         assert not torch.equal(other[f"seen_{view}"], other[f"page_{view}"])
@@ -139,11 +95,4 @@ def test_a_noise_control_shows_another_document_and_keeps_the_pixels_to_predict(
     own = predict(model, {k: v for k, v in other.items() if not k.startswith("seen")})
     assert not torch.equal(predict(model, other)[0], own[0])
     assert noise.facts()["control"] == {"val_masked_gain": {"max": 0.02}}
-    assert "control" not in real.facts()
-
-
-def test_facts_are_json_values_without_those_of_translations(masked_task):
-    facts = masked_task.facts()
-    assert json.loads(json.dumps(facts)) == facts
-    assert "vocabulary" not in facts and "bleu" not in facts
-    assert facts["samples"]["train"] == 3520
+    assert "control" not in masked_task.facts()

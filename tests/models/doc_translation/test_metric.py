@@ -12,109 +12,48 @@ from models.doc_translation.metric import (
     tree,
 )
 from models.doc_translation.readers.page import bleu_tokenizer
+from tests.models.doc_translation.test_decoding import Counted
 
 
-class Counted(torch.nn.Module):
-    """A model that counts its calls."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, *args, **kwargs):
-        self.calls += 1
-        return self.inner(*args, **kwargs)
+@pytest.mark.parametrize(("against_blank", "calls"), [(False, 2 + 5), (True, 3 + 10)])
+def test_the_number_of_calls_is_independent_of_the_text(noisy, batch_of, against_blank, calls):
+    task, model = noisy
+    metric = TranslationMetric(task.vocabulary, "13a", 5, against_blank)
+    for count in (1, 4):
+        counted = Counted(model)
+        found = metric.result(metric.update(counted, batch_of(task, count, "val")))
+        assert counted.calls == calls and ("val_bleu_gain" in found) == against_blank
 
 
 @pytest.fixture(scope="module")
-def cards():
-    """A task on cards, and an untrained model of it."""
-    from models.base import Context
-    from models.doc_translation.config import Data, Model
-    from models.doc_translation.task import DocTranslationTask
-
-    task = DocTranslationTask(
-        Model(size="tiny", dropout=0.0),
-        Data(path="embedded:cards", max_new_tokens=5, control="noise"),
-        Context(0, 0.1, None, torch.device("cpu")),
-    )
+def noisy(make_task):
+    """A noise control on cards, and an untrained model of it."""
+    task = make_task(max_new_tokens=5, control="noise")
     task.setup()
     torch.manual_seed(0)
     return task, task.build().eval()
 
 
-def test_each_token_is_the_likeliest_one_after_those_before(cards, batch_of):
-    task, model = cards
-    batch, vocabulary = batch_of(task, 3), task.vocabulary
-    with torch.no_grad():
-        memory = model(batch["page_global"], batch["page_local"])
-        written = beam_search(model, memory, 70, vocabulary)
-        start = torch.full((3, 1), vocabulary.start)
-        logits = model(memory=memory, decoder_ids=torch.cat((start, written[:, :-1]), dim=1))
-    assert written.shape == (3, 70)
-    assert torch.equal(logits.argmax(-1), written)
-
-
-@pytest.mark.parametrize(("against_blank", "calls"), [(False, 2 + 5), (True, 3 + 10)])
-def test_the_number_of_calls_is_independent_of_the_text(cards, batch_of, against_blank, calls):
-    task, model = cards
-    metric = TranslationMetric(task.vocabulary, "13a", 5, against_blank)
-    for count in (1, 4):
-        counted = Counted(model)
-        metric.update(counted, batch_of(task, count, "val"))
-        assert counted.calls == calls
-
-
-def test_counts_of_parts_add_up_to_those_of_the_whole(cards):
-    task, model = cards
-    metric, samples = task.metric(), [task.data("val").sample(i, None) for i in range(7)]
-    whole = metric.update(model, task.collate(samples))
-    parts = [metric.update(model, task.collate(samples[a:b])) for a, b in ((0, 3), (3, 7))]
-    assert whole.dtype == torch.float64
-    torch.testing.assert_close(whole, parts[0] + parts[1], rtol=1e-6, atol=0)
-
-
-def test_the_scores_are_those_of_generated_texts(cards, batch_of):
-    task, model = cards
-    metric, batch = task.metric(), batch_of(task, 4, "val")
-    found = metric.result(metric.update(model, batch))
+def test_the_scores_are_those_of_generated_texts_and_at_the_end_of_a_beam_search(
+    noisy, make_task, batch_of
+):
+    task, model = noisy
+    batch, bleu = batch_of(task, 4, "val"), Bleu("13a")
+    references = batch["references"]
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
         loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
-    written = texts(beam_search(model, memory, 5, task.vocabulary), task.vocabulary)
-    bleu, references = Bleu("13a"), batch["references"]
-    assert found["val_bleu"] == pytest.approx(bleu.score(bleu.counts(written, references)))
-    pairs = zip(written, references, strict=True)
-    assert found["val_steds"] == pytest.approx(sum(steds(a, b) for a, b in pairs) / 4)
-    assert found["val_loss"] == pytest.approx(float(loss) / batch["units"])
-    assert set(found) == {"val_bleu", "val_bleu_pt", "val_steds", "val_loss", "val_bleu_gain"}
-
-
-def test_the_end_of_a_run_scores_a_beam_search(cards, batch_of):
-    task, model = cards
-    batch, metric = batch_of(task, 4, "val"), task.final_metric()
-    found = metric.result(metric.update(model, batch))
-    with torch.no_grad():
-        memory = model(batch["page_global"], batch["page_local"])
-    written = texts(beam_search(model, memory, 5, task.vocabulary, 4), task.vocabulary)
-    bleu, references = Bleu("13a"), batch["references"]
-    assert found["val_bleu_beam"] == pytest.approx(bleu.score(bleu.counts(written, references)))
-    pairs = zip(written, references, strict=True)
-    assert found["val_steds_beam"] == pytest.approx(sum(steds(a, b) for a, b in pairs) / 4)
-    assert set(found) == {"val_bleu_beam", "val_bleu_pt_beam", "val_steds_beam"}
-
-
-def test_one_beam_needs_no_beam_search(make_task):
-    task = make_task(beams=1)
-    task.setup()
-    assert task.final_metric() is None
-
-
-def test_only_a_noise_control_is_measured_against_blank_pages(make_task, batch_of):
-    task = make_task(max_new_tokens=2)
-    task.setup()
-    metric = task.metric()
-    assert "val_bleu_gain" not in metric.result(metric.update(task.build(), batch_of(task, 2)))
+    for metric, beams, end in ((task.metric(), 1, ""), (task.final_metric(), 4, "_beam")):
+        found = metric.result(metric.update(model, batch))
+        written = texts(beam_search(model, memory, 5, task.vocabulary, beams), task.vocabulary)
+        score = bleu.score(bleu.counts(written, references))
+        assert found[f"val_bleu{end}"] == pytest.approx(score)
+        pairs = zip(written, references, strict=True)
+        assert found[f"val_steds{end}"] == pytest.approx(sum(steds(a, b) for a, b in pairs) / 4)
+        names = {f"val_bleu{end}", f"val_bleu_pt{end}", f"val_steds{end}"}
+        assert set(found) == names | (set() if end else {"val_loss", "val_bleu_gain"})
+        assert end or found["val_loss"] == pytest.approx(float(loss) / batch["units"])
+    assert make_task(beams=1).final_metric() is None
 
 
 WRITTEN = ["the cat sat on a mat .", "dogs bark", "一只猫坐在垫子上。", ""]
@@ -122,13 +61,9 @@ REFERENCES = ["the cat sat on the mat .", "the dogs bark", "一只猫坐在那�
 
 
 @pytest.mark.parametrize("tokenize", ["zh", "13a"])
-@pytest.mark.parametrize("cut", [1, 2, 3])
-def test_counts_of_parts_give_the_bleu_of_the_whole(tokenize, cut):
+def test_counts_of_parts_give_the_bleu_of_the_whole(tokenize):
     bleu = Bleu(tokenize)
-    parts = [
-        bleu.counts(WRITTEN[:cut], REFERENCES[:cut]),
-        bleu.counts(WRITTEN[cut:], REFERENCES[cut:]),
-    ]
+    parts = [bleu.counts(WRITTEN[:2], REFERENCES[:2]), bleu.counts(WRITTEN[2:], REFERENCES[2:])]
     summed = [sum(pair) for pair in zip(*parts, strict=True)]
     assert len(summed) == SIZE
     whole = sacrebleu.corpus_bleu(WRITTEN, [REFERENCES], tokenize=tokenize, force=True).score
@@ -141,12 +76,9 @@ def test_empty_text_scores_0_and_equal_text_100():
     assert bleu.score(bleu.counts(["a b c d e"], ["a b c d e"])) == pytest.approx(100)
 
 
-@pytest.mark.parametrize(
-    ("language", "tokenizer"),
-    [("zh", "zh"), ("ZH", "zh"), ("zh_TW", "zh"), ("zh-Hans", "zh"), ("de", "13a"), ("en", "13a")],
-)
-def test_chinese_is_tokenized_by_character(language, tokenizer):
-    assert bleu_tokenizer(language) == tokenizer
+def test_chinese_is_tokenized_by_character():
+    languages = ["zh", "ZH", "zh_TW", "zh-Hans", "de"]
+    assert [bleu_tokenizer(language) for language in languages] == [*["zh"] * 4, "13a"]
 
 
 @pytest.mark.parametrize(
@@ -172,27 +104,18 @@ def shape(node):
 
 def test_paragraphs_are_children_of_their_heading():
     assert shape(tree(PAGE)) == ("r", [("h", [("p", []), ("h", [("p", []), ("p", [])])])])
-
-
-def test_a_heading_needs_no_blank_line_after_it():
+    # A heading needs no blank line after it.
     assert shape(tree("# A\ntext\nmore\n# B")) == ("r", [("h", [("p", [])]), ("h", [])])
 
 
-@pytest.mark.parametrize(
-    ("written", "score"),
-    [
+def test_steds_counts_inserted_removed_and_changed_nodes():
+    for written, score in (
         (PAGE, 100),
         ("# Another title\n\nOther words.\n\n## Part\n\nHere.\n\nAnd there.", 100),
         (PAGE + "\n\nOne more.", 100 * (1 - 1 / 6)),
         ("# Title\n\nFirst.", 100 * (1 - 3 / 5)),
         ("", 0),
         ("#\n\nFirst.\n\n## Part\n\nSecond.\n\nThird.", 100 * (1 - 1 / 5)),
-    ],
-)
-def test_steds_counts_inserted_removed_and_changed_nodes(written, score):
-    assert steds(written, PAGE) == pytest.approx(score)
-
-
-def test_steds_is_symmetric_and_100_for_two_empty_texts():
-    assert steds("# A\n\nb", PAGE) == pytest.approx(steds(PAGE, "# A\n\nb"))
+    ):
+        assert steds(written, PAGE) == steds(PAGE, written) == pytest.approx(score), written
     assert steds("", "\n") == 100

@@ -1,5 +1,7 @@
 import json
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +18,10 @@ from tests.engines.test_deferred_init import Rank
 TINY = SIZES["tiny"]
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
     """All three parts as transformers saves them, with weights of their own."""
+    tmp_path = tmp_path_factory.mktemp("parts")
     torch.manual_seed(7)
     parts = {
         "global": model_parts.global_encoder(TINY.whole),
@@ -28,6 +31,13 @@ def saved(tmp_path):
     for name, part in parts.items():
         part.save_pretrained(tmp_path / name)
     return tmp_path, parts
+
+
+@pytest.fixture
+def saved(originals, tmp_path):
+    """The folder of the parts, which a test may change, and the parts."""
+    folder, parts = originals
+    return Path(shutil.copytree(folder, tmp_path, dirs_exist_ok=True)), parts
 
 
 def edit(folder, change):
@@ -57,18 +67,18 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
     assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_deferred_weights_are_read_from_the_files_later(make_task, saved, rank):
+def test_deferred_weights_are_read_from_the_files_later(make_task, saved):
     folder, parts = saved
     task = make_task(pretrained=str(folder))
     task.setup()
-    model, weights = deferred_init.build(task.build, Rank(rank))
-    for name in ("local", "decoder"):  # transformers 5 has other names for the global encoder
-        for key, value in parts[name].named_parameters():
-            own = model.get_parameter(f"{PARTS[name]}.{key}")
-            assert is_deferred(own)
-            weights._recorder.finish(own)
-            assert torch.equal(own, value), key
+    for rank in (0, 1):
+        model, weights = deferred_init.build(task.build, Rank(rank))
+        for name in ("local", "decoder"):  # transformers 5 has other names for the global encoder
+            for key, value in parts[name].named_parameters():
+                own = model.get_parameter(f"{PARTS[name]}.{key}")
+                assert is_deferred(own)
+                weights._recorder.finish(own)
+                assert torch.equal(own, value), key
 
 
 def test_names_that_transformers_must_convert_are_left_to_it(make_task, saved):

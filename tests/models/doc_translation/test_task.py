@@ -1,32 +1,11 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from models.base import DataError, Goal, HasPictures
+from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
-
-
-@pytest.fixture
-def train():
-    """Takes `steps` deterministic steps of AdamW."""
-
-    def run(task, model, steps, lr=2e-3, batch=16):
-        samples = task.data("train")
-        weights = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.95))
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(steps):
-            picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
-            given = task.collate([samples.sample(i, None) for i in picked])
-            optimizer.zero_grad()
-            (task.loss(model, given).sum / task.num_units(given)).backward()
-            optimizer.step()
-
-    return run
 
 
 def sides_of(task):
@@ -47,24 +26,17 @@ def test_no_document_is_in_two_splits(make_task, dota, pairs, kind):
     task.setup()
     sides = sides_of(task)
     assert all(sides.values())
-    assert not (sides["train"] & sides["val"] or sides["train"] & sides["test"])
-    assert not sides["val"] & sides["test"]
-    references = {
-        side: {task.data(side).sample(i, None).reference for i in range(len(task.data(side)))}
-        for side in ("train", "val")
-    }
-    assert not references["train"] & references["val"]
+    assert sum(map(len, sides.values())) == len(set.union(*sides.values()))
+    train, val = ({page.target() for page in task.data(side).pages} for side in ("train", "val"))
+    assert not train & val
 
 
-def test_the_split_of_the_folder_is_used(make_task, dota):
+def test_the_split_of_the_folder_is_used_and_a_fraction_of_each_side(make_task, dota):
     task = make_task(path=dota)
     task.setup()
     assert task.facts()["groups"] == {"train": 8, "val": 1, "test": 1}
     assert task.facts()["samples"] == {"train": 16, "val": 2, "test": 2}
     assert sides_of(task)["val"] == {"2101.00008"}
-
-
-def test_a_fraction_of_the_folder_uses_this_share_of_each_split(make_task, dota):
     task = make_task(path=dota, fraction=0.5)
     task.setup()
     assert task.facts()["groups"] == {"train": 4, "val": 1, "test": 1}
@@ -83,12 +55,6 @@ def test_a_split_without_pages_is_an_error(make_task, dota):
     )
 
 
-def test_too_few_documents_are_an_error(make_task, pairs):
-    rows = [{"id": f"a{i}-1", "en": f"x {i}", "zh": "y"} for i in range(2)]
-    with pytest.raises(DataError, match=r"^2 documents: eval"):
-        make_task(path=pairs(rows)).setup()
-
-
 def test_skipped_pages_are_listed_in_the_run_folder(make_task, dota, tmp_path):
     (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
     folder = tmp_path / "run"
@@ -99,20 +65,6 @@ def test_skipped_pages_are_listed_in_the_run_folder(make_task, dota, tmp_path):
         {"page": "2101.00000_1", "why": "no zh_mmd/2101.00000_1.mmd"}
     ]
     assert task.facts()["left_out_pages"] == 1
-
-
-def test_a_run_folder_gives_the_second_rank_the_vocabulary_and_split_of_the_first(
-    make_task, pairs, tmp_path
-):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    tasks = [make_task(folder, path=pairs()) for _ in range(2)]
-    tasks[0].setup()
-    written = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
-    assert set(written) == {"model_facts.json", "split.json", "tokenizer.json"}
-    tasks[1].setup()
-    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == written
-    assert tasks[0].facts() == tasks[1].facts()
 
 
 def test_the_vocabulary_is_trained_on_training_pages_only(make_task, pairs):
@@ -130,9 +82,8 @@ def test_the_vocabulary_is_trained_on_training_pages_only(make_task, pairs):
             assert (f"mark{document}" in known) == (side == "train")
 
 
-def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(make_task):
-    task = make_task()
-    task.setup()
+def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(cards):
+    task = cards
     sample = task.data("train").sample(3, None)
     assert sample.views[0].shape == (1, 64, 64) and sample.views[1].shape == (1, 96, 64)
     assert sample.inputs[0] == task.vocabulary.start and sample.labels[-1] == task.vocabulary.end
@@ -164,10 +115,9 @@ def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(make_task, pa
     assert batch["decoder_ids"].dtype == batch["labels"].dtype == torch.int64
 
 
-def test_the_noise_control_shows_another_documents_page_beside_the_true_text(make_task):
-    real, noise = make_task(), make_task(control="noise")
-    for task in (real, noise):
-        task.setup()
+def test_the_noise_control_shows_another_documents_page_beside_the_true_text(cards, make_task):
+    real, noise = cards, make_task(control="noise")
+    noise.setup()
     for side in ("train", "val"):
         pages = real.data(side).pages
         for i in range(5):
@@ -180,37 +130,15 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(mak
     assert "control" not in real.facts()
 
 
-def test_facts_are_json_values(make_task):
-    task = make_task(control="noise")
-    task.setup()
-    facts = task.facts()
-    assert json.loads(json.dumps(facts)) == facts and len(facts) <= 12
-    assert "tok:13a" in facts["bleu"] and facts["cut_share"] == 0
-
-
-def test_pictures_are_pages_beside_their_translations(make_task, dota):
-    for settings in ({}, {"path": dota}):
-        task = make_task(**settings)
-        task.setup()
-        assert isinstance(task, HasPictures)
+def test_pictures_are_pages_beside_their_translations(cards, make_task, dota):
+    chinese = make_task(path=dota)
+    chinese.setup()
+    for task in (cards, chinese):
         found = task.pictures()
         assert len(found) == 3
         assert all(picture.png.startswith(b"\x89PNG") for picture in found)
         assert "input of the local encoder" in found[0].caption
     assert "the font lacks" in found[0].caption  # Chinese, and Pillow's own font
-
-
-def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
-    task = make_task(max_new_tokens=4)
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build()
-    metric, batch = task.metric(), batch_of(task, 8, "val")
-    before = metric.result(metric.update(model.eval(), batch))["val_loss"]
-    train(task, model.train(), steps=15)
-    after = metric.result(metric.update(model.eval(), batch))["val_loss"]
-    assert after < 0.7 * before
-    assert task.goal == Goal("val_bleu", "max")
 
 
 def test_a_text_longer_than_the_positions_is_an_error(make_task):
@@ -220,85 +148,27 @@ def test_a_text_longer_than_the_positions_is_an_error(make_task):
 
 
 def test_unknown_data_is_an_error(make_task, tmp_path):
-    with pytest.raises(DataError) as error:
-        make_task(path="embedded:card").setup()
-    assert error.value.allowed == "embedded:pages, embedded:cards"
     path = tmp_path / "a.txt"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError) as error:
-        make_task(path=path).setup()
-    assert error.value.message == f"'{path}' has an unknown format"
-    with pytest.raises(DataError, match="does not exist"):
-        make_task(path=tmp_path / "nothing").setup()
+    for given, problem, allowed in (
+        ("embedded:card", "unknown data.path", "embedded:pages, embedded:cards"),
+        (path, f"'{path}' has an unknown format", ""),
+        (tmp_path / "nothing", "does not exist", ""),
+    ):
+        with pytest.raises(DataError) as error:
+            make_task(path=given).setup()
+        assert problem in error.value.message and allowed in error.value.allowed
 
 
-def test_settings_and_formats_import_no_torch_numpy_or_pillow():
-    code = (
-        "import sys, models.doc_translation.config, models.doc_translation.formats;"
-        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'transformers')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def encoder_weights(make_task, folder):
-    """A file of the weights of stage encoder, and these weights."""
-    from safetensors.torch import save_file
-
-    first = make_task(stage="encoder")
-    first.setup()
-    torch.manual_seed(3)
-    trained = first.build()
-    save_file(trained.state_dict(), folder / "model.safetensors")
-    return trained
-
-
-def test_stage_whole_loads_exactly_the_encoders_of_stage_encoder(make_task, tmp_path):
-    trained = encoder_weights(make_task, tmp_path)
-    task = make_task(encoder=str(tmp_path))
-    task.setup()
-    model = task.build()
-    parts = ("global_encoder", "local_encoder")
-    own = {name: tensor for name, tensor in trained.state_dict().items() if name.startswith(parts)}
-    found = model.state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
-    assert task.facts()["encoder"].startswith(f"loaded {len(own)}/{len(own)} tensors from ")
-    assert not model.global_encoder.embeddings.mask_token.requires_grad
-
-
-def test_weights_of_another_model_are_an_error(make_task, tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"local_encoder.x": torch.zeros(2)}, tmp_path / "model.safetensors")
-    task = make_task(encoder=str(tmp_path))
-    task.setup()
-    with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: 0 of "):
-        task.build()
-
-
-def test_frozen_encoders_do_not_change_and_all_other_weights_do(make_task, train):
-    task = make_task(freeze_encoder=True)
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build().train()
-    assert not model.global_encoder.training and not model.local_encoder.training
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train(task, model, steps=1, batch=4)
-    encoders = ("global_encoder.", "local_encoder.")
-    for name, parameter in model.named_parameters():
-        assert torch.equal(before[name], parameter) == name.startswith(encoders), name
-
-
-def test_frozen_encoders_cost_their_forward_pass_only(make_task):
-    flops = {}
-    for is_frozen in (False, True):
-        task = make_task(freeze_encoder=is_frozen)
+def test_frozen_encoders_cost_their_forward_pass_only(cards, make_task):
+    frozen, masked = make_task(freeze_encoder=True), make_task(stage="encoder")
+    for task in (frozen, masked):
         task.setup()
-        flops[is_frozen] = task.flops_per_sample(task.build())
-    masked = make_task(stage="encoder")
-    masked.setup()
+    whole, less, encoders = (
+        task.flops_per_sample(task.build()) for task in (cards, frozen, masked)
+    )
     heads = 2 * (64 * 3 * 16**2 * 16 + 32 * 3 * 8**2 * 96)
-    encoders = masked.flops_per_sample(masked.build()) / 3 - heads
-    assert flops[False] - flops[True] == 2 * encoders
+    assert whole - less == 2 * (encoders / 3 - heads)
 
 
 @pytest.mark.parametrize("kind", ["dota", "pairs"])
@@ -318,7 +188,7 @@ def test_stage_encoder_needs_no_translations(make_task, dota, pairs, kind):
     samples = [task.data("train").sample(i, FixedDraws()) for i in range(2)]
     batch = task.collate(samples)
     assert batch["page_local"].shape == (2, 3, 96, 64)
-    assert task.goal == Goal("val_masked_r2", "max") and task.units == "patches"
+    assert not {"vocabulary", "bleu"} & set(task.facts())
     assert task.final_metric() is None and task.preview(task.build()) is None
     assert len(task.pictures()) == 3
 
@@ -337,25 +207,6 @@ def test_masked_pages_of_a_new_experience_are_scored_like_those_of_the_first(mak
         task.setup()
     second.continue_from(first)
     assert second.mean_page is first.mean_page
-
-
-def test_a_few_steps_of_stage_encoder_lower_the_error_of_masked_patches(make_task):
-    task = make_task(stage="encoder")
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    metric, losses = task.metric(), []
-    val = task.collate([task.data("val").sample(i, FixedDraws()) for i in range(8)])
-    for step in range(31):
-        if step % 30 == 0:
-            losses.append(metric.result(metric.update(model, val)))
-        rows = [task.data("train").sample(8 * step + i, FixedDraws()) for i in range(8)]
-        batch = task.collate(rows)
-        optimizer.zero_grad()
-        (task.loss(model, batch).sum / task.num_units(batch)).backward()
-        optimizer.step()
-    assert losses[0]["val_masked_r2"] < 0.1 < losses[1]["val_masked_r2"]
 
 
 def test_pretrained_encoders_start_stage_encoder_and_give_way_to_model_encoder(make_task, tmp_path):

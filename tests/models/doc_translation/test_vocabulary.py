@@ -14,13 +14,13 @@ NEVER_SEEN = [
 ]
 
 
-@pytest.mark.parametrize("text", TEXTS[:3] + NEVER_SEEN)
-def test_decoding_inverts_encoding_exactly(text):
+def test_decoding_inverts_encoding_exactly():
     vocabulary = train(TEXTS, 330)
-    tokens = vocabulary.encode(text)
-    assert vocabulary.decode(tokens) == text
-    assert vocabulary.end not in tokens and len(tokens) <= len(text.encode())
-    assert all(0 <= token < vocabulary.size <= 330 for token in tokens)
+    for text in TEXTS[:3] + NEVER_SEEN:
+        tokens = vocabulary.encode(text)
+        assert vocabulary.decode(tokens) == text
+        assert vocabulary.end not in tokens and len(tokens) <= len(text.encode())
+        assert all(0 <= token < vocabulary.size <= 330 for token in tokens)
 
 
 def test_a_frequent_word_is_one_token_and_unknown_characters_are_bytes():

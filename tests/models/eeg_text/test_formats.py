@@ -25,9 +25,7 @@ def test_every_suffix_that_mne_reads_eeg_from_is_known():
     ("name", "head", "form"),
     [
         ("a.EDF", b"0       X", formats.EDF),
-        ("a.bdf", b"\xffBIOSEMI", formats.BDF),
         ("a.gdf", b"GDF 2.20", "GDF recordings"),
-        ("a.cnt", b"Version 3.0", "Neuroscan or ANT .cnt recordings"),
         ("a.cnt", b"RIFF1234CNT ", "Neuroscan or ANT .cnt recordings"),
         ("a.eeg", b"EEG-1100C V01.00", "Nihon Kohden .eeg recordings"),
         ("a.eeg", bytes(16), None),
@@ -36,14 +34,11 @@ def test_every_suffix_that_mne_reads_eeg_from_is_known():
         ("a.vhdr", b"BrainVision Data Exchange", formats.BRAINVISION),
         ("a.fif.gz", b"\x1f\x8b\x08", formats.FIF),
         ("a.fif", b"\0\0\0\x64\0\0\0\x1f", formats.FIF),
-        ("a.fif", b"else", None),
         ("a.cdt", b"any", "Curry .cdt or .dap recordings"),
-        ("a.cdt.dpa", b"any", None),
         ("a.data", b"any", None),
         ("a.txt", b"%OpenBCI Raw EXG Data", formats.OPENBCI),
         ("a.txt", b"A child paints.", None),
         ("a.edf", b"", None),
-        ("a.xyz", b"0       X", None),
     ],
 )
 def test_a_format_is_recognized_by_name_and_first_bytes(tmp_path, name, head, form):

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines import deferred_init
-from engines.preparation import checkpoint_blocks
 from models.base import DataError
 from models.eeg_text.metric import generate
 from models.eeg_text.network import EegText, flops_per_sample
@@ -108,51 +107,35 @@ def edit_config(folder, **changes):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_are_those_of_transformers(saved, name):
+def test_a_decoder_is_that_of_transformers_and_trains(saved, name):
     folder, theirs = saved(name)
-    decoder, summary, _ = loaded(folder)
+    decoder, summary, found = loaded(folder)
     memory, valid, ids = inputs()
+    later = ids.clone()
+    later[:, 4] += 1
     with torch.no_grad():
         given_ids = {"decoder_input_ids": ids, "use_cache": False}
         expected = theirs(**given(decoder, memory, valid), **given_ids).logits
         logits = decoder(memory, valid, ids)
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
-    count = len(load_file(folder / "model.safetensors"))
-    unread = sum("encoder." in name for name in load_file(folder / "model.safetensors"))
-    assert summary == f"loaded {count - unread}/{count - unread} tensors from {folder}"
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_padded_eeg_and_later_tokens_have_no_effect(saved, name):
-    decoder, _, _ = loaded(saved(name)[0])
-    memory, valid, ids = inputs()
-    changed = torch.where(valid[..., None], memory, 5.0)
-    later = ids.clone()
-    later[:, 4] += 1
-    with torch.no_grad():
-        logits = decoder(memory, valid, ids)
-        torch.testing.assert_close(decoder(changed, valid, ids), logits)
-        torch.testing.assert_close(decoder(memory, valid, later)[:, :4], logits[:, :4])
+        # Padded EEG and later tokens have no effect.
+        padded = decoder(torch.where(valid[..., None], memory, 5.0), valid, ids)
+        before = decoder(memory, valid, later)[:, :4]
         assert not torch.allclose(decoder(memory + 1, valid, ids), logits)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_a_gradient_reaches_every_parameter_to_train(saved, name):
-    decoder, _, found = loaded(saved(name)[0])
-    decoder.train()(*inputs()).logsumexp(-1).sum().backward()
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(padded, logits)
+    torch.testing.assert_close(before, logits[:, :4])
+    names = list(load_file(folder / "model.safetensors"))
+    count = len(names) - sum("encoder." in name for name in names)
+    assert summary == f"loaded {count}/{count} tensors from {folder}"
+    more, less = (flops_per_sample(model_of(decoder), tokens, 0.0) for tokens in (3, 2))
+    # The bridge, and keys and values of two layers of width 48.
+    assert more - less == 6.0 * (WIDTH * 48 + 2 * 2 * 48 * 48)
+    decoder.train()(memory, valid, ids).logsumexp(-1).sum().backward()
     frozen = {n for n, p in decoder.named_parameters() if not p.requires_grad}
     assert [n for n, p in decoder.named_parameters() if p.grad is None and n not in frozen] == []
     assert all(n.endswith(("embed_positions.weight", "shared.weight")) for n in frozen)
     assert len(decoder.layers) == 2
     assert found.context == (None if "t5" in name else 64)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_operations_count_eeg_tokens_in_bridge_and_cross_attention(saved, name):
-    model = model_of(loaded(saved(name)[0])[0])
-    more, less = (flops_per_sample(model, tokens, 0.0) for tokens in (3, 2))
-    # The bridge, and keys and values of two layers of width 48.
-    assert more - less == 6.0 * (WIDTH * 48 + 2 * 2 * 48 * 48)
 
 
 def test_operations_of_other_layers_are_unknown(saved):
@@ -200,7 +183,7 @@ def test_a_folder_of_another_class_of_bart_has_the_same_decoder(tmp_path, kind):
 def test_a_task_trains_with_the_decoder_of_the_folder(make_task, batch_of, tmp_path):
     save_bart(tmp_path)
     task, model = built(make_task, tmp_path, word_dropout=0.5)
-    task.loss(model, batch_of(task, "train")).sum.backward()
+    task.loss(model, batch_of(task)).sum.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert "loaded 57/57 tensors" in task.facts()["pretrained"]
     assert model.blocks()[-2:] == list(model.decoder.text.model.decoder.layers)
@@ -216,23 +199,23 @@ def test_dropout_is_the_setting_and_no_layer_is_dropped(tmp_path):
     assert (parsed.dropout, parsed.attention_dropout, parsed.decoder_layerdrop) == (0.05, 0, 0)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("name", ["bart", "t5 1.1", "marian"])
-def test_deferred_weights_are_read_from_the_files_later(make_task, saved, rank, name):
+@pytest.mark.parametrize("name", ["t5 1.1", "marian"])
+def test_deferred_weights_are_read_from_the_files_later(make_task, saved, name):
     folder, theirs = saved(name)
     task = make_task(pretrained=str(folder))
     task.setup()
-    model, weights = deferred_init.build(task.build, Rank(rank))
     values = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
-    for part, own in model.decoder.text.named_parameters():
-        if own.requires_grad:  # positions of Marian are computed, not read
-            assert deferred_init.is_deferred(own)
-            if rank == 1:  # it gets them from the other one
-                continue
-            weights._recorder.finish(own)
-        assert torch.equal(own, values[part]), part
-    for part, buffer in model.decoder.text.named_buffers():
-        assert torch.equal(buffer, values[part]), part
+    for rank in (0, 1):
+        model, weights = deferred_init.build(task.build, Rank(rank))
+        for part, own in model.decoder.text.named_parameters():
+            if own.requires_grad:  # positions of Marian are computed, not read
+                assert deferred_init.is_deferred(own)
+                if rank == 1:  # it gets them from the other one
+                    continue
+                weights._recorder.finish(own)
+            assert torch.equal(own, values[part]), part
+        for part, buffer in model.decoder.text.named_buffers():
+            assert torch.equal(buffer, values[part]), part
 
 
 def test_model_start_replaces_the_weights_and_keeps_the_sizes(make_task, tmp_path):
@@ -255,36 +238,29 @@ def initial_tensors(model):
     return [(name, tensor) for name, tensor in model.state_dict().items() if name not in tied]
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 @pytest.mark.parametrize("kind", ["bart", "t5"])
-def test_other_tensors_than_declared_are_an_error(tmp_path, change, kind):
+def test_other_tensors_than_declared_are_an_error(tmp_path, kind):
     save_model(tmp_path, kind)
     name = {
         "bart": "model.decoder.layers.1.fc1.weight",
         "t5": "decoder.block.1.layer.2.DenseReluDense.wi.weight",
     }[kind]
-
-    def apply(tensors):
-        if change == "extra":
-            tensors[name.replace(".1.", ".2.", 1)] = torch.zeros(2)
-        elif change == "shape":
-            tensors[name] = torch.zeros(3, 3)
-        else:
-            del tensors[name]
-
-    edit(tmp_path, apply)
-    with pytest.raises(DataError) as error:
-        loaded(tmp_path)
-    difference = {
-        "missing": f"missing: {name}",
-        "extra": f"unexpected: {name.replace('.1.', '.2.', 1)}",
-        "shape": f"another shape: {name} [3, 3] instead of [72, 48]",
-    }[change]
-    assert str(error.value).splitlines() == [
-        f"the weights in model.pretrained '{tmp_path}' do not fit its config.json: {difference}",
-        f"  where         {tmp_path / 'config.json'}",
-        "  allowed       exactly the tensors of its decoder; those of its encoder are not read",
-    ]
+    extra = name.replace(".1.", ".2.", 1)
+    whole = load_file(tmp_path / "model.safetensors")
+    for changed, difference in (
+        ({name: None}, f"missing: {name}"),
+        ({extra: torch.zeros(2)}, f"unexpected: {extra}"),
+        ({name: torch.zeros(3, 3)}, f"another shape: {name} [3, 3] instead of [72, 48]"),
+    ):
+        tensors = {n: t for n, t in (whole | changed).items() if t is not None}
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(DataError) as error:
+            loaded(tmp_path)
+        assert str(error.value).splitlines() == [
+            f"the weights in model.pretrained '{tmp_path}' do not fit its config.json: {difference}",
+            f"  where         {tmp_path / 'config.json'}",
+            "  allowed       exactly the tensors of its decoder; those of its encoder are not read",
+        ]
 
 
 def test_tensors_of_encoder_and_other_heads_are_not_needed(tmp_path):
@@ -294,9 +270,7 @@ def test_tensors_of_encoder_and_other_heads_are_not_needed(tmp_path):
     assert "57/57" in loaded(tmp_path)[1]
 
 
-@pytest.mark.parametrize(
-    "kind", ["gpt2", "bert", "whisper", "vision-encoder-decoder", "qwen2_audio"]
-)
+@pytest.mark.parametrize("kind", ["gpt2", "whisper", "vision-encoder-decoder"])
 def test_a_folder_without_a_text_to_text_decoder_is_refused(tmp_path, kind):
     from transformers import CONFIG_MAPPING, BertConfig, VisionEncoderDecoderConfig, ViTConfig
 
@@ -346,24 +320,6 @@ def test_another_kernel_needs_a_decoder_that_has_one(saved):
         "  fix           --set memory.attention=auto",
     ]
     assert PretrainedDecoder(saved("bart")[0], "math").tokenizer.size <= VOCABULARY
-
-
-@pytest.mark.parametrize("name", ["bart", "t5"])
-def test_a_recomputed_layer_uses_the_same_kernel(saved, name):
-    found = PretrainedDecoder(saved(name)[0], "math")
-    gradients = []
-    for every in (0, 1):
-        torch.manual_seed(1)
-        decoder = PretrainedTextDecoder(WIDTH, found.model, 0.0, "math")
-        found.load(decoder)
-        checkpoint_blocks(decoder.layers, every)
-        decoder(*inputs()).logsumexp(-1).sum().backward()
-        gradients.append(decoder.layers[0])
-    plain, recomputed = gradients
-    for (name, first), second in zip(
-        plain.named_parameters(), recomputed.parameters(), strict=True
-    ):
-        torch.testing.assert_close(first.grad, second.grad, msg=name)
 
 
 def test_incomplete_folders_are_errors(tmp_path):

@@ -118,7 +118,7 @@ def test_a_model_without_a_first_token_is_an_error(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
+@pytest.mark.parametrize("kind", ["t5", "marian"])
 def test_a_tokenizer_file_alone_is_enough(tmp_path, kind):
     train_byte_bpe(TEXTS, VOCABULARY, SPECIALS).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **KINDS[kind]}))
@@ -127,14 +127,12 @@ def test_a_tokenizer_file_alone_is_enough(tmp_path, kind):
     assert found.suffix == (2,)
 
 
-@pytest.mark.parametrize("kind", ["bart", "marian"])
-def test_a_folder_without_a_tokenizer_is_an_error(tmp_path, kind):
-    """transformers makes an empty tokenizer of some."""
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **KINDS[kind]}))
+def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
+    """transformers makes an empty tokenizer of Marian and others."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "marian", **KINDS["marian"]}))
     with pytest.raises(DataError, match="transformers cannot load a tokenizer from") as error:
-        PretrainedTokenizer(tmp_path, model_of(kind))
-    assert error.value.where == str(tmp_path)
-    assert "save_pretrained" in error.value.fix
+        PretrainedTokenizer(tmp_path, model_of("marian"))
+    assert error.value.where == str(tmp_path) and "save_pretrained" in error.value.fix
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="cannot load a tokenizer"):
-        PretrainedTokenizer(tmp_path, model_of(kind))
+        PretrainedTokenizer(tmp_path, model_of("marian"))

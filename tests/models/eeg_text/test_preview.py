@@ -13,6 +13,7 @@ def test_predicted_sentences_are_those_of_the_preview(text_task):
     model = text_task.build().eval()
     found = text_task.predictions(model)
     lines = text_task.preview(model).splitlines()
+    assert [line.split()[0] for line in lines] == ["read", "generated"] * 3
     shown = [line.split(maxsplit=1)[1:] or [""] for line in lines]
     assert [[row[1]] for row in found.rows] == shown[::2]
     assert [[row[2]] for row in found.rows] == shown[1::2]
@@ -22,6 +23,7 @@ def test_predicted_sentences_are_those_of_the_preview(text_task):
 def test_masked_eeg_is_scored_per_recording(masked_task):
     torch.manual_seed(0)
     model, samples = masked_task.build().eval(), masked_task.data("val")
+    assert masked_task.preview(model) is None
     with torch.no_grad():
         found = masked_task.predictions(model)
         batch = masked_task.collate([samples.sample(len(samples) - 1, FixedDraws())])

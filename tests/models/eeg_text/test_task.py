@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -34,7 +31,7 @@ def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
 
 
 def test_a_batch_has_the_documented_axes_and_dtypes(text_task, masked_task, batch_of):
-    text, masked = batch_of(text_task, "val"), batch_of(masked_task, "train")
+    text, masked = batch_of(text_task, split="val"), batch_of(masked_task)
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in text.items() if torch.is_tensor(t)}
     assert shapes["eeg"] == shapes["noise"] == shapes["other"] == ((3, 480, 105), torch.float32)
     assert shapes["eeg_mask"] == ((3, 480), torch.bool)
@@ -55,15 +52,7 @@ def test_words_are_hidden_from_the_decoder_in_training_only(make_task, batch_of)
     assert (first == hidden).any()
     starts = {int(train.sample(i, Draws(0, i))["inputs"][0]) for i in range(12)}
     assert starts == {task.tokenizer.start}
-    assert hidden not in batch_of(task, "val")["text_ids"]
-
-
-def test_spans_change_in_each_training_epoch_and_are_fixed_in_evaluation(masked_task):
-    for split, changes in (("train", True), ("val", False)):
-        samples = masked_task.data(split)
-        first, again, other = (samples.sample(4, Draws(e, 4))["hidden"] for e in (0, 0, 1))
-        assert (first == again).all()
-        assert (first != other).any() == changes
+    assert hidden not in batch_of(task, split="val")["text_ids"]
 
 
 def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
@@ -109,62 +98,18 @@ def test_a_noise_control_without_text_masks_noise_and_predicts_the_recorded_eeg(
 ):
     task = make_task(control="noise", stage="encoder")
     task.setup()
-    batch = batch_of(task, "train")
+    batch = batch_of(task)
     assert not torch.allclose(batch["seen"], batch["eeg"], atol=0.1)
     model = task.build()
     task.loss(model, batch).sum.backward()
     assert task.facts()["control"] == {"val_masked_r2": {"max": 0.02, "chance": 0.0}}
 
 
-@pytest.mark.parametrize("stage", ["text", "encoder"])
-def test_the_loss_is_a_sum_that_padding_and_batches_do_not_change(
-    make_task, text_task, masked_task, stage
-):
-    task = text_task if stage == "text" else masked_task
-    torch.manual_seed(0)
-    model, samples = task.build().eval(), task.data("train")
-    rows = [samples.sample(i, FixedDraws()) for i in range(4)]
-    whole = task.loss(model, task.collate(rows)).sum
-    parts = [task.loss(model, task.collate(rows[i : i + 2])).sum for i in (0, 2)]
-    torch.testing.assert_close(whole, sum(parts), rtol=1e-4, atol=1e-3)
-    weights = [task.num_units(task.collate(rows[i : i + 2])) for i in (0, 2)]
-    assert task.num_units(task.collate(rows)) == sum(weights)
-
-
 def test_facts_have_the_documented_values(text_task):
-    import json
-
     facts = text_task.facts()
-    assert json.loads(json.dumps(facts)) == facts and len(facts) <= 12
-    assert facts["groups"] == {"train": 180, "val": 38, "test": 38}
+    assert facts["groups"] == {"train": 180, "val": 38, "test": 38} and len(facts) <= 12
     assert facts["samples"] == {"train": 540, "val": 114, "test": 114}
     assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
-
-
-def test_without_text_the_text_decoder_is_neither_built_nor_imported(tmp_path):
-    code = """
-import sys, torch
-from models.base import Context
-from models.eeg_text.config import Data, Model
-from models.eeg_text.task import EegTextTask
-task = EegTextTask(
-    Model(size="tiny", stage="encoder"),
-    Data(path="embedded:reading-small", seq_len=480),
-    Context(0, 0.15, None, torch.device("cpu")),
-)
-task.setup()
-assert sum(p.numel() for p in task.build().parameters()) == 271_708
-sys.exit("transformers" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_settings_and_formats_import_neither_torch_nor_numpy():
-    code = (
-        "import sys, models.eeg_text.config, models.eeg_text.formats;"
-        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_long_sentences_are_truncated_and_counted(make_task):
@@ -193,7 +138,7 @@ def test_a_recording_without_text_trains_the_encoder(make_task, tmp_path, batch_
     path = write_edf(tmp_path / "a.edf", NAMES, 100, make=waves)
     task = make_task(path=path, stage="encoder", share=0.2)
     task.setup()
-    batch = batch_of(task, "train")
+    batch = batch_of(task)
     assert batch["recorded"].sum(1).tolist() == [len(NAMES)] * 3
     hidden = batch["mask_target"].sum().item() * 4
     assert task.num_units(batch) == hidden * len(NAMES)
@@ -212,24 +157,8 @@ def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path,
     assert first.facts()["time_kept"] == pytest.approx(480 / 600)
     assert "windows" not in first.facts()
     model, metric = task.build(), task.metric()
-    found = metric.result(metric.update(model.eval(), batch_of(task, "val")))
+    found = metric.result(metric.update(model.eval(), batch_of(task, split="val")))
     assert np.isfinite(list(found.values())).all()
-
-
-def test_facts_count_the_loaded_tensors_of_another_run(make_task, tmp_path):
-    from safetensors.torch import save_file
-
-    first = make_task(stage="encoder")
-    first.setup()
-    trained = first.build()
-    save_file(trained.state_dict(), tmp_path / "model.safetensors")
-    task = make_task(encoder=str(tmp_path), freeze_encoder=True)
-    task.setup()
-    model = task.build()
-    count = len(trained.encoder.state_dict())
-    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
-    assert torch.equal(model.encoder.project.weight, trained.encoder.project.weight)
-    assert not any(p.requires_grad for p in model.encoder.parameters())
 
 
 def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
@@ -242,12 +171,6 @@ def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
     for picture in pictures:
         assert Image.open(BytesIO(picture.png)).size[0] == 1000
     assert "reader S01: " in pictures[0].caption
-
-
-def test_a_preview_shows_read_and_generated_sentences(text_task, masked_task):
-    lines = text_task.preview(text_task.build()).splitlines()
-    assert [line.split()[0] for line in lines] == ["read", "generated"] * 3
-    assert masked_task.preview(masked_task.build()) is None
 
 
 def weights_of(task, folder):
@@ -274,9 +197,6 @@ def test_model_start_loads_all_tensors_of_stage_text_or_fails(make_task, tmp_pat
     weights_of(make_task(stage="encoder"), tmp_path)
     with pytest.raises(DataError, match=r"model\.start .* is another model"):
         task.build()
-
-
-def test_model_encoder_and_model_start_exclude_each_other(make_task):
     with pytest.raises(DataError, match="are both set"):
         make_task(start="a", encoder="b")
 
@@ -290,7 +210,7 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(make_task, batch_of)
         *("layers", "norm", "project", "project_norm")
     }
     before = {n: b.clone() for n, b in model.encoder.named_buffers()}
-    task.loss(model, batch_of(task, "train")).sum.backward()
+    task.loss(model, batch_of(task)).sum.backward()
     assert all(p.grad is not None for n, p in model.encoder.named_parameters() if n in learning)
     assert all(torch.equal(before[n], b) for n, b in model.encoder.named_buffers())
     assert not any(module.training for module in model.encoder.regions.modules())
@@ -306,7 +226,7 @@ def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
         torch.manual_seed(0)
         model = task.build().train()
         torch.manual_seed(1)
-        task.loss(model, batch_of(task, "train")).sum.backward()
+        task.loss(model, batch_of(task)).sum.backward()
         gradients[again] = {name: p.grad for name, p in model.named_parameters()}
         buffers = dict(model.named_buffers())
         gradients[again] |= {name: buffers[name].clone() for name in buffers}
@@ -314,9 +234,8 @@ def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
         assert torch.equal(gradient, gradients[True][name]), name
 
 
-@pytest.mark.parametrize("seq_len", [480, 160])
-def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of, seq_len):
-    task = make_task(freeze_encoder=True, seq_len=seq_len)
+def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
+    task = make_task(freeze_encoder=True, seq_len=160)
     task.setup()
     torch.manual_seed(0)
     model = task.build().train()
@@ -324,7 +243,7 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch
     for is_cached in (False, True):
         if is_cached:
             task.use_features({s: RecordingMetadata(task, model, s) for s in ("train", "val")})
-        train, val = batch_of(task, "train"), batch_of(task, "val")
+        train, val = batch_of(task), batch_of(task, split="val")
         assert ("eeg" in train) != is_cached and ("noise" in val) != is_cached
         loss = task.loss(model, train).sum
         found[is_cached] = [loss.item(), *task.metric().update(model, val).tolist()]

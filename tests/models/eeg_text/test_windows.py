@@ -29,9 +29,8 @@ def test_a_token_of_a_segment_is_the_mean_of_consecutive_tokens():
     assert torch.equal(valid, batch["eeg_mask"][:, ::4])
 
 
-def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(make_task):
-    task = make_task()
-    task.setup()
+def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(text_task):
+    task = text_task
     model = task.build().eval()
     segments = [task.data("train").given(0), task.data("train").given(1)[:251]]
     alone, beside = (
@@ -48,7 +47,7 @@ def test_all_of_a_long_segment_reaches_the_logits(make_task, batch_of):
     task = make_task(seq_len=160)
     task.setup()
     assert task.facts()["time_kept"] == 1
-    model, batch = task.build().eval(), batch_of(task, "train", 2)
+    model, batch = task.build().eval(), batch_of(task, 2, "train")
     assert batch["eeg"].shape == (6, 160, 105)
     loss = task.loss(model, batch).sum
     for window in range(3):
@@ -57,19 +56,6 @@ def test_all_of_a_long_segment_reaches_the_logits(make_task, batch_of):
         assert task.loss(model, changed).sum != loss
     loss.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-def test_metrics_of_windows_are_those_of_each_input_alone(make_task, batch_of):
-    from models.eeg_text.metric import INPUTS, encode_inputs
-
-    task = make_task(seq_len=160)
-    task.setup()
-    model, batch = task.build().eval(), batch_of(task, "val")
-    memory, valid = encode_inputs(model, batch, INPUTS)
-    for number, name in enumerate(INPUTS):
-        own, own_valid = encode_inputs(model, batch, [name])
-        torch.testing.assert_close(memory[3 * number : 3 * number + 3], own)
-        assert torch.equal(valid[3 * number : 3 * number + 3], own_valid)
 
 
 @pytest.mark.parametrize("control", ["real", "noise"])
@@ -82,6 +68,6 @@ def test_every_window_is_a_sample_of_masked_pre_training(make_task, batch_of, co
     first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
     np.testing.assert_array_equal(np.concatenate(first), segments.own(0))
     assert samples.item(5) == segments.item(1)
-    batch = batch_of(task, "train", 4)
+    batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
     assert torch.isfinite(task.loss(task.build(), batch).sum)

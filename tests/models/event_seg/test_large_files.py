@@ -51,24 +51,24 @@ def growth(tmp_path, small, large, kind):
     return int(done.stdout)
 
 
-def test_a_raw_recording_of_300_mib_is_read_in_pieces(tmp_path):
+def test_a_raw_recording_of_150_mib_is_read_in_pieces(tmp_path):
     events = 1023
     block = np.empty(events + 1, "<u4")
     rng = np.random.default_rng(0)
     block[1:] = np.sort(rng.integers(0, 64, events)).astype(np.uint32) << 22
     block[1:] |= rng.integers(0, 64, events).astype(np.uint32) << 11 | 1 << 28
     paths = tmp_path / "small.raw", tmp_path / "large.raw"
-    for path, blocks in zip(paths, (2_000, 300 * MIB // block.nbytes), strict=True):
+    for path, blocks in zip(paths, (2_000, 150 * MIB // block.nbytes), strict=True):
         body = np.tile(block, (blocks, 1))
         body[:, 0] = 0x8 << 28 | np.arange(blocks, dtype=np.uint32)
         path.write_bytes(HEADERS["EVT2"] + body.tobytes())
-    assert paths[1].stat().st_size > 300 * MIB - 4096
+    assert paths[1].stat().st_size > 150 * MIB - 4096
     assert growth(tmp_path, *paths, "raw") < 40 * MIB
 
 
-def test_an_mvsec_recording_of_300_mib_is_read_in_windows(tmp_path):
+def test_an_mvsec_recording_of_150_mib_is_read_in_windows(tmp_path):
     paths = tmp_path / "small.hdf5", tmp_path / "large.hdf5"
-    for path, events in zip(paths, (200_000, 300 * MIB // 32), strict=True):
+    for path, events in zip(paths, (200_000, 150 * MIB // 32), strict=True):
         t = 1.5e9 + np.arange(events) * 1e-6
         frames = 1.5e9 + np.arange(int(events * 1e-6 * 45)) / 45
         with h5py.File(path, "w") as file:

@@ -37,17 +37,6 @@ def test_overlap_is_counted_over_all_pixels_that_count():
     assert result["all_foreground_iou"] == pytest.approx((true.sum() / seen.sum()).item())
 
 
-def test_counts_of_batches_add_up_to_those_of_the_whole():
-    predicted, mask = (torch.rand(4, 8, 9) < 0.4).float(), torch.randint(0, 2, (4, 8, 9))
-    parts = counted(predicted[:1], mask[:1]) + counted(predicted[1:], mask[1:])
-    torch.testing.assert_close(parts[1:], counted(predicted, mask)[1:], rtol=0, atol=0)
-    assert parts.dtype == torch.float64
-    # No mean of the batches' means.
-    means = [EdgeMetric().result(counted(predicted[i : i + 1], mask[i : i + 1])) for i in range(4)]
-    mean = sum(m["val_iou"] for m in means) / 4
-    assert EdgeMetric().result(parts)["val_iou"] != mean
-
-
 @pytest.mark.parametrize(
     ("predicted", "true", "iou", "precision", "recall"),
     [(0, 0, 1, 1, 1), (0, 1, 0, 0, 0), (1, 0, 0, 0, 0), (1, 1, 1, 1, 1)],

@@ -1,6 +1,5 @@
 import io
 import re
-import shutil
 
 import h5py
 import numpy as np
@@ -8,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.base import DataError, PredictsFiles
+from models.base import DataError
 from models.event_seg.embedded import recordings
 from models.event_seg.readers.recording import Events
 from models.event_seg.windows import normalize, voxelize
+from tests.models import tasks
 from tests.models.event_seg.writers import (
     evt2_words,
     random_events,
@@ -55,21 +55,12 @@ def trained(make_task, tmp_path):
     """A task built from a run folder whose data is deleted, and its model."""
 
     def make(is_labeled=True, **settings):
-        data = tmp_path / "data" / "a.raw"
-        data.parent.mkdir()
-        write_raw(data, random_events(6000, 1_200_000))
+        data = tmp_path / "data"
+        data.mkdir()
+        write_raw(data / "a.raw", random_events(6000, 1_200_000))
         if is_labeled:
-            write_masks(data, np.arange(37) * WINDOW_US)
-        first = make_task(tmp_path / "run", path=data, **settings)
-        first.setup()
-        torch.manual_seed(0)
-        weights = first.build().state_dict()
-        shutil.rmtree(data.parent)
-        task = make_task(tmp_path / "run", path=data, **settings)
-        task.setup_without_data()
-        model = task.build().eval()
-        model.load_state_dict(weights)
-        return task, model
+            write_masks(data / "a.raw", np.arange(37) * WINDOW_US)
+        return tasks.without_data(make_task, tmp_path / "run", data, **settings)
 
     return make
 
@@ -80,7 +71,6 @@ def mask(prediction):
 
 def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, clip_file):
     task, model = trained()
-    assert isinstance(task, PredictsFiles)
     found = list(task.predict(model, clip_file))
     first, last = clip_events.t[0], clip_events.t[-1]
     assert len(found) == (last + 1 - first) // WINDOW_US >= 19
@@ -95,11 +85,6 @@ def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, 
     assert found[1].text == (
         f"clip one, 0.033 to 0.067 s: {inside.sum():,} events, foreground {expected.mean():.1%}"
     )
-
-
-def test_masks_have_the_resolution_of_the_samples(trained, clip_file):
-    task, model = trained(downsample=2)
-    assert mask(next(task.predict(model, clip_file))).shape == (40, 55)
 
 
 @pytest.mark.parametrize("has_frames", [True, False])
@@ -125,38 +110,27 @@ def test_mvsec_needs_no_frames(trained, clip_events, clip_file, tmp_path, has_fr
         assert mask(found[0]).shape == (48, 64)
 
 
-def test_recordings_of_a_folder_have_distinct_names(trained, tmp_path):
-    task, model = trained()
+def test_recordings_of_a_folder_have_distinct_names_and_masks_as_large_as_samples(
+    trained, tmp_path
+):
+    task, model = trained(downsample=2)
     folder = tmp_path / "new"
     (folder / "night").mkdir(parents=True)
     for name, encoding in (("a.raw", "EVT2"), ("a.dat", "DAT"), ("night/b.raw", "EVT3")):
         write_raw(folder / name, random_events(500, 60_000), encoding)
     (folder / "notes.txt").write_text("none")
-    names = [p.name for p in task.predict(model, folder)]
-    assert names == ["a-00000", "a-2-00000", "night-b-00000"]
-
-
-def test_a_raw_file_without_a_sensor_size_has_that_in_training(trained, tmp_path):
-    task, model = trained()
-    path = tmp_path / "b.raw"
-    events = random_events(500, 50_000, sensor=(20, 30))
-    path.write_bytes(b"% evt 2.0\n" + evt2_words(events).tobytes())
-    assert mask(next(task.predict(model, path))).shape == (48, 64)
-
-
-def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
-    task, model = trained()
-    path = write_raw(tmp_path / "b.raw", random_events(500, 50_000))
-    own = list(task.predict(model, path))
-    path.with_name("b_masks.h5").write_bytes(b"not HDF5")
-    assert list(task.predict(model, path)) == own
+    (folder / "a_masks.h5").write_bytes(b"not HDF5")  # not read
+    found = list(task.predict(model, folder))
+    assert [p.name for p in found] == ["a-00000", "a-2-00000", "night-b-00000"]
+    assert mask(found[0]).shape == (24, 32)
+    path = tmp_path / "b.raw"  # without the size of its sensor, which is that in training
+    path.write_bytes(b"% evt 2.0\n" + evt2_words(random_events(500, 50_000, (20, 30))).tobytes())
+    assert mask(next(task.predict(model, path))).shape == (24, 32)
 
 
 @pytest.mark.parametrize(
     ("name", "problem", "allowed"),
     [
-        ("missing.raw", "--input '.*missing.raw' does not exist", "MVSEC HDF5"),
-        ("notes.txt", "'.*notes.txt' has an unknown format", "Prophesee DAT"),
         ("short.raw", "'short.raw' is shorter than a window of 33.33 ms", "at least one window"),
         ("empty.hdf5", "'.*empty.hdf5' has an unknown format", "DSEC HDF5"),
         ("wide.hdf5", "an event is 64, ", "x from 0 to 63, y from 0 to 47"),
@@ -165,9 +139,7 @@ def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
 def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
     task, model = trained()
     path = tmp_path / name
-    if name == "notes.txt":
-        path.write_text("none")
-    elif name == "short.raw":
+    if name == "short.raw":
         write_raw(path, random_events(50, 20_000))
     elif name == "empty.hdf5":
         h5py.File(path, "w").close()
@@ -177,14 +149,6 @@ def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
         list(task.predict(model, path))
     assert re.search(problem, error.value.message) and allowed in error.value.allowed
     assert error.value.where and "data.path" not in str(error.value)
-
-
-def test_a_run_folder_without_facts_is_an_error(make_task, tmp_path):
-    task = make_task(tmp_path / "run")
-    with pytest.raises(DataError) as error:
-        task.setup_without_data()
-    assert "model_facts.json' cannot be read: No such file" in error.value.message
-    assert "resume the run" in error.value.fix
 
 
 @pytest.mark.parametrize("given", [{"stage": "encoder"}, {"is_labeled": False}])

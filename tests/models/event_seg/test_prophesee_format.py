@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from models.event_seg.readers import prophesee_format
 from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME
 from tests.models.event_seg.writers import WORDS, random_events
 
@@ -45,7 +44,7 @@ def evt3_by_hand(words):
     return found
 
 
-@pytest.mark.parametrize("length", [10**6, 1000, 7, 1])
+@pytest.mark.parametrize("length", [10**6, 7])
 @pytest.mark.parametrize(("name", "last"), [("EVT2", 5 << 34), ("EVT3", 5 << 24), ("DAT", 9 << 32)])
 def test_written_events_are_read_also_after_a_clock_wraps(name, last, length):
     events = random_events(1500, last)
@@ -56,7 +55,7 @@ def test_written_events_are_read_also_after_a_clock_wraps(name, last, length):
     assert in_pieces(name, WORDS[name](events), length) == written
 
 
-@pytest.mark.parametrize("length", [10**6, 64, 5, 1])
+@pytest.mark.parametrize("length", [10**6, 64, 5])
 def test_any_stream_of_evt3_words_is_decoded(length):
     rng = np.random.default_rng(3)
     kinds = rng.choice([0x0, 0x2, 0x3, 0x4, 0x4, 0x5, 0x6, 0x7, 0xA, 0xE, 0xF], 4000)
@@ -77,19 +76,3 @@ def test_events_before_the_first_time_are_dropped():
         both = np.concatenate((early, words))
         assert words[0] == high
         assert in_pieces(name, both, 10**6) == in_pieces(name, words, 10**6)
-
-
-def test_files_of_another_program_are_read(tmp_path):
-    wizard = pytest.importorskip("expelliarmus").Wizard
-    events = random_events(4000, 3000, sensor=(480, 640))
-    table = np.zeros(4000, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "u1")])
-    table["t"], table["x"], table["y"], table["p"] = events.t, events.x, events.y, events.p > 0
-    for name in ENCODING_BY_NAME:
-        path = tmp_path / (name + (".dat" if name == "DAT" else ".raw"))
-        wizard(name).save(path, table)
-        words = np.fromfile(
-            path, ENCODING_BY_NAME[name].word, offset=prophesee_format.read_header(path).begin
-        )
-        read = wizard(name).read(path)
-        theirs = [(t, x, y, 1 if p else -1) for t, x, y, p in read.tolist()]
-        assert in_pieces(name, words, 999) == theirs

@@ -9,7 +9,6 @@ from PIL import Image
 from models.common import model_facts
 from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.readers.prophesee import RawRecording, read_events
-from tests.models.event_seg.test_dat import write_dat
 
 RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
 pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} does not exist")
@@ -24,35 +23,16 @@ def sample(tmp_path, monkeypatch):
     return path
 
 
-def test_counts_and_times_are_known(make_task, sample):
-    task = make_task(path=sample, size="lite", window_ms=9.5871 / 2)
+def test_counts_and_times_are_known_and_it_trains_without_labels(make_task, sample, train):
+    task = make_task(path=sample)
     task.setup()
     (recording,) = task.dataset.recordings
     index = recording.index
     assert (index.events, index.on, index.sensor) == (521_252, 185_861, (480, 640))
     assert (index.first[0], index.last[-1]) == (913_716_224, 913_812_095)
     assert recording.sensor_source == "events"
-
-
-def test_the_same_events_are_read_from_a_dat_file(make_task, sample, tmp_path):
-    task = make_task(path=sample)
-    task.setup()
-    (recording,) = task.dataset.recordings
-    start, stop = int(recording.index.first[0]), int(recording.index.last[-1]) + 1
-    events = read_events(sample, recording.header, recording.index, start, stop)
-    rows = zip(*(getattr(events, key).tolist() for key in "txyp"), strict=True)
-    path = write_dat(tmp_path / "evt2.dat", [(t, x, y, int(p > 0)) for t, x, y, p in rows])
-    copy = RawRecording(path, path.name)
-    assert (copy.index.events, copy.index.on) == (521_252, 185_861)
-    again = read_events(path, copy.header, copy.index, start, stop)
-    assert all((getattr(again, key) == getattr(events, key)).all() for key in "txyp")
-
-
-def test_a_recording_trains_without_labels(make_task, sample, train):
-    task = make_task(path=sample)
-    task.setup()
     assert task.facts()["samples"] == {"train": 16, "val": 6, "test": 6}
-    train(task, task.build(), steps=3)
+    train(task, task.build(), steps=1)
 
 
 def test_a_recording_is_predicted_in_windows_of_the_training(make_task, sample, tmp_path):

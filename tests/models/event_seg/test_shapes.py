@@ -12,8 +12,9 @@ def clips():
 
 def test_clips_are_deterministic(monkeypatch, tmp_path, clips):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(embedded, "CLIPS", 2)
     again = embedded.recordings(SIZES["tiny"].sensor)
-    for first, other in zip(clips, again, strict=True):
+    for first, other in zip(clips[:2], again, strict=True):
         assert (first.frames == other.frames).all() and (first.windows == other.windows).all()
         for key in "txyp":
             assert (getattr(first.all_events, key) == getattr(other.all_events, key)).all()

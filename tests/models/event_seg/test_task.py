@@ -1,14 +1,11 @@
 import io
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from models.base import DataError, Goal, HasPictures
+from models.base import DataError, Goal
 from models.event_seg.config import SIZES
 from models.event_seg.network import MaskedEncoder
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
@@ -31,10 +28,6 @@ def test_embedded_data_is_split_by_clip(make_task, tmp_path):
     assert facts["labels"] == "Canny 100/200 on the frame ending the window, dilated 5×5"
     assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 windows"
     assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
-    assert json.loads(json.dumps(facts)) == facts
-    saved = json.loads((tmp_path / "split.json").read_text())
-    clips = [set(saved[name]) for name in ("train", "val", "test")]
-    assert len(set.union(*clips)) == sum(map(len, clips)) == 24
 
 
 def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
@@ -45,19 +38,6 @@ def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
     assert weight[0] == 1 and weight[1].item() == pytest.approx((1 - share) / share, rel=1e-3)
     task.dataset.foreground["train"] = 0.01
     assert task.build().class_weights.tolist() == [1, 10]
-
-
-def test_each_pixel_counts_once_in_the_loss(make_task, draws):
-    task = make_task()
-    task.setup()
-    model, samples = task.build().eval(), task.data("train")
-    rows = [samples.sample(i, draws(i)) for i in range(6)]
-    parts = [task.collate(rows[:2]), task.collate(rows[2:])]
-    whole = task.collate(rows)
-    assert task.num_units(whole) == 6 * 32 * 44 == sum(map(task.num_units, parts))
-    total = sum(task.loss(model, part).sum for part in parts)
-    torch.testing.assert_close(total, task.loss(model, whole).sum)
-    assert task.goal == Goal("val_iou", "max") and task.units == "pixels"
 
 
 def test_mvsec_trains(make_task, tmp_path):
@@ -72,10 +52,9 @@ def test_mvsec_trains(make_task, tmp_path):
     assert np.abs(sample.events).sum((1, 2)).min() > 0  # events in each of the ten bins
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_size_trains_and_evaluates(make_task, tmp_path, train, counts_of, size):
+def test_every_parameter_of_a_deep_size_trains(make_task, tmp_path, train, counts_of):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=30)
-    task = make_task(path=path, size=size)
+    task = make_task(path=path, size="lite-1M")
     task.setup()
     model = task.build()
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -153,7 +132,6 @@ def test_skipped_recordings_are_counted(make_task, recording):
 def test_pictures_are_of_windows_that_train(make_task, recording):
     task = make_task(path=recording, size="lite")
     task.setup()
-    assert isinstance(task, HasPictures)
     pictures = task.pictures()
     assert [picture.name for picture in pictures] == ["window_1", "window_2"]
     assert pictures[0].caption.startswith("a.raw, window 5: ")
@@ -166,27 +144,6 @@ def test_the_model_can_be_built_before_data_is_read(make_task):
     assert model.class_weights.tolist() == [1, 1]
     assert task.blocks(model) == [*model.down, *model.up, model.head]
     assert task.preview(model) is None
-
-
-def test_settings_and_formats_load_neither_torch_nor_numpy():
-    code = (
-        "import sys, models.event_seg.config, models.event_seg.formats; "
-        "sys.exit(bool({'torch', 'numpy', 'h5py', 'cv2'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def saved_encoder(make_task, folder):
-    """The model of stage encoder, and the folder that it was saved to."""
-    from safetensors.torch import save_file
-
-    torch.manual_seed(3)
-    model = make_task(stage="encoder").build()
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.uniform_(-0.1, 0.1)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    return model, str(folder)
 
 
 def test_stage_encoder_masks_events_and_reads_no_labels(
@@ -213,39 +170,6 @@ def test_stage_encoder_masks_events_and_reads_no_labels(
     with torch.no_grad():
         assert len(task.predictions(model.eval()).rows) == 4
     assert len(task.pictures()) == 2
-
-
-def test_stage_whole_loads_all_tensors_of_the_encoder_or_fails(make_task, tmp_path):
-    trained, folder = saved_encoder(make_task, tmp_path)
-    task = make_task(encoder=folder)
-    task.setup()
-    model = task.build()
-    stored = trained.down.state_dict()
-    assert all(torch.equal(tensor, stored[n]) for n, tensor in model.down.state_dict().items())
-    count = len(stored)
-    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
-    other = make_task(encoder=folder, widths=[8, 16, 24])
-    with pytest.raises(DataError, match="is another encoder: 15 of 21 tensors match"):
-        other.build()
-
-
-def test_a_frozen_encoder_stays_as_it_is_including_its_statistics(make_task, tmp_path, train):
-    trained, folder = saved_encoder(make_task, tmp_path)
-    task = make_task(encoder=folder, freeze_encoder=True)
-    task.setup()
-    model = task.build().train()
-    up = {name: tensor.clone() for name, tensor in model.up.state_dict().items()}
-    train(task, model, steps=2, batch=2)
-    stored = trained.down.state_dict()
-    assert all(torch.equal(tensor, stored[n]) for n, tensor in model.down.state_dict().items())
-    assert all(not torch.equal(tensor, up[n]) for n, tensor in model.up.state_dict().items())
-    assert task.flops_per_sample(model) < make_ready(make_task).flops_per_sample(model)
-
-
-def make_ready(make_task):
-    task = make_task()
-    task.setup()
-    return task
 
 
 def test_an_experience_has_the_stage_of_the_run(make_task):

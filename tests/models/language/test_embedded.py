@@ -1,11 +1,7 @@
-import re
 from collections import Counter
-
-import numpy as np
 
 from models.common.split import split_groups
 from models.language import embedded
-from models.language.embedded import SLOTS
 from models.language.readers.corpus import from_records
 from models.language.readers.index import normalized
 
@@ -18,43 +14,11 @@ def test_python_text_is_deterministic_and_of_bounded_size():
     assert {d.group.split("/")[0] for d in first} == {"topics", "source"}
 
 
-def test_there_are_forty_intents_with_six_phrasings_that_name_each_slot():
-    assert len(embedded.INTENTS) == 40
-    used = set()
-    for intent, phrasings in embedded.INTENTS.items():
-        slots = set(re.findall(r"\{(\w+)\}", intent))
-        used |= slots
-        assert len(set(phrasings)) == 6
-        assert all(set(re.findall(r"\{(\w+)\}", phrasing)) == slots for phrasing in phrasings)
-    assert used == set(SLOTS)
-
-
 def test_commands_are_4000_distinct_requests_spread_evenly_over_intents():
     conversations = embedded.read_conversations()
     assert len({normalized(c.turns[0].text) for c in conversations}) == 4000
-    assert set(Counter(c.label for c in conversations).values()) == {100}
+    assert list(Counter(c.label for c in conversations).values()) == [100] * 40
     assert conversations == embedded.read_conversations()
-
-
-def test_one_request_in_ten_carries_a_command_to_correct():
-    conversations = embedded.read_conversations()
-    forms = [re.escape(form).replace(r"\{\}", "(.+)") for form in embedded._CORRECT]
-    pattern = re.compile("|".join(forms))
-    correcting = 0
-    for conversation in conversations:
-        request, answer = (turn.text for turn in conversation.turns)
-        match = pattern.fullmatch(request)
-        words = answer.split(" ")[1:]
-        if match and all(word in request for word in words if "'" not in word):
-            correcting += 1
-            assert answer not in match.groups()
-    assert 400 <= correcting <= 420  # a plain request may read like one
-
-
-def test_a_correction_never_equals_what_it_corrects():
-    rng = np.random.default_rng(0)
-    for command in ("ls -l", "tail -n 5 x", "rm -f y", "grep a b") * 200:
-        assert embedded.misspelt(command, rng) != command
 
 
 def test_slots_of_validation_never_occur_in_training_and_all_intents_do():

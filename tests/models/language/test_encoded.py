@@ -36,26 +36,28 @@ def tokens_of(path):
     return encoded, encoded.stream.read(0, len(encoded.stream))
 
 
-def test_a_second_start_reads_the_cache_of_the_first(large):
+def test_cached_tokens_are_those_in_memory_and_read_again_by_other_starts_and_processes(large):
     encoded, first = tokens_of(large)
-    assert encoded.stream._tokens is None  # on disk
-    assert "first and more" in TOKENIZER.decode(first[:300])
+    expected = []
+    for number, document in read_corpus(large, None, "stop").documents():
+        assert encoded.text_bytes[number] == len(document.text.encode())
+        expected += [[TOKENIZER.start], TOKENIZER.encode(document.text)]
+    assert np.array_equal(first, np.concatenate(expected))
+    assert encoded.sizes.sum() == len(first) and encoded.stream._tokens is None  # on disk
+    packed = pickle.dumps(encoded.stream)
+    assert len(packed) < 2000  # the path of the file, not its content
+    again = pickle.loads(packed)
+    assert np.array_equal(again.read(10, 500), first[10:500]) and again.read(7, 7).tolist() == []
     written = {file: identity(file) for file in cache_folder().rglob("*")}
     assert np.array_equal(tokens_of(large)[1], first)
     assert {file: identity(file) for file in cache_folder().rglob("*")} == written
+    [file] = cache_folder().glob("language-tokens*/tokens.npy")
+    os.truncate(file, 1000)
+    with pytest.raises(DataError, match="cached tokens are truncated") as error:
+        encoded.stream.read(600, 700)
+    assert error.value.where == str(file)
     write_blocks(large, "other", SMALL + 100_000)
     assert "other and more" in TOKENIZER.decode(tokens_of(large)[1][:300])
-
-
-def test_cached_tokens_equal_tokens_encoded_in_memory(large, tmp_path):
-    encoded, found = tokens_of(large)
-    corpus = read_corpus(large, None, "stop")
-    expected = []
-    for number, document in corpus.documents():
-        assert encoded.text_bytes[number] == len(document.text.encode())
-        expected += [[TOKENIZER.start], TOKENIZER.encode(document.text)]
-    assert np.array_equal(found, np.concatenate(expected))
-    assert encoded.sizes.sum() == len(found)
 
 
 def test_small_files_are_not_cached(tmp_path):
@@ -77,7 +79,7 @@ def test_a_cache_that_is_not_writable_is_reported_with_a_fix(large, tmp_path, mo
     )
 
 
-@pytest.mark.parametrize("size", [5000, SMALL + 100_000])
+@pytest.mark.parametrize("size", [5000])
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, size):
     path = write_blocks(tmp_path / "a.txt", "first", size)
     corpus = read_corpus(path, None, "stop")
@@ -85,21 +87,3 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, size):
     with pytest.raises(DataError, match="changed while it was read"):
         encode(corpus, TOKENIZER)
     assert not list(cache_folder().glob("language-tokens*"))
-
-
-def test_another_process_reads_the_same_tokens_from_disk(large):
-    encoded, found = tokens_of(large)
-    packed = pickle.dumps(encoded.stream)
-    assert len(packed) < 2000  # the path of the file, not its content
-    again = pickle.loads(packed)
-    assert np.array_equal(again.read(10, 500), found[10:500])
-    assert again.read(7, 7).tolist() == []
-
-
-def test_a_truncated_cache_file_is_an_error(large):
-    encoded, _ = tokens_of(large)
-    [file] = cache_folder().glob("language-tokens*/tokens.npy")
-    os.truncate(file, 1000)
-    with pytest.raises(DataError, match="cached tokens are truncated") as error:
-        encoded.stream.read(600, 700)
-    assert error.value.where == str(file)

@@ -1,7 +1,5 @@
 import gzip
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -25,16 +23,12 @@ def line(**row):
         ("a.csv", "", None),
         ("a.jsonl", line(prompt="a", response="b"), JSONL),
         ("a.jsonl", "\n" + line(id=1, messages=[]), JSONL),
-        ("a.ndjson", line(text="x"), JSONL),
-        ("a.jsonl", line(text="long " * 100_000), JSONL),
         ("a.jsonl", line(id="1", en="one", zh="一"), None),
-        ("a.jsonl", line(id="1", en="long " * 100_000), None),
         ("a.jsonl", "[1]\n", None),
         ("a.json", line(train=["a"]), None),
         ("a.json", line(prompt="a", response="b"), JSONL),
         ("a.json", '\n[ {"prompt": "a",\n "response": "b"}, ', JSON),
         ("a.json", '[{"text": "' + "long " * 100_000, JSON),
-        ("a.json", '[{"train": "a"}]', None),
         ("a.json", "[]", None),
         ("a.parquet", b"PAR1...", PARQUET),
         ("a.parquet", b"", None),
@@ -42,7 +36,6 @@ def line(**row):
         ("a.csv.gz", b"prompt,response\n", CSV),
         ("a.txt", "some prose\n", TEXT),
         ("a.md", "日本語の文章", TEXT),
-        ("a.nl", "list all files\n", TEXT),
         ("README", "User: a\nAssistant: b\n", TEXT),
         ("a.txt", "1.0\t2.5\n3.25\t-7.5\n", None),
         ("a.txt", "", None),
@@ -85,12 +78,6 @@ def test_a_path_without_a_regular_file_is_not_recognized(tmp_path, name):
 
     os.mkfifo(tmp_path / "pipe")
     assert recognize(tmp_path / name) is None
-
-
-def test_recognizing_imports_neither_torch_nor_numpy():
-    code = "import sys, models.language.formats as f; f.recognize(f.Path('README.md'))"
-    code += "; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pydantic')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_binary_data_is_reported_with_all_formats(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.base import DataError, GeneratesText, Message, Prompt, Sampling
+from models.base import GeneratesText, Message, Prompt, Sampling
 from models.language.config import SIZES
 from models.language.generate import choose, fitting, generate
 from models.language.model import Transformer
@@ -41,7 +41,7 @@ def test_cached_keys_and_values_give_the_tokens_of_whole_passes(model):
     assert text(model, GREEDY) == TOKENIZER.decode(expected)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path, make_task):
     from models.language import external_tokenizer
 
@@ -131,31 +131,25 @@ def test_a_character_of_several_tokens_comes_whole_and_the_end_token_ends():
     assert parts == ["a", "€", "ü", "\N{REPLACEMENT CHARACTER}"]
 
 
-def test_a_run_on_text_continues_it_and_one_on_requests_answers_them(make_task, tmp_path):
-    prompt = Prompt("a", (Message("user", "list all"),))
-    for path, sampling, start in (
-        ("embedded:python", GREEDY, b"list all"),
-        ("embedded:commands", Sampling(max_tokens=24), b"User: list all\nAssistant: "),
-    ):
-        folder = tmp_path / path.removeprefix("embedded:")
-        trained = make_task(folder, path=path)
-        trained.setup()
-        task = make_task(folder, path=path)
-        assert isinstance(task, GeneratesText)
-        task.setup_without_data()
-        model = task.build().eval()
-        assert task.answers_requests() == (path == "embedded:commands")
-        found = "".join(task.generate(model, prompt, sampling))
-        assert found == text(model, GREEDY, [257, *start], window=128)
-
-
-def test_the_default_continues_a_text_by_sampling(make_task, tmp_path):
-    make_task(tmp_path).setup()
-    task = make_task(tmp_path)
+@pytest.mark.parametrize(
+    ("path", "given", "start", "used"),
+    [
+        ("embedded:python", SAMPLED, b"list all", replace(SAMPLED, temperature=0.8)),
+        ("embedded:commands", GREEDY, b"User: list all\nAssistant: ", GREEDY),
+    ],
+)
+def test_a_run_on_text_continues_it_by_sampling_and_one_on_requests_answers_the_likeliest(
+    make_task, tmp_path, path, given, start, used
+):
+    make_task(tmp_path, path=path).setup()
+    task = make_task(tmp_path, path=path, start=str(tmp_path / "gone"))
+    assert isinstance(task, GeneratesText)
     task.setup_without_data()
-    model, prompt = task.build().eval(), Prompt("a", (Message("user", "def "),))
-    found = "".join(task.generate(model, prompt, Sampling(max_tokens=24, seed=3)))
-    assert found == text(model, replace(SAMPLED, temperature=0.8, seed=3), window=128)
+    model = task.build().eval()  # without its initial weights
+    assert task.answers_requests() == (path == "embedded:commands")
+    prompt, default = Prompt("a", (Message("user", "list all"),)), replace(given, temperature=None)
+    found = "".join(task.generate(model, prompt, default))
+    assert found == text(model, used, [257, *start], window=128)
 
 
 def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, tmp_path):
@@ -165,15 +159,3 @@ def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, tmp_pa
     prompt = Prompt("a", (Message("user", "x" * 20),))  # and the start token
     assert task.dropped_tokens(prompt, Sampling(max_tokens=4)) == 21 - 12
     assert task.dropped_tokens(Prompt("a", (Message("user", "x"),)), Sampling()) == 0
-
-
-def test_a_run_folder_without_its_facts_is_an_error(make_task, tmp_path):
-    with pytest.raises(DataError, match=r"model_facts\.json"):
-        make_task(tmp_path).setup_without_data()
-
-
-def test_initial_weights_are_not_needed_again(make_task, tmp_path):
-    make_task(tmp_path).setup()
-    task = make_task(tmp_path, start=str(tmp_path / "gone"))
-    task.setup_without_data()
-    assert task.build() is not None

@@ -61,8 +61,7 @@ def load_tokenizer(folder):
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-@pytest.mark.parametrize("kv_heads", [None, 2, 1])
-@pytest.mark.parametrize("size", ["tiny", "small"])
+@pytest.mark.parametrize(("size", "kv_heads"), [("tiny", 1), ("tiny", 2), ("small", None)])
 def test_logits_are_bit_equal(make_task, tmp_path, size, kv_heads):
     torch.manual_seed(0)
     task = make_task(size=size, kv_heads=kv_heads, seq_len=96)
@@ -76,11 +75,6 @@ def test_logits_are_bit_equal(make_task, tmp_path, size, kv_heads):
         assert torch.equal(model(tokens), theirs(tokens).logits)
     assert theirs.dtype == torch.float32
     assert theirs.config.max_position_embeddings == 96
-
-
-def test_the_configuration_has_the_special_tokens_of_the_tokenizer(make_task, tmp_path):
-    task = make_task()
-    theirs = load_model(export(task, task.build(), tmp_path / "out"))
     for config in (theirs.config, theirs.generation_config):
         assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (256, 257, 258)
 
@@ -94,12 +88,13 @@ def byte_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("text", [*TEXTS, *(drawn_text(seed) for seed in range(5))])
-def test_byte_tokens_and_texts_are_equal(byte_folder, text):
+def test_byte_tokens_and_texts_are_equal(byte_folder):
     ours, theirs = ByteTokenizer(), load_tokenizer(byte_folder)
-    tokens = theirs(text)["input_ids"]
-    assert tokens == ours.encode(text).tolist()
-    assert theirs.decode(tokens) == text
+    for text in (*TEXTS, *(drawn_text(seed) for seed in range(5))):
+        tokens = theirs(text)["input_ids"]
+        assert tokens == ours.encode(text).tolist() and theirs.decode(tokens) == text
+    tokens = [257, 0xC3, 104, 0xE2, 0x82, 105, 259, 0xF0, 258, 256, 270]
+    assert theirs.decode(tokens, skip_special_tokens=True) == ours.decode(tokens)
 
 
 def test_every_byte_has_its_token_id(byte_folder):
@@ -110,23 +105,16 @@ def test_every_byte_has_its_token_id(byte_folder):
     assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (256, 257, 258)
 
 
-def test_invalid_utf8_is_shown_and_special_tokens_are_not(byte_folder):
-    ours, theirs = ByteTokenizer(), load_tokenizer(byte_folder)
-    tokens = [257, 0xC3, 104, 0xE2, 0x82, 105, 259, 0xF0, 258, 256, 270]
-    assert theirs.decode(tokens, skip_special_tokens=True) == ours.decode(tokens)
-
-
-@pytest.mark.parametrize("text", [*TEXTS, drawn_text(9)])
-def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path, text):
+def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path):
     run = tmp_path / "run"
     trained = bpe.load_or_train([TEXT], 400, run)
     task = make_task(run, tokenizer="bpe", vocabulary=400)
     (tmp_path / "out").mkdir()
     task.write_hugging_face(tmp_path / "out")
     theirs = load_tokenizer(tmp_path / "out")
-    tokens = theirs(text)["input_ids"]
-    assert tokens == trained.encode(text).tolist()
-    assert theirs.decode(tokens) == text
+    for text in (*TEXTS, drawn_text(9)):
+        tokens = theirs(text)["input_ids"]
+        assert tokens == trained.encode(text).tolist() and theirs.decode(tokens) == text
     assert theirs.eos_token_id == trained.end
 
 

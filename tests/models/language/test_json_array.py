@@ -10,8 +10,7 @@ from tests.models.language.reading import error_text, exchanges, pairs, read, te
 ROWS = [{"prompt": f"ask {i}", "response": f'answer {i}, \\ ["]'} for i in range(40)]
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("chunk", [7, 64, 1 << 20])
+@pytest.mark.parametrize(("indent", "chunk"), [(None, 7), (2, 64), (None, 1 << 20)])
 def test_an_array_gives_the_rows_of_json_lines(tmp_path, monkeypatch, indent, chunk):
     expected = read(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, ROWS))))
     monkeypatch.setattr(text_file.TextFile.chunks, "__defaults__", (chunk,))
@@ -88,8 +87,3 @@ def test_a_folder_ignores_json_files_that_hold_no_rows(tmp_path):
     found = read(tmp_path)
     assert texts(found) == ["one", "two", "three", "four"]
     assert found.left_out["ignored_files"] == 2
-
-
-def test_the_columns_of_an_array_are_those_of_json_lines(tmp_path):
-    message = error_text(write(tmp_path / "a.json", json.dumps([{**ROWS[0], "author": "x"}])))
-    assert message.startswith("1 column is not read: author\n")

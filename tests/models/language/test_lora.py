@@ -63,6 +63,10 @@ def test_layers_dropout_and_scale_are_those_of_the_settings(tmp_path):
         assert layer.scaling == {"default": 3.0} and layer.lora_dropout["default"].p == 0.25
 
 
+one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
+
+
+@one_kind
 def test_an_unknown_layer_is_an_error(make):
     with pytest.raises(DataError) as error:
         make(layers=["q_porj"]).build()
@@ -96,6 +100,7 @@ def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, 
     }
 
 
+@one_kind
 def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     task = make_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
@@ -104,6 +109,7 @@ def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):
     assert not task.has_adapters and task.base_folder() is not None
 
 
+@one_kind
 def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, make_task):
     first = make()
     model = first.build()

@@ -56,13 +56,27 @@ def folder(request, tmp_path):
     return save(tmp_path / "model", CONFIGS[request.param]())
 
 
+one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
+tied_and_untied = pytest.mark.parametrize("folder", ["llama", "gpt2"], indirect=True)
+
+
 @pytest.fixture
-def task(folder, tmp_path, make_task):
+def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
-    task = make_task(path=path, pretrained=str(folder), seq_len=32)
+    return path
+
+
+@pytest.fixture
+def task(folder, text, make_task):
+    task = make_task(path=text, pretrained=str(folder), seq_len=32)
     task.setup()
     return task
+
+
+@pytest.fixture
+def llama(tmp_path):
+    return save(tmp_path / "model", CONFIGS["llama"]())
 
 
 def batch_of(task, count=4):
@@ -70,21 +84,32 @@ def batch_of(task, count=4):
     return task.collate([samples.sample(i, None) for i in range(len(samples))[-count:]])
 
 
-def test_weights_read_by_name_are_those_of_transformers(task, folder):
-    expected = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    found = task.build().inner.state_dict()
+def test_weights_layers_and_loss_are_those_of_transformers(task, folder):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
+    model, batch = task.build(), batch_of(task)
+    found, expected = model.inner.state_dict(), theirs.state_dict()
     assert list(found) == list(expected)
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
+    blocks = task.blocks(model)
+    names = [name for name, module in model.named_modules() if module in blocks]
+    assert [name.rsplit(".", 1)[1] for name in names] == ["0", "1", "2"] and len(blocks) == 3
+    assert not batch["attention_mask"].all()  # the end of a document is a short row
+    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"].long()}
+    logits = theirs(**given).logits
+    loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
+    torch.testing.assert_close(task.loss(model, batch).sum, loss)
+    mask = batch["attention_mask"]
+    nats, _ = model(batch["input_ids"], labels=batch["labels"], attention_mask=mask, measure=True)
+    torch.testing.assert_close(nats.sum(), loss)
 
 
-def test_names_that_transformers_must_convert_are_left_to_it(tmp_path):
-    folder = save(tmp_path / "model", CONFIGS["llama"]())
-    path = folder / "model.safetensors"
+def test_names_that_transformers_must_convert_are_left_to_it(llama):
+    path = llama / "model.safetensors"
     tensors = {f"old.{name}": value for name, value in load_file(path).items()}
-    assert pretrained._read_by_name(folder, pretrained.read_config(folder)) is not None
+    assert pretrained._read_by_name(llama, pretrained.read_config(llama)) is not None
     save_file(tensors, path, {"format": "pt"})
-    assert pretrained._read_by_name(folder, pretrained.read_config(folder)) is None
+    assert pretrained._read_by_name(llama, pretrained.read_config(llama)) is None
 
 
 def test_a_base_model_without_its_prefix_is_read(tmp_path):
@@ -99,36 +124,20 @@ def test_a_base_model_without_its_prefix_is_read(tmp_path):
         assert torch.equal(inner.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_deferred_weights_are_read_from_the_files_later(task, rank):
+@tied_and_untied
+def test_deferred_weights_are_read_from_the_files_later(task):
     expected = task.build().state_dict()
-    model, weights = deferred_init.build(task.build, Rank(rank))
-    assert [n for n, p in model.named_parameters() if is_deferred(p)] == list(weights._tensors)
-    assert len(weights._tensors) == len(list(model.parameters()))
-    for tensor in weights._tensors.values():
-        weights._recorder.finish(tensor)
-    for name, value in expected.items():
-        assert torch.equal(model.state_dict()[name], value), name
+    for rank in (0, 1):
+        model, weights = deferred_init.build(task.build, Rank(rank))
+        assert [n for n, p in model.named_parameters() if is_deferred(p)] == list(weights._tensors)
+        assert len(weights._tensors) == len(list(model.parameters()))
+        for tensor in weights._tensors.values():
+            weights._recorder.finish(tensor)
+        for name, value in expected.items():
+            assert torch.equal(model.state_dict()[name], value), name
 
 
-def test_the_loss_equals_that_of_the_wrapped_model(task, folder):
-    model, batch = task.build(), batch_of(task)
-    assert not batch["attention_mask"].all()  # the end of a document is a short row
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
-    logits = theirs(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long()
-    ).logits
-    expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
-    torch.testing.assert_close(task.loss(model, batch).sum, expected)
-    nats, _ = model(
-        batch["input_ids"],
-        labels=batch["labels"],
-        attention_mask=batch["attention_mask"],
-        measure=True,
-    )
-    torch.testing.assert_close(nats.sum(), expected)
-
-
+@one_kind
 def test_the_output_layer_never_gives_all_logits_in_training(task, monkeypatch):
     model, batch = task.build(), batch_of(task)
     head = model.inner.get_output_embeddings()
@@ -146,15 +155,13 @@ def test_the_output_layer_never_gives_all_logits_in_training(task, monkeypatch):
     assert sum(rows) == batch["labels"].numel()
 
 
-def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, make_task):
+def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, text, make_task):
     config = transformers.GraniteConfig(
         vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
         logits_scaling=4.0,
     )  # fmt: skip
     folder = save(tmp_path / "model", config)
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT, encoding="utf-8")
     task = make_task(path=text, pretrained=str(folder), seq_len=32)
     task.setup()
     model, batch = task.build(), batch_of(task)
@@ -164,6 +171,7 @@ def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, mak
     torch.testing.assert_close(task.loss(model, batch).sum, expected)
 
 
+@tied_and_untied
 def test_training_lowers_the_loss_and_leaves_tied_weights_tied(task, train, counts_of):
     model = task.build()
     before = counts_of(task, model, "val", 8)
@@ -177,14 +185,6 @@ def test_training_lowers_the_loss_and_leaves_tied_weights_tied(task, train, coun
     assert same is bool(tied)
 
 
-def test_blocks_are_the_layers_of_the_decoder_in_order(task):
-    model = task.build()
-    blocks = task.blocks(model)
-    assert len(blocks) == 3
-    names = [name for name, module in model.named_modules() if module in blocks]
-    assert [name.rsplit(".", 1)[1] for name in names] == ["0", "1", "2"]
-
-
 def test_the_experts_of_a_layer_are_not_taken_for_layers():
     def layer():
         return nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(8))})
@@ -193,6 +193,7 @@ def test_the_experts_of_a_layer_are_not_taken_for_layers():
     assert decoder_layers(model, 3) == list(model["layers"])
 
 
+@one_kind
 def test_no_row_holds_two_documents(task):
     assert batch_of(task)["boundaries"].shape == (5,)
     samples = task.data("train")
@@ -201,6 +202,7 @@ def test_no_row_holds_two_documents(task):
     assert not any((row.inputs[1:] == start).any() for row in rows)
 
 
+@tied_and_untied
 def test_flops_count_the_matrices_once(task):
     model = task.build()
     inner = model.inner
@@ -216,9 +218,7 @@ def test_flops_count_the_matrices_once(task):
     assert task.flops_per_sample(model) == expected
 
 
-def test_a_folder_without_a_usable_model_is_an_error(tmp_path, make_task):
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT, encoding="utf-8")
+def test_a_folder_without_a_usable_model_is_an_error(tmp_path, text, make_task):
 
     def error_text(folder):
         with pytest.raises(DataError) as error:
@@ -238,11 +238,6 @@ def test_a_folder_without_a_usable_model_is_an_error(tmp_path, make_task):
     assert "cannot be loaded: " in error_text(folder)
     (folder / "config.json").unlink()
     assert "has no config.json" in error_text(folder)
-
-
-@pytest.fixture
-def llama(tmp_path):
-    return save(tmp_path / "model", CONFIGS["llama"]())
 
 
 def edit_config(folder, **values):
@@ -288,9 +283,9 @@ def test_tensors_of_another_shape_are_named_with_both_shapes(llama):
     assert len(pretrained.load_inner(llama, allow_missing=True)[1].wrong_shape) == 9
 
 
-def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, make_task):
+def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, text, make_task):
     def fact(**settings):
-        task = make_task(path="embedded:commands", pretrained=str(llama), **settings)
+        task = make_task(path=text, seq_len=32, pretrained=str(llama), **settings)
         task.setup()
         task.build()
         return task.facts().get("pretrained")
@@ -315,13 +310,12 @@ def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
 
 def test_adapters_need_all_weights(llama, make_task):
     edit_config(llama, num_hidden_layers=4)
-    settings = {"pretrained": str(llama), "lora": {"rank": 2}, "allow_missing": True}
-    task = make_task(path="embedded:commands", **settings)
+    task = make_task(pretrained=str(llama), lora={"rank": 2}, allow_missing=True)
     with pytest.raises(DataError, match="do not fit its config"):
         task.build()
 
 
-@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel", "T5Model"])
+@pytest.mark.parametrize("kind", ["BertForMaskedLM", "BertLMHeadModel", "T5Model"])
 def test_a_model_that_is_not_causal_is_refused(tmp_path, kind):
     sizes = {"vocab_size": 320, "num_hidden_layers": 1, "num_attention_heads": 2}
     if kind.startswith("Bert"):
@@ -338,28 +332,25 @@ def test_a_model_that_is_not_causal_is_refused(tmp_path, kind):
         assert pretrained.load_inner(tmp_path)[1].random == ()
 
 
-def test_rows_longer_than_the_positions_of_the_model_are_refused(tmp_path, make_task):
-    folder = save(tmp_path / "model", CONFIGS["llama"]())
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT, encoding="utf-8")
-    task = make_task(path=text, pretrained=str(folder), seq_len=65)
+def test_rows_longer_than_the_positions_of_the_model_are_refused(llama, text, make_task):
+    task = make_task(path=text, pretrained=str(llama), seq_len=65)
     with pytest.raises(DataError, match=r"data\.seq_len 65 exceeds") as error:
         task.setup()
     assert error.value.allowed == "at most 64"
-    assert make_task(path=text, pretrained=str(folder))._row_length() == 64
+    assert make_task(path=text, pretrained=str(llama))._row_length() == 64
 
 
-def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path, make_task):
-    folder = save(tmp_path / "model", CONFIGS["llama"]())
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(llama, tmp_path, make_task):
     bigger = tmp_path / "bigger.json"
     bigger.write_text(bpe.train([TEXT * 2], 330).inner.to_str(), encoding="utf-8")
-    task = make_task(path="embedded:commands", pretrained=str(folder), tokenizer=str(bigger))
+    task = make_task(pretrained=str(llama), tokenizer=str(bigger))
     with pytest.raises(DataError, match=r"the tokenizer has 330 tokens, .* has 320 embeddings"):
         task.build()
 
 
+@tied_and_untied
 def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
-    task, folder, make_task, tmp_path
+    task, folder, text, make_task, tmp_path
 ):
     """Tied weights are stored once, as in a checkpoint."""
     model = task.build()
@@ -369,9 +360,7 @@ def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
     buffers = {n: b for n, b in model.state_dict().items() if n in dict(model.named_buffers())}
     save_file(own | buffers, tmp_path / "model.safetensors")
-    path = tmp_path / "more.txt"
-    path.write_text(TEXT, encoding="utf-8")
-    settings = {"path": path, "pretrained": str(folder), "seq_len": 32}
+    settings = {"path": text, "pretrained": str(folder), "seq_len": 32}
     second = make_task(**settings, start=str(tmp_path / "model.safetensors"), freeze_layers=1)
     second.setup()
     loaded = second.build().train()
@@ -384,6 +373,7 @@ def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
     assert all((p.grad is not None) == p.requires_grad for p in loaded.parameters())
 
 
+@tied_and_untied
 def test_recomputed_layers_use_the_attention_kernel_of_their_forward_pass(task):
     task.context = replace(task.context, attention="math")
     model = task.build()

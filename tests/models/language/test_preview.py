@@ -54,18 +54,20 @@ def test_a_sample_as_text_says_what_counts_in_the_loss():
     ]
 
 
-def test_greedy_decoding_takes_the_likeliest_token_each_time():
-    ours, prompt = model(), [257, 72, 105]
-    (written,) = continue_tokens(ours, [prompt], 5, pad=256, device=CPU, seed=None)
-    for token in written:
-        assert token == ours(torch.tensor([prompt]))[0, -1].argmax().item()
-        prompt.append(token)
+def test_greedy_decoding_takes_the_likeliest_token_each_time_for_prompts_of_any_length():
+    ours, prompts = model(), [[257, 72, 105], [257], [257, 9, 8, 7, 6]]
+    together = continue_tokens(ours, prompts, 6, pad=256, device=CPU, seed=None)
+    for prompt, written in zip(prompts, together, strict=True):
+        for token in written:
+            assert token == ours(torch.tensor([prompt]))[0, -1].argmax().item()
+            prompt.append(token)
 
 
-def test_prompts_of_unequal_length_are_continued_as_each_alone():
-    prompts = [[257, 72, 105], [257], [257, 9, 8, 7, 6]]
-    alone = [continue_tokens(model(), [p], 6, pad=256, device=CPU, seed=None)[0] for p in prompts]
-    assert continue_tokens(model(), prompts, 6, pad=256, device=CPU, seed=None) == alone
+def test_each_call_takes_as_many_forward_passes_over_one_shape_and_keeps_the_mode():
+    for training in (True, False):
+        counting = Counting(model()).train(training)
+        continue_tokens(counting, [[257, 72]], 7, pad=256, device=CPU, seed=0)
+        assert counting.shapes == [(1, 9)] * 7 and counting.training is training
 
 
 def test_drawing_depends_on_the_seed_only():
@@ -76,19 +78,6 @@ def test_drawing_depends_on_the_seed_only():
     first = sampled(5)
     torch.manual_seed(2)
     assert sampled(5) == first != sampled(6)
-
-
-def test_each_call_takes_as_many_forward_passes_over_one_shape():
-    counting = Counting(model())
-    continue_tokens(counting, [[257, 72]], 7, pad=256, device=CPU, seed=0)
-    assert counting.shapes == [(1, 9)] * 7
-
-
-def test_the_model_is_left_in_the_mode_it_was_in():
-    for training in (True, False):
-        ours = model().train(training)
-        continue_tokens(ours, [[257]], 1, pad=256, device=CPU, seed=0)
-        assert ours.training is training
 
 
 def test_an_answer_is_independent_of_the_other_rows(make_task, tmp_path):
@@ -129,18 +118,6 @@ def test_a_text_row_is_split_into_prompt_and_target(make_task):
     assert len(row.inputs) - len(row.inputs) // 2 <= PREDICTED_TOKENS
 
 
-def test_a_trained_model_has_full_token_accuracy(make_task, tmp_path, train):
-    path = tmp_path / "same.csv"
-    path.write_text("input,output\n" + "\n".join(f"say {i},yes" for i in range(40)))
-    task = make_task(path=path)
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build()
-    train(task, model, steps=30)
-    found = predict(model.eval(), task.dataset, CPU)
-    assert [(row[2], row[3], row[4]) for row in found.rows] == [("yes", "yes", 1.0)] * 3
-
-
 def colors(picture):
     image = Image.open(BytesIO(picture.png))
     image.load()
@@ -148,8 +125,9 @@ def colors(picture):
     return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.getcolors(1 << 20)}
 
 
-@pytest.mark.parametrize("path", ["embedded:python", "embedded:commands"])
-@pytest.mark.parametrize("control", ["real", "noise"])
+@pytest.mark.parametrize(
+    ("path", "control"), [("embedded:python", "real"), ("embedded:commands", "noise")]
+)
 def test_rows_and_lengths_are_drawn(make_task, path, control):
     task = make_task(path=path, control=control)
     assert isinstance(task, HasPictures)
@@ -160,32 +138,20 @@ def test_rows_and_lengths_are_drawn(make_task, path, control):
     assert lengths.caption.endswith("documents" if path == "embedded:python" else "answers")
 
 
-def test_a_prompt_is_grey_and_its_answer_green(tmp_path, make_task):
+def test_a_prompt_is_grey_and_its_answer_and_all_text_green(tmp_path, make_task):
     path = tmp_path / "a.csv"
     rows = [f"ask {i},answer {i}\x07" for i in range(20)]
     path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
     task = make_task(path=path)
     task.setup()
-    row = task.data("train").row(0)
-    (prompt, grey), (answer, green) = colored_spans(task.dataset, row)
+    (prompt, grey), (answer, green) = colored_spans(task.dataset, task.data("train").row(0))
     assert (grey, green) == (CONTEXT_COLOR, TRAINED_COLOR)
     number = prompt.split()[2]
     assert prompt == f"User: ask {number}\nAssistant: "
     assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}[end]"
-
-
-def test_all_text_is_green(tmp_path, make_task):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(f"line number {i}" for i in range(100)), encoding="utf-8")
     task = make_task(path=path, seq_len=16)
     task.setup()
     [(_, color)] = colored_spans(task.dataset, task.data("train").row(0))
     assert color == TRAINED_COLOR
-
-
-def test_one_length_for_all_is_drawn_too(tmp_path, make_task):
-    path = tmp_path / "a.csv"
-    path.write_text("input,output\n" + "\n".join(f"{i},same" for i in range(20)))
-    task = make_task(path=path)
-    task.setup()
-    assert TRAINED_COLOR in colors(task.pictures()[1])

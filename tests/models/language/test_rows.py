@@ -18,16 +18,18 @@ def all_rows(samples):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("length", [1, 5, 8, 12, 64, 1000])
+@pytest.mark.parametrize("length", [1, 5, 8, 1000])
 def test_each_document_is_predicted_once_from_its_start_to_its_end(length, whole):
     rows = all_rows(windows(TEXTS, length, single_document=whole))
     inputs = np.concatenate([row.inputs for row in rows])
     labels = np.concatenate([row.labels for row in rows])
-    expected_inputs = [t for text in TEXTS for t in (TOKENIZER.start, *text.encode())]
-    expected_labels = [t for text in TEXTS for t in (*text.encode(), TOKENIZER.end)]
-    assert inputs.tolist() == expected_inputs
-    assert labels.tolist() == expected_labels
+    assert inputs.tolist() == [t for text in TEXTS for t in (TOKENIZER.start, *text.encode())]
+    assert labels.tolist() == [t for text in TEXTS for t in (*text.encode(), TOKENIZER.end)]
     assert all(len(row.inputs) <= length for row in rows)
+    assert sum(row.text_bytes for row in rows) == sum(len(text.encode()) for text in TEXTS)
+    if whole:
+        assert all(row.documents is None for row in rows)
+        assert not any((row.inputs[1:] == TOKENIZER.start).any() for row in rows)
 
 
 @pytest.mark.parametrize("length", [3, 7, 20])
@@ -40,18 +42,6 @@ def test_a_row_numbers_its_documents_at_each_start(length):
             assert not expected.any()
         else:
             assert row.documents.tolist() == expected.tolist()
-
-
-def test_unpacked_rows_have_one_document_each():
-    for row in all_rows(windows(TEXTS, 7, single_document=True)):
-        assert row.documents is None
-        assert not (row.inputs[1:] == TOKENIZER.start).any()
-
-
-@pytest.mark.parametrize("length", [1, 5, 8, 1000])
-def test_bytes_of_all_rows_add_up_to_the_bytes_of_the_text(length):
-    rows = all_rows(windows(TEXTS, length))
-    assert sum(row.text_bytes for row in rows) == sum(len(text.encode()) for text in TEXTS)
 
 
 def test_noise_keeps_how_often_each_label_occurs_and_nothing_else():
@@ -97,22 +87,14 @@ def labeled(row):
     return row.labels[row.labels != -100].tolist()
 
 
-def test_the_text_form_is_user_and_assistant_lines():
-    prompt, answer = prompt_and_answer(
-        (Turn("user", "list all"),), Turn("assistant", "ls -a"), TOKENIZER
-    )
-    assert prompt[0] == TOKENIZER.start
-    assert TOKENIZER.decode([*prompt, *answer]) == "User: list all\nAssistant: ls -a"
-    assert answer.tolist() == [*b"ls -a", TOKENIZER.end]
-
-
-def test_history_comes_before_the_request():
+def test_the_text_form_is_lines_of_user_and_assistant_after_the_history():
     history = (Turn("system", "be brief"), Turn("user", "hi"), Turn("assistant", "hello"))
-    prompt, _ = prompt_and_answer(
+    prompt, answer = prompt_and_answer(
         (*history, Turn("user", "list all")), Turn("assistant", "ls -a"), TOKENIZER
     )
-    assert TOKENIZER.decode(prompt) == (
-        "<system>be brief</system>\nUser: hi\nAssistant: hello\nUser: list all\nAssistant: "
+    assert prompt[0] == TOKENIZER.start and answer.tolist() == [*b"ls -a", TOKENIZER.end]
+    assert TOKENIZER.decode([*prompt, *answer]) == (
+        "<system>be brief</system>\nUser: hi\nAssistant: hello\nUser: list all\nAssistant: ls -a"
     )
 
 
@@ -124,7 +106,7 @@ def test_labels_are_the_answer_and_the_end_token_only():
     assert row.text_bytes == len("ls -a")
 
 
-@pytest.mark.parametrize("length", [6, 7, 12, 29, 30])
+@pytest.mark.parametrize("length", [6, 12, 30])
 def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length):
     samples = dialogues([conversation()], length)
     row = samples.sample(0, None)

@@ -26,7 +26,7 @@ def text(seed, lines):
 
 @pytest.fixture(scope="module")
 def long_text():
-    return text(0, 22_000)
+    return text(0, 11_000)
 
 
 def fingerprint(pieces):
@@ -40,7 +40,7 @@ def fingerprint(pieces):
 def test_parts_are_the_text_and_of_bounded_size(long_text):
     found = list(plain_text.split_text(long_text))
     assert "".join(found) == long_text
-    assert len(found) >= 3
+    assert len(found) >= 2
     assert all(len(part) < plain_text.PART + 1000 for part in found)
 
 
@@ -58,7 +58,7 @@ def test_a_text_without_a_good_cut_is_cut_at_a_line():
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_parts_give_the_tokens_of_the_whole(long_text, kind):
-    tokenizer = ByteTokenizer() if kind == "bytes" else bpe.train([long_text[:100_000]], 700)
+    tokenizer = ByteTokenizer() if kind == "bytes" else bpe.train([long_text[:20_000]], 500)
     pieces = [tokenizer.encode(part).tolist() for part in plain_text.split_text(long_text)]
     assert [token for piece in pieces for token in piece] == tokenizer.encode(long_text).tolist()
 

@@ -25,12 +25,6 @@ def trained():
     return bpe.train(CORPUS, 400)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_bytes_round_trip(text):
-    tokenizer = ByteTokenizer()
-    assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
 def test_byte_token_ids_are_fixed():
     tokenizer = ByteTokenizer()
     assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (256, 257, 258)
@@ -40,29 +34,18 @@ def test_byte_token_ids_are_fixed():
     assert tokenizer.encode("aé").tolist() == [97, 195, 169]
 
 
-def test_invalid_utf8_is_shown_and_special_tokens_are_not():
-    tokenizer = ByteTokenizer()
-    assert tokenizer.decode([257, 0xC3, 104, 105, 258, 256, 270]) == "\N{REPLACEMENT CHARACTER}hi"
+def test_texts_round_trip(trained):
+    for tokenizer in (ByteTokenizer(), trained):
+        for text in TEXTS:
+            assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_bpe_round_trips(trained, text):
-    assert trained.decode(trained.encode(text)) == text
-
-
-def test_bpe_keeps_tags_whole_and_takes_written_out_specials_as_text(trained):
+def test_bpe_keeps_tags_whole_and_shortens_what_it_was_trained_on(trained):
+    assert bpe.train(CORPUS, 400).inner.to_str() == trained.inner.to_str()
     assert all(len(trained.encode(tag)) == 1 for tag in TAGS)
     tokens = trained.encode("<|end|>").tolist()
-    assert trained.end not in tokens and len(tokens) > 1
-
-
-def test_bpe_shortens_what_it_was_trained_on(trained):
-    assert trained.size <= 400
-    assert len(trained.encode(CORPUS[0])) < len(CORPUS[0]) / 2
-
-
-def test_bpe_is_the_same_for_the_same_texts(trained):
-    assert bpe.train(CORPUS, 400).inner.to_str() == trained.inner.to_str()
+    assert trained.end not in tokens and len(tokens) > 1  # written out, it is text
+    assert len(trained.encode(CORPUS[0])) < len(CORPUS[0]) / 2 and trained.size <= 400
 
 
 def test_a_run_folder_keeps_its_bpe_for_other_data(tmp_path):
@@ -121,8 +104,8 @@ def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
         ("{{ nothing.at_all }}", "'nothing' is undefined"),
     ],
 )
-@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
-def test_a_broken_chat_template_is_an_error_that_names_its_file(folder, template, problem, file):
+def test_a_broken_chat_template_is_an_error_that_names_its_file(folder, template, problem):
+    file = "chat_template.jinja" if "nothing" in template else "tokenizer_config.json"
     config = json.loads((folder / "tokenizer_config.json").read_text())
     if file == "chat_template.jinja":
         (folder / file).write_text(template)

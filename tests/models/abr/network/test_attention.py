@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.abr.layers import SequenceAttention, plain_attention
+from models.abr.layers import plain_attention
 
 
 def tensors():
@@ -29,16 +29,3 @@ def test_plain_attention_has_the_values_and_gradients_of_torch(is_relative):
     for ours, theirs in zip(*found, strict=True):
         # Both are float64 and sum in different orders.
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_an_attention_without_a_named_kernel_agrees_with_the_one_of_torch(precision):
-    torch.manual_seed(0)
-    x, positions = torch.randn(2, 40, 16), torch.randn(65, 16)
-    plain = SequenceAttention(16, 2, "auto", bias=True)
-    named = SequenceAttention(16, 2, "math", bias=True)
-    named.load_state_dict(plain.state_dict())
-    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        found = [layer(x, x, positions).float() for layer in (plain, named)]
-    # bf16 has eight bits of mantissa.
-    torch.testing.assert_close(*found, rtol=0, atol=1e-5 if precision == torch.float32 else 0.03)

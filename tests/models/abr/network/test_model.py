@@ -22,54 +22,18 @@ def inputs(batch=3):
     )
 
 
-SHAPES = {"signal": (3, 1, 200), "class": (3, 5)}
-
-
-@pytest.mark.parametrize("size", ["tiny", "lite"])
-def test_every_term_has_an_output_and_the_signal_has_200_points(size):
-    outputs = build_network(size=size)(*inputs())
+def test_every_term_has_an_output_and_the_signal_has_200_points():
+    outputs = build_network(size="lite")(*inputs())
+    shapes = {"signal": (3, 1, 200), "class": (3, 5)}
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {
-        name: SHAPES.get(name, (3,)) for name in TERMS
+        name: shapes.get(name, (3,)) for name in TERMS
     }
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_every_parameter_has_a_gradient(training):
-    model = build_network().train(training)
-    sum(x.float().sum() for x in model(*inputs()).values()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
-
-
-@pytest.mark.slow  # twenty seconds, for some thousand small operations
-def test_the_network_compiles_without_a_graph_break():
-    torch.compiler.reset()
-    model = build_network().eval()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    for name, outputs in compiled(*inputs()).items():
-        torch.testing.assert_close(outputs, model(*inputs())[name])
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_network_runs_in_mixed_precision(dtype):
-    model = build_network().eval()
-    with torch.autocast("cpu", dtype=dtype):
-        mixed = model(*inputs())
-    for name, plain in model(*inputs()).items():
-        # Eight bits of mantissa through some fifty layers.
-        torch.testing.assert_close(mixed[name].float(), plain, rtol=0.1, atol=0.2)
-
-
-def test_the_network_runs_with_weights_in_bfloat16():
-    model = build_network().bfloat16()
-    outputs = model(*(x.bfloat16() for x in inputs()))
-    assert all(x.isfinite().all() for x in outputs.values())
 
 
 @pytest.mark.parametrize(
     ("terms", "frozen"),
     [
         (("signal",), {"peak", "class", "threshold"}),
-        (("signal", "class"), {"peak", "threshold"}),
         (("signal", "exists", "threshold"), {"class"}),
     ],
 )
@@ -98,11 +62,11 @@ def test_relative_positions_differ_up_to_32():
             torch.testing.assert_close(added[0, head, row, column], wanted)
 
 
-@pytest.mark.parametrize(("short", "long"), [(13, 25), (25, 50), (100, 200), (5, 5)])
-def test_upsampling_matches_torch(short, long):
-    x = torch.randn(2, short, 3)
-    wanted = torch.nn.functional.interpolate(x.mT, long, mode="linear").mT
-    torch.testing.assert_close(upsample(x, long), wanted, rtol=1e-5, atol=1e-5)
+def test_upsampling_matches_torch():
+    for short, long in ((13, 25), (100, 200), (5, 5)):
+        x = torch.randn(2, short, 3)
+        wanted = torch.nn.functional.interpolate(x.mT, long, mode="linear").mT
+        torch.testing.assert_close(upsample(x, long), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_have_the_strides_of_their_parameters():
@@ -110,17 +74,6 @@ def test_gradients_have_the_strides_of_their_parameters():
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     odd = [n for n, p in model.named_parameters() if p.grad.stride() != p.stride()]
     assert odd == []  # DDP warns of them, and copies
-
-
-@pytest.mark.parametrize("kernel", ["flash", "math"])
-def test_every_cpu_kernel_gives_the_same_outputs_and_trains(kernel):
-    torch.manual_seed(0)
-    model = Network(SIZES["tiny"], Statistics(), TERMS, kernel)
-    outputs = model(*inputs())
-    sum(x.float().sum() for x in outputs.values()).backward()
-    outputs, plain = model.eval()(*inputs()), build_network().eval()(*inputs())
-    for name in TERMS:
-        torch.testing.assert_close(outputs[name], plain[name], rtol=1e-4, atol=1e-4)
 
 
 def masked_trace(size="tiny"):
@@ -132,17 +85,13 @@ def hidden_points():
     return torch.rand(3, 200, generator=torch.Generator().manual_seed(2)) < 0.3
 
 
-@pytest.mark.parametrize("size", ["tiny", "lite"])
-def test_the_masked_trace_has_200_points_and_the_encoder_of_the_network(size):
-    model, hidden = masked_trace(size), hidden_points()
-    guess = model(*inputs(), hidden)
-    assert guess.shape == (3, 1, 200)
-    guess.square().sum().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+def test_the_masked_trace_has_200_points_and_the_encoder_of_the_network():
+    model = masked_trace("lite")
+    assert model(*inputs(), hidden_points()).shape == (3, 1, 200)
     parts = tuple(f"{name}." for name in ENCODER)
     shapes = [
         {name: x.shape for name, x in one.state_dict().items() if name.startswith(parts)}
-        for one in (model, build_network(size=size))
+        for one in (model, build_network(size="lite"))
     ]
     assert shapes[0] == shapes[1] and len(shapes[0]) > 50
 
@@ -192,7 +141,7 @@ class FlashCalls(TorchDispatchMode):
         return call(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["tiny", "lite"])
 def test_flash_kernels_run_in_all_attentions_without_relative_positions(size):
     model = Network(SIZES[size], Statistics(), TERMS, "flash")
     with FlashCalls() as calls:

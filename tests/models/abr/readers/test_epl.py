@@ -17,12 +17,14 @@ def read(path):
     return list(reader.read(path, path.name)), reader
 
 
-def test_a_series_has_a_row_for_each_level(series):
+def test_a_series_has_a_row_for_each_level_but_silent_ones_which_are_counted(series):
     rows, reader = read(series(levels=(20, 40, 60)))
     assert [row.level for row in rows] == [20, 40, 60]
     assert {row.patient for row in rows} == {"ABR-1-1"}
     assert rows[0].rate == 40 and isnan(rows[0].age) and isnan(rows[0].exists)
     assert rows[0].signal.shape == (200,) and reader.bad_records.rows == []
+    rows, reader = read(series(silent=1))
+    assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
 
 
 def test_a_point_is_the_mean_over_its_interval(series):
@@ -33,11 +35,6 @@ def test_a_point_is_the_mean_over_its_interval(series):
     whole = sum(data[:4]) + 0.25 * data[4]
     assert rows[1].signal[0] == pytest.approx(whole / 4.25, rel=1e-4)
     assert rows[1].signal.mean() == pytest.approx(data[:850].mean(), rel=1e-3, abs=1e-6)
-
-
-def test_a_silent_level_is_left_out_and_counted(series):
-    rows, reader = read(series(silent=1))
-    assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
 
 
 def test_marks_of_a_rater_are_labels_and_a_negative_latency_is_no_wave(series, analyzed):
@@ -54,67 +51,47 @@ def test_each_rater_gives_rows_of_the_same_group(series, analyzed):
     analyzed(path, {20: -1, 40: 5.2, 60: 4.9}, rater="anna-")
     analyzed(path, {20: 6.0, 40: 5.3, 60: 4.8}, threshold=15.0, rater="ben-")
     rows, reader = read(path)
-    assert (
-        len(rows) == 6
-        and reader.marked == {"wave V": 2}
-        and {row.patient for row in rows} == {"ABR-1-1"}
-    )
+    assert len(rows) == 6 and reader.marked == {"wave V": 2}
+    assert {row.patient for row in rows} == {"ABR-1-1"}
     assert [row.exists for row in rows if row.level == 20] == [0, 1]
 
 
-@pytest.mark.parametrize(("threshold", "known"), [(35.0, 35.0), (None, nan), (inf, nan)])
-def test_a_rater_of_other_peaks_gives_a_threshold_and_nothing_of_wave_v(
-    series, analyzed, threshold, known
+@pytest.mark.parametrize(
+    ("count", "threshold", "exists", "known", "kind"),
+    [
+        (1, 35.0, nan, 35.0, "P1 and N1, no wave V"),
+        (1, None, nan, nan, "P1 and N1, no wave V"),
+        (1, inf, nan, nan, "P1 and N1, no wave V"),
+        (5, None, nan, nan, "wave V"),
+        (5, inf, 0.0, nan, "wave V"),
+    ],
+)
+def test_threshold_none_is_unknown_and_of_wave_v_infinity_is_no_response(
+    series, analyzed, count, threshold, exists, known, kind
 ):
     path = series()
-    analyzed(path, {20: 0, 40: 0, 60: 0}, threshold, count=1)
+    analyzed(path, {} if count == 5 else {20: 0, 40: 0, 60: 0}, threshold, count=count)
     rows, reader = read(path)
-    assert reader.bad_records.rows == [] and reader.marked == {"P1 and N1, no wave V": 1}
+    assert reader.bad_records.rows == [] and reader.marked == {kind: 1}
     for row in rows:
         found = [row.exists, row.latency, row.amplitude, row.threshold]
-        np.testing.assert_equal(found, [nan, nan, nan, known])
+        np.testing.assert_equal(found, [exists, nan, nan, known])
 
 
-@pytest.mark.parametrize(("threshold", "exists"), [(None, nan), (inf, 0.0)])
-def test_threshold_none_is_unknown_and_infinity_is_no_response(series, analyzed, threshold, exists):
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b":DATA\r", b":DOTA\r", "no line DATA after the header"),
+        (b":LEVELS:", b":LAYERS:", "the header has no :LEVELS:"),
+        (b"SAMPLE", b"SIMPLE", "the header has no SAMPLE"),
+        (b"sec): 10", b"sec): 0", "no sampling interval"),
+        (b":DATA\r", b":DATA\rnone 1 2\r", "row 1 of the data has a value that is not a number"),
+        (b":DATA\r", b":DATA\r1 2\r", "row 1 has 2 numbers; the header has 3 levels"),
+    ],
+)
+def test_a_broken_file_is_one_bad_record(series, old, new, message):
     path = series()
-    analyzed(path, {}, threshold=threshold)
-    rows, _ = read(path)
-    assert all(isnan(row.threshold) for row in rows)
-    np.testing.assert_equal([row.exists for row in rows], [exists] * 3)
-
-
-BROKEN = {
-    "cut short in its data": (
-        lambda t: t[: len(t) // 3],
-        r"row \d+ has \d numbers; the header has 3 levels|truncated",
-    ),
-    "without its data": (lambda t: t[: t.index(b":DATA")], "no line DATA after the header"),
-    "without levels": (lambda t: t.replace(b":LEVELS:", b":LAYERS:"), "the header has no :LEVELS:"),
-    "without the time between samples": (
-        lambda t: t.replace(b"SAMPLE", b"SIMPLE"),
-        "the header has no SAMPLE",
-    ),
-    "with a word among its numbers": (
-        lambda t: t.replace(b":DATA\r", b":DATA\rnone 1 2\r"),
-        "row 1 of the data has a value that is not a number",
-    ),
-    "with a row too short": (
-        lambda t: t.replace(b":DATA\r", b":DATA\r1 2\r"),
-        "row 1 has 2 numbers; the header has 3 levels",
-    ),
-    "of samples without time": (
-        lambda t: t.replace(b"sec): 10", b"sec): 0"),
-        "no sampling interval",
-    ),
-}
-
-
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_file_is_one_bad_record(series, how):
-    path = series()
-    change, message = BROKEN[how]
-    path.write_bytes(change(path.read_bytes()))
+    path.write_bytes(path.read_bytes().replace(old, new))
     with pytest.raises(DataError, match=message) as error:
         read_series(path)
     assert error.value.where == str(path)
@@ -123,25 +100,19 @@ def test_a_broken_file_is_one_bad_record(series, how):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("threshold", "table", "message"),
     [
-        ("Frequency (kHz): 16", "no line 'Threshold (dB SPL): …'"),
-        ("Threshold (dB SPL): 30\n", "no table with the column Level and P5 Latency and P5 A"),
-        ("Threshold (dB SPL): 30\nP1 Latency\tN1 Latency\n", "no table with the column Level"),
-        (
-            "Threshold (dB SPL): 30\nLevel\tP1 Latency\tP5 Latency\n",
-            "no table with the column P5 Amplitude",
-        ),
-        ("Threshold (dB SPL): soon\nLevel\tP1 Latency\n", "a value that is not a number"),
-        (
-            "Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n",
-            "a value that is not a number",
-        ),
-        ("Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5", "an incomplete row"),
+        ("", "", "no line 'Threshold (dB SPL): …'"),
+        ("30\n", "", "no table with the column Level and P5 Latency and P5 A"),
+        ("30\n", "Level\tP1 Latency\tP5 Latency\n", "no table with the column P5 Amplitude"),
+        ("soon\n", "Level\tP1 Latency\n", "a value that is not a number"),
+        ("soon\n", "Level\tP5 Latency\tP5 Amplitude\n", "a value that is not a number"),
+        ("3\n", "Level\tP5 Latency\tP5 Amplitude\n20\t5", "an incomplete row"),
     ],
 )
-def test_a_broken_file_of_a_rater_is_one_bad_record(series, text, message):
+def test_a_broken_file_of_a_rater_is_one_bad_record(series, threshold, table, message):
     path = series()
+    text = f"Threshold (dB SPL): {threshold}{table}" if threshold else "Frequency (kHz): 16"
     path.with_name("ABR-1-1-16kHz-analyzed.txt").write_text(text)
     rows, reader = read(path)
     assert rows == [] and message in reader.bad_records.rows[0][1]

@@ -20,6 +20,8 @@ def test_the_large_set_matches_its_specification(readers):
     assert len(set(readers.sentences)) == 400
     assert {len(words) for words in readers.sentences} == {3, 4, 5}
     assert readers.recording(0).shape == (800, 105)
+    # The length of a recording does not reveal the number of its words.
+    assert {item.samples for item in embedded.read("embedded:reading").items} == {800}
 
 
 @pytest.mark.parametrize("name", embedded.EMBEDDED)
@@ -41,11 +43,6 @@ def test_one_channel_has_the_specified_signal_to_noise_ratio(recipe):
     signal = (peaks**2).mean() * 10 ** (recipe.snr_db / 10) * NOISE_UV**2
     # Words and channels are few: their mean power is not quite what it is drawn from.
     assert 10 * np.log10(signal / noise) == pytest.approx(recipe.snr_db, abs=1.0)
-
-
-def test_the_length_of_a_recording_does_not_reveal_the_number_of_words(readers):
-    items = embedded.read("embedded:reading").items
-    assert {item.samples for item in items} == {800}
 
 
 def test_the_small_set_is_cached_and_read_back(text_task):

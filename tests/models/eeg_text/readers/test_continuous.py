@@ -136,16 +136,11 @@ def test_a_truncated_recording_is_an_error(recording):
     assert error.message == f"'a.edf' is truncated: {len(whole) - 700} of {len(whole)} bytes"
 
 
-def test_a_low_sampling_rate_is_an_error(tmp_path):
-    path = write_edf(tmp_path / "a.edf", NAMES, 40, 64, lambda second: waves(second, 64))
+def test_a_low_sampling_rate_is_an_error_and_skipped_among_several(recording):
+    path = write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
     assert error_of(ReadingOptions(), path).message == (
-        "channel 'Fp1' of 'a.edf' is sampled at 64 Hz, too low for EEG up to 50 Hz"
+        "channel 'Fp1' of 'b.edf' is sampled at 64 Hz, too low for EEG up to 50 Hz"
     )
-
-
-def test_a_bad_recording_among_several_is_skipped(recording):
-    write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert "64 Hz" in error_of(ReadingOptions(), recording.parent).message
     found = continuous.read(recording.parent, ReadingOptions("skip"))
     assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
 
@@ -187,26 +182,12 @@ def test_an_eeglab_recording_with_incomplete_data_is_an_error(tmp_path):
     assert "cannot be read" in error_of(ReadingOptions(), tmp_path / "eeglab_data.set").message
 
 
-@needs_sample
-def test_non_finite_values_exclude_the_segments_within_their_filter_margin(tmp_path):
-    for name in ("eeglab_data.set", "eeglab_data.fdt"):
-        (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
-    values = np.memmap(tmp_path / "eeglab_data.fdt", "<f4", "r+", shape=(30504, 32))
-    values[128 * 60, 4] = np.nan
-    values.flush()
-    path = tmp_path / "eeglab_data.set"
-    assert "within the margin of its filter" in error_of(ReadingOptions(), path).where
-    found = continuous.read(path, ReadingOptions("skip"))
-    assert found.left_out["bad"] == 8
-    assert all(np.isfinite(found.items[n].load()).all() for n in range(len(found.items)))
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux counts it")
 def test_memory_does_not_grow_with_the_recording(tmp_path):
     names = ["Fz", "Cz", "Pz", *NAMES[:10], *(f"X{i}" for i in range(3))]
-    path = write_edf(tmp_path / "a.edf", names, 40_000, 256, holes=True)
-    assert path.stat().st_size > 300 * 2**20
+    path = write_edf(tmp_path / "a.edf", names, 20_000, 256, holes=True)
+    assert path.stat().st_size > 150 * 2**20
     small = write_edf(tmp_path / "b.edf", names, 60, 256, holes=True)
     continuous.read(small, ReadingOptions()).items[3].load()  # what libraries take
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,97 @@
+"""Tasks of a family from settings by their name, and what tests do with any task."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import launcher
+from launcher.config.schema import task_class
+from models.base import Context
+from models.common.predictions import FixedDraws
+
+
+class Draws:
+    """Draws for `sample`, seeded by a number instead of epoch and index."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.number)
+
+
+def maker(family: str, default_share: float, **defaults: Any) -> Callable[..., Any]:
+    """Makes tasks that are not set up yet: the run folder, and settings that replace `defaults`."""
+    config = importlib.import_module(f"models.{family}.config")
+
+    def make(
+        folder: Path | None = None, share: float = default_share, seed: int = 0, **settings: Any
+    ) -> Any:
+        given = {"size": "tiny"} | defaults | settings
+        in_model = {k: v for k, v in given.items() if k in config.Model.model_fields}
+        in_data = {k: str(v) if k == "path" else v for k, v in given.items() if k not in in_model}
+        context = Context(seed, share, folder, torch.device("cpu"))
+        return task_class(family)(config.Model(**in_model), config.Data(**in_data), context)
+
+    return make
+
+
+def batch_of(task: Any, count: int = 3, split: Any = "train") -> Any:
+    """The first `count` samples of a split, collated."""
+    samples = task.data(split)
+    return task.collate([samples.sample(number, FixedDraws()) for number in range(count)])
+
+
+def counts_of(task: Any, model: torch.nn.Module, split: str, batch: int) -> tuple[Any, Any]:
+    """The metric, and its counts over a whole split, evaluated in batches of `batch`."""
+    samples, metric, total = task.data(split), task.metric(), 0
+    model.eval()
+    for at in range(0, len(samples), batch):
+        numbers = range(at, min(len(samples), at + batch))
+        rows = [samples.sample(number, Draws(number)) for number in numbers]
+        total = total + metric.update(model, task.collate(rows))
+    model.train()
+    return metric, total
+
+
+def without_data(
+    make: Callable[..., Any],
+    folder: Path,
+    path: Any,
+    change: Callable[[torch.nn.Module], Any] = lambda model: None,
+    **settings: Any,
+) -> tuple[Any, torch.nn.Module]:
+    """A task built from a run folder whose data is deleted, and its model after a `change`."""
+    folder.mkdir(exist_ok=True)
+    first = make(folder, path=path, **settings)
+    first.setup()
+    torch.manual_seed(0)
+    trained = first.build()
+    with torch.no_grad():
+        change(trained)
+    if not str(path).startswith("embedded:"):
+        shutil.rmtree(path)
+    task = make(folder, path=f"{path} deleted", **settings)
+    task.setup_without_data()
+    model = task.build().eval()
+    model.load_state_dict(trained.state_dict())
+    return task, model
+
+
+def train_tiny(family: str, out: Path, max_steps: int, **settings: str) -> tuple[Any, Any]:
+    """Train the tiny model of a family on its embedded data, with dots in keys as "__".
+
+    Gives the facts in its result, and the metrics of its last evaluation.
+    """
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    given["train.max_steps"] = max_steps
+    done = launcher.train(f"{family}:tiny", out=out, settings=given, console=False)
+    return json.loads((out / "result.json").read_text()), done.metrics("eval")[-1]["metrics"]
