@@ -1,8 +1,7 @@
-"""Worlds and a saved checkpoint for the tests."""
+"""A world and a saved checkpoint for the tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from tests.engines.pool import Pool
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
@@ -20,13 +18,6 @@ from training.storage import Storage
 @pytest.fixture
 def alone() -> ProcessWorld:
     return ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
-
-
-@pytest.fixture(scope="session")
-def two_ranks() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.fixture
