@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engines.base import OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine
 from tests.engines.parity import TIME, Case, one_step, options, prepared, spec
-from tests.engines.pool import Pool, RankFailed
+from tests.engines.pool import RankFailed
 from tests.engines.test_parity import able
 
 TOKENS = torch.arange(2 * TIME).view(2, TIME)
@@ -72,9 +72,7 @@ BF16 = ("zero2", "zero3", "zero3-offload")
 
 
 @able("local", "ddp", "oss", "fsdp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
-def test_an_unused_layer_is_named_and_gets_no_gradient_of_an_earlier_step(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_an_unused_layer_is_named_and_gets_no_gradient_of_an_earlier_step(worlds, engine):
     precision, nearness = ("bf16", 0.02) if engine in BF16 else ("fp32", 1e-5)
     plain = worlds[2].run(fork, "local", CHANGING)[0][0]
     for norms, without_gradient in worlds[2].run(fork, engine, CHANGING, precision):
@@ -83,9 +81,7 @@ def test_an_unused_layer_is_named_and_gets_no_gradient_of_an_earlier_step(
 
 
 @able("ddp", "oss")
-def test_a_layer_unused_after_the_first_step_ends_the_run_before_the_update(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_a_layer_unused_after_the_first_step_ends_the_run_before_the_update(worlds, engine):
     with pytest.raises(RankFailed, match="EngineError: a step left out parameters that the first"):
         worlds[2].run(fork, engine, [[True], [False]])
 
@@ -106,7 +102,7 @@ def step_after_discarding(world: World, case: Case, passes: int) -> tuple[tuple,
 
 
 @able("local", "oss", "fsdp", "zero1", "zero2-offload", "zero3")
-def test_discarded_gradients_leave_no_trace(worlds: dict[int, Pool], engine: str) -> None:
+def test_discarded_gradients_leave_no_trace(worlds, engine):
     """After the last pass; under engines that can repeat a step, also before it."""
     case = Case(engine, precision="bf16" if engine.startswith("zero") else "fp32")
     counts = (0, 2) if engine in ("oss", "fsdp") else (0, 1, 2)

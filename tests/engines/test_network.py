@@ -21,7 +21,7 @@ AVAILABLE = {"lo": ["127.0.0.1"], "eth0": ["10.0.0.1"], "ib0": []}
         {"NCCL_SOCKET_IFNAME": "^docker"},
     ],
 )
-def test_existing_interfaces_pass(environment: dict[str, str]) -> None:
+def test_existing_interfaces_pass(environment):
     check_interfaces(environment, AVAILABLE)
 
 
@@ -34,13 +34,11 @@ def test_existing_interfaces_pass(environment: dict[str, str]) -> None:
         ({"NCCL_SOCKET_IFNAME": "=eth"}, "no interface eth;"),
     ],
 )
-def test_a_missing_interface_is_an_error_with_the_available_ones(
-    environment: dict[str, str], message: str
-) -> None:
+def test_a_missing_interface_is_an_error_with_the_available_ones(environment, message):
     with pytest.raises(EngineError, match=message) as error:
         check_interfaces(environment, AVAILABLE)
     assert "available: lo (127.0.0.1), eth0 (10.0.0.1), ib0" in str(error.value)
 
 
-def test_this_machine_has_a_loopback_interface() -> None:
+def test_this_machine_has_a_loopback_interface():
     assert any("127.0.0.1" in addresses for addresses in interfaces().values())

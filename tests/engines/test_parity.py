@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from engines.base import Precision
 from engines.catalog import ENGINES, missing
 from tests.engines.parity import ACCUMULATION, Case, Outcome, distance, train
 from tests.engines.pool import Pool
@@ -38,7 +37,6 @@ def able(*names: str) -> pytest.MarkDecorator:
 
 
 all_engines = able(*ENGINES)
-all_of_torch = able("local", "ddp", "fsdp", "oss")
 both_sizes = pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 
 
@@ -49,7 +47,7 @@ ONE_POINT = {"steps": 2, "lr": 0.0, "clip_norm": None}
 
 
 @pytest.fixture(scope="module")
-def trained(worlds: Worlds) -> Callable[..., list[Outcome]]:
+def trained(worlds) -> Callable[..., list[Outcome]]:
     """The outcomes of a run of an engine with so many ranks; each is taken once."""
     taken: dict[str, list[Outcome]] = {}
 
@@ -70,9 +68,7 @@ def same_kind(engine: str) -> str:
 
 @both_sizes
 @all_engines
-def test_losses_norms_and_moments_are_those_of_local_in_one_process(
-    trained, engine: str, size: int
-) -> None:
+def test_losses_norms_and_moments_are_those_of_local_in_one_process(trained, engine, size):
     """With and without clipping, which hides a wrong scale of gradients from the moments."""
     outcomes, reference = trained(size, engine, **CLIPPING), trained(1, "local", **CLIPPING)
     assert min(reference[0].norms) < CLIPPING["clip_norm"] < max(reference[0].norms)
@@ -93,7 +89,7 @@ def test_losses_norms_and_moments_are_those_of_local_in_one_process(
     assert {name for o in outcomes for name in o.steps} == reference[0].steps.keys()
 
 
-def test_a_gradient_divided_by_the_micro_batches_changes_the_moments(trained) -> None:
+def test_a_gradient_divided_by_the_micro_batches_changes_the_moments(trained):
     plain = trained(1, "local", **CLIPPING)
     apart = distance(trained(1, "local", **CLIPPING, gradient_error=1 / ACCUMULATION), plain)
     assert apart["loss"] < 1e-2  # too small for a comparison of losses only
@@ -102,9 +98,7 @@ def test_a_gradient_divided_by_the_micro_batches_changes_the_moments(trained) ->
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp8", marks=pytest.mark.slow)])
 @all_engines
-def test_16_bit_gradients_are_those_of_the_same_kind_of_engine(
-    trained, engine: str, precision: Precision
-) -> None:
+def test_16_bit_gradients_are_those_of_the_same_kind_of_engine(trained, engine, precision):
     """They differ by the order in which fp32 sums over ranks and micro-batches are taken.
 
     Those of fp16 are compared where one of their steps is skipped.
@@ -115,7 +109,7 @@ def test_16_bit_gradients_are_those_of_the_same_kind_of_engine(
 
 
 @able("fsdp")
-def test_bf16_gradients_of_sharded_weights_are_near_those_of_autocast(trained, engine: str) -> None:
+def test_bf16_gradients_of_sharded_weights_are_near_those_of_autocast(trained, engine):
     """Both round to bf16, at different operations; fp32 is 0.014 from autocast here."""
     sharded, plain = (trained(2, e, precision="bf16", **ONE_POINT) for e in (engine, "local"))
     apart = distance(sharded, plain)
@@ -124,7 +118,7 @@ def test_bf16_gradients_of_sharded_weights_are_near_those_of_autocast(trained, e
 
 
 @all_engines
-def test_fp16_skips_on_all_ranks_an_overflow_on_one(trained, engine: str) -> None:
+def test_fp16_skips_on_all_ranks_an_overflow_on_one(trained, engine):
     case = {"steps": 4, "lr": 0.0, "precision": "fp16", "overflow_at": 2}
     outcomes = trained(2, engine, **case)
     for outcome in outcomes:
@@ -135,14 +129,14 @@ def test_fp16_skips_on_all_ranks_an_overflow_on_one(trained, engine: str) -> Non
     assert max(apart.values()) < TOLERANCE, apart
 
 
-def test_fp16_gradients_are_near_those_of_fp32(trained) -> None:
+def test_fp16_gradients_are_near_those_of_fp32(trained):
     plain = trained(1, "local", **ONE_POINT)
     apart = distance(trained(1, "local", precision="fp16", **ONE_POINT), plain)
     assert 0.0 < apart["exp_avg"] < 0.02 and apart["norm"] < 1e-2, apart
 
 
 @able("local", "fsdp", "zero2", "zero3")
-def test_activation_checkpointing_changes_no_number(trained, engine: str) -> None:
+def test_activation_checkpointing_changes_no_number(trained, engine):
     plain = trained(2, engine, steps=3)
     outcomes = trained(2, engine, steps=3, activation_checkpointing=2)
     assert max(distance(outcomes, plain).values()) == 0.0
@@ -152,7 +146,7 @@ def test_activation_checkpointing_changes_no_number(trained, engine: str) -> Non
 
 @pytest.mark.slow
 @able("local", "ddp", "fsdp", "zero1", "zero2-offload", "zero3")
-def test_compilation_changes_numbers_by_rounding_only(trained, engine: str) -> None:
+def test_compilation_changes_numbers_by_rounding_only(trained, engine):
     case = {"steps": 3, "activation_checkpointing": 0 if engine.startswith("zero") else 2}
     compiled = trained(2, engine, **case, compile=True, keep_products=engine == "ddp")
     apart = distance(compiled, trained(2, engine, **case))
@@ -162,9 +156,7 @@ def test_compilation_changes_numbers_by_rounding_only(trained, engine: str) -> N
 
 @pytest.mark.slow
 @able("fsdp", "zero3")
-def test_bf16_loss_curves_of_sharded_weights_are_within_the_noise_of_two_seeds(
-    trained, engine: str
-) -> None:
+def test_bf16_loss_curves_of_sharded_weights_are_within_the_noise_of_two_seeds(trained, engine):
     plain, other_seed, found = (
         np.array(trained(2, name, precision="bf16", seed=seed)[0].losses)
         for name, seed in (("local", 0), ("local", 1), (engine, 0))

@@ -11,8 +11,7 @@ from engines.base import Options, World
 from engines.catalog import build_engine
 from engines.preparation import change_forward
 from tests.engines.parity import Block, Net, spec
-from tests.engines.pool import Pool
-from tests.engines.test_parity import all_of_torch
+from tests.engines.test_parity import able
 
 CPU = torch.device("cpu")
 
@@ -29,7 +28,7 @@ class Image(nn.Module):
         return self.conv(x)
 
 
-def test_channels_last_changes_images_and_leaves_weights_and_masks() -> None:
+def test_channels_last_changes_images_and_leaves_weights_and_masks():
     model, x = Image(), torch.randn(2, 3, 8, 8)
     mask = torch.ones(2, 3, 8, 8, dtype=torch.int64)
     plain = model(x, mask)
@@ -42,7 +41,7 @@ def test_channels_last_changes_images_and_leaves_weights_and_masks() -> None:
 
 
 @pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1]), (3, [2])])
-def test_every_nth_block_recomputes_its_activations(every: int, expected: list[int]) -> None:
+def test_every_nth_block_recomputes_its_activations(every, expected):
     net = Net()
     calls: list[int] = []
     for number, block in enumerate(net.blocks):
@@ -68,7 +67,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("keeps", "recomputed"), [(False, 6), (True, 0)])
-def test_selective_checkpointing_computes_no_product_again(keeps: bool, recomputed: int) -> None:
+def test_selective_checkpointing_computes_no_product_again(keeps, recomputed):
     net = Net()
     options = Options(activation_checkpointing=1, keep_products=keeps)
     change_forward(net, list(net.blocks), options, CPU)
@@ -79,7 +78,7 @@ def test_selective_checkpointing_computes_no_product_again(keeps: bool, recomput
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps: bool) -> None:
+def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps):
     def run(every: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         block = nn.Sequential(Block(), nn.Dropout(0.5))
@@ -94,7 +93,7 @@ def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps: bool
     assert calls == again == 1
 
 
-def test_nothing_is_recomputed_without_gradients() -> None:
+def test_nothing_is_recomputed_without_gradients():
     block = Block()
     change_forward(block, [block], Options(activation_checkpointing=1), CPU)
     with torch.no_grad():
@@ -114,10 +113,8 @@ def start_apart(world: World, engine_name: str) -> list[tuple[str, int, list[flo
     return [(piece.name, piece.start, piece.data.tolist()) for piece in weights]
 
 
-@all_of_torch
-def test_all_ranks_start_from_the_weights_of_rank_zero(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+@able("ddp", "fsdp")
+def test_all_ranks_start_from_the_weights_of_rank_zero(worlds, engine):
     alone = {name: data for name, _, data in worlds[1].run(start_apart, "local")[0]}
     for of_rank in worlds[2].run(start_apart, engine):
         assert len(of_rank) == len(alone)

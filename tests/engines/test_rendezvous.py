@@ -30,7 +30,7 @@ def register(
         facts, device = peers[rank]
         try:
             # Rank 0 waits for missing ranks.
-            check_ranks(store, rank, size, facts, device, 1.0 if size > len(peers) else 20.0)
+            check_ranks(store, rank, size, facts, device, 0.2 if size > len(peers) else 20.0)
         except (EngineError, PeersMissing) as error:
             return error
         return None
@@ -47,7 +47,7 @@ def test_every_rank_gets_the_missing_ranks():
     for error in register([({}, "")] * 2, size=5):
         assert isinstance(error, PeersMissing)
         assert str(error) == (
-            f"ranks 2 to 4 of 5 did not register within 1 s; registered: {HOST} (ranks 0, 1)"
+            f"ranks 2 to 4 of 5 did not register within 0.2 s; registered: {HOST} (ranks 0, 1)"
         )
 
 
@@ -90,7 +90,7 @@ def no_open_connection() -> Iterator[None]:
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> int:
+def port(monkeypatch) -> int:
     first = free_ports()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(first))
@@ -135,7 +135,7 @@ def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
     attempts = []
     monkeypatch.setattr(dist, "TCPStore", lambda *address, **_: attempts.append(address))
     with pytest.raises(PeersMissing):
-        open_store(1, 2, timedelta(seconds=1))
+        open_store(1, 2, timedelta(seconds=0.2))
     assert attempts == []
 
 
