@@ -150,20 +150,6 @@ def test_the_spread_is_that_of_the_standard_library():
     assert percentile(laps, 90) == pytest.approx(tenths[8])
 
 
-def test_a_pause_between_steps_is_not_counted():
-    clock = Clock()
-    timer = StepTimer(True, clock)
-    record = RunMetrics(train_plan(), 100, "fp32", timer)
-    timer.begin_steps(bool)
-    for step in run_tiny(one_rank()).recorder.steps:
-        clock.seconds += 2
-        record.add(step)
-        with timer.paused():
-            clock.seconds += 50
-    summary = timing(timer.step_seconds, train_plan())
-    assert (summary["median_s"], summary["p90_s"]) == (2.0, 2.0)
-
-
 def test_step_timing_does_not_change_training():
     changes = {"train": {"epochs": 4, "timing": True}, "eval": {"every": 2}}
     run = run_tiny(one_rank(), **changes)

@@ -11,7 +11,7 @@ import pytest
 from training.storage import LineFile, Storage, StorageError
 
 
-def test_a_line_is_on_disk_when_write_returns(tmp_path: Path):
+def test_a_line_is_on_disk_when_write_returns(tmp_path):
     file = LineFile(tmp_path / "a.jsonl")
     file.write(b"one")
     assert (tmp_path / "a.jsonl").read_bytes() == b"one\n"
@@ -20,7 +20,7 @@ def test_a_line_is_on_disk_when_write_returns(tmp_path: Path):
     file.close()
 
 
-def test_a_disk_full_during_a_write_leaves_complete_lines(tmp_path: Path):
+def test_a_disk_full_during_a_write_leaves_complete_lines(tmp_path):
     file = LineFile(tmp_path / "a.jsonl")
     file.write(b"whole")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -37,7 +37,7 @@ def test_a_disk_full_during_a_write_leaves_complete_lines(tmp_path: Path):
     file.close()
 
 
-def test_a_folder_deleted_under_the_run_is_noticed(tmp_path: Path):
+def test_a_folder_deleted_under_the_run_is_noticed(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     file = LineFile(run / "a.jsonl")
@@ -61,7 +61,7 @@ def test_a_full_disk_error_names_the_fix():
         file.write(b"one")
 
 
-def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path):
+def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
@@ -75,7 +75,7 @@ def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_without_its_fence_a_storage_writes_nothing(tmp_path: Path):
+def test_without_its_fence_a_storage_writes_nothing(tmp_path):
     fence = tmp_path / ".fence"
     fence.mkdir()
     storage = Storage(tmp_path, fence)

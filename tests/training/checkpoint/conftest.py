@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,16 @@ def alone() -> ProcessWorld:
     return ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
 
 
-@pytest.fixture
-def saved(tmp_path: Path, alone: ProcessWorld) -> Path:
-    """The folder of a checkpoint of step 20."""
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(2, 1, None), in_background=False
-    )
+@pytest.fixture(scope="session")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("saved")
+    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    saver = CheckpointWriter(Storage(run), world, "local", Keep(2, 1, None), in_background=False)
     saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
-    folder = saver.wait()
-    assert folder is not None
-    return folder
+    return run / "checkpoints" / "step-00000020"
+
+
+@pytest.fixture
+def saved(tmp_path: Path, saved_once: Path) -> Path:
+    """The folder of a checkpoint of step 20, which a test may change."""
+    return shutil.copytree(saved_once, tmp_path / "checkpoints" / saved_once.name)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from engines.base import World
 from tests.docs.pages import ROOT, read
-from tests.engines.pool import Pool
 from tests.training.checkpoint.states import BUFFERS, bits, state, whole
 from training.checkpoint.manifest import Score
 from training.checkpoint.retention import Keep
@@ -30,7 +29,7 @@ def save(world: World, run: Path) -> None:
     saver.wait()
 
 
-def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path: Path, two_ranks: Pool):
+def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     two_ranks.run(save, tmp_path / "runs" / "mine")
     page = read(ROOT / "docs" / "run-folder.md")
