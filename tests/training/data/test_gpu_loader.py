@@ -10,7 +10,7 @@ from tests.training.data import test_loader
 pytestmark = pytest.mark.gpu
 
 
-def test_batches_copied_beside_computations_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_copied_beside_computations_arrive_whole(monkeypatch):
     here = test_loader.batches()
     expected = [test_loader.rows(here.take()) for _ in range(6)]
     monkeypatch.setattr(test_loader, "CPU", torch.device("cuda", 0))

@@ -45,24 +45,16 @@ def test_evaluations_and_saves_to_come_are_counted():
 def test_actions_due_after_the_current_step_are_counted():
     clock = Clock()
     progress = Progress(train_plan(total_steps=4, eval_every=2, save_every=2), clock)
-
-    def step(number: int) -> None:
+    for number in range(1, 5):
         clock.seconds += 1.0
         progress.stepped(number)
-
-    def evaluate_and_save(number: int) -> None:
-        clock.seconds += 3.0
-        progress.evaluated()
-        clock.seconds += 5.0
-        progress.saved(number)
-
-    step(1)
-    step(2)
-    evaluate_and_save(2)
-    step(3)
-    step(4)
-    assert progress.position().remaining_s == pytest.approx(3.0 + 5.0)
-    evaluate_and_save(4)
+        if number == 4:
+            assert progress.position().remaining_s == pytest.approx(3.0 + 5.0)
+        if number % 2 == 0:
+            clock.seconds += 3.0
+            progress.evaluated()
+            clock.seconds += 5.0
+            progress.saved(number)
     assert progress.position().remaining_s == 0.0
 
 

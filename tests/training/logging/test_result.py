@@ -15,7 +15,7 @@ from training.storage import Storage, StorageError
 from training.train_plan import TrainPlan
 
 
-def test_the_result_has_its_keys(tmp_path: Path):
+def test_the_result_has_its_keys(tmp_path):
     result = ResultWriter(about(tmp_path), Storage(tmp_path))
     result.start(train_plan())
     result.end(outcome())
@@ -67,7 +67,7 @@ def ended(folder: Path, plan: TrainPlan, steps: int, **changes: object) -> dict 
     return json.loads((folder / "result.json").read_text())["estimate"]
 
 
-def test_a_run_that_was_cut_short_estimates_its_whole_plan(tmp_path: Path):
+def test_a_run_that_was_cut_short_estimates_its_whole_plan(tmp_path):
     plan = train_plan(total_steps=40, eval_every=10, stop_after=12)
     expected = {
         "total_s": pytest.approx(12.5 + 28 * 0.5 + 3 * 4.0),  # with evaluations at 20, 30 and 40
@@ -80,13 +80,13 @@ def test_a_run_that_was_cut_short_estimates_its_whole_plan(tmp_path: Path):
     assert ended(tmp_path, uncut, 12, status="stopped") == expected
 
 
-def test_a_run_that_ended_by_itself_or_too_early_has_no_estimate(tmp_path: Path):
+def test_a_run_that_ended_by_itself_or_too_early_has_no_estimate(tmp_path):
     assert ended(tmp_path, train_plan(total_steps=40), 40) is None
     assert ended(tmp_path, train_plan(total_steps=40), 12) is None  # early stopping
     assert ended(tmp_path, train_plan(total_steps=40), 1, status="stopped") is None
 
 
-def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path: Path):
+def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):
     missing = tmp_path / "gone"
 
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
