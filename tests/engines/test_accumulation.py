@@ -1,7 +1,5 @@
 """Gradient accumulation: unused layers, discarded gradients."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

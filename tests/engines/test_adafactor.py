@@ -1,7 +1,5 @@
 """Adafactor, with factored slots, under the engines with full weights."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Engines are found by name; errors have the alternatives."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Blocks are compiled alone, and few graphs serve training and evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

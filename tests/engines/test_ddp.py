@@ -1,7 +1,5 @@
 """The engine ddp equals local where torch's DDP fails."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

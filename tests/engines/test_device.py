@@ -1,7 +1,5 @@
 """Devices, threads and the host allocator of a process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The position of a process is read from torchrun's variables."""
 
-from __future__ import annotations
-
 import pytest
 
 from engines.base import EngineError

@@ -1,7 +1,5 @@
 """Linear layers that multiply in 8 bits."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

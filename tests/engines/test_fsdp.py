@@ -1,7 +1,5 @@
 """FSDP keeps tied weights tied, and gathered weights only while they are needed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """On GPUs, too, every engine has the gradients of plain PyTorch, and skips an overflow."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

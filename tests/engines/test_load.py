@@ -1,7 +1,5 @@
 """Loading the step counts of another state."""
 
-from __future__ import annotations
-
 import torch
 
 from engines.base import EngineError, World

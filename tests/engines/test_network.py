@@ -1,7 +1,5 @@
 """Interfaces in the environment exist; a missing one is an error with the available ones."""
 
-from __future__ import annotations
-
 import pytest
 
 from engines.base import EngineError

@@ -1,7 +1,5 @@
 """Averages, norms and factors are those of torch's own functions."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Each rank holds the slots of its own parameters only."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

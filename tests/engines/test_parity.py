@@ -1,7 +1,5 @@
 """Every engine has the losses, norms and moments of plain PyTorch in one process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

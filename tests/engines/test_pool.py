@@ -1,7 +1,5 @@
 """The shared rank processes of the tests report a failing rank at once."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

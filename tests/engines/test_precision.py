@@ -1,7 +1,5 @@
 """Precision: autocast inside the model, TF32 flags and the loss scale."""
 
-from __future__ import annotations
-
 import copy
 import random
 

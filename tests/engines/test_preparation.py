@@ -1,7 +1,5 @@
 """Preparation of a model changes no name and no number."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Ranks wait for long work of others as long as these make progress."""
 
-from __future__ import annotations
-
 import threading
 from itertools import count
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Ranks register and start, or get an error with missing ranks or different settings."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator

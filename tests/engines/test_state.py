@@ -1,7 +1,5 @@
 """The state has every element once, by name, as views."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

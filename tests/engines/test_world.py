@@ -1,7 +1,5 @@
 """Collectives, barriers and process groups of a world."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The world of two processes of the session."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.engines.pool import Pool

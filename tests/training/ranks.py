@@ -1,7 +1,5 @@
 """Functions that tests run on each of two processes; they return plain numbers."""
 
-from __future__ import annotations
-
 from engines.base import World
 from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
 from training.agreement import agree

@@ -1,7 +1,5 @@
 """Gradient accumulation gives the loss and gradient of one big batch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

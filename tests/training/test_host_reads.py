@@ -1,7 +1,5 @@
 """The host queues a step without waiting for the device; what is left is listed here."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException

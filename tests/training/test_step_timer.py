@@ -1,7 +1,5 @@
 """The time split: work belongs to the part that it is done in, and parts add up to the run."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A rank that delays the others is named with its host; equal ranks never are."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable
 from types import SimpleNamespace

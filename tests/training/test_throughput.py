@@ -1,7 +1,5 @@
 """Peaks are those of the data sheets; unknown ones are None."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

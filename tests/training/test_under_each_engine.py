@@ -1,7 +1,5 @@
 """Changes of weights and optimizer by the loop work under any sharding."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

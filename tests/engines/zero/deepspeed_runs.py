@@ -1,7 +1,5 @@
 """Work of the ranks under the zero engines, for the tests; each function is collective."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace

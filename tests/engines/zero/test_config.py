@@ -1,7 +1,5 @@
 """A user's DeepSpeed config is validated against the settings."""
 
-from __future__ import annotations
-
 import copy
 import os
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """DeepSpeed config files, parsed with the line of each key."""
 
-from __future__ import annotations
-
 import pytest
 
 from engines.zero.config_file import FileError, parse, read

@@ -1,7 +1,5 @@
 """The zero engines: state, threads and errors."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

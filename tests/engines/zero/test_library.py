@@ -1,7 +1,5 @@
 """The DeepSpeed library: its environment variables and its import."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Signals and deadlines request a save and the end of the run."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

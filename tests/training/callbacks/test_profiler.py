@@ -1,7 +1,5 @@
 """A profile has the operators of exactly the steps it was asked for, and no other step is traced."""
 
-from __future__ import annotations
-
 import gzip
 import json
 

@@ -1,7 +1,5 @@
 """A world and a saved checkpoint for the tests."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Hand-made engine states: full tensors, sharded over ranks in several ways."""
 
-from __future__ import annotations
-
 import torch
 
 from engines.base import Piece, State

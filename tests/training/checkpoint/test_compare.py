@@ -1,7 +1,5 @@
 """Two states that differ by a single bit are distinguished, and the position is named."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A disk that is full, unwritable or removed fails the save and keeps earlier checkpoints."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

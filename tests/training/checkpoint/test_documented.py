@@ -1,7 +1,5 @@
 """The reader in docs/run-folder.md for other languages reads saved checkpoints."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

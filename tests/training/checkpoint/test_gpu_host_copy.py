@@ -1,7 +1,5 @@
 """A save copies the state of a GPU into pinned host memory."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """A damaged or changed checkpoint is refused by name."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

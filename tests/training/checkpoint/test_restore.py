@@ -1,7 +1,5 @@
 """A checkpoint is restored into an engine of the same model, and into no other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Resume points."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

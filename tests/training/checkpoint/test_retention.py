@@ -1,7 +1,5 @@
 """The checkpoints kept after many saves."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The weights of the best checkpoint as one plain safetensors file."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

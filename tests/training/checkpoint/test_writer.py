@@ -1,7 +1,5 @@
 """Checkpoints of one and of two ranks: complete or absent, and read back bit by bit."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """A frozen encoder runs over the data once; its features are cached under a unique key."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from tests.training.tiny import TinySplit, TinyTask, one_rank

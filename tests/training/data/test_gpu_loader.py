@@ -1,7 +1,5 @@
 """Batches are copied to a GPU beside its computations."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Samples, their randomness, and replayed old samples."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.training.tiny import TinyTask

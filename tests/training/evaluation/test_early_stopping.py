@@ -1,7 +1,5 @@
 """Early stopping, patience and target values."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

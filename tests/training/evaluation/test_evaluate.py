@@ -1,7 +1,5 @@
 """Exact evaluation, and forgetting."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

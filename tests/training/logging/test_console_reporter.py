@@ -1,7 +1,5 @@
 """Every output gets the callbacks of a run as text, in order."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -131,9 +129,10 @@ def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path):
 def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):
     broken, after = Broken(), Memory()
     reporter = ConsoleReporter(about(tmp_path), [broken, after], Clock())
-    reporter.start(train_plan())
+    reporter.end(outcome(status="failed"))  # before its start
+    assert broken.is_closed and after.is_closed and after.written == []
 
+    reporter.start(train_plan())
     with pytest.raises(StorageError):
         reporter.end(outcome())
-    assert broken.is_closed and after.is_closed
     reporter.end(outcome(status="failed"))

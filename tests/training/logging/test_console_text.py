@@ -1,7 +1,5 @@
 """The console lines of a run, to the letter."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

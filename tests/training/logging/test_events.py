@@ -1,7 +1,5 @@
 """events.jsonl: one file for events of all ranks, one per rank for its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The live view shows the run in lines that never wrap."""
 
-from __future__ import annotations
-
 import io
 import math
 

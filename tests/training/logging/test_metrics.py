@@ -1,7 +1,5 @@
 """metrics.jsonl has the documented keys."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plain lines in a real pipe and in files; log.txt."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

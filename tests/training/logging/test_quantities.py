@@ -1,7 +1,5 @@
 """Numbers in readable units."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

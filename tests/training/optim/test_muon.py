@@ -1,7 +1,5 @@
 """Muon: its step, and its state under the engines that have whole matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

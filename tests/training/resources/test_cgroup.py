@@ -1,7 +1,5 @@
 """Limits of containers, from folders in the layout of the kernel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from training.resources import cgroup

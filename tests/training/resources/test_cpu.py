@@ -1,7 +1,5 @@
 """CPU use of the cores available to this process."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.training.resources.test_cgroup import lay_out, membership

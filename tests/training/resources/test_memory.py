@@ -1,7 +1,5 @@
 """Memory of this process: peaks, and releasing unused memory."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Out of memory in a step: the step is repeated with smaller micro-batches, or the run fails."""
 
-from __future__ import annotations
-
 import errno
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Throttled runs have the losses of undisturbed ones; at last they save and end."""
 
-from __future__ import annotations
-
 import multiprocessing
 
 import pytest
