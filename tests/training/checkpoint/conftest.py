@@ -8,10 +8,7 @@ import torch
 
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from tests.training.checkpoint.states import state, whole
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
+from tests.training.checkpoint.states import saving, state, whole
 
 
 @pytest.fixture
@@ -23,7 +20,7 @@ def alone() -> ProcessWorld:
 def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("saved")
     world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
-    saver = CheckpointWriter(Storage(run), world, "local", Keep(2, 1, None), in_background=False)
+    saver = saving(run, world)
     saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
     return run / "checkpoints" / "step-00000020"
 

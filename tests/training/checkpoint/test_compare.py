@@ -9,13 +9,10 @@ import pytest
 import torch
 
 from engines.base import State
-from tests.training.checkpoint.states import BUFFERS, state, whole
+from tests.training.checkpoint.states import BUFFERS, saving, state, whole
 from training.checkpoint import compare as comparing
 from training.checkpoint.compare import Tolerance, compare
 from training.checkpoint.reader import Checkpoint, open_checkpoint
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 TENSORS = 13
 """Five weights, four of each of the two slots."""
@@ -28,9 +25,7 @@ def write(tmp_path, alone) -> Callable[..., Checkpoint]:
     def run(given: State, samples: int = 640) -> Checkpoint:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        saver = CheckpointWriter(
-            Storage(folder), alone, "local", Keep(2, 1, None), in_background=False
-        )
+        saver = saving(folder, alone)
         saver.save(20, given, {"samples": samples}, periodic=True, score=None)
         return open_checkpoint(folder / "last")
 

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engines.world import ProcessWorld
-from tests.training.checkpoint.states import state, whole
+from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
-
-
-def saving(run: Path, world: ProcessWorld, in_background: bool) -> CheckpointWriter:
-    return CheckpointWriter(Storage(run), world, "local", Keep(2, 1, None), in_background)
 
 
 def save(saver: CheckpointWriter, step: int) -> None:

@@ -7,11 +7,8 @@ from pathlib import Path
 
 from engines.base import World
 from tests.docs.pages import ROOT, read
-from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import Score
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 PRINT_CONTENT = """
 import sys
@@ -21,7 +18,7 @@ print(json.dumps({"|".join(key): list(t.tobytes()) for key, t in tensors.items()
 
 
 def save(world: World, run: Path) -> None:
-    saver = CheckpointWriter(Storage(run), world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = saving(run, world, in_background=True)
     mine = state(whole(), world.rank, world.size, replicated=False)
     saver.save(7, mine, {"samples": 1}, True, Score("loss", 1.0, "min"))
     saver.wait()

@@ -14,12 +14,9 @@ import pytest
 import torch
 
 from engines.base import State
-from tests.training.checkpoint.states import bits, state, whole
+from tests.training.checkpoint.states import bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha256"]
 
@@ -161,9 +158,7 @@ def test_a_tensor_with_a_gap_is_named(tmp_path, alone, kind):
     pieces = [p for p in full.pieces if (p.kind, p.name) != (kind, "odd|name")]
     pieces.append(type(full.pieces[0])(kind, "odd|name", 1, torch.zeros(6)))
     torn = State(**{**vars(full), "pieces": pieces})
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
-    )
+    saver = saving(tmp_path, alone)
     saver.save(1, torn, {"samples": 1}, periodic=False, score=None)
 
     with pytest.raises(CheckpointError, match=rf"{kind} of odd\|name is incomplete"):

@@ -7,12 +7,9 @@ import pytest
 import torch
 
 from tests.privileges import reachable_folder, unreadable
-from tests.training.checkpoint.states import state, whole
+from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from training.checkpoint.resume_point import choose
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 FILES = ("manifest.json", "state.json", "manifest.sha256", "rank-00000.safetensors")
 
@@ -20,9 +17,7 @@ FILES = ("manifest.json", "state.json", "manifest.sha256", "rank-00000.safetenso
 @pytest.fixture
 def run(tmp_path, alone) -> Path:
     """A run folder with the checkpoints of steps 10, 20 and 30."""
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(3, 1, None), in_background=False
-    )
+    saver = saving(tmp_path, alone, last=3)
     for step in (10, 20, 30):
         facts = {"samples": step}
         saver.save(step, state(whole(step)), facts, periodic=True, score=None)

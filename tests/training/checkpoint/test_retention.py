@@ -6,9 +6,8 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from engines.world import ProcessWorld
 from tests.training.checkpoint.killed import killed_at
-from tests.training.checkpoint.states import state, whole
+from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import (
@@ -29,12 +28,6 @@ def steps(run: Path) -> list[int]:
     return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
 
-def saving(run: Path, world: ProcessWorld, last: int, best: int = 1, every: int | None = None):
-    return CheckpointWriter(
-        Storage(run), world, "local", Keep(last, best, every), in_background=False
-    )
-
-
 def save(
     saver: CheckpointWriter, step: int, loss: float | None = None, periodic: bool = True
 ) -> None:
@@ -45,7 +38,7 @@ def save(
 def test_the_newest_periodic_checkpoints_and_the_best_stay(tmp_path, alone):
     run = tmp_path / "here"
     run.mkdir()
-    saver = saving(run, alone, last=2)
+    saver = saving(run, alone)
     for step in range(1, 7):
         save(saver, step, loss=1.0 if step == 2 else None)
         if step == 1:  # a damaged one is neither counted nor deleted
@@ -120,7 +113,7 @@ def test_checkpoints_after_the_resume_point_are_set_aside(tmp_path, alone):
 
 
 def test_a_damaged_checkpoint_is_renamed_and_never_linked_again(tmp_path, alone):
-    saver = saving(tmp_path, alone, last=2)
+    saver = saving(tmp_path, alone)
     for step in (10, 20):
         save(saver, step, loss=1 / step)
 

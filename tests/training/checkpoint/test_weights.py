@@ -10,13 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from engines.base import Piece, State, World
-from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
 from training.checkpoint.weights import write_sharded, write_weights
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 
 def averaged(rank: int = 0, size: int = 1) -> State:
@@ -28,7 +25,7 @@ def averaged(rank: int = 0, size: int = 1) -> State:
 
 
 def save_the_best(world: World, run: Path) -> None:
-    saver = CheckpointWriter(Storage(run), world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = saving(run, world, in_background=True)
     saver.save(7, averaged(world.rank, world.size), {"samples": 1}, True, Score("l", 1.0, "min"))
     saver.wait()
 
@@ -62,9 +59,7 @@ def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(tmp_path
 
 
 def test_a_checkpoint_without_a_score_has_no_model_file(tmp_path, alone):
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
-    )
+    saver = saving(tmp_path, alone)
     saver.save(7, state(whole()), {"samples": 1}, True, None)
 
     assert not (tmp_path / "last" / "model.safetensors").exists()
@@ -73,9 +68,7 @@ def test_a_checkpoint_without_a_score_has_no_model_file(tmp_path, alone):
 def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path, alone):
     large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
     duplicate = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large)], {}, {}, [], {})
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
-    )
+    saver = saving(tmp_path, alone)
     saver.save(1, duplicate, {"samples": 1}, True, Score("l", 1.0, "min"))
 
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:

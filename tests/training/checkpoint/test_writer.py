@@ -17,21 +17,14 @@ import torch
 
 from engines.base import Piece, State, World
 from tests.training.checkpoint.killed import killed_at
-from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
 BEST = Score("loss", 0.5, "min")
 _BIG = 40 * 2**20
 _LARGE = 16 * 2**20
-
-
-def saving(run: Path, world: World, in_background: bool = True, last: int = 2) -> CheckpointWriter:
-    return CheckpointWriter(Storage(run), world, "zero2", Keep(last, 1, None), in_background)
 
 
 def save(world: World, run: Path, replicated: bool, in_background: bool) -> Any:
@@ -66,7 +59,7 @@ def save_and_change(world: World, run: Path) -> None:
         steps=steps,
         groups=[group],
     )
-    saver = saving(run, world)
+    saver = saving(run, world, in_background=True)
     saver.save(1, mine, facts, True, None)
     for tensor in (*(t for tensors in kinds.values() for t in tensors.values()), group["lr"]):
         tensor.zero_()
@@ -95,7 +88,7 @@ def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bo
 
 def save_again_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
     """Whether the failure is known on its rank, the error of the next save, and the one after."""
-    saver = saving(run, world)
+    saver = saving(run, world, in_background=True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if world.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
@@ -120,14 +113,14 @@ def save_an_unsupported_tensor_on_rank_zero(world: World, run: Path) -> str:
     mine = state(whole(), world.rank, world.size)
     bad = State(**{**vars(mine), "buffers": {"phase": torch.tensor([1j])}})
     try:
-        saving(run, world).save(1, bad, FACTS, True, BEST)
+        saving(run, world, in_background=True).save(1, bad, FACTS, True, BEST)
     except CheckpointError as error:
         return str(error)
     return "saved"
 
 
 def save_on_separate_disks(world: World, runs: list[Path]) -> str:
-    saver = saving(runs[world.rank], world)
+    saver = saving(runs[world.rank], world, in_background=True)
     saver.visibility_timeout_s = 0.2
     try:
         saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
@@ -206,7 +199,7 @@ def test_a_background_save_has_the_state_of_its_step(tmp_path, two_ranks):
 
 
 def test_a_second_save_waits_for_the_first(tmp_path, alone):
-    saver = saving(tmp_path, alone)
+    saver = saving(tmp_path, alone, in_background=True)
     for step in (1, 2, 3):
         saver.save(step, state(whole(step)), FACTS, True, None)
     assert (tmp_path / "last").resolve().name in ("step-00000002", "step-00000003")
@@ -218,7 +211,7 @@ def test_a_second_save_waits_for_the_first(tmp_path, alone):
 
 
 def test_a_completed_checkpoint_is_reported_once(tmp_path, alone):
-    saver = saving(tmp_path, alone)
+    saver = saving(tmp_path, alone, in_background=True)
     assert (saver.is_settled, saver.wait()) == (False, None)
 
     saver.save(4, state(whole()), FACTS, True, None)
@@ -297,7 +290,7 @@ def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(tmp_path, a
     big = State({"w": (2**50,)}, [Piece("weight", "w", 0, endless)], {}, {}, [], {})
 
     with pytest.raises(CheckpointError, match=r"it needs 4096\.0 TiB, and .* free"):
-        saving(tmp_path, alone).save(1, big, {"samples": 1}, True, None)
+        saving(tmp_path, alone, in_background=True).save(1, big, {"samples": 1}, True, None)
     assert os.listdir(tmp_path / "checkpoints") == []
 
 
@@ -321,7 +314,7 @@ def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(tmp_path, 
 
 
 def test_a_step_saved_twice_has_the_later_state(tmp_path, alone):
-    saver = saving(tmp_path, alone)
+    saver = saving(tmp_path, alone, in_background=True)
     saver.save(3, state(whole()), FACTS, False, BEST)
     saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, False, BEST)
     saver.wait()
@@ -336,11 +329,11 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
     """Of another step; test_retention.py has that of one saved twice."""
     before = tmp_path / "before"
     before.mkdir()
-    saving(before, alone, in_background=False).save(1, state(whole()), FACTS, True, BEST)
+    saving(before, alone).save(1, state(whole()), FACTS, True, BEST)
     run = before
 
     def save_again() -> None:
-        saver = saving(run, alone, last=1)
+        saver = saving(run, alone, last=1, in_background=True)
         saver.save(2, state(whole(1)), {"samples": 641}, True, Score("loss", 0.4, "min"))
         saver.wait()
 
@@ -350,7 +343,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
         shutil.copytree(before, run, symlinks=True)
         if not killed_at(operation, save_again):
             break
-        saving(run, alone)
+        saving(run, alone, in_background=True)
         names = sorted(os.listdir(run / "checkpoints"))
         assert names and all(name.startswith("step-") for name in names)
         found.append([open_checkpoint(run / "checkpoints" / n).manifest.samples for n in names])
