@@ -60,12 +60,6 @@ def orthogonal():
     return model
 
 
-def rejected_values():
-    model = plain()
-    nn.init.trunc_normal_(model[0].weight, a=-0.5, b=0.5)
-    return model
-
-
 def copied_layer():
     layer = nn.Linear(5, 5)
     return nn.ModuleList([nn.Linear(5, 5), copy.deepcopy(layer), copy.deepcopy(layer), layer])
@@ -115,7 +109,7 @@ def shared_memory():
 
 WITHOUT_READS = (plain, drawn_twice, changed_afterwards, padding_and_ties, run_without_values)
 WITH_READS = (
-    *(orthogonal, rejected_values, copied_layer, read_by_numpy, buffers, drawn_order),
+    *(orthogonal, copied_layer, read_by_numpy, buffers, drawn_order),
     *(unregistered, shared_memory),
 )
 

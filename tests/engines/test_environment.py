@@ -14,12 +14,9 @@ TORCHRUN = {
 }
 
 
-def test_a_process_without_torchrun_is_a_world_of_one():
-    assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
-
-
-def test_the_rank_is_read_from_torchruns_variables():
+def test_the_rank_is_read_from_torchruns_variables_and_without_them_is_a_world_of_one():
     assert read_ranks(TORCHRUN) == RankInfo(rank=5, size=8, local_rank=1, local_size=4, node=1)
+    assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
 
 
 @pytest.mark.parametrize(

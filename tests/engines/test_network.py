@@ -8,19 +8,12 @@ from engines.network import check_interfaces, interfaces
 AVAILABLE = {"lo": ["127.0.0.1"], "eth0": ["10.0.0.1"], "ib0": []}
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"GLOO_SOCKET_IFNAME": "eth0"},
-        {"GLOO_SOCKET_IFNAME": "eth0,ib0"},
-        {"NCCL_SOCKET_IFNAME": "ib,en"},  # prefixes, any of them
-        {"NCCL_SOCKET_IFNAME": "=eth0"},
-        {"NCCL_SOCKET_IFNAME": "^docker"},
-    ],
-)
-def test_existing_interfaces_pass(environment):
-    check_interfaces(environment, AVAILABLE)
+def test_existing_interfaces_pass():
+    check_interfaces({}, AVAILABLE)
+    for names in ("eth0", "eth0,ib0"):
+        check_interfaces({"GLOO_SOCKET_IFNAME": names}, AVAILABLE)
+    for names in ("ib,en", "=eth0", "^docker"):  # prefixes, any of them
+        check_interfaces({"NCCL_SOCKET_IFNAME": names}, AVAILABLE)
 
 
 @pytest.mark.parametrize(

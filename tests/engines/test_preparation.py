@@ -38,7 +38,7 @@ def test_channels_last_changes_images_and_leaves_weights_and_masks():
     torch.testing.assert_close(output, plain)
 
 
-@pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1]), (3, [2])])
+@pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1])])
 def test_every_nth_block_recomputes_its_activations(every, expected):
     net = Net()
     calls: list[int] = []
@@ -51,6 +51,8 @@ def test_every_nth_block_recomputes_its_activations(every, expected):
     calls.clear()
     loss.backward()
     assert sorted(calls) == expected
+    with torch.no_grad():
+        assert not net(torch.zeros(1, 12, dtype=torch.int64)).requires_grad
     assert list(net.state_dict()) == names
 
 
@@ -89,13 +91,6 @@ def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps):
     (plain, calls), (recomputed, again) = run(0), run(1)
     assert torch.equal(plain, recomputed)
     assert calls == again == 1
-
-
-def test_nothing_is_recomputed_without_gradients():
-    block = Block()
-    change_forward(block, [block], Options(activation_checkpointing=1), CPU)
-    with torch.no_grad():
-        assert not block(torch.ones(1, 12, 16)).requires_grad
 
 
 def start_apart(world: World, engine_name: str) -> list[tuple[str, int, list[float]]]:

@@ -37,10 +37,6 @@ def register(
         return list(pool.map(register_rank, range(len(peers))))
 
 
-def test_ranks_with_the_same_settings_start():
-    assert register([({"torch": "2.13"}, "GPU-a"), ({"torch": "2.13"}, "GPU-b")]) == [None, None]
-
-
 def test_every_rank_gets_the_missing_ranks():
     for error in register([({}, "")] * 2, size=5):
         assert isinstance(error, PeersMissing)
@@ -49,20 +45,25 @@ def test_every_rank_gets_the_missing_ranks():
         )
 
 
-def test_ranks_with_different_settings_are_named():
-    facts = {"torch": "2.13", "optim.lr": "0.001"}
-    errors = register([(facts, ""), (facts | {"torch": "2.6"}, ""), (facts | {"torch": "2.6"}, "")])
-    for error in errors:
-        assert isinstance(error, EngineError)
-        message = f"ranks have different settings: {HOST} (ranks 1, 2): torch 2.6 instead of 2.13 "
-        assert message in str(error)
-        assert "optim.lr" not in str(error)
+NEWER, OLDER = {"torch": "2.13", "optim.lr": "0.001"}, {"torch": "2.6", "optim.lr": "0.001"}
+DIFFERENT = f"ranks have different settings: {HOST} (ranks 1, 2): torch 2.6 instead of 2.13 "
 
 
-def test_ranks_that_share_a_gpu_are_named():
-    for error in register([({}, "GPU-a"), ({}, "GPU-b"), ({}, "GPU-a")]):
-        assert isinstance(error, EngineError)
-        assert f"ranks 0, 2 on {HOST} use the same GPU, GPU-a" in str(error)
+@pytest.mark.parametrize(
+    ("peers", "text"),
+    [
+        ([(NEWER, "GPU-a"), (NEWER, "GPU-b")], None),
+        ([(NEWER, ""), (OLDER, ""), (OLDER, "")], DIFFERENT),
+        (
+            [({}, "GPU-a"), ({}, "GPU-b"), ({}, "GPU-a")],
+            f"ranks 0, 2 on {HOST} use the same GPU, GPU-a",
+        ),
+    ],
+)
+def test_ranks_with_the_same_settings_and_gpus_of_their_own_start(peers, text):
+    for error in register(peers):
+        assert isinstance(error, EngineError) == (text is not None)
+        assert text is None or (text in str(error) and "optim.lr" not in str(error))
 
 
 def free_ports() -> int:
