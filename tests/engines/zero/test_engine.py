@@ -3,48 +3,117 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.engines.parity import Case
-from tests.engines.pool import Pool
-from tests.engines.zero import deepspeed_runs as runs
+from engines.base import EngineError
+from engines.catalog import build_engine
+from engines.zero.state import ZeroState
+from tests.engines.parity import TIME, Case, Net, one_step, options, prepared, spec
 
 pytest.importorskip("deepspeed")
 
-Worlds = dict[int, Pool]
+TOKENS = torch.arange(2 * TIME).view(2, TIME)
+
+
+def drawn(kind, name, shape):
+    """Values that are unique to a tensor; positive, like second moments."""
+    seed = sum(f"{kind} {name}".encode())
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def overwrite(state):
+    """Write unique values into the pieces of each tensor."""
+    for piece in state.pieces:
+        full = drawn(piece.kind, piece.name, state.shapes[piece.name]).view(-1)
+        piece.data.copy_(full[piece.start : piece.start + piece.data.numel()])
+
+
+def outputs_after_writing(world, case):
+    """Outputs after other weights were written into the pieces, and those of a plain model."""
+    with prepared(world, case) as (engine, module):
+        one_step(world, engine, module, case, step=1)
+        state = engine.state()
+        overwrite(state)
+        engine.refresh()
+        weights = {name: drawn("weight", name, shape) for name, shape in state.shapes.items()}
+        weights["head.weight"] = weights["embedding.weight"]
+        plain = Net()
+        plain.load_state_dict({**weights, **state.buffers})
+        for parameter in plain.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        module.eval()
+        plain.eval()
+        with torch.no_grad():
+            return module(TOKENS), plain(TOKENS).float()
 
 
 @pytest.mark.parametrize("engine", ["zero1", "zero3"])
 def test_weights_follow_the_fp32_pieces_after_a_refresh(worlds, engine):
     case = Case(engine, precision="bf16")
-    for outputs, expected in worlds[2].run(runs.outputs_after_writing, case):
+    for outputs, expected in worlds[2].run(outputs_after_writing, case):
         # Rounded to bf16 at different points before sums of 3.
         torch.testing.assert_close(outputs, expected, rtol=0.0, atol=0.03)
 
 
+def check_after_moving_masters(world, case):
+    """The error if the fp32 weights differ from the working weights."""
+    with prepared(world, case) as (engine, module):
+        overwrite(engine.state())
+        with pytest.raises(EngineError) as error:
+            ZeroState(module.optimizer, module.module, world, {}).check()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("engine", ["zero1", "zero3"])
+def test_master_weights_that_differ_from_the_weights_are_refused_on_all_ranks(worlds, engine):
+    for message in worlds[2].run(check_after_moving_masters, Case(engine)):
+        assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", message)
+
+
+def rejection(world, case):
+    with pytest.raises(EngineError) as error, prepared(world, case):
+        pass
+    return str(error.value)
+
+
 def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds):
-    (message,) = worlds[1].run(runs.rejection, Case("zero2"), {"reduce_bucket_size": "big"})
+    case = Case("zero2", zero={"reduce_bucket_size": "big"})
+    (message,) = worlds[1].run(rejection, case)
     assert re.fullmatch(
         r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message
     )
 
 
-@pytest.mark.parametrize("engine", ["zero1", "zero3"])
-def test_master_weights_that_differ_from_the_weights_are_refused_on_all_ranks(worlds, engine):
-    for message in worlds[2].run(runs.check_after_moving_masters, Case(engine)):
-        assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", message)
+def training_flags(world, case):
+    """`training` of the prepared module and of the model, in evaluation and after it."""
+    with prepared(world, case) as (_, module):
+        module.eval()
+        flags = [(module.training, module.module.training)]
+        assert module.train() is module
+        return [*flags, (module.training, module.module.training)]
 
 
 def test_the_module_says_whether_it_trains(worlds):
-    found = worlds[1].run(runs.training_flags, Case("zero2"))
-    assert found == [[(False, False), (True, True)]]
+    assert worlds[1].run(training_flags, Case("zero2")) == [[(False, False), (True, True)]]
+
+
+def threads(world, case):
+    """Threads before an engine that may offload to three of them, with it, and after it."""
+    found = [torch.get_num_threads()]
+    engine = build_engine(case.engine, world, replace(options(case, world), offload_threads=3))
+    net = Net()
+    engine.prepare(net, spec(None, 1e-3), list(net.blocks))
+    found.append(torch.get_num_threads())
+    engine.close()
+    return [*found, torch.get_num_threads()]
 
 
 def test_only_offloading_computes_with_the_given_threads(worlds):
-    assert worlds[1].run(runs.threads, Case("zero2-offload"), 3) == [(1, 3, 1)]
-    assert worlds[1].run(runs.threads, Case("zero2"), 3) == [(1, 1, 1)]
+    assert worlds[1].run(threads, Case("zero2-offload")) == [[1, 3, 1]]
+    assert worlds[1].run(threads, Case("zero2")) == [[1, 1, 1]]
 
 
 SCRIPT = """

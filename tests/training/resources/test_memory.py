@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.training.tiny import RecordingCallback, one_rank, run_tiny
+from tests.training.facts import step, train_plan
 from training.callbacks.base import Action
 from training.resources import memory
 from training.resources.memory import (
@@ -116,31 +116,13 @@ def test_the_maximum_over_ranks_counts():
     assert largest["device"] is None
 
 
-class Counting(RecordingCallback):
-    """Replaces the callback in a run, and forwards every call."""
-
-    def __init__(self, every):
-        super().__init__()
-        self.clearing = CacheClearing(every, CPU)
-
-    def start(self, train_plan):
-        super().start(train_plan)
-        self.clearing.start(train_plan)
-
-    def step(self, step):
-        super().step(step)
-        action = self.clearing.step(step)
-        assert action == Action.NOTHING
-        return action
-
-
 @pytest.mark.parametrize(
     ("every", "times"),
     # 6 steps of 4 micro-batches; in the middle of a step it waits for its end.
     [(1, 6), (5, 4), (9, 2), (24, 1), (25, 0)],
 )
 def test_the_cache_is_emptied_after_so_many_micro_batches(every, times):
-    callback = Counting(every)
-    run_tiny(one_rank(), callback=callback, train={"epochs": 2})
-    assert len(callback.steps) == 6
-    assert callback.clearing.times == times
+    clearing = CacheClearing(every, CPU)
+    clearing.start(train_plan(accumulation=4))
+    assert {clearing.step(step(number)) for number in range(1, 7)} == {Action.NOTHING}
+    assert clearing.times == times
