@@ -1,7 +1,5 @@
 """A small training run with the usual differences between engines, for any engine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace

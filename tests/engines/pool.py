@@ -1,7 +1,5 @@
 """Processes that form a world and are shared between tests."""
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """An engine that averages gradients one parameter at a time: all that a new engine needs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 

@@ -1,17 +1,17 @@
 """Gradient accumulation: unused layers, discarded gradients."""
 
-from __future__ import annotations
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.base import Options, World
+from engines.base import OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine
-from tests.engines.parity import TIME, Case, Net, one_step, options, spec
-from tests.engines.pool import Pool, RankFailed
-from tests.engines.test_parity import able, all_of_torch
+from tests.engines.parity import TIME, Case, one_step, options, prepared, spec
+from tests.engines.pool import RankFailed
+from tests.engines.test_parity import able
 
 TOKENS = torch.arange(2 * TIME).view(2, TIME)
 
@@ -29,92 +29,86 @@ class Fork(nn.Module):
 
 
 def fork(
-    world: World, engine_name: str, windows: list[list[bool]]
+    world: World, engine_name: str, windows: list[list[bool]], precision: Precision = "fp32"
 ) -> tuple[list[float], list[str]]:
-    """Gradient norms of steps with and without an unused layer, and the parameters named."""
+    """Gradient norms of a step for each window, whose passes use both layers or the first only.
+
+    And the parameters named without gradient. Plain gradient descent: a gradient of zero and none
+    are the same to it.
+    """
+    descent = OptimizerSpec(
+        [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None
+    )
+    chosen = replace(
+        options(Case(engine_name, precision=precision), world), accumulation=len(windows[0])
+    )
     torch.manual_seed(0)
     model = Fork()
-    engine = build_engine(engine_name, world, options(Case(engine_name), world))
+    engine = build_engine(engine_name, world, chosen)
     try:
-        module = engine.prepare(model, spec(None, lr=0.1), [model.always, model.sometimes])
+        module = engine.prepare(model, descent, [model.always, model.sometimes])
+        draw = torch.Generator().manual_seed(world.rank)
         norms = []
         for window in windows:
             for number, all_of_it in enumerate(window, start=1):
                 with engine.accumulate(last=number == len(window)):
-                    x = torch.ones(2, 4) + world.rank
-                    engine.backward(module(x, all_of_it).square().sum())
+                    outputs = module(torch.randn(3, 4, generator=draw), all_of_it)
+                    engine.backward(outputs.square().sum())
             norms.append(engine.step().norm.item())
         return norms, list(engine.without_gradient)
     finally:
         engine.close()
 
 
-CHANGING = pytest.mark.parametrize(
-    "windows",
-    [
-        [[False], [True], [False], [True]],
-        [[False, False], [True, True], [False, False]],
-        [[True, False], [True, True], [True, False]],
-        [[False, True], [True, False], [False, True]],
-    ],
-    ids=["alternate steps", "a step without", "not in the last pass", "now here, now there"],
-)
+# A step without the layer, one not in its last pass, and one now here, now there.
+CHANGING = [
+    *([False, False], [True, True], [False, False]),
+    *([True, False], [True, True], [True, False]),
+    *([False, True], [True, False], [False, True], [False, False]),
+]
+BF16 = ("zero2", "zero3", "zero3-offload")
 
 
-@CHANGING
-@able("ddp", "oss", "fsdp", "fsdp-offload")
-def test_an_unused_layer_gets_no_gradient_of_an_earlier_step(
-    worlds: dict[int, Pool], engine: str, windows: list[list[bool]]
-) -> None:
-    plain = worlds[2].run(fork, "local", windows)[0][0]
-    for norms, _ in worlds[2].run(fork, engine, windows):
-        assert norms == pytest.approx(plain, rel=1e-5)
-
-
-@all_of_torch
-def test_parameters_without_gradient_are_named_after_the_first_step(
-    worlds: dict[int, Pool], engine: str
-) -> None:
-    for _, without_gradient in worlds[2].run(fork, engine, [[False], [True]]):
-        assert without_gradient == ["sometimes.weight", "sometimes.bias"]
+@able("local", "ddp", "oss", "fsdp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
+def test_an_unused_layer_is_named_and_gets_no_gradient_of_an_earlier_step(worlds, engine):
+    precision, nearness = ("bf16", 0.02) if engine in BF16 else ("fp32", 1e-5)
+    plain = worlds[2].run(fork, "local", CHANGING)[0][0]
+    for norms, without_gradient in worlds[2].run(fork, engine, CHANGING, precision):
+        assert norms == pytest.approx(plain, rel=nearness)
+        assert sorted(without_gradient) == ["sometimes.bias", "sometimes.weight"]
 
 
 @able("ddp", "oss")
-def test_a_layer_unused_after_the_first_step_ends_the_run_before_the_update(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_a_layer_unused_after_the_first_step_ends_the_run_before_the_update(worlds, engine):
     with pytest.raises(RankFailed, match="EngineError: a step left out parameters that the first"):
         worlds[2].run(fork, engine, [[True], [False]])
 
 
-def step_after_discarding(world: World, case: Case, discards: bool) -> tuple[tuple, list[Tensor]]:
-    """The second step and the state after it, with or without discarded gradients before."""
-    torch.manual_seed(0)
-    model = Net()
-    engine = build_engine(case.engine, world, options(case, world))
-    try:
-        module = engine.prepare(model, spec(case.clip_norm, case.lr), list(model.blocks))
+def step_after_discarding(world: World, case: Case, passes: int) -> tuple[tuple, list[Tensor]]:
+    """The second step and the state after it; before it so many passes of two were discarded."""
+    with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
         module.eval()  # buffers stay as they are
-        if discards:
-            for last in (False, True):
-                with engine.accumulate(last):
-                    engine.backward(1e3 * module(TOKENS).square().mean())
+        for number in range(1, passes + 1):
+            with engine.accumulate(last=number == 2):
+                engine.backward(1e3 * module(TOKENS).square().mean())
+        if passes:
             engine.discard()
         module.train()
         taken = one_step(world, engine, module, case, step=2)
         return taken, [p.data.clone() for p in engine.state().pieces]
-    finally:
-        engine.close()
 
 
-@all_of_torch
-def test_discarded_gradients_leave_no_trace(worlds: dict[int, Pool], engine: str) -> None:
-    plain = worlds[2].run(step_after_discarding, Case(engine), False)
-    discarded = worlds[2].run(step_after_discarding, Case(engine), True)
-    for (taken, pieces), (taken_after, pieces_after) in zip(plain, discarded, strict=True):
-        assert taken == taken_after
-        assert all(torch.equal(*pair) for pair in zip(pieces, pieces_after, strict=True))
+@able("local", "oss", "fsdp", "zero1", "zero2-offload", "zero3")
+def test_discarded_gradients_leave_no_trace(worlds, engine):
+    """After the last pass; under engines that can repeat a step, also before it."""
+    case = Case(engine, precision="bf16" if engine.startswith("zero") else "fp32")
+    counts = (0, 2) if engine in ("oss", "fsdp") else (0, 1, 2)
+    plain, *discarded = (worlds[2].run(step_after_discarding, case, count) for count in counts)
+    for outcomes in discarded:
+        for (taken, pieces), (taken_after, pieces_after) in zip(plain, outcomes, strict=True):
+            assert taken == taken_after
+            assert all(torch.equal(*pair) for pair in zip(pieces, pieces_after, strict=True))
 
 
 class Casts(TorchDispatchMode):

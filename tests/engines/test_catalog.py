@@ -1,7 +1,5 @@
 """Engines are found by name; errors have the alternatives."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -13,20 +11,18 @@ from engines.catalog import ENGINES, Entry, build_engine, find
 from engines.world import open_world
 
 
-def test_case_and_underscores_do_not_matter() -> None:
+def test_case_and_underscores_do_not_matter():
     assert find("ZERO2_offload") is ENGINES["zero2-offload"]
 
 
-def test_an_unknown_name_is_an_error_with_all_names_and_the_closest_match() -> None:
+def test_an_unknown_name_is_an_error_with_all_names_and_the_closest_match():
     with pytest.raises(
         EngineError, match=r"unknown engine 'zer2'; allowed: local.*did you mean zero2"
     ):
         find("zer2")
 
 
-def test_a_missing_package_is_named_with_engines_without_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_missing_package_is_named_with_engines_without_it(monkeypatch):
     absent = Entry("absent", "requires a missing package", "no", "no", ("no_such_package",))
     monkeypatch.setitem(catalog.ENGINES, "absent", absent)
     world = open_world("cpu", 5.0, always_group=False)
@@ -36,9 +32,10 @@ def test_a_missing_package_is_named_with_engines_without_it(
         build_engine("absent", world, Options())
 
 
-def test_the_catalog_imports_neither_torch_nor_an_engine() -> None:
+def test_the_catalog_imports_neither_torch_nor_an_engine():
     code = (
         "import sys; import engines.catalog, engines.settings; engines.catalog.find('zero3');"
+        "from engines.zero import config, config_file;"
         "print(*{'torch', 'deepspeed', 'fairscale', 'engines.local'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,5 @@
 """The position of a process is read from torchrun's variables."""
 
-from __future__ import annotations
-
 import pytest
 
 from engines.base import EngineError
@@ -16,12 +14,9 @@ TORCHRUN = {
 }
 
 
-def test_a_process_without_torchrun_is_a_world_of_one() -> None:
-    assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
-
-
-def test_the_rank_is_read_from_torchruns_variables() -> None:
+def test_the_rank_is_read_from_torchruns_variables_and_without_them_is_a_world_of_one():
     assert read_ranks(TORCHRUN) == RankInfo(rank=5, size=8, local_rank=1, local_size=4, node=1)
+    assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +28,7 @@ def test_the_rank_is_read_from_torchruns_variables() -> None:
         ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
     ],
 )
-def test_an_impossible_rank_is_an_error(change: dict[str, str | None], text: str) -> None:
+def test_an_impossible_rank_is_an_error(change, text):
     environment = {k: v for k, v in (TORCHRUN | change).items() if v is not None}
     with pytest.raises(EngineError, match=text):
         read_ranks(environment)

@@ -1,8 +1,5 @@
-"""FSDP keeps tied weights tied, has rows as intervals, and works after an evaluation."""
+"""FSDP keeps tied weights tied, and gathered weights only while they are needed."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -12,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engines.base import EngineError, Options, Precision, World
+from engines.base import EngineError, Options, World
 from engines.catalog import build_engine
 from engines.fsdp import fsdp, independent_blocks
 from tests.engines.parity import TIME, Case, Net, distance, spec, train
@@ -34,7 +31,7 @@ class Pair(nn.Module):
         return x
 
 
-def test_only_independent_blocks_are_sharded_separately() -> None:
+def test_only_independent_blocks_are_sharded_separately():
     pair, net = Pair(), Net()
     assert independent_blocks(pair, list(pair.blocks)) == [pair.blocks[1]]
     assert independent_blocks(net, [net.embedding, *net.blocks, net.head]) == list(net.blocks)
@@ -58,42 +55,10 @@ def train_tied(world: World, engine_name: str) -> list[list[float]]:
 
 
 @able("fsdp")
-def test_weights_tied_across_blocks_train_as_under_local(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_weights_tied_across_blocks_train_as_under_local(worlds, engine):
     plain = worlds[2].run(train_tied, "local")[0]
     for sharded in worlds[2].run(train_tied, engine):
         assert sharded == [pytest.approx(output, rel=1e-5) for output in plain]
-
-
-def evaluate_between(world: World, engine_name: str) -> tuple[list[tuple], Tensor, Tensor]:
-    """The weight pieces after an evaluation, and outputs before and after they are doubled."""
-    torch.manual_seed(0)
-    net = Net()
-    engine = build_engine(engine_name, world, Options())
-    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
-    module.eval()
-    tokens = torch.arange(12).reshape(1, 12)
-    with torch.no_grad():
-        before = module(tokens)
-        pieces = [p for p in engine.state().pieces if p.kind == "weight" and p.name == "seven"]
-        for piece in pieces:
-            piece.data.mul_(2)
-        engine.refresh()
-        after = module(tokens)
-    engine.close()
-    return [(p.start, len(p.data)) for p in pieces], before, after
-
-
-@able("fsdp")
-def test_weights_written_after_an_evaluation_are_used_by_the_next(
-    worlds: dict[int, Pool], engine: str
-) -> None:
-    (first, before, after), (second, _, other) = worlds[2].run(evaluate_between, engine)
-    assert first == [(0, 4)] and second == [(4, 3)]
-    assert torch.equal(after, other)
-    # The mean of the seven multiplies the output.
-    torch.testing.assert_close(after, 2 * before)
 
 
 def prepare_scalar_with_an_older_torch(world: World, engine_name: str) -> str:
@@ -115,9 +80,7 @@ def prepare_scalar_with_an_older_torch(world: World, engine_name: str) -> str:
 
 
 @able("fsdp")
-def test_with_an_older_torch_a_parameter_without_an_axis_is_an_error_with_its_name(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_with_an_older_torch_a_parameter_without_an_axis_is_an_error_with_its_name(worlds, engine):
     (error,) = worlds[1].run(prepare_scalar_with_an_older_torch, engine)
     assert error == (
         f"fsdp of torch {torch.__version__} shards all parameters along their first axis; "
@@ -149,50 +112,34 @@ def weights_alive(world: World, engine_name: str) -> tuple[int, int]:
 
 
 @able("fsdp")
-def test_no_gathered_weight_in_16_bits_stays_alive_until_backward(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_no_gathered_weight_in_16_bits_stays_alive_until_backward(worlds, engine):
     alive, everything = worlds[2].run(weights_alive, "ddp")[0]
     assert alive == everything  # autocast keeps a copy of each weight
     assert worlds[2].run(weights_alive, engine)[0][0] == 0
 
 
-@pytest.fixture(scope="module")
-def four_ranks() -> Iterator[Pool]:
-    pool = Pool(4)
-    yield pool
-    pool.close()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @able("fsdp")
-def test_shards_within_each_of_two_nodes_train_as_shards_over_all_ranks(
-    four_ranks: Pool, precision: Precision, engine: str
-) -> None:
-    case = Case(engine, steps=3, precision=precision)
+def test_shards_within_each_of_two_nodes_train_as_shards_over_all_ranks(engine):
+    case, four_ranks = Case(engine, steps=3, precision="fp16"), Pool(4)
     plain, hybrid = (four_ranks.run(train, replace(case, nodes=nodes)) for nodes in (None, 2))
+    four_ranks.close()
     assert max(distance(hybrid, plain).values()) < 1e-4  # `joined` compares the two replicas
     for count, outcomes in ((4, plain), (2, hybrid)):
         share = sum(len(data) for kind, _, _, data, _ in outcomes[0].pieces if kind == "exp_avg")
-        assert share == pytest.approx(sum(p.numel() for p in trained()) / count, rel=0.1)
-
-
-def trained() -> list[nn.Parameter]:
-    return [p for p in Net().parameters() if p.requires_grad]
+        trained = sum(p.numel() for p in Net().parameters() if p.requires_grad)
+        assert share == pytest.approx(trained / count, rel=0.1)
 
 
 @able("fsdp")
-def test_each_micro_batch_reduced_alone_gives_the_same_step(
-    worlds: dict[int, Pool], engine: str
-) -> None:
+def test_each_micro_batch_reduced_alone_gives_the_same_step(worlds, engine):
     case = Case(engine, steps=2)
     at_the_end = worlds[2].run(train, case)
     each = worlds[2].run(train, replace(case, reduce_each_micro_batch=True))
     assert max(distance(each, at_the_end).values()) < 1e-5
 
 
-def test_nodes_of_different_sizes_are_refused() -> None:
+def test_nodes_of_different_sizes_are_refused():
     uneven = SimpleNamespace(size=3, local_size=2, device=torch.device("cpu"))
     with pytest.raises(EngineError, match="3 in all, 2 of them on this node"):
         fsdp(cast(World, uneven), Options(hybrid_shard=True))

@@ -1,7 +1,5 @@
 """On GPUs, too, every engine has the gradients of plain PyTorch, and skips an overflow."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -34,9 +32,7 @@ def is_near(outcomes: list[Outcome], reference: list[Outcome]) -> None:
 
 @both_sizes
 @all_engines
-def test_losses_norms_and_moments_are_those_of_local_on_a_cpu(
-    worlds: Worlds, gpu_worlds: Worlds, engine: str, size: int
-) -> None:
+def test_losses_norms_and_moments_are_those_of_local_on_a_cpu(worlds, gpu_worlds, engine, size):
     outcomes = pool(gpu_worlds, size).run(train, Case(engine, steps=5))
     is_near(outcomes, worlds[1].run(train, Case("local", steps=5)))
     assert outcomes[0].without_gradient == []
@@ -44,7 +40,7 @@ def test_losses_norms_and_moments_are_those_of_local_on_a_cpu(
 
 @both_sizes
 @all_engines
-def test_bf16_gradients_are_near_those_of_local(gpu_worlds: Worlds, engine: str, size: int) -> None:
+def test_bf16_gradients_are_near_those_of_local(gpu_worlds, engine, size):
     case = {"steps": 2, "lr": 0.0, "precision": "bf16", "clip_norm": None}
     plain = pool(gpu_worlds, 1).run(train, Case("local", **case))
     apart = distance(pool(gpu_worlds, size).run(train, Case(engine, **case)), plain)
@@ -53,9 +49,7 @@ def test_bf16_gradients_are_near_those_of_local(gpu_worlds: Worlds, engine: str,
 
 @both_sizes
 @all_engines
-def test_fp16_skips_on_all_ranks_an_overflow_on_one(
-    gpu_worlds: Worlds, engine: str, size: int
-) -> None:
+def test_fp16_skips_on_all_ranks_an_overflow_on_one(gpu_worlds, engine, size):
     case = Case(engine, steps=4, lr=0.0, precision="fp16", overflow_at=2)
     for outcome in pool(gpu_worlds, size).run(train, case):
         assert outcome.skipped == [False, True, False, False]
@@ -65,9 +59,7 @@ def test_fp16_skips_on_all_ranks_an_overflow_on_one(
 
 @both_sizes
 @able("local", "ddp", "fsdp")
-def test_compilation_changes_numbers_by_rounding_only(
-    gpu_worlds: Worlds, engine: str, size: int
-) -> None:
+def test_compilation_changes_numbers_by_rounding_only(gpu_worlds, engine, size):
     plain = pool(gpu_worlds, size).run(train, Case(engine, steps=3))
     is_near(pool(gpu_worlds, size).run(train, Case(engine, steps=3, compile=True)), plain)
 
@@ -79,8 +71,6 @@ def slot_devices(world: World, case: Case) -> set[str]:
 
 
 @all_engines
-def test_engines_that_offload_keep_the_state_of_the_optimizer_in_host_memory(
-    gpu_worlds: Worlds, engine: str
-) -> None:
+def test_engines_that_offload_keep_the_state_of_the_optimizer_in_host_memory(gpu_worlds, engine):
     (found,) = pool(gpu_worlds, 1).run(slot_devices, Case(engine))
     assert found == {"cpu" if engine.endswith("offload") else "cuda"}

@@ -1,7 +1,5 @@
 """Interfaces in the environment exist; a missing one is an error with the available ones."""
 
-from __future__ import annotations
-
 import pytest
 
 from engines.base import EngineError
@@ -10,19 +8,12 @@ from engines.network import check_interfaces, interfaces
 AVAILABLE = {"lo": ["127.0.0.1"], "eth0": ["10.0.0.1"], "ib0": []}
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"GLOO_SOCKET_IFNAME": "eth0"},
-        {"GLOO_SOCKET_IFNAME": "eth0,ib0"},
-        {"NCCL_SOCKET_IFNAME": "ib,en"},  # prefixes, any of them
-        {"NCCL_SOCKET_IFNAME": "=eth0"},
-        {"NCCL_SOCKET_IFNAME": "^docker"},
-    ],
-)
-def test_existing_interfaces_pass(environment: dict[str, str]) -> None:
-    check_interfaces(environment, AVAILABLE)
+def test_existing_interfaces_pass():
+    check_interfaces({}, AVAILABLE)
+    for names in ("eth0", "eth0,ib0"):
+        check_interfaces({"GLOO_SOCKET_IFNAME": names}, AVAILABLE)
+    for names in ("ib,en", "=eth0", "^docker"):  # prefixes, any of them
+        check_interfaces({"NCCL_SOCKET_IFNAME": names}, AVAILABLE)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +25,11 @@ def test_existing_interfaces_pass(environment: dict[str, str]) -> None:
         ({"NCCL_SOCKET_IFNAME": "=eth"}, "no interface eth;"),
     ],
 )
-def test_a_missing_interface_is_an_error_with_the_available_ones(
-    environment: dict[str, str], message: str
-) -> None:
+def test_a_missing_interface_is_an_error_with_the_available_ones(environment, message):
     with pytest.raises(EngineError, match=message) as error:
         check_interfaces(environment, AVAILABLE)
     assert "available: lo (127.0.0.1), eth0 (10.0.0.1), ib0" in str(error.value)
 
 
-def test_this_machine_has_a_loopback_interface() -> None:
+def test_this_machine_has_a_loopback_interface():
     assert any("127.0.0.1" in addresses for addresses in interfaces().values())

@@ -1,17 +1,14 @@
 """Each rank holds the slots of its own parameters only."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
 from engines.base import Options, World
 from engines.oss import oss
 from tests.engines.parity import Case, spec, train
-from tests.engines.pool import Pool
 
 
-def test_slots_are_sharded_evenly_and_weights_are_replicated(worlds: dict[int, Pool]) -> None:
+def test_slots_are_sharded_evenly_and_weights_are_replicated(worlds):
     outcomes = worlds[2].run(train, Case("oss", steps=1))
     held = [
         {name: len(data) for kind, name, _, data, _ in outcome.pieces if kind == "exp_avg"}
@@ -38,7 +35,7 @@ def train_one_weight(world: World) -> list[float]:
     return weight.data.tolist()
 
 
-def test_a_rank_that_owns_no_parameter_follows_the_owner(worlds: dict[int, Pool]) -> None:
+def test_a_rank_that_owns_no_parameter_follows_the_owner(worlds):
     (alone,) = worlds[1].run(train_one_weight)
     first, second = worlds[2].run(train_one_weight)
     assert first == second == alone

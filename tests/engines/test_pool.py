@@ -1,14 +1,12 @@
 """The shared rank processes of the tests report a failing rank at once."""
 
-from __future__ import annotations
-
 import os
 
 import pytest
 import torch
 
 from engines.base import World
-from tests.engines.pool import Pool, RankFailed
+from tests.engines.pool import RankFailed
 
 
 def whoami(world: World) -> tuple[int, int]:
@@ -27,9 +25,7 @@ def leave_on(world: World, rank: int) -> None:
     world.sum(torch.zeros(1))
 
 
-def test_a_failing_rank_is_named_and_the_next_call_gets_a_new_world(
-    worlds: dict[int, Pool],
-) -> None:
+def test_a_failing_rank_is_named_and_the_next_call_gets_a_new_world(worlds):
     assert worlds[2].run(whoami) == [(0, 2), (1, 2)]
     with pytest.raises(RankFailed, match=r"(?s)rank 1.*ValueError: of its own making"):
         worlds[2].run(fail_on, 1)

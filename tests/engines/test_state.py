@@ -1,7 +1,5 @@
 """The state has every element once, by name, as views."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -13,8 +11,7 @@ from engines.catalog import build_engine
 from engines.state import check_cover, fill_slots
 from engines.world import open_world
 from tests.engines.parity import Net, spec
-from tests.engines.pool import Pool
-from tests.engines.test_parity import all_of_torch
+from tests.engines.test_parity import able
 from training.optim.muon import Muon
 
 
@@ -34,7 +31,7 @@ def prepared(world):
     engine.close()
 
 
-def test_tied_weights_appear_once_and_frozen_ones_have_no_slots(prepared) -> None:
+def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(prepared):
     net, engine = prepared
     state = engine.state()
     kinds: dict[str, list[str]] = {}
@@ -42,27 +39,19 @@ def test_tied_weights_appear_once_and_frozen_ones_have_no_slots(prepared) -> Non
         kinds.setdefault(piece.name, []).append(piece.kind)
     assert kinds["frozen.weight"] == ["weight"]
     assert kinds["seven"] == ["weight", "exp_avg", "exp_avg_sq"]
-    assert "embedding.weight" in kinds and "head.weight" not in kinds
+    assert "embedding.weight" in kinds and "head.weight" not in kinds  # tied
     assert state.shapes["seven"] == (7,)
     assert kinds.keys() == state.shapes.keys() == dict(net.named_parameters()).keys()
-
-
-def test_buffers_are_the_persistent_ones_of_the_model(prepared) -> None:
-    net, engine = prepared
     stored = {name for name in net.state_dict() if name not in dict(net.named_parameters())}
-    assert engine.state().buffers.keys() == stored - {"head.weight"}
-    assert "table" not in engine.state().buffers
-
-
-def test_groups_name_their_parameters_and_hold_no_tensors(prepared) -> None:
-    _, engine = prepared
-    decayed, plain = engine.state().groups
+    assert state.buffers.keys() == stored - {"head.weight"}
+    assert "table" not in state.buffers  # it is not persistent
+    decayed, plain = state.groups
     assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0.0
     assert "blocks.0.qkv.weight" in decayed["names"] and "seven" in plain["names"]
     assert "params" not in decayed
 
 
-def test_values_written_to_a_piece_are_used_by_the_model(prepared) -> None:
+def test_values_written_to_a_piece_are_used_by_the_model(prepared):
     net, engine = prepared
     for piece in engine.state().pieces:
         if piece.name == "seven":
@@ -85,19 +74,18 @@ def test_values_written_to_a_piece_are_used_by_the_model(prepared) -> None:
     ],
     ids=["amsgrad", "fused", "momentum", "sgd", "adafactor", "muon"],
 )
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 3)], ids=str)
-def test_slots_created_early_equal_those_of_the_first_step(build, shape) -> None:
-    filled, fresh = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
-    optimizers = [build([{"params": [p]}]) for p in (filled, fresh)]
-    fill_slots(optimizers[0])
-    kinds = _forms(optimizers[0].state[filled])
-    for step in range(3):
-        for parameter, optimizer in zip((filled, fresh), optimizers, strict=True):
-            parameter.grad = torch.tensor([1.0, -2.0, 0.5]).expand(shape) * (step + 1)
-            optimizer.step()
-    assert torch.equal(filled, fresh)
-    fresh_slots = optimizers[1].state[fresh]
-    assert kinds == _forms(fresh_slots)
+def test_slots_created_early_equal_those_of_the_first_step(build):
+    for shape in ((3,), (2, 3), (2, 4, 3)):
+        filled, fresh = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+        optimizers = [build([{"params": [p]}]) for p in (filled, fresh)]
+        fill_slots(optimizers[0])
+        kinds = _forms(optimizers[0].state[filled])
+        for step in range(3):
+            for parameter, optimizer in zip((filled, fresh), optimizers, strict=True):
+                parameter.grad = torch.tensor([1.0, -2.0, 0.5]).expand(shape) * (step + 1)
+                optimizer.step()
+        assert torch.equal(filled, fresh), shape
+        assert kinds == _forms(optimizers[1].state[fresh]), shape
 
 
 def _forms(slots: dict) -> dict:
@@ -105,7 +93,7 @@ def _forms(slots: dict) -> dict:
     return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
 
 
-def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones() -> None:
+def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones():
     parameter = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(
         EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
@@ -113,7 +101,7 @@ def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones() -> None:
         fill_slots(torch.optim.Rprop([parameter]))
 
 
-def test_a_model_of_frozen_parameters_is_an_error(world) -> None:
+def test_a_model_of_frozen_parameters_is_an_error(world):
     net = torch.nn.Linear(2, 2).requires_grad_(False)
     engine = build_engine("local", world, Options())
     optimizer = OptimizerSpec([{}], lambda name, p: 0, torch.optim.AdamW, None)
@@ -122,7 +110,7 @@ def test_a_model_of_frozen_parameters_is_an_error(world) -> None:
     engine.close()
 
 
-def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world) -> None:
+def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world):
     shapes = {"w": (5, 4, 3), "b": (4,)}
 
     def piece(kind: str, name: str, length: int) -> Piece:
@@ -144,11 +132,6 @@ def _piece(start: int, length: int, kind: str = "weight") -> Piece:
     return Piece(kind, "w", start, torch.zeros(length))
 
 
-def test_a_state_that_covers_each_tensor_once_passes(world) -> None:
-    check_cover(_state(_piece(0, 3), _piece(3, 1), _piece(0, 4, "exp_avg")), world)
-    check_cover(_state(replace(_piece(0, 4), replica=(world.rank, world.size))), world)
-
-
 @pytest.mark.parametrize(
     ("pieces", "text"),
     [
@@ -158,7 +141,9 @@ def test_a_state_that_covers_each_tensor_once_passes(world) -> None:
         ([], "holds 0 of the 4 elements of weight"),
     ],
 )
-def test_a_state_with_a_hole_or_an_overlap_is_an_error(world, pieces, text) -> None:
+def test_a_state_with_a_hole_or_an_overlap_is_an_error(world, pieces, text):
+    check_cover(_state(_piece(0, 3), _piece(3, 1), _piece(0, 4, "exp_avg")), world)
+    check_cover(_state(replace(_piece(0, 4), replica=(world.rank, world.size))), world)
     with pytest.raises(EngineError, match=text):
         check_cover(_state(*pieces), world)
 
@@ -190,8 +175,8 @@ def count(world: World, engine_name: str) -> tuple[dict[str, list], float, list]
     return held, net.constant.item(), net.norm.running_mean.tolist()
 
 
-@all_of_torch
-def test_statistics_are_those_of_rank_zero(worlds: dict[int, Pool], engine: str) -> None:
+@able("ddp", "fsdp")
+def test_statistics_are_those_of_rank_zero(worlds, engine):
     (held, _, mean), (other, _, other_mean) = worlds[2].run(count, engine)
     assert held == other
     assert held["count"] == [4] and "constant" not in held

@@ -1,7 +1,5 @@
 """Collectives, barriers and process groups of a world."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -15,11 +13,10 @@ from torch.distributed import TCPStore
 from engines.base import EngineError, World
 from engines.rendezvous import open_store
 from engines.world import open_world
-from tests.engines.pool import Pool
 from tests.engines.test_environment import TORCHRUN
 
 
-def test_processes_without_an_address_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_without_an_address_are_an_error(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
@@ -27,7 +24,7 @@ def test_processes_without_an_address_are_an_error(monkeypatch: pytest.MonkeyPat
         open_world("cpu", 5.0, always_group=False)
 
 
-def test_a_world_of_one_agrees_with_itself_without_a_group() -> None:
+def test_a_world_of_one_agrees_with_itself_without_a_group():
     world = open_world("cpu", 5.0, always_group=False)
     value = torch.tensor([1.0, 2.0])
     assert world.sum(value).tolist() == world.maximum(value).tolist() == [1.0, 2.0]
@@ -38,7 +35,7 @@ def test_a_world_of_one_agrees_with_itself_without_a_group() -> None:
     world.close()
 
 
-def test_a_group_of_one_needs_no_port_and_is_closed() -> None:
+def test_a_group_of_one_needs_no_port_and_is_closed():
     world = open_world("cpu", 5.0, always_group=True)
     assert torch.distributed.is_initialized()
     with pytest.raises(EngineError, match="already open"):
@@ -47,32 +44,21 @@ def test_a_group_of_one_needs_no_port_and_is_closed() -> None:
     assert not torch.distributed.is_initialized()
 
 
-def exchange(world: World) -> tuple[list[float], list[float], list[float], int, int]:
+def exchange(world):
     value = torch.tensor([world.rank + 1.0, 10.0])
     total, most = world.sum(value), world.maximum(value)
     # Each rank requests one flag of its own, and both share one.
-    flags = world.agree(0b1001 if world.rank == 0 else 0b0101)
-    return total.tolist(), most.tolist(), value.tolist(), flags, world.agree(0)
-
-
-def test_ranks_sum_take_the_maximum_and_agree_on_flags(worlds: dict[int, Pool]) -> None:
-    first, second = worlds[2].run(exchange)
-    assert first == ([3.0, 20.0], [2.0, 10.0], [1.0, 10.0], 0b1101, 0)
-    assert second == ([3.0, 20.0], [2.0, 10.0], [2.0, 10.0], 0b1101, 0)
-
-
-def broadcast(world: World) -> list[bytes]:
+    flags = world.agree(0b1001 if world.rank == 0 else 0b0101), world.agree(0)
     mine = f"rank {world.rank} \0é".encode()
-    return [
-        world.broadcast(mine if world.rank == 0 else None),
-        world.broadcast(mine, 1),
-        world.broadcast(b""),
-    ]
+    sent = world.broadcast(mine if world.rank == 0 else None), world.broadcast(mine, 1)
+    return total.tolist(), most.tolist(), flags, (*sent, world.broadcast(b"")), value.tolist()
 
 
-def test_a_broadcast_gives_the_bytes_of_one_rank_to_all(worlds: dict[int, Pool]) -> None:
-    given = ["rank 0 \0é".encode(), "rank 1 \0é".encode(), b""]
-    assert worlds[2].run(broadcast) == [given, given]
+def test_ranks_sum_take_the_maximum_agree_on_flags_and_broadcast_bytes(worlds):
+    given = "rank 0 \0é".encode(), "rank 1 \0é".encode(), b""
+    for rank, (*found, own) in enumerate(worlds[2].run(exchange)):
+        assert found == [[3.0, 20.0], [2.0, 10.0], (0b1101, 0), given]
+        assert own == [rank + 1.0, 10.0]
 
 
 def wait_alone(world: World) -> str:
@@ -85,15 +71,13 @@ def wait_alone(world: World) -> str:
     return "came through"
 
 
-def test_a_barrier_names_the_missing_ranks(worlds: dict[int, Pool]) -> None:
+def test_a_barrier_names_the_missing_ranks(worlds):
     message, _ = worlds[2].run(wait_alone)
     assert message.startswith("rank 0 waited 0.5 s at a barrier") and "Ranks 1 failed" in message
     worlds[2].close()  # gloo closes the connection to a rank that timed out
 
 
-def test_each_attempt_starts_with_an_empty_store(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_attempt_starts_with_an_empty_store(monkeypatch):
     """A restarted rank would take the address of a dead one for its peer's, and hang."""
     store = TCPStore("127.0.0.1", 0, is_master=True)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
@@ -110,7 +94,7 @@ def test_each_attempt_starts_with_an_empty_store(
 
 
 @pytest.mark.slow
-def test_workers_that_torchrun_restarts_find_each_other(tmp_path: Path) -> None:
+def test_workers_that_torchrun_restarts_find_each_other(tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import os, torch\n"

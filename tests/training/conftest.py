@@ -1,8 +1,4 @@
-"""Worlds of one and two processes, kept for the whole session."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
+"""The world of two processes of the session."""
 
 import pytest
 
@@ -10,7 +6,5 @@ from tests.engines.pool import Pool
 
 
 @pytest.fixture(scope="session")
-def two_ranks() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
+def two_ranks(worlds: dict[int, Pool]) -> Pool:
+    return worlds[2]

@@ -1,7 +1,5 @@
 """Facts of a run in the form that callbacks get."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs of the real training loop that count where the host waits for a tensor's values."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Iterator

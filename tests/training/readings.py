@@ -1,7 +1,5 @@
 """Readings of a machine for tests."""
 
-from __future__ import annotations
-
 from training.resources.monitor import MachineReading
 
 CALM = MachineReading(

@@ -1,7 +1,5 @@
 """Checkpoints in memory instead of a run folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

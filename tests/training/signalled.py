@@ -1,7 +1,5 @@
 """A program that takes a step for each line of its input, and prints the requested actions."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import select

@@ -1,7 +1,5 @@
 """Gradient accumulation gives the loss and gradient of one big batch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ import torch
 from engines.base import Options
 from engines.local import FlatAveraging
 from engines.replicated import Replicated
-from tests.training.ranks import tiny_run, two_terms_run
+from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny
 from training.accumulate import accumulate
 from training.data.order import DataOrder
@@ -27,7 +25,7 @@ SGD = {
 
 
 def by_hand(task: TinyTask, steps: int, global_batch: int = 8):
-    """Losses and weights of plain gradient descent, each step one big batch."""
+    """Each term of the losses, and the weights of plain gradient descent; a step is one batch."""
     torch.manual_seed(0)
     model = task.build()
     split = task.data("train")
@@ -36,33 +34,44 @@ def by_hand(task: TinyTask, steps: int, global_batch: int = 8):
     for step in range(steps):
         epoch, indices = order.batch(step)
         batch, units = samples[epoch, indices.tolist()]
-        loss = task.loss(model, batch).sum / units
-        losses.append(loss.item())
+        sums = task.loss(model, batch).sum
+        if isinstance(sums, torch.Tensor):
+            sums, units = {"": sums}, {"": units}
+        terms = {term: sums[term] / max(units[term], 1) for term in units}
         model.zero_grad()
-        loss.backward()
+        sum(terms.values()).backward()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter -= LR * parameter.grad
+        losses.append({term: mean.item() for term, mean in terms.items()})
     return losses, model.state_dict()
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 4, 8])
-def test_micro_batches_give_loss_and_weights_of_one_big_batch(micro_batch):
-    task = TinyTask()
-    losses, weights = by_hand(task, 6)
-    run = run_tiny(one_rank(), task, micro_batch=micro_batch, train={"epochs": 2}, **SGD)
-    torch.testing.assert_close([line.loss for line in run.recorder.lines], losses, **EXACT)
+@pytest.mark.parametrize("micro_batch", [1, 4, 8])
+@pytest.mark.parametrize("task", [TinyTask, TwoTermsTask])
+def test_micro_batches_give_loss_and_weights_of_one_big_batch(task, micro_batch):
+    """Each term of a loss is the mean over its own units of the global batch."""
+    terms, weights = by_hand(task(), 6)
+    run = run_tiny(one_rank(), task(), micro_batch=micro_batch, train={"epochs": 2}, **SGD)
+    for line, expected in zip(run.recorder.lines, terms, strict=True):
+        assert line.loss == pytest.approx(sum(expected.values()), rel=1e-12)
+        assert task is TinyTask or line.parts == pytest.approx(expected, rel=1e-12)
     for name, weight in weights.items():
         torch.testing.assert_close(run.weights[name].view_as(weight), weight, **EXACT)
 
 
-@pytest.mark.parametrize("engine", ["local", "ddp"])
-@pytest.mark.parametrize("micro_batch", [1, 4])
-def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(two_ranks, engine, micro_batch):
-    losses, weights = by_hand(TinyTask(), 6)
+@pytest.mark.parametrize(
+    ("engine", "micro_batch", "two_terms"),
+    [("local", 1, False), ("ddp", 4, False), ("local", 1, True), ("ddp", 1, True)],
+)
+def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(
+    two_ranks, engine, micro_batch, two_terms
+):
+    terms, weights = by_hand(TwoTermsTask() if two_terms else TinyTask(), 6)
     changes = {"train": {"epochs": 2}, **SGD, "engine": engine, "micro_batch": micro_batch}
-    for found in two_ranks.run(tiny_run, {}, {}, changes):
-        assert [line.loss for line in found["lines"]] == pytest.approx(losses, rel=1e-12)
+    for found in two_ranks.run(tiny_run, {}, {}, changes, two_terms):
+        losses = [line.loss for line in found["lines"]]
+        assert losses == pytest.approx([sum(of.values()) for of in terms], rel=1e-12)
         for name, weight in weights.items():
             assert np.allclose(found["weights"][name], weight.flatten(), 1e-12, 1e-12)
 
@@ -125,59 +134,7 @@ def test_a_global_batch_without_units_changes_nothing_and_is_counted():
     assert run.outcome.status == "completed"
 
 
-LR = 0.05
-TWO_TERMS_SGD = {
-    "optim": {"name": "sgd", "lr": LR, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": None},
-    "schedule": {"name": "constant"},
-    "log": {"every": 1},
-    "train": {"epochs": 2},
-}
-
-
-def two_terms_by_hand(steps: int, global_batch: int = 8):
-    """Losses, their terms and the weights of plain gradient descent, each step one big batch."""
-    task = TwoTermsTask()
-    torch.manual_seed(0)
-    model, split = task.build(), task.data("train")
-    samples, order = Samples(task, split, 0), DataOrder(len(split), global_batch, 0)
-    losses = []
-    for step in range(steps):
-        epoch, indices = order.batch(step)
-        batch, units = samples[epoch, indices.tolist()]
-        sums = task.loss(model, batch).sum
-        terms = {term: sums[term] / max(units[term], 1) for term in units}
-        model.zero_grad()
-        sum(terms.values()).backward()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter -= LR * parameter.grad
-        losses.append({term: mean.item() for term, mean in terms.items()})
-    return losses, model.state_dict()
-
-
-@pytest.mark.parametrize("micro_batch", [1, 4, 8])
-def test_each_term_is_the_mean_over_its_own_units_of_the_global_batch(micro_batch):
-    terms, weights = two_terms_by_hand(6)
-    run = run_tiny(one_rank(), TwoTermsTask(), micro_batch=micro_batch, **TWO_TERMS_SGD)
-    for line, expected in zip(run.recorder.lines, terms, strict=True):
-        assert line.loss == pytest.approx(sum(expected.values()), rel=1e-12)
-        assert line.parts == pytest.approx(expected, rel=1e-12)
-    for name, weight in weights.items():
-        torch.testing.assert_close(run.weights[name].view_as(weight), weight, rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("engine", ["local", "ddp"])
-def test_terms_are_means_over_the_units_of_all_ranks(two_ranks, engine):
-    terms, weights = two_terms_by_hand(6)
-    for found in two_ranks.run(
-        two_terms_run, {**TWO_TERMS_SGD, "engine": engine, "micro_batch": 1}
-    ):
-        assert found["losses"] == pytest.approx([sum(t.values()) for t in terms], rel=1e-12)
-        for name, weight in weights.items():
-            assert np.allclose(found["weights"][name], weight.flatten(), 1e-12, 1e-12)
-
-
 def test_a_task_gets_the_progress_before_each_step():
     task = TwoTermsTask()
-    run_tiny(one_rank(), task, **TWO_TERMS_SGD)
+    run_tiny(one_rank(), task, train={"epochs": 2}, **SGD)
     assert task.paces == pytest.approx(np.array([(step / 3, 2.0) for step in range(6)]))

@@ -1,8 +1,8 @@
-from __future__ import annotations
-
 import pytest
 
-from tests.training.ranks import agreed, waits_for_the_late_rank
+from tests.training.ranks import agreed
+from tests.waiting import until
+from training.agreement import agree_later
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,15 @@ def test_units_add_up_and_flags_of_any_rank_count(two_ranks, units, flags, expec
     assert agreements == [({"": expected[0]}, expected[1], [])] * 2
 
 
-def test_no_rank_waits_for_a_late_one_before_it_needs_the_result(two_ranks):
-    (started_s, waited_s, units), (_, _, others) = two_ranks.run(waits_for_the_late_rank, 1.0)
-    assert started_s < 0.5 < waited_s
-    assert units == others == 3
+def started_before_the_late_rank(world, flag):
+    """The agreed units; rank 1 takes part only once the agreement of rank 0 has started."""
+    if world.rank == 1:
+        until(flag.exists)
+    result = agree_later(world, {"": 1 + world.rank}, 0)
+    if world.rank == 0:
+        flag.touch()
+    return result()[0][""]
+
+
+def test_no_rank_waits_for_a_late_one_before_it_needs_the_result(two_ranks, tmp_path):
+    assert two_ranks.run(started_before_the_late_rank, tmp_path / "started") == [3, 3]

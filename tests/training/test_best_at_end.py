@@ -1,7 +1,5 @@
 """A run may end with the weights of its best evaluation, and still resume from its last step."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

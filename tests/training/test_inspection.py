@@ -1,7 +1,5 @@
 """Facts about models and batches, and previews."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pytest
@@ -14,34 +12,25 @@ from tests.training.tiny import WIDTH, TinyNet, TinyTask, one_rank, run_tiny
 from training.inspection import architecture
 
 
-def test_a_parameter_without_gradient_is_named_at_the_first_step():
-    run = run_tiny(one_rank(), TinyTask(unused=True))
-    warnings = [facts for kind, facts in run.recorder.events if kind == "warning"]
-    assert warnings == [{"text": "no gradient in the first step: unused", "names": ["unused"]}]
-
-
 class FrozenTask(TinyTask):
-    def build(self) -> nn.Module:
-        model = TinyNet()
+    def build(self):
+        model = TinyNet(unused=True)
         model.linear.bias.requires_grad_(False)
         return model
 
 
-def test_a_parameter_missing_in_the_optimizer_is_named():
-    run = run_tiny(one_rank(), FrozenTask())
+def test_parameters_that_do_not_train_and_with_train_debug_the_first_batch_are_reported():
+    run = run_tiny(one_rank(), FrozenTask(), train={"debug": True})
+    text = {"text": "no gradient in the first step: unused", "names": ["unused"]}
+    batch = {
+        "index": "[2] int64",
+        "x": "[2, 4] float64",
+        "y": "[2, 4] float64",
+        "mask": "[2, 4] bool",
+    }
+    assert ("warning", text) in run.recorder.events
     assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.recorder.events
-
-
-def test_the_shapes_of_the_first_batch_are_reported_with_train_debug():
-    run = run_tiny(one_rank(), train={"debug": True})
-    assert [facts for kind, facts in run.recorder.events if kind == "first_batch"] == [
-        {
-            "index": "[2] int64",
-            "x": "[2, 4] float64",
-            "y": "[2, 4] float64",
-            "mask": "[2, 4] bool",
-        }
-    ]
+    assert ("first_batch", batch) in run.recorder.events
 
 
 def test_an_architecture_is_names_and_shapes_and_not_weights():
@@ -98,10 +87,11 @@ def with_tracker(world, task, **changes):
 
 
 def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then():
-    found = shown(
-        with_tracker(one_rank(), PreviewTask(dropout=0.5), train={"epochs": 2, "max_steps": 5})
-    )
-    assert list(found) == [2, 4, 5]
+    task = PreviewTask(dropout=0.5)
+    run = with_tracker(one_rank(), task, train={"epochs": 2, "max_steps": 5})
+    found = shown(run)
+    assert list(found) == [2, 4, 5] and set(run.recorder.samples) == {"before", "after"}
+    assert task.made == 4  # those of the last step once
     assert {row[1:] for rows in found.values() for row in rows} == {("False", "False")}
     sums = [rows[1][0] for rows in found.values()]
     assert len(set(sums)) == 3
@@ -116,9 +106,9 @@ def test_predictions_are_shown_at_the_end_without_an_evaluation():
     assert [evaluation.step for evaluation in run.recorder.evaluations] == [2]
 
 
-@pytest.mark.parametrize("options", [{}, {"track": ["wandb"], "tracking": {"samples": False}}])
-def test_nothing_is_predicted_without_preview_or_trackers(options):
-    run = run_tiny(one_rank(), PreviewTask(fails_on=0), train={"preview": False}, **options)
+def test_nothing_is_predicted_without_preview_and_samples_of_a_tracker():
+    options = {"track": ["wandb"], "tracking": {"samples": False}, "train": {"preview": False}}
+    run = run_tiny(one_rank(), PreviewTask(fails_on=0), **options)
     assert not shown(run) and not run.recorder.samples and not warnings(run)
 
 
@@ -128,18 +118,6 @@ def test_samples_are_predicted_before_and_after_training_without_a_tracker():
     found = run.recorder.samples
     assert {when: step for when, (step, _) in found.items()} == {"before": 0, "after": 3}
     assert found["before"][1].rows != found["after"][1].rows
-
-
-def test_predictions_of_one_step_are_made_once():
-    task = PreviewTask()
-    run = with_tracker(one_rank(), task, train={"epochs": 2, "max_steps": 4})
-    assert list(run.recorder.shown) == [2, 4] and set(run.recorder.samples) == {"before", "after"}
-    assert task.made == 3
-
-
-def test_a_task_need_not_predict():
-    run = with_tracker(one_rank(), TinyTask())
-    assert not shown(run) and not warnings(run)
 
 
 def two_runs(world: World, engine: str):
@@ -162,9 +140,8 @@ def two_runs(world: World, engine: str):
     return losses, same, len(shown(plain)), len(shown(previewed))
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-def test_predictions_do_not_change_training(two_ranks, engine):
-    for (plain, previewed), same, none, some in two_ranks.run(two_runs, engine):
+def test_predictions_do_not_change_training(two_ranks):
+    for (plain, previewed), same, none, some in two_ranks.run(two_runs, "fsdp"):
         assert plain == previewed and same and len(plain) == 6
         assert (none, some) == (0, 6)
 
@@ -177,8 +154,7 @@ def failing(world: World, rank: int, after: int):
     return run.outcome.status, warnings(run), len(shown(run))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("after", [0, 1, CALLS])
+@pytest.mark.parametrize(("rank", "after"), [(0, 0), (1, 1), (0, CALLS)])
 def test_an_error_on_one_rank_is_one_warning_and_the_run_continues(two_ranks, rank, after):
     found = two_ranks.run(failing, rank, after)
     assert [(status, count) for status, _, count in found] == [("completed", 0)] * 2

@@ -1,7 +1,5 @@
 """A resumed run is bit-equal to an uninterrupted one."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -48,14 +46,16 @@ def whole():
     return run_tiny(one_rank(), TinyTask(dropout=0.5), **CHANGES)
 
 
-@pytest.mark.parametrize("step", range(1, 10))
-def test_a_run_resumes_bit_by_bit_from_any_step(whole, step):
-    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=whole.shelf.before(step), **CHANGES)
+@pytest.mark.parametrize(
+    ("step", "workers"), [*((step, 0) for step in range(1, 10)), (4, 1), (4, 2)]
+)
+def test_a_run_resumes_bit_by_bit_from_any_step_with_any_number_of_workers(whole, step, workers):
+    before, loader = whole.shelf.before(step), {"workers": workers}
+    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, loader=loader, **CHANGES)
     assert history(rest) == history(whole, after=step)
     assert rest.outcome.best == whole.outcome.best
-    assert same(
-        rest.shelf.saved.get(9, whole.shelf.saved[9])["pieces"], whole.shelf.saved[9]["pieces"]
-    )
+    last = whole.shelf.saved[9]["pieces"]
+    assert same(rest.shelf.saved[9]["pieces"] if step < 9 else last, last)
     assert same(rest.weights, whole.weights)
     untimed = {"wall_s": 0, "time_split": 0}
     for kept in (9, 8):
@@ -63,19 +63,6 @@ def test_a_run_resumes_bit_by_bit_from_any_step(whole, step):
             ours, theirs = rest.shelf.saved[kept], whole.shelf.saved[kept]
             assert ours["score"] == theirs["score"]
             assert ours["facts"] | untimed == theirs["facts"] | untimed
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_of_the_loader_make_no_difference(whole, workers):
-    rest = run_tiny(
-        one_rank(),
-        TinyTask(dropout=0.5),
-        before=whole.shelf.before(4),
-        loader={"workers": workers},
-        **CHANGES,
-    )
-    assert history(rest) == history(whole, after=4)
-    assert same(rest.weights, whole.weights)
 
 
 def test_a_log_entry_postponed_by_a_skipped_step_is_written_after_a_resume():
@@ -104,21 +91,14 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume():
     assert (rest.outcome.steps, rest.outcome.status) == (3, "failed")
 
 
-def test_a_signal_adds_no_metrics_line():
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_signal_saves_unless_it_must_not_and_adds_no_metrics_line(saves):
     callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
-    stopped = run_tiny(one_rank(), callback=callback, **CHANGES | {"save": {}})
+    changes = CHANGES | {"save": {"on_signal": saves}, "eval": {"every": None}}
+    stopped = run_tiny(one_rank(), callback=callback, **changes)
     assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
     assert [line.step for line in callback.lines] == [1, 2]
-    assert 3 in stopped.shelf.saved
-
-
-def test_save_on_signal_off_saves_nothing():
-    callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
-    stopped = run_tiny(
-        one_rank(), callback=callback, train={"epochs": 2}, save={"on_signal": False}
-    )
-    assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
-    assert 3 not in stopped.shelf.saved or stopped.shelf.saved[3]["score"]
+    assert (3 in stopped.shelf.saved) == saves
 
 
 def test_a_resume_with_exhausted_patience_ends_without_another_evaluation():

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from tests.training.tiny import one_rank, run_tiny
@@ -48,11 +46,6 @@ def test_a_best_at_a_periodic_step_is_saved_once_as_both():
     assert run.shelf.saved[1]["score"].value == run.recorder.evaluations[0].metrics["error"]
 
 
-def test_best_and_last_checkpoints_can_be_disabled():
-    run = run_tiny(one_rank(), save={"keep_best": 0, "last": False}, eval={"every": 1})
-    assert not run.shelf.saved
-
-
 def test_checkpoint_facts_have_the_position_of_the_run(rising):
     facts = rising.shelf.saved[5]["facts"]
     units = sum(step.units for step in rising.recorder.steps[:5])
@@ -69,18 +62,20 @@ def test_the_end_is_evaluated_once_also_between_two_intervals():
     assert list(errors(run)) == [3]
 
 
+def test_the_final_evaluation_and_checkpoints_can_be_disabled():
+    unsaved = {"keep_best": 0, "last": False}
+    run = run_tiny(
+        one_rank(), train={"max_steps": 3}, eval={"every": 2, "last": False}, save=unsaved
+    )
+    assert list(errors(run)) == [2]
+    assert not run.shelf.saved
+
+
 def test_each_epoch_ends_with_an_evaluation_if_enabled():
     run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": 4, "each_epoch": True})
     assert list(errors(run)) == [3, 4, 6, 8, 9]
     run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": None, "each_epoch": True})
     assert list(errors(run)) == [3, 6, 9]
-
-
-def test_the_final_evaluation_can_be_disabled():
-    run = run_tiny(one_rank(), train={"max_steps": 3}, eval={"every": 2, "last": False})
-    assert list(errors(run)) == [2]
-    run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch", "last": False})
-    assert list(errors(run)) == [3]
 
 
 def previews(run):
@@ -95,27 +90,7 @@ def test_a_preview_is_shown_before_and_after_in_evaluation_mode():
     assert not previews(run_tiny(one_rank(), train={"preview": False}))
 
 
-def test_the_learning_rate_is_the_one_of_the_schedule():
-    run = run_tiny(
-        one_rank(),
-        train={"epochs": 2},
-        optim={"lr": 0.5},
-        schedule={"name": "linear", "warmup": 2},
-        log={"every": 1},
-    )
-    expected = [0.5 * f for f in (1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4)]
-    assert [line.lr for line in run.recorder.lines] == pytest.approx(expected)
-
-
 def test_a_warning_of_the_schedule_reaches_the_callbacks():
     run = run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1})
     texts = [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
     assert texts == ["schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"]
-
-
-def test_throughput_and_memory_are_in_the_outcome():
-    outcome = run_tiny(one_rank(), log={"every": 1}).outcome
-    assert outcome.samples_per_s > 0
-    assert outcome.peak_memory_bytes["device"] is None
-    assert outcome.peak_memory_bytes["host"] > 0
-    assert outcome.epochs == 1.0

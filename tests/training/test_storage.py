@@ -1,9 +1,8 @@
 """Files are replaced whole and under a fence, lines are whole or not there, and a folder that cannot be written is a clear error."""
 
-from __future__ import annotations
-
 import resource
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,33 +10,36 @@ import pytest
 from training.storage import LineFile, Storage, StorageError
 
 
-def test_a_line_is_on_disk_when_write_returns(tmp_path: Path):
-    file = LineFile(tmp_path / "a.jsonl")
-    file.write(b"one")
-    assert (tmp_path / "a.jsonl").read_bytes() == b"one\n"
-    file.write(b"two")
-    assert (tmp_path / "a.jsonl").read_bytes() == b"one\ntwo\n"
-    file.close()
+@pytest.fixture
+def files_of_ten_bytes():
+    """Inside, a file may have so many, as on a disk that is full."""
+
+    @contextmanager
+    def limited():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
-def test_a_disk_full_during_a_write_leaves_complete_lines(tmp_path: Path):
+def test_a_line_is_on_disk_when_write_returns_whole_or_not_at_all(tmp_path, files_of_ten_bytes):
     file = LineFile(tmp_path / "a.jsonl")
     file.write(b"whole")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with pytest.raises(StorageError, match=r"cannot write .*a\.jsonl: File too large"):
-            file.write(b"too long for what is left")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
+    assert (tmp_path / "a.jsonl").read_bytes() == b"whole\n"
+    message = r"cannot write .*a\.jsonl: File too large"
+    with files_of_ten_bytes(), pytest.raises(StorageError, match=message):
+        file.write(b"too long for what is left")
     assert (tmp_path / "a.jsonl").read_bytes() == b"whole\n"
     file.write(b"again")
     assert (tmp_path / "a.jsonl").read_bytes() == b"whole\nagain\n"
     file.close()
 
 
-def test_a_folder_deleted_under_the_run_is_noticed(tmp_path: Path):
+def test_a_folder_deleted_under_the_run_is_noticed(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     file = LineFile(run / "a.jsonl")
@@ -61,21 +63,17 @@ def test_a_full_disk_error_names_the_fix():
         file.write(b"one")
 
 
-def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path):
+def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path, files_of_ten_bytes
+):
     (tmp_path / "a").write_bytes(b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            Storage(tmp_path).atomic_write("a", b"more than ten bytes")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
+    with files_of_ten_bytes(), pytest.raises(OSError, match="File too large"):
+        Storage(tmp_path).atomic_write("a", b"more than ten bytes")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_without_its_fence_a_storage_writes_nothing(tmp_path: Path):
+def test_without_its_fence_a_storage_writes_nothing(tmp_path):
     fence = tmp_path / ".fence"
     fence.mkdir()
     storage = Storage(tmp_path, fence)

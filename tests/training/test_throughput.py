@@ -1,7 +1,5 @@
 """Peaks are those of the data sheets; unknown ones are None."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -15,23 +13,16 @@ from training.throughput import gpus, mfu, peak_flops
         ("NVIDIA A100-PCIE-40GB", "tf32", 156),
         ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
         ("NVIDIA H100 PCIe", "bf16", 756.5),
-        ("NVIDIA H100 NVL", "fp32", 60),
-        ("NVIDIA H200", "bf16", 989.5),
         ("NVIDIA H200 NVL", "bf16", 835.5),
-        ("NVIDIA B200", "bf16", 2250),
-        ("NVIDIA L4", "fp16", 121),
         ("NVIDIA L40S", "bf16", 362.05),
-        ("NVIDIA A10", "bf16", 125),
         ("Tesla T4", "fp16", 65),
         ("Tesla V100-SXM2-16GB", "fp16", 125),
-        ("Tesla V100S-PCIE-32GB", "fp16", 130),
         ("NVIDIA GeForce RTX 3090", "bf16", 71),
         ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
-        ("NVIDIA RTX A6000", "fp32", 38.7),
         ("AMD Instinct MI300X", "bf16", 1307.4),
     ],
 )
-def test_a_device_is_known_by_the_name_of_its_driver(name: str, precision: str, tera: float):
+def test_a_device_is_known_by_the_name_of_its_driver(name, precision, tera):
     assert peak_flops(name, precision) == pytest.approx(tera * 1e12)
 
 
@@ -39,18 +30,15 @@ def test_a_device_is_known_by_the_name_of_its_driver(name: str, precision: str, 
     ("name", "precision"),
     [
         ("Tesla T4", "bf16"),
-        ("Tesla V100-SXM2-16GB", "tf32"),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16"),
         ("NVIDIA GeForce RTX 3090 Ti", "bf16"),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16"),
-        ("NVIDIA GeForce RTX 4090 D", "bf16"),
-        ("NVIDIA A10G", "bf16"),
         ("NVIDIA L40", "bf16"),
         ("NVIDIA H100", "bf16"),
         ("NVIDIA Graphics Device", "fp32"),
     ],
 )
-def test_a_device_without_the_format_or_with_other_clocks_is_not_known(name: str, precision: str):
+def test_a_device_without_the_format_or_with_other_clocks_is_not_known(name, precision):
     assert peak_flops(name, precision) is None
 
 

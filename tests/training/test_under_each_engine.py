@@ -1,7 +1,5 @@
 """Changes of weights and optimizer by the loop work under any sharding."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -9,33 +7,18 @@ from engines.catalog import ENGINES, missing
 from tests.training.ranks import tiny_run
 
 # DeepSpeed knows no float64.
-SINGLE = {"dtype": torch.float32}
-AVERAGED = {
-    "train": {"epochs": 2, "ema": 0.8},
+TASK = {"dtype": torch.float32, "nan_gradient_at": [5]}
+CHANGES = {
+    "train": {"epochs": 2, "ema": 0.8, "on_nonfinite": "skip 1"},
     "eval": {"every": 2},
     "log": {"every": 1},
-    "optim": {"lr": 0.05},
-}
-SKIPPING = {
-    "train": {"epochs": 1, "on_nonfinite": "skip 1"},
     "optim": {"name": "sgd", "lr": 0.05, "clip_norm": None},
-    "log": {"every": 1},
 }
-
-
-@pytest.fixture(params=[name for name in ENGINES if name != "local"])
-def engine(request):
-    if absent := missing(ENGINES[request.param]):
-        pytest.skip(f"{absent[0]} is not installed")
-    return request.param
 
 
 @pytest.fixture(scope="module")
 def local(two_ranks):
-    return {
-        "averaged": two_ranks.run(tiny_run, SINGLE, {}, AVERAGED)[0],
-        "skipping": two_ranks.run(tiny_run, SINGLE | {"nan_gradient_at": [5]}, {}, SKIPPING)[0],
-    }
+    return two_ranks.run(tiny_run, TASK, {}, CHANGES)[0]
 
 
 def losses(found):
@@ -46,21 +29,15 @@ def errors(found):
     return [metrics["error"] for _, metrics in found["evaluations"]]
 
 
-# Rounding of float32 over six steps.
-def close(expected):
-    return pytest.approx(expected, rel=1e-5)
-
-
-def test_evaluation_sees_the_average_and_training_does_not(two_ranks, local, engine):
-    for found in two_ranks.run(tiny_run, SINGLE, {}, AVERAGED | {"engine": engine}):
-        assert errors(found) == close(errors(local["averaged"]))
-        assert losses(found) == close(losses(local["averaged"]))
-
-
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights(two_ranks, local, engine):
-    task = SINGLE | {"nan_gradient_at": [5]}
-    for found in two_ranks.run(tiny_run, task, {}, SKIPPING | {"engine": engine}):
+@pytest.mark.parametrize("engine", ["ddp", "oss", "fsdp", "zero1", "zero3", "zero2-offload"])
+def test_evaluation_sees_the_average_and_a_gradient_that_is_not_finite_reaches_no_weight(
+    two_ranks, local, engine
+):
+    if absent := missing(ENGINES[engine]):
+        pytest.skip(f"{absent[0]} is not installed")
+    for found in two_ranks.run(tiny_run, TASK, {}, CHANGES | {"engine": engine}):
         assert found["outcome"].status == "completed"
-        assert found["kinds"].count("skipped") == 1
-        assert losses(found) == close(losses(local["skipping"]))
-        assert errors(found) == close(errors(local["skipping"]))
+        assert found["kinds"].count("skipped") == local["kinds"].count("skipped") > 0
+        # Rounding of float32 over six steps.
+        assert losses(found) == pytest.approx(losses(local), rel=1e-5)
+        assert errors(found) == pytest.approx(errors(local), rel=1e-5)

@@ -1,7 +1,5 @@
 """A small task with known numbers, and the parts of a run of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

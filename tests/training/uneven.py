@@ -1,7 +1,5 @@
 """Two ranks that train together, of which one may compute or read more than the other."""
 
-from __future__ import annotations
-
 import socket
 import time
 from typing import Any

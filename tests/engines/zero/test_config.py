@@ -1,7 +1,6 @@
 """A user's DeepSpeed config is validated against the settings."""
 
-from __future__ import annotations
-
+import copy
 import os
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import pytest
 from engines.zero import config as zero_config
 from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, setting_values
 from engines.zero.config_file import shipped
+from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 
@@ -67,14 +67,14 @@ HUGGING_FACE = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_auto_means_the_settings(precision):
-    assert conflicts(HUGGING_FACE, values(precision=precision)) == []
+def test_auto_means_the_settings():
+    for precision in ("fp32", "bf16", "fp16"):
+        assert conflicts(HUGGING_FACE, values(precision=precision)) == []
 
 
-def test_merging_leaves_out_keys_that_settings_decide():
-    merged = merge(shipped("zero2.json"), HUGGING_FACE, values())
-    assert merged == {
+def test_merging_leaves_out_keys_that_settings_decide_and_changes_neither_input():
+    below, own = shipped("zero2.json"), copy.deepcopy(HUGGING_FACE)
+    assert merge(below, own, values()) == {
         "zero_optimization": {
             **shipped("zero2.json")["zero_optimization"],
             "offload_optimizer": {"device": "none", "pin_memory": True},
@@ -84,72 +84,56 @@ def test_merging_leaves_out_keys_that_settings_decide():
         "steps_per_print": 2000,
         "wall_clock_breakdown": False,
     }
-
-
-def test_merging_changes_neither_of_its_inputs():
-    below, own = shipped("zero2.json"), {"zero_optimization": {"overlap_comm": False}}
-    merge(below, own, values())
     assert below == shipped("zero2.json")
-    assert own == {"zero_optimization": {"overlap_comm": False}}
+    assert own == HUGGING_FACE
 
 
-def test_merging_rejects_a_file_with_all_its_conflicts():
-    own = {"train_batch_size": 64, "gradient_clipping": 0.5}
+def test_merging_rejects_a_file_with_all_its_conflicts_in_the_order_of_the_file():
+    own = {"gradient_clipping": 2.0, "nope": 1, "zero_optimization": {"stage": 1}, "amp": True}
     with pytest.raises(ConfigConflict) as error:
         merge(shipped("zero2.json"), own, values())
-    assert [c.key for c in error.value.conflicts] == ["train_batch_size", "gradient_clipping"]
+    keys = [c.key for c in error.value.conflicts]
+    assert keys == ["gradient_clipping", "nope", "zero_optimization.stage", "amp"]
+
+
+LEAVE = 'leave it out or write "auto"'
+OFFLOAD = "zero_optimization.offload_optimizer"
 
 
 @pytest.mark.parametrize(
-    ("own", "setting", "value", "option"),
+    ("key", "given", "setting", "value", "option"),
     [
-        ({"train_batch_size": 64}, "train.global_batch", 32, "--set train.global_batch=64"),
+        ("train_batch_size", 64, "train.global_batch", 32, "--set train.global_batch=64"),
+        ("train_micro_batch_size_per_gpu", 8, "train.micro_batch", 4, "--set train.micro_batch=8"),
+        ("gradient_accumulation_steps", 8, "train.accumulation", 4, None),
+        ("gradient_clipping", 0.5, "optim.clip_norm", 1.0, "--set optim.clip_norm=0.5"),
+        ("gradient_clipping", 0, "optim.clip_norm", 1.0, "--set optim.clip_norm=null"),
+        ("bf16.enabled", True, "precision", "fp32", "--precision bf16"),
+        ("fp16.enabled", True, "precision", "fp32", "--precision fp16"),
+        ("zero_optimization.stage", 3, "engine.name", "zero2", "--engine zero3"),
+        (f"{OFFLOAD}.device", "cpu", "engine.name", "zero2", "--engine zero2-offload"),
+        ("optimizer.type", "SGD", "optim.name", "adamw", "--set optim.name=sgd"),
+        ("optimizer.type", "Lamb", "optim.name", "adamw", None),
+        ("optimizer.params.lr", 3e-4, "optim.lr", 1e-3, "--set optim.lr=0.0003"),
         (
-            {"train_micro_batch_size_per_gpu": 8},
-            "train.micro_batch",
-            4,
-            "--set train.micro_batch=8",
-        ),
-        ({"gradient_accumulation_steps": 8}, "train.accumulation", 4, None),
-        ({"gradient_clipping": 0.5}, "optim.clip_norm", 1.0, "--set optim.clip_norm=0.5"),
-        ({"gradient_clipping": 0}, "optim.clip_norm", 1.0, "--set optim.clip_norm=null"),
-        ({"bf16": {"enabled": True}}, "precision", "fp32", "--precision bf16"),
-        ({"fp16": {"enabled": True}}, "precision", "fp32", "--precision fp16"),
-        ({"zero_optimization": {"stage": 3}}, "engine.name", "zero2", "--engine zero3"),
-        (
-            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
-            "engine.name",
-            "zero2",
-            "--engine zero2-offload",
-        ),
-        ({"optimizer": {"type": "SGD"}}, "optim.name", "adamw", "--set optim.name=sgd"),
-        ({"optimizer": {"type": "Lamb"}}, "optim.name", "adamw", None),
-        ({"optimizer": {"params": {"lr": 3e-4}}}, "optim.lr", 1e-3, "--set optim.lr=0.0003"),
-        (
-            {"optimizer": {"params": {"betas": [0.9, 0.999]}}},
-            "optim.betas",
-            [0.9, 0.95],
+            *("optimizer.params.betas", [0.9, 0.999], "optim.betas", [0.9, 0.95]),
             "--set 'optim.betas=[0.9, 0.999]'",
         ),
         (
-            {"scheduler": {"type": "WarmupDecayLR"}},
+            "scheduler.type",
+            "WarmupDecayLR",
             "schedule.name",
             "cosine",
             "--set schedule.name=linear",
         ),
     ],
 )
-def test_a_conflict_has_both_values_and_a_fix(own, setting, value, option):
-    found = only(own)
+def test_a_conflict_has_its_key_both_values_and_a_fix(key, given, setting, value, option):
+    found = only(nested({key: given}))
+    assert (found.key, found.value) == (key, given)
     assert (found.setting, found.setting_value) == (setting, value)
     assert found.problem == f"differs from {setting}"
-    leave = 'leave it out or write "auto"'
-    assert found.fix == (f"{leave}; or  {option}" if option else leave)
-
-
-def test_the_key_of_a_conflict_is_dotted_and_its_value_that_of_the_file():
-    found = only({"optimizer": {"type": "AdamW", "params": {"lr": 0.5}}})
-    assert (found.key, found.value) == ("optimizer.params.lr", 0.5)
+    assert found.fix == (f"{LEAVE}; or  {option}" if option else LEAVE)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +159,7 @@ def test_clipping_off_is_zero_for_deepspeed():
 
 
 def test_true_is_not_one_and_text_is_not_a_number():
-    assert only({"gradient_clipping": True}).fix == 'leave it out or write "auto"'
+    assert only({"gradient_clipping": True}).fix == LEAVE
     assert only({"train_batch_size": "32"}).value == "32"
 
 
@@ -186,11 +170,8 @@ def test_a_precision_block_of_deepspeed_is_our_precision(precision):
     assert only(on, precision="fp32").setting_value == "fp32"
     off = only({precision: {"enabled": False}}, precision=precision)
     assert off.fix.endswith("--precision fp32")
-
-
-def test_other_keys_of_an_enabled_precision_block_are_a_conflict():
-    own = {"bf16": {"enabled": True, "bf16_optimizer_states": True}}
-    assert only(own, precision="bf16").key == "bf16.bf16_optimizer_states"
+    more = {"bf16": {"enabled": True, "bf16_optimizer_states": True}}
+    assert only(more, precision="bf16").key == "bf16.bf16_optimizer_states"
 
 
 def test_parameters_of_a_scheduler_are_decided_by_schedule():
@@ -200,41 +181,32 @@ def test_parameters_of_a_scheduler_are_decided_by_schedule():
 
 
 def test_weights_of_zero3_offload_may_stay_on_the_device():
-    def own(device):
-        return {"zero_optimization": {"offload_param": {"device": device}}}
-
-    assert conflicts(own("none"), values("zero3-offload")) == []
-    assert only(own("nvme"), engine="zero3-offload").allowed == ("cpu", "none", "auto")
-    assert only(own("cpu"), engine="zero3").fix.endswith("--engine zero3-offload")
+    own = {
+        d: nested({"zero_optimization.offload_param.device": d}) for d in ("none", "nvme", "cpu")
+    }
+    assert conflicts(own["none"], values("zero3-offload")) == []
+    assert only(own["nvme"], engine="zero3-offload").allowed == ("cpu", "none", "auto")
+    assert only(own["cpu"], engine="zero3").fix.endswith("--engine zero3-offload")
 
 
 def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
-    own = {"zero_optimization": {"offload_optimizer": {"pin_memory": False}}}
+    own = nested({f"{OFFLOAD}.pin_memory": False})
     merged = merge(shipped("zero2-offload.json"), own, values("zero2-offload"))
     block = merged["zero_optimization"]["offload_optimizer"]
     assert block == {"device": "cpu", "pin_memory": False}
 
 
 @pytest.mark.parametrize(
-    ("own", "key", "did_you_mean"),
+    ("key", "did_you_mean"),
     [
-        ({"train_batchsize": 32}, "train_batchsize", "train_batch_size"),
-        ({"zero_optimisation": {}}, "zero_optimisation", "zero_optimization"),
-        (
-            {"zero_optimization": {"overlap_com": True}},
-            "zero_optimization.overlap_com",
-            "zero_optimization.overlap_comm",
-        ),
-        (
-            {"zero_optimization": {"offload_optimizer": {"pinmemory": True}}},
-            "zero_optimization.offload_optimizer.pinmemory",
-            "zero_optimization.offload_optimizer.pin_memory",
-        ),
-        ({"colour": "red"}, "colour", None),
+        ("train_batchsize", "train_batch_size"),
+        ("zero_optimization.overlap_com", "zero_optimization.overlap_comm"),
+        (f"{OFFLOAD}.pinmemory", f"{OFFLOAD}.pin_memory"),
+        ("colour", None),
     ],
 )
-def test_an_unknown_key_has_the_nearest_one(own, key, did_you_mean):
-    found = only(own)
+def test_an_unknown_key_has_the_nearest_one(key, did_you_mean):
+    found = only(nested({key: 32}))
     assert (found.key, found.did_you_mean) == (key, did_you_mean)
     assert found.problem == "is unknown"
     assert len(found.allowed) <= 12
@@ -246,39 +218,24 @@ def test_values_are_shown_as_json():
 
 
 @pytest.mark.parametrize(
-    ("own", "setting"),
+    ("key", "setting"),
     [
-        ({"tensorboard": {"enabled": True}}, "track"),
-        ({"activation_checkpointing": {"partition_activations": True}}, None),
-        ({"pipeline": {"stages": 2}}, None),
-        ({"zero_optimization": {"cpu_offload": True}}, "engine.name"),
-        ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, None),
+        ("tensorboard.enabled", "track"),
+        ("activation_checkpointing.partition_activations", None),
+        ("pipeline.stages", None),
+        ("zero_optimization.cpu_offload", "engine.name"),
     ],
 )
-def test_an_unsupported_key_is_a_conflict(own, setting):
-    found = only(own)
-    assert found.fix == "leave it out"
-    if setting:
-        assert found.setting == setting
+def test_an_unsupported_key_is_a_conflict(key, setting):
+    found = only(nested({key: True}))
+    assert (found.fix, found.setting) == ("leave it out", setting or found.setting)
 
 
-@pytest.mark.parametrize(
-    "own",
-    [{"zero_allow_untested_optimizer": False}, {"zero_optimization": {"compute_grad_norm": False}}],
-)
-def test_required_values_cannot_be_changed(own):
-    assert only(own).problem == "must be true under this engine"
-
-
-@pytest.mark.parametrize("key", ["zero_optimization", "optimizer", "fp16"])
-def test_a_block_must_be_an_object(key):
-    assert only({key: 3}).problem == "must be an object"
-
-
-def test_conflicts_come_in_the_order_of_the_file():
-    own = {"gradient_clipping": 2.0, "nope": 1, "zero_optimization": {"stage": 1}, "amp": True}
-    keys = [c.key for c in conflicts(own, values())]
-    assert keys == ["gradient_clipping", "nope", "zero_optimization.stage", "amp"]
+def test_required_values_cannot_be_changed_and_a_block_must_be_an_object():
+    for key in ("zero_allow_untested_optimizer", "zero_optimization.compute_grad_norm"):
+        assert only(nested({key: False})).problem == "must be true under this engine", key
+    for key in ("zero_optimization", "optimizer", "fp16"):
+        assert only({key: 3}).problem == "must be an object", key
 
 
 class RecordingDict(dict):

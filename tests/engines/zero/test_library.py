@@ -1,10 +1,6 @@
 """The DeepSpeed library: its environment variables and its import."""
 
-from __future__ import annotations
-
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -19,23 +15,18 @@ from engines.zero.library import clean_architectures, load
         ("9.0a;10.0a;12.0f+PTX", "9.0;10.0;12.0+PTX"),
         ("8.0 9.0 9.0a+PTX", "8.0;9.0;9.0+PTX"),
         ("9.0;9.0a", "9.0"),
-        ("8.6+PTX", "8.6+PTX"),
         ("Hopper;9.0", "9.0"),
+        ("Hopper", None),  # DeepSpeed asks the device
+        (None, None),
     ],
 )
-def test_architectures_are_written_as_deepspeed_reads_them(before: str, after: str) -> None:
-    environment = {"TORCH_CUDA_ARCH_LIST": before}
+def test_architectures_are_written_as_deepspeed_reads_them(before, after):
+    environment = {"TORCH_CUDA_ARCH_LIST": before} if before else {}
     clean_architectures(environment)
-    assert environment == {"TORCH_CUDA_ARCH_LIST": after}
+    assert environment.get("TORCH_CUDA_ARCH_LIST") == after
 
 
-@pytest.mark.parametrize("environment", [{}, {"TORCH_CUDA_ARCH_LIST": "Hopper"}])
-def test_without_an_architecture_in_numbers_deepspeed_asks_the_device(environment: dict) -> None:
-    clean_architectures(environment)
-    assert environment == {}
-
-
-def test_deepspeed_accepts_the_cleaned_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_accepts_the_cleaned_architectures(monkeypatch):
     """DeepSpeed's own parser, which splits at the dot and parses the rest as a number."""
     builder = pytest.importorskip("deepspeed.ops.op_builder.builder")
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0a;10.0a")
@@ -57,16 +48,9 @@ def test_deepspeed_accepts_the_cleaned_architectures(monkeypatch: pytest.MonkeyP
     Builder().compute_capability_args()
 
 
-def test_a_device_without_deepspeed_is_refused() -> None:
+def test_a_device_without_deepspeed_is_refused():
     with pytest.raises(EngineError, match="do not run on device mps; allowed: cpu, cuda, xpu"):
         load("mps")
-
-
-def test_the_catalogue_imports_no_deepspeed() -> None:
-    script = "import sys, engines.catalog\n"
-    script += "from engines.zero import config, config_file\n"
-    script += "assert not {'torch', 'deepspeed'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_deepspeed_that_is_too_old_is_refused(monkeypatch):

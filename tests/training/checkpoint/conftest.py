@@ -1,8 +1,6 @@
-"""Worlds and a saved checkpoint for the tests."""
+"""A world and a saved checkpoint for the tests."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,11 +8,7 @@ import torch
 
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from tests.engines.pool import Pool
-from tests.training.checkpoint.states import state, whole
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
+from tests.training.checkpoint.states import saving, state, whole
 
 
 @pytest.fixture
@@ -23,19 +17,15 @@ def alone() -> ProcessWorld:
 
 
 @pytest.fixture(scope="session")
-def two_ranks() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("saved")
+    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    saver = saving(run, world)
+    saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
+    return run / "checkpoints" / "step-00000020"
 
 
 @pytest.fixture
-def saved(tmp_path: Path, alone: ProcessWorld) -> Path:
-    """The folder of a checkpoint of step 20."""
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(2, 1, None), in_background=False
-    )
-    saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
-    folder = saver.wait()
-    assert folder is not None
-    return folder
+def saved(tmp_path: Path, saved_once: Path) -> Path:
+    """The folder of a checkpoint of step 20, which a test may change."""
+    return shutil.copytree(saved_once, tmp_path / "checkpoints" / saved_once.name)

@@ -1,7 +1,5 @@
 """A process that is killed at a chosen operation on files and folders."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

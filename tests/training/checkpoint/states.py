@@ -1,10 +1,13 @@
-"""Hand-made engine states: full tensors, sharded over ranks in several ways."""
+"""Hand-made engine states: full tensors, sharded over ranks in several ways, and their writer."""
 
-from __future__ import annotations
+from pathlib import Path
 
 import torch
 
-from engines.base import Piece, State
+from engines.base import Piece, State, World
+from training.checkpoint.retention import Keep
+from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 GlobalState = dict[str, dict[str, torch.Tensor]]
 """Kind -> name -> tensor."""
@@ -56,6 +59,18 @@ def state(kinds: GlobalState, rank: int = 0, size: int = 1, replicated: bool = T
         groups=GROUPS,
         loss_scale={"scale": 65536.0, "growth_tracker": 7},
     )
+
+
+def saving(
+    run: Path,
+    world: World,
+    in_background: bool = False,
+    last: int = 2,
+    best: int = 1,
+    every: int | None = None,
+) -> CheckpointWriter:
+    """What saves into a run folder."""
+    return CheckpointWriter(Storage(run), world, "zero2", Keep(last, best, every), in_background)
 
 
 def bits(tensor: torch.Tensor) -> list[int]:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -58,32 +56,20 @@ def write(controller: CheckpointController, step: int) -> None:
     controller.save(step, None, {}, periodic=True, score=None)
 
 
-def test_a_save_is_reported_once_it_is_on_disk(saver, recorder):
-    controller = make_controller(saver, recorder)
-    write(controller, 3)
-    assert (controller.saved_step, recorder.saved_steps, controller.has_finished_write) == (
-        3,
-        [],
-        False,
-    )
-    saver.ends = Path("checkpoints/step-00000003")
-    assert controller.has_finished_write
-    controller.wait()
-    assert recorder.saved_steps == [3]
-
-
-def test_a_save_tells_how_long_training_waited_for_it(saver, recorder):
+def test_a_save_is_reported_once_it_is_on_disk_with_the_time_that_training_waited(saver, recorder):
     reported, clock = [], Clock()
     recorder.saved = lambda folder, step, seconds: reported.append((step, seconds))
     controller = CheckpointController(Save(), saver, CallbackList([recorder]), 0, clock)
 
-    def takes(seconds: float) -> None:
+    def takes(seconds):
         clock.seconds += seconds
 
     saver.save = lambda *_: takes(2.0)
     write(controller, 3)
     takes(50.0)  # training while it is written
+    assert (controller.saved_step, reported, controller.has_finished_write) == (3, [], False)
     saver.ends = Path("checkpoints/step-00000003")
+    assert controller.has_finished_write
     controller.wait()
     saver.save = lambda *_: takes(3.0)
     write(controller, 4)
@@ -92,32 +78,21 @@ def test_a_save_tells_how_long_training_waited_for_it(saver, recorder):
     assert reported == [(3, 2.0), (4, 3.0 + 4.0)]
 
 
-def test_a_second_save_waits_for_the_first(saver, recorder):
-    controller = make_controller(saver, recorder)
-    write(controller, 3)
-    saver.ends = Path("checkpoints/step-00000003")
-    write(controller, 4)
-    assert saver.calls == ["wait", "save 3", "wait", "save 4"]
-    assert recorder.saved_steps == [3]
-
-
-def test_a_save_that_failed_in_the_background_ends_the_run(saver, recorder):
-    controller = make_controller(saver, recorder)
-    write(controller, 3)
+def test_a_save_that_failed_in_the_background_ends_the_run_or_is_a_warning(saver, recorder):
+    required = make_controller(saver, recorder)
+    write(required, 3)
     saver.ends = CheckpointError(FULL)
     with pytest.raises(CheckpointError, match="no space left"):
-        controller.wait()
+        required.wait()
 
-
-def test_a_failed_optional_save_is_a_warning(saver, recorder):
-    controller = make_controller(saver, recorder, required=False)
-    write(controller, 3)
+    optional = make_controller(saver, recorder, required=False)
+    write(optional, 3)
     saver.ends = CheckpointError(FULL)
-    write(controller, 4)
+    write(optional, 4)
     assert recorder.events == [
         ("warning", {"text": f"{FULL}; training continues because save.required is off"})
     ]
-    assert saver.calls[-1] == "save 4"
+    assert saver.calls[-2:] == ["wait", "save 4"]
 
 
 def test_the_loop_reports_a_save_at_a_later_step_and_at_the_end():
@@ -134,12 +109,8 @@ def test_a_failed_run_waits_for_its_write():
         def step(self, step):
             raise RuntimeError("a hook broke")
 
-    abandoned = []
-
-    class RecordingShelf(Shelf):
-        def abandon(self) -> None:
-            abandoned.append(True)
-
+    shelf, abandoned = Shelf(), []
+    shelf.abandon = lambda: abandoned.append(True)
     with pytest.raises(RuntimeError, match="a hook broke"):
-        run_tiny(one_rank(), callback=Breaks(), shelf=RecordingShelf())
+        run_tiny(one_rank(), callback=Breaks(), shelf=shelf)
     assert abandoned == [True]

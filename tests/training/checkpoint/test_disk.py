@@ -1,27 +1,17 @@
 """A disk that is full, unwritable or removed fails the save and keeps earlier checkpoints."""
 
-from __future__ import annotations
-
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from engines.world import ProcessWorld
-from tests.training.checkpoint.states import state, whole
+from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
-
-
-def saving(run: Path, world: ProcessWorld, in_background: bool) -> CheckpointWriter:
-    return CheckpointWriter(Storage(run), world, "local", Keep(2, 1, None), in_background)
 
 
 def save(saver: CheckpointWriter, step: int) -> None:
@@ -37,30 +27,8 @@ def has_only_step_1(run: Path) -> bool:
 
 
 @BACKGROUND
-def test_too_little_disk_space_is_an_error_before_anything_is_written(
-    disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool
-):
-    run = disk("size=24m")
-    saver = saving(run, alone, in_background)
-    save(saver, 1)
-    (run / "other").write_bytes(bytes(10 * 2**20))
-
-    with pytest.raises(CheckpointError) as raised:
-        save(saver, 2)
-    needs = r"the checkpoint of step 2 cannot be saved: it needs 16\.0 MiB, and "
-    raised.match(needs + rf"{run / 'checkpoints'} has 1\d\.\d MiB free")
-    assert has_only_step_1(run)
-
-    (run / "other").unlink()
-    save(saver, 3)
-    assert open_checkpoint(run / "last").manifest.step == 3
-
-
-@BACKGROUND
-@pytest.mark.parametrize("room", range(6))
-def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(
-    disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool, room: int
-):
+@pytest.mark.parametrize("room", (0, 1, 3, 5))
+def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(disk, alone, in_background, room):
     run = disk("size=64m")
     saver = saving(run, alone, in_background)
     save(saver, 1)
@@ -80,9 +48,7 @@ def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(
 
 
 @BACKGROUND
-def test_a_disk_that_cannot_be_written_is_named(
-    disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool
-):
+def test_a_disk_that_cannot_be_written_is_named(disk, alone, in_background):
     run = disk("size=64m")
     saver = saving(run, alone, in_background)
     save(saver, 1)
@@ -95,9 +61,7 @@ def test_a_disk_that_cannot_be_written_is_named(
 
 
 @BACKGROUND
-def test_a_run_folder_that_is_gone_is_named(
-    tmp_path: Path, alone: ProcessWorld, in_background: bool
-):
+def test_a_run_folder_that_is_gone_is_named(tmp_path, alone, in_background):
     run = tmp_path / "run"
     run.mkdir()
     saver = saving(run, alone, in_background)

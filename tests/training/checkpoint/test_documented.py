@@ -1,7 +1,5 @@
 """The reader in docs/run-folder.md for other languages reads saved checkpoints."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -9,12 +7,8 @@ from pathlib import Path
 
 from engines.base import World
 from tests.docs.pages import ROOT, read
-from tests.engines.pool import Pool
-from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import Score
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 PRINT_CONTENT = """
 import sys
@@ -24,13 +18,13 @@ print(json.dumps({"|".join(key): list(t.tobytes()) for key, t in tensors.items()
 
 
 def save(world: World, run: Path) -> None:
-    saver = CheckpointWriter(Storage(run), world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = saving(run, world, in_background=True)
     mine = state(whole(), world.rank, world.size, replicated=False)
     saver.save(7, mine, {"samples": 1}, True, Score("loss", 1.0, "min"))
     saver.wait()
 
 
-def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path: Path, two_ranks: Pool):
+def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     two_ranks.run(save, tmp_path / "runs" / "mine")
     page = read(ROOT / "docs" / "run-folder.md")

@@ -1,7 +1,5 @@
 """A save copies the state of a GPU into pinned host memory."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from training.checkpoint.tensor_file import Interval
 pytestmark = pytest.mark.gpu
 
 
-def test_a_copy_is_in_pinned_memory_and_equal() -> None:
+def test_a_copy_is_in_pinned_memory_and_equal():
     device = torch.device("cuda", 0)
     intervals = [
         Interval("weight", name, 0, torch.randn(size, device=device), torch.float32)
@@ -26,7 +24,7 @@ def test_a_copy_is_in_pinned_memory_and_equal() -> None:
     copy.release()
 
 
-def test_a_released_copy_leaves_no_error_to_the_next_kernel() -> None:
+def test_a_released_copy_leaves_no_error_to_the_next_kernel():
     device = torch.device("cuda", 0)
     for _ in range(3):
         copy = HostCopy(device)

@@ -1,7 +1,5 @@
 """Memory for copies is pinned for a device, and unpinned while it is still mapped."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -1,8 +1,5 @@
 """A checkpoint is restored into an engine of the same model, and into no other."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +9,10 @@ from torch import Tensor, nn
 
 from engines.base import Engine, OptimizerSpec, Options, Piece, State, World
 from engines.catalog import build_engine
-from engines.world import ProcessWorld
-from tests.engines.pool import Pool
-from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, state, whole
+from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.restore import check, fill, restore
-from training.checkpoint.retention import Keep
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 
 class Net(nn.Module):
@@ -58,7 +50,7 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
             engine.backward(net(torch.tensor(2.0)))
         engine.step()
         net.seen += 1
-    saver = CheckpointWriter(Storage(run), world, "local", Keep(1, 1, None), in_background=False)
+    saver = saving(run, world)
     saver.save(2, engine.state(), {"samples": 2}, periodic=True, score=None)
     engine.close()
     folder = saver.wait()
@@ -67,20 +59,20 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
 
 
 @pytest.fixture
-def checkpoint(saved: Path) -> Checkpoint:
+def checkpoint(saved) -> Checkpoint:
     """The engine of a hand-written state."""
     return open_checkpoint(saved)
 
 
-@pytest.fixture
-def engine(alone: ProcessWorld) -> Iterator[Engine]:
-    engine = engine_of(Net(5.0), alone, lr=0.25)
-    yield engine
-    engine.close()
+FACTORS = {
+    ("row_var", "matrix"): (3, 1),
+    ("col_var", "matrix"): (1, 2),
+    ("variance", "vector"): (7,),
+}
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adafactor])
-def test_the_whole_state_is_restored(tmp_path: Path, alone: ProcessWorld, optimizer):
+def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
     checkpoint = open_checkpoint(trained(alone, tmp_path, optimizer))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=optimizer)
 
@@ -88,6 +80,9 @@ def test_the_whole_state_is_restored(tmp_path: Path, alone: ProcessWorld, optimi
 
     state = engine.state()
     engine.close()
+    if optimizer is torch.optim.Adafactor:  # factors of a moment are stored in their own shapes
+        sizes = {(kind, n): tuple(checkpoint.tensor(kind, n).shape) for kind, n in FACTORS}
+        assert sizes == FACTORS
     assert any(piece.data.any() for piece in state.pieces if piece.kind != "weight")
     for piece in state.pieces:
         assert bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name)), piece.name
@@ -96,21 +91,7 @@ def test_the_whole_state_is_restored(tmp_path: Path, alone: ProcessWorld, optimi
     assert [group["lr"] for group in state.groups] == [0.5, 0.5]
 
 
-def test_factors_of_a_moment_are_stored_in_their_own_shapes(tmp_path: Path, alone: ProcessWorld):
-    checkpoint = open_checkpoint(trained(alone, tmp_path, torch.optim.Adafactor))
-    kinds = ("row_var", "col_var", "variance")
-    found = {
-        kind: {n: checkpoint.tensor(kind, n) for n in checkpoint.names(kind)} for kind in kinds
-    }
-    shapes = {k: {name: tuple(t.shape) for name, t in of.items()} for k, of in found.items()}
-    assert shapes == {
-        "row_var": {"matrix": (3, 1)},
-        "col_var": {"matrix": (1, 2)},
-        "variance": {"vector": (7,)},
-    }
-
-
-def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path: Path, alone: ProcessWorld):
+def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path, alone):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
 
@@ -127,7 +108,7 @@ def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path: Path, alo
     engine.close()
 
 
-def test_nothing_is_written_into_another_model(tmp_path: Path, alone: ProcessWorld):
+def test_nothing_is_written_into_another_model(tmp_path, alone):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     net = Net(5.0)
     net.extra = nn.Parameter(torch.zeros(3))
@@ -141,7 +122,7 @@ def test_nothing_is_written_into_another_model(tmp_path: Path, alone: ProcessWor
     engine.close()
 
 
-def test_the_state_that_was_saved_fits(checkpoint: Checkpoint):
+def test_the_state_that_was_saved_fits(checkpoint):
     check(checkpoint, state(whole()))
     check(checkpoint, state(whole(), rank=1, size=3, replicated=False))
 
@@ -200,20 +181,13 @@ def grouped(*names: list[str]) -> list[dict]:
         ),
     ],
 )
-def test_a_state_that_does_not_fit_is_named(checkpoint: Checkpoint, changed: dict, text: str):
+def test_a_state_that_does_not_fit_is_named(checkpoint, changed, text):
     with pytest.raises(CheckpointError, match=text) as caught:
         check(checkpoint, replace(state(whole()), **changed))
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
 
 
-def test_another_optimizer_fits_after_a_reset(checkpoint: Checkpoint):
-    other = replace(with_momentum(), groups=grouped(["frozen"], ["scalar", "embed.weight"]))
-    check(checkpoint, other, slots=False)
-    with pytest.raises(CheckpointError):
-        check(checkpoint, other)
-
-
-def test_of_many_mismatches_the_first_are_named(checkpoint: Checkpoint):
+def test_of_many_mismatches_the_first_are_named(checkpoint):
     mine = state(whole())
     shapes = {**mine.shapes, **{f"layer.{number}": (1,) for number in range(20)}}
     with pytest.raises(CheckpointError) as caught:
@@ -228,7 +202,7 @@ def fill_a_piece(checkpoint: Checkpoint, kind: str, start: int, length: int) -> 
     return piece.data
 
 
-def test_any_interval_of_any_kind_is_filled(checkpoint: Checkpoint):
+def test_any_interval_of_any_kind_is_filled(checkpoint):
     for kind, tensors in whole().items():
         expected = tensors["embed.weight"].reshape(-1)[5:71]
         assert bits(fill_a_piece(checkpoint, kind, 5, 66)) == bits(expected)
@@ -273,9 +247,7 @@ def restore_with_another_shape_on_rank_one(world: World, folder: Path) -> str:
     return "restored"
 
 
-def test_a_state_that_one_rank_cannot_restore_is_restored_on_none(
-    tmp_path: Path, alone: ProcessWorld, two_ranks: Pool
-):
+def test_a_state_that_one_rank_cannot_restore_is_restored_on_none(tmp_path, alone, two_ranks):
     folder = trained(alone, tmp_path)
     first, second = two_ranks.run(restore_with_another_shape_on_rank_one, folder)
     wrong = "parameter 'vector' is [8] in the checkpoint and [7] in the model"

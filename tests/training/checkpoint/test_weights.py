@@ -1,7 +1,5 @@
 """The weights of the best checkpoint as one plain safetensors file."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engines.base import State, World
-from engines.world import ProcessWorld
-from tests.engines.pool import Pool
-from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from engines.base import Piece, State, World
+from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
-from training.checkpoint.reader import Checkpoint, open_checkpoint
-from training.checkpoint.retention import Keep
+from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.weights import write_sharded, write_weights
-from training.checkpoint.writer import CheckpointWriter
-from training.storage import Storage
 
 
 def averaged(rank: int = 0, size: int = 1) -> State:
@@ -32,14 +25,12 @@ def averaged(rank: int = 0, size: int = 1) -> State:
 
 
 def save_the_best(world: World, run: Path) -> None:
-    saver = CheckpointWriter(Storage(run), world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = saving(run, world, in_background=True)
     saver.save(7, averaged(world.rank, world.size), {"samples": 1}, True, Score("l", 1.0, "min"))
     saver.wait()
 
 
-def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(
-    tmp_path: Path, two_ranks: Pool
-):
+def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(tmp_path, two_ranks):
     two_ranks.run(save_the_best, tmp_path)
 
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
@@ -51,10 +42,13 @@ def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(
         assert (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype), name
         assert bits(found[name]) == bits(tensor), name
 
-
-def test_the_model_file_is_checked_but_not_read_for_a_resume(tmp_path: Path, two_ranks: Pool):
-    two_ranks.run(save_the_best, tmp_path)
-    assert open_checkpoint(tmp_path / "best").kinds == ["ema", "exp_avg", "exp_avg_sq", "weight"]
+    source = open_checkpoint(tmp_path / "best")
+    assert source.kinds == ["ema", "exp_avg", "exp_avg_sq", "weight"]  # not read for a resume
+    file = write_weights(source, tmp_path / "plain.safetensors")
+    assert file.bytes == (tmp_path / "plain.safetensors").stat().st_size
+    plain = load_file(tmp_path / "plain.safetensors")
+    for name, tensor in whole()["weight"].items():
+        assert bits(plain[name]) == bits(tensor), name
 
     path = tmp_path / "best" / "model.safetensors"
     data = bytearray(path.read_bytes())
@@ -64,43 +58,24 @@ def test_the_model_file_is_checked_but_not_read_for_a_resume(tmp_path: Path, two
         open_checkpoint(tmp_path / "best")
 
 
-def test_a_checkpoint_without_a_score_has_no_model_file(tmp_path: Path, alone: ProcessWorld):
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
-    )
+def test_a_checkpoint_without_a_score_has_no_model_file(tmp_path, alone):
+    saver = saving(tmp_path, alone)
     saver.save(7, state(whole()), {"samples": 1}, True, None)
 
     assert not (tmp_path / "last" / "model.safetensors").exists()
 
 
-def test_the_weights_are_written_instead_of_their_average_if_requested(
-    tmp_path: Path, two_ranks: Pool
-):
-    two_ranks.run(save_the_best, tmp_path)
-    source: Checkpoint = open_checkpoint(tmp_path / "best")
-
-    file = write_weights(source, tmp_path / "plain.safetensors")
-    assert file.bytes == (tmp_path / "plain.safetensors").stat().st_size
-    with safe_open(tmp_path / "plain.safetensors", framework="pt") as opened:
-        for name, tensor in whole()["weight"].items():
-            assert bits(opened.get_tensor(name)) == bits(tensor)
-
-
-def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone: ProcessWorld):
-    from engines.base import Piece
-
+def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path, alone):
     large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
     duplicate = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large)], {}, {}, [], {})
-    saver = CheckpointWriter(
-        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
-    )
+    saver = saving(tmp_path, alone)
     saver.save(1, duplicate, {"samples": 1}, True, Score("l", 1.0, "min"))
 
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
         assert torch.equal(opened.get_tensor("w"), large)
 
 
-def test_names_select_and_rename_the_written_tensors(saved: Path, tmp_path: Path):
+def test_names_select_and_rename_the_written_tensors(saved, tmp_path):
     names = {"embed.weight": "theirs.weight", "counts": "counts"}
     write_weights(open_checkpoint(saved), tmp_path / "out", names=names)
 
@@ -110,9 +85,7 @@ def test_names_select_and_rename_the_written_tensors(saved: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("limit", "count"), [(10**9, 1), (400, 2), (1, 9)])
-def test_large_models_are_cut_into_files_with_an_index(
-    saved: Path, tmp_path: Path, limit: int, count: int
-):
+def test_large_models_are_cut_into_files_with_an_index(saved, tmp_path, limit, count):
     out = tmp_path / "out"
     out.mkdir()
     source = open_checkpoint(saved)

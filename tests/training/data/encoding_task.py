@@ -1,7 +1,5 @@
 """A small task with a frozen encoder and known numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Feature files are on disk completely or not at all."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

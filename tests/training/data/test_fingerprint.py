@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import torch
 
 from tests.training.tiny import TinySplit, TinyTask, one_rank
@@ -21,9 +19,6 @@ class Moved(TinySplit):
 def test_data_of_another_content_has_another_fingerprint():
     assert of(TinySplit(50)) != of(TinySplit(50, noise=0.2))
     assert of(TinySplit(50)) != of(TinySplit(50), TinyTask(dtype=torch.float32))
-
-
-def test_another_last_sample_changes_the_fingerprint():
     assert of(TinySplit(50)) != of(Moved(50))
 
 

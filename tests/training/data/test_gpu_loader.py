@@ -1,7 +1,5 @@
 """Batches are copied to a GPU beside its computations."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -10,7 +8,7 @@ from tests.training.data import test_loader
 pytestmark = pytest.mark.gpu
 
 
-def test_batches_copied_beside_computations_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_copied_beside_computations_arrive_whole(monkeypatch):
     here = test_loader.batches()
     expected = [test_loader.rows(here.take()) for _ in range(6)]
     monkeypatch.setattr(test_loader, "CPU", torch.device("cuda", 0))

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from training.settings import SettingError
 KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 99, 1024, 1025, 30_011])
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 17, 1025])
 def test_every_position_occurs_once(length):
     permuted = permute(np.arange(length, dtype=np.uint64), length, KEYS)
     assert np.array_equal(np.sort(permuted), np.arange(length))
@@ -25,7 +23,7 @@ def test_a_position_of_a_huge_set_is_found_without_the_others():
 
 
 def test_each_sample_is_at_each_position_equally_often():
-    length, draws = 20, 4000
+    length, draws = 20, 600
     orders = [DataOrder(length, length, seed).batch(0)[1] for seed in range(draws)]
     counts = np.zeros((length, length))
     for order in orders:
@@ -44,21 +42,12 @@ def test_an_epoch_repeats_no_sample_and_drops_different_ones_each_time():
     assert [order.batch(step)[0] for step in range(5)] == [0, 0, 1, 1, 2]
 
 
-def test_any_step_is_the_same_in_random_and_sequential_access():
-    whole = DataOrder(100_003, 7, seed=3)
-    steps = [0, 1, 584, 585, 586, whole.steps_per_epoch - 1, whole.steps_per_epoch, 40_000]
-    in_turn = {step: whole.batch(step) for step in range(max(steps) + 1) if step in steps}
-    for step in steps:
-        epoch, indices = DataOrder(100_003, 7, seed=3).batch(step)
-        assert epoch == in_turn[step][0]
-        assert np.array_equal(indices, in_turn[step][1])
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-@pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
+@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 6), (2, 3), (4, 1)])
 def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(world_size, micro_batch):
     order = DataOrder(100, 24, seed=1)
     epoch, indices = order.batch(5)
+    _ = order.batch(2)  # access in any order
+    assert np.array_equal(order.batch(5)[1], indices)
     shares = [order.share(5, rank, world_size, micro_batch) for rank in range(world_size)]
     assert {share[0] for share in shares} == {epoch}
     assert all(len(micro) == micro_batch for _, share in shares for micro in share)

@@ -1,7 +1,5 @@
 """Loader workers and the data watchdog."""
 
-from __future__ import annotations
-
 import threading
 from types import SimpleNamespace
 

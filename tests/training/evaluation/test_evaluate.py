@@ -1,7 +1,5 @@
 """Exact evaluation, and forgetting."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -26,7 +24,7 @@ def batches(task, micro_batch):
     return EvaluationBatches(samples, micro_batch, one_rank(), make_settings().loader)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 7, 10])
+@pytest.mark.parametrize("micro_batch", [1, 2, 10])
 def test_every_sample_counts_once_for_any_micro_batch(micro_batch):
     task = TinyTask(val=7)
     torch.manual_seed(0)
@@ -37,7 +35,7 @@ def test_every_sample_counts_once_for_any_micro_batch(micro_batch):
     assert found == pytest.approx(whole, rel=1e-14)
 
 
-@pytest.mark.parametrize("length", [1, 5, 6, 7, 8])
+@pytest.mark.parametrize("length", [1, 6, 7])
 def test_two_ranks_have_the_metrics_of_one(two_ranks, length):
     changes = {"train": {"max_steps": 1}}
     alone = run_tiny(one_rank(), TinyTask(val=length), **changes).recorder.evaluations

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -54,9 +52,3 @@ def test_a_run_whose_control_is_better_than_chance_fails():
     assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
     assert run.outcome.reason.startswith("the noise control leaks: error ")
     assert "units" not in run.outcome.reason
-
-
-def test_data_without_a_control_is_not_checked():
-    recorder = RecordingCallback()
-    assert run_tiny(one_rank(), TinyTask(), recorder).outcome.exit_code == 0
-    assert "control" not in recorder.kinds()

@@ -1,7 +1,5 @@
 """A clock that only moves when seconds are added."""
 
-from __future__ import annotations
-
 
 class Clock:
     """Gives `seconds`, which a test advances."""

@@ -1,7 +1,5 @@
 """A program: a short run reported on standard output; its argument selects the end."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,12 +1,9 @@
 """Every output gets the callbacks of a run as text, in order."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
-from launcher.run.faults import advice
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
@@ -49,7 +46,7 @@ class Broken(Memory):
             raise StorageError(Path("log.txt"), OSError(28, "No space left on device"))
 
 
-def test_every_output_gets_each_callback_in_order(tmp_path: Path):
+def test_every_output_gets_each_callback_in_order(tmp_path):
     outputs = [Memory(), Memory(is_live=False)]
     reporter = ConsoleReporter(about(tmp_path), outputs, Clock())
     reporter.start(train_plan())
@@ -74,18 +71,7 @@ def test_every_output_gets_each_callback_in_order(tmp_path: Path):
         assert output.is_closed
 
 
-def test_waiting_for_data_is_said_once(tmp_path: Path):
-    output = Memory()
-    reporter = ConsoleReporter(about(tmp_path), [output], Clock())
-    reporter.start(train_plan())
-    fix = {"again": "run", "loader": "--num-workers 4"}
-    reporter.event(*advice("starved", {"share": 60}, fix))
-    reporter.end(outcome(wall_s=100.0, time_split={"data_s": 60.0, "other_s": 40.0}))
-    kind, text = output.written[-1]
-    assert kind == "summary" and text.count("waiting for data") == 1
-
-
-def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path: Path):
+def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path):
     output = Memory()
     reporter = ConsoleReporter(about(tmp_path), [output], Clock())  # no time passes
     reporter.start(train_plan())
@@ -102,7 +88,7 @@ def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path: Path
     assert output.drawn == [1, 3, 4, 5]
 
 
-def test_the_live_view_has_the_newest_of_everything(tmp_path: Path):
+def test_the_live_view_has_the_newest_of_everything(tmp_path):
     usage = ResourceUsage({"ram": 90.0})
     output = Memory()
     reporter = ConsoleReporter(about(tmp_path), [output], Clock(), usage)
@@ -121,7 +107,7 @@ def test_the_live_view_has_the_newest_of_everything(tmp_path: Path):
     assert output.view.event == "saved checkpoint of step 3"
 
 
-def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path: Path):
+def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path):
     clock = Clock()
 
     class Slow(Memory):
@@ -140,19 +126,13 @@ def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path: Path):
     assert len(output.drawn) * 0.01 <= 0.0025 * (clock.seconds - began)
 
 
-def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path: Path):
+def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):
     broken, after = Broken(), Memory()
     reporter = ConsoleReporter(about(tmp_path), [broken, after], Clock())
-    reporter.start(train_plan())
+    reporter.end(outcome(status="failed"))  # before its start
+    assert broken.is_closed and after.is_closed and after.written == []
 
+    reporter.start(train_plan())
     with pytest.raises(StorageError):
         reporter.end(outcome())
-    assert broken.is_closed and after.is_closed
     reporter.end(outcome(status="failed"))
-
-
-def test_a_run_that_failed_before_its_start_closes_its_outputs(tmp_path: Path):
-    output = Memory()
-    ConsoleReporter(about(tmp_path), [output]).end(outcome(status="failed"))
-
-    assert output.is_closed and output.written == []

@@ -1,7 +1,5 @@
 """events.jsonl: one file for events of all ranks, one per rank for its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -22,7 +20,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
+def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path):
     events = EventsWriter(Storage(tmp_path), now=lambda: NOON)
     events.start(train_plan())
     events.step(step(50))
@@ -46,7 +44,7 @@ def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
     assert found[4]["facts"]["exit_code"] == 0
 
 
-def test_another_rank_writes_only_its_own_events(tmp_path: Path):
+def test_another_rank_writes_only_its_own_events(tmp_path):
     events = EventsWriter(Storage(tmp_path), rank=3)
     events.start(train_plan())
     events.event("warning", {"text": "seen by all"})
@@ -60,7 +58,7 @@ def test_another_rank_writes_only_its_own_events(tmp_path: Path):
     assert (line["kind"], line["step"], line["facts"]) == ("throttled", 7, {"ram": 97.0})
 
 
-def test_a_deleted_folder_hides_no_earlier_error(tmp_path: Path):
+def test_a_deleted_folder_hides_no_earlier_error(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     events = EventsWriter(Storage(run))

@@ -1,7 +1,5 @@
 """metrics.jsonl has the documented keys."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +18,9 @@ from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
 
 ALWAYS = {
-    "kind",
-    "step",
-    "epoch",
-    "samples",
-    "tokens",
-    "loss",
-    "lr",
-    "grad_norm",
-    "step_time_s",
-    "data_time_s",
-    "samples_per_s",
-    "tokens_per_s",
-    "device_memory_bytes",
-    "host_memory_bytes",
-    "skipped",
+    *("kind", "step", "epoch", "samples", "tokens", "loss", "lr", "grad_norm", "skipped"),
+    *("step_time_s", "data_time_s", "samples_per_s", "tokens_per_s"),
+    *("device_memory_bytes", "host_memory_bytes"),
 }
 
 
@@ -46,37 +32,23 @@ def written(folder: Path, *lines: StepMetrics) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_train_line_has_its_keys_and_full_precision(tmp_path: Path):
-    (line,) = written(tmp_path, logged(10, loss=1 / 3, lr=0.1 + 0.2))
+def test_a_train_line_has_its_keys_and_full_precision_and_no_key_for_the_unknown(tmp_path):
+    times = {"forward_time_s": 0.03, "backward_time_s": 0.05, "optimizer_time_s": 0.01}
+    known = {"mfu": 0.4, "loss_scale": 65536.0, "parts": {"ce": 2.0}, **times}
+    usual = logged(10, loss=1 / 3, lr=0.1 + 0.2)
+    bad = logged(1, loss=float("nan"), grad_norm=float("inf"))
+    line, more, nonfinite = written(tmp_path, usual, logged(10, **known), bad)
 
     assert set(line) == ALWAYS
-    assert (line["kind"], line["step"], line["samples"], line["tokens"]) == (
-        "train",
-        10,
-        640,
-        40960,
-    )
+    place = (line["kind"], line["step"], line["samples"], line["tokens"])
+    assert place == ("train", 10, 640, 40960)
     assert (line["loss"], line["lr"]) == (1 / 3, 0.1 + 0.2)
     assert line["device_memory_bytes"] is None
+    assert {key: more[key] for key in set(more) - ALWAYS} == known
+    assert (nonfinite["loss"], nonfinite["grad_norm"]) == ("NaN", "Infinity")
 
 
-def test_unknown_numbers_have_no_key(tmp_path: Path):
-    times = {"forward_time_s": 0.03, "backward_time_s": 0.05, "optimizer_time_s": 0.01}
-    known = logged(10, mfu=0.4, loss_scale=65536.0, parts={"ce": 2.0}, **times)
-    without, line = written(tmp_path, logged(5), known)
-
-    assert set(line) - set(without) == {"mfu", "loss_scale", "parts", *times}
-    assert {key: line[key] for key in times} == times
-    assert (line["mfu"], line["loss_scale"], line["parts"]) == (0.4, 65536.0, {"ce": 2.0})
-
-
-def test_a_nan_loss_is_written_as_a_string(tmp_path: Path):
-    (line,) = written(tmp_path, logged(1, loss=float("nan"), grad_norm=float("inf")))
-
-    assert (line["loss"], line["grad_norm"]) == ("NaN", "Infinity")
-
-
-def test_an_eval_line_has_its_keys(tmp_path: Path):
+def test_an_eval_line_has_its_keys(tmp_path):
     metrics = MetricsWriter(Storage(tmp_path))
     metrics.evaluated(evaluation(50))
     metrics.end(outcome())
@@ -100,35 +72,23 @@ def _history(folder: Path) -> MetricsWriter:
     return metrics
 
 
-def test_lines_of_repeated_steps_are_removed(tmp_path: Path):
-    _history(tmp_path)
-    truncate(Storage(tmp_path), 3, evaluated_at=2)
-    assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2), ("train", 3)]
-    truncate(Storage(tmp_path), 2, evaluated_at=2)
-    assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2)]
-    truncate(Storage(tmp_path), 0, evaluated_at=None)
-    assert _steps(tmp_path) == []
-
-
-def test_an_evaluation_after_the_checkpoint_is_removed(tmp_path: Path):
-    _history(tmp_path)
-    truncate(Storage(tmp_path), 2, evaluated_at=None)
-    assert _steps(tmp_path) == [("train", 1), ("train", 2)]
-
-
-def test_an_incomplete_line_is_removed(tmp_path: Path):
-    _history(tmp_path)
+def test_lines_of_repeated_steps_and_incomplete_ones_are_removed(tmp_path):
+    metrics = _history(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
     truncate(Storage(tmp_path), 4, evaluated_at=4)
     assert len(_steps(tmp_path)) == 6
-
-
-def test_a_process_with_the_file_open_continues_after_the_truncation(tmp_path: Path):
-    metrics = _history(tmp_path)
-    truncate(Storage(tmp_path), 1, evaluated_at=None)
-    metrics.logged(logged(2))
+    truncate(Storage(tmp_path), 3, evaluated_at=2)
+    assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2), ("train", 3)]
+    truncate(Storage(tmp_path), 2, evaluated_at=2)
+    assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2)]
+    truncate(Storage(tmp_path), 2, evaluated_at=None)  # the evaluation came after the checkpoint
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]
+    truncate(Storage(tmp_path), 1, evaluated_at=None)
+    metrics.logged(logged(2))  # by a process that has the file open
+    assert _steps(tmp_path) == [("train", 1), ("train", 2)]
+    truncate(Storage(tmp_path), 0, evaluated_at=None)
+    assert _steps(tmp_path) == []
 
 
 def usage(*percents: float, **limits: float | None) -> ResourceUsage:

@@ -1,7 +1,5 @@
 """Plain lines in a real pipe and in files; log.txt."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys
@@ -55,7 +53,7 @@ def test_log_only_text_is_not_shown():
     assert stream.getvalue() == "warning    careful\n"
 
 
-def test_each_line_has_its_time(tmp_path: Path):
+def test_each_line_has_its_time(tmp_path):
     log = LogFileOutput(Storage(tmp_path), now=lambda: datetime(2025, 1, 2, 3, 4, 5, 6))
     log.write("head", "model  tiny\nmode   lite")
     log.write("warning", "careful")

@@ -1,7 +1,5 @@
 """Control codes of names and data never reach a terminal."""
 
-from __future__ import annotations
-
 import io
 
 from training.logging.outputs import LogFileOutput, PlainOutput

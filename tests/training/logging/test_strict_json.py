@@ -1,7 +1,5 @@
 """Written JSON is valid for every parser, and loses nothing."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The progress bar on a real pseudo-terminal, which must stay usable."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty
@@ -11,8 +9,6 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[3]
 ROWS, COLUMNS = 40, 90
@@ -81,7 +77,7 @@ class Screen:
             assert code == "m", f"{argument}{code} is not expected"
 
 
-def test_the_bar_is_removed_and_permanent_lines_stay():
+def test_the_bar_is_removed_and_permanent_lines_stay_below_those_of_libraries():
     received, code = on_terminal("")
 
     screen = Screen(received)
@@ -96,40 +92,28 @@ def test_the_bar_is_removed_and_permanent_lines_stay():
         "speed      640 samples/s",
     ):
         assert text in kept
+    assert "printed by a library" in screen.lines and "warned by a library" in screen.lines
+    assert "a �[31mred [bold]preview" in received  # of a model, shown literally
     assert not any(screen.lines[screen.row :])
     assert screen.cursor_is_visible
 
 
-def test_output_of_libraries_is_above_the_bar():
-    received, _ = on_terminal("")
-
-    lines = Screen(received).lines
-    assert "printed by a library" in lines and "warned by a library" in lines
-
-
-def test_output_of_a_model_is_shown_literally():
-    received, _ = on_terminal("")
-
-    assert "a �[31mred [bold]preview" in received
-
-
-@pytest.mark.parametrize(("ending", "code"), [("raised", 1), ("killed", 1)])
-def test_a_run_that_fails_leaves_the_cursor_and_the_lines(ending: str, code: int):
-    received, ended = on_terminal(ending)
+def test_a_run_that_fails_leaves_the_cursor_and_the_lines():
+    received, code = on_terminal("raised")
 
     screen = Screen(received)
-    assert ended == code
+    assert code == 1
     assert screen.cursor_is_visible
-    if ending == "raised":
-        kept = "\n".join(screen.lines)
-        assert "━━" not in kept
-        assert "failed" not in kept[: kept.index("Traceback")]  # the supervisor reports the error
-        assert kept.index("Traceback") < kept.rindex("out of luck")
+    kept = "\n".join(screen.lines)
+    assert "━━" not in kept
+    assert "failed" not in kept[: kept.index("Traceback")]  # the supervisor reports the error
+    assert kept.index("Traceback") < kept.rindex("out of luck")
 
 
 def test_the_cursor_is_never_hidden_for_long():
-    received, _ = on_terminal("killed")
+    received, code = on_terminal("killed")
 
+    assert code == 1 and Screen(received).cursor_is_visible
     assert received.count(HIDE) == received.count(SHOW) == 1
     assert 0 <= received.index(SHOW) - received.index(HIDE) < 200
 

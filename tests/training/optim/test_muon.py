@@ -1,7 +1,5 @@
 """Muon: its step, and its state under the engines that have whole matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,11 +14,10 @@ from training.optim.muon import Muon, orthogonalized
 
 Worlds = dict[int, Pool]
 STEPS = 3
-WHOLE = able("local", "ddp", "oss", "fsdp", "fsdp-offload")
 
 
-@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)], ids=str)
-def test_the_singular_values_of_a_step_are_near_one(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=str)
+def test_the_singular_values_of_a_step_are_near_one(shape):
     draw = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=draw) * torch.logspace(0, -1, shape[1])
     values = torch.linalg.svdvals(orthogonalized(matrix.bfloat16()).float())
@@ -30,7 +27,7 @@ def test_the_singular_values_of_a_step_are_near_one(shape: tuple[int, int]) -> N
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is of torch 2.9")
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=str)
-def test_a_matrix_is_updated_as_by_torch(shape: tuple[int, int]) -> None:
+def test_a_matrix_is_updated_as_by_torch(shape):
     ours, theirs = (
         torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
         for _ in range(2)
@@ -49,14 +46,12 @@ def test_a_matrix_is_updated_as_by_torch(shape: tuple[int, int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def reference(worlds: Worlds) -> list[Outcome]:
+def reference(worlds) -> list[Outcome]:
     return worlds[1].run(train, Case("local", steps=2 * STEPS, muon=True))
 
 
-@WHOLE
-def test_two_ranks_have_the_state_of_one(
-    worlds: Worlds, reference: list[Outcome], engine: str
-) -> None:
+@able("ddp", "oss", "fsdp")
+def test_two_ranks_have_the_state_of_one(worlds, reference, engine):
     found = worlds[2].run(train, Case(engine, steps=2 * STEPS, muon=True))
     apart = distance(found, reference)
     assert apart.keys() == {"loss", "norm", "weight", "exp_avg", "exp_avg_sq", "momentum_buffer"}
@@ -84,10 +79,8 @@ def resumed(
         return outcome(engine, [one_step(world, engine, module, case, step) for step in taken])
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [("local", "fsdp"), ("fsdp", "oss"), ("oss", "ddp"), ("ddp", "local")]
-)
-def test_another_engine_continues_with_the_state(worlds: Worlds, source: str, target: str) -> None:
+@pytest.mark.parametrize(("source", "target"), [("local", "fsdp"), ("fsdp", "oss")])
+def test_another_engine_continues_with_the_state(worlds, source, target):
     full = worlds[2].run(train, Case(target, steps=2 * STEPS, muon=True))
     before = worlds[2].run(train, Case(source, steps=STEPS, muon=True))
     steps = {name: count for rank in before for name, count in rank.steps.items()}

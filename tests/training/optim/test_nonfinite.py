@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -21,20 +19,7 @@ SPOILERS = {
 
 
 @pytest.mark.parametrize("what", SPOILERS)
-def test_stop_ends_the_run_with_the_step(what):
-    run = run_tiny(
-        one_rank(), TinyTask(**SPOILERS[what]), train={"epochs": 4}, eval={"every": None}
-    )
-    assert run.outcome.status == "failed"
-    assert run.outcome.exit_code == 1
-    assert run.outcome.reason.endswith(f" at step {SPOILT}")
-    assert run.outcome.fault == ("nonfinite_first" if SPOILT == 1 else "nonfinite_later")
-    assert ("loss inf" in run.outcome.reason) == (what == "loss")
-    assert run.outcome.steps == SPOILT
-
-
-@pytest.mark.parametrize("what", SPOILERS)
-def test_a_nonfinite_state_is_neither_saved_nor_evaluated(what):
+def test_stop_ends_the_run_with_the_step_which_is_neither_saved_nor_evaluated(what):
     run = run_tiny(
         one_rank(),
         TinyTask(**SPOILERS[what]),
@@ -42,17 +27,22 @@ def test_a_nonfinite_state_is_neither_saved_nor_evaluated(what):
         save={"every": 1},
         eval={"every": 1},
     )
+    assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
+    assert run.outcome.reason.endswith(f" at step {SPOILT}")
+    assert run.outcome.fault == ("nonfinite_first" if SPOILT == 1 else "nonfinite_later")
+    assert ("loss inf" in run.outcome.reason) == (what == "loss")
+    assert run.outcome.steps == SPOILT
     assert sorted(run.shelf.saved) == list(range(1, SPOILT))
     assert [e.step for e in run.recorder.evaluations] == list(range(1, SPOILT))
 
 
-@pytest.mark.parametrize("clip_norm", [None, 1.0])
-@pytest.mark.parametrize("what", SPOILERS)
+@pytest.mark.parametrize(("what", "clip_norm"), [("loss", None), ("gradient", 1.0)])
 def test_skip_continues_as_if_the_step_had_not_happened(what, clip_norm):
     changes = {
         "train": {"epochs": 1, "on_nonfinite": "skip 1"},
         "optim": {"name": "sgd", "lr": 0.1, "clip_norm": clip_norm},
         "schedule": {"name": "constant"},
+        "save": {"every": 1},
     }
     run = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), **changes)
     assert run.outcome.status == "completed"
@@ -63,12 +53,9 @@ def test_skip_continues_as_if_the_step_had_not_happened(what, clip_norm):
     assert torch.isfinite(weights).all()
     assert not math.isnan(run.recorder.evaluations[-1].metrics["error"])
     # Weights after the spoilt step are those before it, to the bit.
-    saved = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), save={"every": 1}, **changes).shelf
-    before = saved.saved[SPOILT - 1]["pieces"] if SPOILT > 1 else None
-    after = saved.saved[SPOILT]["pieces"]
-    if before:
-        for key, value in before.items():
-            assert torch.equal(after[key], value), key
+    before, after = (run.shelf.saved[step]["pieces"] for step in (SPOILT - 1, SPOILT))
+    for key, value in before.items():
+        assert torch.equal(after[key], value), key
 
 
 @pytest.mark.parametrize("what", SPOILERS)
@@ -117,13 +104,10 @@ def test_nonfinite_unchecked_steps_are_found_together_and_the_first_is_named():
     assert nonfinite.has_error()
     text = "loss nan and gradient norm nan at step 3"
     assert nonfinite.describe(one_rank()) == (text, "nonfinite_later")
-
-
-def test_a_nonfinite_first_step_has_another_cause_than_a_later_one():
-    nonfinite = take_all([math.nan], Norms([math.nan]))
-    assert nonfinite.has_error()
+    first = take_all([math.nan], Norms([math.nan]))
+    assert first.has_error()
     text = "loss nan and gradient norm nan at step 1"
-    assert nonfinite.describe(one_rank()) == (text, "nonfinite_first")
+    assert first.describe(one_rank()) == (text, "nonfinite_first")
 
 
 def test_an_update_skipped_by_fp16_is_no_error_but_a_nonfinite_loss_is():

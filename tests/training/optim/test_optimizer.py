@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
@@ -36,7 +34,7 @@ def test_matrices_decay_and_vectors_do_not():
     assert still["params"] == [model.first.bias, model.norm.weight, model.norm.bias]
 
 
-def test_adamw_gets_the_numbers_of_the_settings():
+def test_an_optimizer_gets_the_numbers_of_the_settings():
     spec, optimizer = build(
         Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0}
     )
@@ -44,6 +42,9 @@ def test_adamw_gets_the_numbers_of_the_settings():
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-5)
     assert spec.clip_norm == 2.0
+    _, optimizer = build(Net(), optim={"name": "sgd", "lr": 0.5, "momentum": 0.4})
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["momentum"] == 0.4
 
 
 def test_adafactor_takes_steps_of_the_learning_rate_as_adamw_does():
@@ -59,12 +60,6 @@ def test_adafactor_takes_steps_of_the_learning_rate_as_adamw_does():
         moved[name] = (model.first.weight - before).square().mean().sqrt()
     # A first step of AdamW is the sign of the gradient; Adafactor's has a mean square of one.
     torch.testing.assert_close(moved["adafactor"], moved["adamw"], rtol=0.1, atol=0)
-
-
-def test_sgd_gets_its_momentum():
-    _, optimizer = build(Net(), optim={"name": "sgd", "lr": 0.5, "momentum": 0.4})
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert optimizer.defaults["momentum"] == 0.4
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import itertools
 
 import pytest
@@ -43,21 +41,19 @@ def close(expected):
     return pytest.approx(expected, abs=1e-9)
 
 
-def test_constant_stays_at_the_peak():
-    assert factors(name="constant") == [1.0] * STEPS
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [
+        ({"name": "constant"}, lambda o: LinearLR(o, 1.0, 1.0, STEPS)),
+        ({"name": "linear", "final": 0.2}, lambda o: LinearLR(o, 1.0, 0.2, STEPS)),
+        ({"name": "cosine", "final": 0.1}, lambda o: CosineAnnealingLR(o, STEPS, eta_min=0.1)),
+    ],
+)
+def test_a_schedule_is_that_of_torch(changes, by):
+    assert factors(**changes) == close(by_torch(by))
 
 
-def test_linear_is_torch_linear():
-    found = factors(name="linear", final=0.2)
-    assert found == close(by_torch(lambda o: LinearLR(o, 1.0, 0.2, STEPS)))
-
-
-def test_cosine_is_torch_cosine():
-    found = factors(name="cosine", final=0.1)
-    assert found == close(by_torch(lambda o: CosineAnnealingLR(o, STEPS, eta_min=0.1)))
-
-
-@pytest.mark.parametrize("t_mult", [1, 2, 3])
+@pytest.mark.parametrize("t_mult", [1, 2])
 def test_restarts_are_torch_restarts(t_mult):
     found = factors(name="cosine-restarts", cycle=7, t_mult=t_mult, final=0.05)
     expected = by_torch(lambda o: CosineAnnealingWarmRestarts(o, 7, t_mult, eta_min=0.05))
@@ -90,8 +86,9 @@ def test_restarts_with_a_fractional_factor_keep_it():
     assert [b - a for a, b in itertools.pairwise(starts)] == [9, 14, 20, 30, 46]
 
 
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine-restarts"])
-@pytest.mark.parametrize("warmup", [20, "20%", "2 epochs"])
+@pytest.mark.parametrize(
+    ("name", "warmup"), [("constant", 20), ("linear", "20%"), ("cosine-restarts", "2 epochs")]
+)
 def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     found = factors(name=name, warmup=warmup, final=0.5)
     assert found[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])

@@ -1,7 +1,5 @@
 """Runs on a machine with simulated readings, for one process and for several."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

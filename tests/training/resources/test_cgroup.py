@@ -1,7 +1,5 @@
 """Limits of containers, from folders in the layout of the kernel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from training.resources import cgroup
@@ -21,7 +19,7 @@ def membership(tmp_path: Path, *lines: str) -> Path:
     return file
 
 
-def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path: Path):
+def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path):
     stat = f"anon {3 * GIB}\nactive_file {GIB}\ninactive_file {2 * GIB}\nslab_reclaimable 0"
     lay_out(
         tmp_path / "fs" / "box",
@@ -33,7 +31,7 @@ def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path: Path):
     assert found.percent == 37.5
 
 
-def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path: Path):
+def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})
@@ -42,14 +40,14 @@ def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path: Path):
     assert found == cgroup.Share(2 * GIB, GIB)
 
 
-def test_inside_a_container_only_the_mount_is_seen(tmp_path: Path):
+def test_inside_a_container_only_the_mount_is_seen(tmp_path):
     lay_out(tmp_path / "fs", {"memory.max": 4 * GIB, "memory.current": GIB})
 
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/docker/0a1b2c"))
     assert found == cgroup.Share(4 * GIB, GIB)
 
 
-def test_version_one_beside_an_empty_version_two(tmp_path: Path):
+def test_version_one_beside_an_empty_version_two(tmp_path):
     lay_out(
         tmp_path / "fs" / "memory" / "slurm" / "job_1",
         {
@@ -67,7 +65,7 @@ def test_version_one_beside_an_empty_version_two(tmp_path: Path):
     assert cgroup.swap(*paths) == cgroup.Share(GIB, 512)
 
 
-def test_no_limit_is_none(tmp_path: Path):
+def test_no_limit_is_none(tmp_path):
     lay_out(tmp_path / "fs" / "a", {"memory.max": "max", "memory.current": GIB})
     # Version 1 without a limit: the largest number of pages of 4096 bytes.
     version_one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
@@ -78,7 +76,7 @@ def test_no_limit_is_none(tmp_path: Path):
     assert cgroup.swap(*paths) is None
 
 
-def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path: Path):
+def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path):
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("oom_kill 7\noom_kill_disable 9\n")
     lay_out(tmp_path / "fs" / "job", {"memory.events": "oom 5\noom_kill 4"})

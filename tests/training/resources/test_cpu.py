@@ -1,9 +1,5 @@
 """CPU use of the cores available to this process."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from tests.training.resources.test_cgroup import lay_out, membership
@@ -35,7 +31,7 @@ def many_cores(monkeypatch):
 
 
 @pytest.mark.usefixtures("many_cores")
-def test_a_quota_of_version_two_replaces_the_cores(tmp_path: Path):
+def test_a_quota_of_version_two_replaces_the_cores(tmp_path):
     stat = "usage_usec 2500000\nuser_usec 2000000"
     lay_out(tmp_path / "fs" / "box", {"cpu.max": "150000 100000", "cpu.stat": stat})
     lay_out(tmp_path / "fs", {"cpu.max": "max 100000", "cpu.stat": stat})
@@ -46,7 +42,7 @@ def test_a_quota_of_version_two_replaces_the_cores(tmp_path: Path):
 
 @pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
-def test_a_quota_of_all_cores_is_ignored(tmp_path: Path, quota: str):
+def test_a_quota_of_all_cores_is_ignored(tmp_path, quota):
     lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
 
     assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None

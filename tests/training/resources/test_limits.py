@@ -1,8 +1,5 @@
 """Limits: warnings, throttling, an immediate measurement, and the end of the run at last."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,276 +8,210 @@ from tests.training.facts import outcome, step, train_plan
 from tests.training.readings import CALM
 from training.callbacks.base import Action
 from training.resources.limits import LimitEnforcer
-from training.resources.monitor import MachineReading, ResourceMonitor
+from training.resources.monitor import ResourceMonitor
 from training.settings import Critical, Limits
 
 FULL = replace(CALM, ram=99.0)
 BUSY = replace(CALM, ram=90.0)
 LIMITS = Limits(ram=85, gpu=90, swap=50, critical=Critical(ram=95, gpu=95, swap=80))
+NOTHING, FREE, WORKERS, SMALLER = (
+    *(Action.NOTHING, Action.FREE_MEMORY, Action.FEWER_WORKERS, Action.SMALLER_BATCH),
+)
 STOP = Action.LIMIT_EXCEEDED | Action.SAVE
+ALL = FREE | WORKERS | SMALLER
 
 
 class Machine:
     """A machine with given readings: one at the start, one per step, one after throttling."""
 
-    def __init__(self, at_start: MachineReading = CALM, limits: Limits = LIMITS) -> None:
-        self.now = at_start
-        self.events: list[tuple[str, Mapping[str, object]]] = []
+    def __init__(self, at_start=CALM, limits=LIMITS):
+        self.now, self._new = at_start, None
+        self.events = []
         monitor = ResourceMonitor(lambda: self.now, every_s=3600)
-        # Tests control the interval.
-        monitor.take = self._take  # type: ignore[method-assign]
-        self._new: MachineReading | None = None
-        self.enforcer = LimitEnforcer(limits, monitor, self._emit)
+        monitor.take = self._take  # tests control the interval
+        self.enforcer = LimitEnforcer(limits, monitor, lambda *event: self.events.append(event))
         self.enforcer.start(train_plan())
 
-    def step(self, reading: MachineReading | None) -> Action:
-        """The actions after a step, with or without a new reading."""
-        self._new = reading
-        if reading is not None:
-            self.now = reading
-        return self.enforcer.step(step(1))
+    def steps(self, *readings):
+        """The actions after steps, each with a new reading or None."""
+        return [self._step(reading) for reading in readings]
 
-    def throttled(self, reading: MachineReading, left: Action = Action.FREE_MEMORY) -> Action:
+    def throttled(self, reading, left=FREE):
         """The actions for this reading after throttling, with these throttling steps remaining."""
         self.now = reading
         return self.enforcer.throttled(left)
 
     @property
-    def kinds(self) -> list[str]:
+    def kinds(self):
         return [kind for kind, _ in self.events]
 
-    def _take(self) -> MachineReading | None:
+    def _step(self, reading):
+        self._new = reading
+        self.now = reading or self.now
+        return self.enforcer.step(step(1))
+
+    def _take(self):
         new, self._new = self._new, None
         return new
 
-    def _emit(self, kind: str, facts: Mapping[str, object]) -> None:
-        self.events.append((kind, facts))
+
+@pytest.fixture
+def machine_of():
+    machines = []
+
+    def make(*args, **kwargs):
+        machines.append(Machine(*args, **kwargs))
+        return machines[-1]
+
+    yield make
+    for machine in machines:
+        machine.enforcer.end(outcome())
 
 
 @pytest.fixture
-def machine():
-    machine = Machine()
-    yield machine
-    machine.enforcer.end(outcome())
+def machine(machine_of):
+    return machine_of()
 
 
-def test_three_warnings_in_a_row_request_throttling(machine: Machine):
-    actions = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
-
-    assert actions == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
+def test_three_warnings_in_a_row_request_throttling_and_then_the_end(machine):
+    assert machine.steps(BUSY, None, BUSY, BUSY) == [NOTHING, NOTHING, NOTHING, FREE]
     assert machine.kinds == ["limit_warning"] * 3 + ["throttled"]
     assert [facts.get("warnings") for _, facts in machine.events[:3]] == [1, 2, 3]
-
-
-def test_a_calm_reading_resets_the_count(machine: Machine):
-    actions = [machine.step(r) for r in (BUSY, BUSY, CALM, BUSY, BUSY)]
-
-    assert actions == [Action.NOTHING] * 5
-
-
-@pytest.mark.parametrize(
-    "reading", [replace(CALM, ram=96.0), replace(CALM, gpu=96.0), replace(CALM, swap=81.0)]
-)
-def test_one_critical_reading_requests_throttling_at_once(
-    machine: Machine, reading: MachineReading
-):
-    assert machine.step(reading) == Action.FREE_MEMORY
-
-
-def test_a_machine_still_critical_after_throttling_saves_and_ends(machine: Machine):
-    machine.step(FULL)
-
-    assert machine.throttled(FULL) == STOP
-    assert machine.kinds == ["limit_warning", "throttled", "relieved", "pressure"]
-    assert all(facts["ram"] == 99.0 for _, facts in machine.events)
-
-
-def test_a_machine_no_longer_critical_continues_and_resets_the_count(machine: Machine):
-    machine.step(FULL)
-
-    assert machine.throttled(BUSY) == Action.NOTHING
-    assert [machine.step(BUSY), machine.step(BUSY), machine.step(BUSY)] == [
-        Action.NOTHING,
-        Action.NOTHING,
-        Action.FREE_MEMORY,
-    ]
-
-
-def test_after_three_warnings_a_resource_still_over_its_limit_ends_the_run(machine: Machine):
-    for _ in range(3):
-        machine.step(BUSY)
     assert machine.throttled(BUSY) == STOP
 
 
-def test_throttling_requested_by_another_rank_is_not_measured_here(machine: Machine):
-    assert machine.throttled(FULL) == Action.NOTHING
+def test_a_calm_reading_resets_the_count(machine):
+    assert machine.steps(BUSY, BUSY, CALM, BUSY, BUSY) == [NOTHING] * 5
+
+
+@pytest.mark.parametrize("over", [{"ram": 96.0}, {"gpu": 96.0}, {"swap": 81.0}])
+def test_one_critical_reading_requests_throttling_at_once(machine, over):
+    assert machine.steps(replace(CALM, **over)) == [FREE]
+
+
+@pytest.mark.parametrize("at_start", [CALM, FULL])
+def test_a_machine_still_critical_after_throttling_saves_and_ends(machine_of, at_start):
+    machine = machine_of(at_start)
+    assert machine.steps(FULL) == [FREE]
+    assert machine.throttled(FULL) == STOP
+    assert machine.kinds[-4:] == ["limit_warning", "throttled", "relieved", "pressure"]
+    assert all(facts["ram"] == 99.0 for _, facts in machine.events)
+
+
+def test_a_machine_no_longer_critical_continues_and_resets_the_count(machine):
+    machine.steps(FULL)
+    assert machine.throttled(BUSY) == NOTHING
+    assert machine.steps(BUSY, BUSY, BUSY) == [NOTHING, NOTHING, FREE]
+
+
+def test_throttling_requested_by_another_rank_is_not_measured_here(machine):
+    assert machine.throttled(FULL) == NOTHING
     assert machine.events == []
 
 
-def test_a_reading_from_before_the_throttling_is_ignored(machine: Machine):
-    machine.step(FULL)
+def test_a_reading_from_before_the_throttling_is_ignored(machine):
+    machine.steps(FULL)
     machine._new = FULL
     machine.throttled(CALM)
+    assert machine.enforcer.step(step(2)) == NOTHING
 
-    assert machine.enforcer.step(step(2)) == Action.NOTHING
 
-
-def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can():
-    machine = Machine(at_start=BUSY)
-    assert machine.kinds == ["limit_exceeded_at_start"]
-    assert machine.events[0][1]["over"] == ["ram"]
-
-    assert [machine.step(BUSY) for _ in range(6)] == [Action.NOTHING] * 6
-    assert machine.step(FULL) == Action.FREE_MEMORY
+def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(machine_of):
+    machine = machine_of(BUSY)
+    assert [(kind, facts["over"]) for kind, facts in machine.events] == [
+        ("limit_exceeded_at_start", ["ram"])
+    ]
+    assert machine.steps(*[BUSY] * 6, FULL) == [NOTHING] * 6 + [FREE]
     assert machine.throttled(FULL) == STOP
-    machine.enforcer.end(outcome())
 
 
-def test_a_value_that_becomes_critical_during_throttling_ends_the_run():
-    machine = Machine(at_start=BUSY)
-    for _ in range(3):
-        machine.step(replace(BUSY, swap=60.0))
-
+def test_a_value_that_becomes_critical_during_throttling_ends_the_run(machine_of):
+    machine = machine_of(BUSY)
+    machine.steps(*[replace(BUSY, swap=60.0)] * 3)
     assert machine.throttled(replace(FULL, swap=0.0)) == STOP
-    machine.enforcer.end(outcome())
 
 
-def test_a_run_on_a_full_machine_ends_within_one_interval():
-    machine = Machine(at_start=FULL)
-
-    assert machine.step(FULL) == Action.FREE_MEMORY
-    assert machine.throttled(FULL) == STOP
-    machine.enforcer.end(outcome())
-
-
-def test_a_limit_of_one_hundred_is_no_limit():
-    machine = Machine(limits=Limits(ram=100, critical=Critical(ram=100)))
-
-    assert machine.step(replace(CALM, ram=100.0)) == Action.NOTHING
-    machine.enforcer.end(outcome())
+def test_a_limit_of_one_hundred_is_no_limit_nor_is_a_device_that_the_run_has_alone(machine_of):
+    unlimited = machine_of(limits=Limits(ram=100, critical=Critical(ram=100)))
+    assert unlimited.steps(replace(CALM, ram=100.0)) == [NOTHING]
+    alone = replace(CALM, gpu=99.0, gpu_others=0.5)
+    assert machine_of().steps(*[alone] * 4) == [NOTHING] * 4
 
 
-ALL = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
-
-
-def settle(machine: Machine, reading: MachineReading) -> list[Action]:
+def settle(machine, reading):
     """The actions of the steps after smaller micro-batches, with these readings."""
     machine.now = reading
-    return [machine.step(None), machine.step(None)]
+    return machine.steps(None, None)
 
 
-def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_interval(
-    machine: Machine,
-):
-    assert machine.step(FULL) == Action.FREE_MEMORY
-    assert machine.throttled(FULL, ALL) == Action.FEWER_WORKERS
-    assert machine.throttled(FULL, ALL) == Action.FEWER_WORKERS
-    assert (
-        machine.throttled(FULL, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.SMALLER_BATCH
-    )
-    assert machine.throttled(FULL, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.NOTHING
-    assert settle(machine, FULL) == [Action.NOTHING, Action.FREE_MEMORY]
-    assert machine.throttled(FULL, Action.FREE_MEMORY | Action.SMALLER_BATCH) == STOP
+def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_interval(machine):
+    assert machine.steps(FULL) == [FREE]
+    assert machine.throttled(FULL, ALL) == WORKERS
+    assert machine.throttled(FULL, ALL) == WORKERS
+    assert machine.throttled(FULL, FREE | SMALLER) == SMALLER
+    assert machine.throttled(FULL, FREE | SMALLER) == NOTHING
+    assert settle(machine, FULL) == [NOTHING, FREE]
+    assert machine.throttled(FULL, FREE | SMALLER) == STOP
     assert machine.kinds[-3:] == ["settled", "relieved", "pressure"]
 
 
-def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine: Machine):
-    for _ in range(3):
-        machine.step(BUSY)
-    assert machine.throttled(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
-    assert machine.throttled(BUSY, Action.SMALLER_BATCH) == Action.NOTHING
-    assert settle(machine, BUSY) == [Action.NOTHING, Action.FREE_MEMORY]
-    assert machine.throttled(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
-    assert machine.throttled(BUSY, Action.FREE_MEMORY) == Action.NOTHING
-    assert settle(machine, CALM) == [Action.NOTHING, Action.NOTHING]
-    assert [machine.step(BUSY), machine.step(BUSY)] == [Action.NOTHING] * 2
+def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine):
+    machine.steps(BUSY, BUSY, BUSY)
+    assert machine.throttled(BUSY, SMALLER) == SMALLER
+    assert machine.throttled(BUSY, SMALLER) == NOTHING
+    assert settle(machine, BUSY) == [NOTHING, FREE]
+    assert machine.throttled(BUSY, SMALLER) == SMALLER
+    assert machine.throttled(BUSY, FREE) == NOTHING
+    assert settle(machine, CALM) == [NOTHING, NOTHING]
+    assert machine.steps(BUSY, BUSY) == [NOTHING] * 2
 
 
-def test_throttling_without_lasting_effect_leads_to_the_next_throttling_step(
-    machine: Machine,
-):
-    machine.step(FULL)
-    assert machine.throttled(CALM, ALL) == Action.NOTHING
-    machine.step(CALM)
-
-    assert machine.step(FULL) == Action.FREE_MEMORY
-    assert machine.throttled(CALM, ALL) == Action.FEWER_WORKERS
-    assert machine.throttled(CALM, ALL) == Action.NOTHING
+def test_throttling_without_lasting_effect_leads_to_the_next_throttling_step(machine):
+    machine.steps(FULL)
+    assert machine.throttled(CALM, ALL) == NOTHING
+    assert machine.steps(CALM, FULL) == [NOTHING, FREE]
+    assert machine.throttled(CALM, ALL) == WORKERS
+    assert machine.throttled(CALM, ALL) == NOTHING
 
 
-def test_long_after_throttling_a_limit_is_a_new_incident(machine: Machine):
-    machine.step(FULL)
+def test_long_after_throttling_a_limit_is_a_new_incident(machine):
+    machine.steps(FULL)
     machine.throttled(CALM, ALL)
-    for _ in range(10):
-        machine.step(CALM)
-    machine.step(FULL)
-
-    assert machine.throttled(CALM, ALL) == Action.NOTHING
+    machine.steps(*[CALM] * 10, FULL)
+    assert machine.throttled(CALM, ALL) == NOTHING
 
 
-def test_a_run_alone_on_a_device_may_fill_it(machine: Machine):
-    alone = replace(CALM, gpu=99.0, gpu_others=0.5)
-    for _ in range(4):
-        assert machine.step(alone) == Action.NOTHING
-
-
-def test_a_busy_processor_costs_workers_and_never_the_run():
-    busy = replace(CALM, cpu=99.0)
-    machine = Machine(limits=Limits(cpu=90))
-    for _ in range(3):
-        machine.step(busy)
-
-    assert machine.throttled(busy, ALL) == Action.FEWER_WORKERS
-    assert machine.throttled(busy, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.NOTHING
+@pytest.mark.parametrize("over", [{"cpu": 99.0}, {"temperature": 95.0}])
+def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, over):
+    reading, machine = replace(CALM, **over), machine_of(limits=Limits(cpu=90))
+    assert machine.steps(*[reading] * 3) == [NOTHING, NOTHING, FREE]
+    assert machine.throttled(reading, ALL) == WORKERS
+    assert machine.throttled(reading, FREE | SMALLER) == NOTHING
     assert machine.kinds[-1] == "limit_given_up"
-    assert [machine.step(busy) for _ in range(4)] == [Action.NOTHING] * 4
-    machine.enforcer.end(outcome())
+    assert machine.steps(*[reading] * 4) == [NOTHING] * 4
 
 
-def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_can_save(
-    machine: Machine,
-):
-    actions = [machine.step(replace(CALM, disk=96.0)) for _ in range(4)]
-    assert actions == [Action.NOTHING] * 4
+def test_heat_over_a_critical_value_ends_the_run(machine_of):
+    hot = replace(CALM, temperature=101.0)
+    machine = machine_of(limits=Limits(critical=Critical(temperature=100)))
+    assert machine.steps(hot) == [FREE]
+    assert machine.throttled(hot) == STOP
+
+
+def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_can_save(machine):
+    assert machine.steps(*[replace(CALM, disk=96.0)] * 4) == [NOTHING] * 4
     assert machine.kinds == ["disk_filling"]
-
-    assert machine.step(replace(CALM, disk=99.5)) == STOP
+    assert machine.steps(replace(CALM, disk=99.5)) == [STOP]
     assert machine.events[-1][1]["over"] == ["disk"]
 
 
-def test_a_disk_that_was_full_before_the_run_is_ignored():
-    machine = Machine(at_start=replace(CALM, disk=99.5))
-
-    assert [(kind, facts["over"]) for kind, facts in machine.events] == [
-        ("limit_given_up", ["disk"])
-    ]
-    assert machine.step(replace(CALM, disk=99.6)) == Action.NOTHING
-    machine.enforcer.end(outcome())
-
-
-def test_a_disk_that_was_filling_before_the_run_ends_it_when_it_is_full():
-    machine = Machine(at_start=replace(CALM, disk=96.0))
-
-    assert machine.kinds == ["limit_exceeded_at_start"]
-    assert machine.step(replace(CALM, disk=97.0)) == Action.NOTHING
-    assert machine.step(replace(CALM, disk=99.6)) == STOP
-    machine.enforcer.end(outcome())
-
-
-def test_heat_takes_workers_and_then_is_no_longer_watched():
-    hot = replace(CALM, temperature=95.0)
-    machine = Machine(limits=Limits())
-    actions = [machine.step(hot) for _ in range(3)]
-    assert actions == [Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
-    left = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
-    assert machine.throttled(hot, left) == Action.FEWER_WORKERS
-    assert machine.throttled(hot, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.NOTHING
-    assert machine.kinds[-1] == "limit_given_up"
-    assert [machine.step(hot) for _ in range(3)] == [Action.NOTHING] * 3
-
-
-def test_heat_over_a_critical_value_ends_the_run():
-    hot = replace(CALM, temperature=101.0)
-    machine = Machine(limits=Limits(critical=Critical(temperature=100)))
-    assert machine.step(hot) == Action.FREE_MEMORY
-    assert machine.throttled(hot) == STOP
+@pytest.mark.parametrize(
+    ("at_start", "kind", "ends"),
+    [(99.5, "limit_given_up", NOTHING), (96.0, "limit_exceeded_at_start", STOP)],
+)
+def test_a_disk_that_was_full_before_the_run_is_ignored_and_one_that_was_filling_is_not(
+    machine_of, at_start, kind, ends
+):
+    machine = machine_of(replace(CALM, disk=at_start))
+    assert [(kind, facts["over"]) for kind, facts in machine.events] == [(kind, ["disk"])]
+    assert machine.steps(replace(CALM, disk=97.0), replace(CALM, disk=99.6)) == [NOTHING, ends]

@@ -1,7 +1,5 @@
 """Readings come from the real machine, off the training thread."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
 from pathlib import Path

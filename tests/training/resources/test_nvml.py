@@ -1,7 +1,5 @@
 """What NVML tells of a GPU, on a stand-in for the library."""
 
-from __future__ import annotations
-
 import os
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Out of memory in a step: the step is repeated with smaller micro-batches, or the run fails."""
 
-from __future__ import annotations
-
 import errno
 from typing import Any
 
@@ -51,19 +49,16 @@ def losses(found) -> list[float]:
     return [line.loss for line in found.recorder.lines]
 
 
-@pytest.mark.parametrize(
-    "fits", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)]
-)
-def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits):
+@pytest.mark.parametrize(("fits", "halvings"), [(4, 1), (1, 3)])
+def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits, halvings):
     found = run(fits)
 
     events = [(kind, facts) for kind, facts in found.recorder.events if kind == "out_of_memory"]
-    assert len(events) == {4: 1, 2: 2, 1: 3}[fits]
+    assert len(events) == halvings
     assert events[0][1] == {"at": 1, "text": "CUDA out of memory. Tried to allocate 2 GiB."}
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)  # sums of float32
 
 
-@pytest.mark.slow
 def test_gradients_of_a_failed_pass_are_dropped():
     class Late(HungryTask):
         passes = 0
@@ -78,7 +73,6 @@ def test_gradients_of_a_failed_pass_are_dropped():
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_after_three_halvings_the_run_fails_with_a_fix():
     with pytest.raises(OutOfMemory) as raised:
         run(0, global_batch=16, micro_batch=16)
@@ -88,7 +82,6 @@ def test_after_three_halvings_the_run_fails_with_a_fix():
     )
 
 
-@pytest.mark.slow
 def test_one_sample_that_does_not_fit_fails():
     with pytest.raises(OutOfMemory, match="a smaller model, shorter samples"):
         run(0)
@@ -125,15 +118,12 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DeerrorCPUAllocator: can't al
         (RuntimeError(ALLOCATOR), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), True),
         (RuntimeError("NCCL error ... Last error:\nCuda failure 2 'out of memory'"), True),
-        (RuntimeError("NCCL error ... Last error:\nCuda failure 'out of memory'"), True),
         (RuntimeError("std::bad_alloc"), True),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
         (CheckpointError("the checkpoint of step 4 cannot be saved: rank 1: MemoryError: "), True),
         (OSError(errno.ENOSPC, "No space left on device"), False),
-        (CheckpointError("the checkpoint of step 4 cannot be saved: No space left"), False),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
         (RuntimeError("shapes differ"), False),
         (ValueError("can't allocate memory"), False),

@@ -1,7 +1,5 @@
 """The temperature of the processor from the sensors of the system."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import psutil

@@ -1,7 +1,5 @@
 """A real TensorBoard on a folder, queried through its HTTP interface."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """A local W&B server, and a home directory without a login."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

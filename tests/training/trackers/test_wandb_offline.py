@@ -26,25 +26,37 @@ def rows(folder):
     return [row for path in files(folder) for row in wandb_process.rows(path)]
 
 
-def test_without_a_login_the_run_prints_the_command_that_sends_its_files(tmp_path):
-    generation = Generation(tmp_path).begin().log(1, loss=0.1 + 0.2).log(2, loss=math.nan).end()
-    (file,) = files(tmp_path)
-    assert generation.printed == [
-        (
-            "notice",
-            f"W&B        recorded offline (not logged in); to send it:  wandb sync {file.parent}",
-        )
-    ]
-    first, second = rows(tmp_path)
+def test_generations_leave_each_step_once_with_its_predictions_and_one_command(tmp_path):
+    Generation(tmp_path).begin().log(1, loss=0.1 + 0.2).log(2, loss=math.nan).log(3).die()
+    generation = Generation(tmp_path, tracking={"checkpoints": "best"}).begin(first_step=1)
+    generation.log(2, loss=math.nan).log(3).log(4).evaluate(4)
+    shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
+    folder = tmp_path / "checkpoints" / "step-00000004"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
+        (folder / name).write_text(name)
+    (tmp_path / "best").symlink_to(folder)
+    for callback in generation.callbacks:
+        callback.predicted(shown, 4)
+        callback.saved(folder, 4, 0.5)
+    generation.log(5).end()
+
+    assert generation.warnings == []
+    ((kind, text),) = generation.printed
+    assert kind == "notice"
+    assert text.startswith("W&B        recorded offline (not logged in); to send it:  wandb sync ")
+    assert all(str(path.parent) in text for path in files(tmp_path))
+    found = rows(tmp_path)
+    assert [row[STEP] for row in found] == [1, 2, 3, 4, 5]
+    first, second, _, evaluated, last = found
     assert first["train/loss"] == 0.1 + 0.2 and math.isnan(second["train/loss"])
-    assert [row[STEP] for row in (first, second)] == [1, 2]
-
-
-def test_generations_leave_each_step_once_and_one_command(tmp_path):
-    Generation(tmp_path).begin().log(1, 2, 3).die()
-    generation = Generation(tmp_path).begin(first_step=1).log(2, 3, 4).end()
-    assert [row[STEP] for row in rows(tmp_path)] == [1, 2, 3, 4]
-    assert all(str(path.parent) in generation.printed[-1][1] for path in files(tmp_path))
+    assert "samples/page" in json.dumps(evaluated) and "samples/page" not in json.dumps(last)
+    (picture,) = tmp_path.glob("wandb/*run-*/files/media/images/samples/page*.png")
+    assert picture.read_bytes() == PNG
+    (table,) = tmp_path.glob("wandb/*run-*/files/media/table/samples/*.json")
+    assert json.loads(table.read_text())["data"] == [["a", 1.0]]
+    staged = next(tmp_path.glob("wandb/step-00000004-*"))
+    assert sorted(path.name for path in staged.iterdir()) == ["manifest.json", "model.safetensors"]
 
 
 @pytest.mark.slow
@@ -56,27 +68,3 @@ def test_rows_lost_by_a_kill_are_written_again(tmp_path):
     assert lost > 0
     Generation(tmp_path).begin(first_step=3).log(4).end()
     assert [row[STEP] for row in rows(tmp_path)] == [1, 2, 3, 4]
-
-
-def test_predictions_and_checkpoints_belong_to_the_row_of_their_evaluation(tmp_path):
-    generation = Generation(tmp_path, tracking={"checkpoints": "best"}).begin().log(2).evaluate(2)
-    shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
-    folder = tmp_path / "checkpoints" / "step-00000002"
-    folder.mkdir(parents=True)
-    for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
-        (folder / name).write_text(name)
-    (tmp_path / "best").symlink_to(folder)
-    for callback in generation.callbacks:
-        callback.predicted(shown, 2)
-        callback.saved(folder, 2, 0.5)
-    generation.log(4).end()
-    assert generation.warnings == []
-    first, second = rows(tmp_path)
-    assert (first[STEP], second[STEP]) == (2, 4) and "samples/page" not in json.dumps(second)
-    assert (
-        next(tmp_path.glob("wandb/*run-*/files/media/images/samples/page*.png")).read_bytes() == PNG
-    )
-    (table,) = tmp_path.glob("wandb/*run-*/files/media/table/samples/*.json")
-    assert json.loads(table.read_text())["data"] == [["a", 1.0]]
-    staged = next(tmp_path.glob("wandb/step-00000002-*"))
-    assert sorted(path.name for path in staged.iterdir()) == ["manifest.json", "model.safetensors"]

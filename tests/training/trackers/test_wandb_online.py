@@ -23,7 +23,9 @@ def steps(server):
     return [row[STEP] for row in only(server).rows]
 
 
-def test_a_run_has_settings_rows_and_an_end(server, tmp_path):
+def test_a_run_has_settings_rows_an_end_and_no_secret(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OTHER_TOKEN", "hunter2hunter2")
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--password=opensesame"])
     generation = Generation(tmp_path / "mine").begin().until_open()
     generation.log(1, parts={"ce": 2.0}, loss=float("inf")).log(2).evaluate(2).end()
     run = only(server)
@@ -37,6 +39,13 @@ def test_a_run_has_settings_rows_and_an_end(server, tmp_path):
     assert second["eval/loss"] == 2.25 and second[STEP] == second["_step"] == 2
     assert run.summary["best/value"] == 2.25 and run.summary["result/status"] == "completed"
     assert generation.printed == [("tracked", f"{server.url}/someone/try/runs/{run.id}")]
+
+    files = [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    for content in [bytes(server.bytes), *(path.read_bytes() for path in files)]:
+        for secret in (KEY, "hunter2hunter2", "opensesame"):
+            assert secret.encode() not in content
+    assert b"git" not in bytes(server.bytes) and b"requirements" not in bytes(server.bytes)
 
 
 @pytest.mark.slow
@@ -115,15 +124,3 @@ def test_the_command_track_sends_missing_lines(server, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert steps(server) == [1, 2, 3]
-
-
-def test_no_secret_reaches_the_run_folder_or_the_server(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("OTHER_TOKEN", "hunter2hunter2")
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--password=opensesame"])
-    Generation(tmp_path / "run").begin().log(1).evaluate(1).end()
-    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in files)
-    for content in [bytes(server.bytes), *(path.read_bytes() for path in files)]:
-        for secret in (KEY, "hunter2hunter2", "opensesame"):
-            assert secret.encode() not in content
-    assert b"git" not in bytes(server.bytes) and b"requirements" not in bytes(server.bytes)

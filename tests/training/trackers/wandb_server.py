@@ -1,7 +1,5 @@
 """A small W&B server on a real socket, that keeps what it is sent and can fail in several ways."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
