@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from launcher.__main__ import main
 from launcher.compare import report, rows
 from launcher.compare.promises import check
 from launcher.run.rank_data import RankData
 from tests.launcher.given import resolved
-from tests.runs.conftest import Program
 from tests.training import facts
 from tests.training.shelf import Shelf
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
@@ -39,7 +39,7 @@ def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
     )
 
 
-@pytest.mark.parametrize(("length", "most"), [(100, 10), (101, 10), (7, 6), (5, 1), (10**12, 4)])
+@pytest.mark.parametrize(("length", "most"), [(101, 10), (7, 6), (5, 1), (10**12, 4)])
 def test_one_sample_of_each_part_of_the_split_is_chosen(length, most, monkeypatch):
     given = samples(1)
     monkeypatch.setattr(type(given), "__len__", lambda self: length)
@@ -55,30 +55,26 @@ def test_the_choice_follows_from_the_seed_and_has_no_period():
     assert min(by_class) > 200  # every fourth sample would be of one class
 
 
-@pytest.mark.parametrize("most", [None, 7, 8, 10**9])
+@pytest.mark.parametrize("most", [None, 7, 8])
 def test_a_split_that_is_not_larger_is_evaluated_whole(most):
     assert list(samples(7).spread(most)) == list(range(7))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize("most", [1, 4, 10])
+def read(share):
+    """The samples that count in the batches of a rank."""
+    return [i for micro, counts in share if counts for i in micro.batch["index"].tolist()]
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 10), (2, 1), (3, 10), (5, 4)])
 def test_uneven_ranks_count_each_chosen_sample_once(size, most):
     shares = [list(batches(40, most, size=size, rank=rank)) for rank in range(size)]
-    counted = [
-        index
-        for share in shares
-        for micro, counts in share
-        if counts
-        for index in micro.batch["index"].tolist()
-    ]
-    assert sorted(counted) == list(samples(40).spread(most))
+    assert sorted(index for share in shares for index in read(share)) == [*samples(40).spread(most)]
     assert len({len(share) for share in shares}) == 1
 
 
 def test_loader_workers_read_the_same_samples():
     helped = batches(40, 10, workers=2)
-    found = [i for micro, _ in helped for i in micro.batch["index"].tolist()]
-    assert found == list(samples(40).spread(10))
+    assert read(helped) == list(samples(40).spread(10))
     helped.close()
 
 
@@ -132,12 +128,11 @@ def test_a_noise_control_is_evaluated_whole():
         assert (validation.samples, validation.split_samples) == (used, 40)
 
 
-@pytest.mark.parametrize("model", ["language:tiny", "abr:tiny", "event_seg:tiny", "eeg_text:tiny"])
-def test_a_cap_of_the_user_in_a_noise_control_is_a_warning(model):
-    sets = ("eval.samples=5", "data.control=noise")
-    (warning,) = resolved(*sets, model=model).warnings
-    assert "eval.samples" in warning.message and "data.control is noise" in warning.message
-    assert not resolved("data.control=noise", model=model, mode="lite").warnings
+def test_a_cap_of_the_user_in_a_noise_control_is_a_warning():
+    for model in ("language:tiny", "abr:tiny"):
+        (warning,) = resolved("eval.samples=5", "data.control=noise", model=model).warnings
+        assert "eval.samples" in warning.message and "data.control is noise" in warning.message
+        assert not resolved("data.control=noise", model=model, mode="lite").warnings
 
 
 def test_forgetting_counts_the_samples_of_each_side():
@@ -199,13 +194,17 @@ def test_lite_caps_evaluations_and_other_modes_do_not(model, most):
         assert resolved(model=model, mode=mode).settings.eval.samples is None
 
 
-def test_a_lite_run_reads_so_many_samples_and_evaluate_reads_all(tmp_path):
-    run, program = tmp_path / "run", Program(tmp_path)
-    text = program("run", "--model", "language:tiny", "--lite", "--out", str(run)).stdout
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_a_lite_run_reads_so_many_samples_and_evaluate_reads_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = (f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(280))
+    Path("mine.jsonl").write_text("".join(rows))
+    options = "--data mine.jsonl --set eval.share=0.5 --max-steps 1 --set train.preview=false"
+    assert main(f"--model language:tiny --lite --out run --nproc 1 {options}".split()) == 0
+    text = capsys.readouterr().out
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     (line,) = (line for line in lines if line["kind"] == "eval")
-    assert (line["samples"], line["split_samples"]) == (128, 831)
-    assert "eval       val: 128 of 831 samples (eval.samples)" in text
-    assert ", over 128 of 831 samples (eval.samples)" in text
-    whole = json.loads(program("evaluate", str(run), "--split", "val", "--json").stdout)
-    assert whole["samples"] == 831
+    assert (line["samples"], line["split_samples"]) == (128, 140)
+    assert "eval       val: 128 of 140 samples (eval.samples)" in text
+    assert ", over 128 of 140 samples (eval.samples)" in text
+    assert main(["evaluate", "run", "--split", "val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 140

@@ -12,60 +12,49 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import environment
 
-TASK = """
-import hashlib, os, sys, time
-from pathlib import Path
-import torch
-from pydantic import BaseModel
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import TensorDataset
-from models.base import Goal, Prediction
-from models.custom import CustomTask
+STUCK = """
+    def samples(self, split):
+        reached("samples")
+        return [(torch.full((2,), i / 48), i / 24) for i in range(24)]
+
+    measured = measure
+
+    def measure(self, model, batch):
+        if not model.training:
+            reached("evaluation")
+        return self.measured(model, batch)
+
+    def setup_without_data(self):
+        reached("setup")
+
+    def predict(self, model, path):
+        from models.base import Prediction
+        yield Prediction("first", "", {".txt": b"complete"})
+        reached("prediction")
+        yield Prediction("second", "", {".txt": b"later"})
 
 
 def reached(place):
+    import hashlib, os, time
+    from pathlib import Path
     stop, _, how = os.environ.get("STUCK", "").partition(":")
     if stop == place:
         Path("reached").write_text(str(os.getpid()))
         while how == "python":  # an exception of a signal handler ends it
             time.sleep(0.01)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a handler of Python never runs
+"""
+DATA = """
+    class Data(BaseModel):
+        path: str | None = None
 
-
-class Data(BaseModel):
-    path: str | None = None
-
-
-class Stuck(CustomTask):
-    Data = Data
-    goal = Goal("val_loss", "min")
     defaults = {"train.micro_batch": 4, "train.max_steps": 2, "report.enabled": False}
 
-    def samples(self, split):
-        reached("samples")
-        x = torch.arange(48.0).view(24, 2) / 48
-        return TensorDataset(x, x.sum(1))
-
-    def build(self):
-        return nn.Linear(2, 1)
-
-    def measure(self, model, batch):
-        if not model.training:
-            reached("evaluation")
-        found = model(batch["input"]).squeeze(1)
-        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
-
-    def setup_without_data(self):
-        reached("setup")
-
-    def predict(self, model, path):
-        yield Prediction("first", "", {".txt": b"complete"})
-        reached("prediction")
-        yield Prediction("second", "", {".txt": b"later"})
 """
+MODEL = "stuck_task:Line"
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
@@ -74,9 +63,9 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 def runs(tmp_path_factory):
     """A folder with a run of one process, and one of two."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "stuck_task.py").write_text(TASK)
+    (folder / "stuck_task.py").write_text(HEAD + LINE + DATA + BODY + STUCK)
     for name, nproc in (("one", "1"), ("two", "2")):
-        command = ("--model", "stuck_task:Stuck", "--nproc", nproc, "--out", name)
+        command = ("--model", MODEL, "--nproc", nproc, "--out", name)
         done = subprocess.run(
             [sys.executable, "-m", "launcher", *command],
             cwd=folder,
@@ -130,11 +119,11 @@ def ended(
     [
         (
             *(signal.SIGTERM, "samples"),
-            ("data", "check", "stuck_task.py", "--model", "stuck_task:Stuck"),
+            ("data", "check", "stuck_task.py", "--model", MODEL),
         ),
-        (signal.SIGINT, "samples", ("plan", "--model", "stuck_task:Stuck")),
+        (signal.SIGINT, "samples", ("plan", "--model", MODEL)),
         (signal.SIGINT, "setup", ("predict", "one", "--input", "stuck_task.py")),
-        (signal.SIGTERM, "samples", ("--model", "stuck_task:Stuck", "--out", "new")),
+        (signal.SIGTERM, "samples", ("--model", MODEL, "--out", "new")),
     ],
 )
 def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, arguments):

@@ -12,6 +12,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run_folder import lock, run_folder
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
 from tests.launcher.runs import NAME, begun, saved
 from tests.launcher.saved_runs import contents
@@ -143,20 +144,12 @@ def test_one_trained_stage_keeps_the_folder():
 
 @pytest.mark.slow
 def test_a_task_that_failed_to_build_trains_into_the_same_folder(here, capsys):
-    task = (
-        "from torch import nn\nfrom models.custom import CustomTask\n\n"
-        "class {name}(CustomTask):\n"
-        "    defaults = {{'train.global_batch': 2, 'train.max_steps': 2}}\n"
-        "    def samples(self, split):\n        return [(float(n), 1.0) for n in range(4)]\n"
-        "    def build(self):\n        {build}\n"
-        "    def measure(self, model, batch):\n"
-        "        output = model(batch['input'].float()[:, None])\n"
-        "        return {{'loss': output.square().sum()}}\n"
-    )
-    Path("broken.py").write_text(task.format(name="Broken", build="raise RuntimeError('no')"))
-    Path("whole.py").write_text(task.format(name="Whole", build="return nn.Linear(1, 1)"))
-    assert main(["--model", "broken:Broken", "--out", "mine"]) == 1
+    task = HEAD + LINE + BODY
+    broken = task.replace("return nn.Sequential", "raise RuntimeError('no') and nn.Sequential")
+    Path("broken.py").write_text(broken)
+    Path("whole.py").write_text(task)
+    assert main(["--model", "broken:Line", "--out", "mine"]) == 1
     assert (MINE / "settings.yaml").exists()
-    assert main(["--model", "whole:Whole", "--out", "mine"]) == 0
+    assert main(["--model", "whole:Line", "--out", "mine"]) == 0
     assert "contains another run" not in capsys.readouterr().err
-    assert main(["--model", "whole:Whole", "--out", "mine"]) == 2
+    assert main(["--model", "whole:Line", "--out", "mine"]) == 2
