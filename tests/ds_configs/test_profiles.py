@@ -85,12 +85,12 @@ def test_no_profile_is_selected_automatically():
         assert resolved(machine=machine).settings.limits.profile == "default"
 
 
-@pytest.mark.parametrize("model", SIZES)
 @pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_resolves_for_every_size_and_skips_settings_a_family_has_not(profile, model):
-    for mode in ("default", "resource-efficient"):
-        run = resolved(f"limits.profile={profile}", model=model, mode=mode)
-        assert run.settings.train.micro_batch == 1
+def test_a_profile_resolves_for_every_size_and_skips_settings_a_family_has_not(profile):
+    for model in SIZES:
+        for mode in ("default", "resource-efficient"):
+            run = resolved(f"limits.profile={profile}", model=model, mode=mode)
+            assert run.settings.train.micro_batch == 1, (model, mode)
 
 
 @pytest.mark.parametrize("profile", TABLE)

@@ -62,24 +62,29 @@ def in_place(path: Path, data: bytes) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-@pytest.fixture(params=[by_rename, in_place])
-def replace(request) -> Replace:
+@pytest.fixture
+def replace() -> Replace:
+    return replaced_by(by_rename)
+
+
+def replaced_by(write: Replace) -> Replace:
     def replaced(path: Path, data: bytes) -> None:
         old = path.stat()
         assert data != path.read_bytes()
-        request.param(path, data)
+        write(path, data)
         new = path.stat()
         assert (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
 
     return replaced
 
 
-def test_the_identity_of_a_file_follows_its_content(tmp_path, replace):
+@pytest.mark.parametrize("write", [by_rename, in_place])
+def test_the_identity_of_a_file_follows_its_content(tmp_path, write):
     path = tmp_path / "a"
     path.write_bytes(b"first")
     before = identity(path)
     assert identity(path) == before
-    replace(path, b"later")
+    replaced_by(write)(path, b"later")
     assert identity(path) != before
 
 
@@ -195,12 +200,12 @@ def download(tmp_path):
     return again
 
 
-@pytest.mark.parametrize("name", ["a.bin", "b.txt.gz"])
-def test_a_downloaded_file(download, replace, name):
+@pytest.mark.parametrize(("name", "write"), [("a.bin", by_rename), ("b.txt.gz", in_place)])
+def test_a_downloaded_file(download, name, write):
     record, path = download(name).record, download(name).path
     times = record.mtime_ns, record.ctime_ns, record.inode
     assert times == identity(path)[1:]  # so that it need not be read again
-    replace(path, b"two")
+    replaced_by(write)(path, b"two")
     with pytest.raises(SettingsError, match="is not the declared file, or was changed"):
         download(name)
 

@@ -196,15 +196,16 @@ def test_lite_caps_evaluations_and_other_modes_do_not(model, most):
 
 def test_a_lite_run_reads_so_many_samples_and_evaluate_reads_all(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    rows = (f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(280))
+    rows = (f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(600))
     Path("mine.jsonl").write_text("".join(rows))
-    options = "--data mine.jsonl --set eval.share=0.5 --max-steps 1 --set train.preview=false"
-    assert main(f"--model language:tiny --lite --out run --nproc 1 {options}".split()) == 0
+    data = "--data mine.jsonl --set data.fraction=1 --set eval.share=0.25"
+    run = "--model language:tiny --lite --out run --max-steps 1 --set train.preview=false"
+    assert main(f"{run} {data}".split()) == 0
     text = capsys.readouterr().out
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     (line,) = (line for line in lines if line["kind"] == "eval")
-    assert (line["samples"], line["split_samples"]) == (128, 140)
-    assert "eval       val: 128 of 140 samples (eval.samples)" in text
-    assert ", over 128 of 140 samples (eval.samples)" in text
+    assert (line["samples"], line["split_samples"]) == (128, 150)
+    assert "eval       val: 128 of 150 samples (eval.samples)" in text
+    assert ", over 128 of 150 samples (eval.samples)" in text
     assert main(["evaluate", "run", "--split", "val", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["samples"] == 140
+    assert json.loads(capsys.readouterr().out)["samples"] == 150

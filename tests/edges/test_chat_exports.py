@@ -36,14 +36,20 @@ def external(folder, **special):
     return load(folder)
 
 
-@pytest.fixture(params=["bytes", "bpe", "external", "no start"])
-def tokenizer(request, tmp_path):
+@pytest.fixture(scope="module", params=["bytes", "bpe", "external", "no start"])
+def tokenizer(request, tmp_path_factory):
     if request.param == "bytes":
         return ByteTokenizer()
     if request.param == "bpe":
         return bpe.train([json.dumps(turns) for turns in CONVERSATIONS] * 3, 400)
     special = {"bos_token": None} if request.param == "no start" else {}
-    return external(tmp_path / "theirs", **special)
+    return external(tmp_path_factory.mktemp("theirs"), **special)
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer, tmp_path_factory):
+    """The exported tokenizer, as transformers loads it."""
+    return exported(tokenizer, tmp_path_factory.mktemp("exported") / "out")
 
 
 def exported(tokenizer, folder, is_chat=True):
@@ -60,18 +66,18 @@ def rendered(theirs, turns, **options):
     return found["input_ids"]
 
 
-@pytest.mark.parametrize("turns", CONVERSATIONS)
-def test_transformers_renders_the_tokens_of_training(tokenizer, turns, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out")
-    before = tuple(Turn(role, text) for role, text in turns[:-1])
-    prompt, answer = prompt_and_answer(before, Turn(*turns[-1]), tokenizer)
-    assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist()
-    assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist()
+def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
+    for turns in CONVERSATIONS:
+        before = tuple(Turn(role, text) for role, text in turns[:-1])
+        prompt, answer = prompt_and_answer(before, Turn(*turns[-1]), tokenizer)
+        assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist(), turns
+        assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist(), turns
     assert theirs.eos_token_id == tokenizer.end
+    with pytest.raises(Exception, match="unknown role critic"):
+        rendered(theirs, [("critic", "no")])
 
 
-def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out")
+def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, theirs):
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü"}}}
     other = {"function": {"arguments": '{"x": 2}', "name": "neg"}}
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
@@ -94,17 +100,6 @@ def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, t
         + '<output>3</output>\nAssistant: so\n<tool_call>{"name": "neg", "arguments": {"x": 2}}'
         + f"</tool_call>{theirs.eos_token}"
     )
-
-
-def test_an_unknown_role_is_an_error(tokenizer, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out")
-    with pytest.raises(Exception, match="unknown role critic"):
-        rendered(theirs, [("critic", "no")])
-
-
-def test_a_model_of_texts_has_no_chat_template(tokenizer, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out", is_chat=False)
-    assert theirs.chat_template is None
 
 
 def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):

@@ -12,12 +12,10 @@ from tests.launcher.given import resolved
 
 GIVEN = [
     ("event_seg:tiny", "model.widths=[4,8,12,16]"),
-    ("event_seg:lite-1M", "model.widths=[8,16]"),
     ("language:tiny", "model.kv_heads=2"),
     ("language:tiny", "model.tokenizer=bpe"),
     ("language:tiny", "model.tokenizer=bpe model.vocabulary=300"),
-    ("doc_translation:tiny", "model.decoder_layers=3"),
-    ("doc_translation:tiny", "model.queries=5"),
+    ("doc_translation:tiny", "model.decoder_layers=3 model.queries=5"),
     ("eeg_text:tiny", "model.tokenizer=bytes"),
     ("abr:tiny", "model.curriculum.peak=1"),
 ]

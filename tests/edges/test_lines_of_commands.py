@@ -74,8 +74,6 @@ CASES = [
     Case("compare --steps 1 --dry-run"),
     Case("compare --modes fast --steps x --dry-run"),
     Case("--lite zero2 --dry-run"),
-    Case("--lite mine.jsonl --dry-run", DATA),
-    Case("--lite optim.lr=0.1 --dry-run"),
     Case("submit --dry-run --exclusive", says="--exclusive"),
     Case(f"{STAGED} --stage dialogues --dry-run", RUN, {"RUN": "runs/mine"}),
     Case("--mode odd.yaml --dry-run", {"odd.yaml": "promise: {global_batch: {at_least: 1, at_most: 1}}\ntrain: {micro_batch: 3}\n"}),

@@ -82,7 +82,6 @@ def start_weights(path: Path) -> None:
 
 CHAT = {"prompt": "what is {}", "response": "{}"}
 LONG = rows(3, prompt="a", response="word " * 300) + REQUESTS
-PAIRS = rows(prompt="what is {}", chosen="{}", rejected="no")
 TEXTS = folder_of(
     **{f"text{n}_txt": f"A short text of number {n}, and more of it.\n" * 9 for n in range(12)}
 )
@@ -92,8 +91,6 @@ OF_LANGUAGE = [
     Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, says="model.allow_missing", marks=SLOW),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, label=True)}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, mood="good", odd="x")}),
-    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": PAIRS}),
-    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, chosen="a", rejected="b")}),
     Case(f"{LANGUAGE} --data a.csv", {"a.csv": "prompt,reaction\n" + "".join(f"what is {n},{n}\n" for n in range(80))}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(80, prompt="a {0}", response="word {0} " * 120)}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": LONG}),
@@ -201,10 +198,6 @@ def series(path: Path) -> None:
 SWEEPS = "--set data.sweeps=9 --set data.reject_uv=1000"
 OF_ABR = [
     Case(f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
-    Case(f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
-    Case(f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
-    Case(f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
-    Case(f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
     Case(f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
     Case(f"data check a.edf {ABR} {SWEEPS} --set data.channel=Czz", {"a.edf": clicks(Cz=10_000, Audio=10_000)}),
     Case(f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(Status=10_000)}, marks=SLOW),

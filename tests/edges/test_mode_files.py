@@ -75,19 +75,17 @@ def test_compare_takes_a_mode_file_by_its_name(capsys):
         ("mode: fsat\n", "  did you mean  fast"),
     ],
 )
-def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line, capsys):
+def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line):
     Path("gentle.yaml").write_text(text)
     with pytest.raises(SettingsError) as wrong:
         of_mode("gentle.yaml")
     lines = str(wrong.value).splitlines()
-    assert line in lines
-    assert lines[1].startswith("  where         gentle.yaml:")
+    assert line in lines and lines[1].startswith("  where         gentle.yaml:")
 
 
 def test_a_missing_mode_file_is_named_with_the_nearest():
     with pytest.raises(SettingsError) as wrong:
         of_mode("gentel.yaml")
-    assert str(wrong.value).splitlines()[-2:] == [
-        "  did you mean  gentle.yaml",
-        "  fix           --mode gentle.yaml",
-    ]
+    assert str(wrong.value).endswith(
+        "\n  did you mean  gentle.yaml\n  fix           --mode gentle.yaml"
+    )

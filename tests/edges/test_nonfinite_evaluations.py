@@ -113,7 +113,7 @@ def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noi
     run = undefined(2.0, 1.0)
     assert run.outcome.status == "completed" and run.recorder.evaluations
     assert all(set(found.metrics) == {"error"} for found in run.recorder.evaluations)
-    run = undefined(2.0, 1.0, metric="side max")
+    run = undefined(*[1.0] * 9, metric="side max")
     assert run.outcome.status == "completed" and run.outcome.best is None
     run = undefined(*[1.0] * 9, control={"side": {"max": 0.1}})
     assert run.outcome.status == "completed"
