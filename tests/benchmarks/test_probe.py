@@ -7,11 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from torch.autograd import DeviceType
 
 from benchmarks import probe
-from benchmarks.clock import StepClock
 
 VOCABULARY = 272
 
@@ -57,19 +55,3 @@ def test_waits_are_counted_by_file_and_line() -> None:
             warnings.warn(text, stacklevel=1)
     ((place, count),) = places.items()
     assert place.startswith("tests/benchmarks/test_probe.py:") and count == 2
-
-
-def test_figures_are_complete_after_the_steps_that_follow_the_timed_ones() -> None:
-    figures: dict[str, Any] = {}
-    parameter = torch.zeros(1, requires_grad=True)
-    parameter.grad = torch.ones(1)
-    optimizer = torch.optim.SGD([parameter], lr=0.1)
-    clock = StepClock(1, 3, "cpu", lambda step: next(watching, None))
-    watching = probe.watch(clock, VOCABULARY, figures)
-    next(watching)
-    with clock:
-        for number in range(1, 3 + probe.STEPS + 1):
-            assert ("busy_s" in figures) is False, number
-            optimizer.step()
-    assert figures["seconds"] > 0 and figures["busy_s"] > 0
-    assert (figures["waits"], figures["peak_bytes"], figures["later_graphs"]) == (None, None, 0)

@@ -20,7 +20,7 @@ from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 from training.evaluation.forgetting import ALL, NEW, OLD, Forgetting, HeldOutPart
-from training.logging.console_text import render_header, render_summary
+from training.logging.console_text import render_summary
 
 
 def samples(length: int, seed: int = 0) -> Samples:
@@ -84,14 +84,11 @@ def trained(most, *, shelf=None, step=None, **changes):
     return run_tiny(one_rank(), TinyTask(val=40), shelf=shelf, before=before, **sections, **changes)
 
 
-def test_every_evaluation_has_the_metrics_of_the_chosen_samples():
+def test_every_evaluation_counts_the_chosen_samples_and_the_test_split_stays_whole():
     run = trained(10)
     counts = [(e.samples, e.split_samples, e.metrics["samples"]) for e in run.recorder.evaluations]
     assert counts == [(10, 40, 10)] * 3
     assert (run.outcome.best["samples"], run.outcome.best["split_samples"]) == (10, 40)
-
-
-def test_the_test_split_stays_whole():
     run = run_tiny(one_rank(), TinyTask(val=40), eval={"samples": 10, "test": True}, has_test=True)
     counts = {e.split: (e.samples, e.split_samples) for e in run.recorder.evaluations}
     assert counts == {"val": (10, 40), "test": (40, 40)}
@@ -142,42 +139,33 @@ def test_forgetting_counts_the_samples_of_each_side():
     assert counts == {OLD: (18, 48), NEW: (10, 30), ALL: (28, 78)}
 
 
-def test_the_start_and_the_last_lines_say_it():
-    said = "eval       val: 512 of 3,672 samples (eval.samples)"
-    for counts, expected in (((512, 3672), [said]), ((64, 64), []), (None, [])):
-        lines = render_header(facts.about(Path("run"), evaluated=counts), facts.train_plan())
-        assert [line for line in lines if line.startswith("eval")] == expected
+def test_the_last_lines_say_it_and_what_evaluations_cost():
     best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 512, "split_samples": 3672}
     lines = render_summary(facts.outcome(best=best), None)
     text = "best       loss 2.2500 at step 50, over 512 of 3,672 samples (eval.samples)"
     assert text in lines
-
-
-def test_a_run_that_evaluates_most_of_its_time_gets_the_line_that_ends_it():
     split = {"evaluation_s": 80.0, "forward_s": 20.0}
-    best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 4000, "split_samples": 4000}
+    best |= {"samples": 4000, "split_samples": 4000}
     lines = render_summary(facts.outcome(best=best, wall_s=100.0, time_split=split), None)
     text = "evaluation took 80% of the time; fewer samples:  --set eval.samples=100"
     assert f"time       {text}" in lines  # 2 of 20 other seconds
 
 
-def row(mode: str, samples: int, split_samples: int, value: float) -> rows.ComparisonRow:
-    metric = {"metric": "val_loss", "value": value, "step": 9, "direction": "min"}
-    counts = (samples, split_samples)
-    return rows.ComparisonRow(
-        "language:tiny", mode, "local", metric=metric, source="a", evaluated=counts
-    )
+def row(mode: str, samples: int) -> rows.ComparisonRow:
+    metric = {"metric": "val_loss", "value": 2.0, "step": 9, "direction": "min"}
+    facts = {"metric": metric, "source": "a", "evaluated": (samples, 831)}
+    return rows.ComparisonRow("language:tiny", mode, "local", **facts)
 
 
 def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
-    whole, part = row("default", 831, 831, 2.0), row("gentle", 128, 831, 2.0)
-    figures = {name: rows.figures(one, True, False) for name, one in (("w", whole), ("p", part))}
+    whole, part = row("default", 831), row("gentle", 128)
+    all_of_them, some = (rows.figures(one, True, False) for one in (whole, part))
     promised = {"metric": {"at_least": 1}}
-    (different,) = check(promised, figures["p"], figures["w"])
-    assert different.kept is None
+    (different,) = check(promised, some, all_of_them)
     source = "128 of 831 samples (eval.samples) of a"
+    assert different.kept is None
     assert different.why == f"it is scored on {source}, mode default on a"
-    (same,) = check(promised, figures["p"], figures["p"])
+    (same,) = check(promised, some, some)
     assert (same.kept, same.measured) == (True, 1)
     (said,) = (line for line in report.legend([whole, part]) if "best metric" in line)
     assert said == "best metric of gentle local: over 128 of 831 samples (eval.samples)"

@@ -236,22 +236,6 @@ def cut(path: Path) -> None:
     (path / "a.edf").write_bytes((path / "a.edf").read_bytes()[:-3000])
 
 
-def words(path: Path) -> None:
-    """A tokenizer of more words than a tiny model has."""
-    from models.common import subwords
-
-    specials = ("<s>", "<pad>", "</s>", "<mask>")
-    texts = [f"{n * 7919:x} {n * 104729:x}" for n in range(20_000)]
-    subwords.train_byte_bpe(texts, 9000, specials).save(str(path))
-
-
-def bart(path: Path) -> None:
-    from tests.models.eeg_text.pretrained_folders import save_model
-
-    path.mkdir()
-    save_model(path, "longt5")
-
-
 OF_EEG = [
     Case(f"data check folder {EEG}", {"folder": eeg("")}),
     Case(f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
@@ -259,35 +243,9 @@ OF_EEG = [
     Case(f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
     Case(f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
     Case(f"data check folder {EEG}", {"folder": cut}),
-    Case(f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
-    Case(f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
 ]  # fmt: skip
 
 # ---- doc_translation -----------------------------------------------------------------------------
-
-
-def dota(change: Callable[[dict[str, list[str]]], object]) -> Callable[[Path], None]:
-    """A folder in the DoTA layout whose split file is changed."""
-
-    def make(path: Path) -> None:
-        from PIL import Image
-
-        for folder in ("imgs", "en_mmd", "zh_mmd"):
-            (path / folder).mkdir(parents=True)
-        names = [f"2101.0{article:04}_{page}" for article in range(10) for page in (1, 2)]
-        for name in names:
-            Image.new("L", (120, 160), 255).save(path / "imgs" / f"{name}.png")
-            (path / "zh_mmd" / f"{name}.mmd").write_text("# 第页\n", encoding="utf-8")
-            (path / "en_mmd" / f"{name}.mmd").write_text(f"# Page {name}\n\nText.")
-        split = {
-            "train_name_list": names[:16],
-            "valid_name_list": names[16:18],
-            "test_name_list": names[18:],
-        }
-        change(split)
-        (path / "split_dataset.json").write_text(json.dumps(split))
-
-    return make
 
 
 def translations(more: str = "") -> str:
@@ -300,8 +258,6 @@ def translations(more: str = "") -> str:
 
 
 OF_PAGES = [
-    Case(f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].append(split["train_name_list"].pop()))}),
-    Case(f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].clear())}),
     Case(f"data check a.jsonl {PAGES} --set data.seq_len=5000", {"a.jsonl": translations()}),
 ]  # fmt: skip
 

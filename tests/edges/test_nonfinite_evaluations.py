@@ -62,18 +62,10 @@ def test_skip_ends_the_run_after_as_many_in_a_row():
     run = evaluated(2.0, math.nan, math.nan, 1.0, policy="skip 1")
     assert (run.outcome.status, run.outcome.steps) == ("failed", 6)
     assert run.outcome.fault == "nonfinite_evaluation"
-
-
-def test_as_many_in_a_row_are_counted_over_a_resume():
-    first = evaluated(math.nan, policy="skip 1", save={"every": 2})
-    rest = run_tiny(
-        one_rank(),
-        Values(math.nan),
-        before=first.shelf.before(2),
-        shelf=first.shelf,
-        train={"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 1"},
-        eval={"every": 2},
-    )
+    first = evaluated(math.nan, policy="skip 1", save={"every": 2})  # counted over a resume
+    train = {"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 1"}
+    before = {"before": first.shelf.before(2), "shelf": first.shelf}
+    rest = run_tiny(one_rank(), Values(math.nan), train=train, eval={"every": 2}, **before)
     assert rest.outcome.fault == "nonfinite_evaluation"
 
 

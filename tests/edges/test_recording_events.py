@@ -83,22 +83,16 @@ def test_the_events_of_bids_are_the_sentences(recording, events):
     ]
 
 
-@pytest.mark.parametrize(
-    ("columns", "rows", "expected"),
-    [
+def test_the_first_filled_column_has_the_sentences(recording, events):
+    for columns, row, expected in (
         ("onset\tduration\tvalue", "2\t1\tone word", "one word"),
         ("onset\tduration\ttrial_type\tvalue", "2\t1\tn/a\tone word", "one word"),
         ("onset\tduration\ttrial_type\ttext", "2\t1\tstimulus\tone word", "one word"),
         ("trial_type\tonset\tduration", "one\u2028word\t2\t1", "one\u2028word"),
-    ],
-)
-def test_the_first_filled_column_has_the_sentences(recording, events, columns, rows, expected):
-    events(f"{columns}\n{rows}\n")
-    assert texts_of(recording) == [expected]
-
-
-def test_a_table_named_as_the_recording_comes_before_that_of_bids(recording, events):
-    events("onset\tduration\ttrial_type\n2\t1\tof bids\n")
+    ):
+        events(f"{columns}\n{row}\n")
+        assert texts_of(recording) == [expected], columns
+    # A table named as the recording comes before that of BIDS.
     recording.with_suffix(".tsv").write_text("onset_s\tduration_s\ttext\n2\t1\town table\n")
     assert texts_of(recording) == ["own table"]
 
@@ -126,21 +120,18 @@ def test_stages_without_text_read_windows_and_prediction_the_segments_of_bids(re
     assert count(to_predict=True) > 20
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events):
+    for text, message in (
         ("onset\ttrial_type\n2\tword\n", "'sub-01_task-read_events.tsv' has no column duration"),
         ("onset\tduration\n2\t1\n", "'sub-01_task-read_events.tsv' has no sentences"),
         ("onset\tduration\ttrial_type\nn/a\t1\tword\n", "1 of 1 events cannot be used"),
         ("onset\tduration\ttrial_type\nx\t1\tword\n", "1 of 1 events cannot be used"),
-    ],
-)
-def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events, text, message):
-    events(text)
-    with pytest.raises(DataError) as error:
-        continuous.read(recording, ReadingOptions())
-    assert error.value.message == message
-    assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
+    ):
+        events(text)
+        with pytest.raises(DataError) as error:
+            continuous.read(recording, ReadingOptions())
+        assert error.value.message == message
+        assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
 
 
 def test_the_table_of_a_recording_is_found_by_its_name(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import environment
+from tests.waiting import until
 
 STUCK = """
     def samples(self, split):
@@ -84,14 +85,14 @@ def files(folder: Path) -> set[str]:
 
 
 def ended(
-    folder: Path, number: int, arguments: Sequence[str], until: str, **variables: str
+    folder: Path, number: int, arguments: Sequence[str], **variables: str
 ) -> tuple[int, str, set[str]]:
-    """Exit code, output and new files of a command that gets a signal once `until` exists.
+    """Exit code, output and new files of a command that gets a signal once it is stuck.
 
-    `until` is a pattern of file names. A Ctrl-C reaches the group, as that of a terminal does.
+    A Ctrl-C reaches the group, as that of a terminal does.
     """
     (folder / "tmp").mkdir(exist_ok=True)
-    before = files(folder)
+    before, reached = files(folder), folder / "reached"
     program = subprocess.Popen(
         [sys.executable, "-m", "launcher", *arguments],
         cwd=folder,
@@ -102,32 +103,27 @@ def ended(
         text=True,
         start_new_session=True,
     )
-    while not any(folder.glob(until)):
-        assert program.poll() is None, program.communicate()[0]
+    until(reached.exists, program)
     started = psutil.Process(program.pid).children(recursive=True)
     (os.killpg if number == signal.SIGINT else os.kill)(program.pid, number)
     text, _ = program.communicate()  # what is stuck would take an hour
     assert not psutil.wait_procs(started)[1], "a process is left"
-    for path in folder.glob(until):
-        path.unlink() if path.is_file() else None
+    reached.unlink()
     return program.returncode, text, files(folder) - before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, place, arguments",
+    ("number", "place", "line"),
     [
-        (
-            *(signal.SIGTERM, "samples"),
-            ("data", "check", "stuck_task.py", "--model", MODEL),
-        ),
-        (signal.SIGINT, "samples", ("plan", "--model", MODEL)),
-        (signal.SIGINT, "setup", ("predict", "one", "--input", "stuck_task.py")),
-        (signal.SIGTERM, "samples", ("--model", MODEL, "--out", "new")),
+        (signal.SIGTERM, "samples", f"data check stuck_task.py --model {MODEL}"),
+        (signal.SIGINT, "samples", f"plan --model {MODEL}"),
+        (signal.SIGINT, "setup", "predict one --input stuck_task.py"),
+        (signal.SIGTERM, "samples", f"--model {MODEL} --out new"),
     ],
 )
-def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, arguments):
-    code, text, new = ended(runs, number, arguments, "reached", STUCK=place)
+def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, line):
+    code, text, new = ended(runs, number, line.split(), STUCK=place)
     assert (code, new) == (CODES[number], set())
     assert "Traceback" not in text
     last = text.splitlines()[-1]
@@ -137,28 +133,22 @@ def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, how",
-    [(signal.SIGINT, "python"), (signal.SIGTERM, "library")],
+    ("number", "how"), [(signal.SIGINT, "python"), (signal.SIGTERM, "library")]
 )
 def test_predictions_that_are_complete_are_kept(runs, number, how):
-    arguments = ("predict", "one", "--input", "stuck_task.py", "--out", f"out-{number}-{how}")
-    code, text, new = ended(runs, number, arguments, "reached", STUCK=f"prediction:{how}")
-    out = f"out-{number}-{how}"
-    assert (code, new) == (CODES[number], {f"{out}/first.txt"})
-    assert (runs / out / "first.txt").read_bytes() == b"complete"
-    assert text.splitlines() == [f"{NAMES[number]}; 1 complete file in {out}"]
+    arguments = ("predict", "one", "--input", "stuck_task.py", "--out", how)
+    code, text, new = ended(runs, number, arguments, STUCK=f"prediction:{how}")
+    assert (code, new) == (CODES[number], {f"{how}/first.txt"})
+    assert (runs / how / "first.txt").read_bytes() == b"complete"
+    assert text.splitlines() == [f"{NAMES[number]}; 1 complete file in {how}"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, place, command, run",
-    [
-        (signal.SIGINT, "evaluation", "evaluate", "two"),
-        (signal.SIGTERM, "samples", "verify", "one"),
-    ],
+    ("number", "place", "line"),
+    [(signal.SIGINT, "evaluation", "evaluate two"), (signal.SIGTERM, "samples", "verify one")],
 )
-def test_a_signal_ends_the_ranks_of_a_command(runs, number, place, command, run):
-    code, text, new = ended(runs, number, (command, run), "reached", STUCK=place)
-    assert (code, new) == (CODES[number], set())
+def test_a_signal_ends_the_ranks_of_a_command(runs, number, place, line):
+    code, text, new = ended(runs, number, line.split(), STUCK=place)
+    assert (code, new, len(text.splitlines())) == (CODES[number], set(), 1)
     assert "was stopped before it finished; nothing was written" in text
-    assert len(text.splitlines()) == 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,8 +69,10 @@ def test_a_file_of_the_user_or_of_a_job_keeps_the_folder(name):
     assert is_refused()
 
 
-def test_a_step_or_a_checkpoint_keeps_the_folder():
+def test_a_step_a_checkpoint_or_a_rank_without_its_supervisor_keeps_the_folder():
     begun(MINE, resolved())
+    with lock.hold(MINE):
+        assert is_refused()
     (MINE / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     assert is_refused()
     (MINE / "metrics.jsonl").unlink()
@@ -75,25 +80,13 @@ def test_a_step_or_a_checkpoint_keeps_the_folder():
     assert is_refused()
 
 
-def test_a_run_that_is_starting_keeps_its_folder():
-    starting = create()
+@pytest.mark.parametrize("start", [create, lambda: run_folder.open_existing(MINE)])
+def test_a_run_that_starts_or_is_resumed_keeps_its_folder(start):
+    begun(MINE, resolved())
+    starting = start()
     assert is_refused()
     del starting
     assert create().path == MINE
-
-
-def test_a_run_that_is_resumed_keeps_its_folder():
-    begun(MINE, resolved())
-    resuming = run_folder.open_existing(MINE)
-    assert is_refused()
-    del resuming
-    assert create().path == MINE
-
-
-def test_a_rank_without_its_supervisor_keeps_its_folder():
-    begun(MINE, resolved())
-    with lock.hold(MINE):
-        assert is_refused()
 
 
 def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
@@ -104,22 +97,16 @@ def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
 
 def test_of_many_starts_at_once_one_replaces_the_folder():
     begun(MINE, resolved())
-    ready, created, refused = threading.Barrier(8), [], []
+    together = threading.Barrier(8)
 
-    def start() -> None:
-        ready.wait()
-        try:
-            created.append(create())
-        except SettingsError:
-            refused.append(True)
+    def start(_):
+        together.wait()
+        with suppress(SettingsError):
+            return create()
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(created), len(refused)) == (1, 7)
-    assert mode_of() == "fast"
+    with ThreadPoolExecutor(8) as pool:
+        created = list(filter(None, pool.map(start, range(8))))
+    assert len(created) == 1 and mode_of() == "fast"
 
 
 def staged(*names: str) -> None:
@@ -129,13 +116,11 @@ def staged(*names: str) -> None:
     (MINE / "stages.json").write_text(json.dumps({"stages": stages}))
 
 
-def test_stages_of_which_none_took_a_step_are_replaced():
+def test_stages_are_replaced_until_one_of_them_was_trained():
     staged("1-text", "2-dialogues")
     assert create().path == MINE
     assert not (MINE / "1-text").exists()
-
-
-def test_one_trained_stage_keeps_the_folder():
+    shutil.rmtree(MINE)
     staged("1-text", "2-dialogues")
     saved(MINE / "1-text", 3, resolved())
     assert is_refused()
