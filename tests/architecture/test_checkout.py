@@ -27,7 +27,6 @@ from tests.architecture.test_layers import (
     wrong_directions,
 )
 from tests.architecture.test_refusals import known_engines, stubs, unsafe_reads
-from tests.architecture.test_startup import LIGHT, heavy_loads, light_modules
 
 MOST_BROAD_EXCEPTS = 5
 MOST_ENVIRONMENT_READERS = 5
@@ -62,12 +61,6 @@ def test_few_files_catch_everything_or_read_the_environment(checkout):
 def test_engines_document_their_public_names(checkout):
     missing, count = undocumented(checkout, "engines")
     assert len(missing) <= count / 10, missing
-
-
-def test_light_modules_import_nothing_heavy(checkout):
-    assert set(LIGHT) <= set(checkout.modules)
-    names = light_modules(checkout)
-    assert [import_path for name in names for import_path in heavy_loads(checkout, name)] == []
 
 
 def test_the_figures_on_the_page_of_the_architecture_are_those_of_the_checkout(checkout):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import pytest
 import torch
 
-from benchmarks import families, outcomes, tally
+from benchmarks import families, tally
 from benchmarks.clock import StepClock
 from benchmarks.figures import (
     Memory,
     load,
     load_memory,
-    load_rows,
     machine,
     memory_table,
     rows,
     save,
-    save_rows,
     table,
 )
 from models.catalog import FAMILIES
@@ -56,32 +53,11 @@ def test_a_file_keeps_the_command_the_machine_each_table_and_memory(tmp_path):
     path = tmp_path / "figures.json"
     taken = [Memory("bare", 2**30, None), Memory("ours", 2**29, 2**28)]
     tables = {name: rows([{"bare": time}], "bare") for name, time in (("save", 1.0), ("load", 2.0))}
-    save(path, "a command", machine(["no-such-package"]), tables, taken)
-    content = json.loads(path.read_text())
-    assert (content["command"], content["machine"]["no-such-package"]) == ("a command", "absent")
-    assert load(path, "load")[2] == tables["load"] and load_memory(path) == taken
+    facts = machine(["no-such-package"])
+    save(path, "a command", facts, tables, taken)
+    assert facts["no-such-package"] == "absent"
+    assert load(path, "load") == ("a command", facts, tables["load"]) and load_memory(path) == taken
     assert memory_table(taken).splitlines()[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]
-
-
-def test_a_run_folder_becomes_a_row_with_the_metrics_of_its_last_evaluation(tmp_path):
-    data = {"source": "/a/clip.raw", "format": "EVT2", "samples": {"train": 1000, "val": 2}}
-    best = {"metric": "val_iou", "value": 0.5, "step": 1}
-    result = {"parameters": 17218, "data": data, "best": best}
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    metrics = [{"val_loss": 2.0, "val_iou": 0.5}, {"val_loss": 1.0, "val_iou": 0.25}]
-    lines = [{"kind": "eval", "metrics": each} for each in metrics]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    event = {"kind": "control", "facts": {"text": "val_iou at chance"}}
-    (tmp_path / "events.jsonl").write_text(json.dumps(event))
-    row = outcomes.read("event_seg", "noise", "a command", tmp_path, 0, 1.0)
-    assert outcomes.table([row], {}).splitlines()[2] == (
-        "| event_seg | `a command` | 17,218 | clip.raw, EVT2; 1,000 / 2 samples | val_iou 0.25 "
-        "| val_iou at chance |"
-    )
-    assert "| val_loss 1 |" in outcomes.table([row], {"event_seg": ["no such", "val_loss"]})
-    save_rows(tmp_path / "rows.json", "a command", {"cores": "2"}, [row])
-    saved = load_rows(tmp_path / "rows.json", outcomes.Row)
-    assert saved == ("a command", {"cores": "2"}, [row])
 
 
 def test_every_family_has_a_default_run_and_a_noise_control():

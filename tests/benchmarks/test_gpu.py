@@ -51,16 +51,6 @@ def test_every_engine_is_measured_with_and_without_packing(nproc: int) -> None:
     assert len(names) == len(set(names)) and names[0] == "ceiling"
 
 
-def test_8_bits_and_overlap_are_parts_of_their_own_without_a_goal() -> None:
-    alone, four = ({p.name for p in parts(nproc, is_smoke=False)} for nproc in (1, 4))
-    assert "124M ours fsdp, unpacked, compiled, precision fp8" in alone & four
-    assert "1.3B ours zero3, unpacked, compiled, overlap_comm False" in four - alone
-    rows = [CEILING, step("ours", "fsdp", 2.0, settings=gpu.FP8), step("ours", "fsdp", 2.0)]
-    changed, plain = gpu_tables.speed(rows)[2:]
-    assert "| Gearshift fsdp, precision fp8 |" in changed and "reached" not in changed
-    assert "| Gearshift fsdp |" in plain and "0.469 reached" in plain
-
-
 def test_all_files_with_a_test_marked_gpu_are_run() -> None:
     marked = {
         path.relative_to(ROOT).as_posix()
@@ -87,21 +77,10 @@ def test_a_part_that_fails_is_a_row_and_the_next_one_is_measured(tmp_path: Path)
     assert rows[1].figures == {"text": "good"}
 
 
-def test_only_named_parts_are_measured_and_other_rows_stay(tmp_path: Path) -> None:
-    path = tmp_path / "gpu.json"
-    old = [Row(name, 1, "measured", 1.0, {}, {"text": "earlier"}) for name in ("first", "second")]
-    gpu.save_rows(path, "a command", {}, old)
-    wanted = [reporting(name) for name in ("first", "second", "third")]
-    rows = run(wanted, options(path, only=["sec"]), {}, until=time.monotonic() + 600)
-    assert [row.figures.get("text") for row in rows] == ["earlier", "second", None]
-    assert rows[2].status == "not run: not selected"
-
-
 def test_rows_of_an_earlier_run_are_kept_on_the_same_machine_only(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     gpu.save_rows(path, "an earlier one", {"torch": "2"}, [CEILING])
-    wanted = parts(1, is_smoke=False)
-    given = options(path, resume=True)
+    wanted, given = parts(1, is_smoke=False), options(path, resume=True)
     again = run(wanted, given, {"torch": "2"}, until=time.monotonic())
     assert given.command == "an earlier one && a command"
     assert again[0] == CEILING and again[1].status == "not run: out of time"

@@ -8,7 +8,7 @@ from launcher.config import settings_file
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
 from tests.ds_configs.tables import FOLDER, cells, rows
-from tests.launcher.given import LAPTOP, ONE_GPU, resolved
+from tests.launcher.given import ONE_GPU, resolved
 
 HOME = {
     "lite": "event_seg",
@@ -102,12 +102,3 @@ def test_every_changed_value_names_its_origin(runs):
         changed = {key: value for key, value in found.items() if value.value != default[key].value}
         layers = {value.origin.layer for key, value in changed.items() if key != "mode"}
         assert layers <= {"mode", "adapted to this machine"}, name
-
-
-def test_a_scaled_value_has_its_base_and_rounding():
-    run = resolved(model="eeg_text", mode="lite", machine=LAPTOP)
-    assert run.values["train.micro_batch"].origin.how == "1 × 0.5, rounded to 1"
-    assert run.values["train.epochs"].origin.how == "30 × 0.1, at least 1"
-    assert run.values["model.size"].origin.how == "smaller than full"
-    fast = resolved(model="abr:full", mode="fast", machine=LAPTOP)
-    assert fast.values["optim.lr"].origin.how == "1e-4 × 2"

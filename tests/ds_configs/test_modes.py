@@ -93,15 +93,6 @@ def fast_change(model, mode):
     return ratios, kept, after.save.every, after.save.keep_best, run.promises
 
 
-def test_a_mode_changes_the_family_default_as_specified():
-    run = resolved(model="language", mode="fast", machine=SERVER).settings
-    assert (run.train.micro_batch * 4 * run.train.accumulation, run.train.epochs) == (64, 1.5)
-    assert (run.optim.lr, run.loader.workers, run.loader.prefetch) == (2e-4, 8, 4)
-    assert (run.eval.every, run.eval.share, run.stop.patience) == (200, 0.075, 8)
-    assert (run.schedule.name, run.schedule.t_mult) == ("cosine-restarts", 1.5)
-    assert (run.save.every, run.save.keep_best) == (None, 1)
-
-
 def test_promises_of_family_and_mode_add_up():
     promises = resolved(model="language:full", mode="resource-efficient").promises
     assert promises["device_peak"] == {"at_most": 0.5}  # of the family, and not the general 0.7
@@ -112,16 +103,13 @@ def test_promises_of_family_and_mode_add_up():
     assert "device_peak_bytes" not in tiny
 
 
-@pytest.mark.parametrize(
-    ("stage", "weights", "gib"),
-    [
+def test_stages_of_eeg_text_promise_the_memory_of_a_pc():
+    for stage, weights, gib in (
         ("encoder", "model.encoder=null", 4),
         ("text", "model.encoder=runs/encoder", 8),
         ("top", "model.start=runs/text", 8),
         ("whole", "model.start=runs/text", 8),
-    ],
-)
-def test_stages_of_eeg_text_promise_the_memory_of_a_pc(stage, weights, gib):
-    promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
-    limit = {"at_most": gib * 2**30}
-    assert promises["host_peak_bytes"] == promises["device_peak_bytes"] == limit
+    ):
+        promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
+        limit = {"at_most": gib * 2**30}
+        assert promises["host_peak_bytes"] == promises["device_peak_bytes"] == limit, stage

@@ -94,9 +94,6 @@ def test_every_shipped_file_fits_the_schema_and_names_it():
 )
 def test_an_invalid_file_does_not_fit_the_schema(wrong):
     assert errors(wrong)
-
-
-def test_a_settings_file_of_a_user_fits():
     assert errors({"mode": "fast", "engine": {"name": "ddp"}, "optim": {"lr": 1e-3}}) == []
 
 

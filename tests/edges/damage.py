@@ -29,7 +29,7 @@ For a slow reader: `settings(fuzz, max_examples=30)`.
 
 @st.composite
 def damaged(draw: st.DrawFn, data: bytes, most: int = 3) -> bytes:
-    """`data` after one to `most` damages: cut, flipped, written, zeroed or doubled bytes.
+    """`data` after one to `most` damages: cut, flipped, zeroed, swapped, doubled or removed bytes.
 
     Half of the places are in the first 512 bytes, where most formats have their header.
     """
@@ -93,12 +93,23 @@ def _zero(draw: st.DrawFn, data: bytes) -> bytes:
     return data[:start] + bytes(stop - start) + data[stop:]
 
 
+def _swap(draw: st.DrawFn, data: bytes) -> bytes:
+    (a, b), (c, d) = sorted((_span(draw, data), _span(draw, data)))
+    b = min(b, c)
+    return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]
+
+
 def _double(draw: st.DrawFn, data: bytes) -> bytes:
     start, stop = _span(draw, data)
     return data[:stop] + data[start:]
 
 
-_DAMAGES = (_cut, _flip, _write, _zero, _double)
+def _remove(draw: st.DrawFn, data: bytes) -> bytes:
+    start, stop = _span(draw, data)
+    return data[:start] + data[stop:]
+
+
+_DAMAGES = (_cut, _flip, _write, _zero, _swap, _double, _remove)
 _VALUES = (
     *(b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x80"),
     *(b"-1", b"0", b"99999999", b"nan", b"1e999", b"\x00", b"\n", b"\xc3\x28", b"\xe2\x80\xa8"),

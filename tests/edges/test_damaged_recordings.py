@@ -144,8 +144,10 @@ def check(path, content, read):
 @contextmanager
 def restored(path):
     whole = path.read_bytes()
-    yield whole
-    path.write_bytes(whole)
+    try:
+        yield whole
+    finally:
+        path.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", WRITERS)

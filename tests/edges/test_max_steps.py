@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from launcher.config.validate import length_note
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import resolved
-from tests.runs.conftest import result
+from tests.runs.conftest import REQUESTS, result
 from training.train_plan import TrainPlan, solve
 
 MOST = 100_000
@@ -87,11 +86,13 @@ def test_the_defaults_of_a_custom_task(tmp_path, monkeypatch, defaults, steps, e
 
 def test_a_resumed_run_takes_the_newest_of_both(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    run = "--model language:tiny --set train.preview=false --max-steps 2"
-    assert main(f"{run} --out run --epochs 9".split()) == 0 and result(Path("run"))["steps"] == 2
+    Path("mine.jsonl").write_text(REQUESTS)
+    options = "--data mine.jsonl --set train.preview=false --max-steps 2 --epochs 9 --out run"
+    assert main(["--model", "language:tiny", *options.split()]) == 0
+    assert result(Path("run"))["steps"] == 2
     text = "train.max_steps=2 ends the run at step 2, before train.epochs=9"
     assert text in capsys.readouterr().out
     assert main(["resume", "run", "--max-steps", "4", "--reset", "schedule"]) == 0
     assert result(Path("run"))["steps"] == 4
-    assert main(["--config", "run/settings.yaml", "--out", "again", "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"]["train"]["max_steps"] == 4
+    again = resolved(model=None, configs=[Path("run/settings.yaml")])
+    assert again.settings.train.max_steps == 4

@@ -165,15 +165,15 @@ def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, content, problem):
         assert error.value.fix
 
 
-def test_columns_of_one_name_are_refused(tmp_path):
+def test_names_of_rows_are_left_out_and_columns_of_one_name_refused(tmp_path):
+    path = write(tmp_path / "a.csv", ",question,answer\n0,a,b\n1,c,d\n")
+    assert pairs(read_corpus(path, None, "stop")) == [("a", "b"), ("c", "d")]
     path = write(tmp_path / "a.csv", "text,Text\na,b\n")
     with pytest.raises(DataError, match="2 columns with the name 'text'"):
         read_corpus(path, None, "stop")
-
-
-def test_names_of_rows_before_the_other_columns_are_left_out(tmp_path):
-    path = write(tmp_path / "a.csv", ",question,answer\n0,a,b\n1,c,d\n")
-    assert pairs(read_corpus(path, None, "stop")) == [("a", "b"), ("c", "d")]
+    path = write(tmp_path / "a.csv", "onset_s,duration_s,text,onset_s\n0,1,a,5\n")
+    with pytest.raises(DataError, match="has 2 columns onset_s"):
+        sentence_tables.sentences(path, BadRecords())
 
 
 @pytest.mark.parametrize("content", ["question,answer\n", '"question";"answer"', "\n\n"])
@@ -190,20 +190,17 @@ def numbers(tmp_path, *cells, delimiter=";"):
     return [found.number(cells[0], "x") for _, cells in found.rows(BadRecords())], found.notes
 
 
-@pytest.mark.parametrize(
-    ("delimiter", "cells", "values"),
-    [
+def test_decimal_commas_and_points_are_read(tmp_path):
+    for delimiter, cells, values in (
         (";", ["0,9417", "-1,5e-3", "7", "1,234"], [0.9417, -0.0015, 7, 1.234]),
         ("\t", ["0,5"], [0.5]),
         (",", ["0,941", "1,25", "-3,5"], [0.941, 1.25, -3.5]),
         (",", ["0.941", "1e3", ".5", "+2."], [0.941, 1000, 0.5, 2]),
         (";", ["0.941", "7"], [0.941, 7]),
-    ],
-)
-def test_decimal_commas_and_points_are_read(tmp_path, delimiter, cells, values):
-    found, notes = numbers(tmp_path, *cells, delimiter=delimiter)
-    assert found == values
-    assert notes == (["decimal comma"] if any("," in cell for cell in cells) else [])
+    ):
+        found, notes = numbers(tmp_path, *cells, delimiter=delimiter)
+        assert found == values, cells
+        assert notes == (["decimal comma"] if any("," in cell for cell in cells) else []), cells
 
 
 @pytest.mark.parametrize(
@@ -274,31 +271,19 @@ def test_labels_of_classes_get_their_meaning_from_the_line_to_paste(tmp_path):
     assert found.target.tolist() == [2, 2, 0, 0, 2, 2, *[UNKNOWN_CLASS] * 4]
 
 
-def sheet(path, rows, *others):
+def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
     book = Workbook()
     book.active.title = "first"
-    for row in rows:
+    for row in [[None], ["a", "b", "c"], [1, 2.5, "0,5"], [None, " "], ["2", 3]]:
         book.active.append(row)
-    for name in others:
+    for name in ("notes", "more"):
         book.create_sheet(name).append(["text"])
-    book.save(path)
-    return path
-
-
-def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
-    rows = [[None], ["a", "b", "c"], [1, 2.5, "0,5"], [None, " "], ["2", 3]]
-    path = sheet(tmp_path / "a.xlsx", rows, "notes", "more")
-    found, bad = open_table(path), BadRecords()
+    book.save(tmp_path / "a.xlsx")
+    found, bad = open_table(tmp_path / "a.xlsx"), BadRecords()
     cells = [(line, [found.number(x, "x") for x in row]) for line, row in found.rows(bad)]
     np.testing.assert_equal(cells, [(3, [1, 2.5, 0.5]), (5, [2, 3, np.nan])])
     assert not bad.rows
     assert found.notes == ["decimal comma", "sheet 'first'; 2 other sheets are not read"]
-
-
-def test_two_columns_of_one_name_are_refused_beside_a_recording(tmp_path):
-    path = write(tmp_path / "a.csv", "onset_s,duration_s,text,onset_s\n0,1,a,5\n")
-    with pytest.raises(DataError, match="has 2 columns onset_s"):
-        sentence_tables.sentences(path, BadRecords())
 
 
 @pytest.mark.parametrize(
