@@ -15,36 +15,25 @@ from tests.engines.zero.test_config import values
 
 Worlds = dict[int, Pool]
 
+_OFF = ("allgather_partitions", "contiguous_gradients", "overlap_comm", "reduce_scatter")
+_ON = ("enable_sanity_checks", "log_trace_cache_warnings", "parameter_alignment")
+_ON_TOO = ("pipeline_loading_checkpoint", "stage3_use_all_reduce_for_fetch_params")
+_NUMBERS = ("max_live_parameters", "max_reuse_distance", "prefetch_bucket_size")
 ADMITTED: dict[str, dict[str, Any]] = {
     "communication": {
-        "allgather_bucket_size": 100,
-        "allgather_partitions": False,
-        "contiguous_gradients": False,
-        "overlap_comm": False,
-        "reduce_bucket_size": 50,
-        "reduce_scatter": False,
-        "use_multi_rank_bucket_allreduce": False,
+        **dict.fromkeys((*_OFF, "use_multi_rank_bucket_allreduce"), False),
+        **{"allgather_bucket_size": 100, "reduce_bucket_size": 50},
     },
     "live weights": {
-        "memory_efficient_linear": True,
-        "stage3_allgather_sequential": True,
-        "stage3_max_live_parameters": 10,
-        "stage3_max_reuse_distance": 10,
-        "stage3_model_persistence_threshold": 100,
-        "stage3_param_persistence_threshold": 0,
-        "stage3_prefetch_bucket_size": 10,
+        **dict.fromkeys(("memory_efficient_linear", "stage3_allgather_sequential"), True),
+        **{f"stage3_{name}": 10 for name in _NUMBERS},
+        **{"stage3_model_persistence_threshold": 100, "stage3_param_persistence_threshold": 0},
         "sub_group_size": 60,
     },
     "others": {
-        "enable_sanity_checks": True,
-        "ignore_unused_parameters": False,
-        "load_from_fp32_weights": False,
-        "log_trace_cache_warnings": True,
+        **dict.fromkeys((*_ON, *_ON_TOO, "stage3_gather_16bit_weights_on_model_save"), True),
+        **{"ignore_unused_parameters": False, "load_from_fp32_weights": False},
         "override_module_apply": False,
-        "parameter_alignment": True,
-        "pipeline_loading_checkpoint": True,
-        "stage3_gather_16bit_weights_on_model_save": True,
-        "stage3_use_all_reduce_for_fetch_params": True,
     },
     "older names": {"stage3_gather_fp16_weights_on_model_save": True},
 }

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.edges.pasting import QUICK, Case, a_run, folder_of, parameters
+from tests.edges.pasting import DATA, QUICK, RUN, SLOW, Case, a_run, folder_of, parameters
 from tests.edges.test_lines_of_settings import TASK
 from tests.launcher.config.original_words import FILES
 from tests.launcher.test_convert import TWO
 from tests.runs.conftest import REQUESTS
 
-SLOW = (pytest.mark.slow,)
-DATA = {"mine.jsonl": REQUESTS}
-RUN = {"runs/mine": a_run}
 TRAIN = f"--model language:tiny --data mine.jsonl {QUICK}"
 
 

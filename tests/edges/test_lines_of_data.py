@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.edges.edf_files import Signal, write_edf
-from tests.edges.pasting import QUICK, Case, folder_of, parameters
+from tests.edges.pasting import QUICK, SLOW, Case, a_run, folder_of, parameters
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 from tests.runs.conftest import REQUESTS
 
@@ -18,7 +18,6 @@ LANGUAGE = f"--model language:tiny {QUICK}"
 ABR = "--model abr:tiny --set eval.share=0.3"
 EEG = "--model eeg_text:tiny --set eval.share=0.2"
 EVENTS = f"--model event_seg:tiny {QUICK} --set eval.share=0.2"
-SLOW = (pytest.mark.slow,)
 PAGES = "--model doc_translation:tiny --set eval.share=0.2"
 
 # ---- language ------------------------------------------------------------------------------------
@@ -74,8 +73,6 @@ def many(path: Path) -> None:
 
 def start_weights(path: Path) -> None:
     """Weights of a run without its tokenizer."""
-    from tests.edges.pasting import a_run
-
     a_run(path)
     (path / "tokenizer.json").unlink(missing_ok=True)
 

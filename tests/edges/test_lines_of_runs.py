@@ -13,7 +13,10 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
 from tests.edges.pasting import (
+    DATA,
     QUICK,
+    RUN,
+    SLOW,
     Case,
     a_run,
     folder_of,
@@ -23,11 +26,7 @@ from tests.edges.pasting import (
 )
 from tests.edges.test_lines_of_settings import TASK
 from tests.launcher.config.original_words import FILES
-from tests.runs.conftest import REQUESTS
 
-SLOW = (pytest.mark.slow,)
-DATA = {"mine.jsonl": REQUESTS}
-RUN = {"runs/mine": a_run}
 TEXTS = {"texts": folder_of(**{f"text{n}_txt": f"A text of number {n}.\n" * 30 for n in range(12)})}
 LANGUAGE = f"--model language:tiny {QUICK} --out run"
 STAGED = f"--mode staged --set data.text=texts --data mine.jsonl {LANGUAGE}"

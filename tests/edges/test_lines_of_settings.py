@@ -6,23 +6,13 @@ import json
 
 import pytest
 
-from tests.edges.pasting import QUICK, Case, folder_of, parameters
+from tests.edges.pasting import DATA, QUICK, Case, folder_of, parameters
 from tests.launcher.config.original_words import FILES
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import REQUESTS
 
-TASK = (
-    "import torch\n"
-    "from models.custom import CustomTask\n\n\n"
-    "class Mine(CustomTask):\n"
-    "    def samples(self, split):\n"
-    "        return [{'x': torch.ones(2), 'y': torch.ones(1)} for _ in range(40)]\n\n"
-    "    def build(self):\n"
-    "        return torch.nn.Linear(2, 1)\n\n"
-    "    def measure(self, model, batch):\n"
-    "        return {'loss': (model(batch['x']) - batch['y']).square().sum()}\n"
-)
+TASK = (HEAD + LINE + BODY).replace("class Line", "class Mine")
 MODEL = {"my_model": folder_of(config_json=json.dumps({"model_type": "llama"}))}
-DATA = {"mine.jsonl": REQUESTS}
 
 TEXTS = {"texts": folder_of(a_jsonl=REQUESTS)}
 YAML = "--config mine.yaml --dry-run"

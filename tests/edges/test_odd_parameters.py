@@ -253,8 +253,7 @@ def test_frozen_types_and_sparse_gradients_train_as_under_local(
 def test_the_types_of_one_model_train_under_the_engine_that_is_named(worlds: Worlds) -> None:
     plain = worlds[1].run(train, "local", DoubleTyped)
     assert_equal(worlds[2].run(train, "ddp", DoubleTyped), plain, TOLERANCE)
-    losses = worlds[1].run(train, "local", ComplexTyped)[0].losses
-    assert np.isfinite(losses).all()
+    assert np.isfinite(worlds[1].run(train, "local", ComplexTyped)[0].losses).all()
 
 
 @pytest.mark.parametrize(

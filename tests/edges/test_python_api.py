@@ -109,22 +109,19 @@ def test_a_run_that_goes_on_has_the_numbers_of_its_last_logged_step(tmp_path):
     assert launcher.open_run(folder).status == "killed"
 
 
-@pytest.mark.parametrize(
-    ("name", "message", "fix"),
-    [
+def test_what_is_no_run_folder_is_one_error(run):
+    for name, message, fix in (
         ("nothing", "run folder 'nothing' does not exist", None),
         ("mine.jsonl", "'mine.jsonl' is not a run folder: it has no settings.yaml", None),
         (".", "'.' is not a run folder", "launcher.open_run('run')"),
         ("ru", "run folder 'ru' does not exist", "launcher.open_run('run')"),
         ("run/best", "'run/best' is a checkpoint of step 3", "launcher.open_run('run').model(3)"),
-    ],
-)
-def test_what_is_no_run_folder_is_one_error(run, name, message, fix):
-    with pytest.raises(launcher.SettingsError) as error:
-        launcher.open_run(name)
-    [diagnostic] = error.value.diagnostics
-    assert diagnostic.message.startswith(message) and diagnostic.where == "open_run()"
-    assert diagnostic.fix == fix
+    ):
+        with pytest.raises(launcher.SettingsError) as error:
+            launcher.open_run(name)
+        [found] = error.value.diagnostics
+        assert found.message.startswith(message) and found.where == "open_run()"
+        assert found.fix == fix, name
 
 
 def test_predictions_are_objects_for_texts_and_for_files(run):
@@ -218,15 +215,15 @@ ARGUMENTS = [
 """What is given to `train`; the argument and the fix that the error names."""
 
 
-@pytest.mark.parametrize(("arguments", "where", "fix"), ARGUMENTS)
-def test_errors_name_the_arguments_and_a_fix_that_python_reads(run, arguments, where, fix):
-    with pytest.raises(launcher.SettingsError) as error:
-        launcher.train(**{"console": False, **arguments})
-    diagnostic = error.value.diagnostics[0]
-    assert (diagnostic.where, diagnostic.fix) == (where, fix)
-    assert "--" not in str(error.value)
-    if fix is not None:
-        compile(f"train({fix})", "fix", "eval")
+def test_errors_name_the_arguments_and_a_fix_that_python_reads(run):
+    for arguments, where, fix in ARGUMENTS:
+        with pytest.raises(launcher.SettingsError) as error:
+            launcher.train(**{"console": False, **arguments})
+        found = error.value.diagnostics[0]
+        assert (found.where, found.fix) == (where, fix)
+        assert "--" not in str(error.value), where
+        if fix is not None:
+            compile(f"train({fix})", "fix", "eval")
 
 
 CALLS = {
@@ -248,12 +245,12 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("where", CALLS)
-def test_errors_of_methods_name_their_arguments(run, where):
-    with pytest.raises(launcher.SettingsError) as error:
-        CALLS[where](run)
-    assert error.value.diagnostics[0].where == where
-    assert "--" not in str(error.value)
+def test_errors_of_methods_name_their_arguments(run):
+    for where, call in CALLS.items():
+        with pytest.raises(launcher.SettingsError) as error:
+            call(run)
+        assert error.value.diagnostics[0].where == where
+        assert "--" not in str(error.value), where
 
 
 def test_paths_and_numbers_of_arrays_are_values_of_settings(run, tmp_path):
