@@ -50,15 +50,11 @@ def only_error(typed: str) -> str:
 
 
 COMMANDS = {
-    "finetune": f"{PROGRAM} --set model.pretrained=my_bart",
     "finetune --data mine.jsonl": f"{PROGRAM} --set model.pretrained=my_bart --data mine.jsonl",
-    "lora": f"{PROGRAM} --set model.pretrained=my_bart --set model.lora.rank=8",
     "finetune --model gpt2 --lora --epohcs 3": "hf download gpt2 --local-dir gpt2  and then  "
     f"{PROGRAM} --set model.pretrained=gpt2 --set model.lora.rank=8 --epochs 3",
     "lora --model ./my_model": f"{PROGRAM} --set model.pretrained=my_model --set model.lora.rank=8",
     "accelerate launch --num_processes 2 train.py --bf16": f"{PROGRAM} --nproc 2 --precision bf16  "
-    "a run starts its processes itself; --nproc N is their number",
-    "torchrun --nproc_per_node 2 -m launcher": f"{PROGRAM} --nproc 2  "
     "a run starts its processes itself; --nproc N is their number",
     "generate --max_new_tokens 5": f"{PROGRAM} predict {RUN} --max-tokens 5",
     "test runs/none": f"{PROGRAM} evaluate runs/none",
@@ -67,16 +63,12 @@ COMMANDS = {
     "hlep": f"{PROGRAM} help",
     "tune": f"{PROGRAM} --engine auto  the fastest that fits, by a plan; to measure: compare "
     "--engines ddp,fsdp --nproc 2 --steps 20",
-    "version": f"{PROGRAM} --version",
     "trainer.max_epochs=3 optim.lr=1e-3": f"{PROGRAM} --epochs 3 --set optim.lr=1e-3",
     "+trainer.devices=2": f"{PROGRAM} --nproc 2",
-    "fit": PROGRAM,
     "pretrain --lr 1e-3": f"{PROGRAM} --lr 1e-3",
     "generate 'def '": f"{PROGRAM} predict {RUN} --input 'def '",
     f"infer {RUN} --input mine.jsonl": f"{PROGRAM} predict {RUN} --input mine.jsonl",
     "evalute": f"{PROGRAM} evaluate {RUN}",
-    "modes": f"{PROGRAM} list modes",
-    "exlpain optim.lr": f"{PROGRAM} explain optim.lr",
     "serve": f"{PROGRAM} export {RUN} --format hf  then serve that folder with a server for "
     "models of transformers, such as vLLM",
     "lite": f"{PROGRAM} --mode lite",
@@ -147,17 +139,13 @@ def test_train_is_run(home, capsys):
 
 
 OPTIONS_OF_OTHERS = {
-    "--lora": "--set model.lora.rank=8 --set model.pretrained=my_bart",
     "--lora 16": "--set model.lora.rank=16 --set model.pretrained=my_bart",
     "--lora.r=4": "--set model.lora.rank=4",
     "--bf16 False": "remove it: off unless you ask for it",
-    "--trainer.max_epochs 3": "--epochs 3",
     "--optim.lr=1e-3": "--set optim.lr=1e-3",
     "--model eeg_text --freeze_encoder": "--set model.freeze_encoder=true",
     "--lerning-rate 1e-3": "--lr 1e-3",
     "--nnodes 2": "remove it: an option of torchrun, which starts  -m launcher  on several nodes",
-    "--num_layers 4": "remove it: the size in  --model FAMILY:SIZE  selects the network, see  "
-    "python -m launcher list",
     "--hub_model_id me/mine": "remove it: nothing is uploaded; afterwards  python -m launcher "
     "export RUN --format hf",
     "--eval_strategy epoch": "--set eval.every='1 epoch'",
@@ -167,7 +155,6 @@ OPTIONS_OF_OTHERS = {
     "-v": "--version",
     "--dataset": "--data VALUE",
     "--hf my_model/config.json": "--set model.pretrained=my_model",
-    "--model_name_or_path ./my_model": "--set model.pretrained=my_model",
     "--hf gpt2": "hf download gpt2 --local-dir gpt2  and then  --set model.pretrained=gpt2",
     "--gpus 2": "--nproc 2",
     "--gpus all": "remove it: a run uses all GPUs of this machine",
@@ -175,8 +162,6 @@ OPTIONS_OF_OTHERS = {
     "export CUDA_VISIBLE_DEVICES=0,1",
     "--device cuda:0": "--set device=cuda",
     "--no_cuda": "--set device=cpu",
-    "--gpu": "remove it: a run uses a GPU if there is one",
-    "--dataset mine.jsonl": "--data mine.jsonl",
     "--output_dir here": "--out here",
     "--grad_accum 2": "--set train.accumulation=2",
     "--bf16": "--precision bf16",

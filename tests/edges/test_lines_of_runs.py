@@ -26,6 +26,7 @@ from tests.edges.pasting import (
 )
 from tests.edges.test_lines_of_settings import TASK
 from tests.launcher.config.original_words import FILES
+from tests.models.event_seg.writers import random_events, write_raw
 
 TEXTS = {"texts": folder_of(**{f"text{n}_txt": f"A text of number {n}.\n" * 30 for n in range(12)})}
 LANGUAGE = f"--model language:tiny {QUICK} --out run"
@@ -33,6 +34,7 @@ STAGED = f"--mode staged --set data.text=texts --data mine.jsonl {LANGUAGE}"
 PRINTED = [
     Case(f"{LANGUAGE} --data mine.jsonl", DATA, says="use the model"),
     Case(f"--model event_seg:tiny {QUICK} --out run", TEXTS, {"FOLDER": "texts"}, says="your own data"),
+    Case(f"--model event_seg:tiny {QUICK} --data a.raw --set eval.share=0.3 --out run", {"a.raw": lambda path: write_raw(path, random_events(6000, 1_200_000))}, says="use the model", marks=SLOW),
     Case(f"--model printed_task:Mine {QUICK} --out run", {"printed_task.py": TASK}, says="run again"),
     Case(f"{LANGUAGE} --data mine.jsonl --lr 1e30 --set save.every=1 --max-steps 9", DATA, then="--dry-run", says="; resume"),
     Case(f"{LANGUAGE} --data mine.jsonl --dry-run", DATA),

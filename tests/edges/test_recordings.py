@@ -263,8 +263,7 @@ def test_a_channel_in_another_unit_is_no_eeg_and_an_error_if_it_is_named(tmp_pat
 
 
 def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
-    status = np.full(RATE * 10, 0x640000 | 0xFF00, dtype=np.int64)  # its own state, and idle lines
-    status[:] = 0x640000
+    status = np.full(RATE * 10, 0x640000, dtype=np.int64)  # its own state
     status[500:510] |= 7
     status[1000:1010] |= 0x8003
     status[0] |= 0x10000
