@@ -72,10 +72,12 @@ def test_a_benchmark_prints_a_row_for_each_contender(module):
     assert found == names if names else found
 
 
+@pytest.mark.slow
 def test_monitor_measures_a_reading_at_each_interval():
     assert len(table_of("monitor", "--rounds 1 --readings 2")) == 4
 
 
+@pytest.mark.slow
 def test_voxels_measures_the_event_grid():
     assert first_cells(table_of("voxels", "--rounds 1 --events 1000"))[-1] == "ours"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -182,18 +181,28 @@ def test_lite_caps_evaluations_and_other_modes_do_not(model, most):
         assert resolved(model=model, mode=mode).settings.eval.samples is None
 
 
-def test_a_lite_run_reads_so_many_samples_and_evaluate_reads_all(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def lite_run(tmp_path_factory):
+    """The folder of a run in mode lite on 150 samples for validation."""
+    folder = tmp_path_factory.mktemp("lite")
     rows = (f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(600))
-    Path("mine.jsonl").write_text("".join(rows))
-    data = "--data mine.jsonl --set data.fraction=1 --set eval.share=0.25"
-    run = "--model language:tiny --lite --out run --max-steps 1 --set train.preview=false"
-    assert main(f"{run} {data}".split()) == 0
-    text = capsys.readouterr().out
-    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    (folder / "mine.jsonl").write_text("".join(rows))
+    run = f"--model language:tiny --lite --out {folder}/run --max-steps 1"
+    data = f"--data {folder}/mine.jsonl --set data.fraction=1 --set eval.share=0.25"
+    assert main(f"{run} {data} --set train.preview=false".split()) == 0
+    return folder / "run"
+
+
+def test_a_lite_run_reads_so_many_samples_and_says_so(lite_run):
+    lines = [json.loads(line) for line in (lite_run / "metrics.jsonl").read_text().splitlines()]
     (line,) = (line for line in lines if line["kind"] == "eval")
     assert (line["samples"], line["split_samples"]) == (128, 150)
+    text = (lite_run / "log.txt").read_text()
     assert "eval       val: 128 of 150 samples (eval.samples)" in text
     assert ", over 128 of 150 samples (eval.samples)" in text
-    assert main(["evaluate", "run", "--split", "val", "--json"]) == 0
+
+
+@pytest.mark.slow
+def test_evaluate_reads_all_of_a_lite_run(lite_run, capsys):
+    assert main(["evaluate", str(lite_run), "--split", "val", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 150
