@@ -79,77 +79,34 @@ def code_in_init(tree: Tree) -> list[str]:
     return found
 
 
+LONG = "def f():\n" + "    x = 1\n" * LONGEST_FILE
+
+
 @pytest.mark.parametrize(
-    "check",
+    ("check", "path", "text"),
     [
-        long_files,
-        long_functions,
-        vague_names,
-        missing_module_docstrings,
-        code_in_init,
+        (long_files, "training/loop.py", LONG),
+        (long_functions, "training/loop.py", LONG),
+        (vague_names, "training/utils.py", ""),
+        (vague_names, "training/helpers/__init__.py", ""),
+        (vague_names, "training/a.py", "class CheckpointManager: pass"),
+        (missing_module_docstrings, "training/a.py", "x = 1"),
+        (missing_module_docstrings, "training/a.py", '"""No stop"""'),
+        (missing_module_docstrings, "training/a.py", '"""One sentence. And one more."""'),
+        (missing_module_docstrings, "training/a.py", '"""One.\n\nTwo."""'),
+        (code_in_init, "training/__init__.py", '"""It."""\nfrom training.loop import train'),
+        (code_in_init, "training/__init__.py", '"""It."""\nX = 1'),
+        (code_in_init, "launcher/__init__.py", '"""It."""\ndef f(): pass\ndef g(): pass'),
+        (code_in_init, "launcher/__init__.py", '"""It."""\nimport torch\ndef f(): pass'),
     ],
 )
-def test_the_checkout_is_tidy(checkout, check):
-    assert check(checkout) == []
+def test_an_untidy_file_is_found(built, check, path, text):
+    assert len(check(built({path: text}))) == 1
 
 
-def test_every_folder_with_python_files_is_a_package(checkout):
-    folders = {m.path.parent for m in checkout.ours}
-    assert [f for f in folders if not (checkout.root / f / "__init__.py").exists()] == []
-
-
-def test_a_long_file_and_a_long_function_are_found(built):
-    tree = built({"training/loop.py": "def f():\n" + "    x = 1\n" * LONGEST_FILE})
-    assert len(long_files(tree)) == len(long_functions(tree)) == 1
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        {"training/utils.py": ""},
-        {"training/helpers/__init__.py": ""},
-        {"training/a.py": "class CheckpointManager: pass"},
-    ],
-)
-def test_a_vague_name_is_found(built, file):
-    assert vague_names(built(file))
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "x = 1", '"""No stop"""', '"""One sentence. And one more."""', '"""One.\n\nTwo."""'],
-)
-def test_a_missing_or_longer_docstring_is_found(built, text):
-    assert missing_module_docstrings(built({"training/a.py": text}))
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        {"training/__init__.py": '"""It."""\nfrom training.loop import train'},
-        {"training/__init__.py": '"""It."""\nX = 1'},
-        {"launcher/__init__.py": '"""It."""\ndef f(): pass\ndef g(): pass'},
-        {"launcher/__init__.py": '"""It."""\nimport torch\ndef f(): pass'},
-    ],
-)
-def test_code_in_an_init_file_is_found(built, file):
-    assert code_in_init(built(file))
-
-
-def test_few_short_files_have_a_single_importer(checkout):
-    assert len(crumbs(checkout)) <= 20
-
-
-def test_a_short_file_with_a_single_importer_is_found(built):
-    tree = built({"training/a.py": "", "training/b.py": "import training.a", "training/c.py": ""})
-    assert crumbs(tree) == ["training/a.py"]
-
-
-def test_engines_document_their_public_names(checkout):
-    missing, count = undocumented(checkout, "engines")
-    assert len(missing) <= count / 10, missing
-
-
-def test_an_undocumented_public_name_is_found(built):
+def test_a_short_file_with_a_single_importer_and_a_name_without_a_docstring_are_found(built):
     text = "class A:\n    'A.'\n    def f(self): pass\n    def _g(self): pass\ndef h():\n    'H.'"
-    assert undocumented(built({"engines/a.py": text}), "engines") == (["engines/a.py:3 A.f"], 3)
+    files = {"training/a.py": "", "training/b.py": "import training.a", "training/c.py": ""}
+    tree = built(files | {"engines/a.py": text})
+    assert crumbs(tree) == ["training/a.py"]
+    assert undocumented(tree, "engines") == (["engines/a.py:3 A.f"], 3)

@@ -1,23 +1,43 @@
-"""Rounds become medians, quartiles and ratios paired within a round."""
+"""Timed steps become rounds, medians and ratios paired within a round; files keep their rows."""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 import pytest
+import torch
 
+from benchmarks import families, tally
+from benchmarks.clock import StepClock
 from benchmarks.figures import (
     Memory,
-    command,
     load,
     load_memory,
     machine,
     memory_table,
-    quartiles,
     rows,
     save,
     table,
 )
+from models.catalog import FAMILIES
+
+
+def test_a_clock_ticks_once_per_step_also_if_an_optimizer_is_called_for_parts():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    parts = [[{**optimizer.param_groups[0], "params": [torch.zeros(1)]}] for _ in range(3)]
+    announced: list[int] = []
+    with StepClock(warmup=1, steps=3, device="cpu", after=announced.append) as clock:
+        for part in parts * 2:
+            optimizer.param_groups = part
+            optimizer.step()
+        with pytest.raises(RuntimeError, match="2 steps, not 3"):
+            clock.seconds_per_step  # noqa: B018
+        optimizer.param_groups = parts[0]
+        optimizer.step()
+    assert clock.seconds_per_step == (clock.end - clock.begin) / 2 > 0
+    assert announced == [1, 2, 3]
+    optimizer.step()
+    assert clock.ticks == 3  # it has stopped
 
 
 def test_a_ratio_is_paired_within_its_round():
@@ -25,41 +45,33 @@ def test_a_ratio_is_paired_within_its_round():
     bare, ours = rows(rounds, "bare")
     assert (bare.ratio, bare.median_ms, bare.rounds) == (1.0, 2000.0, 3)
     assert ours.ratio == ours.ratio_low == ours.ratio_high == pytest.approx(1.1)
-
-
-def test_one_round_has_no_spread():
-    assert quartiles([3.0]) == (3.0, 3.0)
-
-
-def test_the_table_has_a_row_for_each_contender():
     lines = table(rows([{"bare": 0.002, "ours": 0.001}], "bare")).splitlines()
     assert lines[2] == "| bare | 2.000 | 2.000 - 2.000 | 1.000 | 1.000 - 1.000 |"
-    assert lines[3].startswith("| ours | 1.000 |")
 
 
-def test_json_keeps_the_command_the_machine_and_the_figures(tmp_path):
-    path = tmp_path / "figures.json"
-    save(path, "a command", machine(["no-such-package"]), {"loop": rows([{"bare": 1.0}], "bare")})
-    assert load(path)[2] == rows([{"bare": 1.0}], "bare")
-    content = json.loads(path.read_text())
-    assert content["command"] == "a command"
-    assert content["machine"]["no-such-package"] == "absent"
-    assert content["tables"]["loop"][0]["median_ms"] == 1000.0
-
-
-def test_a_table_is_read_by_name_and_memory_separately(tmp_path):
+def test_a_file_keeps_the_command_the_machine_each_table_and_memory(tmp_path):
     path = tmp_path / "figures.json"
     taken = [Memory("bare", 2**30, None), Memory("ours", 2**29, 2**28)]
     tables = {name: rows([{"bare": time}], "bare") for name, time in (("save", 1.0), ("load", 2.0))}
-    save(path, "a command", {}, tables, taken)
-
-    assert load(path, "load")[2][0].median_ms == 2000.0
-    assert load_memory(path) == taken
+    facts = machine(["no-such-package"])
+    save(path, "a command", facts, tables, taken)
+    assert facts["no-such-package"] == "absent"
+    assert load(path, "load") == ("a command", facts, tables["load"]) and load_memory(path) == taken
     assert memory_table(taken).splitlines()[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]
 
 
-def test_the_command_can_be_rerun():
-    args = ["--rounds", "9", "--json", "/somewhere/x.json", "--size", "tiny"]
-    assert command("loop_overhead", args) == (
-        "python -m benchmarks.loop_overhead --rounds 9 --size tiny"
-    )
+def test_every_family_has_a_default_run_and_a_noise_control():
+    assert set(families.RUNS) == set(families.SAMPLES) == set(FAMILIES)
+    kinds = [kind for _, kind, _ in families.runs(None)]
+    assert kinds.count("real") == kinds.count("noise") >= len(FAMILIES)
+
+
+def test_a_killed_run_with_several_differences_counts_once():
+    differences = ["b: x", "b: y", "c: z"]
+    killed = [
+        tally.Tally("local", 2, Counter(all=3), Counter(saving=1, training=2)),
+        tally.Tally("ddp", 3, Counter(rank=1, all=1), Counter({"before a step": 2}), differences),
+    ]
+    assert [row.identical for row in killed] == [2, 1]
+    *_, last = tally.table(killed).splitlines()
+    assert last == "| in all | 5 | 5 | 2 | 2 | 1 | 4 | 0 | 1 | 3 |"

@@ -46,14 +46,8 @@ def test_figures_of_rank_0_are_reported():
     assert "MINE" not in os.environ
 
 
-def test_the_last_line_of_an_error_is_kept_with_what_was_reported():
-    result = run("report_and_fail")
-    assert (result.figures, result.error) == ({"value": 1}, "ValueError: no")
-
-
-def test_a_process_that_ends_without_a_word_has_its_exit_code():
+def test_a_part_that_fails_or_takes_too_long_is_ended_with_what_it_reported():
+    failed = run("report_and_fail")
+    assert (failed.figures, failed.error) == ({"value": 1}, "ValueError: no")
     assert run("die").error == "exit code 3"
-
-
-def test_what_takes_too_long_is_ended():
     assert run("wait", limit_s=1.0, ranks=2).error == "took longer than 1 s"

@@ -59,34 +59,26 @@ def test_the_navigation_has_every_page_once_and_they_are_few():
 
 @pytest.mark.slow
 @needs_mkdocs
-def test_a_page_of_the_site_asks_no_other_host(site):
+def test_the_site_asks_no_other_host_and_its_reference_has_the_public_names(site):
+    assert LOADED.findall('<script src="https://cdn.example.org/a.js">')
+    assert not LOADED.findall('<a href="https://example.org">')
     pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     assert len(pages) > len(list(listed(CONFIG["nav"])))  # and 404.html
-    assert {
-        path.name: found for path, text in pages.items() if (found := LOADED.findall(text))
-    } == {}
-
-
-@pytest.mark.slow
-@needs_mkdocs
-def test_the_reference_has_the_public_names_and_no_others(site):
-    text = (site / "python.html").read_text(encoding="utf-8")
-    anchors = set(re.findall(r'id="((?:launcher|models|engines)\.[\w.]+)"', text))
-    public = {"launcher.train", "launcher.open_run", "launcher.api.Run.best"}
-    public |= {f"launcher.api.Run.{name}" for name in ("model", "predict", "export", "evaluate")}
-    public |= {
-        "models.base.Task.loss",
-        "models.custom.CustomTask.measure",
-        "engines.base.Engine.step",
-    }
-    assert public - anchors == set()
+    loaded = {path.name: found for path, text in pages.items() if (found := LOADED.findall(text))}
+    assert loaded == {}
+    reference = pages[site / "python.html"]
+    anchors = set(re.findall(r'id="((?:launcher|models|engines)\.[\w.]+)"', reference))
+    methods = ("best", "model", "predict", "export", "evaluate")
+    assert anchors >= {"launcher.train", "launcher.open_run", "engines.base.Engine.step"}
+    assert anchors >= {"models.base.Task.loss", "models.custom.CustomTask.measure"}
+    assert anchors >= {f"launcher.api.Run.{name}" for name in methods}
     assert [name for name in anchors if "._" in name] == []
 
 
 @pytest.mark.slow
 @needs_mkdocs
-@pytest.mark.parametrize("link", ["missing.md", "#no-such-heading"])
-def test_a_broken_link_ends_the_build(tmp_path, link):
+def test_a_broken_link_ends_the_build(tmp_path):
+    link = "#no-such-heading"
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text(f"# Here\n\n[there]({link})\n")
     config = tmp_path / "mkdocs.yml"
@@ -96,10 +88,3 @@ def test_a_broken_link_ends_the_build(tmp_path, link):
     done = build(config, tmp_path / "site")
     assert done.returncode == 1
     assert link in done.stdout + done.stderr
-
-
-def test_a_script_of_another_host_is_found():
-    assert LOADED.findall('<script src="https://cdn.example.org/a.js">') == [
-        "https://cdn.example.org/a.js"
-    ]
-    assert LOADED.findall('<a href="https://example.org">') == []

@@ -16,8 +16,7 @@ TABLES = {
     ]
     for family in FAMILIES
 }
-CELLS = [(family, *cell) for family, cells in TABLES.items() for cell in cells]
-COLUMNS = sorted({(family, mode) for family, mode, *_ in CELLS})
+COLUMNS = sorted({(family, mode) for family, cells in TABLES.items() for mode, *_ in cells})
 
 
 def staged(family, column):
@@ -36,22 +35,14 @@ def column(family, mode):
     return resolved(f"stages=[{stage.name}]", *weights, **{**options, "mode": "staged"})
 
 
-@pytest.fixture(scope="module")
-def runs():
-    return {(family, mode): column(family, mode) for family, mode in COLUMNS}
+@pytest.mark.parametrize(("family", "mode"), COLUMNS)
+def test_each_value_is_that_of_the_mode_table(family, mode):
+    values = column(family, mode).values
+    expected = {key: value for name, key, value in TABLES[family] if name == mode}
+    assert {key: values[key].value for key in expected} == expected
 
 
-@pytest.mark.parametrize(("family", "mode", "key", "value"), CELLS)
-def test_each_value_is_that_of_the_mode_table(runs, family, mode, key, value):
-    assert runs[family, mode].values[key].value == value
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_without_a_file_is_found(family):
-    assert (presets.FOLDER / "models" / f"{family}.yaml").is_file()
-
-
-def test_every_file_belongs_to_a_family():
+def test_each_family_has_a_file_and_each_file_a_family():
     assert {path.stem for path in (presets.FOLDER / "models").glob("*.yaml")} == set(FAMILIES)
 
 
@@ -71,10 +62,9 @@ def test_blocks_name_sizes_modes_and_settings_that_exist(family):
         )
 
 
-@pytest.mark.parametrize("size", config_of("language").SIZES)
-def test_samples_are_as_long_as_the_context_of_the_size(size):
-    run = resolved(model=f"language:{size}")
-    assert run.settings.data.seq_len == config_of("language").SIZES[size].context
+def test_samples_are_as_long_as_the_context_of_the_size():
+    for name, size in config_of("language").SIZES.items():
+        assert resolved(model=f"language:{name}").settings.data.seq_len == size.context
 
 
 @pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])

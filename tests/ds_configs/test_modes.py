@@ -1,8 +1,5 @@
 """Every shipped mode resolves for every family and size, with the values it promises."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from launcher.config import presets
@@ -10,23 +7,12 @@ from launcher.config.provenance import flatten
 from launcher.config.schema import config_of, sections, setting_infos
 from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES
-from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
+from tests.launcher.given import ONE_GPU, SERVER, resolved
 
 EIGHT = {
-    "default",
-    "lite",
-    "resource-efficient",
-    "fast",
-    "ultra-fast",
-    "conservative",
-    "staged",
-    "benchmark",
+    *("default", "lite", "resource-efficient", "fast"),
+    *("ultra-fast", "conservative", "staged", "benchmark"),
 }
-WORDS = {"originals", "other_tools"}
-SHIPPED = sorted(
-    path for path in presets.FOLDER.rglob("*.yaml") if not WORDS & {path.parent.name, path.stem}
-)
-"""The shipped files of settings."""
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
 RUN = [mode for mode in presets.modes() if mode != "staged"]
 
@@ -42,59 +28,35 @@ def test_there_are_eight_modes_and_default_is_first():
 
 
 @pytest.mark.parametrize("mode", presets.modes())
-def test_a_mode_has_a_description_of_one_sentence(mode):
-    sentence = presets.mode(mode).sentence
-    assert 20 < len(sentence) < 90
-    assert not sentence.endswith(".")
-
-
-@pytest.mark.parametrize("model", SIZES)
-@pytest.mark.parametrize("mode", RUN)
-def test_a_mode_resolves_for_every_size_on_small_and_large_machines_without_a_warning(mode, model):
-    for machine, world_size in ((LAPTOP, None), (SERVER, None), (SERVER, 2)):
-        assert (
-            resolved(model=model, mode=mode, machine=machine, world_size=world_size).warnings == []
-        )
-
-
-@pytest.mark.parametrize("mode", presets.modes())
-def test_each_key_of_a_mode_exists_in_some_family(mode):
-    known = set().union(*(setting_infos(family) for family in FAMILIES))
-    assert set(keys_of(mode)) <= known
-
-
-@pytest.mark.parametrize("mode", presets.modes())
-def test_each_change_is_a_known_operation(mode):
+def test_a_mode_has_a_sentence_known_keys_known_operations_and_promises(mode):
+    preset = presets.mode(mode)
+    assert 20 < len(preset.sentence) < 90 and not preset.sentence.endswith(".")
+    assert set(keys_of(mode)) <= set().union(*(setting_infos(family) for family in FAMILIES))
     for key, node in keys_of(mode).items():
         value = node_value(node)
-        assert key == "promise" or not isinstance(value, dict) or presets.is_change(value)
-
-
-@pytest.mark.parametrize("mode", sorted(EIGHT - {"default"}))
-def test_every_mode_but_default_promises_something(mode):
-    assert presets.mode(mode).promise
+        assert key == "promise" or not isinstance(value, dict) or presets.is_change(value), key
+    assert bool(preset.promise) == (mode != "default")
 
 
 @pytest.mark.parametrize("model", SIZES)
-@pytest.mark.parametrize("mode", ["resource-efficient", "conservative"])
-def test_a_mode_that_promises_the_same_global_batch_keeps_it(mode, model):
-    default = resolved(model=model).batching
-    batching = resolved(model=model, mode=mode).batching
-    assert batching.global_batch == default.global_batch
-    assert resolved(model=model, mode=mode).promises["global_batch"] == {
-        "at_least": 1,
-        "at_most": 1,
-    }
+def test_modes_resolve_without_a_warning_and_keep_the_batch_and_the_samples_they_promise(model):
+    default = resolved(model=model)
+    runs = {mode: resolved(model=model, mode=mode) for mode in RUN}
+    assert {mode: run.warnings for mode, run in runs.items() if run.warnings} == {}
+    for mode, world_size in zip(RUN * 2, (None,) * len(RUN) + (2,) * len(RUN), strict=True):
+        run = resolved(model=model, mode=mode, machine=SERVER, world_size=world_size)
+        assert run.warnings == [], (mode, world_size)
+    for mode in ("resource-efficient", "conservative"):
+        assert runs[mode].batching.global_batch == default.batching.global_batch, mode
+        assert runs[mode].promises["global_batch"] == {"at_least": 1, "at_most": 1}, mode
+    for mode, share in (("fast", 0.5), ("ultra-fast", 0.25)):
+        assert samples(runs[mode]) <= share * samples(default) * 1.1, mode
 
 
-@pytest.mark.parametrize("model", SIZES)
-@pytest.mark.parametrize(("mode", "share"), [("fast", 0.5), ("ultra-fast", 0.25)])
-def test_fast_modes_take_no_more_samples_than_their_share(mode, model, share):
-    def samples(run):
-        train = run.settings.train
-        return (train.max_steps or 1e9 * train.epochs / train.global_batch) * train.global_batch
-
-    assert samples(resolved(model=model, mode=mode)) <= share * samples(resolved(model=model)) * 1.1
+def samples(run):
+    """How many a run takes; a length in epochs is far above any in steps."""
+    train = run.settings.train
+    return (train.max_steps or 1e9 * train.epochs / train.global_batch) * train.global_batch
 
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
@@ -105,15 +67,10 @@ def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
     assert train["train.max_steps"]["scale"] == train["train.epochs"]["scale"] / batch
 
 
-@pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
-@pytest.mark.parametrize("size", config_of("abr").SIZES)
-def test_the_fast_modes_change_every_size_of_abr_by_the_same_factors(size, mode):
-    assert fast_change(f"abr:{size}", mode) == fast_change("abr:full", mode)
-
-
-@pytest.mark.parametrize("size", config_of("abr").SIZES)
 @pytest.mark.parametrize(("mode", "epochs"), [("fast", 0.5), ("ultra-fast", 0.25)])
-def test_a_length_of_abr_in_steps_is_the_one_in_epochs(size, mode, epochs):
+@pytest.mark.parametrize("size", config_of("abr").SIZES)
+def test_the_fast_modes_change_every_size_of_abr_by_the_same_factors(size, mode, epochs):
+    assert fast_change(f"abr:{size}", mode) == fast_change("abr:full", mode)
     default, run = (resolved(model=f"abr:{size}", mode=m, machine=ONE_GPU) for m in (None, mode))
     assert run.settings.train.epochs == epochs * default.settings.train.epochs
     if (steps := default.settings.train.max_steps) is not None:
@@ -136,15 +93,6 @@ def fast_change(model, mode):
     return ratios, kept, after.save.every, after.save.keep_best, run.promises
 
 
-def test_a_mode_changes_the_family_default_as_specified():
-    run = resolved(model="language", mode="fast", machine=SERVER).settings
-    assert (run.train.micro_batch * 4 * run.train.accumulation, run.train.epochs) == (64, 1.5)
-    assert (run.optim.lr, run.loader.workers, run.loader.prefetch) == (2e-4, 8, 4)
-    assert (run.eval.every, run.eval.share, run.stop.patience) == (200, 0.075, 8)
-    assert (run.schedule.name, run.schedule.t_mult) == ("cosine-restarts", 1.5)
-    assert (run.save.every, run.save.keep_best) == (None, 1)
-
-
 def test_promises_of_family_and_mode_add_up():
     promises = resolved(model="language:full", mode="resource-efficient").promises
     assert promises["device_peak"] == {"at_most": 0.5}  # of the family, and not the general 0.7
@@ -155,23 +103,13 @@ def test_promises_of_family_and_mode_add_up():
     assert "device_peak_bytes" not in tiny
 
 
-@pytest.mark.parametrize(
-    ("stage", "weights", "gib"),
-    [
+def test_stages_of_eeg_text_promise_the_memory_of_a_pc():
+    for stage, weights, gib in (
         ("encoder", "model.encoder=null", 4),
         ("text", "model.encoder=runs/encoder", 8),
         ("top", "model.start=runs/text", 8),
         ("whole", "model.start=runs/text", 8),
-    ],
-)
-def test_stages_of_eeg_text_promise_the_memory_of_a_pc(stage, weights, gib):
-    promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
-    limit = {"at_most": gib * 2**30}
-    assert promises["host_peak_bytes"] == promises["device_peak_bytes"] == limit
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
-def test_every_file_names_a_schema_that_is_there(path):
-    first = path.read_text().splitlines()[0]
-    match = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
-    assert match and (path.parent / Path(match[1])).is_file()
+    ):
+        promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
+        limit = {"at_most": gib * 2**30}
+        assert promises["host_peak_bytes"] == promises["device_peak_bytes"] == limit, stage

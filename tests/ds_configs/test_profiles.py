@@ -16,32 +16,14 @@ from training.settings import Profile
 
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
 MAC = {
-    "train.micro_batch": 1,
-    "train.accumulation": 32,
-    "optim.lr": 3e-5,
-    "data.seq_len": 256,
-    "loader.workers": 0,
-    "precision": "fp32",
-    "save.every": 100,
-    "eval.every": 25,
-    "limits.ram": 60,
-    "limits.gpu": 70,
-    "limits.swap": 25,
-    "limits.check_every_s": 10,
+    **{"train.micro_batch": 1, "train.accumulation": 32, "optim.lr": 3e-5, "data.seq_len": 256},
+    **{"loader.workers": 0, "precision": "fp32", "save.every": 100, "eval.every": 25},
+    **{"limits.ram": 60, "limits.gpu": 70, "limits.swap": 25, "limits.check_every_s": 10},
 }
 CPU_ONLY = {
-    "train.micro_batch": 1,
-    "train.accumulation": 64,
-    "optim.lr": 1e-5,
-    "data.seq_len": 128,
-    "loader.workers": 0,
-    "precision": "fp32",
-    "device": "cpu",
-    "save.every": 50,
-    "eval.every": 10,
-    "limits.ram": 50,
-    "limits.swap": 20,
-    "limits.check_every_s": 5,
+    **{"train.micro_batch": 1, "train.accumulation": 64, "optim.lr": 1e-5, "data.seq_len": 128},
+    **{"loader.workers": 0, "precision": "fp32", "device": "cpu", "save.every": 50},
+    **{"eval.every": 10, "limits.ram": 50, "limits.swap": 20, "limits.check_every_s": 5},
 }
 TABLE = {"mac": MAC, "cpu-only": CPU_ONLY}
 """From the specification of the models."""
@@ -64,18 +46,16 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
 
 
 @pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_sets_nothing_outside_the_table(profile):
+def test_a_profile_sets_nothing_outside_the_table_and_has_a_short_sentence(profile):
     block = presets.profile(profile)
     assert set(dict(flatten(block.settings, sections("language")))) == set(TABLE[profile])
+    text = node_value(read_settings_file(presets.FOLDER / "profiles" / f"{profile}.yaml"))
+    assert 20 < len(text["sentence"]) < 90
 
 
-def test_a_setting_of_the_user_overrides_the_profile():
+def test_a_profile_is_below_settings_of_the_user_and_only_lowers_what_a_small_size_has():
     run = resolved("limits.profile=mac", "limits.ram=80", lr="1e-3")
-
     assert (run.settings.limits.ram, run.settings.optim.lr) == (80, 1e-3)
-
-
-def test_a_profile_only_lowers_what_a_small_size_has():
     tiny = resolved("limits.profile=mac", model="language:tiny")
     assert tiny.settings.data.seq_len == 128
 
@@ -85,15 +65,9 @@ def test_no_profile_is_selected_automatically():
         assert resolved(machine=machine).settings.limits.profile == "default"
 
 
-@pytest.mark.parametrize("model", SIZES)
 @pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_resolves_for_every_size_and_skips_settings_a_family_has_not(profile, model):
-    for mode in ("default", "resource-efficient"):
-        run = resolved(f"limits.profile={profile}", model=model, mode=mode)
-        assert run.settings.train.micro_batch == 1
-
-
-@pytest.mark.parametrize("profile", TABLE)
-def test_every_profile_has_a_short_sentence(profile):
-    text = node_value(read_settings_file(presets.FOLDER / "profiles" / f"{profile}.yaml"))
-    assert 20 < len(text["sentence"]) < 90
+def test_a_profile_resolves_for_every_size_and_skips_settings_a_family_has_not(profile):
+    for model in SIZES:
+        for mode in ("default", "resource-efficient"):
+            run = resolved(f"limits.profile={profile}", model=model, mode=mode)
+            assert run.settings.train.micro_batch == 1, (model, mode)

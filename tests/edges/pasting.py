@@ -128,6 +128,8 @@ QUICK = (
     "--nproc 1 --max-steps 2 --batch-size 2 --set train.global_batch=2 --set train.preview=false "
     "--set schedule.warmup=0"
 )
+SLOW = (pytest.mark.slow,)
+DATA = {"mine.jsonl": REQUESTS}
 _temporary = TemporaryDirectory(prefix="gearshift-lines-")
 
 
@@ -144,6 +146,9 @@ def _trained() -> Path:
 def a_run(path: Path) -> None:
     """A run of two steps that was trained."""
     shutil.copytree(_trained(), path, symlinks=True)
+
+
+RUN = {"runs/mine": a_run}
 
 
 def folder_of(**files: str) -> Callable[[Path], None]:

@@ -11,25 +11,19 @@ from tests.launcher.given import resolved
 from training.train_plan import TrainPlan
 
 
-@pytest.mark.parametrize(
-    ("samples", "most", "world_size", "size"),
-    [
+def test_the_proposed_batch_is_the_largest_that_drops_few():
+    for samples, most, world_size, size in (
         (577, 128, 1, 115),  # a prime: 1 would drop none
         (577, 128, 2, 114),
         (577, 64, 1, 64),
-        (20, 8, 1, 5),
         (20, 8, 4, 4),
         (7, 16, 1, 7),
         (7, 16, 2, 6),
-        (7, 16, 4, 4),
         (3, 16, 4, None),
         (0, 16, 1, None),
-        (1, 16, 1, 1),
         (1009, 1008, 1, 1008),
-    ],
-)
-def test_the_proposed_batch_is_the_largest_that_drops_few(samples, most, world_size, size):
-    assert proposed_batch(samples, most, world_size) == size
+    ):
+        assert proposed_batch(samples, most, world_size) == size, (samples, most, world_size)
 
 
 def after(fix, *given):
@@ -50,25 +44,17 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
-@pytest.mark.parametrize("samples", [1, 5, 7, 97])
-def test_the_line_to_paste_gives_a_batch_that_fills(given, samples):
+def test_the_line_to_paste_gives_a_batch_that_fills(given):
     run = resolved(*(given or ["train.global_batch=128"]))
-    with pytest.raises(SettingsError) as error:
-        check_fills(run, samples)
-    [diagnostic] = error.value.diagnostics
-    assert diagnostic.message == f"train.global_batch 128 exceeds the {samples} training samples"
-    again = resolved(*after(diagnostic.fix, *given))
-    check_fills(again, samples)
-    assert again.batching.global_batch == samples
-
-
-@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
-def test_a_warning_of_dropped_samples_proposes_a_batch_near_the_asked_one(given):
-    run = resolved(*(given or ["train.global_batch=128"]))
+    for samples in (1, 97):
+        with pytest.raises(SettingsError) as error:
+            check_fills(run, samples)
+        [found] = error.value.diagnostics
+        assert found.message == f"train.global_batch 128 exceeds the {samples} training samples"
+        again = resolved(*after(found.fix, *given))
+        check_fills(again, samples)
+        assert again.batching.global_batch == samples
     plan = TrainPlan(30, 4, 128, 128, 1, 1, "tokens", dropped_samples=65)
     [warning] = validate._left_out(run, plan)
-    assert warning.message == (
-        "65 of 577 samples of an epoch do not fill a global batch of 128: each epoch drops that "
-        "many; 115 drops 2"
-    )
+    assert warning.message.endswith("of 128: each epoch drops that many; 115 drops 2")
     assert resolved(*after(warning.fix, *given)).batching.global_batch == 115

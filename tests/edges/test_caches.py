@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,7 +40,7 @@ from tests.models.eeg_text.readers.writers import (
     write_matlab5,
     write_openbci,
 )
-from tests.models.event_seg.writers import random_events, write_raw
+from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER
 
 Replace = Callable[[Path, bytes], None]
@@ -62,95 +63,105 @@ def in_place(path: Path, data: bytes) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-@pytest.fixture(params=[by_rename, in_place])
-def replace(request) -> Replace:
-    def replaced(path: Path, data: bytes) -> None:
-        old = path.stat()
-        assert data != path.read_bytes()
-        request.param(path, data)
-        new = path.stat()
-        assert (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
-
-    return replaced
+def replace(path: Path, data: bytes, write: Replace = by_rename) -> None:
+    old = path.stat()
+    assert data != path.read_bytes()
+    write(path, data)
+    new = path.stat()
+    assert (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
 
 
-def test_the_identity_of_a_file_follows_its_content(tmp_path, replace):
+@pytest.mark.parametrize("write", [by_rename, in_place])
+def test_the_identity_of_a_file_follows_its_content(tmp_path, write):
     path = tmp_path / "a"
     path.write_bytes(b"first")
     before = identity(path)
     assert identity(path) == before
-    replace(path, b"later")
+    replace(path, b"later", write)
     assert identity(path) != before
 
 
-def test_the_index_of_events(tmp_path, replace):
-    path = write_raw(tmp_path / "a.raw", random_events(500, 10_000))
-    header = read_header(path)
-    before = build_index(path, header)
-    other = write_raw(tmp_path / "b.raw", random_events(500, 10_000, seed=0))
-    words = np.frombuffer(other.read_bytes()[header.begin :], "<u4").copy()
-    words[words >> 28 == 1] &= 0x0FFFFFFF  # every event is darker
-    replace(path, path.read_bytes()[: header.begin] + words.tobytes())
-    assert before.on and build_index(path, header).on == 0
+def darker(data: bytes) -> bytes:
+    """The events of a recording, each of them a decrease of brightness."""
+    begin = len(HEADERS["EVT2"])
+    words = np.frombuffer(data[begin:], "<u4").copy()
+    words[words >> 28 == 1] &= 0x0FFFFFFF
+    return data[:begin] + words.tobytes()
 
 
-def test_the_index_and_the_tokens_of_texts(tmp_path, replace, monkeypatch):
-    monkeypatch.setattr(corpus, "SMALL", 0)
-    monkeypatch.setattr(encoded, "SMALL", 0)
-    path = tmp_path / "a.txt"
+def louder(data: bytes) -> bytes:
+    """A file of ZuCo with other values; the time of writing is in its header."""
+    with TemporaryDirectory() as folder:
+        later = write_matlab5(Path(folder, "a.mat"), raw={0: eeg(0) + 1}).read_bytes()
+    return data[:128] + later[128:]
+
+
+def texts(path: Path) -> Path:
     path.write_text("some words here\n\nand others there\n" * 50)
-
-    def tokens() -> list[int]:
-        stream = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER).stream
-        found: list[int] = stream.read(0, len(stream)).tolist()
-        return found
-
-    before = tokens()
-    replace(path, path.read_bytes().replace(b"words", b"lines"))
-    assert tokens() != before
+    return path
 
 
-def test_eeg_of_openbci(tmp_path, replace):
-    path = write_openbci(tmp_path / "a.txt")
-    before = open_openbci(path).read(range(13), 0, 1000)
-    replace(path, path.read_bytes().replace(b".1", b".2"))
-    assert not np.array_equal(open_openbci(path).read(range(13), 0, 1000), before)
+def tokens(path: Path) -> list[int]:
+    stream = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER).stream
+    return stream.read(0, len(stream)).tolist()
 
 
-def test_eeg_of_matlab(tmp_path, replace):
-    path = write_matlab5(tmp_path / "resultsYAC_NR.mat")
-    before = zuco.matlab5_arrays(path)["eeg"].copy()
-    later = write_matlab5(tmp_path / "later.mat", raw={0: eeg(0) + 1}).read_bytes()
-    replace(path, path.read_bytes()[:128] + later[128:])  # the time of writing is in the header
-    assert not np.array_equal(zuco.matlab5_arrays(path)["eeg"], before)
-
-
-def test_an_open_recording(tmp_path, replace):
-    path = tmp_path / "a.edf"
-    write_edf(path, NAMES, SECONDS, RATE_HZ, waves)
-    assert open_recording(path) is open_recording(path)
-    before = open_recording(path)
-    replace(path, path.read_bytes().replace(NAMES[0].encode(), b"X" * len(NAMES[0])))
-    assert open_recording(path).names != before.names
-
-
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_features_of_a_recording_and_of_the_file_with_its_samples(tmp_path, replace, is_folder):
-    path = write_brainvision(tmp_path / "a.vhdr")
+def features(path: Path) -> object:
     rules = SimpleNamespace(samples=1, windows=1, seed=0)
     samples = SimpleNamespace(rules=rules, numbers=[], items=[])
+    return TextInputs(samples, str(path), "real").made_from
 
-    def key() -> object:
-        return TextInputs(samples, str(tmp_path if is_folder else path), "real").made_from
 
-    before = key()
-    assert key() == before
+CACHED = {
+    "a.raw": (
+        lambda path: write_raw(path, random_events(500, 10_000)),
+        lambda path: build_index(path, read_header(path)).on,
+        darker,
+    ),
+    "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
+    "openbci.txt": (
+        write_openbci,
+        lambda path: open_openbci(path).read(range(13), 0, 1000).tolist(),
+        lambda data: data.replace(b".1", b".2"),
+    ),
+    "resultsYAC_NR.mat": (
+        write_matlab5,
+        lambda path: zuco.matlab5_arrays(path)["eeg"].tolist(),
+        louder,
+    ),
+    "a.edf": (
+        lambda path: write_edf(path, NAMES, SECONDS, RATE_HZ, waves),
+        lambda path: open_recording(path).names,
+        lambda data: data.replace(NAMES[0].encode(), b"X" * len(NAMES[0])),
+    ),
+}
+"""What writes a file, what reads it by a cache, and its content later."""
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(corpus, "SMALL", 0)
+    monkeypatch.setattr(encoded, "SMALL", 0)
+    write, read, change = CACHED[name]
+    path = write(tmp_path / name)
+    before = read(path)
+    assert read(path) == before
+    assert not name.endswith("edf") or open_recording(path) is open_recording(path)
+    replace(path, change(path.read_bytes()))
+    assert read(path) != before
+
+
+def test_features_of_a_recording_follow_the_file_with_its_samples(tmp_path):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    before = [features(place) for place in (path, tmp_path)]
+    assert before == [features(place) for place in (path, tmp_path)]
     numbers = tmp_path / "a.eeg"
     replace(numbers, numbers.read_bytes()[::-1])
-    assert key() != before
+    after = [features(place) for place in (path, tmp_path)]
+    assert after[0] != before[0] and after[1] != before[1]
 
 
-def test_data_that_a_continual_run_was_trained_on(tmp_path, replace):
+def test_data_that_a_continual_run_was_trained_on(tmp_path):
     folder, run = tmp_path / "data", tmp_path / "run"
     folder.mkdir()
     run.mkdir()
@@ -195,19 +206,15 @@ def download(tmp_path):
     return again
 
 
-@pytest.mark.parametrize("name", ["a.bin", "b.txt.gz"])
-def test_a_downloaded_file(download, replace, name):
+@pytest.mark.parametrize(("name", "write"), [("a.bin", by_rename), ("b.txt.gz", in_place)])
+def test_a_downloaded_file_and_its_copy(download, name, write):
     record, path = download(name).record, download(name).path
     times = record.mtime_ns, record.ctime_ns, record.inode
     assert times == identity(path)[1:]  # so that it need not be read again
-    replace(path, b"two")
+    copy = path.with_suffix(".copy")
+    shutil.copy2(path, copy)
+    copy.replace(path)
+    assert not download(name).is_new
+    replace(path, b"two", write)
     with pytest.raises(SettingsError, match="is not the declared file, or was changed"):
         download(name)
-
-
-@pytest.mark.parametrize("name", ["a.bin", "b.txt.gz"])
-def test_a_copy_of_a_downloaded_file_is_recognized(download, name):
-    path = download(name).path
-    shutil.copy2(path, path.with_suffix(".copy"))
-    path.with_suffix(".copy").replace(path)
-    assert not download(name).is_new

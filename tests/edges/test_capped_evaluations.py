@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from launcher.__main__ import main
 from launcher.compare import report, rows
 from launcher.compare.promises import check
 from launcher.run.rank_data import RankData
 from tests.launcher.given import resolved
-from tests.runs.conftest import Program
 from tests.training import facts
 from tests.training.shelf import Shelf
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 from training.evaluation.forgetting import ALL, NEW, OLD, Forgetting, HeldOutPart
-from training.logging.console_text import render_header, render_summary
+from training.logging.console_text import render_summary
 
 
 def samples(length: int, seed: int = 0) -> Samples:
@@ -39,7 +38,7 @@ def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
     )
 
 
-@pytest.mark.parametrize(("length", "most"), [(100, 10), (101, 10), (7, 6), (5, 1), (10**12, 4)])
+@pytest.mark.parametrize(("length", "most"), [(101, 10), (7, 6), (5, 1), (10**12, 4)])
 def test_one_sample_of_each_part_of_the_split_is_chosen(length, most, monkeypatch):
     given = samples(1)
     monkeypatch.setattr(type(given), "__len__", lambda self: length)
@@ -55,30 +54,26 @@ def test_the_choice_follows_from_the_seed_and_has_no_period():
     assert min(by_class) > 200  # every fourth sample would be of one class
 
 
-@pytest.mark.parametrize("most", [None, 7, 8, 10**9])
+@pytest.mark.parametrize("most", [None, 7, 8])
 def test_a_split_that_is_not_larger_is_evaluated_whole(most):
     assert list(samples(7).spread(most)) == list(range(7))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize("most", [1, 4, 10])
+def read(share):
+    """The samples that count in the batches of a rank."""
+    return [i for micro, counts in share if counts for i in micro.batch["index"].tolist()]
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 10), (2, 1), (3, 10), (5, 4)])
 def test_uneven_ranks_count_each_chosen_sample_once(size, most):
     shares = [list(batches(40, most, size=size, rank=rank)) for rank in range(size)]
-    counted = [
-        index
-        for share in shares
-        for micro, counts in share
-        if counts
-        for index in micro.batch["index"].tolist()
-    ]
-    assert sorted(counted) == list(samples(40).spread(most))
+    assert sorted(index for share in shares for index in read(share)) == [*samples(40).spread(most)]
     assert len({len(share) for share in shares}) == 1
 
 
 def test_loader_workers_read_the_same_samples():
     helped = batches(40, 10, workers=2)
-    found = [i for micro, _ in helped for i in micro.batch["index"].tolist()]
-    assert found == list(samples(40).spread(10))
+    assert read(helped) == list(samples(40).spread(10))
     helped.close()
 
 
@@ -88,14 +83,11 @@ def trained(most, *, shelf=None, step=None, **changes):
     return run_tiny(one_rank(), TinyTask(val=40), shelf=shelf, before=before, **sections, **changes)
 
 
-def test_every_evaluation_has_the_metrics_of_the_chosen_samples():
+def test_every_evaluation_counts_the_chosen_samples_and_the_test_split_stays_whole():
     run = trained(10)
     counts = [(e.samples, e.split_samples, e.metrics["samples"]) for e in run.recorder.evaluations]
     assert counts == [(10, 40, 10)] * 3
     assert (run.outcome.best["samples"], run.outcome.best["split_samples"]) == (10, 40)
-
-
-def test_the_test_split_stays_whole():
     run = run_tiny(one_rank(), TinyTask(val=40), eval={"samples": 10, "test": True}, has_test=True)
     counts = {e.split: (e.samples, e.split_samples) for e in run.recorder.evaluations}
     assert counts == {"val": (10, 40), "test": (40, 40)}
@@ -132,12 +124,11 @@ def test_a_noise_control_is_evaluated_whole():
         assert (validation.samples, validation.split_samples) == (used, 40)
 
 
-@pytest.mark.parametrize("model", ["language:tiny", "abr:tiny", "event_seg:tiny", "eeg_text:tiny"])
-def test_a_cap_of_the_user_in_a_noise_control_is_a_warning(model):
-    sets = ("eval.samples=5", "data.control=noise")
-    (warning,) = resolved(*sets, model=model).warnings
-    assert "eval.samples" in warning.message and "data.control is noise" in warning.message
-    assert not resolved("data.control=noise", model=model, mode="lite").warnings
+def test_a_cap_of_the_user_in_a_noise_control_is_a_warning():
+    for model in ("language:tiny", "abr:tiny"):
+        (warning,) = resolved("eval.samples=5", "data.control=noise", model=model).warnings
+        assert "eval.samples" in warning.message and "data.control is noise" in warning.message
+        assert not resolved("data.control=noise", model=model, mode="lite").warnings
 
 
 def test_forgetting_counts_the_samples_of_each_side():
@@ -147,42 +138,33 @@ def test_forgetting_counts_the_samples_of_each_side():
     assert counts == {OLD: (18, 48), NEW: (10, 30), ALL: (28, 78)}
 
 
-def test_the_start_and_the_last_lines_say_it():
-    said = "eval       val: 512 of 3,672 samples (eval.samples)"
-    for counts, expected in (((512, 3672), [said]), ((64, 64), []), (None, [])):
-        lines = render_header(facts.about(Path("run"), evaluated=counts), facts.train_plan())
-        assert [line for line in lines if line.startswith("eval")] == expected
+def test_the_last_lines_say_it_and_what_evaluations_cost():
     best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 512, "split_samples": 3672}
     lines = render_summary(facts.outcome(best=best), None)
     text = "best       loss 2.2500 at step 50, over 512 of 3,672 samples (eval.samples)"
     assert text in lines
-
-
-def test_a_run_that_evaluates_most_of_its_time_gets_the_line_that_ends_it():
     split = {"evaluation_s": 80.0, "forward_s": 20.0}
-    best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 4000, "split_samples": 4000}
+    best |= {"samples": 4000, "split_samples": 4000}
     lines = render_summary(facts.outcome(best=best, wall_s=100.0, time_split=split), None)
     text = "evaluation took 80% of the time; fewer samples:  --set eval.samples=100"
     assert f"time       {text}" in lines  # 2 of 20 other seconds
 
 
-def row(mode: str, samples: int, split_samples: int, value: float) -> rows.ComparisonRow:
-    metric = {"metric": "val_loss", "value": value, "step": 9, "direction": "min"}
-    counts = (samples, split_samples)
-    return rows.ComparisonRow(
-        "language:tiny", mode, "local", metric=metric, source="a", evaluated=counts
-    )
+def row(mode: str, samples: int) -> rows.ComparisonRow:
+    metric = {"metric": "val_loss", "value": 2.0, "step": 9, "direction": "min"}
+    facts = {"metric": metric, "source": "a", "evaluated": (samples, 831)}
+    return rows.ComparisonRow("language:tiny", mode, "local", **facts)
 
 
 def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
-    whole, part = row("default", 831, 831, 2.0), row("gentle", 128, 831, 2.0)
-    figures = {name: rows.figures(one, True, False) for name, one in (("w", whole), ("p", part))}
+    whole, part = row("default", 831), row("gentle", 128)
+    all_of_them, some = (rows.figures(one, True, False) for one in (whole, part))
     promised = {"metric": {"at_least": 1}}
-    (different,) = check(promised, figures["p"], figures["w"])
-    assert different.kept is None
+    (different,) = check(promised, some, all_of_them)
     source = "128 of 831 samples (eval.samples) of a"
+    assert different.kept is None
     assert different.why == f"it is scored on {source}, mode default on a"
-    (same,) = check(promised, figures["p"], figures["p"])
+    (same,) = check(promised, some, some)
     assert (same.kept, same.measured) == (True, 1)
     (said,) = (line for line in report.legend([whole, part]) if "best metric" in line)
     assert said == "best metric of gentle local: over 128 of 831 samples (eval.samples)"
@@ -199,13 +181,28 @@ def test_lite_caps_evaluations_and_other_modes_do_not(model, most):
         assert resolved(model=model, mode=mode).settings.eval.samples is None
 
 
-def test_a_lite_run_reads_so_many_samples_and_evaluate_reads_all(tmp_path):
-    run, program = tmp_path / "run", Program(tmp_path)
-    text = program("run", "--model", "language:tiny", "--lite", "--out", str(run)).stdout
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def lite_run(tmp_path_factory):
+    """The folder of a run in mode lite on 150 samples for validation."""
+    folder = tmp_path_factory.mktemp("lite")
+    rows = (f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(600))
+    (folder / "mine.jsonl").write_text("".join(rows))
+    run = f"--model language:tiny --lite --out {folder}/run --max-steps 1"
+    data = f"--data {folder}/mine.jsonl --set data.fraction=1 --set eval.share=0.25"
+    assert main(f"{run} {data} --set train.preview=false".split()) == 0
+    return folder / "run"
+
+
+def test_a_lite_run_reads_so_many_samples_and_says_so(lite_run):
+    lines = [json.loads(line) for line in (lite_run / "metrics.jsonl").read_text().splitlines()]
     (line,) = (line for line in lines if line["kind"] == "eval")
-    assert (line["samples"], line["split_samples"]) == (128, 831)
-    assert "eval       val: 128 of 831 samples (eval.samples)" in text
-    assert ", over 128 of 831 samples (eval.samples)" in text
-    whole = json.loads(program("evaluate", str(run), "--split", "val", "--json").stdout)
-    assert whole["samples"] == 831
+    assert (line["samples"], line["split_samples"]) == (128, 150)
+    text = (lite_run / "log.txt").read_text()
+    assert "eval       val: 128 of 150 samples (eval.samples)" in text
+    assert ", over 128 of 150 samples (eval.samples)" in text
+
+
+@pytest.mark.slow
+def test_evaluate_reads_all_of_a_lite_run(lite_run, capsys):
+    assert main(["evaluate", str(lite_run), "--split", "val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 150

@@ -36,14 +36,20 @@ def external(folder, **special):
     return load(folder)
 
 
-@pytest.fixture(params=["bytes", "bpe", "external", "no start"])
-def tokenizer(request, tmp_path):
+@pytest.fixture(scope="module", params=["bytes", "bpe", "external", "no start"])
+def tokenizer(request, tmp_path_factory):
     if request.param == "bytes":
         return ByteTokenizer()
     if request.param == "bpe":
         return bpe.train([json.dumps(turns) for turns in CONVERSATIONS] * 3, 400)
     special = {"bos_token": None} if request.param == "no start" else {}
-    return external(tmp_path / "theirs", **special)
+    return external(tmp_path_factory.mktemp("theirs"), **special)
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer, tmp_path_factory):
+    """The exported tokenizer, as transformers loads it."""
+    return exported(tokenizer, tmp_path_factory.mktemp("exported") / "out")
 
 
 def exported(tokenizer, folder, is_chat=True):
@@ -60,18 +66,18 @@ def rendered(theirs, turns, **options):
     return found["input_ids"]
 
 
-@pytest.mark.parametrize("turns", CONVERSATIONS)
-def test_transformers_renders_the_tokens_of_training(tokenizer, turns, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out")
-    before = tuple(Turn(role, text) for role, text in turns[:-1])
-    prompt, answer = prompt_and_answer(before, Turn(*turns[-1]), tokenizer)
-    assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist()
-    assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist()
+def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
+    for turns in CONVERSATIONS:
+        before = tuple(Turn(role, text) for role, text in turns[:-1])
+        prompt, answer = prompt_and_answer(before, Turn(*turns[-1]), tokenizer)
+        assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist(), turns
+        assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist(), turns
     assert theirs.eos_token_id == tokenizer.end
+    with pytest.raises(Exception, match="unknown role critic"):
+        rendered(theirs, [("critic", "no")])
 
 
-def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out")
+def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, theirs):
     call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü"}}}
     other = {"function": {"arguments": '{"x": 2}', "name": "neg"}}
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
@@ -85,26 +91,7 @@ def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, t
     tokens = prompt_and_answer(before, last, tokenizer, tools_of(tools, "tools"))
     text = theirs.apply_chat_template(messages, tools=tools, tokenize=False)
     assert theirs(text, add_special_tokens=False)["input_ids"] == np.concatenate(tokens).tolist()
-    start = "" if tokenizer.start is None else theirs.bos_token
-    assert text == (
-        start
-        + f"<tools>{json.dumps(tools)}</tools>\n"
-        + 'User: a\nb\nAssistant: <tool_call>{"name": "add", "arguments": {"a": 1, "b": "ü"}}'
-        + '</tool_call>\n<tool_call>{"name": "neg", "arguments": {"x": 2}}</tool_call>\n'
-        + '<output>3</output>\nAssistant: so\n<tool_call>{"name": "neg", "arguments": {"x": 2}}'
-        + f"</tool_call>{theirs.eos_token}"
-    )
-
-
-def test_an_unknown_role_is_an_error(tokenizer, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out")
-    with pytest.raises(Exception, match="unknown role critic"):
-        rendered(theirs, [("critic", "no")])
-
-
-def test_a_model_of_texts_has_no_chat_template(tokenizer, tmp_path):
-    theirs = exported(tokenizer, tmp_path / "out", is_chat=False)
-    assert theirs.chat_template is None
+    assert f"<tools>{json.dumps(tools)}</tools>\n" in text and text.endswith(theirs.eos_token)
 
 
 def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):
@@ -138,17 +125,16 @@ def test_an_exported_run_has_a_template_if_it_was_trained_on_chats(kind, tmp_pat
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"ask {i}", "response": f"{i}"} for i in range(60)]
     texts = [{"text": f"A text about {i}. " * 20} for i in range(60)]
-    lines = rows if kind == "chat" else texts
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    options = ("--set", "train.preview=false", "--set", "model.tokenizer=bpe", "--set")
-    options += ("model.vocabulary=300", "--max-steps", "1", "--seq-len", "64", "--out", "run")
-    assert main(["--model", "language:tiny", "--data", "rows.jsonl", *options]) == 0
+    lines = map(json.dumps, rows if kind == "chat" else texts)
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    options = "--data rows.jsonl --max-steps 1 --seq-len 64 --out run --set train.preview=false"
+    tokens = "--set model.tokenizer=bpe --set model.vocabulary=300"
+    assert main(f"--model language:tiny {options} {tokens}".split()) == 0
     assert main(["export", "run", "--format", "hf", "--out", "out"]) == 0
     theirs = transformers.AutoTokenizer.from_pretrained("out", local_files_only=True)
     if kind == "text":
         assert theirs.chat_template is None
         return
-    ours = bpe.load_from_run(tmp_path / "run")
-    prompt, _ = prompt_and_answer((Turn("user", "ask 3"),), Turn("assistant", "-"), ours)
-    turns = [("user", "ask 3")]
+    turns, ours = [("user", "ask 3")], bpe.load_from_run(tmp_path / "run")
+    prompt, _ = prompt_and_answer((Turn(*turns[0]),), Turn("assistant", "-"), ours)
     assert rendered(theirs, turns, add_generation_prompt=True) == prompt.tolist()

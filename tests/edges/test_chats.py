@@ -75,28 +75,23 @@ def test_calls_of_tools_are_answers_and_results_are_not(tmp_path):
         {**CALLS, "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}]},
         {**CALLS, "tool_calls": [CALL["function"]]},
         {"role": "assistant", "content": None, "function_call": CALL["function"]},
+        {**CALLS, "content": "I add."},
     ],
 )
-def test_calls_are_read_as_apis_write_them(tmp_path, message):
+def test_calls_are_read_as_apis_write_them_and_may_follow_a_text(tmp_path, message):
     [exchange] = exchanges(write(tmp_path, {"messages": [USER, message]}))
-    assert pieces(exchange) == (QUESTION, RENDERED)
+    text = "I add.\n" if message["content"] else ""
+    assert pieces(exchange) == (QUESTION, f"{text}{RENDERED}")
 
 
-def test_a_call_may_follow_a_text(tmp_path):
-    [exchange] = exchanges(write(tmp_path, {"messages": [USER, {**CALLS, "content": "I add."}]}))
-    assert exchange.answer == f"I add.\n{RENDERED}"
-
-
-def test_only_answers_of_the_completion_are_learned(tmp_path):
-    history = [USER, {"role": "assistant", "content": "five"}, {"role": "user", "content": "No."}]
-    [exchange] = exchanges(write(tmp_path, {"prompt": history, "completion": [FOUR]}))
-    assert exchange.answer == "four" and len(exchange.before) == 3
-
-
-def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path):
-    more = [{**FOUR, "content": "five", "weight": 0}, {"role": "user", "content": "No."}, FOUR]
-    [exchange] = exchanges(write(tmp_path, {"messages": [USER, *more]}))
-    assert exchange.answer == "four" and exchange.before[1].text == "five"
+def test_only_answers_of_the_completion_and_not_those_of_weight_0_are_learned(tmp_path):
+    five, no = {"role": "assistant", "content": "five"}, {"role": "user", "content": "No."}
+    for row in (
+        {"prompt": [USER, five, no], "completion": [FOUR]},
+        {"messages": [USER, {**five, "weight": 0}, no, FOUR]},
+    ):
+        [exchange] = exchanges(write(tmp_path, row))
+        assert exchange.answer == "four" and exchange.before[1].text == "five"
 
 
 def test_developer_is_the_system(tmp_path):
@@ -171,17 +166,21 @@ def test_labels_of_good_and_bad_answers_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row", [{"prompt": [USER]}, {"messages": [USER]}, {"prompt": [USER], "completion": [FOUR]}]
+    ("row", "before"),
+    [
+        ({"prompt": [USER]}, ""),
+        ({"messages": [USER]}, ""),
+        ({"prompt": [USER], "completion": [FOUR]}, ""),
+        ({"prompt": [USER], "tools": TOOLS}, f"<tools>{json.dumps(TOOLS)}</tools>\n"),
+    ],
 )
-def test_prompts_of_each_format_are_those_of_training(tmp_path, row):
+def test_prompts_of_each_format_are_those_of_training(tmp_path, row, before):
     [prompt] = read_prompts(write(tmp_path, row), {}, "stop")
     tokenizer = ByteTokenizer()
-    assert tokenizer.decode(tokens(prompt, tokenizer, is_request=True)) == QUESTION
+    assert tokenizer.decode(tokens(prompt, tokenizer, is_request=True)) == before + QUESTION
 
 
-def test_a_prompt_keeps_tools_and_their_calls(tmp_path):
-    row = {"messages": [USER, CALLS, RESULT], "tools": TOOLS}
-    [prompt] = read_prompts(write(tmp_path, row), {}, "stop")
+def test_a_prompt_keeps_the_calls_of_its_tools(tmp_path):
+    [prompt] = read_prompts(write(tmp_path, {"messages": [USER, CALLS, RESULT]}), {}, "stop")
     tokenizer = ByteTokenizer()
-    text = tokenizer.decode(tokens(prompt, tokenizer, is_request=True))
-    assert json.dumps(TOOLS) in text and RENDERED in text
+    assert RENDERED in tokenizer.decode(tokens(prompt, tokenizer, is_request=True))

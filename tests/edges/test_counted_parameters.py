@@ -1,6 +1,8 @@
 """A dry run counts the parameters of the settings that are given, not those of the size."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +14,10 @@ from tests.launcher.given import resolved
 
 GIVEN = [
     ("event_seg:tiny", "model.widths=[4,8,12,16]"),
-    ("event_seg:lite-1M", "model.widths=[8,16]"),
     ("language:tiny", "model.kv_heads=2"),
-    ("language:tiny", "model.tokenizer=bpe"),
-    ("language:tiny", "model.tokenizer=bpe model.vocabulary=300"),
-    ("doc_translation:tiny", "model.decoder_layers=3"),
-    ("doc_translation:tiny", "model.queries=5"),
+    ("language:tiny", "data.path=a.md model.tokenizer=bpe"),
+    ("language:tiny", "data.path=a.md model.tokenizer=bpe model.vocabulary=300"),
+    ("doc_translation:tiny", "model.decoder_layers=3 model.queries=5"),
     ("eeg_text:tiny", "model.tokenizer=bytes"),
     ("abr:tiny", "model.curriculum.peak=1"),
 ]
@@ -26,6 +26,7 @@ GIVEN = [
 @pytest.mark.parametrize(("model", "sets"), GIVEN)
 def test_the_dry_run_counts_what_is_built(model, sets, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).parents[2] / "docs" / "settings.md", "a.md")
     settings = resolved(*sets.split(), model=model).settings
     context = Context(
         seed=0,

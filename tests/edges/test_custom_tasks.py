@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from engines.base import EngineError
-from engines.state import fill_slots
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import folder_for
 from models.base import DataError
@@ -29,9 +28,7 @@ def project(folder: Path, run: str = "runs/a") -> Path:
     return folder
 
 
-def test_a_copied_project_has_the_module_of_the_copy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_copied_or_moved_project_has_its_own_module(tmp_path: Path, capsys) -> None:
     first, copy = project(tmp_path / "first"), project(tmp_path / "copy")
     for _ in range(2):
         assert folder_for(TASK, str(first), copy / "runs/a") == str(copy)
@@ -39,22 +36,16 @@ def test_a_copied_project_has_the_module_of_the_copy(
         f"note: {TASK} is loaded from {copy}, beside the run, not from {first}, where it was "
         "trained\n"
     )
+    moved = project(tmp_path / "moved", "deep/runs/a")
+    assert folder_for(TASK, str(tmp_path / "gone"), moved / "deep/runs/a") == str(moved)
 
 
-def test_a_moved_project_has_its_own_module(tmp_path: Path) -> None:
-    copy = project(tmp_path / "moved", "deep/runs/a")
-    assert folder_for(TASK, str(tmp_path / "gone"), copy / "deep/runs/a") == str(copy)
-
-
-def test_a_run_outside_of_its_project_keeps_the_recorded_module(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_outside_of_its_project_keeps_the_recorded_module(tmp_path: Path, capsys) -> None:
     first = project(tmp_path / "first")
     other = project(tmp_path / "other", "runs/b")  # a module of the same name above the run
     (tmp_path / "elsewhere/runs/c").mkdir(parents=True)
-    assert folder_for(TASK, str(first), first / "runs/a") == str(first)
-    assert folder_for(TASK, str(first), other / "runs/b") == str(first)
-    assert folder_for(TASK, str(first), tmp_path / "elsewhere/runs/c") == str(first)
+    for run in (first / "runs/a", other / "runs/b", tmp_path / "elsewhere/runs/c"):
+        assert folder_for(TASK, str(first), run) == str(first)
     assert folder_for(TASK, None, other / "runs/b") is None
     assert capsys.readouterr().err == ""
 
@@ -84,24 +75,12 @@ def test_the_optimizer_of_a_task_keeps_its_groups_and_options() -> None:
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]
 
 
-@pytest.mark.parametrize(
-    ("build", "error"),
-    [
-        (lambda parameters: None, "OwnOptimizer.optimizer returns a NoneType, not a torch.optim"),
-        (
-            lambda parameters: torch.optim.SGD(parameters[:1], lr=0.1),
-            "OwnOptimizer.optimizer has 1 parameters, and the model trains 2; freeze the others",
-        ),
-    ],
-)
-def test_an_optimizer_of_less_than_all_parameters_is_an_error(build, error: str) -> None:
-    with pytest.raises(EngineError, match=error):
-        built(build)
-
-
-def test_an_optimizer_with_an_unknown_state_is_an_error() -> None:
-    with pytest.raises(EngineError, match=r"unknown optimizer Rprop.*a method slots"):
-        fill_slots(built(torch.optim.Rprop))
+def test_an_optimizer_of_less_than_all_parameters_is_an_error() -> None:
+    with pytest.raises(EngineError, match="optimizer returns a NoneType, not a torch"):
+        built(lambda parameters: None)
+    too_few = "has 1 parameters, and the model trains 2; freeze the others"
+    with pytest.raises(EngineError, match=too_few):
+        built(lambda parameters: torch.optim.SGD(parameters[:1], lr=0.1))
 
 
 @pytest.fixture
@@ -112,20 +91,14 @@ def own_optimizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "task_with_optimizer:Line"
 
 
-@pytest.mark.parametrize("engine", ["oss", "zero2"])
-def test_an_engine_that_shards_the_optimizer_of_a_task_is_an_error(
-    own_optimizer: str, engine: str
-) -> None:
-    with pytest.raises(SettingsError) as raised:
-        resolved(model=own_optimizer, engine=engine, nproc="2")
-    (error,) = raised.value.diagnostics
-    assert error.message == (
-        f"{own_optimizer} has its own optimizer, to which engine {engine} gives parts of parameters"
-    )
-    assert (error.allowed, error.fix) == ("local, ddp, fsdp, fsdp-offload", "--engine fsdp")
-
-
-def test_settings_of_an_optimizer_that_is_not_used_are_a_warning(own_optimizer: str) -> None:
+def test_an_engine_that_shards_the_optimizer_of_a_task_is_an_error(own_optimizer: str) -> None:
+    for engine in ("oss", "zero2"):
+        with pytest.raises(SettingsError) as raised:
+            resolved(model=own_optimizer, engine=engine, nproc="2")
+        (error,) = raised.value.diagnostics
+        parts = f"has its own optimizer, to which engine {engine} gives parts of parameters"
+        assert error.message == f"{own_optimizer} {parts}"
+        assert (error.allowed, error.fix) == ("local, ddp, fsdp, fsdp-offload", "--engine fsdp")
     found = resolved("optim.weight_decay=0.5", "optim.lr=0.1", model=own_optimizer).warnings
     assert [warning.message for warning in found] == [
         f"optim.weight_decay 0.5 has no effect: {own_optimizer} has its own optimizer"
@@ -154,17 +127,14 @@ def raises(error: Exception):
     return test
 
 
-@pytest.mark.parametrize("test", [lambda: None, list, raises(KeyError("test"))])
-def test_a_task_may_lack_a_test_split(test) -> None:
-    task = NoTest(test)
-    task.setup()
-    assert task.facts() == {"samples": {"train": 1, "val": 1}}
-    with pytest.raises(DataError, match="the task has no split 'test'") as raised:
-        samples_of(task, "test", 0)
-    assert raised.value.allowed == "train, val"
-
-
-def test_another_key_that_is_missing_stays_an_error() -> None:
+def test_a_task_may_lack_a_test_split() -> None:
+    for test in (lambda: None, list, raises(KeyError("test"))):
+        task = NoTest(test)
+        task.setup()
+        assert task.facts() == {"samples": {"train": 1, "val": 1}}
+        with pytest.raises(DataError, match="the task has no split 'test'") as raised:
+            samples_of(task, "test", 0)
+        assert raised.value.allowed == "train, val"
     with pytest.raises(KeyError, match="labels"):
         NoTest(raises(KeyError("labels"))).setup()
 

@@ -92,9 +92,17 @@ def legacy(words: np.ndarray) -> np.ndarray:
     return words.view("<u4").reshape(-1, 2)[:, ::-1].copy()
 
 
-@pytest.mark.parametrize("piece", [10**6, 100, 7])
-@pytest.mark.parametrize("is_legacy", [False, True])
-@pytest.mark.parametrize("says", ["", "format", "line"])
+@pytest.mark.parametrize(
+    ("piece", "is_legacy", "says"),
+    [
+        (10**6, False, ""),
+        (100, True, "format"),
+        (100, False, "line"),
+        (7, True, ""),
+        (7, False, "format"),
+        (7, True, "line"),
+    ],
+)
 def test_vectors_of_32_pixels_in_both_orders(tmp_path, monkeypatch, piece, is_legacy, says):
     monkeypatch.setattr(prophesee, "PIECE", piece)
     name = "legacy" if is_legacy else "little"
@@ -145,11 +153,12 @@ def test_a_header_that_names_no_known_encoding_is_one_error(tmp_path, header, pr
     assert problem in text and "a.raw, byte 0" in text
 
 
-@pytest.mark.parametrize("header", ["% evt 2.0\n", "% evt 2\n", "% format EVT2;width=9;height=9\n"])
-def test_other_spellings_of_evt2_are_read(tmp_path, header):
+def test_other_spellings_of_evt2_are_read(tmp_path):
     path = tmp_path / "a.raw"
-    path.write_bytes(header.encode() + WORDS["EVT2"](random_events(20, 90, (9, 9))).tobytes())
-    assert read_header(path).encoding == "EVT2" and len(all_events(opened(path))) == 20
+    for header in ("% evt 2.0\n", "% evt 2\n", "% format EVT2;width=9;height=9\n"):
+        words = WORDS["EVT2"](random_events(20, 90, (9, 9))).tobytes()
+        path.write_bytes(header.encode() + words)
+        assert read_header(path).encoding == "EVT2" and len(all_events(opened(path))) == 20
 
 
 def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
@@ -205,18 +214,12 @@ def test_a_missing_filter_is_an_error_with_the_command_that_installs_it(tmp_path
         ({"events__t": None}, "'events/t' does not exist"),
         ({"events__t": np.arange(99)[::-1].astype(np.uint32)}, "timestamps are not sorted"),
         ({"t_offset": np.int64(-5)}, "has a t_offset of -5"),
+        ({"events__t": np.arange(99) << 50}, "span 3.31e+12 windows"),  # centuries, no gigabytes
     ],
 )
 def test_a_file_without_the_layout_of_dsec_is_one_error(tmp_path, change, problem):
     path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), **change)
     assert recognize(path) == BY_ENCODING["DSEC"] and problem in error_text(path)
-
-
-def test_times_of_centuries_are_one_error_and_no_gigabytes(tmp_path):
-    path = write_dsec(
-        tmp_path / "events.h5", random_events(99, 9999), events__t=np.arange(99) << 50
-    )
-    assert "span 3.31e+12 windows" in error_text(path)
 
 
 def written(folder: Path, name: str) -> bytes:
@@ -233,7 +236,7 @@ def written(folder: Path, name: str) -> bytes:
 def test_a_damaged_recording_is_events_or_one_error(tmp_path, name):
     path = tmp_path / ("a.dat" if name == "DAT" else "a.raw")
 
-    @settings(fuzz, max_examples=150 if name in HEADERS else 60)
+    @settings(fuzz, max_examples=60 if name in HEADERS else 30)
     @given(st.just(written(tmp_path, name)).flatmap(damaged))
     def run(data: bytes) -> None:
         path.write_bytes(data)

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.edges.pasting import QUICK, Case, a_run, folder_of, parameters
+from tests.edges.pasting import DATA, QUICK, RUN, SLOW, Case, a_run, folder_of, parameters
 from tests.edges.test_lines_of_settings import TASK
 from tests.launcher.config.original_words import FILES
 from tests.launcher.test_convert import TWO
 from tests.runs.conftest import REQUESTS
 
-SLOW = (pytest.mark.slow,)
-DATA = {"mine.jsonl": REQUESTS}
-RUN = {"runs/mine": a_run}
 TRAIN = f"--model language:tiny --data mine.jsonl {QUICK}"
 
 
@@ -74,8 +71,6 @@ CASES = [
     Case("compare --steps 1 --dry-run"),
     Case("compare --modes fast --steps x --dry-run"),
     Case("--lite zero2 --dry-run"),
-    Case("--lite mine.jsonl --dry-run", DATA),
-    Case("--lite optim.lr=0.1 --dry-run"),
     Case("submit --dry-run --exclusive", says="--exclusive"),
     Case(f"{STAGED} --stage dialogues --dry-run", RUN, {"RUN": "runs/mine"}),
     Case("--mode odd.yaml --dry-run", {"odd.yaml": "promise: {global_batch: {at_least: 1, at_most: 1}}\ntrain: {micro_batch: 3}\n"}),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.edges.edf_files import Signal, write_edf
-from tests.edges.pasting import QUICK, Case, folder_of, parameters
+from tests.edges.pasting import QUICK, SLOW, Case, a_run, folder_of, parameters
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 from tests.runs.conftest import REQUESTS
 
@@ -18,7 +18,6 @@ LANGUAGE = f"--model language:tiny {QUICK}"
 ABR = "--model abr:tiny --set eval.share=0.3"
 EEG = "--model eeg_text:tiny --set eval.share=0.2"
 EVENTS = f"--model event_seg:tiny {QUICK} --set eval.share=0.2"
-SLOW = (pytest.mark.slow,)
 PAGES = "--model doc_translation:tiny --set eval.share=0.2"
 
 # ---- language ------------------------------------------------------------------------------------
@@ -74,15 +73,12 @@ def many(path: Path) -> None:
 
 def start_weights(path: Path) -> None:
     """Weights of a run without its tokenizer."""
-    from tests.edges.pasting import a_run
-
     a_run(path)
     (path / "tokenizer.json").unlink(missing_ok=True)
 
 
 CHAT = {"prompt": "what is {}", "response": "{}"}
 LONG = rows(3, prompt="a", response="word " * 300) + REQUESTS
-PAIRS = rows(prompt="what is {}", chosen="{}", rejected="no")
 TEXTS = folder_of(
     **{f"text{n}_txt": f"A short text of number {n}, and more of it.\n" * 9 for n in range(12)}
 )
@@ -92,8 +88,6 @@ OF_LANGUAGE = [
     Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, says="model.allow_missing", marks=SLOW),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, label=True)}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, mood="good", odd="x")}),
-    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": PAIRS}),
-    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, chosen="a", rejected="b")}),
     Case(f"{LANGUAGE} --data a.csv", {"a.csv": "prompt,reaction\n" + "".join(f"what is {n},{n}\n" for n in range(80))}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(80, prompt="a {0}", response="word {0} " * 120)}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": LONG}),
@@ -201,10 +195,6 @@ def series(path: Path) -> None:
 SWEEPS = "--set data.sweeps=9 --set data.reject_uv=1000"
 OF_ABR = [
     Case(f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
-    Case(f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
-    Case(f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
-    Case(f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
-    Case(f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
     Case(f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
     Case(f"data check a.edf {ABR} {SWEEPS} --set data.channel=Czz", {"a.edf": clicks(Cz=10_000, Audio=10_000)}),
     Case(f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(Status=10_000)}, marks=SLOW),
@@ -243,22 +233,6 @@ def cut(path: Path) -> None:
     (path / "a.edf").write_bytes((path / "a.edf").read_bytes()[:-3000])
 
 
-def words(path: Path) -> None:
-    """A tokenizer of more words than a tiny model has."""
-    from models.common import subwords
-
-    specials = ("<s>", "<pad>", "</s>", "<mask>")
-    texts = [f"{n * 7919:x} {n * 104729:x}" for n in range(20_000)]
-    subwords.train_byte_bpe(texts, 9000, specials).save(str(path))
-
-
-def bart(path: Path) -> None:
-    from tests.models.eeg_text.pretrained_folders import save_model
-
-    path.mkdir()
-    save_model(path, "longt5")
-
-
 OF_EEG = [
     Case(f"data check folder {EEG}", {"folder": eeg("")}),
     Case(f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
@@ -266,35 +240,9 @@ OF_EEG = [
     Case(f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
     Case(f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
     Case(f"data check folder {EEG}", {"folder": cut}),
-    Case(f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
-    Case(f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
 ]  # fmt: skip
 
 # ---- doc_translation -----------------------------------------------------------------------------
-
-
-def dota(change: Callable[[dict[str, list[str]]], object]) -> Callable[[Path], None]:
-    """A folder in the DoTA layout whose split file is changed."""
-
-    def make(path: Path) -> None:
-        from PIL import Image
-
-        for folder in ("imgs", "en_mmd", "zh_mmd"):
-            (path / folder).mkdir(parents=True)
-        names = [f"2101.0{article:04}_{page}" for article in range(10) for page in (1, 2)]
-        for name in names:
-            Image.new("L", (120, 160), 255).save(path / "imgs" / f"{name}.png")
-            (path / "zh_mmd" / f"{name}.mmd").write_text("# 第页\n", encoding="utf-8")
-            (path / "en_mmd" / f"{name}.mmd").write_text(f"# Page {name}\n\nText.")
-        split = {
-            "train_name_list": names[:16],
-            "valid_name_list": names[16:18],
-            "test_name_list": names[18:],
-        }
-        change(split)
-        (path / "split_dataset.json").write_text(json.dumps(split))
-
-    return make
 
 
 def translations(more: str = "") -> str:
@@ -307,8 +255,6 @@ def translations(more: str = "") -> str:
 
 
 OF_PAGES = [
-    Case(f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].append(split["train_name_list"].pop()))}),
-    Case(f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].clear())}),
     Case(f"data check a.jsonl {PAGES} --set data.seq_len=5000", {"a.jsonl": translations()}),
 ]  # fmt: skip
 

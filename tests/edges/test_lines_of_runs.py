@@ -13,7 +13,10 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
 from tests.edges.pasting import (
+    DATA,
     QUICK,
+    RUN,
+    SLOW,
     Case,
     a_run,
     folder_of,
@@ -23,17 +26,15 @@ from tests.edges.pasting import (
 )
 from tests.edges.test_lines_of_settings import TASK
 from tests.launcher.config.original_words import FILES
-from tests.runs.conftest import REQUESTS
+from tests.models.event_seg.writers import random_events, write_raw
 
-SLOW = (pytest.mark.slow,)
-DATA = {"mine.jsonl": REQUESTS}
-RUN = {"runs/mine": a_run}
 TEXTS = {"texts": folder_of(**{f"text{n}_txt": f"A text of number {n}.\n" * 30 for n in range(12)})}
 LANGUAGE = f"--model language:tiny {QUICK} --out run"
 STAGED = f"--mode staged --set data.text=texts --data mine.jsonl {LANGUAGE}"
 PRINTED = [
     Case(f"{LANGUAGE} --data mine.jsonl", DATA, says="use the model"),
     Case(f"--model event_seg:tiny {QUICK} --out run", TEXTS, {"FOLDER": "texts"}, says="your own data"),
+    Case(f"--model event_seg:tiny {QUICK} --data a.raw --set eval.share=0.3 --out run", {"a.raw": lambda path: write_raw(path, random_events(6000, 1_200_000))}, says="use the model", marks=SLOW),
     Case(f"--model printed_task:Mine {QUICK} --out run", {"printed_task.py": TASK}, says="run again"),
     Case(f"{LANGUAGE} --data mine.jsonl --lr 1e30 --set save.every=1 --max-steps 9", DATA, then="--dry-run", says="; resume"),
     Case(f"{LANGUAGE} --data mine.jsonl --dry-run", DATA),

@@ -37,21 +37,17 @@ def of_mode(mode: str, *sets: str):
     return resolve(CliArgs(model="language:tiny", mode=mode, sets=sets), LAPTOP)
 
 
-def test_a_mode_file_changes_the_defaults_of_the_model():
+def test_a_mode_file_changes_the_defaults_of_the_model_and_may_build_on_another_mode():
     found, default = of_mode("gentle.yaml"), resolved()
     assert found.settings.optim.lr == default.settings.optim.lr / 2
     assert found.settings.log.every == 7
     assert (found.settings.mode, found.promises) == ("default", {"peak_memory": {"at_most": 1.5}})
     assert found.values["log.every"].origin.where == "gentle.yaml:5"
     assert of_mode("gentle.yaml", "log.every=3").settings.log.every == 3
-
-
-def test_a_mode_file_may_build_on_another_mode():
     Path("gentle.yaml").write_text(f"mode: fast\n{GENTLE}")
     found, fast = of_mode("gentle.yaml"), resolved(mode="fast")
-    assert found.settings.mode == "fast"
-    assert found.settings.optim.lr == resolved().settings.optim.lr / 2
-    assert found.settings.schedule == fast.settings.schedule
+    assert (found.settings.mode, found.settings.schedule) == ("fast", fast.settings.schedule)
+    assert found.settings.optim.lr == default.settings.optim.lr / 2
     assert {**fast.promises, "peak_memory": {"at_most": 1.5}} == found.promises
 
 
@@ -75,19 +71,17 @@ def test_compare_takes_a_mode_file_by_its_name(capsys):
         ("mode: fsat\n", "  did you mean  fast"),
     ],
 )
-def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line, capsys):
+def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line):
     Path("gentle.yaml").write_text(text)
     with pytest.raises(SettingsError) as wrong:
         of_mode("gentle.yaml")
     lines = str(wrong.value).splitlines()
-    assert line in lines
-    assert lines[1].startswith("  where         gentle.yaml:")
+    assert line in lines and lines[1].startswith("  where         gentle.yaml:")
 
 
 def test_a_missing_mode_file_is_named_with_the_nearest():
     with pytest.raises(SettingsError) as wrong:
         of_mode("gentel.yaml")
-    assert str(wrong.value).splitlines()[-2:] == [
-        "  did you mean  gentle.yaml",
-        "  fix           --mode gentle.yaml",
-    ]
+    assert str(wrong.value).endswith(
+        "\n  did you mean  gentle.yaml\n  fix           --mode gentle.yaml"
+    )

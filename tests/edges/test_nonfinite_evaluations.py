@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from launcher.run.faults import advice
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import Program, result
-from tests.training.tiny import RecordingCallback, TinyMetric, TinyTask, one_rank, run_tiny
+from tests.training.tiny import TinyMetric, TinyTask, one_rank, run_tiny
 from training.callbacks.base import EvalResult
 from training.evaluation.early_stopping import EarlyStopping, parse_target
 from training.health import Expected, Health
@@ -61,31 +62,25 @@ def test_skip_ends_the_run_after_as_many_in_a_row():
     run = evaluated(2.0, math.nan, math.nan, 1.0, policy="skip 1")
     assert (run.outcome.status, run.outcome.steps) == ("failed", 6)
     assert run.outcome.fault == "nonfinite_evaluation"
-
-
-def test_as_many_in_a_row_are_counted_over_a_resume():
-    first = evaluated(math.nan, policy="skip 1", save={"every": 2})
-    rest = run_tiny(
-        one_rank(),
-        Values(math.nan),
-        before=first.shelf.before(2),
-        shelf=first.shelf,
-        train={"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 1"},
-        eval={"every": 2},
-    )
+    first = evaluated(math.nan, policy="skip 1", save={"every": 2})  # counted over a resume
+    train = {"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 1"}
+    before = {"before": first.shelf.before(2), "shelf": first.shelf}
+    rest = run_tiny(one_rank(), Values(math.nan), train=train, eval={"every": 2}, **before)
     assert rest.outcome.fault == "nonfinite_evaluation"
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("direction", ["min", "max"])
-def test_it_is_never_the_best_and_counts_as_not_improved(bad, direction):
-    early = EarlyStopping(Stop(patience=2), keep_best=2)
-    assert not early.add(1, bad, direction) and early.best is None and not early.is_among_best
-    assert early.add(2, 1.0, direction) and early.waited == 0
-    assert not early.add(3, bad, direction) and not early.is_among_best
-    assert not early.is_out_of_patience
-    early.add(4, bad, direction)
-    assert early.is_out_of_patience and early.best.step == 2
+def test_it_is_never_the_best_counts_as_not_improved_and_reaches_no_target(bad):
+    for direction in ("min", "max"):
+        early = EarlyStopping(Stop(patience=2), keep_best=2)
+        assert not early.add(1, bad, direction) and early.best is None and not early.is_among_best
+        assert early.add(2, 1.0, direction) and early.waited == 0
+        assert not early.add(3, bad, direction) and not early.is_among_best
+        assert not early.is_out_of_patience
+        early.add(4, bad, direction)
+        assert early.is_out_of_patience and early.best.step == 2
+    for target in ("error <= 9", "error >= -9"):
+        assert not parse_target(target).is_reached({"error": bad})
 
 
 def test_a_run_of_such_evaluations_only_has_no_best():
@@ -94,43 +89,30 @@ def test_a_run_of_such_evaluations_only_has_no_best():
     assert all(saved["score"] is None for saved in run.shelf.saved.values())
 
 
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("target", ["error <= 9", "error >= -9"])
-def test_it_reaches_no_target(bad, target):
-    assert not parse_target(target).is_reached({"error": bad})
-
-
 def test_a_metric_that_decides_nothing_does_not_end_the_run():
     assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
 
 
-def test_an_undefined_metric_is_in_no_result_and_in_no_warning():
-    recorder, task = RecordingCallback(), Values(2.0, 1.0)
+def undefined(*values, **changes):
+    """A run whose side metric is undefined."""
+    task = Values(*values, control=changes.pop("control", None))
     task.side = None
-    run = run_tiny(one_rank(), task, recorder, train={"epochs": 9, "max_steps": 4})
-    assert run.outcome.status == "completed"
-    assert recorder.evaluations
-    assert all(set(found.metrics) == {"error"} for found in recorder.evaluations)
+    train = {"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 9"}
+    return run_tiny(one_rank(), task, train=train, eval={"every": 2} | changes)
 
 
-def test_an_undefined_metric_may_be_named_by_eval_metric_and_is_never_the_best():
-    task = Values(*[1.0] * 9)
-    task.side = None
-    more = {"train": {"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 9"}}
-    run = run_tiny(one_rank(), task, eval={"every": 2, "metric": "side max"}, **more)
+def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noise_control():
+    run = undefined(2.0, 1.0)
+    assert run.outcome.status == "completed" and run.recorder.evaluations
+    assert all(set(found.metrics) == {"error"} for found in run.recorder.evaluations)
+    run = undefined(*[1.0] * 9, metric="side max")
     assert run.outcome.status == "completed" and run.outcome.best is None
+    run = undefined(*[1.0] * 9, control={"side": {"max": 0.1}})
+    assert run.outcome.status == "completed"
 
 
 def test_an_undefined_goal_ends_the_run_as_nan_does():
-    run = evaluated(2.0, None, 1.0, policy="stop")
-    assert run.outcome.fault == "nonfinite_evaluation"
-
-
-def test_an_undefined_metric_is_no_leak_of_a_noise_control():
-    task = Values(*[1.0] * 9, control={"side": {"max": 0.1}})
-    task.side = None
-    run = run_tiny(one_rank(), task, train={"epochs": 9, "max_steps": 4})
-    assert run.outcome.status == "completed"
+    assert evaluated(2.0, None, 1.0, policy="stop").outcome.fault == "nonfinite_evaluation"
 
 
 def test_a_run_warns_of_it_once_with_the_metrics():
@@ -153,39 +135,20 @@ def test_trackers_get_it_as_a_number():
     assert math.isnan(value)
 
 
-TASK = """
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import TensorDataset
-from launcher.run.faults import advice
-from models.base import Goal
-from models.custom import CustomTask
-
-
-class Nan(CustomTask):
-    goal = Goal("val_loss", "min")
-    defaults = {"train.micro_batch": 4, "log.every": 1, "eval.every": 2, "train.max_steps": 4}
+NAN = """
+    defaults = {"train.micro_batch": 4, "eval.every": 2, "train.max_steps": 4}
 
     def samples(self, split):
-        x = torch.ones(24, 2)
-        x[0] = float("nan") if split == "val" else 0.0
-        return TensorDataset(x, x.sum(1))
-
-    def build(self):
-        return nn.Linear(2, 1)
-
-    def measure(self, model, batch):
-        found = model(batch["input"]).squeeze(1)
-        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
+        first = float("nan") if split == "val" else 1.0
+        return [(torch.tensor([first if i == 0 else 1.0, 1.0]), 2.0) for i in range(24)]
 """
 
 
 @pytest.mark.slow
 def test_console_files_and_report_name_it_and_the_fix_works(tmp_path: Path):
-    (tmp_path / "nan_task.py").write_text(TASK)
+    (tmp_path / "nan_task.py").write_text(HEAD + LINE + BODY + NAN)
     program = Program(tmp_path)
-    run = program("--model", "nan_task:Nan", "--out", "run")
+    run = program("--model", "nan_task:Line", "--out", "run")
     seen = "val_loss nan in the evaluation of val at step 2"
     assert run.returncode == 1
     assert run.stdout.count(seen) == 1

@@ -52,11 +52,8 @@ def test_other_modes_promise_no_memory_that_they_do_not_save(task):
     assert promised(model, "resource-efficient") == saved
 
 
-def test_a_family_keeps_the_promises_of_a_mode():
+def test_a_family_and_a_user_keep_their_promises(task):
     assert promised("abr:tiny", "lite") == {"epoch_time", "peak_memory", "device_peak"}
-
-
-def test_a_promise_of_the_user_stays(task):
     assert promised(task(WIDTH), "lite", "promise={epoch_time: {at_most: 0.5}}") == {"epoch_time"}
 
 

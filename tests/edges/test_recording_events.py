@@ -1,5 +1,7 @@
 """Sentences and stimuli come from tables beside a recording, whatever characters they contain."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -38,11 +40,9 @@ def texts_of(path, **reading):
     return [item.text for item in continuous.read(path, ReadingOptions(**reading)).items]
 
 
-@pytest.mark.parametrize("separator", SEPARATORS)
-@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
-def test_a_separator_of_unicode_in_a_sentence_ends_no_row(recording, separator, suffix):
-    cell = "\t" if suffix == ".tsv" else ","
-    texts = [f"sentence {n} has two{separator}parts here" for n in range(24)]
+@pytest.mark.parametrize(("suffix", "cell"), [(".tsv", "\t"), (".csv", ",")])
+def test_a_separator_of_unicode_in_a_sentence_ends_no_row(recording, suffix, cell):
+    texts = [f"sentence {n} has two{separator}parts" for n, separator in enumerate(SEPARATORS)]
     rows = [f"{2 + 2 * n}{cell}1.5{cell}{text}" for n, text in enumerate(texts)]
     head = f"onset_s{cell}duration_s{cell}text"
     recording.with_suffix(suffix).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
@@ -57,15 +57,15 @@ def test_a_table_with_semicolons_and_decimal_commas_is_read(recording):
     assert found.notes["notes"] == ["sub-01_task-read_eeg.csv: decimal comma"]
 
 
-@pytest.mark.parametrize("separator", SEPARATORS)
-@pytest.mark.parametrize("name", ["texts.json", "texts.tsv"])
-def test_names_and_texts_of_events_may_have_them_too(tmp_path, recording, separator, name):
-    import json
-
-    table, text = tmp_path / name, f"two{separator}parts"
-    content = json.dumps({"own": text}, ensure_ascii=False)
-    table.write_text(f"name\ttext\nown\t{text}\n" if "tsv" in name else content, encoding="utf-8")
-    assert texts_of(recording, texts=str(table)) == [text]
+def test_texts_of_events_may_have_separators_and_be_in_any_encoding(tmp_path, recording):
+    for text, encoding in (
+        *((f"two{separator}parts", "utf-8") for separator in SEPARATORS),
+        *(("größer", encoding) for encoding in ("utf-16", "latin-1", "utf-8-sig")),
+    ):
+        in_json = json.dumps({"own": text}, ensure_ascii=False)
+        for name, content in (("a.json", in_json), ("a.csv", f"name;text\nown;{text}\n")):
+            (tmp_path / name).write_bytes(content.encode(encoding))
+            assert texts_of(recording, texts=str(tmp_path / name)) == [text], (name, encoding)
 
 
 def test_the_events_of_bids_are_the_sentences(recording, events):
@@ -83,22 +83,16 @@ def test_the_events_of_bids_are_the_sentences(recording, events):
     ]
 
 
-@pytest.mark.parametrize(
-    ("columns", "rows", "expected"),
-    [
+def test_the_first_filled_column_has_the_sentences(recording, events):
+    for columns, row, expected in (
         ("onset\tduration\tvalue", "2\t1\tone word", "one word"),
         ("onset\tduration\ttrial_type\tvalue", "2\t1\tn/a\tone word", "one word"),
         ("onset\tduration\ttrial_type\ttext", "2\t1\tstimulus\tone word", "one word"),
         ("trial_type\tonset\tduration", "one\u2028word\t2\t1", "one\u2028word"),
-    ],
-)
-def test_the_first_filled_column_has_the_sentences(recording, events, columns, rows, expected):
-    events(f"{columns}\n{rows}\n")
-    assert texts_of(recording) == [expected]
-
-
-def test_a_table_named_as_the_recording_comes_before_that_of_bids(recording, events):
-    events("onset\tduration\ttrial_type\n2\t1\tof bids\n")
+    ):
+        events(f"{columns}\n{row}\n")
+        assert texts_of(recording) == [expected], columns
+    # A table named as the recording comes before that of BIDS.
     recording.with_suffix(".tsv").write_text("onset_s\tduration_s\ttext\n2\t1\town table\n")
     assert texts_of(recording) == ["own table"]
 
@@ -115,49 +109,41 @@ def test_names_of_texts_may_be_those_of_bids_or_of_the_recording(tmp_path, recor
     assert error.value.allowed == "events of the recording: 17, own, read"
 
 
-def test_events_do_not_change_the_windows_of_stage_encoder(recording, events):
-    windows = len(continuous.read(recording, ReadingOptions(needs_text=False)).items)
-    events("onset\tduration\ttrial_type\n2\t1\tword\n")
-    assert len(continuous.read(recording, ReadingOptions(needs_text=False)).items) == windows > 20
+def test_stages_without_text_read_windows_and_prediction_the_segments_of_bids(recording, events):
+    def count(**reading):
+        return len(continuous.read(recording, ReadingOptions(**reading)).items)
 
-
-def test_prediction_reads_the_segments_of_bids(recording, events):
+    windows = count(needs_text=False)
     events("onset\tduration\ttrial_type\n2\t1\tword\n4\t1\tword\n")
-    assert len(continuous.read(recording, ReadingOptions(to_predict=True)).items) == 2
+    assert count(needs_text=False) == windows > 20 and count(to_predict=True) == 2
     events("onset\tduration\n2\t1\n")
-    assert len(continuous.read(recording, ReadingOptions(to_predict=True)).items) > 20
+    assert count(to_predict=True) > 20
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events):
+    for text, message in (
         ("onset\ttrial_type\n2\tword\n", "'sub-01_task-read_events.tsv' has no column duration"),
         ("onset\tduration\n2\t1\n", "'sub-01_task-read_events.tsv' has no sentences"),
         ("onset\tduration\ttrial_type\nn/a\t1\tword\n", "1 of 1 events cannot be used"),
         ("onset\tduration\ttrial_type\nx\t1\tword\n", "1 of 1 events cannot be used"),
-    ],
-)
-def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events, text, message):
-    events(text)
-    with pytest.raises(DataError) as error:
-        continuous.read(recording, ReadingOptions())
-    assert error.value.message == message
-    assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
+    ):
+        events(text)
+        with pytest.raises(DataError) as error:
+            continuous.read(recording, ReadingOptions())
+        assert error.value.message == message
+        assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
 
 
-@pytest.mark.parametrize(
-    ("name", "beside"),
-    [
+def test_the_table_of_a_recording_is_found_by_its_name(tmp_path):
+    for name, beside in (
         ("sub-01_task-x_eeg.edf", "sub-01_task-x_events.tsv"),
         ("sub-01_task-x_run-2_meg.fif.gz", "sub-01_task-x_run-2_events.tsv"),
         ("bids.edf", "bids_events.tsv"),
         ("a.b_ieeg.vhdr", "a.b_events.tsv"),
-    ],
-)
-def test_the_table_of_a_recording_is_found_by_its_name(tmp_path, name, beside):
-    assert events_path(tmp_path / name) is None
-    (tmp_path / beside).touch()
-    assert events_path(tmp_path / name) == tmp_path / beside
+    ):
+        assert events_path(tmp_path / name) is None
+        (tmp_path / beside).touch()
+        assert events_path(tmp_path / name) == tmp_path / beside
 
 
 def test_stimuli_come_from_the_table_of_bids(tmp_path):
@@ -211,10 +197,3 @@ def test_columns_of_bids_and_of_texts_have_meanings_too(tmp_path, recording, eve
     columns |= {"code": "text", "words": "event"}
     with pytest.raises(DataError, match=r"data\.texts names no event"):
         texts_of(recording, texts=str(table), columns=columns)
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
-def test_texts_of_events_in_any_encoding_are_read(tmp_path, recording, encoding):
-    for name, text in (("a.json", '{"own": "größer"}'), ("a.csv", "name;text\nown;größer\n")):
-        (tmp_path / name).write_bytes(text.encode(encoding))
-        assert texts_of(recording, texts=str(tmp_path / name)) == ["größer"]

@@ -14,6 +14,7 @@ import torch
 
 from engines.base import World
 from models.base import Predictions
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import environment
 from tests.training.conftest import two_ranks  # noqa: F401
 from tests.training.tiny import WIDTH, RecordingCallback, TinyNet, TinyTask, one_rank, run_tiny
@@ -164,57 +165,40 @@ def two_rank_run(world: World, engine: str, call: int):
     return run.outcome.exit_code, run.outcome.steps, evaluations(run), facts["owes_evaluation"]
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-@pytest.mark.parametrize("call", [DECODED * 2 + 1, DECODED * 4])
+@pytest.mark.parametrize(("engine", "call"), [("ddp", DECODED * 2 + 1), ("fsdp", DECODED * 4)])
 def test_ranks_leave_an_evaluation_together(two_ranks, engine, call):  # noqa: F811
     first, second = two_ranks.run(two_rank_run, engine, call)
     assert first == second == (75, 2, [], True)
 
 
 SLOW = """
-import time
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import TensorDataset
-from models.base import Goal
-from models.custom import CustomTask
-
-
-class Slow(CustomTask):
-    goal = Goal("val_loss", "min")
     defaults = {"train.micro_batch": 4, "log.every": 1, "eval.every": 2, "train.max_steps": 6}
-    has_trained = False
+    has_trained, measured = False, measure
 
     def samples(self, split):
-        x = torch.randn(2000 if split == "val" else 24, 2)
-        return TensorDataset(x, x.sum(1))
-
-    def build(self):
-        return nn.Linear(2, 1)
+        return [(torch.ones(2), 1.0)] * (2000 if split == "val" else 24)
 
     def measure(self, model, batch):
-        if not model.training and Slow.has_trained:
+        if not model.training and Line.has_trained:
+            import time
             print("evaluating", flush=True)
             time.sleep(0.5)
-        Slow.has_trained |= model.training
-        found = model(batch["input"]).squeeze(1)
-        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
+        Line.has_trained |= model.training
+        return self.measured(model, batch)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, code, more",
+    ("number", "code", "more"),
     [
-        (signal.SIGTERM, 75, ()),
         (signal.SIGINT, 130, ()),
         (signal.SIGUSR1, 75, ("--nproc", "2", "--engine", "fsdp")),
     ],
 )
 def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path: Path, number, code, more):
-    (tmp_path / "slow_task.py").write_text(SLOW)
-    command = [sys.executable, "-m", "launcher", "--model", "slow_task:Slow", "--out", "run", *more]
+    (tmp_path / "slow_task.py").write_text(HEAD + LINE + BODY + SLOW)
+    command = [sys.executable, "-m", "launcher", "--model", "slow_task:Line", "--out", "run", *more]
     program = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     )
@@ -223,7 +207,6 @@ def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path: Path, number, co
         assert line, "the program ended"
     program.send_signal(number)
     program.communicate()  # the evaluation would take minutes
-
     assert program.returncode == code
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [1, 2] and rows[-1]["kind"] == "train"

@@ -12,60 +12,50 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import environment
+from tests.waiting import until
 
-TASK = """
-import hashlib, os, sys, time
-from pathlib import Path
-import torch
-from pydantic import BaseModel
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import TensorDataset
-from models.base import Goal, Prediction
-from models.custom import CustomTask
+STUCK = """
+    def samples(self, split):
+        reached("samples")
+        return [(torch.full((2,), i / 48), i / 24) for i in range(24)]
+
+    measured = measure
+
+    def measure(self, model, batch):
+        if not model.training:
+            reached("evaluation")
+        return self.measured(model, batch)
+
+    def setup_without_data(self):
+        reached("setup")
+
+    def predict(self, model, path):
+        from models.base import Prediction
+        yield Prediction("first", "", {".txt": b"complete"})
+        reached("prediction")
+        yield Prediction("second", "", {".txt": b"later"})
 
 
 def reached(place):
+    import hashlib, os, time
+    from pathlib import Path
     stop, _, how = os.environ.get("STUCK", "").partition(":")
     if stop == place:
         Path("reached").write_text(str(os.getpid()))
         while how == "python":  # an exception of a signal handler ends it
             time.sleep(0.01)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a handler of Python never runs
+"""
+DATA = """
+    class Data(BaseModel):
+        path: str | None = None
 
-
-class Data(BaseModel):
-    path: str | None = None
-
-
-class Stuck(CustomTask):
-    Data = Data
-    goal = Goal("val_loss", "min")
     defaults = {"train.micro_batch": 4, "train.max_steps": 2, "report.enabled": False}
 
-    def samples(self, split):
-        reached("samples")
-        x = torch.arange(48.0).view(24, 2) / 48
-        return TensorDataset(x, x.sum(1))
-
-    def build(self):
-        return nn.Linear(2, 1)
-
-    def measure(self, model, batch):
-        if not model.training:
-            reached("evaluation")
-        found = model(batch["input"]).squeeze(1)
-        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
-
-    def setup_without_data(self):
-        reached("setup")
-
-    def predict(self, model, path):
-        yield Prediction("first", "", {".txt": b"complete"})
-        reached("prediction")
-        yield Prediction("second", "", {".txt": b"later"})
 """
+MODEL = "stuck_task:Line"
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
@@ -74,9 +64,9 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 def runs(tmp_path_factory):
     """A folder with a run of one process, and one of two."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "stuck_task.py").write_text(TASK)
+    (folder / "stuck_task.py").write_text(HEAD + LINE + DATA + BODY + STUCK)
     for name, nproc in (("one", "1"), ("two", "2")):
-        command = ("--model", "stuck_task:Stuck", "--nproc", nproc, "--out", name)
+        command = ("--model", MODEL, "--nproc", nproc, "--out", name)
         done = subprocess.run(
             [sys.executable, "-m", "launcher", *command],
             cwd=folder,
@@ -95,14 +85,14 @@ def files(folder: Path) -> set[str]:
 
 
 def ended(
-    folder: Path, number: int, arguments: Sequence[str], until: str, **variables: str
+    folder: Path, number: int, arguments: Sequence[str], **variables: str
 ) -> tuple[int, str, set[str]]:
-    """Exit code, output and new files of a command that gets a signal once `until` exists.
+    """Exit code, output and new files of a command that gets a signal once it is stuck.
 
-    `until` is a pattern of file names. A Ctrl-C reaches the group, as that of a terminal does.
+    A Ctrl-C reaches the group, as that of a terminal does.
     """
     (folder / "tmp").mkdir(exist_ok=True)
-    before = files(folder)
+    before, reached = files(folder), folder / "reached"
     program = subprocess.Popen(
         [sys.executable, "-m", "launcher", *arguments],
         cwd=folder,
@@ -113,32 +103,27 @@ def ended(
         text=True,
         start_new_session=True,
     )
-    while not any(folder.glob(until)):
-        assert program.poll() is None, program.communicate()[0]
+    until(reached.exists, program)
     started = psutil.Process(program.pid).children(recursive=True)
     (os.killpg if number == signal.SIGINT else os.kill)(program.pid, number)
     text, _ = program.communicate()  # what is stuck would take an hour
     assert not psutil.wait_procs(started)[1], "a process is left"
-    for path in folder.glob(until):
-        path.unlink() if path.is_file() else None
+    reached.unlink()
     return program.returncode, text, files(folder) - before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, place, arguments",
+    ("number", "place", "line"),
     [
-        (
-            *(signal.SIGTERM, "samples"),
-            ("data", "check", "stuck_task.py", "--model", "stuck_task:Stuck"),
-        ),
-        (signal.SIGINT, "samples", ("plan", "--model", "stuck_task:Stuck")),
-        (signal.SIGINT, "setup", ("predict", "one", "--input", "stuck_task.py")),
-        (signal.SIGTERM, "samples", ("--model", "stuck_task:Stuck", "--out", "new")),
+        (signal.SIGTERM, "samples", f"data check stuck_task.py --model {MODEL}"),
+        (signal.SIGINT, "samples", f"plan --model {MODEL}"),
+        (signal.SIGINT, "setup", "predict one --input stuck_task.py"),
+        (signal.SIGTERM, "samples", f"--model {MODEL} --out new"),
     ],
 )
-def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, arguments):
-    code, text, new = ended(runs, number, arguments, "reached", STUCK=place)
+def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, line):
+    code, text, new = ended(runs, number, line.split(), STUCK=place)
     assert (code, new) == (CODES[number], set())
     assert "Traceback" not in text
     last = text.splitlines()[-1]
@@ -148,28 +133,22 @@ def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, p
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, how",
-    [(signal.SIGINT, "python"), (signal.SIGTERM, "library")],
+    ("number", "how"), [(signal.SIGINT, "python"), (signal.SIGTERM, "library")]
 )
 def test_predictions_that_are_complete_are_kept(runs, number, how):
-    arguments = ("predict", "one", "--input", "stuck_task.py", "--out", f"out-{number}-{how}")
-    code, text, new = ended(runs, number, arguments, "reached", STUCK=f"prediction:{how}")
-    out = f"out-{number}-{how}"
-    assert (code, new) == (CODES[number], {f"{out}/first.txt"})
-    assert (runs / out / "first.txt").read_bytes() == b"complete"
-    assert text.splitlines() == [f"{NAMES[number]}; 1 complete file in {out}"]
+    arguments = ("predict", "one", "--input", "stuck_task.py", "--out", how)
+    code, text, new = ended(runs, number, arguments, STUCK=f"prediction:{how}")
+    assert (code, new) == (CODES[number], {f"{how}/first.txt"})
+    assert (runs / how / "first.txt").read_bytes() == b"complete"
+    assert text.splitlines() == [f"{NAMES[number]}; 1 complete file in {how}"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "number, place, command, run",
-    [
-        (signal.SIGINT, "evaluation", "evaluate", "two"),
-        (signal.SIGTERM, "samples", "verify", "one"),
-    ],
+    ("number", "place", "line"),
+    [(signal.SIGINT, "evaluation", "evaluate two"), (signal.SIGTERM, "samples", "verify one")],
 )
-def test_a_signal_ends_the_ranks_of_a_command(runs, number, place, command, run):
-    code, text, new = ended(runs, number, (command, run), "reached", STUCK=place)
-    assert (code, new) == (CODES[number], set())
+def test_a_signal_ends_the_ranks_of_a_command(runs, number, place, line):
+    code, text, new = ended(runs, number, line.split(), STUCK=place)
+    assert (code, new, len(text.splitlines())) == (CODES[number], set(), 1)
     assert "was stopped before it finished; nothing was written" in text
-    assert len(text.splitlines()) == 1

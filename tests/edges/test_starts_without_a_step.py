@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run_folder import lock, run_folder
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
 from tests.launcher.runs import NAME, begun, saved
 from tests.launcher.saved_runs import contents
@@ -65,8 +69,10 @@ def test_a_file_of_the_user_or_of_a_job_keeps_the_folder(name):
     assert is_refused()
 
 
-def test_a_step_or_a_checkpoint_keeps_the_folder():
+def test_a_step_a_checkpoint_or_a_rank_without_its_supervisor_keeps_the_folder():
     begun(MINE, resolved())
+    with lock.hold(MINE):
+        assert is_refused()
     (MINE / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     assert is_refused()
     (MINE / "metrics.jsonl").unlink()
@@ -74,25 +80,13 @@ def test_a_step_or_a_checkpoint_keeps_the_folder():
     assert is_refused()
 
 
-def test_a_run_that_is_starting_keeps_its_folder():
-    starting = create()
+@pytest.mark.parametrize("start", [create, lambda: run_folder.open_existing(MINE)])
+def test_a_run_that_starts_or_is_resumed_keeps_its_folder(start):
+    begun(MINE, resolved())
+    starting = start()
     assert is_refused()
     del starting
     assert create().path == MINE
-
-
-def test_a_run_that_is_resumed_keeps_its_folder():
-    begun(MINE, resolved())
-    resuming = run_folder.open_existing(MINE)
-    assert is_refused()
-    del resuming
-    assert create().path == MINE
-
-
-def test_a_rank_without_its_supervisor_keeps_its_folder():
-    begun(MINE, resolved())
-    with lock.hold(MINE):
-        assert is_refused()
 
 
 def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
@@ -103,22 +97,16 @@ def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
 
 def test_of_many_starts_at_once_one_replaces_the_folder():
     begun(MINE, resolved())
-    ready, created, refused = threading.Barrier(8), [], []
+    together = threading.Barrier(8)
 
-    def start() -> None:
-        ready.wait()
-        try:
-            created.append(create())
-        except SettingsError:
-            refused.append(True)
+    def start(_):
+        together.wait()
+        with suppress(SettingsError):
+            return create()
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(created), len(refused)) == (1, 7)
-    assert mode_of() == "fast"
+    with ThreadPoolExecutor(8) as pool:
+        created = list(filter(None, pool.map(start, range(8))))
+    assert len(created) == 1 and mode_of() == "fast"
 
 
 def staged(*names: str) -> None:
@@ -128,13 +116,11 @@ def staged(*names: str) -> None:
     (MINE / "stages.json").write_text(json.dumps({"stages": stages}))
 
 
-def test_stages_of_which_none_took_a_step_are_replaced():
+def test_stages_are_replaced_until_one_of_them_was_trained():
     staged("1-text", "2-dialogues")
     assert create().path == MINE
     assert not (MINE / "1-text").exists()
-
-
-def test_one_trained_stage_keeps_the_folder():
+    shutil.rmtree(MINE)
     staged("1-text", "2-dialogues")
     saved(MINE / "1-text", 3, resolved())
     assert is_refused()
@@ -143,20 +129,12 @@ def test_one_trained_stage_keeps_the_folder():
 
 @pytest.mark.slow
 def test_a_task_that_failed_to_build_trains_into_the_same_folder(here, capsys):
-    task = (
-        "from torch import nn\nfrom models.custom import CustomTask\n\n"
-        "class {name}(CustomTask):\n"
-        "    defaults = {{'train.global_batch': 2, 'train.max_steps': 2}}\n"
-        "    def samples(self, split):\n        return [(float(n), 1.0) for n in range(4)]\n"
-        "    def build(self):\n        {build}\n"
-        "    def measure(self, model, batch):\n"
-        "        output = model(batch['input'].float()[:, None])\n"
-        "        return {{'loss': output.square().sum()}}\n"
-    )
-    Path("broken.py").write_text(task.format(name="Broken", build="raise RuntimeError('no')"))
-    Path("whole.py").write_text(task.format(name="Whole", build="return nn.Linear(1, 1)"))
-    assert main(["--model", "broken:Broken", "--out", "mine"]) == 1
+    task = HEAD + LINE + BODY
+    broken = task.replace("return nn.Sequential", "raise RuntimeError('no') and nn.Sequential")
+    Path("broken.py").write_text(broken)
+    Path("whole.py").write_text(task)
+    assert main(["--model", "broken:Line", "--out", "mine"]) == 1
     assert (MINE / "settings.yaml").exists()
-    assert main(["--model", "whole:Whole", "--out", "mine"]) == 0
+    assert main(["--model", "whole:Line", "--out", "mine"]) == 0
     assert "contains another run" not in capsys.readouterr().err
-    assert main(["--model", "whole:Whole", "--out", "mine"]) == 2
+    assert main(["--model", "whole:Line", "--out", "mine"]) == 2

@@ -9,8 +9,6 @@ import pytest
 import torch
 from openpyxl import Workbook
 
-from models.abr.config import CLASS_NAMES
-from models.abr.metric import macro_f1
 from models.abr.readers.files import Names, read_responses
 from models.abr.responses import UNKNOWN_CLASS
 from models.base import Context, DataError
@@ -43,69 +41,77 @@ def write(path, content, encoding="utf-8"):
     return path
 
 
+def test_the_delimiter_is_found_in_the_content(tmp_path):
+    for delimiter, end, suffix in product(",;\t|", ("\n", "\r\n", "\r"), ("csv", "tsv")):
+        path = write(tmp_path / f"a.{suffix}", table(delimiter, end))
+        assert read(path) == (ROWS[0], ROWS[1:], [], []), (delimiter, end, suffix)
+
+
+AB = ("a", "b")
+COMMA = "numbers with a decimal comma need quotes, or semicolons between them"
+DOUBLED = "text follows a quoted cell: each quote within a cell is doubled"
+CONTENTS = {
+    "another delimiter in a name": ("name; first,age\na,1\nb; c,2\n", ("name; first", "age"), [("a", "1"), ("b; c", "2")]),
+    "a comma in a name": ("name, first;age\na;1\nb, c;2\n", ("name, first", "age"), [("a", "1"), ("b, c", "2")]),
+    "a line that names the delimiter": ("sep=;\r\na,x;b\r\n1;2\r\n", ("a,x", "b"), [("1", "2")]),
+    "line ends in quotes": ('a,b\n"one\n\ntwo","say ""x"""\n', AB, [("one\n\ntwo", 'say "x"')]),
+    "quotes within a cell without quotes": ('a,b\n6" nails,a "word"\n', AB, [('6" nails', 'a "word"')]),
+    "blank rows": ("\na,b\n,\n1,2\n\n\"\",\"\"\n , \n", AB, [("1", "2")]),
+    "a blank row before the header": ("\"\",\"\"\na,b\n1,2\n", AB, [("1", "2")]),
+    "empty columns at the end of the header": ("a;b;;;\n1;2\n3;;\n", AB, [("1", "2"), ("3", "")]),
+    "empty columns at the end of rows": ("a;b\n1;2;;;\n3;;;;\n", AB, [("1", "2"), ("3", "")]),
+    "invisible characters around names": ("\ufeff\ufeffa,b\xa0 \n1,2\n", AB, [("1", "2")]),
+    "two byte order marks": ("\ufeff\ufeff\ufeff\u200ba,b\u200b\n1,2\n", AB, [("1", "2")]),
+    "another number of cells": ("a,b\n1\n1,2\n1,2,3\n1,2,,\n", AB, [("1", "2"), ("1", "2")], [("a.csv:2", "1 of 2 columns"), ("a.csv:4", f"3 of 2 columns: {COMMA}")]),
+    "cells below no name": ("a,b,\nx,y,z\n4,5,\n", AB, [("4", "5")], [("a.csv:2", "3 of 2 columns")]),
+    **{
+        f"text after a quoted cell: {cell}": (f'a,b\n1,2\n{cell},3\n"4","5\n6 ""7"""\n', AB, [("1", "2"), ("4", '5\n6 "7"')], [("a.csv:3", DOUBLED)])
+        for cell in ('"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n"two"')
+    },
+}  # fmt: skip
+"""What a file holds: its header, rows and, in some, bad rows."""
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_a_table_is_read_as_it_is(tmp_path, name):
+    content, header, rows, *bad = CONTENTS[name]
+    assert read(write(tmp_path / "a.csv", content))[:3] == (header, rows, *(bad or [[]]))
+
+
+CHINESE = [("question", "answer"), *((f"一{i}号问题", f"答案{i}") for i in range(40))]
+
+
 @pytest.mark.parametrize(
-    ("delimiter", "end", "suffix"),
-    [*product(",;\t|", ("\n", "\r\n", "\r"), ("csv", "tsv"))],
+    ("encoding", "rows", "notes"),
+    [
+        ("utf-16", ROWS, []),
+        ("utf-16-le", ROWS, ["UTF-16LE without a byte order mark"]),
+        ("utf-16-be", CHINESE, ["UTF-16BE without a byte order mark"]),
+        ("utf-32-le", ROWS, ["UTF-32LE without a byte order mark"]),
+        ("utf-32-be", ROWS, ["UTF-32BE without a byte order mark"]),
+        ("cp1252", ROWS, ["Windows-1252 (Latin-1), since it is not UTF-8"]),
+    ],
 )
-def test_the_delimiter_is_found_in_the_content(tmp_path, delimiter, end, suffix):
-    path = write(tmp_path / f"a.{suffix}", table(delimiter, end))
-    assert read(path) == (ROWS[0], ROWS[1:], [], [])
-
-
-@pytest.mark.parametrize("delimiter", ",;\t")
-def test_a_header_with_another_delimiter_in_a_name_is_split_as_its_rows(tmp_path, delimiter):
-    other = ";" if delimiter == "," else ","
-    rows = [(f"name{other} first", "age"), ("a", "1"), (f"b{other} c", "2")]
-    path = write(tmp_path / "a.csv", table(delimiter, quote="", rows=rows))
-    assert read(path)[:3] == (rows[0], rows[1:], [])
-
-
-def test_the_line_that_names_the_delimiter_is_no_header(tmp_path):
-    path = write(tmp_path / "a.csv", "sep=;\r\na,x;b\r\n1;2\r\n")
-    assert read(path)[:3] == (("a,x", "b"), [("1", "2")], [])
-
-
-NOTES = {
-    "utf-16-le": ["UTF-16LE without a byte order mark"],
-    "utf-16-be": ["UTF-16BE without a byte order mark"],
-    "utf-32-le": ["UTF-32LE without a byte order mark"],
-    "utf-32-be": ["UTF-32BE without a byte order mark"],
-    "cp1252": ["Windows-1252 (Latin-1), since it is not UTF-8"],
-}
-ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", *NOTES]
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_encoding_is_found_in_the_content(tmp_path, encoding):
-    path = write(tmp_path / "a.csv", table(), encoding)
-    assert read(path) == (ROWS[0], ROWS[1:], [], NOTES.get(encoding, []))
-    assert [pair[1] for pair in pairs(read_corpus(path, None, "stop"))] == [r[1] for r in ROWS[1:]]
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_a_chinese_table_in_utf16_without_a_mark_is_read(tmp_path, encoding):
-    rows = [("question", "answer"), *((f"一{i}号问题", f"答案{i}") for i in range(40))]
+def test_the_encoding_is_found_in_the_content(tmp_path, encoding, rows, notes):
     path = write(tmp_path / "a.csv", table(rows=rows), encoding)
-    assert read(path)[1] == rows[1:]
+    assert read(path) == (rows[0], rows[1:], [], notes)
+    assert [pair[1] for pair in pairs(read_corpus(path, None, "stop"))] == [r[1] for r in rows[1:]]
 
 
-@pytest.mark.parametrize("encoding", ["cp1251", "gbk", "shift_jis", "koi8-r"])
-def test_a_text_of_another_encoding_is_refused_not_read_as_a_western_one(tmp_path, encoding):
-    text = (
-        "问题,答案\n什么,东西\n" if encoding in ("gbk", "shift_jis") else "вопрос,ответ\nда,нет\n"
-    )
-    text = text.replace("问题", "質問").replace("东西", "物") if encoding == "shift_jis" else text
-    path = write(tmp_path / "a.csv", text.encode(encoding, errors="ignore") * 20)
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "вопрос,ответ\nда,нет\n".encode("cp1251") * 20,
+        "вопрос,ответ\nда,нет\n".encode("koi8-r") * 20,
+        "问题,答案\n什么,东西\n".encode("gbk") * 20,
+        "質問,答\n何,物\n".encode("shift_jis") * 20,
+        table().encode().replace("ö".encode(), b"\xf0\xb6", 1),
+    ],
+    ids=["cp1251", "koi8-r", "gbk", "shift_jis", "damaged UTF-8"],
+)
+def test_another_encoding_is_refused_not_read_as_a_western_one(tmp_path, raw):
     with pytest.raises(DataError, match="is not UTF-8"):
-        read(path)
-
-
-def test_damaged_utf8_is_refused_not_read_as_a_western_text(tmp_path):
-    raw = bytearray(table().encode())
-    raw[raw.index("ö".encode())] = 0xF0
-    path = write(tmp_path / "a.csv", bytes(raw))
-    with pytest.raises(DataError, match="is not UTF-8"):
-        read(path)
+        read(write(tmp_path / "a.csv", raw))
 
 
 def test_facts_name_the_encoding_that_was_assumed(tmp_path):
@@ -116,79 +122,24 @@ def test_facts_name_the_encoding_that_was_assumed(tmp_path):
     assert task.facts()["encoding"] == "Windows-1252 (Latin-1), since it is not UTF-8: a.csv"
 
 
-@pytest.mark.parametrize("size", [131_072, 131_073, 600_000])
+@pytest.mark.parametrize("size", [131_072, 131_073])
 def test_a_cell_of_any_length_is_read_for_training_and_use(tmp_path, size):
     path = write(tmp_path / "a.csv", f'text\nshort\n"{"x " * (size // 2)}"\nlast\n')
     assert len(read_corpus(path, None, "stop")) == 3
     assert len(read_prompts(path, {}, "stop")) == 3
 
 
-@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
-def test_a_separator_within_a_line_is_text(tmp_path, character):
-    rows = [("question", "answer"), (f"one{character}two", f"three{character}four")]
-    for quote in ('"', ""):
+def test_a_separator_within_a_line_is_text(tmp_path):
+    for character, quote in product("\u2028\u2029\x85\x0b\x0c\x1c\x1e", ('"', "")):
+        rows = [("question", "answer"), (f"one{character}two", f"three{character}four")]
         path = write(tmp_path / "a.csv", table(rows=rows, quote=quote))
-        assert read(path)[1] == rows[1:]
-        assert pairs(read_corpus(path, None, "stop")) == [rows[1]]
-
-
-def test_line_ends_in_quotes_are_text(tmp_path):
-    path = write(tmp_path / "a.csv", 'a,b\n"one\n\ntwo","say ""x"""\n')
-    assert read(path)[1] == [("one\n\ntwo", 'say "x"')]
-
-
-@pytest.mark.parametrize("blank", ["\n", ",\n", '"",""\n', " , \n"])
-def test_blank_rows_are_left_out(tmp_path, blank):
-    path = write(tmp_path / "a.csv", f"{blank}a,b\n{blank}1,2\n{blank}{blank}")
-    assert read(path)[:3] == (("a", "b"), [("1", "2")], [])
-
-
-def test_rows_of_another_number_of_cells_are_bad_and_the_others_are_read(tmp_path):
-    path = write(tmp_path / "a.csv", "a,b\n1\n1,2\n1,2,3\n1,2,,\n")
-    assert read(path)[1:3] == (
-        [("1", "2"), ("1", "2")],
-        [("a.csv:2", "1 of 2 columns"), ("a.csv:4", "3 of 2 columns: " + COMMA)],
-    )
-
-
-COMMA = "numbers with a decimal comma need quotes, or semicolons between them"
+        assert read(path)[1] == rows[1:], (character, quote)
+        assert pairs(read_corpus(path, None, "stop")) == [rows[1]], (character, quote)
 
 
 @pytest.mark.parametrize(
-    "cell", ['"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n"two"']
+    ("name", "is_packed"), [("a.csv", True), ("a.tsv.gz", True), ("a.csv.gz", False)]
 )
-def test_text_after_a_quoted_cell_is_a_bad_row(tmp_path, cell):
-    path = write(tmp_path / "a.csv", f'a,b\n1,2\n{cell},3\n"4","5\n6 ""7"""\n')
-    _, rows, bad, _ = read(path)
-    assert rows == [("1", "2"), ("4", '5\n6 "7"')]
-    assert bad == [("a.csv:3", "text follows a quoted cell: each quote within a cell is doubled")]
-
-
-def test_a_quote_within_a_cell_that_is_not_quoted_is_text(tmp_path):
-    path = write(tmp_path / "a.csv", 'a,b\n6" nails,a "word"\n')
-    assert read(path)[1:3] == ([('6" nails', 'a "word"')], [])
-
-
-@pytest.mark.parametrize("end", ["", ";", ";;;"])
-@pytest.mark.parametrize("head_end", ["", ";", ";;;"])
-def test_empty_columns_at_the_end_are_left_out(tmp_path, head_end, end):
-    path = write(tmp_path / "a.csv", f"a;b{head_end}\n1;2{end}\n3;{end}\n")
-    assert read(path)[:3] == (("a", "b"), [("1", "2"), ("3", "")], [])
-
-
-def test_cells_below_no_name_are_a_bad_row(tmp_path):
-    path = write(tmp_path / "a.csv", "a,b,\nx,y,z\n4,5,\n")
-    assert read(path)[1:3] == ([("4", "5")], [("a.csv:2", "3 of 2 columns")])
-
-
-@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\ufeff", "\u200b", "\xa0 "])
-def test_invisible_characters_around_names_are_left_out(tmp_path, mark):
-    path = write(tmp_path / "a.csv", f"\ufeff{mark}a,b{mark}\n1,2\n")
-    assert read(path)[:2] == (("a", "b"), [("1", "2")])
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv.gz"])
-@pytest.mark.parametrize("is_packed", [True, False])
 def test_gzip_is_found_in_the_content(tmp_path, name, is_packed):
     content = table().encode()
     path = write(tmp_path / name, gzip.compress(content) if is_packed else content)
@@ -214,15 +165,15 @@ def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, content, problem):
         assert error.value.fix
 
 
-def test_columns_of_one_name_are_refused(tmp_path):
+def test_names_of_rows_are_left_out_and_columns_of_one_name_refused(tmp_path):
+    path = write(tmp_path / "a.csv", ",question,answer\n0,a,b\n1,c,d\n")
+    assert pairs(read_corpus(path, None, "stop")) == [("a", "b"), ("c", "d")]
     path = write(tmp_path / "a.csv", "text,Text\na,b\n")
     with pytest.raises(DataError, match="2 columns with the name 'text'"):
         read_corpus(path, None, "stop")
-
-
-def test_names_of_rows_before_the_other_columns_are_left_out(tmp_path):
-    path = write(tmp_path / "a.csv", ",question,answer\n0,a,b\n1,c,d\n")
-    assert pairs(read_corpus(path, None, "stop")) == [("a", "b"), ("c", "d")]
+    path = write(tmp_path / "a.csv", "onset_s,duration_s,text,onset_s\n0,1,a,5\n")
+    with pytest.raises(DataError, match="has 2 columns onset_s"):
+        sentence_tables.sentences(path, BadRecords())
 
 
 @pytest.mark.parametrize("content", ["question,answer\n", '"question";"answer"', "\n\n"])
@@ -232,13 +183,6 @@ def test_a_table_without_rows_is_refused(tmp_path, content):
         read_corpus(path, None, "stop")
 
 
-def test_a_zero_byte_is_refused_with_its_place(tmp_path):
-    path = write(tmp_path / "a.csv", "a,b\n1,2\n1,\0\n")
-    with pytest.raises(DataError) as error:
-        read(path)
-    assert error.value.where == f"{path}:3, byte 10"
-
-
 def numbers(tmp_path, *cells, delimiter=";"):
     rows = [("x", "y"), *((cell, "1") for cell in cells)]
     quote = '"' if delimiter == "," else ""
@@ -246,20 +190,17 @@ def numbers(tmp_path, *cells, delimiter=";"):
     return [found.number(cells[0], "x") for _, cells in found.rows(BadRecords())], found.notes
 
 
-@pytest.mark.parametrize(
-    ("delimiter", "cells", "values"),
-    [
+def test_decimal_commas_and_points_are_read(tmp_path):
+    for delimiter, cells, values in (
         (";", ["0,9417", "-1,5e-3", "7", "1,234"], [0.9417, -0.0015, 7, 1.234]),
         ("\t", ["0,5"], [0.5]),
         (",", ["0,941", "1,25", "-3,5"], [0.941, 1.25, -3.5]),
         (",", ["0.941", "1e3", ".5", "+2."], [0.941, 1000, 0.5, 2]),
         (";", ["0.941", "7"], [0.941, 7]),
-    ],
-)
-def test_decimal_commas_and_points_are_read(tmp_path, delimiter, cells, values):
-    found, notes = numbers(tmp_path, *cells, delimiter=delimiter)
-    assert found == values
-    assert notes == (["decimal comma"] if any("," in cell for cell in cells) else [])
+    ):
+        found, notes = numbers(tmp_path, *cells, delimiter=delimiter)
+        assert found == values, cells
+        assert notes == (["decimal comma"] if any("," in cell for cell in cells) else []), cells
 
 
 @pytest.mark.parametrize(
@@ -296,8 +237,7 @@ def responses(path, losses=("0", "1"), delimiter=";", comma=True, quote="", **na
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "quote", "comma"),
-    [(";", "", True), ("\t", "", True), (",", '"', True), (",", "", False), (";", "", False)],
+    ("delimiter", "quote", "comma"), [(";", "", True), (",", '"', True), (",", "", False)]
 )
 def test_responses_are_equal_with_decimal_commas_and_points(tmp_path, delimiter, quote, comma):
     found = responses(tmp_path / "a.csv", delimiter=delimiter, quote=quote, comma=comma)
@@ -306,18 +246,15 @@ def test_responses_are_equal_with_decimal_commas_and_points(tmp_path, delimiter,
     assert found.notes == (["a.csv: decimal comma"] if comma else [])
 
 
-def test_responses_with_bare_decimal_commas_between_commas_are_refused(tmp_path):
+def test_responses_with_too_many_or_too_few_cells_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
     with pytest.raises(DataError, match="4 of 4 responses cannot be used") as error:
-        responses(tmp_path / "a.csv", delimiter=",")
+        responses(path, delimiter=",")
     assert f"a.csv:2: 403 of 203 columns: {COMMA}" in error.value.where
-
-
-def test_a_cut_row_of_responses_is_refused_not_filled(tmp_path):
-    responses(tmp_path / "a.csv", comma=False)
-    text = (tmp_path / "a.csv").read_text().rstrip("\n").rpartition(";")[0]
-    write(tmp_path / "a.csv", text)
+    responses(path, comma=False)
+    write(path, path.read_text().rstrip("\n").rpartition(";")[0])
     with pytest.raises(DataError, match="1 of 4 responses cannot be used") as error:
-        read_responses(str(tmp_path / "a.csv"), "stop", None)
+        read_responses(str(path), "stop", None)
     assert error.value.where == "a.csv:5: 202 of 203 columns"
 
 
@@ -334,49 +271,19 @@ def test_labels_of_classes_get_their_meaning_from_the_line_to_paste(tmp_path):
     assert found.target.tolist() == [2, 2, 0, 0, 2, 2, *[UNKNOWN_CLASS] * 4]
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, 5])
-def test_a_perfect_model_has_macro_f1_of_one_over_the_classes_that_occur(classes):
-    metrics = macro_f1(torch.diag(torch.tensor([7.0] * classes + [0.0] * (5 - classes))))
-    assert metrics["val_macro_f1"] == metrics["val_balanced_accuracy"] == 1
-    assert metrics["absent_classes"] == 5 - classes
-    assert [name for name in metrics if name.startswith("f1_")] == [
-        f"f1_{name}" for name in CLASS_NAMES[:classes]
-    ]
-
-
-def sheet(path, rows, *others):
+def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
     book = Workbook()
     book.active.title = "first"
-    for row in rows:
+    for row in [[None], ["a", "b", "c"], [1, 2.5, "0,5"], [None, " "], ["2", 3]]:
         book.active.append(row)
-    for name in others:
+    for name in ("notes", "more"):
         book.create_sheet(name).append(["text"])
-    book.save(path)
-    return path
-
-
-def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
-    rows = [[None], ["a", "b", "c"], [1, 2.5, "0,5"], [None, " "], ["2", 3]]
-    path = sheet(tmp_path / "a.xlsx", rows, "notes", "more")
-    found, bad = open_table(path), BadRecords()
+    book.save(tmp_path / "a.xlsx")
+    found, bad = open_table(tmp_path / "a.xlsx"), BadRecords()
     cells = [(line, [found.number(x, "x") for x in row]) for line, row in found.rows(bad)]
     np.testing.assert_equal(cells, [(3, [1, 2.5, 0.5]), (5, [2, 3, np.nan])])
     assert not bad.rows
     assert found.notes == ["decimal comma", "sheet 'first'; 2 other sheets are not read"]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("onset_s,duration_s,text,onset_s\n0,1,a,5\n", "has 2 columns onset_s"),
-        ("onset_s,onset_s,duration_s,text\n0,5,1,a\n", "has 2 columns onset_s"),
-    ],
-)
-def test_two_columns_of_one_name_are_refused_beside_a_recording(tmp_path, text, problem):
-    path = tmp_path / "a.csv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=problem):
-        sentence_tables.sentences(path, BadRecords())
 
 
 @pytest.mark.parametrize(

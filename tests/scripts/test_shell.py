@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [".ci/run", ".ci/wheel", "scripts/check", "scripts/readme-command"]
 
@@ -15,32 +13,24 @@ def sh(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", *args], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_parses(script):
-    assert sh("-n", script).stderr == ""
+def test_every_script_parses():
+    assert {script: sh("-n", script).stderr for script in SCRIPTS} == dict.fromkeys(SCRIPTS, "")
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
+def test_the_commands_of_readme_are_found_by_name():
+    for name, parts in (
         ("first-run", ["python3 -m venv .venv", "pip install -e .", "--model language:small"]),
         ("tests", ["pip install -e '.[test]'", ".venv/bin/pytest"]),
-    ],
-)
-def test_the_commands_of_readme_are_found_by_name(name, parts):
-    command = sh("scripts/readme-command", name).stdout
-    assert [part for part in parts if part not in command] == []
-    assert command.count("\n") == 1
-    assert command.strip() in (ROOT / "README.md").read_text().splitlines()
+    ):
+        command = sh("scripts/readme-command", name).stdout
+        assert [part for part in parts if part not in command] == []
+        assert command.count("\n") == 1
+        assert command.strip() in (ROOT / "README.md").read_text().splitlines()
 
 
-def test_a_command_that_readme_does_not_have_is_refused():
+def test_an_unknown_command_or_step_is_refused_before_any_runs():
     done = sh("scripts/readme-command", "no-such-command")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "no-such-command" in done.stderr
-
-
-def test_a_step_that_check_does_not_have_is_refused_before_any_runs():
+    assert (done.returncode, done.stdout) == (2, "") and "no-such-command" in done.stderr
     done = sh("scripts/check", "format", "no-such-step")
     assert (done.returncode, done.stdout) == (2, "")
     assert "allowed: format lint types docs architecture tests" in done.stderr
