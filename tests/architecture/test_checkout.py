@@ -21,11 +21,7 @@ from tests.architecture.test_files import (
     missing_module_docstrings,
     vague_names,
 )
-from tests.architecture.test_layers import (
-    collectives_in_models,
-    foreign_imports,
-    wrong_directions,
-)
+from tests.architecture.test_layers import collectives_in_models, foreign_imports, wrong_directions
 from tests.architecture.test_refusals import known_engines, stubs, unsafe_reads
 
 MOST_BROAD_EXCEPTS = 5

@@ -92,17 +92,10 @@ def legacy(words: np.ndarray) -> np.ndarray:
     return words.view("<u4").reshape(-1, 2)[:, ::-1].copy()
 
 
-@pytest.mark.parametrize(
-    ("piece", "is_legacy", "says"),
-    [
-        (10**6, False, ""),
-        (100, True, "format"),
-        (100, False, "line"),
-        (7, True, ""),
-        (7, False, "format"),
-        (7, True, "line"),
-    ],
-)
+WAYS = [(10**6, False, ""), (100, True, "format"), (100, False, "line"), (7, True, "")]
+
+
+@pytest.mark.parametrize(("piece", "is_legacy", "says"), WAYS)
 def test_vectors_of_32_pixels_in_both_orders(tmp_path, monkeypatch, piece, is_legacy, says):
     monkeypatch.setattr(prophesee, "PIECE", piece)
     name = "legacy" if is_legacy else "little"
@@ -128,29 +121,27 @@ def test_each_encoding_is_recognized_and_read(tmp_path, encoding):
     assert all_events(opened(path)) == rows(events)
 
 
-@pytest.mark.parametrize(
-    ("header", "problem"),
-    [
-        ("% evt 4.0\n", "has the unknown encoding EVT4"),
-        ("% format HISTO3D;height=320;width=320\n", "has the unknown encoding HISTO3D"),
-        ("% evt 2.2\n", "has the unknown encoding EVT22"),
-        (
-            "% evt 3.0\n% format EVT2;height=4;width=4\n",
-            "several encodings in its header: EVT3, EVT2",
-        ),
-        ("% evt 2.0\n% format EVT21\n", "several encodings in its header: EVT2, EVT21"),
-        ("% evt 2.1\n% endianness big\n", "has words of endianness big"),
-        ("% evt 3.0\n% geometry 64x48\n% format EVT3;height=64;width=48\n", "48×64 and 64×48"),
-        ("% evt 3.0\n% geometry 0x48\n", "has a sensor of 48×0 pixels in its header"),
-        ("% evt 3.0\n% geometry 99999x99999\n", "has a sensor of 99999×99999 pixels"),
-    ],
-)
-def test_a_header_that_names_no_known_encoding_is_one_error(tmp_path, header, problem):
+FORMAT = "% format {};height={};width={}\n"
+HEADS = {
+    "% evt 4.0\n": "has the unknown encoding EVT4",
+    FORMAT.format("HISTO3D", 320, 320): "has the unknown encoding HISTO3D",
+    "% evt 2.2\n": "has the unknown encoding EVT22",
+    "% evt 3.0\n" + FORMAT.format("EVT2", 4, 4): "several encodings in its header: EVT3, EVT2",
+    "% evt 2.0\n% format EVT21\n": "several encodings in its header: EVT2, EVT21",
+    "% evt 2.1\n% endianness big\n": "has words of endianness big",
+    "% evt 3.0\n% geometry 64x48\n" + FORMAT.format("EVT3", 64, 48): "48×64 and 64×48",
+    "% evt 3.0\n% geometry 0x48\n": "has a sensor of 48×0 pixels in its header",
+    "% evt 3.0\n% geometry 99999x99999\n": "has a sensor of 99999×99999 pixels",
+}
+
+
+@pytest.mark.parametrize("header", HEADS)
+def test_a_header_that_names_no_known_encoding_is_one_error(tmp_path, header):
     path = tmp_path / "a.raw"
     path.write_bytes(header.encode() + b"\x00" * 64)
     assert recognize(path) is not None
     text = error_text(path)
-    assert problem in text and "a.raw, byte 0" in text
+    assert HEADS[header] in text and "a.raw, byte 0" in text
 
 
 def test_other_spellings_of_evt2_are_read(tmp_path):

@@ -17,25 +17,20 @@ from tests.training.tiny import TinyTask, one_rank, run_tiny
 from tests.training.trackers.tracked_run import Generation
 from training.trackers.predictions import MISSING, columns_of_one_type, predictions_table
 
-ROWS = {
-    "text and numbers": [["a"], [1.5], [3]],
-    "a number is unknown": [[None], [1.5], [MISSING]],
-    "text is unknown": [[None], ["a"], [MISSING]],
-    "all unknown": [[None], [None], [MISSING]],
-    "not finite": [[math.nan], [math.inf], [0.0]],
-    "NumPy and torch": [[np.float32(1.5)], [torch.tensor(2.0)], [np.int64(3)]],
-    "truth values": [[True], [np.bool_(False)], ["a"]],
-    "another type": [[Path("a")], [[1, 2]], [torch.ones(2)]],
+COLUMNS = {
+    "text and numbers": (["a", 1.5, 3], ["a", "1.5", "3"]),
+    "a number is unknown": ([None, 1.5, MISSING], [None, 1.5, None]),
+    "text is unknown": ([None, "a", MISSING], [MISSING, "a", MISSING]),
+    "all unknown": ([None, None, MISSING], [None, None, None]),
+    "NumPy and torch": ([np.float32(1.5), torch.tensor(2.0), np.int64(3)], [1.5, 2.0, 3]),
+    "truth values": ([True, np.bool_(False), "a"], ["True", "False", "a"]),
+    "another type": ([Path("a"), [1, 2], torch.ones(2)], ["a", "[1, 2]", "tensor([1., 1.])"]),
+    "not finite": (
+        [math.nan, math.inf, 0.0],
+        [pytest.approx(math.nan, nan_ok=True), math.inf, 0.0],
+    ),
 }
-EXPECTED = {
-    "text and numbers": ["a", "1.5", "3"],
-    "a number is unknown": [None, 1.5, None],
-    "text is unknown": [MISSING, "a", MISSING],
-    "all unknown": [None, None, None],
-    "NumPy and torch": [1.5, 2.0, 3],
-    "truth values": ["True", "False", "a"],
-    "another type": ["a", "[1, 2]", "tensor([1., 1.])"],
-}
+"""Cells of a column, and what trackers get."""
 
 
 class Table(TinyTask):
@@ -43,17 +38,17 @@ class Table(TinyTask):
         return Predictions(("value",), self.rows)
 
 
-def shown(rows):
+def shown(cells):
     task = Table()
-    task.rows = rows
+    task.rows = [[cell] for cell in cells]
     run = run_tiny(one_rank(), task, track=["wandb"])
     (found,) = run.recorder.shown.values()
     return found
 
 
 def test_the_types_of_a_column_are_one():
-    for name, expected in EXPECTED.items():
-        found = shown(ROWS[name])
+    for name, (cells, expected) in COLUMNS.items():
+        found = shown(cells)
         assert [cell for (cell,) in columns_of_one_type(found)] == expected, name
         assert json.dumps(found.rows) and predictions_table(found)
 
@@ -75,16 +70,14 @@ def tables(folder: Path):
 def test_wandb_takes_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     generation = Generation(tmp_path).begin().log(2)
-    columns = tuple(ROWS)
-    rows = [tuple(ROWS[name][number][0] for name in columns) for number in range(3)]
-    predictions = [shown([[cell] for cell in cells]).rows for cells in zip(*rows, strict=True)]
-    plain = [[column[number][0] for column in predictions] for number in range(3)]
+    rows = zip(*(cells for cells, _ in COLUMNS.values()), strict=True)
+    plain = [[cell for (cell,) in shown(row).rows] for row in rows]
     for callback in generation.callbacks:
-        callback.predicted(Predictions(columns, plain), 2)
+        callback.predicted(Predictions(tuple(COLUMNS), plain), 2)
     generation.end()
     assert generation.warnings == []
     (table,) = tables(tmp_path)
-    assert table["columns"] == list(columns) and len(table["data"]) == 3
+    assert table["columns"] == list(COLUMNS) and len(table["data"]) == 3
 
 
 @pytest.mark.slow

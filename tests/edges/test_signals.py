@@ -191,10 +191,7 @@ SLOW = """
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "more"),
-    [
-        (signal.SIGINT, 130, ()),
-        (signal.SIGUSR1, 75, ("--nproc", "2", "--engine", "fsdp")),
-    ],
+    [(signal.SIGINT, 130, ()), (signal.SIGUSR1, 75, ("--nproc", "2", "--engine", "fsdp"))],
 )
 def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path: Path, number, code, more):
     (tmp_path / "slow_task.py").write_text(HEAD + LINE + BODY + SLOW)
