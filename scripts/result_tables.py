@@ -34,7 +34,7 @@ from scripts import try_versions
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 MEASURED_BY = "Measured by "
 """Begins the line below a table."""
-LARGEST = 10
+LARGEST = 5
 """Rows of a table of errors: the largest ones."""
 FEATURES = {
     "time split: a step, and its marks alone": ("time_split_cost", "marks"),
