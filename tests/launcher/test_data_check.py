@@ -79,7 +79,7 @@ def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
 
-def test_the_command_to_train_repeats_every_setting(here, capsys):
+def test_the_command_to_train_repeats_every_setting_and_the_size_that_was_checked(here, capsys):
     (here / "mine.yaml").write_text("eval:\n  share: 0.25\n")
     settings = ["--config", "mine.yaml", "--set", "data.columns=[prompt=request, x=ignore]"]
     assert check("mine.jsonl", "--model", "language:tiny", *settings) == 0
@@ -90,6 +90,13 @@ def test_the_command_to_train_repeats_every_setting(here, capsys):
         *settings[2:],
     ]
     assert main([*shlex.split(line), "--dry-run"]) == 0
+    capsys.readouterr()
+    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
+    model = f"{write(here, HEAD + sized)}:Line"
+    assert check("mine.jsonl", "--model", model) == 0
+    out = capsys.readouterr().out
+    assert f"  read by            {model}:s\n" in out
+    assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
 
 
 def test_json_has_the_findings(here, drawn, capsys):
@@ -138,15 +145,6 @@ def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn)
         data.inspect_matches("mine.jsonl", "typed", [found[1], found[1]], CliArgs())
     assert "error: 'mine.jsonl' can be read by several families\n" in str(wrong.value)
     assert f"  allowed       {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
-
-
-def test_a_custom_task_is_named_with_the_size_that_was_checked(here, capsys):
-    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
-    model = f"{write(here, HEAD + sized)}:Line"
-    assert check("mine.jsonl", "--model", model) == 0
-    out = capsys.readouterr().out
-    assert f"  read by            {model}:s\n" in out
-    assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
 
 
 def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
