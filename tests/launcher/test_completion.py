@@ -65,61 +65,51 @@ LINES = [
 ]
 
 
-@needs("bash")
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        *LINES,
-        # Readline keeps the part before the last colon or equals sign.
-        ("gearshift --model language:ti", ["tiny"]),
-        ("gearshift --model=language:ti", ["tiny"]),
-        ("gearshift --mode=ul", ["ultra-fast"]),
-        ("gearshift --set optim.lr", ["optim.lr="]),
-        ("gearshift --set compile=o", ["on", "off"]),
-    ],
-)
-def test_bash_completes(script, line, found):
-    assert run_shell("bash", "-c", BASH, "bash", str(script("bash")), line).splitlines() == found
+@pytest.fixture
+def bash(script):
+    """The completions of a line in bash."""
+
+    def complete(line):
+        return run_shell("bash", "-c", BASH, "bash", str(script("bash")), line).splitlines()
+
+    return complete
 
 
 @needs("bash")
-def test_bash_completes_files_with_spaces(script, tmp_path):
-    (tmp_path / "my settings.yaml").touch()
-    line = f"gearshift --config {tmp_path}/my"
-    found = run_shell("bash", "-c", BASH, "bash", str(script("bash")), line)
-    assert found == f"{tmp_path}/my settings.yaml\n"
+def test_bash_completes(bash):
+    # Readline keeps the part before the last colon or equals sign.
+    parts = [("--model language:ti", ["tiny"]), ("--model=language:ti", ["tiny"])]
+    parts += [("--mode=ul", ["ultra-fast"]), ("--set optim.lr", ["optim.lr="])]
+    parts += [("--set compile=o", ["on", "off"])]
+    for line, found in (*LINES, *((f"gearshift {words}", found) for words, found in parts)):
+        assert bash(line) == found, line
 
 
 @needs("bash")
-def test_bash_completes_run_folders(script, tmp_path):
+def test_bash_completes_files_and_run_folders(bash, tmp_path):
+    for name in ("my settings.yaml", "runs.txt", "mine.jsonl"):
+        (tmp_path / name).touch()
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs.txt").touch()
-    for command in ("resume", "--resume", "explain --resume"):
-        line = f"gearshift {command} {tmp_path}/ru"
-        found = run_shell("bash", "-c", BASH, "bash", str(script("bash")), line)
-        assert found == f"{tmp_path}/runs\n"
+    for words, start, found in (
+        ("--config", "my", "my settings.yaml"),
+        ("data check", "mi", "mine.jsonl"),
+        ("resume", "ru", "runs"),
+        ("--resume", "ru", "runs"),
+        ("explain --resume", "ru", "runs"),
+    ):
+        assert bash(f"gearshift {words} {tmp_path}/{start}") == [f"{tmp_path}/{found}"]
 
 
-@needs("bash")
 @needs("fish")
-def test_files_are_completed_after_data_check(script, tmp_path):
+def test_fish_completes_files_and_run_folders(script, tmp_path):
     (tmp_path / "mine.jsonl").touch()
-    line = f"gearshift data check {tmp_path}/mi"
-    found = run_shell("bash", "-c", BASH, "bash", str(script("bash")), line)
-    assert found == f"{tmp_path}/mine.jsonl\n"
-    code = f"source {script('fish')}; complete -C '{line}'"
-    found = run_shell("fish", "--no-config", "-c", code)
-    assert found.split() == [f"{tmp_path}/mine.jsonl"]
-
-
-@needs("fish")
-def test_fish_completes_run_folders(script, tmp_path):
     (tmp_path / "runs").mkdir()
-    code = f"source {script('fish')}; complete -C 'gearshift resume {tmp_path}/ru'"
-    assert run_shell("fish", "--no-config", "-c", code).split() == [
-        f"{tmp_path}/runs/",
-        "Directory",
-    ]
+    for line, found in (
+        (f"gearshift resume {tmp_path}/ru", [f"{tmp_path}/runs/", "Directory"]),
+        (f"gearshift data check {tmp_path}/mi", [f"{tmp_path}/mine.jsonl"]),
+    ):
+        code = f"source {script('fish')}; complete -C '{line}'"
+        assert run_shell("fish", "--no-config", "-c", code).split() == found
 
 
 @needs("fish")
@@ -148,15 +138,12 @@ def test_zsh_completes(script, line, found):
     assert found in run_shell("zsh", "-f", "-c", ZSH, "zsh", str(script("zsh")), line, found[-3:])
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_option_and_command_is_completed(shell):
-    text = completion.script(shell)
-    for command in COMMANDS.values():
-        assert command.name in text
-        for option in command.options:
-            assert option.flag.lstrip("-") in text
-
-
-def test_the_command_prints_the_script(capsys):
-    assert main(["completion", "fish"]) == 0
-    assert capsys.readouterr().out == completion.script("fish") + "\n"
+def test_the_command_prints_the_script_with_every_option_and_command(capsys):
+    for shell in ("bash", "zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        text = capsys.readouterr().out
+        assert text == completion.script(shell) + "\n"
+        for command in COMMANDS.values():
+            assert command.name in text
+            for option in command.options:
+                assert option.flag.lstrip("-") in text

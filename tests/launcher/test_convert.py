@@ -32,14 +32,20 @@ def convert(here, name, text, *options):
     return (here / "ours.yaml").read_text()
 
 
+def error(capsys, *words):
+    """The lines of the only error of a command line."""
+    assert main(list(words)) == 2
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1
+    return said.splitlines()
+
+
 @pytest.mark.parametrize("family", FILES)
 def test_a_run_with_a_file_of_an_original_names_convert_whose_file_passes_a_dry_run(
     family, here, capsys
 ):
     for command in ([], ["explain"], ["plan"]):
-        assert main([*command, "--config", f"{family}.yaml"]) == 2
-        said = capsys.readouterr().err.splitlines()
-        assert [line for line in said if line.startswith("error:")] == said[:1]
+        said = error(capsys, *command, "--config", f"{family}.yaml")
         assert f"of the original of {family}" in said[0]
         assert said[-1] == f"  fix           python -m launcher convert {family}.yaml"
     assert main(said[-1].split()[4:]) == 0
@@ -51,15 +57,12 @@ def test_a_run_with_a_file_of_an_original_names_convert_whose_file_passes_a_dry_
     assert plan["settings"]["model"]["family"] == family
 
 
-BLOCK = "data:\n  batch_size: 4\nmodel:\n  embedding_dims: [32, 64]\n"
+BLOCK = "seed: 1\n# mine\n\ndata:\n  batch_size: 4\nmodel:\n  embedding_dims: [32, 64]\n"
 
 
-@pytest.mark.parametrize(
-    ("family", "text"), [("language", FILES["language"]), ("event_seg", BLOCK)]
-)
-def test_each_line_of_the_input_is_a_line_of_the_output(family, text, here):
-    _, _, body = convert(here, "theirs.yaml", text, "--model", family).partition("\n\n")
-    lines = text.splitlines()
+def test_each_line_of_the_input_is_a_line_of_the_output(here):
+    _, _, body = convert(here, "theirs.yaml", BLOCK, "--model", "event_seg").partition("\n\n")
+    lines = BLOCK.splitlines()
     assert len(body.splitlines()) == len(lines)
     for line, ours in zip(lines, body.splitlines(), strict=True):
         assert line.strip().partition(":")[0].strip() in ours
@@ -90,8 +93,8 @@ loss:
     assert f"# loss.loss_weights.signal: 2  (dropped: {section})" in written
     # As --config it is not an error about the first repeated key.
     capsys.readouterr()
-    assert main(["--config", "config_fast.yaml"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("convert config_fast.yaml")
+    last = error(capsys, "--config", "config_fast.yaml")[-1]
+    assert last.endswith("convert config_fast.yaml")
 
 
 SCRIPT = """\
@@ -117,9 +120,7 @@ def test_the_options_of_a_script_are_read_with_its_variables(here):
     why = "$SOMEWHERE has a variable that the file does not set"
     assert f"# output_dir: $SOMEWHERE  (dropped: {why})" in written
     assert main(["--config", "ours.yaml", "--dry-run"]) == 0
-
-
-def test_options_alone_are_read(here):
+    (here / "ours.yaml").unlink()
     convert(here, "options.txt", SCRIPT.partition(".py ")[2].replace("\\\n", ""))
     assert settings(here / "ours.yaml")["train.micro_batch"] == 4
 
@@ -266,10 +267,9 @@ OF_OTHER_TOOLS = {
 @pytest.mark.parametrize("text", OF_OTHER_TOOLS, ids=lambda text: text.split()[0])
 def test_a_file_of_another_tool_is_converted_for_the_family_of_text(text, here, capsys):
     (here / "theirs.yaml").write_text(text)
-    assert main(["--config", "theirs.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("error:") == 1 and "theirs.yaml is a settings file of another tool" in said
-    assert said.endswith("fix           python -m launcher convert theirs.yaml\n")
+    first, *_, last = error(capsys, "--config", "theirs.yaml")
+    assert "theirs.yaml is a settings file of another tool" in first
+    assert last == "  fix           python -m launcher convert theirs.yaml"
     written = convert(here, "theirs.yaml", text)
     assert "of another tool, for language; --model FAMILY names another" in capsys.readouterr().out
     found = settings(here / "ours.yaml")
@@ -280,72 +280,56 @@ def test_a_file_of_another_tool_is_converted_for_the_family_of_text(text, here, 
     assert main(["--config", "ours.yaml", *dry]) == 0, capsys.readouterr().err
 
 
-AS_IT_IS = {
-    "ds.json": ('{"zero_optimization": {"stage": 3}}', "--engine zero3 --ds-config ds.json"),
-    "config.json": ('{"model_type": "gpt2", "architectures": ["A"]}', "--set model.pretrained=."),
-    "ours.yaml": ("model: {family: abr}\noptim: {lr: 1e-3}\n", "--config ours.yaml"),
-}
-
-
-@pytest.mark.parametrize("name", AS_IT_IS)
-def test_a_file_that_is_read_as_it_is_gets_the_line_that_reads_it(name, here, capsys):
-    text, line = AS_IT_IS[name]
-    (here / name).write_text(text)
-    assert main(["convert", name]) == 2
-    assert capsys.readouterr().err.endswith(f"  fix           python -m launcher {line}\n")
-    if name != "ours.yaml":
-        assert main(["--config", name]) == 2
-        said = capsys.readouterr().err
-        assert said.count("error:") == 1 and said.endswith(f"  fix           {line}\n")
+def test_a_file_that_is_read_as_it_is_gets_the_line_that_reads_it(here, capsys):
+    for name, text, line in (
+        (
+            "ds.json",
+            '{"zero_optimization": {"stage": 3}}',
+            "--engine zero3 --ds-config ds.json",
+        ),
+        (
+            "config.json",
+            '{"model_type": "gpt2", "architectures": ["A"]}',
+            "--set model.pretrained=.",
+        ),
+        ("ours.yaml", "model: {family: abr}\noptim: {lr: 1e-3}\n", "--config ours.yaml"),
+    ):
+        (here / name).write_text(text)
+        *_, fix = error(capsys, "convert", name)
+        assert fix == f"  fix           python -m launcher {line}"
+        if name != "ours.yaml":
+            assert error(capsys, "--config", name)[-1] == f"  fix           {line}"
+    few = "model: {family: language}\nmax_ram_percent: 70\nuse_gpu: no\n"
+    (here / "ours.yaml").write_text(few)  # a line for each of a few words
+    assert main(["--config", "ours.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error:") == 2 and "convert" not in said
 
 
 def test_a_file_of_the_user_is_not_overwritten(here, capsys):
     (here / "abr-gearshift.yaml").write_text("mine")
-    assert main(["convert", "abr.yaml"]) == 2
-    *_, fix = capsys.readouterr().err.splitlines()
+    *_, fix = error(capsys, "convert", "abr.yaml")
     assert fix == "  fix           python -m launcher convert abr.yaml --out abr-gearshift-2.yaml"
     assert main(fix.split()[4:]) == 0
     assert (here / "abr-gearshift.yaml").read_text() == "mine"
 
 
-ONE_WORD = "optim: {lr: 1e-3}\n"
-SHARED = "num_heads: 8\ndropout: 0.1\nbatch_size: 2\n"
 TWO = "base_model: x\nmax_ram_percent: 70\nT_0: 5\nT_mult: 2\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (ONE_WORD, "needs no conversion"),
-        ('{"zero_optimization": {"stage": 3}}', "needs no conversion"),
-        (SHARED, "is no settings file of an original: its keys are those of none"),
-        ("", "is no settings file of an original: its keys are those of none"),
-        (TWO, "may be a settings file of the original of abr or of language"),
+def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(here, capsys):
+    none = "is no settings file of an original: its keys are those of none"
+    two = "may be a settings file of the original of abr or of language"
+    aliases = "".join(f"a{n}: &a{n} {{l: *a{n - 1}, r: *a{n - 1}}}\n" for n in range(1, 40))
+    for text, message in (
+        ("num_heads: 8\ndropout: 0.1\nbatch_size: 2\n", none),  # words of several
+        ("", none),
+        (TWO, two),
         ("- a\n", "cannot be read as YAML: its root is not a mapping"),
         ("a: &x {b: *x}\n", "cannot be read as YAML: an alias that holds itself"),
-    ],
-)
-def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(
-    text, message, here, capsys
-):
-    (here / "theirs.yaml").write_text(text)
-    before = sorted(here.iterdir())
-    assert main(["convert", "theirs.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("error:") == 1
-    assert sorted(here.iterdir()) == before
-
-
-def test_an_alias_of_aliases_ends(here, capsys):
-    text = "a0: &a0 {x: 1, y: 2}\n"
-    text += "".join(f"a{n}: &a{n} {{l: *a{n - 1}, r: *a{n - 1}}}\n" for n in range(1, 40))
-    (here / "theirs.yaml").write_text(text)
-    assert main(["convert", "theirs.yaml"]) == 2
-    assert "more than 10,000 values" in capsys.readouterr().err
-
-
-def test_a_settings_file_of_ours_with_a_few_words_has_a_line_for_each(here, capsys):
-    (here / "ours.yaml").write_text("model: {family: language}\nmax_ram_percent: 70\nuse_gpu: no\n")
-    assert main(["--config", "ours.yaml", "--dry-run"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("error:") == 2 and "convert" not in said
+        (f"a0: &a0 {{x: 1, y: 2}}\n{aliases}", "more than 10,000 values"),
+    ):
+        (here / "theirs.yaml").write_text(text)
+        before = sorted(here.iterdir())
+        assert message in error(capsys, "convert", "theirs.yaml")[0]
+        assert sorted(here.iterdir()) == before

@@ -79,13 +79,7 @@ def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
 
-def test_the_command_to_train_has_the_model_that_was_typed(here, capsys):
-    assert check("mine.jsonl", "--model", "language:small") == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "train on it:  python -m launcher --model language:small --data mine.jsonl"
-
-
-def test_the_command_to_train_repeats_every_setting(here, capsys):
+def test_the_command_to_train_repeats_every_setting_and_the_size_that_was_checked(here, capsys):
     (here / "mine.yaml").write_text("eval:\n  share: 0.25\n")
     settings = ["--config", "mine.yaml", "--set", "data.columns=[prompt=request, x=ignore]"]
     assert check("mine.jsonl", "--model", "language:tiny", *settings) == 0
@@ -96,22 +90,28 @@ def test_the_command_to_train_repeats_every_setting(here, capsys):
         *settings[2:],
     ]
     assert main([*shlex.split(line), "--dry-run"]) == 0
+    capsys.readouterr()
+    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
+    model = f"{write(here, HEAD + sized)}:Line"
+    assert check("mine.jsonl", "--model", model) == 0
+    out = capsys.readouterr().out
+    assert f"  read by            {model}:s\n" in out
+    assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
 
 
-def test_json_has_the_findings(here, capsys):
-    assert check("embedded:commands", "--json", "--model", "language:small", "--out", "there") == 0
+def test_json_has_the_findings(here, drawn, capsys):
+    options = ("--json", "--model", "language:small", "--set", "eval.share=0.25")
+    assert check("embedded:commands", *options, "--out", "there") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["format"]) == ("language:small", None)
     assert found["overlapping_groups"] == []
-    assert found["facts"]["source"] == "embedded:commands"
-    assert found["facts"]["seq_len"] == 256
+    facts = found["facts"]
+    assert (facts["source"], facts["seq_len"]) == ("embedded:commands", 256)
+    assert facts["groups"]["val"] == pytest.approx(sum(facts["groups"].values()) / 4, abs=2)
     pictures = [f"there/{picture['name']}.png" for picture in found["pictures"]]
     assert found["files"] == ["there/data.html", *pictures]
-
-
-def test_settings_reach_the_task(here, capsys):
-    assert check("mine.jsonl", "--set", "eval.share=0.25", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["facts"]["groups"]["val"] == 20
+    assert check("embedded:line", "--model", drawn, "--json") == 0  # of a custom task
+    assert json.loads(capsys.readouterr().out)["sample"] == {"x": "[1, 3] float32"}
 
 
 def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, capsys):
@@ -128,6 +128,9 @@ def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, 
     assert check("mine.jsonl") == 0
     now = names(here / "data-check")
     assert {"data.html", "mine.txt"} <= set(now) and "wave.png" not in now
+    capsys.readouterr()
+    assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
+    assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
 
 
 def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn):
@@ -144,34 +147,16 @@ def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn)
     assert f"  allowed       {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
 
 
-def test_groups_in_two_splits_exit_with_1(here, drawn, capsys):
-    assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
-    assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
-
-
-def test_a_custom_task_is_named_with_the_size_that_was_checked(here, capsys):
-    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
-    model = f"{write(here, HEAD + sized)}:Line"
-    assert check("mine.jsonl", "--model", model) == 0
-    out = capsys.readouterr().out
-    assert f"  read by            {model}:s\n" in out
-    assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
-
-
-def test_a_custom_task_may_have_embedded_data(here, drawn, capsys):
-    assert check("embedded:line", "--model", drawn, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["sample"] == {"x": "[1, 3] float32"}
-
-
 def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
-    assert check("mine.jsonl") == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: ")
-    assert (
-        "  fix           correct mine.jsonl:81, or skip them with  --set data.on_bad=skip\n" in err
-    )
-    assert names(here) == ["mine.jsonl"]
+    for family in ([], ["--model", "language"]):
+        assert check("mine.jsonl", *family) == 2
+        err = capsys.readouterr().err
+        start = "error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: "
+        assert err.startswith(start)
+        fix = "  fix           correct mine.jsonl:81, or skip them with  --set data.on_bad=skip\n"
+        assert fix in err
+        assert names(here) == ["mine.jsonl"]
 
 
 def test_a_fix_has_settings_and_no_options_of_a_run(here, capsys):
@@ -185,17 +170,10 @@ def test_a_fix_has_settings_and_no_options_of_a_run(here, capsys):
     assert check(*model, "--set", "eval.share=0.3", *fix.groups()) == 0
 
 
-def test_a_named_family_reports_its_own_error(here, capsys):
-    (here / "mine.jsonl").write_text('{"prompt": 3}\n')
-    assert check("mine.jsonl", "--model", "language") == 2
-    assert "error: 1 of 1 rows cannot be used\n  where         mine.jsonl:1: " in (
-        capsys.readouterr().err
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    os.mkfifo(other / "pipe")
+    for arguments, message in (
         (["mine.jsonl", "--model", "langage"], "error: unknown model 'langage'"),
         (["mine.jsonl", "--set", "data.on_bda=skip"], "error: unknown setting 'data.on_bda'"),
         (["mine.json"], "error: file or folder 'mine.json' does not exist"),
@@ -203,27 +181,14 @@ def test_a_named_family_reports_its_own_error(here, capsys):
         (["mine.jsonl", "--out", "mine.jsonl"], "error: mine.jsonl is a file"),
         (["mine.jsonl", "--out", "."], "error: . contains other files"),
         (["mine.jsonl", "more"], "error: unexpected argument 'more'"),
-    ],
-)
-def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, arguments, message):
-    assert check(*arguments) == 2
-    assert message in capsys.readouterr().err
-    assert names(here) == ["mine.jsonl"]
-
-
-def test_a_misspelt_subcommand_is_an_error(capsys):
+        (["/"], "is the whole disk"),
+        ([str(other / "pipe")], "regular"),
+    ):
+        assert check(*arguments) == 2
+        assert message in capsys.readouterr().err
+        assert names(here) == ["mine.jsonl"]
     assert main(["data", "chekc", "mine.jsonl"]) == 2
     assert "  fix           python -m launcher data check mine.jsonl\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("place", "problem"), [("/", "is the whole disk"), ("pipe", "regular")])
-def test_what_holds_no_data_is_refused_before_it_is_read(
-    place, problem, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    os.mkfifo("pipe")
-    assert main(["data", "check", place]) == 2
-    assert problem in capsys.readouterr().err
 
 
 def test_a_stage_that_reads_other_data_is_an_error(here, capsys):

@@ -84,9 +84,9 @@ def test_two_processes_give_the_same_numbers_to_rounding(run, capfd):
     assert found["metrics"] == pytest.approx(logged(run, "val"), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("args", "lines"),
-    [
+def test_a_wrong_argument_is_an_error(run, monkeypatch, capsys):
+    monkeypatch.chdir(run.parent)
+    for args, lines in (
         (
             ["copy", "--checkpoint", "5"],
             ["no checkpoint '5' in copy", "allowed       best, last, 2, 4, 6"],
@@ -95,18 +95,12 @@ def test_two_processes_give_the_same_numbers_to_rounding(run, capfd):
             ["copy", "--split", "tset"],
             ["unknown split 'tset'", "allowed       train, val, test", "did you mean  test"],
         ),
-        (
-            ["cpoy"],
-            ["run folder 'cpoy' does not exist", "did you mean  copy"],
-        ),
-    ],
-)
-def test_a_wrong_argument_is_an_error(args, lines, run, monkeypatch, capsys):
-    monkeypatch.chdir(run.parent)
-    assert main(["evaluate", *args]) == 2
-    err = capsys.readouterr().err
-    assert [line for line in lines if line not in err] == []
-    assert not (run / run_folder.EVALUATIONS).exists()
+        (["cpoy"], ["run folder 'cpoy' does not exist", "did you mean  copy"]),
+    ):
+        assert main(["evaluate", *args]) == 2
+        err = capsys.readouterr().err
+        assert [line for line in lines if line not in err] == []
+        assert not (run / run_folder.EVALUATIONS).exists()
 
 
 def test_a_damaged_checkpoint_is_named(run, capfd):

@@ -123,18 +123,7 @@ def test_invalid_options_are_errors_and_write_nothing(run, capsys):
     assert contents(run.parent) == before
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_is_written(run, capsys):
-    path = checkpoint(run, 6) / "rank-00000.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    before = contents(run)
-    assert export(run, "--format", "safetensors") == 1
-    assert f"error: {path} is damaged" in capsys.readouterr().err
-    assert contents(run) == before
-
-
-def test_a_missing_tokenizer_is_an_error_and_leaves_no_files(run, capsys):
+def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, capsys):
     def with_bpe(state):
         state["facts"]["settings"]["model.tokenizer"] = "bpe"
 
@@ -142,6 +131,14 @@ def test_a_missing_tokenizer_is_an_error_and_leaves_no_files(run, capsys):
     before = contents(run)
     assert export(run, "--format", "hf") == 2
     assert "the tokenizer of the run does not exist" in capsys.readouterr().err
+    assert contents(run) == before
+    path = checkpoint(run, 6) / "rank-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    before = contents(run)
+    assert export(run, "--format", "safetensors") == 1
+    assert f"error: {path} is damaged" in capsys.readouterr().err
     assert contents(run) == before
     assert not list(run.glob("*export*")) and not list(run.glob(".export*"))
 

@@ -136,14 +136,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_prompt_is_read_from_stdin(run, expected, texts, capsys, monkeypatch):
+def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(
+    run, expected, texts, capsys, monkeypatch
+):
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
     assert texts(run) == [expected(6)]
     assert main(["predict", str(run)]) == 2
     assert "the prompt is empty" in capsys.readouterr().err
-
-
-def test_what_needs_a_prompt_is_refused_on_a_terminal(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal())
     for option in (("--json",), ("--out", "x")):
         assert main(["predict", str(run), *option]) == 2
@@ -187,13 +186,6 @@ def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
     assert capsys.readouterr().out.splitlines() == [first, "", second, third, ""]
 
 
-def test_a_path_that_does_not_exist_is_no_prompt(run, tmp_path, capsys):
-    for given in ("no/such", "x.jsonl", "./what is it", f"{tmp_path}/my text", "~no/x"):
-        assert main(["predict", str(run), "--input", given]) == 2
-        err = capsys.readouterr().err
-        assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in err
-
-
 def test_other_texts_are_prompts():
     class Text:
         prompt_suffixes = (".txt",)
@@ -202,14 +194,20 @@ def test_other_texts_are_prompts():
         assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
 
 
-def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
+def test_a_path_that_does_not_exist_is_no_prompt_and_a_near_one_suggested(
+    run, tmp_path, capsys, monkeypatch
+):
+    def error(given):
+        assert main(["predict", str(run), "--input", given]) == 2
+        return capsys.readouterr().err
+
+    for given in ("no/such", "x.jsonl", "./what is it", f"{tmp_path}/my text", "~no/x"):
+        assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in error(given)
     (tmp_path / "rows.jsonl").write_text(ROWS)
     (tmp_path / "my notes.txt").write_text("x")
-    assert main(["predict", str(run), "--input", f"{tmp_path}/rosw.jsonl"]) == 2
-    assert f"  did you mean  {tmp_path}/rows.jsonl" in capsys.readouterr().err
+    assert f"  did you mean  {tmp_path}/rows.jsonl" in error(f"{tmp_path}/rosw.jsonl")
     monkeypatch.chdir(tmp_path)
-    assert main(["predict", str(run), "--input", "my ntoes.txt"]) == 2
-    err = capsys.readouterr().err
+    err = error("my ntoes.txt")
     assert "  did you mean  my notes.txt" in err
     assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
 
@@ -242,6 +240,8 @@ def test_what_is_no_model_is_an_error(run, tmp_path, capsys):
     assert main(["export", str(run), "--format", "safetensors", "--out", f"{tmp_path}/out"]) == 0
     capsys.readouterr()
     assert "has the weights of one checkpoint" in error(tmp_path / "out", "--checkpoint", "last")
+    with pytest.raises(SettingsError, match="EPL text"):  # the formats of a family
+        predict.files(None, "abr", "x")
 
 
 PREDICT = """
@@ -320,29 +320,21 @@ def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys, monke
     assert "saved_files, setup_without_data() and predict(model, path)" in err
 
 
-def test_the_formats_of_a_family_are_named():
-    with pytest.raises(SettingsError, match="EPL text"):
-        predict.files(None, "abr", "x")
-
-
-@pytest.mark.parametrize(
-    ("predictions", "message"),
-    [
+def test_a_name_is_a_file_of_its_own(tmp_path):
+    for predictions, message in (
         ([Prediction("../x", "", {".txt": b""})], "is not valid"),
         ([Prediction("x", "", {"/../y": b""})], "is not valid"),
         ([Prediction("x", "", {".txt": b""})] * 2, "is written twice"),
-    ],
-)
-def test_a_name_is_a_file_of_its_own(tmp_path, predictions, message):
-    with pytest.raises(DataError, match=message), result_folder(tmp_path / "out") as folder:
-        for prediction in predictions:
-            folder.write(prediction)
-    assert list(tmp_path.iterdir()) == []
+    ):
+        with pytest.raises(DataError, match=message), result_folder(tmp_path / "out") as folder:
+            for prediction in predictions:
+                folder.write(prediction)
+        assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
-def test_what_is_complete_stays_when_a_person_stops(tmp_path, error):
-    with pytest.raises(error), result_folder(tmp_path / "out") as folder:
-        folder.write(Prediction("x", "", {".txt": b"1"}))
-        raise error
-    assert contents(tmp_path) == {"out/x.txt": b"1"}
+def test_what_is_complete_stays_when_a_person_stops(tmp_path):
+    for error in (KeyboardInterrupt, BrokenPipeError):
+        with pytest.raises(error), result_folder(tmp_path / error.__name__) as folder:
+            folder.write(Prediction("x", "", {".txt": b"1"}))
+            raise error
+        assert contents(tmp_path / error.__name__) == {"x.txt": b"1"}

@@ -102,49 +102,44 @@ def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, tempora
     assert f"{path} is damaged" in json.loads(capfd.readouterr().out)["error"]
 
 
-def test_a_damaged_earlier_checkpoint_is_skipped(run):
+def chosen(place):
+    """The interval that is replayed, and its notes."""
+    last, interval, notes = choose(saved_run.find_saved(str(place), "verify"))
+    assert last.manifest.step == interval.end
+    return interval, notes
+
+
+def test_a_checkpoint_may_be_named_itself_and_a_damaged_earlier_one_is_skipped(run):
+    (run / "best").symlink_to("checkpoints/step-00000002")
+    for name, steps in (("checkpoints/step-00000004", (2, 4)), ("last", (4, 6)), ("best", (0, 2))):
+        interval, _ = chosen(run / name)
+        assert (interval.start, interval.end) == steps
     path = checkpoint(run, 4) / "rank-00000.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    last, interval, notes = choose(saved_run.find_saved(str(run), "verify"))
-    assert last.manifest.step == 6
-    assert interval == ReplayInterval(checkpoint(run, 2), 2, 6)
-    assert notes == [f"skipped: {path} is damaged: {path.stat().st_size} bytes instead of "
-                     f"{path.stat().st_size + 1}"]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["checkpoints/step-00000004", "last", "best"])
-def test_a_checkpoint_may_be_named_itself(run, name):
-    if name == "best":
-        (run / "best").symlink_to("checkpoints/step-00000002")
-    _, interval, _ = choose(saved_run.find_saved(str(run / name), "verify"))
-    steps = {"best": (0, 2), "last": (4, 6)}.get(name, (2, 4))
-    assert (interval.start, interval.end) == steps
+    size = path.stat().st_size
+    damage = f"{path} is damaged: {size} bytes instead of {size + 1}"
+    interval = ReplayInterval(checkpoint(run, 2), 2, 6)
+    assert chosen(run) == (interval, [f"skipped: {damage}"])
 
 
 def resumed(step, **facts):
-    found = {
-        "written_by": {"engine": "local", "world_size": 1},
-        "changes": [],
-        "reset": [],
-        **facts,
-    }
+    written_by = {"engine": "local", "world_size": 1}
+    found = {"written_by": written_by, "changes": [], "reset": [], **facts}
     return json.dumps({"kind": "resumed", "step": step, "facts": found}) + "\n"
 
 
-def test_a_reset_at_the_first_checkpoint_is_replayed(run):
+def test_resets_and_changed_restarts_of_the_interval_are_replayed_or_noted(run):
     with (run / "events.jsonl").open("a") as file:
         file.write(resumed(4, reset=["data"]) + resumed(4, reset=["optimizer"]) + '{"half')
-    _, interval, notes = choose(saved_run.find_saved(str(run), "verify"))
+    interval, notes = chosen(run)
     assert (interval.reset, notes) == (("optimizer",), [])
-
-
-def test_a_changed_restart_within_the_interval_is_noted(run):
     shutil.rmtree(checkpoint(run, 4))
-    with (run / "events.jsonl").open("a") as file:
-        file.write(resumed(3) + resumed(4, written_by={"engine": "ddp", "world_size": 2}))
-        file.write(resumed(5, reset=["schedule"], changes=["optim.lr 2 → 1"]))
-    _, _, notes = choose(saved_run.find_saved(str(run), "verify"))
-    assert notes == [
+    (run / "events.jsonl").write_text(
+        resumed(3)
+        + resumed(4, written_by={"engine": "ddp", "world_size": 2})
+        + resumed(5, reset=["schedule"], changes=["optim.lr 2 → 1"])
+    )
+    assert chosen(run)[1] == [
         "the run was resumed with changes at step 4: from engine ddp, world size 2",
         "the run was resumed with changes at step 5: --reset schedule; optim.lr 2 → 1",
     ]
@@ -162,13 +157,10 @@ def tree(**engine):
     }
 
 
-def test_engine_and_processes_default_to_those_of_the_checkpoint():
-    resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, CliArgs())
+def test_another_engine_keeps_the_batch_and_has_settings_of_its_own():
+    resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, CliArgs())  # its engine
     assert (resolved.settings.engine.name, resolved.nproc) == ("zero3", 2)
     assert (resolved.batching.micro_batch, resolved.batching.accumulation) == (2, 2)
-
-
-def test_another_engine_keeps_the_batch_and_has_settings_of_its_own():
     given = tree(name="zero3", nproc=2, ds_config="mine.json")
     resolved = resolved_as(given, WRITTEN, CliArgs(engine="local"))
     assert (resolved.settings.engine.name, resolved.nproc) == ("local", 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from launcher.__main__ import main
 from launcher.base.diagnostics import render
 from launcher.cli.parser import read
+from launcher.commands.catalog import COMMANDS
 from launcher.config.command_line import RUN
 from launcher.config.options import OPTIONS
 
@@ -77,7 +78,7 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
     ]
 
 
-def test_an_unknown_option_is_an_error_with_the_nearest_match():
+def test_unknown_options_and_commands_are_errors_with_the_nearest_match():
     assert diagnostics("--epohcs 3").splitlines() == [
         "error: unknown option '--epohcs'",
         "  where         command line: --epohcs",
@@ -85,6 +86,19 @@ def test_an_unknown_option_is_an_error_with_the_nearest_match():
         "  did you mean  --epochs",
         "  fix           --epochs 3",
     ]
+    found = diagnostics("--aaa --lite --bbb 1 --ccc").splitlines()
+    found = [line.split("'")[1] for line in found if "error" in line]
+    assert found == ["--aaa", "--bbb", "--ccc"]  # all, in order
+    assert diagnostics("exlpain").splitlines() == [
+        "error: unknown command 'exlpain'",
+        "  where         command line, first argument",
+        f"  allowed       {', '.join(COMMANDS)}; or options of run",
+        "  did you mean  explain",
+        "  fix           python -m launcher explain",
+    ]
+    assert "  did you mean  --engine zero2" in diagnostics("--lite zero2")
+    assert "  did you mean  --mode fast" in diagnostics("--lr 1 fast")
+    assert "  did you mean  --model language:tiny" in diagnostics("--lite language:tiny")
 
 
 def test_the_fix_of_an_unknown_option_has_the_typed_value():
@@ -102,30 +116,6 @@ def test_the_fix_of_an_unknown_option_has_the_typed_value():
     assert "unknown option '--prec'" in diagnostics("--prec fp32")  # no abbreviations
     found = read(["--dta", "my notes"]).diagnostics
     assert [diagnostic.fix for diagnostic in found] == ["--data 'my notes'"]
-
-
-def test_all_unknown_options_are_reported_together_in_order():
-    found = [
-        line for line in diagnostics("--aaa --lite --bbb 1 --ccc").splitlines() if "error" in line
-    ]
-    assert [line.split("'")[1] for line in found] == ["--aaa", "--bbb", "--ccc"]
-
-
-def test_an_unknown_command_is_an_error_with_the_nearest_match():
-    assert diagnostics("exlpain").splitlines() == [
-        "error: unknown command 'exlpain'",
-        "  where         command line, first argument",
-        "  allowed       run, resume, explain, list, plan, verify, evaluate, watch, compare, submit, "
-        "export, predict, report, track, new-task, convert, data, doctor, completion; or options of run",
-        "  did you mean  explain",
-        "  fix           python -m launcher explain",
-    ]
-
-
-def test_a_model_mode_or_engine_without_its_option_suggests_the_option():
-    assert "  did you mean  --engine zero2" in diagnostics("--lite zero2")
-    assert "  did you mean  --mode fast" in diagnostics("--lr 1 fast")
-    assert "  did you mean  --model language:tiny" in diagnostics("--lite language:tiny")
 
 
 def test_help_is_printed_for_the_program_and_each_command(capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 FILES = {
     "event_seg": """\
 data: {dataset: MVSEC, data_path: data/mvsec, batch_size: 4, num_workers: 4,
@@ -19,36 +21,15 @@ logging: {save_dir: checkpoints/lite, log_interval: 5, eval_interval: 1, save_in
   tensorboard: true}
 """,
     "language": """\
-base_model: folder
-use_2b_submodel: true
-enable_mix_and_match: true
-resource_efficient_mode: true
-mac_mode: false
-cpu_only_mode: false
-learning_rate: 5.0e-5
-batch_size: 4
-num_epochs: 3
-warmup_steps: 100
-gradient_accumulation_steps: 16
-max_sequence_length: 1024
-train_split: 0.8
-val_split: 0.1
-test_split: 0.1
-output_dir: models/mine
-save_steps: 200
-eval_steps: 50
-use_gpu: false
-mixed_precision: false
-dataloader_num_workers: 1
-max_ram_percent: 70.0
-max_gpu_memory_percent: 75.0
-max_gpu_percent: 75.0
-max_swap_percent: 30.0
-memory_check_interval: 15
-checkpoint_save_frequency: 200
-max_checkpoints: 5
-checkpoint_dir: checkpoints
-auto_resume: true
+{base_model: folder, use_2b_submodel: true, enable_mix_and_match: true,
+  resource_efficient_mode: true, mac_mode: false, cpu_only_mode: false, learning_rate: 5.0e-5,
+  batch_size: 4, num_epochs: 3, warmup_steps: 100, gradient_accumulation_steps: 16,
+  max_sequence_length: 1024, train_split: 0.8, val_split: 0.1, test_split: 0.1,
+  output_dir: models/mine, save_steps: 200, eval_steps: 50, use_gpu: false,
+  mixed_precision: false, dataloader_num_workers: 1, max_ram_percent: 70.0,
+  max_gpu_memory_percent: 75.0, max_gpu_percent: 75.0, max_swap_percent: 30.0,
+  memory_check_interval: 15, checkpoint_save_frequency: 200, max_checkpoints: 5,
+  checkpoint_dir: checkpoints, auto_resume: true}
 """,
     "abr": """\
 experiment: {name: mine, description: text, tags: [a, b], random_seed: 42}
@@ -88,89 +69,33 @@ memory: {use_memory_efficient_attention: true, gradient_checkpointing: false,
   clear_cache_every: 100, use_half_precision_intermediates: true}
 """,
     "doc_translation": """\
-trans_model_dir: pretrained/decoder
-dit_model_dir: pretrained/global
-nougat_model_dir: pretrained/local
-image_processor_dir: utils/image_processor
-zh_tokenizer_dir: utils/zh_tokenizer
-en_tokenizer_dir: utils/en_tokenizer
-qformer_config_dir: utils/qformer
-image_dir: DoTA_dataset/imgs
-zh_mmd_dir: DoTA_dataset/zh_mmd
-en_mmd_dir: DoTA_dataset/en_mmd
-split_json_file_path: DoTA_dataset/split_dataset.json
-output_dir: models/mine
-max_length: 1536
-batch_size: 32
-batch_size_per_gpu: 2
-per_device_train_batch_size: 2
-gradient_accumulation_steps: 16
-gradient_checkpointing: true
-eval_steps: 200
-save_steps: 500
-logging_steps: 20
-fp16: true
-learning_rate: 5.0e-5
-num_train_epochs: 10
-warmup_ratio: 0.05
-dataloader_num_workers: 6
-num_queries: 256
-num_hidden_layers: 3
-max_grad_norm: 1.0
-load_best_model_at_end: true
+{trans_model_dir: pretrained/decoder, dit_model_dir: pretrained/global,
+  nougat_model_dir: pretrained/local, image_processor_dir: utils/image_processor,
+  zh_tokenizer_dir: utils/zh_tokenizer, en_tokenizer_dir: utils/en_tokenizer,
+  qformer_config_dir: utils/qformer, image_dir: DoTA_dataset/imgs,
+  zh_mmd_dir: DoTA_dataset/zh_mmd, en_mmd_dir: DoTA_dataset/en_mmd,
+  split_json_file_path: DoTA_dataset/split_dataset.json, output_dir: models/mine,
+  max_length: 1536, batch_size: 32, batch_size_per_gpu: 2, per_device_train_batch_size: 2,
+  gradient_accumulation_steps: 16, gradient_checkpointing: true, eval_steps: 200, save_steps: 500,
+  logging_steps: 20, fp16: true, learning_rate: 5.0e-5, num_train_epochs: 10, warmup_ratio: 0.05,
+  dataloader_num_workers: 6, num_queries: 256, num_hidden_layers: 3, max_grad_norm: 1.0,
+  load_best_model_at_end: true}
 """,
     "eeg_text": """\
-ZUCO_ROOT: zuco_data
-PROCESSED_DATA_DIR: processed_zuco
-OUTPUT_DIR: outputs
-MODEL_SAVE_DIR: models/mine
-RESULTS_DIR: results
-NUM_CHANNELS: 105
-SAMPLING_RATE: 500
-MAX_EEG_LENGTH: 800
-MAX_TEXT_LENGTH: 128
-HIDDEN_DIM: 256
-NUM_TRANSFORMER_LAYERS: 4
-NUM_ATTENTION_HEADS: 4
-FEEDFORWARD_DIM: 1024
-DROPOUT: 0.1
-USE_SMALL_BART: true
-BART_MODEL: facebook/bart-base
-PRETRAIN_EPOCHS: 10
-PRETRAIN_BATCH_SIZE: 4
-PRETRAIN_LR: 5.0e-5
-MASK_RATIO: 0.15
-MASK_STRATEGY: remask
-TRAIN_EPOCHS: 30
-BATCH_SIZE: 1
-LEARNING_RATE: 1.0e-5
-WARMUP_STEPS: 500
-WEIGHT_DECAY: 0.01
-GRADIENT_CLIP: 0.5
-USE_LORA: true
-LORA_R: 8
-LORA_ALPHA: 32
-LORA_DROPOUT: 0.1
-LORA_TARGET_MODULES: [q_proj, v_proj]
-DEVICE: cpu
-NUM_WORKERS: 0
-SEED: 42
-GRADIENT_ACCUMULATION_STEPS: 8
-USE_AMP: false
-ENABLE_CPU_OPTIMIZATIONS: true
-PIN_MEMORY: false
-VAL_SPLIT: 0.2
-TEST_SPLIT: 0.1
-SAVE_EVERY_N_EPOCHS: 5
-EARLY_STOPPING_PATIENCE: 10
-MAX_GENERATION_LENGTH: 50
-NUM_BEAMS: 5
-LOG_INTERVAL: 50
-WANDB_PROJECT: mine
-USE_WANDB: false
-CHANNEL_GROUPS: {broca: [27, 34, 33, 32]}
-TASKS: [task1-SR]
-SUBJECT_CODES: [ZAB]
+{ZUCO_ROOT: zuco_data, PROCESSED_DATA_DIR: processed_zuco, OUTPUT_DIR: outputs,
+  MODEL_SAVE_DIR: models/mine, RESULTS_DIR: results, NUM_CHANNELS: 105, SAMPLING_RATE: 500,
+  MAX_EEG_LENGTH: 800, MAX_TEXT_LENGTH: 128, HIDDEN_DIM: 256, NUM_TRANSFORMER_LAYERS: 4,
+  NUM_ATTENTION_HEADS: 4, FEEDFORWARD_DIM: 1024, DROPOUT: 0.1, USE_SMALL_BART: true,
+  BART_MODEL: facebook/bart-base, PRETRAIN_EPOCHS: 10, PRETRAIN_BATCH_SIZE: 4,
+  PRETRAIN_LR: 5.0e-5, MASK_RATIO: 0.15, MASK_STRATEGY: remask, TRAIN_EPOCHS: 30, BATCH_SIZE: 1,
+  LEARNING_RATE: 1.0e-5, WARMUP_STEPS: 500, WEIGHT_DECAY: 0.01, GRADIENT_CLIP: 0.5,
+  USE_LORA: true, LORA_R: 8, LORA_ALPHA: 32, LORA_DROPOUT: 0.1,
+  LORA_TARGET_MODULES: [q_proj, v_proj], DEVICE: cpu, NUM_WORKERS: 0, SEED: 42,
+  GRADIENT_ACCUMULATION_STEPS: 8, USE_AMP: false, ENABLE_CPU_OPTIMIZATIONS: true,
+  PIN_MEMORY: false, VAL_SPLIT: 0.2, TEST_SPLIT: 0.1, SAVE_EVERY_N_EPOCHS: 5,
+  EARLY_STOPPING_PATIENCE: 10, MAX_GENERATION_LENGTH: 50, NUM_BEAMS: 5, LOG_INTERVAL: 50,
+  WANDB_PROJECT: mine, USE_WANDB: false, CHANNEL_GROUPS: {broca: [27, 34, 33, 32]},
+  TASKS: [task1-SR], SUBJECT_CODES: [ZAB]}
 """,
 }
 """The settings files of the originals, and the classes and options that stand for such a file."""
@@ -189,7 +114,8 @@ OPTIONS = {
         *("--gpu_ids 0", "--output_dir results", "--ultra_fast", "--benchmark", "--logdir runs/x"),
     ],
     "doc_translation": [
-        f"--{line.replace(': ', ' ')}" for line in FILES["doc_translation"].splitlines()
+        f"--{key} {value}"
+        for key, value in yaml.load(FILES["doc_translation"], Loader=yaml.BaseLoader).items()
     ],
     "eeg_text": ["--logdir outputs/train_logs"],
 }

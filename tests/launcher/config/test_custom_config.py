@@ -91,30 +91,19 @@ def test_saved_settings_of_a_run_resolve_to_the_same_settings_and_are_used(sized
     assert [diagnostic.key for diagnostic in unused_diagnostics(run, ())] == ["model.width"]
 
 
-def test_the_first_size_is_the_default_and_another_is_selected_after_a_colon(sized):
+def test_the_first_size_or_that_of_the_class_is_the_default(sized, here):
     assert resolved(model=sized).settings.model.size == "small"
     assert resolved(model=sized).settings.model.width == 2
-    width = resolved(model=f"{sized}:large").values["model.width"]
+    width = resolved(model=f"{sized}:large").values["model.width"]  # selected after a colon
     assert (width.value, width.origin.layer) == (9, "family")
     assert width.origin.where.endswith(":14")
     assert wrong(f"{sized}:larg").splitlines()[0] == "error: unknown model size 'larg'"
-
-
-def test_the_class_may_name_another_default_size(here):
     text = HEAD + LINE.replace('"train.epochs": 2', '"model.size": "large"') + SIZES + BODY
     name = write(here, text)
     assert resolved(model=f"{name}:Line").settings.model.width == 9
     name = write(here, text.replace('"large", "train"', '"huge", "train"'))
     with pytest.raises(SettingsError, match=r"unknown model size 'huge'\n  where .*:7"):
         resolved(model=f"{name}:Line", mode="lite")
-
-
-def test_a_size_of_a_task_without_sizes_is_refused(line):
-    assert "unknown setting 'model.widht'" in wrong(f"{line}:large", "model.widht=3")
-    assert wrong(f"{line}:large").splitlines() == [
-        "error: NAME:Line has no sizes, so size 'large' cannot be chosen",
-        "  where         --model NAME:Line:large",
-    ]
 
 
 def test_every_mode_applies_to_a_custom_task_without_a_warning(line):
@@ -127,17 +116,17 @@ def test_every_mode_applies_to_a_custom_task_without_a_warning(line):
     assert (fast.settings.train.epochs, fast.settings.optim.lr) == (1, 2e-3)
 
 
-def test_an_unknown_key_among_the_defaults_is_an_error_with_its_line(here):
-    text = HEAD + LINE.replace('"train.epochs": 2', '"train.epoch": 2') + BODY
-    name = write(here, text)
-    assert wrong(f"{name}:Line").splitlines() == [
-        "error: unknown setting 'train.epoch'",
-        "  where         NAME.py:7 train.epoch",
-        "  allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, "
-        "micro_batch, on_nonfinite, preview, seed, timing",
-        "  did you mean  train.epochs",
-        "  fix           epochs: 2",
+def test_an_unknown_key_among_the_defaults_or_a_size_of_none_is_an_error(line, here):
+    assert "unknown setting 'model.widht'" in wrong(f"{line}:large", "model.widht=3")
+    assert wrong(f"{line}:large").splitlines() == [
+        "error: NAME:Line has no sizes, so size 'large' cannot be chosen",
+        "  where         --model NAME:Line:large",
     ]
+    name = write(here, HEAD + LINE.replace('"train.epochs": 2', '"train.epoch": 2') + BODY)
+    first, where, _, meant, fix = wrong(f"{name}:Line").splitlines()
+    assert first == "error: unknown setting 'train.epoch'"
+    assert where == "  where         NAME.py:7 train.epoch"
+    assert (meant, fix) == ("  did you mean  train.epochs", "  fix           epochs: 2")
 
 
 WIDTH, DEFAULTS = "width: int = 4", '{"train.epochs": 2, "train": {"micro_batch": 4}}'

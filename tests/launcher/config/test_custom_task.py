@@ -70,7 +70,7 @@ def test_gearshift_packages_are_not_searched_for_a_task(here):
     ]
 
 
-def test_a_missing_module_is_an_error_with_the_closest_match(here):
+def test_a_missing_module_or_a_file_is_an_error_with_the_closest_match(here):
     write(here, "", "my_pictures")
     assert error_text("my_picture:Line") == (
         "error: module 'NAME' does not exist\n"
@@ -79,18 +79,14 @@ def test_a_missing_module_is_an_error_with_the_closest_match(here):
         "  did you mean  NAMEs:Line\n"
         "  fix           --model NAMEs:Line"
     )
+    for file, fix in (
+        ("tasks/mine.py", "--model tasks.mine:Line"),
+        ("/elsewhere/mine.py", "--model mine:Line --set model.folder=/elsewhere"),
+    ):
+        assert error_text(f"{file}:Line").endswith(f"\n  fix           {fix}")
 
 
-def test_a_file_instead_of_a_module_is_an_error_with_the_module_name(here):
-    assert error_text("tasks/mine.py:Line").endswith(
-        "  did you mean  tasks.mine:Line\n  fix           --model tasks.mine:Line"
-    )
-    assert error_text("/elsewhere/mine.py:Line").endswith(
-        "  did you mean  mine:Line\n  fix           --model mine:Line --set model.folder=/elsewhere"
-    )
-
-
-def test_a_missing_class_is_an_error_with_the_existing_ones(here):
+def test_a_class_that_is_missing_or_lacks_methods_is_an_error(here, monkeypatch):
     name = write(here, HEAD + LINE + BODY)
     assert error_text(f"{name}:Lien") == (
         "error: module 'NAME' has no class 'Lien'\n"
@@ -99,27 +95,19 @@ def test_a_missing_class_is_an_error_with_the_existing_ones(here):
         "  did you mean  NAME:Line\n"
         "  fix           --model NAME:Line"
     )
-
-
-def test_a_class_of_a_script_is_not_found_in_another_process(monkeypatch):
-    monkeypatch.setitem(sys.modules, "__main__", importlib.import_module("launcher.run.rank"))
-    text = error_text("__main__:Line")
-    assert "class 'Line' is of a script or notebook, which this process does not run" in text
-    assert text.endswith(
-        "fix           save the class in a file my_task.py, and name it my_task:Line"
-    )
-
-
-def test_a_class_with_missing_methods_is_an_error_that_names_them(here):
     name = write(here, HEAD + "class Line(CustomTask):\n    def build(self): ...\n")
     assert error_text(f"{name}:Line").splitlines()[:2] == [
         "error: class 'Line' is not a task: it lacks measure, samples",
         "  where         --model NAME:Line; NAME.py:6",
     ]
     name = write(here, "class Line:\n    goal = units = channels_last = None\n")
-    assert "it lacks setup, build, data, collate, num_units, loss, metric" in error_text(
-        f"{name}:Line"
-    )
+    lacks = "it lacks setup, build, data, collate, num_units, loss, metric"
+    assert lacks in error_text(f"{name}:Line")
+    monkeypatch.setitem(sys.modules, "__main__", importlib.import_module("launcher.run.rank"))
+    text = error_text("__main__:Line")
+    assert "class 'Line' is of a script or notebook, which this process does not run" in text
+    fix = "fix           save the class in a file my_task.py, and name it my_task:Line"
+    assert text.endswith(fix)
 
 
 def test_a_module_that_raises_is_an_error_with_its_line(here):

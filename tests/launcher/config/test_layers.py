@@ -40,9 +40,6 @@ def test_an_invalid_value_leaves_that_of_the_lower_layer():
     )
     assert [diagnostic.key for diagnostic in diagnostics] == ["optim.lr"]
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
-
-
-def test_integers_become_floats_for_float_settings():
     values, _ = merge_layers("language", [layer("--config files", train__epochs=3)])
     assert type(values["train.epochs"].value) is float
 

@@ -19,7 +19,10 @@ def test_detection_finds_at_least_one_core():
     assert (found.gpus > 0) == (found.device != "cpu")
 
 
-def test_the_quota_of_a_container_counts_as_its_cores(tmp_path):
+def test_the_limits_of_a_container_count_as_its_cores_and_memory(tmp_path):
+    for limit, counts in (("max", False), ("1073741824", True)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert (machine.detect_machine(tmp_path).ram_bytes == 2**30) == counts
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     old = tmp_path / "old" / "cpu"
     old.mkdir(parents=True)
@@ -33,27 +36,18 @@ def test_the_quota_of_a_container_counts_as_its_cores(tmp_path):
         assert machine.detect_machine(old.parent).cores == cores, quota
 
 
-def test_the_memory_limit_of_a_container_counts_as_its_memory(tmp_path):
-    for limit, counts in (("1073741824", True), ("max", False)):
-        (tmp_path / "memory.max").write_text(limit)
-        assert (machine.detect_machine(tmp_path).ram_bytes == 2**30) == counts
-
-
 def test_hidden_gpus_do_not_count():
     named = (None, "0,2", "", "-1", "0,1,2,3,4")
     assert [machine.visible(4, name) for name in named] == [4, 2, 0, 0, 4]
 
 
-def test_a_machine_has_a_short_description():
-    sentence = machine.Machine(2, 2**33, 0, "cpu", False, False, True).sentence
-    assert sentence == "2 cores, 8.0 GiB, no GPU"
-    assert machine.Machine(1, None, 2, "cuda", False, True, True).sentence == "1 core, 2 GPUs"
-
-
-def test_flags_of_processors_with_bf16_are_known():
+def test_flags_of_processors_and_the_description():
     assert machine.has_bf16("flags\t\t: fpu avx512f avx512_bf16 amx_tile")
     assert machine.has_bf16("processor : 0\nFeatures\t: fp asimd bf16 sve")
     assert not machine.has_bf16("flags\t\t: fpu avx2 avx512f")
+    sentence = machine.Machine(2, 2**33, 0, "cpu", False, False, True).sentence
+    assert sentence == "2 cores, 8.0 GiB, no GPU"
+    assert machine.Machine(1, None, 2, "cuda", False, True, True).sentence == "1 core, 2 GPUs"
 
 
 def test_ranks_use_the_cpus_allocated_by_the_scheduler():

@@ -87,21 +87,19 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
     assert resolved(mode="lite", model=None, configs=[config]).settings.data.fraction == 0.25
 
 
-def test_without_a_model_the_first_run_is_small_and_noted():
+def test_a_size_that_nobody_named_is_noted():
     run = resolved(model=None)
     assert run.settings.model.size == "small"
     assert run.values["model.size"].origin.where == "no model named"
     assert run.notes[0] == "no model named: language:small, the default of a first run"
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_large_default_size_is_noted_on_a_slow_machine(family):
-    note = f"no size named: full, which is slow on a CPU; a quick size is  --model {family}:tiny"
-    assert note in resolved(model=family).notes
-    assert note not in resolved(model=family, machine=SERVER).notes
-    assert note in resolved("device=cpu", model=family, machine=SERVER).notes
-    assert not any("no size named" in text for text in resolved(model=f"{family}:full").notes)
-    assert not any("no size named" in text for text in resolved(model=family, mode="lite").notes)
+    for family in FAMILIES:
+        quick = f"a quick size is  --model {family}:tiny"
+        note = f"no size named: full, which is slow on a CPU; {quick}"
+        assert note in resolved(model=family).notes
+        assert note not in resolved(model=family, machine=SERVER).notes
+        assert note in resolved("device=cpu", model=family, machine=SERVER).notes
+        for run in (resolved(model=f"{family}:full"), resolved(model=family, mode="lite")):
+            assert not any("no size named" in text for text in run.notes)
 
 
 def test_lite_makes_the_default_size_smaller():

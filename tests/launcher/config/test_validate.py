@@ -20,24 +20,23 @@ def refused(*sets, **options):
     return [diagnostic.message for diagnostic in raised.value.diagnostics]
 
 
-def test_an_evaluation_or_save_interval_longer_than_the_run_warns():
-    assert warned("eval.every=100", max_steps="50") == [
-        "eval.every 100 is 100 steps, and the run has 50: no evaluation falls inside it"
-    ]
-    assert warned("save.every=100", max_steps="50") == [
-        "save.every 100 is 100 steps, and the run has 50: no save falls inside it"
-    ]
-    assert warned("eval.every=50", max_steps="50") == []
+def test_an_interval_longer_than_the_run_or_no_checkpoint_warns():
+    for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
+        assert warned(f"{key}=100", max_steps="50") == [
+            f"{key} 100 is 100 steps, and the run has 50: no {what} falls inside it"
+        ]
+        assert warned(f"{key}=50", max_steps="50") == []
     assert warned(model="language", max_steps="5") == []  # a default that is longer
-
-
-def test_a_warm_up_longer_than_the_run_is_an_error_unless_it_is_capped():
     uncapped = ("schedule.warmup=90", "schedule.warmup_cap=null")
     assert refused(*uncapped, max_steps="50") == [
         "schedule.warmup 90 is 90 steps, and the run has 50: "
         "the learning rate would never reach its peak"
     ]
     assert warned("schedule.warmup=90", max_steps="50") == []
+    assert warned("save.last=false", "save.keep_best=0") == [
+        "save.last false means that no checkpoint is ever saved"
+    ]
+    assert warned("save.last=false") == []
 
 
 def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
@@ -63,7 +62,7 @@ def test_a_global_batch_changed_by_its_factors_warns_unless_it_is_set():
     assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
 
 
-def test_a_mode_that_promises_the_batch_keeps_it_despite_remainders():
+def test_a_mode_that_changes_nothing_or_another_batch_than_promised_warns():
     values = dict(resolved(model="language", mode="conservative").values)
     halved = values["train.accumulation"]
     below = [(3, origin) for _, origin in halved.replaced]
@@ -75,14 +74,10 @@ def test_a_mode_that_promises_the_batch_keeps_it_despite_remainders():
     )
     assert halved.origin.where.startswith("ds_configs/modes/conservative.yaml:")
     assert diagnostic.fix == "--set train.global_batch=48"
-
-
-def test_a_mode_that_changes_nothing_warns():
     values = dict(resolved().values)
     values["mode"] = Setting("fast", Origin("command line", "--mode fast"))
-    assert [diagnostic.message for diagnostic in check_settings(values)] == [
-        "mode 'fast' changes nothing"
-    ]
+    messages = [diagnostic.message for diagnostic in check_settings(values)]
+    assert messages == ["mode 'fast' changes nothing"]
 
 
 def test_a_setting_without_effect_by_another_warns():
@@ -103,23 +98,16 @@ def test_a_deepspeed_file_under_another_engine_is_refused(tmp_path):
     resolved(f"engine.ds_config={path}", engine="zero2")
 
 
-@pytest.mark.parametrize("key", ["data.path", "model.pretrained"])
-def test_a_missing_path_is_an_error_with_the_closest_match(key, tmp_path, monkeypatch):
+def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
-    with pytest.raises(SettingsError) as raised:
-        resolved(f"{key}=recodings")
-    [diagnostic] = raised.value.diagnostics
-    message = f"{key} 'recodings' does not exist ({tmp_path / 'recodings'})"
-    assert (diagnostic.message, diagnostic.did_you_mean) == (message, "recordings")
-    assert refused(f"{key}=") == [f"{key} '' does not exist ({tmp_path})"]
-
-
-def test_a_run_without_any_checkpoint_warns():
-    assert warned("save.last=false", "save.keep_best=0") == [
-        "save.last false means that no checkpoint is ever saved"
-    ]
-    assert warned("save.last=false") == []
+    for key in ("data.path", "model.pretrained"):
+        with pytest.raises(SettingsError) as raised:
+            resolved(f"{key}=recodings")
+        [found] = raised.value.diagnostics
+        message = f"{key} 'recodings' does not exist ({tmp_path / 'recodings'})"
+        assert (found.message, found.did_you_mean) == (message, "recordings")
+        assert refused(f"{key}=") == [f"{key} '' does not exist ({tmp_path})"]
 
 
 def test_stages_need_a_task_that_declares_them(tmp_path, monkeypatch):
@@ -130,16 +118,13 @@ def test_stages_need_a_task_that_declares_them(tmp_path, monkeypatch):
     assert refused("stages=[encoder]", model=model) == [f"stages ['encoder']{message}"]
 
 
-def test_data_that_another_stage_reads_need_not_exist():
+def test_data_that_another_stage_reads_need_not_exist_and_cannot_be_watched(tmp_path):
     missing = "data.text=nowhere"
     assert refused(missing, "stages=[text]", mode="staged")[0].startswith("data.text 'nowhere' ")
     given = ("stages=[dialogues]", "model.start=earlier")
     assert warned(missing, *given, mode="staged") == [
         "data.text 'nowhere' has no effect: model.stage is whole, not text"
     ]
-
-
-def test_continual_learning_needs_data_that_the_stage_reads(tmp_path):
     found = refused("continual.enabled=true", "model.stage=text", f"data.path={tmp_path}")
     assert found[0] == (
         f"data.path '{tmp_path}' has no effect: model.stage is text, not whole; "

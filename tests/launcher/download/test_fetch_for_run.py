@@ -43,13 +43,9 @@ def test_a_run_downloads_its_data_first(server):
     assert ending.kind == "invalid input" and Path("downloads/data.jsonl").read_bytes() == BODY
 
 
-def test_a_failed_download_leaves_no_run_folder(server, here):
+def test_a_failed_download_exits_with_its_code_and_leaves_no_run_folder(server, here):
     with pytest.raises(SettingsError):
-        begun(server.on("/data.jsonl", Response(404)))
-    assert not (here / "runs").exists()
-
-
-def test_a_server_error_exits_with_1(server, here):
+        begun(server.on("/none.jsonl", Response(404)))
     url = server.on("/data.jsonl", Response(503, headers={"Retry-After": "9999"}))
     ending, reports = begun(url)
     assert (ending.exit_code, reports) == (1, [ending])
