@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -189,3 +191,31 @@ def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys
     assert error.startswith("error: the loss of Line does not grow with the batch: twice the sampl")
     assert f"{name}.py:18\n" in error
     assert not (here / "run").exists()
+
+
+SCRIPT = f"""\
+import sys
+import launcher
+{HEAD}{LINE}{BODY}
+if __name__ == "__main__":
+    settings = {{"engine.nproc": int(sys.argv[1]), "train.max_steps": 2}}
+    run = launcher.train("__main__:Line", settings=settings, out="run", console=False)
+    print(run.status)
+"""
+
+
+def status_of_script(nproc: str) -> str:
+    Path("script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py", nproc]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+def test_a_task_of_a_script_trains_in_one_process(here):
+    assert status_of_script("1") == "completed\n"
+
+
+@pytest.mark.slow
+def test_a_task_of_a_script_trains_in_two_processes(here):
+    assert status_of_script("2") == "completed\n"
+    assert "family: script:Line" in (here / "run" / "settings.yaml").read_text()

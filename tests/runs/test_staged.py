@@ -149,7 +149,8 @@ def test_the_second_stage_is_trained_on_the_frozen_weights_of_the_first(staged_r
 
 def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
     for folder in staged_run.folders():
-        staged_run.command("verify", f"x/{folder.name}")
+        done = Program(staged_run.home)("verify", f"x/{folder.name}")  # with the threads of a run
+        assert done.returncode == 0, done.stdout + done.stderr
         out = f"exported-{folder.name}"
         staged_run.command("export", f"x/{folder.name}", "--format", "safetensors", "--out", out)
         exported = load_file(staged_run.home / out / "model.safetensors")

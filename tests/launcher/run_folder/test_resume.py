@@ -203,7 +203,7 @@ def test_more_steps_train_a_completed_run_longer_or_name_the_option():
     )
 
 
-def test_a_completed_run_without_checkpoints_says_so_and_cannot_be_extended():
+def test_a_completed_run_without_checkpoints_says_so():
     ended(trained(X, resolved()), "completed", 60)
     assert decided().nothing_left.line == (
         "nothing to do: runs/x was completed at step 60; it has no checkpoint left; to train "
