@@ -335,6 +335,20 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
 
 
 @pytest.mark.parametrize("family", ENCODERS)
+def test_masked_predictions_have_the_scores_of_each_sample_alone(family):
+    task = CASES[f"{family} encoder"].ready()
+    model, metric = built(task).eval(), task.metric()
+    found = predicted(task, model)
+    assert task.preview(model) is None or family == "abr"
+    for row, sample in zip(found.rows, few_samples(task.data("val"), len(found.rows)), strict=True):
+        with torch.no_grad():
+            scores = metric.result(metric.update(model, task.collate([sample])))
+        for name, cell in zip(found.columns, row, strict=True):
+            if name.endswith("_r2"):
+                assert cell == pytest.approx(scores[f"val_{name}"], rel=1e-3, abs=1e-6), name
+
+
+@pytest.mark.parametrize("family", ENCODERS)
 def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family):
     task = CASES[f"{family} encoder"].ready()
 

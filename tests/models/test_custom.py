@@ -40,56 +40,39 @@ def batch_of(task, *indices):
     return task.collate([task.data("train").sample(i, None) for i in indices])
 
 
+def having(given):
+    """A task whose splits are `given`, or what it gives for the name of a split."""
+    samples = given if callable(given) else lambda split: given
+    return type("Odd", (Line,), {"samples": lambda self, split: samples(split)})
+
+
 def test_a_custom_task_has_every_task_method():
     names = [name for name in (*vars(Task), *Task.__annotations__) if name[0] != "_"]
     assert [name for name in names if not hasattr(make_task(), name)] == []
 
 
-def test_the_parts_of_a_tuple_get_the_names_of_fields():
-    batch = batch_of(make_task(), 0, 5)
-    assert batch["input"].tolist() == [[0, 0], [5, 5]]
-    assert batch["target"].tolist() == [0, 2]
-
-
-def test_mappings_keep_their_names_and_other_samples_are_refused():
+def test_samples_are_tuples_of_input_and_target_or_mappings():
     task = make_task()
+    batch = batch_of(task, 0, 5)
+    assert batch["input"].tolist() == [[0, 0], [5, 5]]
+    assert batch["target"].tolist() == [0, 2] and task.num_units(batch) == 2
     assert task.collate([{"x": 1}, {"x": 2}])["x"].tolist() == [1, 2]
+    for other in ({"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}):
+        assert task.num_units(other) == 3
     with pytest.raises(DataError, match="a sample of Line is a Tensor") as wrong:
         task.collate([torch.zeros(2)])
     assert "tuple of input, target" in wrong.value.allowed
 
 
-def test_a_torch_dataset_is_a_split():
-    class Points(Line):
-        def samples(self, split):
-            return TensorDataset(torch.zeros(5, 2), torch.arange(5))
-
-    assert len(make_task(Points).data("val")) == 5
-    assert make_task(Points).facts() == {"samples": {"train": 5, "val": 5, "test": 5}}
-
-
-def test_a_split_with_a_method_sample_draws_its_samples():
-    class Drawn:
-        def __len__(self):
-            return 2
-
+def test_a_torch_dataset_is_a_split_and_one_with_a_method_sample_draws_its_samples():
+    class Drawn(TensorDataset):
         def sample(self, index, draws):
             return {"x": draws}
 
-    class Augmented(Line):
-        def samples(self, split):
-            return Drawn()
-
-    assert make_task(Augmented).data("train").sample(0, 7) == {"x": 7}
-
-
-def test_an_empty_split_is_refused():
-    class Empty(Line):
-        def samples(self, split):
-            return [] if split == "val" else super().samples(split)
-
-    with pytest.raises(DataError, match="Empty has no samples for val"):
-        make_task(Empty)
+    parts = torch.zeros(5, 2), torch.arange(5)
+    facts = make_task(having(TensorDataset(*parts))).facts()
+    assert facts == {"samples": {"train": 5, "val": 5, "test": 5}}
+    assert make_task(having(Drawn(*parts))).data("train").sample(0, 7) == {"x": 7}
 
 
 @pytest.mark.parametrize(
@@ -102,14 +85,12 @@ def test_an_empty_split_is_refused():
     ],
 )
 def test_samples_without_a_length_or_an_index_are_refused(samples, problem):
-    class Odd(Line):
-        def samples(self, split):
-            return samples
-
     with pytest.raises(DataError) as wrong:
-        make_task(Odd)
+        make_task(having(samples))
     assert wrong.value.message == f"Odd.samples('train') {problem}"
-    assert ":".join(wrong.value.where.split(":")[:-1]) == __file__
+    assert wrong.value.where.rpartition(":")[0] == __file__
+    with pytest.raises(DataError, match="Odd has no samples for val"):
+        make_task(having(lambda split: [] if split == "val" else [(torch.zeros(2), 0)]))
 
 
 def check(cls, count=3):
@@ -164,13 +145,6 @@ def test_a_goal_that_measure_does_not_return_is_found():
         "val_right",
     )
     check(measuring(dict, goal=Goal("val_right", "max")))
-
-
-@pytest.mark.parametrize(
-    "batch", [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}]
-)
-def test_num_units_is_the_number_of_samples(batch):
-    assert make_task().num_units(batch) == 3
 
 
 def test_the_metric_adds_up_over_batches_to_that_of_all_samples():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.abr.config import CLASS_NAMES
-from models.abr.preview import MASKED_COLUMNS, UNKNOWN, build_predictions, masked_predictions
+from models.abr.preview import UNKNOWN, build_predictions
 from models.common.predictions import few_samples
 
 CPU = torch.device("cpu")
@@ -45,18 +45,3 @@ def test_an_unknown_label_or_output_is_a_dash(make_task, series):
     row = dict(zip(found.columns, found.rows[0], strict=True))
     assert {row[name] for name in found.columns[1:-1]} == {UNKNOWN}
     assert np.isfinite(row["error µV"]) and len(found.pictures) == len(found.rows)
-
-
-def test_masked_predictions_have_the_scores_of_each_response(make_task):
-    task = make_task(stage="encoder")
-    task.setup()
-    torch.manual_seed(0)
-    model, split = task.build().eval(), task.data("val")
-    with torch.no_grad():
-        found = masked_predictions(model, split, CPU)
-        metric = task.metric()
-        alone = task.collate(few_samples(split, 4)[1:2])
-        expected = metric.result(metric.update(model, alone))
-    assert found.columns == MASKED_COLUMNS and len(found.rows) == len(found.pictures) == 4
-    assert found.rows[1][1] == pytest.approx(expected["val_masked_r2"], rel=1e-4)
-    assert found.rows[1][2] == pytest.approx(expected["val_interpolation_r2"], rel=1e-4)

@@ -39,41 +39,40 @@ def test_cached_arrays_are_mapped_from_disk_the_second_time():
     for name, array in make().items():
         assert np.array_equal(first[name], array) and np.array_equal(second[name], array)
         assert isinstance(second[name], np.memmap) and not second[name].flags.writeable
-
-
-@pytest.mark.parametrize("other", [{"version": 2, "seed": 0}, {"version": 1, "seed": 1}])
-def test_arrays_with_other_inputs_are_computed_again(other):
     make = Maker()
-    cache.arrays("clips", SOURCE_KEY, make)
-    cache.arrays("clips", other, make)
+    for other in (SOURCE_KEY | {"version": 2}, SOURCE_KEY | {"seed": 1}):
+        cache.arrays("clips", other, make)
     cache.arrays("pages", SOURCE_KEY, make)
     assert make.calls == 3
 
 
-@pytest.mark.parametrize("damage", ["facts", "array", "folder"])
-def test_an_incomplete_entry_is_computed_again(damage):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("made_from.json", b"{"), ("events.npy", b"\x93NUMPY"), ("made_from.json", None)],
+)
+def test_an_incomplete_entry_is_computed_again(name, content):
     make = Maker()
     cache.arrays("clips", SOURCE_KEY, make)
     [entry] = cache_folder().iterdir()
-    if damage == "facts":
-        (entry / "made_from.json").write_text("{")
-    elif damage == "array":
-        (entry / "events.npy").write_bytes(b"\x93NUMPY")
-    else:
-        (entry / "made_from.json").unlink()
-    assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["events"], make()["events"])
+    (entry / name).unlink()
+    if content is not None:
+        (entry / name).write_bytes(content)
+    for _ in range(2):
+        assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
     assert [path.name for path in cache_folder().iterdir()] == [entry.name]
-    cache.arrays("clips", SOURCE_KEY, make)
-    assert make.calls == 3  # the second one for this test itself
+    assert make.calls == 2
 
 
-def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypatch):
+def test_without_a_cache_arrays_stay_in_memory_and_a_stream_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     make = Maker()
     for _ in range(2):
         assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
     assert make.calls == 2
+    with pytest.raises(DataError, match="cannot write the cache: Not a directory") as error:
+        cache.streamed("rows", SOURCE_KEY, Writer(), 10**9)
+    assert error.value.allowed == "a writable folder with about 2 GB of free space"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder of Linux")
@@ -122,22 +121,14 @@ def test_an_interrupted_stream_leaves_nothing(error):
     assert len(cache.streamed("rows", SOURCE_KEY, Writer(), 1)["counts"]) == 10
 
 
-def test_a_stream_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
-    with pytest.raises(DataError, match="cannot write the cache: Not a directory") as error:
-        cache.streamed("rows", SOURCE_KEY, Writer(), 10**9)
-    assert error.value.allowed == "a writable folder with about 2 GB of free space"
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32])
-@pytest.mark.parametrize("lengths", [(), (0,), (3, 0, 70_000), range(40)])
-def test_numpy_loads_appended_vectors(dtype, lengths):
-    file, parts = io.BytesIO(), [np.arange(n).astype(dtype) for n in lengths]
-    array = ArrayFile(file, dtype)
-    for part in parts:
-        array.append(part)
-    array.finish()
-    loaded = np.load(io.BytesIO(file.getvalue()), allow_pickle=False)
-    assert loaded.dtype == dtype and array.length == len(loaded)
-    assert loaded.tolist() == np.concatenate([*parts, np.empty(0, dtype)]).tolist()
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_numpy_loads_appended_vectors(dtype):
+    for lengths in ((), (0,), (3, 0, 70_000), range(40)):
+        file, parts = io.BytesIO(), [np.arange(n).astype(dtype) for n in lengths]
+        array = ArrayFile(file, dtype)
+        for part in parts:
+            array.append(part)
+        array.finish()
+        loaded = np.load(io.BytesIO(file.getvalue()), allow_pickle=False)
+        assert loaded.dtype == dtype and array.length == len(loaded)
+        assert loaded.tolist() == np.concatenate([*parts, np.empty(0, dtype)]).tolist()

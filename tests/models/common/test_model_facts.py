@@ -17,19 +17,16 @@ class Facts:
     terms: tuple[str, ...] = ()
 
 
-def test_saved_facts_are_loaded_with_full_precision(tmp_path):
+def test_facts_are_saved_in_full_precision_and_written_again_only_if_they_differ(tmp_path):
     facts = Facts(100 / 3, ("signal", "class"))
+    for _ in range(2):
+        model_facts.save(facts, tmp_path / "run")
+        number = (tmp_path / "run" / FACTS_FILE).stat().st_ino
     model_facts.save(facts, tmp_path / "run")
+    assert (tmp_path / "run" / FACTS_FILE).stat().st_ino == number
     assert model_facts.load(tmp_path / "run", Facts) == facts
-
-
-def test_the_last_setup_counts_and_equal_facts_are_not_written_again(tmp_path):
-    model_facts.save(Facts(1.0), tmp_path)
-    before = (tmp_path / FACTS_FILE).stat()
-    model_facts.save(Facts(1.0), tmp_path)
-    assert (tmp_path / FACTS_FILE).stat().st_ino == before.st_ino
-    model_facts.save(Facts(2.0), tmp_path)
-    assert model_facts.load(tmp_path, Facts) == Facts(2.0)
+    model_facts.save(Facts(2.0), tmp_path / "run")
+    assert model_facts.load(tmp_path / "run", Facts) == Facts(2.0)
 
 
 @pytest.mark.parametrize(

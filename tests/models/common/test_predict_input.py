@@ -32,10 +32,7 @@ def test_names_have_only_letters_digits_and_a_few_signs():
         ("", "input"),
     ):
         assert DistinctNames().of(text) == name
-
-
-def test_no_name_is_given_twice_also_without_case():
-    names = DistinctNames()
+    names = DistinctNames()  # none is given twice, also without case
     given = [names.of(text) for text in ("a b", "a-b", "A-B", "a-b-2", "a b")]
     assert given == ["a-b", "a-b-2", "A-B-3", "a-b-2-2", "a-b-4"]
 

@@ -12,15 +12,12 @@ def fitted():
     return subwords.train_byte_bpe(TEXTS, 300, ["<pad>", "</s>"])
 
 
-def test_any_text_survives_encoding_and_decoding():
+def test_any_text_survives_encoding_and_equal_texts_give_an_equal_tokenizer():
     found = fitted()
-    for text in (*TEXTS, "öde Straße 中文\t\n", " leading"):
+    for text in (*TEXTS[:3], "öde Straße 中文\t\n", " leading"):
         assert found.decode(found.encode(text).ids, skip_special_tokens=False) == text
-
-
-def test_equal_texts_give_an_equal_tokenizer_with_the_special_tokens_first():
-    assert fitted().to_str() == fitted().to_str()
-    assert [fitted().token_to_id(token) for token in ("<pad>", "</s>")] == [0, 1]
+    assert fitted().to_str() == found.to_str()
+    assert [found.token_to_id(token) for token in ("<pad>", "</s>")] == [0, 1]
 
 
 def test_the_run_folder_keeps_the_tokenizer(tmp_path):

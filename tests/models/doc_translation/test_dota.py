@@ -91,26 +91,6 @@ def test_an_incomplete_png_is_an_error_or_skipped(dota, content, what):
     assert found.skipped == [("imgs/2101.00002_1.png", what.format(len(content)))]
 
 
-def test_a_damaged_image_is_an_error_when_it_is_read(dota):
-    path = dota / "imgs" / "2101.00002_1.png"
-    raw = path.read_bytes()
-    path.write_bytes(raw[:60] + b"\0" * 20 + raw[80:])
-    page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
-    with pytest.raises(DataError, match="is not a readable image") as error:
-        page.image()
-    assert error.value.fix == (
-        "fetch it again or save it as PNG, or remove its name from split_dataset.json"
-    )
-
-
-def test_a_text_that_is_not_utf8_is_an_error_when_it_is_read(dota):
-    (dota / "zh_mmd" / "2101.00002_1.mmd").write_bytes("正文".encode("gb18030"))
-    page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
-    with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' is not UTF-8") as error:
-        page.target()
-    assert "-f WINDOWS-1251 -t UTF-8" in error.value.fix
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
 def test_texts_and_lists_of_other_encodings_are_read_with_a_note(dota, encoding):
     for path in (dota / "zh_mmd" / "2101.00002_1.mmd", dota / "split_dataset.json"):
@@ -121,6 +101,33 @@ def test_texts_and_lists_of_other_encodings_are_read_with_a_note(dota, encoding)
     assert page.target() == page.target() == "größer"
     assumed = {"utf-16": 0, "utf-16-le": 1, "latin-1": 1}
     assert len(found.notes) == assumed[encoding]
+
+
+def test_a_damaged_image_and_text_are_errors_when_they_are_read(dota):
+    path = dota / "imgs" / "2101.00002_1.png"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:60] + b"\0" * 20 + raw[80:])
+    (dota / "zh_mmd" / "2101.00002_1.mmd").write_bytes("正文".encode("gb18030"))
+    page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
+    with pytest.raises(DataError, match="is not a readable image") as error:
+        page.image()
+    assert error.value.fix == (
+        "fetch it again or save it as PNG, or remove its name from split_dataset.json"
+    )
+    with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' is not UTF-8") as error:
+        page.target()
+    assert "-f WINDOWS-1251 -t UTF-8" in error.value.fix
+
+
+def test_a_folder_without_the_language_or_pages_is_an_error(dota):
+    with pytest.raises(DataError) as error:
+        read(dota, "fr", "file", "stop")
+    assert error.value.message == f"'{dota}' has no texts in 'fr'"
+    assert error.value.allowed == "en, zh"
+    for path in (dota / "zh_mmd").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="has no page with an image and a text in 'zh'"):
+        read(dota, "zh", "file", "stop")
 
 
 @pytest.mark.parametrize(
@@ -141,20 +148,6 @@ def test_an_invalid_split_file_is_an_error(dota, text, problem):
         read(dota, "zh", "file", "stop")
     assert problem in error.value.message
     assert error.value.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
-
-
-def test_a_missing_language_is_reported_with_those_that_exist(dota):
-    with pytest.raises(DataError) as error:
-        read(dota, "fr", "file", "stop")
-    assert error.value.message == f"'{dota}' has no texts in 'fr'"
-    assert error.value.allowed == "en, zh"
-
-
-def test_a_folder_without_pages_is_an_error(dota):
-    for path in (dota / "zh_mmd").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match="has no page with an image and a text in 'zh'"):
-        read(dota, "zh", "file", "stop")
 
 
 def test_formats_are_recognized_by_content(dota, pairs, tmp_path):

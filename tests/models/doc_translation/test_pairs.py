@@ -30,12 +30,13 @@ def test_neighboring_paragraphs_of_a_document_make_a_page(pairs):
     ]
     assert found.pages[1].target() == "第3段\n\n第4段"
     assert found.given is None and found.tokenize == "zh"
-
-
-def test_a_page_ends_if_the_next_paragraph_does_not_fit(pairs):
+    # A page ends where the next paragraph does not fit, and equal sources count once.
     long = [row(i, en=f"{i} " + "word " * 200) for i in range(4)]
-    pages = read(pairs(long), EN_ZH, "stop").pages
-    assert [page.target().count("\n\n") for page in pages] == [0] * 4
+    assert [p.target().count("\n\n") for p in read(pairs(long), EN_ZH, "stop").pages] == [0] * 4
+    rows = [row(0), row(1, chapter=1, en="TEXT  number 0."), row(2)]
+    found = read(pairs(rows), EN_ZH, "stop")
+    assert found.counts == {"skipped_rows": 0, "duplicates": 1}
+    assert {page.document for page in found.pages} == {"ch00"}
 
 
 def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs):
@@ -46,13 +47,6 @@ def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs
     assert 100 < ink[0].sum() < 20_000 and not np.array_equal(*ink)
     assert other.target() == "Some text 0\n\nSome text 1\n\nSome text 2"
     assert read(path, Layout("zh", "en", 3, None), "stop").tokenize == "13a"
-
-
-def test_a_duplicate_source_text_is_dropped(pairs):
-    rows = [row(0), row(1, chapter=1, en="TEXT  number 0."), row(2)]
-    found = read(pairs(rows), EN_ZH, "stop")
-    assert found.counts == {"skipped_rows": 0, "duplicates": 1}
-    assert {page.document for page in found.pages} == {"ch00"}
 
 
 @pytest.mark.parametrize(
@@ -77,13 +71,6 @@ def test_an_invalid_row_is_reported_with_its_line_or_skipped(pairs, bad, what):
     assert second.startswith(f"  where         pairs.jsonl:2: {what}")
     found = read(path, EN_ZH, "skip")
     assert found.counts["skipped_rows"] == 1 and len(found.skipped) == 1
-
-
-def test_a_file_without_a_pair_is_an_error(pairs):
-    with pytest.raises(DataError) as error:
-        read(pairs([""]), EN_ZH, "stop")
-    assert str(error.value).split("\n")[0].endswith("pairs.jsonl' has no valid pair of paragraphs")
-    assert error.value.allowed == "id, en, zh"
 
 
 def test_text_with_characters_that_the_font_lacks_is_an_error(pairs):
@@ -156,6 +143,11 @@ def test_pairs_are_read_from_other_encodings_packed_files_and_sheets(tmp_path):
         notes = [path.name + assumed] if path.name.startswith(("latin", "table")) else []
         assert texts(path) == ([("ch00", "fünf\n\nfünf"), ("b", "fünf")], notes, 0), path
         assert formats.recognize(path) == formats.PAIRS
+    book = Workbook()  # whose cells are texts
+    for cells in (("id", "en", "zh"), (1, date(2024, 1, 2), 3.5), (2, True, "x")):
+        book.active.append(cells)
+    book.save(tmp_path / "a.xlsx")
+    assert [target for _, target in texts(tmp_path / "a.xlsx")[0]] == ["3.5", "x"]
 
 
 def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(tmp_path):
@@ -196,14 +188,6 @@ def test_a_bad_row_of_a_table_is_reported_with_its_line(tmp_path, row, problem):
             read(path, EN_ZH, "stop")
         assert error.value.where == f"a.csv:4: {problem}"
     assert texts(path, on_bad="skip")[2] == 1
-
-
-def test_cells_of_a_sheet_are_texts(tmp_path):
-    book = Workbook()
-    for cells in (("id", "en", "zh"), (1, date(2024, 1, 2), 3.5), (2, True, "x")):
-        book.active.append(cells)
-    book.save(tmp_path / "a.xlsx")
-    assert [target for _, target in texts(tmp_path / "a.xlsx")[0]] == ["3.5", "x"]
 
 
 @pytest.mark.parametrize(

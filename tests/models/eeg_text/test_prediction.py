@@ -103,7 +103,9 @@ def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, z
     assert list(task.predict(model, path)) == found
 
 
-def test_a_recording_is_read_in_windows_without_gaps(without_data, text_task, edf):
+def test_recordings_are_read_in_windows_without_gaps_or_the_segments_of_a_table(
+    without_data, text_task, edf, tmp_path
+):
     task, model = without_data()
     path = edf(text_task.recordings.items, 10)
     (found,) = task.predict(model, path)
@@ -114,11 +116,14 @@ def test_a_recording_is_read_in_windows_without_gaps(without_data, text_task, ed
     assert durations == pytest.approx([length] * 10 + [10 - 10 * length])
     assert json.loads(found.files[".json"])["recording"] == found.name == "a"
     assert len({row["text"] for row in own}) > 1
-
-
-def test_a_table_beside_a_recording_gives_its_segments_without_texts(without_data, text_task, edf):
-    task, model = without_data()
-    path = edf(text_task.recordings.items, 10)
+    folder = tmp_path / "new"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a.edf", "deep/a.edf"):
+        shutil.copy(path, folder / name)
+    (folder / "notes.txt").write_text("none")
+    first, second = task.predict(model, folder)
+    assert [first.name, second.name] == ["a", "deep-a"]
+    assert [row["text"] for row in rows(first)] == [row["text"] for row in rows(second)]
     path.with_suffix(".tsv").write_text("duration_s\tonset_s\n2.5\t1\n0.9\t6.25\n")
     (found,) = task.predict(model, path)
     assert [(row["start_s"], row["duration_s"]) for row in rows(found)] == [(1, 2.5), (6.25, 0.9)]
@@ -142,19 +147,6 @@ def test_texts_of_a_zuco_file_are_not_needed(without_data, tmp_path, write):
     assert [row["segment"] for row in rows(found)] == [
         f"results.mat, sentence {n}" for n in (1, 2, 4)
     ]
-
-
-def test_each_recording_of_a_folder_has_its_own_file(without_data, text_task, edf, tmp_path):
-    task, model = without_data()
-    folder = tmp_path / "new"
-    (folder / "deep").mkdir(parents=True)
-    path = edf(text_task.recordings.items, 2)
-    shutil.copy(path, folder / "a.edf")
-    shutil.copy(path, folder / "deep" / "a.edf")
-    (folder / "notes.txt").write_text("none")
-    first, second = task.predict(model, folder)
-    assert [first.name, second.name] == ["a", "deep-a"]
-    assert [r["text"] for r in rows(first)] == [r["text"] for r in rows(second)]
 
 
 @pytest.mark.parametrize("kind", ["file", "bart", "t5"])

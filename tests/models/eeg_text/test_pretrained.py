@@ -218,26 +218,6 @@ def test_deferred_weights_are_read_from_the_files_later(make_task, saved, name):
             assert torch.equal(buffer, values[part]), part
 
 
-def test_model_start_replaces_the_weights_and_keeps_the_sizes(make_task, tmp_path):
-    save_bart(tmp_path)
-    _, model = built(make_task, tmp_path)
-    layer = "decoder.text.model.decoder.layers.1.fc1.weight"
-    with torch.no_grad():
-        model.get_parameter(layer).fill_(3)
-    run = tmp_path / "run"
-    run.mkdir()
-    save_file({n: p.detach() for n, p in initial_tensors(model)}, run / "model.safetensors")
-    again, model = built(make_task, tmp_path, start=str(run))
-    assert model.get_parameter(layer).eq(3).all()
-    assert set(again.loaded) == {"start"}
-
-
-def initial_tensors(model):
-    tied = set(dict(model.named_parameters(remove_duplicate=False)))
-    tied -= set(dict(model.named_parameters()))
-    return [(name, tensor) for name, tensor in model.state_dict().items() if name not in tied]
-
-
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_other_tensors_than_declared_are_an_error(tmp_path, kind):
     save_model(tmp_path, kind)

@@ -4,7 +4,6 @@ import struct
 
 import pytest
 
-from launcher.__main__ import main
 from models.base import DataError
 from models.event_seg.readers import prophesee
 from models.event_seg.readers.prophesee import RawRecording, read_events
@@ -84,46 +83,6 @@ def test_all_bits_of_an_address_are_read(tmp_path):
     assert recording.sensor == (2**14, 2**14) and recording.sensor_source == "events"
 
 
-@pytest.mark.parametrize(
-    ("header", "line", "at"),
-    [
-        ("% Version 1\n% Width 640\n", "% Version 1", 0),
-        ("% Width 640\n% Version 3\n", "% Version 3", 12),
-        ("% Data file containing EM events\n", "% Data file containing EM events", 0),
-    ],
-)
-def test_other_versions_and_other_events_are_errors(tmp_path, header, line, at):
-    path = write_dat(tmp_path / "a.dat", rows(9), header)
-    assert error_of(path) == (f"'a.dat' has an unknown header line: {line}", f"byte {at}")
-
-
-def test_other_types_and_sizes_of_events_are_errors_with_their_byte(tmp_path):
-    path, end = tmp_path / "a.dat", len(HEADER)
-    write_dat(path, rows(9), kind=14)
-    assert error_of(path) == ("'a.dat' has events of type 14", f"byte {end}")
-    with pytest.raises(DataError) as error:
-        opened(path)
-    assert error.value.allowed == "event type 0 (2D) or 12 (CD), event size 8"
-    write_dat(path, rows(9), size=16)
-    assert error_of(path) == ("'a.dat' has events of 16 bytes", f"byte {end + 1}")
-
-
-def test_a_file_that_ends_early_is_an_error_with_its_byte(tmp_path):
-    path, end = tmp_path / "a.dat", len(HEADER)
-    content = write_dat(path, rows(9)).read_bytes()
-    for length, message, at in (
-        (0, "has no Prophesee header", 0),
-        (end - 1, "has a header line without an end", HEADER.index("% Height")),
-        (end, "ends before the type and size of its events", end),
-        (end + 1, "ends before the type and size of its events", end + 1),
-        (end + 2 + 8 * 3 + 5, "is truncated: its last word has 5 of 8 bytes", end + 2 + 8 * 3),
-    ):
-        path.write_bytes(content[:length])
-        assert error_of(path) == (f"'a.dat' {message}", f"byte {at}")
-    path.write_bytes(content[: end + 2])
-    assert error_of(path)[0] == "'a.dat' has no events"
-
-
 @pytest.mark.parametrize(("piece", "number"), [(4, 3), (4, 4), (prophesee.PIECE, 6)])
 def test_wrong_polarity_and_order_are_errors_with_the_byte_of_the_event(
     tmp_path, monkeypatch, piece, number
@@ -141,13 +100,42 @@ def test_wrong_polarity_and_order_are_errors_with_the_byte_of_the_event(
     assert error_of(path) == (message, f"from byte {at}")
 
 
-def test_data_check_recognizes_and_describes_a_dat_file(tmp_path, capsys):
-    path = write_dat(tmp_path / "night.dat", rows())
-    assert main(["data", "check", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert f"{path}: Prophesee DAT\n" in shown and "read by            event_seg" in shown
-    assert "5,000 in 1 recordings" in shown and "480×640 (from header)" in shown
-    write_dat(path, rows(), kind=14)
-    assert main(["data", "check", str(path)]) == 2
-    shown = capsys.readouterr().err
-    assert "'night.dat' has events of type 14" in shown and f"byte {len(HEADER)}" in shown
+END = len(HEADER)
+
+
+@pytest.mark.parametrize(
+    ("written", "message", "at"),
+    [
+        ({"header": "% Version 1\n"}, "has an unknown header line: % Version 1", 0),
+        ({"header": "% Width 6\n% Version 3\n"}, "has an unknown header line: % Version 3", 10),
+        (
+            {"header": "% Data file containing EM events\n"},
+            "has an unknown header line: % Data file containing EM events",
+            0,
+        ),
+        ({"kind": 14}, "has events of type 14", END),
+        ({"size": 16}, "has events of 16 bytes", END + 1),
+        ({"length": 0}, "has no Prophesee header", 0),
+        ({"length": END - 1}, "has a header line without an end", HEADER.index("% Height")),
+        ({"length": END}, "ends before the type and size of its events", END),
+        ({"length": END + 1}, "ends before the type and size of its events", END + 1),
+        (
+            {"length": END + 2 + 8 * 3 + 5},
+            "is truncated: its last word has 5 of 8 bytes",
+            END + 2 + 8 * 3,
+        ),
+    ],
+)
+def test_another_or_incomplete_file_is_an_error_with_its_byte(tmp_path, written, message, at):
+    length = written.pop("length", None)
+    path = write_dat(tmp_path / "a.dat", rows(9), **written)
+    path.write_bytes(path.read_bytes()[:length])
+    assert error_of(path) == (f"'a.dat' {message}", f"byte {at}")
+    if "kind" in written:
+        with pytest.raises(DataError) as error:
+            opened(path)
+        assert error.value.allowed == "event type 0 (2D) or 12 (CD), event size 8"
+
+
+def test_a_file_without_events_is_an_error(tmp_path):
+    assert error_of(write_dat(tmp_path / "a.dat", []))[0] == "'a.dat' has no events"

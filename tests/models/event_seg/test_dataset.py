@@ -33,17 +33,7 @@ def test_each_format_is_recognized_by_its_first_bytes(folder):
     assert recognize(folder / "deep") is None
 
 
-def test_companion_files_are_not_recordings(folder):
-    write_mvsec(folder / "outdoor_day1_data.hdf5", frames=3)
-    write_mvsec(folder / "outdoor_day1_gt.hdf5", frames=3)
-    (folder / "notes.txt").write_text("no recording")
-    (recording,), facts = found(folder)
-    assert recording.name == "outdoor_day1_data.hdf5"
-    assert facts == {"ignored_files": 1}
-    assert recognize(folder / "outdoor_day1_gt.hdf5") is None
-
-
-def test_a_folder_gives_its_recordings_by_name_at_any_depth(folder):
+def test_a_folder_gives_its_recordings_by_name_at_any_depth_without_companions(folder):
     for name in ("b.raw", "deep/a.raw"):
         write_raw(folder / name, random_events(50, 4000))
     write_masks(folder / "b.raw", [1000, 2000])
@@ -51,6 +41,14 @@ def test_a_folder_gives_its_recordings_by_name_at_any_depth(folder):
     assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"]
     assert facts == {"ignored_files": 0}
     assert [bool(recording.labels) for recording in recordings] == [True, False]
+    other = folder.with_name("other")
+    other.mkdir()
+    for name in ("outdoor_day1_data.hdf5", "outdoor_day1_gt.hdf5"):
+        write_mvsec(other / name, frames=3)
+    (other / "notes.txt").write_text("no recording")
+    (recording,), facts = found(other)
+    assert recording.name == "outdoor_day1_data.hdf5" and facts == {"ignored_files": 1}
+    assert recognize(other / "outdoor_day1_gt.hdf5") is None
 
 
 def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folder):

@@ -118,17 +118,6 @@ def test_labels_of_one_class_are_an_error(make_task, tmp_path):
         make_task(path=path).setup()
 
 
-def test_skipped_recordings_are_counted(make_task, recording):
-    broken = recording.with_name("broken.raw")
-    broken.write_bytes(recording.read_bytes()[:-1])
-    with pytest.raises(DataError, match="1 of 2 recordings cannot be used"):
-        make_task(path=recording.parent).setup()
-    task = make_task(path=recording.parent, on_bad="skip")
-    task.setup()
-    facts = task.facts()
-    assert facts["skipped_recordings"] == 1 and "broken.raw" in facts["skipped"][0]
-
-
 def test_pictures_are_of_windows_that_train(make_task, recording):
     task = make_task(path=recording, size="lite")
     task.setup()

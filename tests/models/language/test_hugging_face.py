@@ -118,10 +118,14 @@ def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path):
     assert theirs.eos_token_id == trained.end
 
 
-@pytest.mark.parametrize("folder", [None, "run"])
-def test_a_missing_trained_tokenizer_is_an_error(make_task, tmp_path, folder):
-    task = make_task(folder and tmp_path / folder, tokenizer="bpe")
-    with pytest.raises(DataError, match="the tokenizer of the run does not exist"):
+def test_a_missing_tokenizer_or_pretrained_folder_is_an_error(make_task, tmp_path, downloaded):
+    for folder in (None, tmp_path / "run"):
+        task = make_task(folder, tokenizer="bpe")
+        with pytest.raises(DataError, match="the tokenizer of the run does not exist"):
+            task.write_hugging_face(tmp_path)
+    task = make_task(pretrained=str(downloaded))
+    downloaded.rename(tmp_path / "away")
+    with pytest.raises(DataError):
         task.write_hugging_face(tmp_path)
 
 
@@ -161,10 +165,3 @@ def test_a_local_tokenizer_is_exported(make_task, tmp_path, downloaded):
     theirs = load_model(folder)
     assert theirs.config.vocab_size == 320
     assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
-
-
-def test_a_missing_pretrained_folder_is_an_error(make_task, tmp_path, downloaded):
-    task = make_task(pretrained=str(downloaded))
-    downloaded.rename(tmp_path / "away")
-    with pytest.raises(DataError):
-        task.write_hugging_face(tmp_path)

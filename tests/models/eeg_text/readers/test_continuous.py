@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.common.recordings import files as recording_files
 from models.eeg_text import formats
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.readers import continuous
@@ -84,38 +83,29 @@ def test_a_table_beside_a_recording_provides_the_sentences(recording):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("38\t5\tthe man", "a.tsv:3: ends at 43 s, after the recording (40 s)"),
-        ("5\t0.1\tthe man", "a.tsv:3: 0.1 s is too short"),
-        ("5\t1\t...", "a.tsv:3: the text has no words"),
+        ("38\t5\tthe man", "ends at 43 s, after the recording (40 s)"),
+        ("5\t0.1\tthe man", "0.1 s is too short"),
+        ("5\t1\t...", "the text has no words"),
+        ("1\tx\ta", "duration_s 'x' is not a number"),
     ],
 )
 def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
-    recording.with_suffix(".tsv").write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
-    assert error_of(ReadingOptions(), recording).where == problem
+    table = recording.with_suffix(".tsv")
+    table.write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
+    assert error_of(ReadingOptions(), recording).where == f"a.tsv:3: {problem}"
     found = continuous.read(recording, ReadingOptions("skip"))
     assert found.left_out["bad"] == 1 and len(found.items) == 1
+    table.write_text("onset\tduration\ttext\n1\t1\ta\n")
+    assert error_of(ReadingOptions(), recording).message == "'a.tsv' has no column onset_s"
 
 
-def test_an_invalid_table_is_an_error(recording):
-    beside = recording.with_suffix(".csv")
-    beside.write_text("onset,duration,text\n1,1,a\n")
-    assert error_of(ReadingOptions(), recording).message == "'a.csv' has no column onset_s"
-    beside.write_text("onset_s,duration_s,text\n1,x,a\n")
-    error = error_of(ReadingOptions(), recording)
-    assert error.where == "a.csv:2: duration_s 'x' is not a number"
-
-
-def test_unknown_channels_require_a_map(tmp_path):
+def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     error = error_of(ReadingOptions(), path)
     assert error.message.startswith(
         "only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, "
     )
     assert error.fix == "map them:  --set data.channels=FILE"
-
-
-def test_a_map_names_electrodes_and_regions(tmp_path):
-    path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     positions = tmp_path / "map.csv"
     positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
     found = continuous.read(path, ReadingOptions(channels=str(positions)))
@@ -166,20 +156,6 @@ def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
     table.write_text('{"circle": "A circle."}')
     error = error_of(ReadingOptions(texts=str(table)), SAMPLE / "eeglab_data.set")
     assert error.allowed == "events of the recording: rt, square"
-
-
-@needs_sample
-def test_an_eeglab_recording_with_incomplete_data_is_an_error(tmp_path):
-    for name in ("eeglab_data.set", "eeglab_data.fdt"):
-        (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
-    data = tmp_path / "eeglab_data.fdt"
-    whole = data.read_bytes()
-    data.write_bytes(whole[:-400])
-    error = error_of(ReadingOptions(), tmp_path / "eeglab_data.set")
-    assert error.message == "'eeglab_data.fdt' is truncated: 3904112 of 3904512 bytes"
-    data.unlink()
-    recording_files._opened.cache_clear()  # the .set itself is what it was
-    assert "cannot be read" in error_of(ReadingOptions(), tmp_path / "eeglab_data.set").message
 
 
 @pytest.mark.slow

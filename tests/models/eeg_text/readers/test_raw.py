@@ -80,24 +80,19 @@ def test_events_are_those_of_the_recording(tmp_path, name):
     assert named == expected
 
 
-def test_annotations_of_a_recording_that_does_not_begin_at_0_are_relative_to_its_begin(tmp_path):
-    for first in (0, 1000):
-        found = events(write_fif(tmp_path / f"{first}_raw.fif", first_sample=first))
-        assert [event for event in found if event[2] == "word"] == [(2.0, 0.5, "word")]
-
-
-def test_an_event_channel_is_read_in_pieces_as_a_whole(tmp_path, monkeypatch):
-    path = write_fif(tmp_path / "a_raw.fif")
+def test_events_of_a_channel_are_read_in_pieces_from_the_begin_and_name_sentences(
+    tmp_path, monkeypatch
+):
+    path = write_fif(tmp_path / "a_raw.fif", first_sample=1000)
     whole = events(path)
+    assert whole == events(write_fif(tmp_path / "b_raw.fif", first_sample=0))
+    assert [event for event in whole if event[2] == "word"] == [(2.0, 0.5, "word")]
     for seconds in (2, 1.05, 0.05):
         monkeypatch.setattr(recordings, "_PART_S", seconds)
         assert events(path) == whole
-
-
-def test_sentences_are_named_by_event_numbers(tmp_path):
     texts = tmp_path / "texts.json"
     texts.write_text('{"7": "A child paints."}')
-    found = continuous.read(write_fif(tmp_path / "a_raw.fif"), ReadingOptions(texts=str(texts)))
+    found = continuous.read(path, ReadingOptions(texts=str(texts)))
     assert [item.text for item in found.items] == ["A child paints."] * 2
     assert [item.start_s for item in found.items] == [2.0, 9.0]
 
@@ -164,19 +159,16 @@ def test_a_missing_library_is_an_error_with_the_command_that_installs_it(tmp_pat
     assert error.value.fix == "pip install mffpy"
 
 
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
+def test_an_openbci_header_without_rate_or_channels_is_an_error(tmp_path):
+    path = write_openbci(tmp_path / "a.txt", has_titles=False)
+    lines = path.read_text().splitlines()
+    for line, problem in (
         ("%Sample Rate", "its header has no Sample Rate"),
         ("%Number", "its header has neither names of columns nor Number of channels"),
-    ],
-)
-def test_an_openbci_header_without_rate_or_channels_is_an_error(tmp_path, line, problem):
-    path = write_openbci(tmp_path / "a.txt", has_titles=False)
-    lines = [other for other in path.read_text().splitlines() if not other.startswith(line)]
-    path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=problem):
-        continuous.read(path, ReadingOptions())
+    ):
+        path.write_text("\n".join(other for other in lines if not other.startswith(line)))
+        with pytest.raises(DataError, match=problem):
+            continuous.read(path, ReadingOptions())
 
 
 def test_a_folder_of_several_formats_is_read_whole(tmp_path):
