@@ -70,7 +70,7 @@ def test_a_rank_that_computes_or_reads_is_waited_for_without_a_limit(store, monk
         with turn.turn():
             until(lambda: clock.seconds > 10)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     turn.wait(1)
     thread.join()
