@@ -51,8 +51,6 @@ FIRST = (
 
 
 NOT_COVERED = ("tests/models/", "tests/docs/", "tests/architecture/", "tests/benchmarks/")
-COVERED_PROCESSES = "COVERAGE_PROCESS_CONFIG"
-"""The variable by which coverage measures new processes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,15 +65,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     measured = coverage.Coverage.current() if coverage else None
     if measured is None or not item.nodeid.startswith(NOT_COVERED):
         return (yield)
-    variable, leave = os.environ.pop(COVERED_PROCESSES, None), os._exit
     measured.stop()
     try:
         return (yield)
     finally:
         measured.start()
-        os._exit = leave  # each start wraps it once more, until a call recurses too deeply
-        if variable is not None:
-            os.environ[COVERED_PROCESSES] = variable
 
 
 def pytest_collection_finish() -> None:

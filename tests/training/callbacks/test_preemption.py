@@ -98,9 +98,7 @@ def test_a_signal_delivered_twice_counts_once(start):
     assert program.requested_action()[0] == SAVE_AND_END[signal.SIGINT]
 
 
-def test_a_second_interrupt_ends_a_process_blocked_outside_python(start, monkeypatch):
-    # Coverage writes its file before os._exit, and waits for the busy thread with it.
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+def test_a_second_interrupt_ends_a_process_blocked_outside_python(start):
     busy = start("busy")
     end = time.monotonic() + LIMIT_S
     while busy.process.poll() is None and time.monotonic() < end:
