@@ -117,9 +117,9 @@ def test_several_runs_share_plots_and_a_table_of_outcomes(run):
     page = written(run, other)
     lines = shown(page, "peak memory")
     outcomes = [*zip(lines, lines[2:], strict=False)]
-    assert {("run", "completed"), ("other", "failed")} <= {*outcomes}
+    assert {(run.name, "completed"), ("other", "failed")} <= {*outcomes}
     assert lines[lines.index("What to do") :].count("failed at step 6: the <disk> was full") == 1
-    assert any({"run", "other"} <= {*names} for names in names_of_lines(page))
+    assert any({run.name, "other"} <= {*names} for names in names_of_lines(page))
     assert page.count("Where time went") == 1  # that of the other was not measured
 
 
