@@ -144,6 +144,7 @@ def test_help_lists_commands_options_modes_layers_and_exit_codes(capsys):
     printed = " ".join(capsys.readouterr().out.split())
     for option in OPTIONS:
         assert option.flag in printed
+        assert option.sentence in printed
     assert "built-in < family <" in printed
     assert "< --config files < command line" in printed
     assert "75 stopped by a signal or a limit after saving" in printed
