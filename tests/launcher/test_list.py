@@ -58,7 +58,7 @@ def test_stages_are_listed_with_their_training_and_initial_weights(listed):
     assert f"stage {first['name']:<17} {first['sentence']}" in listed("models")
 
 
-def test_every_mode_and_engine_is_listed(listed):
+def test_every_mode_and_engine_is_listed_and_all_without_a_word(listed):
     rows = {row["name"]: row for row in json.loads(listed("modes", "--json"))}
     assert set(rows) == set(presets.modes())
     assert rows["lite"]["sentence"] == presets.mode("lite").sentence
@@ -68,6 +68,11 @@ def test_every_mode_and_engine_is_listed(listed):
     assert list(rows) == [*ENGINES, "auto"]
     assert rows["zero2"]["needs"] == ["deepspeed"]
     assert (rows["local"]["runs_here"], rows["local"]["why_not"]) == (True, None)
+    parts = [listed(kind) for kind in ("models", "modes", "engines")]
+    assert listed() == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
+    found = json.loads(listed("--json"))
+    assert {kind: json.loads(listed(kind, "--json")) for kind in found} == found
+    assert list(found) == ["models", "modes", "engines"]
 
 
 def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
@@ -79,11 +84,3 @@ def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
     assert "fairscale" in rows["oss"]["why_not"]
     assert "pip install" in rows["oss"]["why_not"]
     assert "cannot run here: " in listed("engines")
-
-
-def test_list_alone_lists_all(listed):
-    parts = [listed(kind) for kind in ("models", "modes", "engines")]
-    assert listed() == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
-    found = json.loads(listed("--json"))
-    assert {kind: json.loads(listed(kind, "--json")) for kind in found} == found
-    assert list(found) == ["models", "modes", "engines"]

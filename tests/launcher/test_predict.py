@@ -286,27 +286,24 @@ def test_a_custom_task_predicts_files(custom_run, tmp_path, capsys):
     assert {p.name: p.read_text() for p in out.iterdir()} == {"line-0.txt": "1", "line-1.txt": "2"}
 
 
-def test_an_error_after_some_predictions_writes_nothing(custom_run, tmp_path, capsys):
-    (tmp_path / "in.txt").write_text("1 bad")
-    before = contents(tmp_path)
-    args = ["predict", str(custom_run[0]), "--input", f"{tmp_path}/in.txt"]
-    assert main([*args, "--out", f"{tmp_path}/out"]) == 2
-    err = capsys.readouterr().err
-    assert "error: bad line" in err and "--set" not in err
-    assert contents(tmp_path) == before
-
-
-def test_files_need_an_input_and_no_sampling(custom_run, tmp_path, capsys, monkeypatch):
+def test_files_need_an_input_without_errors_and_no_sampling(
+    custom_run, tmp_path, capsys, monkeypatch
+):
     (tmp_path / "in.txt").write_text("1")
+    (tmp_path / "bad.txt").write_text("1 bad")  # an error after a prediction
     monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path)
     for options, message in (
         ([], "/able --input FILE"),
         (["--input", "none"], "--input 'none' does not exist"),
         (["--input", "in.txt", "--top-k", "2"], "  fix           remove --top-k"),
         (["--input", "in.txt", "--out", "."], ". is not empty"),
+        (["--input", "bad.txt", "--out", "out"], "error: bad line"),
     ):
         assert main(["predict", str(custom_run[0]), *options]) == 2
-        assert message in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert message in err and "--set" not in err
+        assert contents(tmp_path) == before
 
 
 def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys, monkeypatch):

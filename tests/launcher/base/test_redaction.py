@@ -52,7 +52,7 @@ def test_variables_are_substituted():
         expand_variables("https://${A}@h/", {})
 
 
-def test_a_file_is_named_by_the_end_of_its_url():
+def test_the_form_of_a_url_and_the_name_of_its_file():
     for url, name in (
         ("https://h/set/data%20one.zip?x=/y.tar", "data one.zip"),
         ("https://h/set/", ""),
@@ -60,9 +60,6 @@ def test_a_file_is_named_by_the_end_of_its_url():
         ("https://h/..%2f..%2fetc%2fpasswd", "passwd"),
     ):
         assert file_name(url) == name
-
-
-def test_the_form_of_a_url():
     for url in ("https://h/a", "file:///a", "file://localhost/a"):
         assert url_problem(url) is None
     for url, expected in (

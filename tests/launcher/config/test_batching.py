@@ -83,12 +83,9 @@ def test_solved_batch_settings_have_the_values_they_override():
     assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
 
 
-def test_the_largest_divisor_divides_and_none_between_does():
+def test_the_largest_divisor_divides_and_the_nearest_multiple_is_never_zero():
     for number, limit in product(range(1, 40), range(1, 45)):
         found = largest_divisor(number, limit)
         assert number % found == 0 and found <= limit
         assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))
-
-
-def test_the_nearest_multiple_is_never_zero():
     assert [nearest_multiple(n, 4) for n in (1, 5, 6, 7)] == [4, 4, 8, 8]

@@ -82,14 +82,11 @@ def test_an_unused_setting_is_reported_with_its_origin():
     assert diagnostic.severity == "warning"
 
 
-def test_a_setting_without_effect_by_another_setting_may_stay_unused():
+def test_a_setting_without_effect_or_used_by_the_launcher_may_stay_unused():
     mute = {"schedule.cycle", "schedule.t_mult"}
     run = resolved("schedule.name=linear", mode="fast")
     assert run.values["schedule.cycle"].origin.layer == "mode"
     assert validate.unused_keys(run.values, EVERY - mute) == []
     assert set(validate.unused_keys(resolved(mode="fast").values, EVERY - mute)) == mute
-
-
-def test_a_setting_used_by_resolve_counts_as_used():
     run = resolved("train.global_batch=16", mode="lite", engine="ddp", nproc="2")
     assert not set(validate.unused_keys(run.values, ())) & validate.BY_THE_LAUNCHER

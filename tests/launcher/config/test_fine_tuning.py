@@ -95,16 +95,13 @@ def test_auto_resumes_a_run_of_the_same_folder_only(base, tmp_path):
     assert choose(CliArgs(model="language:full")).model == "full"
 
 
-def test_a_default_length_is_cut_to_the_context_with_a_note(fine_tuned, base):
+def test_a_length_is_cut_to_the_context_with_a_note_or_a_warning(fine_tuned, base):
     run = fine_tuned()
     value = run.values["data.seq_len"]
     assert (value.value, value.origin.where) == (64, f"the context of {base}")
     assert value.replaced[0][0] > 64 and run.warnings == []
     (note,) = [note for note in run.notes if note.startswith("data.seq_len")]
     assert note == f"data.seq_len: 64 instead of {value.replaced[0][0]}, the context of {base}"
-
-
-def test_a_length_of_the_user_is_cut_to_the_context_with_a_warning(fine_tuned, base):
     run = fine_tuned(seq_len="200")
     assert run.settings.data.seq_len == 64
     (warning,) = run.warnings

@@ -225,39 +225,31 @@ def test_a_setting_of_the_originals_is_an_error_with_the_line_to_type(typed, mod
     assert (found.did_you_mean, found.fix) == (meant, fix)
 
 
-@pytest.mark.parametrize(
-    ("model", "variables", "fixes"),
-    [
-        (
-            "eeg_text:tiny",
-            {"BART_MODEL": "facebook/bart-base", "TRAIN_EPOCHS": "3", "PRETRAIN_LR": "1e-3"},
-            [
-                "--epochs 3",
-                "--lr 1e-3 --stage encoder",
-                "hf download facebook/bart-base --local-dir bart-base  and then  "
-                "--set model.pretrained=bart-base",
-            ],
-        ),
-        (None, {"ZUCO_ROOT": "zuco"}, ["--data zuco --model eeg_text"]),
-        # Without an equivalent, of another family, empty, and of any program.
-        ("eeg_text:tiny", {"HIDDEN_DIM": "4", "TRAIN_EPOCHS": "", "TASKS": "x", "DEBUG": "1"}, []),
-        ("language:tiny", {"BART_MODEL": "./bart"}, []),
-    ],
-)
-def test_a_variable_that_only_an_original_reads_is_a_warning(monkeypatch, model, variables, fixes):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    warnings = resolved(model=model).warnings
-    assert [warning.fix for warning in warnings] == fixes
-    names = [name for name in variables for warning in warnings if name in warning.message]
-    assert len(names) == len(fixes)
-
-
-def test_a_variable_of_an_original_is_no_warning_where_its_setting_is_typed(monkeypatch):
-    monkeypatch.setenv("MASK_RATIO", "0.2")
-    monkeypatch.setenv("TRAIN_EPOCHS", "3")
-    [warning] = resolved("train.epochs=4", model="eeg_text:tiny").warnings
-    assert "MASK_RATIO" in warning.message
+def test_a_variable_that_only_an_original_reads_is_a_warning(monkeypatch):
+    fetch = "hf download facebook/bart-base --local-dir bart-base  and then  "
+    many = {"BART_MODEL": "facebook/bart-base", "TRAIN_EPOCHS": "3", "PRETRAIN_LR": "1e-3"}
+    of_many = [
+        "--epochs 3",
+        "--lr 1e-3 --stage encoder",
+        f"{fetch}--set model.pretrained=bart-base",
+    ]
+    # Without an equivalent, of another family, empty, and of any program.
+    none = {"HIDDEN_DIM": "4", "TRAIN_EPOCHS": "", "TASKS": "x", "DEBUG": "1"}
+    typed = {"MASK_RATIO": "0.2", "TRAIN_EPOCHS": "3"}
+    for model, sets, variables, fixes in (
+        ("eeg_text:tiny", [], many, of_many),
+        (None, [], {"ZUCO_ROOT": "zuco"}, ["--data zuco --model eeg_text"]),
+        ("eeg_text:tiny", [], none, []),
+        ("language:tiny", [], {"BART_MODEL": "./bart"}, []),
+        ("eeg_text:tiny", ["train.epochs=4"], typed, ["--set model.mask_share=0.2"]),
+    ):
+        with monkeypatch.context() as patched:
+            for name, value in variables.items():
+                patched.setenv(name, value)
+            warnings = resolved(*sets, model=model).warnings
+        assert [warning.fix for warning in warnings] == fixes
+        names = [name for name in variables for warning in warnings if name in warning.message]
+        assert len(names) == len(fixes)
 
 
 def test_in_a_settings_file_the_fix_is_a_line_of_it(tmp_path):

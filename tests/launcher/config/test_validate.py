@@ -89,15 +89,6 @@ def test_a_setting_without_effect_by_another_warns():
     assert warned("loader.prefetch=4") == ["loader.prefetch 4 has no effect: loader.workers is 0"]
 
 
-def test_a_deepspeed_file_under_another_engine_is_refused(tmp_path):
-    path = tmp_path / "ds.json"
-    path.write_text("{}")
-    assert refused(f"engine.ds_config={path}", engine="ddp") == [
-        "engine.ds_config needs a DeepSpeed engine, and the engine is ddp"
-    ]
-    resolved(f"engine.ds_config={path}", engine="zero2")
-
-
 def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
@@ -110,7 +101,13 @@ def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch
         assert refused(f"{key}=") == [f"{key} '' does not exist ({tmp_path})"]
 
 
-def test_stages_need_a_task_that_declares_them(tmp_path, monkeypatch):
+def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path, monkeypatch):
+    path = tmp_path / "ds.json"
+    path.write_text("{}")
+    assert refused(f"engine.ds_config={path}", engine="ddp") == [
+        "engine.ds_config needs a DeepSpeed engine, and the engine is ddp"
+    ]
+    resolved(f"engine.ds_config={path}", engine="zero2")
     monkeypatch.syspath_prepend(tmp_path)
     model = f"{write(tmp_path, HEAD + LINE + BODY)}:Line"
     message = f" needs stages, and {model} declares none"

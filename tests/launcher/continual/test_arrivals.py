@@ -104,7 +104,7 @@ def test_a_growing_file_is_complete_once_it_is_unchanged_for_settle_s(tmp_path):
     assert list(watch.scan(16).complete) == ["a.txt"]
 
 
-def test_hidden_files_and_files_named_as_unfinished_are_ignored(tmp_path):
+def test_files_are_named_by_their_path_and_hidden_or_unfinished_ones_ignored(tmp_path):
     names = ("a.part", "a.txt.tmp", "a.CRDOWNLOAD", ".a.txt", "a.txt~", ".git/a.txt", "x/.y/a.txt")
     for number, name in enumerate(names):
         folder = tmp_path / str(number)
@@ -116,11 +116,8 @@ def test_hidden_files_and_files_named_as_unfinished_are_ignored(tmp_path):
         assert not seen.complete and not seen.growing, name
         file.rename(folder / "whole.txt")
         assert list(watch.scan(1).complete) == ["whole.txt"]
-
-
-def test_subfolders_are_scanned_and_files_named_by_their_path(tmp_path):
-    (tmp_path / "b" / "c").mkdir(parents=True)
-    (tmp_path / "b" / "c" / "d.txt").write_text("d")
-    (tmp_path / "e.txt").symlink_to(tmp_path / "gone.txt")
-    watch = FolderWatch(tmp_path, settle_s=0)
-    assert list(watch.scan(0).complete) == ["b/c/d.txt"]
+    inner = tmp_path / "all" / "b" / "c"
+    inner.mkdir(parents=True)
+    (inner / "d.txt").write_text("d")
+    (tmp_path / "all" / "e.txt").symlink_to(tmp_path / "gone.txt")
+    assert list(FolderWatch(tmp_path / "all", settle_s=0).scan(0).complete) == ["b/c/d.txt"]

@@ -197,17 +197,15 @@ def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start
     assert states(start) == ["trained", "trained"] and again.exit_code == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_wait(start, number, code):
-    clock = Clock({7: lambda: clock.signals.add(number)})
-    ending, _, _ = start(clock=clock)
-    assert (ending.exit_code, ending.outcome["status"]) == (code, "stopped")
-
-
-def test_a_signal_during_the_exit_of_the_ranks_stops_the_run(start):
+def test_a_signal_ends_a_wait_or_the_exit_of_the_ranks(start):
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        clock = Clock({7: lambda: clock.signals.add(number)})  # noqa: B023
+        ending, _, _ = start(clock=clock)
+        assert (ending.exit_code, ending.outcome["status"]) == (code, "stopped")
+        shutil.rmtree(start.folder)
     ranks = Ranks(start.settings)
     ranks.instead[1] = lambda signals: signals.add(signal.SIGTERM)
-    ending, ranks, _ = start(ranks=ranks)
+    ending, _, _ = start(ranks=ranks)
     assert ending.exit_code == 75
     assert states(start) == ["trained"]
 

@@ -114,10 +114,12 @@ def test_an_archive_is_unpacked_to_a_folder(unpacked, name, content):
     assert not Path("downloads/set.zip").exists()
 
 
-def test_a_compressed_file_is_decompressed(unpacked):
+def test_a_compressed_file_is_decompressed_and_of_two_of_a_name_the_last_stays(unpacked):
     for suffix, module in (("gz", gzip), ("bz2", bz2), ("xz", lzma)):
         assert unpacked(f"{suffix}.csv.{suffix}", module.compress(b"1,2\n")) == b"1,2\n"
         assert Path(f"downloads/{suffix}.csv").is_file()
+    assert unpacked("set.tar", tar(("a.txt", REG, "")))["a.txt"] == b"bad"
+    assert unpacked("other.zip", zipped(("a.txt", b"bad")))["a.txt"] == b"bad"
 
 
 def test_an_unpacked_folder_is_recognized_and_unpack_no_keeps_the_archive(here, get):
@@ -205,11 +207,6 @@ def test_links_within_are_kept(unpacked):
     assert (out / "folder" / "b.txt").is_file()
     content = tar(("deep/l", SYM, "../deep/a.txt"), files={"deep/a.txt": b"one"})
     assert unpacked("nested.tar", content)["l"] == b"one"  # the only folder is not nested
-
-
-def test_of_a_file_that_comes_twice_the_last_stays(unpacked):
-    assert unpacked("set.tar", tar(("a.txt", REG, "")))["a.txt"] == b"bad"
-    assert unpacked("other.zip", zipped(("a.txt", b"bad")))["a.txt"] == b"bad"
 
 
 def test_the_only_folder_of_an_archive_is_not_nested(unpacked):

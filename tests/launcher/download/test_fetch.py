@@ -195,10 +195,12 @@ def test_retries_in_a_row_are_limited(server, get):
     assert PATH.read_bytes() == big
 
 
-def test_a_refused_connection_is_reported_without_secrets(get, here):
+def test_a_refused_connection_is_reported_without_secrets_and_a_variable_must_be_set(get, here):
     url = "http://u:hidden@127.0.0.1:9/data.bin?token=hidden"
     error = get.error(url, kind=FetchError, retries=0)
     assert "connection refused" in error and "hidden" not in error
+    error = get.error("https://${NO_SUCH}@h.invalid/a")
+    assert "uses the environment variable NO_SUCH, which is not" in error
 
 
 @pytest.mark.parametrize(
@@ -244,9 +246,6 @@ def test_an_unsafe_or_endless_redirect_is_refused(server, get):
     for location in places:
         url = server.on("/data.bin", Response(302, headers={"Location": location}))
         assert "is not a usable http or https URL" in get.error(url)
-
-
-def test_a_redirect_from_https_to_http_is_refused(here):
     settings = Download(files=[{"url": "https://ann:hidden@h/a"}])
     response = requests.Response()
     response.url, response.headers["Location"] = "https://ann:hidden@h/a", "//h/b"
@@ -291,11 +290,6 @@ def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
     assert "hidden" not in "".join(get.printed)
     for file in here.rglob("*"):
         assert not file.is_file() or b"hidden" not in file.read_bytes()
-
-
-def test_an_unset_variable_is_an_error(get, here):
-    error = get.error("https://${NO_SUCH}@h.invalid/a")
-    assert "uses the environment variable NO_SUCH, which is not" in error
 
 
 def test_a_file_url_is_copied(get, here):
