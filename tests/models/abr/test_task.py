@@ -100,10 +100,7 @@ def test_terms_without_labels_are_not_trained_and_not_reported(people, make_task
     assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
     assert facts["unknown"] == ["age", "rate", "fmp"]
     assert list(facts["classes"]["train"].values()) == [6, 6, 0, 0, 0]
-
-
-def test_without_classes_the_goal_is_the_reconstruction(people, make_task):
-    task = make_task(path=people(patients(label="")))
+    task = make_task(path=people(patients(label="")))  # without classes
     task.setup()
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 

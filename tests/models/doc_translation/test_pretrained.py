@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from models.doc_translation.pretrained import PARTS, load
 from tests.engines.test_deferred_init import Rank
 
 TINY = SIZES["tiny"]
+
+
+@pytest.fixture
+def make_task(make_task, pairs):
+    """A task of few texts, which are read faster than the cards."""
+    return partial(make_task, path=pairs())
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +161,7 @@ def test_the_tokenizer_of_a_pretrained_decoder_is_used(make_task, saved, tmp_pat
     first = make_task()
     first.setup()
     first.vocabulary.inner.save(str(folder / "decoder" / "tokenizer.json"))
-    task, model = build(make_task, folder, path="embedded:cards", partial=["decoder"])
+    task, model = build(make_task, folder, partial=["decoder"])
     assert task.vocabulary.size == first.vocabulary.size
     rows = model.decoder.bert.embeddings.word_embeddings.weight.shape[0]
     assert rows == -(-first.vocabulary.size // 8) * 8

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from models.event_seg.readers.recording import downsample_mask, edges
 
@@ -14,12 +13,14 @@ def test_an_edge_is_a_band_around_where_brightness_steps():
     assert not edges(np.full((40, 60), 30, np.uint8), 1).any()
 
 
-@pytest.mark.parametrize(
-    ("cells", "merged"),
-    [([0, 0, 0, 0], 0), ([0, 1, 0, 0], 1), ([255, 1, 0, 0], 1), ([255, 0, 0, 0], 255)],
-)
-def test_a_downsampled_mask_keeps_foreground(cells, merged):
-    mask = np.array(cells, np.uint8).reshape(2, 2)
-    wide = np.pad(mask, ((0, 1), (0, 1)))  # a remainder smaller than a pixel
-    assert downsample_mask(wide, 2).tolist() == [[merged]]
-    assert (downsample_mask(wide, 1) == wide).all()
+def test_a_downsampled_mask_keeps_foreground():
+    for cells, merged in (
+        ([0, 0, 0, 0], 0),
+        ([0, 1, 0, 0], 1),
+        ([255, 1, 0, 0], 1),
+        ([255, 0, 0, 0], 255),
+    ):
+        mask = np.array(cells, np.uint8).reshape(2, 2)
+        wide = np.pad(mask, ((0, 1), (0, 1)))  # a remainder smaller than a pixel
+        assert downsample_mask(wide, 2).tolist() == [[merged]], cells
+        assert (downsample_mask(wide, 1) == wide).all()

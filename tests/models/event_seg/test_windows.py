@@ -153,6 +153,16 @@ def test_times_since_1970_keep_their_microseconds():
     assert (share > 0.04).all() and share[1:-1] == pytest.approx(np.full(8, 1 / 9), abs=0.02)
 
 
+def test_events_are_dropped_where_the_coarser_grid_ends():
+    x, y = np.array([0, 1, 63, 64, -1]), np.array([0, 47, 48, 5, 5])
+    coarse = Events(np.arange(5), x, y, np.ones(5, np.int8)).downsampled(2, 24, 32)
+    assert [column.tolist() for column in (coarse.t, coarse.x, coarse.y)] == [
+        [0, 1],
+        [0, 0],
+        [0, 23],
+    ]
+
+
 @pytest.mark.parametrize(("t", "x", "y"), [(-1, 0, 0), (10, 0, 0), (5, 5, 3), (5, 0, -1)], ids=str)
 def test_an_event_outside_is_refused(t, x, y):
     event = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
@@ -167,11 +177,3 @@ def test_cells_with_events_get_deviation_one():
     assert ((scaled == 0) == (grid == 0)).all()
     constant = np.array([[[2.0, 0.0, 2.0]]], np.float32)
     assert normalize(constant) is constant  # no deviation to divide by
-
-
-def test_events_are_dropped_where_the_coarser_grid_ends():
-    x, y = np.array([0, 1, 63, 64, -1]), np.array([0, 47, 48, 5, 5])
-    events = Events(np.arange(5), x, y, np.ones(5, np.int8))
-    coarse = events.downsampled(2, 24, 32)
-    assert (coarse.x.tolist(), coarse.y.tolist()) == ([0, 0], [0, 23])
-    assert coarse.t.tolist() == [0, 1]

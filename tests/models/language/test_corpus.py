@@ -318,16 +318,6 @@ def test_compressed_files_give_the_same_records(tmp_path, name, content):
         assert error_text(write(path, damaged)).startswith("'DATA' cannot be read: ")
 
 
-def test_csv_short_rows_and_empty_answers_are_reported(tmp_path):
-    path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
-    assert error_text(path) == (
-        "2 of 3 rows cannot be used\n"
-        "  where         a.csv:4: 1 of 2 columns\n"
-        "                a.csv:6: output is empty\n"
-        "  fix           correct output in a.csv:6, or skip them with  --set data.on_bad=skip"
-    )
-
-
 def test_a_file_that_is_not_text_can_be_skipped_in_a_folder(tmp_path):
     write(tmp_path / "a.txt", "fine")
     write(tmp_path / "b.txt", b"\xff\xfe\xff")
@@ -371,8 +361,14 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, reason):
     assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
 
 
-def test_a_csv_cut_inside_a_quoted_field_is_a_bad_row(tmp_path):
-    path = tmp_path / "a.csv"
+def test_short_rows_empty_answers_and_a_cut_in_a_quoted_field_are_bad_rows(tmp_path):
+    path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
+    assert error_text(path) == (
+        "2 of 3 rows cannot be used\n"
+        "  where         a.csv:4: 1 of 2 columns\n"
+        "                a.csv:6: output is empty\n"
+        "  fix           correct output in a.csv:6, or skip them with  --set data.on_bad=skip"
+    )
     path.write_text('input,output\na,b\n"c,d\ne,f')
     assert error_text(path) == (
         "1 of 2 rows cannot be used\n"

@@ -18,13 +18,10 @@ def test_an_array_gives_the_rows_of_json_lines(tmp_path, monkeypatch, indent, ch
     assert pairs(found) == pairs(expected) and len(found) == 40
 
 
-def test_a_row_has_the_line_of_its_first_character(tmp_path):
+def test_a_row_has_the_line_of_its_first_character_and_invalid_ones_can_be_skipped(tmp_path):
     content = '\n[\n {"prompt": "a",\n  "response": "b"},\n\n {"prompt": "c", "response": "d"}]\n'
     found = exchanges(read(write(tmp_path / "a.json", content)))
     assert [exchange.where for exchange in found] == ["a.json:3", "a.json:6"]
-
-
-def test_an_invalid_row_is_reported_with_its_line_and_can_be_skipped(tmp_path):
     content = '[{"prompt": "a", "response": "b"},\n7,\n{"prompt": "\\ud800", "response": "d"}]'
     path = write(tmp_path / "a.json", content)
     assert "a.json:2: int, not an object" in error_text(path)
