@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from models.base import Batch, Draws
-from models.common.layers import attention_kernel
 from models.common.masked_series import masked_counts, masked_scores
 from models.common.predictions import spread_positions
 from models.doc_translation import images
@@ -34,9 +33,9 @@ class MaskedEncoders(nn.Module):
     A linear layer predicts the pixels of each patch. Source: Xie et al., SimMIM, 2022.
     """
 
-    def __init__(self, size: Size, kernel: str = "auto") -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
-        self.kernel, self.patch = kernel, size.local.patch
+        self.patch = size.local.patch
         self.global_encoder = global_encoder(size.whole)
         self.global_encoder.embeddings.mask_token.requires_grad_(True)
         self.local_encoder = local_encoder(size.local)
@@ -61,9 +60,8 @@ class MaskedEncoders(nn.Module):
         self, page_global: Tensor, page_local: Tensor, mask_global: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Features [batch, patch, width] of both views."""
-        with attention_kernel(self.kernel):
-            whole = self.global_encoder(page_global, bool_masked_pos=mask_global)
-            local = self.local_encoder(page_local)
+        whole = self.global_encoder(page_global, bool_masked_pos=mask_global)
+        local = self.local_encoder(page_local)
         # The first token of the global encoder belongs to no patch.
         return whole.last_hidden_state[:, 1:], local.last_hidden_state
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.hugging_face import cache_name
-from models.common.layers import HasFrozenParts, attention_kernel
+from models.common.layers import HasFrozenParts
 from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
 
@@ -154,9 +154,8 @@ class DocTranslator(HasFrozenParts):
     Assembling, 2024, section 3.
     """
 
-    def __init__(self, size: Size, dropout: float = 0.0, kernel: str = "auto") -> None:
+    def __init__(self, size: Size, dropout: float = 0.0) -> None:
         super().__init__()
-        self.kernel = kernel
         image_width = size.local.output_width
         self.global_encoder = global_encoder(size.whole)
         self.local_encoder = local_encoder(size.local)
@@ -187,18 +186,17 @@ class DocTranslator(HasFrozenParts):
         pixels] and `page_local` [batch, 3, height, width], or their `memory`. With a `cache`,
         `decoder_ids` continue the tokens in it, and are added to it.
         """
-        with attention_kernel(self.kernel):
-            if memory is None:
-                memory = self._encode(page_global, page_local)
-            if decoder_ids is None:
-                return memory
-            name = cache_name(self.decoder.bert)
-            outputs = self.decoder.bert(
-                input_ids=decoder_ids,
-                encoder_hidden_states=memory,
-                use_cache=cache is not None,
-                **{name: None if cache is None else cache.state},
-            )
+        if memory is None:
+            memory = self._encode(page_global, page_local)
+        if decoder_ids is None:
+            return memory
+        name = cache_name(self.decoder.bert)
+        outputs = self.decoder.bert(
+            input_ids=decoder_ids,
+            encoder_hidden_states=memory,
+            use_cache=cache is not None,
+            **{name: None if cache is None else cache.state},
+        )
         if cache is not None:
             cache.state = getattr(outputs, name)
         hidden = outputs.last_hidden_state

@@ -26,7 +26,7 @@ from models.base import (
 )
 from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few
-from models.common.layers import check_kernel
+from models.common.layers import check_kernel, restrict_blocks
 from models.common.predictions import spread_positions
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
@@ -203,10 +203,12 @@ class DocTranslationTask:
         """
         kernel = self.context.attention
         if not self.translates:
-            masked = MaskedEncoders(self.size, kernel)
+            masked = MaskedEncoders(self.size)
+            restrict_blocks(layers(masked), kernel)
             self._fill(masked, ("global", "local"), None)
             return masked
-        model = DocTranslator(self.size, self.dropout, kernel)
+        model = DocTranslator(self.size, self.dropout)
+        restrict_blocks(layers(model), kernel)
         parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
         self._fill(model, parts, self.take_layers)
         if self.encoder is not None:
