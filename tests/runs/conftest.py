@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -17,20 +16,20 @@ REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in 
 """A JSONL file of 80 requests, 64 of them for training."""
 
 
-def environment() -> dict[str, str]:
+def environment():
     """An environment in which the program is found from any working directory."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def result(folder: Path) -> dict[str, Any]:
+def result(folder):
     """The result.json of a run."""
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    found = json.loads((folder / "result.json").read_text())
     return found
 
 
-def weights(folder: Path) -> dict[str, Any]:
+def weights(folder):
     """The weights of the best checkpoint of a run, by name."""
-    found: dict[str, Any] = load_file(folder / "best" / "model.safetensors")
+    found = load_file(folder / "best" / "model.safetensors")
     return found
 
 
@@ -40,19 +39,19 @@ class Program:
 
     folder: Path
 
-    def __call__(self, *args: str, prefix=(), **options):
+    def __call__(self, *args, prefix=(), **options):
         """Run a command line; its output and exit code."""
         command = [*prefix, sys.executable, "-m", "launcher", *args]
         pipes = {"capture_output": True, "text": True}
         return subprocess.run(command, cwd=self.folder, env=environment(), **pipes | options)
 
-    def start(self, *args: str, **options) -> subprocess.Popen:
+    def start(self, *args, **options):
         """Start a command line; its stdout is a pipe, and so is its stderr unless given."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, "-m", "launcher", *args]
         return subprocess.Popen(command, cwd=self.folder, env=environment(), **pipes | options)
 
-    def files(self) -> list[str]:
+    def files(self):
         """The content of the working directory."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
 

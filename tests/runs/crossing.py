@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import Engine, Precision, World
+from engines.base import Engine, Precision
 from tests.engines.parity import Case, Outcome, StepResult, joined, one_step, outcome, prepared
 from tests.engines.pool import Pool
 from training.checkpoint.reader import open_checkpoint
@@ -52,7 +52,7 @@ class Crossings:
     folder: Path
     _sources: dict[tuple[str, int, Precision], Source] = field(default_factory=dict)
 
-    def source(self, engine: str, size: int, precision: Precision = "fp32") -> Source:
+    def source(self, engine, size, precision="fp32"):
         key = (engine, size, precision)
         if key not in self._sources:
             run = self.folder / f"{engine}-{size}-{precision}"
@@ -62,14 +62,7 @@ class Crossings:
             self._sources[key] = Source(folders[0], saved, end)
         return self._sources[key]
 
-    def cross(
-        self,
-        source: Source,
-        engine: str,
-        size: int,
-        precision: Precision = "fp32",
-        damage: Damage | None = None,
-    ) -> Crossed:
+    def cross(self, source, engine, size, precision="fp32", damage=None):
         """Resume the checkpoint of `source` under `engine`, after `damage` if given."""
         results = self.pools[size].run(resume_run, engine, precision, source.folder, damage)
         return Crossed(*(list(column) for column in zip(*results, strict=True)))
@@ -79,9 +72,7 @@ Train = Callable[[int, int], list[StepResult]]
 """Takes the steps from one to another, both included."""
 
 
-def begin(
-    world: World, name: str, precision: Precision, run: Path
-) -> tuple[Path | None, Outcome, Outcome]:
+def begin(world, name, precision, run):
     """Train, save and continue: the checkpoint, the state in it, and the end."""
     case = _case(name, precision)
     with prepared(world, case) as (engine, module):
@@ -89,9 +80,7 @@ def begin(
         return saved_halfway(world, name, engine, run, train, SAVED_AT, STEPS)
 
 
-def saved_halfway(
-    world: World, name: str, engine: Engine, run: Path, train: Train, at: int, steps: int
-) -> tuple[Path | None, Outcome, Outcome]:
+def saved_halfway(world, name, engine, run, train, at, steps):
     """Train to step `at`, save and train to the end: the checkpoint, the state in it, the end."""
     taken = train(1, at)
     saver = CheckpointWriter(
@@ -103,9 +92,7 @@ def saved_halfway(
     return folder, saved, outcome(engine, train(at + 1, steps))
 
 
-def resume_run(
-    world: World, name: str, precision: Precision, folder: Path, damage: Damage | None
-) -> tuple[Outcome, Outcome]:
+def resume_run(world, name, precision, folder, damage):
     """Restore a checkpoint into a model with other weights: the state then, and at the end."""
     case = _case(name, precision)
     with prepared(world, case, seed=1) as (engine, module):
@@ -117,7 +104,7 @@ def resume_run(
         return taken, outcome(engine, end)
 
 
-def differences(saved: list[Outcome], taken: list[Outcome]) -> list[str]:
+def differences(saved, taken):
     """Bitwise differences of the state `taken` from the state `saved`; outcomes of each rank."""
     found = _unequal(joined(saved), joined(taken))
     for rank in taken:
@@ -129,19 +116,17 @@ def differences(saved: list[Outcome], taken: list[Outcome]) -> list[str]:
     return [str(value) for value in dict.fromkeys(found)]
 
 
-def drift(end: list[Outcome], reference: list[Outcome]) -> float:
+def drift(end, reference):
     """The largest relative difference of the losses."""
     pairs = zip(end[0].losses, reference[0].losses, strict=True)
     return max(abs(value - other) / abs(other) for value, other in pairs)
 
 
-def _case(name: str, precision: Precision) -> Case:
+def _case(name, precision):
     return Case(name, precision=precision, overflow_at=OVERFLOW_AT if precision == "fp16" else None)
 
 
-def _train(
-    world: World, engine: Engine, module, case: Case, first: int, last: int
-) -> list[StepResult]:
+def _train(world, engine, module, case, first, last):
     """Steps `first` to `last`; saved in the middle of the cosine of their learning rates."""
     taken = []
     for step in range(first, last + 1):
@@ -151,15 +136,15 @@ def _train(
     return taken
 
 
-def _steps(outcomes: list[Outcome]) -> dict[str, float]:
-    steps: dict[str, float] = {}
+def _steps(outcomes):
+    steps = {}
     for rank in outcomes:
         for name, count in rank.steps.items():
             assert steps.setdefault(name, count) == count
     return steps
 
 
-def _unequal(these: dict, those: dict) -> list:
+def _unequal(these, those):
     return [
         key
         for key in {**these, **those}

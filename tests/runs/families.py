@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from torch.nn import Module
-
-from engines.base import Engine, Options, Precision, World
+from engines.base import Options
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
-from models.base import Context, Task, TracksProgress
+from models.base import Context, TracksProgress
 from models.catalog import FAMILIES
 from tests.engines.parity import StepResult, outcome
 from tests.launcher.given import resolved
@@ -51,14 +48,14 @@ class Few:
     split: Any
     count: int = 6
 
-    def __len__(self) -> int:
+    def __len__(self):
         return min(self.count, len(self.split))
 
-    def sample(self, index: int, draws: Any) -> Any:
+    def sample(self, index, draws):
         return self.split.sample(index, draws)
 
 
-def begin(world: World, family: str, engine: str, run: Path) -> Any:
+def begin(world, family, engine, run):
     """Train, save, continue, evaluate. Collective."""
     with prepared(world, family, engine, run) as (task, built, module):
         train = partial(_train, world, task, built, module)
@@ -66,7 +63,7 @@ def begin(world: World, family: str, engine: str, run: Path) -> Any:
         return *found, _evaluated(world, task, module)
 
 
-def resume_run(world: World, family: str, engine: str, run: Path, checkpoint: Path) -> Any:
+def resume_run(world, family, engine, run, checkpoint):
     """Restore a checkpoint into a model with other weights: the state then, and at the end."""
     with prepared(world, family, engine, run, seed=1) as (task, built, module):
         restore(open_checkpoint(checkpoint), built)
@@ -74,16 +71,14 @@ def resume_run(world: World, family: str, engine: str, run: Path, checkpoint: Pa
         return taken, outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
 
 
-def first_step(world: World, family: str, engine: str, precision: Precision, run: Path) -> Any:
+def first_step(world, family, engine, precision, run):
     """The first step and the state after it."""
     with prepared(world, family, engine, run, precision=precision) as (task, built, module):
         return outcome(built, _train(world, task, built, module, 1, 1))
 
 
 @contextmanager
-def prepared(
-    world: World, family: str, engine: str, run: Path, seed: int = 0, precision: Precision = "fp32"
-) -> Iterator[tuple[Task, Engine, Module]]:
+def prepared(world, family, engine, run, seed=0, precision="fp32"):
     """The task of a family, and its tiny model under an engine, as a worker builds them."""
     settings = resolved(model=f"{family}:tiny", engine=engine, world_size=world.size).settings
     module, _, name = FAMILIES[family].task.partition(":")
@@ -115,9 +110,7 @@ def prepared(
         built.close()
 
 
-def _train(
-    world: World, task: Task, engine: Engine, module: Module, first: int, last: int
-) -> list[StepResult]:
+def _train(world, task, engine, module, first, last):
     split = task.data("train")
     samples, order = Samples(task, split, 0), DataOrder(len(split), GLOBAL_BATCH, 0)
     taken = []
@@ -136,7 +129,7 @@ def _train(
     return taken
 
 
-def _evaluated(world: World, task: Task, module: Module) -> dict[str, float]:
+def _evaluated(world, task, module):
     samples = Samples(task, Few(task.data("val")), 0)
     loader = resolved("loader.workers=0").settings.loader
     batches = EvaluationBatches(samples, MICRO_BATCH, world, loader)

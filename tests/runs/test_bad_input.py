@@ -14,7 +14,7 @@ from tests.runs.conftest import REQUESTS
 
 YAML = "train:\n  micro_bacth: 4\noptim:\n  lr: fast\n"
 RUN = {"old/settings.yaml": "mode: fast\n", "old/origins.json": "{}", "old/metrics.jsonl": "{}\n"}
-BAD: list[tuple[str, str, dict[str, str | bytes]]] = [
+BAD = [
     # Each command line, parts of its messages with a | between them, and the files it needs.
     (
         "--epohcs 3",
@@ -50,7 +50,7 @@ BAD: list[tuple[str, str, dict[str, str | bytes]]] = [
     ("--out old/new", "is a file", {"old": ""}),
     ("--out " + "x" * 300, "File name too long", {}),
 ]
-BAD_DATA: list[tuple[str, str, dict[str, str | bytes]]] = [
+BAD_DATA = [
     ("--data mine.txt", "error: 'mine.txt' is empty", {"mine.txt": ""}),
     (
         "--data mine.txt",

@@ -1,14 +1,11 @@
 """Continual learning end to end: new files, kills between and within experiences, signals."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 import psutil
 import pytest
@@ -31,18 +28,18 @@ ARGUMENTS = (
 )
 
 
-def write(folder: Path, names: range, vocabulary: str, letter: str) -> None:
+def write(folder, names, vocabulary, letter):
     draws = random.Random(names.start)
     for number in names:
         text = " ".join(draws.choice(vocabulary.split()) for _ in range(200))
         (folder / f"{letter}{number}.txt").write_text(text)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
+def start(folder, *arguments):
     return Program(folder).start(*arguments, stdout=subprocess.DEVNULL)
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill(process):
     """Kill a process and its ranks."""
     ranks = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -52,13 +49,13 @@ def kill(process: subprocess.Popen) -> None:
         rank.wait()
 
 
-def lines(path: Path) -> list[dict]:
+def lines(path):
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
-def kinds(run: Path) -> list[str]:
+def kinds(run):
     return [line["kind"] for line in lines(run / "events.jsonl")]
 
 
@@ -89,7 +86,7 @@ def uninterrupted(waiting_run):
     return done
 
 
-def last(run: Path):
+def last(run):
     return reader.open_checkpoint((run / "last").resolve())
 
 

@@ -1,16 +1,10 @@
 """A run resumes under any engine and world size as if it had always trained there."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
 
-from engines.base import Engine
 from engines.catalog import ENGINES
-from tests.engines.pool import Pool
 from tests.engines.test_parity import SHARDED, able, missing_backend
 from tests.runs.crossing import Crossings, differences, drift
 
@@ -28,7 +22,7 @@ FRESH = {"value": 2.0**16, "good_updates": 0.0}
 
 
 @pytest.fixture(scope="module")
-def crossings(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Crossings:
+def crossings(worlds, tmp_path_factory):
     """Shares each saved run between the cases."""
     return Crossings(worlds, tmp_path_factory.mktemp("runs"))
 
@@ -36,10 +30,10 @@ def crossings(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory)
 Crossing = tuple[str, int, str, int]
 
 
-def cases(*quick: Crossing, slow: Sequence[Crossing] = ()) -> pytest.MarkDecorator:
+def cases(*quick, slow=()):
     """Source and its world size, target and its world size."""
 
-    def case(source: str, before: int, target: str, after: int):
+    def case(source, before, target, after):
         missing = missing_backend(source) or missing_backend(target)
         marks = [pytest.mark.skipif(bool(missing), reason=missing)]
         if (source, before, target, after) not in quick:
@@ -52,7 +46,7 @@ def cases(*quick: Crossing, slow: Sequence[Crossing] = ()) -> pytest.MarkDecorat
     )
 
 
-def in_turn(*engines: str) -> list[tuple[str, int, str, int]]:
+def in_turn(*engines):
     """Each engine once before and once after each change of the world size, with another one.
 
     The layout of a checkpoint is that of its engine and world size, whatever reads it, so not every
@@ -77,8 +71,8 @@ QUICK = (
 
 @cases(*QUICK, slow=in_turn(*CPU_ENGINES))
 def test_another_engine_resumes_as_if_it_had_taken_all_steps(
-    crossings: Crossings, source: str, before: int, target: str, after: int
-) -> None:
+    crossings, source, before, target, after
+):
     run = crossings.source(source, before)
     crossed = crossings.cross(run, target, after)
     assert differences(run.saved, crossed.taken) == []
@@ -90,9 +84,7 @@ def test_another_engine_resumes_as_if_it_had_taken_all_steps(
     ["fp32", *(pytest.param(half, marks=pytest.mark.slow) for half in ("bf16", "fp16"))],
 )
 @cases(("local", 1, "local", 1), *((name, 2, name, 2) for name in CPU_ENGINES))
-def test_the_same_engine_resumes_bit_by_bit(
-    crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
-) -> None:
+def test_the_same_engine_resumes_bit_by_bit(crossings, source, before, target, after, precision):
     """Without a tolerance: losses, norms, and the whole state after the last step."""
     run = crossings.source(source, before, precision)
     crossed = crossings.cross(run, target, after, precision)
@@ -110,8 +102,8 @@ def test_the_same_engine_resumes_bit_by_bit(
     slow=(("zero3", 2, "oss", 1), ("oss", 1, "fsdp", 1), ("zero1", 2, "local", 1)),
 )
 def test_half_precision_crosses_with_its_state_to_the_bit(
-    crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
-) -> None:
+    crossings, source, before, target, after, precision
+):
     run = crossings.source(source, before, precision)
     crossed = crossings.cross(run, target, after, precision)
     assert differences(run.saved, crossed.taken) == []
@@ -137,9 +129,7 @@ def test_half_precision_crosses_with_its_state_to_the_bit(
     [("fp32", "bf16", []), ("bf16", "fp16", ["loss scale"]), ("fp16", "fp32", ["loss scale"])],
 )
 @able("zero3")
-def test_another_precision_restores_all_but_the_loss_scale(
-    crossings: Crossings, engine: str, old: str, new: str, changed: list[str]
-) -> None:
+def test_another_precision_restores_all_but_the_loss_scale(crossings, engine, old, new, changed):
     run = crossings.source(engine, 2, old)
     crossed = crossings.cross(run, "zero1", 1, new)
     assert differences(run.saved, crossed.taken) == changed
@@ -147,40 +137,40 @@ def test_another_precision_restores_all_but_the_loss_scale(
     assert crossed.end[0].losses == pytest.approx(run.end[0].losses, rel=1e-2)
 
 
-def test_the_loss_scale_that_crosses_is_one_that_has_changed(crossings: Crossings) -> None:
+def test_the_loss_scale_that_crosses_is_one_that_has_changed(crossings):
     saved = crossings.source("fsdp", 2, "fp16").saved[0]
     assert saved.skipped == [False, False, False, True, False, False]
     assert saved.loss_scale == {"value": 2.0**15, "good_updates": 2.0}
     assert set(saved.steps.values()) == {5.0}
 
 
-def moment_cleared(engine: Engine) -> None:
+def moment_cleared(engine):
     for piece in engine.state().pieces:
         if (piece.kind, piece.name) == ("exp_avg", "seven"):
             piece.data.zero_()
 
 
-def last_bit_of_a_weight(engine: Engine) -> None:
+def last_bit_of_a_weight(engine):
     for piece in engine.state().pieces:
         if (piece.kind, piece.name, piece.start) == ("weight", "norm.bias", 0):
             piece.data[:1] = piece.data[:1].nextafter(torch.tensor(torch.inf))
 
 
-def counts_of_one_step(engine: Engine) -> None:
+def counts_of_one_step(engine):
     names = [name for group in engine.state().groups for name in group["names"]]
     engine.load(dict.fromkeys(names, 1.0), {})
 
 
-def decay_lost(engine: Engine) -> None:
+def decay_lost(engine):
     for group in engine.groups:
         group["weight_decay"] = 0.0
 
 
-def buffer_moved(engine: Engine) -> None:
+def buffer_moved(engine):
     engine.state().buffers["level"].mul_(1.001)
 
 
-def count_lost(engine: Engine) -> None:
+def count_lost(engine):
     engine.state().buffers["blocks.1.calls"].zero_()
 
 
@@ -196,9 +186,7 @@ def count_lost(engine: Engine) -> None:
     ],
 )
 @able("zero2")
-def test_state_lost_by_an_engine_is_detected(
-    crossings: Crossings, engine: str, damage, found: str
-) -> None:
+def test_state_lost_by_an_engine_is_detected(crossings, engine, damage, found):
     """The comparison of states used in all cases finds this and nothing else."""
     run = crossings.source("ddp", 2)
     crossed = crossings.cross(run, engine, 1, damage=damage)

@@ -1,7 +1,5 @@
 """A custom task trains under every engine, and is resumed, verified and exported like any other."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -14,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 import launcher
-from engines.base import World
 from engines.catalog import ENGINES
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
@@ -32,7 +29,7 @@ CHANGES = {
 }
 
 
-def train_example(world: World, engine: str) -> tuple[list[float], float]:
+def train_example(world, engine):
     """Logged losses and the last accuracy of the example on one rank of `engine`."""
     sys.path.insert(0, str(EXAMPLES))
     from images import Images
@@ -204,7 +201,7 @@ if __name__ == "__main__":
 """
 
 
-def status_of_script(nproc: str) -> str:
+def status_of_script(nproc):
     Path("script.py").write_text(SCRIPT)
     command = [sys.executable, "script.py", nproc]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +26,7 @@ RESUME_HINT = "run folder mine; report: mine/report.html; resume: python -m laun
 
 
 @contextmanager
-def training(folder: Path, *args: str) -> Iterator[subprocess.Popen]:
+def training(folder, *args):
     """A run that has taken its first steps."""
     (folder / "mine.jsonl").write_text(REQUESTS)
     with Program(folder).start(*ARGS, *args, stderr=subprocess.STDOUT) as process:
@@ -44,7 +43,7 @@ def training(folder: Path, *args: str) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
-def ranks(process: subprocess.Popen) -> list[int]:
+def ranks(process):
     """The processes of the ranks, by rank."""
     found = psutil.Process(process.pid).children()
     numbered = [child for child in found if "launcher.run.rank" in child.cmdline()]
@@ -53,7 +52,7 @@ def ranks(process: subprocess.Popen) -> list[int]:
     ]
 
 
-def checkpoints(folder: Path) -> list[int]:
+def checkpoints(folder):
     """The steps of the checkpoints, each complete; there must be no incomplete ones."""
     entries = list((folder / "mine" / run_folder.CHECKPOINTS).iterdir())
     assert [entry.name for entry in entries if entry.name.startswith(".")] == []
@@ -120,13 +119,13 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
     )
 
 
-def is_stopped(pid: int) -> bool:
+def is_stopped(pid):
     """Whether every thread has stopped: a running one may receive the next signal."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return all("State:\tT" in (task / "status").read_text() for task in tasks)
 
 
-def has_pending(pid: int) -> bool:
+def has_pending(pid):
     """Whether a signal is pending for a stopped process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return any(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.catalog import FAMILIES
-from tests.engines.parity import Outcome, joined
+from tests.engines.parity import joined
 from tests.engines.pool import Pool
 from tests.engines.test_parity import missing_backend
 from tests.runs.crossing import differences, drift
@@ -30,7 +29,7 @@ class TrainingRuns:
     folder: Path
     _trained: dict[tuple[str, str], TrainingRun] = field(default_factory=dict)
 
-    def of(self, family: str, engine: str) -> TrainingRun:
+    def of(self, family, engine):
         key = (family, engine)
         if key not in self._trained:
             run = self.folder / f"{family}-{engine}"
@@ -43,18 +42,16 @@ class TrainingRuns:
 
 
 @pytest.fixture(scope="module")
-def training_runs(
-    worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory
-) -> TrainingRuns:
+def training_runs(worlds, tmp_path_factory):
     return TrainingRuns(worlds[2], tmp_path_factory.mktemp("families"))
 
 
-def missing(engine: str) -> pytest.MarkDecorator:
+def missing(engine):
     reason = missing_backend(engine)
     return pytest.mark.skipif(bool(reason), reason=reason)
 
 
-def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
+def apart(outcomes, others, kind):
     """The largest difference of all tensors of a kind, relative to their largest element.
 
     Not tensor by tensor: a bias before a normalization has no gradient but rounding.
@@ -66,7 +63,7 @@ def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
     return float(max(np.abs(ours[key] - theirs[key]).max() for key in keys) / most)
 
 
-def families_under(*engines: Sequence[str]) -> pytest.MarkDecorator:
+def families_under(*engines):
     """Every family under one engine of each group, in turn."""
     return pytest.mark.parametrize(
         ("family", "engine"),
@@ -79,9 +76,7 @@ def families_under(*engines: Sequence[str]) -> pytest.MarkDecorator:
 
 
 @families_under(["local"], ["ddp", "oss"], ["fsdp"], ["zero1", "zero2"], ["zero3"])
-def test_losses_moments_and_metrics_are_those_of_local(
-    training_runs: TrainingRuns, family: str, engine: str
-) -> None:
+def test_losses_moments_and_metrics_are_those_of_local(training_runs, family, engine):
     plain, found = training_runs.of(family, "local"), training_runs.of(family, engine)
     assert drift(found.end, plain.end) < LOSSES
     assert apart(found.end, plain.end, "exp_avg") < MOMENTS
@@ -92,8 +87,8 @@ def test_losses_moments_and_metrics_are_those_of_local(
 
 @families_under(["fsdp", "zero3"])
 def test_weights_of_16_bits_compute_nearly_as_autocast_does(
-    training_runs: TrainingRuns, tmp_path: Path, family: str, engine: str
-) -> None:
+    training_runs, tmp_path, family, engine
+):
     pool = training_runs.pool
     plain = pool.run(first_step, family, "local", "bf16", tmp_path)
     found = pool.run(first_step, family, engine, "bf16", tmp_path)
@@ -102,9 +97,7 @@ def test_weights_of_16_bits_compute_nearly_as_autocast_does(
 
 
 @families_under(["local"], ["fsdp"], ["zero3"])
-def test_a_checkpoint_resumes_under_another_engine(
-    training_runs: TrainingRuns, tmp_path: Path, family: str, engine: str
-) -> None:
+def test_a_checkpoint_resumes_under_another_engine(training_runs, tmp_path, family, engine):
     """Under each kind of layout; test_crossing.py crosses all engines."""
     source = {"local": "zero3", "fsdp": "local", "zero3": "fsdp"}[engine]
     if reason := missing_backend(source):

@@ -1,7 +1,5 @@
 """Failures outside of the program are named, and nothing hangs or is lost."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
@@ -23,9 +21,9 @@ LONG = ("--model", "language:tiny", "--data", "mine.jsonl", "--max-steps", "1000
 def start(program):
     """Starts a command line beside a small dataset; remaining processes are killed at the end."""
     (program.folder / "mine.jsonl").write_text(REQUESTS)
-    started: list[psutil.Process] = []
+    started = []
 
-    def run(*args: str, **options) -> subprocess.Popen:
+    def run(*args, **options):
         process = program.start(*args, **options)
         started.append(psutil.Process(process.pid))
         return process
@@ -37,15 +35,15 @@ def start(program):
                 child.kill()
 
 
-def size(path: Path) -> int:
+def size(path):
     return path.stat().st_size if path.exists() else 0
 
 
-def checkpoints(run: Path) -> list[str]:
+def checkpoints(run):
     return sorted(path.name for path in (run / "checkpoints").glob("*"))
 
 
-def loader_worker(rank: psutil.Process) -> psutil.Process | None:
+def loader_worker(rank):
     """The loader worker of `rank`, if it has started."""
     return next(iter(rank.children()), None)
 
@@ -78,7 +76,7 @@ def test_a_file_size_limit_keeps_earlier_checkpoints(start, tmp_path, program):
 
     largest = max(path.stat().st_size for path in (tmp_path / "run/last/").iterdir())
 
-    def limited() -> None:
+    def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
 

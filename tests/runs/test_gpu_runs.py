@@ -1,15 +1,12 @@
 """Whole runs on a GPU: crossings between engines, real memory limits, and replays bit by bit."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
 import pytest
 
 from engines.catalog import ENGINES
-from tests.engines.pool import Pool
-from tests.runs.conftest import REQUESTS, Program
+from tests.runs.conftest import REQUESTS
 from tests.runs.crossing import Crossings, differences, drift
 from tests.runs.test_crossing import cases, in_turn
 from tests.runs.test_limits import events, losses, run
@@ -22,7 +19,7 @@ ON_GPU = ("--set", "device=cuda", "--set", "engine.nproc=1", "--set", "precision
 
 
 @pytest.fixture(scope="module")
-def crossings(gpu_worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Crossings:
+def crossings(gpu_worlds, tmp_path_factory):
     return Crossings(gpu_worlds, tmp_path_factory.mktemp("runs"))
 
 
@@ -31,8 +28,8 @@ ALONE = [case for case in in_turn(*ENGINES) if (case[1], case[3]) == (1, 1)]
 
 @cases(*ALONE)
 def test_another_engine_resumes_as_if_it_had_taken_all_steps(
-    crossings: Crossings, source: str, before: int, target: str, after: int
-) -> None:
+    crossings, source, before, target, after
+):
     saved = crossings.source(source, before)
     crossed = crossings.cross(saved, target, after)
     assert differences(saved.saved, crossed.taken) == []
@@ -40,12 +37,12 @@ def test_another_engine_resumes_as_if_it_had_taken_all_steps(
 
 
 @pytest.fixture
-def hungry(program: Program) -> Program:
+def hungry(program):
     shutil.copy(Path(__file__).with_name("hungry.py"), program.folder)
     return program
 
 
-def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Program) -> None:
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry):
     done = run(hungry, "run", *ON_GPU, hunger="gpu 200")
 
     assert done.returncode == 0, done.stderr
@@ -56,7 +53,7 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Progra
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "undisturbed"), rel=ROUNDING)
 
 
-def test_a_deterministic_run_is_replayed_bit_by_bit(program: Program) -> None:
+def test_a_deterministic_run_is_replayed_bit_by_bit(program):
     (program.folder / "mine.jsonl").write_text(REQUESTS)
     args = "--model language:tiny --data mine.jsonl --out mine --max-steps 4 --deterministic"
     settings = "save.every=2 log.every=1 train.preview=false train.micro_batch=4 save.keep_best=0"

@@ -1,11 +1,8 @@
 """Real runs with a fault are told what it is and what to type; healthy runs are told nothing."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 
@@ -53,7 +50,7 @@ def train(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def run(model: str, *args: str):
+    def run(model, *args):
         code = main(["--model", model, "--out", "run", *args])
         out, err = capfd.readouterr()
         return code, out, err, advice(tmp_path / "run")
@@ -61,7 +58,7 @@ def train(tmp_path, monkeypatch, capfd):
     return run
 
 
-def advice(folder: Path) -> list[dict[str, str]]:
+def advice(folder):
     if not (folder / "events.jsonl").exists():
         return []
     events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
@@ -88,7 +85,7 @@ def check_error(found, err, name):
 
 
 @pytest.fixture
-def line(tmp_path) -> str:
+def line(tmp_path):
     return write(tmp_path, HEAD + LINE + BODY) + ":Line"
 
 

@@ -1,12 +1,9 @@
 """Bad inputs over all commands: one clear error each, nothing written, no wait."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import struct
 import zlib
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -66,7 +63,7 @@ HEADS = "patient_id,intensity,hear_loss,age,rate,fmp,v_latency,v_amplitude,"
 
 
 @pytest.fixture
-def bad(tmp_path: Path) -> Program:
+def bad(tmp_path):
     """A working directory with the files that the lines name."""
     texts = {
         "mine.jsonl": REQUESTS,
@@ -100,7 +97,7 @@ def bad(tmp_path: Path) -> Program:
     return Program(tmp_path)
 
 
-def _claiming_hdf5(path: Path) -> None:
+def _claiming_hdf5(path):
     with h5py.File(path, "w") as file:
         group = file.create_group("davis/left")
         group.create_dataset("events", (10**12, 4), np.float64, chunks=(1000, 4))
@@ -109,7 +106,7 @@ def _claiming_hdf5(path: Path) -> None:
             group.create_dataset(name, (10**9,), np.float64, chunks=(1000,))
 
 
-def _claiming_page(folder: Path) -> None:
+def _claiming_page(folder):
     """A folder in the DoTA layout with a page of 30 gigapixels."""
     (folder / "imgs").mkdir(parents=True)
     (folder / "zh_mmd").mkdir()
@@ -127,9 +124,7 @@ def _claiming_page(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("command", LINES)
-def test_a_bad_input_is_one_error_and_nothing_is_written(
-    command: str, bad: Program, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_input_is_one_error_and_nothing_is_written(command, bad, monkeypatch, capfd):
     monkeypatch.chdir(bad.folder)
     before = bad.files()
     for arguments in LINES[command].split("|"):

@@ -1,11 +1,8 @@
 """Runs on machines that are too small for them: real memory, real limits, whole command lines."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ import pytest
 import launcher
 from tests.control_group import limited
 from tests.runs import hungry as hungry_task
-from tests.runs.conftest import Program
 
 GIB = 2**30
 ROUNDING = 1e-5  # sums of float32 in another order
@@ -21,31 +17,31 @@ ARGS = ("--model", "hungry:Hungry", "--set", "log.every=1", "--set", "eval.every
 
 
 @pytest.fixture
-def hungry(program: Program) -> Program:
+def hungry(program):
     shutil.copy(Path(__file__).with_name("hungry.py"), program.folder)
     return program
 
 
-def run(program: Program, out: str, *args: str, hunger: str = "", prefix: Sequence[str] = ()):
+def run(program, out, *args, hunger="", prefix=()):
     """One run of the hungry task, to its end."""
     prefix = ("env", f"HUNGER={hunger}", *prefix)
     return program(*ARGS, *args, "--out", out, prefix=prefix)
 
 
-def lines(program: Program, out: str, name: str = "metrics.jsonl") -> list[dict]:
+def lines(program, out, name="metrics.jsonl"):
     return [json.loads(line) for line in (program.folder / out / name).read_text().splitlines()]
 
 
-def losses(program: Program, out: str) -> dict[int, float]:
+def losses(program, out):
     return {x["step"]: x["loss"] for x in lines(program, out) if x["kind"] == "train"}
 
 
-def events(program: Program, out: str, kind: str) -> list[dict]:
+def events(program, out, kind):
     return [x["facts"] for x in lines(program, out, "events.jsonl") if x["kind"] == kind]
 
 
 @pytest.mark.slow
-def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Program):
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry):
     done = run(hungry, "run", hunger="activations 200")
 
     assert done.returncode == 0, done.stderr
@@ -60,9 +56,9 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Progra
 @pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("one_thread")
 def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], engine: str
+    tmp_path, monkeypatch, capfd, engine
 ):
-    def trained(out: str) -> list[tuple[int, float]]:
+    def trained(out):
         run = launcher.train(
             model="tests.runs.hungry:Hungry",
             engine=engine,
@@ -87,7 +83,7 @@ def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(
 
 
 @pytest.mark.slow
-def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungry: Program):
+def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungry):
     args = ("--nproc", "2", "--set", "save.every=2", "--set", "train.accumulation=4")
     done = run(hungry, "run", *args, hunger="rank 1")
 
@@ -103,16 +99,14 @@ def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungr
 
 
 @pytest.fixture
-def within() -> Iterator[Sequence[str]]:
+def within():
     """A command prefix that limits memory to one GiB."""
     with limited(GIB) as prefix:
         yield prefix
 
 
 @pytest.mark.slow
-def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
-    hungry: Program, within: Sequence[str]
-):
+def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(hungry, within):
     args = ("--set", "limits.check_every_s=0.2", "--set", "schedule.name=constant")
     args += ("--set", "schedule.warmup=0")
     args += ("--set", "train.epochs=100000", "--num-workers", "1", "--max-steps")

@@ -1,7 +1,5 @@
 """`--profile N` of a whole run: its files, its refusal, and losses that stay the same."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -19,7 +17,7 @@ def train(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     task = write(tmp_path, HEAD + LINE + BODY) + ":Line"
 
-    def run(out: str, *args: str) -> int:
+    def run(out, *args):
         every = ("--set", "log.every=1", "--max-steps", "6", "--epochs", "4")
         return main(["--model", task, "--out", out, *every, *args])
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from launcher.__main__ import main
 from tests.runs.conftest import REQUESTS
@@ -36,7 +35,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
 
-    def carry_out(*args: str):
+    def carry_out(*args):
         code = main(args)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
@@ -61,16 +60,16 @@ def x(run, trained):
     return Path(shutil.copytree(trained, "x", symlinks=True))
 
 
-def lines(folder: Path, kind: str = "train") -> list[dict]:
+def lines(folder, kind="train"):
     text = (folder / "metrics.jsonl").read_text()
     return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
 
 
-def history(folder: Path) -> list[tuple]:
+def history(folder):
     return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines(folder)]
 
 
-def content(folder: Path) -> dict[Path, bytes]:
+def content(folder):
     """The content of a run folder except for the name of its last user."""
     return {
         path: path.read_bytes()
@@ -164,7 +163,7 @@ def test_a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_written(r
     assert content(x) == before
 
 
-def weights(folder: str, step: int) -> dict[str, Tensor]:
+def weights(folder, step):
     return dict(load_file(Path(folder, "checkpoints", f"step-{step:08d}", RANK_0)))
 
 

@@ -1,7 +1,5 @@
 """Credentials in URLs reach no output and no file, in any command."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.runs.conftest import REQUESTS
@@ -45,5 +43,5 @@ def test_a_secret_is_in_no_output_and_no_file(program):
     assert leaks == [program.folder / "mine.yaml"]
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder):
     return [path for path in folder.rglob("*") if path.is_file()]

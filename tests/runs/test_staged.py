@@ -81,7 +81,7 @@ print([name for name in sys.modules if name.startswith("models.eeg_text.")])
 """
 
 
-def arguments(family: str) -> tuple[str, ...]:
+def arguments(family):
     sets = [word for setting in CASES[family].settings.split() for word in ("--set", setting)]
     return ("--model", f"{family}:tiny", "--mode", "staged", *SHORT, *sets)
 
@@ -95,13 +95,13 @@ class StagedRun:
     shown: str
 
     @property
-    def case(self) -> Case:
+    def case(self):
         return CASES[self.family]
 
-    def folders(self, run: str = "x") -> list[Path]:
+    def folders(self, run="x"):
         return [self.home / run / f"{n}-{name}" for n, name in enumerate(self.case.stages, 1)]
 
-    def command(self, *args: str) -> str:
+    def command(self, *args):
         """The output of a command line that succeeds."""
         shown = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
@@ -110,7 +110,7 @@ class StagedRun:
         return shown.getvalue()
 
 
-def train(family: str, home: Path) -> StagedRun:
+def train(family, home):
     """A folder with text and conversations, and the run."""
     (home / "corpus").mkdir()
     for number in range(40):

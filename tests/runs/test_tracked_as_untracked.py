@@ -12,7 +12,7 @@ MEASURED = ("_time_s", "_per_s", "_bytes", "_percent")
 def test_losses_are_bit_equal(program, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
 
-    def lines(out: str, *args: str) -> list[dict]:
+    def lines(out, *args):
         assert program(*ARGS.split(), "--out", out, *args).returncode == 0
         found = map(json.loads, (program.folder / out / "metrics.jsonl").read_text().splitlines())
         return [{k: v for k, v in line.items() if not k.endswith(MEASURED)} for line in found]

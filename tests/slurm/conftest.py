@@ -1,11 +1,8 @@
 """A real cluster for tests, and the jobs submitted to it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from tests.slurm.cluster.cluster import Cluster, missing
 
 
 @contextmanager
-def clustered(*extra: str) -> Iterator[Cluster]:
+def clustered(*extra):
     """A cluster in a short folder; stopped at the end, or with this process.
 
     `extra` are lines for slurm.conf.
@@ -33,7 +30,7 @@ def clustered(*extra: str) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster():
     """Two idle nodes; `urgent` preempts `normal` after 10 s of grace and `abrupt` at once."""
     with clustered() as up:
         yield up

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,48 +43,48 @@ class Job:
     log_file: Path
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self):
         """The controller's record of it, by Slurm's names: JobState, Restarts, ExitCode, …"""
         output = self.cluster.try_command("scontrol", "show", "job", "-o", self.id)
         output = re.sub(r" Command=.*? WorkDir=", " WorkDir=", output)
         return dict(field.split("=", 1) for field in output.split() if "=" in field)
 
     @property
-    def state(self) -> str:
+    def state(self):
         return self.facts.get("JobState", "")
 
     @property
-    def log(self) -> str:
+    def log(self):
         """The log of all its generations; empty before the first."""
         return read(self.log_file)
 
     @property
-    def output(self) -> str:
+    def output(self):
         """Its log without the lines of single steps."""
         return re.sub(r"(?m)^step .*\n", "", self.log)
 
     @property
-    def steps(self) -> list[int]:
+    def steps(self):
         """The steps of its metrics, in the order of their lines."""
         return [line["step"] for line in self.lines("train")]
 
     @property
-    def losses(self) -> dict[int, float]:
+    def losses(self):
         """The loss of each step."""
         return {line["step"]: line["loss"] for line in self.lines("train")}
 
     @property
-    def result(self) -> dict[str, object]:
+    def result(self):
         """Its result.json."""
         return json.loads(read(self.folder / "result.json"))
 
-    def lines(self, kind: str) -> list[dict[str, object]]:
+    def lines(self, kind):
         """The complete lines of that kind in metrics.jsonl, without one that is being written."""
         text = read(self.folder / "metrics.jsonl")
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         return [line for line in lines if line["kind"] == kind]
 
-    def wait(self, *states: str, seconds: float = 200) -> str:
+    def wait(self, *states, seconds=200):
         """Wait for one of these states; AssertionError, with the log, on a timeout.
 
         Returns as soon as the job has ended in any state, since no other will follow.
@@ -99,7 +98,7 @@ class Job:
         assert state in states, f"job {self.id} is {state}\n{self.output}"
         return state
 
-    def wait_for_step(self, step: int, seconds: float = 200) -> None:
+    def wait_for_step(self, step, seconds=200):
         """Wait until metrics.jsonl contains that step."""
         self._wait_for(
             lambda: max(self.steps, default=0) >= step or self.state == "FAILED",
@@ -108,17 +107,17 @@ class Job:
         )
         assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.output}"
 
-    def wait_for_restart(self, count: int = 1, seconds: float = 60) -> None:
+    def wait_for_restart(self, count=1, seconds=60):
         """Wait until it was requeued `count` times."""
         self._wait_for(
             lambda: int(self.facts.get("Restarts", 0)) >= count, f"no restart {count}", seconds
         )
 
-    def wait_for_line(self, text: str, seconds: float = 60) -> None:
+    def wait_for_line(self, text, seconds=60):
         """Wait until its log contains `text`."""
         self._wait_for(lambda: text in self.log, f"no line with {text!r}", seconds)
 
-    def ranks(self) -> list[psutil.Process]:
+    def ranks(self):
         """The running processes of its ranks, of any generation, in the order of ranks.
 
         Without the forks of a rank, such as the one that plans.
@@ -136,14 +135,14 @@ class Job:
                         found[int(mine["SLURM_PROCID"]), process.pid] = process
         return [found[key] for key in sorted(found) if parents[key[1]] not in parents]
 
-    def signal(self, name: str = "USR1") -> None:
+    def signal(self, name="USR1"):
         """Send the batch shell the signal that Slurm sends ahead of the limit."""
         self.cluster.command("scancel", "--batch", f"--signal={name}", self.id)
 
-    def cancel(self) -> None:
+    def cancel(self):
         self.cluster.command("scancel", self.id)
 
-    def _wait_for(self, condition: Callable[[], object], missing: str, seconds: float) -> None:
+    def _wait_for(self, condition, missing, seconds):
         if not wait_until(condition, seconds):
             raise AssertionError(f"{missing} after {seconds} s: {self.facts}\n{self.output}")
 
@@ -155,51 +154,35 @@ class Login:
     cluster: Cluster
     folder: Path
 
-    def sbatch(
-        self,
-        name: str,
-        run: str,
-        *args: str,
-        options: Sequence[str] = (),
-        steps: int = 300,
-        settings: dict[str, str] | None = None,
-        environment: dict[str, str] | None = None,
-    ) -> Job:
+    def sbatch(self, name, run, *args, options=(), steps=300, settings=None, environment=None):
         """Submit the job file NAME for a short training of text into the folder `run`."""
         training = [*self.training(steps, settings or {}), *args]
         return self.submit(name, run, *training, options=options, environment=environment)
 
-    def submit(
-        self,
-        name: str,
-        run: str,
-        *args: str,
-        options: Sequence[str] = (),
-        environment: dict[str, str] | None = None,
-    ) -> Job:
+    def submit(self, name, run, *args, options=(), environment=None):
         """Run `sbatch OPTIONS slurm/NAME.sbatch --out RUN ARGS`."""
         script = [f"slurm/{name}.sbatch", "--out", run, *args]
         output = self.type("sbatch", "--parsable", *options, *script, environment=environment)
         number = output.partition(";")[0]
         return self.job(number, run, f"gearshift-{name}-{number}.out")
 
-    def job(self, number: str, run: str, log: str) -> Job:
+    def job(self, number, run, log):
         """A job by its id, with its run folder and log in this folder."""
         return Job(self.cluster, number, self.folder / run, self.folder / log)
 
-    def type(self, *args: str, environment: dict[str, str] | None = None) -> str:
+    def type(self, *args, environment=None):
         """The output of a command here, in the environment of a user with a clone."""
         mine = {"GEARSHIFT_PYTHON": sys.executable, "PYTHONPATH": str(CLONE)}
         return self.cluster.command(*args, folder=self.folder, **mine | (environment or {}))
 
-    def training(self, steps: int, settings: dict[str, str]) -> Iterator[str]:
+    def training(self, steps, settings):
         """The arguments of a short training."""
         yield from ("--model", "language:tiny", "--data", "text.txt", "--max-steps", str(steps))
         for key, value in (SHORT | settings).items():
             yield from ("--set", f"{key}={value}")
 
 
-def make_login(cluster: Cluster, folder: Path) -> Login:
+def make_login(cluster, folder):
     """A login node's folder, created."""
     (folder / "slurm").symlink_to(CLONE / "slurm")
     chance = random.Random(0)
@@ -208,6 +191,6 @@ def make_login(cluster: Cluster, folder: Path) -> Login:
     return Login(cluster, folder)
 
 
-def read(path: Path) -> str:
+def read(path):
     """The text of a file, which may not exist yet."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

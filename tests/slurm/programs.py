@@ -7,7 +7,6 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _PROGRAM = """\
 #!{python}
@@ -34,7 +33,7 @@ class Programs:
 
     folder: Path
 
-    def add(self, name: str, *responses: tuple[int, str, str]) -> None:
+    def add(self, name, *responses):
         """A program that gives these responses in turn and repeats the last one.
 
         Each is an exit code, the text on stdout and the text on stderr.
@@ -44,14 +43,14 @@ class Programs:
         path.chmod(0o755)
         (self.folder / f"{name}.json").write_text(json.dumps(responses))
 
-    def calls(self, name: str) -> list[dict[str, Any]]:
+    def calls(self, name):
         """The calls of a program: arguments, environment, standard input."""
         path = self.folder / "calls.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [call for line in lines if (call := json.loads(line))["name"] == name]
 
 
-def programs_in_path(folder: Path, monkeypatch) -> Programs:
+def programs_in_path(folder, monkeypatch):
     """Create the folder, and put it at the front of PATH."""
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

@@ -1,7 +1,5 @@
 """Rank 0 has an address that every node can reach, or a missing one is an error."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -14,13 +12,11 @@ STEP = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_JOB_NODELIST": "node[1-2]"}
 NAMES = {"node1": ["127.0.1.1"], "localhost": ["127.0.0.1"], "good": ["10.0.0.1"]}
 
 
-def names(name: str) -> list[str]:
+def names(name):
     return NAMES.get(name, [name] if name[0].isdigit() else [])
 
 
-def address(
-    rank_environment: RankEnvironment, environ: dict[str, str], node_address: str | None = None
-) -> str:
+def address(rank_environment, environ, node_address=None):
     return reachable(rank_environment, environ, names, lambda _node: node_address).master_addr
 
 

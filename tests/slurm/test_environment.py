@@ -37,7 +37,7 @@ SRUN = {
 }
 
 
-def without(variables: dict[str, str], *names: str) -> dict[str, str]:
+def without(variables, *names):
     return {name: value for name, value in variables.items() if name not in names}
 
 

@@ -1,7 +1,5 @@
 """The shell functions of the job files, with small programs that replace Slurm and record calls."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -40,7 +38,7 @@ PUBLISH = 'echo "%s" > run/slurm/outcome.$GEARSHIFT_JOB.$GEARSHIFT_GENERATION'
 class Cluster:
     """Programs of Slurm in a folder, their calls, and the environment of one job."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         (folder / "bin").mkdir()
         for name, text in PROGRAMS.items():
@@ -61,7 +59,7 @@ class Cluster:
             "SLURM_JOB_CPUS_PER_NODE": "16(x3),8",
         }
 
-    def start(self, *args: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *args, **environ):
         return subprocess.Popen(
             ["bash", "job.sbatch", *args],
             cwd=self.folder,
@@ -71,13 +69,13 @@ class Cluster:
             text=True,
         )
 
-    def train(self, ranks: str, **environ: str) -> tuple[int, str]:
+    def train(self, ranks, **environ):
         """Exit code and log of a job whose ranks run the shell code `ranks`."""
         job = self.start("--out", "run", RANKS=ranks, **environ)
         log, _ = job.communicate()
         return job.returncode, log
 
-    def run(self, text: str, **environ: str) -> str:
+    def run(self, text, **environ):
         """The output of the shell code `text` after sourcing job.sh."""
         done = subprocess.run(
             ["bash", "-c", f". {FOLDER}/job.sh; {text}"],
@@ -89,14 +87,14 @@ class Cluster:
         )
         return done.stdout.strip()
 
-    def calls(self, program: str) -> list[str]:
+    def calls(self, program):
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line for line in lines if line.startswith(f"{program} ")]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Cluster:
+def cluster(tmp_path):
     return Cluster(tmp_path)
 
 
@@ -169,10 +167,7 @@ def test_a_generation_is_the_first_job_and_the_number_of_restarts(cluster):
 
 @pytest.mark.parametrize(
     ("args", "out", "rest"),
-    [
-        ("--mode fast", "runs/mine-7", "--mode fast"),
-        ("--lr 1 --out='a b/'", "a b", "--lr 1"),
-    ],
+    [("--mode fast", "runs/mine-7", "--mode fast"), ("--lr 1 --out='a b/'", "a b", "--lr 1")],
 )
 def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster, args, out, rest):
     text = (
@@ -263,7 +258,7 @@ pathlib.Path("run/slurm/outcome." + generation).write_text("done 0")
 """Waits for a number of signals; in Python, as a shell cannot trap a signal that it ignored."""
 
 
-def _waiting(cluster: Cluster, times: int) -> str:
+def _waiting(cluster, times):
     (cluster.folder / "waiting.py").write_text(WAITING.replace("{times}", str(times)))
     return "exec python3 waiting.py"
 

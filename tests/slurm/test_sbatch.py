@@ -52,12 +52,7 @@ def test_sbatch_variables_become_options():
 
 @pytest.mark.parametrize(
     ("argument", "option"),
-    [
-        ("--mail-type=END", "mail-type"),
-        ("-pdebug", "partition"),
-        ("--nodse", None),
-        ("END", None),
-    ],
+    [("--mail-type=END", "mail-type"), ("-pdebug", "partition"), ("--nodse", None), ("END", None)],
 )
 def test_options_of_sbatch_are_known(argument, option):
     assert option_of(argument) == option

@@ -1,7 +1,5 @@
 """A job script as text: headers override one another, arguments are unchanged."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 
@@ -12,7 +10,7 @@ from slurm.script import render
 ARGUMENTS = ["--set", "optim.betas=[0.9, 0.99]", "--out", "it's $HOME", "--data", '"a" `b`', ""]
 
 
-def _header(text: str) -> list[str]:
+def _header(text):
     return [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH " in line]
 
 

@@ -1,17 +1,13 @@
 """Ranks on two nodes find each other under any starter, or report why they cannot."""
 
-from __future__ import annotations
-
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster.cluster import Cluster
 from tests.slurm.cluster.texts import SUBNET
-from tests.slurm.login import Login, make_login
+from tests.slurm.login import make_login
 
 LAUNCHER = f"exec {sys.executable} -m launcher"
 TORCHRUN = f"exec {sys.executable} -m torch.distributed.run"
@@ -19,11 +15,11 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def login(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Login:
+def login(cluster, tmp_path_factory):
     return make_login(cluster, tmp_path_factory.mktemp("login"))
 
 
-def over_two_nodes(login: Login, shell: str, *options: str, **environment: str) -> str:
+def over_two_nodes(login, shell, *options, **environment):
     """The output of a shell run as one task on each of two nodes. RuntimeError if it fails."""
     same_environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ""}
     command = ("srun", "--nodes=2", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=1")
@@ -32,24 +28,24 @@ def over_two_nodes(login: Login, shell: str, *options: str, **environment: str) 
     )
 
 
-def training(login: Login, run: str, **settings: str) -> str:
+def training(login, run, **settings):
     """The arguments of a short training into the folder `run`."""
     return " ".join([*login.training(STEPS, settings), "--out", run])
 
 
-def losses(folder: Path) -> list[float]:
+def losses(folder):
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
-def error_text(login: Login, command: str, *options: str, **environment: str) -> str:
+def error_text(login, command, *options, **environment):
     """The error text of two ranks that cannot start."""
     with pytest.raises(RuntimeError) as error:
         over_two_nodes(login, f"{LAUNCHER} {command}", *options, **environment)
     return str(error.value)
 
 
-def private_hosts_script(folder: Path) -> str:
+def private_hosts_script(folder):
     """Shell code that resolves each node's own name to 127.0.1.1, as Debian's installer does."""
     path = folder / "hosts.$SLURMD_NODENAME"
     return (
@@ -59,7 +55,7 @@ def private_hosts_script(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_nodes_that_resolve_themselves_to_127_train_together(login: Login) -> None:
+def test_nodes_that_resolve_themselves_to_127_train_together(login):
     fix = private_hosts_script(login.folder)
     script = login.folder / "named.sh"
     script.write_text(f"{fix}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
@@ -70,7 +66,7 @@ def test_nodes_that_resolve_themselves_to_127_train_together(login: Login) -> No
 
 
 @pytest.fixture(scope="module")
-def under_srun(login: Login) -> list[float]:
+def under_srun(login):
     """The losses of two ranks started by srun, one on each node."""
     over_two_nodes(login, f"{LAUNCHER} {training(login, 'srun')}")
     return losses(login.folder / "srun")
@@ -78,9 +74,7 @@ def under_srun(login: Login) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["static", "c10d"])
-def test_torchrun_on_two_nodes_trains_as_srun_does(
-    login: Login, backend: str, under_srun: list[float]
-) -> None:
+def test_torchrun_on_two_nodes_trains_as_srun_does(login, backend, under_srun):
     rendezvous = "--nnodes=2 --nproc-per-node=1 --node-rank=$SLURM_NODEID "
     if backend == "static":
         rendezvous += "--rdzv-backend=static --master-addr=node1 --master-port=29411"
@@ -93,8 +87,8 @@ def test_torchrun_on_two_nodes_trains_as_srun_does(
 
 
 @pytest.mark.slow
-def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login: Login) -> None:
-    def one(run: str) -> None:
+def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login):
+    def one(run):
         over_two_nodes(login, f"{LAUNCHER} {training(login, run)}", MASTER_PORT="23456")
 
     with ThreadPoolExecutor(2) as both:
@@ -103,7 +97,7 @@ def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login: Login) -> No
 
 
 @pytest.mark.slow
-def test_a_rank_that_never_connects_is_named(login: Login) -> None:
+def test_a_rank_that_never_connects_is_named(login):
     command = training(login, "alone", **{"engine.timeout_s": "4"})
     with pytest.raises(RuntimeError) as error:
         over_two_nodes(login, f"[ $SLURM_PROCID = 0 ] || exec sleep 60; {LAUNCHER} {command}")
@@ -113,14 +107,14 @@ def test_a_rank_that_never_connects_is_named(login: Login) -> None:
 
 
 @pytest.mark.slow
-def test_nodes_with_different_arguments_are_named_with_the_difference(login: Login) -> None:
+def test_nodes_with_different_arguments_are_named_with_the_difference(login):
     command = training(login, "unlike") + " --seed $((5+SLURM_NODEID))"
     text = error_text(login, command)
     assert "node2 (rank 1): train.seed 6 instead of 5 as on rank 0 (node1)" in text
 
 
 @pytest.mark.slow
-def test_a_missing_network_interface_of_a_node_is_named(login: Login) -> None:
+def test_a_missing_network_interface_of_a_node_is_named(login):
     text = error_text(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
     assert "GLOO_SOCKET_IFNAME=ib7: node" in text
     assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in text

@@ -1,16 +1,10 @@
 """Run folders with results, made without training."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from launcher.compare.measurements import RunMeasurements, read
+from launcher.compare.measurements import read
 from launcher.run_folder import run_folder
-from training.evaluation.early_stopping import Target
 from training.logging.strict_json import encode
 from training.train_plan import TrainPlan
 
@@ -18,22 +12,22 @@ GOAL = {"metric": "val_loss", "direction": "min"}
 
 
 def run(
-    folder: Path,
-    seconds: list[float],
+    folder,
+    seconds,
     *,
-    total: int = 100,
-    per_epoch: int = 20,
-    window: int = 1,
-    evaluations: dict[int, tuple[float, float]] | None = None,
-    stop_after: int | None = None,
-    eval_every: int | None = 10,
-    eval_each_epoch: bool = False,
-    final_s: float = 0.0,
-    aim: Target | None = None,
-    peak: dict[str, int | None] | None = None,
-    parts: Mapping[str, float] = MappingProxyType({}),
-    **result: Any,
-) -> RunMeasurements:
+    total=100,
+    per_epoch=20,
+    window=1,
+    evaluations=None,
+    stop_after=None,
+    eval_every=10,
+    eval_each_epoch=False,
+    final_s=0.0,
+    aim=None,
+    peak=None,
+    parts=MappingProxyType({}),
+    **result,
+):
     """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds).
 
     The last evaluation takes `final_s` more, for metrics of the end. `parts`: shares of each step.

@@ -1,21 +1,13 @@
 """Rows from run folders: baselines, failures, stages."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from launcher.cli.parser import read
 from launcher.compare import runner
-from launcher.compare.candidates import (
-    ComparisonLimits,
-    ModeCandidate,
-    PlannedComparison,
-    decide,
-)
+from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
 from launcher.compare.runner import CandidateRuns
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -36,7 +28,7 @@ def candidate(mode, engine="local", promises=None, **stages):
 def rows(tmp_path):
     """Rows of candidates, each with the folders of its repeats."""
 
-    def make(*pairs: tuple[ModeCandidate, CandidateRuns], limits: ComparisonLimits | None = None):
+    def make(*pairs, limits=None):
         candidates = [candidate for candidate, _ in pairs]
         stages_resolved = PlannedComparison(
             candidates, limits or ComparisonLimits(steps=3), 1, tmp_path, []
@@ -46,7 +38,7 @@ def rows(tmp_path):
     return make
 
 
-def folder(path: Path, seconds: float, **result) -> Path:
+def folder(path, seconds, **result):
     run(path, [seconds] * 3, stop_after=3, evaluations={3: (2.0, 1.0)}, **result)
     return path
 

@@ -1,7 +1,5 @@
 """Plans of what runs: every family, mode, engine and stage, and pretrained folders."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -9,8 +7,7 @@ import pytest
 from engines.catalog import ENGINES
 from launcher.commands.new_task import template
 from launcher.config import custom_task, presets
-from launcher.config.provenance import Resolved
-from launcher.plan.plan import Plan, open_planner, plan_run
+from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.target import Described
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
@@ -23,7 +20,7 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 THIRDS = 3
 
 
-def plan(*sets: str, machine=LAPTOP, **choice) -> Plan:
+def plan(*sets, machine=LAPTOP, **choice):
     run = resolved("compile=off", *sets, machine=machine, **choice)
     return plan_run(run, Described(machine))
 
@@ -39,7 +36,7 @@ def test_every_family_in_every_mode_and_under_every_engine(family, mode):
     turn = (list(FAMILIES).index(family) + MODES.index(mode)) % THIRDS
     engines = list(ENGINES) if mode == "default" else list(ENGINES)[turn::THIRDS]
 
-    def under(engine: str) -> Resolved:
+    def under(engine):
         machine = replace(SERVER, gpus=1) if engine == "local" else TWO_GPUS
         choice = {"model": f"{family}:tiny", "mode": mode, "engine": engine}
         return resolved("compile=off", machine=machine, **choice)

@@ -1,18 +1,16 @@
 """Machines described by options, and the errors of those options."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.plan.target import Described, describe
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 
 def described(here=LAPTOP, **values):
-    diagnostics: list[Diagnostic] = []
+    diagnostics = []
     flags = {f"--{name.replace('_', '-')}": text for name, text in values.items()}
     return describe(flags, here, diagnostics), diagnostics
 
@@ -34,7 +32,7 @@ def test_gpus_memory_and_nodes():
     assert (target.device, target.device_bytes) == ("cuda", 24 * 2**30)
 
 
-def on(found: Described, **options):
+def on(found, **options):
     """Settings of a run on the described nodes."""
     return found.resolve(lambda size: resolved(machine=found.machine, world_size=size, **options))
 
@@ -58,8 +56,7 @@ def test_more_nodes_than_ranks_are_an_error():
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [("24gb", 24e9), ("1.5 TiB", 1.5 * 2**40), ("8g", 2**33)],
+    ("text", "size"), [("24gb", 24e9), ("1.5 TiB", 1.5 * 2**40), ("8g", 2**33)]
 )
 def test_sizes(text, size):
     assert described(ram=text)[0].machine.ram_bytes == size
@@ -80,8 +77,7 @@ def test_a_size_without_unit_or_number_is_an_error(text):
 
 
 @pytest.mark.parametrize(
-    ("name", "memory", "has_bf16"),
-    [("h200", 141, True), ("T4", 16, False), ("RTX-3090", 24, True)],
+    ("name", "memory", "has_bf16"), [("h200", 141, True), ("T4", 16, False), ("RTX-3090", 24, True)]
 )
 def test_a_named_gpu_has_the_memory_and_precision_of_its_data_sheet(name, memory, has_bf16):
     found, diagnostics = described(gpu=name)

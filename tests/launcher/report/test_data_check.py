@@ -2,7 +2,6 @@
 
 import importlib
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -97,7 +96,7 @@ def test_a_custom_task_matches_any_data(table):
 
 
 def test_an_unreadable_file_is_an_error(table, monkeypatch):
-    def fail(path: Path):
+    def fail(path):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(data_check, "_formats", lambda family: SimpleNamespace(recognize=fail))

@@ -36,8 +36,7 @@ def test_the_lines_of_a_plot_share_the_buckets():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [(0.5, 0.5), ("NaN", None), ("-Infinity", None), (math.nan, None)],
+    ("value", "expected"), [(0.5, 0.5), ("NaN", None), ("-Infinity", None), (math.nan, None)]
 )
 def test_numbers_that_json_lacks_are_gaps(value, expected):
     assert number(value) == expected

@@ -27,7 +27,7 @@ def test_threads_are_the_requested_number_or_an_even_share(
 
 
 def test_waiting_threads_sleep_soon_unless_the_user_set_how_they_wait():
-    environ: dict[str, str] = {}
+    environ = {}
     affinity.limit_spinning(environ)
     assert environ == {"GOMP_SPINCOUNT": "1000", "OPENBLAS_THREAD_TIMEOUT": "4"}
     for variables in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):

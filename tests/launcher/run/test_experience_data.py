@@ -6,7 +6,6 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,17 +27,17 @@ HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec)
 """A level series in the format of the EPL test suite."""
 
 
-def text(path: Path, vocabulary: str, seed: int) -> None:
+def text(path, vocabulary, seed):
     draws = random.Random(seed)
     path.write_text(" ".join(draws.choice(vocabulary.split()) for _ in range(400)))
 
 
-def request(path: Path, seed: int) -> None:
+def request(path, seed):
     lines = [json.dumps({"prompt": f"{seed} {i}", "response": f"{i}"}) for i in range(30)]
     path.write_text("\n".join(lines))
 
 
-def series(path: Path, scale: float, seed: int) -> None:
+def series(path, scale, seed):
     data = scale * np.random.default_rng(seed).standard_normal((1000, 3))
     rows = ["\t".join(f"{value: .6f}" for value in row) for row in data]
     content = f"{HEAD}:LEVELS:20;40;60;\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
@@ -56,19 +55,19 @@ class ContinualRun:
     share: float = 0.2
     numbers: int = 0
 
-    def add(self, *names: str) -> int:
+    def add(self, *names):
         """Add an experience with the files `names`."""
         make_folder(self.folder, self.numbers, self.source, names)
         self.numbers += 1
         return self.numbers - 1
 
-    def load(self, replay: float = 0.5, least: int = 1) -> RankData:
+    def load(self, replay=0.5, least=1):
         """The data of a rank that trains on the newest experience."""
         recorded = {"replay": replay, "min_samples": least, "epochs": 1.0, "max_steps": None}
         recorded |= {"lr_scale": 0.5, "warmup": "5%"}
         spec = ExperienceSpec(self.numbers - 1, self.folder, range(self.numbers), recorded)
         run = resolved(*self.sets, model=self.model, data=str(self.source))
-        view: Any = TrackedSettings(resolve_experience(run, spec).settings)
+        view = TrackedSettings(resolve_experience(run, spec).settings)
         context = Context(0, self.share, self.folder, torch.device("cpu"))
         first = task_class(view.model.family)(view.model, view.data, context)
         first.setup()
@@ -80,7 +79,7 @@ class ContinualRun:
 
 @pytest.fixture
 def new_run(tmp_path):
-    def build(*sets: str, model: str = "language:tiny", share: float = 0.2) -> ContinualRun:
+    def build(*sets, model="language:tiny", share=0.2):
         for name in ("run", "data"):
             (tmp_path / name).mkdir()
         return ContinualRun(tmp_path / "run", tmp_path / "data", sets, model, share)
@@ -88,7 +87,7 @@ def new_run(tmp_path):
     return build
 
 
-def texts(run: ContinualRun, letter: str, vocabulary: str, count: int) -> list[str]:
+def texts(run, letter, vocabulary, count):
     names = [f"{letter}{i}.txt" for i in range(count)]
     for i, name in enumerate(names):
         text(run.source / name, vocabulary, i)

@@ -1,7 +1,5 @@
 """The next command of each fault is one that the program accepts, and a failure ends with it."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -33,7 +31,7 @@ SYSTEM = ("port_in_use", "clock_skew", "tokenizer")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
@@ -41,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(here: Path) -> Path:
+def run(here):
     """A run with a checkpoint, in the working directory."""
     return runs.trained(here / "runs" / "my run", resolved(), 100)
 
@@ -72,11 +70,7 @@ def test_a_run_without_a_checkpoint_starts_again_with_a_learning_rate_ten_times_
 
 @pytest.mark.parametrize(
     ("workers", "cores", "option"),
-    [
-        (0, 8, "--num-workers 2"),
-        (4, 6, "--num-workers 5"),
-        (7, 8, "--set loader.prefetch=8"),
-    ],
+    [(0, 8, "--num-workers 2"), (4, 6, "--num-workers 5"), (7, 8, "--set loader.prefetch=8")],
 )
 def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
     assert faults.loader_option(workers, cores) == option
@@ -93,7 +87,7 @@ NCCL = (
 )
 
 
-def full(number: int) -> StorageError:
+def full(number):
     return StorageError(Path("runs/x/metrics.jsonl"), OSError(number, os.strerror(number)))
 
 

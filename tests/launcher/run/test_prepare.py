@@ -12,7 +12,6 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
 from launcher.run.execute import execute_run, render_last_line, train_ranks
-from launcher.run.failures import RankReport
 from launcher.run.prepare import prepare_run
 from launcher.run_folder.resume import ResumeRequest
 from models.base import DataError
@@ -37,8 +36,8 @@ def here(tmp_path, monkeypatch):
 def run():
     """Runs the tiny run with the given work: the result, and the reported texts."""
 
-    def carry_out(work, out: Path | None = None):
-        reports: list[RankReport] = []
+    def carry_out(work, out=None):
+        reports = []
         ready = prepare_run(TINY, out, [])
         finished = execute_run(
             ready, True, reports.append, partial(train_ranks, load_work=lambda: work)
@@ -48,7 +47,7 @@ def run():
     return carry_out
 
 
-def ends(code: int, reason: str = "as it was"):
+def ends(code, reason="as it was"):
     """Work that trains a step and ends with `code`."""
 
     def work(job):
@@ -59,7 +58,7 @@ def ends(code: int, reason: str = "as it was"):
     return work
 
 
-def breaks(error: BaseException):
+def breaks(error):
     """Work that raises `error` before a step is taken."""
 
     def work(job):

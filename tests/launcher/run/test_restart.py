@@ -30,7 +30,7 @@ ENDED = RankReport("ended", 0, 0, "here", 0.0)
 FAILED = RankReport("failed", 1, 1, "here", 0.0, "error: it broke", "its lines")
 
 
-def out_of_memory(micro_batch: int | None = None) -> RankReport:
+def out_of_memory(micro_batch=None):
     return RankReport("out of memory", 1, 0, "here", 0.0, micro_batch=micro_batch)
 
 
@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch):
     """Runs a job whose attempts end in turn as given: the final report, and the jobs tried."""
     monkeypatch.chdir(tmp_path)
 
-    def repeat(*reports: RankReport, settings=SETTINGS, during=lambda forwarded: None):
+    def repeat(*reports, settings=SETTINGS, during=lambda forwarded: None):
         folder = begun(tmp_path / "x", settings)
         tried = []
 
@@ -53,7 +53,7 @@ def run(tmp_path, monkeypatch):
     return repeat
 
 
-def restarts(capfd) -> list[str]:
+def restarts(capfd):
     """The printed lines about restarts."""
     lines = capfd.readouterr().err.splitlines()
     return [line for line in lines if line.startswith("restart")]
@@ -76,7 +76,7 @@ def test_a_restart_resumes_from_the_newest_checkpoint(run, capfd):
     assert restarts(capfd) == ["restart 1 of 2 from step 5"]
 
 
-def save(step: int) -> None:
+def save(step):
     saved(Path("x"), step, SETTINGS)
 
 
@@ -175,7 +175,7 @@ def write_generation(run, from_step=0, step=None, generation=FIRST):
         saved(run, step, resolved())
 
 
-def args_of(run, cli_args: CliArgs, generation: Generation = SECOND) -> CliArgs:
+def args_of(run, cli_args, generation=SECOND):
     return JobGeneration(generation, run, 0).begin(cli_args)
 
 
@@ -266,7 +266,7 @@ LIMIT = 256 * 2**20
 def killed(tmp_path):
     """Runs tests.launcher.killed in a control group: its output, and the micro-batches it tried."""
 
-    def start(*args: object) -> tuple[list[str], list[str]]:
+    def start(*args):
         folder = tmp_path / "run"
         with limited(LIMIT) as prefix:
             done = subprocess.run(

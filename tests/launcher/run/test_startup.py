@@ -5,9 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +21,7 @@ BLOCKED = {signal.SIGUSR1, signal.SIGTERM}
 
 
 @contextmanager
-def starting(
-    folder: Path, *args: str, trains: Sequence[str] = TEXT, **variables: str
-) -> Iterator[subprocess.Popen]:
+def starting(folder, *args, trains=TEXT, **variables):
     """A job's run, as the job script starts it; each import is a line on its stderr."""
     (folder / "mine.jsonl").write_text(REQUESTS)
     (folder / "mine" / "slurm").mkdir(parents=True, exist_ok=True)
@@ -48,7 +44,7 @@ def starting(
         process.communicate()
 
 
-def outcome(folder: Path) -> list[str]:
+def outcome(folder):
     path = folder / "mine" / "slurm" / "outcome.12.0"
     return path.read_text().splitlines() if path.exists() else []
 

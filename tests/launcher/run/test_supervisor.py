@@ -12,7 +12,6 @@ import pytest
 
 from launcher.config.provenance import Origin, Setting
 from launcher.run import job_spec
-from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.supervisor import supervise
 from tests.waiting import until
@@ -22,9 +21,9 @@ from tests.waiting import until
 def run(two_ranks, tmp_path, monkeypatch):
     """Runs a scene in two processes: the final report, the reports so far, and the run folder."""
 
-    def run_scene(scene: str, threads: int = 1, resolved=two_ranks, forwarded=None):
+    def run_scene(scene, threads=1, resolved=two_ranks, forwarded=None):
         monkeypatch.setenv("SCENE", scene)
-        reports: list[RankReport] = []
+        reports = []
         job = Job(resolved, tmp_path, console=True)
         ending = supervise(job, threads, reports.append, "tests.launcher.ranks", forwarded)
         return ending, reports
@@ -36,7 +35,7 @@ def log_of(folder):
     return (folder / "log.txt").read_text()
 
 
-def send_when(folder, number: int, *states: str):
+def send_when(folder, number, *states):
     """Signals this process when both ranks are in a state, as a terminal or a scheduler would."""
 
     def send():
@@ -144,7 +143,7 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
     before = signal.getsignal(number)
     send_when(tmp_path, number, "ready")
-    forwarded: set[int] = set()
+    forwarded = set()
     ending, reports = run("signal", forwarded=forwarded)
     assert (ending.kind, ending.exit_code, reports) == ("ended", code, [])
     assert len(forwarded) == 1  # so that nothing is restarted

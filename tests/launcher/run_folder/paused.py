@@ -1,21 +1,17 @@
 """A process that is paused at a chosen file operation and continues later."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 
 _CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link"}
 _CHANGES |= {"os.truncate", "shutil.rmtree"}
 
 
 @contextmanager
-def paused(operation: int, action: Callable[[], object]) -> Iterator[bool]:
+def paused(operation, action):
     """Run `action` in a process that stops before its n-th change to a file or folder.
 
     It continues at the end of the block, and has ended after it. False: it ended before.
@@ -32,10 +28,10 @@ def paused(operation: int, action: Callable[[], object]) -> Iterator[bool]:
             os.waitpid(process, 0)
 
 
-def _act(operation: int, action: Callable[[], object]) -> None:
+def _act(operation, action):
     left = operation
 
-    def stop(event: str, args: tuple) -> None:
+    def stop(event, args):
         nonlocal left
         if event in _CHANGES or (event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
             left -= 1
@@ -49,7 +45,7 @@ def _act(operation: int, action: Callable[[], object]) -> None:
         os._exit(0)
 
 
-def content(folder: Path) -> dict[str, str]:
+def content(folder):
     """The content of `folder`: digests of files, targets of links."""
     found = {}
     for path in sorted(folder.rglob("*")):

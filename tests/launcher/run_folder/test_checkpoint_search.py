@@ -21,12 +21,12 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def find(run: str, out: str | None = None, **options):
+def find(run, out=None, **options):
     cli_args = CliArgs(model="language:tiny", resume=run, **options)
     return checkpoint_search.find(cli_args, None if out is None else Path(out))
 
 
-def refused(run: str, out: str | None = None) -> list[str]:
+def refused(run, out=None):
     with pytest.raises(SettingsError) as wrong:
         find(run, out)
     return str(wrong.value).splitlines()
@@ -34,11 +34,7 @@ def refused(run: str, out: str | None = None) -> list[str]:
 
 @pytest.mark.parametrize(
     ("named", "step"),
-    [
-        ("runs/a/", None),
-        ("runs/a/last", 20),
-        ("runs/a/checkpoints/step-00000010", 10),
-    ],
+    [("runs/a/", None), ("runs/a/last", 20), ("runs/a/checkpoints/step-00000010", 10)],
 )
 def test_a_folder_is_a_run_or_one_of_its_checkpoints(named, step):
     trained(Path("runs/a"), TINY, 10, 20)

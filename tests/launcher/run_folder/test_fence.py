@@ -1,18 +1,14 @@
 """A fenced-off generation changes nothing, wherever it was when it was fenced off."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from engines.world import ProcessWorld, open_world
+from engines.world import open_world
 from launcher.run_folder import fence, generations
 from launcher.run_folder.fence import FencedOff
 from slurm.environment import Generation
@@ -37,7 +33,7 @@ def alone():
     world.close()
 
 
-def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> None:
+def save(storage, world, step, samples=0):
     """A checkpoint of `step` in the foreground; the newest three and the best are kept."""
     saver = CheckpointWriter(storage, world, "local", Keep(3, 1, None), in_background=False)
     saver.visibility_timeout_s = 0.05  # a fenced-off generation waits for a folder that is gone
@@ -46,7 +42,7 @@ def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> 
     saver.wait()
 
 
-def generation_run(run: Path, world: ProcessWorld, generation: Generation) -> None:
+def generation_run(run, world, generation):
     """All operations of a generation on a run folder, from its claim to its result."""
     with (
         fence.fenced_storage(run, generation) as storage,
@@ -64,14 +60,14 @@ def generation_run(run: Path, world: ProcessWorld, generation: Generation) -> No
         storage.atomic_write("result.json", str(generation).encode())
 
 
-def steps(run: Path) -> list[int]:
+def steps(run):
     """The steps with a checkpoint."""
     found = (run / "checkpoints").glob("step-*")
     return sorted(int(path.name.removeprefix("step-")) for path in found)
 
 
 @pytest.fixture(scope="module")
-def begun(alone, tmp_path_factory) -> Path:
+def begun(alone, tmp_path_factory):
     """A run left by its first generation."""
     run = tmp_path_factory.mktemp("begun")
     generation_run(run, alone, FIRST)
@@ -85,7 +81,7 @@ MOMENTS = [
 
 
 @contextmanager
-def killed(operation: int, action: Callable[[], object]) -> Iterator[bool]:
+def killed(operation, action):
     """Like `paused`, for a process that is killed there."""
     yield killed_at(operation, action)
 
@@ -110,7 +106,7 @@ def test_a_generation_interrupted_at_any_moment_changes_nothing_after_a_later_cl
     assert operation > 60
 
 
-def check(run: Path, last: Generation) -> None:
+def check(run, last):
     """The folder is that of `last`, without duplicate lines or hidden files."""
     newest = open_checkpoint(run / "last").manifest
     assert (newest.step, newest.samples) == (steps(run)[-1], 100)

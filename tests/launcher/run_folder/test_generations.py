@@ -15,14 +15,13 @@ def run(tmp_path):
     return tmp_path
 
 
-def outcome_lines(run, generation: Generation = FIRST) -> list[str] | None:
+def outcome_lines(run, generation=FIRST):
     path = generations.outcome_path(run, generation)
     return path.read_text().splitlines() if path.exists() else None
 
 
 @pytest.mark.parametrize(
-    "code, line",
-    [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (130, "again 130")],
+    "code, line", [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (130, "again 130")]
 )
 def test_each_exit_code_has_its_outcome(run, code, line):
     assert generations.publish_outcome(run, FIRST, code, "for people\nto read")

@@ -30,7 +30,7 @@ def holder(tmp_path):
     """A process, or its fork, that holds the lock of `tmp_path` until its stdin is closed."""
     started = []
 
-    def start(program: str = HOLDER):
+    def start(program=HOLDER):
         command = [sys.executable, "-c", program, str(tmp_path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         process = subprocess.Popen(command, **pipes, text=True)
@@ -61,7 +61,7 @@ def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_p
     process = holder()
 
     class Console(StringIO):
-        def write(self, text: str) -> int:
+        def write(self, text):
             process.stdin.close()  # the run ends once the wait is reported
             return super().write(text)
 

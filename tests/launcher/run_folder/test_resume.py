@@ -24,7 +24,7 @@ def here(tmp_path, monkeypatch):
 X = Path("runs/x")
 
 
-def cli_args(resume="runs/x", *sets: str, reset=(), model=None, mode=None, engine=None, **options):
+def cli_args(resume="runs/x", *sets, reset=(), model=None, mode=None, engine=None, **options):
     option_values = {
         SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
     }
@@ -35,7 +35,7 @@ def decided(*args, out=None, **options):
     return decide(cli_args(*args, **options), None if out is None else Path(out), LAPTOP)
 
 
-def refused(*args, out=None, **options) -> list[str]:
+def refused(*args, out=None, **options):
     with pytest.raises(SettingsError) as wrong:
         decided(*args, out=out, **options)
     return str(wrong.value).splitlines()

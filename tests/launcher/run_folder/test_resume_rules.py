@@ -40,7 +40,7 @@ def test_every_setting_of_every_family_has_one_rule_and_every_rule_is_about_one(
         rule_of("dream.depth")
 
 
-def before(*sets: str, **options: str):
+def before(*sets, **options):
     return {key: value.value for key, value in resolved(*sets, **options).values.items()}
 
 
@@ -68,7 +68,7 @@ def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
     ]
 
 
-def errors_of(now, reset=(), old=None) -> list[str]:
+def errors_of(now, reset=(), old=None):
     found = resume_rules.differences(before() if old is None else old, now)
     errors = resume_rules.errors_of(found, reset, now, "runs/x until step 10")
     return [line for error in errors for line in diagnostics.render([error]).splitlines()]

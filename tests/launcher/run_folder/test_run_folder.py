@@ -37,7 +37,7 @@ def test_a_run_without_a_folder_gets_one_below_runs_of_model_mode_engine_and_tim
     assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
 
 
-def created_together(out, starts: int = 8):
+def created_together(out, starts=8):
     """The folders of starts at the same instant, without the refused ones."""
     created = []
     together = threading.Barrier(starts)

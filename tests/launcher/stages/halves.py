@@ -1,9 +1,5 @@
 """A task in stages that trains in a moment, as a small file."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 from tests.launcher.custom_tasks import write
 
 TEXT = """\
@@ -67,6 +63,6 @@ class Halves(CustomTask):
 """
 
 
-def halves(folder: Path) -> str:
+def halves(folder):
     """Writes the task; its name `module:Halves`, unique in this process."""
     return f"{write(folder, TEXT)}:Halves"

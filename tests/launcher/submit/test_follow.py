@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,37 +18,37 @@ TRAINED |= {"grad_norm": 1.0, "step_time_s": 0.5, "data_time_s": 0.0, "samples_p
 TRAINED |= {"tokens_per_s": 160.0, "device_memory_bytes": None, "host_memory_bytes": 2**30}
 
 
-def ended(state: str, restarts: int = 0, nodes: str = "node1", job: str = "41") -> tuple:
+def ended(state, restarts=0, nodes="node1", job="41"):
     return 0, f"JobId={job} JobState={state} Restarts={restarts} NodeList={nodes}\n", ""
 
 
 class Cluster:
     """A run folder and a job that changes between two polls."""
 
-    def __init__(self, programs, folder) -> None:
+    def __init__(self, programs, folder):
         self.programs = programs
         self.folder = folder
         self.seconds = 0.0
         (folder / "slurm" / "log").mkdir(parents=True)
 
-    def reply(self, *replies: tuple) -> None:
+    def reply(self, *replies):
         self.programs.add("scontrol", *replies)
 
-    def train(self, *steps: int, step_s: float = 0.5) -> None:
+    def train(self, *steps, step_s=0.5):
         output = {**TRAINED, "step_time_s": step_s}
         self._append("metrics.jsonl", *({**output, "step": step} for step in steps))
 
-    def event(self, kind: str, step: int, facts: dict) -> None:
+    def event(self, kind, step, facts):
         self._append("events.jsonl", {"kind": kind, "step": step, "facts": facts})
 
-    def outcome(self, text: str, generation: int = 0) -> None:
+    def outcome(self, text, generation=0):
         (self.folder / "slurm" / f"outcome.41.{generation}").write_text(f"{text}\n")
 
-    def follow(self, *happens: Callable[[], object], runs: int = 1) -> tuple[int, str]:
+    def follow(self, *happens, runs=1):
         """The exit code and the output; one of `happens` is called per poll."""
-        left: Iterator[Callable[[], object]] = iter(happens)
+        left = iter(happens)
 
-        def sleep(seconds: float) -> None:
+        def sleep(seconds):
             self.seconds += seconds
             assert self.seconds < 300, stream.getvalue()
             next(left, lambda: None)()
@@ -63,7 +62,7 @@ class Cluster:
         code = follow(submission, ["41"], stream, sleep, lambda: self.seconds)
         return code, stream.getvalue()
 
-    def _append(self, name: str, *lines: dict) -> None:
+    def _append(self, name, *lines):
         with (self.folder / name).open("a") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
@@ -78,14 +77,14 @@ def test_the_files_of_a_run_are_printed_as_by_its_console(cluster):
     cluster.reply((0, RUNNING.format(0), ""))
     cluster.event("started", 0, vars(BUDGET))
 
-    def step() -> None:
+    def step():
         cluster.train(10)
         evaluation = EvalResult(10, "val", {"val_loss": 2.0}, True, 0.1)
         cluster.event("evaluated", 10, vars(evaluation))
         cluster.event("saved", 10, {"folder": "step-00000010", "step": 10})
         cluster.event("signal", 10, {"names": ["SIGUSR1"], "saves": True})
 
-    def end() -> None:
+    def end():
         cluster.event("stopped", 40, {"status": "completed", "steps": 40, "reason": ""})
         cluster.outcome("done 0")
         cluster.reply(ended("COMPLETED"))
@@ -109,17 +108,17 @@ def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster
     cluster.reply((0, RUNNING.format(0), ""))
     cluster.train(10, 20)
 
-    def requeue() -> None:
+    def requeue():
         cluster.reply((0, "JobId=41 JobState=PENDING Reason=BeginTime Restarts=1 NodeList=\n", ""))
 
-    def again() -> None:
+    def again():
         cluster.reply((0, RUNNING.format(1), ""))
         first_lines = (cluster.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
         (cluster.folder / "new").write_text("".join(first_lines))
         (cluster.folder / "new").replace(cluster.folder / "metrics.jsonl")
         cluster.train(20, 30, step_s=0.6)
 
-    def end() -> None:
+    def end():
         cluster.outcome("again 75", 0)
         cluster.outcome("done 0", 1)
         cluster.reply(ended("COMPLETED", 1))
@@ -138,7 +137,7 @@ def test_a_successor_job_is_followed(cluster):
     cluster.outcome("again 75")
     cluster.reply(ended("COMPLETED"), ended("RUNNING", job="57"))
 
-    def end() -> None:
+    def end():
         cluster.outcome("failed 1", 1)
         cluster.reply(ended("FAILED", job="57"))
 

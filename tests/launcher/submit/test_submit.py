@@ -14,7 +14,7 @@ from tests.launcher.runs import trained
 TINY = ("--model", "language:tiny", "--max-steps", "20")
 
 
-def submit(*args: str) -> int:
+def submit(*args):
     return main(["submit", *TINY, *args])
 
 
@@ -90,7 +90,7 @@ def test_a_run_that_needs_a_gpu_is_checked_with_the_requested_gpus(here, capsys)
 
 
 def test_a_rank_has_one_cpu_or_the_requested_number(here, capsys):
-    def header(*args: str) -> list[str]:
+    def header(*args):
         assert submit("--dry-run", *args) == 0
         return [line.strip() for line in capsys.readouterr().out.splitlines() if "SBATCH" in line]
 

@@ -3,8 +3,6 @@
 When the process has ended, it stops the cluster in FOLDER, and removes the folder.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import shutil
@@ -15,7 +13,7 @@ from pathlib import Path
 from tests.slurm.cluster.cluster import Cluster
 
 
-def main(folder: Path, process: int) -> None:
+def main(folder, process):
     """Stop the cluster when the process has ended."""
     with suppress(ProcessLookupError):
         select.select([os.pidfd_open(process)], [], [])

@@ -1,7 +1,5 @@
 """A running cluster: started, queried, damaged in several ways, stopped."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import secrets
@@ -11,8 +9,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 from tests.slurm.cluster import texts
 from tests.slurm.cluster.nodes import Machines, are_allowed
@@ -28,7 +24,7 @@ LONGEST_FOLDER = 80
 PACKAGES = "apt-get install --no-install-recommends slurm-wlm munge iproute2"
 
 
-def missing() -> str | None:
+def missing():
     """Why no cluster can run on this machine; None if one can."""
     absent = [path for path in NEEDED if not os.access(path, os.X_OK)]
     if absent:
@@ -39,20 +35,20 @@ def missing() -> str | None:
 class Cluster:
     """The cluster with its files in `folder`, a short path that others may enter."""
 
-    def __init__(self, folder: Path, extra: Sequence[str] = ()) -> None:
+    def __init__(self, folder, extra=()):
         """`extra` are lines for slurm.conf."""
         self.folder, self.extra = folder.resolve(), extra
         self.processes = Processes(self.folder)
         self.machines = Machines(self.folder, self.processes)
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self):
         """The environment in which Slurm's commands use this cluster."""
         mine = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
         path = f"{self.folder}/bin{os.pathsep}{mine['PATH']}"
         return mine | {"PATH": path, "SLURM_CONF": f"{self.folder}/slurm.conf"}
 
-    def up(self, owner: int | None = None) -> None:
+    def up(self, owner=None):
         """Start everything and wait until all nodes are idle; the queue is empty.
 
         When the process `owner` ends, the cluster stops by itself. Raises RuntimeError,
@@ -78,7 +74,7 @@ class Cluster:
             watch = [str(self.folder), str(owner)]
             self.processes.start("watcher", [sys.executable, "-m", "tests.slurm.cluster", *watch])
 
-    def down(self) -> None:
+    def down(self):
         """End every process of the cluster, its jobs first; files stay."""
         if self.processes.pid("slurmctld"):
             user = f"--user={getpass.getuser()}"
@@ -92,7 +88,7 @@ class Cluster:
         if self.processes.pid("watcher") != os.getpid():
             self.processes.stop("watcher")
 
-    def command(self, *command: str, folder: Path | None = None, **more: str) -> str:
+    def command(self, *command, folder=None, **more):
         """The output of a command run in `folder`; `more` is added to its environment.
 
         Raises RuntimeError with its output if it fails.
@@ -109,20 +105,20 @@ class Cluster:
             raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
         return done.stdout.strip()
 
-    def try_command(self, *command: str) -> str:
+    def try_command(self, *command):
         """The output of a command; empty if the controller does not respond."""
         try:
             return self.command(*command)
         except (RuntimeError, subprocess.TimeoutExpired):
             return ""
 
-    def restore_node(self, number: int) -> None:
+    def restore_node(self, number):
         """Start a node, or its slurmd, again, and wait until jobs may use it."""
         self.machines.start_node(number)
         if not wait_until(lambda: self._usable(number), seconds=30):
             raise RuntimeError(f"node{number} did not come back:\n{self._log_tail()}")
 
-    def save_state(self, job: str) -> None:
+    def save_state(self, job):
         """Wait until the controller has saved its state; it does so 5 s after a change."""
         before = time.time()
         self.command("scontrol", "update", f"JobId={job}", f"Comment={before}")
@@ -130,17 +126,17 @@ class Cluster:
         if not wait_until(lambda: _written_at(written) > before, seconds=60):
             raise RuntimeError(f"{written} is old:\n{self._log_tail()}")
 
-    def kill_controller(self) -> None:
+    def kill_controller(self):
         """Kill slurmctld; jobs continue without it."""
         self.processes.stop("slurmctld", signal.SIGKILL)
 
-    def start_controller(self) -> None:
+    def start_controller(self):
         """Start slurmctld again, and wait until it responds."""
         self.machines.start_controller()
         if not wait_until(lambda: self.try_command("sinfo", "-h"), seconds=20):
             raise RuntimeError(f"slurmctld did not come back:\n{self._log_tail()}")
 
-    def _write(self) -> None:
+    def _write(self):
         for name in ("state", "log", "run", "bin"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("state", "log", "run", "bin", "dev", "pids"):
@@ -160,10 +156,10 @@ class Cluster:
                 self._write_text(f"bin/{name}", texts.command(real, self.folder))
                 (self.folder / "bin" / name).chmod(0o755)
 
-    def _write_text(self, name: str, text: str) -> None:
+    def _write_text(self, name, text):
         (self.folder / name).write_text(text, encoding="utf-8")
 
-    def _start_munge(self) -> None:
+    def _start_munge(self):
         run, log = self.folder / "run", self.folder / "log" / "munged.log"
         key = run / "munge.key"
         key.touch(mode=0o600)
@@ -175,29 +171,29 @@ class Cluster:
         if not wait_until((run / "munge.sock").exists, seconds=10):
             raise RuntimeError(f"munged did not start:\n{self._log_tail()}")
 
-    def _all_idle(self) -> bool:
+    def _all_idle(self):
         idle = self.try_command("sinfo", "-hN", "-p", "normal", "-t", "idle", "-o", "%N").split()
         return len(idle) >= len(texts.NODES)
 
-    def _usable(self, number: int) -> bool:
+    def _usable(self, number):
         name = f"node{number}"
         state = self.try_command("sinfo", "-h", "-n", name, "-p", "normal", "-o", "%t")
         if state.startswith(("drain", "drng")):  # a step could not be killed during the outage
             self.try_command("scontrol", "update", f"NodeName={name}", "State=RESUME")
         return state in ("idle", "mix", "alloc")
 
-    def _log_tail(self) -> str:
+    def _log_tail(self):
         lines = []
         for path in sorted((self.folder / "log").iterdir()):
             lines += [f"{path.name}: {line}" for line in _text(path).splitlines()[-5:]]
         return "\n".join(lines)
 
 
-def _text(path: Path) -> str:
+def _text(path):
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _written_at(path: Path) -> float:
+def _written_at(path):
     """The time of a file's last change; 0 if it is missing, as while it is replaced."""
     try:
         return path.stat().st_mtime
@@ -205,7 +201,7 @@ def _written_at(path: Path) -> float:
         return 0
 
 
-def _device(path: Path, number: int) -> None:
+def _device(path, number):
     """A device that Slurm counts as a GPU and no process opens; a plain file if mknod is forbidden.
 
     With plain files Slurm still counts, but sets no CUDA_VISIBLE_DEVICES.

@@ -1,12 +1,9 @@
 """The machines of a cluster, each a process tree in namespaces of its own."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
-from pathlib import Path
 
-from tests.slurm.cluster.processes import Processes, only_child, wait_until
+from tests.slurm.cluster.processes import only_child, wait_until
 from tests.slurm.cluster.texts import HEAD, SUBNET
 
 NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -31,21 +28,21 @@ trap : TERM INT HUP; : >"$1/run/ready.node$2"; while :; do sleep 1000 & wait $!;
 class Machines:
     """Each node has a network, a name and a process tree of its own; a bridge joins them."""
 
-    def __init__(self, folder: Path, processes: Processes) -> None:
+    def __init__(self, folder, processes):
         self.folder, self.processes = folder, processes
 
-    def begin(self) -> None:
+    def begin(self):
         """Create the host of the controller."""
         command = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
         self._start("head", [*command, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
 
-    def start_controller(self) -> None:
+    def start_controller(self):
         """Start slurmctld, unless it runs."""
         if self.processes.pid("slurmctld") is None:
             # Without --pid nsenter becomes the program it starts: the recorded one is slurmctld.
             self.processes.start("slurmctld", [*self._within("head"), *controller(self.folder)])
 
-    def start_node(self, number: int) -> None:
+    def start_node(self, number):
         """Start the node, or only its slurmd if that is all that is missing."""
         name = f"node{number}"
         if self.processes.pid(name) is None:
@@ -55,22 +52,22 @@ class Machines:
             command = [*self._within(name, "--pid"), *daemon(self.folder, name)]
             self._remember_child(f"{name}.slurmd", self.processes.start(outer, command))
 
-    def cut_power(self, number: int) -> None:
+    def cut_power(self, number):
         """End every process of the node at once."""
         name = f"node{number}"
         self.processes.stop(name, signal.SIGKILL)
         for part in (f"{name}.slurmd", f"{name}.slurmd.nsenter", f"{name}.unshare"):
             self.processes.stop(part, signal.SIGKILL)
 
-    def kill_slurmd(self, number: int) -> None:
+    def kill_slurmd(self, number):
         """End the daemon only; processes started by it continue."""
         self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
         self.processes.stop(f"node{number}.slurmd.nsenter", signal.SIGKILL)
 
-    def end(self) -> None:
+    def end(self):
         self.processes.stop("head", signal.SIGKILL)
 
-    def _boot(self, number: int) -> None:
+    def _boot(self, number):
         name, head = f"node{number}", str(self.processes.pid("head"))
         init = ["bash", "-ec", NODE_INIT, name, str(self.folder), str(number)]
         command = ["unshare", *NAMESPACES, "--propagation", "private", *init]
@@ -83,7 +80,7 @@ class Machines:
         subprocess.run([*self._within(name), "sh", "-ec", inside], check=True)
         subprocess.run([*self._within("head"), "sh", "-ec", outside], check=True)
 
-    def _start(self, name: str, command: list[str], ready: str | None = None) -> int:
+    def _start(self, name, command, ready=None):
         """Start a namespace's first process, and wait for its ready file."""
         sign = self.folder / "run" / f"ready.{ready or name}"
         sign.unlink(missing_ok=True)
@@ -92,29 +89,29 @@ class Machines:
             raise RuntimeError(f"{name} did not start: see {self.processes.logs / name}.out")
         return pid
 
-    def _remember_child(self, name: str, parent: int) -> None:
+    def _remember_child(self, name, parent):
         if not wait_until(lambda: only_child(parent), seconds=10):
             raise RuntimeError(f"{name} did not start: see {self.processes.logs}")
         child = only_child(parent)
         assert child is not None
         self.processes.remember(name, child)
 
-    def _within(self, name: str, *more: str) -> list[str]:
+    def _within(self, name, *more):
         target = str(self.processes.pid(name))
         return ["nsenter", "--target", target, "--net", "--uts", "--mount", *more, "--"]
 
 
-def controller(folder: Path) -> list[str]:
+def controller(folder):
     """The command of slurmctld."""
     return ["/usr/sbin/slurmctld", "-D", "-f", f"{folder}/slurm.conf"]
 
 
-def daemon(folder: Path, node: str) -> list[str]:
+def daemon(folder, node):
     """The command of a node's slurmd."""
     return ["/usr/sbin/slurmd", "-D", "-f", f"{folder}/slurm.conf", "-N", node]
 
 
-def are_allowed() -> bool:
+def are_allowed():
     """Whether nodes may have a network, a name and a process tree of their own here."""
     command = ["unshare", *NAMESPACES, "sh", "-c", CAPABLE]
     return subprocess.run(command, capture_output=True, timeout=20).returncode == 0

@@ -1,12 +1,9 @@
 """The processes of a cluster by name, recorded in files so that any process can stop them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,12 +12,12 @@ import psutil
 class Processes:
     """Starts, finds and stops the processes of the cluster in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.pids = folder / "pids"
         self.logs = folder / "log"
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children = []
 
-    def start(self, name: str, command: Sequence[str]) -> int:
+    def start(self, name, command):
         """Start `command` in a session of its own and record it; gives its process id."""
         with open(self.logs / f"{name}.out", "ab") as log:
             child = subprocess.Popen(
@@ -30,11 +27,11 @@ class Processes:
         self.remember(name, child.pid)
         return child.pid
 
-    def remember(self, name: str, pid: int) -> None:
+    def remember(self, name, pid):
         """Record process id and start time: ids are reused, pairs are not."""
         (self.pids / name).write_text(f"{pid} {_started(pid)}\n", encoding="utf-8")
 
-    def pid(self, name: str) -> int | None:
+    def pid(self, name):
         """The process of that name, if it still runs."""
         try:
             pid, started = (self.pids / name).read_text(encoding="utf-8").split()
@@ -42,7 +39,7 @@ class Processes:
             return None
         return int(pid) if _started(int(pid)) == started else None
 
-    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, name, how=signal.SIGTERM):
         """Signal it with `how`, after five seconds with SIGKILL. Does nothing if it has ended."""
         for signum in (how, signal.SIGKILL):
             pid = self.pid(name)
@@ -55,13 +52,13 @@ class Processes:
         self._children = [child for child in self._children if child.poll() is None]
 
 
-def only_child(pid: int) -> int | None:
+def only_child(pid):
     """The process started by `pid`, if there is one already."""
     children = psutil.Process(pid).children()
     return children[0].pid if children else None
 
 
-def wait_until(condition: Callable[[], object], seconds: float) -> bool:
+def wait_until(condition, seconds):
     """Poll `condition` until it is true; False after the time limit."""
     end = time.monotonic() + seconds
     while not condition():
@@ -71,7 +68,7 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
     return True
 
 
-def _started(pid: int) -> str | None:
+def _started(pid):
     """Start time of a process in ticks since boot; None if it has ended, reaped or not."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

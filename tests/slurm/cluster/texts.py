@@ -1,9 +1,6 @@
 """The files of a cluster as text: slurm.conf, gres.conf, hosts, the commands."""
 
-from __future__ import annotations
-
 import getpass
-from collections.abc import Sequence
 from pathlib import Path
 
 SUBNET = "10.231.77"
@@ -17,7 +14,7 @@ GPUS = 2
 COMMANDS = ("sbatch", "srun", "salloc", "squeue", "sinfo", "scontrol", "scancel")
 
 
-def slurm_conf(folder: Path, extra: Sequence[str]) -> str:
+def slurm_conf(folder, extra):
     """Partitions over all nodes, where `urgent` preempts `normal` and `abrupt`.
 
     Times are short for tests; Slurm's own default is noted beside each. `extra` are the last lines:
@@ -82,18 +79,18 @@ def slurm_conf(folder: Path, extra: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def gres_conf(folder: Path) -> str:
+def gres_conf(folder):
     """The device files that count as GPUs."""
     return f"NodeName=node[1-{len(NODES)}] Name=gpu File={folder}/dev/gpu[0-{GPUS - 1}]\n"
 
 
-def hosts() -> str:
+def hosts():
     """/etc/hosts of the head and of every node."""
     nodes = [f"{SUBNET}.{n} node{n}" for n in NODES]
     return "\n".join(["127.0.0.1 localhost", f"{HEAD} head", *nodes]) + "\n"
 
 
-def command(real: str, folder: Path) -> str:
+def command(real, folder):
     """A script that replaces one of Slurm's commands.
 
     Called outside it enters the head's network, where names and addresses of the cluster

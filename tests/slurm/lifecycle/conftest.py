@@ -1,32 +1,28 @@
 """One cluster for all cases that do not damage its nodes, and an uninterrupted run."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.slurm.cluster.cluster import Cluster
 from tests.slurm.conftest import clustered
-from tests.slurm.login import Job, Login, make_login
+from tests.slurm.login import make_login
 
 
 @pytest.fixture(scope="session")
-def peaceful() -> Iterator[Cluster]:
+def peaceful():
     """Two nodes that no test damages."""
     with clustered() as up:
         yield up
 
 
 @pytest.fixture(scope="module")
-def login(peaceful, tmp_path_factory) -> Login:
+def login(peaceful, tmp_path_factory):
     """A login node's folder of the module's own."""
     return make_login(peaceful, tmp_path_factory.mktemp("login"))
 
 
 @pytest.fixture(scope="session")
-def unbroken(peaceful, tmp_path_factory) -> Job:
+def unbroken(peaceful, tmp_path_factory):
     """`sbatch slurm/fast.sbatch` over two nodes, to its end, uninterrupted."""
     job = make_login(peaceful, tmp_path_factory.mktemp("unbroken")).sbatch("fast", "run")
     job.wait("COMPLETED")
@@ -34,7 +30,7 @@ def unbroken(peaceful, tmp_path_factory) -> Job:
 
 
 @contextmanager
-def occupied(login: Login, node: str) -> Iterator[None]:
+def occupied(login, node):
     """A job of the partition `urgent` takes a node and preempts the jobs there."""
     hold = ("--parsable", "-p", "urgent", "--exclusive", f"--nodelist={node}", "-o", "/dev/null")
     number = login.type("sbatch", *hold, "--wrap", "sleep 600")
@@ -45,7 +41,7 @@ def occupied(login: Login, node: str) -> Iterator[None]:
         login.type("scancel", number)
 
 
-def differences(job: Job, other: Job, rounding: float = 0.0) -> list[str]:
+def differences(job, other, rounding=0.0):
     """Differences of the loss history of `job` from that of `other`, gaps and repeats included.
 
     `rounding` is relative; 0 asks for the same bits.
@@ -62,5 +58,5 @@ def differences(job: Job, other: Job, rounding: float = 0.0) -> list[str]:
     return found[:5]
 
 
-def _evaluations(job: Job) -> list[object]:
+def _evaluations(job):
     return [line["step"] for line in job.lines("eval")]

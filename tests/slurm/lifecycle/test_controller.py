@@ -1,29 +1,25 @@
 """Failures of the controller during a job."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.slurm.cluster.cluster import Cluster
 from tests.slurm.conftest import clustered
 from tests.slurm.lifecycle.conftest import differences
-from tests.slurm.login import Job, Login, make_login
+from tests.slurm.login import make_login
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def fragile() -> Iterator[Cluster]:
+def fragile():
     """A cluster that does not take the nodes of a busy machine for dead when it starts again."""
     with clustered("SlurmdTimeout=300") as up:
         yield up
 
 
 @pytest.fixture
-def login(fragile, tmp_path) -> Login:
+def login(fragile, tmp_path):
     return make_login(fragile, tmp_path)
 
 
@@ -49,7 +45,7 @@ def test_a_crash_during_a_controller_outage_is_requeued_afterwards(fragile, logi
 
 
 @contextmanager
-def controller_away(cluster: Cluster, job: Job) -> Iterator[None]:
+def controller_away(cluster, job):
     """The controller is killed, and restarted at the end.
 
     It has the job in its saved state then: ranks pause until that is on disk, for seconds.

@@ -1,13 +1,11 @@
 """Common events of a job: time limit, preemption, cancellation, double submission."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
 
 from tests.slurm.lifecycle.conftest import differences, occupied
-from tests.slurm.login import Job, Login, read
+from tests.slurm.login import read
 from training.trackers import wandb_process
 from training.trackers.metrics_reader import STEP
 
@@ -15,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def preempted(login: Login) -> Job:
+def preempted(login):
     """Two nodes; one is taken away, and the job continues on the other. Tracked with W&B."""
     offline = {"WANDB_MODE": "offline"}
     job = login.sbatch("fast", "preempted", "--track", "wandb", environment=offline)
@@ -27,7 +25,7 @@ def preempted(login: Login) -> Job:
 
 
 @pytest.fixture(scope="module")
-def warned(login: Login, preempted: Job) -> Job:
+def warned(login, preempted):
     """Near its time limit; submitted while the other job still runs, since both take a while."""
     job = login.sbatch("fast", "warned", options=["--nodes=2"])
     job.wait_for_step(100)
@@ -36,7 +34,7 @@ def warned(login: Login, preempted: Job) -> Job:
 
 
 @pytest.fixture(scope="module")
-def cancelled(login: Login, warned: Job) -> Job:
+def cancelled(login, warned):
     job = login.sbatch("fast", "cancelled")
     job.wait_for_step(50)
     job.cancel()

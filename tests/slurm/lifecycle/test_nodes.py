@@ -1,29 +1,24 @@
 """Failures of nodes during a job."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import pytest
 
-from tests.slurm.cluster.cluster import Cluster
 from tests.slurm.cluster.processes import wait_until
 from tests.slurm.conftest import clustered
 from tests.slurm.lifecycle.conftest import differences
-from tests.slurm.login import Login, make_login
+from tests.slurm.login import make_login
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def fragile() -> Iterator[Cluster]:
+def fragile():
     """A cluster with nodes that are damaged and restored."""
     with clustered() as up:
         yield up
 
 
 @pytest.fixture
-def login(fragile, tmp_path) -> Login:
+def login(fragile, tmp_path):
     return make_login(fragile, tmp_path)
 
 

@@ -1,25 +1,22 @@
 """The command submit, on a real cluster."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.slurm.lifecycle.conftest import differences
-from tests.slurm.login import CLONE, Job, Login
+from tests.slurm.login import CLONE
 
 SUBMIT = (sys.executable, "-m", "launcher", "submit")
 
 
 @contextmanager
-def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def submitted(login, *args):
     """`submit --wait ARGS`, started, and its first lines, up to those on how to resume."""
     program = subprocess.Popen(
         [*SUBMIT, "--wait", *args],
@@ -40,7 +37,7 @@ def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str],
             process.kill()
 
 
-def job_of(login: Login, lines: list[str], run: str) -> Job:
+def job_of(login, lines, run):
     """The job reported by submit."""
     [number] = re.findall(r"^job +([0-9]+)", "".join(lines), re.MULTILINE)
     return login.job(number, run, f"{run}/slurm/log/{number}.out")
