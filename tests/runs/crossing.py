@@ -1,7 +1,5 @@
 """A run that is stopped under one engine and resumed under another."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The tiny model of a family, trained on its embedded data for a few steps under any engine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

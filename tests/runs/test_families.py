@@ -1,7 +1,5 @@
 """The tiny model of every family trains equally under every engine, and resumes between them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

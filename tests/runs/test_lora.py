@@ -1,7 +1,5 @@
 """Runs that train adapters: checkpoints without the base weights, under any engine, and exports."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Modes that promise the same architecture keep names, shapes and initial weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

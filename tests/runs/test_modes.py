@@ -1,7 +1,5 @@
 """Every mode of every family trains, and is recorded in result.json."""
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import cycle, product

@@ -1,7 +1,5 @@
 """Every family in its two stages, as whole command lines: weights, engines, replays, exports."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

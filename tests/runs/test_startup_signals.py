@@ -1,7 +1,5 @@
 """A signal during the start of a run ends it with its code, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import signal
 
 import pytest

@@ -1,7 +1,5 @@
 """A login node's folder, from which a user submits jobs, and the jobs."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,7 +1,5 @@
 """Small programs that replace Slurm's own and record their calls."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

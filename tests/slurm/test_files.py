@@ -1,7 +1,5 @@
 """The shipped job files: rendered, valid shell, and portable between sites."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

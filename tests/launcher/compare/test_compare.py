@@ -1,7 +1,5 @@
 """Real comparisons: small runs in processes of their own."""
 
-from __future__ import annotations
-
 import json
 import signal
 

@@ -1,7 +1,5 @@
 """Load by other programs, and when it makes times unreliable."""
 
-from __future__ import annotations
-
 from launcher.compare.runner import Load, Watch, load_warnings
 
 

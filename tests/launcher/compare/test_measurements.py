@@ -1,7 +1,5 @@
 """Measurements from a run folder: times without the warm-up, plans, and times to a metric."""
 
-from __future__ import annotations
-
 import pytest
 
 from launcher.compare.measurements import read

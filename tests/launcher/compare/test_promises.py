@@ -1,7 +1,5 @@
 """Promises are checked against ratios calculated by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The report: the table, the promises, and the page with its plots."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import datetime

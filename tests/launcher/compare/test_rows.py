@@ -1,7 +1,5 @@
 """A row: repeats combined, longer times extrapolated, stages added up."""
 
-from __future__ import annotations
-
 import pytest
 
 from launcher.compare.rows import ComparisonRow, figures, measured, staged, thinned

@@ -1,7 +1,5 @@
 """Engine auto: when it plans, what it takes, what it keeps, and how it is shown."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What a rank holds under ddp and oss, from the sizes of parameters."""
 
-from __future__ import annotations
-
 from engines.catalog import ENGINES
 from launcher.plan.placement import Ranks, as_traced, replicated
 from launcher.plan.step_trace import StepTrace

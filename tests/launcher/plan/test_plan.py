@@ -1,7 +1,5 @@
 """Plans of runs: against real steps, over engines and ranks, and what fits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Lives of storages: counted once, freed, labeled, resized; moments; operations."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

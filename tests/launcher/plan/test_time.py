@@ -1,7 +1,5 @@
 """Times by data sheet: the roofline, its basis, evaluations; and the shares of the peak."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """What a rank holds under ZeRO: closed forms from the sizes of parameters, buckets and ranks."""
 
-from __future__ import annotations
-
 import pytest
 
 from launcher.plan.placement import Ranks

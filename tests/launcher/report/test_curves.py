@@ -1,7 +1,5 @@
 """The curves of runs: which lines share a plot, and how they are told apart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from launcher.report import curves

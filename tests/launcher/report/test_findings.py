@@ -1,7 +1,5 @@
 """What to do about a run: its faults, the limits it exceeded, and how to finish it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

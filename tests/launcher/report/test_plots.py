@@ -1,7 +1,5 @@
 """Lines are thinned out without losing what matters."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The report of a run as a reader sees it: in headless Chromium."""
 
-from __future__ import annotations
-
 import html
 import io
 import json

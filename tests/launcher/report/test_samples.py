@@ -1,7 +1,5 @@
 """Samples of a run as cards: what stayed, and what training changed."""
 
-from __future__ import annotations
-
 import base64
 import json
 

@@ -1,7 +1,5 @@
 """A watched run is what its files and its lock say."""
 
-from __future__ import annotations
-
 import io
 import json
 

@@ -1,7 +1,5 @@
 """The data of experiences as ranks load it; fitted values come from the first data."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass

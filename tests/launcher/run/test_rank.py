@@ -1,7 +1,5 @@
 """A single rank in a fork: signals reach it once, and it ends with its parent."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

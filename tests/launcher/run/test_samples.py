@@ -1,7 +1,5 @@
 """Samples that a run keeps for its report."""
 
-from __future__ import annotations
-
 import io
 import json
 

@@ -1,7 +1,5 @@
 """Growing files are read line by line, also after a run went back."""
 
-from __future__ import annotations
-
 import json
 
 from launcher.run_folder.records import GrowingFile

@@ -1,7 +1,5 @@
 """A login node: an empty folder, and an sbatch that records its calls."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.slurm.programs import programs_in_path

@@ -1,7 +1,5 @@
 """Many runs in one array."""
 
-from __future__ import annotations
-
 import pytest
 
 pytestmark = pytest.mark.slow

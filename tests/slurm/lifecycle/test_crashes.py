@@ -1,7 +1,5 @@
 """Ranks that are killed, and ranks that fail by their own error."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.launcher import custom_tasks

@@ -1,7 +1,5 @@
 """Every shipped job file, submitted unchanged."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.slurm.login import CLONE

@@ -1,7 +1,5 @@
 """GPUs that Slurm allocates to a job, and their visibility in the ranks."""
 
-from __future__ import annotations
-
 import pytest
 
 pytestmark = pytest.mark.slow

@@ -1,7 +1,5 @@
 """The time limit of a job, as Slurm itself signals it."""
 
-from __future__ import annotations
-
 import pytest
 
 pytestmark = pytest.mark.slow  # Slurm checks limits every 30 s

@@ -1,7 +1,5 @@
 """Nodes taken away by a partition of higher priority, and returned."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.slurm.lifecycle.conftest import differences, occupied

@@ -1,7 +1,5 @@
 """Sites where a job may not be requeued: a successor job continues its run."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
