@@ -6,24 +6,12 @@ from launcher.run import affinity
 from launcher.run.affinity import threads
 
 
-@pytest.mark.parametrize(
-    ("requested", "cores", "ranks", "variable", "expected"),
-    [
-        (None, 16, 4, None, 4),
-        (None, 2, 4, None, 1),
-        (None, 7, 2, None, 3),
-        (5, 16, 4, "8", 5),
-        (None, 16, 4, "8", 8),
-        # torchrun sets 1 unasked, which makes an optimizer on the CPU ten times slower.
-        (None, 16, 4, "1", 4),
-        (None, 16, 4, "many", 4),
-    ],
-)
-def test_threads_are_the_requested_number_or_an_even_share(
-    requested, cores, ranks, variable, expected
-):
-    environ = {} if variable is None else {"OMP_NUM_THREADS": variable}
-    assert threads(requested, cores, ranks, environ) == expected
+def test_threads_are_the_requested_number_or_an_even_share():
+    assert [threads(None, *shared, {}) for shared in ((16, 4), (2, 4), (7, 2))] == [4, 1, 3]
+    assert threads(5, 16, 4, {"OMP_NUM_THREADS": "8"}) == 5
+    # torchrun sets 1 unasked, which makes an optimizer on the CPU ten times slower.
+    for variable, expected in (("8", 8), ("1", 4), ("many", 4)):
+        assert threads(None, 16, 4, {"OMP_NUM_THREADS": variable}) == expected
 
 
 def test_waiting_threads_sleep_soon_unless_the_user_set_how_they_wait():

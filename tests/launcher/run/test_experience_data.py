@@ -135,8 +135,9 @@ def test_new_patients_use_the_statistics_of_the_first(new_run):
     assert late > 20 * old  # by the scale of the first ones
 
 
-def test_replay_gives_its_share_and_each_experience_keeps_its_validation_split(of_text):
-    of_text.add(*texts(of_text, "b", "gamma delta", 4))
+def test_replay_gives_its_share_beside_new_data_without_a_bad_file(of_text):
+    (of_text.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
+    of_text.add(*texts(of_text, "b", "gamma delta", 4), "bad.txt")
     found = of_text.load(replay=0.5)
     new = len(found.tasks[1].data("train"))
     assert len(found.train) == 2 * new
@@ -161,30 +162,19 @@ def test_a_group_seen_again_stays_in_its_split(new_run):
     assert {group: after[group] for group in shared} == {g: before[g] for g in shared}
 
 
-def test_a_bad_file_among_good_ones_is_skipped(of_text):
-    names = texts(of_text, "b", "gamma delta", 4)
-    (of_text.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
-    of_text.add(*names, "bad.txt")
-    assert len(of_text.load().tasks[1].data("train")) > 0
-
-
 @pytest.mark.parametrize(
     ("count", "least", "message"),
-    [(2, 1, "would be empty"), (4, 10_000, "continual.min_samples is 10000")],
+    [
+        (2, 1, "would be empty"),
+        (4, 10_000, "continual.min_samples is 10000"),
+        (0, 1, "the new data is conversations, but the run trains on text"),
+    ],
 )
-def test_too_little_new_data_is_an_error(of_text, count, least, message):
-    of_text.add(*texts(of_text, "b", "gamma delta", count))
+def test_too_little_new_data_or_data_of_another_kind_is_an_error(of_text, count, least, message):
+    request(of_text.source / "b.jsonl", 1)
+    of_text.add(*(texts(of_text, "b", "gamma delta", count) or ["b.jsonl"]))
     with pytest.raises(DataError, match=message):
         of_text.load(least=least)
-
-
-def test_data_of_another_kind_is_an_error(of_text):
-    request(of_text.source / "b.jsonl", 1)
-    of_text.add("b.jsonl")
-    with pytest.raises(
-        DataError, match="the new data is conversations, but the run trains on text"
-    ):
-        of_text.load()
 
 
 def test_a_reader_that_fails_on_new_files_is_a_data_error(of_text, monkeypatch):

@@ -11,12 +11,13 @@ import pytest
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
-from launcher.run.execute import execute_run, render_last_line, train_ranks
+from launcher.run.execute import copy_run, execute_run, render_last_line, train_ranks
 from launcher.run.prepare import prepare_run
+from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
-from tests.launcher.runs import begun, trained
+from tests.launcher.runs import begun, ended, trained
 from training.callbacks.base import Outcome
 
 TINY = CliArgs(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
@@ -185,19 +186,20 @@ def resume_run(here):
     return carry_out
 
 
-@pytest.mark.parametrize("error", [DataError("x is empty"), KeyboardInterrupt()])
-def test_a_run_that_cannot_resume_stays_as_it_was(resume_run, here, error):
+@pytest.mark.parametrize(
+    ("error", "out", "folder"),
+    [
+        (DataError("x is empty"), None, None),
+        (KeyboardInterrupt(), None, Path("old")),
+        (DataError("x is empty"), Path("new"), None),
+    ],
+)
+def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(
+    resume_run, here, error, out, folder
+):
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
-    finished = resume_run(breaks(error))
-    assert finished.folder == (None if isinstance(error, DataError) else Path("old"))
+    assert resume_run(breaks(error), out).folder == folder
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
-
-
-def test_a_fork_that_trained_nothing_is_removed(resume_run, here):
-    Path("old/metrics.jsonl").write_text("{}\n")
-    finished = resume_run(breaks(DataError("x is empty")), Path("new"))
-    assert finished.folder is None
-    assert [path.name for path in here.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -266,3 +268,27 @@ def test_an_encoder_alone_and_a_run_without_a_checkpoint_predict_nothing():
     nothing = begun(Path("y"), resolved("data.path=a.csv", model="abr:tiny"))
     for folder in (encoder, nothing):
         assert render_last_line(0, folder).endswith(f"--config {folder}/settings.yaml")
+
+
+def test_all_files_are_copied_except_those_the_new_run_creates(here):
+    old = ended(trained(here / "old", resolved(), 10), "stopped", 10)
+    for name in ("metrics.jsonl", "events.jsonl", "split.json", "report.html", ".lock"):
+        (old / name).write_text(name)
+    (old / "log.txt").write_text("it began\n")
+    for name in ("tokenizer/merges.txt", "export-hf/config.json", "predictions/x.json"):
+        (old / name).parent.mkdir()
+        (old / name).touch()
+    (old / "notes").symlink_to("/nowhere")
+    before = sorted(old.rglob("*"))
+    forked = run_folder.create(
+        resolved(lr="3e-4"), here / "new", "", lambda folder: copy_run(old, folder)
+    )
+    assert sorted(str(path.relative_to(forked.path)) for path in forked.path.rglob("*")) == [
+        *("events.jsonl", "log.txt", "metrics.jsonl", "notes", "origins.json", "settings.yaml"),
+        *("split.json", "tokenizer", "tokenizer/merges.txt"),
+    ]
+    assert (forked.path / "metrics.jsonl").read_text() == "metrics.jsonl"
+    assert (forked.path / "log.txt").read_text() == "it began\n"
+    assert "lr: 3e-4" in (forked.path / "settings.yaml").read_text()
+    assert (forked.path / "notes").is_symlink()
+    assert sorted(old.rglob("*")) == before

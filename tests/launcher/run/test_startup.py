@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from benchmarks.startup_signals import OVER_S, interrupted
 from launcher.run import startup
 from tests.launcher import custom_tasks
 from tests.runs.conftest import REQUESTS, environment
@@ -71,6 +72,14 @@ def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
     assert (process.returncode, recorded[0]) == (2, "invalid 2")
     assert "fast" in recorded[1]
     assert os.listdir(tmp_path / "mine") == ["slurm"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_of_a_start_ends_the_run_and_leaves_nothing(number):
+    for moment in range(5):
+        end = interrupted(number, 1 + moment % 2, OVER_S * (moment + 0.5) / 5)
+        assert end.problem is None, f"{end.signal} after {end.at_s} s: {end.problem}"
 
 
 def test_without_a_job_signals_keep_their_handlers(tmp_path):

@@ -36,18 +36,13 @@ def refused(run, out=None):
     ("named", "step"),
     [("runs/a/", None), ("runs/a/last", 20), ("runs/a/checkpoints/step-00000010", 10)],
 )
-def test_a_folder_is_a_run_or_one_of_its_checkpoints(named, step):
+def test_a_folder_is_a_run_or_one_of_its_checkpoints(monkeypatch, here, named, step):
     trained(Path("runs/a"), TINY, 10, 20)
     found = find(named)
     assert (found.folder, found.requested_step) == (Path("runs/a"), step)
     assert found.checkpoint.step == step or (step is None and found.checkpoint.step == 20)
     assert found.checkpoint.settings["model.size"] == "tiny"
-
-
-@pytest.mark.parametrize("inside", ["runs/a", "runs/a/checkpoints/step-00000010"])
-def test_the_working_directory_is_a_folder_too(monkeypatch, here, inside):
-    trained(Path("runs/a"), TINY, 10)
-    monkeypatch.chdir(inside)
+    monkeypatch.chdir(named)
     assert find(".").folder.resolve() == here / "runs/a"
 
 
@@ -59,18 +54,7 @@ def test_a_step_belongs_to_the_run_started_or_resumed_last():
     assert find("10", out="runs/old").folder == Path("runs/old")
 
 
-def test_a_missing_step_is_reported_with_the_existing_ones():
-    trained(Path("runs/a"), TINY, 10, 20)
-    assert refused("12") == [
-        "error: runs/a has no checkpoint of step 12",
-        "  where         --resume 12",
-        "  allowed       10, 20",
-        "  did you mean  10",
-        "  fix           python -m launcher resume runs/a/checkpoints/step-00000010",
-    ]
-
-
-def test_a_step_needs_a_run():
+def test_a_missing_step_is_reported_with_the_existing_ones_and_needs_a_run():
     assert refused("12") == [
         "error: there is no run in runs/ to take the checkpoint from",
         "  where         --resume 12",
@@ -79,6 +63,14 @@ def test_a_step_needs_a_run():
     assert refused("12", out="here")[:2] == [
         "error: here is not a run folder",
         "  where         --resume 12, --out here",
+    ]
+    trained(Path("runs/a"), TINY, 10, 20)
+    assert refused("12") == [
+        "error: runs/a has no checkpoint of step 12",
+        "  where         --resume 12",
+        "  allowed       10, 20",
+        "  did you mean  10",
+        "  fix           python -m launcher resume runs/a/checkpoints/step-00000010",
     ]
 
 
@@ -95,43 +87,28 @@ def test_a_folder_without_a_run_is_reported_with_the_nearest_run():
     assert refused("notes")[0] == ("error: 'notes' is not a run folder: it has no settings.yaml")
 
 
-def test_a_run_that_never_saved_restarts():
-    begun(Path("runs/a"), TINY)
-    assert find("runs/a").checkpoint is None
+CANNOT = "error: cannot use the checkpoint of step"
 
 
-def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
+def test_a_damaged_checkpoint_is_passed_over_and_a_run_with_no_other_does_not_restart():
     trained(Path("runs/a"), TINY, 10, 20)
-    (Path("runs/a/last") / "state.json").write_text('{"facts": {}}')
+    Path("runs/a/last/state.json").write_text('{"facts": {}}')
     assert find("runs/a").checkpoint.step == 10
     assert checkpoint_search.newest_step(Path("runs/a")) == 10
-    errors = refused("20")
-    assert errors[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
-
-
-def test_settings_of_a_damaged_checkpoint_are_not_used():
-    trained(Path("runs/a"), TINY, 10)
-    state = Path("runs/a/last/state.json")
+    assert refused("20")[0].startswith(f"{CANNOT} 20: runs/a/checkpoints")
+    trained(Path("runs/b"), TINY, 10)
+    state = Path("runs/b/last/state.json")
     state.write_bytes(state.read_bytes().replace(b'"tiny"', b'"tinx"'))
-    assert "state.json is damaged" in refused("runs/a")[0]
+    for lines in (refused("runs/b"), refused("auto", "runs/b")):
+        assert lines[0].startswith(f"{CANNOT} 10: ") and "state.json is damaged" in lines[0]
 
 
-def test_a_run_with_only_damaged_checkpoints_does_not_restart():
-    trained(Path("runs/a"), TINY, 10)
-    (Path("runs/a/last") / "manifest.json").write_text("{}")
-    for lines in (refused("runs/a"), refused("auto", "runs/a")):
-        assert lines[0].startswith("error: cannot use the checkpoint of step 10: ")
-
-
-@pytest.mark.parametrize("state", [b'{"facts": {"settings": 3}}', b"{", b"\xff"])
-def test_a_folder_without_a_state_is_no_checkpoint(state):
+@pytest.mark.parametrize("state", [b'{"facts": {"settings": 3}}', b"\xff"])
+def test_a_folder_without_a_state_is_no_checkpoint_and_an_older_one_has_no_settings(state):
     saved(begun(Path("runs/a"), TINY), 10, TINY, state)
-    assert refused("runs/a")[0].startswith("error: cannot use the checkpoint of step 10: ")
-
-
-def test_a_checkpoint_of_an_older_version_has_no_settings():
-    saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
-    assert find("runs/a").checkpoint == checkpoint_search.SavedCheckpoint(10, None)
+    assert refused("runs/a")[0].startswith(f"{CANNOT} 10: ")
+    saved(begun(Path("runs/old"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
+    assert find("runs/old").checkpoint == checkpoint_search.SavedCheckpoint(10, None)
 
 
 def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():

@@ -20,13 +20,10 @@ LEDGER = Ledger(
 
 
 def test_a_saved_ledger_loads_unchanged(tmp_path):
+    assert experiences.load(tmp_path) is None
     LEDGER.save(tmp_path)
     assert experiences.load(tmp_path) == LEDGER
     assert [path.name for path in tmp_path.iterdir()] == ["experiences.json"]
-
-
-def test_a_run_without_the_file_has_no_ledger(tmp_path):
-    assert experiences.load(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", '{"experiences": [{"files": {}}]}'])

@@ -37,18 +37,13 @@ def test_the_first_outcome_counts_except_after_completion(run):
     assert outcome_lines(run) == ["done 0"]
 
 
-def test_each_job_and_generation_has_a_file_of_its_own(run):
-    generations.publish_outcome(run, FIRST, 75)
-    generations.publish_outcome(run, Generation("12", 1), 0)
-    generations.publish_outcome(run, Generation("13", 0), 2)
-    assert outcome_lines(run) == ["again 75"]
-    assert outcome_lines(run, Generation("12", 1)) == ["done 0"]
-    assert outcome_lines(run, Generation("13", 0)) == ["invalid 2"]
-
-
-def test_without_the_folder_there_is_no_outcome_and_no_error(tmp_path):
-    assert not generations.publish_outcome(tmp_path, FIRST, 0)
-    assert list(tmp_path.iterdir()) == []
+def test_each_job_and_generation_has_a_file_of_its_own_if_there_is_a_folder(run):
+    told = {FIRST: "again 75", Generation("12", 1): "done 0", Generation("13", 0): "invalid 2"}
+    for generation, line in told.items():
+        generations.publish_outcome(run, generation, int(line.split()[1]))
+    assert {each: outcome_lines(run, each) for each in told} == {k: [v] for k, v in told.items()}
+    assert not generations.publish_outcome(run / "none", FIRST, 0)
+    assert not (run / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,9 @@ def test_a_child_that_outlives_the_run_does_not_keep_the_lock(holder, tmp_path):
         pass
 
 
-def test_a_folder_in_which_no_lock_can_be_made_is_named(tmp_path):
+def test_a_folder_without_room_for_a_lock_is_named_and_orphaned_ranks_are_waited_for(tmp_path):
     with pytest.raises(StorageError, match=r"cannot write .*\.lock"), lock.hold(tmp_path / "gone"):
         pass
-
-
-def test_ranks_whose_supervisor_was_killed_are_waited_for():
     assert lock.WAIT_S > rank.ORPHAN_S
 
 

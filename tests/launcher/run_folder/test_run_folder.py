@@ -128,9 +128,8 @@ def test_a_folder_of_another_run_is_refused(here):
     before = content(here)
     with pytest.raises(SettingsError) as refused:
         run_folder.create(resolved(), here / "mine", NAME)
-    assert "contains another run" in str(refused.value)
-    assert "without --out, a new folder in runs/" in str(refused.value)
-    assert f"python -m launcher resume {here}/mine" in str(refused.value)
+    for part in ("contains another run", "a new folder in runs/", f"launcher resume {here}/mine"):
+        assert part in str(refused.value)
     assert content(here) == before
 
 
@@ -190,11 +189,6 @@ def test_a_resumed_run_is_never_discarded(here):
     assert content(here) == before
 
 
-def test_an_unwritable_log_hides_no_error(here):
-    run_folder.append_log(here / "deleted", "error: it broke")
-    assert names(here) == []
-
-
 def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
     created = run_folder.create(resolved(), here / "mine", NAME).path
     before = (created / "settings.yaml").read_text()
@@ -210,6 +204,7 @@ def test_a_fork_that_trained_nothing_is_discarded(here):
 
     created = run_folder.create(resolved(), here / "mine", NAME, fill)
     assert created.discard()
+    run_folder.append_log(here / "mine", "error: it broke")  # too late for a log
     assert names(here) == []
     created = run_folder.create(resolved(), here / "mine", NAME, fill)
     (created.path / "metrics.jsonl").write_text("{}\n{}\n")
