@@ -37,25 +37,20 @@ def test_every_mode_and_first_mode_default_runs_under_every_engine():
     assert found.folder.name.startswith("compare-language-tiny-")
     found = decided("--modes", "fast", "--engines", "local,ddp", "--nproc", "1")
     pairs = [(candidate.mode, candidate.engine) for candidate in found.candidates]
-    assert pairs == [
-        *(("default", "local"), ("default", "ddp")),
-        *(("fast", "local"), ("fast", "ddp")),
-    ]
+    engines = ("local", "ddp")
+    assert pairs == [(mode, engine) for mode in ("default", "fast") for engine in engines]
 
 
-@pytest.mark.parametrize(
-    ("args", "setting"),
-    [
-        (["--steps", "5"], "stop.after=5"),
-        (["--epochs", "0.5"], "stop.after=0.5 epochs"),
-        (["--until", "val_loss=1.9"], "stop.at=val_loss = 1.9"),
-    ],
-)
-def test_limits_leave_the_training_plan_as_it_is(args, setting):
-    found = decided("--modes", "fast", *args)
-    assert all(setting in candidate.args.sets for candidate in found.candidates)
-    steps = [candidate.resolved.settings.train.max_steps for candidate in found.candidates]
-    assert steps == [60, 15]
+def test_limits_leave_the_training_plan_as_it_is():
+    for option, limit, setting in (
+        ("--steps", "5", "stop.after=5"),
+        ("--epochs", "0.5", "stop.after=0.5 epochs"),
+        ("--until", "val_loss=1.9", "stop.at=val_loss = 1.9"),
+    ):
+        found = decided("--modes", "fast", option, limit).candidates
+        assert all(setting in candidate.args.sets for candidate in found), option
+        steps = [candidate.resolved.settings.train.max_steps for candidate in found]
+        assert steps == [60, 15], option
 
 
 def test_every_step_is_logged_unless_the_user_sets_log_every():
@@ -95,23 +90,17 @@ def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
+def test_arguments_without_a_meaning_and_torchrun_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    for args, message in (
         ("--modes fast --steps 3 --until val_loss=2", "--steps and --until exclude each other"),
         ("", "compare needs --modes or --engines"),
         ("--modes fast --until soon", "--until 'soon' is invalid"),
         ("--modes fast --until soon", "allowed       a metric and a number"),
         ("--modes fast --out full", "full is not empty"),
-    ],
-)
-def test_arguments_without_a_meaning_are_refused(tmp_path, args, message):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").touch()
-    assert message in refused(*args.split())
-
-
-def test_under_torchrun_it_is_refused(monkeypatch):
+    ):
+        assert message in refused(*args.split())
     set_torchrun(monkeypatch, rank=0, size=1)
     assert "compare starts its own processes" in refused("--modes", "fast")
 

@@ -15,9 +15,7 @@ def test_warm_up_steps_are_left_out(tmp_path):
     assert len(run(tmp_path, [1] * 80).counted) == 70
     # The mean counts late batches; one of seven is warm-up.
     assert run(tmp_path, [1.0] * 6 + [5.0]).mean_s == pytest.approx(10 / 6)
-
-
-def test_a_line_with_a_warm_up_step_is_left_out_whole(tmp_path):
+    # A line that covers a warm-up step is left out whole.
     found = run(tmp_path, [9.0, *[5.0] * 4, *[1.0] * 10], window=5)
     assert len(found.steps) == 15
     assert [s.seconds for s in found.counted] == [1.0] * 10
@@ -54,13 +52,8 @@ def test_time_to_a_metric_counts_training_and_evaluation(tmp_path):
     assert found.reached_at_s == 21 + 0.5 + 0.25
     assert found.curve("val_loss") == [(11.5, 3.0), (21.75, 1.9), (40.75, 1.5)]
     assert not found.is_whole  # it would have continued
-
-
-def test_a_metric_never_reached_has_no_time(tmp_path):
-    found = run(
-        tmp_path, [1.0] * 10, evaluations={10: (2.0, 1.0)}, aim=parse_target("val_loss <= 1.9")
-    )
-    assert found.reached_at_s is None
+    never = run(tmp_path, seconds, evaluations=results, aim=parse_target("val_loss <= 1.4"))
+    assert never.reached_at_s is None
 
 
 def test_a_run_without_steps_and_a_half_line_are_accepted(tmp_path):

@@ -6,24 +6,13 @@ import pytest
 
 from launcher.compare.promises import Figures, check
 
-BASE = Figures(
-    {
-        "step_time": 0.4,
-        "total_time": 100.0,
-        "samples_per_s": 20.0,
-        "parameters": 1000,
-        "peak_memory": 800,
-        "host_peak": 2000,
-        "metric": 2.0,
-        "time_to_metric": 60.0,
-    },
-    less_is_better=True,
-)
+VALUES = {"step_time": 0.4, "total_time": 100.0, "samples_per_s": 20.0, "parameters": 1000}
+VALUES |= {"peak_memory": 800, "host_peak": 2000, "metric": 2.0, "time_to_metric": 60.0}
+BASE = Figures(VALUES, less_is_better=True)
 
 
 def row(**changes):
-    values = {**BASE.values, **changes}
-    return Figures(values, less_is_better=True, why={"device_peak": "no GPU"})
+    return Figures(VALUES | changes, less_is_better=True, why={"device_peak": "no GPU"})
 
 
 def only(promised, figures, base=BASE):
@@ -59,29 +48,25 @@ def test_a_metric_on_other_data_has_no_ratio():
 
 
 def test_the_ratio_of_a_metric_is_inverted_where_less_is_better():
-    assert only({"metric": {"at_least": 1}}, row(metric=1.6))[:2] == (1.25, True)
-    assert only({"metric": {"at_least": 1}}, row(metric=2.5))[:2] == (0.8, False)
+    least = {"metric": {"at_least": 1}}
+    assert only(least, row(metric=1.6))[:2] == (1.25, True)
+    assert only(least, row(metric=2.5))[:2] == (0.8, False)
     more = Figures({"metric": 0.6}, less_is_better=False)
-    assert only({"metric": {"at_least": 1}}, more, Figures({"metric": 0.5}))[:2] == (1.2, True)
+    assert only(least, more, Figures({"metric": 0.5}))[:2] == (1.2, True)
+    assert only(least, row(metric=-1.0)) == (None, None, "no ratio is possible")
 
 
-def test_a_negative_quality_has_no_ratio():
-    found = only({"metric": {"at_least": 1}}, row(metric=-1.0))
-    assert found == (None, None, "no ratio is possible")
-
-
-def test_an_unmeasured_promise_is_neither_kept_nor_broken():
-    assert only({"device_peak": {"at_most": 9}}, row()) == (None, None, "no GPU")
-    assert only({"device_peak_bytes": {"at_most": 9}}, row()) == (None, None, "no GPU")
-
-
-def test_promises_in_bytes_are_absolute():
+def test_promises_in_bytes_are_absolute_and_the_only_ones_of_mode_default():
     promised = {"host_peak_bytes": {"at_most": 1999}}
     assert only(promised, row())[:2] == (2000, False)
     assert only(promised, row(host_peak=1999))[:2] == (1999, True)
+    promised = {"step_time": {"at_most": 0.001}, "host_peak_bytes": {"at_most": 1}}
+    assert [result.name for result in check(promised, row(), None)] == ["host_peak_bytes"]
 
 
-def test_a_failed_row_neither_keeps_nor_breaks_promises():
+def test_what_was_not_measured_or_failed_neither_keeps_nor_breaks_promises():
+    for name in ("device_peak", "device_peak_bytes"):
+        assert only({name: {"at_most": 9}}, row()) == (None, None, "no GPU")
     failed = Figures(why={"step_time": "the run failed"})
     promised = {"step_time": {"at_most": 0.5}}
     assert only(promised, failed) == (None, None, "the run failed")
@@ -94,8 +79,3 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     assert only(promised, never)[:2] == (None, False)
     assert only(promised, never, Figures({"time_to_metric": None}))[1] is None
     assert only(promised, Figures({"time_to_metric": None}))[1] is None  # not requested
-
-
-def test_mode_default_has_only_promises_in_bytes():
-    promised = {"step_time": {"at_most": 0.001}, "host_peak_bytes": {"at_most": 1}}
-    assert [result.name for result in check(promised, row(), None)] == ["host_peak_bytes"]

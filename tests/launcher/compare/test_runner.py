@@ -1,4 +1,4 @@
-"""Rows from run folders: baselines, failures, stages."""
+"""Rows from run folders: baselines, failures, stages; and the load by other programs."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from launcher.cli.parser import read
 from launcher.compare import runner
 from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
-from launcher.compare.runner import CandidateRuns
+from launcher.compare.runner import CandidateRuns, Load, Watch, load_warnings
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
 from tests.launcher.given import resolved
@@ -18,22 +18,18 @@ HALF = {"step_time": {"at_most": 0.5}}
 
 def candidate(mode, engine="local", promises=None, **stages):
     settings = replace(resolved(), promises=promises or {})
-    stages_resolved = {
-        name: replace(settings, promises=promised) for name, promised in stages.items()
-    }
-    return ModeCandidate(mode, engine, CliArgs(), settings, stages_resolved)
+    of_stages = {name: replace(settings, promises=given) for name, given in stages.items()}
+    return ModeCandidate(mode, engine, CliArgs(), settings, of_stages)
 
 
 @pytest.fixture
 def rows(tmp_path):
     """Rows of candidates, each with the folders of its repeats."""
 
-    def make(*pairs, limits=None):
-        candidates = [candidate for candidate, _ in pairs]
-        stages_resolved = PlannedComparison(
-            candidates, limits or ComparisonLimits(steps=3), 1, tmp_path, []
-        )
-        return runner._rows(stages_resolved, [found for _, found in pairs])
+    def make(*pairs):
+        candidates, found = map(list, zip(*pairs, strict=True))
+        planned = PlannedComparison(candidates, ComparisonLimits(steps=3), 1, tmp_path, [])
+        return runner._rows(planned, found)
 
     return make
 
@@ -69,17 +65,12 @@ def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
 
 
 def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
-    def outcome(bounds):
-        return runner.ComparisonOutcome(
-            rows(
-                (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
-                (candidate("fast", promises=bounds), CandidateRuns([folder(tmp_path / "b", 0.9)])),
-            ),
-            [],
+    for bounds, is_sound in ((HALF, False), ({"device_peak": {"at_most": 0.1}}, True)):
+        found = rows(
+            (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+            (candidate("fast", promises=bounds), CandidateRuns([folder(tmp_path / "b", 0.9)])),
         )
-
-    assert not outcome(HALF).is_sound
-    assert outcome({"device_peak": {"at_most": 0.1}}).is_sound
+        assert runner.ComparisonOutcome(found, []).is_sound is is_sound
 
 
 def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_path):
@@ -88,9 +79,8 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
     folder(folder_of_all / "1-encoder", 0.25, peak=small)
     folder(folder_of_all / "2-text", 0.5, peak={**small, "host_growth": 140})
     stages = [{"name": "encoder", "folder": "1-encoder"}, {"name": "text", "folder": "2-text"}]
-    (folder_of_all / "result.json").write_text(
-        json.dumps({"status": "completed", "stages": stages})
-    )
+    content = json.dumps({"status": "completed", "stages": stages})
+    (folder_of_all / "result.json").write_text(content)
     memory = {"peak_memory": {"at_most": 0.5}}
     limit = {"host_peak_bytes": {"at_most": 499}}
     staged = candidate("staged", promises=memory, encoder={**memory, **limit}, text=memory)
@@ -115,3 +105,22 @@ def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
     args = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
     _, staged = decide(read(args)).candidates
     assert (staged.mode, list(staged.stages)) == ("staged", ["encoder", "text"])
+
+
+def test_times_are_reliable_where_the_cores_were_free():
+    load = Watch().load()
+    assert load.cores >= 1 and load.others >= 0
+    assert not Load(others=0.1, cores=2).is_doubtful(2)
+    assert Load(others=0.5, cores=2).is_doubtful(2)
+    assert not Load(others=30.0, cores=64).is_doubtful(2)
+    assert Load(others=63.0, cores=64).is_doubtful(2)
+
+
+def test_a_busy_machine_gives_a_warning():
+    loads = [Load(0.0, 2), Load(1.5, 2), Load(1.7, 2)]
+    assert list(load_warnings(5.0, loads, 2)) == [
+        "the machine was busy before the first run: load average 5.0 on 2 cores",
+        "other programs used 1.5 to 1.7 of 2 cores during 2 of 3 runs: times and ratios are "
+        "unreliable",
+    ]
+    assert list(load_warnings(0.2, loads[:1], 2)) == []

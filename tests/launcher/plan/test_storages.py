@@ -94,25 +94,18 @@ def test_operations_of_products_and_attention_with_their_backward_pass():
     assert storages.flops == 2 * product + 5 * product  # the backward pass computes QK' again
 
 
-def in_both_layouts():
-    whole = torch.rand(2, 4, 8, 8)
-    return whole, whole.to(memory_format=torch.channels_last)
-
-
 def peak(storages):
     return max(moment.total for moment in storages.moments())
 
 
-@pytest.mark.parametrize("values, copies", zip(in_both_layouts(), (0, 1), strict=True))
-def test_softmax_copies_what_is_not_in_rows(values, copies):
-    storages = Storages()
-    with storages:
-        values.log_softmax(1)
-    assert peak(storages) == (1 + copies) * values.nbytes
-
-
-def test_a_convolution_copies_what_is_in_another_layout():
-    rows, other = in_both_layouts()
+def test_softmax_and_convolutions_copy_what_is_in_another_layout():
+    rows = torch.rand(2, 4, 8, 8)
+    other = rows.to(memory_format=torch.channels_last)
+    for values, copies in ((rows, 0), (other, 1)):
+        storages = Storages()
+        with storages:
+            values.log_softmax(1)
+        assert peak(storages) == (1 + copies) * values.nbytes
     weight = torch.rand(4, 4, 3, 3)
     turned = weight.to(memory_format=torch.channels_last)
 

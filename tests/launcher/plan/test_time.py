@@ -44,19 +44,9 @@ def test_epoch_and_run_with_evaluations():
     assert without.run == pytest.approx(100 * without.step)
     forward = found.step / PLAN.global_batch / 3
     assert found.run - without.run == pytest.approx(5 * 80 * forward)
-
-
-@pytest.mark.parametrize(
-    ("changes", "count"),
-    [
-        ({}, 5),
-        ({"eval_every": None}, 1),
-        ({"eval_every": 30, "eval_each_epoch": True}, 7),
-        ({"stop_after": 50}, 3),
-    ],
-)
-def test_evaluations_of_a_run(changes, count):
-    assert time.evaluations(replace(PLAN, **changes)) == count
+    assert time.evaluations(replace(PLAN, eval_every=None)) == 1
+    assert time.evaluations(replace(PLAN, eval_every=30, eval_each_epoch=True)) == 7
+    assert time.evaluations(replace(PLAN, stop_after=50)) == 3
 
 
 def test_the_first_steps_give_the_time_of_the_run():
@@ -73,11 +63,10 @@ def test_the_first_steps_give_the_time_of_the_run():
 
 
 def test_larger_and_sharded_models_have_their_own_share():
-    steps = {
-        case: times(Work(1e15, 0, 0), engine=case[1], parameters=case[0]).step
-        for case in ((10**8, "local"), (10**9, "ddp"), (10**9, "zero3"), (10**9, "zero2-offload"))
-    }
-    small, large, sharded, offloaded = steps.values()
+    cases = ((10**8, "local"), (10**9, "ddp"), (10**9, "zero3"), (10**9, "zero2-offload"))
+    small, large, sharded, offloaded = (
+        times(Work(1e15, 0, 0), engine=engine, parameters=count).step for count, engine in cases
+    )
     assert large < sharded < small < offloaded
 
 
@@ -88,20 +77,17 @@ def test_the_shares_are_the_anchors_of_the_benchmark():
         assert goal == pytest.approx(share * (1.3 if placement.offloads else 1))
 
 
-def test_a_precision_that_the_gpu_lacks_has_no_time():
-    found = times(Work(1e15, 0, 0), gpu=gpus()["T4"])
-    assert found.step is None and found.basis == "none: the data sheet of T4 has no bf16"
-
-
 def test_bytes_moved_are_those_of_passes_and_update():
     held = {Kind.WEIGHTS: 100, Kind.ACTIVATIONS: 1000, Kind.OPTIMIZER: 200}
     assert time.moved_bytes(held, 25, 1) == 2 * 100 + 2 * 1000 + 4 * 25 + 2 * 300
     assert time.moved_bytes(held, 25, 3) == 3 * 2200 + 700
 
 
-def test_a_plan_has_times_with_a_named_gpu_only():
+def test_a_plan_has_times_with_a_named_gpu_that_has_the_precision_only():
     run = resolved("compile=off", machine=ONE_GPU, engine="local")
     assert plan_run(run, Described(SERVER)).seconds.basis.startswith("none: --measure")
     found = plan_run(run, Described(ONE_GPU, gpu=H200))
     assert found.seconds.run > found.steps * found.seconds.step > 0
     assert found.as_json()["seconds"].keys() == {"step", "epoch", "run", "basis", "is_least"}
+    found = times(Work(1e15, 0, 0), gpu=gpus()["T4"])
+    assert found.step is None and found.basis == "none: the data sheet of T4 has no bf16"

@@ -142,12 +142,9 @@ def test_stage_3_offloads_weights_only_if_set():
     assert moved.offloaded_bytes == kept.offloaded_bytes + 4 * NUMEL / 2
 
 
-def test_parts_are_padded_to_the_ranks():
+def test_parts_are_padded_to_the_ranks_and_frozen_weights_of_16_bits_keep_fp32_values():
     three = placed(2, [FORWARD], Ranks(3, 1)).device
     assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 4 * 6667
-
-
-def test_frozen_weights_of_16_bits_keep_fp32_values():
     whole = placed(2, [FORWARD], weight_size=2, parameters=NUMEL + 50).device
     assert whole[Kind.WEIGHTS] == 2 * (NUMEL + 50) + 4 * 50
 

@@ -73,6 +73,7 @@ def test_all_families_that_match_are_found(table, monkeypatch):
     found = find_families(str(table), None, ORIGIN)
     assert {Match("language", CSV), Match("twin", CSV)} <= set(found)
     assert find_families(str(table), "twin", ORIGIN) == [Match("twin", CSV)]
+    assert find_families(str(table), "mine:Line", ORIGIN) == [Match("mine:Line", None)]
     twins = [Match("language", CSV), Match("twin", CSV)]
     assert render([several("mine.csv", ORIGIN, twins)]) == (
         "error: 'mine.csv' can be read by several families\n"
@@ -89,10 +90,6 @@ def test_embedded_data_in_a_description_exists():
         named = set(importlib.import_module(declared.formats).EMBEDDED)
         assert named, family
         assert set(re.findall(r"embedded:[a-z0-9-]+", description)) <= named, family
-
-
-def test_a_custom_task_matches_any_data(table):
-    assert find_families(str(table), "mine:Line", ORIGIN) == [Match("mine:Line", None)]
 
 
 def test_an_unreadable_file_is_an_error(table, monkeypatch):

@@ -18,11 +18,8 @@ def record(*events, checkpoints=SAVED, **result):
     return RunRecord(FOLDER, {}, {"steps": 6, **result}, {}, {}, found, checkpoints)
 
 
-def test_a_completed_run_without_faults_needs_nothing():
-    assert findings.rows(record(("saved", {"step": 4}), status="completed")) == []
-
-
 def test_a_healthy_run_has_its_gain_and_a_next_command():
+    assert findings.rows(record(("saved", {"step": 4}), status="completed")) == []
     best = {"metric": "val_iou", "value": 0.5, "step": 4}
     run = record(status="completed", best=best)
     points = {"val_iou": [(2, 0.25), (4, 0.5)]}
@@ -63,13 +60,9 @@ def test_a_run_stopped_at_a_limit_is_resumed_with_a_higher_one():
 
 
 def test_a_failure_that_was_not_recognized_names_the_log():
-    run = record(checkpoints=[], status="failed", reason="KeyError: 'x'")
-    assert findings.rows(run) == [
-        (
-            *("failed at step 6: KeyError: 'x'", "not recognized; the log has all messages"),
-            "less /runs/mine/log.txt",
-        )
-    ]
+    [row] = findings.rows(record(checkpoints=[], status="failed", reason="KeyError: 'x'"))
+    cause = "not recognized; the log has all messages"
+    assert row == ("failed at step 6: KeyError: 'x'", cause, "less /runs/mine/log.txt")
 
 
 @pytest.mark.parametrize("facts", [{}, {"over": "ram"}, {"over": ["new"]}, {"over": ["ram"]}])

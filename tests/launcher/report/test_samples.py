@@ -28,10 +28,6 @@ def read(run, room=PICTURE_BYTES):
     return samples.read(run_record.read(run), room)
 
 
-def test_a_run_without_samples_has_none(run):
-    assert read(run) is None
-
-
 def test_what_training_changed_is_shown_at_both_times(run):
     write(run, "before", [("a", "yes", "xx", 0.123456), ("b", "no", "zz", 0.5)], 0, [PNG, PNG])
     write(run, "after", [("a", "yes", "yes", 0.9), ("b", "no", "zz", 0.5)], 120, [PNG, PNG])
@@ -51,15 +47,11 @@ def test_what_training_changed_is_shown_at_both_times(run):
     assert second.pictures[1].caption == "caption 2"
 
 
-def test_a_stopped_run_shows_the_samples_before_training(run):
+def test_a_stopped_run_shows_samples_before_training_unless_later_ones_are_of_other_data(run):
     write(run, "before", [("a", "yes", "", 0.5)])
     found = read(run)
     assert found.when == "before training"
     assert found.cards[0].texts == [("target", "yes"), ("generated", "–"), ("score", "0.5")]
-
-
-def test_samples_of_other_data_are_not_compared(run):
-    write(run, "before", [("a", "yes", "xx", 0.1)])
     write(run, "after", [("c", "no", "no", 0.2)], 6)
     found = read(run)
     assert found.when == "after training with the weights of step 6"
@@ -85,5 +77,6 @@ def test_pictures_that_are_not_those_of_the_samples_stand_alone(run):
 
 @pytest.mark.parametrize("rows", [3, [["a"]], [[]], None])
 def test_samples_of_another_version_are_left_out(run, rows):
+    assert read(run) is None
     write(run, "after", rows, 6)
     assert read(run) is None
