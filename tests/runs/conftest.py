@@ -23,14 +23,12 @@ def environment():
 
 def result(folder):
     """The result.json of a run."""
-    found = json.loads((folder / "result.json").read_text())
-    return found
+    return json.loads((folder / "result.json").read_text())
 
 
 def weights(folder):
     """The weights of the best checkpoint of a run, by name."""
-    found = load_file(folder / "best" / "model.safetensors")
-    return found
+    return load_file(folder / "best" / "model.safetensors")
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,5 @@ class Hungry(CustomTask):
             allocate(len(batch["input"]))
         elif KIND == "evaluation" and batches > 4 and len(batch["input"]) > int(AMOUNT):
             torch.empty(2**60, dtype=torch.uint8)
-        return {
-            "loss": functional.cross_entropy(
-                model(batch["input"]), batch["target"], reduction="sum"
-            )
-        }
+        logits = model(batch["input"])
+        return {"loss": functional.cross_entropy(logits, batch["target"], reduction="sum")}

@@ -47,9 +47,8 @@ def ranks(process):
     """The processes of the ranks, by rank."""
     found = psutil.Process(process.pid).children()
     numbered = [child for child in found if "launcher.run.rank" in child.cmdline()]
-    return [
-        child.pid for child in sorted(numbered, key=lambda process: int(process.environ()["RANK"]))
-    ]
+    numbered.sort(key=lambda process: int(process.environ()["RANK"]))
+    return [child.pid for child in numbered]
 
 
 def checkpoints(folder):
@@ -113,9 +112,8 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
         rest = process.stdout.read()
     assert process.returncode == 1, rest
     assert rest.count("error:") == 1
-    assert rest.splitlines()[-1] == (
-        "run folder mine; report: mine/report.html; details: mine/log.txt; "
-        "resume: python -m launcher resume mine"
+    assert rest.splitlines()[-1] == RESUME_HINT.replace(
+        "; resume", "; details: mine/log.txt; resume"
     )
 
 

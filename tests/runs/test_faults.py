@@ -43,11 +43,6 @@ def checkpoints(run):
     return sorted(path.name for path in (run / "checkpoints").glob("*"))
 
 
-def loader_worker(rank):
-    """The loader worker of `rank`, if it has started."""
-    return next(iter(rank.children()), None)
-
-
 @pytest.mark.slow
 def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path):
     process = start(
@@ -57,7 +52,7 @@ def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path)
     until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
     ranks = psutil.Process(process.pid).children()
     second = next(child for child in ranks if child.environ().get("RANK") == "1")
-    loader_worker(second).suspend()
+    second.children()[0].suspend()  # its loader worker
     _, stderr = process.communicate()  # without a limit it would hang
     assert process.returncode == 1
     first_line = stderr.strip().splitlines()[0]
@@ -69,20 +64,16 @@ def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path)
 @pytest.mark.slow
 def test_a_file_size_limit_keeps_earlier_checkpoints(start, tmp_path, program):
     args = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
-    done = start(*args)
-    done.communicate()
-    assert done.returncode == 0
+    assert program(*args).returncode == 0
     before = checkpoints(tmp_path / "run")
-
     largest = max(path.stat().st_size for path in (tmp_path / "run/last/").iterdir())
 
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
 
-    again = start(
-        *("resume", "run", "--max-steps", "40", "--reset", "schedule"), preexec_fn=limited
-    )
+    longer = ("resume", "run", "--max-steps", "40", "--reset", "schedule")
+    again = start(*longer, preexec_fn=limited)
     _, stderr = again.communicate()
     assert again.returncode == 1
     assert "error: the checkpoint of step 16 cannot be saved" in stderr

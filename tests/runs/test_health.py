@@ -65,7 +65,7 @@ def advice(folder):
     return [event["facts"] for event in events if event["kind"] == "advice"]
 
 
-def check_advice(found, out, name, folder="run"):
+def check_advice(found, out, name):
     (facts,) = found
     assert facts["fault"] == name
     assert facts["cause"] == FAULTS[name].cause
@@ -84,52 +84,51 @@ def check_error(found, err, name):
     assert lines[-2:] == [f"  cause         {fault.cause}", f"  fix           {facts['fix']}"]
 
 
-@pytest.fixture
-def line(tmp_path):
-    return write(tmp_path, HEAD + LINE + BODY) + ":Line"
+PLAIN = HEAD + LINE + BODY
+NOT_A_NUMBER = HEAD + LINE + BODY.replace("float(i % 2)", 'float("nan")')
 
 
-def test_nan_from_the_first_step(train, tmp_path):
-    body = BODY.replace("float(i % 2)", 'float("nan")')
-    code, _, err, found = train(write(tmp_path, HEAD + LINE + body) + ":Line", *EACH)
-    assert code == 1
-    check_error(found, err, "nonfinite_first")
-    assert "--precision fp32 --debug" in err
+@pytest.mark.parametrize(
+    ("source", "args", "fix"),
+    [
+        pytest.param(NOT_A_NUMBER, "", "--precision fp32 --debug", id="nonfinite_first"),
+        pytest.param(PLAIN, "--lr 1e25 --epochs 20", "--lr 1e+24", id="nonfinite_later"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source, args, fix):
+    code, _, err, found = train(write(tmp_path, source) + ":Line", *EACH, *args.split())
+    assert code == 1 and fix in err
+    check_error(found, err, request.node.callspec.id)
 
 
-def test_nan_after_some_steps(train, line):
-    code, _, err, found = train(line, *EACH, "--lr", "1e25", "--epochs", "20")
-    assert code == 1
-    check_error(found, err, "nonfinite_later")
-    assert "--lr 1e+24" in err
-
-
-def test_a_loss_that_does_not_fall(train, line):
-    code, out, _, found = train(line, *EACH, *NO_CHECKPOINT, "--lr", "1e-12", "--epochs", "60")
+@pytest.mark.parametrize(
+    ("source", "args"),
+    [
+        pytest.param(PLAIN, "--lr 1e-12 --epochs 60", id="not_falling"),
+        pytest.param(PLAIN, "--lr 100 --epochs 20", id="lr_too_high"),
+        pytest.param(HEAD + MEMORIZE, "--lr 0.01 --epochs 80 --set eval.every=5", id="overfitting"),
+        pytest.param(
+            SLOW_HEAD + HEAD + LINE + SLOW,
+            "--num-workers 0 --epochs 8 --set eval.every=null",
+            id="starved",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_run_that_learns_badly_or_waits_for_data_has_advice(
+    train, tmp_path, request, source, args
+):
+    task = write(tmp_path, source) + ":Line"
+    code, out, _, found = train(task, *EACH, *NO_CHECKPOINT, *args.split())
     assert code == 0
-    check_advice(found, out, "not_falling")
+    check_advice(found, out, request.node.callspec.id)
 
 
-def test_a_learning_rate_that_is_too_high(train, line):
-    args = (*EACH, *NO_CHECKPOINT, "--lr", "100", "--epochs", "20")
-    code, out, _, found = train(line, *args)
-    assert code == 0
-    check_advice(found, out, "lr_too_high")
-
-
-def test_overfitting(train, tmp_path):
-    task = write(tmp_path, HEAD + MEMORIZE) + ":Line"
-    args = (*EACH, *NO_CHECKPOINT, "--lr", "0.01", "--epochs", "80")
-    code, out, _, found = train(task, *args, "--set", "eval.every=5")
-    assert code == 0
-    check_advice(found, out, "overfitting")
-
-
-def test_a_full_disk(train, line, disk):
+def test_a_full_disk(train, tmp_path, disk):
     folder = disk("size=256k")
     none = ("--set", "eval.every=null", "--set", "train.preview=false")
     args = (*EACH, *NO_CHECKPOINT, *none, "--epochs", "1000")
-    code, _, err, _ = train(line, *args, "--out", str(folder / "run"))
+    code, _, err, _ = train(write(tmp_path, PLAIN) + ":Line", *args, "--out", str(folder / "run"))
     assert code == 1
     fault = FAULTS["disk_full"]
     first, cause, fix = err.strip().splitlines()[-3:]
@@ -156,18 +155,7 @@ def test_labels_of_one_class(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_slow_data_set(train, tmp_path):
-    task = write(tmp_path, SLOW_HEAD + HEAD + LINE + SLOW) + ":Line"
-    args = (*EACH, *NO_CHECKPOINT, "--num-workers", "0", "--epochs", "8")
-    code, out, _, found = train(task, *args, "--set", "eval.every=null")
-    assert code == 0
-    check_advice(found, out, "starved")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_healthy_run_is_told_nothing(family, train):
     code, out, _, found = train(f"{family}:tiny", "--mode", "fast")
-    assert code == 0
-    assert found == []
-    assert "advice" not in out
+    assert (code, found) == (0, []) and "advice" not in out

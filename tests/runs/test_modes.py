@@ -16,13 +16,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 MODES = [mode for mode in presets.modes() if mode != "staged"]
 STEPS = 3
-SHORT = {
-    "train.max_steps": STEPS,
-    "train.preview": False,
-    "log.every": 1,
-    "engine.threads": 1,
-    "unread_settings": "error",
-}
+SHORT = {"train.max_steps": STEPS, "train.preview": False, "log.every": 1, "engine.threads": 1}
+SHORT |= {"unread_settings": "error"}
 FEW = {
     "doc_translation": {"data.max_new_tokens": 4},
     "abr": {"data.fraction": 0.3},
@@ -53,14 +48,8 @@ def saved(folder):
 def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
-    run = launcher.train(
-        model=f"{family}:tiny",
-        mode=mode,
-        engine="local",
-        settings=SHORT | FEW.get(family, {}),
-        out=tmp_path / "run",
-        console=False,
-    )
+    choice = {"model": f"{family}:tiny", "mode": mode, "engine": "local", "out": tmp_path / "run"}
+    run = launcher.train(**choice, settings=SHORT | FEW.get(family, {}), console=False)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("completed", STEPS)
     assert (result["model"], result["mode"]) == (f"{family}:tiny", mode)
@@ -95,13 +84,8 @@ def test_ultra_fast_has_a_global_batch_of_512_responses(tmp_path):
     full = resolved(model="abr", mode="ultra-fast", machine=ONE_GPU).settings.train
     trio = {"micro_batch": full.micro_batch, "accumulation": full.accumulation, "max_steps": 2}
     settings = SHORT | {f"train.{name}": number for name, number in trio.items()}
-    run = launcher.train(
-        model="abr:tiny",
-        mode="ultra-fast",
-        engine="local",
-        settings=settings | {"eval.last": False},
-        out=tmp_path / "run",
-        console=False,
-    )
+    settings |= {"eval.last": False}
+    choice = {"model": "abr:tiny", "mode": "ultra-fast", "engine": "local", "console": False}
+    run = launcher.train(**choice, settings=settings, out=tmp_path / "run")
     # The units of the family are samples: those of the losses before the update.
     assert [line["samples"] for line in run.metrics("train")] == [512, 1024]

@@ -40,16 +40,12 @@ def test_a_profile_changes_no_loss_and_is_named_on_the_console(train, tmp_path, 
     assert not (tmp_path / "plain/profile").exists()
 
 
-@pytest.mark.parametrize(
-    ("steps", "lines"),
-    [
-        ("5", ["error: log.profile 5 needs 7 steps, and the run has 6", "allowed       1 to 4"]),
-        ("0", ["error: log.profile 0 is out of range"]),
-    ],
-)
-def test_a_profile_that_the_run_cannot_have_is_refused(train, tmp_path, capfd, steps, lines):
-    assert train("run", "--profile", steps) == 2
-    error = capfd.readouterr().err
-    for line in lines:
-        assert line in error
+def test_a_profile_that_the_run_cannot_have_is_refused(train, tmp_path, capfd):
+    for steps, line in (
+        ("5", "error: log.profile 5 needs 7 steps, and the run has 6"),
+        ("5", "allowed       1 to 4"),
+        ("0", "error: log.profile 0 is out of range"),
+    ):
+        assert train("run", "--profile", steps) == 2
+        assert line in capfd.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -18,16 +18,8 @@ from training.checkpoint.reader import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TINY = {
-    "data.path": "mine.jsonl",
-    "train.max_steps": 3,
-    "train.preview": False,
-    "train.global_batch": 4,
-    "train.micro_batch": 2,
-    "log.every": 1,
-}
-
-
+TINY = {"data.path": "mine.jsonl", "train.max_steps": 3, "train.preview": False, "log.every": 1}
+TINY |= {"train.global_batch": 4, "train.micro_batch": 2}
 SEEN = """\
     def setup(self):
         super().setup()
@@ -46,9 +38,8 @@ def here(tmp_path, monkeypatch):
 
 
 def test_training_from_python_returns_a_result(here, capsys):
-    run = launcher.train(
-        model="language:tiny", mode="lite", engine="local", settings=TINY, console=False
-    )
+    choice = {"model": "language:tiny", "mode": "lite", "engine": "local"}
+    run = launcher.train(**choice, settings=TINY, console=False)
     assert (run.status, run.steps) == ("completed", 3)
     assert run.best["metric"] == "val_loss"
     assert [line["step"] for line in run.metrics("train")] == [1, 2, 3]
@@ -78,15 +69,9 @@ def test_the_result_gives_the_trained_model(here):
 
 def test_settings_may_come_from_files_and_single_values_win(here):
     (here / "mine.yaml").write_text("train:\n  max_steps: 1\n  seed: 5\noptim:\n  lr: 1e-4\n")
-    run = launcher.train(
-        model="language:tiny",
-        config="mine.yaml",
-        settings={**TINY, "train.max_steps": 2},
-        out=here / "mine",
-        console=False,
-    )
-    assert run.steps == 2
-    assert run.folder == here / "mine"
+    given = {"settings": {**TINY, "train.max_steps": 2}, "out": here / "mine", "console": False}
+    run = launcher.train(model="language:tiny", config="mine.yaml", **given)
+    assert (run.steps, run.folder) == (2, here / "mine")
     assert max(line["lr"] for line in run.metrics("train")) <= 1e-4
 
 
@@ -101,19 +86,14 @@ def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(here, mon
     with pytest.raises(launcher.SettingsError) as error:
         launcher.train(**start, console=False)
     lines = str(error.value).splitlines()
-    assert re.fullmatch(
-        r"error: there is no room for a checkpoint: it needs [0-9.]+ MiB, and (/.+/)?mine\S* has "
-        r"1.0 MiB free",
-        lines[0],
-    )
+    room = r"error: there is no room for a checkpoint: it needs [0-9.]+ MiB, and "
+    assert re.fullmatch(room + r"(/.+/)?mine\S* has 1.0 MiB free", lines[0])
     after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
-    assert [path for path in before | after if before.get(path) != after.get(path)] in (
-        [],
-        [here / "mine" / ".lock"],
-    )
+    changed = [path for path in before | after if before.get(path) != after.get(path)]
+    assert changed in ([], [here / "mine" / ".lock"])
 
 
-def test_invalid_arguments_raise_with_the_text_of_the_command_line(here):
+def test_invalid_arguments_and_a_failure_raise_with_the_text_of_the_command_line(here):
     with pytest.raises(launcher.SettingsError, match="unknown mode 'fsat'") as wrong:
         launcher.train(mode="fsat", settings={"optim.rl": 1})
     assert "unknown setting 'optim.rl'" in str(wrong.value)
@@ -121,6 +101,10 @@ def test_invalid_arguments_raise_with_the_text_of_the_command_line(here):
     with pytest.raises(launcher.SettingsError, match=r"'mine\.jsonl' is empty"):
         launcher.train(model="language:tiny", settings=TINY, console=False)
     assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
+    (here / "mine.jsonl").write_text(REQUESTS)
+    broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
+    with pytest.raises(launcher.RunError, match=r"not finite|infinite|NaN|nan"):
+        launcher.train(model="language:tiny", settings=broken, console=False)
 
 
 def test_the_model_of_a_custom_task_is_built_with_its_data(here):
@@ -135,12 +119,6 @@ def test_the_model_of_a_custom_task_is_built_with_its_data(here):
         run.model()
 
 
-def test_a_run_that_fails_raises_with_its_reason(here):
-    broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
-    with pytest.raises(launcher.RunError, match=r"not finite|infinite|NaN|nan"):
-        launcher.train(model="language:tiny", settings=broken, console=False)
-
-
 LOOP = """
 import launcher
 
@@ -152,10 +130,8 @@ for out in ("first", "second"):
 def test_ctrl_c_saves_the_run_and_ends_a_loop_of_runs(here):
     (here / "loop.py").write_text(LOOP)
     loop = [sys.executable, "-u", "loop.py"]
-    with subprocess.Popen(
-        loop, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as running:
-        assert running.stdout is not None
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(loop, **pipes) as running:
         for line in running.stdout:
             if line.startswith("step"):
                 running.send_signal(signal.SIGINT)

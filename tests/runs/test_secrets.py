@@ -39,9 +39,6 @@ def test_a_secret_is_in_no_output_and_no_file(program):
         done = program(*command)
         assert "Traceback" not in done.stderr, command
         assert SECRET not in done.stdout + done.stderr, command
-    leaks = [path for path in _files(program.folder) if SECRET.encode() in path.read_bytes()]
+    files = (path for path in program.folder.rglob("*") if path.is_file())
+    leaks = [path for path in files if SECRET.encode() in path.read_bytes()]
     assert leaks == [program.folder / "mine.yaml"]
-
-
-def _files(folder):
-    return [path for path in folder.rglob("*") if path.is_file()]

@@ -33,11 +33,8 @@ def prepared(here):
     """The pipeline or run of the arguments; the list of messages if they are invalid."""
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
-        filled = (
-            [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"--stage {stage}"), "--stage")]
-            if stage
-            else []
-        )
+        origin = Origin(CLI_LAYER, f"--stage {stage}")
+        filled = [TypedEntry("stages", [stage], origin, "--stage")] if stage else []
         given = CliArgs(model=model, mode=mode, filled=filled, **args)
         try:
             return pipeline.prepare(given, out and Path(out), [])

@@ -26,37 +26,23 @@ def test_mode_staged_trains_the_stages_that_are_not_optional(prepared, task):
     assert [entry.name for entry in prepared(task).entries] == ["lower", "upper"]
 
 
-def test_each_stage_has_its_own_settings(prepared):
+def test_each_stage_has_its_own_settings_and_starts_with_the_weights_of_the_one_before(prepared):
     pipeline = prepared(model="eeg_text:full", out="x")
     assert [value for value, _ in values(pipeline, "optim.lr")] == [5e-5, 1e-5]
     assert [value for value, _ in values(pipeline, "train.micro_batch")] == [4, 1]
     layers = [ready.resolved.values["optim.lr"].origin.layer for _, ready in pipeline.left]
     assert layers == ["mode", "mode"]
-
-
-def test_a_stage_starts_with_the_weights_of_the_previous_one(prepared):
-    pipeline = prepared(out="x")
     assert values(pipeline, "model.encoder")[1] == ("x/1-encoder", "stage encoder of this run")
     assert values(pipeline, "stages") == [(["encoder"], "stage 1 of 2"), (["text"], "stage 2 of 2")]
 
 
-def test_of_several_stages_the_last_one_gives_its_weights(prepared, task):
+def test_stages_of_an_argument_or_a_file_start_with_the_last_one_before(prepared, here, task):
     three = prepared(task, sets=["stages=[lower, upper, both]"], out="x")
     assert [value for value, _ in values(three, "model.start")] == [None, "x/1-lower", "x/2-upper"]
-
-
-def test_stages_in_a_settings_file_count_as_well(prepared, here, task):
     (here / "mine.yaml").write_text("stages: [lower, both]\n")
     pipeline = prepared(task, configs=[here / "mine.yaml"], out="x")
     assert [entry.folder.name for entry in pipeline.entries] == ["1-lower", "2-both"]
     assert values(pipeline, "model.start")[1][0] == "x/1-lower"
-
-
-def test_one_stage_is_an_ordinary_run(prepared):
-    alone = prepared(stage="encoder")
-    assert isinstance(alone, PreparedRun)
-    assert alone.resolved.settings.model.stage == "encoder"
-    assert isinstance(prepared(sets=["stages=[encoder]"]), PreparedRun)
 
 
 def test_the_default_folder_of_all_stages_is_below_runs(prepared, here):
@@ -67,14 +53,10 @@ def test_the_default_folder_of_all_stages_is_below_runs(prepared, here):
     assert list(here.iterdir()) == []
 
 
-def test_errors_of_a_later_stage_come_before_the_first_starts_and_once(prepared):
+def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_warning(prepared):
     assert prepared(sets=["optim.rate=1"]) == ["unknown setting 'optim.rate'"]
     wrong = prepared(sets=["model.mask_share=0.2", "unread_settings=error"])
-    content = "has no effect: model.stage is text, not encoder"
-    assert wrong == [f"model.mask_share 0.2 {content}"]
-
-
-def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
+    assert wrong == ["model.mask_share 0.2 has no effect: model.stage is text, not encoder"]
     assert prepared(sets=["model.word_dropout=0.2"]).warnings == []
     content = [diagnostic.message for diagnostic in prepared(sets=["save.every=100000"]).warnings]
     assert len(content) == len(set(content)) >= 1
@@ -133,7 +115,11 @@ def test_errors_have_this_text_and_nothing_is_written(command, here, args, expec
     assert list(here.iterdir()) == []
 
 
-def test_ranks_of_torchrun_train_one_stage_at_a_time(prepared, monkeypatch):
+def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepared, monkeypatch):
+    alone = prepared(stage="encoder")
+    assert isinstance(alone, PreparedRun)
+    assert alone.resolved.settings.model.stage == "encoder"
+    assert isinstance(prepared(sets=["stages=[encoder]"]), PreparedRun)
     set_torchrun(monkeypatch, rank=0, size=1)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     [content] = prepared()
@@ -158,11 +144,8 @@ def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
     _, shown, _ = command(*args)
     lines = [line for line in shown.splitlines() if line.startswith("optim.lr")]
     assert lines == ["optim.lr = 5e-5", "optim.lr = 1e-5"]
-    content = json.loads(command(*args, "--json")[1])
-    assert {name: stage["optim.lr"]["layer"] for name, stage in content.items()} == {
-        "encoder": "mode",
-        "text": "mode",
-    }
+    layers = {n: s["optim.lr"]["layer"] for n, s in json.loads(command(*args, "--json")[1]).items()}
+    assert layers == {"encoder": "mode", "text": "mode"}
     assert command(*args, "--stage", "encoder")[1].startswith("optim.lr = 5e-5")
 
 
@@ -178,19 +161,14 @@ def ready(pipeline, *completed):
     return pipeline.folder
 
 
-def test_a_resumed_pipeline_skips_completed_stages(prepared, task):
-    ready(prepared(task, out="x"), "lower")
-    again = prepared(None, None, resume="x", resume_option="resume")
-    assert again.is_resumed and again.resume_line == "resuming x: upper"
-    assert [entry.name for entry, _ in again.left] == ["upper"]
-    assert values(again, "model.start")[0][0] == os.path.abspath("x/1-lower")
-
-
-def test_a_resumed_pipeline_may_change_the_engine(prepared, task):
+def test_a_resumed_pipeline_skips_completed_stages_and_may_change_the_engine(prepared, task):
     ready(prepared(task, out="x", sets=["loader.workers=1"]), "lower")
     args = {"engine": "ddp", "options": {"engine.nproc": ("--nproc", "2")}}
     again = prepared(None, None, resume="x", resume_option="resume", **args)
-    [(_, upper)] = again.left
+    assert again.is_resumed and again.resume_line == "resuming x: upper"
+    [(entry, upper)] = again.left
+    assert entry.name == "upper"
+    assert values(again, "model.start")[0][0] == os.path.abspath("x/1-lower")
     assert (upper.resolved.settings.engine.name, upper.resolved.nproc) == ("ddp", 2)
     assert upper.resolved.settings.loader.workers == 1
 

@@ -80,7 +80,7 @@ def lines(folder, **stages):
     return summary.summary(FinishedRun(report, folder, record.summarize(loaded))).splitlines()
 
 
-def test_a_stage_that_was_cut_short_names_the_estimate_and_its_basis(tmp_path):
+def test_a_stage_that_was_cut_short_names_the_estimate_and_a_whole_one_its_time(tmp_path):
     upper = result(estimate=ESTIMATE | {"is_least": True})
     first, second, *_ = lines(tmp_path, lower=result(estimate=ESTIMATE), upper=upper)
     basis = "(estimate from 19 measured here)"
@@ -88,9 +88,7 @@ def test_a_stage_that_was_cut_short_names_the_estimate_and_its_basis(tmp_path):
     assert second.endswith(f", all 5,000 steps would take at least 2h00m {basis}")
     stages = record.summarize(record.load(tmp_path))["stages"]
     assert [one["estimate"]["is_least"] for one in stages] == [False, True]
-
-
-def test_a_whole_stage_has_the_measured_time_only(tmp_path):
-    first, second, *_ = lines(tmp_path, lower=result(estimate=None), upper=None)
+    (tmp_path / "whole").mkdir()
+    first, second, *_ = lines(tmp_path / "whole", lower=result(estimate=None), upper=None)
     assert first.endswith(", val_loss 1.0000 at step 4, 2.0 s")
     assert second == "  upper  waiting"

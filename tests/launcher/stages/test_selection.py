@@ -39,9 +39,11 @@ def test_the_best_checkpoint_is_used_else_the_last_else_the_newest(
 
 
 def test_the_latest_matching_stage_is_used(tmp_path):
-    record.save(tmp_path, ["lower", "middle", "upper"])
-    for folder in ("1-lower", "2-middle", "3-upper"):
-        write_files(tmp_path / folder, "best/model.safetensors")
+    stages = ["lower", "middle", "upper"]
+    record.save(tmp_path, stages)
+    write_files(
+        tmp_path, *(f"{n}-{name}/best/model.safetensors" for n, name in enumerate(stages, 1))
+    )
     assert found(tmp_path) == tmp_path / "2-middle"
 
 

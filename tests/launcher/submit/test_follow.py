@@ -53,11 +53,9 @@ class Cluster:
             assert self.seconds < 300, stream.getvalue()
             next(left, lambda: None)()
 
-        names = [None] if runs == 1 else range(runs)
-        followed_runs = [
-            SubmittedRun(self.folder, None, "" if n is None else str(n), n) for n in names
-        ]
-        submission = Submission(self.folder, [SlurmJob(self.folder, "", followed_runs)])
+        names = [("", None)] if runs == 1 else [(str(n), n) for n in range(runs)]
+        followed = [SubmittedRun(self.folder, None, *name) for name in names]
+        submission = Submission(self.folder, [SlurmJob(self.folder, "", followed)])
         stream = io.StringIO()
         code = follow(submission, ["41"], stream, sleep, lambda: self.seconds)
         return code, stream.getvalue()
@@ -125,9 +123,8 @@ def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster
 
     code, output = cluster.follow(requeue, lambda: None, again, lambda: None, end)
     assert code == 0
-    assert [line.split("/")[0].split()[-1] for line in output.splitlines() if "step" in line] == [
-        *("10", "20", "20", "30")
-    ]
+    steps = [line.split("/")[0].split()[-1] for line in output.splitlines() if "step" in line]
+    assert steps == ["10", "20", "20", "30"]
     assert "job        41 pending (BeginTime) requeued 1×" in output
 
 

@@ -81,15 +81,13 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(programs, her
     assert programs.calls("sbatch") == [] and os.listdir(here) == []
 
 
-def test_a_run_that_needs_a_gpu_is_checked_with_the_requested_gpus(here, capsys):
+def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_cpus(here, capsys):
     assert submit("--dry-run", "--precision", "fp16") == 2
     assert "needs a GPU, and this run is on the CPU" in capsys.readouterr().err
     for gpu_args in (["--gpus-per-node", "a100:2"], ["--", "--gres", "gpu:2"]):
         assert submit("--dry-run", "--precision", "fp16", *gpu_args) == 0
         assert "ddp on 1 node × 2 processes" in capsys.readouterr().out
 
-
-def test_a_rank_has_one_cpu_or_the_requested_number(here, capsys):
     def header(*args):
         assert submit("--dry-run", *args) == 0
         return [line.strip() for line in capsys.readouterr().out.splitlines() if "SBATCH" in line]
@@ -174,13 +172,12 @@ def test_a_resumed_run_uses_its_folder(programs, here, capsys):
     assert set(os.listdir(here / "runs" / "mine")) == {*before, "slurm"}
 
 
-def test_a_folder_with_an_sbatch_pattern_is_an_error(programs, here, capsys):
+def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(
+    programs, here, monkeypatch, capsys
+):
     assert submit("--out", "100%j") == 2
     assert "contains a pattern of sbatch, such as %j" in capsys.readouterr().err
-    assert submit("--out", "100%") == 0
-
-
-def test_a_disk_without_room_for_the_weights_is_an_error(programs, here, monkeypatch, capsys):
+    assert submit("--out", "100%", "--dry-run") == 0
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**10))
     assert submit("--out", "mine") == 2
     needed = rf"error: the run folder {here}/mine needs [0-9.]+ MiB, and its disk has 1.0 KiB free"
