@@ -15,26 +15,11 @@ from slurm.environment import (
     read_rank_environment,
 )
 
-TORCHRUN = {
-    "RANK": "5",
-    "WORLD_SIZE": "8",
-    "LOCAL_RANK": "1",
-    "LOCAL_WORLD_SIZE": "4",
-    "GROUP_RANK": "1",
-    "MASTER_ADDR": "node1",
-    "MASTER_PORT": "29500",
-}
-SRUN = {
-    "SLURM_JOB_ID": "41234",
-    "SLURM_STEP_ID": "0",
-    "SLURM_PROCID": "5",
-    "SLURM_STEP_NUM_TASKS": "7",
-    "SLURM_NTASKS": "77",
-    "SLURM_LOCALID": "1",
-    "SLURM_NODEID": "1",
-    "SLURM_STEP_TASKS_PER_NODE": "4,3",
-    "SLURM_STEP_NODELIST": "node[01-02]",
-}
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+TORCHRUN |= {"GROUP_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+SRUN = {"SLURM_JOB_ID": "41234", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_NTASKS": "77"}
+SRUN |= {"SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NUM_TASKS": "7"}
+SRUN |= {"SLURM_STEP_TASKS_PER_NODE": "4,3", "SLURM_STEP_NODELIST": "node[01-02]"}
 
 
 def without(variables, *names):
@@ -61,45 +46,32 @@ def test_torchrun_variables_are_read_before_those_of_srun():
         assert read_rank_environment(variables) == expected
 
 
-def test_srun_variables_of_the_step_are_read():
-    ranks = read_rank_environment(SRUN)
-    assert ranks == RankEnvironment(
-        *(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 12000, "srun"), rendezvous="41234.0.0"
-    )
-
-
-def test_the_variables_for_torch_give_the_same_rank():
-    ranks = read_rank_environment(SRUN)
+def test_srun_variables_of_the_step_are_read_and_give_torch_the_same_rank():
+    ranks, port = read_rank_environment(SRUN), 20000 + 41234 % 12000
+    facts = (5, 7, 1, 3, 1, "node01", port, "srun")
+    assert ranks == RankEnvironment(*facts, rendezvous="41234.0.0")
     again = read_rank_environment(ranks.variables())
     assert (again.rank, again.world_size, again.local_size) == (5, 7, 3)
-    assert (again.master_addr, again.master_port) == ("node01", ranks.master_port)
-
-
-def test_master_addr_overrides_the_node_list():
+    assert (again.master_addr, again.master_port) == ("node01", port)
     ranks = read_rank_environment({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
     assert (ranks.master_addr, ranks.master_port) == ("10.0.0.7", 4321)
 
 
-@pytest.mark.parametrize(
-    ("variables", "cpus"),
-    [
+def test_the_cpus_of_a_rank_are_those_of_slurm():
+    for variables, cpus in (
         ({}, None),
         ({"SLURM_CPUS_PER_TASK": "12"}, 12),
         ({"SRUN_CPUS_PER_TASK": "6", "SLURM_CPUS_ON_NODE": "64"}, 6),
         ({"SLURM_CPUS_ON_NODE": "64"}, 21),  # of three ranks on this node
         ({"SLURM_CPUS_ON_NODE": "2"}, 1),
-    ],
-)
-def test_the_cpus_of_a_rank_are_those_of_slurm(variables, cpus):
-    assert read_rank_environment(SRUN | variables).cpus == cpus
+    ):
+        assert read_rank_environment(SRUN | variables).cpus == cpus, variables
 
 
-@pytest.mark.parametrize("other", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"])
-def test_jobs_steps_and_generations_have_different_rendezvous_ids(other):
-    assert (
-        read_rank_environment(SRUN).rendezvous
-        != read_rank_environment({**SRUN, other: "3"}).rendezvous
-    )
+def test_jobs_steps_and_generations_have_different_rendezvous_ids():
+    others = ({name: "3"} for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))
+    ids = [read_rank_environment(SRUN | other).rendezvous for other in ({}, *others)]
+    assert len(set(ids)) == 4
 
 
 def test_a_port_is_below_the_ephemeral_ports_and_that_of_one_step():
@@ -110,28 +82,18 @@ def test_a_port_is_below_the_ephemeral_ports_and_that_of_one_step():
     assert len(set(found)) == len(found) == 20
 
 
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
+def test_the_first_host_and_the_tasks_of_a_node():
+    for nodes, first in (
         ("gpu7", "gpu7"),
         ("node[01-04,7],big", "node01"),
         ("a,b[1-2]", "a"),
         ("rack[2-3]n[08-09]", "rack2n08"),
         ("node[1-2].cluster", "node1.cluster"),
-    ],
-)
-def test_the_first_host_of_a_node_list(nodes, first):
-    assert read_rank_environment({**SRUN, "SLURM_STEP_NODELIST": nodes}).master_addr == first
-
-
-@pytest.mark.parametrize(
-    ("counts", "node", "size"), [("4", 0, 4), ("4(x2),3", 1, 4), ("4(x2),3", 2, 3)]
-)
-def test_the_tasks_of_a_node(counts, node, size):
-    ranks = read_rank_environment(
-        {**SRUN, "SLURM_STEP_TASKS_PER_NODE": counts, "SLURM_NODEID": str(node)}
-    )
-    assert ranks.local_size == size
+    ):
+        assert read_rank_environment({**SRUN, "SLURM_STEP_NODELIST": nodes}).master_addr == first
+    for counts, node, size in (("4", "0", 4), ("4(x2),3", "1", 4), ("4(x2),3", "2", 3)):
+        tasks = {"SLURM_STEP_TASKS_PER_NODE": counts, "SLURM_NODEID": node}
+        assert read_rank_environment(SRUN | tasks).local_size == size, tasks
 
 
 @pytest.mark.parametrize(
@@ -159,50 +121,40 @@ def test_missing_or_contradictory_variables_are_named(variables, named):
 def test_reading_the_environment_needs_the_standard_library_only():
     code = "import sys; import slurm.environment; print(sorted(sys.modules))"
     root = Path(__file__).resolve().parents[2]
-    loaded = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
-    assert "'slurm.environment'" in loaded
-    assert "torch" not in loaded
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "'slurm.environment'" in done.stdout and "torch" not in done.stdout
 
 
-def test_without_a_job_script_there_is_no_generation():
-    assert read_generation({}) is None
-    assert read_generation({"GEARSHIFT_JOB": "", "SLURM_JOB_ID": "7"}) is None
+def generation(job="", number="", restart="0"):
+    names = ("GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "TORCHELASTIC_RESTART_COUNT")
+    given = zip(names, (job, number, restart), strict=True)
+    return read_generation({name: value for name, value in given if value})
 
 
-@pytest.mark.parametrize(
-    "variables, expected",
-    [
-        ({"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "0"}, Generation("12", 0)),
-        ({"GEARSHIFT_JOB": "12_3", "GEARSHIFT_GENERATION": "4"}, Generation("12_3", 4)),
-        (
-            {"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "1", "TORCHELASTIC_RESTART_COUNT": "2"},
-            Generation("12", 1, 2),
-        ),
-    ],
-)
-def test_job_number_and_restart_are_read_and_survive_as_text(variables, expected):
-    assert read_generation(variables) == expected
-    assert parse_generation(str(expected)) == expected
+def test_job_number_and_restart_are_read_and_survive_as_text():
+    assert generation() is None  # without a job script
+    for values in (("12", 0), ("12_3", 4), ("12", 1, 2)):
+        expected = Generation(*values)
+        assert generation(*map(str, values)) == expected
+        assert parse_generation(str(expected)) == expected
+    for text in ("12", "12.x", "12.1.2.3"):
+        assert parse_generation(text) is None
 
 
 @pytest.mark.parametrize(
-    "variables, message",
+    ("values", "message"),
     [
-        ({"GEARSHIFT_JOB": "12"}, "GEARSHIFT_JOB=12 without GEARSHIFT_GENERATION"),
-        ({"GEARSHIFT_GENERATION": "1"}, "GEARSHIFT_GENERATION=1 without GEARSHIFT_JOB"),
-        ({"GEARSHIFT_JOB": "../x", "GEARSHIFT_GENERATION": "1"}, "GEARSHIFT_JOB=../x"),
-        ({"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "-1"}, "GEARSHIFT_GENERATION=-1"),
-        (
-            {"GEARSHIFT_JOB": "1", "GEARSHIFT_GENERATION": "1", "TORCHELASTIC_RESTART_COUNT": "x"},
-            "TORCHELASTIC_RESTART_COUNT=x",
-        ),
+        (("12",), "GEARSHIFT_JOB=12 without GEARSHIFT_GENERATION"),
+        (("", "1"), "GEARSHIFT_GENERATION=1 without GEARSHIFT_JOB"),
+        (("../x", "1"), "GEARSHIFT_JOB=../x"),
+        (("12", "-1"), "GEARSHIFT_GENERATION=-1"),
+        (("1", "1", "x"), "TORCHELASTIC_RESTART_COUNT=x"),
     ],
 )
-def test_missing_and_malformed_job_variables_are_named(variables, message):
+def test_missing_and_malformed_job_variables_are_named(values, message):
     with pytest.raises(InvalidEnvironment) as error:
-        read_generation(variables)
+        generation(*values)
     assert error.value.message == message
 
 
@@ -211,8 +163,3 @@ def test_a_generation_follows_earlier_ones_of_the_same_job_only():
     assert second.follows(first) and restarted.follows(first) and second.follows(restarted)
     assert not first.follows(second) and not first.follows(first)
     assert not Generation("13", 5).follows(first)
-
-
-@pytest.mark.parametrize("text", ["12", "12.x", "12.1.2.3"])
-def test_invalid_text_is_no_generation(text):
-    assert parse_generation(text) is None

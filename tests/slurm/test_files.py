@@ -34,9 +34,8 @@ def test_a_shipped_file_is_the_script_rendered_for_the_mode_of_its_name(name):
 def test_the_stages_are_those_of_the_family(family):
     script = f'{SHIPPED["staged"].notes}echo "$GEARSHIFT_STAGES"'
     arguments = [] if family is None else ["--model", f"{family}:tiny"]
-    done = subprocess.run(
-        ["bash", "-c", script, "staged.sbatch", *arguments], capture_output=True, text=True
-    )
+    command = ["bash", "-c", script, "staged.sbatch", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     stages = stages_of(family or FIRST_RUN[0])
     assert done.stdout.split() == [stage.name for stage in stages if not stage.optional]
 
@@ -45,9 +44,8 @@ def test_the_stages_are_those_of_the_family(family):
 def test_a_header_requests_portable_options_and_requeueing(path):
     requested = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", path.read_text(), re.MULTILINE))
     assert not [option for option in requested if option.startswith(_NOT_EVERYWHERE)]
-    assert "requeue" in requested
-    assert requested["open-mode"] == "append"
-    assert requested["signal"] == "B:USR1@300"
+    always = {"requeue": "", "open-mode": "append", "signal": "B:USR1@300"}
+    assert {**requested, **always} == requested
     # Slurm does not create the folder of a log, and does not start a job without it.
     assert "/" not in requested["output"]
     # sbatch ignores header lines after the first command.
@@ -65,11 +63,8 @@ def test_all_shell_files_are_clean():
 
 
 def test_a_job_file_without_job_sh_exits_with_two(tmp_path):
-    done = subprocess.run(
-        ["bash", str(FOLDER / "fast.sbatch")],
-        env={"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    environ = {"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    job = ["bash", str(FOLDER / "fast.sbatch")]
+    done = subprocess.run(job, env=environ, capture_output=True, text=True)
     assert done.returncode == 2
     assert "no job.sh; run sbatch in a clone, or set GEARSHIFT_SLURM to" in done.stderr

@@ -49,25 +49,15 @@ class Cluster:
         (folder / "job.sbatch").write_text(
             f'#SBATCH --nodes=1-2\n. {FOLDER}/job.sh\ngearshift_job "$@"\n'
         )
-        self.environ = {
-            "PATH": f"{folder}/bin:{os.environ['PATH']}",
-            "STATE": str(folder),
-            "SLURM_JOB_ID": "7",
-            "SLURM_JOB_NAME": "mine",
-            "SLURM_JOB_NUM_NODES": "2",
-            "SLURM_JOB_NODELIST": "node[1-2]",
-            "SLURM_JOB_CPUS_PER_NODE": "16(x3),8",
-        }
+        self.environ = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "STATE": str(folder)}
+        job = {"ID": "7", "NAME": "mine", "NUM_NODES": "2", "NODELIST": "node[1-2]"}
+        job["CPUS_PER_NODE"] = "16(x3),8"
+        self.environ |= {f"SLURM_JOB_{name}": value for name, value in job.items()}
 
     def start(self, *args, **environ):
-        return subprocess.Popen(
-            ["bash", "job.sbatch", *args],
-            cwd=self.folder,
-            env={**self.environ, **environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        place = {"cwd": self.folder, "env": {**self.environ, **environ}}
+        return subprocess.Popen(["bash", "job.sbatch", *args], **place, **pipes)
 
     def train(self, ranks, **environ):
         """Exit code and log of a job whose ranks run the shell code `ranks`."""
@@ -77,15 +67,9 @@ class Cluster:
 
     def run(self, text, **environ):
         """The output of the shell code `text` after sourcing job.sh."""
-        done = subprocess.run(
-            ["bash", "-c", f". {FOLDER}/job.sh; {text}"],
-            cwd=self.folder,
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
+        place = {"cwd": self.folder, "env": {**self.environ, **environ}, "text": True}
+        command = ["bash", "-c", f". {FOLDER}/job.sh; {text}"]
+        return subprocess.run(command, capture_output=True, check=True, **place).stdout.strip()
 
     def calls(self, program):
         path = self.folder / "calls"
@@ -98,18 +82,15 @@ def cluster(tmp_path):
     return Cluster(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("environ", "ranks", "cpus"),
-    [
-        ({}, "1", "8"),
-        ({"SLURM_JOB_GPUS": "2,3"}, "2", "4"),
-        ({"SLURM_GPUS_ON_NODE": "4", "GEARSHIFT_RANKS_PER_NODE": "8"}, "8", "1"),
-        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_CPUS_PER_NODE": "2"}, "4", "0"),
-    ],
-)
-def test_ranks_and_cpus_follow_from_the_allocation(cluster, environ, ranks, cpus):
+def test_ranks_and_cpus_follow_from_the_allocation(cluster):
     text = 'gearshift_measure 2>/dev/null; echo "$gearshift_per_node $gearshift_cpus"'
-    assert cluster.run(text, **environ) == f"{ranks} {cpus}"
+    for environ, ranks_and_cpus in (
+        ({}, "1 8"),
+        ({"SLURM_JOB_GPUS": "2,3"}, "2 4"),
+        ({"SLURM_GPUS_ON_NODE": "4", "GEARSHIFT_RANKS_PER_NODE": "8"}, "8 1"),
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_CPUS_PER_NODE": "2"}, "4 0"),
+    ):
+        assert cluster.run(text, **environ) == ranks_and_cpus, environ
 
 
 def test_srun_gets_the_sizes_of_the_allocation_not_of_the_request(cluster):
@@ -124,19 +105,16 @@ def test_srun_gets_the_sizes_of_the_allocation_not_of_the_request(cluster):
     assert "OMP_NUM_THREADS=4" in left
 
 
-def test_torchrun_is_one_task_per_node_with_all_its_cpus(cluster):
+def test_torchrun_is_one_task_per_node_and_what_a_site_sets_precedes_the_launcher(cluster):
     environ = {"SLURM_GPUS_ON_NODE": "2", "GEARSHIFT_LAUNCH": "torchrun"}
     cluster.train(PUBLISH % "done 0", **environ)
     (call,) = cluster.calls("srun")
     assert "--ntasks=2 --ntasks-per-node=1 --cpus-per-task=8 " in call
     assert f"bash {FOLDER}/node.sh 2 2 python -- --out run" in call
-
-
-def test_container_and_python_of_the_site_precede_the_launcher(cluster):
     site = cluster.folder / "site.sh"
     site.write_text("echo $undefined; GEARSHIFT_CONTAINER='box exec' GEARSHIFT_PYTHON=py\n")
     cluster.train(PUBLISH % "done 0", GEARSHIFT_SITE=str(site))
-    (call,) = cluster.calls("srun")
+    call = cluster.calls("srun")[-1]
     assert call.endswith(" box exec py -m launcher --out run")
 
 
@@ -165,16 +143,13 @@ def test_a_generation_is_the_first_job_and_the_number_of_restarts(cluster):
     assert cluster.run(text, GEARSHIFT_JOB="3", GEARSHIFT_GENERATION_BASE="4") == "3.4"
 
 
-@pytest.mark.parametrize(
-    ("args", "out", "rest"),
-    [("--mode fast", "runs/mine-7", "--mode fast"), ("--lr 1 --out='a b/'", "a b", "--lr 1")],
-)
-def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster, args, out, rest):
-    text = (
-        f"GEARSHIFT_JOB=7; gearshift_choose_out {args}; "
-        'echo "$gearshift_out|${gearshift_rest[*]}"'
+def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster):
+    choose, show = (
+        "GEARSHIFT_JOB=7; gearshift_choose_out",
+        'echo "$gearshift_out|${gearshift_rest[*]}"',
     )
-    assert cluster.run(text) == f"{out}|{rest}"
+    assert cluster.run(f"{choose} --mode fast; {show}") == "runs/mine-7|--mode fast"
+    assert cluster.run(f"{choose} --lr 1 --out='a b/'; {show}") == "a b|--lr 1"
 
 
 @pytest.mark.parametrize(("published", "code"), [("done 0", 0), ("failed 1", 1)])

@@ -47,6 +47,6 @@ def test_an_unreachable_controller_does_not_mean_a_finished_job(programs):
 
 
 def test_requeueable_states_are_not_final():
-    ended = [name for name in ("PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED")]
-    assert not any(JobState(name).is_ended for name in ended)
+    going_on = ("PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED")
+    assert not any(JobState(name).is_ended for name in going_on)
     assert JobState("COMPLETED").is_ended and JobState("NODE_FAIL").is_ended

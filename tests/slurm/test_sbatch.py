@@ -27,44 +27,23 @@ def test_variables_of_a_job_do_not_reach_a_job_submitted_from_it():
 
 
 def test_sbatch_variables_become_options():
-    found = sbatch.header(
-        {
-            "SBATCH_ACCOUNT": "me",
-            "SBATCH_TIMELIMIT": "60",
-            "SBATCH_MEM_PER_NODE": "64G",
-            "SBATCH_EXCLUSIVE": "",
-            "SBATCH_GPUS_PER_NODE": "4",
-            "SBATCH_NO_REQUEUE": "1",
-            "SBATCH_WHATEVER": "x",
-            "SBATCH_QOS": "",
-            "HOME": "/home/me",
-        }
-    )
-    assert found == {
-        "account": "me",
-        "time": "60",
-        "mem": "64G",
-        "exclusive": None,
-        "gpus-per-node": "4",
-        "no-requeue": None,
-    }
+    given = {"SBATCH_ACCOUNT": "me", "SBATCH_TIMELIMIT": "60", "SBATCH_MEM_PER_NODE": "64G"}
+    given |= {"SBATCH_EXCLUSIVE": "", "SBATCH_GPUS_PER_NODE": "4", "SBATCH_NO_REQUEUE": "1"}
+    given |= {"SBATCH_WHATEVER": "x", "SBATCH_QOS": "", "HOME": "/home/me"}
+    expected = {"account": "me", "time": "60", "mem": "64G", "gpus-per-node": "4"}
+    assert sbatch.header(given) == {**expected, "exclusive": None, "no-requeue": None}
 
 
-@pytest.mark.parametrize(
-    ("argument", "option"),
-    [("--mail-type=END", "mail-type"), ("-pdebug", "partition"), ("--nodse", None), ("END", None)],
-)
-def test_options_of_sbatch_are_known(argument, option):
-    assert option_of(argument) == option
+def test_options_of_sbatch_are_known():
+    found = [option_of(word) for word in ("--mail-type=END", "-pdebug", "--nodse", "END")]
+    assert found == ["mail-type", "partition", None, None]
 
 
 def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_path):
     programs.add("sbatch", (0, "", "sbatch: Job 3 to start\n"), (0, "17;here\n", ""))
     sbatch.test("#!/bin/bash\n", ["--mail-type=END"], {**os.environ, "SLURM_NTASKS": "7"})
-    assert (
-        sbatch.submit(tmp_path / "a b.sbatch", ["--hold"], {**os.environ, "SBATCH_WAIT": "1"})
-        == "17"
-    )
+    waiting = {**os.environ, "SBATCH_WAIT": "1"}
+    assert sbatch.submit(tmp_path / "a b.sbatch", ["--hold"], waiting) == "17"
     test, submit = programs.calls("sbatch")
     assert (test["args"], test["text"]) == (["--test-only", "--mail-type=END"], "#!/bin/bash\n")
     assert submit["args"] == ["--parsable", "--hold", str(tmp_path / "a b.sbatch")]
@@ -72,25 +51,21 @@ def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_
     assert "SBATCH_WAIT" not in submit["environment"]
 
 
-@pytest.mark.parametrize(
-    ("response", "message"),
-    [
-        (
-            (1, "", "sbatch: error: no such partition\nsbatch: error: none\n"),
-            "no such partition\nnone",
+def test_a_rejected_job_raises_the_message_of_sbatch(programs, tmp_path, monkeypatch):
+    told = {
+        "no such partition\nnone": (
+            1,
+            "",
+            "sbatch: error: no such partition\nsbatch: error: none\n",
         ),
-        ((3, "", ""), "sbatch failed with exit code 3"),
-        ((0, "Submitted\n", ""), "sbatch printed no job id but 'Submitted'"),
-    ],
-)
-def test_a_rejected_job_raises_the_message_of_sbatch(programs, tmp_path, response, message):
-    programs.add("sbatch", response)
-    with pytest.raises(SbatchError) as caught:
-        sbatch.submit(tmp_path / "job.sbatch", [], os.environ)
-    assert str(caught.value) == message
-
-
-def test_without_sbatch_nothing_is_submitted(tmp_path, monkeypatch):
+        "sbatch failed with exit code 3": (3, "", ""),
+        "sbatch printed no job id but 'Submitted'": (0, "Submitted\n", ""),
+    }
+    programs.add("sbatch", *told.values())
+    for message in told:
+        with pytest.raises(SbatchError) as caught:
+            sbatch.submit(tmp_path / "job.sbatch", [], os.environ)
+        assert str(caught.value) == message
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not sbatch.is_available()
     with pytest.raises(SbatchError, match="cannot run sbatch: No such file"):
@@ -103,17 +78,15 @@ def site_file(folder, text):
     return path
 
 
-def test_variables_of_the_site_file_are_read_exported_or_not(tmp_path):
+def test_variables_of_the_site_file_are_read_exported_or_not_and_may_keep_a_value_of_the_user(
+    tmp_path,
+):
     text = 'export SBATCH_ACCOUNT=me\nSBATCH_COMMENT="two\nlines"\necho loaded\n'
     environment = {"PATH": os.environ["PATH"], "MINE": "yes"}
     found = sbatch.read_site_file(site_file(tmp_path, text), environment)
-    assert found["SBATCH_ACCOUNT"] == "me"
-    assert found["SBATCH_COMMENT"] == "two\nlines"
-    assert found["MINE"] == "yes"
+    expected = {"SBATCH_ACCOUNT": "me", "SBATCH_COMMENT": "two\nlines", "MINE": "yes"}
+    assert {**found, **expected} == found
     assert "loaded" not in found.values()
-
-
-def test_a_file_can_keep_a_value_of_the_user(tmp_path):
     path = site_file(tmp_path, ': "${SBATCH_PARTITION:=gpu}"\n')
     assert sbatch.read_site_file(path, {"SBATCH_PARTITION": "debug"})["SBATCH_PARTITION"] == "debug"
     assert sbatch.read_site_file(path, {})["SBATCH_PARTITION"] == "gpu"

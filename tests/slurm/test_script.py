@@ -17,14 +17,8 @@ def _header(text):
 def test_a_header_overrides_that_of_the_shipped_file():
     text = render("fast", {"nodes": "4", "partition": "gpu", "exclusive": None}, (), None)
     assert _header(text) == [
-        "--job-name=gearshift-fast",
-        "--nodes=4",
-        "--time=04:00:00",
-        "--output=%x-%j.out",
-        "--open-mode=append",
-        "--requeue",
-        "--signal=B:USR1@300",
-        "--partition=gpu",
+        *("--job-name=gearshift-fast", "--nodes=4", "--time=04:00:00", "--output=%x-%j.out"),
+        *("--open-mode=append", "--requeue", "--signal=B:USR1@300", "--partition=gpu"),
         "--exclusive",
     ]
     assert "--requeue" not in _header(render("fast", {"no-requeue": None}, (), None))
@@ -46,12 +40,9 @@ def test_arguments_reach_the_launcher_unchanged(tmp_path):
     assert done.stdout.split("\0") == ["--mode", "fast", *ARGUMENTS, "more", ""]
 
 
-def test_a_value_with_blanks_is_quoted_for_sbatch():
+def test_a_value_with_blanks_is_quoted_for_sbatch_and_one_with_a_line_break_an_error():
     (line,) = (x for x in _header(render("fast", {"comment": "two words"}, (), None)) if "two" in x)
     assert shlex.split(line) == ["--comment=two words"]
-
-
-@pytest.mark.parametrize("header", [{"comment": "a\n#SBATCH --wrap=b"}, {"a\nb": None}])
-def test_a_value_with_a_line_break_is_an_error(header):
-    with pytest.raises(ValueError, match="contains a line break"):
-        render("fast", header, (), None)
+    for header in ({"comment": "a\n#SBATCH --wrap=b"}, {"a\nb": None}):
+        with pytest.raises(ValueError, match="contains a line break"):
+            render("fast", header, (), None)

@@ -1,6 +1,7 @@
-"""Common events of a job: time limit, preemption, cancellation, double submission."""
+"""Common events of a job: preemption, cancellation, its time limit, a successor; and doubles."""
 
 import json
+import re
 
 import pytest
 
@@ -44,9 +45,8 @@ def cancelled(login, warned):
 
 def test_two_nodes_train_to_completion(unbroken):
     assert unbroken.steps == list(range(1, 301))
-    assert unbroken.result["status"] == "completed"
-    assert unbroken.result["world_size"] == 2
-    assert unbroken.result["requeues"] == 0
+    facts = [unbroken.result[name] for name in ("status", "world_size", "requeues")]
+    assert facts == ["completed", 2, 0]
 
 
 def test_a_preempted_job_resumes_on_the_remaining_node(preempted, unbroken):
@@ -89,3 +89,33 @@ def test_another_job_on_the_same_run_folder_is_refused(login, unbroken, cancelle
     assert other.facts["ExitCode"] == "2:0"
     assert "resume" in other.log
     assert (cancelled.folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_job_that_cannot_be_requeued_continues_in_a_successor(login, unbroken):
+    job = login.sbatch("fast", "successor", options=["--nodes=2", "--no-requeue"])
+    job.wait_for_step(100)
+    job.signal()
+    job.wait("COMPLETED")
+    following = re.search(r"continues as job (\d+)", job.log)
+    assert following, job.output
+    name = f"gearshift-fast-{following[1]}.out"
+    successor = login.job(following[1], "successor", name)
+    successor.wait("COMPLETED")
+    assert differences(successor, unbroken) == []
+    assert successor.facts["Requeue"] == "0"
+    assert successor.result["requeues"] == 1
+
+
+def test_a_job_longer_than_its_time_limit_continues_in_a_requeue(login):
+    # Slurm checks limits every 30 s.
+    # Signalled 67 to 87 s before the end, that is 33 to 53 s into these two minutes.
+    limit = ["--nodes=2", "--time=2", "--signal=B:USR1@60"]
+    job = login.sbatch("fast", "long", options=limit, steps=20000)
+    job.wait_for_restart(seconds=120)
+    before = job.steps[-1]
+    job.wait_for_step(before + 50)
+    job.cancel()
+    job.wait("CANCELLED")
+    assert job.steps == list(range(1, job.steps[-1] + 1))
+    assert (job.result["requeues"], job.result["lost_steps"]) == (1, 0)
+    assert "TIME LIMIT" not in job.log
