@@ -193,20 +193,14 @@ def test_each_stage_of_language_reads_its_own_data_with_the_tokenizer_of_the_tex
     assert [fact["kind"] for fact in facts] == ["text", "conversations"]
     one, other = (json.loads((path / "tokenizer.json").read_text()) for path in (first, second))
     assert one == other
-    shown = staged_run.command(
-        "--model", "language:tiny", "--mode", "staged", "--dry-run", "--json"
-    )
+    whole = ("--model", "language:tiny", "--mode", "staged")
+    shown = staged_run.command(*whole, "--dry-run", "--json")
     assert [stage["name"] for stage in json.loads(shown)["stages"]] == ["text", "dialogues"]
 
 
 def test_the_first_stage_of_eeg_never_imports_the_text_decoder(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", ENCODER_ONLY],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    command, place = [sys.executable, "-c", ENCODER_ONLY], {"cwd": tmp_path, "env": environment()}
+    done = subprocess.run(command, **place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "models.eeg_text.encoder" in done.stdout
     assert "models.eeg_text.decoder" not in done.stdout

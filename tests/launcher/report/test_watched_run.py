@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import datetime, timezone
 
 import pytest
 from rich.cells import cell_len
@@ -31,8 +32,6 @@ class Run:
         self.watched = WatchedRun(folder, now=lambda: self.seconds)
 
     def now(self):
-        from datetime import datetime, timezone
-
         self.seconds += 1.0
         return datetime.fromtimestamp(self.seconds, timezone.utc)
 
@@ -44,9 +43,6 @@ class Run:
         for number in steps:
             self.call("logged", logged(number, step_time_s=0.5))
 
-    def snapshot(self):
-        return self.watched.snapshot()
-
 
 @pytest.fixture
 def run(tmp_path):
@@ -54,20 +50,20 @@ def run(tmp_path):
 
 
 def test_a_running_run_has_its_progress_and_its_memory(run):
-    assert run.snapshot().state == "not started"
+    assert run.watched.snapshot().state == "not started"
     with lock.hold(run.folder):
-        assert run.snapshot().state == "starting"
+        assert run.watched.snapshot().state == "starting"
         run.call("start", train_plan(save_every=40))
         run.usage.add({"ram": 63.0})
         run.train(1, 10)
-        found = run.snapshot()
+        found = run.watched.snapshot()
         assert (found.state, found.view.position.step, found.view.next_save) == ("running", 10, 40)
         # 90 steps of half a second; no evaluation or save was measured yet
         assert found.view.position.remaining_s == pytest.approx(45.0)
         assert found.view.position.remaining_is_least
         run.train(20)
         run.call("evaluated", evaluation(20))
-        found = run.snapshot()
+        found = run.watched.snapshot()
     assert found.view.event == "evaluated val at step 20: loss 2.2500, the best so far"
     assert found.view.position.remaining_s == pytest.approx(40.0 + 1.5)  # one more at the end
     assert list(found.view.losses) == [2.5, 2.5, 2.5]
@@ -87,15 +83,15 @@ def test_a_save_costs_what_its_event_says(run):
         for writer in run.writers:
             writer.saved(run.folder / "checkpoints" / "step-00000040", 40, 7.0)
         # 60 steps, an evaluation that was never measured, and the save at 80
-        assert run.snapshot().view.position.remaining_s == pytest.approx(30.0 + 7.0)
-    found = json.loads(json.dumps(as_json(run.snapshot())))
+        assert run.watched.snapshot().view.position.remaining_s == pytest.approx(30.0 + 7.0)
+    found = json.loads(json.dumps(as_json(run.watched.snapshot())))
     assert (found["step"], found["total_steps"], found["last_step"]["loss"]) == (40, 100, 2.5)
 
 
 def test_a_run_without_lock_and_result_was_killed(run):
     run.call("start", train_plan())
     run.train(1)
-    found = run.snapshot()
+    found = run.watched.snapshot()
     assert (found.state, found.view.next_save) == ("killed", None)
     assert "killed: no process holds its lock, and it wrote no result" in plain(found)
 
@@ -106,7 +102,7 @@ def test_a_run_that_has_ended_shows_its_result(run):
     run.call("end", Outcome("completed", "all", 0, 100, 2.0, 9.0, None, None))
     best = {"metric": "val_loss", "value": 2.25, "step": 50}
     ended(run.folder, "completed", 100, best=best, reason="all steps taken")
-    found = run.snapshot()
+    found = run.watched.snapshot()
     assert (found.state, found.has_ended) == ("completed", True)
     assert plain(found).startswith(f"run        {run.folder}, completed; all steps taken\n")
     assert plain(found).endswith("\nbest       val_loss 2.2500 at step 50")
@@ -118,24 +114,24 @@ def test_a_resumed_run_is_shown_from_its_resume_point(run):
     run.train(1, 10, 20)
     run.call("end", Outcome("stopped", "SIGTERM", 75, 20, 2.0, 9.0, None, None))
     ended(run.folder, "stopped", 20)
-    assert run.snapshot().state == "stopped"
+    assert run.watched.snapshot().state == "stopped"
     with lock.hold(run.folder):
-        assert run.snapshot().state == "starting"
+        assert run.watched.snapshot().state == "starting"
         run.call("start", train_plan(first_step=20))
-        assert run.snapshot().view.position.step == 20
+        assert run.watched.snapshot().view.position.step == 20
         run.train(21, 30)
-        found = run.snapshot()
+        found = run.watched.snapshot()
     assert (found.state, found.view.position.step) == ("running", 30)
     assert found.view.position.remaining_s == pytest.approx(35.0)
     (run.folder / run_folder.RESULT).unlink()
-    assert run.snapshot().state == "killed"
+    assert run.watched.snapshot().state == "killed"
 
 
 @pytest.mark.parametrize(("width", "headings"), [(40, 4), (60, 6), (100, 8)])
 def test_several_runs_are_a_table_and_one_is_lines_that_do_not_wrap(run, width, headings):
     run.call("start", train_plan())
     run.train(1, 10)
-    found = run.snapshot()
+    found = run.watched.snapshot()
     stream = io.StringIO()
     Console(file=stream, width=width).print(WatchScreen([found, found]))
     lines = stream.getvalue().splitlines()

@@ -78,8 +78,7 @@ def test_the_saved_settings_resolve_to_the_same_settings_and_keep_their_origins(
     assert again.batching == first.batching
 
     lr = json.loads((created.path / "origins.json").read_text())["optim.lr"]
-    assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4")
-    assert lr["replaced"]
+    assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4") and lr["replaced"]
 
 
 LEFT_BY_JOBS = [

@@ -42,14 +42,9 @@ def test_the_script_contains_the_resources_and_the_arguments(programs, here):
     text = (here / "run" / "slurm" / "job.sbatch").read_text()
     header = [line[8:] for line in text.splitlines() if line.startswith("#SBATCH ")]
     assert header == [
-        "--job-name=gearshift-fast",
-        "--nodes=2",
-        "--time=10",
-        f"--output={here}/run/slurm/log/%j.out",
-        "--open-mode=append",
-        "--requeue",
-        "--signal=B:USR1@300",
-        f"--export=ALL,GEARSHIFT_PYTHON={sys.executable}",
+        *("--job-name=gearshift-fast", "--nodes=2", "--time=10"),
+        *(f"--output={here}/run/slurm/log/%j.out", "--open-mode=append", "--requeue"),
+        *("--signal=B:USR1@300", f"--export=ALL,GEARSHIFT_PYTHON={sys.executable}"),
         f"--chdir={here}",
     ]
     assert text.splitlines()[-1] == (
@@ -126,7 +121,9 @@ def test_all_errors_of_options_and_settings_are_printed_together(
     ]
 
 
-def test_the_site_file_sets_the_header_and_runs_in_a_subshell(programs, here, monkeypatch, capsys):
+def test_the_site_file_sets_the_header_in_a_subshell_and_its_failure_is_an_error(
+    programs, here, monkeypatch, capsys
+):
     (here / "site.sh").write_text(
         "SBATCH_ACCOUNT=ours\nSBATCH_TIMELIMIT=30\nGEARSHIFT_RANKS_PER_NODE=2\nexport MORE=1\n"
     )
@@ -145,16 +142,12 @@ def test_the_site_file_sets_the_header_and_runs_in_a_subshell(programs, here, mo
     environment = programs.calls("sbatch")[1]["environment"]
     names = {"SBATCH_PARTITION", "SBATCH_ACCOUNT", "SLURM_NTASKS", "MORE"}
     assert not names & set(environment)
-
-
-def test_a_failing_site_file_is_an_error_with_its_output(programs, here, monkeypatch, capsys):
     (here / "site.sh").write_text("echo no such project >&2; exit 3\n")
-    monkeypatch.setenv("GEARSHIFT_SITE", str(here / "site.sh"))
     assert submit() == 2
     output = capsys.readouterr().err.splitlines()
-    assert output[0] == f"error: site file {here}/site.sh failed: it exited the shell"
-    assert output[1] == "no such project"
-    assert programs.calls("sbatch") == []
+    failed = f"error: site file {here}/site.sh failed: it exited the shell"
+    assert output[:2] == [failed, "no such project"]
+    assert len(programs.calls("sbatch")) == 2
 
 
 def test_a_resumed_run_uses_its_folder(programs, here, capsys):
