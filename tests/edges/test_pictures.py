@@ -6,8 +6,6 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,7 +100,7 @@ def clear_at(pixels, value):
 
 CLEAR_COLOR = (65535, 1792, 9)
 FRAMES = {"save_all": True, "append_images": [Image.new("L", (60, 80))]}
-FILES: Mapping[str, bytes] = {
+FILES = {
     "16 bits": saved(WIDE, "PNG"),
     "16 bits, TIFF": saved(WIDE),
     "16 bits, big-endian": saved(Image.frombytes("I;16B", (60, 80), WIDE.astype(">u2").tobytes())),
@@ -272,7 +270,7 @@ SEEDS = [
 @settings(fuzz, max_examples=200)
 @given(st.sampled_from(SEEDS).flatmap(damaged))
 def test_a_damaged_picture_is_a_page_or_one_error(tmp_path, data):
-    path: Path = tmp_path / "page"
+    path = tmp_path / "page"
     path.write_bytes(data)
 
     def read():
