@@ -1,10 +1,6 @@
 """EDF and BDF files written field by field, so that each field can be a strange one."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,24 +19,42 @@ class Signal:
     high: object = HIGH
 
 
+def edf_head(records, signals, record_s=1, kind="", version=b"0       "):
+    """The header of an EDF or BDF file.
+
+    `signals`: label, unit, physical and digital range, and number of samples in a record of each.
+    Source: Kemp and Olivan, European data format 'plus', 2003.
+    """
+
+    def cells(width, *values):
+        return b"".join(str(value).encode("latin-1")[:width].ljust(width) for value in values)
+
+    labels, units, *ranges, counts = zip(*signals, strict=True)
+    nothing = [""] * len(signals)
+    head = version + cells(80, "X X X X", "Startdate X X X X") + cells(8, "01.01.25", "00.00.00")
+    head += cells(8, 256 * (len(signals) + 1)) + cells(44, kind) + cells(8, records, record_s)
+    head += cells(4, len(signals)) + cells(16, *labels) + cells(80, *nothing) + cells(8, *units)
+    head += b"".join(cells(8, *values) for values in ranges)
+    return head + cells(80, *nothing) + cells(8, *counts) + cells(32, *nothing)
+
+
 def write_edf(
-    path: Path,
-    signals: Sequence[Signal],
-    annotations: Sequence[tuple[float, float, str]] = (),
+    path,
+    signals,
+    annotations=(),
     *,
-    kind: str = "EDF+C",
-    starts: Sequence[float] | None = None,
-    record_s: float = 1.0,
-    records: object = None,
-    encoding: str = "utf-8",
-    place: int | None = None,
-    channels: int = 1,
-) -> Path:
+    kind="EDF+C",
+    starts=None,
+    record_s=1.0,
+    records=None,
+    encoding="utf-8",
+    place=None,
+    channels=1,
+):
     """An EDF or BDF file; `starts`: when each record begins, by default one after the other.
 
     `records`: what the header says. `place` and `channels`: where the channels of annotations are
     among the signals, and how many; each takes its turn with a record's annotations.
-    Source: Kemp and Olivan, European data format 'plus', 2003.
     """
     is_bdf = kind.startswith("BDF")
     width, room = (3 if is_bdf else 2), 480
@@ -48,28 +62,18 @@ def write_edf(
     counts = [round(signal.rate * record_s) for signal in signals]
     number = len(signals[0].values) // counts[0]
     place = len(signals) if place is None else place
-    labels = [signal.label for signal in signals]
-    names = [f"{kind[:3]} Annotations"] * channels if "+" in kind else []
-    order = [*range(place), *[None] * len(names), *range(place, len(signals))]
-
-    def column(size: int, of_signal: Sequence[object], of_notes: object) -> bytes:
-        cells = [of_notes if n is None else of_signal[n] for n in order]
-        return b"".join(str(cell).encode("latin-1")[:size].ljust(size) for cell in cells)
-
-    head = b"\xffBIOSEMI" if is_bdf else b"0       "
-    head += b"X X X X".ljust(80) + b"Startdate X X X X".ljust(80) + b"01.01.25" + b"00.00.00"
-    head += str(256 * (len(order) + 1)).ljust(8).encode()
-    head += (kind if "+" in kind else "24BIT" if is_bdf else "").ljust(44).encode()
-    head += str(number if records is None else records).ljust(8).encode()
-    head += f"{record_s:g}".ljust(8).encode() + str(len(order)).ljust(4).encode()
-    head += column(16, labels, names[0] if names else "") + column(80, [""] * len(labels), "")
-    head += column(8, [signal.unit for signal in signals], "")
-    head += column(8, [signal.low for signal in signals], -1)
-    head += column(8, [signal.high for signal in signals], 1)
-    head += column(8, [-limit] * len(labels), -limit)
-    head += column(8, [limit - 1] * len(labels), limit - 1) + column(80, [""] * len(labels), "")
-    head += column(8, counts, room // width) + column(32, [""] * len(labels), "")
-
+    channels = channels if "+" in kind else 0
+    order = [*range(place), *[None] * channels, *range(place, len(signals))]
+    tals = (f"{kind[:3]} Annotations", "", -1, 1, -limit, limit - 1, room // width)
+    columns = [
+        (s.label, s.unit, s.low, s.high, -limit, limit - 1, count)
+        for s, count in zip(signals, counts, strict=True)
+    ]
+    columns[place:place] = [tals] * channels
+    said = kind if "+" in kind else "24BIT" if is_bdf else ""
+    version = b"\xffBIOSEMI" if is_bdf else b"0       "
+    named = number if records is None else records
+    head = edf_head(named, columns, f"{record_s:g}", said, version)
     body = []
     for record in range(number):
         start = record * record_s if starts is None else starts[record]
@@ -80,7 +84,7 @@ def write_edf(
                 times = f"+{start:g}\x14\x14\0" if turn == 0 else ""
                 notes = times.encode() + b"".join(
                     f"+{onset:.6f}\x15{lasts:g}\x14".encode() + text.encode(encoding) + b"\x14\0"
-                    for onset, lasts, text in own[turn :: len(names)]
+                    for onset, lasts, text in own[turn::channels]
                 )
                 assert len(notes) <= room
                 body.append(notes.ljust(room, b"\0"))

@@ -1,7 +1,5 @@
 """An exported chat model renders conversations, by transformers, as training saw them."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -10,6 +10,7 @@ from models.common.table import declared_columns
 from models.language.generate import read_prompts, tokens
 from models.language.readers.corpus import read_corpus
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
+from tests.models.errors import error_of
 
 USER = {"role": "user", "content": "What is 2 + 2?"}
 FOUR = {"role": "assistant", "content": "four"}
@@ -132,10 +133,9 @@ def test_chats_that_differ_in_their_calls_alone_are_no_duplicates(tmp_path):
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, problem, field):
-    with pytest.raises(DataError) as error:
-        read_corpus(write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
-    assert f"chat.jsonl:2: {problem}" in error.value.where
-    assert re.search(rf"correct .*{re.escape(field)} in chat.jsonl:2, or skip", error.value.fix)
+    error = error_of(read_corpus, write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
+    assert f"chat.jsonl:2: {problem}" in error.where
+    assert re.search(rf"correct .*{re.escape(field)} in chat.jsonl:2, or skip", error.fix)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,7 @@ def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, proble
         ({"messages": [USER, FOUR], "chosen": [USER, FOUR], "rejected": [USER]}, "four"),
     ],
 )
-def test_preferences_are_refused_by_name_and_the_line_to_paste_reads_the_chosen(
-    tmp_path, row, answer
-):
+def test_preferences_are_refused_and_the_line_to_paste_reads_the_chosen(tmp_path, row, answer):
     path = write(tmp_path, row)
     with pytest.raises(DataError, match="'chosen' and 'rejected' are preferences") as error:
         exchanges(path)

@@ -1,16 +1,11 @@
 """A picture means the same in training and in use: upright, in 8 bits, on white; or one error."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
 import os
 import struct
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +22,7 @@ from tests.edges.damage import damaged, error_of, fuzz
 _ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 262, 339
 
 
-def page() -> Image.Image:
+def page():
     """Black, grey and white in a shape that no turn and no mirror maps to itself."""
     sheet = Image.new("L", (60, 80), 255)
     draw = ImageDraw.Draw(sheet)
@@ -40,13 +35,13 @@ PAGE = np.asarray(page())
 WIDE = PAGE.astype(np.uint16) * 257
 
 
-def saved(image: Image.Image | np.ndarray, form: str = "TIFF", **options: Any) -> bytes:
+def saved(image, form="TIFF", **options):
     file = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, form, **options)
     return file.getvalue()
 
 
-def with_tag(tiff: bytes, tag: int, value: int) -> bytes:
+def with_tag(tiff, tag, value):
     """A little-endian TIFF file with another value of a short tag."""
     at = next(
         at for at in range(len(tiff) - 8) if tiff[at : at + 8] == struct.pack("<HHI", tag, 3, 1)
@@ -54,7 +49,7 @@ def with_tag(tiff: bytes, tag: int, value: int) -> bytes:
     return tiff[: at + 8] + struct.pack("<H", value) + tiff[at + 10 :]
 
 
-def png(depth: int, color: int, pixels: np.ndarray, transparent: bytes) -> bytes:
+def png(depth, color, pixels, transparent):
     """A PNG file with the chunk tRNS. Source: PNG, ISO 15948, section 11."""
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", *PAGE.shape[::-1], depth, color, 0, 0, 0)),
@@ -68,27 +63,27 @@ def png(depth: int, color: int, pixels: np.ndarray, transparent: bytes) -> bytes
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def ink(mode: str) -> Image.Image:
+def ink(mode):
     """The page as black of different opacity."""
     clear = Image.new("L", (60, 80), 0)
     return Image.merge("LA", (clear, page().point(lambda grey: 255 - grey))).convert(mode)
 
 
-def lab() -> Image.Image:
+def lab():
     rgb, profile = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     changed = ImageCms.profileToProfile(page().convert("RGB"), rgb, profile, outputMode="LAB")
     assert changed is not None
     return changed
 
 
-def palette() -> Image.Image:
+def palette():
     """The page with a palette in which white is transparent black."""
     image = Image.fromarray(np.select([PAGE == 0, PAGE == 128], [1, 2]).astype(np.uint8), "P")
     image.putpalette([0, 0, 0, 0, 0, 0, 128, 128, 128])
     return image
 
 
-def cmyk_of_no_adobe() -> bytes:
+def cmyk_of_no_adobe():
     """A JPEG file of CMYK without the marker of Adobe: 255 is full ink."""
     inverted = Image.fromarray(255 - np.asarray(page().convert("RGB").convert("CMYK")), "CMYK")
     data = saved(inverted, "JPEG", quality=98)
@@ -96,7 +91,7 @@ def cmyk_of_no_adobe() -> bytes:
     return data[:at] + data[at + 16 :]
 
 
-def clear_at(pixels: np.ndarray, value: Any) -> np.ndarray:
+def clear_at(pixels, value):
     """The pixels in big-endian order, with `value` for white."""
     pixels = pixels.copy()
     pixels[PAGE == 255] = value
@@ -105,7 +100,7 @@ def clear_at(pixels: np.ndarray, value: Any) -> np.ndarray:
 
 CLEAR_COLOR = (65535, 1792, 9)
 FRAMES = {"save_all": True, "append_images": [Image.new("L", (60, 80))]}
-FILES: Mapping[str, bytes] = {
+FILES = {
     "16 bits": saved(WIDE, "PNG"),
     "16 bits, TIFF": saved(WIDE),
     "16 bits, big-endian": saved(Image.frombytes("I;16B", (60, 80), WIDE.astype(">u2").tobytes())),
@@ -152,7 +147,7 @@ TURNS = {
 }
 
 
-def differs(data: bytes) -> int:
+def differs(data):
     """The largest difference of a picture from the page, in [0, 255]."""
     shown = open_picture(io.BytesIO(data))
     assert shown.mode in ("L", "RGB") and shown.size == (60, 80)
@@ -275,10 +270,10 @@ SEEDS = [
 @settings(fuzz, max_examples=200)
 @given(st.sampled_from(SEEDS).flatmap(damaged))
 def test_a_damaged_picture_is_a_page_or_one_error(tmp_path, data):
-    path: Path = tmp_path / "page"
+    path = tmp_path / "page"
     path.write_bytes(data)
 
-    def read() -> None:
+    def read():
         for number in range(min(3, count_pages(path))):
             assert open_picture(path, page=number).mode in ("L", "RGB")
 

@@ -13,6 +13,7 @@ from models.common.recordings.bids import events_path
 from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
 from tests.edges.edf_files import Signal, write_edf
+from tests.models.errors import error_of
 
 RATE, SECONDS = 250, 60
 SEPARATORS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
@@ -104,9 +105,8 @@ def test_names_of_texts_may_be_those_of_bids_or_of_the_recording(tmp_path, recor
         table.write_text(f'{{"{name}": "by {name}"}}')
         assert texts_of(recording, texts=str(table)) == [f"by {name}"]
     table.write_text('{"other": "none"}')
-    with pytest.raises(DataError) as error:
-        texts_of(recording, texts=str(table))
-    assert error.value.allowed == "events of the recording: 17, own, read"
+    error = error_of(texts_of, recording, texts=str(table))
+    assert error.allowed == "events of the recording: 17, own, read"
 
 
 def test_stages_without_text_read_windows_and_prediction_the_segments_of_bids(recording, events):
@@ -128,10 +128,9 @@ def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events
         ("onset\tduration\ttrial_type\nx\t1\tword\n", "1 of 1 events cannot be used"),
     ):
         events(text)
-        with pytest.raises(DataError) as error:
-            continuous.read(recording, ReadingOptions())
-        assert error.value.message == message
-        assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
+        error = error_of(continuous.read, recording, ReadingOptions())
+        assert error.message == message
+        assert "sub-01_task-read_events.tsv" in error.where and error.fix
 
 
 def test_the_table_of_a_recording_is_found_by_its_name(tmp_path):

@@ -1,7 +1,5 @@
 """The sample table of every family, and any cell of a custom task, reaches W&B and the report."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -62,12 +60,12 @@ def test_a_row_of_another_length_is_a_warning_and_the_run_continues():
     assert (run.outcome.status, warnings) == ("completed", [text])
 
 
-def tables(folder: Path):
+def tables(folder):
     found = folder.glob("wandb/*run-*/files/media/table/samples/*.json")
     return [json.loads(path.read_text()) for path in found]
 
 
-def test_wandb_takes_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_wandb_takes_every_column(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     generation = Generation(tmp_path).begin().log(2)
     rows = zip(*(cells for cells, _ in COLUMNS.values()), strict=True)
@@ -82,7 +80,7 @@ def test_wandb_takes_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_wandb_has_the_table_of_the_family(tmp_path: Path, family: str, monkeypatch):
+def test_wandb_has_the_table_of_the_family(tmp_path, family, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     options = ("--max-steps", "1", "--set", "track=[wandb]", "--out", "run")
     run = Program(tmp_path)("--model", f"{family}:tiny", *options)

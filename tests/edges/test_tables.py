@@ -19,6 +19,7 @@ from models.language.config import Data, Model
 from models.language.generate import read_prompts
 from models.language.readers.corpus import read_corpus
 from models.language.task import LanguageTask
+from tests.models.errors import error_of
 from tests.models.language.reading import pairs
 
 ROWS = [("question", "answer"), *((f"größe {i}, a; b", f"antwort\t{i}") for i in range(40))]
@@ -260,9 +261,7 @@ def test_responses_with_too_many_or_too_few_cells_are_refused(tmp_path):
 
 def test_labels_of_classes_get_their_meaning_from_the_line_to_paste(tmp_path):
     losses = ("SNHL", "norml", "2", "NA", "")
-    with pytest.raises(DataError) as error:
-        responses(tmp_path / "a.csv", losses)
-    assert error.value.fix.startswith(
+    assert error_of(responses, tmp_path / "a.csv", losses).fix.startswith(
         "say what each label means:  --set 'data.classes=[SNHL=unknown, norml=normal]'"
     )
     found = responses(

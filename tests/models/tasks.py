@@ -1,16 +1,12 @@
 """Tasks of a family from settings by their name, and what tests do with any task."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import launcher
 from launcher.config.schema import task_class
@@ -21,20 +17,30 @@ from models.common.predictions import FixedDraws
 class Draws:
     """Draws for `sample`, seeded by a number instead of epoch and index."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number):
         self.number = number
 
-    def rng(self) -> np.random.Generator:
+    def rng(self):
         return np.random.default_rng(self.number)
 
 
-def maker(family: str, default_share: float, **defaults: Any) -> Callable[..., Any]:
+class Operators(TorchDispatchMode):
+    """Names of the operators that are called, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        self.names.append(str(call))
+        return call(*args, **(kwargs or {}))
+
+
+def maker(family, default_share, **defaults):
     """Makes tasks that are not set up yet: the run folder, and settings that replace `defaults`."""
     config = importlib.import_module(f"models.{family}.config")
 
-    def make(
-        folder: Path | None = None, share: float = default_share, seed: int = 0, **settings: Any
-    ) -> Any:
+    def make(folder=None, share=default_share, seed=0, **settings):
         given = {"size": "tiny"} | defaults | settings
         in_model = {k: v for k, v in given.items() if k in config.Model.model_fields}
         in_data = {k: str(v) if k == "path" else v for k, v in given.items() if k not in in_model}
@@ -44,13 +50,13 @@ def maker(family: str, default_share: float, **defaults: Any) -> Callable[..., A
     return make
 
 
-def batch_of(task: Any, count: int = 3, split: Any = "train") -> Any:
+def batch_of(task, count=3, split="train"):
     """The first `count` samples of a split, collated."""
     samples = task.data(split)
     return task.collate([samples.sample(number, FixedDraws()) for number in range(count)])
 
 
-def counts_of(task: Any, model: torch.nn.Module, split: str, batch: int) -> tuple[Any, Any]:
+def counts_of(task, model, split, batch):
     """The metric, and its counts over a whole split, evaluated in batches of `batch`."""
     samples, metric, total = task.data(split), task.metric(), 0
     model.eval()
@@ -62,13 +68,7 @@ def counts_of(task: Any, model: torch.nn.Module, split: str, batch: int) -> tupl
     return metric, total
 
 
-def without_data(
-    make: Callable[..., Any],
-    folder: Path,
-    path: Any,
-    change: Callable[[torch.nn.Module], Any] = lambda model: None,
-    **settings: Any,
-) -> tuple[Any, torch.nn.Module]:
+def without_data(make, folder, path, change=lambda model: None, **settings):
     """A task built from a run folder whose data is deleted, and its model after a `change`."""
     folder.mkdir(exist_ok=True)
     first = make(folder, path=path, **settings)
@@ -86,7 +86,7 @@ def without_data(
     return task, model
 
 
-def train_tiny(family: str, out: Path, max_steps: int, **settings: str) -> tuple[Any, Any]:
+def train_tiny(family, out, max_steps, **settings):
     """Train the tiny model of a family on its embedded data, with dots in keys as "__".
 
     Gives the facts in its result, and the metrics of its last evaluation.

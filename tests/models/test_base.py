@@ -1,7 +1,5 @@
 """Every family keeps the contract of tasks, in every stage and on data of every kind."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import json
@@ -35,14 +33,14 @@ class Case:
     goal: str
     pictures: int
 
-    def task(self, folder: Path | None = None, attention: str = "auto", **model: Any) -> Any:
+    def task(self, folder=None, attention="auto", **model):
         """A task of size tiny that is not set up."""
         config = importlib.import_module(f"models.{self.family}.config")
         context = Context(0, 0.2, folder, torch.device("cpu"), attention)
         settings = config.Model(**{"size": "tiny"} | self.model | model)
         return task_class(self.family)(settings, config.Data(**self.data), context)
 
-    def ready(self, *args: Any, **model: Any) -> Any:
+    def ready(self, *args, **model):
         """A task that is set up, at the end of its run."""
         task = self.task(*args, **model)
         task.setup()
@@ -90,32 +88,32 @@ ENCODERS = {
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request: Any) -> Case:
+def case(request):
     torch.set_num_threads(1)
     return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
-def folder(case: Case, tmp_path_factory: Any) -> Path:
+def folder(case, tmp_path_factory):
     return tmp_path_factory.mktemp(case.family) / "run"
 
 
 @pytest.fixture(scope="module")
-def task(case: Case, folder: Path) -> Any:
+def task(case, folder):
     folder.mkdir()
     return case.ready(folder)
 
 
-def built(task: Any) -> torch.nn.Module:
+def built(task):
     torch.manual_seed(0)
     return task.build()
 
 
-def rows_of(task: Any, split: str, count: int) -> list[Any]:
+def rows_of(task, split, count):
     return [task.data(split).sample(number, FixedDraws()) for number in range(count)]
 
 
-def total(task: Any, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+def total(task, model, batch):
     """The sums of all terms of the loss together."""
     sums = task.loss(model, batch).sum
     return torch.stack(
@@ -123,7 +121,7 @@ def total(task: Any, model: torch.nn.Module, batch: Any) -> torch.Tensor:
     ).sum()
 
 
-def gradients(task: Any, model: torch.nn.Module, *batches: Any) -> dict[str, torch.Tensor]:
+def gradients(task, model, *batches):
     model.zero_grad()
     for batch in batches:
         total(task, model, batch).backward()
@@ -264,7 +262,7 @@ def test_inputs_that_are_missing_or_of_another_kind_are_errors(case, folder, tas
         assert error.value.where and error.value.allowed
 
 
-def train_a_little(task: Any, model: torch.nn.Module, steps: int = 8) -> None:
+def train_a_little(task, model, steps=8):
     """A few far too large steps on one batch, which change the outputs of the model."""
     model.train()
     batch = task.collate(few_samples(task.data("train"), 4))
@@ -275,7 +273,7 @@ def train_a_little(task: Any, model: torch.nn.Module, steps: int = 8) -> None:
         optimizer.step()
 
 
-def predicted(task: Any, model: torch.nn.Module) -> Any:
+def predicted(task, model):
     model.eval()
     with torch.no_grad():
         return task.predictions(model)
@@ -350,7 +348,7 @@ def test_masked_predictions_have_the_scores_of_each_sample_alone(family):
 def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family):
     task = CASES[f"{family} encoder"].ready()
 
-    def sample(split: str, number: int, epoch: int) -> bytes:
+    def sample(split, number, epoch):
         return pickle.dumps(task.data(split).sample(number, Draws(epoch)))
 
     for split, changes in (("train", True), ("val", False)):

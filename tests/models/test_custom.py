@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from models.base import Context, DataError, Goal, Task
 from models.custom import CustomTask
+from tests.models.errors import error_of
 
 CONTEXT = Context(0, 0.1, None, torch.device("cpu"))
 
@@ -85,10 +86,9 @@ def test_a_torch_dataset_is_a_split_and_one_with_a_method_sample_draws_its_sampl
     ],
 )
 def test_samples_without_a_length_or_an_index_are_refused(samples, problem):
-    with pytest.raises(DataError) as wrong:
-        make_task(having(samples))
-    assert wrong.value.message == f"Odd.samples('train') {problem}"
-    assert wrong.value.where.rpartition(":")[0] == __file__
+    wrong = error_of(make_task, having(samples))
+    assert wrong.message == f"Odd.samples('train') {problem}"
+    assert wrong.where.rpartition(":")[0] == __file__
     with pytest.raises(DataError, match="Odd has no samples for val"):
         make_task(having(lambda split: [] if split == "val" else [(torch.zeros(2), 0)]))
 
@@ -117,11 +117,10 @@ def measuring(function, **attributes):
     ],
 )
 def test_a_wrong_measure_is_found_with_file_and_line(function, problem, allowed):
-    with pytest.raises(DataError) as wrong:
-        check(measuring(function))
-    assert problem in wrong.value.message
-    assert allowed in wrong.value.allowed
-    file, _, line = wrong.value.where.rpartition(":")
+    wrong = error_of(check, measuring(function))
+    assert problem in wrong.message
+    assert allowed in wrong.allowed
+    file, _, line = wrong.where.rpartition(":")
     assert (file, line.isdigit()) == (__file__, True)
 
 
@@ -137,10 +136,9 @@ def test_a_mean_over_the_batch_is_found_and_sums_are_not_refused():
 
 
 def test_a_goal_that_measure_does_not_return_is_found():
-    with pytest.raises(DataError) as wrong:
-        check(measuring(dict, goal=Goal("val_rigth", "max")))
-    assert "the goal of Given is 'val_rigth'" in wrong.value.message
-    assert (wrong.value.allowed, wrong.value.did_you_mean) == (
+    wrong = error_of(check, measuring(dict, goal=Goal("val_rigth", "max")))
+    assert "the goal of Given is 'val_rigth'" in wrong.message
+    assert (wrong.allowed, wrong.did_you_mean) == (
         "val_loss, val_right, val_thirds",
         "val_right",
     )

@@ -1,29 +1,25 @@
-from collections.abc import Callable
 from math import inf
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from models.abr.responses import ResponseRow
-from models.abr.task import AbrTask
 from tests.models.tasks import maker
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
 
 
 @pytest.fixture(scope="session")
-def make_task() -> Callable[..., AbrTask]:
+def make_task():
     """A task that is not set up yet."""
     return maker("abr", 0.2, path="embedded:few-patients")
 
 
 @pytest.fixture
-def rows() -> Callable[..., list[ResponseRow]]:
+def rows():
     """Responses of made-up patients, two each."""
 
-    def make(patients: int = 6, **known: Any) -> list[ResponseRow]:
+    def make(patients=6, **known):
         rng = np.random.default_rng(0)
         return [
             ResponseRow(f"patient {p}", f"line {p}", rng.standard_normal(200, np.float32), **known)
@@ -35,10 +31,10 @@ def rows() -> Callable[..., list[ResponseRow]]:
 
 
 @pytest.fixture
-def people(tmp_path) -> Callable[..., Path]:
+def people(tmp_path):
     """Writes a table of people: (patient, level in dB, class, signal)."""
 
-    def write(rows, name: str = "people.csv") -> Path:
+    def write(rows, name="people.csv"):
         lines = [",".join(["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))])]
         for *facts, signal in rows:
             lines.append(",".join([*map(str, facts), *(f"{value:.4f}" for value in signal)]))
@@ -50,17 +46,10 @@ def people(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def series(tmp_path) -> Callable[..., Path]:
+def series(tmp_path):
     """Writes a level series like the EPL test suite, with its line ends and encoding."""
 
-    def write(
-        name: str = "ABR-1-1",
-        levels: tuple[float, ...] = (20, 40, 60),
-        samples: int = 1000,
-        head: str = HEAD,
-        silent: int | None = None,
-        seed: int = 0,
-    ) -> Path:
+    def write(name="ABR-1-1", levels=(20, 40, 60), samples=1000, head=HEAD, silent=None, seed=0):
         data = np.random.default_rng(seed).standard_normal((samples, len(levels)))
         if silent is not None:
             data[:, silent] = 0
@@ -75,16 +64,10 @@ def series(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def analyzed() -> Callable[..., Path]:
+def analyzed():
     """Writes the marks of a rater beside a series: {level: latency of P5, if `count` is 5}."""
 
-    def write(
-        series: Path,
-        peaks: dict[float, float],
-        threshold: float | None = 35.0,
-        rater: str = "",
-        count: int = 5,
-    ) -> Path:
+    def write(series, peaks, threshold=35.0, rater="", count=5):
         value = {None: "None", inf: "inf"}.get(threshold, threshold)
         heads = ["Level", "1msec Avg", "1msec StDev"]
         heads += [

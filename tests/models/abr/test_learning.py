@@ -37,10 +37,9 @@ AT_ONCE = {"peak": 0, "class": 0, "threshold": 0, "ramp": 1}
 
 
 @pytest.mark.slow
-def test_tiny_clearly_beats_chance_and_is_told_nothing(make_task, tmp_path):
+def test_tiny_clearly_beats_chance_and_is_told_nothing(ready_task, tmp_path):
     _, found = train_tiny("abr", tmp_path / "run", 200)
-    task = make_task()
-    task.setup()
+    task = ready_task()
     by_chance = chance_macro_f1(task.dataset.responses.target[task.data("val").index])
     assert found["val_macro_f1"] > by_chance + 0.08
     # Latencies are predicted far better than by their mean, which is 0.55 ms off.

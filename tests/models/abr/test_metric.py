@@ -40,18 +40,16 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
     assert auroc(torch.zeros(4), torch.ones(4)) is None
 
 
-def test_metrics_of_labels_that_the_split_lacks_are_undefined(make_task):
-    task = make_task()
-    task.setup()
+def test_metrics_of_labels_that_the_split_lacks_are_undefined(ready_task):
+    task = ready_task()
     names = set(task.metric().result(torch.ones(12 + 2 + 2 * BINS + 2 + 2 + 25 + 2)))
     found = task.metric().result(torch.zeros(12 + 2 + 2 * BINS + 2 + 2 + 25 + 2))
     undefined = {name for name, value in found.items() if value is None}
     assert undefined == {name for name in names if name.startswith("val_")} - {"val_loss"}
 
 
-def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_task, batch_of):
-    task = make_task()
-    task.setup()
+def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(ready_task, batch_of):
+    task = ready_task()
     task.set_progress(0.0, 10.0)  # no matter how far the curriculum is
     torch.manual_seed(0)
     model, metric = task.build().eval(), task.metric()

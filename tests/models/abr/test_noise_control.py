@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.abr.dataset import chance_macro_f1, masked_chance, permute_responses
-from models.base import DataError
+from tests.models.errors import error_of
 
 
 def test_every_response_goes_to_another_patient_and_none_is_lost():
@@ -14,9 +14,8 @@ def test_every_response_goes_to_another_patient_and_none_is_lost():
 
 
 def test_a_patient_with_more_than_half_of_a_split_is_an_error():
-    with pytest.raises(DataError) as error:
-        permute_responses(np.array(["a", "a", "a", "b"]), np.random.default_rng(0))
-    assert str(error.value) == (
+    patients = np.array(["a", "a", "a", "b"])
+    assert str(error_of(permute_responses, patients, np.random.default_rng(0))) == (
         "the noise control cannot permute 4 responses: one patient has 3\n"
         "  where         data.control\n"
         "  allowed       no patient with more than half of the responses of a split"

@@ -9,9 +9,8 @@ from models.common.predictions import few_samples
 CPU = torch.device("cpu")
 
 
-def test_a_row_shows_the_labels_and_the_outputs_of_the_model(make_task):
-    task = make_task()
-    task.setup()
+def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
+    task = ready_task()
     torch.manual_seed(0)
     model, split = task.build().eval(), task.data("val")
     with torch.no_grad():
@@ -34,11 +33,10 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(make_task):
         assert number or row["wave V ms"] == pytest.approx(float(known), nan_ok=True)
 
 
-def test_an_unknown_label_or_output_is_a_dash(make_task, series):
+def test_an_unknown_label_or_output_is_a_dash(ready_task, series):
     for number in range(6):
         series(f"ABR-{number}-1", seed=number)
-    task = make_task(path=str(series("ABR-9-1", seed=9).parent))
-    task.setup()
+    task = ready_task(path=str(series("ABR-9-1", seed=9).parent))
     torch.manual_seed(0)
     with torch.no_grad():
         found = build_predictions(task.build().eval(), task.data("val"), CPU)

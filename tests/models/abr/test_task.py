@@ -8,15 +8,14 @@ from models.abr.config import Data, Model
 from models.abr.loss import TERMS
 from models.abr.task import AbrTask
 from models.base import Context, DataError, Goal
+from tests.models.errors import error_of
 
 SPLITS = ("train", "val", "test")
 
 
 @pytest.fixture
-def task(make_task):
-    built = make_task()
-    built.setup()
-    return built
+def task(ready_task):
+    return ready_task()
 
 
 def one_step(task, model, batch):
@@ -83,9 +82,8 @@ def patients(**known):
     return [(n, 80, known.get("label", n % 2), rng.standard_normal(200)) for n in range(20)]
 
 
-def test_terms_without_labels_are_not_trained_and_not_reported(people, make_task, batch_of):
-    task = make_task(path=people(patients()))
-    task.setup()
+def test_terms_without_labels_are_not_trained_and_not_reported(people, ready_task, batch_of):
+    task = ready_task(path=people(patients()))
     batch = batch_of(task, 4)
     assert (
         tuple(task.loss(task.build(), batch).sum)
@@ -100,8 +98,7 @@ def test_terms_without_labels_are_not_trained_and_not_reported(people, make_task
     assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
     assert facts["unknown"] == ["age", "rate", "fmp"]
     assert list(facts["classes"]["train"].values()) == [6, 6, 0, 0, 0]
-    task = make_task(path=people(patients(label="")))  # without classes
-    task.setup()
+    task = ready_task(path=people(patients(label="")))  # without classes
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 
 
@@ -113,11 +110,8 @@ def marked_folder(tmp_path, series, analyzed, counts):
     return str(tmp_path)
 
 
-def test_files_marked_for_other_peaks_alone_train_without_the_peak_terms(
-    tmp_path, make_task, series, analyzed, batch_of
-):
-    task = make_task(path=marked_folder(tmp_path, series, analyzed, [1] * 6))
-    task.setup()
+def test_other_peaks_alone_train_no_peak_terms(tmp_path, ready_task, series, analyzed, batch_of):
+    task = ready_task(path=marked_folder(tmp_path, series, analyzed, [1] * 6))
     assert task.terms == ("signal", "threshold") and task.goal == Goal("val_signal_mse", "min")
     facts = task.facts()
     assert facts["files_of_raters"] == {"P1 and N1, no wave V": 6}
@@ -129,11 +123,8 @@ def test_files_marked_for_other_peaks_alone_train_without_the_peak_terms(
     assert "peak" not in trained and {"signal", "threshold"} <= trained
 
 
-def test_among_other_files_those_marked_for_other_peaks_are_masked(
-    tmp_path, make_task, series, analyzed
-):
-    task = make_task(path=marked_folder(tmp_path, series, analyzed, [1, 5] * 4))
-    task.setup()
+def test_files_marked_for_other_peaks_are_masked(tmp_path, ready_task, series, analyzed):
+    task = ready_task(path=marked_folder(tmp_path, series, analyzed, [1, 5] * 4))
     assert task.facts()["files_of_raters"] == {"P1 and N1, no wave V": 4, "wave V": 4}
     samples, patient = task.data("train"), task.dataset.responses.patient
     model = task.build().eval()
@@ -152,10 +143,9 @@ def test_among_other_files_those_marked_for_other_peaks_are_masked(
     assert both.sum["signal"] > alone["signal"]
 
 
-def test_the_only_recording_is_split_by_level_and_the_facts_name_it(make_task, series):
+def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, series):
     path = series(levels=tuple(range(10, 130, 10)))
-    task = make_task(path=str(path))
-    task.setup()
+    task = ready_task(path=str(path))
     facts = task.facts()
     assert facts["split"] == (
         "by level of the only recording, each training level 16 times per epoch: "
@@ -166,14 +156,12 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(make_task, s
     levels = [set(task.dataset.responses.static[task.data(name).index, 1]) for name in SPLITS]
     assert sum(map(len, levels)) == len(set.union(*levels)) == 12
     with pytest.raises(DataError, match=r"^1 group \(patients or files\): eval"):
-        make_task(path=str(path), split="patient").setup()
+        ready_task(path=str(path), split="patient")
 
 
-def test_several_recordings_are_not_split_by_level(make_task, series):
+def test_several_recordings_are_not_split_by_level(ready_task, series):
     series("ABR-1-1", seed=1), series("ABR-2-1", seed=2)
-    with pytest.raises(DataError) as error:
-        make_task(path=str(series("ABR-3-1", seed=3).parent), split="level").setup()
-    assert str(error.value) == (
+    assert str(error_of(ready_task, path=str(series("ABR-3-1", seed=3).parent), split="level")) == (
         "data.split=level would put 3 patients or files into more than one split\n"
         "  where         data.split\n"
         "  allowed       level only with one or two recordings\n"
@@ -181,9 +169,8 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
     )
 
 
-def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, make_task):
-    first, second = make_task(tmp_path), make_task(tmp_path)
-    first.setup()
+def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, make_task, ready_task):
+    first, second = ready_task(tmp_path), make_task(tmp_path)
     path = tmp_path / "statistics.json"
     saved = json.loads(path.read_text()) | {"signal_rms": 2.5}
     path.write_text(json.dumps(saved))
@@ -195,9 +182,8 @@ def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, mak
 
 
 @pytest.mark.parametrize("control", ["noise", "noise-signal"])
-def test_a_noise_control_gives_each_response_the_input_of_another_patient(make_task, control):
-    plain, noise = make_task(), make_task(control=control)
-    plain.setup(), noise.setup()
+def test_a_noise_control_gives_each_response_the_input_of_another_patient(ready_task, control):
+    plain, noise = ready_task(), ready_task(control=control)
     patient = plain.dataset.responses.patient
     for name in SPLITS:
         split = noise.data(name)
@@ -232,14 +218,8 @@ def test_a_preview_shows_a_response_and_the_confusion_matrix(task):
     assert len(counts) == 25 and sum(counts) == 64
 
 
-def masked_task(make_task, **settings):
-    task = make_task(stage="encoder", **settings)
-    task.setup()
-    return task
-
-
-def test_stage_encoder_masks_spans_and_gives_no_labels(make_task, batch_of):
-    task = masked_task(make_task)
+def test_stage_encoder_masks_spans_and_gives_no_labels(ready_task, batch_of):
+    task = ready_task(stage="encoder")
     batch = batch_of(task, 6)
     assert {n: (tuple(x.shape), x.dtype) for n, x in batch.items() if n != "units"} == {
         "signal": ((6, 1, 200), torch.float32),
@@ -255,8 +235,8 @@ def test_stage_encoder_masks_spans_and_gives_no_labels(make_task, batch_of):
     assert task.dataset.statistics.class_weight == (1.0,) * 5
 
 
-def test_the_masked_loss_counts_masked_points_only(make_task, batch_of):
-    task = masked_task(make_task)
+def test_the_masked_loss_counts_masked_points_only(ready_task, batch_of):
+    task = ready_task(stage="encoder")
     model, batch = task.build().eval(), batch_of(task, 6)
     loss = task.loss(model, batch).sum
     noise = torch.randn_like(batch["signal"])
@@ -267,21 +247,19 @@ def test_the_masked_loss_counts_masked_points_only(make_task, batch_of):
     torch.testing.assert_close(loss, errors.square().sum())
 
 
-def test_stage_encoder_trains_on_a_table_without_labels(people, make_task, batch_of):
+def test_stage_encoder_trains_on_a_table_without_labels(people, ready_task, batch_of):
     path = people(patients())
     rows = [line.split(",") for line in path.read_text().splitlines()]
     path.write_text("\n".join(",".join(row[:2] + row[3:]) for row in rows))
     with pytest.raises(DataError, match="the table has no column hear_loss"):
-        make_task(path=path).setup()
-    task = masked_task(make_task, path=path)
+        ready_task(path=path)
+    task = ready_task(stage="encoder", path=path)
     task.loss(task.build(), batch_of(task, 4)).sum.backward()
 
 
 @pytest.mark.parametrize("control", ["noise", "noise-signal"])
-def test_a_noise_control_of_stage_encoder_predicts_the_response_of_another_patient(
-    make_task, batch_of, control
-):
-    real, noise = masked_task(make_task), masked_task(make_task, control=control)
+def test_a_masked_noise_control_predicts_another_patient(ready_task, batch_of, control):
+    real, noise = ready_task(stage="encoder"), ready_task(stage="encoder", control=control)
     ours, theirs = batch_of(noise, 6), batch_of(real, 6)
     assert torch.equal(ours["signal"], theirs["signal"])
     assert not torch.isclose(ours["seen"], theirs["seen"]).all(-1).any()

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import sys
 from pathlib import Path
@@ -88,7 +86,7 @@ def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_p
 class Writer:
     """Writes two vectors piece by piece, and counts the calls; `error` is raised in the middle."""
 
-    def __init__(self, error: BaseException | None = None):
+    def __init__(self, error=None):
         self.calls, self.error = 0, error
 
     def __call__(self, new):

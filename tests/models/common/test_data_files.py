@@ -1,20 +1,20 @@
-from __future__ import annotations
-
 import os
+import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from models.base import DataError
 from models.common import data_files
-from models.common.data_files import BadRecords
+from models.common.data_files import BadRecords, hdf5_problem
+from tests.models.errors import error_of
 
 
 def test_a_missing_path_is_an_error_that_names_what_is_allowed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError) as error:
-        data_files.existing_path("nowhere", "a folder of recordings")
-    assert str(error.value) == (
+    assert str(error_of(data_files.existing_path, "nowhere", "a folder of recordings")) == (
         "data.path 'nowhere' does not exist\n"
         f"  where         looked for {tmp_path / 'nowhere'}\n"
         "  allowed       a folder of recordings"
@@ -82,7 +82,7 @@ def test_an_unknown_embedded_name_gets_a_suggestion():
     assert (error.message, error.allowed) == ("'x' has an unknown format", "EVT2; EVT3")
 
 
-def bad_pages(count: int) -> BadRecords:
+def bad_pages(count):
     records = BadRecords("pages")
     for number in range(1, count + 1):
         records.add(f"page {number}", "no image")
@@ -115,3 +115,54 @@ def test_later_records_can_be_forgotten(count):
     records.truncate(count)
     assert records.finish("skip", num_good=1) == count
     assert records.examples() == before
+
+
+def test_lines_have_count_total_and_time_left(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with data_files.progress("tokenizing documents", 4000) as show:
+        for second in range(31):
+            now[0] = float(second)
+            show(100 * second)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("tokenizing documents: 1,100 of 4,000")
+    assert lines[1].startswith("tokenizing documents: 2,200 of 4,000, about 1")
+
+
+@pytest.fixture
+def file(tmp_path):
+    with h5py.File(tmp_path / "some.h5", "w") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (3, 2)}, {"compression": "gzip"}])
+def test_a_complete_dataset_has_no_problem(file, options):
+    assert hdf5_problem(file.create_dataset("a", data=np.ones((10, 4)), **options)) is None
+
+
+def test_an_empty_or_a_scalar_dataset_has_no_problem(file):
+    assert hdf5_problem(file.create_dataset("a", data=np.ones((0, 4)))) is None
+    assert hdf5_problem(file.create_dataset("b", (0, 4), np.float32, maxshape=(None, 4))) is None
+    assert hdf5_problem(file.create_dataset("c", data=1.5)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "claims 1,000,000,000,000 values, but the file stores 0"),
+        (
+            {"chunks": (1000,), "compression": "gzip"},
+            "claims 1,000,000,000,000 values in 1,000,000,000 chunks, but the file stores 0",
+        ),
+        ({"chunks": (2**27,)}, "has chunks of 134,217,728 values, each read at once"),
+    ],
+)
+def test_a_claim_of_a_terabyte_is_found(file, options, problem):
+    assert hdf5_problem(file.create_dataset("a", (10**12,), np.float32, **options)) == problem
+
+
+def test_a_dataset_that_was_written_in_part_is_found(file):
+    found = file.create_dataset("a", (100, 4), np.float32, chunks=(10, 4))
+    found[:25] = 1
+    assert hdf5_problem(found) == "claims 100 × 4 values in 10 chunks, but the file stores 3"

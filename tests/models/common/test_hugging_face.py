@@ -1,7 +1,3 @@
-"""Tensors of safetensors files: values, and fake tensors that have none."""
-
-from __future__ import annotations
-
 import torch
 from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode

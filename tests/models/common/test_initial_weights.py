@@ -1,5 +1,3 @@
-"""Initial weights from every place that stands for them."""
-
 import json
 
 import pytest
@@ -9,6 +7,7 @@ from safetensors.torch import save_file
 from models.base import DataError
 from models.common import initial_weights
 from models.common.initial_weights import InitialWeights, find
+from tests.models.errors import error_of
 
 WHOLE = {
     "a": torch.arange(6.0).reshape(2, 3),
@@ -96,8 +95,7 @@ def test_missing_tensors_are_an_error_and_change_nothing(tmp_path, change, match
     stored = {name: torch.ones_like(tensor) for name, tensor in before.items()} | change
     path = tmp_path / "a.safetensors"
     save_file({name: tensor for name, tensor in stored.items() if tensor is not None}, path)
-    with pytest.raises(DataError) as error:
-        initial_weights.load("model.encoder", model, path, "an encoder", ("a.",))
-    assert f"is another encoder: {matched} of 2 tensors match" in error.value.message
-    assert error.value.where == where
+    error = error_of(initial_weights.load, "model.encoder", model, path, "an encoder", ("a.",))
+    assert f"is another encoder: {matched} of 2 tensors match" in error.message
+    assert error.where == where
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,14 +1,10 @@
-"""Facts in a run folder: saved once, loaded with their types, errors."""
-
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pytest
 
-from models.base import DataError
 from models.common import model_facts
 from models.common.model_facts import FACTS_FILE
+from tests.models.errors import error_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,6 @@ def test_facts_are_saved_in_full_precision_and_written_again_only_if_they_differ
 def test_a_folder_without_the_facts_is_an_error(tmp_path, content, problem):
     if content is not None:
         (tmp_path / FACTS_FILE).write_text(content)
-    with pytest.raises(DataError) as error:
-        model_facts.load(tmp_path, Facts)
-    assert error.value.message.startswith(f"'{tmp_path / FACTS_FILE}' {problem}")
-    assert error.value.where == str(tmp_path) and "resume the run" in error.value.fix
+    error = error_of(model_facts.load, tmp_path, Facts)
+    assert error.message.startswith(f"'{tmp_path / FACTS_FILE}' {problem}")
+    assert error.where == str(tmp_path) and "resume the run" in error.fix

@@ -1,7 +1,3 @@
-"""Pictures that are made small."""
-
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,3 @@
-"""Work in several processes keeps its order, and ends with what started it."""
-
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,9 +1,7 @@
-from __future__ import annotations
-
 import pytest
 
-from models.base import DataError
 from models.common import subwords
+from tests.models.errors import error_of
 
 TEXTS = ["the river is wide", "the table is wide", "a river and a table"] * 5
 
@@ -34,6 +32,5 @@ def test_the_run_folder_keeps_the_tokenizer(tmp_path):
 def test_a_file_that_is_not_a_tokenizer_is_an_error(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(DataError) as error:
-        subwords.load_tokenizer(path)
-    assert error.value.message.startswith(f"'{path}' is not a tokenizer: ")
+    error = error_of(subwords.load_tokenizer, path)
+    assert error.message.startswith(f"'{path}' is not a tokenizer: ")

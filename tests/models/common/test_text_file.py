@@ -1,5 +1,3 @@
-"""Text of a file in chunks and lines, and what is not text."""
-
 import pytest
 
 from models.base import DataError
@@ -73,9 +71,7 @@ def test_invalid_text_is_reported_with_its_byte(tmp_path, before, raw, at, reaso
         (b"\xef\xbb\xbfab\xff", "UTF-8: invalid start byte", 5),
     ],
 )
-def test_after_a_byte_order_mark_the_encoding_is_named_and_bytes_count_from_the_start(
-    tmp_path, raw, problem, at
-):
+def test_after_a_byte_order_mark_bytes_count_from_the_start(tmp_path, raw, problem, at):
     expected = (f"is not {problem}", f":1, byte {at}")
     assert error_of(tmp_path / "a.txt", raw) == expected
 

@@ -1,12 +1,9 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from models.doc_translation.task import DocTranslationTask
 from tests.models.tasks import maker
 
 
@@ -19,13 +16,13 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def make_task() -> Callable[..., DocTranslationTask]:
+def make_task():
     """A task that is not set up yet, of the embedded cards."""
     return maker("doc_translation", 0.1, dropout=0.0, path="embedded:cards")
 
 
 @pytest.fixture(scope="session")
-def cards(make_task) -> DocTranslationTask:
+def cards(make_task):
     """The embedded cards."""
     task = make_task()
     task.setup()
@@ -33,7 +30,7 @@ def cards(make_task) -> DocTranslationTask:
 
 
 @pytest.fixture
-def dota(tmp_path) -> Path:
+def dota(tmp_path):
     """A folder in the DoTA layout: 10 articles of 2 pages, 8 to train, one each to val and test."""
     root = tmp_path / "dota"
     for folder in ("imgs", "en_mmd", "zh_mmd"):
@@ -55,10 +52,10 @@ def dota(tmp_path) -> Path:
 
 
 @pytest.fixture
-def pairs(tmp_path) -> Callable[..., Path]:
+def pairs(tmp_path):
     """A JSONL file of `rows`, or of ten chapters of four short paragraphs."""
 
-    def write(rows=None) -> Path:
+    def write(rows=None):
         if rows is None:
             rows = [
                 {"id": f"ch{i // 4:02}-{i:04}", "en": f"This is text {i}.", "zh": f"这是第{i}段。"}

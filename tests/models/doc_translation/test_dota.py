@@ -8,6 +8,7 @@ from models.base import DataError
 from models.doc_translation import formats
 from models.doc_translation.readers.dota import read
 from models.doc_translation.readers.page import without_number
+from tests.models.errors import error_of
 
 
 def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
@@ -34,9 +35,7 @@ def test_an_article_in_two_splits_of_the_split_file_is_an_error(dota):
     split = json.loads(path.read_text())
     split["test_name_list"].append(split["train_name_list"].pop())
     path.write_text(json.dumps(split))
-    with pytest.raises(DataError) as error:
-        read(dota, "zh", "file", "stop")
-    assert str(error.value) == (
+    assert str(error_of(read, dota, "zh", "file", "stop")) == (
         "1 of 10 articles have pages in two splits, for example '2101.00007' in test and train\n"
         f"  where         {path}\n"
         "  allowed       each article in one split, so that evaluation uses unseen articles only\n"
@@ -78,9 +77,7 @@ def test_an_incomplete_png_is_an_error_or_skipped(dota, content, what):
         whole = path.read_bytes()
         content = whole[:16] + struct.pack(">II", 60_000, 50_000) + whole[24:]
     path.write_bytes(content)
-    with pytest.raises(DataError) as error:
-        read(dota, "zh", "file", "stop")
-    assert str(error.value) == (
+    assert str(error_of(read, dota, "zh", "file", "stop")) == (
         "1 of 20 pages cannot be used\n"
         f"  where         imgs/2101.00002_1.png: {what.format(len(content))}\n"
         "  fix           fetch it again or save it as PNG, or remove its name from "
@@ -120,10 +117,9 @@ def test_a_damaged_image_and_text_are_errors_when_they_are_read(dota):
 
 
 def test_a_folder_without_the_language_or_pages_is_an_error(dota):
-    with pytest.raises(DataError) as error:
-        read(dota, "fr", "file", "stop")
-    assert error.value.message == f"'{dota}' has no texts in 'fr'"
-    assert error.value.allowed == "en, zh"
+    error = error_of(read, dota, "fr", "file", "stop")
+    assert error.message == f"'{dota}' has no texts in 'fr'"
+    assert error.allowed == "en, zh"
     for path in (dota / "zh_mmd").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="has no page with an image and a text in 'zh'"):
@@ -144,10 +140,9 @@ def test_a_folder_without_the_language_or_pages_is_an_error(dota):
 )
 def test_an_invalid_split_file_is_an_error(dota, text, problem):
     (dota / "split_dataset.json").write_text(text)
-    with pytest.raises(DataError) as error:
-        read(dota, "zh", "file", "stop")
-    assert problem in error.value.message
-    assert error.value.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
+    error = error_of(read, dota, "zh", "file", "stop")
+    assert problem in error.message
+    assert error.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
 
 
 def test_formats_are_recognized_by_content(dota, pairs, tmp_path):

@@ -5,15 +5,13 @@ import pytest
 
 from models.common.data_files import CACHE_VARIABLE
 from models.doc_translation import embedded
-from models.doc_translation import embedded as artificial
-from models.doc_translation.embedded import SUFFIXES
 from models.doc_translation.readers.page import Sheet, draw
 
 
 @pytest.fixture(scope="module")
 def few():
     """The first twelve documents."""
-    author = artificial.Author(np.random.default_rng(artificial.SEED))
+    author = embedded.Author(np.random.default_rng(embedded.SEED))
     return author, [author.document(number) for number in range(12)]
 
 
@@ -34,7 +32,7 @@ def test_a_translation_swaps_the_words_and_has_the_ending_of_its_heading():
         assert first == f"# {embedded.NOUNS[heading].written}" and blank == ""
         ours = (
             embedded.NOUNS[noun].written,
-            embedded.ADJECTIVES[adjective].written + SUFFIXES[kind],
+            embedded.ADJECTIVES[adjective].written + embedded.SUFFIXES[kind],
         )
         assert tuple(line.split()) == ours
 
@@ -43,16 +41,16 @@ def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(
     author, found = few
     stems = {word.written for word in author.words.adjectives}
     for pages in found:
-        [kind] = {b.kind for p in pages for b in p.blocks if b.kind in artificial.HEADINGS}
+        [kind] = {b.kind for p in pages for b in p.blocks if b.kind in embedded.HEADINGS}
         written = re.findall(r"[a-z]+", " ".join(p.target for p in pages).lower())
         ends = {w[-1] for w in written if w[:-1] in stems}
-        assert ends == {SUFFIXES[artificial.HEADINGS.index(kind)]}
+        assert ends == {embedded.SUFFIXES[embedded.HEADINGS.index(kind)]}
 
 
 def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(few):
     _, found = few
     rng = np.random.default_rng(0)
-    scans = [np.asarray(artificial.scan(page, rng)) for pages in found[:3] for page in pages]
+    scans = [np.asarray(embedded.scan(page, rng)) for pages in found[:3] for page in pages]
     lefts = [np.flatnonzero((scan < 128).any(0))[0] for scan in scans]
     assert len(set(lefts)) > 3
     for pages in found:

@@ -1,5 +1,3 @@
-"""tiny translates unseen cards and fills their gaps, and other documents give no gain."""
-
 import pytest
 
 from tests.models.tasks import train_tiny

@@ -1,5 +1,3 @@
-"""Host memory does not grow with the data: pages are read on access."""
-
 import json
 import os
 

@@ -34,7 +34,7 @@ def noisy(make_task):
     return task, task.build().eval()
 
 
-def test_the_scores_are_those_of_generated_texts_and_at_the_end_of_a_beam_search(
+def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(
     noisy, make_task, batch_of
 ):
     task, model = noisy

@@ -11,6 +11,7 @@ from openpyxl import Workbook
 from models.base import DataError
 from models.doc_translation import formats
 from models.doc_translation.readers.pairs import MAX_PARAGRAPH, Layout, read
+from tests.models.errors import error_of
 
 EN_ZH = Layout("en", "zh", 3, None)
 
@@ -56,17 +57,13 @@ def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs
         ("[1]", "list, not an object; allowed keys: id, en, zh"),
         ({"en": "x", "zh": "y"}, "'id' is missing; allowed keys: id, en, zh"),
         ({"id": "a-1", "en": 3, "zh": "y"}, "'en' is empty or not text; allowed keys: id, en, zh"),
-        (
-            {"id": "a-1", "en": "x" * (MAX_PARAGRAPH + 1), "zh": "y"},
-            "'en' has 4001 characters, more than 4000",
-        ),
+        (row(1, en="x" * (MAX_PARAGRAPH + 1)), "'en' has 4001 characters, more than 4000"),
     ],
 )
 def test_an_invalid_row_is_reported_with_its_line_or_skipped(pairs, bad, what):
     path = pairs([row(0), bad, row(2)])
-    with pytest.raises(DataError) as error:
-        read(path, EN_ZH, "stop")
-    first, second = str(error.value).split("\n")[:2]
+    error = error_of(read, path, EN_ZH, "stop")
+    first, second = str(error).split("\n")[:2]
     assert first == "1 of 3 rows cannot be used"
     assert second.startswith(f"  where         pairs.jsonl:2: {what}")
     found = read(path, EN_ZH, "skip")
@@ -184,9 +181,7 @@ def test_a_bad_row_of_a_table_is_reported_with_its_line(tmp_path, row, problem):
     path = tmp_path / "a.csv"
     path.write_text(f'id,en,zh\na-1,"two\nlines",x\n{row}\na-3,next,y\n')
     for _ in range(2):  # the second time from the cache
-        with pytest.raises(DataError) as error:
-            read(path, EN_ZH, "stop")
-        assert error.value.where == f"a.csv:4: {problem}"
+        assert error_of(read, path, EN_ZH, "stop").where == f"a.csv:4: {problem}"
     assert texts(path, on_bad="skip")[2] == 1
 
 

@@ -10,9 +10,8 @@ from models.doc_translation.preview import predict, printable
 CPU = torch.device("cpu")
 
 
-def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(make_task):
-    task = make_task(max_new_tokens=5)
-    task.setup()
+def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(ready_task):
+    task = ready_task(max_new_tokens=5)
     torch.manual_seed(0)
     model, pages = task.build().eval(), task.data("val")
     with torch.no_grad():

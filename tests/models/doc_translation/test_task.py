@@ -1,11 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
+from models.doc_translation.dataset import permute_images
+from tests.models.errors import error_of
 
 
 def sides_of(task):
@@ -15,15 +18,14 @@ def sides_of(task):
 
 
 @pytest.mark.parametrize("kind", ["cards", "dota", "article", "pairs"])
-def test_no_document_is_in_two_splits(make_task, dota, pairs, kind):
+def test_no_document_is_in_two_splits(ready_task, dota, pairs, kind):
     settings = {
         "cards": {},
         "dota": {"path": dota},
         "article": {"path": dota, "split": "article"},
         "pairs": {"path": pairs(), "paragraphs": 2},
     }[kind]
-    task = make_task(**settings)
-    task.setup()
+    task = ready_task(**settings)
     sides = sides_of(task)
     assert all(sides.values())
     assert sum(map(len, sides.values())) == len(set.union(*sides.values()))
@@ -31,23 +33,19 @@ def test_no_document_is_in_two_splits(make_task, dota, pairs, kind):
     assert not train & val
 
 
-def test_the_split_of_the_folder_is_used_and_a_fraction_of_each_side(make_task, dota):
-    task = make_task(path=dota)
-    task.setup()
+def test_the_split_of_the_folder_is_used_and_a_fraction_of_each_side(ready_task, dota):
+    task = ready_task(path=dota)
     assert task.facts()["groups"] == {"train": 8, "val": 1, "test": 1}
     assert task.facts()["samples"] == {"train": 16, "val": 2, "test": 2}
     assert sides_of(task)["val"] == {"2101.00008"}
-    task = make_task(path=dota, fraction=0.5)
-    task.setup()
+    task = ready_task(path=dota, fraction=0.5)
     assert task.facts()["groups"] == {"train": 4, "val": 1, "test": 1}
 
 
-def test_a_split_without_pages_is_an_error(make_task, dota):
+def test_a_split_without_pages_is_an_error(ready_task, dota):
     path = dota / "split_dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_name_list": []}))
-    with pytest.raises(DataError) as error:
-        make_task(path=dota).setup()
-    assert str(error.value) == (
+    assert str(error_of(ready_task, path=dota)) == (
         "the test split is empty: none of its pages exists\n"
         f"  where         {dota}\n"
         "  allowed       pages for train, val and test\n"
@@ -55,27 +53,25 @@ def test_a_split_without_pages_is_an_error(make_task, dota):
     )
 
 
-def test_skipped_pages_are_listed_in_the_run_folder(make_task, dota, tmp_path):
+def test_skipped_pages_are_listed_in_the_run_folder(ready_task, dota, tmp_path):
     (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
     folder = tmp_path / "run"
     folder.mkdir()
-    task = make_task(folder, path=dota)
-    task.setup()
+    task = ready_task(folder, path=dota)
     assert json.loads((folder / "left_out.json").read_text()) == [
         {"page": "2101.00000_1", "why": "no zh_mmd/2101.00000_1.mmd"}
     ]
     assert task.facts()["left_out_pages"] == 1
 
 
-def test_the_vocabulary_is_trained_on_training_pages_only(make_task, pairs):
+def test_the_vocabulary_is_trained_on_training_pages_only(ready_task, pairs):
     letters = "abcdefghijklmnopqrst"
     rows = [
         {"id": f"{c}-{i}", "en": f"{c} {i}", "zh": f"mark{c} " * 9}
         for c in letters
         for i in range(2)
     ]
-    task = make_task(path=pairs(rows))
-    task.setup()
+    task = ready_task(path=pairs(rows))
     known = " ".join(task.vocabulary.inner.get_vocab())
     for side, documents in sides_of(task).items():
         for document in documents:
@@ -91,19 +87,17 @@ def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(cards):
     assert task.vocabulary.decode(sample.labels) == sample.reference
 
 
-def test_a_long_translation_is_truncated_without_an_end_token(make_task, pairs):
-    task = make_task(path=pairs(), seq_len=8)
-    task.setup()
+def test_a_long_translation_is_truncated_without_an_end_token(ready_task, pairs):
+    task = ready_task(path=pairs(), seq_len=8)
     sample = task.data("train").sample(0, None)
     assert len(sample.inputs) == len(sample.labels) == 8
     assert task.vocabulary.end not in sample.labels
     assert task.facts()["cut_share"] > 0.5
 
 
-def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(make_task, pairs):
+def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(ready_task, pairs):
     rows = [{"id": f"c{i}-1", "en": f"text {i}", "zh": "字" * (1 + 3 * (i % 5))} for i in range(20)]
-    task = make_task(path=pairs(rows), paragraphs=1)
-    task.setup()
+    task = ready_task(path=pairs(rows), paragraphs=1)
     samples = [task.data("train").sample(i, None) for i in range(5)]
     batch = task.collate(samples)
     longest = max(len(sample.labels) for sample in samples)
@@ -130,9 +124,8 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(car
     assert "control" not in real.facts()
 
 
-def test_pictures_are_pages_beside_their_translations(cards, make_task, dota):
-    chinese = make_task(path=dota)
-    chinese.setup()
+def test_pictures_are_pages_beside_their_translations(cards, ready_task, dota):
+    chinese = ready_task(path=dota)
     for task in (cards, chinese):
         found = task.pictures()
         assert len(found) == 3
@@ -142,12 +135,10 @@ def test_pictures_are_pages_beside_their_translations(cards, make_task, dota):
 
 
 def test_a_text_longer_than_the_positions_is_an_error(make_task):
-    with pytest.raises(DataError) as error:
-        make_task(seq_len=129)
-    assert error.value.fix == "--set data.seq_len=128"
+    assert error_of(make_task, seq_len=129).fix == "--set data.seq_len=128"
 
 
-def test_unknown_data_is_an_error(make_task, tmp_path):
+def test_unknown_data_is_an_error(ready_task, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("a,b\n1,2\n")
     for given, problem, allowed in (
@@ -155,15 +146,12 @@ def test_unknown_data_is_an_error(make_task, tmp_path):
         (path, f"'{path}' has an unknown format", ""),
         (tmp_path / "nothing", "does not exist", ""),
     ):
-        with pytest.raises(DataError) as error:
-            make_task(path=given).setup()
-        assert problem in error.value.message and allowed in error.value.allowed
+        error = error_of(ready_task, path=given)
+        assert problem in error.message and allowed in error.allowed
 
 
-def test_frozen_encoders_cost_their_forward_pass_only(cards, make_task):
-    frozen, masked = make_task(freeze_encoder=True), make_task(stage="encoder")
-    for task in (frozen, masked):
-        task.setup()
+def test_frozen_encoders_cost_their_forward_pass_only(cards, ready_task):
+    frozen, masked = ready_task(freeze_encoder=True), ready_task(stage="encoder")
     whole, less, encoders = (
         task.flops_per_sample(task.build()) for task in (cards, frozen, masked)
     )
@@ -172,7 +160,7 @@ def test_frozen_encoders_cost_their_forward_pass_only(cards, make_task):
 
 
 @pytest.mark.parametrize("kind", ["dota", "pairs"])
-def test_stage_encoder_needs_no_translations(make_task, dota, pairs, kind):
+def test_stage_encoder_needs_no_translations(ready_task, dota, pairs, kind):
     import shutil
 
     if kind == "dota":
@@ -182,9 +170,8 @@ def test_stage_encoder_needs_no_translations(make_task, dota, pairs, kind):
         rows = [{"id": f"ch{i // 4:02}-{i:04}", "en": f"This is text {i}."} for i in range(40)]
         path = pairs(rows)
     with pytest.raises(DataError):
-        make_task(path=path).setup()
-    task = make_task(path=path, stage="encoder")
-    task.setup()
+        ready_task(path=path)
+    task = ready_task(path=path, stage="encoder")
     samples = [task.data("train").sample(i, FixedDraws()) for i in range(2)]
     batch = task.collate(samples)
     assert batch["page_local"].shape == (2, 3, 96, 64)
@@ -193,23 +180,20 @@ def test_stage_encoder_needs_no_translations(make_task, dota, pairs, kind):
     assert len(task.pictures()) == 3
 
 
-def test_pages_without_an_image_are_left_out_of_stage_encoder(make_task, dota):
+def test_pages_without_an_image_are_left_out_of_stage_encoder(ready_task, dota):
     (dota / "imgs" / "2101.00000_1.png").unlink()
-    task = make_task(path=dota, stage="encoder")
-    task.setup()
+    task = ready_task(path=dota, stage="encoder")
     assert task.facts()["samples"] == {"train": 15, "val": 2, "test": 2}
     assert task.facts()["left_out_pages"] == 1
 
 
-def test_masked_pages_of_a_new_experience_are_scored_like_those_of_the_first(make_task, dota):
-    first, second = make_task(stage="encoder"), make_task(stage="encoder", path=dota)
-    for task in (first, second):
-        task.setup()
+def test_masked_pages_of_a_new_experience_are_scored_like_those_of_the_first(ready_task, dota):
+    first, second = ready_task(stage="encoder"), ready_task(stage="encoder", path=dota)
     second.continue_from(first)
     assert second.mean_page is first.mean_page
 
 
-def test_pretrained_encoders_start_stage_encoder_and_give_way_to_model_encoder(make_task, tmp_path):
+def test_pretrained_encoders_start_a_stage_and_give_way_to_model_encoder(ready_task, tmp_path):
     from safetensors.torch import save_file
 
     from models.doc_translation.model import global_encoder
@@ -217,8 +201,7 @@ def test_pretrained_encoders_start_stage_encoder_and_give_way_to_model_encoder(m
     torch.manual_seed(8)
     given = global_encoder(SIZES["tiny"].whole)
     given.save_pretrained(tmp_path / "pretrained" / "global")
-    first = make_task(stage="encoder", pretrained=str(tmp_path / "pretrained"))
-    first.setup()
+    first = ready_task(stage="encoder", pretrained=str(tmp_path / "pretrained"))
     masked = first.build()
     assert all(
         torch.equal(tensor, masked.global_encoder.state_dict()[name])
@@ -228,7 +211,25 @@ def test_pretrained_encoders_start_stage_encoder_and_give_way_to_model_encoder(m
     with torch.no_grad():
         masked.global_encoder.layernorm.weight.fill_(7.0)
     save_file(masked.state_dict(), tmp_path / "model.safetensors")
-    task = make_task(encoder=str(tmp_path), pretrained=str(tmp_path / "pretrained"))
-    task.setup()
+    task = ready_task(encoder=str(tmp_path), pretrained=str(tmp_path / "pretrained"))
     assert task.build().global_encoder.layernorm.weight.eq(7.0).all()
     assert "pretrained" not in task.facts()
+
+
+def test_every_image_is_used_once_and_never_by_its_own_document():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        documents = [f"d{i}" for i in rng.integers(0, rng.integers(4, 30), 60)]
+        if max(documents.count(d) for d in set(documents)) > 30:
+            continue
+        shown = permute_images(documents, seed=int(rng.integers(1000)))
+        assert sorted(shown) == list(range(60))
+        assert all(documents[i] != documents[j] for i, j in enumerate(shown))
+
+
+def test_more_than_half_of_the_pages_in_one_document_are_an_error():
+    shown = permute_images(["a", "b", "a", "c"], seed=0)
+    assert {int(shown[0]), int(shown[2])} == {1, 3}
+    assert error_of(permute_images, ["a", "a", "a", "b", "c"], seed=0).message == (
+        "the noise control cannot permute the images of 5 pages: 3 of them belong to one document"
+    )

@@ -1,7 +1,4 @@
-import pytest
-
-from models.base import DataError
-from models.doc_translation.vocabulary import BYTES, MIN_SIZE, load, load_or_train, train
+from models.doc_translation.vocabulary import BYTES, MIN_SIZE, load_or_train, train
 
 TEXTS = ["# 标题\n\n一只猫坐在垫子上。", "the cat  sat\ton the mat", "一只狗坐在那里。"] * 3
 NEVER_SEEN = [
@@ -45,11 +42,3 @@ def test_equal_texts_give_an_equal_vocabulary_which_the_run_folder_keeps(tmp_pat
     assert again.inner.get_vocab() == first.inner.get_vocab()
     assert again.decode(again.encode(NEVER_SEEN[2])) == NEVER_SEEN[2]
     assert MIN_SIZE == 259
-
-
-def test_an_invalid_tokenizer_file_is_an_error(tmp_path):
-    path = tmp_path / "tokenizer.json"
-    path.write_text("{}")
-    with pytest.raises(DataError, match="is not a tokenizer") as error:
-        load(path)
-    assert "tokenizer.json" in error.value.allowed

@@ -1,13 +1,10 @@
-from collections.abc import Callable
-
 import pytest
 
-from models.eeg_text.task import EegTextTask
 from tests.models.tasks import maker
 
 
 @pytest.fixture(scope="session")
-def make_task() -> Callable[..., EegTextTask]:
+def make_task():
     """A task that is not set up yet, of the small set."""
     model = {"tokenizer": "bytes", "dropout": 0.0, "word_dropout": 0.0}
     data = {"path": "embedded:reading-small", "seq_len": 480, "text_len": 40}
@@ -15,7 +12,7 @@ def make_task() -> Callable[..., EegTextTask]:
 
 
 @pytest.fixture(scope="session")
-def text_task(make_task) -> EegTextTask:
+def text_task(make_task):
     """The small set, with EEG to text as the task."""
     task = make_task()
     task.setup()
@@ -23,7 +20,7 @@ def text_task(make_task) -> EegTextTask:
 
 
 @pytest.fixture(scope="session")
-def masked_task(make_task) -> EegTextTask:
+def masked_task(make_task):
     """The small set without its text."""
     task = make_task(stage="encoder")
     task.setup()

@@ -33,6 +33,7 @@ T5 = {
     "eos_token_id": 2,
     "decoder_start_token_id": 1,
 }
+T5_1_1 = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}
 LONGFORMER = {"attention_window": 8, "max_decoder_position_embeddings": 64}
 PROPHET = {
     **{name: 48 for name in ("hidden_size", "encoder_ffn_dim", "decoder_ffn_dim")},

@@ -1,5 +1,3 @@
-"""Formats are recognized by names and first bytes, as MNE reads them."""
-
 import pytest
 
 from models.eeg_text import formats

@@ -1,5 +1,3 @@
-"""tiny generates unseen sentences from EEG and fills its gaps, and noise gives neither."""
-
 import pytest
 
 from tests.models.tasks import train_tiny

@@ -70,9 +70,7 @@ def test_a_model_with_tied_candidates_retrieves_none(text_task, batch):
     assert found["val_retrieval"] == 0.0  # the true one is first, which must not help
 
 
-def test_passes_do_not_depend_on_the_batch_and_one_sentence_has_no_standard_error(
-    text_task, batch_of
-):
+def test_passes_do_not_depend_on_the_batch_and_one_has_no_error(text_task, batch_of):
     texts, metric = text_task.texts, text_task.metric()
     for rows in (1, 4):
         model = Knowing({None: "ant bit bag"}, text_task.tokenizer)

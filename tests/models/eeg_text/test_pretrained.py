@@ -1,7 +1,3 @@
-"""A pretrained encoder-decoder model as text decoder: logits, weights and errors."""
-
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -17,25 +13,19 @@ from models.eeg_text.pretrained_decoder import PretrainedTextDecoder
 from tests.engines.test_deferred_init import Rank
 from tests.models.eeg_text.pretrained_folders import (
     KINDS,
+    T5_1_1,
     VOCABULARY,
     save_bart,
     save_model,
     untied_output,
 )
+from tests.models.errors import error_of
 
 VARIANTS = {
     **{kind: (kind, None, {}) for kind in KINDS if kind != "switch_transformers"},
-    "bart with other settings": (
-        "bart",
-        None,
-        {"scale_embedding": True, "activation_function": "relu"},
-    ),
+    "bart scaled": ("bart", None, {"scale_embedding": True, "activation_function": "relu"}),
     "bart without shared embeddings": ("bart", None, {"tie_word_embeddings": False}),
-    "t5 1.1": (
-        "t5",
-        untied_output,
-        {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"},
-    ),
+    "t5 1.1": ("t5", untied_output, T5_1_1),
 }
 WIDTH = 16
 
@@ -200,10 +190,9 @@ def test_dropout_is_the_setting_and_no_layer_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["t5 1.1", "marian"])
-def test_deferred_weights_are_read_from_the_files_later(make_task, saved, name):
+def test_deferred_weights_are_read_from_the_files_later(ready_task, saved, name):
     folder, theirs = saved(name)
-    task = make_task(pretrained=str(folder))
-    task.setup()
+    task = ready_task(pretrained=str(folder))
     values = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
     for rank in (0, 1):
         model, weights = deferred_init.build(task.build, Rank(rank))
@@ -234,9 +223,7 @@ def test_other_tensors_than_declared_are_an_error(tmp_path, kind):
     ):
         tensors = {n: t for n, t in (whole | changed).items() if t is not None}
         save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(DataError) as error:
-            loaded(tmp_path)
-        assert str(error.value).splitlines() == [
+        assert str(error_of(loaded, tmp_path)).splitlines() == [
             f"the weights in model.pretrained '{tmp_path}' do not fit its config.json: {difference}",
             f"  where         {tmp_path / 'config.json'}",
             "  allowed       exactly the tensors of its decoder; those of its encoder are not read",
@@ -260,9 +247,7 @@ def test_a_folder_without_a_text_to_text_decoder_is_refused(tmp_path, kind):
             ViTConfig(), BertConfig()
         )
     make().save_pretrained(tmp_path)
-    with pytest.raises(DataError) as error:
-        PretrainedDecoder(tmp_path)
-    assert str(error.value).splitlines() == [
+    assert str(error_of(PretrainedDecoder, tmp_path)).splitlines() == [
         f"model.pretrained '{tmp_path}' is no encoder-decoder model of text: its model_type is "
         f"{kind}",
         f"  where         {tmp_path / 'config.json'}",
@@ -290,9 +275,7 @@ def test_a_mixture_of_experts_is_refused(tmp_path):
 
 def test_another_kernel_needs_a_decoder_that_has_one(saved):
     folder, _ = saved("longt5")
-    with pytest.raises(DataError) as error:
-        PretrainedDecoder(folder, "math")
-    assert str(error.value).splitlines() == [
+    assert str(error_of(PretrainedDecoder, folder, "math")).splitlines() == [
         f"memory.attention 'math' has no effect on the decoder of model.pretrained '{folder}': "
         "transformers has one kernel for model_type longt5",
         "  where         memory.attention",
@@ -321,8 +304,7 @@ def test_incomplete_folders_are_errors(tmp_path):
         loaded(tmp_path)
 
 
-def test_texts_are_no_longer_than_the_positions_of_the_decoder(make_task, tmp_path):
+def test_texts_are_no_longer_than_the_positions_of_the_decoder(ready_task, tmp_path):
     save_bart(tmp_path, max_position_embeddings=8)
-    task = make_task(pretrained=str(tmp_path), text_len=40)
-    task.setup()
+    task = ready_task(pretrained=str(tmp_path), text_len=40)
     assert task.texts.steps == 8 and task.texts.cut > 0

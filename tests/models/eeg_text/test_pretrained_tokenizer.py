@@ -1,5 +1,3 @@
-"""The tokenizers of pretrained text decoders: special tokens, sentences and errors."""
-
 import json
 
 import pytest
@@ -17,6 +15,7 @@ from tests.models.eeg_text.pretrained_folders import (
     save_bart,
     save_tokenizer,
 )
+from tests.models.errors import error_of
 
 TEXT = "the old island </s> finds"
 
@@ -108,9 +107,8 @@ def test_numbers_of_tokens_come_from_the_tokenizer_if_the_model_has_none(tmp_pat
 
 def test_a_model_without_a_first_token_is_an_error(tmp_path):
     save_tokenizer(tmp_path)
-    with pytest.raises(DataError) as error:
-        PretrainedTokenizer(tmp_path, model_of("t5", decoder_start_token_id=None))
-    assert str(error.value).splitlines() == [
+    model = model_of("t5", decoder_start_token_id=None)
+    assert str(error_of(PretrainedTokenizer, tmp_path, model)).splitlines() == [
         f"the model in '{tmp_path}' has no decoder_start_token_id",
         f"  where         {tmp_path / 'config.json'}",
         "  allowed       the number of a token",

@@ -5,6 +5,7 @@ import pytest
 from models.base import DataError
 from models.common.split import SPLITS
 from models.eeg_text.recordings import Item, normalized, split_items
+from tests.models.errors import error_of
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]
 
@@ -70,8 +71,6 @@ def test_readers_without_a_common_sentence_are_an_error():
         Item(text, f"S{9 - number}", text, 500, text, load)
         for number, text in enumerate(SENTENCES[:10])
     ]
-    with pytest.raises(DataError) as error:
-        split_items(alone, "subject+sentence", 1.0, 0.1, 0)
-    assert error.value.message.endswith(
+    assert error_of(split_items, alone, "subject+sentence", 1.0, 0.1, 0).message.endswith(
         "would be empty: none of its readers read one of its sentences"
     )

@@ -4,18 +4,10 @@ import torch
 
 from models.base import DataError
 from models.common.predictions import FixedDraws
-from models.eeg_text.dataset import prepared
+from models.eeg_text.dataset import phase_randomised, prepared, random_others
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
-
-
-class Draws:
-    """Draws of one epoch, as training gives them."""
-
-    def __init__(self, epoch, index):
-        self.key = [epoch, index]
-
-    def rng(self):
-        return np.random.default_rng(self.key)
+from tests.models.errors import error_of
+from tests.models.tasks import Draws
 
 
 def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
@@ -42,15 +34,14 @@ def test_a_batch_has_the_documented_axes_and_dtypes(text_task, masked_task, batc
     assert text["meta"]["subject"] == ["S01"] * 3 and text["meta"]["sentence"] == text["text"]
 
 
-def test_words_are_hidden_from_the_decoder_in_training_only(make_task, batch_of):
-    task = make_task(word_dropout=0.5)
-    task.setup()
+def test_words_are_hidden_from_the_decoder_in_training_only(ready_task, batch_of):
+    task = ready_task(word_dropout=0.5)
     hidden = task.tokenizer.hidden
     train = task.data("train")
-    first, again, other = (train.sample(4, Draws(epoch, 4))["inputs"] for epoch in (0, 0, 1))
+    first, again, other = (train.sample(4, Draws(epoch))["inputs"] for epoch in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
     assert (first == hidden).any()
-    starts = {int(train.sample(i, Draws(0, i))["inputs"][0]) for i in range(12)}
+    starts = {int(train.sample(i, Draws(i))["inputs"][0]) for i in range(12)}
     assert starts == {task.tokenizer.start}
     assert hidden not in batch_of(task, split="val")["text_ids"]
 
@@ -81,9 +72,8 @@ def test_other_eeg_is_of_another_sentence_and_noise_has_the_own_spectrum(text_ta
         np.testing.assert_allclose(spectra[0][1:], spectra[1][1:], rtol=0.05, atol=0.5)
 
 
-def test_a_noise_control_uses_nothing_of_the_own_eeg(make_task):
-    task = make_task(control="noise")
-    task.setup()
+def test_a_noise_control_uses_nothing_of_the_own_eeg(ready_task):
+    task = ready_task(control="noise")
     samples = task.data("train")
     for index in range(0, 100, 11):
         given, own = samples.given(index), samples.own(index)
@@ -93,11 +83,8 @@ def test_a_noise_control_uses_nothing_of_the_own_eeg(make_task):
         assert np.abs(spectra[0] - spectra[1]).max() > 5
 
 
-def test_a_noise_control_without_text_masks_noise_and_predicts_the_recorded_eeg(
-    make_task, batch_of
-):
-    task = make_task(control="noise", stage="encoder")
-    task.setup()
+def test_a_noise_control_without_text_predicts_the_recorded_eeg(ready_task, batch_of):
+    task = ready_task(control="noise", stage="encoder")
     batch = batch_of(task)
     assert not torch.allclose(batch["seen"], batch["eeg"], atol=0.1)
     model = task.build()
@@ -112,19 +99,16 @@ def test_facts_have_the_documented_values(text_task):
     assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
 
 
-def test_long_sentences_are_truncated_and_counted(make_task):
-    task = make_task(text_len=8)
-    task.setup()
+def test_long_sentences_are_truncated_and_counted(ready_task):
+    task = ready_task(text_len=8)
     texts = task.texts
     assert task.facts()["texts_cut"] == texts.cut == 256
     assert max(len(texts.tokens[key]) for key in task.parts.groups["train"]) == 9
 
 
-def test_eeg_without_text_is_an_error_with_both_fixes(make_task, tmp_path):
+def test_eeg_without_text_is_an_error_with_both_fixes(ready_task, tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
-    with pytest.raises(DataError) as error:
-        make_task(path=path).setup()
-    assert str(error.value) == (
+    assert str(error_of(ready_task, path=path)) == (
         "no text for any of the 37 EEG segments\n"
         f"  where         {path}\n"
         "  allowed       a table beside each recording: its name with .tsv or .csv and the columns "
@@ -134,26 +118,23 @@ def test_eeg_without_text_is_an_error_with_both_fixes(make_task, tmp_path):
     )
 
 
-def test_a_recording_without_text_trains_the_encoder(make_task, tmp_path, batch_of):
+def test_a_recording_without_text_trains_the_encoder(ready_task, tmp_path, batch_of):
     path = write_edf(tmp_path / "a.edf", NAMES, 100, make=waves)
-    task = make_task(path=path, stage="encoder", share=0.2)
-    task.setup()
+    task = ready_task(path=path, stage="encoder", share=0.2)
     batch = batch_of(task)
     assert batch["recorded"].sum(1).tolist() == [len(NAMES)] * 3
     hidden = batch["mask_target"].sum().item() * 4
     assert task.num_units(batch) == hidden * len(NAMES)
 
 
-def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path, batch_of):
+def test_sentences_beside_a_recording_train_the_whole_model(ready_task, tmp_path, batch_of):
     path = write_edf(tmp_path / "a.edf", NAMES, 100, make=waves)
     rows = [f"{1.5 * i:.1f}\t1.2\tsentence number {i}" for i in range(60)]
     path.with_suffix(".tsv").write_text("\n".join(["onset_s\tduration_s\ttext", *rows]))
-    task = make_task(path=path, seq_len=480, share=0.2)
-    task.setup()
+    task = ready_task(path=path, seq_len=480, share=0.2)
     assert task.facts()["candidates"] == 12
     assert (task.facts()["time_kept"], task.facts()["windows"]) == (1.0, "up to 2 per segment")
-    first = make_task(path=path, seq_len=480, share=0.2, windows=1)
-    first.setup()
+    first = ready_task(path=path, seq_len=480, share=0.2, windows=1)
     assert first.facts()["time_kept"] == pytest.approx(480 / 600)
     assert "windows" not in first.facts()
     model, metric = task.build(), task.metric()
@@ -187,10 +168,9 @@ def weights_of(task, folder):
     return state
 
 
-def test_model_start_loads_all_tensors_of_stage_text_or_fails(make_task, tmp_path):
+def test_model_start_loads_all_tensors_of_stage_text_or_fails(make_task, ready_task, tmp_path):
     state = weights_of(make_task(), tmp_path)
-    task = make_task(start=str(tmp_path))
-    task.setup()
+    task = ready_task(start=str(tmp_path))
     found = task.build().state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     assert f"loaded {len(state)}/{len(state)} tensors" in task.facts()["start"]
@@ -201,9 +181,8 @@ def test_model_start_loads_all_tensors_of_stage_text_or_fails(make_task, tmp_pat
         make_task(start="a", encoder="b")
 
 
-def test_an_unfrozen_top_is_trained_and_the_regions_are_not(make_task, batch_of):
-    task = make_task(freeze_encoder=True, unfreeze="top", dropout=0.5)
-    task.setup()
+def test_an_unfrozen_top_is_trained_and_the_regions_are_not(ready_task, batch_of):
+    task = ready_task(freeze_encoder=True, unfreeze="top", dropout=0.5)
     model = task.build().train()
     learning = {n for n, p in model.encoder.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in learning} == {
@@ -218,11 +197,10 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(make_task, batch_of)
     assert task.frozen_encoder(model) is None
 
 
-def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
+def test_recomputed_regions_give_the_same_gradients(ready_task, batch_of):
     gradients = {}
     for again in (False, True):
-        task = make_task(stage="encoder", dropout=0.3, recompute_regions=again)
-        task.setup()
+        task = ready_task(stage="encoder", dropout=0.3, recompute_regions=again)
         torch.manual_seed(0)
         model = task.build().train()
         torch.manual_seed(1)
@@ -234,9 +212,8 @@ def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
         assert torch.equal(gradient, gradients[True][name]), name
 
 
-def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
-    task = make_task(freeze_encoder=True, seq_len=160)
-    task.setup()
+def test_cached_features_give_the_losses_and_metrics_of_the_eeg(ready_task, batch_of):
+    task = ready_task(freeze_encoder=True, seq_len=160)
     torch.manual_seed(0)
     model = task.build().train()
     found = {}
@@ -268,12 +245,46 @@ class RecordingMetadata:
         return {name: tensor[0].numpy() for name, tensor in encoded.items()}
 
 
-def test_the_key_of_cached_features_depends_on_data_and_preprocessing(make_task):
+def test_the_key_of_cached_features_depends_on_data_and_preprocessing(ready_task):
     keys = []
     shorter = {"seq_len": 240}
     changes = ({}, shorter, shorter | {"windows": 1}, {"control": "noise"}, {"fraction": 0.5})
     for change in changes:
-        task = make_task(freeze_encoder=True, **change)
-        task.setup()
+        task = ready_task(freeze_encoder=True, **change)
         keys += [task.encoder_inputs(split).made_from for split in ("train", "val")]
     assert len({repr(key) for key in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("samples", [480, 481])
+def test_noise_has_only_the_spectrum_of_the_eeg(samples):
+    rng = np.random.default_rng(0)
+    eeg = np.cumsum(rng.standard_normal((samples, 6)), axis=0).astype(np.float32)
+    noise = phase_randomised(eeg, rng)
+    spectra = [np.abs(np.fft.rfft(x, axis=0)) for x in (eeg, noise)]
+    np.testing.assert_allclose(spectra[1], spectra[0], rtol=1e-2, atol=1e-2)
+    assert noise.dtype == np.float32
+    correlations = [np.corrcoef(eeg[:, c] - eeg[:, c].mean(), noise[:, c])[0, 1] for c in range(6)]
+    assert np.abs(correlations).max() < 0.9 and not np.allclose(eeg, noise, atol=0.1)
+
+
+def test_the_other_item_has_another_sentence():
+    groups = [f"sentence {i % 7}" for i in range(40)]
+    chosen = random_others(groups, 3)
+    assert all(groups[i] != groups[k] for i, k in enumerate(chosen))
+    assert len(set(chosen.tolist())) > 20
+    assert (chosen == random_others(groups, 3)).all()
+
+
+CPU = torch.device("cpu")
+
+
+def test_predicted_sentences_are_those_of_the_preview(text_task):
+    torch.manual_seed(0)
+    model = text_task.build().eval()
+    found = text_task.predictions(model)
+    lines = text_task.preview(model).splitlines()
+    assert [line.split()[0] for line in lines] == ["read", "generated"] * 3
+    shown = [line.split(maxsplit=1)[1:] or [""] for line in lines]
+    assert [[row[1]] for row in found.rows] == shown[::2]
+    assert [[row[2]] for row in found.rows] == shown[1::2]
+    assert len(found.pictures) == 3 and "generated sentence" in found.pictures[0].caption

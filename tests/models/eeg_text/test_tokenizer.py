@@ -2,6 +2,7 @@ import pytest
 
 from models.base import DataError
 from models.eeg_text.texts import SentenceByteTokenizer, build_tokenizer
+from tests.models.errors import error_of
 
 TEXTS = ["the old man finds a drum", "the old child paints a drum"] * 3
 
@@ -25,9 +26,8 @@ def test_a_trained_tokenizer_is_saved_in_the_run_folder_and_loaded_from_there(tm
 
 def test_a_too_large_tokenizer_is_an_error(tmp_path):
     build_tokenizer("bpe", TEXTS, 400, tmp_path)
-    with pytest.raises(DataError) as error:
-        build_tokenizer(str(tmp_path), [], 272, None)
-    assert str(error.value).splitlines()[1:] == [
+    error = error_of(build_tokenizer, str(tmp_path), [], 272, None)
+    assert str(error).splitlines()[1:] == [
         "  where         model.tokenizer, model.size",
         "  allowed       a tokenizer of at most 272 entries",
         "  fix           --set model.tokenizer=bytes",

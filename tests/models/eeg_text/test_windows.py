@@ -1,5 +1,3 @@
-"""Segments longer than a window: windows, pooled tokens, masked pre-training."""
-
 import numpy as np
 import pytest
 import torch
@@ -43,9 +41,8 @@ def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(text_tas
     torch.testing.assert_close(found[valid], memory[valid])
 
 
-def test_all_of_a_long_segment_reaches_the_logits(make_task, batch_of):
-    task = make_task(seq_len=160)
-    task.setup()
+def test_all_of_a_long_segment_reaches_the_logits(ready_task, batch_of):
+    task = ready_task(seq_len=160)
     assert task.facts()["time_kept"] == 1
     model, batch = task.build().eval(), batch_of(task, 2, "train")
     assert batch["eeg"].shape == (6, 160, 105)
@@ -59,9 +56,8 @@ def test_all_of_a_long_segment_reaches_the_logits(make_task, batch_of):
 
 
 @pytest.mark.parametrize("control", ["real", "noise"])
-def test_every_window_is_a_sample_of_masked_pre_training(make_task, batch_of, control):
-    task = make_task(stage="encoder", seq_len=160, control=control)
-    task.setup()
+def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, control):
+    task = ready_task(stage="encoder", seq_len=160, control=control)
     samples = task.data("train")
     segments = samples.segments
     assert len(samples) == 3 * len(segments) == task.facts()["samples"]["train"]

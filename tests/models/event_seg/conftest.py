@@ -1,21 +1,18 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 
-from models.event_seg.task import EventSegTask
 from tests.models.tasks import maker
 
 
 @pytest.fixture
-def make_task() -> Callable[..., EventSegTask]:
+def make_task():
     """A task that is not set up yet."""
     return maker("event_seg", 0.2)
 
 
 @pytest.fixture
-def train(draws) -> Callable[..., None]:
+def train(draws):
     """Take `steps` deterministic steps of AdamW."""
 
     def run(task, model, steps, lr=3e-3, batch=8):

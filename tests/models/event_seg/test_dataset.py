@@ -5,8 +5,16 @@ import pytest
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.event_seg.dataset import find_recordings
-from models.event_seg.formats import FORMATS, recognize
-from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
+from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
+from models.event_seg.readers.prophesee import RawRecording
+from tests.models.errors import error_of
+from tests.models.event_seg.writers import (
+    HEADERS,
+    random_events,
+    write_masks,
+    write_mvsec,
+    write_raw,
+)
 
 SETTINGS = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
 
@@ -24,11 +32,12 @@ def found(path, bad_records=None):
 
 def test_each_format_is_recognized_by_its_first_bytes(folder):
     events = random_events(50, 4000)
-    assert recognize(write_mvsec(folder / "x.hdf5", frames=2)) == FORMATS[0]
-    assert recognize(write_raw(folder / "a.bin", events, "EVT2")) == FORMATS[1]
-    assert recognize(write_raw(folder / "b.raw", events, "EVT3")) == FORMATS[2]
-    assert recognize(write_raw(folder / "c.dat", events, "DAT")) == FORMATS[3]
-    assert recognize(folder) == FORMATS[1]
+    assert recognize(write_mvsec(folder / "x.hdf5", frames=2)) == MVSEC
+    for encoding in HEADERS:
+        path = folder / ("a.dat" if encoding == "DAT" else f"{encoding}.bin")
+        form = recognize(write_raw(path, events, encoding))
+        assert form == BY_ENCODING[encoding] == RawRecording(path, "a").format
+    assert recognize(folder) == BY_ENCODING["EVT2"]
     (folder / "deep" / "text.raw").write_text("% of people\n")
     assert recognize(folder / "deep") is None
 
@@ -58,10 +67,9 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
     bad_records = BadRecords("recordings")
     assert [recording.name for recording in found(folder, bad_records)[0]] == ["good.raw"]
     assert bad_records.finish("skip", 1) == 1
-    with pytest.raises(DataError) as error:
-        bad_records.finish("stop", 1)
-    assert "1 of 2 recordings cannot be used" in str(error.value)
-    assert "'broken.raw' is truncated" in str(error.value)
+    error = error_of(bad_records.finish, "stop", 1)
+    assert "1 of 2 recordings cannot be used" in str(error)
+    assert "'broken.raw' is truncated" in str(error)
     with pytest.raises(DataError, match="truncated"):
         found(broken)
 
@@ -69,9 +77,7 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
 def test_cameras_of_different_sizes_are_an_error(folder):
     write_raw(folder / "a.raw", random_events(50, 4000))
     write_mvsec(folder / "b.hdf5", frames=2)
-    with pytest.raises(DataError) as error:
-        found(folder)
-    assert str(error.value) == (
+    assert str(error_of(found, folder)) == (
         "recordings have different sensor sizes: 48×64 (a.raw), 52×69 (b.hdf5)\n"
         f"  where         {folder}\n"
         "  allowed       recordings of one sensor size\n"

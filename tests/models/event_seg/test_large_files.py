@@ -1,5 +1,3 @@
-"""Memory does not grow with a recording; each is read in its own process."""
-
 import subprocess
 import sys
 

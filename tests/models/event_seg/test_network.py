@@ -1,13 +1,9 @@
-import json
-
 import pytest
 import torch
 from torch.nn import functional as F
 
-import launcher
 from models.event_seg.config import MAX_LAYERS, SIZES
 from models.event_seg.network import IGNORE, MaskedEncoder, SegmentationNetwork, flops_per_sample
-from tests.models.event_seg.writers import write_mvsec
 
 
 def build(name, weight=5.0):
@@ -115,14 +111,3 @@ def test_own_widths_replace_those_of_a_size_and_keep_its_layout(make_task, size,
     assert sum(p.numel() for p in model.parameters()) == task.size.parameters
     model(torch.randn(1, 10, 32, 44), torch.randint(0, 2, (1, 32, 44))).backward()
     assert all(p.grad is not None for p in model.parameters())
-
-
-def test_the_documented_lite_and_own_widths_train_on_mvsec(tmp_path):
-    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=40)
-    settings = {"data.path": str(path), "model.widths": [6, 12], "train.max_steps": 2}
-    run = {"mode": "lite", "engine": "local", "out": tmp_path / "run", "console": False}
-    launcher.train(model="event_seg:lite", settings=settings, **run)
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    count = (90 * 6 + 18) + (54 * 12 + 36) + (16 * 72 + 18) + (16 * 12 + 2)
-    assert result["parameters"] == count and result["mode"] == "lite"
-    assert "downsampled by 2, samples of 26×34" in result["data"]["sensor"]

@@ -110,9 +110,7 @@ def test_mvsec_needs_no_frames(trained, clip_events, clip_file, tmp_path, has_fr
         assert mask(found[0]).shape == (48, 64)
 
 
-def test_recordings_of_a_folder_have_distinct_names_and_masks_as_large_as_samples(
-    trained, tmp_path
-):
+def test_recordings_of_a_folder_have_distinct_names_and_masks_of_samples(trained, tmp_path):
     task, model = trained(downsample=2)
     folder = tmp_path / "new"
     (folder / "night").mkdir(parents=True)
@@ -152,9 +150,7 @@ def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
 
 
 @pytest.mark.parametrize("given", [{"stage": "encoder"}, {"is_labeled": False}])
-def test_a_model_without_edges_writes_the_features_of_each_window(
-    given, trained, clip_events, clip_file
-):
+def test_a_model_without_edges_writes_features(given, trained, clip_events, clip_file):
     task, model = trained(**given)
     found = list(task.predict(model, clip_file))
     assert [p.name for p in found[:2]] == ["clip-one-00000", "clip-one-00001"]

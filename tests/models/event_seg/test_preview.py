@@ -43,9 +43,8 @@ def test_brighter_is_red_and_darker_blue_with_the_label_beside(events):
 CPU = torch.device("cpu")
 
 
-def test_scores_of_a_window_are_those_of_its_own_mask(make_task):
-    task = make_task()
-    task.setup()
+def test_scores_of_a_window_are_those_of_its_own_mask(ready_task):
+    task = ready_task()
     torch.manual_seed(0)
     model, windows = task.build().eval(), task.data("val")
     with torch.no_grad():

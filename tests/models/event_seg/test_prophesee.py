@@ -1,4 +1,5 @@
 import pickle
+import struct
 
 import h5py
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from models.base import DataError
 from models.event_seg.readers import prophesee
-from models.event_seg.readers.prophesee import RawRecording
+from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_raw
 
 
@@ -158,3 +159,81 @@ def test_invalid_mask_files_are_errors(tmp_path, change, text):
             if array is not None:
                 file[name] = array
     assert error_text(path).startswith(text)
+
+
+NINE = [(10 * i, i, i, i % 2) for i in range(9)]
+HEADER = (
+    "% Data file containing CD events\n"
+    "% Date 2020-09-14 14:18:29\n"
+    "% Version 2\n"
+    "% Width 640\n"
+    "% Height 480\n"
+)
+
+
+def write_dat(path, events, header=HEADER, kind=12, size=8):
+    """A DAT file of (t, x, y, polarity 0 or 1)."""
+    words = (struct.pack("<II", t, x | y << 14 | p << 28) for t, x, y, p in events)
+    path.write_bytes(header.encode() + struct.pack("<BB", kind, size) + b"".join(words))
+    return path
+
+
+def error_of(path):
+    with pytest.raises(DataError) as error:
+        opened(path)
+    return error.value.message, error.value.where.removeprefix(f"{path}, ")
+
+
+def test_all_bits_of_an_address_are_read(tmp_path):
+    edge = 2**14 - 1
+    events = [(0, 0, 0, 0), (7, edge, 0, 0), (9, 0, edge, 1)]
+    path = write_dat(tmp_path / "a.dat", events, "% Version 2\n", kind=0)
+    recording = opened(path)
+    found = read_events(path, recording.header, recording.index, 0, 10)
+    expected = [(t, x, y, 2 * p - 1) for t, x, y, p in events]
+    assert list(zip(*vars(found).values(), strict=True)) == expected
+    assert recording.sensor == (2**14, 2**14) and recording.sensor_source == "events"
+
+
+@pytest.mark.parametrize(("piece", "number"), [(4, 3), (4, 4), (prophesee.PIECE, 6)])
+def test_wrong_polarity_and_order_are_errors_with_a_byte(tmp_path, monkeypatch, piece, number):
+    monkeypatch.setattr(prophesee, "PIECE", piece)
+    events = list(NINE)
+    at = len(HEADER) + 2 + 8 * number
+    t, x, y, _ = events[number]
+    events[number] = t, x, y, 5
+    path = write_dat(tmp_path / "a.dat", events)
+    assert error_of(path) == ("'a.dat' has an event of polarity 5", f"byte {at}")
+    events[number] = t - 11, x, y, 1
+    path = write_dat(tmp_path / "b.dat", events)
+    message = f"timestamps are not sorted: {t - 11} follows {t - 10}"
+    assert error_of(path) == (message, f"from byte {at}")
+
+
+END, EM = len(HEADER), "% Data file containing EM events"
+
+
+@pytest.mark.parametrize(
+    ("written", "message", "at"),
+    [
+        ({"header": "% Version 1\n"}, "has an unknown header line: % Version 1", 0),
+        ({"header": "% Width 6\n% Version 3\n"}, "has an unknown header line: % Version 3", 10),
+        ({"header": f"{EM}\n"}, f"has an unknown header line: {EM}", 0),
+        ({"kind": 14}, "has events of type 14", END),
+        ({"size": 16}, "has events of 16 bytes", END + 1),
+        ({"length": 0}, "has no Prophesee header", 0),
+        ({"length": END - 1}, "has a header line without an end", HEADER.index("% Height")),
+        ({"length": END}, "ends before the type and size of its events", END),
+        ({"length": END + 1}, "ends before the type and size of its events", END + 1),
+        ({"length": END + 31}, "is truncated: its last word has 5 of 8 bytes", END + 26),
+    ],
+)
+def test_another_or_incomplete_file_is_an_error_with_its_byte(tmp_path, written, message, at):
+    length = written.pop("length", None)
+    path = write_dat(tmp_path / "a.dat", NINE, **written)
+    path.write_bytes(path.read_bytes()[:length])
+    assert error_of(path) == (f"'a.dat' {message}", f"byte {at}")
+    if "kind" in written:
+        with pytest.raises(DataError) as error:
+            opened(path)
+        assert error.value.allowed == "event type 0 (2D) or 12 (CD), event size 8"

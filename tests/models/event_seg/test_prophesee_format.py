@@ -1,5 +1,3 @@
-"""Decoders against word-by-word decoders, for any piece length."""
-
 import numpy as np
 import pytest
 

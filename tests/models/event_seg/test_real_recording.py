@@ -1,5 +1,3 @@
-"""A real recording next to the project, if it exists."""
-
 import io
 from pathlib import Path
 
@@ -23,9 +21,8 @@ def sample(tmp_path, monkeypatch):
     return path
 
 
-def test_counts_and_times_are_known_and_it_trains_without_labels(make_task, sample, train):
-    task = make_task(path=sample)
-    task.setup()
+def test_counts_and_times_are_known_and_it_trains_without_labels(ready_task, sample, train):
+    task = ready_task(path=sample)
     (recording,) = task.dataset.recordings
     index = recording.index
     assert (index.events, index.on, index.sensor) == (521_252, 185_861, (480, 640))

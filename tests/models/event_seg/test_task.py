@@ -8,6 +8,7 @@ from PIL import Image
 from models.base import DataError, Goal
 from models.event_seg.config import SIZES
 from models.event_seg.network import MaskedEncoder
+from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
 
@@ -18,9 +19,8 @@ def recording(tmp_path, monkeypatch):
     return write_raw(tmp_path / "data" / "a.raw", random_events(6000, 600_000))
 
 
-def test_embedded_data_is_split_by_clip(make_task, tmp_path):
-    task = make_task(tmp_path)
-    task.setup()
+def test_embedded_data_is_split_by_clip(ready_task, tmp_path):
+    task = ready_task(tmp_path)
     facts = task.facts()
     assert facts["groups"] == {"train": 16, "val": 4, "test": 4}
     assert facts["samples"] == {"train": 320, "val": 80, "test": 80}
@@ -30,9 +30,8 @@ def test_embedded_data_is_split_by_clip(make_task, tmp_path):
     assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
 
 
-def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
-    task = make_task()
-    task.setup()
+def test_the_foreground_weight_is_computed_on_the_training_split(ready_task):
+    task = ready_task()
     share = task.facts()["foreground"]["train"]
     weight = task.build().class_weights
     assert weight[0] == 1 and weight[1].item() == pytest.approx((1 - share) / share, rel=1e-3)
@@ -40,10 +39,9 @@ def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
     assert task.build().class_weights.tolist() == [1, 10]
 
 
-def test_mvsec_trains(make_task, tmp_path):
+def test_mvsec_trains(ready_task, tmp_path):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=60)
-    task = make_task(path=path, downsample=2)
-    task.setup()
+    task = ready_task(path=path, downsample=2)
     facts = task.facts()
     assert facts["format"] == "MVSEC HDF5" and facts["time_unit"] == "s, by the format"
     assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
@@ -52,10 +50,9 @@ def test_mvsec_trains(make_task, tmp_path):
     assert np.abs(sample.events).sum((1, 2)).min() > 0  # events in each of the ten bins
 
 
-def test_every_parameter_of_a_deep_size_trains(make_task, tmp_path, train, counts_of):
+def test_every_parameter_of_a_deep_size_trains(ready_task, tmp_path, train, counts_of):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=30)
-    task = make_task(path=path, size="lite-1M")
-    task.setup()
+    task = ready_task(path=path, size="lite-1M")
     model = task.build()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     train(task, model, steps=2, batch=2)
@@ -65,22 +62,17 @@ def test_every_parameter_of_a_deep_size_trains(make_task, tmp_path, train, count
     assert 0 <= metric.result(counts)["val_iou"] <= 1
 
 
-def test_a_recording_with_masks_trains(make_task, recording, draws):
+def test_a_recording_with_masks_trains(ready_task, recording, draws):
     write_masks(recording, np.arange(20_000, 600_000, 20_000))
-    task = make_task(path=recording)
-    task.setup()
+    task = ready_task(path=recording)
     assert task.facts()["labels"] == "masks of a_masks.h5"
-    model, batch = (
-        task.build(),
-        task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)]),
-    )
-    task.loss(model, batch).sum.backward()
+    batch = task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)])
+    task.loss(task.build(), batch).sum.backward()
     assert set(np.unique(batch["mask"])) == {0, 1}
 
 
-def test_a_recording_without_labels_trains_on_hidden_events(make_task, recording, draws, counts_of):
-    task = make_task(path=recording)
-    task.setup()
+def test_no_labels_train_on_hidden_events(ready_task, recording, draws, counts_of):
+    task = ready_task(path=recording)
     expected = "none: trains on the events on hidden pixels; the recordings have no labels"
     assert task.facts()["labels"] == expected and "foreground" not in task.facts()
     assert task.goal == Goal("val_masked_r2", "max")
@@ -94,12 +86,10 @@ def test_a_recording_without_labels_trains_on_hidden_events(make_task, recording
     assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
 
 
-def test_missing_labels_are_an_error_if_required(make_task, recording):
+def test_missing_labels_are_an_error_if_required(ready_task, recording):
     write_raw(recording.with_name("b.raw"), random_events(600, 60_000))
     write_masks(recording, [20_000, 50_000])
-    with pytest.raises(DataError) as error:
-        make_task(path=recording.parent).setup()
-    assert str(error.value) == (
+    assert str(error_of(ready_task, path=recording.parent)) == (
         "1 of 2 recordings have no labels: b.raw\n"
         f"  where         data.path '{recording.parent}'\n"
         "  allowed       frames (MVSEC), or NAME_masks.h5 next to NAME.raw: `masks` [mask, height, "
@@ -108,19 +98,18 @@ def test_missing_labels_are_an_error_if_required(make_task, recording):
         "  fix           train without labels:  --set model.objective=masked-voxels"
     )
     with pytest.raises(DataError, match=r"1 of 1 recordings have no labels: b\.raw"):
-        make_task(path=recording.with_name("b.raw"), objective="edges").setup()
+        ready_task(path=recording.with_name("b.raw"), objective="edges")
 
 
-def test_labels_of_one_class_are_an_error(make_task, tmp_path):
+def test_labels_of_one_class_are_an_error(ready_task, tmp_path):
     images = np.zeros((40, 52, 69), np.uint8)
     path = write_mvsec(tmp_path / "a.hdf5", frames=40, image_raw=images)
     with pytest.raises(DataError, match="all training labels are background"):
-        make_task(path=path).setup()
+        ready_task(path=path)
 
 
-def test_pictures_are_of_windows_that_train(make_task, recording):
-    task = make_task(path=recording, size="lite")
-    task.setup()
+def test_pictures_are_of_windows_that_train(ready_task, recording):
+    task = ready_task(path=recording, size="lite")
     pictures = task.pictures()
     assert [picture.name for picture in pictures] == ["window_1", "window_2"]
     assert pictures[0].caption.startswith("a.raw, window 5: ")
@@ -135,9 +124,7 @@ def test_the_model_can_be_built_before_data_is_read(make_task):
     assert task.preview(model) is None
 
 
-def test_stage_encoder_masks_events_and_reads_no_labels(
-    make_task, tmp_path, draws, counts_of, monkeypatch
-):
+def test_stage_encoder_reads_no_labels(ready_task, tmp_path, draws, counts_of, monkeypatch):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=40)
     from models.event_seg.readers.mvsec import MvsecRecording
 
@@ -145,8 +132,7 @@ def test_stage_encoder_masks_events_and_reads_no_labels(
         raise AssertionError("labels were read")
 
     monkeypatch.setattr(MvsecRecording, "label", no_labels)
-    task = make_task(path=path, stage="encoder", downsample=2)
-    task.setup()
+    task = ready_task(path=path, stage="encoder", downsample=2)
     assert task.goal == Goal("val_masked_r2", "max")
     assert task.facts()["labels"] == "none: trains on the events on hidden pixels"
     model = task.build()
@@ -161,10 +147,8 @@ def test_stage_encoder_masks_events_and_reads_no_labels(
     assert len(task.pictures()) == 2
 
 
-def test_an_experience_has_the_stage_of_the_run(make_task):
-    first, second, whole = (make_task(stage=s) for s in ("encoder", "encoder", "whole"))
-    for task in (first, second, whole):
-        task.setup()
+def test_an_experience_has_the_stage_of_the_run(ready_task):
+    first, second, whole = (ready_task(stage=s) for s in ("encoder", "encoder", "whole"))
     second.continue_from(first)
     with pytest.raises(DataError, match="without labels is False in the new data"):
         whole.continue_from(first)

@@ -103,9 +103,8 @@ def test_hidden_pixels_are_squares_and_their_mass_is_that_of_the_grid(draws):
     np.testing.assert_allclose(sample.labels, expected, rtol=1e-6)
 
 
-def test_in_stage_encoder_the_hidden_squares_are_smaller_than_a_cell_of_the_head(make_task, draws):
-    task = make_task(stage="encoder")
-    task.setup()
+def test_in_stage_encoder_the_hidden_squares_are_smaller_than_a_cell_of_the_head(ready_task, draws):
+    task = ready_task(stage="encoder")
     cells = task.data("train").sample(13, draws(0)).hidden[:32, :40].reshape(4, 8, 5, 8)
     shares = cells.mean((1, 3))
     assert (shares > 0.1).all() and (shares < 0.9).all()

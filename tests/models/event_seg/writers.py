@@ -1,16 +1,12 @@
 """Writers of recordings in their file formats."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import h5py
 import numpy as np
 
 from models.event_seg.readers.recording import Events
 
 
-def random_events(count: int, last: int, sensor=(48, 64), seed: int = 0) -> Events:
+def random_events(count, last, sensor=(48, 64), seed=0):
     """Events of a camera in order of time, whole microseconds from 0 to `last`."""
     rng = np.random.default_rng(seed)
     t = np.sort(rng.integers(0, last + 1, count))
@@ -19,7 +15,7 @@ def random_events(count: int, last: int, sensor=(48, 64), seed: int = 0) -> Even
     return Events(t, x, y, rng.choice(np.array([-1, 1], np.int8), count))
 
 
-def evt2_words(events: Events) -> np.ndarray:
+def evt2_words(events):
     """With a time-high before the first event and wherever it changes, and a trigger now and
     then."""
     words, high = [], None
@@ -31,7 +27,7 @@ def evt2_words(events: Events) -> np.ndarray:
     return np.array(words, "<u4")
 
 
-def evt3_words(events: Events) -> np.ndarray:
+def evt3_words(events):
     """Single events; each word follows the words that set its state."""
     words, high, low, row = [], None, None, None
     for t, x, y, p in zip(*(v.tolist() for v in vars(events).values()), strict=True):
@@ -48,7 +44,7 @@ def evt3_words(events: Events) -> np.ndarray:
     return np.array(words, "<u2")
 
 
-def evt21_words(events: Events) -> np.ndarray:
+def evt21_words(events):
     """Words of 64 bits, each with the event alone; a time-high wherever it changes."""
     words, high = [], None
     for t, x, y, p in zip(*(v.tolist() for v in vars(events).values()), strict=True):
@@ -60,7 +56,7 @@ def evt21_words(events: Events) -> np.ndarray:
     return np.array(words, "<u8")
 
 
-def dat_words(events: Events) -> np.ndarray:
+def dat_words(events):
     """Times are cut to the available 32 bits."""
     position = events.x | events.y << 14 | (events.p > 0).astype(np.int32) << 28
     return np.stack((events.t & 0xFFFFFFFF, position), axis=1).astype("<u4")
@@ -75,13 +71,13 @@ HEADERS = {
 WORDS = {"EVT2": evt2_words, "EVT21": evt21_words, "EVT3": evt3_words, "DAT": dat_words}
 
 
-def write_raw(path: Path, events: Events, encoding: str = "EVT2") -> Path:
+def write_raw(path, events, encoding="EVT2"):
     """A Prophesee file."""
     path.write_bytes(HEADERS[encoding] + WORDS[encoding](events).tobytes())
     return path
 
 
-def write_dsec(path: Path, events: Events, offset: int = 0, **changed) -> Path:
+def write_dsec(path, events, offset=0, **changed):
     """A DSEC file; `changed` replaces arrays by name, None leaves out."""
     arrays = {
         "events/t": (events.t - offset).astype(np.uint32),
@@ -99,7 +95,7 @@ def write_dsec(path: Path, events: Events, offset: int = 0, **changed) -> Path:
     return path
 
 
-def write_masks(recording: Path, times, sensor=(48, 64), seed: int = 0) -> Path:
+def write_masks(recording, times, sensor=(48, 64), seed=0):
     """Masks beside a recording, each with a random rectangle."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((len(times), *sensor), np.uint8)
@@ -112,9 +108,7 @@ def write_masks(recording: Path, times, sensor=(48, 64), seed: int = 0) -> Path:
     return path
 
 
-def write_mvsec(
-    path: Path, frames: int = 12, per_frame: int = 200, begin: float = 1.5e9, **changed
-) -> Path:
+def write_mvsec(path, frames=12, per_frame=200, begin=1.5e9, **changed):
     """An MVSEC file of a square that moves; `changed` replaces arrays by name, None leaves out."""
     rng = np.random.default_rng(0)
     times = begin + np.arange(frames) / 45

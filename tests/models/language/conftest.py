@@ -1,20 +1,17 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from models.language.task import LanguageTask
 from tests.models.tasks import maker
 
 
 @pytest.fixture(scope="session")
-def make_task() -> Callable[..., LanguageTask]:
+def make_task():
     """A task that is not set up yet."""
     return maker("language", 0.1)
 
 
 @pytest.fixture
-def train() -> Callable[..., None]:
+def train():
     """Take `steps` deterministic steps of AdamW with a decaying learning rate."""
 
     def run(task, model, steps, lr=3e-3, batch=8):

@@ -1,7 +1,5 @@
 """Samples from records in memory."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from models.language.encoded import encode

@@ -8,6 +8,7 @@ from models.base import DataError
 from models.common.data_files import CACHE_VARIABLE, cache_folder, identity
 from models.language.encoded import encode
 from models.language.readers.corpus import SMALL, read_corpus
+from tests.models.errors import error_of
 from tests.models.language.in_memory import TOKENIZER
 
 
@@ -69,9 +70,8 @@ def test_small_files_are_not_cached(tmp_path):
 def test_a_cache_that_is_not_writable_is_reported_with_a_fix(large, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
-    with pytest.raises(DataError) as error:
-        tokens_of(large)
-    assert str(error.value).replace(str(tmp_path), "FOLDER") == (
+    error = error_of(tokens_of, large)
+    assert str(error).replace(str(tmp_path), "FOLDER") == (
         "cannot write the cache: Not a directory\n"
         "  where         FOLDER/file/below\n"
         "  allowed       a writable folder with about 0.017 GB of free space\n"

@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from models.base import DataError
 from models.language.formats import FILES_CHECKED, FORMATS, recognize
 from models.language.readers.corpus import read_corpus
+from tests.models.errors import error_of
 
 CSV, JSONL, JSON, PARQUET, TEXT = FORMATS
 
@@ -82,9 +82,8 @@ def test_a_path_without_a_regular_file_is_not_recognized(tmp_path, name):
 
 def test_binary_data_is_reported_with_all_formats(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n\0\0")
-    with pytest.raises(DataError) as error:
-        read_corpus(tmp_path / "a.h5", None, "stop")
-    assert str(error.value).replace(str(tmp_path), "FOLDER") == (
+    error = error_of(read_corpus, tmp_path / "a.h5", None, "stop")
+    assert str(error).replace(str(tmp_path), "FOLDER") == (
         "'FOLDER/a.h5' has an unknown format\n"
         "  where         data.path\n"
         f"  allowed       {CSV}; {JSONL}; {JSON}; {PARQUET}; {TEXT}"

@@ -1,5 +1,3 @@
-"""Text generation: cached and plain passes agree, sampling is reproducible, the window slides."""
-
 from dataclasses import replace
 
 import pytest
@@ -133,9 +131,9 @@ def test_a_character_of_several_tokens_comes_whole_and_the_end_token_ends():
     ],
 )
 def test_a_run_on_text_continues_it_by_sampling_and_one_on_requests_answers_the_likeliest(
-    make_task, tmp_path, path, given, start, used
+    make_task, ready_task, tmp_path, path, given, start, used
 ):
-    make_task(tmp_path, path=path).setup()
+    ready_task(tmp_path, path=path)
     task = make_task(tmp_path, path=path, start=str(tmp_path / "gone"))
     assert isinstance(task, GeneratesText)
     task.setup_without_data()
@@ -146,8 +144,8 @@ def test_a_run_on_text_continues_it_by_sampling_and_one_on_requests_answers_the_
     assert found == text(model, used, [257, *start], window=128)
 
 
-def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, tmp_path):
-    make_task(tmp_path, seq_len=16).setup()
+def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, ready_task, tmp_path):
+    ready_task(tmp_path, seq_len=16)
     task = make_task(tmp_path, seq_len=16)
     task.setup_without_data()
     prompt = Prompt("a", (Message("user", "x" * 20),))  # and the start token

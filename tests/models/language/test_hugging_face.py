@@ -1,7 +1,3 @@
-"""Models and tokenizers loaded by transformers give equal logits and equal tokens."""
-
-from __future__ import annotations
-
 import json
 import random
 

@@ -1,5 +1,3 @@
-"""JSON arrays of rows are read one row at a time, with the line of each."""
-
 import json
 
 import pytest

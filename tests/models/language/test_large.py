@@ -1,5 +1,3 @@
-"""Host memory does not grow with the data."""
-
 import json
 import subprocess
 import sys

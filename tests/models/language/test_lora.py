@@ -1,14 +1,12 @@
-"""LoRA adapters of a pretrained model: what is trained, stored and exported."""
-
 import peft
 import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
 
-from models.base import DataError
 from models.language.config import Lora
 from models.language.pretrained import add_adapters
+from tests.models.errors import error_of
 from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of, save
 
 
@@ -18,15 +16,14 @@ def folder(request, tmp_path):
 
 
 @pytest.fixture
-def make(folder, tmp_path, make_task):
+def make(folder, tmp_path, ready_task):
     """A task with adapters of `folder`."""
 
     def made(**settings):
         path = tmp_path / "text.txt"
         path.write_text(TEXT, encoding="utf-8")
         lora = Lora(rank=4, **settings)
-        task = make_task(path=path, pretrained=str(folder), seq_len=32, lora=lora)
-        task.setup()
+        task = ready_task(path=path, pretrained=str(folder), seq_len=32, lora=lora)
         return task
 
     return made
@@ -68,9 +65,8 @@ one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
 
 @one_kind
 def test_an_unknown_layer_is_an_error(make):
-    with pytest.raises(DataError) as error:
-        make(layers=["q_porj"]).build()
-    assert "q_porj" in error.value.message and error.value.where == "model.lora.layers"
+    error = error_of(make(layers=["q_porj"]).build)
+    assert "q_porj" in error.message and error.where == "model.lora.layers"
 
 
 def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, tmp_path):
@@ -101,16 +97,15 @@ def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, 
 
 
 @one_kind
-def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):
+def test_without_a_rank_all_weights_are_trained(ready_task, folder, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
-    task = make_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
-    task.setup()
+    task = ready_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
     assert all(parameter.requires_grad for parameter in task.build().parameters())
     assert not task.has_adapters and task.base_folder() is not None
 
 
 @one_kind
-def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, make_task):
+def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, ready_task):
     first = make()
     model = first.build()
     adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -118,14 +113,13 @@ def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, make_t
         for parameter in adapters.values():
             parameter.add_(0.1)
     save_file(adapters, tmp_path / "adapters.safetensors")
-    task = make_task(
+    task = ready_task(
         path=tmp_path / "text.txt",
         pretrained=str(folder),
         seq_len=32,
         lora=Lora(rank=4),
         start=str(tmp_path / "adapters.safetensors"),
     )
-    task.setup()
     found = dict(task.build().named_parameters())
     assert all(torch.equal(found[name], parameter) for name, parameter in adapters.items())
     count = len(adapters)

@@ -46,13 +46,12 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     assert result["perplexity"] == pytest.approx(math.exp(result["val_loss"]))
 
 
-def test_exact_match_equals_that_of_greedy_decoding(tmp_path, make_task, train, counts_of):
+def test_exact_match_equals_that_of_greedy_decoding(tmp_path, ready_task, train, counts_of):
     path = tmp_path / "pairs.csv"
     # The answer is not predictable, so about half of the answers are correct.
     rows = [f"question {i},{'no' if i % 7 in (1, 4, 5) else 'yes'}" for i in range(60)]
     path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
-    task = make_task(path=path, share=0.3)
-    task.setup()
+    task = ready_task(path=path, share=0.3)
     torch.manual_seed(0)
     model = task.build()
     train(task, model, steps=40)

@@ -63,11 +63,10 @@ def words(folder):
 
 
 @pytest.mark.slow
-def test_real_text_trains_and_shuffled_text_ends_at_chance(tmp_path, make_task, train, counts_of):
+def test_real_text_trains_and_shuffled_text_ends_at_chance(tmp_path, ready_task, train, counts_of):
     losses = {}
     for control in ("real", "noise"):
-        task = make_task(**words(tmp_path), seq_len=64, control=control)
-        task.setup()
+        task = ready_task(**words(tmp_path), seq_len=64, control=control)
         torch.manual_seed(0)
         model = task.build()
         train(task, model, steps=120, lr=1e-2)
@@ -81,11 +80,8 @@ def test_real_text_trains_and_shuffled_text_ends_at_chance(tmp_path, make_task, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("control", "steps"), [("real", 600), ("noise", 200)])
-def test_real_answers_train_and_permuted_answers_end_at_chance(
-    make_task, train, counts_of, control, steps
-):
-    task = make_task(path="embedded:commands", control=control)
-    task.setup()
+def test_permuted_answers_end_at_chance(ready_task, train, counts_of, control, steps):
+    task = ready_task(path="embedded:commands", control=control)
     torch.manual_seed(0)
     model = task.build()
     train(task, model, steps=steps, lr=8e-3, batch=32)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from models.common.layers import _has_variable_lengths
 from models.language.config import SIZES
 from models.language.model import Block, Transformer, causal_attention, document_mask, rotary
+from tests.models.tasks import Operators
 
 pytestmark = pytest.mark.skipif(
     not _has_variable_lengths(), reason="torch before 2.11 has no attention by boundaries"
@@ -145,18 +145,6 @@ def test_one_graph_serves_any_number_of_documents():
         assert_equal(ours, theirs)
     assert counter.frame_count == 1
     torch._dynamo.reset()
-
-
-class Operators(TorchDispatchMode):
-    """Names of the operators that were called."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.add(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.gpu

@@ -1,5 +1,3 @@
-"""Parquet tables are read by pyarrow, row by row."""
-
 import sys
 
 import pytest

@@ -14,6 +14,7 @@ from models.base import DataError
 from models.language import bpe, pretrained
 from models.language.model import decoder_layers
 from tests.engines.test_deferred_init import Rank
+from tests.models.errors import error_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -68,9 +69,8 @@ def text(tmp_path):
 
 
 @pytest.fixture
-def task(folder, text, make_task):
-    task = make_task(path=text, pretrained=str(folder), seq_len=32)
-    task.setup()
+def task(folder, text, ready_task):
+    task = ready_task(path=text, pretrained=str(folder), seq_len=32)
     return task
 
 
@@ -155,15 +155,14 @@ def test_the_output_layer_never_gives_all_logits_in_training(task, monkeypatch):
     assert sum(rows) == batch["labels"].numel()
 
 
-def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, text, make_task):
+def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, text, ready_task):
     config = transformers.GraniteConfig(
         vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
         logits_scaling=4.0,
     )  # fmt: skip
     folder = save(tmp_path / "model", config)
-    task = make_task(path=text, pretrained=str(folder), seq_len=32)
-    task.setup()
+    task = ready_task(path=text, pretrained=str(folder), seq_len=32)
     model, batch = task.build(), batch_of(task)
     assert type(model.inner.lm_head) is nn.Linear
     logits = model(batch["input_ids"])
@@ -218,12 +217,11 @@ def test_flops_count_the_matrices_once(task):
     assert task.flops_per_sample(model) == expected
 
 
-def test_a_folder_without_a_usable_model_is_an_error(tmp_path, text, make_task):
+def test_a_folder_without_a_usable_model_is_an_error(tmp_path, text, ready_task):
 
     def error_text(folder):
         with pytest.raises(DataError) as error:
-            task = make_task(path=text, pretrained=str(folder), seq_len=32)
-            task.setup()
+            task = ready_task(path=text, pretrained=str(folder), seq_len=32)
             task.build()
         return str(error.value)
 
@@ -247,9 +245,8 @@ def edit_config(folder, **values):
 
 def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
     edit_config(llama, num_hidden_layers=4)
-    with pytest.raises(DataError) as error:
-        pretrained.load_inner(llama)
-    assert str(error.value).replace(str(llama), "FOLDER") == (
+    error = error_of(pretrained.load_inner, llama)
+    assert str(error).replace(str(llama), "FOLDER") == (
         "the weights in model.pretrained 'FOLDER' do not fit its config.json: missing: "
         "model.layers.3.input_layernorm.weight, model.layers.3.mlp.down_proj.weight, "
         "model.layers.3.mlp.gate_proj.weight and 6 more\n"
@@ -275,10 +272,9 @@ def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
         pretrained.load_inner(llama)
 
 
-def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, text, make_task):
+def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, text, ready_task):
     def fact(**settings):
-        task = make_task(path=text, seq_len=32, pretrained=str(llama), **settings)
-        task.setup()
+        task = ready_task(path=text, seq_len=32, pretrained=str(llama), **settings)
         task.build()
         return task.facts().get("pretrained")
 
@@ -341,9 +337,7 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(llama, tmp_path
 
 
 @tied_and_untied
-def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
-    task, folder, text, make_task, tmp_path
-):
+def test_model_start_replaces_weights_and_freezes_layers(task, folder, text, ready_task, tmp_path):
     """Tied weights are stored once, as in a checkpoint."""
     model = task.build()
     with torch.no_grad():
@@ -353,8 +347,7 @@ def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
     buffers = {n: b for n, b in model.state_dict().items() if n in dict(model.named_buffers())}
     save_file(own | buffers, tmp_path / "model.safetensors")
     settings = {"path": text, "pretrained": str(folder), "seq_len": 32}
-    second = make_task(**settings, start=str(tmp_path / "model.safetensors"), freeze_layers=1)
-    second.setup()
+    second = ready_task(**settings, start=str(tmp_path / "model.safetensors"), freeze_layers=1)
     loaded = second.build().train()
     assert all(torch.equal(own[name], p) for name, p in loaded.named_parameters())
     frozen = {name for name, p in loaded.named_parameters() if not p.requires_grad}

@@ -80,12 +80,11 @@ def test_drawing_depends_on_the_seed_only():
     assert sampled(5) == first != sampled(6)
 
 
-def test_an_answer_is_independent_of_the_other_rows(make_task, tmp_path):
+def test_an_answer_is_independent_of_the_other_rows(ready_task, tmp_path):
     path = tmp_path / "pairs.csv"
     rows = [f"question {i},{'answer ' * (i % 4)}{i}" for i in range(60)]
     path.write_text("input,output\n" + "\n".join(rows))
-    task = make_task(path=path)
-    task.setup()
+    task = ready_task(path=path)
     torch.manual_seed(0)
     model, rows = task.build().eval(), task.data("val")
     found = predict(model, task.dataset, CPU)
@@ -104,9 +103,8 @@ def test_an_answer_is_independent_of_the_other_rows(make_task, tmp_path):
         assert row[4] == sum(a == b for a, b in zip(generated, answer, strict=True)) / len(answer)
 
 
-def test_a_text_row_is_split_into_prompt_and_target(make_task):
-    task = make_task(path="embedded:python", seq_len=64)
-    task.setup()
+def test_a_text_row_is_split_into_prompt_and_target(ready_task):
+    task = ready_task(path="embedded:python", seq_len=64)
     torch.manual_seed(0)
     found = predict(task.build().eval(), task.dataset, CPU)
     row = task.data("val").row(0)
@@ -138,12 +136,11 @@ def test_rows_and_lengths_are_drawn(make_task, path, control):
     assert lengths.caption.endswith("documents" if path == "embedded:python" else "answers")
 
 
-def test_a_prompt_is_grey_and_its_answer_and_all_text_green(tmp_path, make_task):
+def test_a_prompt_is_grey_and_its_answer_and_all_text_green(tmp_path, ready_task):
     path = tmp_path / "a.csv"
     rows = [f"ask {i},answer {i}\x07" for i in range(20)]
     path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
-    task = make_task(path=path)
-    task.setup()
+    task = ready_task(path=path)
     (prompt, grey), (answer, green) = colored_spans(task.dataset, task.data("train").row(0))
     assert (grey, green) == (CONTEXT_COLOR, TRAINED_COLOR)
     number = prompt.split()[2]
@@ -151,7 +148,6 @@ def test_a_prompt_is_grey_and_its_answer_and_all_text_green(tmp_path, make_task)
     assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}[end]"
     path = tmp_path / "a.txt"
     path.write_text("\n".join(f"line number {i}" for i in range(100)), encoding="utf-8")
-    task = make_task(path=path, seq_len=16)
-    task.setup()
+    task = ready_task(path=path, seq_len=16)
     [(_, color)] = colored_spans(task.dataset, task.data("train").row(0))
     assert color == TRAINED_COLOR

@@ -1,11 +1,9 @@
-"""Prompts in files, without their answers."""
-
 import json
 
 import pytest
 
-from models.base import DataError
 from models.language.generate import read_prompts
+from tests.models.errors import error_of
 
 
 @pytest.fixture
@@ -55,9 +53,8 @@ def test_each_object_of_a_json_array_is_a_prompt(prompts):
     rows = json.dumps([{"prompt": "one"}, {"prompt": "two"}], indent=1)
     assert prompts(rows, "a.json") == {"a-1": [("user", "one")], "a-2": [("user", "two")]}
     for content, problem in (('{\n"prompt": 1}', "one object"), ("[1]", "int"), ("[{]", "JSON")):
-        with pytest.raises(DataError) as error:
-            prompts(content, "a.json")
-        assert problem in str(error.value)
+        error = error_of(prompts, content, "a.json")
+        assert problem in str(error)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +69,7 @@ def test_each_object_of_a_json_array_is_a_prompt(prompts):
     ],
 )
 def test_a_row_that_is_no_prompt_is_an_error(prompts, content, message):
-    with pytest.raises(DataError) as error:
-        prompts(content)
-    assert message in str(error.value)
+    error = error_of(prompts, content)
+    assert message in str(error)
     if '"prompt": 3' in content:
         assert list(prompts(content, on_bad="skip")) == ["my-rows-1"]

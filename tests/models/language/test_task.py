@@ -4,6 +4,7 @@ import torch
 from models.base import DataError
 from models.language.config import SIZES
 from models.language.model import Transformer
+from tests.models.errors import error_of
 
 
 @pytest.fixture
@@ -24,13 +25,12 @@ def corpus(tmp_path):
     return folder
 
 
-def test_facts_contain_counts_splits_and_skipped_rows(tmp_path, make_task):
+def test_facts_contain_counts_splits_and_skipped_rows(tmp_path, ready_task):
     path = tmp_path / "a.csv"
     rows = [f"{'long ' * 30 if i < 3 else ''}ask {i},answer {i}" for i in range(40)]
     rows += ["ask 5,again", "broken", f"ask,{'too long ' * 30}"]
     path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
-    task = make_task(path=path, on_bad="skip")
-    task.setup()
+    task = ready_task(path=path, on_bad="skip")
     facts = task.facts()
     assert facts["groups"] == {"train": 33, "val": 4, "test": 4}
     assert sum(facts["samples"].values()) == 40
@@ -38,9 +38,8 @@ def test_facts_contain_counts_splits_and_skipped_rows(tmp_path, make_task):
     assert facts["kind"] == "conversations" and facts["tokenizer"] == "bytes"
 
 
-def test_a_fraction_uses_this_share_of_groups(make_task, pairs):
-    task = make_task(path=pairs, fraction=0.5)
-    task.setup()
+def test_a_fraction_uses_this_share_of_groups(ready_task, pairs):
+    task = ready_task(path=pairs, fraction=0.5)
     assert sum(task.facts()["groups"].values()) == 30
 
 
@@ -49,11 +48,10 @@ def test_the_vocabulary_follows_the_tokenizer(make_task, settings, rows):
     assert make_task(**settings).build().model.embed_tokens.weight.shape[0] == rows
 
 
-def test_bpe_is_trained_on_training_text_only(tmp_path, make_task):
+def test_bpe_is_trained_on_training_text_only(tmp_path, ready_task):
     for letter in "abcdefghijklmnopqrstuvwxyz":
         (tmp_path / f"{letter}.txt").write_text(f"mark{letter} " * 50, encoding="utf-8")
-    task = make_task(path=tmp_path, tokenizer="bpe", seq_len=16)
-    task.setup()
+    task = ready_task(path=tmp_path, tokenizer="bpe", seq_len=16)
     known = " ".join(task.dataset.tokenizer.inner.get_vocab())
     for name in ("train", "val", "test"):
         samples = task.data(name)
@@ -61,10 +59,9 @@ def test_bpe_is_trained_on_training_text_only(tmp_path, make_task):
             assert (f"mark{group[0]}" in known) == (name == "train")
 
 
-def test_a_preview_shows_a_prompt_and_a_continuation(make_task, pairs, corpus):
+def test_a_preview_shows_a_prompt_and_a_continuation(ready_task, pairs, corpus):
     for settings in ({"path": pairs}, {"path": corpus, "seq_len": 16}):
-        task = make_task(**settings)
-        task.setup()
+        task = ready_task(**settings)
         torch.manual_seed(0)
         shown = task.preview(task.build())
         prompt, written = shown.split("│")
@@ -73,14 +70,12 @@ def test_a_preview_shows_a_prompt_and_a_continuation(make_task, pairs, corpus):
     assert task.preview(task.build()).split("│")[0] == prompt
 
 
-def test_flops_are_those_of_the_formula(make_task, pairs):
-    task = make_task(path="embedded:python", size="small")
-    task.setup()
+def test_flops_are_those_of_the_formula(ready_task, pairs):
+    task = ready_task(path="embedded:python", size="small")
     model = task.build()
     matrices = 887_936 - (2 * 4 + 1) * 128  # all but the norms; the tied output counts once
     assert task.flops_per_sample(model) == 6 * matrices * 256 + 12 * 4 * 128 * 256 * 256
-    task = make_task(path=pairs)
-    task.setup()
+    task = ready_task(path=pairs)
     samples = task.data("train")
     lengths = [len(samples.sample(i, None).inputs) for i in range(len(samples))]
     mean = sum(lengths) / len(lengths)
@@ -90,12 +85,10 @@ def test_flops_are_those_of_the_formula(make_task, pairs):
     assert task.flops_per_sample(model) == pytest.approx(expected)
 
 
-def test_data_shorter_than_one_sample_is_an_error(tmp_path, make_task):
+def test_data_shorter_than_one_sample_is_an_error(tmp_path, ready_task):
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(f"line {i}" for i in range(10)), encoding="utf-8")
-    with pytest.raises(DataError) as error:
-        make_task(path=path).setup()
-    assert str(error.value) == (
+    assert str(error_of(ready_task, path=path)) == (
         "the training split has 56 tokens, less than one sample of 128\n"
         "  where         data.path, data.seq_len\n"
         "  allowed       at least one sample\n"
@@ -103,10 +96,8 @@ def test_data_shorter_than_one_sample_is_an_error(tmp_path, make_task):
     )
 
 
-def test_an_unknown_embedded_set_is_reported_with_the_nearest_match(make_task):
-    with pytest.raises(DataError) as error:
-        make_task(path="embedded:comands").setup()
-    assert str(error.value) == (
+def test_an_unknown_embedded_set_is_reported_with_the_nearest_match(ready_task):
+    assert str(error_of(ready_task, path="embedded:comands")) == (
         "unknown data.path 'embedded:comands'\n"
         "  allowed       embedded:python, embedded:commands\n"
         "  did you mean  embedded:commands\n"
@@ -115,9 +106,7 @@ def test_an_unknown_embedded_set_is_reported_with_the_nearest_match(make_task):
 
 
 def test_kv_heads_that_do_not_divide_the_heads_are_an_error(make_task):
-    with pytest.raises(DataError) as error:
-        make_task(kv_heads=3)
-    assert error.value.allowed == "1, 2, 4"
+    assert error_of(make_task, kv_heads=3).allowed == "1, 2, 4"
 
 
 def test_grouped_heads_have_fewer_parameters(make_task):
@@ -142,17 +131,14 @@ def weights_of(task, folder):
     return own
 
 
-def test_stage_text_reads_data_text_and_nothing_else(corpus, make_task):
-    task = make_task(stage="text", text=str(corpus), path="nowhere", seq_len=16)
-    task.setup()
+def test_stage_text_reads_data_text_and_nothing_else(corpus, make_task, ready_task):
+    task = ready_task(stage="text", text=str(corpus), path="nowhere", seq_len=16)
     assert task.facts()["source"] == str(corpus)
     assert make_task(stage="whole", text="nowhere", path="a").path == "a"
 
 
-def test_conversations_in_stage_text_are_an_error(pairs, make_task):
-    with pytest.raises(DataError) as error:
-        make_task(stage="text", text=str(pairs)).setup()
-    assert str(error.value) == (
+def test_conversations_in_stage_text_are_an_error(pairs, ready_task):
+    assert str(error_of(ready_task, stage="text", text=str(pairs))) == (
         f"data.text '{pairs}' has conversations\n"
         "  where         data.text\n"
         "  allowed       text, which stage text reads without labels\n"
@@ -160,10 +146,9 @@ def test_conversations_in_stage_text_are_an_error(pairs, make_task):
     )
 
 
-def test_model_start_loads_all_tensors_or_fails(pairs, corpus, make_task, tmp_path):
+def test_model_start_loads_all_tensors_or_fails(pairs, corpus, make_task, ready_task, tmp_path):
     own = weights_of(make_task(stage="text", text=str(corpus), seq_len=16), tmp_path)
-    task = make_task(path=pairs, start=str(tmp_path))
-    task.setup()
+    task = ready_task(path=pairs, start=str(tmp_path))
     found = dict(task.build().named_parameters())
     assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
     assert task.facts()["start"].startswith(f"loaded {len(own)}/{len(own)} tensors from ")
@@ -171,11 +156,10 @@ def test_model_start_loads_all_tensors_or_fails(pairs, corpus, make_task, tmp_pa
         make_task(path=pairs, start=str(tmp_path), size="small").build()
 
 
-def test_frozen_layers_stay_and_others_have_the_gradients_of_the_whole_model(pairs, make_task):
+def test_frozen_layers_stay_and_others_have_the_gradients_of_the_whole_model(pairs, ready_task):
     gradients = []
     for count in (0, 1):
-        task = make_task(path=pairs, freeze_layers=count)
-        task.setup()
+        task = ready_task(path=pairs, freeze_layers=count)
         torch.manual_seed(0)
         model = task.build().train()
         assert task.blocks(model) == list(model.model.layers)
@@ -189,40 +173,34 @@ def test_frozen_layers_stay_and_others_have_the_gradients_of_the_whole_model(pai
 
 
 def test_more_frozen_layers_than_the_model_has_are_an_error(make_task):
-    with pytest.raises(DataError) as error:
-        make_task(freeze_layers=3).build()
-    assert error.value.allowed == "0 to 2" and error.value.fix == "--set model.freeze_layers=1"
+    error = error_of(make_task(freeze_layers=3).build)
+    assert error.allowed == "0 to 2" and error.fix == "--set model.freeze_layers=1"
 
 
-def test_frozen_layers_cost_a_third_and_a_frozen_output_two_thirds(make_task):
+def test_frozen_layers_cost_a_third_and_a_frozen_output_two_thirds(ready_task):
     size, flops = SIZES["small"], []
     for count in (0, 2):
-        task = make_task(size="small", freeze_layers=count)
-        task.setup()
+        task = ready_task(size="small", freeze_layers=count)
         flops.append(task.flops_per_sample(task.build()))
     layer = 4 * size.width**2 + 3 * size.width * size.hidden
     saved = 2 * (4 * layer * 256 + 8 * size.width * 256**2) + 2 * size.vocabulary * size.width * 256
     assert flops[0] - flops[1] == saved
 
 
-def test_model_start_gives_its_bpe_tokenizer_to_the_run_or_fails(
-    pairs, corpus, make_task, tmp_path
-):
+def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, ready_task, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
     bpe = {"tokenizer": "bpe", "vocabulary": 300}
     text = make_task(first, stage="text", text=str(corpus), seq_len=16, **bpe)
     weights_of(text, first)
-    task = make_task(second, path=pairs, start=str(first), **bpe)
-    task.setup()
+    task = ready_task(second, path=pairs, start=str(first), **bpe)
     own = (first / "tokenizer.json").read_text()
     assert (second / "tokenizer.json").read_text() == own
     task.build()
     (first / "tokenizer.json").rename(tmp_path / "tokenizer.json")  # no weights beside it
-    with pytest.raises(DataError) as error:
-        make_task(path=pairs, start=str(first), **bpe).setup()
-    assert error.value.message == (
+    error = error_of(ready_task, path=pairs, start=str(first), **bpe)
+    assert error.message == (
         f"model.start '{first}' has no tokenizer.json, and model.tokenizer is bpe"
     )
-    assert error.value.fix.startswith("--set model.tokenizer=PATH")
+    assert error.fix.startswith("--set model.tokenizer=PATH")

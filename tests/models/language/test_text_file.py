@@ -1,5 +1,3 @@
-"""Parts of a long text, which give the tokens of the whole."""
-
 import random
 
 import pytest

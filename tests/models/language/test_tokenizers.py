@@ -9,6 +9,7 @@ from models.language.encoded import encode
 from models.language.external_tokenizer import ExternalTokenizer, load
 from models.language.readers.records import Turn
 from models.language.tokenizer import TAGS, ByteTokenizer, prompt_and_answer
+from tests.models.errors import error_of
 from tests.models.language.reading import read, write
 
 TEXTS = [
@@ -46,13 +47,6 @@ def test_bpe_keeps_tags_whole_and_shortens_what_it_was_trained_on(trained):
     tokens = trained.encode("<|end|>").tolist()
     assert trained.end not in tokens and len(tokens) > 1  # written out, it is text
     assert len(trained.encode(CORPUS[0])) < len(CORPUS[0]) / 2 and trained.size <= 400
-
-
-def test_a_run_folder_keeps_its_bpe_for_other_data(tmp_path):
-    first = bpe.load_or_train(CORPUS, 400, tmp_path)
-    second = bpe.load_or_train(["other text"], 300, tmp_path)
-    assert second.inner.to_str() == first.inner.to_str()
-    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
 def test_a_tokenizer_json_is_read(tmp_path, trained):
@@ -124,9 +118,8 @@ def test_a_broken_chat_template_is_an_error_that_names_its_file(folder, template
 def test_the_error_of_a_chat_template_names_the_row(folder):
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     rows = write(folder / "rows.jsonl", '\n{"prompt": "q", "response": "a"}')
-    with pytest.raises(DataError) as error:
-        encode(read(rows), load(folder))
-    assert error.value.where.endswith("for a conversation of user (rows.jsonl:2)")
+    error = error_of(encode, read(rows), load(folder))
+    assert error.where.endswith("for a conversation of user (rows.jsonl:2)")
 
 
 def test_a_chat_template_is_cut_before_the_answer(folder):

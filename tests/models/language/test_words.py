@@ -1,7 +1,3 @@
-"""Texts cut into words here have the tokens that the tokenizers library gives."""
-
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -8,6 +8,7 @@ from models.abr.formats import FORMATS, recognize
 from models.abr.readers.files import Names, read_responses
 from models.abr.readers.recordings import Averaging
 from models.base import DataError
+from tests.models.errors import error_of
 
 AVERAGING = Averaging(1000, 40.0, None)
 
@@ -61,9 +62,7 @@ def test_declared_columns_are_for_the_tables_of_a_folder(tmp_path, people, serie
 def test_animals_and_people_are_not_mixed(tmp_path, people, series):
     series("ABR-1-1")
     people([(1, 80, 0, np.ones(200))])
-    with pytest.raises(DataError) as error:
-        read(tmp_path)
-    assert str(error.value) == (
+    assert str(error_of(read, tmp_path)) == (
         f"'{tmp_path}' has more than one format: {FORMATS[0]}; {FORMATS[1]}\n"
         "  where         data.path\n"
         "  allowed       one format, and so one species and one time window\n"
@@ -76,9 +75,7 @@ def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
     series("ABR-1-1")
     broken = series("ABR-2-1", seed=1)
     broken.write_bytes(broken.read_bytes().replace(b":LEVELS:", b":LAYERS:"))
-    with pytest.raises(DataError) as error:
-        read(tmp_path)
-    assert str(error.value) == (
+    assert str(error_of(read, tmp_path)) == (
         "1 of 4 files and levels cannot be used\n"
         f"  where         {broken}: the header has no :LEVELS:\n"
         f"  fix           correct {broken}, or skip them with  --set data.on_bad=skip"
@@ -169,9 +166,7 @@ def load(path):
 
 
 @pytest.mark.parametrize("has_scaler", [True, False])
-def test_a_pickle_is_refused_with_the_lines_that_export_it_to_a_table(
-    tmp_path, monkeypatch, has_scaler
-):
+def test_a_pickle_is_refused_with_the_lines_to_export_it(tmp_path, monkeypatch, has_scaler):
     import importlib
     import pickle
 
@@ -198,10 +193,9 @@ def test_a_pickle_is_refused_with_the_lines_that_export_it_to_a_table(
     path.parent.mkdir()
     path.write_bytes(pickle.dumps(content))
     for given in (path, path.parent):
-        with pytest.raises(DataError) as error:
-            read(given)
-        assert error.value.message.startswith(f"'{path}' is a pickle, which can run any program")
-    lines = error.value.fix.partition("\n")[2]
+        error = error_of(read, given)
+        assert error.message.startswith(f"'{path}' is a pickle, which can run any program")
+    lines = error.fix.partition("\n")[2]
     subprocess.run(
         [sys.executable, "-c", lines], env={"PYTHONPATH": str(tmp_path)}, check=True, timeout=60
     )

@@ -8,6 +8,7 @@ from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files, zuco
 from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
+from tests.models.errors import error_of
 
 WRITERS = {"5": write_matlab5, "7.3": write_matlab73}
 every_kind = pytest.mark.parametrize("kind", WRITERS)
@@ -49,10 +50,9 @@ def test_bad_eeg_is_an_error_or_skipped(path, kind):
     broken[3, 5], huge[3, 5] = np.nan, 1e30
     wrong = {0: huge, 1: broken, 3: odd}
     WRITERS[kind](path, {n: raw if kind == "5" else raw.T for n, raw in wrong.items()})
-    with pytest.raises(DataError) as error:
-        zuco.read(path, "stop")
+    error = error_of(zuco.read, path, "stop")
     shape = "104 x 50" if kind == "5" else "50 x 104"
-    lines = str(error.value).splitlines()
+    lines = str(error).splitlines()
     assert lines[0] == "3 of 3 sentences cannot be used"
     for line, problem in zip(
         lines[1:],
@@ -80,13 +80,11 @@ def test_a_file_without_sentence_data_is_an_error(path):
     from scipy.io import savemat
 
     savemat(path, {"other": np.zeros(3)})
-    with pytest.raises(DataError) as error:
-        zuco.read(path, "stop")
-    assert error.value.message == "'resultsYAC_NR.mat' has no sentenceData"
+    error = error_of(zuco.read, path, "stop")
+    assert error.message == "'resultsYAC_NR.mat' has no sentenceData"
     write_matlab73(path, leave_out=("rawData",))
-    with pytest.raises(DataError) as error:
-        zuco.read(path, "stop")
-    assert error.value.message == "'resultsYAC_NR.mat' has no sentenceData/rawData"
+    error = error_of(zuco.read, path, "stop")
+    assert error.message == "'resultsYAC_NR.mat' has no sentenceData/rawData"
 
 
 def test_a_bad_file_among_several_is_skipped(tmp_path):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.edges.edf_files import edf_head
+
 TEXTS = [
     "The old man finds a drum.",
     "A child paints the island!",
@@ -67,20 +69,8 @@ def write_edf(path, names, seconds, rate=256, make=None, holes=False):
 
     With `holes` nothing is written where the numbers are 0, so that a large one takes no room.
     """
-    count = len(names)
-
-    def fields(values, width):
-        return b"".join(str(value).ljust(width).encode() for value in values)
-
-    head = fields(["0"], 8) + fields(["X X X X", "Startdate X X X X"], 80)
-    head += fields(["01.01.20", "00.00.00"], 8) + fields([256 * (count + 1)], 8) + fields([""], 44)
-    head += fields([seconds, 1], 8) + fields([count], 4)
-    for values, width in (
-        (names, 16), ([""] * count, 80), (["uV"] * count, 8), ([-3276.8] * count, 8),
-        ([3276.7] * count, 8), ([-32768] * count, 8), ([32767] * count, 8), ([""] * count, 80),
-        ([rate] * count, 8), ([""] * count, 32),
-    ):  # fmt: skip
-        head += fields(values, width)
+    count, scale = len(names), (-3276.8, 3276.7, -32768, 32767)
+    head = edf_head(seconds, [(name, "uV", *scale, rate) for name in names])
     with path.open("wb") as stream:
         stream.write(head)
         if holes:

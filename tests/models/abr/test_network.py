@@ -1,12 +1,12 @@
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.abr.config import SIZES, STATIC
 from models.abr.layers import SequenceAttention, upsample
 from models.abr.loss import TERMS
 from models.abr.network import ENCODER, MaskedTrace, Network, flops_per_sample
 from models.abr.responses import Statistics
+from tests.models.tasks import Operators
 
 
 def build_network(terms=TERMS, size="tiny"):
@@ -131,20 +131,43 @@ def test_counting_operations_leaves_compiled_blocks_compiled():
     torch._dynamo.reset()
 
 
-class FlashCalls(TorchDispatchMode):
-    """Counts the calls of flash kernels."""
-
-    count = 0
-
-    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
-        self.count += "flash_attention" in str(call)
-        return call(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("size", ["tiny", "lite"])
 def test_flash_kernels_run_in_all_attentions_without_relative_positions(size):
     model = Network(SIZES[size], Statistics(), TERMS, "flash")
-    with FlashCalls() as calls:
+    with Operators() as called:
         model(*inputs(1))
-    in_signal_head = 2
-    assert calls.count == SIZES[size].levels * SIZES[size].layers + in_signal_head
+    in_signal_head, flash = 2, [name for name in called.names if "flash_attention" in name]
+    assert len(flash) == SIZES[size].levels * SIZES[size].layers + in_signal_head
+
+
+FULL = {
+    "static": 128,
+    "input": 29_504,
+    "encoder.0": 105_480,
+    "encoder.1": 374_408,
+    "encoder.2": 1_420_168,
+    "encoder.3": 5_526_920,
+    "bottleneck": 9_303_240,
+    "decoder.0": 22_148_377,
+    "decoder.1": 5_757_593,
+    "decoder.2": 1_451_353,
+    "decoder.3": 378_585,
+    "output": 57_600,
+    "heads.signal": 120_490,
+    "heads.peak": 25_092,
+    "heads.class": 12_935,
+    "heads.threshold": 8_386,
+}
+"""The table of the specification."""
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_each_size_and_each_block_of_full_has_the_specified_parameters():
+    for size, total in (("tiny", 44_769), ("lite", 820_449), ("full", 46_720_259)):
+        with torch.device("meta"):  # shapes alone: nothing is drawn
+            model = Network(SIZES[size], Statistics(), TERMS)
+        assert count(model) == SIZES[size].parameters == total, size
+    assert {name: count(model.get_submodule(name)) for name in FULL} == FULL

@@ -1,6 +1,10 @@
+import io
+
+import numpy as np
 import pytest
 
 from models.base import DataError
+from models.common import predictions
 from models.common.predictions import DistinctNames, FixedDraws, input_errors, spread_positions
 
 
@@ -59,3 +63,20 @@ def test_positions_are_spread_over_a_split_of_any_size():
     assert spread_positions(3, 4) == [0, 1, 2]
     assert spread_positions(101, 3) == [0, 50, 100]
     assert FixedDraws().rng().random() == FixedDraws().rng().random()
+
+
+def test_the_mean_leaves_out_tokens_that_are_not_valid():
+    tokens = np.array(
+        [[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]], [[5.0, 5.0], [9.0, 9.0], [9.0, 9.0]]]
+    )
+    valid = np.array([[True, True, False], [False, False, False]])
+    more = {"start_s": np.array([0.5, 1.0])}
+    found = predictions.features_file(
+        "a", "A", ["one", "two"], tokens.astype(np.float32), valid, more
+    )
+    file = np.load(io.BytesIO(found.files[".npz"]))  # needs no pickle
+    assert sorted(file) == ["features", "item", "mean", "start_s", "valid"]
+    assert file["mean"].tolist() == [[2, 4], [0, 0]] and file["mean"].dtype == np.float32
+    assert file["item"].tolist() == ["one", "two"]
+    assert (file["features"] == tokens).all() and (file["valid"] == valid).all()
+    assert found.text == "A: features, 2 × 3 × 2 [item × token × width]"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.common.layers import Dropout
+from models.common.layers import Dropout, _has_variable_lengths, takes_boundaries
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -33,3 +33,27 @@ def test_nothing_is_dropped_or_drawn_in_evaluation_or_at_0(p, trains):
     x = torch.ones(100)
     assert torch.equal(Dropout(p).train(trains)(x), x)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+CUDA, HALF = torch.device("cuda", 0), torch.bfloat16
+
+
+@pytest.mark.skipif(not _has_variable_lengths(), reason="torch before 2.11 lacks the kernel")
+@pytest.mark.parametrize(
+    ("generation", "name", "device", "dtype", "takes"),
+    [
+        (8, "auto", CUDA, torch.float16, True),
+        (9, "flash", CUDA, HALF, True),
+        (9, "efficient", CUDA, HALF, False),
+        (9, "math", CUDA, HALF, False),
+        (9, "auto", CUDA, torch.float32, False),
+        (9, "auto", torch.device("cpu"), HALF, False),
+        (9, "auto", torch.device("mps"), HALF, False),
+        (7, "auto", CUDA, torch.float16, False),
+    ],
+)
+def test_flash_attention_in_16_bits_takes_boundaries_and_others_a_mask(
+    monkeypatch, generation, name, device, dtype, takes
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    assert takes_boundaries(name, device, dtype) == takes
