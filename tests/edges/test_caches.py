@@ -1,7 +1,5 @@
 """A file that was replaced by another one of its size and modification time is read again."""
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import os
@@ -46,7 +44,7 @@ from tests.models.language.in_memory import TOKENIZER
 Replace = Callable[[Path, bytes], None]
 
 
-def by_rename(path: Path, data: bytes) -> None:
+def by_rename(path, data):
     """As an editor, rsync or a download."""
     new, found = path.with_name(f".{path.name}.new"), path.stat()
     new.write_bytes(data)
@@ -54,7 +52,7 @@ def by_rename(path: Path, data: bytes) -> None:
     new.replace(path)
 
 
-def in_place(path: Path, data: bytes) -> None:
+def in_place(path, data):
     """As cp --preserve onto the file."""
     found = path.stat()
     path.write_bytes(data)
@@ -63,7 +61,7 @@ def in_place(path: Path, data: bytes) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def replace(path: Path, data: bytes, write: Replace = by_rename) -> None:
+def replace(path, data, write=by_rename):
     old = path.stat()
     assert data != path.read_bytes()
     write(path, data)
@@ -81,7 +79,7 @@ def test_the_identity_of_a_file_follows_its_content(tmp_path, write):
     assert identity(path) != before
 
 
-def darker(data: bytes) -> bytes:
+def darker(data):
     """The events of a recording, each of them a decrease of brightness."""
     begin = len(HEADERS["EVT2"])
     words = np.frombuffer(data[begin:], "<u4").copy()
@@ -89,24 +87,24 @@ def darker(data: bytes) -> bytes:
     return data[:begin] + words.tobytes()
 
 
-def louder(data: bytes) -> bytes:
+def louder(data):
     """A file of ZuCo with other values; the time of writing is in its header."""
     with TemporaryDirectory() as folder:
         later = write_matlab5(Path(folder, "a.mat"), raw={0: eeg(0) + 1}).read_bytes()
     return data[:128] + later[128:]
 
 
-def texts(path: Path) -> Path:
+def texts(path):
     path.write_text("some words here\n\nand others there\n" * 50)
     return path
 
 
-def tokens(path: Path) -> list[int]:
+def tokens(path):
     stream = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER).stream
     return stream.read(0, len(stream)).tolist()
 
 
-def features(path: Path) -> object:
+def features(path):
     rules = SimpleNamespace(samples=1, windows=1, seed=0)
     samples = SimpleNamespace(rules=rules, numbers=[], items=[])
     return TextInputs(samples, str(path), "real").made_from

@@ -1,7 +1,5 @@
 """First guesses: words of other tools are one error with the line that does what was meant."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path
@@ -28,7 +26,7 @@ SHOWN = (
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """A folder with a run, data, a pretrained model, and scripts with and without a task."""
     monkeypatch.chdir(tmp_path)
     trained(Path(RUN), resolved(), 10)
@@ -42,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def only_error(typed: str) -> str:
+def only_error(typed):
     """The fix of the only error of a command line."""
     found = read(shlex.split(typed)).diagnostics
     assert len(found) == 1, [diagnostic.message for diagnostic in found]
@@ -89,7 +87,7 @@ COMMANDS = {
 }
 
 
-def starts(line: str) -> bool:
+def starts(line):
     """Whether a line of the program can start; of a run, with --dry-run."""
     argv = shlex.split(line.partition("  ")[0])
     if argv[0] == "hf":

@@ -1,7 +1,5 @@
 """Lines to paste, wherever the program makes them, name options, settings and commands it has."""
 
-from __future__ import annotations
-
 import io
 import re
 import shlex
@@ -32,12 +30,12 @@ OF_TASKS = {
 
 
 @cache
-def settings() -> frozenset[str]:
+def settings():
     return frozenset(key for family in FAMILIES for key in setting_infos(family))
 
 
 @cache
-def flags() -> frozenset[str]:
+def flags():
     options = (option.flag for command in COMMANDS.values() for option in command.options)
     return frozenset((*options, HELP.flag))
 

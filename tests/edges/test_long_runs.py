@@ -1,7 +1,5 @@
 """Runs of many lines, and many runs: read as a stream, shown in one table, no point lost."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,10 +1,7 @@
 """An evaluation that is NaN or infinite is a warning, ends the run, and is never the best."""
 
-from __future__ import annotations
-
 import json
 import math
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +21,7 @@ BAD = [math.nan, math.inf, -math.inf]
 class Values(TinyTask):
     """Its evaluations give the `values` in turn, and the side metric is always `side`."""
 
-    def __init__(self, *values: float, **more):
+    def __init__(self, *values, **more):
         super().__init__(**more)
         self._values = iter(values)
 
@@ -145,7 +142,7 @@ NAN = """
 
 
 @pytest.mark.slow
-def test_console_files_and_report_name_it_and_the_fix_works(tmp_path: Path):
+def test_console_files_and_report_name_it_and_the_fix_works(tmp_path):
     (tmp_path / "nan_task.py").write_text(HEAD + LINE + BODY + NAN)
     program = Program(tmp_path)
     run = program("--model", "nan_task:Line", "--out", "run")

@@ -1,7 +1,5 @@
 """A run in Python: opened again, used by its methods, in scripts, notebooks and threads."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import json

@@ -1,11 +1,8 @@
 """Pipes, sockets, devices and links to nothing in a folder of data are refused at once."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import socket
-from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +30,7 @@ NAMES = {
 """For each family, the name of a file that it reads."""
 
 
-def make(path: Path, kind: str) -> None:
+def make(path, kind):
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pipe":
         os.mkfifo(path)
@@ -46,12 +43,12 @@ def make(path: Path, kind: str) -> None:
         path.symlink_to({"device": "/dev/zero", "link": "/nowhere", "loop": path.name}[kind])
 
 
-def problem(kind: str) -> str:
+def problem(kind):
     is_link = kind in ("link", "loop")
     return "is a link to a file that does not exist" if is_link else "is not a regular file"
 
 
-def place(folder: Path, kind: str, name: str) -> Path:
+def place(folder, kind, name):
     """A file of the kind in a folder of its own."""
     path = folder / kind / name
     make(path, kind)

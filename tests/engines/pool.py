@@ -5,10 +5,8 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.connection import wait
 
 from torch.distributed import TCPStore
 
@@ -25,14 +23,14 @@ class RankFailed(Exception):
 class Pool:
     """`size` processes in one world; after a failure the next call gets fresh ones."""
 
-    def __init__(self, size: int, device: str = "cpu"):
+    def __init__(self, size, device="cpu"):
         self.size = size
         self.device = device
-        self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
-        self._store: TCPStore | None = None
+        self._workers = []
+        self._store = None
         self._calls = 0
 
-    def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def run(self, work, *arguments):
         """The result of `work(world, *arguments)` on each rank. Raises RankFailed.
 
         `work` is a function at the top of a module. The first rank that fails ends all of them.
@@ -44,7 +42,7 @@ class Pool:
         self._calls += 1
         for _, pipe in self._workers:
             pipe.send((work, arguments))
-        results: dict[int, Any] = {}
+        results = {}
         pipes = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
         try:
             while pipes:
@@ -59,7 +57,7 @@ class Pool:
             raise
         return [results[rank] for rank in range(self.size)]
 
-    def close(self) -> None:
+    def close(self):
         """Kill the processes."""
         for process, pipe in self._workers:
             process.kill()
@@ -69,7 +67,7 @@ class Pool:
         self._store = None
         self._calls = 0
 
-    def _start(self) -> None:
+    def _start(self):
         # As in torchrun: the store is outside the workers, at a free port.
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
         # A server that has imported torch once saves seconds a worker; macOS cannot fork after it.
@@ -88,7 +86,7 @@ class Pool:
             self._workers.append((process, here))
 
 
-def _receive(pipe: Connection, rank: int) -> Any:
+def _receive(pipe, rank):
     try:
         error, value = pipe.recv()
     except EOFError:
@@ -98,7 +96,7 @@ def _receive(pipe: Connection, rank: int) -> Any:
     return value
 
 
-def _serve(pipe: Connection, rank: int, size: int, port: int, device: str) -> None:
+def _serve(pipe, rank, size, port, device):
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),

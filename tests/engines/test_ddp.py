@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import Options, World
+from engines.base import Options
 from engines.catalog import build_engine
 from engines.ddp import ddp
 from tests.engines.parity import spec
@@ -14,15 +14,15 @@ from tests.engines.pool import Pool
 class Branches(nn.Module):
     """Uses the given parameters, and never `idle`."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.left, self.right, self.idle = (nn.Linear(2, 1) for _ in range(3))
 
-    def forward(self, x: Tensor, use_left: bool) -> Tensor:
+    def forward(self, x, use_left):
         return (self.left if use_left else self.right)(x)
 
 
-def train_branches(world: World, engine_name: str) -> tuple[list[float], list[str]]:
+def train_branches(world, engine_name):
     """Ranks take different branches; the first micro-batch of each step takes the other one."""
     torch.manual_seed(0)
     net = Branches()
@@ -48,7 +48,7 @@ def test_ranks_may_use_different_parameters(worlds, engine):
         assert without_gradient == idle == ["idle.weight", "idle.bias"]
 
 
-def wrapped(world: World) -> tuple[bool, bool, str, int]:
+def wrapped(world):
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     net.note = "seen from outside"
     engine = ddp(world, Options())
@@ -72,7 +72,7 @@ def test_the_graph_is_not_searched_if_the_first_step_used_all(worlds):
     ]
 
 
-def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
+def gradients_of_three_steps(world, idle):
     """Flat gradients of equal steps: the first is averaged by hand, the others by DDP."""
     torch.manual_seed(0)
     # 1.7 MiB of gradients: more than the first bucket of 1 MiB holds.
@@ -106,7 +106,7 @@ def test_the_first_step_sums_in_the_order_of_the_later_ones():
         pool.close()
 
 
-def searches_after(world: World, steps: dict[str, float]) -> bool:
+def searches_after(world, steps):
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     engine = ddp(world, Options())
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])

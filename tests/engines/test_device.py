@@ -32,7 +32,7 @@ def test_segments_of_device_memory_expand_unless_the_user_set_the_allocator(monk
     if variable is not None:
         monkeypatch.setenv(variable, "max_split_size_mb:512")
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    given: list[str] = []
+    given = []
     monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", given.append)
     use(torch.device("cuda", 0))
     assert given == ([] if variable else ["expandable_segments:True"])

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engines.base import EngineError
 from engines.fp8 import linears_in_fp8
@@ -14,7 +14,7 @@ from tests.engines.parity import Case, distance, train
 INPUTS, OUTPUTS = 64, 32
 
 
-def error(found: Tensor, exact: Tensor) -> float:
+def error(found, exact):
     """The root mean square of the difference, relative to the exact values."""
     return ((found.float() - exact).norm() / exact.norm()).item()
 

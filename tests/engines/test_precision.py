@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engines.base import EngineError
 from engines.precision import (
@@ -22,12 +22,12 @@ CPU = torch.device("cpu")
 class Spy(nn.Module):
     """Records the dtype of its product, and returns it with a count."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.linear = nn.Linear(3, 2)
-        self.seen: torch.dtype | None = None
+        self.seen = None
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x):
         y = self.linear(x)
         self.seen = y.dtype
         return {"y": y, "count": torch.ones(1, dtype=torch.int64)}

@@ -2,22 +2,20 @@
 
 import threading
 from itertools import count
-from pathlib import Path
 
 import pytest
 from torch.distributed import HashStore
 
 from engines import rank_0_first
-from engines.base import World
 from engines.rank_0_first import Turns
 from tests.waiting import until
 
 
-def in_order(world: World, folder: Path) -> list[str]:
+def in_order(world, folder):
     """The lines that a rank sees when both have worked; rank 0 works once rank 1 is there."""
     log, is_there = folder / "log", folder / "rank 1 is there"
 
-    def work() -> None:
+    def work():
         if world.rank == 0:
             until(is_there.exists)
         with log.open("a") as file:
@@ -66,7 +64,7 @@ def test_a_rank_that_computes_or_reads_is_waited_for_without_a_limit(store, monk
     monkeypatch.setattr(rank_0_first, "time", clock)
     monkeypatch.setattr(rank_0_first, "_work_done", lambda: work_done(next(numbers)))
 
-    def work() -> None:
+    def work():
         with turn.turn():
             until(lambda: clock.seconds > 10)
 
@@ -94,8 +92,8 @@ def test_computing_counts_as_work():
     until(lambda: sum(range(10**6)) and rank_0_first._work_done()[0] > before[0])
 
 
-def failing(world: World) -> None:
-    def work() -> None:
+def failing(world):
+    def work():
         raise ValueError("no such data")
 
     if world.rank == 0:

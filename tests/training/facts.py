@@ -1,14 +1,11 @@
 """Facts of a run in the form that callbacks get."""
 
-from pathlib import Path
-from typing import Any
-
 from training.callbacks.base import EvalResult, Outcome, RunInfo, Step, StepMetrics
 from training.train_plan import TrainPlan
 
 
-def about(folder: Path, **changes: Any) -> RunInfo:
-    known: dict[str, Any] = {
+def about(folder, **changes):
+    known = {
         "model": "language:tiny",
         "mode": "lite",
         "engine": "ddp",
@@ -20,8 +17,8 @@ def about(folder: Path, **changes: Any) -> RunInfo:
     return RunInfo(**known | changes)
 
 
-def train_plan(**changes: Any) -> TrainPlan:
-    known: dict[str, Any] = {
+def train_plan(**changes):
+    known = {
         "total_steps": 100,
         "steps_per_epoch": 50,
         "global_batch": 64,
@@ -33,14 +30,14 @@ def train_plan(**changes: Any) -> TrainPlan:
     return TrainPlan(**known | changes)
 
 
-def step(number: int) -> Step:
+def step(number):
     # No callback reads the tensors, which would synchronize the device; so they are None.
-    nothing: Any = None
+    nothing = None
     return Step(number, nothing, {}, 4096, nothing, 1e-3, False, None, 0.0)
 
 
-def logged(number: int, **changes: Any) -> StepMetrics:
-    known: dict[str, Any] = {
+def logged(number, **changes):
+    known = {
         "step": number,
         "epoch": number / 50,
         "samples": 64 * number,
@@ -62,12 +59,12 @@ def logged(number: int, **changes: Any) -> StepMetrics:
     return StepMetrics(**known | changes)
 
 
-def evaluation(number: int, is_best: bool = True, split: str = "val") -> EvalResult:
+def evaluation(number, is_best=True, split="val"):
     return EvalResult(number, split, {"loss": 2.25}, is_best, 1.5, 0.0, 64, 640)
 
 
-def outcome(**changes: Any) -> Outcome:
-    known: dict[str, Any] = {
+def outcome(**changes):
+    known = {
         "status": "completed",
         "reason": "all steps taken",
         "exit_code": 0,

@@ -24,7 +24,7 @@ SGD = {
 }
 
 
-def by_hand(task: TinyTask, steps: int, global_batch: int = 8):
+def by_hand(task, steps, global_batch=8):
     """Each term of the losses, and the weights of plain gradient descent; a step is one batch."""
     torch.manual_seed(0)
     model = task.build()

@@ -11,7 +11,7 @@ from tests.training import host_reads
 from tests.training.tiny import TinyTask
 
 
-def runs() -> list:
+def runs():
     """Families with settings; image and signal families take seconds each."""
     others = [
         ("doc_translation", ("model.stage=encoder",)),

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import World
 from models.base import Predictions
 from tests.training.tiny import WIDTH, TinyNet, TinyTask, one_rank, run_tiny
 from training.inspection import architecture
@@ -120,7 +119,7 @@ def test_samples_are_predicted_before_and_after_training_without_a_tracker():
     assert found["before"][1].rows != found["after"][1].rows
 
 
-def two_runs(world: World, engine: str):
+def two_runs(world, engine):
     """The same run without and with predictions: losses and weights, and the predictions."""
     torch.set_num_threads(1)
     plain, previewed = (
@@ -146,7 +145,7 @@ def test_predictions_do_not_change_training(two_ranks):
         assert (none, some) == (0, 6)
 
 
-def failing(world: World, rank: int, after: int):
+def failing(world, rank, after):
     """Events on both ranks of a run with failing predictions on one of them."""
     torch.set_num_threads(1)
     task = PreviewTask(fails_on=rank, fails_after=after, rank=world.rank)

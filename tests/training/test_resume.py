@@ -20,7 +20,7 @@ CHANGES = {
 }
 
 
-def history(run, after: int = 0):
+def history(run, after=0):
     """All numbers of the run from steps after `after` on that do not depend on the clock."""
     lines = [
         (line.step, line.epoch, line.samples, line.units, line.loss, line.grad_norm, line.lr)
@@ -35,7 +35,7 @@ def history(run, after: int = 0):
     return lines, evaluations
 
 
-def same(first, other) -> bool:
+def same(first, other):
     return first.keys() == other.keys() and all(
         torch.equal(first[key], other[key]) for key in first
     )

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from engines.zero import config as zero_config
-from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, setting_values
+from engines.zero.config import ConfigConflict, conflicts, merge, setting_values
 from engines.zero.config_file import shipped
 from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 
 
-def settings(precision: str = "fp32", schedule: str = "cosine", **optim) -> SimpleNamespace:
+def settings(precision="fp32", schedule="cosine", **optim):
     values = {
         "name": "adamw",
         "lr": 1e-3,
@@ -31,11 +31,11 @@ def settings(precision: str = "fp32", schedule: str = "cosine", **optim) -> Simp
     )
 
 
-def values(engine: str = "zero2", **changes):
+def values(engine="zero2", **changes):
     return setting_values(engine, shipped(f"{engine}.json"), BATCHING, settings(**changes))
 
 
-def only(own: dict, **changes) -> Conflict:
+def only(own, **changes):
     (found,) = conflicts(own, values(**changes))
     return found
 
@@ -241,9 +241,9 @@ def test_required_values_cannot_be_changed_and_a_block_must_be_an_object():
 class RecordingDict(dict):
     """A config that records which keys DeepSpeed reads."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.names: set[str] = set()
+        self.names = set()
 
     def get(self, key, default=None):
         self.names.add(key)

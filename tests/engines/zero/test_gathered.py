@@ -9,9 +9,9 @@ from torch import nn
 from engines.zero.engine import save_by_reference
 
 
-def release(parameters) -> list[int]:
+def release(parameters):
     """Release the memory of the parameters, as stage 3 does; the indices of those that are free."""
-    freed: list[int] = []
+    freed = []
     for index, parameter in enumerate(parameters):
         weakref.finalize(parameter.untyped_storage(), freed.append, index)
         parameter.data = torch.empty(0)

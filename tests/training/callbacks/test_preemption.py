@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +29,7 @@ SAVE_AND_END = {
 class Program:
     """A running tests.training.signalled."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.training.signalled", where],
             cwd=ROOT,
@@ -40,18 +39,18 @@ class Program:
         )
         self.child = int(self.read().split()[1])
 
-    def read(self) -> str:
+    def read(self):
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def write(self, line: str) -> str:
+    def write(self, line):
         """The response to `line`."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return self.read()
 
-    def requested_action(self) -> tuple[Action, str]:
+    def requested_action(self):
         """The requested action and events of a step, once there is one."""
         end = time.monotonic() + LIMIT_S
         while (reply := self.write("step")) == "0":
@@ -59,17 +58,17 @@ class Program:
         number, _, events = reply.partition(" ")
         return Action(int(number)), events
 
-    def close(self) -> None:
+    def close(self):
         self.process.kill()
         self.process.communicate()
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Program]]:
+def start():
     """Starts programs, which end with the test."""
-    started: list[Program] = []
+    started = []
 
-    def begin(where: str) -> Program:
+    def begin(where):
         started.append(Program(where))
         return started[-1]
 
@@ -79,7 +78,7 @@ def start() -> Iterator[Callable[[str], Program]]:
 
 
 @pytest.fixture
-def program(start) -> Program:
+def program(start):
     return start("main")
 
 

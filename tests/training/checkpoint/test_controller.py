@@ -17,24 +17,24 @@ class Background:
     """A saver with writes that the test ends."""
 
     def __init__(self):
-        self.calls: list[str] = []
-        self.ends: Path | CheckpointError | None = None
+        self.calls = []
+        self.ends = None
 
     @property
-    def is_settled(self) -> bool:
+    def is_settled(self):
         return self.ends is not None
 
-    def save(self, step, *rest) -> None:
+    def save(self, step, *rest):
         self.calls.append(f"save {step}")
 
-    def wait(self) -> Path | None:
+    def wait(self):
         self.calls.append("wait")
         ends, self.ends = self.ends, None
         if isinstance(ends, CheckpointError):
             raise ends
         return ends
 
-    def abandon(self) -> None:
+    def abandon(self):
         self.calls.append("abandon")
 
 
@@ -48,11 +48,11 @@ def recorder():
     return RecordingCallback()
 
 
-def make_controller(saver, recorder, **settings) -> CheckpointController:
+def make_controller(saver, recorder, **settings):
     return CheckpointController(Save(**settings), saver, CallbackList([recorder]), 0)
 
 
-def write(controller: CheckpointController, step: int) -> None:
+def write(controller, step):
     controller.save(step, None, {}, periodic=True, score=None)
 
 

@@ -2,24 +2,22 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.writer import CheckpointWriter
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
 
 
-def save(saver: CheckpointWriter, step: int) -> None:
+def save(saver, step):
     saver.save(step, state(whole(step)), {"samples": step}, True, Score("loss", 1 / step, "min"))
     saver.wait()
 
 
-def has_only_step_1(run: Path) -> bool:
+def has_only_step_1(run):
     """Only step 1 exists, complete and linked."""
     assert os.listdir(run / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(run / "best").manifest.step == 1

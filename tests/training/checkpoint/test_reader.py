@@ -6,9 +6,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +19,7 @@ from training.checkpoint.reader import open_checkpoint
 FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha256"]
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def rewrite(folder, change):
     """Change the manifest and its checksum."""
     fields = json.loads((folder / "manifest.json").read_text())
     change(fields)
@@ -31,35 +29,35 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
 
 
-def replace_file(folder: Path, name: str, content: bytes) -> None:
+def replace_file(folder, name, content):
     """Replace the content of a file, with matching checksums."""
     (folder / name).write_bytes(content)
 
-    def update_checksums(fields: dict[str, Any]) -> None:
+    def update_checksums(fields):
         (entry,) = (file for file in fields["files"] if file["name"] == name)
         entry.update(bytes=len(content), crc32=[zlib.crc32(content)] if content else [])
 
     rewrite(folder, update_checksums)
 
 
-def head_of(data: bytes) -> tuple[dict[str, Any], bytes]:
+def head_of(data):
     """The table and the numbers of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
-def _bytes_read() -> int:
+def _bytes_read():
     """Bytes read by this process so far, from files of any kind."""
     line = Path("/proc/self/io").read_text().splitlines()[0]
     return int(line.removeprefix("rchar: "))
 
 
-def _seek_cost() -> int:
+def _seek_cost():
     before = _bytes_read()
     return _bytes_read() - before
 
 
-def with_head(text: str | bytes, numbers: bytes = b"") -> bytes:
+def with_head(text, numbers=b""):
     encoded = text if isinstance(text, bytes) else text.encode()
     return len(encoded).to_bytes(8, "little") + encoded + numbers
 

@@ -1,35 +1,34 @@
 """A checkpoint is restored into an engine of the same model, and into no other."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import Engine, OptimizerSpec, Options, Piece, State, World
+from engines.base import OptimizerSpec, Options, Piece
 from engines.catalog import build_engine
 from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import check, fill, restore
 
 
 class Net(nn.Module):
     """One parameter of each group, a frozen one, and a buffer."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, value):
         super().__init__()
         self.matrix = nn.Parameter(torch.full((3, 2), value))
         self.vector = nn.Parameter(torch.full((7,), value))
         self.frozen = nn.Parameter(torch.full((2,), value), requires_grad=False)
         self.register_buffer("seen", torch.tensor(int(value)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return self.matrix.sum() * x + self.vector.sum() * self.frozen.sum()
 
 
-def engine_of(net: Net, world: World, lr: float, optimizer=torch.optim.AdamW) -> Engine:
+def engine_of(net, world, lr, optimizer=torch.optim.AdamW):
     spec = OptimizerSpec(
         options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
         group_of=lambda name, parameter: 0 if parameter.dim() > 1 else 1,
@@ -41,7 +40,7 @@ def engine_of(net: Net, world: World, lr: float, optimizer=torch.optim.AdamW) ->
     return engine
 
 
-def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
+def trained(world, run, optimizer=torch.optim.AdamW):
     """The checkpoint of two steps."""
     net = Net(1.0)
     engine = engine_of(net, world, lr=0.5, optimizer=optimizer)
@@ -59,7 +58,7 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
 
 
 @pytest.fixture
-def checkpoint(saved) -> Checkpoint:
+def checkpoint(saved):
     """The engine of a hand-written state."""
     return open_checkpoint(saved)
 
@@ -127,7 +126,7 @@ def test_the_state_that_was_saved_fits(checkpoint):
     check(checkpoint, state(whole(), rank=1, size=3, replicated=False))
 
 
-def with_momentum() -> State:
+def with_momentum():
     """The slots of SGD."""
     adam = state(whole())
     renamed = [
@@ -138,7 +137,7 @@ def with_momentum() -> State:
     return replace(adam, pieces=renamed)
 
 
-def grouped(*names: list[str]) -> list[dict]:
+def grouped(*names):
     return [{**group, "names": members} for group, members in zip(GROUPS, names, strict=True)]
 
 
@@ -196,7 +195,7 @@ def test_of_many_mismatches_the_first_are_named(checkpoint):
     assert str(caught.value).endswith("\n  and 12 more")
 
 
-def fill_a_piece(checkpoint: Checkpoint, kind: str, start: int, length: int) -> Tensor:
+def fill_a_piece(checkpoint, kind, start, length):
     piece = Piece(kind, "embed.weight", start, torch.zeros(length))
     fill(checkpoint, [piece])
     return piece.data
@@ -215,10 +214,10 @@ class Meter:
 
     most = 0
 
-    def dtype(self, kind: str, name: str) -> torch.dtype:
+    def dtype(self, kind, name):
         return torch.float32
 
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+    def interval(self, kind, name, start, stop):
         self.most = max(self.most, 4 * (stop - start))
         return torch.full((stop - start,), float(start))
 
@@ -232,7 +231,7 @@ def test_a_large_tensor_is_read_in_chunks_of_16_mib():
     assert data[:: 4 * 2**20].tolist() == expected.bfloat16().tolist()
 
 
-def restore_with_another_shape_on_rank_one(world: World, folder: Path) -> str:
+def restore_with_another_shape_on_rank_one(world, folder):
     """The error on this rank; rank one has another shape."""
     engine = engine_of(Net(5.0), world, lr=0.25)
     checkpoint = open_checkpoint(folder)

@@ -15,7 +15,7 @@ FILES = ("manifest.json", "state.json", "manifest.sha256", "rank-00000.safetenso
 
 
 @pytest.fixture
-def run(tmp_path, alone) -> Path:
+def run(tmp_path, alone):
     """A run folder with the checkpoints of steps 10, 20 and 30."""
     saver = saving(tmp_path, alone, last=3)
     for step in (10, 20, 30):
@@ -25,11 +25,11 @@ def run(tmp_path, alone) -> Path:
     return tmp_path
 
 
-def shard(run: Path, step: int) -> Path:
+def shard(run, step):
     return run / f"checkpoints/step-{step:08d}/rank-00000.safetensors"
 
 
-def flip(path: Path, offset: int) -> None:
+def flip(path, offset):
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)

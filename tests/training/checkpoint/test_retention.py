@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 from functools import partial
-from pathlib import Path
 
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import saving, state, whole
@@ -19,18 +18,15 @@ from training.checkpoint.retention import (
     settle,
     sweep,
 )
-from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
 
 
-def steps(run: Path) -> list[int]:
+def steps(run):
     names = os.listdir(run / "checkpoints")
     return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
 
-def save(
-    saver: CheckpointWriter, step: int, loss: float | None = None, periodic: bool = True
-) -> None:
+def save(saver, step, loss=None, periodic=True):
     score = None if loss is None else Score("loss", loss, "min")
     saver.save(step, state(whole(step)), {"samples": step}, periodic, score)
 
@@ -126,7 +122,7 @@ def test_a_damaged_checkpoint_is_renamed_and_never_linked_again(tmp_path, alone)
     assert open_checkpoint(tmp_path / "best").manifest.step == 10
 
 
-def _replace(run: Path) -> None:
+def _replace(run):
     final = publish(Storage(run), 20)
     settle(Storage(run), final, Keep(1, 1, None))
 

@@ -2,21 +2,20 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engines.base import Piece, State, World
+from engines.base import Piece, State
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.weights import write_sharded, write_weights
 
 
-def averaged(rank: int = 0, size: int = 1) -> State:
+def averaged(rank=0, size=1):
     """A state with a moving average of all but the frozen parameter."""
     average = {"ema": whole(5)["exp_avg"]}
     mine = state(whole(), rank, size, replicated=False)
@@ -24,7 +23,7 @@ def averaged(rank: int = 0, size: int = 1) -> State:
     return replace(mine, pieces=joined)
 
 
-def save_the_best(world: World, run: Path) -> None:
+def save_the_best(world, run):
     saver = saving(run, world, in_background=True)
     saver.save(7, averaged(world.rank, world.size), {"samples": 1}, True, Score("l", 1.0, "min"))
     saver.wait()

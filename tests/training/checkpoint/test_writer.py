@@ -10,12 +10,11 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from engines.base import Piece, State, World
+from engines.base import Piece, State
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
@@ -27,12 +26,12 @@ _BIG = 40 * 2**20
 _LARGE = 16 * 2**20
 
 
-def save(world: World, run: Path, replicated: bool, in_background: bool) -> Any:
+def save(world, run, replicated, in_background):
     """The folder of step 20, and the threads that collectives were called from."""
     threads = set()
 
     class RecordingWorld:
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name):
             threads.add(threading.current_thread().name)
             return getattr(world, name)
 
@@ -42,7 +41,7 @@ def save(world: World, run: Path, replicated: bool, in_background: bool) -> Any:
     return saver.wait(), threads
 
 
-def save_and_change(world: World, run: Path) -> None:
+def save_and_change(world, run):
     """The state and the facts saved with it change as soon as `save` returns."""
     kinds, steps, facts = whole(), {"embed.weight": 3.0}, {"samples": 1, "inner": {"n": 1}}
     group = {"names": ["embed.weight"], "lr": torch.tensor(0.5)}
@@ -69,7 +68,7 @@ def save_and_change(world: World, run: Path) -> None:
     saver.wait()
 
 
-def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bool) -> str:
+def save_with_small_files_on_rank_one(world, run, in_background):
     saver = saving(run, world, in_background)
     saver.save(1, state(whole(), world.rank, world.size), FACTS, True, BEST)
     saver.wait()
@@ -86,7 +85,7 @@ def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bo
     return "saved"
 
 
-def save_again_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
+def save_again_after_a_failure(world, run):
     """Whether the failure is known on its rank, the error of the next save, and the one after."""
     saver = saving(run, world, in_background=True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -109,7 +108,7 @@ def save_again_after_a_failure(world: World, run: Path) -> tuple[bool, str, str 
     return is_settled, message, found and found.name
 
 
-def save_an_unsupported_tensor_on_rank_zero(world: World, run: Path) -> str:
+def save_an_unsupported_tensor_on_rank_zero(world, run):
     mine = state(whole(), world.rank, world.size)
     bad = State(**{**vars(mine), "buffers": {"phase": torch.tensor([1j])}})
     try:
@@ -119,7 +118,7 @@ def save_an_unsupported_tensor_on_rank_zero(world: World, run: Path) -> str:
     return "saved"
 
 
-def save_on_separate_disks(world: World, runs: list[Path]) -> str:
+def save_on_separate_disks(world, runs):
     saver = saving(runs[world.rank], world, in_background=True)
     saver.visibility_timeout_s = 0.2
     try:
@@ -130,9 +129,7 @@ def save_on_separate_disks(world: World, runs: list[Path]) -> str:
     return "saved"
 
 
-def peak_memory_of_saving(
-    world: World, run: Path, dtype: torch.dtype, in_background: bool, most: int | None
-) -> int:
+def peak_memory_of_saving(world, run, dtype, in_background, most):
     """Bytes; `most`: how much more address space the process may take."""
     # Zeros behind the ones: the kernel counts pages by processor, and its sum falls short of some.
     tensor = torch.cat([torch.ones(_BIG, dtype=dtype), torch.zeros(2**18, dtype=dtype)])
@@ -158,7 +155,7 @@ def peak_memory_of_saving(
     return _status("VmHWM") - before
 
 
-def _status(key: str) -> int:
+def _status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
@@ -332,7 +329,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
     saving(before, alone).save(1, state(whole()), FACTS, True, BEST)
     run = before
 
-    def save_again() -> None:
+    def save_again():
         saver = saving(run, alone, last=1, in_background=True)
         saver.save(2, state(whole(1)), {"samples": 641}, True, Score("loss", 0.4, "min"))
         saver.wait()

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +14,7 @@ from training.storage import Storage, StorageError
 NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
 
-def lines(file: Path) -> list[dict[str, Any]]:
+def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 

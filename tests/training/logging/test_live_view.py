@@ -22,7 +22,7 @@ VIEW = LiveView(
 )
 
 
-def lines(view: LiveView, width: int, encoding: str = "utf-8") -> list[str]:
+def lines(view, width, encoding="utf-8"):
     """What a terminal of `width` columns shows."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding)
     Console(file=stream, width=width, highlight=False).print(view)

@@ -2,12 +2,9 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from tests.training.facts import evaluation, logged, outcome
 from tests.training.readings import CALM
-from training.callbacks.base import StepMetrics
 from training.logging.metrics import (
     MetricsWriter,
     NearLimit,
@@ -24,7 +21,7 @@ ALWAYS = {
 }
 
 
-def written(folder: Path, *lines: StepMetrics) -> list[dict[str, Any]]:
+def written(folder, *lines):
     metrics = MetricsWriter(Storage(folder))
     for line in lines:
         metrics.logged(line)
@@ -58,12 +55,12 @@ def test_an_eval_line_has_its_keys(tmp_path):
     assert line == {"kind": "eval", "step": 50, "split": "val", **counts, "metrics": {"loss": 2.25}}
 
 
-def _steps(folder: Path) -> list[tuple[str, int]]:
+def _steps(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [(line["kind"], line["step"]) for line in map(json.loads, lines)]
 
 
-def _history(folder: Path) -> MetricsWriter:
+def _history(folder):
     metrics = MetricsWriter(Storage(folder))
     for number in (1, 2, 3, 4):
         metrics.logged(logged(number))
@@ -91,7 +88,7 @@ def test_lines_of_repeated_steps_and_incomplete_ones_are_removed(tmp_path):
     assert _steps(tmp_path) == []
 
 
-def usage(*percents: float, **limits: float | None) -> ResourceUsage:
+def usage(*percents, **limits):
     left, found = list(percents), ResourceUsage(limits)
     monitor = ResourceMonitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), 3600, found)
     for _ in percents:

@@ -5,17 +5,9 @@ import pytest
 from tests.training.facts import train_plan
 from tests.training.logging.clock import Clock
 from training.logging.progress import Progress
-from training.train_plan import TrainPlan
 
 
-def run(
-    plan: TrainPlan,
-    until: int,
-    step_s: float = 0.1,
-    evaluation_s: float = 0.0,
-    save_s: float = 0.0,
-    best_at: tuple[int, ...] = (),
-) -> Progress:
+def run(plan, until, step_s=0.1, evaluation_s=0.0, save_s=0.0, best_at=()):
     """Progress after `until` steps of given durations."""
     clock = Clock()
     progress = Progress(plan, clock)

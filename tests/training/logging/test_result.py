@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from tests.training.facts import about, evaluation, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.result import ResultWriter
 from training.storage import Storage, StorageError
-from training.train_plan import TrainPlan
 
 
 def test_the_result_has_its_keys(tmp_path):
@@ -33,7 +31,7 @@ def test_the_result_has_its_keys(tmp_path):
     }
 
 
-def ended(folder: Path, plan: TrainPlan, steps: int, **changes: object) -> dict | None:
+def ended(folder, plan, steps, **changes):
     """The estimate of a run whose steps take 0.5 s, and an evaluation after step 10 of 4 s."""
     clock = Clock()
     result = ResultWriter(about(folder), Storage(folder), now=clock)

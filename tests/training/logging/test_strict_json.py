@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +10,10 @@ import torch
 from training.logging.strict_json import encode, encode_bytes
 
 
-def strict(text: str | bytes) -> Any:
+def strict(text):
     """JSON parsed by the standard; Python also accepts NaN and Infinity."""
 
-    def reject(constant: str) -> None:
+    def reject(constant):
         raise AssertionError(f"{constant} is no JSON")
 
     return json.loads(text, parse_constant=reject)

@@ -15,7 +15,7 @@ ROWS, COLUMNS = 40, 90
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
-def on_terminal(ending: str, term: str = "xterm-256color") -> tuple[str, int]:
+def on_terminal(ending, term="xterm-256color"):
     """The output of the run on a terminal, and its exit code."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -38,21 +38,21 @@ def on_terminal(ending: str, term: str = "xterm-256color") -> tuple[str, int]:
     return received.decode(), running.returncode
 
 
-def _is_ready(handle: int) -> bool:
+def _is_ready(handle):
     return bool(select.select([handle], [], [], 0.05)[0])
 
 
 class Screen:
     """The lines of a terminal after the control codes that rich uses: up, erase line, return."""
 
-    def __init__(self, received: str) -> None:
+    def __init__(self, received):
         self.lines = [""]
         self.row = 0
         self.cursor_is_visible = True
         while received:
             received = self._take(received)
 
-    def _take(self, rest: str) -> str:
+    def _take(self, rest):
         if rest.startswith("\x1b["):
             end = next(i for i, c in enumerate(rest[2:], 2) if c.isalpha())
             self._control(rest[2:end], rest[end])
@@ -66,7 +66,7 @@ class Screen:
             self.lines[self.row] += character
         return rest[1:]
 
-    def _control(self, argument: str, code: str) -> None:
+    def _control(self, argument, code):
         if code == "A":
             self.row -= int(argument)
         elif code == "K":

@@ -1,19 +1,17 @@
 """Limits of containers, from folders in the layout of the kernel."""
 
-from pathlib import Path
-
 from training.resources import cgroup
 
 GIB = 2**30
 
 
-def lay_out(folder: Path, files: dict[str, object]) -> None:
+def lay_out(folder, files):
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_text(f"{content}\n")
 
 
-def membership(tmp_path: Path, *lines: str) -> Path:
+def membership(tmp_path, *lines):
     file = tmp_path / "membership"
     file.write_text("".join(f"{line}\n" for line in lines))
     return file
@@ -83,7 +81,7 @@ def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path):
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.events": "max 3\noom_kill 2"})
     lay_out(tmp_path / "fs" / "memory" / "old", {"memory.oom_control": "under_oom 0\noom_kill 1"})
 
-    def kills(*lines: str) -> int | None:
+    def kills(*lines):
         return cgroup.oom_kills(tmp_path / "fs", membership(tmp_path, *lines), vmstat)
 
     assert kills("0::/job/step") == 2

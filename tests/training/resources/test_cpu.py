@@ -7,7 +7,7 @@ from training.resources import cpu
 from training.resources.cpu import Busy, CpuUse
 
 
-def use(*counts: Busy) -> list[float | None]:
+def use(*counts):
     left = list(counts)
     found = CpuUse(lambda: left.pop(0))
     return [found.percent() for _ in counts]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.training.readings import CALM
-from training.resources.monitor import MachineReading, ResourceMonitor, ResourceReader
+from training.resources.monitor import ResourceMonitor, ResourceReader
 
 
 def test_a_reading_of_this_machine_is_in_percent():
@@ -20,10 +20,10 @@ def test_a_reading_of_this_machine_is_in_percent():
 
 
 def test_readings_come_from_another_thread_and_are_taken_once():
-    threads: list[int] = []
+    threads = []
     second = threading.Event()
 
-    def read() -> MachineReading:
+    def read():
         threads.append(threading.get_ident())
         if len(threads) == 2:
             second.set()

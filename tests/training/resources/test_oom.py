@@ -1,17 +1,15 @@
 """Out of memory in a step: the step is repeated with smaller micro-batches, or the run fails."""
 
 import errno
-from typing import Any
 
 import pytest
 import torch
 
-from engines.base import World
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.checkpoint.manifest import CheckpointError
 from training.resources.oom import OutOfMemory, is_out_of_memory
 
-CHANGES: dict[str, Any] = {
+CHANGES = {
     "train": {"epochs": 2},
     "eval": {"every": None},
     "log": {"every": 1},
@@ -23,7 +21,7 @@ CHANGES: dict[str, Any] = {
 class HungryTask(TinyTask):
     """Runs out of memory in the backward pass of the last micro-batch that is too large."""
 
-    def __init__(self, fits: int, error: BaseException) -> None:
+    def __init__(self, fits, error):
         super().__init__(dtype=torch.float32)
         self.fits, self.error = fits, error
 
@@ -40,12 +38,12 @@ class HungryTask(TinyTask):
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand much more")
 
 
-def run(fits: int, error: BaseException = FULL, **changes):
+def run(fits, error=FULL, **changes):
     callback = RecordingCallback()
     return run_tiny(one_rank(), HungryTask(fits, error), callback, **CHANGES | changes)
 
 
-def losses(found) -> list[float]:
+def losses(found):
     return [line.loss for line in found.recorder.lines]
 
 
@@ -87,7 +85,7 @@ def test_one_sample_that_does_not_fit_fails():
         run(0)
 
 
-def full_run(world: World) -> tuple[str, list[str]]:
+def full_run(world):
     """The message and events of a rank whose micro-batches do not fit."""
     callback = RecordingCallback()
     with pytest.raises(OutOfMemory) as raised:
