@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -40,8 +39,6 @@ from tests.models.eeg_text.readers.writers import (
 )
 from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER
-
-Replace = Callable[[Path, bytes], None]
 
 
 def by_rename(path, data):

@@ -5,11 +5,8 @@ import pytest
 from engines.zero import config as zero_config
 from engines.zero.config import conflicts
 from tests.engines.parity import Case, distance, train
-from tests.engines.pool import Pool
 from tests.engines.test_parity import TOLERANCE, able
 from tests.engines.zero.test_config import values
-
-Worlds = dict[int, Pool]
 
 _OFF = ("allgather_partitions", "contiguous_gradients", "overlap_comm", "reduce_scatter")
 _ON = ("enable_sanity_checks", "log_trace_cache_warnings", "parameter_alignment")

@@ -11,11 +11,9 @@ from engines.catalog import ENGINES, build_engine, find
 from engines.parameters import check_parameters, with_dense_tensors
 from engines.zero.config_file import shipped
 from tests.engines.parity import StepResult, joined, outcome
-from tests.engines.pool import Pool
 from tests.engines.test_parity import SHARDED, able, all_engines
 from training.optim.ema import Ema
 
-Worlds = dict[int, Pool]
 STEPS, SAMPLES, ACCUMULATION = 3, 12, 3
 
 

@@ -4,10 +4,8 @@ import torch
 
 from engines.base import EngineError
 from tests.engines.parity import TIME, Case, one_step, outcome, prepared
-from tests.engines.pool import Pool
 from tests.engines.test_parity import able
 
-Worlds = dict[int, Pool]
 TOKENS = torch.arange(2 * TIME).view(2, TIME)
 
 

@@ -6,9 +6,6 @@ import torch
 
 from engines.catalog import ENGINES, missing
 from tests.engines.parity import ACCUMULATION, Case, distance, train
-from tests.engines.pool import Pool
-
-Worlds = dict[int, Pool]
 
 # Steps of Adam in fp32 move the states of two correct engines about 1e-6 apart.
 TOLERANCE = 1e-5

@@ -7,9 +7,6 @@ from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
 
-GlobalState = dict[str, dict[str, torch.Tensor]]
-"""Kind -> name -> tensor."""
-
 SHAPES = {"embed.weight": (11, 7), "odd|name": (7,), "scalar": (), "empty": (0, 3), "frozen": (5,)}
 BUFFERS = {
     "counts": torch.arange(6).reshape(2, 3),

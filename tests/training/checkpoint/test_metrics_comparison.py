@@ -50,12 +50,7 @@ def test_times_and_memory_may_differ(write):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [
-        ("loss", 2.5000000000000004),
-        ("grad_norm", "NaN"),
-        ("samples", 9),
-        ("loss_scale", 2.0),
-    ],
+    [("loss", 2.5000000000000004), ("grad_norm", "NaN"), ("samples", 9), ("loss_scale", 2.0)],
 )
 def test_a_number_that_differs_is_named_with_its_step(write, key, value):
     found = compare(write(line(1), line(2)), write(line(1), line(2, **{key: value})), 0, 2)

@@ -152,10 +152,7 @@ def grouped(*names):
             {"shapes": {**state(whole()).shapes, "new": (2, 1)}},
             r"parameter 'new' \[2, 1\] is not in the checkpoint",
         ),
-        (
-            {"shapes": {"scalar": ()}},
-            r"parameter 'embed.weight' \[11, 7\] is not in the model",
-        ),
+        ({"shapes": {"scalar": ()}}, r"parameter 'embed.weight' \[11, 7\] is not in the model"),
         (
             {"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}},
             r"buffer 'counts' is \[2, 3\] in the checkpoint and \[3, 2\] in the model",

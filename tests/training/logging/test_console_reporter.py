@@ -63,10 +63,7 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
     for output in outputs:
         assert [kind for kind, _ in output.written] == [*kinds, "summary"]
         assert output.written[1] == ("before training", "xyz\x1b")
-        assert output.written[5] == (
-            "saved",
-            "saved        1/100  checkpoints/step-00000001",
-        )
+        assert output.written[5] == ("saved", "saved        1/100  checkpoints/step-00000001")
         assert output.is_closed
 
 

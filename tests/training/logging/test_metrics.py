@@ -5,12 +5,7 @@ from dataclasses import replace
 
 from tests.training.facts import evaluation, logged, outcome
 from tests.training.readings import CALM
-from training.logging.metrics import (
-    MetricsWriter,
-    NearLimit,
-    ResourceUsage,
-    truncate,
-)
+from training.logging.metrics import MetricsWriter, NearLimit, ResourceUsage, truncate
 from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
 

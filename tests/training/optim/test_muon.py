@@ -5,11 +5,9 @@ import pytest
 import torch
 
 from tests.engines.parity import Case, distance, joined, one_step, outcome, prepared, train
-from tests.engines.pool import Pool
 from tests.engines.test_parity import able
 from training.optim.muon import Muon, orthogonalized
 
-Worlds = dict[int, Pool]
 STEPS = 3
 
 

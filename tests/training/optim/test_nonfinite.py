@@ -12,10 +12,7 @@ from training.optim.nonfinite import MAX_UNCHECKED, Nonfinite
 INDEX = 5
 """The sample that spoils a step, at a step that depends on the order."""
 SPOILT = next(s for s in range(3) if INDEX in DataOrder(24, 8, 0).batch(s)[1]) + 1
-SPOILERS = {
-    "loss": {"infinite_at": [INDEX]},
-    "gradient": {"nan_gradient_at": [INDEX]},
-}
+SPOILERS = {"loss": {"infinite_at": [INDEX]}, "gradient": {"nan_gradient_at": [INDEX]}}
 
 
 @pytest.mark.parametrize("what", SPOILERS)

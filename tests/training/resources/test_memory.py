@@ -11,13 +11,7 @@ import torch
 from tests.training.facts import step, train_plan
 from training.callbacks.base import Action
 from training.resources import memory
-from training.resources.memory import (
-    CacheClearing,
-    PeakMemory,
-    host_bytes,
-    peaks,
-    release_unused,
-)
+from training.resources.memory import CacheClearing, PeakMemory, host_bytes, peaks, release_unused
 from training.resources.nvml import GpuState
 
 CPU = torch.device("cpu")
