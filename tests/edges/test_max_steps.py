@@ -47,12 +47,10 @@ def test_max_steps_of_a_file_wins_and_epochs_over_a_limit_that_is_shipped(tmp_pa
 def test_of_both_the_earlier_ends_the_run_and_the_start_says_which(tmp_path):
     (tmp_path / "mine.yaml").write_text("train: {epochs: 2}\n")
     epoch = plan(resolved(epochs="1")).steps_per_epoch
-
     late = resolved(max_steps=str(MOST), configs=[tmp_path / "mine.yaml"])
     assert plan(late).total_steps == 2 * epoch
     text = f"train.epochs=2 ends the run at step {2 * epoch}, before train.max_steps={MOST}"
     assert length_note(late.values, plan(late)) == text
-
     early = resolved(max_steps="3", epochs="2")
     assert plan(early).total_steps == 3
     text = "train.max_steps=3 ends the run at step 3, before train.epochs=2"

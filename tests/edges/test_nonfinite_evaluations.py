@@ -154,7 +154,6 @@ def test_console_files_and_report_name_it_and_the_fix_works(tmp_path):
     assert [e["facts"]["seen"] for e in events if e["kind"] == "warning"] == [seen]
     assert seen in (tmp_path / "run" / "report.html").read_text()
     assert result(tmp_path / "run")["best"] is None
-
     resumed = program("resume", "run", "--set", "train.on_nonfinite=skip 9")
     assert resumed.returncode == 0
     assert seen not in resumed.stdout  # each run warns once

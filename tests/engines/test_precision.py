@@ -47,7 +47,6 @@ def test_products_have_low_precision_and_outputs_and_gradients_are_fp32(precisio
     output["y"].sum().backward()
     assert model.linear.weight.dtype == model.linear.weight.grad.dtype == torch.float32
     assert list(model.state_dict()) == names
-
     other = copy.deepcopy(model)  # calls its own weights
     for parameter in other.parameters():
         parameter.data.zero_()

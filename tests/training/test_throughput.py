@@ -52,7 +52,6 @@ def test_mfu_is_arithmetic_over_the_peak_of_all_devices():
     peak = peak_flops(torch.cuda.get_device_name(device), "bf16")
     if peak is None:
         pytest.skip("the peak of this device is not known")
-
     assert mfu(peak / 100, 50.0, device, "bf16", 2) == pytest.approx(0.25)
     assert mfu(None, 50.0, device, "bf16", 2) is None
 

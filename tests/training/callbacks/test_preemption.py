@@ -86,14 +86,12 @@ def program(start):
 def test_a_signal_requests_a_save_and_the_end_from_then_on_and_is_reported_once(program, number):
     assert program.write("step") == "0"
     program.process.send_signal(number)
-
     for _ in range(2):
         assert program.requested_action() == (SAVE_AND_END[number], f"signal ['{number.name}']")
 
 
 def test_a_signal_delivered_twice_counts_once(start):
     program = start("echoed")
-
     assert program.requested_action()[0] == SAVE_AND_END[signal.SIGINT]
 
 
@@ -104,7 +102,6 @@ def test_a_second_interrupt_ends_a_process_blocked_outside_python(start):
         busy.process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             busy.process.wait(0.05)
-
     assert busy.process.poll() == 130
 
 
@@ -115,7 +112,6 @@ def test_a_signal_to_a_forked_worker_is_ignored(start):
     os.kill(program.child, signal.SIGUSR2)
     assert program.write("worker") == "alive"  # it has received all of them
     program.process.send_signal(signal.SIGUSR1)
-
     assert program.requested_action() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
 
 
@@ -125,7 +121,6 @@ def test_handlers_are_restored_afterwards_and_not_installed_outside_the_main_thr
     assert program.write("step") == "0"
     assert program.write("end") == "ended"
     program.process.send_signal(signal.SIGTERM)
-
     assert program.process.wait(LIMIT_S) == -signal.SIGTERM
 
 

@@ -33,7 +33,6 @@ def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(disk, alone, in
     used = os.statvfs(run).f_files - os.statvfs(run).f_ffree
     # Bytes are free, but the number of files is limited: the error is that of a full disk.
     disk(f"remount,nr_inodes={used + room}")
-
     try:
         save(saver, 2)
     except CheckpointError as error:
@@ -51,7 +50,6 @@ def test_a_disk_that_cannot_be_written_is_named(disk, alone, in_background):
     saver = saving(run, alone, in_background)
     save(saver, 1)
     disk("remount,ro")
-
     with pytest.raises(CheckpointError) as raised:
         save(saver, 2)
     raised.match(rf"cannot write {run}/checkpoints/.*: Read-only file system; make it writable")
@@ -65,7 +63,6 @@ def test_a_run_folder_that_is_gone_is_named(tmp_path, alone, in_background):
     saver = saving(run, alone, in_background)
     save(saver, 1)
     shutil.rmtree(run)
-
     with pytest.raises(CheckpointError, match=f"{run} was moved or deleted during"):
         save(saver, 2)
     assert not run.exists()

@@ -27,7 +27,6 @@ def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks
     two_ranks.run(save, tmp_path / "runs" / "mine")
     page = read(ROOT / "docs" / "run-folder.md")
     (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
-
     done = subprocess.run(
         [sys.executable, "-I", "-c", reader + PRINT_CONTENT],
         cwd=tmp_path,

@@ -45,7 +45,6 @@ def test_pages_are_unpinned_before_they_are_unmapped(runtime):
     copy = HostCopy(CUDA)
     assert copy.reserve(INTERVALS)
     copy.release()
-
     assert runtime.calls == [("pin", True), ("unpin", True)]
 
 

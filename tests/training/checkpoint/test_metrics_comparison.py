@@ -5,18 +5,9 @@ import pytest
 from training.checkpoint.compare import Difference, Tolerance
 from training.checkpoint.compare import compare_metrics as compare
 
-TRAIN = {
-    "kind": "train",
-    "epoch": 0.5,
-    "samples": 8,
-    "tokens": 80,
-    "loss": 2.5,
-    "lr": 1e-3,
-    "grad_norm": 1.25,
-    "step_time_s": 0.1,
-    "host_memory_bytes": 1000,
-    "skipped": 0,
-}
+COUNTS = {"epoch": 0.5, "samples": 8, "tokens": 80, "skipped": 0}
+RESOURCES = {"step_time_s": 0.1, "host_memory_bytes": 1000}
+TRAIN = {"kind": "train", "loss": 2.5, "lr": 1e-3, "grad_norm": 1.25, **COUNTS, **RESOURCES}
 EVAL = {"kind": "eval", "split": "val", "metrics": {"val_loss": 2.0, "val_accuracy": 0.5}}
 
 

@@ -74,9 +74,7 @@ FACTORS = {
 def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
     checkpoint = open_checkpoint(trained(alone, tmp_path, optimizer))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=optimizer)
-
     restore(checkpoint, engine)
-
     state = engine.state()
     engine.close()
     if optimizer is torch.optim.Adafactor:  # factors of a moment are stored in their own shapes
@@ -93,9 +91,7 @@ def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
 def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path, alone):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
-
     restore(checkpoint, engine, slots=False)
-
     state = engine.state()
     for piece in state.pieces:
         same = bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name))
@@ -112,10 +108,8 @@ def test_nothing_is_written_into_another_model(tmp_path, alone):
     net = Net(5.0)
     net.extra = nn.Parameter(torch.zeros(3))
     engine = engine_of(net, alone, lr=0.25)
-
     with pytest.raises(CheckpointError, match=r"'extra' \[3\] is not in the checkpoint"):
         restore(checkpoint, engine)
-
     assert bits(net.matrix.detach()) == bits(torch.full((3, 2), 5.0))
     assert net.seen == 5
     engine.close()

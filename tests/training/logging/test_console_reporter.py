@@ -138,7 +138,6 @@ def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):
     reporter = ConsoleReporter(about(tmp_path), [broken, after], Clock())
     reporter.end(outcome(status="failed"))  # before its start
     assert broken.is_closed and after.is_closed and after.written == []
-
     reporter.start(train_plan())
     with pytest.raises(StorageError):
         reporter.end(outcome())

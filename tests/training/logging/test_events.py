@@ -47,7 +47,6 @@ def test_another_rank_writes_only_its_own_events(tmp_path):
     events.start(train_plan())
     events.event("warning", {"text": "seen by all"})
     assert os.listdir(tmp_path) == []
-
     events.step(step(7))
     events.rank_event("throttled", {"ram": 97.0})
     events.end(outcome())
@@ -62,7 +61,6 @@ def test_a_deleted_folder_hides_no_earlier_error(tmp_path):
     events = EventsWriter(Storage(run))
     events.start(train_plan())
     shutil.rmtree(run)
-
     with pytest.raises(StorageError):
         events.event("warning", {"text": "careful"})
     events.end(outcome(status="failed", exit_code=1))

@@ -30,7 +30,6 @@ def test_a_train_line_has_its_keys_and_full_precision_and_no_key_for_the_unknown
     usual = logged(10, loss=1 / 3, lr=0.1 + 0.2)
     bad = logged(1, loss=float("nan"), grad_norm=float("inf"))
     line, more, nonfinite = written(tmp_path, usual, logged(10, **known), bad)
-
     assert set(line) == ALWAYS
     place = (line["kind"], line["step"], line["samples"], line["tokens"])
     assert place == ("train", 10, 640, 40960)
@@ -44,7 +43,6 @@ def test_an_eval_line_has_its_keys(tmp_path):
     metrics = MetricsWriter(Storage(tmp_path))
     metrics.evaluated(evaluation(50))
     metrics.end(outcome())
-
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     counts = {"samples": 64, "split_samples": 640}
     assert line == {"kind": "eval", "step": 50, "split": "val", **counts, "metrics": {"loss": 2.25}}
@@ -93,7 +91,6 @@ def usage(*percents, **limits):
 
 def test_the_newest_reading_and_the_highest_are_kept():
     found = usage(40.0, 88.0, 61.5)
-
     assert found.newest == {"ram": 61.5, "gpu": 50.0}
     assert found.highest == {"ram": 88.0, "gpu": 50.0}
 

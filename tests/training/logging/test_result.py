@@ -67,7 +67,6 @@ def test_a_run_that_ended_by_itself_or_too_early_has_no_estimate(tmp_path):
 
 def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):
     missing = tmp_path / "gone"
-
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
         ResultWriter(about(missing), Storage(missing)).end(outcome())
     ResultWriter(about(missing), Storage(missing)).end(outcome(status="failed"))

@@ -100,7 +100,6 @@ def test_the_bar_is_removed_and_permanent_lines_stay_below_those_of_libraries():
 
 def test_a_run_that_fails_leaves_the_cursor_and_the_lines():
     received, code = on_terminal("raised")
-
     screen = Screen(received)
     assert code == 1
     assert screen.cursor_is_visible
@@ -112,7 +111,6 @@ def test_a_run_that_fails_leaves_the_cursor_and_the_lines():
 
 def test_the_cursor_is_never_hidden_for_long():
     received, code = on_terminal("killed")
-
     assert code == 1 and Screen(received).cursor_is_visible
     assert received.count(HIDE) == received.count(SHOW) == 1
     assert 0 <= received.index(SHOW) - received.index(HIDE) < 200
@@ -120,6 +118,5 @@ def test_the_cursor_is_never_hidden_for_long():
 
 def test_a_terminal_that_cannot_redraw_gets_plain_lines():
     received, code = on_terminal("", term="dumb")
-
     assert code == 0
     assert "\x1b" not in received and "step        20/100" in received

@@ -23,7 +23,6 @@ def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path):
         tmp_path / "fs" / "box",
         {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat},
     )
-
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/box"))
     assert found == cgroup.Share(8 * GIB, 3 * GIB)
     assert found.percent == 37.5
@@ -33,14 +32,12 @@ def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})
-
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/job/step/task"))
     assert found == cgroup.Share(2 * GIB, GIB)
 
 
 def test_inside_a_container_only_the_mount_is_seen(tmp_path):
     lay_out(tmp_path / "fs", {"memory.max": 4 * GIB, "memory.current": GIB})
-
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/docker/0a1b2c"))
     assert found == cgroup.Share(4 * GIB, GIB)
 
@@ -57,7 +54,6 @@ def test_version_one_beside_an_empty_version_two(tmp_path):
         },
     )
     lines = ["4:cpu,cpuacct:/", "5:memory:/slurm/job_1", "0::/"]
-
     paths = (tmp_path / "fs", membership(tmp_path, *lines))
     assert cgroup.memory(*paths) == cgroup.Share(4 * GIB, GIB)
     assert cgroup.swap(*paths) == cgroup.Share(GIB, 512)
@@ -68,7 +64,6 @@ def test_no_limit_is_none(tmp_path):
     # Version 1 without a limit: the largest number of pages of 4096 bytes.
     version_one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
     lay_out(tmp_path / "fs" / "memory", version_one)
-
     paths = (tmp_path / "fs", membership(tmp_path, "0::/a", "4:memory:/"))
     assert cgroup.memory(*paths) is None
     assert cgroup.swap(*paths) is None

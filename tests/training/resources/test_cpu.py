@@ -35,7 +35,6 @@ def test_a_quota_of_version_two_replaces_the_cores(tmp_path):
     stat = "usage_usec 2500000\nuser_usec 2000000"
     lay_out(tmp_path / "fs" / "box", {"cpu.max": "150000 100000", "cpu.stat": stat})
     lay_out(tmp_path / "fs", {"cpu.max": "max 100000", "cpu.stat": stat})
-
     found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/box"))
     assert found is not None and (found.busy_s, found.cores) == (2.5, 1.5)
 
@@ -44,5 +43,4 @@ def test_a_quota_of_version_two_replaces_the_cores(tmp_path):
 @pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
 def test_a_quota_of_all_cores_is_ignored(tmp_path, quota):
     lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
-
     assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None

@@ -12,7 +12,6 @@ from training.resources.monitor import ResourceMonitor, ResourceReader
 
 def test_a_reading_of_this_machine_is_in_percent():
     reading = ResourceReader(torch.device("cpu"), Path()).read()
-
     assert 0 < reading.ram <= 100
     assert reading.swap is None or 0 <= reading.swap <= 100
     assert reading.gpu is None

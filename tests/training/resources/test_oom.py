@@ -50,7 +50,6 @@ def losses(found):
 @pytest.mark.parametrize(("fits", "halvings"), [(4, 1), (1, 3)])
 def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits, halvings):
     found = run(fits)
-
     events = [(kind, facts) for kind, facts in found.recorder.events if kind == "out_of_memory"]
     assert len(events) == halvings
     assert events[0][1] == {"at": 1, "text": "CUDA out of memory. Tried to allocate 2 GiB."}
