@@ -5,28 +5,14 @@ from training.train_plan import TrainPlan
 
 
 def about(folder, **changes):
-    known = {
-        "model": "language:tiny",
-        "mode": "lite",
-        "engine": "ddp",
-        "device": "cpu",
-        "precision": "fp32",
-        "parameters": 1_234_567,
-        "folder": folder,
-    }
+    known = {"model": "language:tiny", "mode": "lite", "engine": "ddp", "device": "cpu"}
+    known |= {"precision": "fp32", "parameters": 1_234_567, "folder": folder}
     return RunInfo(**known | changes)
 
 
 def train_plan(**changes):
-    known = {
-        "total_steps": 100,
-        "steps_per_epoch": 50,
-        "global_batch": 64,
-        "micro_batch": 16,
-        "accumulation": 2,
-        "world_size": 2,
-        "units": "tokens",
-    }
+    known = {"total_steps": 100, "steps_per_epoch": 50, "global_batch": 64, "micro_batch": 16}
+    known |= {"accumulation": 2, "world_size": 2, "units": "tokens"}
     return TrainPlan(**known | changes)
 
 
@@ -37,25 +23,11 @@ def step(number):
 
 
 def logged(number, **changes):
-    known = {
-        "step": number,
-        "epoch": number / 50,
-        "samples": 64 * number,
-        "units": 4096 * number,
-        "loss": 2.5,
-        "parts": {},
-        "grad_norm": 0.75,
-        "lr": 1e-3,
-        "skipped": 0,
-        "loss_scale": None,
-        "step_time_s": 0.1,
-        "data_time_s": 0.01,
-        "samples_per_s": 640.0,
-        "units_per_s": 40960.0,
-        "mfu": None,
-        "device_memory_bytes": None,
-        "host_memory_bytes": 300 * 2**20,
-    }
+    known = {"step": number, "epoch": number / 50, "samples": 64 * number, "units": 4096 * number}
+    known |= {"loss": 2.5, "parts": {}, "grad_norm": 0.75, "lr": 1e-3}
+    known |= {"skipped": 0, "loss_scale": None, "step_time_s": 0.1, "data_time_s": 0.01}
+    known |= {"samples_per_s": 640.0, "units_per_s": 40960.0, "mfu": None}
+    known |= {"device_memory_bytes": None, "host_memory_bytes": 300 * 2**20}
     return StepMetrics(**known | changes)
 
 
@@ -64,15 +36,8 @@ def evaluation(number, is_best=True, split="val"):
 
 
 def outcome(**changes):
-    known = {
-        "status": "completed",
-        "reason": "all steps taken",
-        "exit_code": 0,
-        "steps": 100,
-        "epochs": 2.0,
-        "wall_s": 12.5,
-        "best": {"metric": "loss", "value": 2.25, "step": 50},
-        "samples_per_s": 640.0,
-        "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
-    }
+    known = {"status": "completed", "reason": "all steps taken", "exit_code": 0}
+    known |= {"steps": 100, "epochs": 2.0, "wall_s": 12.5, "samples_per_s": 640.0}
+    known["best"] = {"metric": "loss", "value": 2.25, "step": 50}
+    known["peak_memory_bytes"] = {"device": None, "host": 300 * 2**20}
     return Outcome(**known | changes)

@@ -168,12 +168,8 @@ def of_an_engine(world, engine):
     """Reads in a step of a small model; the CPU is its device. Collective."""
     with counted(CPU) as counting:
         task = TinyTask(dtype=torch.float32)
-        changes = {
-            "train": {"epochs": 2},
-            "log": {"every": 100},
-            "eval": {"every": None},
-            "save": {"every": None},
-        }
+        changes = {"train": {"epochs": 2}, "log": {"every": 100}}
+        changes |= {"eval": {"every": None}, "save": {"every": None}}
         run_tiny(world, task, counting, engine=engine, **changes)
     reads = counting.reads.items()
     return {where: count for where, count in reads if not where.startswith("tests/")}

@@ -25,7 +25,6 @@ from training.evaluation.evaluate import SplitSamples
 from training.loop import train
 from training.optim import optimizer
 from training.run_state import TrainingRun
-from training.settings import Tracking
 from training.train_plan import solve
 
 WIDTH = 4
@@ -159,15 +158,9 @@ class RecordingCallback(Callback):
 
     def __init__(self, requests=None):
         self.requests = requests or {}
-        self.calls = []
-        self.steps = []
-        self.lines = []
-        self.evaluations = []
-        self.shown = {}
-        self.samples = {}
-        self.saved_steps = []
-        self.events = []
-        self.outcomes = []
+        self.calls, self.steps, self.lines, self.events = [], [], [], []
+        self.evaluations, self.saved_steps, self.outcomes = [], [], []
+        self.shown, self.samples = {}, {}
 
     def start(self, train_plan):
         self.calls.append("start")
@@ -227,20 +220,10 @@ def one_rank():
 
 def make_settings(**changes):
     """All settings by default, with changes by section: `train={"epochs": 2}`."""
-    sections = {
-        "train": settings.Train,
-        "optim": settings.Optim,
-        "schedule": settings.Schedule,
-        "loader": settings.Loader,
-        "eval": settings.Eval,
-        "stop": settings.Stop,
-        "save": settings.Save,
-        "log": settings.Log,
-    }
+    sections = ("train", "optim", "schedule", "loader", "eval", "stop", "save", "log", "tracking")
     # In the foreground, so that saves are reported at their step.
     changes = changes | {"save": {"async": False} | changes.get("save", {})}
-    made = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
-    made["tracking"] = Tracking(**changes.get("tracking", {}))
+    made = {n: getattr(settings, n.capitalize())(**changes.get(n, {})) for n in sections}
     precision, track = changes.get("precision", "fp32"), changes.get("track", [])
     return SimpleNamespace(**made, precision=precision, track=track)
 

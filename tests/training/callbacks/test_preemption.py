@@ -19,9 +19,7 @@ pytestmark = pytest.mark.usefixtures("hangups")
 
 ROOT = Path(__file__).parents[3]
 SAVE_AND_END = {
-    signal.SIGTERM: Action.SIGNAL | Action.SAVE,
-    signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
-    signal.SIGHUP: Action.SIGNAL | Action.SAVE,
+    **dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP), Action.SIGNAL | Action.SAVE),
     signal.SIGINT: Action.INTERRUPT | Action.SAVE,
 }
 
@@ -128,10 +126,5 @@ def test_a_deadline_requests_a_save_and_the_end_and_is_reported_once():
     events, times = [], iter([4.0, 4.9, 5.0, 6.0])
     callback = Deadline(5.0, lambda kind, facts: events.append(kind), lambda: next(times))
     requested = [callback.step(step(n)) for n in range(4)]
-    assert requested == [
-        Action.NOTHING,
-        Action.NOTHING,
-        Action.SIGNAL | Action.SAVE,
-        Action.SIGNAL | Action.SAVE,
-    ]
+    assert requested == [Action.NOTHING] * 2 + [Action.SIGNAL | Action.SAVE] * 2
     assert events == ["deadline"]

@@ -36,9 +36,7 @@ class Inputs:
     """Rows of numbers, one a sample."""
 
     def __init__(self, count, seed):
-        self.made_from = {"seed": seed}
-        self.count = count
-        self.seed = seed
+        self.made_from, self.count, self.seed = {"seed": seed}, count, seed
 
     def __len__(self):
         return self.count
@@ -112,15 +110,8 @@ def encoded(world, folder, task=None, engine="local", weights=0, elsewhere=None,
     messages = []
     try:
         location = CacheLocation(folder, {"precision": "fp32"})
-        does = use(
-            task,
-            model,
-            module,
-            made,
-            FeatureCache(folder=elsewhere, **settings),
-            location,
-            messages.append,
-        )
+        cache = FeatureCache(folder=elsewhere, **settings)
+        does = use(task, model, module, made, cache, location, messages.append)
         assert module.training and not any(p.requires_grad for p in model.encoder.parameters())
     finally:
         made.close()

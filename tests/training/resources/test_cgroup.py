@@ -19,27 +19,24 @@ def membership(tmp_path, *lines):
 
 def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path):
     stat = f"anon {3 * GIB}\nactive_file {GIB}\ninactive_file {2 * GIB}\nslab_reclaimable 0"
-    lay_out(
-        tmp_path / "fs" / "box",
-        {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat},
-    )
+    limit = {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat}
+    lay_out(tmp_path / "fs" / "box", limit)
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/box"))
     assert found == cgroup.Share(8 * GIB, 3 * GIB)
     assert found.percent == 37.5
 
 
-def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path):
+def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_of_the_mount(
+    tmp_path,
+):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/job/step/task"))
     assert found == cgroup.Share(2 * GIB, GIB)
-
-
-def test_inside_a_container_only_the_mount_is_seen(tmp_path):
-    lay_out(tmp_path / "fs", {"memory.max": 4 * GIB, "memory.current": GIB})
+    lay_out(tmp_path / "fs", {"memory.max": 3 * GIB, "memory.current": GIB})
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/docker/0a1b2c"))
-    assert found == cgroup.Share(4 * GIB, GIB)
+    assert found == cgroup.Share(3 * GIB, GIB)
 
 
 def test_version_one_beside_an_empty_version_two(tmp_path):

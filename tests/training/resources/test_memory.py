@@ -56,10 +56,6 @@ def test_a_forked_process_sees_its_own_memory():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-CPU = torch.device("cpu")
-MIB = 2**20
-
-
 ALONE = """
 import gc, torch
 from training.resources.memory import PeakMemory, host_bytes, release_unused

@@ -9,13 +9,8 @@ from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.checkpoint.manifest import CheckpointError
 from training.resources.oom import OutOfMemory, is_out_of_memory
 
-CHANGES = {
-    "train": {"epochs": 2},
-    "eval": {"every": None},
-    "log": {"every": 1},
-    "global_batch": 8,
-    "micro_batch": 8,
-}
+CHANGES = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
+CHANGES |= {"global_batch": 8, "micro_batch": 8}
 
 
 class HungryTask(TinyTask):
@@ -70,18 +65,15 @@ def test_gradients_of_a_failed_pass_are_dropped():
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)
 
 
-def test_after_three_halvings_the_run_fails_with_a_fix():
+def test_after_three_halvings_or_with_one_sample_that_does_not_fit_the_run_fails_with_a_fix():
+    with pytest.raises(OutOfMemory, match="a smaller model, shorter samples"):
+        run(0)
     with pytest.raises(OutOfMemory) as raised:
         run(0, global_batch=16, micro_batch=16)
     assert str(raised.value) == (
         "out of memory with a micro-batch of 2: CUDA out of memory. Tried to allocate 2 GiB.\n"
         "  fix           --batch-size 1 --set train.global_batch=16"
     )
-
-
-def test_one_sample_that_does_not_fit_fails():
-    with pytest.raises(OutOfMemory, match="a smaller model, shorter samples"):
-        run(0)
 
 
 def full_run(world):
@@ -104,6 +96,12 @@ def test_other_errors_are_raised():
     assert not isinstance(raised.value, OutOfMemory)
 
 
+def error_of_the_cpu_allocator():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    return raised.value
+
+
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DeerrorCPUAllocator: can't allocate memory: you"
 
 
@@ -113,6 +111,7 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DeerrorCPUAllocator: can't al
         (FULL, True),
         (MemoryError(), True),
         (RuntimeError(ALLOCATOR), True),
+        (error_of_the_cpu_allocator(), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), True),
@@ -128,9 +127,3 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DeerrorCPUAllocator: can't al
 )
 def test_allocation_errors_are_recognized_by_class_or_message(error, expected):
     assert is_out_of_memory(error) is expected
-
-
-def test_the_error_of_the_cpu_allocator_is_recognized():
-    with pytest.raises(RuntimeError) as raised:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(raised.value)

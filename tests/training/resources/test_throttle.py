@@ -19,10 +19,7 @@ from training.callbacks.base import Action
 FULL = [40.0, 99.0]
 BATCH = {"global_batch": 8, "micro_batch": 4}
 HELPED = BATCH | {"loader": {"workers": 2}}
-FEWER, SMALLER = (
-    Action.FREE_MEMORY | Action.FEWER_WORKERS,
-    Action.FREE_MEMORY | Action.SMALLER_BATCH,
-)
+SMALLER = Action.FREE_MEMORY | Action.SMALLER_BATCH
 # Sums of float64 in another order.
 ROUNDING = 1e-12
 

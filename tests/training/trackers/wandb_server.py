@@ -98,15 +98,8 @@ class Server:
         return content(given) if content else {}
 
     def _Viewer(self, given):
-        return {
-            "viewer": {
-                "id": "1",
-                "entity": ENTITY,
-                "username": ENTITY,
-                "flags": "{}",
-                "teams": {"edges": []},
-            }
-        }
+        names = {"id": "1", "entity": ENTITY, "username": ENTITY}
+        return {"viewer": {**names, "flags": "{}", "teams": {"edges": []}}}
 
     def _RunResumeStatus(self, given):
         run = self.runs.get(given["name"])
@@ -115,15 +108,10 @@ class Server:
     def _UpsertBucket(self, given):
         run = self.runs.setdefault(given["name"], Run(given["name"], given["project"]))
         run.take(given)
+        bucket = {"id": run.id, "name": run.id, "displayName": run.title, "config": "{}"}
+        bucket["historyLineCount"] = len(run.lines)
         entity = {"id": "1", "name": ENTITY}
-        bucket = {
-            "id": run.id,
-            "name": run.id,
-            "displayName": run.title,
-            "config": "{}",
-            "project": {"id": "1", "name": run.project, "entity": entity},
-            "historyLineCount": len(run.lines),
-        }
+        bucket["project"] = {"id": "1", "name": run.project, "entity": entity}
         return {"upsertBucket": {"bucket": bucket, "inserted": not run.lines}}
 
     def _CreateRunFiles(self, given):
@@ -179,20 +167,12 @@ class Run:
 
     def status(self):
         """The response to a process that resumes the run."""
-        return {
-            "id": self.id,
-            "name": self.id,
-            "displayName": self.title,
-            "summaryMetrics": json.dumps(self.summary),
-            "historyLineCount": len(self.lines),
-            "eventsLineCount": 0,
-            "logLineCount": 0,
-            "historyTail": json.dumps([json.dumps(row) for row in self.rows[-1:]]),
-            "eventsTail": "[]",
-            "config": json.dumps(self.config),
-            "tags": [],
-            "wandbConfig": json.dumps({"t": 1}),
-        }
+        counts = {"historyLineCount": len(self.lines), "eventsLineCount": 0, "logLineCount": 0}
+        tail = json.dumps([json.dumps(row) for row in self.rows[-1:]])
+        names = {"id": self.id, "name": self.id, "displayName": self.title, "tags": []}
+        settings = {"config": json.dumps(self.config), "wandbConfig": json.dumps({"t": 1})}
+        summary = {"summaryMetrics": json.dumps(self.summary)}
+        return {**names, **settings, **summary, **counts, "historyTail": tail, "eventsTail": "[]"}
 
 
 @contextmanager
