@@ -26,17 +26,7 @@ from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
 from models.language import encoded
 from models.language.readers import corpus
-from tests.models.eeg_text.readers.writers import (
-    NAMES,
-    RATE_HZ,
-    SECONDS,
-    eeg,
-    waves,
-    write_brainvision,
-    write_edf,
-    write_matlab5,
-    write_openbci,
-)
+from tests.models.eeg_text.readers import writers
 from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER
 
@@ -87,7 +77,9 @@ def darker(data):
 def louder(data):
     """A file of ZuCo with other values; the time of writing is in its header."""
     with TemporaryDirectory() as folder:
-        later = write_matlab5(Path(folder, "a.mat"), raw={0: eeg(0) + 1}).read_bytes()
+        later = writers.write_matlab5(
+            Path(folder, "a.mat"), raw={0: writers.eeg(0) + 1}
+        ).read_bytes()
     return data[:128] + later[128:]
 
 
@@ -107,6 +99,7 @@ def features(path):
     return TextInputs(samples, str(path), "real").made_from
 
 
+FIRST = writers.NAMES
 CACHED = {
     "a.raw": (
         lambda path: write_raw(path, random_events(500, 10_000)),
@@ -115,19 +108,21 @@ CACHED = {
     ),
     "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
     "openbci.txt": (
-        write_openbci,
+        writers.write_openbci,
         lambda path: open_openbci(path).read(range(13), 0, 1000).tolist(),
         lambda data: data.replace(b".1", b".2"),
     ),
     "resultsYAC_NR.mat": (
-        write_matlab5,
+        writers.write_matlab5,
         lambda path: zuco.matlab5_arrays(path)["eeg"].tolist(),
         louder,
     ),
     "a.edf": (
-        lambda path: write_edf(path, NAMES, SECONDS, RATE_HZ, waves),
+        lambda path: writers.write_edf(
+            path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves
+        ),
         lambda path: open_recording(path).names,
-        lambda data: data.replace(NAMES[0].encode(), b"X" * len(NAMES[0])),
+        lambda data: data.replace(FIRST[0].encode(), b"X" * len(FIRST[0])),
     ),
 }
 """What writes a file, what reads it by a cache, and its content later."""
@@ -147,7 +142,7 @@ def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
 
 
 def test_features_of_a_recording_follow_the_file_with_its_samples(tmp_path):
-    path = write_brainvision(tmp_path / "a.vhdr")
+    path = writers.write_brainvision(tmp_path / "a.vhdr")
     before = [features(place) for place in (path, tmp_path)]
     assert before == [features(place) for place in (path, tmp_path)]
     numbers = tmp_path / "a.eeg"

@@ -27,13 +27,8 @@ def samples(length, seed=0):
 
 def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
     loader = make_settings(loader={"workers": workers}).loader
-    return EvaluationBatches(
-        samples(length),
-        micro_batch,
-        SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")),
-        loader,
-        limit=most,
-    )
+    world = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"))
+    return EvaluationBatches(samples(length), micro_batch, world, loader, limit=most)
 
 
 @pytest.mark.parametrize(("length", "most"), [(101, 10), (7, 6), (5, 1), (10**12, 4)])

@@ -1,5 +1,7 @@
 """A custom task is loaded from its own project, trains with its optimizer, and needs no test split."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -46,11 +48,6 @@ def test_a_run_outside_of_its_project_keeps_the_recorded_module(tmp_path, capsys
     assert capsys.readouterr().err == ""
 
 
-class OwnOptimizer:
-    def __init__(self, build):
-        self.optimizer = build
-
-
 def in_two_groups(parameters):
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "momentum": 0.9},
@@ -61,7 +58,7 @@ def in_two_groups(parameters):
 
 def built(build):
     model = nn.Linear(3, 2)
-    spec = optim.spec(make_settings(), model, one_rank(), task=OwnOptimizer(build))
+    spec = optim.spec(make_settings(), model, one_rank(), task=SimpleNamespace(optimizer=build))
     return spec.build([{"params": list(model.parameters()), **spec.options[0]}])
 
 

@@ -19,14 +19,8 @@ MOST = 100_000
 
 
 def plan(run, samples=4000):
-    return solve(
-        run.settings,
-        samples=samples,
-        global_batch=run.batching.global_batch,
-        micro_batch=run.batching.micro_batch,
-        world_size=1,
-        units="samples",
-    )
+    sizes = {name: getattr(run.batching, name) for name in ("global_batch", "micro_batch")}
+    return solve(run.settings, samples=samples, world_size=1, units="samples", **sizes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

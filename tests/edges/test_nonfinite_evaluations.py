@@ -34,14 +34,8 @@ class Values(TinyTask):
 
 
 def evaluated(*values, policy="skip 9", **changes):
-    changes.setdefault("stop", {})
-    return run_tiny(
-        one_rank(),
-        Values(*values),
-        train={"epochs": 9, "max_steps": 2 * len(values), "on_nonfinite": policy},
-        eval={"every": 2},
-        **changes,
-    )
+    train = {"epochs": 9, "max_steps": 2 * len(values), "on_nonfinite": policy}
+    return run_tiny(one_rank(), Values(*values), train=train, eval={"every": 2}, **changes)
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -86,10 +80,6 @@ def test_a_run_of_such_evaluations_only_has_no_best():
     assert all(saved["score"] is None for saved in run.shelf.saved.values())
 
 
-def test_a_metric_that_decides_nothing_does_not_end_the_run():
-    assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
-
-
 def undefined(*values, **changes):
     """A run whose side metric is undefined."""
     task = Values(*values, control=changes.pop("control", None))
@@ -108,8 +98,9 @@ def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noi
     assert run.outcome.status == "completed"
 
 
-def test_an_undefined_goal_ends_the_run_as_nan_does():
+def test_an_undefined_goal_ends_the_run_as_nan_does_and_a_metric_that_decides_nothing_does_not():
     assert evaluated(2.0, None, 1.0, policy="stop").outcome.fault == "nonfinite_evaluation"
+    assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
 
 
 def test_a_run_warns_of_it_once_with_the_metrics():

@@ -58,12 +58,8 @@ class Task(TinyTask):
 
 def trained(shelf=None, step=None, kill=None, requests=None, **changes):
     steps = Steps(step or 0, kill, requests=requests)
-    sections = {
-        "train": {"epochs": 9, "max_steps": 20},
-        "eval": {"every": 2},
-        "save": {"every": 3},
-        "stop": {"patience": PATIENCE, "min_delta": MIN_DELTA},
-    }
+    sections = {"train": {"epochs": 9, "max_steps": 20}, "eval": {"every": 2}, "save": {"every": 3}}
+    sections["stop"] = {"patience": PATIENCE, "min_delta": MIN_DELTA}
     for name, values in changes.items():
         sections[name] = {**sections[name], **values}
     before = None if step is None else shelf.before(step)

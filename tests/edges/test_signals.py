@@ -19,14 +19,8 @@ from training.callbacks.preemption import Deadline
 
 DECODED = 3
 """Calls of the model for one batch, as a decoder has one for each token."""
-CHANGES = {
-    "train": {"epochs": 2, "max_steps": 4},
-    "eval": {"every": 2},
-    "save": {"every": 3},
-    "stop": {"patience": 3},
-    "track": ["tensorboard"],
-    "has_test": True,
-}
+CHANGES = {"train": {"epochs": 2, "max_steps": 4}, "eval": {"every": 2}, "save": {"every": 3}}
+CHANGES |= {"stop": {"patience": 3}, "track": ["tensorboard"], "has_test": True}
 SIGTERM = Action.SIGNAL | Action.SAVE
 
 
@@ -192,9 +186,8 @@ SLOW = """
 def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path, number, code, more):
     (tmp_path / "slow_task.py").write_text(HEAD + LINE + BODY + SLOW)
     command = [sys.executable, "-m", "launcher", "--model", "slow_task:Line", "--out", "run", *more]
-    program = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-    )
+    streams = {"stdout": subprocess.PIPE, "text": True}
+    program = subprocess.Popen(command, cwd=tmp_path, env=environment(), **streams)
     assert program.stdout is not None
     while "evaluating" not in (line := program.stdout.readline()):
         assert line, "the program ended"

@@ -20,13 +20,8 @@ from models.event_seg import prediction as event_prediction
 from models.event_seg.readers.hdf5 import Masks
 
 KINDS = ("pipe", "socket", "device", "link", "loop")
-NAMES = {
-    "doc_translation": "imgs/a_1.png",
-    "event_seg": "a.raw",
-    "language": "a.txt",
-    "eeg_text": "a.edf",
-    "abr": "a.csv",
-}
+NAMES = {"doc_translation": "imgs/a_1.png", "event_seg": "a.raw", "language": "a.txt"}
+NAMES |= {"eeg_text": "a.edf", "abr": "a.csv"}
 """For each family, the name of a file that it reads."""
 
 
@@ -107,14 +102,9 @@ def test_hidden_ones_are_left_out(tmp_path):
 
 
 SETTINGS = {
-    "data.path": "language",
-    "data.answers": "language",
-    "model.tokenizer": "language",
-    "model.start": "language",
-    "data.font": "doc_translation",
-    "data.texts": "eeg_text",
-    "data.channels": "eeg_text",
-    "model.encoder": "abr",
+    **dict.fromkeys(("data.path", "data.answers", "model.tokenizer", "model.start"), "language"),
+    **dict.fromkeys(("data.texts", "data.channels"), "eeg_text"),
+    **{"data.font": "doc_translation", "model.encoder": "abr"},
 }
 
 

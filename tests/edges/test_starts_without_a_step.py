@@ -53,9 +53,8 @@ def test_a_start_that_took_no_step_is_replaced():
     assert main(["--model", "language:tiny", "--out", "mine", "--dry-run"]) == 0
     created = create()
     assert mode_of() == "fast"
-    assert sorted(path.name for path in MINE.iterdir()) == [
-        *(".lock", "log.txt", "origins.json", "settings.yaml")
-    ]
+    files = [".lock", "log.txt", "origins.json", "settings.yaml"]
+    assert sorted(path.name for path in MINE.iterdir()) == files
     assert created.discard()
     assert [path.name for path in MINE.iterdir()] == [".lock"]
 

@@ -24,11 +24,8 @@ class Pool:
     """`size` processes in one world; after a failure the next call gets fresh ones."""
 
     def __init__(self, size, device="cpu"):
-        self.size = size
-        self.device = device
-        self._workers = []
-        self._store = None
-        self._calls = 0
+        self.size, self.device = size, device
+        self._workers, self._store, self._calls = [], None, 0
 
     def run(self, work, *arguments):
         """The result of `work(world, *arguments)` on each rank. Raises RankFailed.
@@ -63,9 +60,7 @@ class Pool:
             process.kill()
             process.join()
             pipe.close()
-        self._workers = []
-        self._store = None
-        self._calls = 0
+        self._workers, self._store, self._calls = [], None, 0
 
     def _start(self):
         # As in torchrun: the store is outside the workers, at a free port.
@@ -76,11 +71,8 @@ class Pool:
         context.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo", *deepspeed])
         for rank in range(self.size):
             here, there = context.Pipe()
-            process = context.Process(
-                target=_serve,
-                args=(there, rank, self.size, self._store.port, self.device),
-                daemon=True,
-            )
+            arguments = (there, rank, self.size, self._store.port, self.device)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             there.close()
             self._workers.append((process, here))
@@ -97,16 +89,10 @@ def _receive(pipe, rank):
 
 
 def _serve(pipe, rank, size, port, device):
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "DS_ACCELERATOR": device,
-    }
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(size))
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "DS_ACCELERATOR": device}
     import torch
 
     from engines.world import open_world

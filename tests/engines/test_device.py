@@ -19,9 +19,8 @@ def test_a_missing_or_unknown_device_is_an_error_with_those_there_are():
     for kind in (k for k, count in devices().items() if not count):
         with pytest.raises(EngineError, match=f"'{kind}' does not exist; this machine has: .*cpu"):
             pick_device(kind)
-    with pytest.raises(
-        EngineError, match="unknown device 'gpu'; allowed: auto, cuda, xpu, mps, cpu"
-    ):
+    message = "unknown device 'gpu'; allowed: auto, cuda, xpu, mps, cpu"
+    with pytest.raises(EngineError, match=message):
         pick_device("gpu")
 
 

@@ -78,12 +78,8 @@ def test_a_rank_without_progress_is_an_error(store, monkeypatch):
     monkeypatch.setattr(rank_0_first, "time", Clock(store, False))
     monkeypatch.setattr(rank_0_first, "_work_done", lambda: (0.0, 0))
     turn = Turns(store, "data", timeout_s=0.5)
-    with (
-        turn.turn(),
-        pytest.raises(
-            TimeoutError, match=r"no rank made progress at the data for 0\.5 s, and 0 of"
-        ),
-    ):
+    message = r"no rank made progress at the data for 0\.5 s, and 0 of"
+    with turn.turn(), pytest.raises(TimeoutError, match=message):
         turn.wait(1)
 
 

@@ -51,10 +51,7 @@ DIFFERENT = f"ranks have different settings: {HOST} (ranks 1, 2): torch 2.6 inst
     [
         ([(NEWER, "GPU-a"), (NEWER, "GPU-b")], None),
         ([(NEWER, ""), (OLDER, ""), (OLDER, "")], DIFFERENT),
-        (
-            [({}, "GPU-a"), ({}, "GPU-b"), ({}, "GPU-a")],
-            f"ranks 0, 2 on {HOST} use the same GPU, GPU-a",
-        ),
+        ([({}, f"GPU-{n}") for n in "aba"], f"ranks 0, 2 on {HOST} use the same GPU, GPU-a"),
     ],
 )
 def test_ranks_with_the_same_settings_and_gpus_of_their_own_start(peers, text):
@@ -137,9 +134,8 @@ def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
 
 def test_a_rank_without_rank_0_names_the_ports_it_tried(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
-    message = (
-        f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{port} to {port + PORTS - 1} within 0.3"
-    )
+    ports = f"{port} to {port + PORTS - 1}"
+    message = f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{ports} within 0.3"
     with pytest.raises(PeersMissing, match=message):
         open_store(1, 2, timedelta(seconds=0.3))
 

@@ -95,9 +95,8 @@ def _forms(slots):
 
 def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones():
     parameter = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(
-        EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
-    ):
+    message = "unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
+    with pytest.raises(EngineError, match=message):
         fill_slots(torch.optim.Rprop([parameter]))
 
 

@@ -55,9 +55,8 @@ def test_a_full_disk_error_names_the_fix():
     if not full.exists():
         pytest.skip("there is no /dev/full here")
     file = LineFile(full)
-    with pytest.raises(
-        StorageError, match=r"No space left on device; free some space, or .* --out"
-    ):
+    message = r"No space left on device; free some space, or .* --out"
+    with pytest.raises(StorageError, match=message):
         file.write(b"one")
 
 

@@ -28,13 +28,9 @@ def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path):
     events.end(outcome())
 
     found = lines(tmp_path / "events.jsonl")
-    assert [(line["kind"], line["step"]) for line in found] == [
-        ("started", 0),
-        ("evaluated", 50),
-        ("saved", 50),
-        ("warning", 50),
-        ("stopped", 50),
-    ]
+    kinds = ["started", "evaluated", "saved", "warning", "stopped"]
+    assert [line["kind"] for line in found] == kinds
+    assert [line["step"] for line in found] == [0, 50, 50, 50, 50]
     assert all(set(line) == {"time", "kind", "step", "facts"} for line in found)
     assert found[0]["time"] == "2025-01-02T12:00:00.123Z"
     assert found[0]["facts"]["global_batch"] == 64
