@@ -44,7 +44,7 @@ def alternatives(fix):
 
     `and` and `then` between two lines join them: both are typed, one after the other.
     """
-    found, words = list[list[str]](), ""
+    found, words = [], ""
     for part in map(str.strip, re.split(r"  +|\n", fix)):
         if not _is_line(part):
             words = part
@@ -210,10 +210,10 @@ def paste(line, typed, block):
 
 def with_options(typed, options):
     """A command line with options instead of those of the same name; at the end of ours."""
-    words, passed = typed, list[str]()
+    words, passed = typed, []
     if "--" in typed:
         words, passed = typed[: typed.index("--")], typed[typed.index("--") :]
-    values = list[tuple[str, list[str]]]()
+    values = []
     for option in options:
         if option.startswith("--"):
             values.append((option, []))
@@ -228,8 +228,7 @@ def with_options(typed, options):
 
 
 def _dropped(words, flag, key=None):
-    rest = list[str]()
-    skip = 0
+    rest, skip = [], 0
     for index, word in enumerate(words):
         if skip:
             skip -= 1
