@@ -1,7 +1,5 @@
 """Lines to paste: what the program does once one is pasted."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -9,12 +7,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
@@ -42,12 +39,12 @@ _COMMAND_LINE = re.compile(r"^(?:the )?command line:? (?:-- … )?")
 _FIX = re.compile(r"^  fix +(.+(?:\n(?!  \w|error|warning).+)*)", re.MULTILINE)
 
 
-def alternatives(fix: str) -> list[list[str]]:
+def alternatives(fix):
     """The lines of a fix, which two spaces set apart from the words around them.
 
     `and` and `then` between two lines join them: both are typed, one after the other.
     """
-    found, words = list[list[str]](), ""
+    found, words = [], ""
     for part in map(str.strip, re.split(r"  +|\n", fix)):
         if not _is_line(part):
             words = part
@@ -60,7 +57,7 @@ def alternatives(fix: str) -> list[list[str]]:
     return found
 
 
-def _is_line(part: str) -> bool:
+def _is_line(part):
     first = part.partition(" ")[0]
     return (
         part.startswith(("--", "{", PROGRAM, "launcher.", UNKNOWN))
@@ -72,7 +69,7 @@ def _is_line(part: str) -> bool:
 
 
 @cache
-def texts() -> frozenset[tuple[str, str]]:
+def texts():
     """Each text of the packages, with the file that has it; UNKNOWN for what is computed."""
     return frozenset(
         (str(path.relative_to(ROOT)), text)
@@ -83,7 +80,7 @@ def texts() -> frozenset[tuple[str, str]]:
     )
 
 
-def _text_of(node: ast.expr) -> str | None:
+def _text_of(node):
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -119,7 +116,7 @@ class Case:
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
-def parameters(cases: Sequence[Case]) -> list[Any]:
+def parameters(cases):
     """The cases for pytest, named by what is typed."""
     return [pytest.param(case, id=case.typed[:60], marks=case.marks) for case in cases]
 
@@ -133,7 +130,7 @@ DATA = {"mine.jsonl": REQUESTS}
 _temporary = TemporaryDirectory(prefix="gearshift-lines-")
 
 
-def _trained() -> Path:
+def _trained():
     folder = Path(_temporary.name, "run")
     data = folder.with_suffix(".jsonl")
     if not folder.exists():
@@ -143,7 +140,7 @@ def _trained() -> Path:
     return folder
 
 
-def a_run(path: Path) -> None:
+def a_run(path):
     """A run of two steps that was trained."""
     shutil.copytree(_trained(), path, symlinks=True)
 
@@ -151,10 +148,10 @@ def a_run(path: Path) -> None:
 RUN = {"runs/mine": a_run}
 
 
-def folder_of(**files: str) -> Callable[[Path], None]:
+def folder_of(**files):
     """A folder of text files; the last `_` of a name is a dot."""
 
-    def make(path: Path) -> None:
+    def make(path):
         path.mkdir()
         for name, text in files.items():
             (path / ".".join(name.rsplit("_", 1))).write_text(text)
@@ -162,7 +159,7 @@ def folder_of(**files: str) -> Callable[[Path], None]:
     return make
 
 
-def with_files(files: Mapping[str, str | bytes | Callable[[Path], object]], folder: Path) -> None:
+def with_files(files, folder):
     """Write the files of a case."""
     for name, content in files.items():
         path = folder / name
@@ -173,7 +170,7 @@ def with_files(files: Mapping[str, str | bytes | Callable[[Path], object]], fold
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def provoked(case: Case, folder: Path, printed: Callable[[], str]) -> tuple[str, str]:
+def provoked(case, folder, printed):
     """The block of the error of a command line, and its fix."""
     with_files(case.files, folder)
     printed()
@@ -186,7 +183,7 @@ def provoked(case: Case, folder: Path, printed: Callable[[], str]) -> tuple[str,
     raise AssertionError(f"no fix in:\n{''.join(_BLOCK.findall(text))}")
 
 
-def paste(line: str, typed: list[str], block: str) -> list[str]:
+def paste(line, typed, block):
     """The command line after a line was pasted; what else it does is done: files, the shell."""
     if line.startswith(PROGRAM):
         argv = shlex.split(line)[3:]
@@ -211,12 +208,12 @@ def paste(line: str, typed: list[str], block: str) -> list[str]:
     return ["--version"] if PROGRAM in line else typed
 
 
-def with_options(typed: list[str], options: list[str]) -> list[str]:
+def with_options(typed, options):
     """A command line with options instead of those of the same name; at the end of ours."""
-    words, passed = typed, list[str]()
+    words, passed = typed, []
     if "--" in typed:
         words, passed = typed[: typed.index("--")], typed[typed.index("--") :]
-    values = list[tuple[str, list[str]]]()
+    values = []
     for option in options:
         if option.startswith("--"):
             values.append((option, []))
@@ -230,9 +227,8 @@ def with_options(typed: list[str], options: list[str]) -> list[str]:
     return [*words, *passed]
 
 
-def _dropped(words: list[str], flag: str, key: str | None = None) -> list[str]:
-    rest = list[str]()
-    skip = 0
+def _dropped(words, flag, key=None):
+    rest, skip = [], 0
     for index, word in enumerate(words):
         if skip:
             skip -= 1
@@ -246,7 +242,7 @@ def _dropped(words: list[str], flag: str, key: str | None = None) -> list[str]:
     return rest
 
 
-def _without(typed: list[str], line: str, block: str) -> list[str]:
+def _without(typed, line, block):
     named = _REMOVE.sub("", line).split()[0].strip(",:")
     if named.startswith("--"):
         return _dropped(typed, named)
@@ -263,7 +259,7 @@ def _without(typed: list[str], line: str, block: str) -> list[str]:
     return _dropped(typed, "--set", named)
 
 
-def _write_yaml(line: str, block: str) -> None:
+def _write_yaml(line, block):
     """Put a line into the settings file, in the line that the error names."""
     where = re.search(r"^  where +([^ :]+):(\d+)", block, re.MULTILINE)
     if where:
@@ -275,7 +271,7 @@ def _write_yaml(line: str, block: str) -> None:
     path.write_text(re.sub(r"(- )(url: \S+)", rf"\1{line}\n      \2", text))
 
 
-def _write_item(line: str, block: str) -> None:
+def _write_item(line, block):
     """Put an item of a list into the settings file, instead of that with the same URL."""
     where = re.search(r"^  where +([^ :]+):", block, re.MULTILINE)
     assert where
@@ -283,7 +279,7 @@ def _write_item(line: str, block: str) -> None:
     path.write_text(re.sub(rf"- (.*{re.escape(url)}.*)", f"- {line}", path.read_text()))
 
 
-def _replace_line(path: Path, number: int, line: str) -> None:
+def _replace_line(path, number, line):
     text = path.read_text().splitlines()
     before = text[number - 1]
     indent = re.match(r"[ -]*", before)
@@ -292,7 +288,7 @@ def _replace_line(path: Path, number: int, line: str) -> None:
     path.write_text("\n".join(text) + "\n")
 
 
-def check(case: Case, folder: Path, printed: Callable[[], str]) -> int:
+def check(case, folder, printed):
     """Provoke the fix, and run each of its lines from the same start; the number of lines."""
     block, fix = provoked(case, folder, printed)
     message, found = block.partition("\n")[0], alternatives(fix)

@@ -1,12 +1,9 @@
 """A file that was replaced by another one of its size and modification time is read again."""
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -29,24 +26,12 @@ from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
 from models.language import encoded
 from models.language.readers import corpus
-from tests.models.eeg_text.readers.writers import (
-    NAMES,
-    RATE_HZ,
-    SECONDS,
-    eeg,
-    waves,
-    write_brainvision,
-    write_edf,
-    write_matlab5,
-    write_openbci,
-)
+from tests.models.eeg_text.readers import writers
 from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER
 
-Replace = Callable[[Path, bytes], None]
 
-
-def by_rename(path: Path, data: bytes) -> None:
+def by_rename(path, data):
     """As an editor, rsync or a download."""
     new, found = path.with_name(f".{path.name}.new"), path.stat()
     new.write_bytes(data)
@@ -54,7 +39,7 @@ def by_rename(path: Path, data: bytes) -> None:
     new.replace(path)
 
 
-def in_place(path: Path, data: bytes) -> None:
+def in_place(path, data):
     """As cp --preserve onto the file."""
     found = path.stat()
     path.write_bytes(data)
@@ -63,7 +48,7 @@ def in_place(path: Path, data: bytes) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def replace(path: Path, data: bytes, write: Replace = by_rename) -> None:
+def replace(path, data, write=by_rename):
     old = path.stat()
     assert data != path.read_bytes()
     write(path, data)
@@ -81,7 +66,7 @@ def test_the_identity_of_a_file_follows_its_content(tmp_path, write):
     assert identity(path) != before
 
 
-def darker(data: bytes) -> bytes:
+def darker(data):
     """The events of a recording, each of them a decrease of brightness."""
     begin = len(HEADERS["EVT2"])
     words = np.frombuffer(data[begin:], "<u4").copy()
@@ -89,29 +74,32 @@ def darker(data: bytes) -> bytes:
     return data[:begin] + words.tobytes()
 
 
-def louder(data: bytes) -> bytes:
+def louder(data):
     """A file of ZuCo with other values; the time of writing is in its header."""
     with TemporaryDirectory() as folder:
-        later = write_matlab5(Path(folder, "a.mat"), raw={0: eeg(0) + 1}).read_bytes()
+        later = writers.write_matlab5(
+            Path(folder, "a.mat"), raw={0: writers.eeg(0) + 1}
+        ).read_bytes()
     return data[:128] + later[128:]
 
 
-def texts(path: Path) -> Path:
+def texts(path):
     path.write_text("some words here\n\nand others there\n" * 50)
     return path
 
 
-def tokens(path: Path) -> list[int]:
+def tokens(path):
     stream = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER).stream
     return stream.read(0, len(stream)).tolist()
 
 
-def features(path: Path) -> object:
+def features(path):
     rules = SimpleNamespace(samples=1, windows=1, seed=0)
     samples = SimpleNamespace(rules=rules, numbers=[], items=[])
     return TextInputs(samples, str(path), "real").made_from
 
 
+FIRST = writers.NAMES
 CACHED = {
     "a.raw": (
         lambda path: write_raw(path, random_events(500, 10_000)),
@@ -120,19 +108,21 @@ CACHED = {
     ),
     "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
     "openbci.txt": (
-        write_openbci,
+        writers.write_openbci,
         lambda path: open_openbci(path).read(range(13), 0, 1000).tolist(),
         lambda data: data.replace(b".1", b".2"),
     ),
     "resultsYAC_NR.mat": (
-        write_matlab5,
+        writers.write_matlab5,
         lambda path: zuco.matlab5_arrays(path)["eeg"].tolist(),
         louder,
     ),
     "a.edf": (
-        lambda path: write_edf(path, NAMES, SECONDS, RATE_HZ, waves),
+        lambda path: writers.write_edf(
+            path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves
+        ),
         lambda path: open_recording(path).names,
-        lambda data: data.replace(NAMES[0].encode(), b"X" * len(NAMES[0])),
+        lambda data: data.replace(FIRST[0].encode(), b"X" * len(FIRST[0])),
     ),
 }
 """What writes a file, what reads it by a cache, and its content later."""
@@ -152,7 +142,7 @@ def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
 
 
 def test_features_of_a_recording_follow_the_file_with_its_samples(tmp_path):
-    path = write_brainvision(tmp_path / "a.vhdr")
+    path = writers.write_brainvision(tmp_path / "a.vhdr")
     before = [features(place) for place in (path, tmp_path)]
     assert before == [features(place) for place in (path, tmp_path)]
     numbers = tmp_path / "a.eeg"

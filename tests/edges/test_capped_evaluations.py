@@ -1,7 +1,5 @@
 """`eval.samples`: the same samples in every evaluation, spread over the split, and said so."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 
@@ -22,20 +20,15 @@ from training.evaluation.forgetting import ALL, NEW, OLD, Forgetting, HeldOutPar
 from training.logging.console_text import render_summary
 
 
-def samples(length: int, seed: int = 0) -> Samples:
+def samples(length, seed=0):
     task = TinyTask(val=length)
     return Samples(task, task.data("val"), seed)
 
 
 def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
     loader = make_settings(loader={"workers": workers}).loader
-    return EvaluationBatches(
-        samples(length),
-        micro_batch,
-        SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")),
-        loader,
-        limit=most,
-    )
+    world = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"))
+    return EvaluationBatches(samples(length), micro_batch, world, loader, limit=most)
 
 
 @pytest.mark.parametrize(("length", "most"), [(101, 10), (7, 6), (5, 1), (10**12, 4)])
@@ -150,7 +143,7 @@ def test_the_last_lines_say_it_and_what_evaluations_cost():
     assert f"time       {text}" in lines  # 2 of 20 other seconds
 
 
-def row(mode: str, samples: int) -> rows.ComparisonRow:
+def row(mode, samples):
     metric = {"metric": "val_loss", "value": 2.0, "step": 9, "direction": "min"}
     facts = {"metric": metric, "source": "a", "evaluated": (samples, 831)}
     return rows.ComparisonRow("language:tiny", mode, "local", **facts)

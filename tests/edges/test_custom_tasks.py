@@ -1,8 +1,6 @@
 """A custom task is loaded from its own project, trains with its optimizer, and needs no test split."""
 
-from __future__ import annotations
-
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,13 +20,13 @@ from training.optim import optimizer as optim
 TASK = "copied_task:Line"
 
 
-def project(folder: Path, run: str = "runs/a") -> Path:
+def project(folder, run="runs/a"):
     (folder / run).mkdir(parents=True)
     (folder / "copied_task.py").write_text("")
     return folder
 
 
-def test_a_copied_or_moved_project_has_its_own_module(tmp_path: Path, capsys) -> None:
+def test_a_copied_or_moved_project_has_its_own_module(tmp_path, capsys):
     first, copy = project(tmp_path / "first"), project(tmp_path / "copy")
     for _ in range(2):
         assert folder_for(TASK, str(first), copy / "runs/a") == str(copy)
@@ -40,7 +38,7 @@ def test_a_copied_or_moved_project_has_its_own_module(tmp_path: Path, capsys) ->
     assert folder_for(TASK, str(tmp_path / "gone"), moved / "deep/runs/a") == str(moved)
 
 
-def test_a_run_outside_of_its_project_keeps_the_recorded_module(tmp_path: Path, capsys) -> None:
+def test_a_run_outside_of_its_project_keeps_the_recorded_module(tmp_path, capsys):
     first = project(tmp_path / "first")
     other = project(tmp_path / "other", "runs/b")  # a module of the same name above the run
     (tmp_path / "elsewhere/runs/c").mkdir(parents=True)
@@ -50,12 +48,7 @@ def test_a_run_outside_of_its_project_keeps_the_recorded_module(tmp_path: Path, 
     assert capsys.readouterr().err == ""
 
 
-class OwnOptimizer:
-    def __init__(self, build) -> None:
-        self.optimizer = build
-
-
-def in_two_groups(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def in_two_groups(parameters):
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "momentum": 0.9},
         {"params": [p for p in parameters if p.ndim <= 1]},
@@ -63,19 +56,19 @@ def in_two_groups(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0)
 
 
-def built(build) -> torch.optim.Optimizer:
+def built(build):
     model = nn.Linear(3, 2)
-    spec = optim.spec(make_settings(), model, one_rank(), task=OwnOptimizer(build))
+    spec = optim.spec(make_settings(), model, one_rank(), task=SimpleNamespace(optimizer=build))
     return spec.build([{"params": list(model.parameters()), **spec.options[0]}])
 
 
-def test_the_optimizer_of_a_task_keeps_its_groups_and_options() -> None:
+def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
     matrices, others = built(in_two_groups).param_groups
     assert (matrices["momentum"], others["momentum"]) == (0.9, 0)
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]
 
 
-def test_an_optimizer_of_less_than_all_parameters_is_an_error() -> None:
+def test_an_optimizer_of_less_than_all_parameters_is_an_error():
     with pytest.raises(EngineError, match="optimizer returns a NoneType, not a torch"):
         built(lambda parameters: None)
     too_few = "has 1 parameters, and the model trains 2; freeze the others"
@@ -84,14 +77,14 @@ def test_an_optimizer_of_less_than_all_parameters_is_an_error() -> None:
 
 
 @pytest.fixture
-def own_optimizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def own_optimizer(tmp_path, monkeypatch):
     method = "    def optimizer(self, parameters):\n        return torch.optim.SGD(parameters)\n"
     (tmp_path / "task_with_optimizer.py").write_text(HEAD + LINE + BODY + method)
     monkeypatch.syspath_prepend(tmp_path)
     return "task_with_optimizer:Line"
 
 
-def test_an_engine_that_shards_the_optimizer_of_a_task_is_an_error(own_optimizer: str) -> None:
+def test_an_engine_that_shards_the_optimizer_of_a_task_is_an_error(own_optimizer):
     for engine in ("oss", "zero2"):
         with pytest.raises(SettingsError) as raised:
             resolved(model=own_optimizer, engine=engine, nproc="2")
@@ -106,7 +99,7 @@ def test_an_engine_that_shards_the_optimizer_of_a_task_is_an_error(own_optimizer
 
 
 class NoTest(CustomTask):
-    def __init__(self, test) -> None:
+    def __init__(self, test):
         super().__init__(None, None, None)  # type: ignore[arg-type]
         self.test = test
 
@@ -120,14 +113,14 @@ class NoTest(CustomTask):
         return {"loss": model(batch["input"]).sum()}
 
 
-def raises(error: Exception):
+def raises(error):
     def test():
         raise error
 
     return test
 
 
-def test_a_task_may_lack_a_test_split() -> None:
+def test_a_task_may_lack_a_test_split():
     for test in (lambda: None, list, raises(KeyError("test"))):
         task = NoTest(test)
         task.setup()
@@ -139,7 +132,7 @@ def test_a_task_may_lack_a_test_split() -> None:
         NoTest(raises(KeyError("labels"))).setup()
 
 
-def test_the_error_of_data_names_the_field_to_add(tmp_path: Path, monkeypatch) -> None:
+def test_the_error_of_data_names_the_field_to_add(tmp_path, monkeypatch):
     (tmp_path / "task_without_path.py").write_text(HEAD + LINE + BODY)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SettingsError) as raised:

@@ -1,25 +1,18 @@
 """What a DeepSpeed config may ask trains as under local, or is refused with the reason."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from engines.zero import config as zero_config
 from engines.zero.config import conflicts
 from tests.engines.parity import Case, distance, train
-from tests.engines.pool import Pool
 from tests.engines.test_parity import TOLERANCE, able
 from tests.engines.zero.test_config import values
-
-Worlds = dict[int, Pool]
 
 _OFF = ("allgather_partitions", "contiguous_gradients", "overlap_comm", "reduce_scatter")
 _ON = ("enable_sanity_checks", "log_trace_cache_warnings", "parameter_alignment")
 _ON_TOO = ("pipeline_loading_checkpoint", "stage3_use_all_reduce_for_fetch_params")
 _NUMBERS = ("max_live_parameters", "max_reuse_distance", "prefetch_bucket_size")
-ADMITTED: dict[str, dict[str, Any]] = {
+ADMITTED = {
     "communication": {
         **dict.fromkeys((*_OFF, "use_multi_rank_bucket_allreduce"), False),
         **{"allgather_bucket_size": 100, "reduce_bucket_size": 50},
@@ -39,13 +32,13 @@ ADMITTED: dict[str, dict[str, Any]] = {
 }
 
 
-def test_every_key_of_zero_that_is_admitted_is_tried() -> None:
+def test_every_key_of_zero_that_is_admitted_is_tried():
     tried = {key for keys in ADMITTED.values() for key in keys}
     assert tried == zero_config.ZERO - {"stage", "offload_optimizer", "offload_param"}
 
 
 @able("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
-def test_admitted_keys_change_no_loss_norm_or_moment(worlds: Worlds, engine: str) -> None:
+def test_admitted_keys_change_no_loss_norm_or_moment(worlds, engine):
     plain = worlds[1].run(train, Case("local", steps=3))
     # Stages 1 and 2 do not read the keys of stage 3; moving state to the host changes no key.
     groups = {"zero3": [*ADMITTED], "zero3-offload": ["live weights"]}
@@ -55,7 +48,7 @@ def test_admitted_keys_change_no_loss_norm_or_moment(worlds: Worlds, engine: str
         assert max(apart.values()) < TOLERANCE, (group, apart)
 
 
-def zero(**keys: Any) -> dict[str, Any]:
+def zero(**keys):
     return {"zero_optimization": keys}
 
 
@@ -79,7 +72,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("own", "problem"), REFUSED)
-def test_what_trains_otherwise_is_refused_with_the_reason(own: dict, problem: str) -> None:
+def test_what_trains_otherwise_is_refused_with_the_reason(own, problem):
     (conflict,) = conflicts(own, values())
     assert (conflict.problem, conflict.fix) == (problem, "leave it out")
 
@@ -94,5 +87,5 @@ def test_what_trains_otherwise_is_refused_with_the_reason(own: dict, problem: st
         {"communication_data_type": None, "data_types": "auto"},
     ],
 )
-def test_values_that_change_nothing_are_accepted(own: dict) -> None:
+def test_values_that_change_nothing_are_accepted(own):
     assert conflicts(own, values()) == []

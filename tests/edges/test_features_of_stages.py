@@ -30,7 +30,7 @@ def test_the_examples_of_the_page_read_the_features_of_a_stage(tmp_path, monkeyp
     assert main(["predict", "runs/encoder", "--input", "table.csv", "--out", "features"]) == 0
     assert len(list((tmp_path / "features").glob("*.npz"))) == len(chosen)
     page = read(ROOT / "docs" / "staged.md")
-    names: dict[str, object] = {}
+    names = {}
     capsys.readouterr()
     for block in page.blocks:
         if block.language == "python":

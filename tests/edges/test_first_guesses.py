@@ -1,7 +1,5 @@
 """First guesses: words of other tools are one error with the line that does what was meant."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path
@@ -28,7 +26,7 @@ SHOWN = (
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """A folder with a run, data, a pretrained model, and scripts with and without a task."""
     monkeypatch.chdir(tmp_path)
     trained(Path(RUN), resolved(), 10)
@@ -42,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def only_error(typed: str) -> str:
+def only_error(typed):
     """The fix of the only error of a command line."""
     found = read(shlex.split(typed)).diagnostics
     assert len(found) == 1, [diagnostic.message for diagnostic in found]
@@ -89,7 +87,7 @@ COMMANDS = {
 }
 
 
-def starts(line: str) -> bool:
+def starts(line):
     """Whether a line of the program can start; of a run, with --dry-run."""
     argv = shlex.split(line.partition("  ")[0])
     if argv[0] == "hf":
@@ -100,6 +98,7 @@ def starts(line: str) -> bool:
 
 
 def test_a_first_word_that_is_no_command_gets_one_line_that_starts(home):
+    assert only_error("foo=1") == only_error("CUDA_VISIBLE_DEVICES=0") == ""  # no guess
     assert {typed: only_error(typed) for typed in COMMANDS} == COMMANDS
     assert [line for line in COMMANDS.values() if not starts(line)] == []
 
@@ -112,10 +111,6 @@ def test_the_error_of_a_first_word_is_printed_once_and_what_stays_wrong_has_its_
     first, second = capsys.readouterr().err.split("error: ")[1:]
     assert first.endswith("--set model.pretrained=gpt2 --zzz 3\n")
     assert second.startswith("unknown option '--zzz'")
-
-
-def test_an_unknown_assignment_gets_no_guess(home):
-    assert only_error("foo=1") == only_error("CUDA_VISIBLE_DEVICES=0") == ""
 
 
 def test_without_a_run_or_a_pretrained_model_a_guess_says_how_to_get_one(tmp_path, monkeypatch):
@@ -173,6 +168,8 @@ OPTIONS_OF_OTHERS = {
     "--do_train": "remove it: nothing here needs it",
     "--model abr --lora": "remove it: abr has no setting model.lora.rank",
     "--lora --set model.pretrained=my_model": "--set model.lora.rank=8",
+    "data check mine.jsonl --seed 3": "--set train.seed=3",
+    "data check mine.jsonl --lr 1e-3": "--set optim.lr=1e-3",
 }
 
 
@@ -184,21 +181,12 @@ def test_an_option_of_another_tool_gets_the_option_here(home):
             assert starts(f"{PROGRAM} {family}{line}"), typed
 
 
-def test_each_mode_is_found_as_an_option(home):
+def test_each_mode_is_found_as_an_option_of_run_and_of_compare(home):
     for mode in presets.modes():
         if f"--{mode}" not in {option.flag for option in OPTIONS}:
             assert only_error(f"--{mode}") == f"--mode {mode}"
         assert starts(f"{PROGRAM} --mode {mode}"), mode
-
-
-def test_an_option_of_run_that_another_command_lacks_is_a_setting_there(home):
-    assert only_error("data check mine.jsonl --seed 3") == "--set train.seed=3"
-    assert only_error("data check mine.jsonl --lr 1e-3") == "--set optim.lr=1e-3"
-
-
-def test_a_mode_as_an_option_of_compare_is_one_of_its_modes():
-    fixes = [diagnostic.fix for diagnostic in read(["compare", "--conservative"]).diagnostics]
-    assert fixes == ["--modes conservative"]
+    assert only_error("compare --conservative") == "--modes conservative"
 
 
 MODELS = {

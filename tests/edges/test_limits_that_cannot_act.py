@@ -1,7 +1,5 @@
 """A limit that the user set, of something this machine does not report, is said at the start."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,8 +12,8 @@ from training.settings import Limits
 NOTHING = replace(FULL, ram=1.0, disk=1.0, swap=None, gpu=None, temperature=None)
 
 
-def warnings(chosen: list[str]) -> list[str]:
-    events: list[tuple[str, dict]] = []
+def warnings(chosen):
+    events = []
     monitor = SimpleNamespace(read=lambda: NOTHING, start=lambda: None)
     enforcer = LimitEnforcer(Limits(), monitor, lambda *event: events.append(event), chosen)
     enforcer.start(None)
@@ -23,9 +21,9 @@ def warnings(chosen: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["swap", "gpu", "temperature"])
-def test_a_chosen_limit_without_a_reading_is_a_warning(name: str) -> None:
+def test_a_chosen_limit_without_a_reading_is_a_warning(name):
     assert warnings([name]) == [f"limits.{name} cannot act: this machine reports no {name}"]
 
 
-def test_defaults_and_limits_that_act_are_not_mentioned() -> None:
+def test_defaults_and_limits_that_act_are_not_mentioned():
     assert warnings([]) == warnings(["ram", "disk", "cpu"]) == []

@@ -1,10 +1,7 @@
 """Lines to paste of the other commands, and of resumed runs: each does what it says."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,34 +15,34 @@ from tests.runs.conftest import REQUESTS
 TRAIN = f"--model language:tiny --data mine.jsonl {QUICK}"
 
 
-def changed(name: str, change: Callable[[Path], object]) -> Callable[[Path], None]:
+def changed(name, change):
     """A run of which one file or folder is changed."""
 
-    def make(path: Path) -> None:
+    def make(path):
         a_run(path)
         change(path / name)
 
     return make
 
 
-def a_custom_run(path: Path) -> None:
+def a_custom_run(path):
     """A run of the custom task beside it."""
     from launcher.__main__ import main
 
     assert main(f"--model exported_task:Mine --out {path} {QUICK}".split()) == 0
 
 
-def copied_link(path: Path) -> None:
+def copied_link(path):
     """A folder instead of a link, as a copy by some programs has it."""
     target = path.resolve()
     path.unlink()
     shutil.copytree(target, path)
 
 
-def url(config: str) -> Callable[[Path], None]:
+def url(config):
     """A settings file that downloads the file or folder `src` beside it."""
 
-    def make(path: Path) -> None:
+    def make(path):
         path.write_text(config.replace("URL", (path.absolute().parent / "src").as_uri()))
 
     return make

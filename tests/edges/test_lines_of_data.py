@@ -1,10 +1,6 @@
 """Lines to paste against data and pretrained folders: after each, they are read, or trained on."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,20 +19,20 @@ PAGES = "--model doc_translation:tiny --set eval.share=0.2"
 # ---- language ------------------------------------------------------------------------------------
 
 
-def rows(count: int = 80, **columns: object) -> str:
+def rows(count=80, **columns):
     """JSON lines; {} in a text is the number of the row."""
 
-    def cell(value: object, number: int) -> object:
+    def cell(value, number):
         return value.format(number) if isinstance(value, str) else value
 
     lines = ({name: cell(value, n) for name, value in columns.items()} for n in range(count))
     return "".join(f"{json.dumps(line)}\n" for line in lines)
 
 
-def llama(layers: int = 3, **changes: object) -> Callable[[Path], None]:
+def llama(layers=3, **changes):
     """A folder of a pretrained model whose config.json says something else."""
 
-    def make(path: Path) -> None:
+    def make(path):
         from tests.models.language.test_pretrained import CONFIGS, edit_config, save
 
         save(path, CONFIGS["llama"]())
@@ -45,8 +41,8 @@ def llama(layers: int = 3, **changes: object) -> Callable[[Path], None]:
     return make
 
 
-def tokenizer(entries: int) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
+def tokenizer(entries):
+    def make(path):
         from models.language import bpe
         from tests.models.language.test_pretrained import TEXT
 
@@ -55,23 +51,23 @@ def tokenizer(entries: int) -> Callable[[Path], None]:
     return make
 
 
-def dangling(path: Path) -> None:
+def dangling(path):
     path.mkdir()
     (path / "a.jsonl").write_text(REQUESTS)
     (path / "b.jsonl").symlink_to(path / "nowhere")
 
 
-def russian(path: Path) -> None:
+def russian(path):
     TEXTS(path)
     (path / "a.txt").write_bytes(("Привет\n\n" * 20).encode("cp1251"))
 
 
-def many(path: Path) -> None:
+def many(path):
     """Texts whose tokens are too many for the memory."""
     folder_of(**{f"text{n}_txt": f"Text {n}. " * 90_000 for n in range(12)})(path)
 
 
-def start_weights(path: Path) -> None:
+def start_weights(path):
     """Weights of a run without its tokenizer."""
     a_run(path)
     (path / "tokenizer.json").unlink(missing_ok=True)
@@ -110,10 +106,10 @@ OF_LANGUAGE = [
 # ---- event_seg -----------------------------------------------------------------------------------
 
 
-def recordings(**sensors: tuple[int, int]) -> Callable[[Path], None]:
+def recordings(**sensors):
     """A folder of recordings, whose headers name the sensor."""
 
-    def make(path: Path) -> None:
+    def make(path):
         path.mkdir()
         for number, (name, sensor) in enumerate(sensors.items()):
             file = write_raw(path / f"{name}.raw", random_events(4000, 900_000, sensor, number))
@@ -125,19 +121,19 @@ def recordings(**sensors: tuple[int, int]) -> Callable[[Path], None]:
     return make
 
 
-def labeled(path: Path) -> None:
+def labeled(path):
     recordings(a=(48, 64), b=(48, 64))(path)
     write_masks(path / "a.raw", range(50_000, 900_000, 50_000))
 
 
-def narrow(path: Path) -> None:
+def narrow(path):
     """Events outside the sensor that the header names."""
     recordings(a=(48, 64))(path)
     file = path / "a.raw"
     file.write_bytes(file.read_bytes().replace(b"geometry 64x48", b"geometry 32x48"))
 
 
-def sequences(path: Path) -> None:
+def sequences(path):
     path.mkdir()
     for name in ("indoor_flying1", "indoor_flying2"):
         write_mvsec(path / f"{name}_data.hdf5", frames=20)
@@ -154,9 +150,7 @@ OF_EVENTS = [
 # ---- abr -----------------------------------------------------------------------------------------
 
 
-def responses(
-    heads: str = "patient_id,intensity,hear_loss", cells: str = "{0},80,{1}", count: int = 24
-) -> str:
+def responses(heads="patient_id,intensity,hear_loss", cells="{0},80,{1}", count=24):
     """A table of responses; {0} is the number of a patient, {1} that of a class."""
     noise = np.random.default_rng(0).normal(size=(count, 200))
     points = ",".join(map(str, range(1, 201)))
@@ -166,10 +160,10 @@ def responses(
     return "\n".join(found) + "\n"
 
 
-def clicks(**rates: int) -> Callable[[Path], None]:
+def clicks(**rates):
     """A recording of channels at their rates, with a click every tenth of a second."""
 
-    def make(path: Path) -> None:
+    def make(path):
         rng = np.random.default_rng(0)
         signals = [
             Signal(name.replace("_", " "), rate, rng.normal(0, 5, rate * 40))
@@ -181,7 +175,7 @@ def clicks(**rates: int) -> Callable[[Path], None]:
     return make
 
 
-def series(path: Path) -> None:
+def series(path):
     """Level series of animals."""
     path.mkdir()
     head = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
@@ -210,10 +204,10 @@ SENTENCES = "onset_s\tduration_s\ttext\n" + "".join(
 )
 
 
-def eeg(table: str = SENTENCES, suffix: str = ".tsv", **rates: int) -> Callable[[Path], None]:
+def eeg(table=SENTENCES, suffix=".tsv", **rates):
     """A folder with a minute of EEG, and the table of its sentences."""
 
-    def make(path: Path) -> None:
+    def make(path):
         path.mkdir()
         rng = np.random.default_rng(0)
         signals = [
@@ -227,7 +221,7 @@ def eeg(table: str = SENTENCES, suffix: str = ".tsv", **rates: int) -> Callable[
     return make
 
 
-def cut(path: Path) -> None:
+def cut(path):
     """A recording whose last seconds were not copied."""
     eeg()(path)
     (path / "a.edf").write_bytes((path / "a.edf").read_bytes()[:-3000])
@@ -245,7 +239,7 @@ OF_EEG = [
 # ---- doc_translation -----------------------------------------------------------------------------
 
 
-def translations(more: str = "") -> str:
+def translations(more=""):
     return "\n".join(
         json.dumps(
             {"id": f"ch{n // 4:02}-{n:04}", "en": f"This is text {n}. {more}", "zh": "这是。"}

@@ -1,11 +1,8 @@
 """Commands that are printed after success, in reports and beside settings: each of them runs."""
 
-from __future__ import annotations
-
 import html
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,18 +46,18 @@ PRINTED = [
 ]  # fmt: skip
 
 
-def commands(text: str) -> list[list[str]]:
+def commands(text):
     """The commands in an output, without the name of the program."""
     found = re.findall(rf"{re.escape(PROGRAM)}[^\n;]*?(?=  |;|\n|$)", text)
     return [shlex.split(command)[3:] for command in dict.fromkeys(found)]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., tuple[int, str]]:
+def run(tmp_path, monkeypatch, capfd):
     """Runs a command line with a prompt on stdin; its exit code and its output."""
     monkeypatch.chdir(tmp_path)
 
-    def typed(argv: list[str]) -> tuple[int, str]:
+    def typed(argv):
         from io import StringIO
 
         monkeypatch.setattr("sys.stdin", StringIO("what is 3"))

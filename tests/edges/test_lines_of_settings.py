@@ -1,7 +1,5 @@
 """Lines to paste against wrong arguments and settings: after each, the command starts."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

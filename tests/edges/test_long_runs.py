@@ -1,7 +1,5 @@
 """Runs of many lines, and many runs: read as a stream, shown in one table, no point lost."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -129,13 +127,8 @@ def runs(tmp_path_factory):
         begun(folder, resolved(f"optim.lr={(number + 1) / 1000}"))
         EventsWriter(Storage(folder)).start(train_plan(total_steps=10))
         MetricsWriter(Storage(folder)).logged(logged(10))
-        metrics = {
-            "kind": "eval",
-            "step": 10,
-            "split": "val",
-            "metrics": {"val_loss": 1.0 + number},
-        }
-        append(folder / "metrics.jsonl", metrics)
+        metrics = {"split": "val", "metrics": {"val_loss": 1.0 + number}}
+        append(folder / "metrics.jsonl", {"kind": "eval", "step": 10, **metrics})
         if number % 3 == 0:
             facts = {"fault": "rose", "seen": "it <rose>", "cause": "lr"}
             facts["fix"] = f"--set optim.lr={number}"

@@ -1,7 +1,5 @@
 """A limit of steps ends a run where it says, in every family, mode and custom task."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -14,21 +12,15 @@ from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import resolved
 from tests.runs.conftest import REQUESTS, result
-from training.train_plan import TrainPlan, solve
+from training.train_plan import solve
 
 MOST = 100_000
 """More steps than any default has."""
 
 
-def plan(run, samples=4000) -> TrainPlan:
-    return solve(
-        run.settings,
-        samples=samples,
-        global_batch=run.batching.global_batch,
-        micro_batch=run.batching.micro_batch,
-        world_size=1,
-        units="samples",
-    )
+def plan(run, samples=4000):
+    sizes = {name: getattr(run.batching, name) for name in ("global_batch", "micro_batch")}
+    return solve(run.settings, samples=samples, world_size=1, units="samples", **sizes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -39,22 +31,20 @@ def test_max_steps_wins_over_the_epochs_of_a_family_and_a_mode(family):
         assert length_note(run.values, plan(run)) is None, mode
 
 
-def test_max_steps_of_a_file_wins_and_epochs_over_a_limit_that_is_shipped(tmp_path: Path):
+def test_max_steps_of_a_file_wins_and_epochs_over_a_limit_that_is_shipped(tmp_path):
     (tmp_path / "mine.yaml").write_text(f"train: {{max_steps: {MOST}}}\n")
     assert plan(resolved(configs=[tmp_path / "mine.yaml"])).total_steps == MOST
     run = resolved(epochs="50", model="abr:tiny")
     assert plan(run).total_steps == 50 * plan(run).steps_per_epoch
 
 
-def test_of_both_the_earlier_ends_the_run_and_the_start_says_which(tmp_path: Path):
+def test_of_both_the_earlier_ends_the_run_and_the_start_says_which(tmp_path):
     (tmp_path / "mine.yaml").write_text("train: {epochs: 2}\n")
     epoch = plan(resolved(epochs="1")).steps_per_epoch
-
     late = resolved(max_steps=str(MOST), configs=[tmp_path / "mine.yaml"])
     assert plan(late).total_steps == 2 * epoch
     text = f"train.epochs=2 ends the run at step {2 * epoch}, before train.max_steps={MOST}"
     assert length_note(late.values, plan(late)) == text
-
     early = resolved(max_steps="3", epochs="2")
     assert plan(early).total_steps == 3
     text = "train.max_steps=3 ends the run at step 3, before train.epochs=2"

@@ -1,7 +1,5 @@
 """A file of the user is a mode for run, explain and compare: changes, promises and a base mode."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -27,13 +25,13 @@ optim:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("gentle.yaml").write_text(GENTLE)
     return tmp_path
 
 
-def of_mode(mode: str, *sets: str):
+def of_mode(mode, *sets):
     return resolve(CliArgs(model="language:tiny", mode=mode, sets=sets), LAPTOP)
 
 
@@ -82,6 +80,5 @@ def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line):
 def test_a_missing_mode_file_is_named_with_the_nearest():
     with pytest.raises(SettingsError) as wrong:
         of_mode("gentel.yaml")
-    assert str(wrong.value).endswith(
-        "\n  did you mean  gentle.yaml\n  fix           --mode gentle.yaml"
-    )
+    lines = ["  did you mean  gentle.yaml", "  fix           --mode gentle.yaml"]
+    assert str(wrong.value).splitlines()[-2:] == lines

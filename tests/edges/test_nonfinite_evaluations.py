@@ -1,10 +1,7 @@
 """An evaluation that is NaN or infinite is a warning, ends the run, and is never the best."""
 
-from __future__ import annotations
-
 import json
 import math
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +21,7 @@ BAD = [math.nan, math.inf, -math.inf]
 class Values(TinyTask):
     """Its evaluations give the `values` in turn, and the side metric is always `side`."""
 
-    def __init__(self, *values: float, **more):
+    def __init__(self, *values, **more):
         super().__init__(**more)
         self._values = iter(values)
 
@@ -37,14 +34,8 @@ class Values(TinyTask):
 
 
 def evaluated(*values, policy="skip 9", **changes):
-    changes.setdefault("stop", {})
-    return run_tiny(
-        one_rank(),
-        Values(*values),
-        train={"epochs": 9, "max_steps": 2 * len(values), "on_nonfinite": policy},
-        eval={"every": 2},
-        **changes,
-    )
+    train = {"epochs": 9, "max_steps": 2 * len(values), "on_nonfinite": policy}
+    return run_tiny(one_rank(), Values(*values), train=train, eval={"every": 2}, **changes)
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -89,10 +80,6 @@ def test_a_run_of_such_evaluations_only_has_no_best():
     assert all(saved["score"] is None for saved in run.shelf.saved.values())
 
 
-def test_a_metric_that_decides_nothing_does_not_end_the_run():
-    assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
-
-
 def undefined(*values, **changes):
     """A run whose side metric is undefined."""
     task = Values(*values, control=changes.pop("control", None))
@@ -111,8 +98,9 @@ def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noi
     assert run.outcome.status == "completed"
 
 
-def test_an_undefined_goal_ends_the_run_as_nan_does():
+def test_an_undefined_goal_ends_the_run_as_nan_does_and_a_metric_that_decides_nothing_does_not():
     assert evaluated(2.0, None, 1.0, policy="stop").outcome.fault == "nonfinite_evaluation"
+    assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
 
 
 def test_a_run_warns_of_it_once_with_the_metrics():
@@ -145,7 +133,7 @@ NAN = """
 
 
 @pytest.mark.slow
-def test_console_files_and_report_name_it_and_the_fix_works(tmp_path: Path):
+def test_console_files_and_report_name_it_and_the_fix_works(tmp_path):
     (tmp_path / "nan_task.py").write_text(HEAD + LINE + BODY + NAN)
     program = Program(tmp_path)
     run = program("--model", "nan_task:Line", "--out", "run")
@@ -157,7 +145,6 @@ def test_console_files_and_report_name_it_and_the_fix_works(tmp_path: Path):
     assert [e["facts"]["seen"] for e in events if e["kind"] == "warning"] == [seen]
     assert seen in (tmp_path / "run" / "report.html").read_text()
     assert result(tmp_path / "run")["best"] is None
-
     resumed = program("resume", "run", "--set", "train.on_nonfinite=skip 9")
     assert resumed.returncode == 0
     assert seen not in resumed.stdout  # each run warns once

@@ -1,32 +1,26 @@
 """Parameters without an axis or elements, unused, frozen, shared or in another layout train."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import Engine, EngineError, OptimizerSpec, Options, Precision, World
+from engines.base import EngineError, OptimizerSpec, Options
 from engines.catalog import ENGINES, build_engine, find
 from engines.parameters import check_parameters, with_dense_tensors
 from engines.zero.config_file import shipped
-from tests.engines.parity import Outcome, StepResult, joined, outcome
-from tests.engines.pool import Pool
+from tests.engines.parity import StepResult, joined, outcome
 from tests.engines.test_parity import SHARDED, able, all_engines
 from training.optim.ema import Ema
 
-Worlds = dict[int, Pool]
 STEPS, SAMPLES, ACCUMULATION = 3, 12, 3
 
 
 class Odd(nn.Module):
     """One parameter of each odd kind, at the root and in a block."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
         self.first.weight = nn.Parameter(torch.randn(8, 16).mul(0.3).t())  # not contiguous
@@ -42,7 +36,7 @@ class Odd(nn.Module):
         self.fixed_empty = nn.Parameter(torch.empty(2, 0), requires_grad=False)
         self.second.register_parameter("unused", nn.Parameter(torch.ones(3)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         x = self.first(x).relu()
         x = (self.second(x) + self.shared(x)) * self.second.scale + self.rows.sum()
         return (x.sum(1, keepdim=True) + self.fixed_scale) * self.scale * self.one
@@ -51,7 +45,7 @@ class Odd(nn.Module):
 class OnlyScalar(Odd):
     """All is frozen but a parameter without an axis."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.requires_grad_(False)
         self.scale.requires_grad_(True)
@@ -67,14 +61,7 @@ SPEC = OptimizerSpec(
 )
 
 
-def train(
-    world: World,
-    engine_name: str,
-    model_class: type[Odd] = Odd,
-    precision: Precision = "fp32",
-    before: Sequence[Outcome] | None = None,
-    ema: bool = False,
-) -> Outcome | dict[str, np.ndarray]:
+def train(world, engine_name, model_class=Odd, precision="fp32", before=None, ema=False):
     """The steps of a run, after those of the ranks `before` that another engine took."""
     world.local_size = world.size
     torch.manual_seed(0 if before is None else 1)
@@ -104,7 +91,7 @@ def train(
         engine.close()
 
 
-def one_step(world: World, engine: Engine, module: nn.Module, step: int) -> StepResult:
+def one_step(world, engine, module, step):
     x = torch.randn(SAMPLES, 8, generator=torch.Generator().manual_seed(step))
     total = torch.zeros(())
     for index, part in enumerate(x.chunk(ACCUMULATION), start=1):
@@ -118,7 +105,7 @@ def one_step(world: World, engine: Engine, module: nn.Module, step: int) -> Step
     return StepResult(mean, update.norm.item(), update.skipped, update.loss_scale)
 
 
-def assert_equal(outcomes: list[Outcome], others: list[Outcome], tolerance: float) -> None:
+def assert_equal(outcomes, others, tolerance):
     assert outcomes[0].losses == pytest.approx(others[0].losses, rel=tolerance)
     assert outcomes[0].norms == pytest.approx(others[0].norms, rel=tolerance)
     mine, theirs = joined(outcomes), joined(others)
@@ -135,7 +122,7 @@ TOLERANCE = 1e-4
 
 
 @all_engines
-def test_every_odd_parameter_trains_as_under_local(worlds: Worlds, engine: str) -> None:
+def test_every_odd_parameter_trains_as_under_local(worlds, engine):
     plain = worlds[1].run(train, "local")
     outcomes = worlds[2].run(train, engine)
     assert_equal(outcomes, plain, TOLERANCE)
@@ -143,22 +130,20 @@ def test_every_odd_parameter_trains_as_under_local(worlds: Worlds, engine: str) 
 
 
 @able("oss", "fsdp", "zero2", "zero3-offload")
-def test_a_scalar_may_be_all_that_trains(worlds: Worlds, engine: str) -> None:
+def test_a_scalar_may_be_all_that_trains(worlds, engine):
     outcomes = worlds[2].run(train, engine, OnlyScalar)
     assert_equal(outcomes, worlds[1].run(train, "local", OnlyScalar), TOLERANCE)
 
 
 @able("ddp", "fsdp-offload", "zero2-offload", "zero3")
-def test_odd_parameters_train_in_16_bits(worlds: Worlds, engine: str) -> None:
+def test_odd_parameters_train_in_16_bits(worlds, engine):
     same = "zero1" if engine in SHARDED else "local"
     outcomes = worlds[2].run(train, engine, Odd, "bf16")
     assert_equal(outcomes, worlds[2].run(train, same, Odd, "bf16"), 3e-2)
 
 
 @able("ddp", "oss", "fsdp", "zero1", "zero2-offload", "zero3")
-def test_a_state_with_odd_parameters_goes_on_under_another_engine(
-    worlds: Worlds, engine: str
-) -> None:
+def test_a_state_with_odd_parameters_goes_on_under_another_engine(worlds, engine):
     """Local to each engine and back: the unused parameter has no steps under local."""
     start = worlds[1].run(train, "local")
     straight = worlds[1].run(train, "local", Odd, "fp32", start)
@@ -169,7 +154,7 @@ def test_a_state_with_odd_parameters_goes_on_under_another_engine(
 
 
 @able("fsdp", "zero3")
-def test_odd_parameters_have_a_moving_average(worlds: Worlds, engine: str) -> None:
+def test_odd_parameters_have_a_moving_average(worlds, engine):
     plain = worlds[1].run(train, "local", Odd, "fp32", None, True)[0]
     for averages in worlds[2].run(train, engine, Odd, "fp32", None, True):
         for name in ("scale", "second.scale"):
@@ -182,7 +167,7 @@ class Typed(nn.Module):
 
     dtype, is_in_block = torch.float32, False
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
         holder = self.second if self.is_in_block else self
@@ -194,7 +179,7 @@ class Typed(nn.Module):
         self.rows = nn.Embedding(4, 1, sparse=True)
         self.bags = nn.EmbeddingBag(4, 1, mode="sum", sparse=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         odd = (self.second if self.is_in_block else self).odd
         factors = (odd * self.fixed.detach() * self.spectrum).abs().float()
         known = self.rows(x[:, 0].abs().long().clamp(0, 3)) + self.bags((x > 0).long())
@@ -228,7 +213,7 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("model_class", list(TRAINED))
-def test_other_types_are_refused_with_the_engines_that_train_them(model_class) -> None:
+def test_other_types_are_refused_with_the_engines_that_train_them(model_class):
     model, engines = with_dense_tensors(model_class), TRAINED[model_class]
     blocks = [model.first, model.second]
     name = "second.odd" if model.is_in_block else "odd"
@@ -243,14 +228,12 @@ def test_other_types_are_refused_with_the_engines_that_train_them(model_class) -
 
 
 @able("ddp", "oss", "fsdp", "zero2", "zero3")
-def test_frozen_types_and_sparse_gradients_train_as_under_local(
-    worlds: Worlds, engine: str
-) -> None:
+def test_frozen_types_and_sparse_gradients_train_as_under_local(worlds, engine):
     plain = worlds[1].run(train, "local", Typed)
     assert_equal(worlds[2].run(train, engine, Typed), plain, TOLERANCE)
 
 
-def test_the_types_of_one_model_train_under_the_engine_that_is_named(worlds: Worlds) -> None:
+def test_the_types_of_one_model_train_under_the_engine_that_is_named(worlds):
     plain = worlds[1].run(train, "local", DoubleTyped)
     assert_equal(worlds[2].run(train, "ddp", DoubleTyped), plain, TOLERANCE)
     assert np.isfinite(worlds[1].run(train, "local", ComplexTyped)[0].losses).all()
@@ -264,12 +247,12 @@ def test_the_types_of_one_model_train_under_the_engine_that_is_named(worlds: Wor
         (lambda: with_buffer(torch.eye(2).to_sparse()), "'shape' is a sparse tensor"),
     ],
 )
-def test_tensors_that_no_engine_takes_are_refused(build, message) -> None:
+def test_tensors_that_no_engine_takes_are_refused(build, message):
     with pytest.raises(EngineError, match=message):
         with_dense_tensors(build)
 
 
-def with_buffer(tensor: Tensor) -> nn.Module:
+def with_buffer(tensor):
     model = nn.Linear(2, 1)
     model.register_buffer("shape", tensor)
     return model

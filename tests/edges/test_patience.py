@@ -1,7 +1,5 @@
 """Patience counts the same in a run that was cut and resumed as in one that was not."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.training.shelf import Shelf
@@ -21,7 +19,7 @@ class Killed(Exception):
 class Steps(RecordingCallback):
     """Knows the step; ends the process at a moment, as `kill -9` does, or requests its end."""
 
-    def __init__(self, first: int = 0, kill: str | None = None, **requests):
+    def __init__(self, first=0, kill=None, **requests):
         super().__init__(**requests)
         self.now, self._kill = first, kill
 
@@ -40,7 +38,7 @@ class Steps(RecordingCallback):
         super().saved(folder, step, seconds)
         self._die("saved")
 
-    def _die(self, moment: str) -> None:
+    def _die(self, moment):
         if f"{moment} {self.now}" == self._kill:
             raise Killed
 
@@ -48,7 +46,7 @@ class Steps(RecordingCallback):
 class Task(TinyTask):
     """Its error is that of ERRORS; between its steps it is good, and patience does not count it."""
 
-    def __init__(self, steps: Steps):
+    def __init__(self, steps):
         super().__init__()
         self._steps = steps
 
@@ -60,12 +58,8 @@ class Task(TinyTask):
 
 def trained(shelf=None, step=None, kill=None, requests=None, **changes):
     steps = Steps(step or 0, kill, requests=requests)
-    sections = {
-        "train": {"epochs": 9, "max_steps": 20},
-        "eval": {"every": 2},
-        "save": {"every": 3},
-        "stop": {"patience": PATIENCE, "min_delta": MIN_DELTA},
-    }
+    sections = {"train": {"epochs": 9, "max_steps": 20}, "eval": {"every": 2}, "save": {"every": 3}}
+    sections["stop"] = {"patience": PATIENCE, "min_delta": MIN_DELTA}
     for name, values in changes.items():
         sections[name] = {**sections[name], **values}
     before = None if step is None else shelf.before(step)

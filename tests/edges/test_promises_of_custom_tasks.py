@@ -1,9 +1,5 @@
 """A mode promises a custom task only that for which it changes settings of the task."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from launcher.__main__ import main
@@ -20,17 +16,17 @@ WIDTH = "    class Model(BaseModel):\n        width: int = 4\n\n"
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def made(*parts: str) -> str:
+    def made(*parts):
         text = "".join(["class Line(CustomTask):\n", *parts, BODY])
         return f"{write(tmp_path, HEAD + text)}:Line"
 
     return made
 
 
-def promised(model: str, mode: str, *sets: str) -> set[str]:
+def promised(model, mode, *sets):
     return set(resolved(*sets, model=model, mode=mode).promises)
 
 

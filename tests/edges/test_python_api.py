@@ -1,7 +1,5 @@
 """A run in Python: opened again, used by its methods, in scripts, notebooks and threads."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import json
@@ -30,14 +28,8 @@ from training.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("here")
 
-TINY = {
-    "data.path": "mine.jsonl",
-    "train.max_steps": 3,
-    "train.preview": False,
-    "train.global_batch": 4,
-    "train.micro_batch": 2,
-    "log.every": 1,
-}
+TINY = {"data.path": "mine.jsonl", "log.every": 1, "train.preview": False, "train.max_steps": 3}
+TINY |= {"train.global_batch": 4, "train.micro_batch": 2}
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +67,8 @@ def test_a_run_is_opened_as_training_returned_it(run, tmp_path):
 @pytest.mark.slow
 def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     settings = {key: value for key, value in TINY.items() if key != "data.path"}
-    run = launcher.train(
-        "language:tiny", "staged", settings=settings, out=tmp_path / "staged", console=False
-    )
+    out = {"out": tmp_path / "staged", "console": False}
+    run = launcher.train("language:tiny", "staged", settings=settings, **out)
     found = launcher.open_run(tmp_path / "staged")
     assert found == run and list(found.stages) == ["text", "dialogues"]
     assert found.predict("what", max_tokens=2)[0].name == "prompt"
@@ -156,9 +147,8 @@ def test_predictions_of_files_have_their_content(here, tmp_path):
         (tmp_path / f"{name}.txt").write_text("0.5")
     found = run.predict([tmp_path / "one.txt", str(tmp_path / "two.txt")])
     assert [(one.name, one.text) for one in found] == [("one", "0.5"), ("two", "0.5")]
-    assert float(found[0].files[".txt"]) == pytest.approx(
-        run.model()(torch.ones(1, 2)).item(), abs=1e-5
-    )
+    expected = run.model()(torch.ones(1, 2)).item()
+    assert float(found[0].files[".txt"]) == pytest.approx(expected, abs=1e-5)
     with pytest.raises(launcher.SettingsError, match="top_k is an option of generated text"):
         run.predict(tmp_path / "one.txt", top_k=3)
     with pytest.raises(launcher.SettingsError, match="inputs 'none' does not exist"):

@@ -1,18 +1,14 @@
 """A signal at any moment of a run saves it and ends it; what it cut off is not recorded."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 
-from engines.base import World
 from models.base import Predictions
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import environment
@@ -23,21 +19,15 @@ from training.callbacks.preemption import Deadline
 
 DECODED = 3
 """Calls of the model for one batch, as a decoder has one for each token."""
-CHANGES = {
-    "train": {"epochs": 2, "max_steps": 4},
-    "eval": {"every": 2},
-    "save": {"every": 3},
-    "stop": {"patience": 3},
-    "track": ["tensorboard"],
-    "has_test": True,
-}
+CHANGES = {"train": {"epochs": 2, "max_steps": 4}, "eval": {"every": 2}, "save": {"every": 3}}
+CHANGES |= {"stop": {"patience": 3}, "track": ["tensorboard"], "has_test": True}
 SIGTERM = Action.SIGNAL | Action.SAVE
 
 
 class DecodingMetric:
     """The error after a few calls of the model."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name):
         self._name = name
 
     def update(self, model, batch):
@@ -84,7 +74,7 @@ class DecodingTask(TinyTask):
 class SignalAt(RecordingCallback):
     """Requests the end from the moment of a call of the model on."""
 
-    def __init__(self, task: DecodingTask, call: int | None) -> None:
+    def __init__(self, task, call):
         super().__init__()
         self._task, self._call = task, call
 
@@ -155,7 +145,7 @@ def test_a_deadline_cuts_an_evaluation_off_too():
     assert [deadline.requested() for _ in range(9)] == [Action.NOTHING] * 8 + [SIGTERM]
 
 
-def two_rank_run(world: World, engine: str, call: int):
+def two_rank_run(world, engine, call):
     """Rank 1 alone gets the signal, in the middle of a batch."""
     torch.set_num_threads(1)
     task = DecodingTask()
@@ -193,12 +183,11 @@ SLOW = """
     ("number", "code", "more"),
     [(signal.SIGINT, 130, ()), (signal.SIGUSR1, 75, ("--nproc", "2", "--engine", "fsdp"))],
 )
-def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path: Path, number, code, more):
+def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path, number, code, more):
     (tmp_path / "slow_task.py").write_text(HEAD + LINE + BODY + SLOW)
     command = [sys.executable, "-m", "launcher", "--model", "slow_task:Line", "--out", "run", *more]
-    program = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-    )
+    streams = {"stdout": subprocess.PIPE, "text": True}
+    program = subprocess.Popen(command, cwd=tmp_path, env=environment(), **streams)
     assert program.stdout is not None
     while "evaluating" not in (line := program.stdout.readline()):
         assert line, "the program ended"

@@ -1,13 +1,9 @@
 """A signal ends every command within seconds: one line, its exit code, nothing half written."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 import pytest
@@ -78,15 +74,13 @@ def runs(tmp_path_factory):
     return folder
 
 
-def files(folder: Path) -> set[str]:
+def files(folder):
     ignored = ("__pycache__", "torchinductor")
     names = (str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
     return {name for name in names if not any(part in name for part in ignored)}
 
 
-def ended(
-    folder: Path, number: int, arguments: Sequence[str], **variables: str
-) -> tuple[int, str, set[str]]:
+def ended(folder, number, arguments, **variables):
     """Exit code, output and new files of a command that gets a signal once it is stuck.
 
     A Ctrl-C reaches the group, as that of a terminal does.

@@ -1,11 +1,8 @@
 """Pipes, sockets, devices and links to nothing in a folder of data are refused at once."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import socket
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,17 +20,12 @@ from models.event_seg import prediction as event_prediction
 from models.event_seg.readers.hdf5 import Masks
 
 KINDS = ("pipe", "socket", "device", "link", "loop")
-NAMES = {
-    "doc_translation": "imgs/a_1.png",
-    "event_seg": "a.raw",
-    "language": "a.txt",
-    "eeg_text": "a.edf",
-    "abr": "a.csv",
-}
+NAMES = {"doc_translation": "imgs/a_1.png", "event_seg": "a.raw", "language": "a.txt"}
+NAMES |= {"eeg_text": "a.edf", "abr": "a.csv"}
 """For each family, the name of a file that it reads."""
 
 
-def make(path: Path, kind: str) -> None:
+def make(path, kind):
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pipe":
         os.mkfifo(path)
@@ -46,12 +38,12 @@ def make(path: Path, kind: str) -> None:
         path.symlink_to({"device": "/dev/zero", "link": "/nowhere", "loop": path.name}[kind])
 
 
-def problem(kind: str) -> str:
+def problem(kind):
     is_link = kind in ("link", "loop")
     return "is a link to a file that does not exist" if is_link else "is not a regular file"
 
 
-def place(folder: Path, kind: str, name: str) -> Path:
+def place(folder, kind, name):
     """A file of the kind in a folder of its own."""
     path = folder / kind / name
     make(path, kind)
@@ -110,14 +102,9 @@ def test_hidden_ones_are_left_out(tmp_path):
 
 
 SETTINGS = {
-    "data.path": "language",
-    "data.answers": "language",
-    "model.tokenizer": "language",
-    "model.start": "language",
-    "data.font": "doc_translation",
-    "data.texts": "eeg_text",
-    "data.channels": "eeg_text",
-    "model.encoder": "abr",
+    **dict.fromkeys(("data.path", "data.answers", "model.tokenizer", "model.start"), "language"),
+    **dict.fromkeys(("data.texts", "data.channels"), "eeg_text"),
+    **{"data.font": "doc_translation", "model.encoder": "abr"},
 }
 
 

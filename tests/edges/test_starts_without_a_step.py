@@ -1,7 +1,5 @@
 """A start that took no step leaves its folder to the next start; a run that starts keeps it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading
@@ -24,20 +22,20 @@ MINE = Path("mine")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def create(folder: Path = MINE) -> run_folder.RunFolder:
+def create(folder=MINE):
     return run_folder.create(resolved(mode="fast"), folder, NAME)
 
 
-def mode_of(folder: Path = MINE) -> str:
+def mode_of(folder=MINE):
     return node_value(read_settings_file(folder / "settings.yaml"))["mode"]
 
 
-def is_refused(folder: Path = MINE) -> bool:
+def is_refused(folder=MINE):
     """Whether a new run in `folder` is refused, which leaves it as it was."""
     before = contents(folder)
     assert run_folder.writing_errors(folder, "--out", replaces_starts=True)
@@ -55,9 +53,8 @@ def test_a_start_that_took_no_step_is_replaced():
     assert main(["--model", "language:tiny", "--out", "mine", "--dry-run"]) == 0
     created = create()
     assert mode_of() == "fast"
-    assert sorted(path.name for path in MINE.iterdir()) == [
-        *(".lock", "log.txt", "origins.json", "settings.yaml")
-    ]
+    files = [".lock", "log.txt", "origins.json", "settings.yaml"]
+    assert sorted(path.name for path in MINE.iterdir()) == files
     assert created.discard()
     assert [path.name for path in MINE.iterdir()] == [".lock"]
 
@@ -109,7 +106,7 @@ def test_of_many_starts_at_once_one_replaces_the_folder():
     assert len(created) == 1 and mode_of() == "fast"
 
 
-def staged(*names: str) -> None:
+def staged(*names):
     for name in names:
         begun(MINE / name, resolved())
     stages = [{"name": name, "folder": name} for name in names]

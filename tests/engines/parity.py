@@ -1,6 +1,6 @@
 """A small training run with the usual differences between engines, for any engine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import Engine, OptimizerSpec, Options, Precision, World
+from engines.base import OptimizerSpec, Options, Precision
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
 from training.optim.muon import Muon
@@ -76,7 +76,7 @@ class Outcome:
 class Block(nn.Module):
     """Attention and a hidden layer, each added to the stream."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         # No bias: that of the keys has no gradient but rounding, which Adam would blow up.
@@ -87,7 +87,7 @@ class Block(nn.Module):
         )
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x: Tensor) -> Tensor:  # [batch, time, width]
+    def forward(self, x):  # [batch, time, width]
         if self.training:
             self.calls.add_(1)
         parts = self.qkv(self.norm1(x)).chunk(3, dim=-1)
@@ -100,7 +100,7 @@ class Block(nn.Module):
 class Net(nn.Module):
     """A small GPT: tied head, a frozen matrix, buffers, a parameter that does not divide by two."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH)
         nn.init.normal_(self.embedding.weight, std=0.1)
@@ -115,7 +115,7 @@ class Net(nn.Module):
         self.register_buffer("level", torch.ones(3))
         self.register_buffer("table", torch.arange(5.0), persistent=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:  # [batch, time] -> [batch, time, vocabulary]
+    def forward(self, tokens):  # [batch, time] -> [batch, time, vocabulary]
         if self.training:
             self.level.mul_(0.9).add_(0.05)
         x = self.embedding(tokens) + self.positions
@@ -126,7 +126,7 @@ class Net(nn.Module):
         return self.head(self.norm(x)) * self.seven.mean()
 
 
-def sequences(step: int) -> tuple[Tensor, Tensor]:
+def sequences(step):
     """Tokens and labels [sequence, time] of one global batch: uneven padding, some without labels.
 
     The micro-batch in the middle has no label at all; the last has none on the second of two
@@ -142,11 +142,11 @@ def sequences(step: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], labels
 
 
-def muon_spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
+def muon_spec(clip_norm, lr):
     """Muon for the matrices of the blocks, AdamW with and without decay for the rest."""
     plain = spec(clip_norm, lr)
 
-    def group_of(name: str, parameter: nn.Parameter) -> int:
+    def group_of(name, parameter):
         is_matrix = name.startswith("blocks.") and parameter.dim() == 2
         return 0 if is_matrix else 1 + plain.group_of(name, parameter)
 
@@ -158,7 +158,7 @@ def muon_spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
     )
 
 
-def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
+def spec(clip_norm, lr):
     """AdamW with and without decay."""
     return OptimizerSpec(
         options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
@@ -168,10 +168,10 @@ def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
     )
 
 
-def options(case: Case, world: World) -> Options:
+def options(case, world):
     """The options of the engine of `case`."""
     file = find(case.engine).ds_config
-    layout: Any = shipped(file) if file else {}
+    layout = shipped(file) if file else {}
     if case.zero:
         layout = {"zero_optimization": {**layout["zero_optimization"], **case.zero}}
     return Options(
@@ -188,7 +188,7 @@ def options(case: Case, world: World) -> Options:
 
 
 @contextmanager
-def prepared(world: World, case: Case, seed: int = 0) -> Iterator[tuple[Engine, nn.Module]]:
+def prepared(world, case, seed=0):
     """The engine of `case`, and a model of `seed` prepared by it."""
     torch.manual_seed(seed)
     model = Net()
@@ -204,7 +204,7 @@ def prepared(world: World, case: Case, seed: int = 0) -> Iterator[tuple[Engine, 
         engine.close()
 
 
-def _allow_fp16_on_cpu() -> None:
+def _allow_fp16_on_cpu():
     """DeepSpeed refuses fp16 on processors that compute it slowly; tests have nothing else."""
     from deepspeed.accelerator import get_accelerator
 
@@ -213,7 +213,7 @@ def _allow_fp16_on_cpu() -> None:
         accelerator.is_fp16_supported = lambda: True
 
 
-def train(world: World, case: Case) -> Outcome:
+def train(world, case):
     """Take the steps of `case` as the training loop would. Collective."""
     world.local_size = world.size // (case.nodes or 1)
     with prepared(world, case, case.seed) as (engine, module):
@@ -221,7 +221,7 @@ def train(world: World, case: Case) -> Outcome:
         return outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
 
 
-def outcome(engine: Engine, taken: list[StepResult]) -> Outcome:
+def outcome(engine, taken):
     """The results of the steps `taken` on this rank, and its state."""
     state = engine.state()
     return Outcome(
@@ -242,7 +242,7 @@ def outcome(engine: Engine, taken: list[StepResult]) -> Outcome:
     )
 
 
-def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: int) -> StepResult:
+def one_step(world, engine, module, case, step):
     """Step number `step` of `case`. Collective."""
     tokens, labels = (tensor.to(world.device) for tensor in sequences(step))
     # A sequence is in the same micro-batch for any world size: buffers move between them.
@@ -270,13 +270,13 @@ def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: 
     return StepResult(loss, update.norm.item(), update.skipped, update.loss_scale)
 
 
-def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
+def joined(outcomes):
     """Every tensor of the state by kind and name, joined from the pieces of all ranks.
 
     Raises AssertionError where pieces overlap, contradict each other or leave a hole.
     """
     shapes = outcomes[0].shapes
-    joined_tensors: dict[tuple[str, str], np.ndarray] = {}
+    joined_tensors = {}
     for outcome in outcomes:
         for kind, name, start, data, (replica, _) in outcome.pieces:
             size = int(np.prod(shapes[name], dtype=np.int64))
@@ -292,7 +292,7 @@ def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
     return {key: flat.reshape(shapes[key[1]]) for key, flat in joined_tensors.items()}
 
 
-def distance(outcomes: list[Outcome], others: list[Outcome]) -> dict[str, float]:
+def distance(outcomes, others):
     """The largest difference of losses, norms and each kind of tensor, relative to the others.
 
     For tensors relative to the largest element of the tensor. Raises AssertionError where one run
@@ -312,7 +312,7 @@ def distance(outcomes: list[Outcome], others: list[Outcome]) -> dict[str, float]
     return farthest
 
 
-def _distance(values: np.ndarray, others: np.ndarray) -> float:
+def _distance(values, others):
     """Values that are not finite are equal to each other only."""
     finite = np.isfinite(others)
     if not np.array_equal(finite, np.isfinite(values)):

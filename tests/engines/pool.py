@@ -5,10 +5,8 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.connection import wait
 
 from torch.distributed import TCPStore
 
@@ -25,14 +23,11 @@ class RankFailed(Exception):
 class Pool:
     """`size` processes in one world; after a failure the next call gets fresh ones."""
 
-    def __init__(self, size: int, device: str = "cpu"):
-        self.size = size
-        self.device = device
-        self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
-        self._store: TCPStore | None = None
-        self._calls = 0
+    def __init__(self, size, device="cpu"):
+        self.size, self.device = size, device
+        self._workers, self._store, self._calls = [], None, 0
 
-    def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def run(self, work, *arguments):
         """The result of `work(world, *arguments)` on each rank. Raises RankFailed.
 
         `work` is a function at the top of a module. The first rank that fails ends all of them.
@@ -44,7 +39,7 @@ class Pool:
         self._calls += 1
         for _, pipe in self._workers:
             pipe.send((work, arguments))
-        results: dict[int, Any] = {}
+        results = {}
         pipes = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
         try:
             while pipes:
@@ -59,17 +54,15 @@ class Pool:
             raise
         return [results[rank] for rank in range(self.size)]
 
-    def close(self) -> None:
+    def close(self):
         """Kill the processes."""
         for process, pipe in self._workers:
             process.kill()
             process.join()
             pipe.close()
-        self._workers = []
-        self._store = None
-        self._calls = 0
+        self._workers, self._store, self._calls = [], None, 0
 
-    def _start(self) -> None:
+    def _start(self):
         # As in torchrun: the store is outside the workers, at a free port.
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
         # A server that has imported torch once saves seconds a worker; macOS cannot fork after it.
@@ -78,17 +71,14 @@ class Pool:
         context.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo", *deepspeed])
         for rank in range(self.size):
             here, there = context.Pipe()
-            process = context.Process(
-                target=_serve,
-                args=(there, rank, self.size, self._store.port, self.device),
-                daemon=True,
-            )
+            arguments = (there, rank, self.size, self._store.port, self.device)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             there.close()
             self._workers.append((process, here))
 
 
-def _receive(pipe: Connection, rank: int) -> Any:
+def _receive(pipe, rank):
     try:
         error, value = pipe.recv()
     except EOFError:
@@ -98,17 +88,11 @@ def _receive(pipe: Connection, rank: int) -> Any:
     return value
 
 
-def _serve(pipe: Connection, rank: int, size: int, port: int, device: str) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "DS_ACCELERATOR": device,
-    }
+def _serve(pipe, rank, size, port, device):
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(size))
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "DS_ACCELERATOR": device}
     import torch
 
     from engines.world import open_world

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.base import OptimizerSpec, Options, Precision, World
+from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine
 from tests.engines.parity import TIME, Case, one_step, options, prepared, spec
 from tests.engines.pool import RankFailed
@@ -19,18 +19,16 @@ TOKENS = torch.arange(2 * TIME).view(2, TIME)
 class Fork(nn.Module):
     """Two layers; the second one is optional."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.always, self.sometimes = nn.Linear(4, 4), nn.Linear(4, 4)
 
-    def forward(self, x: Tensor, all_of_it: bool) -> Tensor:
+    def forward(self, x, all_of_it):
         x = self.always(x)
         return self.sometimes(x) if all_of_it else x
 
 
-def fork(
-    world: World, engine_name: str, windows: list[list[bool]], precision: Precision = "fp32"
-) -> tuple[list[float], list[str]]:
+def fork(world, engine_name, windows, precision="fp32"):
     """Gradient norms of a step for each window, whose passes use both layers or the first only.
 
     And the parameters named without gradient. Plain gradient descent: a gradient of zero and none
@@ -55,6 +53,7 @@ def fork(
                     outputs = module(torch.randn(3, 4, generator=draw), all_of_it)
                     engine.backward(outputs.square().sum())
             norms.append(engine.step().norm.item())
+            assert [p.grad for p in model.parameters()] == [None] * 4
         return norms, list(engine.without_gradient)
     finally:
         engine.close()
@@ -87,7 +86,7 @@ def test_a_layer_unused_after_the_first_step_ends_the_run_before_the_update(worl
         worlds[2].run(fork, engine, [[True], [False]])
 
 
-def step_after_discarding(world: World, case: Case, passes: int) -> tuple[tuple, list[Tensor]]:
+def step_after_discarding(world, case, passes):
     """The second step and the state after it; before it so many passes of two were discarded."""
     with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
@@ -125,7 +124,7 @@ class Casts(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def casts_of_two_steps(world: World, engine_name: str, micro_batches: int) -> int:
+def casts_of_two_steps(world, engine_name, micro_batches):
     """The casts to bf16 in two steps of so many micro-batches; an error follows each step."""
     torch.manual_seed(0)
     model = nn.Linear(4, 4)

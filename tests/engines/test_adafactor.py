@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import OptimizerSpec, World, kind_shape
+from engines.base import OptimizerSpec, kind_shape
 from engines.catalog import build_engine
 from tests.engines.parity import Case, options
 
 STEPS = 3
 
 
-def trained(world: World, engine: str) -> dict[tuple[str, str], list[float]]:
+def trained(world, engine):
     """The state of a rank after some steps on halves of a batch, by kind and name."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))

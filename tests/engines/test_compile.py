@@ -1,15 +1,12 @@
 """Blocks are compiled alone, and few graphs serve training and evaluation."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 from torch.nn import Module
 
-from engines.base import Engine
 from engines.catalog import build_engine
 from engines.world import open_world
 from models.base import Context
@@ -23,11 +20,11 @@ MOST_GRAPHS = 3
 
 
 @pytest.fixture(autouse=True)
-def quick_compiler(monkeypatch) -> Iterator[None]:
+def quick_compiler(monkeypatch):
     """Graphs as they are, without code generation."""
     compiled = Module.compile
 
-    def compile_module(module: Module, **given: Any) -> None:
+    def compile_module(module, **given):
         compiled(module, backend="aot_eager", **given)
 
     monkeypatch.setattr(Module, "compile", compile_module)
@@ -38,7 +35,7 @@ def quick_compiler(monkeypatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def task() -> LanguageTask:
+def task():
     context = Context(0, 0.1, None, torch.device("cpu"))
     task = LanguageTask(Model(size="tiny"), Data(path="embedded:python", seq_len=64), context)
     task.setup()
@@ -46,7 +43,7 @@ def task() -> LanguageTask:
 
 
 @pytest.fixture
-def compiled(task) -> Iterator[tuple[Engine, Module]]:
+def compiled(task):
     world = open_world("cpu", 5.0, always_group=False)
     model = task.build()
     engine = build_engine("local", world, options(Case("local", compile=True), world))
@@ -55,7 +52,7 @@ def compiled(task) -> Iterator[tuple[Engine, Module]]:
     world.close()
 
 
-def use(task: LanguageTask, compiled: tuple[Engine, Module], batch: Any, is_training: bool) -> None:
+def use(task, compiled, batch, is_training):
     engine, module = compiled
     module.train(is_training)
     with torch.set_grad_enabled(is_training):
@@ -66,7 +63,7 @@ def use(task: LanguageTask, compiled: tuple[Engine, Module], batch: Any, is_trai
             engine.step()
 
 
-def batch_of(task: LanguageTask, count: int) -> Any:
+def batch_of(task, count):
     samples = task.data("train")
     return task.collate([samples.sample(number, None) for number in range(count)])
 

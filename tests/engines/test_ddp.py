@@ -1,10 +1,12 @@
 """The engine ddp equals local where torch's DDP fails."""
 
+from contextlib import closing
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import Options, World
+from engines.base import Options
 from engines.catalog import build_engine
 from engines.ddp import ddp
 from tests.engines.parity import spec
@@ -14,15 +16,15 @@ from tests.engines.pool import Pool
 class Branches(nn.Module):
     """Uses the given parameters, and never `idle`."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.left, self.right, self.idle = (nn.Linear(2, 1) for _ in range(3))
 
-    def forward(self, x: Tensor, use_left: bool) -> Tensor:
+    def forward(self, x, use_left):
         return (self.left if use_left else self.right)(x)
 
 
-def train_branches(world: World, engine_name: str) -> tuple[list[float], list[str]]:
+def train_branches(world, engine_name):
     """Ranks take different branches; the first micro-batch of each step takes the other one."""
     torch.manual_seed(0)
     net = Branches()
@@ -48,7 +50,7 @@ def test_ranks_may_use_different_parameters(worlds, engine):
         assert without_gradient == idle == ["idle.weight", "idle.bias"]
 
 
-def wrapped(world: World) -> tuple[bool, bool, str, int]:
+def wrapped(world):
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     net.note = "seen from outside"
     engine = ddp(world, Options())
@@ -66,13 +68,11 @@ def wrapped(world: World) -> tuple[bool, bool, str, int]:
 
 
 def test_the_graph_is_not_searched_if_the_first_step_used_all(worlds):
-    assert worlds[2].run(wrapped) == [
-        (False, False, "seen from outside", 1),
-        (False, False, "seen from outside", 4),
-    ]
+    found = worlds[2].run(wrapped)
+    assert found == [(False, False, "seen from outside", calls) for calls in (1, 4)]
 
 
-def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
+def gradients_of_three_steps(world, idle):
     """Flat gradients of equal steps: the first is averaged by hand, the others by DDP."""
     torch.manual_seed(0)
     # 1.7 MiB of gradients: more than the first bucket of 1 MiB holds.
@@ -96,17 +96,13 @@ def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
 
 def test_the_first_step_sums_in_the_order_of_the_later_ones():
     """A sum of three has several orders; a resumed run starts with such a first step."""
-    pool = Pool(3)
-    try:
+    with closing(Pool(3)) as pool:
         for idle in (False, True):
             for first, second, third in pool.run(gradients_of_three_steps, idle):
-                assert torch.equal(first, second), idle
-                assert torch.equal(second, third), idle
-    finally:
-        pool.close()
+                assert torch.equal(first, second) and torch.equal(second, third), idle
 
 
-def searches_after(world: World, steps: dict[str, float]) -> bool:
+def searches_after(world, steps):
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     engine = ddp(world, Options())
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])

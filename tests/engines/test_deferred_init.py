@@ -145,6 +145,7 @@ def test_all_ranks_defer_the_same_parameters_and_rank_0_alone_draws_what_nothing
     for model, deferred in ((first, weights), (other, others)):
         names = [name for name, p in model.named_parameters() if is_deferred(p)]
         assert names == list(deferred._tensors) == list(weights._tensors) != []
+        assert not {"first", "second"} & {*names}  # they share memory
     if make in WITHOUT_READS:
         torch.manual_seed(5)
         assert torch.equal(generator, torch.get_rng_state())

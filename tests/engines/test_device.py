@@ -19,9 +19,8 @@ def test_a_missing_or_unknown_device_is_an_error_with_those_there_are():
     for kind in (k for k, count in devices().items() if not count):
         with pytest.raises(EngineError, match=f"'{kind}' does not exist; this machine has: .*cpu"):
             pick_device(kind)
-    with pytest.raises(
-        EngineError, match="unknown device 'gpu'; allowed: auto, cuda, xpu, mps, cpu"
-    ):
+    message = "unknown device 'gpu'; allowed: auto, cuda, xpu, mps, cpu"
+    with pytest.raises(EngineError, match=message):
         pick_device("gpu")
 
 
@@ -32,7 +31,7 @@ def test_segments_of_device_memory_expand_unless_the_user_set_the_allocator(monk
     if variable is not None:
         monkeypatch.setenv(variable, "max_split_size_mb:512")
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    given: list[str] = []
+    given = []
     monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", given.append)
     use(torch.device("cuda", 0))
     assert given == ([] if variable else ["expandable_segments:True"])

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engines.base import EngineError
 from engines.fp8 import linears_in_fp8
@@ -14,7 +14,7 @@ from tests.engines.parity import Case, distance, train
 INPUTS, OUTPUTS = 64, 32
 
 
-def error(found: Tensor, exact: Tensor) -> float:
+def error(found, exact):
     """The root mean square of the difference, relative to the exact values."""
     return ((found.float() - exact).norm() / exact.norm()).item()
 
@@ -83,9 +83,7 @@ def test_a_gpu_without_it_is_an_error(monkeypatch, capability, allowed):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "a GPU")
     with pytest.raises(EngineError) as error:
         check_precision("fp8", torch.device("cuda"))
-    assert f"needs a GPU of compute capability 8.9 or newer; a GPU has {capability[0]}." in str(
-        error.value
-    )
-    assert str(error.value).endswith(f"allowed: {allowed}")
+    text = f"needs a GPU of compute capability 8.9 or newer; a GPU has {capability[0]}."
+    assert text in str(error.value) and str(error.value).endswith(f"allowed: {allowed}")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 9))
     check_precision("fp8", torch.device("cuda"))

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engines.base import EngineError, Options, World
 from engines.catalog import build_engine
@@ -20,12 +20,12 @@ from tests.engines.test_parity import able
 class Pair(nn.Module):
     """Two blocks that share a weight, and one that shares none."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
         self.blocks[2].weight = self.blocks[0].weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         for block in self.blocks:
             x = block(x)
         return x
@@ -38,7 +38,7 @@ def test_only_independent_blocks_are_sharded_separately():
     assert independent_blocks(net, [net]) == []
 
 
-def train_tied(world: World, engine_name: str) -> list[list[float]]:
+def train_tied(world, engine_name):
     torch.manual_seed(0)
     pair = Pair()
     engine = build_engine(engine_name, world, Options())
@@ -61,13 +61,13 @@ def test_weights_tied_across_blocks_train_as_under_local(worlds, engine):
         assert sharded == [pytest.approx(output, rel=1e-5) for output in plain]
 
 
-def prepare_scalar_with_an_older_torch(world: World, engine_name: str) -> str:
-    def older_fully_shard(module: nn.Module, *, mesh: object) -> None: ...
+def prepare_scalar_with_an_older_torch(world, engine_name):
+    def older_fully_shard(module, *, mesh): ...
 
     net = nn.Sequential(nn.Linear(2, 2))
     net.temperature = nn.Parameter(torch.tensor(1.0))
     engine = build_engine(engine_name, world, Options())
-    module: Any = import_module("engines.fsdp")
+    module = import_module("engines.fsdp")
     present, module.fully_shard = module.fully_shard, older_fully_shard
     try:
         engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
@@ -89,15 +89,15 @@ def test_with_an_older_torch_a_parameter_without_an_axis_is_an_error_with_its_na
     )
 
 
-def weights_alive(world: World, engine_name: str) -> tuple[int, int]:
+def weights_alive(world, engine_name):
     """Bytes of block weights in 16 bits that a forward pass keeps for backward, and all of them."""
     torch.manual_seed(0)
     net = Net()
     weights = [p.numel() for block in net.blocks for p in block.parameters() if p.dim() == 2]
     sizes = {*weights} - {net.frozen.weight.numel()}  # which is outside the blocks
-    kept: dict[int, Tensor] = {}
+    kept = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor):
         if tensor.dtype == torch.bfloat16 and tensor.dim() == 2 and tensor.numel() in sizes:
             kept[id(tensor)] = tensor
         return tensor

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from engines.base import World
-from tests.engines.parity import Case, Outcome, distance, prepared, train
-from tests.engines.pool import Pool
-from tests.engines.test_parity import Worlds, able, all_engines
+from tests.engines.parity import Case, distance, prepared, train
+from tests.engines.test_parity import able, all_engines
 
 pytestmark = pytest.mark.gpu
 
@@ -19,13 +17,13 @@ HALF = 2e-2
 """Gradients in 16 bits, where one engine rounds weights and another one activations."""
 
 
-def pool(gpu_worlds: Worlds, size: int) -> Pool:
+def pool(gpu_worlds, size):
     if torch.cuda.device_count() < size:
         pytest.skip(f"needs {size} GPUs")
     return gpu_worlds[size]
 
 
-def is_near(outcomes: list[Outcome], reference: list[Outcome]) -> None:
+def is_near(outcomes, reference):
     apart = distance(outcomes, reference)
     assert apart.pop("weight") < WEIGHTS and max(apart.values()) < TOLERANCE, apart
 
@@ -64,7 +62,7 @@ def test_compilation_changes_numbers_by_rounding_only(gpu_worlds, engine, size):
     is_near(pool(gpu_worlds, size).run(train, Case(engine, steps=3, compile=True)), plain)
 
 
-def slot_devices(world: World, case: Case) -> set[str]:
+def slot_devices(world, case):
     """The kinds of devices that hold the optimizer's state."""
     with prepared(world, case) as (engine, _):
         return {p.data.device.type for p in engine.state().pieces if p.kind == "exp_avg"}

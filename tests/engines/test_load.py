@@ -2,16 +2,14 @@
 
 import torch
 
-from engines.base import EngineError, World
-from tests.engines.parity import TIME, Case, Outcome, one_step, outcome, prepared
-from tests.engines.pool import Pool
+from engines.base import EngineError
+from tests.engines.parity import TIME, Case, one_step, outcome, prepared
 from tests.engines.test_parity import able
 
-Worlds = dict[int, Pool]
 TOKENS = torch.arange(2 * TIME).view(2, TIME)
 
 
-def after_loading(world: World, case: Case, odd: dict[str, float]) -> Outcome | str:
+def after_loading(world, case, odd):
     """The state with 9 updates of each parameter, others in `odd`; or the error."""
     with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
@@ -58,9 +56,7 @@ def test_the_model_uses_loaded_weights_after_an_evaluation(worlds, engine):
         assert not outputs[1].any()
 
 
-def outputs_before_and_after_clearing(
-    world: World, case: Case
-) -> tuple[torch.Tensor, torch.Tensor]:
+def outputs_before_and_after_clearing(world, case):
     """The outputs of an evaluation, and those after the factor of all outputs is zero."""
     with prepared(world, case) as (engine, module):
         module.eval()

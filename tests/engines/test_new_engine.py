@@ -23,7 +23,7 @@ def launch(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(LINE)
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
 
-    def run(*words: str) -> str:
+    def run(*words):
         done = subprocess.run(
             [sys.executable, "-m", "launcher", *words],
             cwd=tmp_path,
@@ -37,7 +37,7 @@ def launch(tmp_path):
     return run
 
 
-def losses(run: Path) -> list[float]:
+def losses(run):
     lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
     return [line["loss"] for line in lines if line["kind"] == "train"]
 

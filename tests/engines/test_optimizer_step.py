@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from engines.base import World
 from engines.optimizer_step import average, clip_factor, global_norm, scale
 from engines.world import open_world
 
@@ -24,7 +23,7 @@ def test_scaled_gradients_are_those_that_torch_clips(clip_norm):
     scale([], torch.tensor(0.5))
 
 
-def average_uneven(world: World) -> list[list[float] | None]:
+def average_uneven(world):
     """Used by both, by rank 1 only, by none; and one of another type."""
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
     parameters.append(torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from engines.base import Options, World
+from engines.base import Options
 from engines.oss import oss
 from tests.engines.parity import Case, spec, train
 
@@ -22,7 +22,7 @@ def test_slots_are_sharded_evenly_and_weights_are_replicated(worlds):
         assert weights == outcome.shapes.keys()
 
 
-def train_one_weight(world: World) -> list[float]:
+def train_one_weight(world):
     torch.manual_seed(0)
     engine = oss(world, Options())
     module = engine.prepare(nn.Linear(3, 1, bias=False), spec(clip_norm=None, lr=0.1), [])

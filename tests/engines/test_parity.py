@@ -1,17 +1,11 @@
 """Every engine has the losses, norms and moments of plain PyTorch in one process."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from engines.catalog import ENGINES, missing
-from tests.engines.parity import ACCUMULATION, Case, Outcome, distance, train
-from tests.engines.pool import Pool
-
-Worlds = dict[int, Pool]
+from tests.engines.parity import ACCUMULATION, Case, distance, train
 
 # Steps of Adam in fp32 move the states of two correct engines about 1e-6 apart.
 TOLERANCE = 1e-5
@@ -19,14 +13,14 @@ SHARDED = ("fsdp", "fsdp-offload", "zero1", "zero2", "zero3", "zero2-offload", "
 """In bf16 and fp16 these engines gather weights of 16 bits; others use autocast over fp32."""
 
 
-def missing_backend(name: str) -> str:
+def missing_backend(name):
     """The missing requirement of the engine `name` on a CPU; empty: none."""
     if name.startswith("fsdp") and not hasattr(torch.cpu.Stream, "record_event"):
         return "a torch whose fully_shard runs on a CPU"
     return ", ".join(missing(ENGINES[name]))
 
 
-def able(*names: str) -> pytest.MarkDecorator:
+def able(*names):
     marks = {
         name: pytest.mark.skipif(bool(missing_backend(name)), reason=missing_backend(name))
         for name in names
@@ -45,11 +39,11 @@ ONE_POINT = {"steps": 2, "lr": 0.0, "clip_norm": None}
 
 
 @pytest.fixture(scope="module")
-def trained(worlds) -> Callable[..., list[Outcome]]:
+def trained(worlds):
     """The outcomes of a run of an engine with so many ranks; each is taken once."""
-    taken: dict[str, list[Outcome]] = {}
+    taken = {}
 
-    def run(size: int, engine: str, **changes: Any) -> list[Outcome]:
+    def run(size, engine, **changes):
         case = Case(engine, **changes)
         key = f"{size} {case}"
         if key not in taken:
@@ -59,7 +53,7 @@ def trained(worlds) -> Callable[..., list[Outcome]]:
     return run
 
 
-def same_kind(engine: str) -> str:
+def same_kind(engine):
     """The engine whose numbers of 16 bits those of `engine` equal."""
     return "fsdp" if engine in SHARDED else "local"
 

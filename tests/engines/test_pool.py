@@ -5,21 +5,20 @@ import os
 import pytest
 import torch
 
-from engines.base import World
 from tests.engines.pool import RankFailed
 
 
-def whoami(world: World) -> tuple[int, int]:
+def whoami(world):
     return world.rank, world.size
 
 
-def fail_on(world: World, rank: int) -> None:
+def fail_on(world, rank):
     if world.rank == rank:
         raise ValueError("of its own making")
     world.sum(torch.zeros(1))
 
 
-def leave_on(world: World, rank: int) -> None:
+def leave_on(world, rank):
     if world.rank == rank:
         os._exit(3)
     world.sum(torch.zeros(1))

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engines.base import EngineError
 from engines.precision import (
@@ -22,12 +22,12 @@ CPU = torch.device("cpu")
 class Spy(nn.Module):
     """Records the dtype of its product, and returns it with a count."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.linear = nn.Linear(3, 2)
-        self.seen: torch.dtype | None = None
+        self.seen = None
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x):
         y = self.linear(x)
         self.seen = y.dtype
         return {"y": y, "count": torch.ones(1, dtype=torch.int64)}
@@ -47,7 +47,6 @@ def test_products_have_low_precision_and_outputs_and_gradients_are_fp32(precisio
     output["y"].sum().backward()
     assert model.linear.weight.dtype == model.linear.weight.grad.dtype == torch.float32
     assert list(model.state_dict()) == names
-
     other = copy.deepcopy(model)  # calls its own weights
     for parameter in other.parameters():
         parameter.data.zero_()

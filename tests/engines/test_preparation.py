@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.base import Options, World
+from engines.base import Options
 from engines.catalog import build_engine
 from engines.preparation import change_forward
 from tests.engines.parity import Block, Net, spec
@@ -17,11 +17,11 @@ CPU = torch.device("cpu")
 class Image(nn.Module):
     """Keeps its inputs."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x, mask):
         self.seen, self.mask = x, mask
         return self.conv(x)
 
@@ -41,7 +41,7 @@ def test_channels_last_changes_images_and_leaves_weights_and_masks():
 @pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1])])
 def test_every_nth_block_recomputes_its_activations(every, expected):
     net = Net()
-    calls: list[int] = []
+    calls = []
     for number, block in enumerate(net.blocks):
         inner = block.hidden
         inner.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
@@ -79,7 +79,7 @@ def test_selective_checkpointing_computes_no_product_again(keeps, recomputed):
 
 @pytest.mark.parametrize("keeps", [False, True])
 def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps):
-    def run(every: int) -> tuple[Tensor, Tensor]:
+    def run(every):
         torch.manual_seed(0)
         block = nn.Sequential(Block(), nn.Dropout(0.5))
         options = Options(activation_checkpointing=every, keep_products=keeps)
@@ -93,7 +93,7 @@ def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps):
     assert calls == again == 1
 
 
-def start_apart(world: World, engine_name: str) -> list[tuple[str, int, list[float]]]:
+def start_apart(world, engine_name):
     """The initial weights of ranks with different seeds."""
     torch.manual_seed(world.rank)
     net = Net()

@@ -2,22 +2,20 @@
 
 import threading
 from itertools import count
-from pathlib import Path
 
 import pytest
 from torch.distributed import HashStore
 
 from engines import rank_0_first
-from engines.base import World
 from engines.rank_0_first import Turns
 from tests.waiting import until
 
 
-def in_order(world: World, folder: Path) -> list[str]:
+def in_order(world, folder):
     """The lines that a rank sees when both have worked; rank 0 works once rank 1 is there."""
     log, is_there = folder / "log", folder / "rank 1 is there"
 
-    def work() -> None:
+    def work():
         if world.rank == 0:
             until(is_there.exists)
         with log.open("a") as file:
@@ -66,7 +64,7 @@ def test_a_rank_that_computes_or_reads_is_waited_for_without_a_limit(store, monk
     monkeypatch.setattr(rank_0_first, "time", clock)
     monkeypatch.setattr(rank_0_first, "_work_done", lambda: work_done(next(numbers)))
 
-    def work() -> None:
+    def work():
         with turn.turn():
             until(lambda: clock.seconds > 10)
 
@@ -80,12 +78,8 @@ def test_a_rank_without_progress_is_an_error(store, monkeypatch):
     monkeypatch.setattr(rank_0_first, "time", Clock(store, False))
     monkeypatch.setattr(rank_0_first, "_work_done", lambda: (0.0, 0))
     turn = Turns(store, "data", timeout_s=0.5)
-    with (
-        turn.turn(),
-        pytest.raises(
-            TimeoutError, match=r"no rank made progress at the data for 0\.5 s, and 0 of"
-        ),
-    ):
+    message = r"no rank made progress at the data for 0\.5 s, and 0 of"
+    with turn.turn(), pytest.raises(TimeoutError, match=message):
         turn.wait(1)
 
 
@@ -94,8 +88,8 @@ def test_computing_counts_as_work():
     until(lambda: sum(range(10**6)) and rank_0_first._work_done()[0] > before[0])
 
 
-def failing(world: World) -> None:
-    def work() -> None:
+def failing(world):
+    def work():
         raise ValueError("no such data")
 
     if world.rank == 0:

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -16,14 +15,12 @@ HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
 
 
-def register(
-    peers: list[tuple[dict[str, str], str]], size: int | None = None
-) -> list[BaseException]:
+def register(peers, size=None):
     """The error of each rank, given its facts and device; each rank in a thread of its own."""
     size = size or len(peers)
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=SHORT, wait_for_workers=False)
 
-    def register_rank(rank: int) -> BaseException | None:
+    def register_rank(rank):
         store = dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=SHORT)
         facts, device = peers[rank]
         try:
@@ -54,10 +51,7 @@ DIFFERENT = f"ranks have different settings: {HOST} (ranks 1, 2): torch 2.6 inst
     [
         ([(NEWER, "GPU-a"), (NEWER, "GPU-b")], None),
         ([(NEWER, ""), (OLDER, ""), (OLDER, "")], DIFFERENT),
-        (
-            [({}, "GPU-a"), ({}, "GPU-b"), ({}, "GPU-a")],
-            f"ranks 0, 2 on {HOST} use the same GPU, GPU-a",
-        ),
+        ([({}, f"GPU-{n}") for n in "aba"], f"ranks 0, 2 on {HOST} use the same GPU, GPU-a"),
     ],
 )
 def test_ranks_with_the_same_settings_and_gpus_of_their_own_start(peers, text):
@@ -66,7 +60,7 @@ def test_ranks_with_the_same_settings_and_gpus_of_their_own_start(peers, text):
         assert text is None or (text in str(error) and "optim.lr" not in str(error))
 
 
-def free_ports() -> int:
+def free_ports():
     """The first of several free ports in a row."""
     for first in range(23000, 32000, 3 * PORTS):
         try:
@@ -80,7 +74,7 @@ def free_ports() -> int:
 
 
 @pytest.fixture(autouse=True)
-def no_open_connection() -> Iterator[None]:
+def no_open_connection():
     """torch prints a trace of C++ for a connection that never gets a response, and later aborts."""
     yield
     for thread in threading.enumerate():
@@ -89,7 +83,7 @@ def no_open_connection() -> Iterator[None]:
 
 
 @pytest.fixture
-def port(monkeypatch) -> int:
+def port(monkeypatch):
     first = free_ports()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(first))
@@ -126,7 +120,7 @@ def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
     """A port can connect to itself if no program listens."""
     connect = socket.create_connection
 
-    def reach_itself(address: tuple[str, int], timeout: float) -> socket.socket:
+    def reach_itself(address, timeout):
         return connect(address, timeout, source_address=address)
 
     monkeypatch.setenv(NAME, "7.0.0")
@@ -140,9 +134,8 @@ def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
 
 def test_a_rank_without_rank_0_names_the_ports_it_tried(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
-    message = (
-        f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{port} to {port + PORTS - 1} within 0.3"
-    )
+    ports = f"{port} to {port + PORTS - 1}"
+    message = f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{ports} within 0.3"
     with pytest.raises(PeersMissing, match=message):
         open_store(1, 2, timedelta(seconds=0.3))
 

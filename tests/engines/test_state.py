@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import EngineError, OptimizerSpec, Options, Piece, State, World
+from engines.base import EngineError, OptimizerSpec, Options, Piece, State
 from engines.catalog import build_engine
 from engines.state import check_cover, fill_slots
 from engines.world import open_world
@@ -34,7 +34,7 @@ def prepared(world):
 def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(prepared):
     net, engine = prepared
     state = engine.state()
-    kinds: dict[str, list[str]] = {}
+    kinds = {}
     for piece in state.pieces:
         kinds.setdefault(piece.name, []).append(piece.kind)
     assert kinds["frozen.weight"] == ["weight"]
@@ -88,16 +88,15 @@ def test_slots_created_early_equal_those_of_the_first_step(build):
         assert kinds == _forms(optimizers[1].state[fresh]), shape
 
 
-def _forms(slots: dict) -> dict:
+def _forms(slots):
     found = {key: value for key, value in slots.items() if value is not None}
     return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
 
 
 def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones():
     parameter = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(
-        EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
-    ):
+    message = "unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
+    with pytest.raises(EngineError, match=message):
         fill_slots(torch.optim.Rprop([parameter]))
 
 
@@ -113,7 +112,7 @@ def test_a_model_of_frozen_parameters_is_an_error(world):
 def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world):
     shapes = {"w": (5, 4, 3), "b": (4,)}
 
-    def piece(kind: str, name: str, length: int) -> Piece:
+    def piece(kind, name, length):
         return Piece(kind, name, 0, torch.zeros(length))
 
     complete = [piece("weight", "w", 60), piece("weight", "b", 4), piece("variance", "b", 4)]
@@ -124,11 +123,11 @@ def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world):
         check_cover(State(shapes, short, {}, {}, [], {}), world)
 
 
-def _state(*pieces: Piece) -> State:
+def _state(*pieces):
     return State({"w": (4,)}, pieces, {}, {}, [], {})
 
 
-def _piece(start: int, length: int, kind: str = "weight") -> Piece:
+def _piece(start, length, kind="weight"):
     return Piece(kind, "w", start, torch.zeros(length))
 
 
@@ -151,19 +150,19 @@ def test_a_state_with_a_hole_or_an_overlap_is_an_error(world, pieces, text):
 class Counting(nn.Module):
     """Batch statistics, a counter that is reassigned, and a constant."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(2)
         self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("constant", torch.zeros(1), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         self.count = self.count + len(x)
         self.constant.fill_(x[0, 0].item())
         return self.norm(x)
 
 
-def count(world: World, engine_name: str) -> tuple[dict[str, list], float, list]:
+def count(world, engine_name):
     net = Counting()
     engine = build_engine(engine_name, world, Options())
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])

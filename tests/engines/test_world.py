@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from engines.base import EngineError, World
+from engines.base import EngineError
 from engines.rendezvous import open_store
 from engines.world import open_world
 from tests.engines.test_environment import TORCHRUN
@@ -61,7 +61,7 @@ def test_ranks_sum_take_the_maximum_agree_on_flags_and_broadcast_bytes(worlds):
         assert own == [rank + 1.0, 10.0]
 
 
-def wait_alone(world: World) -> str:
+def wait_alone(world):
     if world.rank == 1:
         return ""
     try:

@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.engines.pool import Pool
-
 
 @pytest.fixture(scope="session")
-def two_ranks(worlds: dict[int, Pool]) -> Pool:
+def two_ranks(worlds):
     return worlds[2]

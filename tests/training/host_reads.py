@@ -2,12 +2,10 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from types import FrameType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -17,16 +15,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engines.base import Options, World
+from engines.base import Options
 from engines.catalog import build_engine
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from models.base import Context, Task
+from models.base import Context
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
-from training.callbacks.base import Action, Step
+from training.callbacks.base import Action
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -61,13 +59,13 @@ class Reads(TorchDispatchMode):
     shape fails, and a number that is read is 1. Copies to DEVICE count if the host waits for them.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device):
         super().__init__()
-        self.found: Counter[str] = Counter()
+        self.found = Counter()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._device = device
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if not any(_is_on(self._device, leaf) for leaf in tree_leaves((args, kwargs))):
             return func(*args, **kwargs)
@@ -80,9 +78,9 @@ class Reads(TorchDispatchMode):
         with self.fake:
             return func(*args, **kwargs)
 
-    def note(self) -> None:
+    def note(self):
         """Count a read by the innermost frame that is neither torch's nor of this file."""
-        frame: FrameType | None = sys._getframe(1)
+        frame = sys._getframe(1)
         while frame and (frame.f_code.co_filename == __file__ or _file(frame).startswith("torch/")):
             frame = frame.f_back
         assert frame is not None
@@ -92,11 +90,11 @@ class Reads(TorchDispatchMode):
 class Conversions(TorchFunctionMode):
     """Tells `reads` of reads and copies that are no operations of the dispatcher."""
 
-    def __init__(self, reads: Reads):
+    def __init__(self, reads):
         super().__init__()
         self._reads = reads
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         is_copy = func in (torch.tensor, torch.as_tensor) and result.device == DEVICE
         if func in (Tensor.tolist, Tensor.numpy) or (is_copy and not isinstance(args[0], Tensor)):
@@ -107,11 +105,11 @@ class Conversions(TorchFunctionMode):
 class Counting(RecordingCallback):
     """Keeps the reads of the counted steps."""
 
-    def __init__(self, reads: Reads):
+    def __init__(self, reads):
         super().__init__()
         self._reads = reads
 
-    def step(self, step: Step) -> Action:
+    def step(self, step):
         if step.step == FIRST:
             self._reads.found.clear()
         if step.step == LAST:
@@ -120,21 +118,14 @@ class Counting(RecordingCallback):
 
 
 @contextmanager
-def counted(device: torch.device) -> Iterator[Counting]:
+def counted(device):
     """Inside, reads of tensors on `device` are counted."""
     reads = Reads(device)
     with reads, Conversions(reads), _like_an_accelerator():
         yield Counting(reads)
 
 
-def of_a_family(
-    folder: Path,
-    family: str,
-    *sets: str,
-    precision: Any = "fp32",
-    task: Task | None = None,
-    accumulation: int = 1,
-) -> dict[str, int]:
+def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation=1):
     """Reads in a step of a family's tiny model, or of `task`, under the engine local."""
     world = ProcessWorld(RankInfo(), DEVICE, 60.0)
     sets = (*sets, "loader.workers=0", "log.every=100", "eval.last=false", "save.last=false")
@@ -173,26 +164,22 @@ def of_a_family(
     return counting.reads
 
 
-def of_an_engine(world: World, engine: str) -> dict[str, int]:
+def of_an_engine(world, engine):
     """Reads in a step of a small model; the CPU is its device. Collective."""
     with counted(CPU) as counting:
         task = TinyTask(dtype=torch.float32)
-        changes = {
-            "train": {"epochs": 2},
-            "log": {"every": 100},
-            "eval": {"every": None},
-            "save": {"every": None},
-        }
+        changes = {"train": {"epochs": 2}, "log": {"every": 100}}
+        changes |= {"eval": {"every": None}, "save": {"every": None}}
         run_tiny(world, task, counting, engine=engine, **changes)
     reads = counting.reads.items()
     return {where: count for where, count in reads if not where.startswith("tests/")}
 
 
-def move(model: nn.Module, fake: FakeTensorMode) -> None:
+def move(model, fake):
     """Replace parameters and buffers by fake ones on DEVICE; tied ones stay tied."""
-    moved: dict[Tensor, Tensor] = {}
+    moved = {}
 
-    def onto(tensor: Tensor) -> Tensor:
+    def onto(tensor):
         if tensor not in moved:
             with fake:
                 found = fake.from_tensor(tensor.detach()).to(DEVICE)
@@ -206,14 +193,14 @@ def move(model: nn.Module, fake: FakeTensorMode) -> None:
 
 
 @contextmanager
-def _like_an_accelerator() -> Iterator[None]:
+def _like_an_accelerator():
     """Let DEVICE have a generator, and autocast that changes nothing."""
     autocast, is_enabled = torch.autocast, torch.is_autocast_enabled
 
-    def context(device: str, *args: Any, **kwargs: Any) -> Any:
+    def context(device, *args, **kwargs):
         return nullcontext() if device == DEVICE.type else autocast(device, *args, **kwargs)
 
-    def enabled(*args: Any) -> bool:
+    def enabled(*args):
         return args != (DEVICE.type,) and is_enabled(*args)
 
     generator = SimpleNamespace(manual_seed=lambda number: None)
@@ -225,13 +212,13 @@ def _like_an_accelerator() -> Iterator[None]:
         yield
 
 
-def _is_on(device: torch.device, value: Any) -> bool:
+def _is_on(device, value):
     if isinstance(value, Tensor):
         return value.device == device
     return isinstance(value, torch.device) and value == device
 
 
-def _is_awaited_copy(func: Any, args: Any, kwargs: Any) -> bool:
+def _is_awaited_copy(func, args, kwargs):
     """Whether the host waits until values have moved between it and DEVICE."""
     if func is aten._to_copy.default:
         source, target = args[0].device, kwargs.get("device") or args[0].device
@@ -242,7 +229,7 @@ def _is_awaited_copy(func: Any, args: Any, kwargs: Any) -> bool:
     return False
 
 
-def _file(frame: FrameType) -> str:
+def _file(frame):
     """Below the repository, or below the folder of packages."""
     path = frame.f_code.co_filename
     return path.removeprefix(f"{ROOT}/").rpartition("site-packages/")[2]

@@ -1,18 +1,10 @@
 """Functions that tests run on each of two processes; they return plain numbers."""
 
-from engines.base import World
 from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
 from training.agreement import agree
-from training.callbacks.base import Action
 
 
-def tiny_run(
-    world: World,
-    task: dict,
-    requests: dict[int, dict[int, Action]],
-    changes: dict,
-    two_terms: bool = False,
-) -> dict:
+def tiny_run(world, task, requests, changes, two_terms=False):
     """A whole run; `requests` by rank and step."""
     recorder = RecordingCallback(requests.get(world.rank))
     task_class = TwoTermsTask if two_terms else TinyTask
@@ -28,9 +20,7 @@ def tiny_run(
     }
 
 
-def agreed(
-    world: World, units: list[int], flags: list[int], more: list[list[int]]
-) -> tuple[dict[str, int], int, list[int]]:
+def agreed(world, units, flags, more):
     """The agreed values of ranks with different units, flags and further numbers."""
     rank = world.rank
     return agree(world, {"": units[rank]}, flags[rank], more[rank])

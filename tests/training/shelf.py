@@ -7,10 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from engines.base import State
 from training.checkpoint.manifest import step_folder
 from training.checkpoint.resume_point import ResumePoint
 from training.logging.strict_json import encode
@@ -23,7 +21,7 @@ class Shelf:
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_settled: bool = False
 
-    def save(self, step: int, state: State, facts, periodic: bool, score) -> None:
+    def save(self, step, state, facts, periodic, score):
         assert not self.is_settled, "the run has not taken note of the save before"
         self.saved[step] = {
             "facts": json.loads(encode(facts)),
@@ -35,16 +33,16 @@ class Shelf:
         }
         self.is_settled = True
 
-    def wait(self) -> Path | None:
+    def wait(self):
         if not self.is_settled:
             return None
         self.is_settled = False
         return Path(step_folder(max(self.saved)))
 
-    def abandon(self) -> None:
+    def abandon(self):
         self.is_settled = False
 
-    def before(self, step: int, **changes: Any) -> ResumePoint:
+    def before(self, step, **changes):
         """The resume point of `step`."""
         kept = self.saved[step]
         names = ("facts", "pieces", "steps", "loss_scale")
@@ -63,19 +61,19 @@ class KeptCheckpoint:
     folder = Path("checkpoints/kept")
 
     @property
-    def manifest(self) -> Any:
+    def manifest(self):
         samples = self.facts["samples"]
         return SimpleNamespace(step=self.step, samples=samples, engine="local", world_size=1)
 
     @property
-    def kinds(self) -> list[str]:
+    def kinds(self):
         return sorted({kind for kind, _ in self.pieces})
 
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+    def interval(self, kind, name, start, stop):
         return self.pieces[kind, name][start:stop]
 
-    def dtype(self, kind: str, name: str) -> torch.dtype:
+    def dtype(self, kind, name):
         return self.pieces[kind, name].dtype
 
-    def read(self, kind: str, name: str, start: int, target: Tensor) -> None:
+    def read(self, kind, name, start, target):
         target.copy_(self.interval(kind, name, start, start + target.numel()))

@@ -6,16 +6,15 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 
 from tests.training.facts import outcome, step, train_plan
 from training.callbacks.preemption import Preemption
 
 
-def main(where: str) -> None:
-    events: list[str] = []
+def main(where):
+    events = []
 
-    def record_event(kind: str, facts: Mapping[str, object]) -> None:
+    def record_event(kind, facts):
         events.append(f"{kind} {facts['names']}")
 
     preempt = Preemption(record_event)
@@ -42,7 +41,7 @@ def main(where: str) -> None:
     sys.stdin.read()
 
 
-def fork_a_worker() -> tuple[int, int]:
+def fork_a_worker():
     """A child that lives as long as this process, and a pipe on which it responds to SIGUSR2."""
     read_end, write_end = os.pipe()
     reader, writer = os.pipe()

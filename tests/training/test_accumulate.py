@@ -24,7 +24,7 @@ SGD = {
 }
 
 
-def by_hand(task: TinyTask, steps: int, global_batch: int = 8):
+def by_hand(task, steps, global_batch=8):
     """Each term of the losses, and the weights of plain gradient descent; a step is one batch."""
     torch.manual_seed(0)
     model = task.build()
@@ -125,8 +125,7 @@ def test_a_global_batch_without_units_changes_nothing_and_is_counted():
     task = NoUnits()
     run = run_tiny(one_rank(), task, train={"epochs": 1}, **SGD)
     torch.manual_seed(0)
-    first = task.build().state_dict()
-    for name, weight in first.items():
+    for name, weight in task.build().state_dict().items():
         assert torch.equal(run.weights[name].view_as(weight), weight)
     assert [step.skipped for step in run.recorder.steps] == [True] * 3
     skipped = [facts for kind, facts in run.recorder.events if kind == "skipped"]

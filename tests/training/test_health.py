@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from engines.base import World
 from launcher.run.faults import FAULTS, advice
 from tests.training.facts import logged, train_plan
 from training.callbacks.base import EvalResult
@@ -22,7 +21,7 @@ class Checked:
     """Health checks and their findings."""
 
     def __init__(self, expected=Expected(), plan=PLAN, **more):  # noqa: B008 - it is frozen
-        self.events: list[tuple[str, dict]] = []
+        self.events = []
         values = {name: f"<{name}>" for name in _values()}
 
         def state(fault, seen):
@@ -32,7 +31,7 @@ class Checked:
         self.health.start(plan)
 
     @property
-    def found(self) -> list[str]:
+    def found(self):
         assert {kind for kind, _ in self.events} <= {"advice", "warning"}
         return [facts["fault"] for _, facts in self.events]
 
@@ -49,7 +48,7 @@ class Checked:
         return self
 
 
-def _values() -> set[str]:
+def _values():
     fields = (f for fault in FAULTS.values() for f in string.Formatter().parse(fault.fix))
     return {name for _, name, _, _ in fields if name}
 
@@ -221,7 +220,7 @@ def test_the_fault_that_ends_a_run_is_an_event():
     assert facts["is_end"]
 
 
-def skews(world: World, ahead_s: list[float]) -> list[ClockSkew]:
+def skews(world, ahead_s):
     """The result on a rank whose clock is so many seconds ahead."""
     return clock_skews(world, lambda: time.time() + ahead_s[world.rank])
 

@@ -11,7 +11,7 @@ from tests.training import host_reads
 from tests.training.tiny import TinyTask
 
 
-def runs() -> list:
+def runs():
     """Families with settings; image and signal families take seconds each."""
     others = [
         ("doc_translation", ("model.stage=encoder",)),
@@ -56,15 +56,13 @@ def test_each_read_of_each_micro_batch_is_counted(tmp_path):
         host_reads.of_a_family(tmp_path, "language", task=task, accumulation=2)
 
 
+CHECK = "training/optim/nonfinite.py:"
 SETTINGS = [
     ((), "fp16", {"engines/optimizer_step.py:_fp16": 1}),
     (
         ("train.on_nonfinite=skip 3",),
         "fp32",
-        {
-            "training/optim/nonfinite.py:_are_finite": 1,
-            "training/optim/nonfinite.py:_take_or_skip": 2,
-        },
+        {f"{CHECK}_are_finite": 1, f"{CHECK}_take_or_skip": 2},
     ),
 ]
 
@@ -76,7 +74,7 @@ def test_only_loss_scaling_and_skipping_wait_in_each_step(tmp_path, sets, precis
 
 ON_CPU = {
     "training/agreement.py:result": 1,  # of host memory on every device
-    "training/optim/nonfinite.py:_numbers": 2,  # with other devices, after 50 steps
+    f"{CHECK}_numbers": 2,  # with other devices, after 50 steps
 }
 AVERAGE = {"engines/optimizer_step.py:average": 1}
 """Which gradients there are: host memory on every device."""

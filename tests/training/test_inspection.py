@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import World
 from models.base import Predictions
 from tests.training.tiny import WIDTH, TinyNet, TinyTask, one_rank, run_tiny
 from training.inspection import architecture
@@ -22,12 +21,7 @@ class FrozenTask(TinyTask):
 def test_parameters_that_do_not_train_and_with_train_debug_the_first_batch_are_reported():
     run = run_tiny(one_rank(), FrozenTask(), train={"debug": True})
     text = {"text": "no gradient in the first step: unused", "names": ["unused"]}
-    batch = {
-        "index": "[2] int64",
-        "x": "[2, 4] float64",
-        "y": "[2, 4] float64",
-        "mask": "[2, 4] bool",
-    }
+    batch = {"index": "[2] int64", **dict.fromkeys("xy", "[2, 4] float64"), "mask": "[2, 4] bool"}
     assert ("warning", text) in run.recorder.events
     assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.recorder.events
     assert ("first_batch", batch) in run.recorder.events
@@ -93,15 +87,12 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
     assert list(found) == [2, 4, 5] and set(run.recorder.samples) == {"before", "after"}
     assert task.made == 4  # those of the last step once
     assert {row[1:] for rows in found.values() for row in rows} == {("False", "False")}
-    sums = [rows[1][0] for rows in found.values()]
-    assert len(set(sums)) == 3
+    assert len({rows[1][0] for rows in found.values()}) == 3
 
 
 def test_predictions_are_shown_at_the_end_without_an_evaluation():
-    evaluated = {"every": 2, "last": False}
-    run = run_tiny(
-        one_rank(), PreviewTask(), track=["wandb"], eval=evaluated, train={"max_steps": 3}
-    )
+    changes = {"eval": {"every": 2, "last": False}, "train": {"max_steps": 3}}
+    run = run_tiny(one_rank(), PreviewTask(), track=["wandb"], **changes)
     assert list(run.recorder.shown) == [2, 3]
     assert [evaluation.step for evaluation in run.recorder.evaluations] == [2]
 
@@ -120,7 +111,7 @@ def test_samples_are_predicted_before_and_after_training_without_a_tracker():
     assert found["before"][1].rows != found["after"][1].rows
 
 
-def two_runs(world: World, engine: str):
+def two_runs(world, engine):
     """The same run without and with predictions: losses and weights, and the predictions."""
     torch.set_num_threads(1)
     plain, previewed = (
@@ -146,7 +137,7 @@ def test_predictions_do_not_change_training(two_ranks):
         assert (none, some) == (0, 6)
 
 
-def failing(world: World, rank: int, after: int):
+def failing(world, rank, after):
     """Events on both ranks of a run with failing predictions on one of them."""
     torch.set_num_threads(1)
     task = PreviewTask(fails_on=rank, fails_after=after, rank=world.rank)

@@ -20,7 +20,7 @@ CHANGES = {
 }
 
 
-def history(run, after: int = 0):
+def history(run, after=0):
     """All numbers of the run from steps after `after` on that do not depend on the clock."""
     lines = [
         (line.step, line.epoch, line.samples, line.units, line.loss, line.grad_norm, line.lr)
@@ -35,10 +35,8 @@ def history(run, after: int = 0):
     return lines, evaluations
 
 
-def same(first, other) -> bool:
-    return first.keys() == other.keys() and all(
-        torch.equal(first[key], other[key]) for key in first
-    )
+def same(first, other):
+    return first.keys() == other.keys() and all(torch.equal(first[k], other[k]) for k in first)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +65,8 @@ def test_a_run_resumes_bit_by_bit_from_any_step_with_any_number_of_workers(whole
 
 def test_a_log_entry_postponed_by_a_skipped_step_is_written_after_a_resume():
     task = TinyTask(infinite_at=[3])
-    changes = {
-        "train": {"epochs": 2, "on_nonfinite": "skip 2"},
-        "save": {"every": 1},
-        "log": {"every": 2},
-    }
+    changes = {"train": {"epochs": 2, "on_nonfinite": "skip 2"}, "save": {"every": 1}}
+    changes["log"] = {"every": 2}
     whole = run_tiny(one_rank(), task, **changes)
     skipped = [step.step for step in whole.recorder.steps if step.skipped]
     even = next(step for step in skipped if step % 2 == 0)
@@ -149,9 +144,8 @@ def test_reset_data_restarts_the_data_order():
     assert rest.outcome.steps == 10
     assert [line.samples for line in rest.recorder.lines] == [16 + 4 * n for n in range(1, 9)]
     assert rest.outcome.epochs == 2.0
-    again = run_tiny(
-        one_rank(), TinyTask(train=16), before=rest.shelf.before(5), global_batch=4, **changes
-    )
+    before = rest.shelf.before(5)
+    again = run_tiny(one_rank(), TinyTask(train=16), before=before, global_batch=4, **changes)
     assert history(again) == history(rest, after=5)
 
 
@@ -165,12 +159,8 @@ def test_a_reset_optimizer_restarts_the_moving_average(whole):
 def test_other_data_is_refused_by_name():
     shelf = Shelf()
     known = {"samples": 100, "fingerprint": "aa"}
-    shelf.saved[3] = {
-        "facts": {"data": known, "samples": 24},
-        "pieces": {},
-        "steps": {},
-        "loss_scale": {},
-    }
+    facts = {"data": known, "samples": 24}
+    shelf.saved[3] = {"facts": facts, "pieces": {}, "steps": {}, "loss_scale": {}}
     shelf.before(3).check_data(known)
     with pytest.raises(DataError, match=r"120 samples, and the checkpoint of step 3 .* 100 samp"):
         shelf.before(3).check_data({"samples": 120, "fingerprint": "bb"})

@@ -12,14 +12,9 @@ def errors(run):
 @pytest.fixture(scope="module")
 def rising():
     """A run whose error gets worse after the first evaluations: the learning rate is absurd."""
-    return run_tiny(
-        one_rank(),
-        train={"epochs": 4},
-        eval={"every": 2},
-        save={"every": 5},
-        optim={"name": "sgd", "lr": 3.0, "clip_norm": None},
-        schedule={"name": "linear"},
-    )
+    changes = {"optim": {"name": "sgd", "lr": 3.0, "clip_norm": None}, "save": {"every": 5}}
+    changes |= {"train": {"epochs": 4}, "eval": {"every": 2}, "schedule": {"name": "linear"}}
+    return run_tiny(one_rank(), **changes)
 
 
 def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
@@ -30,13 +25,8 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
     marked = [step for step, kept in rising.shelf.saved.items() if kept["score"]]
     assert marked == best_so_far
     assert [e.step for e in rising.recorder.evaluations if e.is_best] == best_so_far
-    assert rising.outcome.best == {
-        "metric": "error",
-        "direction": "min",
-        "value": min(found.values()),
-        "step": min(found, key=found.get),
-        **COUNTS,
-    }
+    best = {"value": min(found.values()), "step": min(found, key=found.get)}
+    assert rising.outcome.best == {"metric": "error", "direction": "min", **best, **COUNTS}
 
 
 def test_a_best_at_a_periodic_step_is_saved_once_as_both():
@@ -60,37 +50,27 @@ def test_the_end_is_evaluated_once_also_between_two_intervals():
     assert list(errors(run)) == [2, 3]
     run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch"})
     assert list(errors(run)) == [3]
-
-
-def test_the_final_evaluation_and_checkpoints_can_be_disabled():
-    unsaved = {"keep_best": 0, "last": False}
-    run = run_tiny(
-        one_rank(), train={"max_steps": 3}, eval={"every": 2, "last": False}, save=unsaved
-    )
-    assert list(errors(run)) == [2]
-    assert not run.shelf.saved
+    changes = {"eval": {"every": 2, "last": False}, "save": {"keep_best": 0, "last": False}}
+    run = run_tiny(one_rank(), train={"max_steps": 3}, **changes)  # unless disabled, as saving is
+    assert (list(errors(run)), run.shelf.saved) == ([2], {})
 
 
 def test_each_epoch_ends_with_an_evaluation_if_enabled():
-    run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": 4, "each_epoch": True})
-    assert list(errors(run)) == [3, 4, 6, 8, 9]
-    run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": None, "each_epoch": True})
-    assert list(errors(run)) == [3, 6, 9]
+    for every, expected in ((4, [3, 4, 6, 8, 9]), (None, [3, 6, 9])):
+        evaluated = {"every": every, "each_epoch": True}
+        assert list(errors(run_tiny(one_rank(), train={"epochs": 3}, eval=evaluated))) == expected
 
 
-def previews(run):
-    return [facts for kind, facts in run.recorder.events if kind == "preview"]
+def events(run, wanted):
+    return [facts for kind, facts in run.recorder.events if kind == wanted]
 
 
 def test_a_preview_is_shown_before_and_after_in_evaluation_mode():
-    assert previews(run_tiny(one_rank())) == [
-        {"when": "before", "text": "training: False"},
-        {"when": "after", "text": "training: False"},
-    ]
-    assert not previews(run_tiny(one_rank(), train={"preview": False}))
+    found = [(facts["when"], facts["text"]) for facts in events(run_tiny(one_rank()), "preview")]
+    assert found == [("before", "training: False"), ("after", "training: False")]
+    assert not events(run_tiny(one_rank(), train={"preview": False}), "preview")
 
 
 def test_a_warning_of_the_schedule_reaches_the_callbacks():
-    run = run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1})
-    texts = [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
-    assert texts == ["schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"]
+    (found,) = events(run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1}), "warning")
+    assert found["text"] == "schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"

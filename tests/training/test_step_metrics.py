@@ -17,28 +17,17 @@ BUDGET = TrainPlan(10, 5, 8, 2, 4, 1, "tokens")
 
 
 def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5):
-    return Step(
-        step=number,
-        loss=torch.tensor(loss),
-        parts={"b": torch.tensor(20.0), "a": torch.tensor(5.0)},
-        units=units,
-        norm=torch.tensor(norm),
-        lr=0.1,
-        skipped=skipped,
-        loss_scale=loss_scale,
-        data_s=0.5,
-    )
-
-
-def logged_steps(run):
-    return [line.step for line in run.recorder.lines]
+    parts = {"b": torch.tensor(20.0), "a": torch.tensor(5.0)}
+    loss, norm = torch.tensor(loss), torch.tensor(norm)
+    return Step(number, loss, parts, units, norm, 0.1, skipped, loss_scale, 0.5)
 
 
 @pytest.mark.parametrize(
     ("every", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (4, [1, 4, 6]), (100, [1, 6])]
 )
 def test_first_last_and_every_nth_step_are_logged(every, expected):
-    assert logged_steps(run_tiny(one_rank(), train={"epochs": 2}, log={"every": every})) == expected
+    run = run_tiny(one_rank(), train={"epochs": 2}, log={"every": every})
+    assert [line.step for line in run.recorder.lines] == expected
 
 
 def test_step_metrics_have_their_step_and_means_since_the_last():
@@ -49,10 +38,8 @@ def test_step_metrics_have_their_step_and_means_since_the_last():
     assert [record.add(step(n, loss=float(n))) for n in (2, 3)] == [False, True]
     line = record.line(one_rank())
     assert (line.step, line.epoch, line.samples, line.units) == (3, 0.6, 24, 130)
-    assert line.loss == 3.0
-    assert line.parts == {"a": 0.5, "b": 2.0}
-    assert line.grad_norm == 1.5
-    assert line.data_time_s == 0.5
+    assert (line.loss, line.parts) == (3.0, {"a": 0.5, "b": 2.0})
+    assert (line.grad_norm, line.data_time_s) == (1.5, 0.5)
     assert line.units_per_s == pytest.approx(line.samples_per_s * 10 / 8)
     assert line.samples_per_s == pytest.approx(8 / line.step_time_s)
     assert line.mfu is None
@@ -90,8 +77,7 @@ def test_pauses_are_not_part_of_a_step():
     clock.seconds += 5
     record.add(step(2))
     line = record.line(one_rank())
-    assert line.step_time_s == 4.0
-    assert line.samples_per_s == 2.0
+    assert (line.step_time_s, line.samples_per_s) == (4.0, 2.0)
 
 
 def test_throughput_leaves_the_first_line_out():

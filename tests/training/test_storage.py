@@ -45,7 +45,6 @@ def test_a_folder_deleted_under_the_run_is_noticed(tmp_path):
     file = LineFile(run / "a.jsonl")
     file.write(b"one")
     shutil.rmtree(run)
-
     with pytest.raises(StorageError, match=r"a\.jsonl: it was deleted during the run"):
         file.write(b"two")
     file.close()
@@ -56,10 +55,8 @@ def test_a_full_disk_error_names_the_fix():
     if not full.exists():
         pytest.skip("there is no /dev/full here")
     file = LineFile(full)
-
-    with pytest.raises(
-        StorageError, match=r"No space left on device; free some space, or .* --out"
-    ):
+    message = r"No space left on device; free some space, or .* --out"
+    with pytest.raises(StorageError, match=message):
         file.write(b"one")
 
 

@@ -1,7 +1,6 @@
 """A rank that delays the others is named with its host; equal ranks never are."""
 
 import random
-from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
@@ -37,7 +36,7 @@ def test_a_rank_that_waits_for_its_data_is_named(worlds):
     assert reported(first) == [("straggler", 1, "data")]
 
 
-def started(rank: int, timer: object, *callbacks: RecordingCallback) -> Stragglers:
+def started(rank, timer, *callbacks):
     """What compares two ranks, without their processes."""
     world = SimpleNamespace(
         rank=rank, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a"
@@ -46,7 +45,7 @@ def started(rank: int, timer: object, *callbacks: RecordingCallback) -> Straggle
     return Stragglers(1.5, engine, nn.Linear(1, 1), CallbackList(callbacks), timer, 0)
 
 
-def events_of(computing: Iterable[tuple[float, float]]) -> list[tuple[str, dict]]:
+def events_of(computing):
     """The events of two ranks that compute for so many seconds in each step."""
     recorder = RecordingCallback()
     timers = [SimpleNamespace(computing_s=None) for _ in range(2)]
@@ -77,7 +76,7 @@ def test_equal_ranks_are_not_named_on_a_busy_machine():
 def test_times_of_a_step_that_is_logged_during_an_agreement_wait_for_the_next_one():
     stragglers = started(0, StepTimer())
 
-    def log(step: int) -> None:
+    def log(step):
         stragglers.note(SimpleNamespace(step=step, data_time_s=0.0, step_time_s=float(step)))
 
     log(1)  # left out: it compiles

@@ -42,22 +42,17 @@ def test_a_device_without_the_format_or_with_other_clocks_is_not_known(name, pre
     assert peak_flops(name, precision) is None
 
 
-def test_a_cpu_has_no_mfu():
-    assert mfu(1e9, 100.0, torch.device("cpu"), "fp32", 1) is None
-
-
 @pytest.mark.gpu
 def test_mfu_is_arithmetic_over_the_peak_of_all_devices():
     device = torch.device("cuda", 0)
     peak = peak_flops(torch.cuda.get_device_name(device), "bf16")
     if peak is None:
         pytest.skip("the peak of this device is not known")
-
     assert mfu(peak / 100, 50.0, device, "bf16", 2) == pytest.approx(0.25)
     assert mfu(None, 50.0, device, "bf16", 2) is None
 
 
-def test_data_sheets_have_memory_and_bandwidth_unless_variants_differ():
+def test_data_sheets_have_memory_and_bandwidth_unless_variants_differ_and_a_cpu_no_peak():
     found = gpus()
     for name, gpu in found.items():
         assert (gpu.memory_bytes is None) == (gpu.memory_bytes_per_s is None), name
@@ -67,3 +62,4 @@ def test_data_sheets_have_memory_and_bandwidth_unless_variants_differ():
     assert found["H200"].memory_bytes == 141 * 2**30
     assert found["H200"].link_bytes_per_s == 450e9
     assert peak_flops("NVIDIA A100-SXM-64GB", "bf16") == 312e12
+    assert mfu(1e9, 100.0, torch.device("cpu"), "fp32", 1) is None

@@ -2,25 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.base import Options, World
+from engines.base import Options
 from engines.catalog import build_engine, find
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
 from engines.zero.config_file import shipped
-from models.base import DataError, Goal, Loss, Predictions
+from models.base import DataError, Goal, Loss
 from tests.training.shelf import Shelf
 from training import settings
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, StepMetrics
+from training.callbacks.base import Action, Callback, Outcome
 from training.checkpoint.restore import fill
-from training.checkpoint.resume_point import ResumePoint
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -28,7 +25,6 @@ from training.evaluation.evaluate import SplitSamples
 from training.loop import train
 from training.optim import optimizer
 from training.run_state import TrainingRun
-from training.settings import Tracking
 from training.train_plan import solve
 
 WIDTH = 4
@@ -37,13 +33,13 @@ WIDTH = 4
 class TinySplit:
     """Sample i: a row of noise, and a target with i % 4 units; the draws move the row a little."""
 
-    def __init__(self, length: int, bad: int | None = None, noise: float = 0.1):
+    def __init__(self, length, bad=None, noise=0.1):
         self._length, self._bad, self._noise = length, bad, noise
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self._length
 
-    def sample(self, index: int, draws) -> dict[str, Any]:
+    def sample(self, index, draws):
         if index == self._bad:
             raise DataError(f"row {index} cannot be read")
         row = np.random.default_rng(index).normal(size=(2, WIDTH))
@@ -54,28 +50,26 @@ class TinySplit:
 class TinyNet(nn.Module):
     """A linear map after dropout; `unused` is never reached."""
 
-    def __init__(
-        self, dropout: float = 0.0, unused: bool = False, dtype: torch.dtype = torch.float64
-    ):
+    def __init__(self, dropout=0.0, unused=False, dtype=torch.float64):
         super().__init__()
         self.drop = nn.Dropout(dropout)
         self.linear = nn.Linear(WIDTH, WIDTH, dtype=dtype)
         if unused:
             self.unused = nn.Parameter(torch.zeros(2, 2))
 
-    def forward(self, x: Tensor) -> Tensor:  # [batch, width] -> [batch, width]
+    def forward(self, x):  # [batch, width] -> [batch, width]
         return self.linear(self.drop(x))
 
 
 class TinyMetric:
     """Squared error per unit, and the number of samples and units."""
 
-    def update(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    def update(self, model, batch):
         error = ((model(batch["x"]) - batch["y"]) ** 2 * batch["mask"]).sum()
         units, samples = batch["mask"].sum(), len(batch["x"])
         return torch.stack([error, units.to(error), torch.full_like(error, samples)])
 
-    def result(self, counts: Tensor) -> dict[str, float]:
+    def result(self, counts):
         error, units, samples = counts.tolist()
         return {"error": error / max(units, 1), "units": units, "samples": samples}
 
@@ -99,22 +93,22 @@ class TinyTask:
     units = "numbers"
     goal = Goal("error", "min")
 
-    def setup(self) -> None: ...
+    def setup(self): ...
 
-    def build(self) -> nn.Module:
+    def build(self):
         return TinyNet(self.dropout, self.unused, self.dtype)
 
-    def data(self, split: str) -> TinySplit:
+    def data(self, split):
         return TinySplit(self.train, self.bad) if split == "train" else TinySplit(self.val)
 
-    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def collate(self, samples):
         batch = {name: torch.as_tensor(np.stack([s[name] for s in samples])) for name in samples[0]}
         return batch | {name: batch[name].to(self.dtype) for name in ("x", "y")}
 
-    def num_units(self, batch: Mapping[str, Any]) -> int:
+    def num_units(self, batch):
         return int(batch["mask"].sum())
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
+    def loss(self, model, batch):
         found = model(batch["x"])
         for index in batch["index"].tolist():
             if index in self.nan_gradient_at:
@@ -125,19 +119,19 @@ class TinyTask:
             errors = errors.masked_fill(batch["mask"], torch.inf)  # its gradient is finite
         return Loss(errors.sum(), {"absolute": errors.detach().sqrt().sum()})
 
-    def metric(self) -> TinyMetric:
+    def metric(self):
         return TinyMetric()
 
-    def blocks(self, model: nn.Module) -> list[nn.Module]:
+    def blocks(self, model):
         return [model.linear]
 
-    def preview(self, model: nn.Module) -> str | None:
+    def preview(self, model):
         return f"training: {model.training}"
 
-    def flops_per_sample(self, model: nn.Module) -> float | None:
+    def flops_per_sample(self, model):
         return None
 
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self):
         return {} if self.control is None else {"control": self.control}
 
 
@@ -146,73 +140,67 @@ class TwoTermsTask(TinyTask):
 
     paces: list[tuple[float, float]] | None = None
 
-    def num_units(self, batch: Mapping[str, Any]) -> dict[str, int]:
+    def num_units(self, batch):
         return {"square": int(batch["mask"].sum()), "peak": int((batch["index"] % 3 == 0).sum())}
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
+    def loss(self, model, batch):
         found = model(batch["x"])
         errors = (found - batch["y"]) ** 2 * batch["mask"]
         peaks = found.amax(1) * (batch["index"] % 3 == 0)
         return Loss({"square": errors.sum(), "peak": peaks.sum()}, {})
 
-    def set_progress(self, epoch: float, epochs: float) -> None:
+    def set_progress(self, epoch, epochs):
         self.paces = [*(self.paces or []), (epoch, epochs)]
 
 
 class RecordingCallback(Callback):
     """Records every call; requests actions at given steps."""
 
-    def __init__(self, requests: Mapping[int, Action] | None = None):
+    def __init__(self, requests=None):
         self.requests = requests or {}
-        self.calls: list[str] = []
-        self.steps: list[Step] = []
-        self.lines: list[StepMetrics] = []
-        self.evaluations: list[EvalResult] = []
-        self.shown: dict[int, Predictions] = {}
-        self.samples: dict[str, tuple[int, Predictions]] = {}
-        self.saved_steps: list[int] = []
-        self.events: list[tuple[str, Mapping[str, object]]] = []
-        self.outcomes: list[Outcome] = []
+        self.calls, self.steps, self.lines, self.events = [], [], [], []
+        self.evaluations, self.saved_steps, self.outcomes = [], [], []
+        self.shown, self.samples = {}, {}
 
-    def start(self, train_plan) -> None:
+    def start(self, train_plan):
         self.calls.append("start")
 
-    def step(self, step: Step) -> Action:
+    def step(self, step):
         self.calls.append(f"step {step.step}")
         self.steps.append(step)
         return self.requests.get(step.step, Action.NOTHING)
 
-    def logged(self, line: StepMetrics) -> None:
+    def logged(self, line):
         self.lines.append(line)
 
-    def evaluated(self, evaluation: EvalResult) -> Action:
+    def evaluated(self, evaluation):
         self.calls.append(f"evaluated {evaluation.step}")
         self.evaluations.append(evaluation)
         return Action.NOTHING
 
-    def predicted(self, predictions: Predictions, step: int) -> None:
+    def predicted(self, predictions, step):
         assert step not in self.shown
         self.shown[step] = predictions
 
-    def sampled(self, predictions: Predictions, when: str, step: int) -> None:
+    def sampled(self, predictions, when, step):
         self.samples[when] = step, predictions
 
-    def throttled(self, available: Action) -> Action:
+    def throttled(self, available):
         self.calls.append("throttled")
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int, seconds: float) -> None:
+    def saved(self, folder, step, seconds):
         self.calls.append(f"saved {step}")
         self.saved_steps.append(step)
 
-    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+    def event(self, kind, facts):
         self.events.append((kind, facts))
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome):
         self.calls.append("end")
         self.outcomes.append(outcome)
 
-    def kinds(self) -> list[str]:
+    def kinds(self):
         return [kind for kind, _ in self.events]
 
 
@@ -226,44 +214,34 @@ class Result:
     weights: dict[str, Tensor]
 
 
-def one_rank() -> World:
+def one_rank():
     return ProcessWorld(RankInfo(), torch.device("cpu"), 60.0)
 
 
-def make_settings(**changes: Mapping[str, Any]) -> Any:
+def make_settings(**changes):
     """All settings by default, with changes by section: `train={"epochs": 2}`."""
-    sections = {
-        "train": settings.Train,
-        "optim": settings.Optim,
-        "schedule": settings.Schedule,
-        "loader": settings.Loader,
-        "eval": settings.Eval,
-        "stop": settings.Stop,
-        "save": settings.Save,
-        "log": settings.Log,
-    }
+    sections = ("train", "optim", "schedule", "loader", "eval", "stop", "save", "log", "tracking")
     # In the foreground, so that saves are reported at their step.
     changes = changes | {"save": {"async": False} | changes.get("save", {})}
-    made: dict[str, Any] = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
-    made["tracking"] = Tracking(**changes.get("tracking", {}))
+    made = {n: getattr(settings, n.capitalize())(**changes.get(n, {})) for n in sections}
     precision, track = changes.get("precision", "fp32"), changes.get("track", [])
     return SimpleNamespace(**made, precision=precision, track=track)
 
 
 def run_tiny(
-    world: World,
-    task: TinyTask | None = None,
-    callback: RecordingCallback | None = None,
+    world,
+    task=None,
+    callback=None,
     *,
-    global_batch: int = 8,
-    micro_batch: int = 2,
-    engine: str = "local",
-    before: ResumePoint | None = None,
-    until: int | None = None,
-    shelf: Shelf | None = None,
-    has_test: bool = False,
-    **changes: Any,
-) -> Result:
+    global_batch=8,
+    micro_batch=2,
+    engine="local",
+    before=None,
+    until=None,
+    shelf=None,
+    has_test=False,
+    **changes,
+):
     """A whole run, as in a worker process; with `has_test` the end evaluates the test split."""
     task, callback, shelf = task or TinyTask(), callback or RecordingCallback(), shelf or Shelf()
     made = make_settings(**changes)

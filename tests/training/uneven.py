@@ -2,12 +2,11 @@
 
 import socket
 import time
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import OptimizerSpec, World
+from engines.base import OptimizerSpec
 from engines.catalog import build_engine
 from tests.engines.parity import Case, options
 from tests.training.tiny import RecordingCallback
@@ -27,20 +26,20 @@ class Repeated(nn.Linear):
 
     times = 1
 
-    def forward(self, x: Tensor) -> Tensor:  # [batch, width] -> [batch, width]
+    def forward(self, x):  # [batch, width] -> [batch, width]
         for _ in range(self.times):
             found = super().forward(x)
         return found
 
 
-def read(times: int) -> Tensor:
+def read(times):
     """A batch, for which so much is read."""
     for number in range(times):
         rows = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(number))
     return rows
 
 
-def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple[str, dict]]:
+def train(world, engine, phases):
     """The events of a rank; in each phase rank 1 has so many `times` and `reads`.
 
     A phase ends after `steps`, or after `until` events, which all ranks have equally.

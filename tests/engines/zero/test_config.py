@@ -7,35 +7,25 @@ from types import SimpleNamespace
 import pytest
 
 from engines.zero import config as zero_config
-from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, setting_values
+from engines.zero.config import ConfigConflict, conflicts, merge, setting_values
 from engines.zero.config_file import shipped
 from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 
 
-def settings(precision: str = "fp32", schedule: str = "cosine", **optim) -> SimpleNamespace:
-    values = {
-        "name": "adamw",
-        "lr": 1e-3,
-        "betas": [0.9, 0.95],
-        "eps": 1e-8,
-        "weight_decay": 0.01,
-        "clip_norm": 1.0,
-        "momentum": 0.9,
-    }
-    return SimpleNamespace(
-        precision=precision,
-        schedule=SimpleNamespace(name=schedule),
-        optim=SimpleNamespace(**{**values, **optim}),
-    )
+def settings(precision="fp32", schedule="cosine", **optim):
+    values = {"name": "adamw", "lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "momentum": 0.9}
+    values |= {"weight_decay": 0.01, "clip_norm": 1.0}
+    optim, schedule = SimpleNamespace(**values | optim), SimpleNamespace(name=schedule)
+    return SimpleNamespace(precision=precision, schedule=schedule, optim=optim)
 
 
-def values(engine: str = "zero2", **changes):
+def values(engine="zero2", **changes):
     return setting_values(engine, shipped(f"{engine}.json"), BATCHING, settings(**changes))
 
 
-def only(own: dict, **changes) -> Conflict:
+def only(own, **changes):
     (found,) = conflicts(own, values(**changes))
     return found
 
@@ -120,10 +110,7 @@ OFFLOAD = "zero_optimization.offload_optimizer"
             "--set 'optim.betas=[0.9, 0.999]'",
         ),
         (
-            "scheduler.type",
-            "WarmupDecayLR",
-            "schedule.name",
-            "cosine",
+            *("scheduler.type", "WarmupDecayLR", "schedule.name", "cosine"),
             "--set schedule.name=linear",
         ),
     ],
@@ -158,9 +145,11 @@ def test_clipping_off_is_zero_for_deepspeed():
     assert only({"gradient_clipping": 1.0}, clip_norm=None).setting_value is None
 
 
-def test_true_is_not_one_and_text_is_not_a_number():
+def test_true_is_not_one_text_is_not_a_number_and_values_are_shown_as_json():
     assert only({"gradient_clipping": True}).fix == LEAVE
     assert only({"train_batch_size": "32"}).value == "32"
+    assert only({"fp16": {"enabled": True}}).allowed == ("false", "auto")
+    assert only({"train_batch_size": 1}).allowed == ("32", "auto")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -191,9 +180,8 @@ def test_weights_of_zero3_offload_may_stay_on_the_device():
 
 def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
     own = nested({f"{OFFLOAD}.pin_memory": False})
-    merged = merge(shipped("zero2-offload.json"), own, values("zero2-offload"))
-    block = merged["zero_optimization"]["offload_optimizer"]
-    assert block == {"device": "cpu", "pin_memory": False}
+    block = merge(shipped("zero2-offload.json"), own, values("zero2-offload"))["zero_optimization"]
+    assert block["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
 
 
 @pytest.mark.parametrize(
@@ -210,11 +198,6 @@ def test_an_unknown_key_has_the_nearest_one(key, did_you_mean):
     assert (found.key, found.did_you_mean) == (key, did_you_mean)
     assert found.problem == "is unknown"
     assert len(found.allowed) <= 12
-
-
-def test_values_are_shown_as_json():
-    assert only({"fp16": {"enabled": True}}).allowed == ("false", "auto")
-    assert only({"train_batch_size": 1}).allowed == ("32", "auto")
 
 
 @pytest.mark.parametrize(
@@ -241,9 +224,9 @@ def test_required_values_cannot_be_changed_and_a_block_must_be_an_object():
 class RecordingDict(dict):
     """A config that records which keys DeepSpeed reads."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.names: set[str] = set()
+        self.names = set()
 
     def get(self, key, default=None):
         self.names.add(key)
@@ -270,32 +253,22 @@ def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
     config = DeepSpeedConfig.__new__(DeepSpeedConfig)
     config._param_dict = lookups
     config._initialize_params(lookups)
-    tables = (
-        zero_config.FREE,
-        zero_config.SETTINGS_BLOCKS,
-        zero_config.SETTINGS_VALUES,
-        zero_config.FIXED,
-    )
-    known = {key for table in (*tables, zero_config.UNSUPPORTED) for key in table}
+    tables = ("FREE", "SETTINGS_BLOCKS", "SETTINGS_VALUES", "FIXED", "UNSUPPORTED")
+    known = {key for table in tables for key in getattr(zero_config, table)}
     assert lookups.names - known == set()
     assert len(lookups.names) > 30
 
 
-def test_every_zero_key_of_the_installed_deepspeed_is_in_the_table(installed):
+def test_every_zero_and_offload_key_of_the_installed_deepspeed_is_in_the_table(installed):
+    from deepspeed.runtime.zero import offload_config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     names = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
     assert names <= {*zero_config.ZERO, *zero_config.ZERO_FIXED, *zero_config.ZERO_UNSUPPORTED}
-
-
-def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed):
-    from deepspeed.runtime.zero import offload_config
-
     blocks = {
         "offload_optimizer": offload_config.DeepSpeedZeroOffloadOptimizerConfig,
         "offload_param": offload_config.DeepSpeedZeroOffloadParamConfig,
     }
     for block, model in blocks.items():
-        assert (
-            set(model.model_fields) - zero_config.OFFLOAD[block] <= zero_config.OFFLOAD_UNSUPPORTED
-        )
+        unknown = set(model.model_fields) - zero_config.OFFLOAD[block]
+        assert unknown <= zero_config.OFFLOAD_UNSUPPORTED, block

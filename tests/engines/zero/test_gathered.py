@@ -9,9 +9,9 @@ from torch import nn
 from engines.zero.engine import save_by_reference
 
 
-def release(parameters) -> list[int]:
+def release(parameters):
     """Release the memory of the parameters, as stage 3 does; the indices of those that are free."""
-    freed: list[int] = []
+    freed = []
     for index, parameter in enumerate(parameters):
         weakref.finalize(parameter.untyped_storage(), freed.append, index)
         parameter.data = torch.empty(0)
@@ -48,7 +48,6 @@ def test_an_activation_in_the_memory_of_a_released_weight_is_saved_itself():
     # Once it is noted, the weight moves, and another tensor has its memory.
     model.register_forward_pre_hook(lambda *_: setattr(weight, "data", torch.eye(8)))
     first = memory.copy_(torch.randn(8, 8)).requires_grad_()
-
     loss = model(first).square().sum()
     (found,) = torch.autograd.grad(loss, [weight])
     assert torch.equal(found, (2 * first.T @ first).detach())

@@ -32,14 +32,14 @@ def test_deepspeed_accepts_the_cleaned_architectures(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0a;10.0a")
 
     class Builder(builder.CUDAOpBuilder):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__("nothing")
             self.jit_mode = True
 
-        def sources(self) -> list[str]:
+        def sources(self):
             return []
 
-        def absolute_name(self) -> str:
+        def absolute_name(self):
             return "nothing"
 
     with pytest.raises(ValueError, match="0a"):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,9 +19,7 @@ pytestmark = pytest.mark.usefixtures("hangups")
 
 ROOT = Path(__file__).parents[3]
 SAVE_AND_END = {
-    signal.SIGTERM: Action.SIGNAL | Action.SAVE,
-    signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
-    signal.SIGHUP: Action.SIGNAL | Action.SAVE,
+    **dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP), Action.SIGNAL | Action.SAVE),
     signal.SIGINT: Action.INTERRUPT | Action.SAVE,
 }
 
@@ -30,7 +27,7 @@ SAVE_AND_END = {
 class Program:
     """A running tests.training.signalled."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.training.signalled", where],
             cwd=ROOT,
@@ -40,18 +37,18 @@ class Program:
         )
         self.child = int(self.read().split()[1])
 
-    def read(self) -> str:
+    def read(self):
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def write(self, line: str) -> str:
+    def write(self, line):
         """The response to `line`."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return self.read()
 
-    def requested_action(self) -> tuple[Action, str]:
+    def requested_action(self):
         """The requested action and events of a step, once there is one."""
         end = time.monotonic() + LIMIT_S
         while (reply := self.write("step")) == "0":
@@ -59,17 +56,17 @@ class Program:
         number, _, events = reply.partition(" ")
         return Action(int(number)), events
 
-    def close(self) -> None:
+    def close(self):
         self.process.kill()
         self.process.communicate()
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Program]]:
+def start():
     """Starts programs, which end with the test."""
-    started: list[Program] = []
+    started = []
 
-    def begin(where: str) -> Program:
+    def begin(where):
         started.append(Program(where))
         return started[-1]
 
@@ -79,7 +76,7 @@ def start() -> Iterator[Callable[[str], Program]]:
 
 
 @pytest.fixture
-def program(start) -> Program:
+def program(start):
     return start("main")
 
 
@@ -87,14 +84,12 @@ def program(start) -> Program:
 def test_a_signal_requests_a_save_and_the_end_from_then_on_and_is_reported_once(program, number):
     assert program.write("step") == "0"
     program.process.send_signal(number)
-
     for _ in range(2):
         assert program.requested_action() == (SAVE_AND_END[number], f"signal ['{number.name}']")
 
 
 def test_a_signal_delivered_twice_counts_once(start):
     program = start("echoed")
-
     assert program.requested_action()[0] == SAVE_AND_END[signal.SIGINT]
 
 
@@ -105,7 +100,6 @@ def test_a_second_interrupt_ends_a_process_blocked_outside_python(start):
         busy.process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             busy.process.wait(0.05)
-
     assert busy.process.poll() == 130
 
 
@@ -116,7 +110,6 @@ def test_a_signal_to_a_forked_worker_is_ignored(start):
     os.kill(program.child, signal.SIGUSR2)
     assert program.write("worker") == "alive"  # it has received all of them
     program.process.send_signal(signal.SIGUSR1)
-
     assert program.requested_action() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
 
 
@@ -126,7 +119,6 @@ def test_handlers_are_restored_afterwards_and_not_installed_outside_the_main_thr
     assert program.write("step") == "0"
     assert program.write("end") == "ended"
     program.process.send_signal(signal.SIGTERM)
-
     assert program.process.wait(LIMIT_S) == -signal.SIGTERM
 
 
@@ -134,10 +126,5 @@ def test_a_deadline_requests_a_save_and_the_end_and_is_reported_once():
     events, times = [], iter([4.0, 4.9, 5.0, 6.0])
     callback = Deadline(5.0, lambda kind, facts: events.append(kind), lambda: next(times))
     requested = [callback.step(step(n)) for n in range(4)]
-    assert requested == [
-        Action.NOTHING,
-        Action.NOTHING,
-        Action.SIGNAL | Action.SAVE,
-        Action.SIGNAL | Action.SAVE,
-    ]
+    assert requested == [Action.NOTHING] * 2 + [Action.SIGNAL | Action.SAVE] * 2
     assert events == ["deadline"]

@@ -1,7 +1,6 @@
 """A world and a saved checkpoint for the tests."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +11,12 @@ from tests.training.checkpoint.states import saving, state, whole
 
 
 @pytest.fixture
-def alone() -> ProcessWorld:
+def alone():
     return ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
 
 
 @pytest.fixture(scope="session")
-def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved_once(tmp_path_factory):
     run = tmp_path_factory.mktemp("saved")
     world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
     saver = saving(run, world)
@@ -26,6 +25,6 @@ def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def saved(tmp_path: Path, saved_once: Path) -> Path:
+def saved(tmp_path, saved_once):
     """The folder of a checkpoint of step 20, which a test may change."""
     return shutil.copytree(saved_once, tmp_path / "checkpoints" / saved_once.name)

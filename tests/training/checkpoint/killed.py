@@ -3,12 +3,11 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 
 _CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "shutil.rmtree"}
 
 
-def killed_at(operation: int, action: Callable[[], object]) -> bool:
+def killed_at(operation, action):
     """Run `action` in a process that is killed just before its n-th change to a file or folder.
 
     False: it ended before that.
@@ -20,7 +19,7 @@ def killed_at(operation: int, action: Callable[[], object]) -> bool:
         return os.WIFSIGNALED(status)
     left = operation
 
-    def kill(event: str, args: tuple) -> None:
+    def kill(event, args):
         nonlocal left
         if event in _CHANGES or (event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
             left -= 1

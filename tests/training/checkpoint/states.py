@@ -1,16 +1,11 @@
 """Hand-made engine states: full tensors, sharded over ranks in several ways, and their writer."""
 
-from pathlib import Path
-
 import torch
 
-from engines.base import Piece, State, World
+from engines.base import Piece, State
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
-
-GlobalState = dict[str, dict[str, torch.Tensor]]
-"""Kind -> name -> tensor."""
 
 SHAPES = {"embed.weight": (11, 7), "odd|name": (7,), "scalar": (), "empty": (0, 3), "frozen": (5,)}
 BUFFERS = {
@@ -25,10 +20,10 @@ GROUPS = [
 ]
 
 
-def whole(seed: int = 0) -> GlobalState:
+def whole(seed=0):
     """Weights of every shape, slots of all but the frozen one; with a NaN and an infinity."""
     draw = torch.Generator().manual_seed(seed)
-    kinds: GlobalState = {
+    kinds = {
         kind: {
             name: torch.randn(shape, generator=draw)
             for name, shape in SHAPES.items()
@@ -40,7 +35,7 @@ def whole(seed: int = 0) -> GlobalState:
     return kinds
 
 
-def state(kinds: GlobalState, rank: int = 0, size: int = 1, replicated: bool = True) -> State:
+def state(kinds, rank=0, size=1, replicated=True):
     """The shard of `rank` of `size`: all of it, or uneven intervals (some tensors empty)."""
     pieces, replica = [], (rank, size) if replicated else (0, 1)
     for kind, tensors in kinds.items():
@@ -61,23 +56,16 @@ def state(kinds: GlobalState, rank: int = 0, size: int = 1, replicated: bool = T
     )
 
 
-def saving(
-    run: Path,
-    world: World,
-    in_background: bool = False,
-    last: int = 2,
-    best: int = 1,
-    every: int | None = None,
-) -> CheckpointWriter:
+def saving(run, world, in_background=False, last=2, best=1, every=None):
     """What saves into a run folder."""
     return CheckpointWriter(Storage(run), world, "zero2", Keep(last, best, every), in_background)
 
 
-def bits(tensor: torch.Tensor) -> list[int]:
+def bits(tensor):
     """The bytes of a tensor: equal for equal NaNs."""
     return tensor.contiguous().reshape(-1).view(torch.uint8).tolist()
 
 
-def _cut(count: int, rank: int, size: int) -> tuple[int, int]:
+def _cut(count, rank, size):
     cuts = [0, *(count // (3 + r) for r in reversed(range(size - 1))), count]
     return cuts[rank], cuts[rank + 1]

@@ -17,49 +17,39 @@ class Background:
     """A saver with writes that the test ends."""
 
     def __init__(self):
-        self.calls: list[str] = []
-        self.ends: Path | CheckpointError | None = None
+        self.calls = []
+        self.ends = None
 
     @property
-    def is_settled(self) -> bool:
+    def is_settled(self):
         return self.ends is not None
 
-    def save(self, step, *rest) -> None:
+    def save(self, step, *rest):
         self.calls.append(f"save {step}")
 
-    def wait(self) -> Path | None:
+    def wait(self):
         self.calls.append("wait")
         ends, self.ends = self.ends, None
         if isinstance(ends, CheckpointError):
             raise ends
         return ends
 
-    def abandon(self) -> None:
+    def abandon(self):
         self.calls.append("abandon")
 
 
-@pytest.fixture
-def saver():
-    return Background()
+def make_controller(saver, recorder, *clock, **settings):
+    return CheckpointController(Save(**settings), saver, CallbackList([recorder]), 0, *clock)
 
 
-@pytest.fixture
-def recorder():
-    return RecordingCallback()
-
-
-def make_controller(saver, recorder, **settings) -> CheckpointController:
-    return CheckpointController(Save(**settings), saver, CallbackList([recorder]), 0)
-
-
-def write(controller: CheckpointController, step: int) -> None:
+def write(controller, step):
     controller.save(step, None, {}, periodic=True, score=None)
 
 
-def test_a_save_is_reported_once_it_is_on_disk_with_the_time_that_training_waited(saver, recorder):
-    reported, clock = [], Clock()
+def test_a_save_is_reported_once_it_is_on_disk_with_the_time_that_training_waited():
+    saver, recorder, reported, clock = Background(), RecordingCallback(), [], Clock()
     recorder.saved = lambda folder, step, seconds: reported.append((step, seconds))
-    controller = CheckpointController(Save(), saver, CallbackList([recorder]), 0, clock)
+    controller = make_controller(saver, recorder, clock)
 
     def takes(seconds):
         clock.seconds += seconds
@@ -78,13 +68,13 @@ def test_a_save_is_reported_once_it_is_on_disk_with_the_time_that_training_waite
     assert reported == [(3, 2.0), (4, 3.0 + 4.0)]
 
 
-def test_a_save_that_failed_in_the_background_ends_the_run_or_is_a_warning(saver, recorder):
+def test_a_save_that_failed_in_the_background_ends_the_run_or_is_a_warning():
+    saver, recorder = Background(), RecordingCallback()
     required = make_controller(saver, recorder)
     write(required, 3)
     saver.ends = CheckpointError(FULL)
     with pytest.raises(CheckpointError, match="no space left"):
         required.wait()
-
     optional = make_controller(saver, recorder, required=False)
     write(optional, 3)
     saver.ends = CheckpointError(FULL)

@@ -2,24 +2,22 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.training.checkpoint.states import saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.writer import CheckpointWriter
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
 
 
-def save(saver: CheckpointWriter, step: int) -> None:
+def save(saver, step):
     saver.save(step, state(whole(step)), {"samples": step}, True, Score("loss", 1 / step, "min"))
     saver.wait()
 
 
-def has_only_step_1(run: Path) -> bool:
+def has_only_step_1(run):
     """Only step 1 exists, complete and linked."""
     assert os.listdir(run / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(run / "best").manifest.step == 1
@@ -35,7 +33,6 @@ def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(disk, alone, in
     used = os.statvfs(run).f_files - os.statvfs(run).f_ffree
     # Bytes are free, but the number of files is limited: the error is that of a full disk.
     disk(f"remount,nr_inodes={used + room}")
-
     try:
         save(saver, 2)
     except CheckpointError as error:
@@ -53,7 +50,6 @@ def test_a_disk_that_cannot_be_written_is_named(disk, alone, in_background):
     saver = saving(run, alone, in_background)
     save(saver, 1)
     disk("remount,ro")
-
     with pytest.raises(CheckpointError) as raised:
         save(saver, 2)
     raised.match(rf"cannot write {run}/checkpoints/.*: Read-only file system; make it writable")
@@ -67,7 +63,6 @@ def test_a_run_folder_that_is_gone_is_named(tmp_path, alone, in_background):
     saver = saving(run, alone, in_background)
     save(saver, 1)
     shutil.rmtree(run)
-
     with pytest.raises(CheckpointError, match=f"{run} was moved or deleted during"):
         save(saver, 2)
     assert not run.exists()

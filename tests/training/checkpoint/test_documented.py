@@ -3,9 +3,7 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-from engines.base import World
 from tests.docs.pages import ROOT, read
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import Score
@@ -17,7 +15,7 @@ print(json.dumps({"|".join(key): list(t.tobytes()) for key, t in tensors.items()
 """
 
 
-def save(world: World, run: Path) -> None:
+def save(world, run):
     saver = saving(run, world, in_background=True)
     mine = state(whole(), world.rank, world.size, replicated=False)
     saver.save(7, mine, {"samples": 1}, True, Score("loss", 1.0, "min"))
@@ -29,7 +27,6 @@ def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks
     two_ranks.run(save, tmp_path / "runs" / "mine")
     page = read(ROOT / "docs" / "run-folder.md")
     (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
-
     done = subprocess.run(
         [sys.executable, "-I", "-c", reader + PRINT_CONTENT],
         cwd=tmp_path,

@@ -13,7 +13,7 @@ CUDA = torch.device("cuda", 0)
 INTERVALS = [Interval("weight", "w", 0, torch.ones(2**18), torch.float32)]
 
 
-def is_mapped(address: int) -> bool:
+def is_mapped(address):
     for line in Path("/proc/self/maps").read_text().splitlines():
         start, _, end = line.partition(" ")[0].partition("-")
         if int(start, 16) <= address < int(end, 16):
@@ -24,14 +24,14 @@ def is_mapped(address: int) -> bool:
 @pytest.fixture
 def runtime(monkeypatch):
     """A CUDA runtime whose calls are recorded; `error` is what pinning returns."""
-    calls: list[tuple[str, bool]] = []
+    calls = []
     fake = SimpleNamespace(error=0, calls=calls)
 
-    def register(address: int, size: int, flags: int) -> int:
+    def register(address, size, flags):
         calls.append(("pin", is_mapped(address)))
         return fake.error
 
-    def unregister(address: int) -> int:
+    def unregister(address):
         calls.append(("unpin", is_mapped(address)))
         return 0
 
@@ -45,7 +45,6 @@ def test_pages_are_unpinned_before_they_are_unmapped(runtime):
     copy = HostCopy(CUDA)
     assert copy.reserve(INTERVALS)
     copy.release()
-
     assert runtime.calls == [("pin", True), ("unpin", True)]
 
 
@@ -53,7 +52,7 @@ def test_a_failed_pin_leaves_no_error_to_the_next_kernel(runtime, monkeypatch):
     runtime.error = 2  # cudaErrorMemoryAllocation
     launched = []
 
-    def zeros(count: int, device: torch.device) -> None:
+    def zeros(count, device):
         launched.append(device)
         raise RuntimeError("CUDA error: out of memory")  # the error that pinning left
 

@@ -5,18 +5,9 @@ import pytest
 from training.checkpoint.compare import Difference, Tolerance
 from training.checkpoint.compare import compare_metrics as compare
 
-TRAIN = {
-    "kind": "train",
-    "epoch": 0.5,
-    "samples": 8,
-    "tokens": 80,
-    "loss": 2.5,
-    "lr": 1e-3,
-    "grad_norm": 1.25,
-    "step_time_s": 0.1,
-    "host_memory_bytes": 1000,
-    "skipped": 0,
-}
+COUNTS = {"epoch": 0.5, "samples": 8, "tokens": 80, "skipped": 0}
+RESOURCES = {"step_time_s": 0.1, "host_memory_bytes": 1000}
+TRAIN = {"kind": "train", "loss": 2.5, "lr": 1e-3, "grad_norm": 1.25, **COUNTS, **RESOURCES}
 EVAL = {"kind": "eval", "split": "val", "metrics": {"val_loss": 2.0, "val_accuracy": 0.5}}
 
 
@@ -50,12 +41,7 @@ def test_times_and_memory_may_differ(write):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [
-        ("loss", 2.5000000000000004),
-        ("grad_norm", "NaN"),
-        ("samples", 9),
-        ("loss_scale", 2.0),
-    ],
+    [("loss", 2.5000000000000004), ("grad_norm", "NaN"), ("samples", 9), ("loss_scale", 2.0)],
 )
 def test_a_number_that_differs_is_named_with_its_step(write, key, value):
     found = compare(write(line(1), line(2)), write(line(1), line(2, **{key: value})), 0, 2)

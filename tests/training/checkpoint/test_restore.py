@@ -1,35 +1,34 @@
 """A checkpoint is restored into an engine of the same model, and into no other."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import Engine, OptimizerSpec, Options, Piece, State, World
+from engines.base import OptimizerSpec, Options, Piece
 from engines.catalog import build_engine
 from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import check, fill, restore
 
 
 class Net(nn.Module):
     """One parameter of each group, a frozen one, and a buffer."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, value):
         super().__init__()
         self.matrix = nn.Parameter(torch.full((3, 2), value))
         self.vector = nn.Parameter(torch.full((7,), value))
         self.frozen = nn.Parameter(torch.full((2,), value), requires_grad=False)
         self.register_buffer("seen", torch.tensor(int(value)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return self.matrix.sum() * x + self.vector.sum() * self.frozen.sum()
 
 
-def engine_of(net: Net, world: World, lr: float, optimizer=torch.optim.AdamW) -> Engine:
+def engine_of(net, world, lr, optimizer=torch.optim.AdamW):
     spec = OptimizerSpec(
         options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
         group_of=lambda name, parameter: 0 if parameter.dim() > 1 else 1,
@@ -41,7 +40,7 @@ def engine_of(net: Net, world: World, lr: float, optimizer=torch.optim.AdamW) ->
     return engine
 
 
-def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
+def trained(world, run, optimizer=torch.optim.AdamW):
     """The checkpoint of two steps."""
     net = Net(1.0)
     engine = engine_of(net, world, lr=0.5, optimizer=optimizer)
@@ -59,7 +58,7 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
 
 
 @pytest.fixture
-def checkpoint(saved) -> Checkpoint:
+def checkpoint(saved):
     """The engine of a hand-written state."""
     return open_checkpoint(saved)
 
@@ -75,9 +74,7 @@ FACTORS = {
 def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
     checkpoint = open_checkpoint(trained(alone, tmp_path, optimizer))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=optimizer)
-
     restore(checkpoint, engine)
-
     state = engine.state()
     engine.close()
     if optimizer is torch.optim.Adafactor:  # factors of a moment are stored in their own shapes
@@ -94,9 +91,7 @@ def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
 def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path, alone):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
-
     restore(checkpoint, engine, slots=False)
-
     state = engine.state()
     for piece in state.pieces:
         same = bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name))
@@ -113,10 +108,8 @@ def test_nothing_is_written_into_another_model(tmp_path, alone):
     net = Net(5.0)
     net.extra = nn.Parameter(torch.zeros(3))
     engine = engine_of(net, alone, lr=0.25)
-
     with pytest.raises(CheckpointError, match=r"'extra' \[3\] is not in the checkpoint"):
         restore(checkpoint, engine)
-
     assert bits(net.matrix.detach()) == bits(torch.full((3, 2), 5.0))
     assert net.seen == 5
     engine.close()
@@ -127,7 +120,7 @@ def test_the_state_that_was_saved_fits(checkpoint):
     check(checkpoint, state(whole(), rank=1, size=3, replicated=False))
 
 
-def with_momentum() -> State:
+def with_momentum():
     """The slots of SGD."""
     adam = state(whole())
     renamed = [
@@ -138,7 +131,7 @@ def with_momentum() -> State:
     return replace(adam, pieces=renamed)
 
 
-def grouped(*names: list[str]) -> list[dict]:
+def grouped(*names):
     return [{**group, "names": members} for group, members in zip(GROUPS, names, strict=True)]
 
 
@@ -153,10 +146,7 @@ def grouped(*names: list[str]) -> list[dict]:
             {"shapes": {**state(whole()).shapes, "new": (2, 1)}},
             r"parameter 'new' \[2, 1\] is not in the checkpoint",
         ),
-        (
-            {"shapes": {"scalar": ()}},
-            r"parameter 'embed.weight' \[11, 7\] is not in the model",
-        ),
+        ({"shapes": {"scalar": ()}}, r"parameter 'embed.weight' \[11, 7\] is not in the model"),
         (
             {"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}},
             r"buffer 'counts' is \[2, 3\] in the checkpoint and \[3, 2\] in the model",
@@ -196,7 +186,7 @@ def test_of_many_mismatches_the_first_are_named(checkpoint):
     assert str(caught.value).endswith("\n  and 12 more")
 
 
-def fill_a_piece(checkpoint: Checkpoint, kind: str, start: int, length: int) -> Tensor:
+def fill_a_piece(checkpoint, kind, start, length):
     piece = Piece(kind, "embed.weight", start, torch.zeros(length))
     fill(checkpoint, [piece])
     return piece.data
@@ -215,10 +205,10 @@ class Meter:
 
     most = 0
 
-    def dtype(self, kind: str, name: str) -> torch.dtype:
+    def dtype(self, kind, name):
         return torch.float32
 
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+    def interval(self, kind, name, start, stop):
         self.most = max(self.most, 4 * (stop - start))
         return torch.full((stop - start,), float(start))
 
@@ -232,7 +222,7 @@ def test_a_large_tensor_is_read_in_chunks_of_16_mib():
     assert data[:: 4 * 2**20].tolist() == expected.bfloat16().tolist()
 
 
-def restore_with_another_shape_on_rank_one(world: World, folder: Path) -> str:
+def restore_with_another_shape_on_rank_one(world, folder):
     """The error on this rank; rank one has another shape."""
     engine = engine_of(Net(5.0), world, lr=0.25)
     checkpoint = open_checkpoint(folder)

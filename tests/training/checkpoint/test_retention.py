@@ -4,33 +4,22 @@ import itertools
 import os
 import shutil
 from functools import partial
-from pathlib import Path
 
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import saving, state, whole
+from training.checkpoint import retention
 from training.checkpoint.manifest import Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import (
-    Keep,
-    mark_damaged,
-    publish,
-    recover,
-    set_aside,
-    settle,
-    sweep,
-)
-from training.checkpoint.writer import CheckpointWriter
+from training.checkpoint.retention import Keep, set_aside
 from training.storage import Storage
 
 
-def steps(run: Path) -> list[int]:
+def steps(run):
     names = os.listdir(run / "checkpoints")
     return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
 
-def save(
-    saver: CheckpointWriter, step: int, loss: float | None = None, periodic: bool = True
-) -> None:
+def save(saver, step, loss=None, periodic=True):
     score = None if loss is None else Score("loss", loss, "min")
     saver.save(step, state(whole(step)), {"samples": step}, periodic, score)
 
@@ -43,7 +32,6 @@ def test_the_newest_periodic_checkpoints_and_the_best_stay(tmp_path, alone):
         save(saver, step, loss=1.0 if step == 2 else None)
         if step == 1:  # a damaged one is neither counted nor deleted
             (run / "checkpoints" / "step-00000001" / "state.json").unlink()
-
     assert steps(run) == [1, 2, 5, 6]
     moved = run.rename(tmp_path / "there")
     assert os.readlink(moved / "best") == os.path.join("checkpoints", "step-00000002")
@@ -55,7 +43,6 @@ def test_a_new_saver_restores_a_checkpoint_set_aside_for_replacement(tmp_path, a
     save(saving(tmp_path, alone, last=1), 10)
     folder = tmp_path / "checkpoints"
     (folder / "step-00000010").rename(folder / ".replaced-step-00000010")
-
     saving(tmp_path, alone, last=1)
     assert os.listdir(folder) == ["step-00000010"]
     assert open_checkpoint(tmp_path / "last").manifest.step == 10
@@ -65,7 +52,6 @@ def test_periodic_checkpoints_at_the_permanent_interval_stay(tmp_path, alone):
     saver = saving(tmp_path, alone, last=1, every=3)
     for step in range(1, 9):
         save(saver, step, periodic=step != 6)
-
     assert steps(tmp_path) == [3, 8]
 
 
@@ -73,7 +59,6 @@ def test_the_best_scores_stay_and_the_link_points_to_the_best(tmp_path, alone):
     saver = saving(tmp_path, alone, last=1, best=2)
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.1), (5, 0.9)):
         save(saver, step, loss=loss, periodic=False)
-
     assert steps(tmp_path) == [2, 4, 5]
     assert open_checkpoint(tmp_path / "best").manifest.step == 2  # the earlier of two equals
 
@@ -82,7 +67,6 @@ def test_scores_by_another_metric_are_not_compared(tmp_path, alone):
     saver = saving(tmp_path, alone, last=1)
     save(saver, 1, loss=-1.0, periodic=False)
     saver.save(2, state(whole()), {"samples": 1}, False, Score("accuracy", 0.5, "max"))
-
     assert steps(tmp_path) == [2]
     assert open_checkpoint(tmp_path / "best").manifest.step == 2
 
@@ -116,19 +100,17 @@ def test_a_damaged_checkpoint_is_renamed_and_never_linked_again(tmp_path, alone)
     saver = saving(tmp_path, alone)
     for step in (10, 20):
         save(saver, step, loss=1 / step)
-
-    assert mark_damaged(Storage(tmp_path), 20) == "damaged-step-00000020"
+    assert retention.mark_damaged(Storage(tmp_path), 20) == "damaged-step-00000020"
     assert open_checkpoint(tmp_path / "last").manifest.step == 10
     assert open_checkpoint(tmp_path / "best").manifest.step == 10
-
     save(saver, 30, periodic=False)
     assert (tmp_path / "checkpoints" / "damaged-step-00000020").is_dir()
     assert open_checkpoint(tmp_path / "best").manifest.step == 10
 
 
-def _replace(run: Path) -> None:
-    final = publish(Storage(run), 20)
-    settle(Storage(run), final, Keep(1, 1, None))
+def _replace(run):
+    final = retention.publish(Storage(run), 20)
+    retention.settle(Storage(run), final, Keep(1, 1, None))
 
 
 def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(tmp_path, alone):
@@ -147,11 +129,11 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
         )
         if not killed_at(operation, partial(_replace, run)):
             break
-        recover(Storage(run))
+        retention.recover(Storage(run))
         for link in ("last", "best"):
             assert open_checkpoint(run / link).manifest.step == 20
         found.append(open_checkpoint(run / "last").manifest.samples)
-        sweep(run)
+        retention.sweep(run)
         assert os.listdir(run / "checkpoints") == ["step-00000020"]
 
     # The older one until the newer has its name, through every operation of both functions.

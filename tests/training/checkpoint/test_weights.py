@@ -2,21 +2,20 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engines.base import Piece, State, World
+from engines.base import Piece, State
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.weights import write_sharded, write_weights
 
 
-def averaged(rank: int = 0, size: int = 1) -> State:
+def averaged(rank=0, size=1):
     """A state with a moving average of all but the frozen parameter."""
     average = {"ema": whole(5)["exp_avg"]}
     mine = state(whole(), rank, size, replicated=False)
@@ -24,7 +23,7 @@ def averaged(rank: int = 0, size: int = 1) -> State:
     return replace(mine, pieces=joined)
 
 
-def save_the_best(world: World, run: Path) -> None:
+def save_the_best(world, run):
     saver = saving(run, world, in_background=True)
     saver.save(7, averaged(world.rank, world.size), {"samples": 1}, True, Score("l", 1.0, "min"))
     saver.wait()
@@ -58,27 +57,19 @@ def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(tmp_path
         open_checkpoint(tmp_path / "best")
 
 
-def test_a_checkpoint_without_a_score_has_no_model_file(tmp_path, alone):
-    saver = saving(tmp_path, alone)
-    saver.save(7, state(whole()), {"samples": 1}, True, None)
-
-    assert not (tmp_path / "last" / "model.safetensors").exists()
-
-
 def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path, alone):
     large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
     duplicate = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large)], {}, {}, [], {})
     saver = saving(tmp_path, alone)
     saver.save(1, duplicate, {"samples": 1}, True, Score("l", 1.0, "min"))
-
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
         assert torch.equal(opened.get_tensor("w"), large)
 
 
-def test_names_select_and_rename_the_written_tensors(saved, tmp_path):
+def test_names_select_and_rename_the_tensors_of_a_checkpoint_without_a_model_file(saved, tmp_path):
+    assert not (saved / "model.safetensors").exists()  # saved without a score
     names = {"embed.weight": "theirs.weight", "counts": "counts"}
     write_weights(open_checkpoint(saved), tmp_path / "out", names=names)
-
     found = load_file(tmp_path / "out")
     assert found.keys() == {"theirs.weight", "counts"}
     assert bits(found["theirs.weight"]) == bits(whole()["weight"]["embed.weight"])

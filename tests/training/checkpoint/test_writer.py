@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from engines.base import Piece, State, World
+from engines.base import Piece, State
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
@@ -27,12 +27,12 @@ _BIG = 40 * 2**20
 _LARGE = 16 * 2**20
 
 
-def save(world: World, run: Path, replicated: bool, in_background: bool) -> Any:
+def save(world, run, replicated, in_background):
     """The folder of step 20, and the threads that collectives were called from."""
     threads = set()
 
     class RecordingWorld:
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name):
             threads.add(threading.current_thread().name)
             return getattr(world, name)
 
@@ -42,7 +42,7 @@ def save(world: World, run: Path, replicated: bool, in_background: bool) -> Any:
     return saver.wait(), threads
 
 
-def save_and_change(world: World, run: Path) -> None:
+def save_and_change(world, run):
     """The state and the facts saved with it change as soon as `save` returns."""
     kinds, steps, facts = whole(), {"embed.weight": 3.0}, {"samples": 1, "inner": {"n": 1}}
     group = {"names": ["embed.weight"], "lr": torch.tensor(0.5)}
@@ -69,70 +69,64 @@ def save_and_change(world: World, run: Path) -> None:
     saver.wait()
 
 
-def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bool) -> str:
-    saver = saving(run, world, in_background)
-    saver.save(1, state(whole(), world.rank, world.size), FACTS, True, BEST)
-    saver.wait()
+@contextmanager
+def small_files(world):
+    """Rank 1 cannot write more than 100 bytes to a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if world.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, BEST)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def error_of(saver, step, saved, score=None):
+    """The error of a save or of the wait for it."""
+    try:
+        saver.save(step, saved, FACTS, True, score)
         saver.wait()
     except CheckpointError as error:
         return str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     return "saved"
 
 
-def save_again_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
+def save_with_small_files_on_rank_one(world, run, in_background):
+    saver = saving(run, world, in_background)
+    saver.save(1, state(whole(), world.rank, world.size), FACTS, True, BEST)
+    saver.wait()
+    with small_files(world):
+        return error_of(saver, 2, state(whole(1), world.rank, world.size), BEST)
+
+
+def save_again_after_a_failure(world, run):
     """Whether the failure is known on its rank, the error of the next save, and the one after."""
     saver = saving(run, world, in_background=True)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if world.rank == 1:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
+    mine = state(whole(), world.rank, world.size)
+    with small_files(world):
+        saver.save(1, mine, FACTS, True, None)
         while world.rank == 1 and not saver.is_settled:
             pass
         is_settled = saver.is_settled
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    try:
-        saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, None)
-        message = "saved"
-    except CheckpointError as error:
-        message = str(error)
-    saver.save(3, state(whole(1), world.rank, world.size), FACTS, True, None)
+    message = error_of(saver, 2, mine)
+    saver.save(3, mine, FACTS, True, None)
     found = saver.wait()
     return is_settled, message, found and found.name
 
 
-def save_an_unsupported_tensor_on_rank_zero(world: World, run: Path) -> str:
+def save_an_unsupported_tensor_on_rank_zero(world, run):
     mine = state(whole(), world.rank, world.size)
-    bad = State(**{**vars(mine), "buffers": {"phase": torch.tensor([1j])}})
-    try:
-        saving(run, world, in_background=True).save(1, bad, FACTS, True, BEST)
-    except CheckpointError as error:
-        return str(error)
-    return "saved"
+    bad = replace(mine, buffers={"phase": torch.tensor([1j])})
+    return error_of(saving(run, world, in_background=True), 1, bad, BEST)
 
 
-def save_on_separate_disks(world: World, runs: list[Path]) -> str:
+def save_on_separate_disks(world, runs):
     saver = saving(runs[world.rank], world, in_background=True)
     saver.visibility_timeout_s = 0.2
-    try:
-        saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
-        saver.wait()
-    except CheckpointError as error:
-        return str(error)
-    return "saved"
+    return error_of(saver, 1, state(whole(), world.rank, world.size))
 
 
-def peak_memory_of_saving(
-    world: World, run: Path, dtype: torch.dtype, in_background: bool, most: int | None
-) -> int:
+def peak_memory_of_saving(world, run, dtype, in_background, most):
     """Bytes; `most`: how much more address space the process may take."""
     # Zeros behind the ones: the kernel counts pages by processor, and its sum falls short of some.
     tensor = torch.cat([torch.ones(_BIG, dtype=dtype), torch.zeros(2**18, dtype=dtype)])
@@ -158,7 +152,7 @@ def peak_memory_of_saving(
     return _status("VmHWM") - before
 
 
-def _status(key: str) -> int:
+def _status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
@@ -186,7 +180,6 @@ def test_two_ranks_write_what_one_reader_reads_back_bit_by_bit(
 
 def test_a_background_save_has_the_state_of_its_step(tmp_path, two_ranks):
     two_ranks.run(save_and_change, tmp_path)
-
     found = open_checkpoint(tmp_path / "last")
     for kind, tensors in whole().items():
         for name, tensor in tensors.items():
@@ -203,7 +196,6 @@ def test_a_second_save_waits_for_the_first(tmp_path, alone):
     for step in (1, 2, 3):
         saver.save(step, state(whole(step)), FACTS, True, None)
     assert (tmp_path / "last").resolve().name in ("step-00000002", "step-00000003")
-
     saver.wait()
     for step in (2, 3):
         found = open_checkpoint(tmp_path / "checkpoints" / f"step-0000000{step}")
@@ -213,7 +205,6 @@ def test_a_second_save_waits_for_the_first(tmp_path, alone):
 def test_a_completed_checkpoint_is_reported_once(tmp_path, alone):
     saver = saving(tmp_path, alone, in_background=True)
     assert (saver.is_settled, saver.wait()) == (False, None)
-
     saver.save(4, state(whole()), FACTS, True, None)
     while not saver.is_settled:
         pass
@@ -223,7 +214,6 @@ def test_a_completed_checkpoint_is_reported_once(tmp_path, alone):
 
 def test_state_that_is_not_a_tensor_is_json(tmp_path, alone):
     save(alone, tmp_path, True, False)
-
     found = open_checkpoint(tmp_path / "last")
     assert found.groups[0]["betas"] == [0.9, 0.95]
     assert found.groups[1]["lr"] == pytest.approx(1e-3, rel=1e-6)
@@ -240,7 +230,6 @@ def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_check
     tmp_path, two_ranks, in_background
 ):
     results = two_ranks.run(save_with_small_files_on_rank_one, tmp_path, in_background)
-
     assert results[0] == results[1]
     assert results[0].startswith("the checkpoint of step 2 cannot be saved: rank 1: cannot write ")
     assert results[0].endswith("rank-00001.safetensors: File too large")
@@ -250,10 +239,8 @@ def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_check
 
 
 def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(tmp_path, two_ranks):
-    (quiet, message, then), (reported, same, _) = two_ranks.run(
-        save_again_after_a_failure, tmp_path
-    )
-
+    first, second = two_ranks.run(save_again_after_a_failure, tmp_path)
+    (quiet, message, then), (reported, same, _) = first, second
     assert (quiet, reported) == (False, True)
     assert message == same
     assert message.startswith("the checkpoint of step 1 cannot be saved: rank 1: cannot write ")
@@ -263,7 +250,6 @@ def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(tmp_
 
 def test_a_tensor_that_one_rank_cannot_save_is_an_error_on_all(tmp_path, two_ranks):
     results = two_ranks.run(save_an_unsupported_tensor_on_rank_zero, tmp_path)
-
     assert results[0] == results[1]
     assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in results[0]
     assert not (tmp_path / "checkpoints").exists()
@@ -277,7 +263,6 @@ def test_folders_that_nodes_do_not_share_are_noticed(tmp_path, two_ranks, looks_
     if looks_alike:
         (runs[1] / "checkpoints" / ".saving-step-00000001").mkdir()
     results = two_ranks.run(save_on_separate_disks, runs)
-
     who = "rank 0: rank 1 has written its shard, but" if looks_alike else "rank 1: "
     assert results[0] == results[1]
     assert results[0].startswith(f"the checkpoint of step 1 cannot be saved: {who}")
@@ -288,7 +273,6 @@ def test_folders_that_nodes_do_not_share_are_noticed(tmp_path, two_ranks, looks_
 def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(tmp_path, alone):
     endless = torch.ones(1).expand(2**50)  # four petabytes, in four bytes of memory
     big = State({"w": (2**50,)}, [Piece("weight", "w", 0, endless)], {}, {}, [], {})
-
     with pytest.raises(CheckpointError, match=r"it needs 4096\.0 TiB, and .* free"):
         saving(tmp_path, alone, in_background=True).save(1, big, {"samples": 1}, True, None)
     assert os.listdir(tmp_path / "checkpoints") == []
@@ -297,7 +281,6 @@ def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(tmp_path, a
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_saving_in_the_foreground_takes_no_second_copy_of_a_replica(tmp_path, two_ranks):
     taken = two_ranks.run(peak_memory_of_saving, tmp_path, torch.bfloat16, False, None)
-
     # Six blocks of 16 MiB and what the allocator rounds up; as fp32 the tensor has 160 MiB.
     assert max(taken) < 128 * 2**20
 
@@ -306,7 +289,6 @@ def test_saving_in_the_foreground_takes_no_second_copy_of_a_replica(tmp_path, tw
 def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(tmp_path, alone):
     with_copy = peak_memory_of_saving(alone, tmp_path, torch.float32, True, None)
     assert with_copy >= 4 * _BIG
-
     # Threads need some: their stacks, and arenas of the C library.
     without = peak_memory_of_saving(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
     assert without < 3 * _BIG
@@ -318,7 +300,6 @@ def test_a_step_saved_twice_has_the_later_state(tmp_path, alone):
     saver.save(3, state(whole()), FACTS, False, BEST)
     saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, False, BEST)
     saver.wait()
-
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
     found = open_checkpoint(tmp_path / "best")
     assert found.facts["seed"] == 8
@@ -332,7 +313,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
     saving(before, alone).save(1, state(whole()), FACTS, True, BEST)
     run = before
 
-    def save_again() -> None:
+    def save_again():
         saver = saving(run, alone, last=1, in_background=True)
         saver.save(2, state(whole(1)), {"samples": 641}, True, Score("loss", 0.4, "min"))
         saver.wait()
@@ -360,6 +341,5 @@ def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(tmp_pat
     folder = tmp_path / "last"
     tool = ["sha256sum"] if sys.platform == "linux" else ["shasum", "-a", "256"]
     subprocess.run([*tool, "-c", "manifest.sha256"], cwd=folder, check=True, capture_output=True)
-
     listed = {file["name"] for file in json.loads((folder / "manifest.json").read_text())["files"]}
     assert listed | {"manifest.json", "manifest.sha256"} == set(os.listdir(folder))

@@ -1,14 +1,9 @@
 """A small task with a frozen encoder and known numbers."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from engines.base import World
 from engines.catalog import build_engine
 from models.base import Loss
 from tests.engines.parity import Case, options
@@ -23,14 +18,14 @@ WIDTH = 4
 class Net(nn.Module):
     """An encoder that counts its passes, and a head."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.5))
         self.encoder.requires_grad_(False)
         self.head = nn.Linear(WIDTH, 1)
         self.passes = 0
 
-    def forward(self, x: Tensor | None, memory: Tensor | None = None, only: bool = False) -> Tensor:
+    def forward(self, x, memory=None, only=False):
         if memory is None:
             self.passes += 1
             memory = self.encoder(x)
@@ -40,31 +35,29 @@ class Net(nn.Module):
 class Inputs:
     """Rows of numbers, one a sample."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.made_from = {"seed": seed}
-        self.count = count
-        self.seed = seed
+    def __init__(self, count, seed):
+        self.made_from, self.count, self.seed = {"seed": seed}, count, seed
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self.count
 
-    def row(self, number: int) -> np.ndarray:
+    def row(self, number):
         return np.random.default_rng([self.seed, number]).normal(size=WIDTH).astype(np.float32)
 
-    def batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+    def batch(self, numbers):
         return {"x": torch.from_numpy(np.stack([self.row(n) for n in numbers]))}
 
 
 class Split:
     """Samples of an input each."""
 
-    def __init__(self, inputs: Inputs, features: Any) -> None:
+    def __init__(self, inputs, features):
         self.inputs, self.features = inputs, features
 
-    def __len__(self) -> int:
+    def __len__(self):
         return len(self.inputs)
 
-    def sample(self, index: int, draws: Any) -> dict[str, np.ndarray]:
+    def sample(self, index, draws):
         if self.features is None:
             return {"x": self.inputs.row(index)}
         return {"memory": self.features[index]["memory"]}
@@ -73,50 +66,40 @@ class Split:
 class EncodingTask(TinyTask):
     """See models/base.py: HasFrozenEncoder."""
 
-    def __init__(
-        self, seed: int = 0, varying_inputs: str | None = None, frozen: bool = True
-    ) -> None:
+    def __init__(self, seed=0, varying_inputs=None, frozen=True):
         super().__init__()
         self.seed, self.why, self.frozen = seed, varying_inputs, frozen
-        self.features: dict[str, Any] = {}
+        self.features = {}
 
-    def build(self) -> Net:
+    def build(self):
         return Net()
 
-    def data(self, split: str) -> Split:
+    def data(self, split):
         return Split(self.encoder_inputs(split), self.features.get(split))
 
-    def encoder_inputs(self, split: str) -> Inputs:
+    def encoder_inputs(self, split):
         return Inputs({"train": 21, "val": 5}[split], self.seed + (split == "val"))
 
-    def collate(self, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    def collate(self, samples):
         return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
+    def loss(self, model, batch):
         return Loss(model(batch.get("x"), batch.get("memory")).sum(), {})
 
-    def frozen_encoder(self, model: nn.Module) -> str | None:
+    def frozen_encoder(self, model):
         return "encoder" if self.frozen else None
 
-    def varying_inputs(self) -> str | None:
+    def varying_inputs(self):
         return self.why
 
-    def encode(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def encode(self, model, batch):
         return {"memory": model(batch["x"], only=True)}
 
-    def use_features(self, features: dict[str, Any]) -> None:
+    def use_features(self, features):
         self.features = features
 
 
-def encoded(
-    world: World,
-    folder: Path,
-    task: EncodingTask | None = None,
-    engine: str = "local",
-    weights: int = 0,
-    elsewhere: str | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
+def encoded(world, folder, task=None, engine="local", weights=0, elsewhere=None, **settings):
     """Messages, number of encoder passes, and the samples of both splits."""
     task = task or EncodingTask()
     torch.manual_seed(weights)
@@ -124,18 +107,11 @@ def encoded(
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(model, optimizer.spec(make_settings(), model, world), [model.encoder])
     module.train()
-    messages: list[str] = []
+    messages = []
     try:
         location = CacheLocation(folder, {"precision": "fp32"})
-        does = use(
-            task,
-            model,
-            module,
-            made,
-            FeatureCache(folder=elsewhere, **settings),
-            location,
-            messages.append,
-        )
+        cache = FeatureCache(folder=elsewhere, **settings)
+        does = use(task, model, module, made, cache, location, messages.append)
         assert module.training and not any(p.requires_grad for p in model.encoder.parameters())
     finally:
         made.close()

@@ -14,7 +14,7 @@ def world():
     return open_world("cpu", 5.0, always_group=False)
 
 
-def expected(split: str) -> np.ndarray:
+def expected(split):
     """The encoder outputs of a split, computed here."""
     torch.manual_seed(0)
     inputs = EncodingTask().encoder_inputs(split)
@@ -23,7 +23,7 @@ def expected(split: str) -> np.ndarray:
         return Net().encoder.eval()(x).numpy()
 
 
-def memories(found: dict, split: str) -> np.ndarray:
+def memories(found, split):
     return np.stack([row["memory"] for row in found["rows"][split]])
 
 

@@ -16,7 +16,7 @@ def location(tmp_path):
     return tmp_path / "features-1"
 
 
-def rows(count: int, first: int = 0) -> dict[str, np.ndarray]:
+def rows(count, first=0):
     numbers = np.arange(first, first + count)
     memory = numbers[:, None, None] + np.arange(6.0).reshape(3, 2) / 10
     return {"memory": memory.astype(np.float32), "samples": numbers * 7}

@@ -22,17 +22,17 @@ def test_a_sample_is_independent_of_its_batch_and_changes_with_the_epoch():
 class Numbers:
     """A split whose samples are their source and the first number of their draws."""
 
-    def __init__(self, name: str, length: int):
+    def __init__(self, name, length):
         self.name, self._length = name, length
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self._length
 
-    def sample(self, index: int, draws):
+    def sample(self, index, draws):
         return self.name, index, float(draws.rng().random())
 
 
-def epoch(mixture: ReplayMixture, number: int):
+def epoch(mixture, number):
     return [mixture.sample(i, SampleDraws(number + 1, i)) for i in range(len(mixture))]
 
 

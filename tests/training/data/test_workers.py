@@ -20,9 +20,9 @@ def test_a_dead_worker_is_reported_with_its_likely_cause():
 
 def test_the_watchdog_gives_up_once_if_no_data_arrives():
     fired = threading.Event()
-    messages: list[str] = []
+    messages = []
 
-    def give_up(text: str) -> None:
+    def give_up(text):
         messages.append(text)
         fired.set()
 

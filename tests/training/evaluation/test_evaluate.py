@@ -75,7 +75,7 @@ def test_metric_names_are_known_after_one_batch():
     assert len(seen) == 1
 
 
-def part(task: TinyTask) -> HeldOutPart:
+def part(task):
     samples = Samples(task, task.data("val"), 0)
     batches = EvaluationBatches(samples, 2, one_rank(), make_settings().loader)
     return HeldOutPart(task, batches)

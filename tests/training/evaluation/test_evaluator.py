@@ -45,20 +45,12 @@ def test_an_invalid_metric_is_an_error_with_the_allowed_ones(written, text):
 
 def test_eval_metric_selects_the_best():
     run = run_tiny(
-        one_rank(),
-        train={"epochs": 2},
-        eval={"every": 1, "metric": "error max"},
-        optim={"lr": 0.1},
+        one_rank(), train={"epochs": 2}, eval={"every": 1, "metric": "error max"}, optim={"lr": 0.1}
     )
     errors = {e.step: e.metrics["error"] for e in run.recorder.evaluations}
-    assert run.outcome.best == {
-        "metric": "error",
-        "direction": "max",
-        "value": max(errors.values()),
-        "step": max(errors, key=errors.get),
-        "samples": 7,
-        "split_samples": 7,
-    }
+    best = {"value": max(errors.values()), "step": max(errors, key=errors.get)}
+    best |= {"samples": 7, "split_samples": 7}
+    assert run.outcome.best == {"metric": "error", "direction": "max", **best}
 
 
 class FinalMetric(TinyMetric):
@@ -80,10 +72,7 @@ class TaskWithFinalMetric(TinyTask):
         ({"train": {"epochs": 2}, "eval": {"every": 3}}, [3, 6]),
         # These evaluations end their run.
         ({"eval": {"every": 2}, "stop": {"at": "error >= 0"}}, [2]),
-        (
-            {"eval": {"every": 1, "metric": "units max"}, "stop": {"patience": 1}},
-            [1, 2],
-        ),
+        ({"eval": {"every": 1, "metric": "units max"}, "stop": {"patience": 1}}, [1, 2]),
     ],
 )
 def test_the_last_evaluation_alone_has_the_final_metrics(changes, steps):

@@ -8,7 +8,7 @@ from training.evaluation import noise_control
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
 
 
-def control(value: float, **band: float) -> dict[str, object]:
+def control(value, **band):
     """The facts that are reported for a metric with this band."""
     events = {}
     leak = noise_control.check({"iou": band}, {"iou": value}, events.__setitem__)

@@ -4,8 +4,8 @@
 class Clock:
     """Gives `seconds`, which a test advances."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.seconds = 1000.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.seconds

@@ -7,13 +7,13 @@ from pathlib import Path
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
-from training.logging.outputs import ConsoleOutput, PlainOutput
+from training.logging.outputs import PlainOutput
 from training.logging.terminal import TerminalOutput, can_redraw
 
 
-def main(ending: str) -> None:
+def main(ending):
     redraws = can_redraw(sys.stdout, os.environ.get("TERM"))
-    output: ConsoleOutput = TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout)
+    output = TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout)
     clock = Clock()
     reporter = ConsoleReporter(about(Path("runs/x")), [output], clock)
     reporter.start(train_plan(eval_every=10))

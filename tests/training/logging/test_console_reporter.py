@@ -8,9 +8,7 @@ from launcher.run.faults import advice
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
-from training.logging.live_view import LiveView
 from training.logging.metrics import ResourceUsage
-from training.logging.outputs import Kind
 from training.storage import StorageError
 
 
@@ -19,30 +17,30 @@ class Memory:
 
     is_live = True
 
-    def __init__(self, is_live: bool = True) -> None:
+    def __init__(self, is_live=True):
         self.is_live = is_live
-        self.written: list[tuple[str, str]] = []
-        self.drawn: list[int] = []
+        self.written = []
+        self.drawn = []
         self.is_closed = False
 
-    def write(self, kind: Kind, text: str) -> None:
+    def write(self, kind, text):
         self.written.append((kind, text))
 
-    def write_block(self, title: str, text: str) -> None:
+    def write_block(self, title, text):
         self.written.append((title, text))
 
-    def draw(self, view: LiveView) -> None:
+    def draw(self, view):
         self.drawn.append(view.position.step)
         self.view = view
 
-    def close(self) -> None:
+    def close(self):
         self.is_closed = True
 
 
 class Broken(Memory):
     """An output whose disk is full at the end."""
 
-    def write(self, kind: Kind, text: str) -> None:
+    def write(self, kind, text):
         if kind == "summary":
             raise StorageError(Path("log.txt"), OSError(28, "No space left on device"))
 
@@ -65,10 +63,7 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
     for output in outputs:
         assert [kind for kind, _ in output.written] == [*kinds, "summary"]
         assert output.written[1] == ("before training", "xyz\x1b")
-        assert output.written[5] == (
-            "saved",
-            "saved        1/100  checkpoints/step-00000001",
-        )
+        assert output.written[5] == ("saved", "saved        1/100  checkpoints/step-00000001")
         assert output.is_closed
 
 
@@ -123,7 +118,7 @@ def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path):
     clock = Clock()
 
     class Slow(Memory):
-        def draw(self, view: LiveView) -> None:
+        def draw(self, view):
             clock.seconds += 0.01
             super().draw(view)
 
@@ -143,7 +138,6 @@ def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):
     reporter = ConsoleReporter(about(tmp_path), [broken, after], Clock())
     reporter.end(outcome(status="failed"))  # before its start
     assert broken.is_closed and after.is_closed and after.written == []
-
     reporter.start(train_plan())
     with pytest.raises(StorageError):
         reporter.end(outcome())

@@ -18,7 +18,6 @@ def test_the_header_names_model_machine_batch_and_length():
         data={"train": 5120, "left_out": {"empty": 3}, "share": 0.125, "from": ["a", "b"]},
         notes=["micro_batch 16 fits"],
     )
-
     assert console_text.render_header(facts, train_plan()) == [
         "model      language:tiny, 1.23M parameters",
         "mode       lite",
@@ -41,7 +40,6 @@ def test_a_logged_step_is_one_line_aligned_with_others_of_what_is_known():
     assert len(small) == len(large)
     slashes = [[i for i, c in enumerate(line) if c == "/"] for line in (small, large)]
     assert slashes[0] == slashes[1]
-
     known = logged(5, mfu=0.4321, skipped=2, parts={"ce": 2.0}, device_memory_bytes=2**33)
     line = console_text.render_step(known, HALF, "tokens")
     assert "ce   2.0000" in line and "mfu 43.2%" in line and "skipped 2" in line
@@ -63,7 +61,6 @@ def test_an_evaluation_marks_the_best():
 
 def test_the_summary_shows_the_end_and_memory_beside_its_prediction():
     ended = outcome(peak_memory_bytes={"device": 2**33, "host": 300 * 2**20})
-
     assert console_text.render_summary(ended, None) == [
         "finished   100 steps, 2 epochs in 12 s",
         "best       loss 2.2500 at step 50",
@@ -117,7 +114,6 @@ def test_a_line_shows_memory_in_use_if_there_was_a_reading():
 
 def test_the_summary_lists_resources_near_a_limit():
     near = [NearLimit("ram", 83.0, 85), NearLimit("swap", 61.2, 50.0)]
-
     assert console_text.render_near_limits(near) == [
         "machine    ram at most 83%, near its limit of 85%; swap at most 61%, over its limit of 50%"
     ]

@@ -22,7 +22,7 @@ VIEW = LiveView(
 )
 
 
-def lines(view: LiveView, width: int, encoding: str = "utf-8") -> list[str]:
+def lines(view, width, encoding="utf-8"):
     """What a terminal of `width` columns shows."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding)
     Console(file=stream, width=width, highlight=False).print(view)
@@ -44,11 +44,8 @@ def test_no_line_wraps(width):
     shown = lines(VIEW, width)
     assert len(shown) == 5
     assert max(map(cell_len, shown)) <= width
-
-
-def test_a_bar_fits_into_forty_columns():
-    assert lines(VIEW, 40)[0].rstrip().endswith("step 40/100  ETA 30 s")
-    assert lines(VIEW, 40)[0].startswith("━━━")
+    if width == 40:
+        assert shown[0].rstrip().endswith("step 40/100  ETA 30 s") and shown[0].startswith("━━━")
 
 
 def test_what_is_unknown_has_no_line():

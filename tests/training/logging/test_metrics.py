@@ -2,18 +2,10 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from tests.training.facts import evaluation, logged, outcome
 from tests.training.readings import CALM
-from training.callbacks.base import StepMetrics
-from training.logging.metrics import (
-    MetricsWriter,
-    NearLimit,
-    ResourceUsage,
-    truncate,
-)
+from training.logging.metrics import MetricsWriter, NearLimit, ResourceUsage, truncate
 from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
 
@@ -24,7 +16,7 @@ ALWAYS = {
 }
 
 
-def written(folder: Path, *lines: StepMetrics) -> list[dict[str, Any]]:
+def written(folder, *lines):
     metrics = MetricsWriter(Storage(folder))
     for line in lines:
         metrics.logged(line)
@@ -38,7 +30,6 @@ def test_a_train_line_has_its_keys_and_full_precision_and_no_key_for_the_unknown
     usual = logged(10, loss=1 / 3, lr=0.1 + 0.2)
     bad = logged(1, loss=float("nan"), grad_norm=float("inf"))
     line, more, nonfinite = written(tmp_path, usual, logged(10, **known), bad)
-
     assert set(line) == ALWAYS
     place = (line["kind"], line["step"], line["samples"], line["tokens"])
     assert place == ("train", 10, 640, 40960)
@@ -52,18 +43,17 @@ def test_an_eval_line_has_its_keys(tmp_path):
     metrics = MetricsWriter(Storage(tmp_path))
     metrics.evaluated(evaluation(50))
     metrics.end(outcome())
-
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     counts = {"samples": 64, "split_samples": 640}
     assert line == {"kind": "eval", "step": 50, "split": "val", **counts, "metrics": {"loss": 2.25}}
 
 
-def _steps(folder: Path) -> list[tuple[str, int]]:
+def _steps(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [(line["kind"], line["step"]) for line in map(json.loads, lines)]
 
 
-def _history(folder: Path) -> MetricsWriter:
+def _history(folder):
     metrics = MetricsWriter(Storage(folder))
     for number in (1, 2, 3, 4):
         metrics.logged(logged(number))
@@ -91,7 +81,7 @@ def test_lines_of_repeated_steps_and_incomplete_ones_are_removed(tmp_path):
     assert _steps(tmp_path) == []
 
 
-def usage(*percents: float, **limits: float | None) -> ResourceUsage:
+def usage(*percents, **limits):
     left, found = list(percents), ResourceUsage(limits)
     monitor = ResourceMonitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), 3600, found)
     for _ in percents:
@@ -101,7 +91,6 @@ def usage(*percents: float, **limits: float | None) -> ResourceUsage:
 
 def test_the_newest_reading_and_the_highest_are_kept():
     found = usage(40.0, 88.0, 61.5)
-
     assert found.newest == {"ram": 61.5, "gpu": 50.0}
     assert found.highest == {"ram": 88.0, "gpu": 50.0}
 

@@ -15,7 +15,6 @@ PROGRAM = [sys.executable, "-m", "tests.training.logging.reported_run"]
 
 def test_a_pipe_gets_plain_lines():
     done = subprocess.run(PROGRAM, cwd=ROOT, capture_output=True, text=True, check=True)
-
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
     labels = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith("|")]
     assert labels == [
@@ -32,7 +31,6 @@ def test_a_closed_pipe_does_not_end_the_run():
     assert running.stdout is not None
     running.stdout.close()  # as `| head` does, here before the first line
     _, errors = running.communicate()
-
     assert running.returncode == 0, errors
 
 
@@ -40,7 +38,6 @@ def test_characters_outside_the_encoding_are_replaced():
     buffer = io.BytesIO()
     stream = io.TextIOWrapper(buffer, encoding="ascii")
     PlainOutput(stream).write("best", "16 × 2  ← best")
-
     assert buffer.getvalue() == b"16 ? 2  ? best\n"
 
 
@@ -49,7 +46,6 @@ def test_log_only_text_is_not_shown():
     output = PlainOutput(stream)
     output.write("log", "event")
     output.write("warning", "careful")
-
     assert stream.getvalue() == "warning    careful\n"
 
 
@@ -60,13 +56,7 @@ def test_each_line_has_its_time(tmp_path):
     log.write("log", "event  \udc80")
     log.write_block("before training", "Once\nupon")
     log.close()
-
-    assert (tmp_path / "log.txt").read_text().splitlines() == [
-        "2025-01-02 03:04:05  model  tiny",
-        "2025-01-02 03:04:05  mode   lite",
-        "2025-01-02 03:04:05  warning    careful",
-        "2025-01-02 03:04:05  event  �",
-        "2025-01-02 03:04:05  before training",
-        "2025-01-02 03:04:05  | Once",
-        "2025-01-02 03:04:05  | upon",
-    ]
+    texts = ["model  tiny", "mode   lite", "warning    careful", "event  �", "before training"]
+    texts += ["| Once", "| upon"]
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert lines == [f"2025-01-02 03:04:05  {text}" for text in texts]

@@ -5,17 +5,9 @@ import pytest
 from tests.training.facts import train_plan
 from tests.training.logging.clock import Clock
 from training.logging.progress import Progress
-from training.train_plan import TrainPlan
 
 
-def run(
-    plan: TrainPlan,
-    until: int,
-    step_s: float = 0.1,
-    evaluation_s: float = 0.0,
-    save_s: float = 0.0,
-    best_at: tuple[int, ...] = (),
-) -> Progress:
+def run(plan, until, step_s=0.1, evaluation_s=0.0, save_s=0.0, best_at=()):
     """Progress after `until` steps of given durations."""
     clock = Clock()
     progress = Progress(plan, clock)
@@ -34,7 +26,6 @@ def run(
 def test_evaluations_and_saves_to_come_are_counted():
     plan = train_plan(total_steps=100, eval_every=20, save_every=50)
     position = run(plan, 60, evaluation_s=3.0, save_s=2.0).position()
-
     # 40 steps, evaluations at 80 and 100, a save at 100.
     assert position.remaining_s == pytest.approx(40 * 0.1 + 2 * 3.0 + 1 * 2.0)
     assert not position.remaining_is_least
@@ -59,7 +50,6 @@ def test_actions_due_after_the_current_step_are_counted():
 def test_evaluations_at_the_end_of_each_epoch_are_counted():
     plan = train_plan(total_steps=100, eval_every=30, steps_per_epoch=20, eval_each_epoch=True)
     position = run(plan, 50, evaluation_s=3.0).position()
-
     # At 60, which is both, 80, 90 and 100.
     assert position.remaining_s == pytest.approx(50 * 0.1 + 4 * 3.0 + 0.0)
 
@@ -93,5 +83,4 @@ def test_the_first_step_is_left_out_and_the_eta_follows_a_change_of_speed():
         progress.stepped(step)
         if step == 2:
             assert progress.position().remaining_s == pytest.approx(1998 * 0.1)
-
     assert progress.position().remaining_s == pytest.approx(1000 * 0.4, rel=0.01)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from tests.training.facts import about, evaluation, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.result import ResultWriter
 from training.storage import Storage, StorageError
-from training.train_plan import TrainPlan
 
 
 def test_the_result_has_its_keys(tmp_path):
@@ -33,7 +31,7 @@ def test_the_result_has_its_keys(tmp_path):
     }
 
 
-def ended(folder: Path, plan: TrainPlan, steps: int, **changes: object) -> dict | None:
+def ended(folder, plan, steps, **changes):
     """The estimate of a run whose steps take 0.5 s, and an evaluation after step 10 of 4 s."""
     clock = Clock()
     result = ResultWriter(about(folder), Storage(folder), now=clock)
@@ -69,7 +67,6 @@ def test_a_run_that_ended_by_itself_or_too_early_has_no_estimate(tmp_path):
 
 def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):
     missing = tmp_path / "gone"
-
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
         ResultWriter(about(missing), Storage(missing)).end(outcome())
     ResultWriter(about(missing), Storage(missing)).end(outcome(status="failed"))

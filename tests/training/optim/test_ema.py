@@ -4,23 +4,16 @@ import torch
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 
 DECAY = 0.8
+CHANGES = {"optim": {"lr": 0.1}, "save": {"every": 1, "keep_best": 0}}
 
 
 @pytest.fixture(scope="module")
 def run():
-    return run_tiny(
-        one_rank(),
-        train={"epochs": 3, "ema": DECAY},
-        optim={"lr": 0.1},
-        save={"every": 1, "keep_best": 0},
-        eval={"every": 1},
-    )
+    return run_tiny(one_rank(), train={"epochs": 3, "ema": DECAY}, eval={"every": 1}, **CHANGES)
 
 
 def test_the_average_is_that_of_its_definition(run):
-    plain = run_tiny(
-        one_rank(), train={"epochs": 3}, optim={"lr": 0.1}, save={"every": 1, "keep_best": 0}
-    )
+    plain = run_tiny(one_rank(), train={"epochs": 3}, **CHANGES)
     torch.manual_seed(0)
     average = TinyTask().build().linear.weight.detach().clone()
     for step in range(1, 10):
@@ -60,12 +53,8 @@ class NoDraws:
 
 def test_a_skipped_step_does_not_move_the_average():
     task = TinyTask(infinite_at=range(24))
-    run = run_tiny(
-        one_rank(),
-        task,
-        train={"epochs": 1, "ema": DECAY, "on_nonfinite": "skip 9"},
-        save={"every": 1, "keep_best": 0},
-    )
+    train = {"epochs": 1, "ema": DECAY, "on_nonfinite": "skip 9"}
+    run = run_tiny(one_rank(), task, train=train, **CHANGES)
     torch.manual_seed(0)
     first = task.build().linear.bias
     assert torch.equal(run.shelf.saved[3]["pieces"]["ema", "linear.bias"], first)

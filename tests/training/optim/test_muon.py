@@ -1,18 +1,13 @@
 """Muon: its step, and its state under the engines that have whole matrices."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
 import torch
 
-from engines.base import World
-from tests.engines.parity import Case, Outcome, distance, joined, one_step, outcome, prepared, train
-from tests.engines.pool import Pool
+from tests.engines.parity import Case, distance, joined, one_step, outcome, prepared, train
 from tests.engines.test_parity import able
 from training.optim.muon import Muon, orthogonalized
 
-Worlds = dict[int, Pool]
 STEPS = 3
 
 
@@ -46,7 +41,7 @@ def test_a_matrix_is_updated_as_by_torch(shape):
 
 
 @pytest.fixture(scope="module")
-def reference(worlds) -> list[Outcome]:
+def reference(worlds):
     return worlds[1].run(train, Case("local", steps=2 * STEPS, muon=True))
 
 
@@ -62,9 +57,7 @@ def test_two_ranks_have_the_state_of_one(worlds, reference, engine):
     assert kinds["embedding.weight"] == kinds["seven"] == "exp_avg_sq"
 
 
-def resumed(
-    world: World, case: Case, tensors: Mapping[tuple[str, str], np.ndarray], steps: dict[str, float]
-) -> Outcome:
+def resumed(world, case, tensors, steps):
     """STEPS more steps from the state in `tensors`."""
     with prepared(world, case) as (engine, module):
         state = engine.state()

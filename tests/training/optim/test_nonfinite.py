@@ -12,21 +12,13 @@ from training.optim.nonfinite import MAX_UNCHECKED, Nonfinite
 INDEX = 5
 """The sample that spoils a step, at a step that depends on the order."""
 SPOILT = next(s for s in range(3) if INDEX in DataOrder(24, 8, 0).batch(s)[1]) + 1
-SPOILERS = {
-    "loss": {"infinite_at": [INDEX]},
-    "gradient": {"nan_gradient_at": [INDEX]},
-}
+SPOILERS = {"loss": {"infinite_at": [INDEX]}, "gradient": {"nan_gradient_at": [INDEX]}}
 
 
 @pytest.mark.parametrize("what", SPOILERS)
 def test_stop_ends_the_run_with_the_step_which_is_neither_saved_nor_evaluated(what):
-    run = run_tiny(
-        one_rank(),
-        TinyTask(**SPOILERS[what]),
-        train={"epochs": 4},
-        save={"every": 1},
-        eval={"every": 1},
-    )
+    changes = {"train": {"epochs": 4}, "save": {"every": 1}, "eval": {"every": 1}}
+    run = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), **changes)
     assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
     assert run.outcome.reason.endswith(f" at step {SPOILT}")
     assert run.outcome.fault == ("nonfinite_first" if SPOILT == 1 else "nonfinite_later")

@@ -1,15 +1,11 @@
 """Runs on a machine with simulated readings, for one process and for several."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from engines.base import World
 from tests.training.readings import CALM
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
-from training.callbacks.base import Action, Step
 from training.resources.limits import LimitEnforcer
-from training.resources.monitor import MachineReading, ResourceMonitor
+from training.resources.monitor import ResourceMonitor
 from training.settings import Limits
 
 # 24 samples in steps of 8, long enough for every throttling step.
@@ -23,7 +19,7 @@ class SimulatedLoad(RecordingCallback):
     `at`.
     """
 
-    def __init__(self, percents: Sequence[float], at: Sequence[int] = (2,)) -> None:
+    def __init__(self, percents, at=(2,)):
         super().__init__()
         left = list(percents)
         monitor = ResourceMonitor(lambda: _read(left), every_s=3600)
@@ -31,43 +27,43 @@ class SimulatedLoad(RecordingCallback):
         self._monitor, self._at, self._new = monitor, at, False
         self._enforcer = LimitEnforcer(Limits(), monitor, self.event)
 
-    def start(self, train_plan) -> None:
+    def start(self, train_plan):
         super().start(train_plan)
         self._enforcer.start(train_plan)
 
-    def step(self, step: Step) -> Action:
+    def step(self, step):
         self._new = step.step in self._at
         return super().step(step) | self._enforcer.step(step)
 
-    def throttled(self, left: Action) -> Action:
+    def throttled(self, left):
         super().throttled(left)
         return self._enforcer.throttled(left)
 
-    def end(self, outcome) -> None:
+    def end(self, outcome):
         super().end(outcome)
         self._enforcer.end(outcome)
 
-    def _take(self) -> MachineReading | None:
+    def _take(self):
         was_new, self._new = self._new, False
         return self._monitor.read() if was_new else None
 
 
-def _read(left: list[float]) -> MachineReading:
+def _read(left):
     return replace(CALM, ram=left.pop(0) if len(left) > 1 else left[0])
 
 
-def loaded_run(world: World, percents: Mapping[int, Sequence[float]], changes: dict) -> dict:
+def loaded_run(world, percents, changes):
     """A run in which each rank reads its `percents`; ranks without them are calm."""
     callback = SimulatedLoad(percents.get(world.rank, [40.0]))
     return summary(run_tiny(world, callback=callback, **LONG | changes))
 
 
-def throttled_run(world: World, task: dict, requests: dict[int, Action], changes: dict) -> dict:
+def throttled_run(world, task, requests, changes):
     """A run with throttling steps at given steps, whatever the machine reads."""
     return summary(run_tiny(world, TinyTask(**task), RecordingCallback(requests), **LONG | changes))
 
 
-def summary(run) -> dict[str, Any]:
+def summary(run):
     """The results of a run as plain numbers."""
     return {
         "losses": [line.loss for line in run.recorder.lines],

@@ -1,19 +1,17 @@
 """Limits of containers, from folders in the layout of the kernel."""
 
-from pathlib import Path
-
 from training.resources import cgroup
 
 GIB = 2**30
 
 
-def lay_out(folder: Path, files: dict[str, object]) -> None:
+def lay_out(folder, files):
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_text(f"{content}\n")
 
 
-def membership(tmp_path: Path, *lines: str) -> Path:
+def membership(tmp_path, *lines):
     file = tmp_path / "membership"
     file.write_text("".join(f"{line}\n" for line in lines))
     return file
@@ -21,30 +19,24 @@ def membership(tmp_path: Path, *lines: str) -> Path:
 
 def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path):
     stat = f"anon {3 * GIB}\nactive_file {GIB}\ninactive_file {2 * GIB}\nslab_reclaimable 0"
-    lay_out(
-        tmp_path / "fs" / "box",
-        {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat},
-    )
-
+    limit = {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat}
+    lay_out(tmp_path / "fs" / "box", limit)
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/box"))
     assert found == cgroup.Share(8 * GIB, 3 * GIB)
     assert found.percent == 37.5
 
 
-def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path):
+def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_of_the_mount(
+    tmp_path,
+):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})
-
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/job/step/task"))
     assert found == cgroup.Share(2 * GIB, GIB)
-
-
-def test_inside_a_container_only_the_mount_is_seen(tmp_path):
-    lay_out(tmp_path / "fs", {"memory.max": 4 * GIB, "memory.current": GIB})
-
+    lay_out(tmp_path / "fs", {"memory.max": 3 * GIB, "memory.current": GIB})
     found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/docker/0a1b2c"))
-    assert found == cgroup.Share(4 * GIB, GIB)
+    assert found == cgroup.Share(3 * GIB, GIB)
 
 
 def test_version_one_beside_an_empty_version_two(tmp_path):
@@ -59,7 +51,6 @@ def test_version_one_beside_an_empty_version_two(tmp_path):
         },
     )
     lines = ["4:cpu,cpuacct:/", "5:memory:/slurm/job_1", "0::/"]
-
     paths = (tmp_path / "fs", membership(tmp_path, *lines))
     assert cgroup.memory(*paths) == cgroup.Share(4 * GIB, GIB)
     assert cgroup.swap(*paths) == cgroup.Share(GIB, 512)
@@ -70,7 +61,6 @@ def test_no_limit_is_none(tmp_path):
     # Version 1 without a limit: the largest number of pages of 4096 bytes.
     version_one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
     lay_out(tmp_path / "fs" / "memory", version_one)
-
     paths = (tmp_path / "fs", membership(tmp_path, "0::/a", "4:memory:/"))
     assert cgroup.memory(*paths) is None
     assert cgroup.swap(*paths) is None
@@ -83,7 +73,7 @@ def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path):
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.events": "max 3\noom_kill 2"})
     lay_out(tmp_path / "fs" / "memory" / "old", {"memory.oom_control": "under_oom 0\noom_kill 1"})
 
-    def kills(*lines: str) -> int | None:
+    def kills(*lines):
         return cgroup.oom_kills(tmp_path / "fs", membership(tmp_path, *lines), vmstat)
 
     assert kills("0::/job/step") == 2

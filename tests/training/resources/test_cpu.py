@@ -1,48 +1,31 @@
 """CPU use of the cores available to this process."""
 
-import pytest
-
 from tests.training.resources.test_cgroup import lay_out, membership
 from training.resources import cpu
 from training.resources.cpu import Busy, CpuUse
 
 
-def use(*counts: Busy) -> list[float | None]:
+def use(*counts):
     left = list(counts)
     found = CpuUse(lambda: left.pop(0))
     return [found.percent() for _ in counts]
 
 
 def test_cpu_use_is_the_share_since_the_previous_reading():
-    assert use(Busy(0.0, 5.0, 2.0), Busy(10.0, 10.0, 2.0), Busy(12.0, 14.0, 2.0)) == [
-        None,
-        25.0,
-        100.0,
-    ]
-
-
-def test_an_immediate_second_reading_repeats_the_value():
+    found = use(Busy(0.0, 5.0, 2.0), Busy(10.0, 10.0, 2.0), Busy(12.0, 14.0, 2.0))
+    assert found == [None, 25.0, 100.0]
+    # A second reading at once repeats the value.
     assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 0.5, 1.0), Busy(1.1, 0.6, 1.0)) == [None, 50.0, 50.0]
 
 
-@pytest.fixture
-def many_cores(monkeypatch):
+def test_a_quota_of_version_two_replaces_the_cores_unless_it_is_of_all(monkeypatch, tmp_path):
     monkeypatch.setattr(cpu, "_allowed", lambda: list(range(8)))
-
-
-@pytest.mark.usefixtures("many_cores")
-def test_a_quota_of_version_two_replaces_the_cores(tmp_path):
     stat = "usage_usec 2500000\nuser_usec 2000000"
     lay_out(tmp_path / "fs" / "box", {"cpu.max": "150000 100000", "cpu.stat": stat})
     lay_out(tmp_path / "fs", {"cpu.max": "max 100000", "cpu.stat": stat})
-
     found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/box"))
     assert found is not None and (found.busy_s, found.cores) == (2.5, 1.5)
 
-
-@pytest.mark.usefixtures("many_cores")
-@pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
-def test_a_quota_of_all_cores_is_ignored(tmp_path, quota):
-    lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
-
-    assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None
+    for quota in ("max 100000", "1600000 100000"):
+        lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
+        assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None, quota

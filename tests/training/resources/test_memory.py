@@ -11,13 +11,7 @@ import torch
 from tests.training.facts import step, train_plan
 from training.callbacks.base import Action
 from training.resources import memory
-from training.resources.memory import (
-    CacheClearing,
-    PeakMemory,
-    host_bytes,
-    peaks,
-    release_unused,
-)
+from training.resources.memory import CacheClearing, PeakMemory, host_bytes, peaks, release_unused
 from training.resources.nvml import GpuState
 
 CPU = torch.device("cpu")
@@ -31,7 +25,6 @@ def test_host_memory_follows_allocation_and_release():
     during = host_bytes()
     del taken
     release_unused(CPU)
-
     assert during - before > 60 * MIB
     assert host_bytes() < during - 60 * MIB
     highest = peaks(CPU)["host"]
@@ -60,12 +53,7 @@ def test_a_forked_process_sees_its_own_memory():
         for offset in range(0, len(taken), mmap.PAGESIZE):
             taken[offset] = 1
         os._exit(0 if host_bytes() - before > 24 * MIB else 1)
-
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-CPU = torch.device("cpu")
-MIB = 2**20
 
 
 ALONE = """

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 
 from tests.training.readings import CALM
-from training.resources.monitor import MachineReading, ResourceMonitor, ResourceReader
+from training.resources.monitor import ResourceMonitor, ResourceReader
 
 
 def test_a_reading_of_this_machine_is_in_percent():
     reading = ResourceReader(torch.device("cpu"), Path()).read()
-
     assert 0 < reading.ram <= 100
     assert reading.swap is None or 0 <= reading.swap <= 100
     assert reading.gpu is None
@@ -20,10 +19,10 @@ def test_a_reading_of_this_machine_is_in_percent():
 
 
 def test_readings_come_from_another_thread_and_are_taken_once():
-    threads: list[int] = []
+    threads = []
     second = threading.Event()
 
-    def read() -> MachineReading:
+    def read():
         threads.append(threading.get_ident())
         if len(threads) == 2:
             second.set()

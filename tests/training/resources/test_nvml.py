@@ -20,7 +20,7 @@ class Library:
     class NVMLError(Exception):
         pass
 
-    def __init__(self, *missing: str, pid: int = 0) -> None:
+    def __init__(self, *missing, pid=0):
         self.missing, self.pid = missing, pid or os.getpid()
 
     def _value(self, name, value):

@@ -8,7 +8,7 @@ import pytest
 from training.resources.cpu import cpu_celsius
 
 
-def sensors(**values: list[float]) -> dict[str, list[SimpleNamespace]]:
+def sensors(**values):
     return {
         name: [SimpleNamespace(label="", current=value) for value in found]
         for name, found in values.items()

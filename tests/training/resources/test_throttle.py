@@ -19,10 +19,7 @@ from training.callbacks.base import Action
 FULL = [40.0, 99.0]
 BATCH = {"global_batch": 8, "micro_batch": 4}
 HELPED = BATCH | {"loader": {"workers": 2}}
-FEWER, SMALLER = (
-    Action.FREE_MEMORY | Action.FEWER_WORKERS,
-    Action.FREE_MEMORY | Action.SMALLER_BATCH,
-)
+SMALLER = Action.FREE_MEMORY | Action.SMALLER_BATCH
 # Sums of float64 in another order.
 ROUNDING = 1e-12
 
@@ -37,7 +34,6 @@ def test_lasting_pressure_takes_every_throttling_step_and_ends_with_75_within_on
     before = set(multiprocessing.active_children())
     callback = SimulatedLoad(FULL)
     run = summary(run_tiny(one_rank(), callback=callback, **LONG | HELPED))
-
     steps = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
     assert steps == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
     # Two steps, and two more with smaller micro-batches; all of one reading.
@@ -52,7 +48,6 @@ def test_a_throttled_run_has_the_losses_of_an_undisturbed_one(undisturbed):
     run = summary(
         run_tiny(one_rank(), callback=SimulatedLoad([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED)
     )
-
     assert run["exit_code"] == 0
     assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
     assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)
@@ -64,14 +59,12 @@ def test_a_run_ended_by_pressure_resumes_with_the_losses_of_an_undisturbed_one(u
     callback = SimulatedLoad(FULL)
     stopped = run_tiny(one_rank(), callback=callback, **LONG | HELPED)
     rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
-
     losses = [line.loss for line in (*callback.lines, *rest.recorder.lines)]
     assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
 
 
 def test_pressure_on_one_rank_throttles_and_ends_both(two_ranks):
     both = two_ranks.run(loaded_run, {1: FULL}, {"global_batch": 8, "micro_batch": 2})
-
     for run in both:
         # Each of two requests is carried out a step later than alone, the last one at the end.
         assert (run["steps"], run["exit_code"], run["saved"]) == (6, 75, [6])

@@ -7,10 +7,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 WITHIN_S = 60
 PLUGIN = "/data/plugin/"
@@ -19,10 +16,10 @@ PLUGIN = "/data/plugin/"
 class Board:
     """The data of a running TensorBoard."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address):
         self._address = address
 
-    def get(self, path: str, body: Any = None, **query: Any) -> bytes:
+    def get(self, path, body=None, **query):
         """The response to a request; a `body` is sent as JSON."""
         url = f"{self._address}{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
@@ -30,20 +27,20 @@ class Board:
         with urllib.request.urlopen(request, timeout=WITHIN_S) as response:
             return response.read()
 
-    def json(self, path: str, body: Any = None, **query: Any) -> Any:
+    def json(self, path, body=None, **query):
         """The response, parsed as JSON."""
         return json.loads(self.get(path, body, **query))
 
-    def tags(self, plugin: str, run: str) -> set[str]:
+    def tags(self, plugin, run):
         """The tags of a run in a plugin."""
         return set(self.json(f"{PLUGIN}{plugin}/tags").get(run, ()))
 
-    def points(self, run: str, tag: str) -> list[tuple[int, float]]:
+    def points(self, run, tag):
         """A curve: step and value."""
         found = self.json(f"{PLUGIN}scalars/scalars", run=run, tag=tag)
         return [(step, value) for _, step, value in found]
 
-    def pictures(self, run: str, tag: str) -> dict[int, bytes]:
+    def pictures(self, run, tag):
         """The PNG of each step."""
         found = self.json(f"{PLUGIN}images/images", run=run, tag=tag, sample=0)
         get = f"{PLUGIN}images/individualImage"
@@ -52,7 +49,7 @@ class Board:
 
 
 @contextmanager
-def opened(folder: Path, *options: str) -> Iterator[Board]:
+def opened(folder, *options):
     """TensorBoard on a free port, once it has read all runs of `folder`."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
     command += ["--host", "127.0.0.1", "--port", "0", *options]

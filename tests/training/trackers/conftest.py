@@ -1,16 +1,14 @@
 """A local W&B server, and a home directory without a login."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.training.trackers.wandb_server import Server, serving
+from tests.training.trackers.wandb_server import serving
 
 KEY = "secret0123456789" + "a" * 24
 
 
 @pytest.fixture(autouse=True)
-def no_login(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_login(tmp_path_factory, monkeypatch):
     """No key, no settings, and no server except the local one."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -22,7 +20,7 @@ def no_login(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch):
     """A local server with a login."""
     with serving() as running:
         monkeypatch.setenv("WANDB_BASE_URL", running.url)

@@ -1,7 +1,5 @@
 import io
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +21,11 @@ from training.trackers.tensorboard import FOLDER, tracker
 class Console:
     """The lines for the user, during the run and after it."""
 
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Any]] = []
-        self.printed: list[tuple[str, str]] = []
+    def __init__(self):
+        self.events = []
+        self.printed = []
 
-    def tracked_run(self, folder: Path, **settings: Any) -> TrackedRun:
+    def tracked_run(self, folder, **settings):
         return TrackedRun(
             folder=folder,
             settings={"optim.lr": 1e-3, "train.debug": False, "model.size": "tiny"} | settings,
@@ -40,15 +38,13 @@ class Console:
         )
 
 
-def png(shade: int) -> bytes:
+def png(shade):
     file = io.BytesIO()
     Image.new("L", (6, 4), shade).save(file, "PNG")
     return file.getvalue()
 
 
-def train_generation(
-    folder: Path, first: int, last: int, console: Console | None = None, **ended: Any
-) -> None:
+def train_generation(folder, first, last, console=None, **ended):
     """A generation of a run: a line per step; evaluation and predictions every second step."""
     truncate(Storage(folder), first, first)
     metrics, shown = (
@@ -68,7 +64,7 @@ def train_generation(
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
+def runs(tmp_path_factory):
     """A real run; one killed after step 9 and resumed from step 6; one killed before a save."""
     root = tmp_path_factory.mktemp("runs")
     data = tmp_path_factory.mktemp("data") / "mine.jsonl"
@@ -96,7 +92,7 @@ def board(runs, request):
 
 
 @pytest.fixture(scope="module")
-def lines(runs) -> list[dict[str, Any]]:
+def lines(runs):
     return [json.loads(line) for line in (runs / "real" / NAME).read_text().splitlines()]
 
 

@@ -1,7 +1,5 @@
 """Generations of a run as trackers see them, without training: growing files and callbacks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ class Generation:
     went_back: bool = False
     printed: list[tuple[str, str]] = field(default_factory=list)
 
-    def begin(self, first_step: int = 0) -> Generation:
+    def begin(self, first_step=0):
         """Start the callbacks after `first_step` updates; a resume removes later lines."""
         self.folder.mkdir(exist_ok=True)
         metrics.truncate(Storage(self.folder), first_step, first_step)
@@ -37,7 +35,7 @@ class Generation:
             callback.start(facts.train_plan(first_step=first_step))
         return self
 
-    def log(self, *steps: int, **changes: Any) -> Generation:
+    def log(self, *steps, **changes):
         """Log each of `steps`, with the loss 1/step."""
         for step in steps:
             line = facts.logged(step, **{"loss": 1 / step, **changes})
@@ -45,23 +43,23 @@ class Generation:
                 callback.logged(line)
         return self
 
-    def evaluate(self, step: int) -> Generation:
+    def evaluate(self, step):
         """Evaluate after `step`."""
         for callback in (self.metrics, *self.callbacks):
             callback.evaluated(facts.evaluation(step))
         return self
 
-    def end(self, **changes: Any) -> Generation:
+    def end(self, **changes):
         """End, all steps taken."""
         for callback in (self.metrics, *self.callbacks):
             callback.end(facts.outcome(**changes))
         return self
 
-    def stop(self) -> Generation:
+    def stop(self):
         """End as after a signal, with exit code 75."""
         return self.end(status="stopped", exit_code=75, reason="SIGTERM")
 
-    def die(self) -> None:
+    def die(self):
         """End as after kill -9: pipes are closed without an end message."""
         self.metrics.end(facts.outcome())
         for callback in self.callbacks:
@@ -70,10 +68,10 @@ class Generation:
             callback._process._outgoing.put(None)
             process.wait()
 
-    def until_open(self) -> Generation:
+    def until_open(self):
         """Wait until the tracker has reported its address; logs nothing."""
 
-        def is_reported() -> bool:
+        def is_reported():
             for callback in self.callbacks:
                 callback._check_process()
             return bool(self.printed)
@@ -82,11 +80,11 @@ class Generation:
         return self
 
     @property
-    def warnings(self) -> list[str]:
+    def warnings(self):
         return [text for kind, text in self.printed if kind == "warning"]
 
-    def _tracked_run(self) -> TrackedRun:
-        def emit(kind: str, facts: Mapping[str, object]) -> None:
+    def _tracked_run(self):
+        def emit(kind, facts):
             self.printed.append((kind, str(facts["text"])))
 
         return TrackedRun(

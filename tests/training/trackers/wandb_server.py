@@ -5,10 +5,8 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 ENTITY = "someone"
 _STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$")
@@ -17,42 +15,42 @@ _STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$")
 class Server:
     """Runs by id, each with its rows; `fails` is how it responds from now on."""
 
-    def __init__(self) -> None:
-        self.runs: dict[str, Run] = {}
-        self.fails: str | int | None = None
+    def __init__(self):
+        self.runs = {}
+        self.fails = None
         """None; a status; "hang"; or "drop", which closes the connection."""
         self.fails_streams_only = False
-        self.queries: Counter[str] = Counter()
+        self.queries = Counter()
         self.bytes = bytearray()
         """All bodies."""
-        self.alerts: list[str] = []
-        self.stored: dict[str, bytes] = {}
+        self.alerts = []
+        self.stored = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self.over = threading.Event()
 
-    def serve(self) -> None:
+    def serve(self):
         self._http.serve_forever(poll_interval=0.02)
 
-    def close(self) -> None:
+    def close(self):
         """Stop: from now on connections are refused."""
         self.over.set()
         self._http.shutdown()
         self._http.server_close()
 
-    def _handler(server) -> type[BaseHTTPRequestHandler]:
+    def _handler(server):
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def handle(self) -> None:
+            def handle(self):
                 with suppress(ConnectionError):
                     super().handle()
 
-            def log_message(self, *args: object) -> None:
+            def log_message(self, *args):
                 """Nothing."""
 
-            def do_POST(self) -> None:
+            def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
@@ -66,23 +64,23 @@ class Server:
                     return self._respond({})
                 return self._respond({"data": server._query(json.loads(body))})
 
-            def do_PUT(self) -> None:
+            def do_PUT(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.bytes += body
                 server.stored[self.path] = body
                 self._respond({})
 
-            def do_GET(self) -> None:
+            def do_GET(self):
                 self._respond({})
 
-            def _fail(self, how: str | int) -> None:
+            def _fail(self, how):
                 if how == "hang":
                     server.over.wait(600)
                 if isinstance(how, int):
                     return self._respond({"error": "no"}, how)
                 self.close_connection = True
 
-            def _respond(self, content: Any, status: int = 200) -> None:
+            def _respond(self, content, status=200):
                 text = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -92,56 +90,44 @@ class Server:
 
         return Handler
 
-    def _query(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _query(self, request):
         text, given = request["query"], request.get("variables") or {}
         name = re.search(r"(?:query|mutation)\s+(\w+)", text)[1]
         self.queries[name] += 1
         content = getattr(self, f"_{name}", None)
         return content(given) if content else {}
 
-    def _Viewer(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "viewer": {
-                "id": "1",
-                "entity": ENTITY,
-                "username": ENTITY,
-                "flags": "{}",
-                "teams": {"edges": []},
-            }
-        }
+    def _Viewer(self, given):
+        names = {"id": "1", "entity": ENTITY, "username": ENTITY}
+        return {"viewer": {**names, "flags": "{}", "teams": {"edges": []}}}
 
-    def _RunResumeStatus(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _RunResumeStatus(self, given):
         run = self.runs.get(given["name"])
         return {"model": {"id": "1", "name": given["project"], "bucket": run and run.status()}}
 
-    def _UpsertBucket(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _UpsertBucket(self, given):
         run = self.runs.setdefault(given["name"], Run(given["name"], given["project"]))
         run.take(given)
+        bucket = {"id": run.id, "name": run.id, "displayName": run.title, "config": "{}"}
+        bucket["historyLineCount"] = len(run.lines)
         entity = {"id": "1", "name": ENTITY}
-        bucket = {
-            "id": run.id,
-            "name": run.id,
-            "displayName": run.title,
-            "config": "{}",
-            "project": {"id": "1", "name": run.project, "entity": entity},
-            "historyLineCount": len(run.lines),
-        }
+        bucket["project"] = {"id": "1", "name": run.project, "entity": entity}
         return {"upsertBucket": {"bucket": bucket, "inserted": not run.lines}}
 
-    def _CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _CreateRunFiles(self, given):
         files = [
             {"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in given["files"]
         ]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
 
-    def _ArtifactType(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _ArtifactType(self, given):
         return {"project": {"artifactType": {"name": given["name"]}}}
 
-    def _NotifyScriptableRunAlert(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _NotifyScriptableRunAlert(self, given):
         self.alerts.append(given["title"])
         return {"notifyScriptableRunAlert": {"success": True}}
 
-    def _stream(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
+    def _stream(self, name, sent):
         self.runs[name].stream(sent)
         return {}
 
@@ -149,23 +135,23 @@ class Server:
 class Run:
     """What the server holds of one run."""
 
-    def __init__(self, name: str, project: str) -> None:
+    def __init__(self, name, project):
         self.id, self.project, self.title = name, project, ""
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.lines: dict[int, str] = {}
+        self.config = {}
+        self.summary = {}
+        self.lines = {}
         """The lines of its history by their offset: what comes again for one replaces it."""
-        self.exit_code: int | None = None
+        self.exit_code = None
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self):
         return [json.loads(self.lines[at]) for at in sorted(self.lines)]
 
-    def take(self, given: dict[str, Any]) -> None:
+    def take(self, given):
         self.title = given.get("displayName") or self.title
         self.config |= json.loads(given.get("config") or "{}")
 
-    def stream(self, sent: dict[str, Any]) -> None:
+    def stream(self, sent):
         if history := (sent.get("files") or {}).get("wandb-history.jsonl"):
             for at, line in enumerate(history["content"], history["offset"]):
                 self.lines[at] = line
@@ -174,31 +160,23 @@ class Run:
         if sent.get("complete"):
             self.exit_code = sent["exitcode"]
 
-    def lose(self, after: int) -> None:
+    def lose(self, after):
         """Have nothing of later steps."""
         self.lines = dict(enumerate(json.dumps(row) for row in self.rows if row["_step"] <= after))
         self.summary["_step"] = after
 
-    def status(self) -> dict[str, Any]:
+    def status(self):
         """The response to a process that resumes the run."""
-        return {
-            "id": self.id,
-            "name": self.id,
-            "displayName": self.title,
-            "summaryMetrics": json.dumps(self.summary),
-            "historyLineCount": len(self.lines),
-            "eventsLineCount": 0,
-            "logLineCount": 0,
-            "historyTail": json.dumps([json.dumps(row) for row in self.rows[-1:]]),
-            "eventsTail": "[]",
-            "config": json.dumps(self.config),
-            "tags": [],
-            "wandbConfig": json.dumps({"t": 1}),
-        }
+        counts = {"historyLineCount": len(self.lines), "eventsLineCount": 0, "logLineCount": 0}
+        tail = json.dumps([json.dumps(row) for row in self.rows[-1:]])
+        names = {"id": self.id, "name": self.id, "displayName": self.title, "tags": []}
+        settings = {"config": json.dumps(self.config), "wandbConfig": json.dumps({"t": 1})}
+        summary = {"summaryMetrics": json.dumps(self.summary)}
+        return {**names, **settings, **summary, **counts, "historyTail": tail, "eventsTail": "[]"}
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving():
     """A server for a while."""
     server = Server()
     thread = threading.Thread(target=server.serve, daemon=True)
