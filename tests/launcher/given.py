@@ -1,14 +1,9 @@
 """Machines, resolved settings and variables of torchrun used by the launcher's tests."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 
 LAPTOP = Machine(
@@ -26,15 +21,15 @@ ONE_GPU = replace(SERVER, gpus=1)
 
 
 def resolved(
-    *sets: str,
-    model: str | None = "language:tiny",
-    mode: str | None = None,
-    engine: str | None = None,
-    configs: list[Path] | None = None,
-    machine: Machine = LAPTOP,
-    world_size: int | None = None,
-    **options: str,
-) -> Resolved:
+    *sets,
+    model="language:tiny",
+    mode=None,
+    engine=None,
+    configs=None,
+    machine=LAPTOP,
+    world_size=None,
+    **options,
+):
     """Settings of the arguments; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
     cli_args = CliArgs(
         model=model,
@@ -59,7 +54,7 @@ SHORT = {
 }
 
 
-def set_torchrun(monkeypatch: pytest.MonkeyPatch, rank: int, size: int = 2) -> None:
+def set_torchrun(monkeypatch, rank, size=2):
     """Set the variables that torchrun gives to `rank` of `size` processes on one machine."""
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setenv("LOCAL_RANK", str(rank))

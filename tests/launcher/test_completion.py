@@ -27,7 +27,7 @@ zpty -d shell
 """
 
 
-def needs(shell: str):
+def needs(shell):
     return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
 
 
@@ -35,7 +35,7 @@ def needs(shell: str):
 def script(tmp_path):
     """Writes the script of a shell to a file."""
 
-    def write(shell: str):
+    def write(shell):
         path = tmp_path / f"complete.{shell}"
         path.write_text(completion.script(shell))
         return path
@@ -43,7 +43,7 @@ def script(tmp_path):
     return write
 
 
-def run_shell(*command: str) -> str:
+def run_shell(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -1,7 +1,5 @@
 """The command `doctor`: without torch, as JSON, and its exit codes."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

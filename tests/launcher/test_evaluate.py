@@ -1,7 +1,5 @@
 """The command `evaluate` gives the numbers of the run, and changes nothing but its own file."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -9,7 +9,7 @@ from launcher.__main__ import main
 
 @pytest.fixture
 def explain(capsys):
-    def run(*args: str) -> str:
+    def run(*args):
         assert main(["explain", *args]) == 0
         return capsys.readouterr().out
 

@@ -1,7 +1,5 @@
 """A checkpoint is exported to a folder that other programs load."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

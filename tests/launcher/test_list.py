@@ -29,7 +29,7 @@ PARAMETERS = {
 
 @pytest.fixture
 def listed(capsys):
-    def run(*args: str) -> str:
+    def run(*args):
         assert main(["list", *args]) == 0
         return capsys.readouterr().out
 

@@ -1,7 +1,5 @@
 """The command `plan`: text, JSON, advice to paste, and errors."""
 
-from __future__ import annotations
-
 import json
 import shlex
 

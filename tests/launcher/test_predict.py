@@ -1,7 +1,5 @@
 """A trained model is used on prompts and on files."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import json

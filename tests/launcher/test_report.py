@@ -1,7 +1,5 @@
 """The command `report`, and the report at the end of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

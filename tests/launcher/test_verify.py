@@ -1,7 +1,5 @@
 """A replay is bit-identical, and a flipped bit is named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

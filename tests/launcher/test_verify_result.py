@@ -1,7 +1,5 @@
 """The result of a replay that is identical, equal within the tolerance, or different."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The command `watch` shows runs and leaves them alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

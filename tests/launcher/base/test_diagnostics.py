@@ -1,7 +1,5 @@
 """Each invalid input gives exactly these lines."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from pathlib import Path

@@ -20,7 +20,7 @@ def hostile_folder(tmp_path):
     return tmp_path
 
 
-def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def python(folder, *args):
     return subprocess.run(
         [sys.executable, *args],
         cwd=folder,

@@ -11,13 +11,13 @@ from launcher.config.command_line import RUN
 from launcher.config.options import OPTIONS
 
 
-def args(line: str):
+def args(line):
     command_line = read(line.split())
     assert render(command_line.diagnostics) == ""
     return command_line.args
 
 
-def diagnostics(line: str) -> str:
+def diagnostics(line):
     return render(read(line.split()).diagnostics)
 
 

@@ -1,7 +1,5 @@
 """Checks of the settings of downloads and continual learning."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

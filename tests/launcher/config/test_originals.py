@@ -2,8 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +10,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError, fold
 from launcher.cli.parser import read
 from launcher.commands.catalog import COMMANDS
-from launcher.commands.convert import ConvertedSetting, translate
+from launcher.commands.convert import translate
 from launcher.config.foreign_files import read as read_original
 from launcher.config.foreign_words import OTHERS, SEVERAL, all_words_for, word_files
 from launcher.config.options import OPTIONS as OURS
@@ -24,7 +22,7 @@ from tests.launcher.runs import trained
 FLAGS = {option.flag for option in OURS}
 
 
-def leaves(tree: dict, prefix: str = "") -> Iterator[str]:
+def leaves(tree, prefix=""):
     """The dotted keys of a settings file."""
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -44,7 +42,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def converted(family: str, folder: Path) -> list[ConvertedSetting]:
+def converted(family, folder):
     """The lines of the file of an original, translated on a machine with a GPU."""
     path = folder / "theirs.yaml"
     path.write_text(FILES[family])

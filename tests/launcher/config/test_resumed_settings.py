@@ -23,9 +23,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def resume_settings(
-    first, *sets: str, machine=LAPTOP, world_size=None, engine=None, **options: str
-):
+def resume_settings(first, *sets, machine=LAPTOP, world_size=None, engine=None, **options):
     """The settings of the resume of a run started with `first`."""
     if not Path("x").exists():
         begun(Path("x"), first)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import yaml
@@ -80,11 +79,11 @@ class Ranks:
         return failures.ended(outcome, 0)
 
 
-def files_of(job) -> list[str]:
+def files_of(job):
     return sorted(path.name for path in job.experience.folders[-1].data.iterdir())
 
 
-def add(folder: Path, *names: str) -> None:
+def add(folder, *names):
     for name in names:
         (folder / name).write_text(f"text of {name}")
         os.utime(folder / name, (1000, 1000))
@@ -132,11 +131,11 @@ def interrupted(start):
     return interrupt
 
 
-def states(start) -> list[str]:
+def states(start):
     return [experience.state for experience in experiences.load(start.folder).experiences]
 
 
-def events(start, kind: str) -> list[dict]:
+def events(start, kind):
     text = (start.folder / "events.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     return [line["facts"] for line in found if line["kind"] == kind]

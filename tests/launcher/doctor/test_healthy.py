@@ -1,7 +1,5 @@
 """On a healthy machine each check is ok, and asks for nothing."""
 
-from __future__ import annotations
-
 import os
 import platform
 import resource

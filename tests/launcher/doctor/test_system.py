@@ -1,7 +1,5 @@
 """Disk, shared memory, limits, memory, swap and clock: each check in a real bad situation."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -30,7 +28,7 @@ for limit, numbers, call in {calls}:
 """
 
 
-def in_child(*calls: tuple[str, tuple[int, int], str], prefix=()) -> list[list[str]]:
+def in_child(*calls, prefix=()):
     """Status, what was found, and fix of checks in a process with limits of its own."""
     done = subprocess.run(
         [*prefix, sys.executable, "-c", CODE.format(calls=calls)],

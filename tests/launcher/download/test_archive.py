@@ -1,7 +1,5 @@
 """Archives are unpacked to folders; of hostile ones nothing is written."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Declared files are downloaded completely, once, and resume after a broken connection."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -25,7 +23,7 @@ KEPT_BYTES = HALF - HALF % (1 << 14)
 """Bytes kept of half a body: whole pieces."""
 
 
-def files_left() -> list[str]:
+def files_left():
     """All files below downloads/, without locks and records."""
     files = (p for p in Path("downloads").rglob("*") if p.is_file())
     return sorted(p.name for p in files if p.suffix not in (".lock", ".json"))

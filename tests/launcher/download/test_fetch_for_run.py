@@ -1,7 +1,5 @@
 """A run downloads its data first; a dry run and ranks of other machines download nothing."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from functools import partial
