@@ -2,17 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from engines.catalog import ENGINES
-from launcher.__main__ import main
-
-ROOT = Path(__file__).resolve().parents[2]
-
+from tests.launcher.given import ROOT, python
 
 BOTH = """
 from launcher.__main__ import main
@@ -31,14 +27,9 @@ def test_without_torch_it_says_so_and_fails_and_json_has_all_checks_and_engines(
         for path in folder.iterdir():  # all other packages
             if not path.name.startswith(("torch", "deepspeed", "__editable__")):
                 (site / path.name).symlink_to(path)
-    done = subprocess.run(
-        # -S: without the folder of packages that this Python has.
-        [sys.executable, "-S", "-c", BOTH],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))},
-        capture_output=True,
-        text=True,
-    )
+    # -S: without the folder of packages that this Python has.
+    path = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+    done = python("-S", "-c", BOTH, folder=here, env=path)
     assert done.returncode == 1 and not done.stderr, done.stderr
     text, _, rest = done.stdout.partition("\n\n{")
     lines = text.splitlines()
@@ -60,21 +51,9 @@ def test_without_torch_it_says_so_and_fails_and_json_has_all_checks_and_engines(
     assert not list(here.iterdir())
 
 
-def test_an_unknown_option_is_an_error_before_any_check(capsys):
-    assert main(["doctor", "--nproc", "2"]) == 2
-    streams = capsys.readouterr()
-    assert not streams.out and "--nproc" in streams.err
-
-
 @pytest.mark.slow
 def test_with_torch_every_package_and_every_engine_is_shown(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher", "doctor", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = python("-m", "launcher", "doctor", "--json", folder=tmp_path)
     found = json.loads(done.stdout)
     names = [check["name"] for check in found["checks"]]
     assert names[-6:] == ["torch", "gpu", "driver", "nccl", "deepspeed", "fairscale"]

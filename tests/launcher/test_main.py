@@ -1,13 +1,10 @@
 """The process of a command line."""
 
-import os
 import signal
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.launcher.given import python
+
 BROKEN_OFF = """
 import launcher.__main__ as program
 
@@ -46,14 +43,8 @@ if __name__ == "__main__":
 
 def run(folder, code, *args):
     (folder / "mine.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-m", "mine", *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    done = python("-m", "mine", *args, folder=folder, preexec_fn=interruptible)
     return done.returncode, done.stdout, done.stderr
 
 

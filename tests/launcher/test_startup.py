@@ -1,12 +1,9 @@
 """Help, lists, explanations and errors load no torch."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.launcher.given import ROOT, python
+
 LIGHT = {
     "--help": 0,
     "explain": 0,
@@ -39,9 +36,7 @@ for line in sys.argv[1:]:
 
 def test_nothing_heavy_is_loaded():
     """All in one process, which shows what the first of them loads that is too much."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, *LIGHT], cwd=ROOT, capture_output=True, text=True
-    )
+    done = python("-c", CODE, *LIGHT, folder=ROOT)
     shown = [line for line in done.stderr.splitlines() if line.startswith("HEAVY")]
     assert shown == [f"HEAVY [] {code} {line}" for line, code in LIGHT.items()]
 
@@ -63,10 +58,5 @@ print("UNUSED", sorted(unused & set(sys.modules)), code, file=sys.stderr)
 @pytest.mark.slow
 def test_a_plain_run_imports_no_feature_that_it_does_not_use(tmp_path):
     words = ["--model", "language:tiny", "--max-steps", "1", "--set", "eval.last=false"]
-    done = subprocess.run(
-        [sys.executable, "-c", UNUSED, *words, "--out", str(tmp_path / "run")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", UNUSED, *words, "--out", tmp_path / "run", folder=ROOT)
     assert done.stderr.splitlines()[-1] == "UNUSED [] 0", done.stderr
