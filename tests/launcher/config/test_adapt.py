@@ -2,32 +2,25 @@
 
 from dataclasses import replace
 
-import pytest
-
-from launcher.base.diagnostics import SettingsError
-from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
+from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, refused, resolved
 
 MAC = replace(LAPTOP, device="mps", gpus=1)
 OLD_GPU = replace(SERVER, gpu_bf16=False)
 
 
-@pytest.mark.parametrize(
-    ("model", "mode", "asked", "precisions"),
-    [
-        ("language", None, "auto", ["fp32", "fp32", "fp32", "bf16", "fp32"]),
-        ("language", "resource-efficient", "fp16", ["fp32", "bf16", "fp32", "fp16", "fp16"]),
-        ("abr", "fast", "bf16", ["fp32", "bf16", "fp32", "bf16", "fp16"]),
-    ],
-)
-def test_a_precision_of_no_user_becomes_one_that_the_machine_has(model, mode, asked, precisions):
-    machines = (LAPTOP, NEW_CPU, MAC, SERVER, OLD_GPU)
-    for machine, precision in zip(machines, precisions, strict=True):
-        run = resolved(model=model, mode=mode, machine=machine)
-        assert run.settings.precision == precision, machine
-        value = run.values["precision"]
-        is_adapted = value.origin.layer == "adapted to this machine"
-        assert is_adapted == (precision != asked), machine
-        assert not is_adapted or value.replaced[0][0] == asked
+def test_a_precision_of_no_user_becomes_one_that_the_machine_has():
+    for model, mode, asked, precisions in (
+        ("language", None, "auto", ("fp32", "fp32", "fp32", "bf16", "fp32")),
+        ("language", "resource-efficient", "fp16", ("fp32", "bf16", "fp32", "fp16", "fp16")),
+        ("abr", "fast", "bf16", ("fp32", "bf16", "fp32", "bf16", "fp16")),
+    ):
+        machines = (LAPTOP, NEW_CPU, MAC, SERVER, OLD_GPU)
+        for machine, precision in zip(machines, precisions, strict=True):
+            value = resolved(model=model, mode=mode, machine=machine).values["precision"]
+            assert value.value == precision, (model, machine)
+            is_adapted = value.origin.layer == "adapted to this machine"
+            assert is_adapted == (precision != asked), (model, machine)
+            assert not is_adapted or value.replaced[0][0] == asked
 
 
 STAGE = {"model": "eeg_text", "mode": "staged"}
@@ -51,11 +44,8 @@ def test_an_optimizer_that_an_engine_cannot_run_is_refused():
         ("adafactor", "zero2", "local, ddp, oss"),
         ("muon", "zero3", "local, ddp, fsdp, fsdp-offload, oss"),
     ):
-        with pytest.raises(SettingsError) as error:
-            resolved(
-                f"optim.name={optimizer}", f"engine.name={engine}", model="language", machine=SERVER
-            )
-        (found,) = error.value.diagnostics
+        named = (f"optim.name={optimizer}", f"engine.name={engine}")
+        [found] = refused(*named, model="language", machine=SERVER)
         assert found.allowed == f"adamw, sgd under engine {engine}; {optimizer} under {able}"
         assert (found.key, found.did_you_mean) == ("optim.name", "adamw")
         for name in able.split(", "):
@@ -76,12 +66,11 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (["precision=fp16", "device=cpu"], SERVER, "needs a GPU"),
         (["memory.attention=flash"], LAPTOP, "needs a GPU"),
         (["memory.empty_cache_every=100"], LAPTOP, "empty_cache_every 100 needs a GPU"),
-        (["compile=on"], replace(LAPTOP, compiler=False), r"needs a C\+\+ compiler"),
+        (["compile=on"], replace(LAPTOP, compiler=False), "needs a C++ compiler"),
     ):
-        with pytest.raises(SettingsError, match=message):
-            resolved(*sets, machine=machine)
-    assert resolved(machine=SERVER, precision="fp16").settings.precision == "fp16"
-    assert resolved(machine=LAPTOP, precision="bf16").settings.precision == "bf16"
+        assert message in refused(*sets, machine=machine)[0].message
+    for machine, precision in ((SERVER, "fp16"), (LAPTOP, "bf16")):
+        assert resolved(machine=machine, precision=precision).settings.precision == precision
     assert resolved("compile=on").settings.compile == "on"
     run = resolved("memory.empty_cache_every=7", machine=SERVER)
     assert run.settings.memory.empty_cache_every == 7
@@ -104,14 +93,12 @@ def test_workers_are_capped_at_the_cores_a_process_has_and_memory_is_pinned_for_
     assert resolved(model="language", machine=SERVER).settings.loader.pin_memory
 
 
-@pytest.mark.parametrize(
-    ("machine", "compiled"),
-    [(SERVER, "on"), (NEW_CPU, "off"), (replace(SERVER, compiler=False), "off")],
-)
-def test_compilation_left_open_is_decided_by_gpu_and_compiler(machine, compiled):
-    run = resolved(machine=machine)
-    assert run.settings.compile == compiled
-    assert run.values["compile"].replaced[0][0] == "auto"
+def test_compilation_left_open_is_decided_by_gpu_and_compiler():
+    machines = {SERVER: "on", NEW_CPU: "off", replace(SERVER, compiler=False): "off"}
+    for machine, compiled in machines.items():
+        run = resolved(machine=machine)
+        assert run.settings.compile == compiled, machine
+        assert run.values["compile"].replaced[0][0] == "auto"
 
 
 def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():
