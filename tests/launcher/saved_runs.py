@@ -54,6 +54,15 @@ def contents(folder):
     }
 
 
+def flip_a_bit(checkpoint):
+    """Damage the tensors of a checkpoint: the changed file."""
+    path = checkpoint / "rank-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return path
+
+
 def change_tensor(folder, key, change):
     """Change one stored interval of a checkpoint, and all checksums with it."""
     for path in sorted(folder.glob("rank-*.safetensors")):

@@ -4,17 +4,17 @@ import json
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import resolved_as
 from launcher.saved_runs.verify import ReplayInterval, choose
-from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents
+from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, flip_a_bit
 from tests.runs.conftest import REQUESTS
 from training.checkpoint import manifest
 
@@ -40,17 +40,21 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def verify(said):
+    return partial(said, "verify")
+
+
 def add_a_bit(tensor):
     tensor.view(torch.int32)[5] += 1
 
 
-def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, capfd):
+def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, verify):
     # What a resume would repair: a checkpoint half replaced at a kill.
     (run / "checkpoints" / ".replaced-step-00000005").mkdir()
     (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
     before = contents(run)
-    assert main(["verify", str(run), "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    found = verify(run, "--json")
     assert (found["identical"], found["first_difference"], found["tolerance"]) == (True, None, None)
     assert (found["from_step"], found["to_step"], found["steps"]) == (4, 6, 2)
     assert found["tensors"] == 4 * 20  # weights, two slots, the average
@@ -60,44 +64,36 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, capfd):
 
 
 @pytest.mark.slow
-def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, data, temporary, capfd):
+def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, data, temporary, verify):
     """State missing in checkpoints of older versions comes from the run's settings.yaml."""
     for step in (2, 4):
         shutil.rmtree(checkpoint(run, step))
     added = ("settings", "starts", "metrics", "nonfinite", "data", "evaluated_at")
     change_state(checkpoint(run, 6), lambda state: [state["facts"].pop(name) for name in added])
-    assert main(["verify", str(run)]) == 0
-    out = capfd.readouterr().out
+    out = verify(run)
     assert out.startswith("identical: 80 tensors, 6 steps\n")
     assert "replayed from the start of the run" in out
 
 
-def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, capfd, monkeypatch):
+def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, verify, monkeypatch):
     monkeypatch.chdir(run.parent)
-    assert main(["verify", str(run)]) == 2
-    assert "fix           --data PATH" in capfd.readouterr().err
+    assert "fix           --data PATH" in verify(run, code=2)
     moved = run.parent / "mine.jsonl"
     moved.write_text(REQUESTS)
     change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
-    assert main(["verify", str(run), "--data", "mine.jsonl"]) == 1
-    assert capfd.readouterr().out.startswith(f"different: exp_avg of {NORM}[5] is ")
+    found = verify(run, "--data", "mine.jsonl", "--json", code=1)["first_difference"]
+    assert (found["kind"], found["name"], found["index"]) == ("exp_avg", NORM, [5])
     moved.write_text(REQUESTS.replace("a", "b"))
-    assert main(["verify", str(run), "--data", "mine.jsonl"]) == 2
-    err = capfd.readouterr().err
+    err = verify(run, "--data", "mine.jsonl", code=2)
     assert "error: the data has changed since this run started" in err
     assert "if it moved, --data PATH" in err and "--reset" not in err
     assert list(temporary.iterdir()) == []
 
 
-def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, capfd):
-    path = checkpoint(run, 6) / "rank-00000.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-    assert main(["verify", str(run)]) == 1
-    assert f"error: {path} is damaged" in capfd.readouterr().err
-    assert main(["verify", str(run), "--json"]) == 1
-    assert f"{path} is damaged" in json.loads(capfd.readouterr().out)["error"]
+def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, verify):
+    path = flip_a_bit(checkpoint(run, 6))
+    assert f"error: {path} is damaged" in verify(run, code=1)
+    assert f"{path} is damaged" in verify(run, "--json", code=1)["error"]
 
 
 def chosen(place):
@@ -185,7 +181,7 @@ def test_too_many_processes_are_an_error_with_the_largest_number():
         resolved_as(tree(), WRITTEN, CliArgs(options={"engine.nproc": ("--nproc", "100000")}))
 
 
-def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
+def test_a_folder_without_a_run_is_an_error(run, tmp_path, verify):
     shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
@@ -196,5 +192,4 @@ def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
         (["alone"], "is a checkpoint outside of its run folder"),
         ([], "error: verify requires RUN"),
     ):
-        assert main(["verify", *(str(tmp_path / word) for word in words)]) == 2
-        assert message in capsys.readouterr().err
+        assert message in verify(*(tmp_path / word for word in words), code=2)
