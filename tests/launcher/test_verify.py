@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +14,24 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import resolved_as
-from launcher.saved_runs.verify import ReplayInterval, choose
+from launcher.saved_runs.verify import (
+    Conditions,
+    ReplayInterval,
+    as_json,
+    choose,
+    compare_replay,
+    nondeterminism,
+    render,
+)
+from tests.launcher.given import SERVER, resolved
+from tests.launcher.runs import saved
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, flip_a_bit
 from tests.runs.conftest import REQUESTS
 from training.checkpoint import manifest
+from training.checkpoint.compare import Tolerance
+from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.reader import open_checkpoint
+from training.logging.strict_json import encode
 
 NORM = "model.norm.weight"
 
@@ -193,3 +208,117 @@ def test_a_folder_without_a_run_is_an_error(run, tmp_path, verify):
         ([], "error: verify requires RUN"),
     ):
         assert message in verify(*(tmp_path / word for word in words), code=2)
+
+
+@pytest.fixture
+def again(trained, tmp_path):
+    """A folder as a replay leaves it."""
+    return Path(shutil.copytree(trained, tmp_path / "again", symlinks=True))
+
+
+@pytest.fixture
+def compare(trained):
+    """Compares a run with a replay of its last two steps."""
+
+    def compared(
+        again, engine="local", world_size=1, precision="fp32", notes=(), last=None, run=trained
+    ):
+        conditions = Conditions(ReplayInterval(None, 4, 6), engine, world_size, precision)
+        last = last or open_checkpoint(checkpoint(trained, 6))
+        return compare_replay(conditions, run, last, again, notes)
+
+    return compared
+
+
+def change_loss(folder, by):
+    """Change the loss of step 6 as it was logged."""
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "train" and line["step"] == 6:
+            line["loss"] += by
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_an_equal_replay_is_identical(compare, again):
+    found = compare(again, notes=["a note"])
+    assert found.is_identical and found.agrees
+    assert render(found) == (
+        "identical: 80 tensors, 2 steps\n"
+        "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
+        "  note     a note"
+    )
+    found = compare(again, engine="ddp", world_size=2)
+    assert found.is_identical
+    assert "steps 4 to 6, ddp on 2 processes" in render(found)
+
+
+def test_a_different_tensor_comes_before_a_metrics_line_which_alone_is_one(compare, again):
+    change_loss(again, 1e-12)
+    found = compare(again)
+    assert not found.agrees
+    assert render(found).startswith("different: loss of step 6 is ")
+    assert as_json(found)["first_difference"]["step"] == 6
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t[5:7].fill_(2.0))
+    found = compare(again)
+    assert not found.is_identical and not found.agrees
+    first, state, line, _ = render(found).splitlines()
+    assert first.startswith(f"different: weight of {NORM}[5] is ")
+    assert first.endswith(" in the run and 2.0 in the replay")
+    assert state.startswith(f"  state    1 of 80 tensors differ, most weight of {NORM}: by 0.1")
+    assert line.startswith("  metrics  loss of step 6 is ")
+    facts = json.loads(encode(as_json(found)))
+    assert facts["first_difference"]["index"] == [5]
+    assert facts["largest_difference"]["of"] == f"weight of {NORM}"
+
+
+def test_another_engine_or_world_size_is_compared_with_a_tolerance(compare, again):
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t.mul_(1 + 5e-5))
+    change_loss(again, 1e-4)
+    for other in ({"engine": "ddp"}, {"world_size": 2}):
+        found = compare(again, **other)
+        assert (found.is_identical, found.agrees) == (False, True)
+        assert found.tolerance == Tolerance(1e-4, 1e-2)
+        assert render(found).splitlines()[:2] == [
+            "equal within 0.0001 (moments 0.01): 80 tensors, 2 steps",
+            f"  state    1 of 80 tensors differ, most weight of {NORM}: by 5e-05 of its norm",
+        ]
+    assert not compare(again).agrees
+
+
+def test_beyond_the_tolerance_which_moments_have_larger_is_a_difference(compare, again):
+    for kind, factor, agrees in (
+        ("exp_avg", 1 + 1e-3, True),
+        ("exp_avg", 1 + 1e-1, False),
+        ("weight", 1 + 1e-3, False),
+    ):
+        change_tensor(checkpoint(again, 6), f"{kind}|{NORM}|0", lambda t: t.mul_(factor))  # noqa: B023
+        assert compare(again, engine="ddp").agrees == agrees, (kind, factor)
+        assert compare(again, engine="ddp", precision="bf16").agrees
+        change_tensor(checkpoint(again, 6), f"{kind}|{NORM}|0", lambda t: t.div_(factor))  # noqa: B023
+
+
+def test_other_versions_of_libraries_and_a_nondeterministic_gpu_are_noted(compare, trained, again):
+    last = open_checkpoint(checkpoint(trained, 6))
+    last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
+    note = f"torch 1.0 wrote the checkpoint; the replay used torch {torch.__version__}"
+    assert compare(again, last=last).notes == [note]
+    note = "train.deterministic is off: cuda may add numbers in any order"
+    assert list(nondeterminism(resolved(machine=SERVER))) == [note]
+    for run in (resolved(), resolved("train.deterministic=true", machine=SERVER)):
+        assert list(nondeterminism(run)) == []
+
+
+def test_a_run_without_the_lines_or_tensors_of_the_interval_is_not_identical(
+    compare, trained, again, tmp_path
+):
+    path = again / "metrics.jsonl"
+    path.write_text("".join(line for line in path.open() if '"step": 6' not in line))
+    with pytest.raises(CheckpointError) as error:
+        compare(trained, run=again)
+    assert str(error.value) == (
+        f"nothing was compared: {path} has no line of the steps 5 to 6, which the replay logged"
+    )
+    last = open_checkpoint(saved(tmp_path / "none", 6, resolved()))
+    with pytest.raises(CheckpointError, match=r"nothing was compared: .*step-00000006 has no"):
+        compare(tmp_path / "none", last=last)

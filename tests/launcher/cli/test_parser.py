@@ -1,14 +1,21 @@
-"""Parsing of command lines, their errors, and help."""
+"""Command lines: commands, options, exit codes, errors, and help."""
 
+import importlib
 from importlib.metadata import version
+from itertools import permutations
 from pathlib import Path
 
 from launcher.__main__ import main
+from launcher.base import exit_codes
 from launcher.base.diagnostics import render
 from launcher.cli.parser import read
 from launcher.commands.catalog import COMMANDS
 from launcher.config.command_line import RUN
-from launcher.config.options import OPTIONS
+from launcher.config.options import OPTIONS, names
+from launcher.config.resolve import resolve
+from launcher.config.schema import setting_infos
+from launcher.run_folder import run_folder
+from tests.launcher.given import LAPTOP
 
 
 def args(line):
@@ -165,3 +172,60 @@ def test_two_modes_and_empty_values_are_errors(capsys):
     for line in (["resume", ""], ["--resume", ""], ["--out="]):
         assert main([*line, "--dry-run"]) == 2
         assert "an empty value" in capsys.readouterr().err
+
+
+def test_the_commands_and_their_implementations():
+    expected = """
+        run resume explain list plan verify evaluate watch compare submit export predict report track
+        new-task convert data doctor completion
+    """
+    assert list(COMMANDS) == expected.split()
+    for command in COMMANDS.values():
+        assert callable(importlib.import_module(command.module).main)
+
+
+def test_the_options_of_run_and_what_they_name():
+    expected = """
+        --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
+        --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
+        --precision --deterministic --debug --profile --config --set --ds-config --out --dry-run --json
+        --max-restarts --resume --reset --download-data --continuous-learning --max-hours
+        --stage --from --track --force
+    """
+    assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())
+    keys = setting_infos("language")
+    assert {option.key for option in OPTIONS if option.key} <= set(keys)
+    assert {option.mode for option in OPTIONS if option.mode} <= set(names("modes"))
+
+
+def test_the_exit_codes_and_the_files_of_a_run_folder():
+    assert list(exit_codes.MEANINGS) == [0, 1, 2, 75, 130]
+    files = (run_folder.SETTINGS, run_folder.ORIGINS, run_folder.LOG, run_folder.METRICS)
+    assert files == ("settings.yaml", "origins.json", "log.txt", "metrics.jsonl")
+    files = (run_folder.RESULT, run_folder.CHECKPOINTS, run_folder.REPORT)
+    assert files == ("result.json", "checkpoints", "report.html")
+
+
+def settings(*args):
+    request = read(args)
+    assert not request.diagnostics
+    return resolve(request.args, LAPTOP).settings
+
+
+def test_every_mode_option_is_a_mode():
+    modes = [option.mode for option in OPTIONS if option.mode]
+    assert modes == ["lite", "resource-efficient", "fast", "ultra-fast", "benchmark"]
+
+
+def test_options_override_the_mode_at_any_position():
+    others = [["--lr", "3e-3"], ["--epochs", "7"], ["--set", "eval.share=0.3"]]
+    others += [["--batch-size", "2"], ["--num-workers", "0"], ["--precision", "bf16"]]
+    run = settings("--model", "abr", "--fast", *(word for part in others for word in part))
+    assert (run.optim.lr, run.train.epochs, run.eval.share) == (3e-3, 7, 0.3)
+    assert (run.train.micro_batch, run.loader.workers, run.precision) == (2, 0, "bf16")
+    assert (run.loader.prefetch, run.stop.patience) == (4, 8)  # values of the mode
+    for mode in (["--fast"], ["--mode", "fast"], ["--mode=fast"]):
+        for first, second in permutations((mode, *others), 2):
+            rest = [part for part in (mode, *others) if part not in (first, second)]
+            words = [word for part in (first, *rest, second) for word in part]
+            assert settings("--model", "abr", *words) == run, words

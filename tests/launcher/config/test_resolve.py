@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from launcher.config.provenance import LAYERS, CliArgs
+from launcher.config.provenance import LAYERS, CliArgs, Origin, Setting
 from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, refused, resolved
@@ -163,3 +163,24 @@ def test_warnings_come_in_the_order_they_were_written(write):
     run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
     keys = ["optim.momentum", "save.every", "loader.prefetch", "eval.every"]
     assert [diagnostic.key for diagnostic in run.warnings] == keys
+
+
+def value(*pairs):
+    """A value from (value, layer) pairs, newest first."""
+    (new, layer), *below = pairs
+    return Setting(new, Origin(layer, layer), [(v, Origin(name, name)) for v, name in below])
+
+
+def test_only_a_changed_value_is_a_decision_of_the_user():
+    setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
+    assert setting.first_origin.layer == "family"
+    assert not setting.is_set_by_user
+    assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
+    back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
+    assert back.first_origin.layer == "--config files"
+
+
+def test_the_default_is_the_value_without_mode_engine_machine_and_user():
+    setting = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
+    assert setting.mode_default == 1e-4
+    assert setting.shipped == 5e-5
