@@ -1,9 +1,7 @@
 """The command `evaluate` gives the numbers of the run, and changes nothing but its own file."""
 
 import json
-import shutil
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -38,14 +36,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, tmp_path, monkeypatch):
-    """A copy that may be changed."""
+def evaluate(said, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return Path(shutil.copytree(trained, tmp_path / "copy", symlinks=True))
-
-
-@pytest.fixture
-def evaluate(said):
     return partial(said, "evaluate")
 
 

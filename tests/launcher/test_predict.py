@@ -6,6 +6,7 @@ import json
 import sys
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -126,20 +127,13 @@ def test_a_prompt_is_written_only_into_a_given_folder(run, tmp_path, predicted):
     assert contents(tmp_path) == before
 
 
-class Terminal(io.StringIO):
-    """A stdin on which a person types."""
-
-    def isatty(self):
-        return True
-
-
 def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(
     run, expected, texts, predicted, monkeypatch
 ):
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
     assert texts(run) == [expected(6)]
     assert "the prompt is empty" in predicted(run, code=2)
-    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdin", Mock(isatty=lambda: True))
     for option in (("--json",), ("--out", "x")):
         assert f"{option[0]} requires --input" in str(predicted(run, *option, code=2))
 
@@ -173,11 +167,9 @@ def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
 
 
 def test_other_texts_are_prompts():
-    class Text:
-        prompt_suffixes = (".txt",)
-
+    task = SimpleNamespace(prompt_suffixes=(".txt",))
     for given in ("def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"):
-        assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
+        assert predict.prompts(given, task, "x") == [Prompt("prompt", (Message("user", given),))]
 
 
 def test_a_path_that_does_not_exist_is_no_prompt_and_a_near_one_suggested(

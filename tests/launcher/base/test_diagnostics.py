@@ -212,10 +212,7 @@ WRONG_OPTIONS = {
     "lr": "1e-3",
     "data": "nowhere",
 }
-WRONG_SETS = (
-    *("optim", "train.epoch=3", "qqq.zzz=3", "optim.betas=[0.9"),
-    "optim.lr=2e-3",
-)
+WRONG_SETS = ("optim", "qqq.zzz=3", "optim.betas=[0.9", "optim.lr=2e-3")
 ERRORS_OF_OPTIONS = """\
 error: unknown model size 'ful'
   where         --model language:ful (overrides full from ds_configs/models/language.yaml:N)
@@ -238,12 +235,6 @@ error: --set optim has no value
   allowed       --set KEY=VALUE; for example  --set optim.lr=1e-3
 error: data.path 'nowhere' does not exist (HERE/nowhere)
   where         --data nowhere
-error: unknown setting 'train.epoch'
-  where         --set train.epoch=3
-  allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, \
-micro_batch, on_nonfinite, preview, seed, timing
-  did you mean  train.epochs
-  fix           --set train.epochs=3
 error: unknown setting 'qqq.zzz'
   where         --set qqq.zzz=3
   allowed       26 names; see  python -m launcher explain
@@ -304,19 +295,12 @@ def test_a_file_that_cannot_be_read_has_this_text(lines):
 
 def test_a_diagnostic_in_json_is_an_object_and_a_warning_begins_with_its_name():
     diagnostic = Diagnostic("a 'b' is not known", "a", "b", "x.yaml:1 a", (1, "y"), "c", "c", "d")
-    assert as_json([diagnostic]) == [
-        {
-            "severity": "error",
-            "message": "a 'b' is not known",
-            "key": "a",
-            "value": "b",
-            "where": "x.yaml:1 a",
-            "overrides": {"value": 1, "where": "y"},
-            "allowed": "c",
-            "did_you_mean": "c",
-            "fix": "d",
-        }
-    ]
+    [found] = as_json([diagnostic])
+    assert found == {
+        **{"severity": "error", "message": "a 'b' is not known", "key": "a", "value": "b"},
+        **{"where": "x.yaml:1 a", "overrides": {"value": 1, "where": "y"}},
+        **{"allowed": "c", "did_you_mean": "c", "fix": "d"},
+    }
     assert render([Diagnostic("careful", severity="warning")]) == "warning: careful"
 
 
