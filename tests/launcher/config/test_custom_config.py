@@ -35,12 +35,10 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """A working directory, and a search path that is restored."""
-    monkeypatch.chdir(tmp_path)
+def examples(here, monkeypatch):
+    """A search path that is restored."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     custom_task.add_search_folder(str(EXAMPLES))
-    return tmp_path
 
 
 @pytest.fixture

@@ -12,11 +12,9 @@ from tests.launcher.given import refused, resolved
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """A working directory, and a search path that is restored."""
-    monkeypatch.chdir(tmp_path)
+def search_path(here, monkeypatch):
+    """A search path that is restored."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
 
 
 def error_text(model, *sets, **options):

@@ -42,15 +42,10 @@ FETCH = "download.fetch=true"
 METHODS = ("samples", "build", "measure")
 
 
-@pytest.fixture
-def config(here):
-    """Writes mine.yaml."""
-
-    def config(text):
-        Path("mine.yaml").write_text(text)
-        return [Path("mine.yaml")]
-
-    return config
+def config(text):
+    """The files to name once mine.yaml is written."""
+    Path("mine.yaml").write_text(text)
+    return [Path("mine.yaml")]
 
 
 def test_data_path_is_set_to_the_downloaded_files(here):
@@ -100,17 +95,16 @@ def test_continual_learning_watches_the_folder_of_its_download(here):
     assert "download.folder: incoming, the folder that continual.enabled watches" in notes
 
 
-def test_files_that_are_not_downloaded_warn(config):
-    found = resolved(configs=config(f"download:\n  files: [{URL}]\n"))
-    [warning] = found.warnings
+def test_files_that_are_not_downloaded_warn(here):
+    files = config(f"download:\n  files: [{URL}]\n")
+    [warning] = resolved(configs=files).warnings
     assert render([warning]) == (
         "warning: download.files is declared but not downloaded: the run would train on "
         "embedded:python\n"
         "  where         mine.yaml:2 download.files\n"
         "  fix           --download-data  or name existing data with  --data PATH"
     )
-    there = resolved(configs=config(f"download:\n  files: [{URL}]\n"), data="embedded:python")
-    assert there.warnings == []
+    assert resolved(configs=files, data="embedded:python").warnings == []
 
 
 def test_no_url_at_all_is_an_error_with_an_example(here):
@@ -161,7 +155,7 @@ error: download.files[5].size -1 is out of range
 """
 
 
-def test_each_wrong_file_is_reported_with_its_line(config):
+def test_each_wrong_file_is_reported_with_its_line(here):
     lines = render(refused(configs=config(WRONG))).splitlines()
     assert [line for line in lines if not line.startswith("  allowed")] == MESSAGES.splitlines()
 
@@ -176,7 +170,7 @@ def test_files_without_a_path_of_their_own_are_refused(here):
         assert message in render(refused(FETCH, f"download.files=[{files}]"))
 
 
-def test_no_secret_reaches_settings_origins_and_messages(config):
+def test_no_secret_reaches_settings_origins_and_messages(here):
     secret = "https://ann:hidden@example.org/set.zip?token=hidden"
     found = resolved(FETCH, f"download.files=[{secret}]", configs=config("train: {seed: 1}"))
     for text in (settings_text.render_settings(found), settings_text.render_origins(found)):
@@ -187,7 +181,7 @@ def test_no_secret_reaches_settings_origins_and_messages(config):
     assert "hidden" not in render(found) + str(as_json(found))
 
 
-def test_settings_that_are_fed_back_resolve_to_the_same(here, config):
+def test_settings_that_are_fed_back_resolve_to_the_same(here):
     found = resolved(FETCH, f"download.files=[{URL}, {{url: {URL}, name: b, unpack: no}}]")
     again = resolved(configs=config(settings_text.render_settings(found)))
     assert kept_values(again.values) == kept_values(found.values)

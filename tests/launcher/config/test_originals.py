@@ -161,17 +161,11 @@ def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
         ("--cpu-only no", None, "remove it: off unless you ask for it"),
         ("--batch_size 4", "--batch-size", "--batch-size 4"),
         (
-            "--base_model google/gemma-3n-E4B-it --model language",
+            "--base_model google/g --model language",
             "--set model.pretrained",
-            "hf download google/gemma-3n-E4B-it --local-dir gemma-3n-E4B-it  and then  "
-            "--set model.pretrained=gemma-3n-E4B-it",
+            "hf download google/g --local-dir g  and then  --set model.pretrained=g",
         ),
         # The same word of several originals, in that of the family.
-        (
-            "--model doc_translation --batch_size 4",
-            "--set train.global_batch",
-            "--set train.global_batch=4",
-        ),
         ("--model=abr --num_heads 8", None, "remove it: `model.size` selects the network"),
         ("--num_heads 8 --model event_seg", None, "remove it: the network has convolutions only"),
         ("--model abr --batch_size 4", "--batch-size", "--batch-size 4"),
@@ -194,20 +188,8 @@ def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
         # A word of another original is known, too, where it has a meaning.
         ("max_ram_percent=70", "event_seg", "limits.ram", "--set limits.ram=70"),
         ("output_dir=here", "abr", "--out", "--out here"),
-        (
-            "BART_MODEL=facebook/bart-base",
-            "eeg_text",
-            "model.pretrained",
-            "hf download facebook/bart-base --local-dir bart-base  and then  "
-            "--set model.pretrained=bart-base",
-        ),
         ("BART_MODEL=./bart", "eeg_text", "model.pretrained", "--set model.pretrained=./bart"),
-        (
-            "model.embedding_dims=[8, 16]",
-            "event_seg",
-            "model.widths",
-            "--set 'model.widths=[8, 16]'",
-        ),
+        ("embedding_dims=[8, 16]", "event_seg", "model.widths", "--set 'model.widths=[8, 16]'"),
         ("scheduler.patience=5", "abr", None, "remove it: of schedules that do not exist here"),
         ("training.patience=5", "abr", "stop.patience", "--set stop.patience=5"),
         ("wandb_project=null", "abr", None, "remove it: null is the default"),
@@ -224,11 +206,8 @@ def test_a_setting_of_the_originals_is_an_error_with_the_line_to_type(typed, mod
 def test_a_variable_that_only_an_original_reads_is_a_warning(monkeypatch):
     fetch = "hf download facebook/bart-base --local-dir bart-base  and then  "
     many = {"BART_MODEL": "facebook/bart-base", "TRAIN_EPOCHS": "3", "PRETRAIN_LR": "1e-3"}
-    of_many = [
-        "--epochs 3",
-        "--lr 1e-3 --stage encoder",
-        f"{fetch}--set model.pretrained=bart-base",
-    ]
+    bart = f"{fetch}--set model.pretrained=bart-base"
+    of_many = ["--epochs 3", "--lr 1e-3 --stage encoder", bart]
     # Without an equivalent, of another family, empty, and of any program.
     none = {"HIDDEN_DIM": "4", "TRAIN_EPOCHS": "", "TASKS": "x", "DEBUG": "1"}
     typed = {"MASK_RATIO": "0.2", "TRAIN_EPOCHS": "3"}
@@ -250,10 +229,8 @@ def test_a_variable_that_only_an_original_reads_is_a_warning(monkeypatch):
 
 def test_in_a_settings_file_the_fix_is_a_line_of_it(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text(
-        "use_gpu: false\noptim:\n  learning_rate: 1e-3\n"
-        "advanced:\n  curriculum:\n    peak_start: 2\n"
-    )
+    curriculum = "advanced:\n  curriculum:\n    peak_start: 2\n"
+    mine.write_text(f"use_gpu: false\noptim:\n  learning_rate: 1e-3\n{curriculum}")
     found = refused(model="abr", configs=[mine])
     assert [(diagnostic.where, diagnostic.fix) for diagnostic in found] == [
         (f"{mine}:1 use_gpu", "device: cpu"),

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import resumed_settings
-from launcher.config.provenance import CliArgs
+from launcher.config.provenance import Batching, CliArgs
 from launcher.config.resolve import resolve
 from launcher.run_folder import run_folder
 from tests.launcher.given import LAPTOP, SERVER, SHORT, resolved
@@ -71,25 +71,18 @@ def test_more_or_fewer_processes_keep_the_global_batch():
     first = resolved("engine.max_restarts=3", batch_size="8", nproc="2", engine="zero2")
     again = resume_settings(first, engine="local")
     assert (again.nproc, again.settings.engine.name) == (1, "local")
-    assert (again.batching.global_batch, again.batching.micro_batch) == (8, 8)
+    assert again.batching == Batching(8, 8, 1, 1)
     again = resume_settings(first, world_size=4)  # torchrun decides about processes and restarts
-    assert (again.batching.world_size, again.batching.global_batch) == (4, 8)
-    assert (again.batching.micro_batch, again.batching.accumulation) == (2, 1)
-    assert again.settings.engine.nproc is None
-    assert again.settings.engine.max_restarts == 0
+    assert again.batching == Batching(8, 2, 1, 4)
+    assert (again.settings.engine.nproc, again.settings.engine.max_restarts) == (None, 0)
 
 
 def test_the_saved_batch_does_not_conflict_with_new_arguments():
     first = resolved("train.global_batch=8", batch_size="8")
-    for sets, micro_batch, accumulation in (
-        (["train.accumulation=4"], 2, 4),
-        (["train.micro_batch=2"], 2, 4),
-        (["train.micro_batch=2", "train.accumulation=4"], 2, 4),
-        (["train.global_batch=8"], 8, 1),
-    ):
-        solved = resume_settings(first, *sets).batching
-        numbers = (solved.global_batch, solved.micro_batch, solved.accumulation)
-        assert numbers == (8, micro_batch, accumulation), sets
+    micro_batch, accumulation = "train.micro_batch=2", "train.accumulation=4"
+    for sets in ([accumulation], [micro_batch], [micro_batch, accumulation]):
+        assert resume_settings(first, *sets).batching == Batching(8, 2, 4, 1), sets
+    assert resume_settings(first, "train.global_batch=8").batching == Batching(8, 8, 1, 1)
 
 
 def test_a_new_engine_has_its_own_settings():

@@ -90,8 +90,8 @@ def rank_environment(rank, machines):
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):
     settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings
     with ThreadPoolExecutor() as pool:
-        for rank in range(2):
-            pool.submit(fetch_for_run, settings, rank_environment(rank, 1), True, rank == 0)
+        environments = [rank_environment(rank, 1) for rank in range(2)]
+        list(pool.map(fetch_for_run, [settings] * 2, environments, [True] * 2, [True, False]))
     assert len(server.requests) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
     assert capfd.readouterr().out.count(": downloading ") == 1
 
