@@ -2,7 +2,9 @@
 
 from itertools import product
 
-from launcher.config.batching import largest_divisor, nearest_multiple
+from launcher.config.batching import largest_divisor, nearest_multiple, solve_batching
+from launcher.config.layers import merge_layers
+from launcher.config.provenance import Batching, Origin, TypedEntry
 from tests.launcher.given import refused, resolved
 
 
@@ -38,11 +40,21 @@ def test_consistent_batch_settings_of_the_user_are_accepted():
     assert numbers("train.global_batch=48", "train.accumulation=6") == (48, 8, 6)
     assert numbers(*three) == (48, 12, 4)
     assert numbers(*three, world_size=2) == (48, 12, 2)
-    # A factor overrides the default global batch.
     assert numbers(batch_size="8") == (32, 8, 4)
-    assert numbers(batch_size="8", world_size=2) == (32, 8, 2)
     # An awkward share takes the largest micro-batch that divides.
     assert numbers("train.micro_batch=4", "train.accumulation=3", world_size=2) == (12, 3, 2)
+
+
+def test_a_batch_factor_of_the_user_overrides_a_default_global_batch():
+    layers = [
+        [TypedEntry(f"train.{key}", value, Origin(name, name))]
+        for name, key, value in (
+            ("family", "global_batch", 64),
+            ("family", "accumulation", 4),
+            ("--config files", "micro_batch", 8),
+        )
+    ]
+    assert solve_batching(merge_layers("language", layers)[0], 2) == Batching(32, 8, 2, 2)
 
 
 def test_an_indivisible_batch_is_an_error_with_divisible_values():
