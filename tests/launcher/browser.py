@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,23 +25,23 @@ class Opened:
     """Errors and warnings in its console, and exceptions."""
     requests: list[str] = field(default_factory=list)
 
-    def legend(self, number: int) -> str:
+    def legend(self, number):
         """The names and values above a plot."""
         return str(self.page.locator(f"figure[data-plot='{number}'] .key").inner_text())
 
-    def ticks(self) -> tuple[float, float]:
+    def ticks(self):
         """The ends of the x axis as it is shown."""
         low, high = self.page.evaluate(f"() => {_TICKS}")
         return low, high
 
-    def other_ticks(self, before: tuple[float, float]) -> tuple[float, float]:
+    def other_ticks(self, before):
         """The ends of the x axis once they are not those of before."""
         self.page.wait_for_function(f"([low]) => {_TICKS}[0] !== low", arg=list(before))
         return self.ticks()
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
+def browser():
     """Headless Chromium with a fresh profile; skips the test where there is none."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -56,7 +54,7 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-def open_page(opened: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
+def open_page(opened, path, width=1280, scheme="light"):
     """The page at `path`, once its plots are drawn."""
     page = opened.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     found = Opened(page)

@@ -1,15 +1,39 @@
 """Fixtures shared by the tests of the launcher."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from launcher.__main__ import main
 from launcher.config import schema
 from launcher.config.provenance import Origin, Resolved, Setting
 from training.settings import nested
 
 BUILT_IN = Origin("built-in", "built-in")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a command: its output, with --json the object, and its errors if it ends with `code`."""
+
+    def run(*words, code=0):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == code, capsys.readouterr().err
+        printed = capsys.readouterr()
+        if "--json" in words:
+            return json.loads(printed.out)
+        return printed.err if code else printed.out
+
+    return run
 
 
 @pytest.fixture

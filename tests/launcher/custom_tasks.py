@@ -1,7 +1,5 @@
 """Custom tasks as small files in folders of their own."""
 
-from __future__ import annotations
-
 from itertools import count
 from pathlib import Path
 
@@ -38,7 +36,7 @@ class Line(CustomTask):
 """A class without its methods; `HEAD + LINE + BODY` is a whole file, its class on line 6."""
 
 
-def write(folder: Path, text: str, name: str | None = None) -> str:
+def write(folder, text, name=None):
     """Write a module into `folder`; its name, which no other module of this process has."""
     module = name or f"mine_{next(_numbers)}"
     (folder / f"{module}.py").write_text(text, encoding="utf-8")

@@ -1,40 +1,35 @@
 """Machines, resolved settings and variables of torchrun used by the launcher's tests."""
 
-from __future__ import annotations
-
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from launcher.base.diagnostics import SettingsError
 from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 
-LAPTOP = Machine(
-    cores=2,
-    ram_bytes=8 * 2**30,
-    gpus=0,
-    device="cpu",
-    cpu_bf16=False,
-    gpu_bf16=False,
-    compiler=True,
-)
+ROOT = Path(__file__).resolve().parents[2]
+LAPTOP = Machine(2, 8 * 2**30, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=True)
 NEW_CPU = replace(LAPTOP, cores=8, ram_bytes=32 * 2**30, cpu_bf16=True)
 SERVER = replace(NEW_CPU, cores=64, ram_bytes=512 * 2**30, gpus=4, device="cuda", gpu_bf16=True)
 ONE_GPU = replace(SERVER, gpus=1)
 
 
 def resolved(
-    *sets: str,
-    model: str | None = "language:tiny",
-    mode: str | None = None,
-    engine: str | None = None,
-    configs: list[Path] | None = None,
-    machine: Machine = LAPTOP,
-    world_size: int | None = None,
-    **options: str,
-) -> Resolved:
+    *sets,
+    model="language:tiny",
+    mode=None,
+    engine=None,
+    configs=None,
+    machine=LAPTOP,
+    world_size=None,
+    **options,
+):
     """Settings of the arguments; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
     cli_args = CliArgs(
         model=model,
@@ -45,6 +40,20 @@ def resolved(
         options={SHORT[name]: (f"--{name.replace('_', '-')}", o) for name, o in options.items()},
     )
     return resolve(cli_args, machine, world_size)
+
+
+def refused(*sets, **options):
+    """The errors of settings that do not resolve."""
+    with pytest.raises(SettingsError) as error:
+        resolved(*sets, **options)
+    return error.value.diagnostics
+
+
+def python(*args, folder=None, prefix=(), **options):
+    """A finished Python, which finds our packages first."""
+    options["env"] = {**os.environ, "PYTHONPATH": str(ROOT), **options.get("env", {})}
+    command = [*prefix, sys.executable, *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, **options)
 
 
 SHORT = {
@@ -59,11 +68,10 @@ SHORT = {
 }
 
 
-def set_torchrun(monkeypatch: pytest.MonkeyPatch, rank: int, size: int = 2) -> None:
+def set_torchrun(monkeypatch, rank, size=2):
     """Set the variables that torchrun gives to `rank` of `size` processes on one machine."""
-    monkeypatch.setenv("RANK", str(rank))
-    monkeypatch.setenv("LOCAL_RANK", str(rank))
-    monkeypatch.setenv("WORLD_SIZE", str(size))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(size))
+    for start in ("", "LOCAL_"):
+        monkeypatch.setenv(f"{start}RANK", str(rank))
+        monkeypatch.setenv(f"{start}WORLD_SIZE", str(size))
     monkeypatch.setenv("MASTER_ADDR", "a")
     monkeypatch.setenv("MASTER_PORT", "1")

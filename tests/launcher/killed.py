@@ -22,7 +22,7 @@ FOLDER, BYTES, FITS = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 SIZE = "8" if len(sys.argv) < 5 else sys.argv[4]
 
 
-def work(job: Job) -> Outcome:
+def work(job):
     """Note the attempt, then wait, or fill memory."""
     size = job.resolved.batching.micro_batch
     with (FOLDER / "attempts").open("a") as file:
@@ -37,7 +37,7 @@ def work(job: Job) -> Outcome:
     return Outcome("completed", "all steps taken", 0, 4, 1.0, 0.1, None, None)
 
 
-def main() -> None:
+def main():
     """Run the job to its end as a command line does."""
     environment.Process.is_own = True
     print("forks" if rank.can_fork() else "trains here")

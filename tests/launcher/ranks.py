@@ -22,17 +22,17 @@ from training.callbacks.base import Outcome, Status
 ME = int(os.environ.get("RANK", "0"))
 
 
-def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
+def outcome(code=0, reason="all steps taken"):
     status: Status = "stopped" if code else "completed"
     return Outcome(status, reason, code, 4, 1.0, 0.1, None, None)
 
 
-def wait_forever() -> None:
+def wait_forever():
     """Waits like a collective that one rank never enters."""
     time.sleep(1000)
 
 
-def work(job) -> Outcome:
+def work(job):
     resolved, folder, console = job.resolved, job.folder, job.console
     scene = os.environ["SCENE"]
     print(f"rank {ME} of {os.environ['WORLD_SIZE']} prints")
@@ -77,7 +77,7 @@ def work(job) -> Outcome:
     return outcome()
 
 
-def exit_after_hang(job) -> None:
+def exit_after_hang(job):
     """Exits like the data watchdog, once the main thread hangs at a known line."""
     main = threading.main_thread().ident
     name = wait_forever.__name__
@@ -85,13 +85,13 @@ def exit_after_hang(job) -> None:
     failures.exit_hung(job, ME, "waited 1 s for its data")
 
 
-def wait_until_reaped(file: Path) -> None:
+def wait_until_reaped(file):
     """Wait until the supervisor has noticed the exit of the process with the id in `file`."""
     until(lambda: file.exists() and file.read_text())
     until(lambda: not psutil.pid_exists(int(file.read_text())))
 
 
-def until_signal(folder: Path) -> Outcome:
+def until_signal(folder):
     """Like the loop: receive the signal, save, end as agreed."""
     caught: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -103,7 +103,7 @@ def until_signal(folder: Path) -> Outcome:
     return outcome(code, signal.Signals(caught[0]).name)
 
 
-def broken_collective(folder: Path) -> None:
+def broken_collective(folder):
     """One all-reduce that works; the second rank fails before the next."""
     import torch
     import torch.distributed as dist

@@ -1,14 +1,10 @@
 """Run folders in the state that runs leave them in, made without training."""
 
-from __future__ import annotations
-
 import json
 import os
 import zlib
-from pathlib import Path
 
 from launcher.config import paths
-from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.manifest import CheckpointFile, Manifest
@@ -17,14 +13,14 @@ from training.logging.strict_json import encode_bytes
 NAME = "x"
 
 
-def begun(folder: Path, resolved: Resolved, at: int = 0) -> Path:
+def begun(folder, resolved, at=0):
     """A run started with `resolved`, `at` seconds after the epoch."""
     run_folder.create(resolved, folder, NAME)
     os.utime(folder / run_folder.SETTINGS, (at, at))
     return folder
 
 
-def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = None) -> Path:
+def saved(folder, step, resolved, state=None):
     """A checkpoint of a run, without a tensor; `state` replaces the content of state.json."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
@@ -47,7 +43,7 @@ def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = Non
     return checkpoint
 
 
-def trained(folder: Path, resolved: Resolved, *steps: int, at: int = 0) -> Path:
+def trained(folder, resolved, *steps, at=0):
     """A run with checkpoints of `steps`."""
     begun(folder, resolved, at)
     for step in steps:
@@ -58,7 +54,7 @@ def trained(folder: Path, resolved: Resolved, *steps: int, at: int = 0) -> Path:
     return folder
 
 
-def ended(folder: Path, status: str, steps: int, **facts: float) -> Path:
+def ended(folder, status, steps, **facts):
     """A run that has ended, with further `facts` in its result."""
     result = {"status": status, "steps": steps, "epochs": 1.0, "wall_s": 2.0, "best": None}
     result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}} | facts

@@ -1,13 +1,8 @@
 """Saved runs, and ways to damage them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -30,7 +25,7 @@ SETTINGS = {
 }
 
 
-def train(folder: Path, **settings: Any) -> Path:
+def train(folder, **settings):
     """A run of six steps that saved after each second one, in `folder`/run."""
     (folder / "mine.jsonl").write_text(REQUESTS)
     run = launcher.train(
@@ -43,12 +38,12 @@ def train(folder: Path, **settings: Any) -> Path:
     return run.folder
 
 
-def checkpoint(run: Path, step: int) -> Path:
+def checkpoint(run, step):
     """The folder of a checkpoint."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def contents(folder: Path) -> dict[str, bytes | str]:
+def contents(folder):
     """The content of a folder, links with their target."""
     return {
         str(path.relative_to(folder)): str(path.readlink())
@@ -59,7 +54,16 @@ def contents(folder: Path) -> dict[str, bytes | str]:
     }
 
 
-def change_tensor(folder: Path, key: str, change: Callable[[Any], None]) -> None:
+def flip_a_bit(checkpoint):
+    """Damage the tensors of a checkpoint: the changed file."""
+    path = checkpoint / "rank-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def change_tensor(folder, key, change):
     """Change one stored interval of a checkpoint, and all checksums with it."""
     for path in sorted(folder.glob("rank-*.safetensors")):
         tensors = load_file(path)
@@ -71,7 +75,7 @@ def change_tensor(folder: Path, key: str, change: Callable[[Any], None]) -> None
             update_manifest(folder, path.name)
 
 
-def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def change_state(folder, change):
     """Change the state of a checkpoint besides tensors, and all checksums with it."""
     path = folder / "state.json"
     state = json.loads(path.read_text())
@@ -80,7 +84,7 @@ def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     update_manifest(folder, path.name)
 
 
-def update_manifest(folder: Path, name: str) -> None:
+def update_manifest(folder, name):
     """Update the manifest for the current content of a file."""
     data = (folder / name).read_bytes()
     fields = json.loads((folder / "manifest.json").read_text())

@@ -32,31 +32,33 @@ def convert(here, name, text, *options):
     return (here / "ours.yaml").read_text()
 
 
-def error(capsys, *words):
+@pytest.fixture
+def error(said):
     """The lines of the only error of a command line."""
-    assert main(list(words)) == 2
-    said = capsys.readouterr().err
-    assert said.count("error:") == 1
-    return said.splitlines()
+
+    def lines(*words):
+        text = said(*words, code=2)
+        assert text.count("error:") == 1
+        return text.splitlines()
+
+    return lines
 
 
 @pytest.mark.parametrize("family", FILES)
 def test_a_run_with_a_file_of_an_original_names_convert_whose_file_passes_a_dry_run(
-    family, here, capsys
+    family, here, said, error
 ):
     for command in ([], ["explain"], ["plan"]):
-        said = error(capsys, *command, "--config", f"{family}.yaml")
-        assert f"of the original of {family}" in said[0]
-        assert said[-1] == f"  fix           python -m launcher convert {family}.yaml"
-    assert main(said[-1].split()[4:]) == 0
-    said = capsys.readouterr().out
-    command = re.search(r"^check it: +python -m launcher (.+)$", said, re.M)[1]
+        lines = error(*command, "--config", f"{family}.yaml")
+        assert f"of the original of {family}" in lines[0]
+        assert lines[-1] == f"  fix           python -m launcher convert {family}.yaml"
+    out = said(*lines[-1].split()[4:])
+    command = re.search(r"^check it: +python -m launcher (.+)$", out, re.M)[1]
     assert command == f"--config {family}-gearshift.yaml --dry-run"
-    assert main([*command.split(), "--json"]) == 0, capsys.readouterr().err
-    plan = json.loads(capsys.readouterr().out)
-    assert plan["settings"]["model"]["family"] == family
+    assert said(*command.split(), "--json")["settings"]["model"]["family"] == family
 
 
+BOTH_TRACKERS = ["tensorboard", "wandb:mine"]
 BLOCK = "seed: 1\n# mine\n\ndata:\n  batch_size: 4\nmodel:\n  embedding_dims: [32, 64]\n"
 
 
@@ -68,7 +70,7 @@ def test_each_line_of_the_input_is_a_line_of_the_output(here):
         assert line.strip().partition(":")[0].strip() in ours
 
 
-def test_repeated_keys_count_as_in_the_original(here, capsys):
+def test_repeated_keys_count_as_in_the_original(here, error):
     text = """\
 training:
   batch_size: 64  # first
@@ -92,8 +94,7 @@ loss:
     assert f"# loss.use_focal_loss: true  (dropped: {section})" in written
     assert f"# loss.loss_weights.signal: 2  (dropped: {section})" in written
     # As --config it is not an error about the first repeated key.
-    capsys.readouterr()
-    last = error(capsys, "--config", "config_fast.yaml")[-1]
+    last = error("--config", "config_fast.yaml")[-1]
     assert last.endswith("convert config_fast.yaml")
 
 
@@ -158,12 +159,7 @@ class TrainingConfig:
         ("language", "save_steps: 5\ncheckpoint_save_frequency: 6", "save.every", 6),
         ("language", "mac_mode: yes\ncpu_only_mode: on", "limits.profile", "mac"),
         ("eeg_text", "TRAIN_EPOCHS: 3\nPRETRAIN_EPOCHS: 9", "train.epochs", 3),
-        (
-            "abr",
-            "use_tensorboard: true\nwandb_project: mine",
-            "track",
-            ["tensorboard", "wandb:mine"],
-        ),
+        ("abr", "use_tensorboard: true\nwandb_project: mine", "track", BOTH_TRACKERS),
         ("abr", "use_wandb: true\nwandb_project: mine", "track", ["wandb:mine"]),
         ("abr", "use_wandb: false\nwandb_project: mine", "track", None),
         ("event_seg", "embedding_dims: [48, 96, 192]", "model.size", "lite"),
@@ -235,39 +231,25 @@ optimizer: adamw_bnb_8bit
 """
 OF_OTHER_TOOLS = {
     TRAINER: {
-        "precision": "bf16",
-        "optim.name": "adamw",
-        "schedule.name": "cosine",
-        "schedule.warmup": "10%",
-        "track": ["wandb"],
-        "save.keep_last": 2,
-        "log.every": 5,
+        **{"precision": "bf16", "optim.name": "adamw", "schedule.name": "cosine", "log.every": 5},
+        **{"schedule.warmup": "10%", "track": ["wandb"], "save.keep_last": 2},
     },
     LIGHTNING: {
-        "engine.name": "fsdp",
-        "engine.nproc": 2,
-        "device": "cpu",
-        "precision": "bf16",
-        "train.epochs": 9,
-        "train.seed": 7,
-        "optim.lr": 1e-3,
+        **{"engine.name": "fsdp", "engine.nproc": 2, "device": "cpu", "precision": "bf16"},
+        **{"train.epochs": 9, "train.seed": 7, "optim.lr": 1e-3},
     },
     ACCELERATE: {"engine.name": "ddp", "engine.nproc": 2, "precision": "fp16"},
     AXOLOTL: {
-        "data.seq_len": 4096,
-        "eval.share": 0.05,
-        "model.lora.rank": 32,
-        "train.micro_batch": 2,
-        "schedule.name": "cosine",
-        "optim.name": "adamw",
+        **{"data.seq_len": 4096, "eval.share": 0.05, "model.lora.rank": 32},
+        **{"train.micro_batch": 2, "schedule.name": "cosine", "optim.name": "adamw"},
     },
 }
 
 
 @pytest.mark.parametrize("text", OF_OTHER_TOOLS, ids=lambda text: text.split()[0])
-def test_a_file_of_another_tool_is_converted_for_the_family_of_text(text, here, capsys):
+def test_a_file_of_another_tool_is_converted_for_the_family_of_text(text, here, error, capsys):
     (here / "theirs.yaml").write_text(text)
-    first, *_, last = error(capsys, "--config", "theirs.yaml")
+    first, *_, last = error("--config", "theirs.yaml")
     assert "theirs.yaml is a settings file of another tool" in first
     assert last == "  fix           python -m launcher convert theirs.yaml"
     written = convert(here, "theirs.yaml", text)
@@ -280,35 +262,27 @@ def test_a_file_of_another_tool_is_converted_for_the_family_of_text(text, here, 
     assert main(["--config", "ours.yaml", *dry]) == 0, capsys.readouterr().err
 
 
-def test_a_file_that_is_read_as_it_is_gets_the_line_that_reads_it(here, capsys):
+def test_a_file_that_is_read_as_it_is_gets_the_line_that_reads_it(here, error, said):
+    model = '{"model_type": "gpt2", "architectures": ["A"]}'
     for name, text, line in (
-        (
-            "ds.json",
-            '{"zero_optimization": {"stage": 3}}',
-            "--engine zero3 --ds-config ds.json",
-        ),
-        (
-            "config.json",
-            '{"model_type": "gpt2", "architectures": ["A"]}',
-            "--set model.pretrained=.",
-        ),
+        ("ds.json", '{"zero_optimization": {"stage": 3}}', "--engine zero3 --ds-config ds.json"),
+        ("config.json", model, "--set model.pretrained=."),
         ("ours.yaml", "model: {family: abr}\noptim: {lr: 1e-3}\n", "--config ours.yaml"),
     ):
         (here / name).write_text(text)
-        *_, fix = error(capsys, "convert", name)
+        *_, fix = error("convert", name)
         assert fix == f"  fix           python -m launcher {line}"
         if name != "ours.yaml":
-            assert error(capsys, "--config", name)[-1] == f"  fix           {line}"
+            assert error("--config", name)[-1] == f"  fix           {line}"
     few = "model: {family: language}\nmax_ram_percent: 70\nuse_gpu: no\n"
     (here / "ours.yaml").write_text(few)  # a line for each of a few words
-    assert main(["--config", "ours.yaml", "--dry-run"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("error:") == 2 and "convert" not in said
+    err = said("--config", "ours.yaml", "--dry-run", code=2)
+    assert err.count("error:") == 2 and "convert" not in err
 
 
-def test_a_file_of_the_user_is_not_overwritten(here, capsys):
+def test_a_file_of_the_user_is_not_overwritten(here, error):
     (here / "abr-gearshift.yaml").write_text("mine")
-    *_, fix = error(capsys, "convert", "abr.yaml")
+    *_, fix = error("convert", "abr.yaml")
     assert fix == "  fix           python -m launcher convert abr.yaml --out abr-gearshift-2.yaml"
     assert main(fix.split()[4:]) == 0
     assert (here / "abr-gearshift.yaml").read_text() == "mine"
@@ -317,7 +291,7 @@ def test_a_file_of_the_user_is_not_overwritten(here, capsys):
 TWO = "base_model: x\nmax_ram_percent: 70\nT_0: 5\nT_mult: 2\n"
 
 
-def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(here, capsys):
+def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(here, error):
     none = "is no settings file of an original: its keys are those of none"
     two = "may be a settings file of the original of abr or of language"
     aliases = "".join(f"a{n}: &a{n} {{l: *a{n - 1}, r: *a{n - 1}}}\n" for n in range(1, 40))
@@ -331,5 +305,5 @@ def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(here,
     ):
         (here / "theirs.yaml").write_text(text)
         before = sorted(here.iterdir())
-        assert message in error(capsys, "convert", "theirs.yaml")[0]
+        assert message in error("convert", "theirs.yaml")[0]
         assert sorted(here.iterdir()) == before

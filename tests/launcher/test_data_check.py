@@ -1,13 +1,12 @@
 """`data check` prints findings and writes a page with pictures; invalid data exits with 2."""
 
-import json
 import os
 import re
 import shlex
+from functools import partial
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.commands import data
 from launcher.config.provenance import CliArgs
@@ -55,17 +54,17 @@ def drawn(here):
     return f"{write(here, HEAD + DRAWN)}:Line"
 
 
-def check(*arguments):
-    return main(["data", "check", *arguments])
+@pytest.fixture
+def check(said):
+    return partial(said, "data", "check")
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
 
 
-def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
-    assert check("mine.jsonl") == 0
-    out = capsys.readouterr().out.splitlines()
+def test_the_findings_and_the_command_to_train_are_printed(here, check):
+    out = check("mine.jsonl").splitlines()
     assert out[0] == f"mine.jsonl: {FORMATS[1]}"
     facts = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
     assert facts["read by"] == "language:full"
@@ -79,30 +78,28 @@ def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
 
-def test_the_command_to_train_repeats_every_setting_and_the_size_that_was_checked(here, capsys):
+def test_the_command_to_train_repeats_every_setting_and_the_size_that_was_checked(
+    here, check, said
+):
     (here / "mine.yaml").write_text("eval:\n  share: 0.25\n")
     settings = ["--config", "mine.yaml", "--set", "data.columns=[prompt=request, x=ignore]"]
-    assert check("mine.jsonl", "--model", "language:tiny", *settings) == 0
-    printed = capsys.readouterr().out.splitlines()
+    printed = check("mine.jsonl", "--model", "language:tiny", *settings).splitlines()
     line = printed[-1].removeprefix("train on it:  python -m launcher ")
     assert shlex.split(line) == [
         *("--model", "language:tiny", "--config", "mine.yaml", "--data", "mine.jsonl"),
         *settings[2:],
     ]
-    assert main([*shlex.split(line), "--dry-run"]) == 0
-    capsys.readouterr()
+    said(*shlex.split(line), "--dry-run")
     sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
     model = f"{write(here, HEAD + sized)}:Line"
-    assert check("mine.jsonl", "--model", model) == 0
-    out = capsys.readouterr().out
+    out = check("mine.jsonl", "--model", model)
     assert f"  read by            {model}:s\n" in out
     assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
 
 
-def test_json_has_the_findings(here, drawn, capsys):
+def test_json_has_the_findings(here, drawn, check):
     options = ("--json", "--model", "language:small", "--set", "eval.share=0.25")
-    assert check("embedded:commands", *options, "--out", "there") == 0
-    found = json.loads(capsys.readouterr().out)
+    found = check("embedded:commands", *options, "--out", "there")
     assert (found["model"], found["format"]) == ("language:small", None)
     assert found["overlapping_groups"] == []
     facts = found["facts"]
@@ -110,14 +107,12 @@ def test_json_has_the_findings(here, drawn, capsys):
     assert facts["groups"]["val"] == pytest.approx(sum(facts["groups"].values()) / 4, abs=2)
     pictures = [f"there/{picture['name']}.png" for picture in found["pictures"]]
     assert found["files"] == ["there/data.html", *pictures]
-    assert check("embedded:line", "--model", drawn, "--json") == 0  # of a custom task
-    assert json.loads(capsys.readouterr().out)["sample"] == {"x": "[1, 3] float32"}
+    found = check("embedded:line", "--model", drawn, "--json")  # of a custom task
+    assert found["sample"] == {"x": "[1, 3] float32"}
 
 
-def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, capsys):
-    assert check("mine.jsonl", "--model", drawn) == 0
-    out = capsys.readouterr().out
-    assert out.splitlines()[-2:] == [
+def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, check):
+    assert check("mine.jsonl", "--model", drawn).splitlines()[-2:] == [
         "wrote data-check/data.html and 1 picture",
         f"train on it:  python -m launcher --model {drawn} --data mine.jsonl",
     ]
@@ -125,12 +120,11 @@ def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, 
     assert (here / "data-check" / "wave.png").read_bytes() == b"\x89PNG"
     assert 'alt="of mine.jsonl"' in (here / "data-check" / "data.html").read_text()
     (here / "data-check" / "mine.txt").write_text("kept")
-    assert check("mine.jsonl") == 0
+    check("mine.jsonl")
     now = names(here / "data-check")
     assert {"data.html", "mine.txt"} <= set(now) and "wave.png" not in now
-    capsys.readouterr()
-    assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
-    assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
+    shared = ("mine.jsonl", "--model", drawn, "--set", "data.shared=true", "--json")
+    assert check(*shared, code=1)["overlapping_groups"] == ["a"]
 
 
 def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn):
@@ -147,11 +141,10 @@ def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn)
     assert f"  allowed       {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
 
 
-def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
+def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     for family in ([], ["--model", "language"]):
-        assert check("mine.jsonl", *family) == 2
-        err = capsys.readouterr().err
+        err = check("mine.jsonl", *family, code=2)
         start = "error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: "
         assert err.startswith(start)
         fix = "  fix           correct mine.jsonl:81, or skip them with  --set data.on_bad=skip\n"
@@ -159,18 +152,15 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
         assert names(here) == ["mine.jsonl"]
 
 
-def test_a_fix_has_settings_and_no_options_of_a_run(here, capsys):
-    row = {"prompt": "q", "completion": "x" * 200}
-    model = ("mine.jsonl", "--model", "language:tiny")
-    (here / "mine.jsonl").write_text(
-        "".join(json.dumps({**row, "prompt": f"q {i}"}) + "\n" for i in range(9))
-    )
-    assert check(*model, "--set", "eval.share=0.3") == 2
-    fix = re.search(r"fix +fit all:  (--set) (\S+)\n", capsys.readouterr().err)
-    assert check(*model, "--set", "eval.share=0.3", *fix.groups()) == 0
+def test_a_fix_has_settings_and_no_options_of_a_run(here, check):
+    row = '{"prompt": "q %d", "completion": "%s"}\n'
+    (here / "mine.jsonl").write_text("".join(row % (i, "x" * 200) for i in range(9)))
+    words = ("mine.jsonl", "--model", "language:tiny", "--set", "eval.share=0.3")
+    fix = re.search(r"fix +fit all:  (--set) (\S+)\n", check(*words, code=2))
+    check(*words, *fix.groups())
 
 
-def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, tmp_path_factory):
+def test_wrong_arguments_are_errors_and_nothing_is_written(here, check, said, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     os.mkfifo(other / "pipe")
     for arguments, message in (
@@ -184,16 +174,15 @@ def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, tmp_pat
         (["/"], "is the whole disk"),
         ([str(other / "pipe")], "regular"),
     ):
-        assert check(*arguments) == 2
-        assert message in capsys.readouterr().err
+        assert message in check(*arguments, code=2)
         assert names(here) == ["mine.jsonl"]
-    assert main(["data", "chekc", "mine.jsonl"]) == 2
-    assert "  fix           python -m launcher data check mine.jsonl\n" in capsys.readouterr().err
+    err = said("data", "chekc", "mine.jsonl", code=2)
+    assert "  fix           python -m launcher data check mine.jsonl\n" in err
 
 
-def test_a_stage_that_reads_other_data_is_an_error(here, capsys):
-    assert check("mine.jsonl", "--model", "language:tiny", "--set", "model.stage=text") == 2
-    assert capsys.readouterr().err.splitlines() == [
+def test_a_stage_that_reads_other_data_is_an_error(here, check):
+    words = ("mine.jsonl", "--model", "language:tiny", "--set", "model.stage=text")
+    assert check(*words, code=2).splitlines() == [
         "error: data.path 'mine.jsonl' has no effect: model.stage is text, not whole",
         "  where         data check mine.jsonl",
     ]

@@ -1,20 +1,16 @@
 """The command `evaluate` gives the numbers of the run, and changes nothing but its own file."""
 
-from __future__ import annotations
-
 import json
-import shutil
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 
 import launcher
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
-from tests.launcher.saved_runs import change_tensor, checkpoint, contents, train
+from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit, train
 
 OTHER_GOAL = """\
     def setup(self):
@@ -40,10 +36,9 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, tmp_path, monkeypatch):
-    """A copy that may be changed."""
+def evaluate(said, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return Path(shutil.copytree(trained, tmp_path / "copy", symlinks=True))
+    return partial(said, "evaluate")
 
 
 def logged(run, split):
@@ -52,11 +47,12 @@ def logged(run, split):
     return next(line["metrics"] for line in reversed(lines) if line.get("split") == split)
 
 
-def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(run, capfd):
+def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(
+    run, evaluate
+):
     before = contents(run)
-    assert main(["evaluate", str(run)]) == 0
+    out = evaluate(run)
     result = json.loads((run / "result.json").read_text())["test"]
-    out = capfd.readouterr().out
     assert out.startswith(f"step {result['step']} of {run}, EMA, local on 1 process\ntest  ")
     assert f"val_loss {result['metrics']['val_loss']:.4f}" in out
     after = contents(run)
@@ -76,66 +72,44 @@ def test_a_run_logs_its_test_split_after_its_last_evaluation(trained):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_numbers_to_rounding(run, capfd):
-    args = ["--split", "val", "--checkpoint", "6", "--engine", "ddp", "--nproc", "2", "--json"]
-    assert main(["evaluate", str(run), *args]) == 0
-    found = json.loads(capfd.readouterr().out)
+def test_two_processes_give_the_same_numbers_to_rounding(run, evaluate):
+    ranks = ("--engine", "ddp", "--nproc", "2")
+    found = evaluate(run, "--split", "val", "--checkpoint", "6", *ranks, "--json")
     assert (found["world_size"], found["step"], found["weights"]) == (2, 6, "ema")
     assert found["metrics"] == pytest.approx(logged(run, "val"), rel=1e-5)
 
 
-def test_a_wrong_argument_is_an_error(run, monkeypatch, capsys):
+def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(
+    run, monkeypatch, evaluate
+):
     monkeypatch.chdir(run.parent)
-    for args, lines in (
-        (
-            ["copy", "--checkpoint", "5"],
-            ["no checkpoint '5' in copy", "allowed       best, last, 2, 4, 6"],
-        ),
-        (
-            ["copy", "--split", "tset"],
-            ["unknown split 'tset'", "allowed       train, val, test", "did you mean  test"],
-        ),
-        (["cpoy"], ["run folder 'cpoy' does not exist", "did you mean  copy"]),
+    for args, first, allowed in (
+        (["copy", "--checkpoint", "5"], "no checkpoint '5' in copy", "best, last, 2, 4, 6"),
+        (["copy", "--split", "tset"], "unknown split 'tset'", "train, val, test"),
+        (["cpoy"], "run folder 'cpoy' does not exist", "did you mean  copy"),
     ):
-        assert main(["evaluate", *args]) == 2
-        err = capsys.readouterr().err
-        assert [line for line in lines if line not in err] == []
-        assert not (run / run_folder.EVALUATIONS).exists()
-
-
-def test_a_damaged_checkpoint_is_named(run, capfd):
-    path = next(checkpoint(run, 6).glob("rank-*.safetensors"))
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert main(["evaluate", str(run), "--checkpoint", "6"]) == 1
-    assert str(path) in capfd.readouterr().err
+        err = evaluate(*args, code=2)
+        assert first in err and allowed in err
+    path = flip_a_bit(checkpoint(run, 6))
+    assert str(path) in evaluate(run, "--checkpoint", "6", code=1)
     assert not (run / run_folder.EVALUATIONS).exists()
 
 
 @pytest.mark.slow
-def test_the_weights_of_the_checkpoint_are_measured(run, capfd):
-    def double(tensor):
-        tensor *= 2
-
-    change_tensor(checkpoint(run, 6), "ema|model.norm.weight|0", double)
-    assert main(["evaluate", str(run), "--split", "val", "--checkpoint", "6", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["metrics"] != logged(run, "val")
+def test_the_weights_of_the_checkpoint_are_measured(run, evaluate):
+    change_tensor(checkpoint(run, 6), "ema|model.norm.weight|0", lambda tensor: tensor.mul_(2))
+    found = evaluate(run, "--split", "val", "--checkpoint", "6", "--json")
+    assert found["metrics"] != logged(run, "val")
 
 
 def trained_on(module, tmp_path, **settings):
     """A run of a custom task."""
-    found = launcher.train(
-        model=f"{module}:Line",
-        settings={"train.epochs": 1, **settings},
-        out=tmp_path / "run",
-        console=False,
-    )
-    return found.folder
+    given = {"settings": {"train.epochs": 1, **settings}, "out": tmp_path / "run"}
+    return launcher.train(model=f"{module}:Line", console=False, **given).folder
 
 
 @pytest.mark.slow
-def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, capfd):
+def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, evaluate):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name in ("labeled", "bare"):
@@ -143,8 +117,7 @@ def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, ca
     head = HEAD + "from models.base import Goal\n\n"
     folder = trained_on(write(tmp_path, head + LINE + DATA + BODY + "\n" + OTHER_GOAL), tmp_path)
     (tmp_path / "bare").touch()
-    assert main(["evaluate", str(folder), "--data", "bare"]) == 2
-    assert "the data has no labels for val_loss" in capfd.readouterr().err
+    assert "the data has no labels for val_loss" in evaluate(folder, "--data", "bare", code=2)
 
 
 def test_a_task_without_a_test_split_is_refused_before_the_run(tmp_path, monkeypatch):

@@ -1,24 +1,23 @@
 """A checkpoint is exported to a folder that other programs load."""
 
-from __future__ import annotations
-
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from launcher.__main__ import main
 from models.catalog import Family
 from models.language.config import SIZES
 from models.language.model import Transformer
-from tests.launcher.saved_runs import change_state, checkpoint, contents, train
+from tests.launcher.saved_runs import change_state, checkpoint, contents, flip_a_bit, train
 from training.checkpoint.reader import open_checkpoint
 
 
-def export(*args):
-    return main(["export", *map(str, args)])
+@pytest.fixture
+def export(said):
+    return partial(said, "export")
 
 
 def average(run, step):
@@ -28,11 +27,10 @@ def average(run, step):
 
 
 @pytest.mark.slow
-def test_transformers_computes_the_logits_of_the_average(run, capsys):
+def test_transformers_computes_the_logits_of_the_average(run, export):
     transformers = pytest.importorskip("transformers")
     before = contents(run)
-    assert export(run, "--format", "hf") == 0
-    out = capsys.readouterr().out
+    out = export(run, "--format", "hf")
     assert out.startswith(f"exported step 6 to {run / 'export-hf'}\n")
     assert "  weights  EMA (train.ema), as in evaluation\n" in out
     assert "  metrics  val_loss " in out
@@ -48,12 +46,12 @@ def test_transformers_computes_the_logits_of_the_average(run, capsys):
     assert contents(run) == before
 
 
-def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path):
+def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, export):
     out, mine = tmp_path / "mine", tmp_path / ".mine.new" / "stays"
     out.mkdir()
     mine.parent.mkdir()
     mine.touch()
-    assert export(run, "--format", "safetensors", "--out", out) == 0
+    export(run, "--format", "safetensors", "--out", out)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".mine.new"]
     assert mine.exists()
     tensors = load_file(out / "model.safetensors")
@@ -68,18 +66,17 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path):
     assert facts["libraries"]["torch"] == torch.__version__
 
 
-def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
+def test_weights_without_an_average_are_the_weights(tmp_path, export):
     without = {"train.ema": None, "report.enabled": False, "train.max_steps": 2}
     run = train(tmp_path, **without)
     assert not (run / "report.html").exists()
-    assert export(run, "--format", "safetensors", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["weights"] == "weight"
+    assert export(run, "--format", "safetensors", "--json")["weights"] == "weight"
     tensors = load_file(run / "export-safetensors" / "model.safetensors")
     found = open_checkpoint(checkpoint(run, 2))
     assert all(torch.equal(tensors[name], found.tensor("weight", name)) for name in found.names())
 
 
-def test_the_best_checkpoint_is_the_default_and_another_may_be_named(run, capsys):
+def test_the_best_checkpoint_is_the_default_and_another_may_be_named(run, export):
     (run / "best").symlink_to("checkpoints/step-00000002")
     for place, args, step in (
         (run, [], 2),
@@ -88,26 +85,25 @@ def test_the_best_checkpoint_is_the_default_and_another_may_be_named(run, capsys
         (run, ["--checkpoint", "4"], 4),
         (checkpoint(run, 4), [], 4),
     ):
-        assert export(place, "--format", "safetensors", "--json", *args) == 0
-        facts = json.loads(capsys.readouterr().out)
+        facts = export(place, "--format", "safetensors", "--json", *args)
         assert (facts["step"], facts["folder"]) == (step, str(run / "export-safetensors"))
         assert set(facts["files"]) == {"config.json", "model.safetensors", "model_facts.json"}
         shutil.rmtree(run / "export-safetensors")
 
 
-def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, capsys):
+def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, export):
     alone = shutil.copytree(checkpoint(run, 6), tmp_path / "elsewhere" / "mine")
-    assert export(alone, "--format", "hf") == 0
+    export(alone, "--format", "hf")
     assert (tmp_path / "elsewhere" / "export-hf" / "tokenizer.json").is_file()
 
     change_state(alone, lambda state: state["facts"].pop("settings"))
-    assert export(alone, "--format", "hf", "--out", tmp_path / "hf") == 2
-    assert "the checkpoint is outside of its run folder" in capsys.readouterr().err
-    assert export(alone, "--format", "safetensors", "--out", tmp_path / "plain") == 0
+    err = export(alone, "--format", "hf", "--out", tmp_path / "hf", code=2)
+    assert "the checkpoint is outside of its run folder" in err
+    export(alone, "--format", "safetensors", "--out", tmp_path / "plain")
     assert not (tmp_path / "hf").exists()
 
 
-def test_invalid_options_are_errors_and_write_nothing(run, capsys):
+def test_invalid_options_are_errors_and_write_nothing(run, export):
     before = contents(run.parent)
     for place, options, message in (
         (run, [], "error: export requires --format"),
@@ -118,27 +114,19 @@ def test_invalid_options_are_errors_and_write_nothing(run, capsys):
         (run, ["--format", "hf", "--out", run / "log.txt"], "is a file"),
         (run / "none", ["--format", "hf"], "does not exist"),
     ):
-        assert export(place, *options) == 2
-        assert message in capsys.readouterr().err
+        assert message in export(place, *options, code=2)
     assert contents(run.parent) == before
 
 
-def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, capsys):
-    def with_bpe(state):
-        state["facts"]["settings"]["model.tokenizer"] = "bpe"
-
-    change_state(checkpoint(run, 6), with_bpe)
+def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, export):
+    bpe = {"model.tokenizer": "bpe"}
+    change_state(checkpoint(run, 6), lambda state: state["facts"]["settings"].update(bpe))
     before = contents(run)
-    assert export(run, "--format", "hf") == 2
-    assert "the tokenizer of the run does not exist" in capsys.readouterr().err
+    assert "tokenizer of the run does not exist" in export(run, "--format", "hf", code=2)
     assert contents(run) == before
-    path = checkpoint(run, 6) / "rank-00000.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    path = flip_a_bit(checkpoint(run, 6))
     before = contents(run)
-    assert export(run, "--format", "safetensors") == 1
-    assert f"error: {path} is damaged" in capsys.readouterr().err
+    assert f"error: {path} is damaged" in export(run, "--format", "safetensors", code=1)
     assert contents(run) == before
     assert not list(run.glob("*export*")) and not list(run.glob(".export*"))
 
@@ -150,10 +138,9 @@ class Mute:
         pass
 
 
-def test_a_family_without_a_transformers_model_is_an_error(run, capsys, monkeypatch):
+def test_a_family_without_a_transformers_model_is_an_error(run, export, monkeypatch):
     monkeypatch.setattr(Family, "task", f"{__name__}:Mute")
-    assert export(run, "--format", "hf") == 2
-    err = capsys.readouterr().err
+    err = export(run, "--format", "hf", code=2)
     assert "transformers has no model for the family 'language'" in err
     assert "  allowed       safetensors" in err
     assert not (run / "export-hf").exists()

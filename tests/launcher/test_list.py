@@ -1,12 +1,11 @@
 """`list`: the catalogs, with a description and the availability of each entry."""
 
-import json
 import sys
+from functools import partial
 
 import pytest
 
 from engines.catalog import ENGINES
-from launcher.__main__ import main
 from launcher.config import presets
 
 PARAMETERS = {
@@ -28,18 +27,14 @@ PARAMETERS = {
 
 
 @pytest.fixture
-def listed(capsys):
-    def run(*args: str) -> str:
-        assert main(["list", *args]) == 0
-        return capsys.readouterr().out
-
-    return run
+def listed(said):
+    return partial(said, "list")
 
 
 def test_every_size_is_listed_with_its_exact_parameters(listed):
     found = {
         family["name"]: {size["name"]: size["parameters"] for size in family["sizes"]}
-        for family in json.loads(listed("models", "--json"))
+        for family in listed("models", "--json")
     }
     assert found == PARAMETERS
     text = listed("models")
@@ -50,7 +45,7 @@ def test_every_size_is_listed_with_its_exact_parameters(listed):
 
 
 def test_stages_are_listed_with_their_training_and_initial_weights(listed):
-    rows = {row["name"]: row for row in json.loads(listed("models", "--json"))}
+    rows = {row["name"]: row for row in listed("models", "--json")}
     first, second, *others = rows["eeg_text"]["stages"]
     assert (first["name"], first["loads"], first["optional"]) == ("encoder", None, False)
     assert (second["name"], second["of"], second["optional"]) == ("text", ["encoder"], False)
@@ -59,19 +54,19 @@ def test_stages_are_listed_with_their_training_and_initial_weights(listed):
 
 
 def test_every_mode_and_engine_is_listed_and_all_without_a_word(listed):
-    rows = {row["name"]: row for row in json.loads(listed("modes", "--json"))}
+    rows = {row["name"]: row for row in listed("modes", "--json")}
     assert set(rows) == set(presets.modes())
     assert rows["lite"]["sentence"] == presets.mode("lite").sentence
     assert rows["lite"]["promise"]["peak_memory"] == {"at_most": 0.25}
     assert presets.mode("lite").sentence in listed("modes")
-    rows = {row["name"]: row for row in json.loads(listed("engines", "--json"))}
+    rows = {row["name"]: row for row in listed("engines", "--json")}
     assert list(rows) == [*ENGINES, "auto"]
     assert rows["zero2"]["needs"] == ["deepspeed"]
     assert (rows["local"]["runs_here"], rows["local"]["why_not"]) == (True, None)
     parts = [listed(kind) for kind in ("models", "modes", "engines")]
     assert listed() == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
-    found = json.loads(listed("--json"))
-    assert {kind: json.loads(listed(kind, "--json")) for kind in found} == found
+    found = listed("--json")
+    assert {kind: listed(kind, "--json") for kind in found} == found
     assert list(found) == ["models", "modes", "engines"]
 
 
@@ -79,7 +74,7 @@ def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "fairscale", raising=False)
-    rows = {row["name"]: row for row in json.loads(listed("engines", "--json"))}
+    rows = {row["name"]: row for row in listed("engines", "--json")}
     assert rows["oss"]["runs_here"] is False
     assert "fairscale" in rows["oss"]["why_not"]
     assert "pip install" in rows["oss"]["why_not"]

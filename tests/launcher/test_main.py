@@ -1,13 +1,12 @@
-"""The process of a command line."""
+"""The process of a command line: how it ends, and what it imports."""
 
-import os
 import signal
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
+
+from tests.launcher.given import ROOT, python
+
 BROKEN_OFF = """
 import launcher.__main__ as program
 
@@ -46,14 +45,8 @@ if __name__ == "__main__":
 
 def run(folder, code, *args):
     (folder / "mine.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-m", "mine", *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    done = python("-m", "mine", *args, folder=folder, preexec_fn=interruptible)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -63,3 +56,61 @@ def test_ctrl_c_that_a_library_turns_into_its_own_error_exits_with_130(tmp_path)
 
 def test_ctrl_c_in_generated_code_exits_with_130(tmp_path):
     assert run(tmp_path, BROKEN_OFF) == (130, "printed", "")
+
+
+LIGHT = {
+    "--help": 0,
+    "explain": 0,
+    "explain optim.lr --fast": 0,
+    "explain --json --engine zero3-offload": 0,
+    "explain --schema": 0,
+    "list models": 0,
+    "list engines --json": 0,
+    "list modes": 0,
+    "completion bash": 0,
+    "new-task": 2,
+    "convert nothing-there.yaml": 2,
+    "data check nothing-there": 2,
+    "--model no_such_module:Task": 2,
+    "--dry-run --nproc 1": 0,
+    "submit --help": 0,
+    "submit --dry-run --nodes 2": 0,
+    "--epohcs 3 --mode fsat --set optim.rl=1": 2,
+}
+"""Command lines, and their exit codes."""
+CODE = """
+import sys
+from launcher.__main__ import main
+for line in sys.argv[1:]:
+    code = main(line.split())
+    heavy = {"torch", "deepspeed", "fairscale", "transformers", "wandb", "numpy"} & set(sys.modules)
+    print("HEAVY", sorted(heavy), code, line, file=sys.stderr)
+"""
+
+
+def test_nothing_heavy_is_loaded():
+    """All in one process, which shows what the first of them loads that is too much."""
+    done = python("-c", CODE, *LIGHT, folder=ROOT)
+    shown = [line for line in done.stderr.splitlines() if line.startswith("HEAVY")]
+    assert shown == [f"HEAVY [] {code} {line}" for line, code in LIGHT.items()]
+
+
+UNUSED = """
+import sys
+from launcher.__main__ import main
+code = main(sys.argv[1:])
+rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
+unused = {f"launcher.{room}" for room in rooms} | {"engines.zero"}
+words = ("argument_errors", "value_errors", "foreign_words", "foreign_files", "model_lines")
+unused |= {f"launcher.config.{name}" for name in (*words, "custom_task", "task_settings")}
+of_runs = ("supervisor", "experience", "job_generation", "dry_run")
+unused |= {f"launcher.run.{name}" for name in of_runs} | {"slurm.address"}
+print("UNUSED", sorted(unused & set(sys.modules)), code, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_run_imports_no_feature_that_it_does_not_use(tmp_path):
+    words = ["--model", "language:tiny", "--max-steps", "1", "--set", "eval.last=false"]
+    done = python("-c", UNUSED, *words, "--out", tmp_path / "run", folder=ROOT)
+    assert done.stderr.splitlines()[-1] == "UNUSED [] 0", done.stderr

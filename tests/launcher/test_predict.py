@@ -1,19 +1,18 @@
 """A trained model is used on prompts and on files."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import json
 import sys
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 import launcher
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.saved_runs import predict
 from launcher.saved_runs.predict import result_folder
@@ -34,12 +33,16 @@ SAMPLED = ("--max-tokens", "12", "--temperature", "1")
 
 
 @pytest.fixture
-def texts(capsys):
+def predicted(said):
+    return partial(said, "predict")
+
+
+@pytest.fixture
+def texts(predicted):
     """The generated texts of a command line, by --json."""
 
     def read(*args):
-        assert main(["predict", *map(str, args), *SAMPLED, "--json"]) == 0
-        return [one["text"] for one in json.loads(capsys.readouterr().out)["predictions"]]
+        return [one["text"] for one in predicted(*args, *SAMPLED, "--json")["predictions"]]
 
     return read
 
@@ -62,13 +65,12 @@ def _answer(run, step, text="what is 7"):
     return found
 
 
-def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, capsys):
-    assert main(["predict", str(run), "--input", "what is 7", *SAMPLED]) == 0
-    assert capsys.readouterr().out == f"{printable(expected(6))}\n"
+def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, predicted):
+    words = (run, "--input", "what is 7", *SAMPLED)
+    assert predicted(*words) == f"{printable(expected(6))}\n"
     assert not (run / "predictions").exists()
-    assert main(["predict", str(run), "--input", "what is 7", *SAMPLED, "--json"]) == 0
     text = {"name": "prompt", "text": expected(6), "files": [], "dropped_tokens": 0}
-    assert json.loads(capsys.readouterr().out) == {
+    assert predicted(*words, "--json") == {
         **{"checkpoint": str(checkpoint(run, 6)), "step": 6, "weights": "ema"},
         **{"device": "cpu", "folder": None, "predictions": [text]},
     }
@@ -76,10 +78,9 @@ def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, 
 
 
 def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
-    run, expected, texts, tmp_path, capsys
+    run, expected, texts, tmp_path, said
 ):
-    assert main(["export", str(run), "--format", "safetensors", "--out", f"{tmp_path}/out"]) == 0
-    capsys.readouterr()
+    said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
     staged = tmp_path / "staged"
     staged.mkdir()
     stages = [{"name": "text", "folder": "1-text"}, {"name": "dialogues", "folder": "2-dialogues"}]
@@ -98,15 +99,14 @@ def test_the_same_seed_gives_the_same_text(run, texts):
     assert texts(run, *given, "--top-k", "1") == [""]
 
 
-def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, capsys):
+def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, predicted):
     (tmp_path / "my rows.jsonl").write_text(ROWS)
     (run / "predictions").mkdir()
     (run / "predictions" / "mine.txt").write_text("mine")
+    answers = [expected(6), expected(6, "what is 8")]
+    shown = [printable(answer) for answer in answers]
     for _ in range(2):
-        assert main(["predict", str(run), "--input", f"{tmp_path}/my rows.jsonl", *SAMPLED]) == 0
-        answers = [expected(6), expected(6, "what is 8")]
-        shown = [printable(answer) for answer in answers]
-        assert capsys.readouterr().out == (
+        assert predicted(run, "--input", tmp_path / "my rows.jsonl", *SAMPLED) == (
             f"my-rows-1: {shown[0]}\nmy-rows-2: {shown[1]}\nwrote {run}/predictions/my-rows.jsonl\n"
         )
     lines = (run / "predictions" / "my-rows.jsonl").read_text().splitlines()
@@ -118,36 +118,24 @@ def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, caps
     assert not list(run.glob(".predictions*"))
 
 
-def test_a_prompt_is_written_only_into_a_given_folder(run, tmp_path, capsys):
-    args = ["predict", str(run), "--input", "what is 7", *SAMPLED, "--out", str(tmp_path / "out")]
-    assert main(args) == 0
+def test_a_prompt_is_written_only_into_a_given_folder(run, tmp_path, predicted):
+    words = (run, "--input", "what is 7", *SAMPLED, "--out", tmp_path / "out")
+    predicted(*words)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prompt.jsonl"]
     before = contents(tmp_path)
-    capsys.readouterr()
-    assert main(args) == 2
-    assert "out is not empty" in capsys.readouterr().err
+    assert "out is not empty" in predicted(*words, code=2)
     assert contents(tmp_path) == before
 
 
-class Terminal(io.StringIO):
-    """A stdin on which a person types."""
-
-    def isatty(self):
-        return True
-
-
 def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(
-    run, expected, texts, capsys, monkeypatch
+    run, expected, texts, predicted, monkeypatch
 ):
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
     assert texts(run) == [expected(6)]
-    assert main(["predict", str(run)]) == 2
-    assert "the prompt is empty" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert "the prompt is empty" in predicted(run, code=2)
+    monkeypatch.setattr(sys, "stdin", Mock(isatty=lambda: True))
     for option in (("--json",), ("--out", "x")):
-        assert main(["predict", str(run), *option]) == 2
-        printed = capsys.readouterr()
-        assert f"{option[0]} requires --input" in printed.out + printed.err
+        assert f"{option[0]} requires --input" in str(predicted(run, *option, code=2))
 
 
 class Parrot:
@@ -168,17 +156,9 @@ class Parrot:
 
 @pytest.mark.parametrize("remembers", [True, False])
 def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
-    typed = iter(["one", KeyboardInterrupt(), " ", "stop", "two"])
-
-    def read(prompt):
-        word = next(typed, EOFError())
-        if isinstance(word, BaseException):
-            raise word
-        return word
-
-    predict.converse(Parrot(remembers), None, Sampling(), read)
-    first, second = "user one;", "user stop;"
-    third = "user two;"
+    typed = Mock(side_effect=["one", KeyboardInterrupt(), " ", "stop", "two", EOFError()])
+    predict.converse(Parrot(remembers), None, Sampling(), typed)
+    first, second, third = "user one;", "user stop;", "user two;"
     if remembers:
         second = f"user one;assistant {first};user stop;"
         # Interrupted: what was said stays in the conversation.
@@ -187,20 +167,15 @@ def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
 
 
 def test_other_texts_are_prompts():
-    class Text:
-        prompt_suffixes = (".txt",)
-
+    task = SimpleNamespace(prompt_suffixes=(".txt",))
     for given in ("def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"):
-        assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
+        assert predict.prompts(given, task, "x") == [Prompt("prompt", (Message("user", given),))]
 
 
 def test_a_path_that_does_not_exist_is_no_prompt_and_a_near_one_suggested(
-    run, tmp_path, capsys, monkeypatch
+    run, tmp_path, predicted, monkeypatch
 ):
-    def error(given):
-        assert main(["predict", str(run), "--input", given]) == 2
-        return capsys.readouterr().err
-
+    error = partial(predicted, run, "--input", code=2)
     for given in ("no/such", "x.jsonl", "./what is it", f"{tmp_path}/my text", "~no/x"):
         assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in error(given)
     (tmp_path / "rows.jsonl").write_text(ROWS)
@@ -212,7 +187,7 @@ def test_a_path_that_does_not_exist_is_no_prompt_and_a_near_one_suggested(
     assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
 
 
-def test_an_invalid_option_is_an_error(run, capsys):
+def test_an_invalid_option_is_an_error(run, predicted):
     before = contents(run.parent)
     for options, message in (
         (["--temperature", "-1"], "--temperature '-1' is not valid"),
@@ -223,22 +198,17 @@ def test_an_invalid_option_is_an_error(run, capsys):
         (["--seed", "x"], "--seed 'x' is not valid"),
         (["--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
     ):
-        assert main(["predict", str(run), "--input", "hi", *options]) == 2
-        assert message in capsys.readouterr().err
+        assert message in predicted(run, "--input", "hi", *options, code=2)
     assert contents(run.parent) == before
 
 
-def test_what_is_no_model_is_an_error(run, tmp_path, capsys):
-    def error(*args):
-        assert main(["predict", *map(str, args), "--input", "hi"]) == 2
-        return capsys.readouterr().err
-
+def test_what_is_no_model_is_an_error(run, tmp_path, said):
+    error = partial(said, "predict", "--input", "hi", code=2)
     assert "does not exist" in error(tmp_path / "none")
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "config.json").write_text('{"model_type": "llama"}')
     assert "export RUN --format safetensors" in error(tmp_path / "hf")
-    assert main(["export", str(run), "--format", "safetensors", "--out", f"{tmp_path}/out"]) == 0
-    capsys.readouterr()
+    said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
     assert "has the weights of one checkpoint" in error(tmp_path / "out", "--checkpoint", "last")
     with pytest.raises(SettingsError, match="EPL text"):  # the formats of a family
         predict.files(None, "abr", "x")
@@ -270,12 +240,11 @@ def custom_run(tmp_path_factory):
     return out, module
 
 
-def test_a_custom_task_predicts_files(custom_run, tmp_path, capsys):
+def test_a_custom_task_predicts_files(custom_run, tmp_path, predicted):
     (tmp_path / "in.txt").write_text("1 2")
     out = tmp_path / "out"
-    args = ["predict", str(custom_run[0]), "--input", f"{tmp_path}/in.txt", "--out", str(out)]
-    assert main(args) == 0
-    first, second, last = capsys.readouterr().out.splitlines()
+    said = predicted(custom_run[0], "--input", tmp_path / "in.txt", "--out", out)
+    first, second, last = said.splitlines()
     found = open_checkpoint(custom_run[0] / "last")
     weights = {name: found.tensor("weight", name) for name in found.names()}
     for line, value in (("1", first), ("2", second)):
@@ -287,7 +256,7 @@ def test_a_custom_task_predicts_files(custom_run, tmp_path, capsys):
 
 
 def test_files_need_an_input_without_errors_and_no_sampling(
-    custom_run, tmp_path, capsys, monkeypatch
+    custom_run, tmp_path, predicted, monkeypatch
 ):
     (tmp_path / "in.txt").write_text("1")
     (tmp_path / "bad.txt").write_text("1 bad")  # an error after a prediction
@@ -300,19 +269,17 @@ def test_files_need_an_input_without_errors_and_no_sampling(
         (["--input", "in.txt", "--out", "."], ". is not empty"),
         (["--input", "bad.txt", "--out", "out"], "error: bad line"),
     ):
-        assert main(["predict", str(custom_run[0]), *options]) == 2
-        err = capsys.readouterr().err
+        err = predicted(custom_run[0], *options, code=2)
         assert message in err and "--set" not in err
         assert contents(tmp_path) == before
 
 
-def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys, monkeypatch):
+def test_a_task_that_cannot_predict_says_what_to_write(custom_run, predicted, monkeypatch):
     run, module = custom_run
     task = importlib.import_module(module).Line
     for method in ("predict", "setup_without_data"):
         monkeypatch.delattr(task, method)
-    assert main(["predict", str(run), "--input", "x"]) == 2
-    err = capsys.readouterr().err
+    err = predicted(run, "--input", "x", code=2)
     assert "its task lacks setup_without_data, predict" in err
     assert "saved_files, setup_without_data() and predict(model, path)" in err
 

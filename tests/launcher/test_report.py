@@ -1,33 +1,31 @@
 """The command `report`, and the report at the end of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
+from functools import partial
 
-from launcher.__main__ import main
-
-
-def report(*args):
-    return main(["report", *map(str, args)])
+import pytest
 
 
-def test_the_report_is_written_into_the_run_folder_or_elsewhere(run, capsys):
+@pytest.fixture
+def report(said):
+    return partial(said, "report")
+
+
+def test_the_report_is_written_into_the_run_folder_or_elsewhere(run, report):
     (run / "report.html").unlink()
-    assert report(run) == 0
-    assert capsys.readouterr().out == f"{run / 'report.html'}\n"
+    assert report(run) == f"{run / 'report.html'}\n"
     assert "python -m launcher verify" in (run / "report.html").read_text()
     (run / "result.json").unlink()
-    assert report(run, "--out", run.parent / "now.html") == 0
+    report(run, "--out", run.parent / "now.html")
     assert "not finished" in (run.parent / "now.html").read_text()
 
 
-def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypatch, capsys):
+def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypatch, report):
     whole = tmp_path / "whole"
     other = shutil.copytree(run, whole / "1-first", symlinks=True)
     monkeypatch.chdir(tmp_path)
-    assert report(run, other, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    found = report(run, other, "--json")
     assert found["report"] == "report.html"
     assert [(one["folder"], one["status"], one["steps"]) for one in found["runs"]] == [
         (str(run), "completed", 6),
@@ -36,35 +34,30 @@ def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypa
     assert "2 runs" in (tmp_path / "report.html").read_text()
     stages = [{"name": name, "folder": f"{n}-{name}"} for n, name in ((1, "first"), (2, "next"))]
     (whole / "stages.json").write_text(json.dumps({"stages": stages}))
-    assert report(whole, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    found = report(whole, "--json")
     assert found["report"] == str(whole / "report.html")
     assert [one["folder"] for one in found["runs"]] == [str(other)]
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path, monkeypatch, capsys):
+def test_what_is_no_run_folder_is_refused(tmp_path, monkeypatch, report):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.html").write_text("mine")
     for name in ("nothing", "mine.html"):
-        assert report(name) == 2
-        assert f"error: {name} is not a run folder" in capsys.readouterr().err
+        assert f"error: {name} is not a run folder" in report(name, code=2)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
 
 
-def test_a_file_of_another_program_is_never_replaced(run, capsys):
+def test_a_file_of_another_program_is_never_replaced(run, report):
     mine = run.parent / "mine.html"
     mine.write_text("mine")
-    assert report(run, "--out", mine) == 2
-    assert "was not written by this program" in capsys.readouterr().err
+    assert "was not written by this program" in report(run, "--out", mine, code=2)
     assert mine.read_text() == "mine"
-    assert report(run, "--out", run) == 2
-    assert "is a folder" in capsys.readouterr().err
+    assert "is a folder" in report(run, "--out", run, code=2)
 
 
-def test_a_damaged_file_of_the_run_is_named(run, capsys):
+def test_a_damaged_file_of_the_run_is_named(run, report):
     with (run / "metrics.jsonl").open("a") as file:
         file.write("no JSON\n")
     before = (run / "report.html").read_bytes()
-    assert report(run) == 2
-    assert "metrics.jsonl:" in capsys.readouterr().err
+    assert "metrics.jsonl:" in report(run, code=2)
     assert (run / "report.html").read_bytes() == before

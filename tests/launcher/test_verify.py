@@ -1,24 +1,37 @@
 """A replay is bit-identical, and a flipped bit is named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import resolved_as
-from launcher.saved_runs.verify import ReplayInterval, choose
-from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents
+from launcher.saved_runs.verify import (
+    Conditions,
+    ReplayInterval,
+    as_json,
+    choose,
+    compare_replay,
+    nondeterminism,
+    render,
+)
+from tests.launcher.given import SERVER, resolved
+from tests.launcher.runs import saved
+from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, flip_a_bit
 from tests.runs.conftest import REQUESTS
 from training.checkpoint import manifest
+from training.checkpoint.compare import Tolerance
+from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.reader import open_checkpoint
+from training.logging.strict_json import encode
 
 NORM = "model.norm.weight"
 
@@ -42,17 +55,21 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def verify(said):
+    return partial(said, "verify")
+
+
 def add_a_bit(tensor):
     tensor.view(torch.int32)[5] += 1
 
 
-def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, capfd):
+def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, verify):
     # What a resume would repair: a checkpoint half replaced at a kill.
     (run / "checkpoints" / ".replaced-step-00000005").mkdir()
     (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
     before = contents(run)
-    assert main(["verify", str(run), "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    found = verify(run, "--json")
     assert (found["identical"], found["first_difference"], found["tolerance"]) == (True, None, None)
     assert (found["from_step"], found["to_step"], found["steps"]) == (4, 6, 2)
     assert found["tensors"] == 4 * 20  # weights, two slots, the average
@@ -62,44 +79,36 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, capfd):
 
 
 @pytest.mark.slow
-def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, data, temporary, capfd):
+def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, data, temporary, verify):
     """State missing in checkpoints of older versions comes from the run's settings.yaml."""
     for step in (2, 4):
         shutil.rmtree(checkpoint(run, step))
     added = ("settings", "starts", "metrics", "nonfinite", "data", "evaluated_at")
     change_state(checkpoint(run, 6), lambda state: [state["facts"].pop(name) for name in added])
-    assert main(["verify", str(run)]) == 0
-    out = capfd.readouterr().out
+    out = verify(run)
     assert out.startswith("identical: 80 tensors, 6 steps\n")
     assert "replayed from the start of the run" in out
 
 
-def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, capfd, monkeypatch):
+def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, verify, monkeypatch):
     monkeypatch.chdir(run.parent)
-    assert main(["verify", str(run)]) == 2
-    assert "fix           --data PATH" in capfd.readouterr().err
+    assert "fix           --data PATH" in verify(run, code=2)
     moved = run.parent / "mine.jsonl"
     moved.write_text(REQUESTS)
     change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
-    assert main(["verify", str(run), "--data", "mine.jsonl"]) == 1
-    assert capfd.readouterr().out.startswith(f"different: exp_avg of {NORM}[5] is ")
+    found = verify(run, "--data", "mine.jsonl", "--json", code=1)["first_difference"]
+    assert (found["kind"], found["name"], found["index"]) == ("exp_avg", NORM, [5])
     moved.write_text(REQUESTS.replace("a", "b"))
-    assert main(["verify", str(run), "--data", "mine.jsonl"]) == 2
-    err = capfd.readouterr().err
+    err = verify(run, "--data", "mine.jsonl", code=2)
     assert "error: the data has changed since this run started" in err
     assert "if it moved, --data PATH" in err and "--reset" not in err
     assert list(temporary.iterdir()) == []
 
 
-def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, capfd):
-    path = checkpoint(run, 6) / "rank-00000.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-    assert main(["verify", str(run)]) == 1
-    assert f"error: {path} is damaged" in capfd.readouterr().err
-    assert main(["verify", str(run), "--json"]) == 1
-    assert f"{path} is damaged" in json.loads(capfd.readouterr().out)["error"]
+def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, verify):
+    path = flip_a_bit(checkpoint(run, 6))
+    assert f"error: {path} is damaged" in verify(run, code=1)
+    assert f"{path} is damaged" in verify(run, "--json", code=1)["error"]
 
 
 def chosen(place):
@@ -187,7 +196,7 @@ def test_too_many_processes_are_an_error_with_the_largest_number():
         resolved_as(tree(), WRITTEN, CliArgs(options={"engine.nproc": ("--nproc", "100000")}))
 
 
-def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
+def test_a_folder_without_a_run_is_an_error(run, tmp_path, verify):
     shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
@@ -198,5 +207,118 @@ def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
         (["alone"], "is a checkpoint outside of its run folder"),
         ([], "error: verify requires RUN"),
     ):
-        assert main(["verify", *(str(tmp_path / word) for word in words)]) == 2
-        assert message in capsys.readouterr().err
+        assert message in verify(*(tmp_path / word for word in words), code=2)
+
+
+@pytest.fixture
+def again(trained, tmp_path):
+    """A folder as a replay leaves it."""
+    return Path(shutil.copytree(trained, tmp_path / "again", symlinks=True))
+
+
+@pytest.fixture
+def compare(trained):
+    """Compares a run with a replay of its last two steps."""
+
+    def compared(
+        again, engine="local", world_size=1, precision="fp32", notes=(), last=None, run=trained
+    ):
+        conditions = Conditions(ReplayInterval(None, 4, 6), engine, world_size, precision)
+        last = last or open_checkpoint(checkpoint(trained, 6))
+        return compare_replay(conditions, run, last, again, notes)
+
+    return compared
+
+
+def change_loss(folder, by):
+    """Change the loss of step 6 as it was logged."""
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "train" and line["step"] == 6:
+            line["loss"] += by
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_an_equal_replay_is_identical(compare, again):
+    found = compare(again, notes=["a note"])
+    assert found.is_identical and found.agrees
+    assert render(found) == (
+        "identical: 80 tensors, 2 steps\n"
+        "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
+        "  note     a note"
+    )
+    found = compare(again, engine="ddp", world_size=2)
+    assert found.is_identical
+    assert "steps 4 to 6, ddp on 2 processes" in render(found)
+
+
+def test_a_different_tensor_comes_before_a_metrics_line_which_alone_is_one(compare, again):
+    change_loss(again, 1e-12)
+    found = compare(again)
+    assert not found.agrees
+    assert render(found).startswith("different: loss of step 6 is ")
+    assert as_json(found)["first_difference"]["step"] == 6
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t[5:7].fill_(2.0))
+    found = compare(again)
+    assert not found.is_identical and not found.agrees
+    first, state, line, _ = render(found).splitlines()
+    assert first.startswith(f"different: weight of {NORM}[5] is ")
+    assert first.endswith(" in the run and 2.0 in the replay")
+    assert state.startswith(f"  state    1 of 80 tensors differ, most weight of {NORM}: by 0.1")
+    assert line.startswith("  metrics  loss of step 6 is ")
+    facts = json.loads(encode(as_json(found)))
+    assert facts["first_difference"]["index"] == [5]
+    assert facts["largest_difference"]["of"] == f"weight of {NORM}"
+
+
+def test_another_engine_or_world_size_is_compared_with_a_tolerance(compare, again):
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t.mul_(1 + 5e-5))
+    change_loss(again, 1e-4)
+    for other in ({"engine": "ddp"}, {"world_size": 2}):
+        found = compare(again, **other)
+        assert (found.is_identical, found.agrees) == (False, True)
+        assert found.tolerance == Tolerance(1e-4, 1e-2)
+        assert render(found).splitlines()[:2] == [
+            "equal within 0.0001 (moments 0.01): 80 tensors, 2 steps",
+            f"  state    1 of 80 tensors differ, most weight of {NORM}: by 5e-05 of its norm",
+        ]
+    assert not compare(again).agrees
+
+
+def test_beyond_the_tolerance_which_moments_have_larger_is_a_difference(compare, again):
+    for kind, factor, agrees in (
+        ("exp_avg", 1 + 1e-3, True),
+        ("exp_avg", 1 + 1e-1, False),
+        ("weight", 1 + 1e-3, False),
+    ):
+        change_tensor(checkpoint(again, 6), f"{kind}|{NORM}|0", lambda t: t.mul_(factor))  # noqa: B023
+        assert compare(again, engine="ddp").agrees == agrees, (kind, factor)
+        assert compare(again, engine="ddp", precision="bf16").agrees
+        change_tensor(checkpoint(again, 6), f"{kind}|{NORM}|0", lambda t: t.div_(factor))  # noqa: B023
+
+
+def test_other_versions_of_libraries_and_a_nondeterministic_gpu_are_noted(compare, trained, again):
+    last = open_checkpoint(checkpoint(trained, 6))
+    last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
+    note = f"torch 1.0 wrote the checkpoint; the replay used torch {torch.__version__}"
+    assert compare(again, last=last).notes == [note]
+    note = "train.deterministic is off: cuda may add numbers in any order"
+    assert list(nondeterminism(resolved(machine=SERVER))) == [note]
+    for run in (resolved(), resolved("train.deterministic=true", machine=SERVER)):
+        assert list(nondeterminism(run)) == []
+
+
+def test_a_run_without_the_lines_or_tensors_of_the_interval_is_not_identical(
+    compare, trained, again, tmp_path
+):
+    path = again / "metrics.jsonl"
+    path.write_text("".join(line for line in path.open() if '"step": 6' not in line))
+    with pytest.raises(CheckpointError) as error:
+        compare(trained, run=again)
+    assert str(error.value) == (
+        f"nothing was compared: {path} has no line of the steps 5 to 6, which the replay logged"
+    )
+    last = open_checkpoint(saved(tmp_path / "none", 6, resolved()))
+    with pytest.raises(CheckpointError, match=r"nothing was compared: .*step-00000006 has no"):
+        compare(tmp_path / "none", last=last)

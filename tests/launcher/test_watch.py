@@ -1,7 +1,5 @@
 """The command `watch` shows runs and leaves them alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty
@@ -13,26 +11,19 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from tests.launcher.given import resolved
+from tests.launcher.given import ROOT, resolved
 from tests.launcher.runs import begun, ended, trained
 from tests.launcher.saved_runs import contents
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("here")
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_pipe_gets_plain_lines_once_for_each_run(here, capsys):
+def test_a_pipe_gets_plain_lines_once_for_each_run(here, said, capsys):
     begun(Path("new"), resolved())
     ended(trained(Path("old"), resolved(), 100), "completed", 100)
     (here / "job" / "slurm").mkdir(parents=True)
     before = contents(here)
-    assert main(["watch", "new", "old", "job"]) == 0
-    assert capsys.readouterr().out == (
+    assert said("watch", "new", "old", "job") == (
         "run        new, not started\nrun        old, completed\nrun        job, not started\n"
     )
     assert main(["watch", "new", "old", "--json"]) == 0
@@ -42,22 +33,18 @@ def test_a_pipe_gets_plain_lines_once_for_each_run(here, capsys):
     assert contents(here) == before
 
 
-def test_watch_alone_shows_the_newest_run_and_a_folder_of_runs_all(capsys):
-    assert main(["watch"]) == 2
-    assert "error: there is no run in runs/" in capsys.readouterr().err
+def test_watch_alone_shows_the_newest_run_and_a_folder_of_runs_all(said):
+    assert "error: there is no run in runs/" in said("watch", code=2)
     for name, at in (("b", 10), ("a", 20), ("staged/1-text", 5)):
         begun(Path("runs", name), resolved(), at)
-    assert main(["watch"]) == 0
-    assert capsys.readouterr().out == "run        runs/a, not started\n"
+    assert said("watch") == "run        runs/a, not started\n"
     stages = [{"name": "text", "folder": "1-text"}]
     Path("runs", "staged", "stages.json").write_text(json.dumps({"stages": stages}))
     os.utime(Path("runs", "staged", "stages.json"), (40, 40))
     Path("runs", "notes").mkdir()
-    assert main(["watch", "runs", "runs/a"]) == 0
-    assert capsys.readouterr().out == "".join(
-        f"run        runs/{name}, not started\n" for name in ("b", "a", "staged/1-text")
-    )
-    assert main(["watch", "runs/notes"]) == 2
+    shown = [f"run        runs/{name}, not started" for name in ("b", "a", "staged/1-text")]
+    assert said("watch", "runs", "runs/a").splitlines() == shown
+    said("watch", "runs/notes", code=2)
 
 
 def test_another_folder_is_an_error_with_the_nearest(capsys):

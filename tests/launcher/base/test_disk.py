@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.base import disk
 from launcher.base.diagnostics import SettingsError
 from tests.launcher.given import resolved
@@ -52,30 +51,28 @@ COMMANDS = {
 }
 
 
-def test_an_unwritable_folder_is_an_error_before_anything_starts(here, capsys, monkeypatch):
+def test_an_unwritable_folder_is_an_error_before_anything_starts(here, said, monkeypatch):
     before = names(here)
     make_unwritable(monkeypatch, here)
     for command in COMMANDS.values():
-        assert main(command) == 2, command
-        err = capsys.readouterr().err
+        err = said(*command, code=2)
         assert "is not writable" in err and "Traceback" not in err, command
         assert names(here) == before, command
 
 
-def test_an_unwritable_part_of_a_run_is_named(here, capsys, monkeypatch):
+def test_an_unwritable_part_of_a_run_is_named(here, said, monkeypatch):
     for part in ("checkpoints", "log.txt"):
         with monkeypatch.context() as patched:
             make_unwritable(patched, here / "run" / part)
-            assert main(COMMANDS["resume"]) == 2
-        assert f"error: a part of the run, run/{part} is not writable" in capsys.readouterr().err
+            err = said(*COMMANDS["resume"], code=2)
+        assert f"error: a part of the run, run/{part} is not writable" in err
 
 
-def test_too_little_room_is_named_with_what_is_needed(here, capsys, monkeypatch):
+def test_too_little_room_is_named_with_what_is_needed(here, said, monkeypatch):
     before = names(here)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=-1))
     for command in ("compare", "export", "new-task in a folder"):
-        assert main(COMMANDS[command]) == 2
-        assert "and its disk has -1 B free" in capsys.readouterr().err
+        assert "and its disk has -1 B free" in said(*COMMANDS[command], code=2)
         assert names(here) == before
 
 

@@ -1,13 +1,9 @@
 """Our packages are imported, never a user's of their names, and without garbage collection."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.launcher.given import ROOT, python
+
 HOSTILE = 'raise SystemExit("a package of the user was imported")\n'
 
 
@@ -20,34 +16,24 @@ def hostile_folder(tmp_path):
     return tmp_path
 
 
-def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_our_packages_are_imported_after_launcher_and_those_of_the_user_stay(hostile_folder):
-    assert python(hostile_folder, "-c", "import models").returncode == 1
+    assert python("-c", "import models", folder=hostile_folder).returncode == 1
     (hostile_folder / "mine").mkdir()
     (hostile_folder / "mine" / "__init__.py").touch()
-    code = (
-        "import launcher, importlib.resources, models.language.config, training.settings\n"
-        "import models, training, engines, slurm, mine\n"
-        "for module in (models, training, engines, slurm, mine): print(module.__path__[0])\n"
-        "print(importlib.resources.files('ds_configs'))"
-    )
-    *ours, mine, ds_configs = python(hostile_folder, "-c", code).stdout.splitlines()
+    code = """
+import launcher, importlib.resources, models.language.config, training.settings
+import models, training, engines, slurm, mine
+for module in (models, training, engines, slurm, mine): print(module.__path__[0])
+print(importlib.resources.files("ds_configs"))
+"""
+    *ours, mine, ds_configs = python("-c", code, folder=hostile_folder).stdout.splitlines()
     assert ours == [str(ROOT / name) for name in ("models", "training", "engines", "slurm")]
     assert mine == str(hostile_folder / "mine") and str(ROOT / "ds_configs") in ds_configs
 
 
 def test_a_shadowing_package_already_imported_is_an_error_with_a_fix(hostile_folder):
     (hostile_folder / "models" / "__init__.py").write_text("")
-    done = python(hostile_folder, "-c", "import models, launcher")
+    done = python("-c", "import models, launcher", folder=hostile_folder)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last == (
@@ -66,7 +52,7 @@ def test_a_spawned_process_of_a_script_imports_gearshift_packages(hostile_folder
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.apply_async(steps, ('50%', 1, 8)).get())\n"
     )
-    done = python(hostile_folder, str(script))
+    done = python(script, folder=hostile_folder)
     assert done.stdout.strip() == "4", done.stderr
 
 
@@ -78,14 +64,8 @@ sys.argv = ["gearshift", "list", "models"]
 """
 
 
-@pytest.mark.parametrize(
-    ("start", "is_frozen"),
-    [("__main__.program()", True), ("__main__.main()", False)],
-    ids=["own process", "called"],
-)
-def test_garbage_among_imports_is_searched_in_processes_of_others_only(
-    hostile_folder, start, is_frozen
-):
-    done = python(hostile_folder, "-c", ENDS + start)
-    assert done.returncode == 0 and "language" in done.stdout
-    assert done.stderr.split() == ["True", str(is_frozen)]
+def test_garbage_among_imports_is_searched_in_processes_of_others_only(hostile_folder):
+    for start, is_frozen in (("program", "True"), ("main", "False")):
+        done = python("-c", f"{ENDS}__main__.{start}()", folder=hostile_folder)
+        assert done.returncode == 0 and "language" in done.stdout
+        assert done.stderr.split() == ["True", is_frozen], start

@@ -1,23 +1,30 @@
-"""Parsing of command lines, their errors, and help."""
+"""Command lines: commands, options, exit codes, errors, and help."""
 
+import re
+from importlib import import_module
 from importlib.metadata import version
+from itertools import permutations
 from pathlib import Path
 
-from launcher.__main__ import main
+from launcher.base import exit_codes
 from launcher.base.diagnostics import render
 from launcher.cli.parser import read
 from launcher.commands.catalog import COMMANDS
 from launcher.config.command_line import RUN
-from launcher.config.options import OPTIONS
+from launcher.config.options import OPTIONS, names
+from launcher.config.resolve import resolve
+from launcher.config.schema import setting_infos
+from launcher.run_folder import run_folder
+from tests.launcher.given import LAPTOP
 
 
-def args(line: str):
+def args(line):
     command_line = read(line.split())
     assert render(command_line.diagnostics) == ""
     return command_line.args
 
 
-def diagnostics(line: str) -> str:
+def diagnostics(line):
     return render(read(line.split()).diagnostics)
 
 
@@ -86,8 +93,7 @@ def test_unknown_options_and_commands_are_errors_with_the_nearest_match():
         "  did you mean  --epochs",
         "  fix           --epochs 3",
     ]
-    found = diagnostics("--aaa --lite --bbb 1 --ccc").splitlines()
-    found = [line.split("'")[1] for line in found if "error" in line]
+    found = re.findall("error: unknown option '(.*)'", diagnostics("--aaa --lite --bbb 1 --ccc"))
     assert found == ["--aaa", "--bbb", "--ccc"]  # all, in order
     assert diagnostics("exlpain").splitlines() == [
         "error: unknown command 'exlpain'",
@@ -118,30 +124,21 @@ def test_the_fix_of_an_unknown_option_has_the_typed_value():
     assert [diagnostic.fix for diagnostic in found] == ["--data 'my notes'"]
 
 
-def test_help_is_printed_for_the_program_and_each_command(capsys):
-    def said(line):
-        assert main(line.split()) == 0
-        return capsys.readouterr().out
-
+def test_help_is_printed_for_the_program_and_each_command(said):
     for line in ("--help", "-h", "run --help", "explain -h", "list --help"):
-        printed = said(line)
+        printed = said(*line.split())
         assert printed.startswith("usage: python -m launcher")
         assert "--help" in printed
         assert max(map(len, printed.splitlines())) <= 100
-    for line, same in (
-        ("help", "--help"),
-        ("help run", "--help"),
-        ("help resume", "resume --help"),
-    ):
-        assert said(line) == said(same)
+    same = {"help": "--help", "help run": "--help", "help resume": "resume --help"}
+    for line, other in same.items():
+        assert said(*line.split()) == said(*other.split())
     for line in ("lits --help", "help lits"):
-        assert main(line.split()) == 2
-        assert "unknown command 'lits'" in capsys.readouterr().err
+        assert "unknown command 'lits'" in said(*line.split(), code=2)
 
 
-def test_help_lists_commands_options_modes_layers_and_exit_codes(capsys):
-    main(["--help"])
-    printed = " ".join(capsys.readouterr().out.split())
+def test_help_lists_commands_options_modes_layers_and_exit_codes(said):
+    printed = " ".join(said("--help").split())
     for option in OPTIONS:
         assert option.flag in printed
         assert option.sentence in printed
@@ -152,16 +149,66 @@ def test_help_lists_commands_options_modes_layers_and_exit_codes(capsys):
     assert "ultra-fast" in printed
 
 
-def test_the_version_of_the_program_and_of_each_library_is_printed(capsys):
-    assert main(["--version"]) == 0
-    printed = dict(part.split(" ", 1) for part in capsys.readouterr().out.strip().split(", "))
+def test_the_version_of_the_program_and_of_each_library_is_printed(said):
+    printed = dict(part.split(" ", 1) for part in said("--version").strip().split(", "))
     assert list(printed) == ["python", "gearshift", "torch", "deepspeed", "fairscale"]
     assert printed["torch"] == version("torch")
 
 
-def test_two_modes_and_empty_values_are_errors(capsys):
+def test_two_modes_and_empty_values_are_errors(said):
     for line in ("--fast --lite", "--mode fast --lite", "--lite --mode fast"):
         assert "mode is set twice" in diagnostics(line)
     for line in (["resume", ""], ["--resume", ""], ["--out="]):
-        assert main([*line, "--dry-run"]) == 2
-        assert "an empty value" in capsys.readouterr().err
+        assert "an empty value" in said(*line, "--dry-run", code=2)
+
+
+def test_the_commands_and_their_implementations():
+    expected = """
+        run resume explain list plan verify evaluate watch compare submit export predict report track
+        new-task convert data doctor completion
+    """
+    assert list(COMMANDS) == expected.split()
+    assert all(callable(import_module(command.module).main) for command in COMMANDS.values())
+
+
+def test_the_options_of_run_and_what_they_name():
+    expected = """
+        --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
+        --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
+        --precision --deterministic --debug --profile --config --set --ds-config --out --dry-run --json
+        --max-restarts --resume --reset --download-data --continuous-learning --max-hours
+        --stage --from --track --force
+    """
+    assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())
+    keys = setting_infos("language")
+    assert {option.key for option in OPTIONS if option.key} <= set(keys)
+    modes = [option.mode for option in OPTIONS if option.mode]
+    assert modes == ["lite", "resource-efficient", "fast", "ultra-fast", "benchmark"]
+    assert set(modes) <= set(names("modes"))
+
+
+def test_the_exit_codes_and_the_files_of_a_run_folder():
+    assert list(exit_codes.MEANINGS) == [0, 1, 2, 75, 130]
+    names = ("SETTINGS", "ORIGINS", "LOG", "METRICS", "RESULT", "CHECKPOINTS", "REPORT")
+    files = "settings.yaml origins.json log.txt metrics.jsonl result.json checkpoints report.html"
+    assert [getattr(run_folder, name) for name in names] == files.split()
+
+
+def settings(*args):
+    request = read(args)
+    assert not request.diagnostics
+    return resolve(request.args, LAPTOP).settings
+
+
+def test_options_override_the_mode_at_any_position():
+    others = [["--lr", "3e-3"], ["--epochs", "7"], ["--set", "eval.share=0.3"]]
+    others += [["--batch-size", "2"], ["--num-workers", "0"], ["--precision", "bf16"]]
+    run = settings("--model", "abr", "--fast", *(word for part in others for word in part))
+    assert (run.optim.lr, run.train.epochs, run.eval.share) == (3e-3, 7, 0.3)
+    assert (run.train.micro_batch, run.loader.workers, run.precision) == (2, 0, "bf16")
+    assert (run.loader.prefetch, run.stop.patience) == (4, 8)  # values of the mode
+    for mode in (["--fast"], ["--mode", "fast"], ["--mode=fast"]):
+        for first, second in permutations((mode, *others), 2):
+            rest = [part for part in (mode, *others) if part not in (first, second)]
+            words = [word for part in (first, *rest, second) for word in part]
+            assert settings("--model", "abr", *words) == run, words

@@ -1,9 +1,5 @@
 """The options and settings that the originals have, with a value of each as users type it."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import yaml
 
 FILES = {
@@ -122,7 +118,7 @@ OPTIONS = {
 """The options of the originals' scripts, and that of TensorBoard."""
 
 
-def lay_out(folder: Path) -> None:
+def lay_out(folder):
     """Files in `folder`, under the names that FILES and OPTIONS use."""
     for path in (
         *("data/mvsec/outdoor_day1/outdoor_day1_data.hdf5", "data.csv", "folder/config.json"),

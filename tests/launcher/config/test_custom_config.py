@@ -6,6 +6,7 @@ from itertools import cycle
 import pytest
 
 from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import render as render_errors
 from launcher.config import custom_task, editor_schema, presets, render
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import setting_infos
@@ -13,7 +14,7 @@ from launcher.config.validate import TrackedSettings, unused_diagnostics
 from launcher.run_folder import checkpoint_search
 from launcher.run_folder.start import decide
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
-from tests.launcher.given import LAPTOP, SERVER, resolved
+from tests.launcher.given import LAPTOP, SERVER, refused, resolved
 from tests.launcher.runs import trained
 
 SIZES = """\
@@ -34,12 +35,10 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """A working directory, and a search path that is restored."""
-    monkeypatch.chdir(tmp_path)
+def examples(here, monkeypatch):
+    """A search path that is restored."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     custom_task.add_search_folder(str(EXAMPLES))
-    return tmp_path
 
 
 @pytest.fixture
@@ -53,9 +52,7 @@ def sized(here):
 
 
 def wrong(model, *sets):
-    with pytest.raises(SettingsError) as raised:
-        resolved(*sets, model=model)
-    return str(raised.value).replace(model.partition(":")[0], "NAME")
+    return render_errors(refused(*sets, model=model)).replace(model.partition(":")[0], "NAME")
 
 
 def test_defaults_of_the_class_override_those_of_all_tasks_with_their_line(line):
@@ -70,16 +67,9 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     run = resolved("model.width=9", model=line)
     assert run.settings.model.width == 9
     assert "  width: 9\n" in render.render_settings(run)
-    assert wrong(line, "model.width=wide").startswith(
-        "error: model.width 'wide' is text, not a whole number\n  where         --set model.width=wide\n"
-    )
-    assert wrong(line, "model.widht=9").splitlines() == [
-        "error: unknown setting 'model.widht'",
-        "  where         --set model.widht=9",
-        "  allowed       family, folder, width",
-        "  did you mean  model.width",
-        "  fix           --set model.width=9",
-    ]
+    assert "model.width 'wide' is text, not a whole number" in wrong(line, "model.width=wide")
+    [found] = refused("model.widht=9", model=line)
+    assert (found.allowed, found.fix) == ("family, folder, width", "--set model.width=9")
 
 
 def test_saved_settings_of_a_run_resolve_to_the_same_settings_and_are_used(sized, here):
@@ -132,35 +122,19 @@ def test_an_unknown_key_among_the_defaults_or_a_size_of_none_is_an_error(line, h
 WIDTH, DEFAULTS = "width: int = 4", '{"train.epochs": 2, "train": {"micro_batch": 4}}'
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "expected", "line"),
-    [
+def test_a_declaration_that_cannot_be_settings_is_an_error_with_its_line(here):
+    for old, new, expected, line in (
         (WIDTH, "width: int", "Model.width has no default", 9),
         (WIDTH, "size: str = 's'", "Model.size cannot be a setting of its own", 9),
         (WIDTH, "when: set = {1}", "Model.when cannot be written into a settings file", 9),
-        (
-            WIDTH,
-            'width: int = "wide"',
-            "the default of Line.Model.width is invalid: Input should be a valid integer, unable "
-            "to parse string as an integer",
-            9,
-        ),
-        (
-            "class Model(BaseModel)",
-            "class Model(nn.Module)",
-            "Line.Model is not a pydantic BaseModel",
-            6,
-        ),
+        (WIDTH, "width: int = 'x'", "the default of Line.Model.width is invalid: Input should", 9),
+        ("Model(BaseModel)", "Model(nn.Module)", "Line.Model is not a pydantic BaseModel", 6),
         (DEFAULTS, "3", "Line.defaults is not", 6),
-    ],
-)
-def test_a_declaration_that_cannot_be_settings_is_an_error_with_its_line(
-    here, old, new, expected, line
-):
-    name = write(here, HEAD + LINE.replace(old, new) + BODY)
-    first, where, *_ = wrong(f"{name}:Line").splitlines()
-    assert first.startswith(f"error: {expected}")
-    assert where == f"  where         --model NAME:Line; NAME.py:{line}"
+    ):
+        name = write(here, HEAD + LINE.replace(old, new) + BODY)
+        first, where, *_ = wrong(f"{name}:Line").splitlines()
+        assert first.startswith(f"error: {expected}")
+        assert where == f"  where         --model NAME:Line; NAME.py:{line}"
 
 
 def test_sections_within_the_settings_of_a_task_are_settings_and_in_the_schema(here):

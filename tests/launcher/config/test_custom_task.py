@@ -5,25 +5,22 @@ import sys
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import render
 from launcher.config import custom_task
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
-from tests.launcher.given import resolved
+from tests.launcher.given import refused, resolved
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """A working directory, and a search path that is restored."""
-    monkeypatch.chdir(tmp_path)
+def search_path(here, monkeypatch):
+    """A search path that is restored."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
 
 
 def error_text(model, *sets, **options):
     """The error text of a start with `--model`; the module's own name is replaced by NAME."""
-    with pytest.raises(SettingsError) as wrong:
-        resolved(*sets, model=model, **options)
-    return str(wrong.value).replace(model.partition(":")[0], "NAME")
+    found = refused(*sets, model=model, **options)
+    return render(found).replace(model.partition(":")[0], "NAME")
 
 
 def test_a_module_in_the_working_directory_or_a_package_is_found_with_its_folder(here):
@@ -132,8 +129,6 @@ def test_a_task_error_is_reported_with_all_others_and_without_other_model_errors
         "error: unknown setting 'optim.rl'",
     ]
     (here / "mine.yaml").write_text("model:\n  family: no_such_module:Line\n")
-    with pytest.raises(SettingsError) as wrong:
-        resolved(model=None, configs=[here / "mine.yaml"])
-    [found] = wrong.value.diagnostics
+    [found] = refused(model=None, configs=[here / "mine.yaml"])
     assert found.where == f"{here / 'mine.yaml'}:2 model.family"
     assert (found.key, found.value) == ("model.family", "no_such_module:Line")

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from launcher.__main__ import main
 from launcher.config import presets
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
@@ -73,14 +72,11 @@ def test_modes_adapters_and_settings_of_the_user_override_fine_tuning(fine_tuned
     assert without_folder.settings.optim.lr == 3e-3
 
 
-def test_the_model_its_header_and_its_run_folder_are_named_for_the_folder(
-    base, monkeypatch, capsys
-):
+def test_the_model_its_header_and_its_run_folder_are_named_for_the_folder(base, monkeypatch, said):
     assert model_name(resolved("model.pretrained=..", model=None).settings.model) != "language:.."
     monkeypatch.chdir(base)
     for folder in (".", str(base)):
-        assert main(["--set", f"model.pretrained={folder}", "--dry-run"]) == 0
-        lines = capsys.readouterr().out.splitlines()
+        lines = said("--set", f"model.pretrained={folder}", "--dry-run").splitlines()
         assert lines[0] == "model    language:gpt2-mine"
         (folder,) = [line for line in lines if line.startswith("folder")]
         assert folder.startswith("folder   runs/language-gpt2-mine-default-")

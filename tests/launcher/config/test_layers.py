@@ -11,12 +11,9 @@ def layer(name, **values):
 
 
 def test_a_change_is_of_the_default_and_not_of_the_general_mode():
-    layers = [
-        layer("family", train__micro_batch=16),
-        layer("mode", train__micro_batch={"scale": 0.5}),
-        layer("mode", train__micro_batch={"scale": 0.25}),
-        layer("mode", train__micro_batch={"scale": 2}),
-    ]
+    changes = (16, {"scale": 0.5}, {"scale": 0.25}, {"scale": 2})
+    names = ("family", "mode", "mode", "mode")
+    layers = [layer(n, train__micro_batch=c) for n, c in zip(names, changes, strict=True)]
     for count, expected in ((2, 8), (3, 4), (4, 32)):
         values, diagnostics = merge_layers("language", layers[:count])
         assert (values["train.micro_batch"].value, diagnostics) == (expected, [])
@@ -54,18 +51,13 @@ def test_promises_of_layers_add_up():
 
 
 def test_keys_are_flat_down_to_the_settings():
-    root = parse_yaml(
-        "limits:\n  critical: {ram: 1}\n  ram: 2\npromise: {parameters: {at_most: 1}}\n"
-    )
-    found = {
-        key: (node_value(node), node.line)
-        for key, node in flatten(root, frozenset({"limits", "limits.critical"}))
-    }
-    assert found == {
-        "limits.critical.ram": (1, 2),
-        "limits.ram": (2, 3),
-        "promise": ({"parameters": {"at_most": 1}}, 4),
-    }
+    text = "limits:\n  critical: {ram: 1}\n  ram: 2\npromise: {parameters: {at_most: 1}}\n"
+    found = flatten(parse_yaml(text), frozenset({"limits", "limits.critical"}))
+    assert [(key, node_value(node), node.line) for key, node in found] == [
+        ("limits.critical.ram", 1, 2),
+        ("limits.ram", 2, 3),
+        ("promise", {"parameters": {"at_most": 1}}, 4),
+    ]
 
 
 def test_a_key_is_found_nested_or_dotted():

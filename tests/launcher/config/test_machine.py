@@ -3,13 +3,12 @@
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from launcher.config import machine
-from tests.launcher.given import LAPTOP
+from tests.launcher.given import LAPTOP, python
 
 
 def test_detection_finds_at_least_one_core():
@@ -87,17 +86,7 @@ for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7"):
     print([(gpu.memory_bytes >> 30, gpu.has_bf16) for gpu in nvidia_facts(named)])
 assert "torch" not in sys.modules
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    none = "[]"
-    assert done.stdout.splitlines() == [
-        "[(8, False), (9, True), (10, True)]",
-        "[(9, True)]",
-        "[(10, True), (8, False)]",
-        "[(10, True)]",
-        *(none, none, none, none),
-    ], done.stderr
+    done = python("-c", code, env={"LD_LIBRARY_PATH": str(tmp_path)})
+    first, second, third = "(8, False)", "(9, True)", "(10, True)"
+    found = (f"{first}, {second}, {third}", second, f"{third}, {first}", third, *[""] * 4)
+    assert done.stdout.splitlines() == [f"[{gpus}]" for gpus in found], done.stderr

@@ -2,29 +2,27 @@
 
 import json
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError, fold
+from launcher.base.diagnostics import fold
 from launcher.cli.parser import read
 from launcher.commands.catalog import COMMANDS
-from launcher.commands.convert import ConvertedSetting, translate
+from launcher.commands.convert import translate
 from launcher.config.foreign_files import read as read_original
 from launcher.config.foreign_words import OTHERS, SEVERAL, all_words_for, word_files
 from launcher.config.options import OPTIONS as OURS
 from launcher.config.options import names
 from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
-from tests.launcher.given import ONE_GPU, resolved
+from tests.launcher.given import ONE_GPU, refused, resolved
 from tests.launcher.runs import trained
 
 FLAGS = {option.flag for option in OURS}
 
 
-def leaves(tree: dict, prefix: str = "") -> Iterator[str]:
+def leaves(tree, prefix=""):
     """The dotted keys of a settings file."""
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -44,7 +42,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def converted(family: str, folder: Path) -> list[ConvertedSetting]:
+def converted(family, folder):
     """The lines of the file of an original, translated on a machine with a GPU."""
     path = folder / "theirs.yaml"
     path.write_text(FILES[family])
@@ -163,17 +161,11 @@ def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
         ("--cpu-only no", None, "remove it: off unless you ask for it"),
         ("--batch_size 4", "--batch-size", "--batch-size 4"),
         (
-            "--base_model google/gemma-3n-E4B-it --model language",
+            "--base_model google/g --model language",
             "--set model.pretrained",
-            "hf download google/gemma-3n-E4B-it --local-dir gemma-3n-E4B-it  and then  "
-            "--set model.pretrained=gemma-3n-E4B-it",
+            "hf download google/g --local-dir g  and then  --set model.pretrained=g",
         ),
         # The same word of several originals, in that of the family.
-        (
-            "--model doc_translation --batch_size 4",
-            "--set train.global_batch",
-            "--set train.global_batch=4",
-        ),
         ("--model=abr --num_heads 8", None, "remove it: `model.size` selects the network"),
         ("--num_heads 8 --model event_seg", None, "remove it: the network has convolutions only"),
         ("--model abr --batch_size 4", "--batch-size", "--batch-size 4"),
@@ -196,20 +188,8 @@ def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
         # A word of another original is known, too, where it has a meaning.
         ("max_ram_percent=70", "event_seg", "limits.ram", "--set limits.ram=70"),
         ("output_dir=here", "abr", "--out", "--out here"),
-        (
-            "BART_MODEL=facebook/bart-base",
-            "eeg_text",
-            "model.pretrained",
-            "hf download facebook/bart-base --local-dir bart-base  and then  "
-            "--set model.pretrained=bart-base",
-        ),
         ("BART_MODEL=./bart", "eeg_text", "model.pretrained", "--set model.pretrained=./bart"),
-        (
-            "model.embedding_dims=[8, 16]",
-            "event_seg",
-            "model.widths",
-            "--set 'model.widths=[8, 16]'",
-        ),
+        ("embedding_dims=[8, 16]", "event_seg", "model.widths", "--set 'model.widths=[8, 16]'"),
         ("scheduler.patience=5", "abr", None, "remove it: of schedules that do not exist here"),
         ("training.patience=5", "abr", "stop.patience", "--set stop.patience=5"),
         ("wandb_project=null", "abr", None, "remove it: null is the default"),
@@ -219,20 +199,15 @@ def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
     ],
 )
 def test_a_setting_of_the_originals_is_an_error_with_the_line_to_type(typed, model, meant, fix):
-    with pytest.raises(SettingsError) as raised:
-        resolved(typed, model=model)
-    [found] = raised.value.diagnostics
+    [found] = refused(typed, model=model)
     assert (found.did_you_mean, found.fix) == (meant, fix)
 
 
 def test_a_variable_that_only_an_original_reads_is_a_warning(monkeypatch):
     fetch = "hf download facebook/bart-base --local-dir bart-base  and then  "
     many = {"BART_MODEL": "facebook/bart-base", "TRAIN_EPOCHS": "3", "PRETRAIN_LR": "1e-3"}
-    of_many = [
-        "--epochs 3",
-        "--lr 1e-3 --stage encoder",
-        f"{fetch}--set model.pretrained=bart-base",
-    ]
+    bart = f"{fetch}--set model.pretrained=bart-base"
+    of_many = ["--epochs 3", "--lr 1e-3 --stage encoder", bart]
     # Without an equivalent, of another family, empty, and of any program.
     none = {"HIDDEN_DIM": "4", "TRAIN_EPOCHS": "", "TASKS": "x", "DEBUG": "1"}
     typed = {"MASK_RATIO": "0.2", "TRAIN_EPOCHS": "3"}
@@ -254,14 +229,10 @@ def test_a_variable_that_only_an_original_reads_is_a_warning(monkeypatch):
 
 def test_in_a_settings_file_the_fix_is_a_line_of_it(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text(
-        "use_gpu: false\noptim:\n  learning_rate: 1e-3\n"
-        "advanced:\n  curriculum:\n    peak_start: 2\n"
-    )
-    with pytest.raises(SettingsError) as raised:
-        resolved(model="abr", configs=[mine])
-    found = [(diagnostic.where, diagnostic.fix) for diagnostic in raised.value.diagnostics]
-    assert found == [
+    curriculum = "advanced:\n  curriculum:\n    peak_start: 2\n"
+    mine.write_text(f"use_gpu: false\noptim:\n  learning_rate: 1e-3\n{curriculum}")
+    found = refused(model="abr", configs=[mine])
+    assert [(diagnostic.where, diagnostic.fix) for diagnostic in found] == [
         (f"{mine}:1 use_gpu", "device: cpu"),
         (f"{mine}:3 optim.learning_rate", "lr: 1e-3"),
         (f"{mine}:6 advanced.curriculum.peak_start", "model.curriculum.peak: 2"),

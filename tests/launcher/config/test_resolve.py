@@ -4,11 +4,10 @@ import itertools
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import LAYERS, CliArgs
+from launcher.config.provenance import LAYERS, CliArgs, Origin, Setting
 from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
-from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
+from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, refused, resolved
 
 
 @pytest.fixture
@@ -61,13 +60,11 @@ def test_origins_name_file_and_line_or_the_argument_as_given(write):
     config = write("train:\n  seed: 3\n")
     run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
     origins = {key: run.values[key].origin.where for key in run.values}
-    assert origins["train.seed"] == f"{config}:2"
-    assert origins["log.every"] == "--set log.every=5"
-    assert origins["optim.lr"] == "--lr 1e-3"
-    assert origins["mode"] == "--mode fast"
+    expected = {"train.seed": f"{config}:2", "log.every": "--set log.every=5"}
+    expected |= {"optim.lr": "--lr 1e-3", "mode": "--mode fast", "optim.eps": "built-in"}
+    assert expected.items() <= origins.items()
     assert origins["loader.prefetch"].startswith("ds_configs/modes/fast.yaml:")
     assert origins["optim.weight_decay"].startswith("ds_configs/models/language.yaml:")
-    assert origins["optim.eps"] == "built-in"
     run = resolve(CliArgs(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
     assert run.values["mode"].origin.where == "--lite"
 
@@ -83,8 +80,8 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
     run = resolved(model=None, configs=[config])
     assert (run.settings.model.size, run.settings.mode) == ("small", "fast")
     assert run.settings.engine.name == "oss"
-    assert resolved(model="language:tiny", configs=[config]).settings.model.size == "tiny"
-    assert resolved(mode="lite", model=None, configs=[config]).settings.data.fraction == 0.25
+    run = resolved(model="language:tiny", mode="lite", configs=[config])
+    assert (run.settings.model.size, run.settings.data.fraction) == ("tiny", 0.25)
 
 
 def test_a_size_that_nobody_named_is_noted():
@@ -114,9 +111,8 @@ def test_the_engine_layer_is_between_mode_and_settings_of_the_user():
     assert resolved("compile=on", engine="zero3").settings.compile == "on"
 
 
-@pytest.mark.parametrize(
-    ("machine", "options", "engine", "nproc", "reason"),
-    [
+def test_the_default_engine_follows_the_world_size():
+    for machine, options, engine, nproc, reason in (
         (LAPTOP, {}, "local", 1, "1 process"),
         (LAPTOP, {"nproc": "2"}, "ddp", 2, "2 processes"),
         (SERVER, {}, "ddp", 4, "4 processes"),
@@ -124,12 +120,10 @@ def test_the_engine_layer_is_between_mode_and_settings_of_the_user():
         (SERVER, {"engine": "local"}, "local", 1, "--engine local"),
         (SERVER, {"engine": "local", "nproc": "2"}, "local", 2, "--engine local"),
         (LAPTOP, {"world_size": 8, "nproc": "1"}, "ddp", 8, "8 processes"),  # of torchrun
-    ],
-)
-def test_the_default_engine_follows_the_world_size(machine, options, engine, nproc, reason):
-    run = resolved(machine=machine, **options)
-    assert (run.settings.engine.name, run.batching.world_size) == (engine, nproc)
-    assert run.values["engine.name"].origin.where == reason
+    ):
+        run = resolved(machine=machine, **options)
+        assert (run.settings.engine.name, run.batching.world_size) == (engine, nproc), options
+        assert run.values["engine.name"].origin.where == reason
 
 
 def test_keys_and_values_mean_the_same_however_they_are_written(write, tmp_path, monkeypatch):
@@ -154,27 +148,37 @@ def test_all_errors_of_one_start_are_reported_together_in_order(write):
     first = write("train:\n  epoch: 3\noptim:\n  lr: fast\nlimits: {ram: 96}\n")
     second = write("a: [1\n")
     third = write("mode: lit\nlog: {every: 0}\n")
-    with pytest.raises(SettingsError) as raised:
-        resolved("precision=bf61", configs=[first, second, third], engine="zero", nproc="0")
-    assert [diagnostic.key for diagnostic in raised.value.diagnostics] == [
-        "train.epoch",
-        "optim.lr",
-        "limits.ram",
-        None,
-        "mode",
-        "log.every",
-        "engine.name",
-        "engine.nproc",
-        "precision",
+    files = [first, second, third]
+    found = refused("precision=bf61", configs=files, engine="zero", nproc="0")
+    assert [diagnostic.key for diagnostic in found] == [
+        *("train.epoch", "optim.lr", "limits.ram", None, "mode", "log.every"),
+        *("engine.name", "engine.nproc", "precision"),
     ]
 
 
 def test_warnings_come_in_the_order_they_were_written(write):
     config = write("optim: {momentum: 0.5}\nsave: {every: 100}\n")
     run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
-    assert [diagnostic.key for diagnostic in run.warnings] == [
-        "optim.momentum",
-        "save.every",
-        "loader.prefetch",
-        "eval.every",
-    ]
+    keys = ["optim.momentum", "save.every", "loader.prefetch", "eval.every"]
+    assert [diagnostic.key for diagnostic in run.warnings] == keys
+
+
+def value(*pairs):
+    """A value from (value, layer) pairs, newest first."""
+    (new, layer), *below = pairs
+    return Setting(new, Origin(layer, layer), [(v, Origin(name, name)) for v, name in below])
+
+
+def test_only_a_changed_value_is_a_decision_of_the_user():
+    setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
+    assert setting.first_origin.layer == "family"
+    assert not setting.is_set_by_user
+    assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
+    back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
+    assert back.first_origin.layer == "--config files"
+
+
+def test_the_default_is_the_value_without_mode_engine_machine_and_user():
+    setting = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
+    assert setting.mode_default == 1e-4
+    assert setting.shipped == 5e-5

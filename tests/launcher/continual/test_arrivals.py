@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 
 import pytest
@@ -17,7 +15,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def ledger_of(folder) -> Ledger:
+def ledger_of(folder):
     return Ledger([Experience(0, record_files(folder, list_files(folder)), "trained", end_step=4)])
 
 

@@ -1,13 +1,10 @@
 """The loop of continual learning, with simulated ranks and a simulated clock."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import signal
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import yaml
@@ -32,7 +29,7 @@ class Clock:
     """Waits without sleeping, and calls scheduled functions meanwhile."""
 
     def __init__(self, scheduled):
-        self.signals: set[int] = set()
+        self.signals = set()
         self._now, self._scheduled = 0.0, dict(scheduled)
 
     def now(self):
@@ -55,19 +52,17 @@ class Ranks:
     """Trains by saving an empty checkpoint; `instead` replaces the end of the n-th start."""
 
     def __init__(self, settings):
-        self.jobs: list[Job] = []
-        self.trained: list[tuple[int, list[str]]] = []
+        self.jobs, self.instead = [], {}
+        self.trained = []
         """Number and files of the experience of each start."""
-        self.instead: dict[int, object] = {}
         self._settings = settings
 
     def __call__(self, job, signals):
         self.jobs.append(job)
-        self.trained.append((job.experience.number, files_of(job)))
-        ending = self.instead.pop(len(self.jobs), None)
-        if callable(ending):
-            ending = ending(signals)
-        if ending is not None:
+        files = sorted(path.name for path in job.experience.folders[-1].data.iterdir())
+        self.trained.append((job.experience.number, files))
+        end = self.instead.pop(len(self.jobs), None)
+        if ending := end(signals) if callable(end) else end:
             return ending
         if job.resume is not None and job.resume.step is not None:
             retention.set_aside(Storage(job.folder), job.resume.step)
@@ -80,11 +75,7 @@ class Ranks:
         return failures.ended(outcome, 0)
 
 
-def files_of(job) -> list[str]:
-    return sorted(path.name for path in job.experience.folders[-1].data.iterdir())
-
-
-def add(folder: Path, *names: str) -> None:
+def add(folder, *names):
     for name in names:
         (folder / name).write_text(f"text of {name}")
         os.utime(folder / name, (1000, 1000))
@@ -132,11 +123,11 @@ def interrupted(start):
     return interrupt
 
 
-def states(start) -> list[str]:
+def states(start):
     return [experience.state for experience in experiences.load(start.folder).experiences]
 
 
-def events(start, kind: str) -> list[dict]:
+def events(start, kind):
     text = (start.folder / "events.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     return [line["facts"] for line in found if line["kind"] == kind]

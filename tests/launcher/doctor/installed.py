@@ -1,13 +1,9 @@
 """Folders with installed packages: their metadata, and code where a test needs it."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 from launcher.doctor.packages import Packages
 
 
-def install(folder: Path, name: str, version: str, *lines: str, code: str | None = None) -> None:
+def install(folder, name, version, *lines, code=None):
     """A package in `folder`, with further `lines` of metadata."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
@@ -18,7 +14,7 @@ def install(folder: Path, name: str, version: str, *lines: str, code: str | None
         (folder / name / "__init__.py").write_text(code)
 
 
-def packages(folder: Path, **versions: str) -> Packages:
+def packages(folder, **versions):
     """This program, which requires torch, wandb and pyyaml, and packages in these versions."""
     needs = ("torch>=2.6,<2.14", "wandb>=0.19", "pyyaml>=6.0", 'tomli>=9; python_version < "3"')
     lines = (f"Requires-Dist: {need}" for need in needs)

@@ -1,7 +1,5 @@
 """GPUs, driver and NCCL: the situations that machines are found in."""
 
-from __future__ import annotations
-
 from launcher.doctor.gpu import Gpus, check_driver, check_gpu, check_nccl, read_driver
 
 H200 = Gpus(nvidia=2, driver="570.86.15", build="CUDA 12.8", names=["NVIDIA H200"] * 2, nccl="2.27")

@@ -1,7 +1,5 @@
 """Python, packages and compiler: each check in a real bad situation."""
 
-from __future__ import annotations
-
 import sys
 
 from launcher.doctor.packages import (

@@ -1,7 +1,5 @@
 """Slurm and W&B: missing, silent, not logged in."""
 
-from __future__ import annotations
-
 import pytest
 
 from launcher.doctor.services import check_slurm, check_wandb

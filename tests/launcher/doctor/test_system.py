@@ -1,21 +1,15 @@
 """Disk, shared memory, limits, memory, swap and clock: each check in a real bad situation."""
 
-from __future__ import annotations
-
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from launcher.doctor import system
 from tests.control_group import limited
-from tests.launcher.given import LAPTOP
+from tests.launcher.given import LAPTOP, python
 
 MIB = 2**20
-ROOT = Path(__file__).parents[3]
-
 
 CODE = """
 import resource
@@ -30,14 +24,9 @@ for limit, numbers, call in {calls}:
 """
 
 
-def in_child(*calls: tuple[str, tuple[int, int], str], prefix=()) -> list[list[str]]:
+def in_child(*calls, prefix=()):
     """Status, what was found, and fix of checks in a process with limits of its own."""
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", CODE.format(calls=calls)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", CODE.format(calls=calls), prefix=prefix)
     assert done.returncode == 0, done.stderr
     return [line.split("|") for line in done.stdout.splitlines()]
 

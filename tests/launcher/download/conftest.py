@@ -1,7 +1,5 @@
 """A web server and a downloader for the tests of this folder."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,24 +34,24 @@ class Response:
 class Server:
     """The responses to come by path; the last one of a path repeats."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port):
         self.url = f"http://127.0.0.1:{port}"
         self.responses: dict[str, list[Response]] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         """Each request: its path, and its headers in lower case."""
         self.stopping = threading.Event()
 
-    def on(self, path: str, *responses: Response) -> str:
+    def on(self, path, *responses):
         """Set the responses to `path`; gives its URL."""
         self.responses[path] = list(responses) or [Response()]
         return self.url + path
 
     @property
-    def ranges(self) -> list[str | None]:
+    def ranges(self):
         """The Range of each request."""
         return [headers.get("range") for _, headers in self.requests]
 
-    def next(self, path: str) -> Response:
+    def next(self, path):
         """The response to a request."""
         responses = self.responses.get(path.partition("?")[0])
         if not responses:
@@ -61,7 +60,7 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving():
     """A running server."""
     http_server = ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
     http_server.daemon_threads = True
@@ -80,7 +79,7 @@ def serving() -> Iterator[Server]:
 class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         server: Server = self.server.script
         headers = {name.lower(): value for name, value in self.headers.items()}
         server.requests.append((self.path, headers))
@@ -93,7 +92,7 @@ class _Requests(BaseHTTPRequestHandler):
         self._head(response, start)
         self._send(response, response.body[start or 0 :])
 
-    def _start(self, response: Response, headers: dict[str, str]) -> int | None:
+    def _start(self, response, headers):
         """The first byte of the response; None: the whole file."""
         wanted = headers.get("range", "")
         if response.status != 200 or not response.ranges or not wanted.startswith("bytes="):
@@ -103,7 +102,7 @@ class _Requests(BaseHTTPRequestHandler):
             return None
         return int(wanted.removeprefix("bytes=").rstrip("-"))
 
-    def _head(self, response: Response, start: int | None) -> None:
+    def _head(self, response, start):
         size, remaining = len(response.body), len(response.body) - (start or 0)
         if start is not None and not remaining:
             self.send_response(416)
@@ -122,7 +121,7 @@ class _Requests(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _send(self, response: Response, body: bytes) -> None:
+    def _send(self, response, body):
         sent = body if response.cut is None else body[: response.cut]
         try:
             if response.chunked:
@@ -136,5 +135,5 @@ class _Requests(BaseHTTPRequestHandler):
         except OSError:
             pass  # the client closed the connection
 
-    def log_message(self, *args: object) -> None:
+    def log_message(self, *args):
         """Print nothing."""

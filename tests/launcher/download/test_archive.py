@@ -1,7 +1,5 @@
 """Archives are unpacked to folders; of hostile ones nothing is written."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io
@@ -157,7 +155,6 @@ HOSTILE_TAR = {
     "a backslash": ([("..\\bad", REG, "")], UNSAFE),
     "a control character": ([("ba\x1b[2Jd", REG, "")], UNSAFE),
     "a device": ([("null", tarfile.CHRTYPE, "")], "contains the hard link or device"),
-    "a block device": ([("disk", tarfile.BLKTYPE, "")], "contains the hard link or device"),
     "a pipe": ([("pipe", tarfile.FIFOTYPE, "")], "contains the hard link or device"),
     "a link upwards": ([("l", SYM, "../secret")], OUT),
     "a link to an absolute path": ([("l", SYM, "/etc/passwd")], OUT),
@@ -183,19 +180,11 @@ def test_a_hostile_tar_file_leaves_nothing(refused, here, case):
     assert not Path("downloads/set").exists()
 
 
-HOSTILE_ZIP = {
-    "a path upwards": (zipped(("../bad", b"bad")), UNSAFE),
-    "a path upwards with backslashes": (zipped(("in\\..\\..\\bad", b"bad")), UNSAFE),
-    "an absolute path": (zipped(("/tmp/bad", b"bad")), UNSAFE),
-    "a drive": (zipped(("C:\\bad", b"bad")), UNSAFE),
-    "a link": (zipped(("l", b"a.txt"), mode=stat.S_IFLNK | 0o777), "contains the link 'l'"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE_ZIP)
-def test_a_hostile_zip_file_leaves_nothing(refused, case):
-    content, message = HOSTILE_ZIP[case]
-    assert message in refused("set.zip", content).splitlines()[0]
+def test_a_hostile_zip_file_leaves_nothing(refused):
+    for name in ("../bad", "in\\..\\..\\bad", "/tmp/bad", "C:\\bad"):
+        assert UNSAFE in refused("set.zip", zipped((name, b"bad"))).splitlines()[0], name
+    link = zipped(("l", b"a.txt"), mode=stat.S_IFLNK | 0o777)
+    assert "contains the link 'l'" in refused("set.zip", link).splitlines()[0]
 
 
 def test_links_within_are_kept(unpacked):

@@ -1,11 +1,12 @@
 """A run downloads its data first; a dry run and ranks of other machines download nothing."""
 
-from __future__ import annotations
-
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,6 +18,7 @@ from launcher.run.execute import execute_run, train_ranks
 from launcher.run.prepare import prepare_run
 from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Response
+from tests.waiting import until
 
 
 def arguments(*files):
@@ -28,14 +30,9 @@ def begun(*files):
     """The report of a run that stops after its download; and what it reported."""
     reports = []
 
-    def work(job):
-        raise SettingsError([])
-
     ready = prepare_run(arguments(*files), None, [])
-    finished = execute_run(
-        ready, False, reports.append, partial(train_ranks, load_work=lambda: work)
-    )
-    return finished.report, reports
+    ranks = partial(train_ranks, load_work=lambda: Mock(side_effect=SettingsError([])))
+    return execute_run(ready, False, reports.append, ranks).report, reports
 
 
 def test_a_run_downloads_its_data_first(server):
@@ -60,14 +57,11 @@ def test_a_signal_of_the_scheduler_keeps_the_part(server):
     part = Path("downloads/.fetch/data.jsonl.part")
 
     def has_bytes():
-        try:  # a new part replaces that of an earlier attempt
+        with suppress(FileNotFoundError):  # a new part replaces that of an earlier attempt
             return part.stat().st_size > 0
-        except FileNotFoundError:
-            return False
 
     def stop_after_first_bytes():
-        while not has_bytes():
-            server.stopping.wait(0.01)
+        until(has_bytes)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
     stop = threading.Thread(target=stop_after_first_bytes, daemon=True)
@@ -95,16 +89,9 @@ def rank_environment(rank, machines):
 
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):
     settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings
-    ranks = [
-        threading.Thread(
-            target=fetch_for_run, args=(settings, rank_environment(rank, 1), True, rank == 0)
-        )
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
+    with ThreadPoolExecutor() as pool:
+        environments = [rank_environment(rank, 1) for rank in range(2)]
+        list(pool.map(fetch_for_run, [settings] * 2, environments, [True] * 2, [True, False]))
     assert len(server.requests) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
     assert capfd.readouterr().out.count(": downloading ") == 1
 
