@@ -138,6 +138,7 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     ending, has_ended = signals.numbers(signals.ENDING), threading.Event()
+    handler = ending_signals()  # now: while torch is imported, signals are deferred by another one
 
     def watch() -> None:
         while arrived := os.read(read_end, 64):
@@ -149,7 +150,7 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
             report = failures.failed(error, rank)
             if job.reports is not None:
                 _save_and_exit(report, job.reports)
-            if (handler := ending_signals()) is not None:
+            if handler is not None:
                 handler.clean_up()
             os.write(2, f"{report.text}\n".encode())
             exit_now(report.exit_code)
