@@ -111,17 +111,25 @@ def failed(error: BaseException, rank: int) -> RankReport:
 
 
 def _failed(error: BaseException, rank: int) -> RankReport:
-    # Imported for an error only: a run that works needs none of them.
+    def report(kind: Kind, text: str, trace: str = "", **parts: Any) -> RankReport:
+        codes = {"invalid input": exit_codes.INVALID_INPUT, "stopped": exit_codes.RUN_AGAIN}
+        return build_report(kind, codes.get(kind, exit_codes.FAILURE), rank, text, trace, **parts)
+
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted before anything was saved"
+        return build_report("stopped", exit_codes.INTERRUPTED, rank, text)
+    if isinstance(error, Stopped):
+        return report(
+            "stopped", f"stopped by {error.signal_name} before anything was saved; run again"
+        )
+    # Imported for an error only: a run that works needs none of them, and a thread that ends one
+    # at a signal would wait for an import of the main thread.
     from engines.base import EngineError, PeersMissing
     from launcher.run.faults import recognized
     from launcher.run_folder.fence import FencedOff
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
     from training.resources.oom import OutOfMemory
-
-    def report(kind: Kind, text: str, trace: str = "", **parts: Any) -> RankReport:
-        codes = {"invalid input": exit_codes.INVALID_INPUT, "stopped": exit_codes.RUN_AGAIN}
-        return build_report(kind, codes.get(kind, exit_codes.FAILURE), rank, text, trace, **parts)
 
     where = f"rank {rank} on {socket.gethostname()}"
     if isinstance(error, SettingsError):
@@ -132,13 +140,6 @@ def _failed(error: BaseException, rank: int) -> RankReport:
         return report("failed", f"error: {error}", fault=recognized(str(error)))
     if isinstance(error, FencedOff):
         return report("fenced", f"error: {error}")
-    if isinstance(error, KeyboardInterrupt):
-        text = "interrupted before anything was saved"
-        return build_report("stopped", exit_codes.INTERRUPTED, rank, text)
-    if isinstance(error, Stopped):
-        return report(
-            "stopped", f"stopped by {error.signal_name} before anything was saved; run again"
-        )
     if isinstance(error, OutOfMemory):
         text = f"error: {where} {error}"
         return report("out of memory", text, micro_batch=error.micro_batch)

@@ -82,6 +82,37 @@ def test_a_signal_at_any_moment_of_a_start_ends_the_run_and_leaves_nothing(numbe
         assert end.problem is None, f"{end.signal} after {end.at_s} s: {end.problem}"
 
 
+LONG_IMPORT = """\
+import os
+import sys
+import time
+
+class Long:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "torch" and os.path.exists("mine"):
+            print("importing", flush=True)
+            time.sleep(600)
+
+sys.meta_path.insert(0, Long)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_during_a_long_import_leaves_no_run_folder(tmp_path, number, code):
+    (tmp_path / "sitecustomize.py").write_text(LONG_IMPORT)
+    variables = environment()
+    variables["PYTHONPATH"] = f"{tmp_path}:{variables['PYTHONPATH']}"
+    command = [sys.executable, "-m", "launcher", *TEXT[:2], "--out", "mine"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=variables, **streams) as process:
+        while "importing" not in (line := process.stdout.readline()):
+            assert line, process.communicate()
+        process.send_signal(number)
+        process.communicate()
+    assert (process.returncode, (tmp_path / "mine").exists()) == (code, False)
+
+
 def test_without_a_job_signals_keep_their_handlers(tmp_path):
     before = [signal.getsignal(number) for number in BLOCKED]
     startup.handle_startup_signals(["--out", "mine"], {})
