@@ -60,17 +60,19 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
 
     output, ended = TerminalOutput(sys.stdout), 0
     screen, interrupts = WatchScreen([]), list[int]()
-    # An exception of a handler is lost where the interpreter frees an object.
-    with handling([signal.SIGINT], lambda number, frame: interrupts.append(number)):
-        while ended < _ENDED_AFTER and not interrupts:
-            snapshots = [run.snapshot() for run in runs]
-            screen = WatchScreen(snapshots)
-            output.draw_renderable(screen)
-            ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
-            next_look = time.monotonic() + _REFRESH_S
-            while not interrupts and time.monotonic() < next_look:
-                time.sleep(_REFRESH_S / 20)
-    output.close()
+    try:
+        # By a flag: an exception of a handler is lost where the interpreter frees an object.
+        with handling([signal.SIGINT], lambda number, frame: interrupts.append(number)):
+            while ended < _ENDED_AFTER and not interrupts:
+                snapshots = [run.snapshot() for run in runs]
+                screen = WatchScreen(snapshots)
+                output.draw_renderable(screen)
+                ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
+                next_look = time.monotonic() + _REFRESH_S
+                while not interrupts and time.monotonic() < next_look:
+                    time.sleep(_REFRESH_S / 20)
+    finally:
+        output.close()
     Console(highlight=False).print(screen)
 
 

@@ -290,7 +290,8 @@ class Planner:
                 trace = trace_step(subject, build_engine(engine, world, options), change)
         else:
             alone = local(ProcessWorld(RankInfo(), _CPU, 0.0), options)
-            # Autocast keeps the casts of the first micro-batch for later ones.
+            # Autocast keeps the casts of the first micro-batch for later ones; rounded weights need
+            # none.
             repeats = options.precision not in DTYPES or _rounds(entry, options)
             trace = trace_step(subject, alone, change, repeats=repeats)
         return trace, checkpoints[0]
