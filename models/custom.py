@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from models.base import Batch, Context, DataError, Draws, Goal, Loss, Split, SplitName
 from models.catalog import Stage
-from models.common.split import SPLITS
+from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
 """By name, a sum over the units of the batch, or a sum and its count."""
@@ -104,6 +104,20 @@ class CustomTask(ABC):
                 )
             has_draws = hasattr(samples, "sample")
             self._splits[split] = samples if has_draws else _FixedSamples(samples)
+
+    def split_groups(
+        self, groups: Iterable[str], noun: str = "groups"
+    ) -> dict[SplitName, list[str]]:
+        """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
+
+        Groups are what must not be in two splits: patients, recordings, documents; `noun` names
+        them in messages. The run folder records the split. Raises DataError.
+        """
+        rule, folder = SplitRule.of(self.data_settings, self.context), self.context.folder
+        splits = split_groups(groups, rule, noun)
+        if folder is not None:
+            save_split(splits, folder, self.context.reset_data, rule.fold)
+        return splits
 
     def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
         """Check what `measure` returns: sums as scalars, and the metric of the goal.

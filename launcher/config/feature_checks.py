@@ -45,6 +45,9 @@ def check_continual(values: Values) -> Iterator[Diagnostic]:
     if "data.control" in values and values["data.control"].value != "real":
         problem = "is a control run, which ends with its result"
         yield _contradiction(values, "data.control", problem, "real")
+    if "data.fold" in values and isinstance(values["data.fold"].value, str):
+        problem = "is a fold of the groups there are; in continual learning more arrive"
+        yield _contradiction(values, "data.fold", problem, "null")
     if values["mode"].value == "staged" or values["stages"].value:
         key = "stages" if values["stages"].value else "mode"
         problem = "trains in stages, which continual learning does not support"

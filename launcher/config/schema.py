@@ -136,6 +136,19 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     return built
 
 
+def task_with_data(settings: Any, folder: Path) -> Task:
+    """The task of `settings` on the CPU, with its data; it saves files in `folder`.
+
+    Imports torch, and reads the data. Raises SettingsError and DataError.
+    """
+    import torch
+
+    context = Context(settings.train.seed, settings.eval.share, folder, torch.device("cpu"))
+    task = task_class(settings.model.family)(settings.model, settings.data, context)
+    task.setup()
+    return task
+
+
 PRETRAINED = "model.pretrained"
 """The setting with the folder of a pretrained model, in the families that have one."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")

@@ -18,6 +18,7 @@ from launcher.config.custom_task import KEY, class_location, load_task_class, ta
 from launcher.config.presets import FamilyFile, SettingsBlock
 from launcher.config.settings_file import Node
 from models.catalog import Stage
+from models.common.config import Fold, SplitSeed
 
 _STAGES = "stage_settings"
 _BY_NAME = {"sizes": "size", _STAGES: "stage"}
@@ -34,6 +35,11 @@ class Config:
     Data: type[BaseModel]
     SIZES: Mapping[str, Any]
     """No size has a number of parameters that is known before it is built."""
+
+
+_SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
+"""Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
+of that name."""
 
 
 class Nothing(BaseModel):
@@ -55,7 +61,7 @@ def task_config(name: str) -> Config:
         head["size"] = (str, Field(default=sizes[0], description=size))
     return Config(
         Model=_section(cls, "Model", ("family", "size", "folder"), head),
-        Data=_section(cls, "Data", (), {}),
+        Data=_section(cls, "Data", (), _SPLIT),
         SIZES=dict.fromkeys(sizes),
     )
 

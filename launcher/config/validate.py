@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _MOST_LEFT_OUT = 0.1
 """Largest share of an epoch that is dropped without a warning."""
 _NAMED = 3
+SPLIT = ("data.split_seed", "data.fold")
+SPLIT_FIX = "in the task, split with self.split_groups(groups); or remove it"
 BY_THE_LAUNCHER = frozenset(
     {
         *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
@@ -195,12 +197,16 @@ def unused_keys(values: Values, read: Collection[str]) -> list[str]:
 
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagnostic]:
-    """Diagnostics for the user's settings that nothing read."""
+    """Diagnostics for the user's settings that nothing read.
+
+    One of a split is an error: the result would pass for that of a fold.
+    """
     severity = "error" if resolved.settings.unread_settings == "error" else "warning"
     parts = {"fix": "remove it", "severity": severity}
+    of_split = {"fix": SPLIT_FIX, "severity": "error"}
     problem = "is unused: nothing in this run reads it"
     return [
-        errors.about_value(resolved.values, key, problem, **parts)
+        errors.about_value(resolved.values, key, problem, **(of_split if key in SPLIT else parts))
         for key in unused_keys(resolved.values, read)
         if resolved.values[key].is_set_by_user
     ]

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from launcher.base.ending import temporary_folder
+from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved
-from launcher.config.schema import task_class
 from launcher.plan.step_trace import Subject
-from models.base import Context, DataError, Task
+from models.base import DataError, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
 from training.train_plan import TrainPlan, solve
@@ -56,15 +55,7 @@ def read_task(resolved: Resolved) -> Iterator[TaskData]:
     """
     settings = resolved.settings
     with temporary_folder("gearshift-plan-") as folder:
-        context = Context(
-            seed=settings.train.seed,
-            eval_share=settings.eval.share,
-            folder=folder,
-            device=torch.device("cpu"),
-            attention="auto",
-        )
-        task = task_class(settings.model.family)(settings.model, settings.data, context)
-        task.setup()
+        task = schema.task_with_data(settings, folder)
         yield TaskData(task, Samples(task, task.data("train"), settings.train.seed))
 
 

@@ -16,7 +16,7 @@ from launcher.config.errors import about_data, nearest_file
 from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import Resolved
-from launcher.config.schema import config_of, model_name, task_class
+from launcher.config.schema import config_of, model_name, task_with_data
 from launcher.run import affinity
 from models.base import DataError, Picture, SamplePart
 from models.catalog import FAMILIES, is_custom
@@ -61,19 +61,14 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 
 def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    import torch
-
-    from models.base import Context, HasPictures, HasSampleText
+    from models.base import HasPictures, HasSampleText
     from models.common.split import overlapping_groups
     from training.data.samples import Samples
     from training.inspection import shapes
 
     settings = resolved.settings
-    seed = settings.train.seed
-    context = Context(seed, settings.eval.share, folder, torch.device("cpu"))
-    task = task_class(settings.model.family)(settings.model, settings.data, context)
-    task.setup()
-    first = Samples(task, task.data("train"), seed)[0, [0]]
+    task = task_with_data(settings, folder)
+    first = Samples(task, task.data("train"), settings.train.seed)[0, [0]]
     if isinstance(first, DataError):
         raise first
     return Findings(

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import FamilySection, Fraction, OnBad, StagedModel, column_field
+from models.common.config import (
+    FamilySection,
+    Fold,
+    Fraction,
+    OnBad,
+    SplitSeed,
+    StagedModel,
+    column_field,
+)
 from models.common.data_files import IGNORE
 
 
@@ -118,6 +126,8 @@ class Data(FamilySection):
     fall to chance. noise-signal: exchange the signal only; reported only."""
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
+    split_seed: SplitSeed = None
+    fold: Fold = None
     split: Literal["auto", "patient", "level"] = "auto"
     """Unit of the split: a patient, or a level of one or two recordings. auto: the level if there
     are no more."""

@@ -38,7 +38,7 @@ from models.common import initial_weights, layers, model_facts
 from models.common.data_files import unknown_embedded
 from models.common.masked_series import MaskedSeries
 from models.common.predictions import input_errors
-from models.common.split import SPLITS, save_split, split_groups
+from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 BY_CLASS = Goal("val_macro_f1", "max")
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
@@ -65,7 +65,7 @@ class AbrTask:
         else:
             self.mask_share = model.mask_share
             self.goal, self.units = Goal("val_masked_r2", "max"), "values"
-        self.path, self.control, self.fraction = data.path, data.control, data.fraction
+        self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
         self.on_bad, self._data = data.on_bad, data
         self.averaging, self.split_by = None, "patient"
         if self.path.startswith("embedded:"):
@@ -104,14 +104,14 @@ class AbrTask:
         reconstruction. Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
         responses = self._read()
-        share, seed, folder = self.context.eval_share, self.context.seed, self.context.folder
+        rule, folder = self.rule, self.context.folder
         groups, noun = self._groups(responses)
-        splits = split_groups(groups, self.fraction, share, seed, noun, self.context.earlier_splits)
+        splits = split_groups(groups, rule, noun)
         if folder is not None:
-            save_split(splits, folder, self.context.reset_data)
+            save_split(splits, folder, self.context.reset_data, rule.fold)
         self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
         self.dataset = ResponseSplits(
-            responses, groups, splits, self.statistics, self.control, seed, self.mask_share
+            responses, groups, splits, self.statistics, self.control, rule.seed, self.mask_share
         )
         self.terms, origin = self.dataset.terms, responses.origin
         model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Control = Annotated[
     Literal["real", "noise"],
@@ -19,6 +19,42 @@ OnBad = Annotated[
     Field(description="Action on an unusable recording, file or row: stop, or skip and count it."),
 ]
 Fraction = Annotated[float, Field(gt=0, le=1, description="Share of the data's groups to use.")]
+SplitSeed = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        lt=2**63,
+        description="Seed that draws which groups train, validate and test, and what is fixed in "
+        "validation samples, such as hidden parts. Default: `train.seed`.",
+    ),
+]
+
+
+def parse_fold(text: str) -> tuple[int, int | None]:
+    """The fold, from 1, and how many there are; None: one for each group. Raises ValueError."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and (count.isdecimal() or count == "groups")):
+        raise ValueError(f"{text} is no fold")
+    fold, folds = int(number), None if count == "groups" else int(count)
+    if fold < 1 or (folds is not None and (folds < 2 or fold > folds)):
+        raise ValueError(f"there is no fold {text}")
+    return fold, folds
+
+
+def _checked_fold(text: str) -> str:
+    parse_fold(text)
+    return text
+
+
+_FOLDS = "k/K with k from 1 to K and K at least 2, such as 2/5; or k/groups, such as 3/groups"
+Fold = Annotated[
+    Annotated[str, AfterValidator(_checked_fold)] | None,
+    Field(
+        description="Fold of a cross-validation: part k of K validates, the other parts train, "
+        "and the test groups are set aside. k/groups: the k-th group validates.",
+        json_schema_extra={"allowed": _FOLDS},
+    ),
+]
 
 
 class FamilySection(BaseModel):

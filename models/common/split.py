@@ -5,46 +5,94 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.base import DataError, SplitName
+from models.base import Context, DataError, SplitName
+from models.common.config import parse_fold
 
 SPLIT_FILE = "split.json"
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
-def split_groups(
-    groups: Iterable[str],
-    fraction: float,
-    share: float,
-    seed: int,
-    noun: str,
-    earlier: Mapping[str, SplitName] | None = None,
-) -> dict[SplitName, list[str]]:
-    """Each split's groups, sorted: a pure function of the set of groups, the shares and the seed.
+@dataclass(frozen=True)
+class SplitRule:
+    """All that a split follows from, except for the groups."""
 
-    `fraction` of the groups is used; `share` of those goes to val and as much to test, rounded
-    down. Groups with an `earlier` split stay in it; if `earlier` is given, at least one new group
-    goes to val and one to test. Raises DataError if a split would be empty; `noun` is the plural
-    of a group, such as "patients".
+    share: float
+    """Share of the used groups for val, and as much for test."""
+    seed: int = 0
+    fraction: float = 1.0
+    """Share of the groups to use."""
+    fold: str | None = None
+    """See models/common/config.py: Fold."""
+    earlier: Mapping[str, SplitName] | None = None
+    """See Context.earlier_splits."""
+
+    @classmethod
+    def of(cls, data: Any, context: Context) -> SplitRule:
+        """The rule of a run; `data` is the section of settings, which may lack `fraction`."""
+        seed = context.seed if data.split_seed is None else data.split_seed
+        fraction = getattr(data, "fraction", 1.0)
+        return cls(context.eval_share, seed, fraction, data.fold, context.earlier_splits)
+
+    def refuse_fold(self, why: str, fix: str = "remove data.fold") -> None:
+        """Raise DataError if there is a fold: the data is not split by group."""
+        if self.fold is not None:
+            raise DataError(
+                f"data.fold {self.fold} cannot be cut: {why}",
+                where="data.fold",
+                allowed="data that is split by one kind of group",
+                fix=fix,
+            )
+
+
+def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> dict[SplitName, list[str]]:
+    """Each split's groups, sorted: a pure function of the set of groups and the rule.
+
+    Shares are rounded down. A fold has the test groups of the rule without one; the other groups,
+    in the order that the seed draws, are cut into parts of nearly equal size, of which one
+    validates. Groups with an `earlier` split stay in it; if `earlier` is given, at least one new
+    group goes to val and one to test. Raises DataError if a split would be empty; `noun` is the
+    plural of a group, such as "patients".
     """
     ids = sorted(set(groups))
-    order = np.random.default_rng(seed).permutation(len(ids))
-    used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
-    if earlier is not None:
-        return _extend(used, share, noun, earlier)
-    held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    order = np.random.default_rng(rule.seed).permutation(len(ids))
+    used = [ids[i] for i in order[: max(1, round(rule.fraction * len(ids)))]]
+    if rule.earlier is not None:
+        return _extend(used, rule.share, noun, rule.earlier)
+    held = int(rule.share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if held == 0 or len(used) - 2 * held < 1:
-        raise _empty_split(len(used), noun, share, held)
-    return {
-        "val": sorted(used[:held]),
-        "test": sorted(used[held : 2 * held]),
-        "train": sorted(used[2 * held :]),
-    }
+        raise _empty_split(len(used), noun, rule.share, held)
+    test, others = used[held : 2 * held], used[:held] + used[2 * held :]
+    start, stop = 0, held
+    if rule.fold is not None:
+        start, stop = _part(rule.fold, len(others), len(test), noun)
+    train = others[:start] + others[stop:]
+    return {"val": sorted(others[start:stop]), "test": sorted(test), "train": sorted(train)}
+
+
+def _part(fold: str, others: int, tests: int, noun: str) -> tuple[int, int]:
+    """Start and stop of the part of the `others`, which are not for test, that validates.
+
+    Raises DataError if there are more folds than groups.
+    """
+    number, parts = parse_fold(fold)
+    if max(number, parts or 0) > others:
+        most = "groups" if parts is None else others
+        raise DataError(
+            f"data.fold {fold}: {others + tests} {noun}, without {tests} for test, have at most "
+            f"{others} folds",
+            where="data.fold, eval.share, data.fraction, data.path",
+            allowed=f"at most {others} folds",
+            fix=f"--set data.fold={min(number, others)}/{most}",
+        )
+    parts = parts or others
+    return others * (number - 1) // parts, others * number // parts
 
 
 def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
@@ -96,9 +144,12 @@ def digest(splits: Mapping[SplitName, Sequence[str]]) -> str:
 
 
 def save_split(
-    splits: Mapping[SplitName, Sequence[str]], folder: Path, replace: bool = False
+    splits: Mapping[SplitName, Sequence[str]],
+    folder: Path,
+    replace: bool = False,
+    fold: str | None = None,
 ) -> None:
-    """Write the split to the run folder, or check that it is the one saved there.
+    """Write the split, and of which `fold` it is, to the run folder, or check that it is there.
 
     Raises DataError if the run folder holds another split, because the data has changed; with
     `replace` the saved split is replaced instead.
@@ -111,11 +162,12 @@ def save_split(
         raise DataError(
             "the data has changed since this run started: its groups split differently",
             where=str(path),
-            allowed="the data, eval.share and train.seed of the first start",
+            allowed="the data, eval.share, seed and data.fold of the first start",
             fix="start a new run with  --out DIR  or accept the new data with  --reset data",
         )
     counts = {name: len(groups) for name, groups in splits.items()}
-    saved = {"digest": digest(splits), "counts": counts} | dict(splits)
+    named = {} if fold is None else {"fold": fold}
+    saved = {"digest": digest(splits), **named, "counts": counts} | dict(splits)
     atomic_write(path, json.dumps(saved, indent=1))
 
 

@@ -10,8 +10,10 @@ from pydantic import Field
 from models.common.config import (
     Control,
     FamilySection,
+    Fold,
     Fraction,
     OnBad,
+    SplitSeed,
     StagedModel,
     column_field,
 )
@@ -191,6 +193,8 @@ class Data(FamilySection):
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
+    split_seed: SplitSeed = None
+    fold: Fold = None
     seq_len: Annotated[int | None, Field(ge=8, json_schema_extra=_WHOLE)] = None
     """Tokens per translation. Default: the positions of the size."""
     max_new_tokens: Annotated[int | None, Field(ge=1, json_schema_extra=_WHOLE)] = None

@@ -28,7 +28,7 @@ from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few
 from models.common.layers import check_kernel, restrict_blocks
 from models.common.predictions import spread_positions
-from models.common.split import SPLITS, atomic_write, save_split, split_groups
+from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
 from models.doc_translation import masked_pages, prediction, pretrained, preview
@@ -81,7 +81,7 @@ class DocTranslationTask:
         self.translates = model.stage == "whole"
         self.pretrained = _path(model.pretrained)
         self.partial = [] if self.pretrained is None else model.partial
-        self.path, self.control, self.fraction = data.path, data.control, data.fraction
+        self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
         # Settings without effect are not read, so that they are reported as unused.
         target = data.target if self.translates else None
         columns = declared_columns(data.columns)
@@ -120,9 +120,9 @@ class DocTranslationTask:
         """
         collection = self.collection = read(self.path, self.layout, self.split, self.on_bad)
         self.splits = self._split(collection)
-        folder, seed = self.context.folder, self.context.seed
+        folder, seed = self.context.folder, self.rule.seed
         if folder is not None:
-            save_split(self.splits, folder, self.context.reset_data)
+            save_split(self.splits, folder, self.context.reset_data, self.rule.fold)
             if collection.skipped and not (folder / SKIPPED_FILE).exists():
                 rows = [{"page": page, "why": reason} for page, reason in collection.skipped]
                 atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
@@ -165,11 +165,10 @@ class DocTranslationTask:
         return mean
 
     def _split(self, collection: Collection) -> dict[SplitName, list[str]]:
-        seed, given = self.context.seed, collection.given
+        given = collection.given
         if given is None:
-            groups = (page.document for page in collection.pages)
-            share, earlier = self.context.eval_share, self.context.earlier_splits
-            return split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
+            return split_groups((page.document for page in collection.pages), self.rule, GROUPS)
+        self.rule.refuse_fold("a file gives the split of this data", "--set data.split=article")
         if empty := next((side for side in SPLITS if not given[side]), None):
             raise DataError(
                 f"the {empty} split is empty: none of its pages exists",
@@ -180,8 +179,8 @@ class DocTranslationTask:
         splits: dict[SplitName, list[str]] = {}
         for side in SPLITS:
             documents = given[side]
-            order = np.random.default_rng(seed).permutation(len(documents))
-            chosen = order[: max(1, round(self.fraction * len(documents)))]
+            order = np.random.default_rng(self.rule.seed).permutation(len(documents))
+            chosen = order[: max(1, round(self.rule.fraction * len(documents)))]
             splits[side] = sorted(documents[i] for i in chosen)
         return splits
 

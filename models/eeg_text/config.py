@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, FamilySection, Fraction, OnBad, column_field
+from models.common.config import (
+    Control,
+    FamilySection,
+    Fold,
+    Fraction,
+    OnBad,
+    SplitSeed,
+    column_field,
+)
 from models.common.data_files import IGNORE
 from models.eeg_text.montage import REGION_SIZES
 
@@ -152,6 +160,8 @@ class Data(FamilySection):
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
+    split_seed: SplitSeed = None
+    fold: Fold = None
     seq_len: Annotated[int, Field(ge=64, multiple_of=TOKEN_SAMPLES)] = 800
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
     windows: Annotated[int, Field(ge=1)] = 16

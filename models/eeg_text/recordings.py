@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 from models.common.data_files import OnBad
-from models.common.split import SPLITS, save_split, split_groups
+from models.common.split import SPLITS, SplitRule, save_split, split_groups
 from models.eeg_text.config import CHANNELS
 
 RATE_HZ = 500
@@ -106,37 +106,31 @@ class ItemSplit:
     """Empty unless readers are held out."""
     numbers: dict[SplitName, list[int]]
 
-    def save(self, folder: Path, replace: bool) -> None:
+    def save(self, folder: Path, replace: bool, fold: str | None = None) -> None:
         """Save the split in the run folder, or check it there; see save_split. Raises DataError."""
         readers = {name: [_READER + r for r in self.readers.get(name, ())] for name in SPLITS}
         named = {name: [*self.groups[name], *readers[name]] for name in SPLITS}
-        save_split(named, folder, replace)
+        save_split(named, folder, replace, fold)
 
 
-def split_items(
-    items: Sequence[Item],
-    by: str,
-    fraction: float,
-    share: float,
-    seed: int,
-    earlier: Mapping[str, SplitName] | None = None,
-) -> ItemSplit:
+def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:
     """The items of each split.
 
     With `by` "subject+sentence", items whose reader and sentence are in different splits are left
-    out. `earlier` as for split_groups. Raises DataError if a split would be empty.
+    out. Raises DataError if a split would be empty, or for a fold of readers and sentences.
     """
     noun = "sentences or blocks of recordings"
-    groups = split_groups((item.group for item in items), fraction, share, seed, noun, earlier)
+    groups = split_groups((item.group for item in items), rule, noun)
     of_group = {group: name for name in SPLITS for group in groups[name]}
     readers: dict[SplitName, list[str]] = {}
     if by == "subject+sentence":
+        rule.refuse_fold("both readers and sentences are groups", "--set data.split=sentence")
         known = None
-        if earlier is not None:
+        if rule.earlier is not None:
             prefix = len(_READER)
-            known = {g[prefix:]: name for g, name in earlier.items() if g.startswith(_READER)}
-        subjects = (item.subject for item in items)
-        readers = split_groups(subjects, 1.0, share, seed, "readers", known)
+            known = {g[prefix:]: name for g, name in rule.earlier.items() if g.startswith(_READER)}
+        of_readers = replace(rule, fraction=1.0, earlier=known)
+        readers = split_groups((item.subject for item in items), of_readers, "readers")
     of_reader = {reader: name for name in readers for reader in readers[name]}
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
     for number, item in enumerate(items):

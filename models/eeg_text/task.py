@@ -28,7 +28,7 @@ from models.common import initial_weights, model_facts
 from models.common.layers import check_kernel
 from models.common.masked_series import MaskedSeries
 from models.common.predictions import few_samples
-from models.common.split import SPLITS
+from models.common.split import SPLITS, SplitRule
 from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
 from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
@@ -85,7 +85,8 @@ class EegTextTask:
         self._data = data
         self.dropout, self.writes = model.dropout, model.stage == "text"
         self.path, self.control, self.on_bad = data.path, data.control, data.on_bad
-        self.fraction, self.samples, self.split = data.fraction, data.seq_len, data.split
+        self.rule = SplitRule.of(data, context)
+        self.samples, self.split = data.seq_len, data.split
         self.most_windows = data.windows
         # Settings without effect are not read, so that they are reported as unused.
         self.reading = ReadingOptions(data.on_bad)
@@ -131,12 +132,12 @@ class EegTextTask:
         recordings = files.read(self.path, self.reading)
         if self.writes:
             files.check_text(recordings)
-        share, seed, earlier = context.eval_share, context.seed, context.earlier_splits
-        self.parts = split_items(recordings.items, self.split, self.fraction, share, seed, earlier)
+        self.parts = split_items(recordings.items, self.split, self.rule)
         if context.folder is not None:
-            self.parts.save(context.folder, context.reset_data)
+            self.parts.save(context.folder, context.reset_data, self.rule.fold)
         self.recordings = recordings
-        rules = SampleRules(self.samples, self.most_windows, seed, self.control == "noise")
+        is_noise = self.control == "noise"
+        rules = SampleRules(self.samples, self.most_windows, self.rule.seed, is_noise)
         used = max(item.samples for item in recordings.items)
         self.rules = replace(rules, windows=rules.count(used))
         if self.writes:
@@ -163,7 +164,7 @@ class EegTextTask:
             name, limit = self.tokenizer_word, self.size.vocabulary
             self.tokenizer = build_tokenizer(name, train, limit, folder)
         longest = min(self.text_len, context)
-        self.texts = SentenceTexts(by_group, splits, self.tokenizer, longest, self.context.seed)
+        self.texts = SentenceTexts(by_group, splits, self.tokenizer, longest, self.rule.seed)
 
     def setup_without_data(self) -> None:
         # Their weights are among the trained ones.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import FamilySection, Fraction, OnBad, StagedModel
+from models.common.config import FamilySection, Fold, Fraction, OnBad, SplitSeed, StagedModel
 
 BINS = 10
 """Time bins of a voxel grid: input channels."""
@@ -101,6 +101,8 @@ class Data(FamilySection):
     fall to chance."""
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
+    split_seed: SplitSeed = None
+    fold: Fold = None
     downsample: Annotated[int, Field(ge=1, le=8)] = 1
     """Sensor pixels per sample pixel, along each axis."""
     window_ms: Annotated[float | None, Field(gt=0, json_schema_extra={"unit": "milliseconds"})] = (

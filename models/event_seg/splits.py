@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 from models.common.data_files import listed
-from models.common.split import SPLITS, split_groups
+from models.common.split import SPLITS, SplitRule, split_groups
 from models.event_seg.readers.recording import EventRecording
 
 _ENDING = "_data"
@@ -84,23 +84,15 @@ class WindowSplit:
     """Description of how the data was split."""
 
 
-def split_recordings(
-    recordings: Sequence[EventRecording],
-    fraction: float,
-    share: float,
-    seed: int,
-    earlier: Mapping[str, SplitName] | None = None,
-) -> WindowSplit:
-    """Split by recording; if fewer than three are used, split each by time. Raises DataError.
-
-    `earlier` as in split_groups.
-    """
-    used = max(1, round(fraction * len(recordings)))
+def split_recordings(recordings: Sequence[EventRecording], rule: SplitRule) -> WindowSplit:
+    """Split by recording; if fewer than three are used, split each by time. Raises DataError."""
+    used = max(1, round(rule.fraction * len(recordings)))
     if used < 3:
-        order = np.random.default_rng(seed).permutation(len(recordings))[:used]
-        return _by_time(recordings, sorted(order.tolist()), share)
+        rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
+        order = np.random.default_rng(rule.seed).permutation(len(recordings))[:used]
+        return _by_time(recordings, sorted(order.tolist()), rule.share)
     names = [recording.name for recording in recordings]
-    groups = split_groups(names, fraction, share, seed, GROUPS, earlier)
+    groups = split_groups(names, rule, GROUPS)
     numbers = {name: number for number, name in enumerate(names)}
     pieces: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
     for name, held_out in groups.items():

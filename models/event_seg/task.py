@@ -22,7 +22,7 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights, model_facts
-from models.common.split import save_split
+from models.common.split import SplitRule, save_split
 from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import WindowSplits
@@ -54,7 +54,7 @@ class EventSegTask:
         if model.widths is not None:
             self.size = replace(self.size, widths=tuple(model.widths))
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
-        self.fraction, self.downsample = data.fraction, data.downsample
+        self.rule, self.downsample = SplitRule.of(data, context), data.downsample
         # Read a setting only where it applies: unused settings are reported.
         self._data = data
         self.objective, self.encoder, self.is_frozen = "masked-voxels", None, False
@@ -81,17 +81,14 @@ class EventSegTask:
         is_labeled = dataset.is_labeled(recordings, self.path, self.objective)
         if not is_labeled:
             self.goal = Goal("val_masked_r2", "max")
-        share, seed = self.context.eval_share, self.context.seed
-        split = split_recordings(
-            recordings, self.fraction, share, seed, self.context.earlier_splits
-        )
+        split, fold = split_recordings(recordings, self.rule), self.rule.fold
         if self.context.folder is not None:
-            save_split(split.groups, self.context.folder, self.context.reset_data)
+            save_split(split.groups, self.context.folder, self.context.reset_data, fold)
         rules = WindowRules(
             self.downsample,
             self.size.crop,
             self.control,
-            seed,
+            self.rule.seed,
             not is_labeled,
             windows.FINE_PATCH if self.stage == "encoder" else windows.PATCH,
         )

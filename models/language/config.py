@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, FamilySection, Fraction, OnBad, column_field
+from models.common.config import (
+    Control,
+    FamilySection,
+    Fold,
+    Fraction,
+    OnBad,
+    SplitSeed,
+    column_field,
+)
 from models.common.data_files import IGNORE
 
 
@@ -168,5 +176,7 @@ class Data(FamilySection):
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
+    split_seed: SplitSeed = None
+    fold: Fold = None
     seq_len: Annotated[int | None, Field(ge=8)] = None
     """Tokens per sample. Default: the context of the size."""

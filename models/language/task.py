@@ -26,7 +26,7 @@ from models.base import (
 )
 from models.common import layers, model_facts
 from models.common.model_facts import FACTS_FILE
-from models.common.split import SPLITS, save_split, split_groups
+from models.common.split import SPLITS, SplitRule, save_split, split_groups
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
@@ -105,7 +105,7 @@ class LanguageTask:
         self.on_bad, self.control = data.on_bad, data.control
         self.answers = None if self.path.startswith("embedded:") else answers
         self.columns = () if self.path.startswith("embedded:") else data.columns
-        self.fraction, self.length = data.fraction, data.seq_len
+        self.rule, self.length = SplitRule.of(data, context), data.seq_len
         layers.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
         self.coverage = ""
@@ -133,12 +133,10 @@ class LanguageTask:
                 allowed="text, which stage text reads without labels",
                 fix="--data PATH  for conversations, and  --set data.text=PATH  for text",
             )
-        share, seed = self.context.eval_share, self.context.seed
-        groups, earlier = corpus.index.groups, self.context.earlier_splits
         noun = "documents" if corpus.is_text else "requests"
-        splits = split_groups(groups, self.fraction, share, seed, noun, earlier)
+        splits = split_groups(corpus.index.groups, self.rule, noun)
         if self.context.folder is not None:
-            save_split(splits, self.context.folder, self.context.reset_data)
+            save_split(splits, self.context.folder, self.context.reset_data, self.rule.fold)
             model_facts.save(_TextFacts(not corpus.is_text), self.context.folder)
         members = assign_splits(corpus, splits)
         counts = {name: len(splits[name]) for name in SPLITS}
@@ -146,7 +144,8 @@ class LanguageTask:
         tokenizer = self._fit_tokenizer(corpus, members["train"])
         # Not every pretrained architecture accepts a document mask.
         single_document = self.pretrained is not None
-        rules = Rules(length, self.on_bad, self.control, seed, single_document, self._longest())
+        seed, longest = self.rule.seed, self._longest()
+        rules = Rules(length, self.on_bad, self.control, seed, single_document, longest)
         self.dataset = Dataset(corpus, members, counts, tokenizer, rules)
 
     def setup_without_data(self) -> None:

@@ -24,6 +24,7 @@ def test_settings_that_contradict_continual_learning_are_refused(here):
         (("data.path=texts/a.txt",), "--set data.path=texts"),
         (("data.path=texts", "save.last=false"), "no checkpoint that the next experience can"),
         (("data.path=texts", "eval.test=true"), "continual learning measures forgetting instead"),
+        (("data.path=texts", "data.fold=1/5"), "is a fold of the groups there are; in continual"),
         (("data.path=texts", "data.control=noise"), "is a control run, which ends with its result"),
     ):
         assert expected in render(refused(ON, *sets)), sets

@@ -1,9 +1,16 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from models.base import DataError
-from models.common.split import load_sides, overlapping_groups, save_split, split_groups
+from models.common.split import (
+    SplitRule,
+    load_sides,
+    overlapping_groups,
+    save_split,
+    split_groups,
+)
 
 NOUN = "files, documents or requests"
 GROUPS = [f"g{i:03}" for i in range(100)]
@@ -14,16 +21,16 @@ def counts(splits):
 
 
 def test_every_group_is_in_exactly_one_split():
-    splits = split_groups(GROUPS * 3, 1.0, 0.1, seed=0, noun=NOUN)
+    splits = split_groups(GROUPS * 3, SplitRule(0.1), NOUN)
     assert counts(splits) == [80, 10, 10]
     assert sorted(g for groups in splits.values() for g in groups) == GROUPS
     # A share that binary fractions cannot hold counts as written.
-    assert counts(split_groups(GROUPS, 1.0, 0.29, seed=0, noun=NOUN)) == [42, 29, 29]
+    assert counts(split_groups(GROUPS, SplitRule(0.29), NOUN)) == [42, 29, 29]
 
 
 def error_of(count, share):
     with pytest.raises(DataError) as error:
-        split_groups(GROUPS[:count], 1.0, share, seed=0, noun="documents")
+        split_groups(GROUPS[:count], SplitRule(share), "documents")
     return error.value
 
 
@@ -57,33 +64,78 @@ def test_every_proposed_share_fits():
     for count in (*range(3, 100), 100, 101, 999, 1000, 10_000, 20_001):
         for share in (1e-6, 0.99):
             with pytest.raises(DataError) as error:
-                split_groups(range(count), 1.0, share, seed=0, noun="documents")
+                split_groups(range(count), SplitRule(share), "documents")
             proposed = float(error.value.fix.removeprefix("--set eval.share="))
-            assert all(split_groups(range(count), 1.0, proposed, seed=0, noun="x").values())
+            assert all(split_groups(range(count), SplitRule(proposed), "x").values())
+
+
+@pytest.mark.parametrize(("count", "share", "folds"), [(100, 0.1, 5), (11, 0.2, 4), (8, 0.2, 7)])
+def test_the_folds_cut_all_groups_but_those_of_an_ordinary_test_split(count, share, folds):
+    rule, groups = SplitRule(share, seed=3), GROUPS[:count]
+    test = split_groups(groups, rule, NOUN)["test"]
+    cut = [
+        split_groups(groups, replace(rule, fold=f"{k}/{folds}"), NOUN) for k in range(1, 1 + folds)
+    ]
+    assert all(splits["test"] == test for splits in cut)
+    assert sorted([*test, *(g for splits in cut for g in splits["val"])]) == groups
+    assert all(sorted(g for part in splits.values() for g in part) == groups for splits in cut)
+    sizes = [len(splits["val"]) for splits in cut]
+    assert max(sizes) - min(sizes) <= 1
+    assert cut[0] != split_groups(groups, SplitRule(share, seed=4, fold=f"1/{folds}"), NOUN)
+
+
+def test_leaving_one_group_out_validates_on_each_group_once():
+    rule = SplitRule(0.2, fold="8/groups")
+    every = [
+        split_groups(GROUPS[:10], replace(rule, fold=f"{k}/groups"), NOUN) for k in range(1, 9)
+    ]
+    assert [len(splits["val"]) for splits in every] == [1] * 8
+    assert len({splits["val"][0] for splits in every}) == 8
+    assert every[7] == split_groups(GROUPS[:10], replace(rule, fold="8/8"), NOUN)
+
+
+@pytest.mark.parametrize(
+    ("fold", "fix"), [("2/9", "2/8"), ("9/9", "8/8"), ("9/groups", "8/groups")]
+)
+def test_more_folds_than_groups_are_an_error_with_the_most_that_fit(fold, fix):
+    with pytest.raises(DataError) as error:
+        split_groups(GROUPS[:10], SplitRule(0.2, fold=fold), "patients")
+    assert str(error.value) == (
+        f"data.fold {fold}: 10 patients, without 2 for test, have at most 8 folds\n"
+        "  where         data.fold, eval.share, data.fraction, data.path\n"
+        "  allowed       at most 8 folds\n"
+        f"  fix           --set data.fold={fix}"
+    )
+    assert split_groups(GROUPS[:10], SplitRule(0.2, fold=fix), "patients")["train"]
 
 
 def test_a_run_folder_saves_the_split_and_refuses_another_unless_data_is_reset(tmp_path):
-    splits = split_groups(GROUPS, 1.0, 0.1, seed=0, noun=NOUN)
+    splits = split_groups(GROUPS, SplitRule(0.1), NOUN)
     assert load_sides(tmp_path) == {}
     for _ in range(2):
         save_split(splits, tmp_path)
     saved = json.loads((tmp_path / "split.json").read_text())
     assert saved["val"] == splits["val"] and saved["counts"]["train"] == 80
     assert load_sides(tmp_path) == {g: name for name, groups in splits.items() for g in groups}
-    other = split_groups(GROUPS[:99], 1.0, 0.1, seed=0, noun=NOUN)
+    other = split_groups(GROUPS[:99], SplitRule(0.1), NOUN)
     with pytest.raises(DataError, match="has changed since this run started"):
         save_split(other, tmp_path)
     save_split(other, tmp_path, replace=True)
     save_split(other, tmp_path)
+    fold = split_groups(GROUPS, SplitRule(0.1, fold="2/5"), NOUN)
+    save_split(fold, tmp_path, replace=True, fold="2/5")
+    assert json.loads((tmp_path / "split.json").read_text())["fold"] == "2/5"
+    with pytest.raises(DataError, match="has changed since this run started"):
+        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), tmp_path, fold="3/5")
 
 
 def test_earlier_groups_stay_in_their_split():
     earlier = {"g001": "val", "g002": "train", "g003": "test", "g099": "val"}
-    splits = split_groups(GROUPS, 1.0, 0.1, seed=0, noun=NOUN, earlier=earlier)
+    splits = split_groups(GROUPS, SplitRule(0.1, earlier=earlier), NOUN)
     assert {g: next(n for n, of in splits.items() if g in of) for g in earlier} == earlier
     assert sorted(g for groups in splits.values() for g in groups) == GROUPS
     # Of new groups, at least one each is held out.
-    few = split_groups(GROUPS[:3], 1.0, 0.1, seed=0, noun=NOUN, earlier={})
+    few = split_groups(GROUPS[:3], SplitRule(0.1, earlier={}), NOUN)
     assert counts(few) == [1, 1, 1]
 
 
@@ -98,7 +150,7 @@ def test_earlier_groups_stay_in_their_split():
 def test_too_few_new_groups_are_an_error_that_names_the_empty_splits(groups, earlier, empty):
     new = len(set(groups) - set(earlier))
     with pytest.raises(DataError) as raised:
-        split_groups(groups, 1.0, 0.1, seed=0, noun=NOUN, earlier=earlier)
+        split_groups(groups, SplitRule(0.1, earlier=earlier), NOUN)
     assert raised.value.message.startswith(f"{empty} would be empty: {new} of {len(groups)} files")
 
 

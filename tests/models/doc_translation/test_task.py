@@ -53,6 +53,13 @@ def test_a_split_without_pages_is_an_error(ready_task, dota):
     )
 
 
+def test_a_split_file_has_no_folds(ready_task, dota):
+    error = error_of(ready_task, path=dota, fold="1/2")
+    assert error.message == "data.fold 1/2 cannot be cut: a file gives the split of this data"
+    assert error.fix == "--set data.split=article"
+    assert sides_of(ready_task(path=dota, fold="1/2", split="article", share=0.2))["val"]
+
+
 def test_skipped_pages_are_listed_in_the_run_folder(ready_task, dota, tmp_path):
     (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
     folder = tmp_path / "run"

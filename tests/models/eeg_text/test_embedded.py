@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.common.split import split_groups
+from models.common.split import SplitRule, split_groups
 from models.eeg_text import embedded
 from models.eeg_text.embedded import NOISE_UV, READING, SMALL, Readers
 from models.eeg_text.montage import INDICES
@@ -28,7 +28,7 @@ def test_the_large_set_matches_its_specification(readers):
 def test_all_words_of_the_evaluated_sentences_occur_in_training(name):
     sentences = [" ".join(words) for words in Readers(embedded.EMBEDDED[name]).sentences]
     for seed in range(5):
-        splits = split_groups(sentences, 1.0, 0.15, seed, "{}")
+        splits = split_groups(sentences, SplitRule(0.15, seed), "{}")
         words = {part: {w for s in splits[part] for w in s.split()} for part in splits}
         assert words["val"] | words["test"] <= words["train"]
 

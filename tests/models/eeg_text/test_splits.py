@@ -3,7 +3,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.common.split import SPLITS
+from models.common.split import SPLITS, SplitRule
 from models.eeg_text.recordings import Item, normalized, split_items
 from tests.models.errors import error_of
 
@@ -30,7 +30,7 @@ def sides(parts, key):
 
 
 def test_no_sentence_is_in_two_splits_in_any_spelling():
-    parts = split_items(items(), "sentence", 1.0, 0.2, 0)
+    parts = split_items(items(), "sentence", SplitRule(0.2))
     train, val, test = sides(parts, lambda item: normalized(item.text))
     assert not train & val and not train & test and not val & test
     assert (len(train), len(val), len(test)) == (18, 6, 6)
@@ -39,7 +39,7 @@ def test_no_sentence_is_in_two_splits_in_any_spelling():
 
 
 def test_readers_can_be_held_out():
-    parts = split_items(items(), "subject+sentence", 1.0, 0.2, 0)
+    parts = split_items(items(), "subject+sentence", SplitRule(0.2))
     for key in (lambda item: item.subject, lambda item: item.group):
         train, val, test = sides(parts, key)
         assert not train & val and not train & test and not val & test
@@ -47,22 +47,28 @@ def test_readers_can_be_held_out():
 
 
 def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
-    parts = split_items(items(), "subject+sentence", 1.0, 0.2, 0)
+    parts = split_items(items(), "subject+sentence", SplitRule(0.2))
     parts.save(tmp_path, replace=False)
     saved = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in saved["val"]) == 1
     parts.save(tmp_path, replace=False)
     with pytest.raises(DataError, match="has changed since this run started"):
-        split_items(items(), "sentence", 1.0, 0.2, 0).save(tmp_path, replace=False)
+        split_items(items(), "sentence", SplitRule(0.2)).save(tmp_path, replace=False)
 
 
 def test_too_few_sentences_or_readers_are_an_error():
     with pytest.raises(
         DataError, match=r"^2 sentences or blocks of recordings: eval.share=0.2 gives 0 for val"
     ):
-        split_items(items()[:2], "sentence", 1.0, 0.2, 0)
+        split_items(items()[:2], "sentence", SplitRule(0.2))
     with pytest.raises(DataError, match=r"^1 group \(readers\): eval.share=0.2 gives 0"):
-        split_items(items()[:30], "subject+sentence", 1.0, 0.2, 0)
+        split_items(items()[:30], "subject+sentence", SplitRule(0.2))
+
+
+def test_readers_and_sentences_together_have_no_folds():
+    error = error_of(split_items, items(), "subject+sentence", SplitRule(0.2, fold="1/2"))
+    assert error.message == "data.fold 1/2 cannot be cut: both readers and sentences are groups"
+    assert error.fix == "--set data.split=sentence"
 
 
 def test_readers_without_a_common_sentence_are_an_error():
@@ -71,6 +77,6 @@ def test_readers_without_a_common_sentence_are_an_error():
         Item(text, f"S{9 - number}", text, 500, text, load)
         for number, text in enumerate(SENTENCES[:10])
     ]
-    assert error_of(split_items, alone, "subject+sentence", 1.0, 0.1, 0).message.endswith(
+    assert error_of(split_items, alone, "subject+sentence", SplitRule(0.1)).message.endswith(
         "would be empty: none of its readers read one of its sentences"
     )

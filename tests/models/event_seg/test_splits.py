@@ -6,6 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from models.base import DataError
+from models.common.split import SplitRule
 from models.event_seg.readers.recording import spans
 from models.event_seg.splits import choose, choose_one, split_recordings
 from tests.launcher.given import resolved
@@ -28,7 +29,7 @@ def of(parts, recordings, name):
 
 def test_a_recording_is_in_one_split():
     recordings = [recording(f"r{i}", windows=5 + i) for i in range(10)]
-    parts = split_recordings(recordings, 1.0, 0.2, seed=0)
+    parts = split_recordings(recordings, SplitRule(0.2))
     assert parts.method == "by recording"
     numbers = {name: {n for n, *_ in of(parts, recordings, name)} for name in parts.windows}
     assert [len(numbers[name]) for name in ("train", "val", "test")] == [6, 2, 2]
@@ -40,7 +41,7 @@ def test_a_recording_is_in_one_split():
 
 def test_one_recording_is_cut_into_blocks_of_time_a_second_apart():
     recordings = [recording(windows=600, seconds=1 / 30)]
-    parts = split_recordings(recordings, 1.0, 0.2, seed=0)
+    parts = split_recordings(recordings, SplitRule(0.2))
     train, val, test = (of(parts, recordings, name) for name in ("train", "val", "test"))
     assert len(val) == len(test) == 120 and len(train) > 270
     for before, after in ((train, val), (val, test)):
@@ -48,9 +49,19 @@ def test_one_recording_is_cut_into_blocks_of_time_a_second_apart():
     assert "gap of 1 s" in parts.method and parts.groups["val"] == ["a from 11000000 to 15000000"]
 
 
+def test_recordings_that_are_split_by_time_have_no_folds():
+    error = error_of(split_recordings, [recording(windows=600)], SplitRule(0.2, fold="1/2"))
+    assert str(error) == (
+        "data.fold 1/2 cannot be cut: fewer than 3 recordings are split by time\n"
+        "  where         data.fold\n"
+        "  allowed       data that is split by one kind of group\n"
+        "  fix           use more recordings"
+    )
+
+
 def test_a_short_recording_leaves_a_window_between_blocks():
     recordings = [recording(windows=9, seconds=0.01)]
-    parts = split_recordings(recordings, 1.0, 0.2, seed=0)
+    parts = split_recordings(recordings, SplitRule(0.2))
     assert [parts.windows[name][:, 1].tolist() for name in ("train", "val", "test")] == [
         [0, 1, 2, 3, 4],
         [6],
@@ -61,21 +72,21 @@ def test_a_short_recording_leaves_a_window_between_blocks():
 
 def test_a_fraction_that_leaves_few_recordings_cuts_those_by_time():
     recordings = [recording(f"r{i}") for i in range(8)]
-    parts = split_recordings(recordings, 0.25, 0.2, seed=0)
+    parts = split_recordings(recordings, SplitRule(0.2, fraction=0.25))
     used = {number for name in parts.windows for number, _ in parts.windows[name]}
     assert len(used) == 2
     assert all(len(set(windows[:, 0])) == 2 for windows in parts.windows.values())
 
 
 def test_too_few_windows_are_an_error():
-    assert str(error_of(split_recordings, [recording(windows=4)], 1.0, 0.2, seed=0)) == (
+    assert str(error_of(split_recordings, [recording(windows=4)], SplitRule(0.2))) == (
         "'a' is too short to split by time: 4 windows in 0.4 s with eval.share=0.2\n"
         "  where         data.path, data.window_ms, eval.share\n"
         "  allowed       at least one window each for train, val and test, and one between them\n"
         "  fix           add recordings, or use shorter windows or a smaller eval.share"
     )
     with pytest.raises(DataError, match=r"3 recordings: eval.share=0.2 gives 0 for val"):
-        split_recordings([recording(f"r{i}") for i in range(3)], 1.0, 0.2, seed=0)
+        split_recordings([recording(f"r{i}") for i in range(3)], SplitRule(0.2))
 
 
 PATHS = ["indoor/indoor_flying1_data.hdf5", "night.raw", "outdoor/outdoor_day1_data.hdf5"]

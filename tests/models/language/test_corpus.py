@@ -5,7 +5,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.common.split import split_groups
+from models.common.split import SplitRule, split_groups
 from models.language.readers.corpus import read_corpus
 from models.language.readers.records import Turn
 from tests.models.language.reading import (
@@ -109,7 +109,7 @@ def test_equal_requests_and_texts_are_one_before_the_split_and_counted(tmp_path)
     for i in range(60):
         write(folder / f"{i}.txt", f"text {i % 30}")
     corpus = read(folder)
-    splits = split_groups(groups(corpus), 1.0, 0.2, seed=0, noun="groups")
+    splits = split_groups(groups(corpus), SplitRule(0.2), "groups")
     side = {group: name for name, ids in splits.items() for group in ids}
     found = [(text, side[group]) for group, text in documents(corpus)]
     assert len(found) == len(dict(found)) == 30

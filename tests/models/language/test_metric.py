@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.common.split import split_groups
+from models.common.split import SplitRule, split_groups
 from models.language.dataset import read
 from models.language.preview import continue_tokens
 
@@ -29,7 +29,7 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     # A second way: each document alone, log-softmax in float64, its bytes counted as bytes.
     nats = size = 0
     corpus = read(task.path, None, "stop")
-    groups = split_groups(corpus.index.groups, 1.0, 0.1, seed=0, noun="groups")["val"]
+    groups = split_groups(corpus.index.groups, SplitRule(0.1), "groups")["val"]
     for document in (d for _, d in corpus.documents() if d.group in groups):
         tokens = [task.dataset.tokenizer.start, *task.dataset.tokenizer.encode(document.text)]
         targets = torch.tensor([*tokens[1:], task.dataset.tokenizer.end], dtype=torch.int64)
