@@ -197,7 +197,9 @@ def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> st
     promised = [("promise", "promised", "measured", "")]
     for row in outcome.rows:
         promised += [(row.name, "", "", "")] if row.promises or row.unpromised else []
-        promised += [(f"  {name}", *cells) for name, *cells, _ in _promises(row)]
+        promised += [
+            (f"  {name}", bound, figure, mark) for name, bound, figure, mark, _ in _promises(row)
+        ]
     if promised[1:]:
         lines += ["", *_columns(promised)]
     lines += [f"note: {warning}" for warning in outcome.warnings]

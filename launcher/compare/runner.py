@@ -38,6 +38,7 @@ RUNS = "runs"
 Planned = dict[tuple[str, str], Mapping[str | None, Figures]]
 """By mode and engine: planned figures by stage; of the whole run under None."""
 PrintLine = Callable[[str], None]
+PlanAll = Callable[[PlannedComparison, PrintLine], Planned]
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,13 @@ class ComparisonOutcome:
         return self.code is not None and not any(row.folders for row in self.rows)
 
 
-def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
+def run_all(
+    comparison: PlannedComparison, report_line: PrintLine, plan: PlanAll | None = None
+) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run. Touches the disk.
+    `report_line` gets a line before each run; `plan` plans the candidates afterwards. Touches the
+    disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
     before, loads = os.getloadavg()[0], list[Load]()
@@ -95,10 +99,7 @@ def run_all(comparison: PlannedComparison, report_line: PrintLine) -> Comparison
     try:
         with signals_as_interrupts():
             _run_in_turns(comparison, candidates, loads, report_line)
-            if any(item.is_open for item in comparison.candidates):
-                from launcher.compare import planned  # for promises of a GPU where is none
-
-                plans = planned.plan(comparison, report_line)
+            plans = plan(comparison, report_line) if plan is not None else plans
     except ComparisonInterrupted as end:
         code = end.code
         interrupted.append("interrupted: not all runs and plans were made")

@@ -35,7 +35,6 @@ from launcher.config.schema import (
     unseen_by_schema,
 )
 from launcher.config.selection import Choice
-from models.catalog import is_custom
 from training.settings import nested
 
 if TYPE_CHECKING:

@@ -98,19 +98,15 @@ def scope_errors(family: str, entry: TypedEntry) -> Iterator[Diagnostic]:
 def rejected(entry: TypedEntry, detail: Any) -> Diagnostic:
     """The error of a part of a promise that the schema rejects with `detail`."""
     _, measure, *inner = detail["loc"]
-    part, allowed, suggestion = ".".join(map(str, (KEY, measure, *inner))), None, None
-    message = f"{part} {shown(detail['input'])} is not understood"
-    names: Any = Bounds.model_fields if detail["type"] == "extra_forbidden" else ()
+    part = ".".join(map(str, (KEY, measure, *inner)))
+    message, names = f"{part} {shown(detail['input'])} is not understood", tuple[str, ...]()
     if inner == ["[key]"]:
         message, names = f"unknown measure {measure!r} in {KEY}", get_args(Measure)
-    elif names:
-        message = f"{KEY}.{measure} has no key {inner[-1]!r}"
-    else:
-        allowed = detail["msg"].removeprefix("Input should be ")
-    if names:
-        allowed, suggestion = ", ".join(names), nearest_match(str(detail["loc"][-1]), names)
-        if inner == ["[key]"]:
-            suggestion = nearest_match(str(measure), names)
+    elif detail["type"] == "extra_forbidden":
+        message, names = f"{KEY}.{measure} has no key {inner[-1]!r}", tuple(Bounds.model_fields)
+    allowed = ", ".join(names) or detail["msg"].removeprefix("Input should be ")
+    name = measure if inner == ["[key]"] else detail["loc"][-1]
+    suggestion = nearest_match(str(name), names)
     return _about(entry, message, detail["input"], allowed, suggestion)
 
 

@@ -119,10 +119,13 @@ def _size_note(choice: Choice, values: Values) -> Iterator[str]:
     if (change := find_node(block, "model.size")) is None:
         return
     size = values.get("model.size")
-    if choice.size is None or size is None or not promise_scope.is_changed(size):
-        if size is None or not size.is_of_user:
-            names = " or ".join(node_value(change)["smaller_of"])
-            yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
+    if choice.size is None or size is None:
+        is_same = True
+    else:
+        is_same = not size.is_of_user and not promise_scope.is_changed(size)
+    if is_same:
+        names = " or ".join(node_value(change)["smaller_of"])
+        yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
 
 
 def _ignored_variables(choice: Choice, values: Values) -> list[Diagnostic]:

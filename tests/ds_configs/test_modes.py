@@ -90,7 +90,7 @@ def fast_change(model, mode):
         "share": after.eval.share / before.eval.share,
     }
     kept = (after.schedule, after.stop, after.model.loss, after.model.curriculum, after.precision)
-    return ratios, kept, after.save.every, after.save.keep_best, run.promises
+    return ratios, kept, after.save.every, after.save.keep_best
 
 
 def test_promises_of_family_and_mode_add_up():

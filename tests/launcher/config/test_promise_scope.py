@@ -66,6 +66,7 @@ def test_a_promise_that_needs_changes_is_made_where_the_mode_makes_them():
         ("{step_time: {needs: [optim.rl]}}", "unknown setting 'optim.rl' in", "optim.lr"),
         ("{step_time: {at_mots: 1}}", "promise.step_time has no key 'at_mots'", "at_most"),
         ("{step_tme: {at_most: 1}}", "unknown measure 'step_tme' in promise", "step_time"),
+        ("{step_time: 3}", "promise.step_time 3 is not understood", None),
         ("{step_time: {device: cuda}}", "promise.step_time.device 'cuda' is not", None),
         ("{step_time: {least_samples: 0}}", "promise.step_time.least_samples 0 is not", None),
     ],
