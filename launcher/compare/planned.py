@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from launcher.base import environment
 from launcher.compare import runner
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.promises import Figures
@@ -24,9 +23,9 @@ _MEMORY, _TIMES = "device_peak", {"step_time": "step", "epoch_time": "epoch", "t
 def plan(comparison: PlannedComparison, report_line: runner.PrintLine) -> runner.Planned:
     """Plan what the promises of a GPU need, each on the same card as mode default.
 
-    Equal candidates are planned once. Empty where no promise needs it.
+    Mode default is planned once per engine; a candidate without such promises is not.
     """
-    needed = {item.engine for item in comparison.candidates if item.is_open}
+    needed = dict.fromkeys(item.engine for item in comparison.candidates if item.is_open)
     figures = runner.Planned()
     for engine in needed:
         items = [item for item in comparison.candidates if item.engine == engine]
@@ -46,15 +45,14 @@ def _figures(
     comparison: PlannedComparison, item: ModeCandidate, card: str, report_line: runner.PrintLine
 ) -> Mapping[str | None, Figures]:
     """The figures of one candidate on `card`, with why there are none where it has no plan."""
-    report_line(f"plan: {item.mode} {item.engine} on one {card}" + "s" * (item.resolved.nproc > 1))
+    report_line(f"plan: {item.mode} {item.engine} on {item.resolved.nproc} × {card}")
     limits = comparison.limits.sets
     args = replace(item.args, sets=[text for text in item.args.sets if text not in limits])
     if item.resolved.values["device"].is_of_user:
         args = args.with_sets(["device=cuda"])
     command = [sys.executable, "-m", "launcher", "plan", *runner.arguments(args), "--json"]
     command += [f"--gpu={card}", f"--gpus={item.resolved.nproc}"]
-    variables = {**environment.variables(), "PYTHONPATH": environment.python_path()}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    done = subprocess.run(command, capture_output=True, text=True, env=runner.variables())
     content: Any = None
     with suppress(ValueError):
         content = json.loads(done.stdout)

@@ -252,11 +252,6 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
     Deletes its checkpoints afterwards, which would fill the disk.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
-    # In a Slurm job the comparison is a generation; its runs are not.
-    inherited = {
-        name: value for name, value in environment.variables().items() if name not in JOB_VARIABLES
-    }
-    variables = {**inherited, "PYTHONPATH": environment.python_path()}
     watch = Watch()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(
@@ -264,7 +259,7 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=variables,
+        env=variables(),
         text=True,
         errors="replace",
         start_new_session=True,
@@ -290,6 +285,13 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
                 (checkpoints.parent / link).unlink(missing_ok=True)
     error = None if process.returncode == exit_codes.DONE else first_line(stdout, stderr)
     return MeasuredRun(folder, error, watch.load())
+
+
+def variables() -> dict[str, str]:
+    """The environment of a run: in a Slurm job the comparison is a generation; its runs are not."""
+    known = environment.variables()
+    inherited = {name: value for name, value in known.items() if name not in JOB_VARIABLES}
+    return {**inherited, "PYTHONPATH": environment.python_path()}
 
 
 def arguments(args: CliArgs) -> list[str]:
