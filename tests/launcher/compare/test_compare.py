@@ -45,7 +45,7 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
     assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
     device = promises["device_peak"]
     assert (device["planned"], device["kept"], device["why"]) == (True, True, "planned on L4")
-    assert 1 < device["measured"] < 9
+    assert 0.5 < device["measured"] < 9
     assert fast["unpromised"]["host_peak"] == "at most 1 at size full, not tiny"
     assert default["promises"] == []
     assert default["architecture"] == fast["architecture"]
