@@ -102,7 +102,8 @@ def run_all(
             plans = plan(comparison, report_line) if plan is not None else plans
     except ComparisonInterrupted as end:
         code = end.code
-        interrupted.append("interrupted: not all runs and plans were made")
+        is_done = all(each.error or len(each.runs) == comparison.repeats for each in candidates)
+        interrupted.append(f"interrupted: not all {'plans' if is_done else 'runs'} were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
     return ComparisonOutcome(_rows(comparison, candidates, plans), [*interrupted, *busy], code)
 

@@ -71,7 +71,7 @@ def test_explain_says_why_and_compare_checks_the_others_only(task, capsys):
     assert main(["explain", "promise", "--model", model, "--lite"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("promise = {}\n")
-    assert "epoch_time: at most 0.0333 needs a change of model.size" in text
+    assert "epoch_time: at most 0.1 needs a change of model.size" in text
     line = ["compare", "--model", model, "--modes", "default,fast", "--steps", "2"]
     fast = candidates.decide(read(line)).candidates[1]
     assert set(fast.promises) == {"total_time", "parameters"}

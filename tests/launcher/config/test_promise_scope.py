@@ -56,7 +56,7 @@ def test_a_promise_that_needs_changes_is_made_where_the_mode_makes_them():
     assert scoped(needs, model="event_seg", mode="lite")[1] is None
     named = resolved(model="abr:tiny", mode="lite")  # a size that the user names stays
     assert named.promises == {}
-    assert named.unpromised["peak_memory"].endswith("needs a change of model.size")
+    assert named.unpromised["device_peak"].endswith("needs a change of model.size")
 
 
 @pytest.mark.parametrize(
