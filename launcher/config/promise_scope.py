@@ -8,8 +8,8 @@ from typing import Any, get_args
 from launcher.base.diagnostics import Diagnostic, nearest_match, shown
 from launcher.config import errors
 from launcher.config.provenance import (
+    CLI_LAYER,
     FITTED_LAYERS,
-    MODE_LAYER,
     Origin,
     Setting,
     TypedEntry,
@@ -20,19 +20,19 @@ from launcher.config.selection import Choice
 from models.catalog import FAMILIES
 
 KEY = "promise"
-_OF_MODE = (MODE_LAYER, *FITTED_LAYERS)
 
 
 def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[str, str]]:
     """The promises that a run on `device` is given, and by measure why not the others.
 
     Of the layers that promise a measure the highest one counts whose scope has the run. A promise
-    of a GPU stays on a CPU, where a comparison plans it.
+    of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
     """
     setting, given, reasons = values[KEY], dict[str, Any](), dict[str, str]()
     size = None
     if choice.size is not None and "model.size" in values:
-        size = values["model.size"].without(_OF_MODE)
+        of_run = values["model.size"]
+        size = of_run.mode_default if is_changed(of_run) else of_run.value
     for measure in setting.value:
         for promises, origin in setting.all_values:
             if measure not in promises:
@@ -41,11 +41,10 @@ def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[s
             reason = f"withdrawn by {origin.where}"
             if bounds is not None:
                 reason = _outside(bounds, size, device, values)
-                if not reason:
-                    given[measure] = bounds
-                    break
-            reasons.setdefault(measure, reason)
-            if bounds is None:
+            if reason:
+                reasons.setdefault(measure, reason)
+            if bounds is None or not reason:
+                given[measure] = bounds
                 break
     if given != setting.value:
         where = setting.origin.where
@@ -67,8 +66,13 @@ def _outside(bounds: Mapping[str, Any], size: str | None, device: str, values: V
 
 
 def is_changed(setting: Setting) -> bool:
-    """Whether the mode changes a setting that the user leaves to it."""
-    return bool(setting.without(FITTED_LAYERS) != setting.without(_OF_MODE))
+    """Whether the mode changes a setting that the command line leaves to it.
+
+    A file may repeat the value of the mode, as the settings.yaml of a run does.
+    """
+    is_typed = any(origin.layer == CLI_LAYER for _, origin in setting.all_values)
+    is_of_mode = not is_typed and setting.without(FITTED_LAYERS) == setting.shipped
+    return bool(is_of_mode and setting.shipped != setting.mode_default)
 
 
 def limits(bounds: Mapping[str, Any]) -> str:

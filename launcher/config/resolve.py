@@ -85,7 +85,7 @@ def resolve(
         values=values,
         world_size=run.size,
         nproc=run.nproc,
-        promises=values["promise"].value,
+        promises={k: bounds for k, bounds in values["promise"].value.items() if bounds},
         unpromised=unpromised,
         notes=notes,
         device=run.device,

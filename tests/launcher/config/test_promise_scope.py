@@ -7,6 +7,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.config import presets
 from launcher.config.provenance import flatten
+from launcher.config.render import render_settings
 from launcher.config.schema import config_of, setting_infos
 from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES
@@ -48,14 +49,23 @@ def test_null_withdraws_a_promise():
     run = resolved("promise={total_time: null}", mode="fast")
     assert "total_time" not in run.promises
     assert run.unpromised["total_time"].startswith("withdrawn by --set promise=")
+    assert run.values["promise"].value["total_time"] is None  # also where it is read again
+
+
+def test_the_settings_of_a_run_that_are_read_again_promise_the_same(tmp_path):
+    first = resolved("promise={epoch_time: null}", model="event_seg", mode="lite")
+    (tmp_path / "settings.yaml").write_text(render_settings(first))
+    again = resolved(model=None, configs=[tmp_path / "settings.yaml"])
+    assert again.promises == first.promises and "device_peak" in again.promises
 
 
 def test_a_promise_that_needs_changes_is_made_where_the_mode_makes_them():
     needs = "{at_most: 1, needs: [train.micro_batch, model.size]}"
     assert scoped(needs, mode="fast")[1] == "at most 1 needs a change of model.size"
     assert scoped(needs, model="event_seg", mode="lite")[1] is None
-    named = resolved(model="abr:tiny", mode="lite")  # a size that the user names stays
-    assert named.promises == {}
+    for size in ("tiny", "lite"):  # a size that the user names stays
+        named = resolved(model=f"abr:{size}", mode="lite")
+        assert named.promises == {}
     assert named.unpromised["device_peak"].endswith("needs a change of model.size")
 
 
