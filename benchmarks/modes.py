@@ -71,8 +71,6 @@ COMPARISONS: dict[str, list[list[str]]] = {
 }
 """Arguments of each `compare` by family, with the modes made for it."""
 
-MARKS = {True: "✓", False: "✗", None: "not measured"}
-
 
 @dataclass(frozen=True)
 class Row:
@@ -82,12 +80,14 @@ class Row:
     mode: str
     """The stage, in staged training."""
     promise: str
-    bounds: Mapping[str, float | None]
+    bounds: Mapping[str, Any]
     measured: float | None
     kept: bool | None
     why: str | None
-    """Why it was not measured."""
+    """Why it was not measured, or where it was planned."""
     command: str
+    planned: bool = False
+    """A plan gives the figure."""
 
 
 def run(arguments: Sequence[str]) -> Iterator[Row]:
@@ -117,6 +117,7 @@ def run(arguments: Sequence[str]) -> Iterator[Row]:
                 promise["kept"],
                 why,
                 line,
+                promise["planned"],
             )
 
 
@@ -132,12 +133,17 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| model | mode | promise | promised | measured | |", "|---|---|---|---|---:|---|"]
     for row in rows:
         value = "–" if row.measured is None else f"{row.measured:.3g}"
-        mark = MARKS[row.kept] if row.why is None else f"{MARKS[row.kept]}: {row.why}"
         lines.append(
             f"| `{row.model}` | `{row.mode}` | {row.promise} | {_bounds(row.bounds)} "
-            f"| {value} | {mark} |"
+            f"| {value} | {mark(row)} |"
         )
     return "\n".join(lines)
+
+
+def mark(row: Row) -> str:
+    """Whether a promise is kept, after ≈ by a plan; and why it was not measured."""
+    sign = "≈" * row.planned + {True: "✓", False: "✗", None: "not measured"}[row.kept]
+    return sign if row.why is None else f"{sign}: {row.why}"
 
 
 def _bounds(bounds: Mapping[str, float | None]) -> str:

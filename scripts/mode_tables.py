@@ -73,11 +73,15 @@ def _bounds(promise: Mapping[str, Mapping[str, float]]) -> str:
     return ", ".join(f"{name} {_bound(bounds)}" for name, bounds in promise.items())
 
 
-def _bound(bounds: Mapping[str, float]) -> str:
-    if bounds == ONE:
-        return "the same"
-    texts = {"at_least": "at least", "at_most": "at most"}
-    return " and ".join(f"{texts[key]} {plain(value)}" for key, value in bounds.items())
+def _bound(bounds: Mapping[str, Any]) -> str:
+    """The bounds, and where they are promised."""
+    ends = {end: bounds[end] for end in ("at_least", "at_most") if end in bounds}
+    text = " and ".join(f"{end.replace('_', ' ')} {plain(value)}" for end, value in ends.items())
+    scope = [f"size {' or '.join(bounds['sizes'])}"] if "sizes" in bounds else []
+    scope += [f"on a {bounds['device'].upper()}"] if "device" in bounds else []
+    scope += [f"from {bounds['least_samples']} samples on"] if "least_samples" in bounds else []
+    scope += [f"if it changes {' and '.join(bounds['needs'])}"] if "needs" in bounds else []
+    return ("the same" if ends == ONE else text) + (f" ({', '.join(scope)})" if scope else "")
 
 
 def stated() -> list[str]:
@@ -124,8 +128,8 @@ def measured_text(one: Stated, promise: str) -> str:
     family = one.model.partition(":")[0]
     for row in _rows()[2]:
         if (row.model.partition(":")[0], row.mode, row.promise) == (family, mode, promise):
-            mark = measured.MARKS[row.kept] + (f": {row.why}" if row.why else "")
-            return mark if row.measured is None else f"{row.measured:.3g} {mark}"
+            value = "" if row.measured is None else f"{row.measured:.3g} "
+            return value + measured.mark(row)
     return "not measured: promised since the last measurement"
 
 

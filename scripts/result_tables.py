@@ -143,12 +143,13 @@ def promises() -> list[str]:
     for (model, mode, _), group in groupby(
         _rows(modes), lambda row: (row.model, row.mode, row.command)
     ):
-        cells: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+        cells: dict[bool | str | None, list[str]] = {True: [], False: [], "planned": [], None: []}
         for row in group:
-            cells[row.kept].append(_promise(row))
+            cells["planned" if row.planned else row.kept].append(_promise(row))
         texts = (", ".join(promised) or "–" for promised in cells.values())
         rows.append([f"`{model}`", f"`{mode}`", *texts])
-    return _table(["model", "mode", "kept ✓", "broken ✗", "not measured"], rows, numbers=0)
+    heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured"]
+    return _table(heads, rows, numbers=0)
 
 
 def _promise(row: modes.Row) -> str:
@@ -160,7 +161,8 @@ def _promise(row: modes.Row) -> str:
     unit, scale = ("", 1.0) if name == row.promise else (" GiB", 2**30)
     signs = {"=": least} if least == most else {"≥": least, "≤": most}
     bounds = [f"{sign} {bound / scale:.3g}" for sign, bound in signs.items() if bound is not None]
-    return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)})"
+    sign = f" {modes.mark(row)}" if row.planned else ""
+    return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)}){sign}"
 
 
 def outcome() -> list[str]:

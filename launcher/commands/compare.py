@@ -43,7 +43,12 @@ def main(command_line: CommandLine) -> int:
     def report_line(line: str) -> None:
         print(printable(line), file=stream, flush=True)
 
-    outcome = runner.run_all(comparison, report_line)
+    plan = None
+    if any(item.is_open for item in comparison.candidates):
+        from launcher.compare import planned  # for promises of a GPU where there is none
+
+        plan = planned.plan
+    outcome = runner.run_all(comparison, report_line, plan)
     if outcome.is_empty:
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code or exit_codes.INTERRUPTED

@@ -15,6 +15,7 @@ from launcher.commands.catalog import SCHEMA
 from launcher.config import editor_schema, machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
+from launcher.config.promise_scope import KEY as PROMISE
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import setting_infos
 from launcher.plan import auto
@@ -76,7 +77,8 @@ def _as_json(resolved: Resolved, key: str) -> dict[str, Any]:
         "unit": info.unit,
         "built_in": info.default,
     }
-    return {key: facts | ({"others": _others(resolved)} if key == ENGINE else {})}
+    more = {"others": _others(resolved)} if key == ENGINE else {}
+    return {key: facts | (more | {"unpromised": resolved.unpromised} if key == PROMISE else more)}
 
 
 def _print(resolved: Resolved, key: str) -> None:
@@ -92,6 +94,8 @@ def _print(resolved: Resolved, key: str) -> None:
     rows += [("replaced", line) for line in render.describe_overridden(value)]
     rows += [("allowed", allowed(info)), ("unit", info.unit), ("built-in", plain(info.default))]
     rows += [("planned", line) for line in _others(resolved) if key == ENGINE]
+    if key == PROMISE:
+        rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
     for name, text in rows:
         if text is not None:
             print(printable(f"  {name:<10} {text}"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.compare.promises import is_of_gpu
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
@@ -66,14 +67,29 @@ class ModeCandidate:
     @property
     def promises(self) -> dict[str, Any]:
         """The promises of the mode; of staged training those that all stages share."""
-        last = dict(self.resolved.promises)
-        others = [stage.promises for stage in self.stages.values()]
-        return {k: v for k, v in last.items() if all(item.get(k) == v for item in others)}
+        return _shared(self.resolved.promises, [run.promises for run in self.stages.values()])
+
+    @property
+    def unpromised(self) -> dict[str, str]:
+        """Why promises are outside of their scope, as `promises`."""
+        return _shared(self.resolved.unpromised, [run.unpromised for run in self.stages.values()])
 
     def promises_of(self, stage: str) -> dict[str, Any]:
         """The promises of one stage alone."""
         shared = self.promises
         return {k: v for k, v in self.stages[stage].promises.items() if k not in shared}
+
+    def unpromised_of(self, stage: str) -> dict[str, str]:
+        """Why promises of one stage alone are outside of their scope."""
+        shared = self.unpromised
+        return {k: v for k, v in self.stages[stage].unpromised.items() if k not in shared}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has promises of a GPU, and its run has none."""
+        runs = [self.resolved, *self.stages.values()]
+        promised = [pair for run in runs for pair in run.promises.items()]
+        return self.resolved.device == "cpu" and any(is_of_gpu(*pair) for pair in promised)
 
     def folder(self, parent: Path, repeat: int) -> Path:
         """The run folder of repeat number `repeat`, counted from 1."""
@@ -157,6 +173,10 @@ def _candidate(
     if arguments.mode_file is not None and arguments.mode_file.stem not in presets.modes():
         label = arguments.mode_file.stem
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
+
+
+def _shared(last: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {k: v for k, v in last.items() if all(item.get(k) == v for item in others)}
 
 
 def _unseen(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:

@@ -24,7 +24,6 @@ JSON_FILE, PAGE = "compare.json", "compare.html"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _KIND = {True: "good", False: "bad", None: "quiet"}
 NOTHING = "–"
-MARKS = {True: "✓", False: "✗", None: ""}
 
 
 def write(folder: Path, facts: ComparisonFacts, outcome: ComparisonOutcome) -> str:
@@ -143,6 +142,8 @@ def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
+    if any(item.planned for row in rows for item in row.promises):
+        yield "≈ planned, not measured: there is no GPU"
     for row in rows:
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"
@@ -163,13 +164,21 @@ def bounds(item: PromiseResult) -> str:
 
 
 def measured(item: PromiseResult) -> str:
-    """The measured ratio, or why there is none."""
+    """The ratio, and where it is planned; or why there is none."""
     if item.measured is not None:
-        return _number(item, item.measured)
+        return _number(item, item.measured) + (f" ({item.why})" if item.planned else "")
     if item.kept is False:
         return item.why or NOTHING
     known = item.why if item.why != "not measured" else None
     return "not measured" + (f" ({known})" if known else "")
+
+
+def _promises(row: ComparisonRow) -> Iterator[tuple[str, str, str, str, str]]:
+    """Measure, bounds, figure, mark and kind of each promise; at last those out of scope."""
+    for item in row.promises:
+        yield item.name, bounds(item), measured(item), item.mark, _KIND[item.kept]
+    for name, why in row.unpromised.items():
+        yield name, NOTHING, f"not promised: {why}", "", _KIND[None]
 
 
 def _number(item: PromiseResult, value: float) -> str:
@@ -187,10 +196,9 @@ def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> st
     lines += legend(outcome.rows)
     promised = [("promise", "promised", "measured", "")]
     for row in outcome.rows:
-        promised += [(row.name, "", "", "")] if row.promises else []
+        promised += [(row.name, "", "", "")] if row.promises or row.unpromised else []
         promised += [
-            (f"  {item.name}", bounds(item), measured(item), MARKS[item.kept])
-            for item in row.promises
+            (f"  {name}", bound, figure, mark) for name, bound, figure, mark, _ in _promises(row)
         ]
     if promised[1:]:
         lines += ["", *_columns(promised)]
@@ -221,16 +229,9 @@ def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
         failures=[row.failure for row in rows if row.error is not None],
         legend=list(legend(rows)),
         promises=[
-            (
-                row.name,
-                item.name.replace("_", " "),
-                bounds(item),
-                measured(item),
-                _KIND[item.kept],
-                MARKS[item.kept],
-            )
+            (row.name, name.replace("_", " "), *cells)
             for row in rows
-            for item in row.promises
+            for name, *cells in _promises(row)
         ],
         bars=list(_bars(rows)),
         notes=[f"{row.name}: {note}" for row in rows for note in row.notes],

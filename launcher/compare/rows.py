@@ -9,7 +9,7 @@ from statistics import fmean, median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
-from launcher.compare.promises import Figures, PromiseResult
+from launcher.compare.promises import NO_GPU, Figures, PromiseResult
 from training.logging.console_text import render_part
 from training.step_timer import PARTS_OF_STEP
 
@@ -83,6 +83,8 @@ class ComparisonRow:
     losses: Sequence[tuple[float, float]] = ()
     folders: Sequence[str] = ()
     promises: Sequence[PromiseResult] = ()
+    unpromised: Mapping[str, str] = field(default_factory=dict)
+    """By measure, why a promise is outside of its scope."""
 
     @property
     def name(self) -> str:
@@ -191,7 +193,7 @@ def figures(row: ComparisonRow, is_whole: bool, has_goal: bool) -> Figures:
         why_none = NOT_RUN if row.error == NOT_RUN else "the run failed"
         return Figures({}, why=dict.fromkeys(values, why_none))
     reasons = {
-        "device_peak": "no GPU",
+        "device_peak": NO_GPU,
         "time_to_metric": "never reached" if has_goal else "needs --until",
         "metric": "no evaluation" if row.metric is None else "the runs were cut short",
     }

@@ -25,7 +25,7 @@ from launcher.base.ending import kill_children
 from launcher.base.signals import Stopped, handling
 from launcher.compare import measurements, rows
 from launcher.compare.candidates import BASELINE, ComparisonLimits, ModeCandidate, PlannedComparison
-from launcher.compare.promises import check
+from launcher.compare.promises import Figures, check, split_by_samples
 from launcher.compare.rows import ComparisonRow
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
@@ -35,7 +35,10 @@ from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
 
 RUNS = "runs"
+Planned = dict[tuple[str, str], Mapping[str | None, Figures]]
+"""By mode and engine: planned figures by stage; of the whole run under None."""
 PrintLine = Callable[[str], None]
+PlanAll = Callable[[PlannedComparison, PrintLine], Planned]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ class ComparisonOutcome:
 
     @property
     def is_sound(self) -> bool:
-        """Whether no run failed and no promise was broken."""
-        broken = any(item.kept is False for row in self.rows for item in row.promises)
+        """Whether no run failed and no promise was broken, as far as it was measured."""
+        results = [item for row in self.rows for item in row.promises]
+        broken = any(item.kept is False and not item.planned for item in results)
         return not broken and not any(row.error for row in self.rows)
 
     @property
@@ -80,23 +84,28 @@ class ComparisonOutcome:
         return self.code is not None and not any(row.folders for row in self.rows)
 
 
-def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
+def run_all(
+    comparison: PlannedComparison, report_line: PrintLine, plan: PlanAll | None = None
+) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run. Touches the disk.
+    `report_line` gets a line before each run; `plan` plans the candidates afterwards. Touches the
+    disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
     before, loads = os.getloadavg()[0], list[Load]()
     interrupted: list[str] = []
-    code = None
+    code, plans = None, Planned()
     try:
         with signals_as_interrupts():
             _run_in_turns(comparison, candidates, loads, report_line)
+            plans = plan(comparison, report_line) if plan is not None else plans
     except ComparisonInterrupted as end:
         code = end.code
-        interrupted.append("interrupted: not all runs were made")
+        is_done = all(each.error or len(each.runs) == comparison.repeats for each in candidates)
+        interrupted.append(f"interrupted: not all {'plans' if is_done else 'runs'} were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
-    return ComparisonOutcome(_rows(comparison, candidates), [*interrupted, *busy], code)
+    return ComparisonOutcome(_rows(comparison, candidates, plans), [*interrupted, *busy], code)
 
 
 def _run_in_turns(
@@ -127,7 +136,7 @@ def _run_in_turns(
 
 
 def _rows(
-    comparison: PlannedComparison, candidates: Sequence[CandidateRuns]
+    comparison: PlannedComparison, candidates: Sequence[CandidateRuns], plans: Planned
 ) -> list[ComparisonRow]:
     groups = [
         _candidate_rows(comparison, item, progress)
@@ -137,11 +146,12 @@ def _rows(
     results = []
     for item, group in zip(comparison.candidates, groups, strict=True):
         base = None if item.mode == BASELINE else baselines[item.engine]
-        results.append(_with_promises(comparison, group[0], base, item.promises))
-        results += [
-            _with_promises(comparison, row, base, item.promises_of(row.stage or ""))
-            for row in group[1:]
-        ]
+        row = replace(group[0], unpromised=item.unpromised)
+        results.append(_with_promises(comparison, row, base, item.promises, plans))
+        for row in group[1:]:
+            stage = row.stage or ""
+            row = replace(row, unpromised=item.unpromised_of(stage))
+            results.append(_with_promises(comparison, row, base, item.promises_of(stage), plans))
     return results
 
 
@@ -195,12 +205,18 @@ def _with_promises(
     row: ComparisonRow,
     base: ComparisonRow | None,
     promised: Mapping[str, Any],
+    plans: Planned,
 ) -> ComparisonRow:
     has_goal = comparison.limits.until is not None
     is_whole = not comparison.limits.is_cut and not has_goal
     figures = rows.figures(row, is_whole, has_goal)
     others = None if base is None else rows.figures(base, is_whole, has_goal)
-    return replace(row, promises=tuple(check(promised, figures, others)))
+    promised, few = split_by_samples(promised, (base or row).samples)
+    ours = plans.get((row.mode, row.engine), {}).get(row.stage)
+    theirs = plans.get((BASELINE, row.engine), {}).get(None)
+    pair = (ours, theirs) if ours is not None and theirs is not None else None
+    results = check(promised, figures, others, pair)
+    return replace(row, promises=tuple(results), unpromised={**row.unpromised, **few})
 
 
 _GRACE_S = 4.0
@@ -237,11 +253,6 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
     Deletes its checkpoints afterwards, which would fill the disk.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
-    # In a Slurm job the comparison is a generation; its runs are not.
-    inherited = {
-        name: value for name, value in environment.variables().items() if name not in JOB_VARIABLES
-    }
-    variables = {**inherited, "PYTHONPATH": environment.python_path()}
     watch = Watch()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(
@@ -249,7 +260,7 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=variables,
+        env=variables(),
         text=True,
         errors="replace",
         start_new_session=True,
@@ -273,8 +284,15 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
             shutil.rmtree(checkpoints, ignore_errors=True)
             for link in run_folder.LINKS:
                 (checkpoints.parent / link).unlink(missing_ok=True)
-    error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
+    error = None if process.returncode == exit_codes.DONE else first_line(stdout, stderr)
     return MeasuredRun(folder, error, watch.load())
+
+
+def variables() -> dict[str, str]:
+    """The environment of a run: in a Slurm job the comparison is a generation; its runs are not."""
+    known = environment.variables()
+    inherited = {name: value for name, value in known.items() if name not in JOB_VARIABLES}
+    return {**inherited, "PYTHONPATH": environment.python_path()}
 
 
 def arguments(args: CliArgs) -> list[str]:
@@ -300,7 +318,7 @@ def signals_as_interrupts() -> Iterator[None]:
         yield
 
 
-def _first_line(stdout: str, stderr: str) -> str:
+def first_line(stdout: str, stderr: str) -> str:
     """The first line of the error in the JSON output, or else the last line of stderr."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     text = lines[-1] if lines else "it ended without a message"

@@ -114,9 +114,6 @@ def repository_schema() -> Schema:
         name: {"$ref": f"#/definitions/changes/properties/{name}"} for name in changes["properties"]
     }
     sentence = {"type": "string", "description": "The line of `list modes`."}
-    keys = {"type": "array", "items": {"type": "string"}}
-    by_measure = {"type": "object", "additionalProperties": keys}
-    promises = _object(dict.fromkeys(presets.modes(), by_measure))
     size = _object({**sections, **inner})
     sizes = {"type": "object", "additionalProperties": {"$ref": "#/definitions/size"}}
     return {
@@ -135,12 +132,7 @@ def repository_schema() -> Schema:
             "changes": changes,
             "size": size,
             "mode": _object({"sentence": sentence, **sections}) | {"required": ["sentence"]},
-            "model_file": _object(
-                {
-                    **{"default": block, "given": by_name, "sizes": sizes, **inner},
-                    "promises": promises,
-                }
-            ),
+            "model_file": _object({"default": block, "given": by_name, "sizes": sizes, **inner}),
         },
     }
 

@@ -35,8 +35,6 @@ from launcher.config.schema import (
     unseen_by_schema,
 )
 from launcher.config.selection import Choice
-from launcher.config.settings_file import node_value
-from models.catalog import is_custom
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -62,11 +60,13 @@ def stack_layers(
         keys = {entry.key for layer in users for entry in layer}
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(family, [*shipped, *users])
+    for entry in (e for layer in (of_mode_file, *users) for e in layer if e.key == "promise"):
+        from launcher.config import promise_scope  # for the runs with promises of the user
+
+        invalid += promise_scope.scope_errors(family, entry)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
         folder = setting_infos(family)[TASK_FOLDER].default
         values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
-    if is_custom(family):
-        values["promise"] = _promised(values, choice.mode)
     # Of a custom task that cannot be used, that is the only error: its settings are unknown.
     known = {diagnostic.key for diagnostic in choice.diagnostics}
     unknown = ("model.", "data.") if "model.family" in known else ()
@@ -119,29 +119,6 @@ def _shipped_layers(choice: Choice, of_mode_file: Layer) -> list[Layer]:
         needed: Mapping[str, Any] = ENGINES[choice.engine].settings
         layers.append([TypedEntry(key, needed[key], origin) for key in needed])
     return layers
-
-
-def _promised(values: Values, mode: str | None) -> Setting:
-    """What a mode promises of a custom task: only that for which it changes settings of it."""
-    promise, node = values["promise"], presets.task_promises().get(mode or "")
-    if mode is None or node is None:
-        return promise
-    shipped, left_out = presets.mode(mode).promise, {}
-    for measure, keys in node_value(node).items():
-        lacking = [
-            key
-            for key in keys
-            if key not in values or values[key].shipped == values[key].mode_default
-        ]
-        if promise.value.get(measure) == shipped[measure] and (lacking or not keys):
-            needed = f"needs a change of {' and '.join(lacking)}"
-            left_out[measure] = needed if lacking else "the mode changes nothing for it"
-    if not left_out:
-        return promise
-    new_promise = {name: bounds for name, bounds in promise.value.items() if name not in left_out}
-    reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
-    where, how = f"ds_configs/custom_task.yaml:{node.line}", f"not promised: {reasons}"
-    return promise.overridden(new_promise, Origin(MODE_LAYER, where, how))
 
 
 def merge_layers(
@@ -241,7 +218,7 @@ def _plain(value: Any) -> Any:
         ]
     if isinstance(value, dict):
         return {
-            key: item if isinstance(item, dict) else item.model_dump(exclude_none=True)
+            key: item.model_dump(exclude_none=True) if isinstance(item, BaseModel) else item
             for key, item in value.items()
         }
     return value

@@ -97,18 +97,6 @@ def custom_task() -> FamilyFile:
 
 
 @cache
-def task_promises() -> Mapping[str, Node]:
-    """By mode and measure, the settings that the mode must change to promise it of a custom task.
-
-    Without any it promises none; other measures are promised of every task. Reads the disk.
-    """
-    promises: Mapping[str, Node] = (
-        read_settings_file(FOLDER / "custom_task.yaml").value["promises"].value
-    )
-    return promises
-
-
-@cache
 def original_variables() -> frozenset[str]:
     """Names in capitals of several words in the files of the originals. Reads the disk."""
     texts = (path.read_text("utf-8") for path in (FOLDER / "originals").glob("*.yaml"))

@@ -255,6 +255,7 @@ class Resolved:
     nproc: int
     """Processes on this machine."""
     promises: Mapping[str, Any]
+    """The promises of the mode whose scope has this run."""
     notes: Sequence[str]
     """What was filled in or adapted to this machine, one line each."""
     device: str
@@ -262,6 +263,8 @@ class Resolved:
     warnings: Sequence[Diagnostic] = ()
     chosen: Chosen | None = None
     """What engine auto chose; None: the engine was named, or follows from the processes."""
+    unpromised: Mapping[str, str] = field(default_factory=dict)
+    """By measure, why a promise is outside of its scope."""
 
     @property
     def batching(self) -> Batching:

@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING
 
 from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, check, parse, paths, presets
+from launcher.config import adapt, batching, check, parse, paths, presets, promise_scope
 from launcher.config.layers import stack_layers
 from launcher.config.machine import Machine
 from launcher.config.parse import COMMAND_LINE
 from launcher.config.provenance import (
     BATCH_SETTINGS,
+    DEFAULT_MODE,
     FAMILY_LAYER,
     Chosen,
     CliArgs,
     Resolved,
     Values,
+    find_node,
     with_batch_numbers,
 )
 from launcher.config.schema import FIRST_RUN, config_of, settings_class
 from launcher.config.selection import Choice, choose_from
+from launcher.config.settings_file import node_value
 from models.catalog import is_custom
 from training.settings import nested
 
@@ -51,6 +54,7 @@ def resolve(
     values, entries, diagnostics = stack_layers(choice, user, base, world_size is not None)
     paths.keep_recorded(values)
     run = adapt.adapt(values, machine, world_size, chosen)
+    values["promise"], unpromised = promise_scope.scoped(values, choice, run.device)
     diagnostics += [*run.diagnostics, *check.check_settings(values)]
     diagnostics += _ignored_variables(choice, values)
     solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
@@ -68,7 +72,12 @@ def resolve(
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors or solved is None:
         raise SettingsError(errors)
-    notes = [*_model_notes(choice, values, machine), *run.notes, *adapt.batch_notes(values, solved)]
+    notes = [
+        *_model_notes(choice, values, machine),
+        *_size_note(choice, values),
+        *run.notes,
+        *adapt.batch_notes(values, solved),
+    ]
     values = with_batch_numbers(values, solved, str(solved))
     tree = nested({key: setting.value for key, setting in values.items()})
     return Resolved(
@@ -76,7 +85,8 @@ def resolve(
         values=values,
         world_size=run.size,
         nproc=run.nproc,
-        promises=values["promise"].value,
+        promises={k: bounds for k, bounds in values["promise"].value.items() if bounds},
+        unpromised=unpromised,
         notes=notes,
         device=run.device,
         warnings=diagnostics,
@@ -101,6 +111,21 @@ def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[s
             f"no size named: {size.value}, which is slow on a CPU; a quick size is  "
             f"--model {choice.family}:{smallest}"
         )
+
+
+def _size_note(choice: Choice, values: Values) -> Iterator[str]:
+    """Announce that a mode for a smaller model finds none; a size that the user names stays."""
+    block = presets.mode(choice.mode or DEFAULT_MODE).block.settings
+    if (change := find_node(block, "model.size")) is None:
+        return
+    size = values.get("model.size")
+    if choice.size is None or size is None:
+        is_same = True
+    else:
+        is_same = not size.is_of_user and not promise_scope.is_changed(size)
+    if is_same:
+        names = " or ".join(node_value(change)["smaller_of"])
+        yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
 
 
 def _ignored_variables(choice: Choice, values: Values) -> list[Diagnostic]:

@@ -42,6 +42,14 @@ class Bounds(engines.EngineSection):
     """Not less than this."""
     at_most: Annotated[float | None, Field(ge=0)] = None
     """Not more than this."""
+    sizes: list[str] | None = None
+    """Only where mode default trains one of these sizes; None: any."""
+    device: Literal["cpu", "gpu"] | None = None
+    """Only there; None: on both."""
+    least_samples: Annotated[int | None, Field(ge=1)] = None
+    """Only where an epoch of mode default has as many; None: any."""
+    needs: list[str] | None = None
+    """Only where the mode changes all these settings; None: always."""
 
 
 Measure = Literal[
@@ -62,6 +70,8 @@ Measure = Literal[
     "host_peak_bytes",
 ]
 
+_BOUNDS_KEYS = ", ".join(Bounds.model_fields)
+
 
 class Root(engines.EngineSection):
     """What belongs to no section."""
@@ -76,11 +86,11 @@ class Root(engines.EngineSection):
     """torch.compile; auto: on with a GPU and a C++ compiler."""
     unread_settings: Literal["warn", "error"] = "warn"
     """Severity of unused settings."""
-    promise: dict[Measure, Bounds] = Field(
+    promise: dict[Measure, Bounds | None] = Field(
         default_factory=dict,
-        json_schema_extra={"allowed": f"at_least, at_most of {', '.join(get_args(Measure))}"},
+        json_schema_extra={"allowed": f"{_BOUNDS_KEYS} of {', '.join(get_args(Measure))}"},
     )
-    """Promises of the mode, as ratios to mode default; memory in bytes."""
+    """Promises of the mode, as ratios to mode default; memory in bytes. null withdraws one."""
     stages: list[str] = Field(default_factory=list)
     """Stages of the model family to train, in order."""
     track: list[Track] = Field(

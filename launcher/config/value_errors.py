@@ -20,7 +20,7 @@ from launcher.base.diagnostics import (
     plain,
     shown,
 )
-from launcher.config import errors, settings_file
+from launcher.config import errors, promise_scope, settings_file
 from launcher.config.argument_errors import meant
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
 from launcher.config.foreign_words import REMOVE, all_words_for, is_section, value_of
@@ -267,6 +267,8 @@ def _write(entry: TypedEntry, key: str, value: Any) -> str:
 def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) -> Diagnostic:
     """The error of a value, or of a list's item, that the schema rejects with `detail`."""
     loc, kind = detail["loc"], detail["type"]
+    if info.key == promise_scope.KEY and len(loc) > 1:
+        return promise_scope.rejected(entry, detail)
     index = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
     if not info.items or index is None:
         return bad_value(info, entry, kind, below)

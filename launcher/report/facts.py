@@ -232,11 +232,12 @@ def promises(run: RunRecord) -> list[Row]:
     for name, bounds in (run.value("promise") or {}).items():
         texts = []
         for side in ("at_least", "at_most"):
-            if value := bounds.get(side):
+            if value := (bounds or {}).get(side):
                 is_bytes = name.endswith("_bytes")
                 shown = size(value) if is_bytes else f"{value:g} × mode default"
                 texts.append(f"{side.replace('_', ' ')} {shown}")
-        rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
+        if texts:
+            rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
     return rows
 
 

@@ -9,7 +9,8 @@ from tests.runs.conftest import REQUESTS, Program
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
-BROKEN = "promise={step_time: {at_most: 0.0001}, parameters: {at_least: 1, at_most: 1}}"
+BROKEN = "promise={step_time: {at_most: 0.0001}, parameters: {at_least: 1, at_most: 1}, "
+BROKEN += "device_peak: {at_most: 9}, host_peak: {at_most: 1, sizes: [full]}}"
 
 
 COMPARE = ("compare", "--model", "language:tiny", "--data", "mine.jsonl", "--set", "eval.every=2")
@@ -42,7 +43,10 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
     assert promises["step_time"]["kept"] is False
     assert promises["step_time"]["measured"] == fast["step_s"] / default["step_s"]
     assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
-    assert promises["device_peak"]["kept"] is None
+    device = promises["device_peak"]
+    assert (device["planned"], device["kept"], device["why"]) == (True, True, "planned on L4")
+    assert 0.5 < device["measured"] < 9
+    assert fast["unpromised"]["host_peak"] == "at most 1 at size full, not tiny"
     assert default["promises"] == []
     assert default["architecture"] == fast["architecture"]
     for row in found["rows"]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare.promises import Figures, check
+from launcher.compare.promises import Figures, check, split_by_samples
 
 VALUES = {"step_time": 0.4, "total_time": 100.0, "samples_per_s": 20.0, "parameters": 1000}
 VALUES |= {"peak_memory": 800, "host_peak": 2000, "metric": 2.0, "time_to_metric": 60.0}
@@ -79,3 +79,42 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     assert only(promised, never)[:2] == (None, False)
     assert only(promised, never, Figures({"time_to_metric": None}))[1] is None
     assert only(promised, Figures({"time_to_metric": None}))[1] is None  # not requested
+
+
+PLANNED = (
+    Figures({"device_peak": 3 * 2**30, "total_time": 1.0}, gpu="L4"),
+    Figures({"device_peak": 4 * 2**30, "total_time": 4.0}, gpu="L4"),
+)
+
+
+def planned(name, bounds, figures=None):
+    (result,) = check({name: bounds}, figures or row(), BASE, PLANNED)
+    return result
+
+
+def test_memory_of_a_gpu_is_planned_where_there_is_none_with_its_own_sign():
+    kept, broken = (planned("device_peak", {"at_most": bound}) for bound in (0.75, 0.5))
+    assert (kept.measured, kept.kept, kept.planned, kept.mark) == (0.75, True, True, "≈✓")
+    assert (broken.kept, broken.mark, broken.why) == (False, "≈✗", "planned on L4")
+    limit = planned("device_peak_bytes", {"at_most": 3 * 2**30})
+    assert (limit.measured, limit.mark) == (3 * 2**30, "≈✓")
+    on_gpu = replace(BASE, values={**VALUES, "device_peak": 1})
+    (measured,) = check({"device_peak": {"at_most": 0.5}}, on_gpu, on_gpu, PLANNED)
+    assert (measured.measured, measured.planned, measured.mark) == (1.0, False, "✗")
+
+
+def test_a_time_of_a_gpu_stays_open_beside_the_estimate_of_a_data_sheet():
+    result = planned("total_time", {"at_most": 0.5, "device": "gpu"})
+    assert (result.measured, result.kept, result.planned) == (None, None, False)
+    assert result.why == "no GPU; 0.25 by data sheet of L4"
+    assert planned("total_time", {"at_most": 1}).measured == 1.0  # also made on a CPU
+    other = planned("metric", {"at_least": 1, "device": "gpu"})
+    assert (other.kept, other.why) == (None, "no GPU")
+
+
+def test_a_promise_of_many_samples_is_not_made_of_few():
+    promised = {"metric": {"at_least": 1, "least_samples": 2000}, "step_time": {"at_most": 1}}
+    assert split_by_samples(promised, 2000) == (promised, {})
+    assert split_by_samples(promised, None) == (promised, {})
+    few = {"metric": "from 2,000 samples on; these are 1,999"}
+    assert split_by_samples(promised, 1999) == ({"step_time": {"at_most": 1}}, few)

@@ -21,6 +21,7 @@ PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
     PromiseResult("device_peak", {"at_most": 0.6}, None, None, "no GPU"),
+    PromiseResult("peak_memory", {"at_most": 0.6}, 0.7, False, "planned on L4", planned=True),
     PromiseResult("parameters", {"at_least": 1.0, "at_most": 1.0}, 1.0, True),
     PromiseResult("host_peak_bytes", {"at_most": 2**30}, 2**29, True),
 )
@@ -40,7 +41,7 @@ def full(mode, **changes):
 
 ROWS = [
     full("default"),
-    full("fast", promises=PROMISES),
+    full("fast", promises=PROMISES, unpromised={"metric": "at size full"}),
     ComparisonRow("language:tiny", "lite", "local", error="it <broke>"),
 ]
 OUTCOME = ComparisonOutcome(ROWS, ["the machine was busy"])
@@ -59,6 +60,8 @@ def test_the_table_shows_every_row_and_then_the_promises():
     assert ["total_time", "at most 0.34", "0.2", "✓"] in content
     assert ["step_time", "at most 0.5", "0.75", "✗"] in content
     assert ["device_peak", "at most 0.6", "not measured (no GPU)"] in content
+    assert ["peak_memory", "at most 0.6", "0.7 (planned on L4)", "≈✗"] in content
+    assert ["metric", "–", "not promised: at size full"] in content
     assert ["parameters", "1", "1", "✓"] in content
     assert ["host_peak_bytes", "at most 1.0 GiB", "512.0 MiB", "✓"] in content
     assert "note: the machine was busy" in lines
@@ -88,6 +91,7 @@ def test_the_page_is_one_valid_file_without_network_access():
     assert not re.search(r"https?://|src=|url\(", outside)
     assert "prefers-color-scheme: dark" in html
     assert "cmd &lt;b&gt;" in html and "it &lt;broke&gt;" in html
+    assert '<td class="bad">≈✗</td>' in html and "not promised: at size full" in html
     assert '<td class="good">✓</td>' in html and '<td class="bad">✗</td>' in html
     html = page(ComparisonOutcome([ROWS[2]], []))  # all runs failed
     assert "<figure" not in html and "<script" not in html

@@ -8,6 +8,7 @@ import pytest
 from launcher.cli.parser import read
 from launcher.compare import runner
 from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
+from launcher.compare.promises import PromiseResult
 from launcher.compare.runner import CandidateRuns, Load, Watch, load_warnings
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -29,7 +30,7 @@ def rows(tmp_path):
     def make(*pairs):
         candidates, found = map(list, zip(*pairs, strict=True))
         planned = PlannedComparison(candidates, ComparisonLimits(steps=3), 1, tmp_path, [])
-        return runner._rows(planned, found)
+        return runner._rows(planned, found, {})
 
     return make
 
@@ -71,6 +72,18 @@ def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
             (candidate("fast", promises=bounds), CandidateRuns([folder(tmp_path / "b", 0.9)])),
         )
         assert runner.ComparisonOutcome(found, []).is_sound is is_sound
+
+
+def test_a_broken_plan_is_sound_and_a_promise_out_of_scope_says_why(rows, tmp_path):
+    few = {"step_time": {"at_most": 0.5, "least_samples": 10**9}}
+    _, fast = rows(
+        (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+        (candidate("fast", promises=few), CandidateRuns([folder(tmp_path / "b", 0.9)])),
+    )
+    assert fast.promises == ()
+    assert fast.unpromised["step_time"].startswith("from 1,000,000,000 samples on")
+    broken = PromiseResult("device_peak", {}, 2.0, False, "planned on L4", planned=True)
+    assert runner.ComparisonOutcome([replace(fast, promises=[broken])], []).is_sound
 
 
 def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_path):

@@ -35,6 +35,14 @@ def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
     assert resolved(model=task).settings.model.part == "whole"  # without mode staged
 
 
+def test_a_stage_of_a_task_promises_only_what_its_settings_promise(task, here):
+    assert resolved(ONLY_LOWER, model=task, mode="staged").promises == {}
+    promise = '"promise": {"metric": {"at_least": 0.5}}, "model": {"part": "alone"}'
+    promising = write(here, TEXT.replace('"model": {"part": "alone"}', promise))
+    run = resolved(ONLY_LOWER, model=f"{promising}:Halves", mode="staged")
+    assert run.promises == {"metric": {"at_least": 0.5}}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "content"),
     [

@@ -1,0 +1,112 @@
+"""A run is given the promises whose scope it is in, and says why not the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.config import presets
+from launcher.config.provenance import flatten
+from launcher.config.render import render_settings
+from launcher.config.schema import config_of, setting_infos
+from launcher.config.settings_file import node_value
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
+
+
+def scoped(promise, **options):
+    run = resolved(f"promise={{step_time: {promise}}}", **options)
+    return run.promises.get("step_time"), run.unpromised.get("step_time")
+
+
+def test_a_promise_is_made_at_its_sizes_of_mode_default():
+    tiny, small = "{at_most: 1, sizes: [tiny]}", "{at_most: 1, sizes: [small, full]}"
+    assert scoped(tiny) == ({"at_most": 1, "sizes": ["tiny"]}, None)
+    assert scoped(small) == (None, "at most 1 at size small or full, not tiny")
+    lite = {"model": "event_seg", "mode": "lite"}  # trains size lite instead of full
+    assert scoped("{at_most: 1, sizes: [full]}", **lite)[1] is None
+    assert scoped("{at_most: 1, sizes: [lite]}", **lite)[0] is None
+
+
+def test_a_promise_of_a_cpu_is_not_made_on_a_gpu_and_one_of_a_gpu_stays_open_on_a_cpu():
+    assert scoped("{at_most: 1, device: cpu}", machine=ONE_GPU) == (None, "at most 1 on a CPU")
+    assert scoped("{at_most: 1, device: cpu}", machine=LAPTOP)[1] is None
+    assert scoped("{at_most: 1, device: gpu}", machine=LAPTOP)[1] is None
+
+
+def test_out_of_its_scope_a_promise_leaves_that_of_a_layer_below():
+    full, tiny = (resolved(model=f"abr:{size}", mode="fast") for size in ("full", "tiny"))
+    general = presets.mode("fast").promise["total_time"]
+    assert full.promises["total_time"]["at_most"] < general["at_most"]
+    assert tiny.promises["total_time"] == general
+    assert "at size full, not tiny" in tiny.unpromised["total_time"]
+    assert resolved("promise={total_time: {at_most: 2}}", mode="fast").promises["total_time"] == {
+        "at_most": 2
+    }
+
+
+def test_null_withdraws_a_promise():
+    run = resolved("promise={total_time: null}", mode="fast")
+    assert "total_time" not in run.promises
+    assert run.unpromised["total_time"].startswith("withdrawn by --set promise=")
+    assert run.values["promise"].value["total_time"] is None  # also where it is read again
+
+
+def test_the_settings_of_a_run_that_are_read_again_promise_the_same(tmp_path):
+    first = resolved("promise={epoch_time: null}", model="event_seg", mode="lite")
+    (tmp_path / "settings.yaml").write_text(render_settings(first))
+    again = resolved(model=None, configs=[tmp_path / "settings.yaml"])
+    assert again.promises == first.promises and "device_peak" in again.promises
+
+
+def test_a_promise_that_needs_changes_is_made_where_the_mode_makes_them():
+    needs = "{at_most: 1, needs: [train.micro_batch, model.size]}"
+    assert scoped(needs, mode="fast")[1] == "at most 1 needs a change of model.size"
+    assert scoped(needs, model="event_seg", mode="lite")[1] is None
+    for size in ("tiny", "lite"):  # a size that the user names stays
+        named = resolved(model=f"abr:{size}", mode="lite")
+        assert named.promises == {}
+    assert named.unpromised["device_peak"].endswith("needs a change of model.size")
+
+
+@pytest.mark.parametrize(
+    ("promise", "message", "meant"),
+    [
+        ("{step_time: {sizes: [tny]}}", "unknown size 'tny' in promise.step_time.sizes", "tiny"),
+        ("{step_time: {needs: [optim.rl]}}", "unknown setting 'optim.rl' in", "optim.lr"),
+        ("{step_time: {at_mots: 1}}", "promise.step_time has no key 'at_mots'", "at_most"),
+        ("{step_tme: {at_most: 1}}", "unknown measure 'step_tme' in promise", "step_time"),
+        ("{step_time: 3}", "promise.step_time 3 is not understood", None),
+        ("{step_time: {device: cuda}}", "promise.step_time.device 'cuda' is not", None),
+        ("{step_time: {least_samples: 0}}", "promise.step_time.least_samples 0 is not", None),
+    ],
+)
+def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, message, meant, tmp_path):
+    (error,) = refused(f"promise={promise}")
+    assert error.message.startswith(message)
+    assert (error.did_you_mean, bool(error.allowed)) == (meant, True)
+    (tmp_path / "mine.yaml").write_text(f"mode: fast\npromise: {promise}\n")
+    (error,) = refused(mode=str(tmp_path / "mine.yaml"))
+    assert (error.message.startswith(message), "mine.yaml:2" in error.where) == (True, True)
+
+
+def test_a_file_may_name_sizes_of_another_family():
+    assert scoped("{at_most: 1, sizes: [1.3B]}", model="abr:tiny")[1] is not None
+
+
+def test_shipped_promises_name_sizes_and_settings_that_exist():
+    sizes = {name for family in FAMILIES for name in config_of(family).SIZES}
+    keys = {key for family in FAMILIES for key in setting_infos(family)}
+    blocks = [presets.mode(mode).block for mode in presets.modes()]
+    blocks += [block for name in FAMILIES for block in presets.family(name).blocks.values()]
+    for block in blocks:
+        tree = dict(flatten(block.settings, frozenset()))
+        for bounds in node_value(tree["promise"]).values() if "promise" in tree else ():
+            assert {*bounds.get("sizes", ())} <= sizes and {*bounds.get("needs", ())} <= keys
+
+
+def test_explain_shows_why_a_promise_is_not_made(capsys):
+    assert main(["explain", "promise", "--model", "abr:tiny", "--fast"]) == 0
+    assert "total_time: at most 0.34 at size full, not tiny" in capsys.readouterr().out
+    assert main(["explain", "promise", "--model", "abr:tiny", "--fast", "--json"]) == 0
+    assert '"total_time": "at most 0.34 at size full, not tiny"' in capsys.readouterr().out
