@@ -24,7 +24,7 @@ def test_a_signal_removes_a_temporary_folder_that_is_being_made(tmp_path, monkey
         return folder
 
     monkeypatch.setattr("launcher.base.ending.mkdtemp", make)
-    with handling([signal.SIGTERM], EndingSignals()), pytest.raises(Stopped):
-        with temporary_folder("run-", tmp_path):
-            raise AssertionError("the signal comes before")
+    handler = handling([signal.SIGTERM], EndingSignals())
+    with handler, pytest.raises(Stopped), temporary_folder("run-", tmp_path):
+        raise AssertionError("the signal comes before")
     assert not list(tmp_path.iterdir())
