@@ -140,6 +140,7 @@ class FSDP(EngineWithOptimizerStep):
         """As `Engine.gathers_weights`."""
         return self.world.size > 1
 
+    @torch.no_grad()  # with gradients, to_local makes a node and a view of each tensor
     def state(self) -> State:
         """As `Engine.state`."""
         replica = (self.world.rank // self._shards, self._replicas)
@@ -165,8 +166,8 @@ class FSDP(EngineWithOptimizerStep):
             return full_interval(tensor)
         rows = ceil(tensor.shape[0] / self._shards)
         first = min(self.world.rank % self._shards * rows, tensor.shape[0])
-        local = tensor.to_local().detach()
-        return first * (tensor.numel() // tensor.shape[0]), local.view(-1)
+        local = tensor.to_local().view(-1)
+        return first * (tensor.numel() // tensor.shape[0]), local
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         """As `Engine.load`."""

@@ -7,8 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from types import FrameType
@@ -174,11 +173,16 @@ def with_cleanup(cleanup: Cleanup) -> Iterator[None]:
 @contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """A new folder, removed at the end, also where a signal ends the process. Touches the disk."""
-    with ExitStack() as stack:
+    folders: list[Path] = []
+
+    def remove() -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with with_cleanup(remove):  # first: handlers are not seen while their signals are deferred
         with signals.deferred(ENDING):  # a signal in between would leave the folder behind
-            folder = Path(mkdtemp(prefix=prefix, dir=parent))
-            stack.enter_context(with_cleanup(partial(shutil.rmtree, folder, ignore_errors=True)))
-        yield folder
+            folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
+        yield folders[0]
 
 
 def _code(number: int) -> int:

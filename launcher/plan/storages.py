@@ -26,6 +26,7 @@ from torch.utils.flop_counter import (
 
 _COUNTED = (Tensor, Parameter, FakeTensor)
 _COLLECTIVES = ("c10d", "_c10d_functional")
+_DEVICE = torch.ops.prim.device.default
 _READ = torch.ops.aten._local_scalar_dense.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 _IN_ROWS = (torch.ops.aten._log_softmax.default, torch.ops.aten._softmax.default)
@@ -106,12 +107,15 @@ class Storages(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:
+            return args[0].device  # autograd asks more often than it computes
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it calls again with the tensors of this rank
         if func is _READ and isinstance(args[0], FakeTensor):
             return 1.0 if args[0].is_floating_point() else 1
         result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves(result) if type(leaf) in _COUNTED]
+        leaves = [result] if isinstance(result, Tensor) else tree_leaves(result)
+        tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]
         if any(map(self._is_foreign, tensors)):
             return result
         for tensor in tensors:
