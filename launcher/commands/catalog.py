@@ -68,6 +68,12 @@ _COMPARE = (
             "the times. For metrics without a goal: 'METRIC>=X' or 'METRIC<=X'.",
         ),
         option("--repeat R", "Repeat each run R times, interleaved. Default: 1."),
+        option(
+            "--folds K|groups",
+            "Run each candidate on K folds of the data, whose groups are never split; groups: "
+            "each group validates once.",
+        ),
+        option("--seeds N", "Run each candidate with N seeds, from train.seed on, on one split."),
     ),
     # Its own form of --mode, --engine and --epochs; continual learning has no end to compare.
     *(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,7 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain
 from launcher.base.ending import temporary_folder
 from launcher.commands.catalog import MEASURE, PLAN
-from launcher.compare import runner
+from launcher.compare import runner, study_runs
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import PLANNED_MACHINE
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from launcher.plan.fitting import Advice, Change
     from launcher.plan.plan import Plan
     from launcher.plan.time import Seconds
-
-MEASURED_STEPS = 4
-"""Taken by --measure; the first one warms up and does not count."""
 
 
 def main(command_line: CommandLine) -> int:
@@ -88,21 +84,16 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     """
     from launcher.plan.time import by_first_steps
 
-    changes = ["track=[]"]
-    if plan.steps > MEASURED_STEPS:
-        changes.append(f"stop.after={MEASURED_STEPS}")
-    args = part.args.with_sets(changes)
+    args = part.args.with_sets(study_runs.measured_sets(plan.steps))
     with temporary_folder("gearshift-measure-") as folder:
-        began = time.monotonic()
         ended = runner.run(args, folder / "run")
-        wall_s = time.monotonic() - began
         if ended.error is not None:
             raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)
         result = records.read_result(ended.folder)
     assert result is not None, "the run has ended"
     return by_first_steps(
         result,
-        wall_s,
+        ended.seconds,
         global_batch=plan.global_batch,
         steps=plan.steps,
         steps_per_epoch=plan.steps_per_epoch,

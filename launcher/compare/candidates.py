@@ -6,24 +6,29 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from launcher.base import disk
-from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.base import disk, environment
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, render
+from launcher.compare import study as studies
 from launcher.compare.promises import is_of_gpu
+from launcher.compare.study import ArrayTask, ComparisonRound, Study
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
-from launcher.run_folder import run_folder
+from launcher.run_folder import records, run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
 _COUNT = "a whole number, at least 1"
+_FOLDS = f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold"
+RUNS, JSON_FILE, PAGE = "runs", "compare.json", "compare.html"
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
 
@@ -91,9 +96,10 @@ class ModeCandidate:
         promised = [pair for run in runs for pair in run.promises.items()]
         return self.resolved.device == "cpu" and any(is_of_gpu(*pair) for pair in promised)
 
-    def folder(self, parent: Path, repeat: int) -> Path:
-        """The run folder of repeat number `repeat`, counted from 1."""
-        return parent / f"{self.mode}-{self.engine}-{repeat}"
+    @property
+    def name(self) -> str:
+        """Mode and engine."""
+        return f"{self.mode} {self.engine}"
 
 
 @dataclass(frozen=True)
@@ -105,13 +111,47 @@ class PlannedComparison:
     repeats: int
     folder: Path
     warnings: Sequence[Diagnostic]
+    study: Study | None = None
+    """None: the runs of a candidate are repeats of one."""
+    task: ArrayTask | None = None
+    """The Slurm task that runs a share of the study; None: all of it is run here."""
+
+    @property
+    def rounds(self) -> list[ComparisonRound]:
+        """The rounds of the whole comparison."""
+        if self.study is not None:
+            return self.study.rounds
+        return [ComparisonRound(str(number)) for number in range(1, self.repeats + 1)]
+
+    @property
+    def own_rounds(self) -> Sequence[ComparisonRound]:
+        """The rounds that this process runs."""
+        return self.rounds if self.task is None else self.task.share(self.rounds)
+
+    @property
+    def sentence(self) -> str:
+        """`20 runs: 2 candidates × 5 folds × 2 seeds`."""
+        count = len(self.candidates)
+        repeats = counted(self.repeats, "repeat") if self.study is None else self.study.title
+        runs = counted(count * len(self.rounds), "run")
+        return f"{runs}: {counted(count, 'candidate')} × {repeats}"
+
+    def run_folder(self, number: int, entry: ComparisonRound) -> Path:
+        """The run folder of a candidate in a round."""
+        item = self.candidates[number]
+        return self.folder / RUNS / f"{item.mode}-{item.engine}-{entry.name}"
 
 
 def decide(command_line: CommandLine) -> PlannedComparison:
-    """Resolve every candidate without starting a run. Raises SettingsError with all errors."""
+    """Resolve every candidate without starting a run. Raises SettingsError with all errors.
+
+    Reads the data if there are folds, and what an earlier start of a study has finished.
+    """
     diagnostics = list(command_line.diagnostics)
     limits = _limits(command_line.values, diagnostics)
     repeats = int(_number(command_line.values, "--repeat", _COUNT, diagnostics) or 1)
+    study = _study(command_line, limits, diagnostics)
+    args = command_line.args if study is None else command_line.args.with_sets(study.rounds[0].sets)
     modes = _names(command_line.values, "--modes")
     engines = _names(command_line.values, "--engines")
     if not modes and not engines:
@@ -130,18 +170,104 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         if engine is None and ready and ready[0].resolved.chosen is not None:
             engine = ready[0].engine  # engine auto may choose another one for each mode
         try:
-            ready.append(_candidate(command_line.args, mode, engine, limits))
+            ready.append(_candidate(args, mode, engine, limits))
         except SettingsError as error:
             diagnostics += _unseen(error.diagnostics, known)
         else:
             warnings += _unseen(ready[-1].warnings, known)
-    folder = _folder(command_line, ready[0].resolved if ready else None, diagnostics)
+    continues = study is not None and _is_study(command_line.out)
+    resolved = ready[0].resolved if ready else None
+    folder = _folder(command_line, resolved, [] if continues else diagnostics)
+    if study is not None and not diagnostics:
+        diagnostics += _folds_of_modes(study, ready)
     if diagnostics:
         raise SettingsError(diagnostics)
     needed = max(least_room_bytes(candidate.resolved) for candidate in ready)
     where = f"--out {folder}" if command_line.out else "no --out was given"
     disk.check_writable(folder, where, needed_bytes=needed)
-    return PlannedComparison(ready, limits, repeats, folder, warnings)
+    task = None if study is None else _array_task(command_line)
+    comparison = PlannedComparison(ready, limits, repeats, folder, warnings, study, task)
+    if continues:
+        _check_finished(comparison)
+    return comparison
+
+
+def _study(
+    command_line: CommandLine, limits: ComparisonLimits, diagnostics: list[Diagnostic]
+) -> Study | None:
+    """The study of --folds and --seeds; None: neither is given, or there is an error."""
+    values = command_line.values
+    given = [flag for flag in ("--folds", "--seeds") if flag in values]
+    before = len(diagnostics)
+    folds: str | int | None = values.get("--folds")
+    if isinstance(folds, str) and folds != studies.BY_GROUP:
+        number = int(folds) if folds.isdecimal() else 0
+        if number < 2:
+            diagnostics.append(_wrong("--folds", folds, _FOLDS, "5"))
+        folds = number
+    seeds = _number(values, "--seeds", _COUNT, diagnostics)
+    if given and "--repeat" in values:
+        what = f"--repeat and {' and '.join(given)} exclude each other: a repeat is the same run "
+        what += "again, and a study varies its fold or its seed"
+        where = f"the command line: --repeat {values['--repeat']}"
+        diagnostics.append(Diagnostic(what, where=where, fix="leave out --repeat"))
+    if not given or len(diagnostics) > before:
+        return None
+    engine = next(iter(_names(values, "--engines")), command_line.args.engine)
+    try:
+        resolved = _candidate(command_line.args, BASELINE, engine, limits).resolved
+        return studies.plan(folds, None if seeds is None else int(seeds), resolved)
+    except SettingsError as error:
+        diagnostics += error.diagnostics
+        return None
+
+
+def _folds_of_modes(study: Study, ready: Sequence[ModeCandidate]) -> list[Diagnostic]:
+    """Errors of modes that have too few groups, as they use a part of the data. Reads the data."""
+    diagnostics: list[Diagnostic] = []
+    first = ready[0].resolved.settings.data
+    for candidate in ready[1:] if study.folds else ():
+        if candidate.resolved.settings.data != first:
+            try:
+                studies.check_folds(study, candidate.name, candidate.resolved)
+            except SettingsError as error:
+                diagnostics += error.diagnostics
+    return diagnostics
+
+
+def _array_task(command_line: CommandLine) -> ArrayTask | None:
+    task = studies.array_task(environment.variables())
+    if task is not None and command_line.out is None:
+        message = "the tasks of a Slurm array need one folder for their runs"
+        raise SettingsError.of(message, where="no --out was given", fix="--out runs/study")
+    return task
+
+
+def _is_study(folder: Path | None) -> bool:
+    """Whether `folder` has only what a study leaves there. Reads the disk."""
+    if folder is None or not (folder / RUNS).is_dir():
+        return False
+    if {path.name for path in folder.iterdir()} - {RUNS, JSON_FILE, PAGE}:
+        return False
+    path = folder / JSON_FILE
+    content = records.parse_object(path, path.read_bytes()) if path.is_file() else {"folds": 1}
+    return bool(content.get("folds") or content.get("seeds"))
+
+
+def _check_finished(comparison: PlannedComparison) -> None:
+    """Compare the settings of finished runs with those of now. Raises SettingsError."""
+    for entry, (number, candidate) in product(comparison.rounds, enumerate(comparison.candidates)):
+        folder = comparison.run_folder(number, entry)
+        if not studies.is_finished(folder):
+            if entry in comparison.own_rounds:
+                studies.check_idle(folder)
+            continue
+        stages = candidate.stages or {"": candidate.resolved}
+        changes: list[Diagnostic] = []
+        for part, resolved in zip(studies.parts(folder), stages.values(), strict=False):
+            changes += studies.differences(part, resolved, entry.sets)
+        if changes:
+            raise SettingsError(changes)
 
 
 def _candidate(

@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from launcher.compare.candidates import JSON_FILE, PAGE
 from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import ComparisonRow, thinned
 from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
+from launcher.compare.statistics import Estimate
 from launcher.report import page
 from launcher.report.plots import Axis, Plot, PlotLine, Plots
 from training.evaluation.early_stopping import Target
@@ -20,7 +22,6 @@ from training.logging.quantities import amount, counted, duration, real, size
 from training.logging.strict_json import encode
 from training.storage import atomic_write, storage_errors
 
-JSON_FILE, PAGE = "compare.json", "compare.html"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _KIND = {True: "good", False: "bad", None: "quiet"}
 NOTHING = "–"
@@ -50,6 +51,8 @@ def _content(facts: ComparisonFacts, outcome: ComparisonOutcome) -> dict[str, An
         "epochs": facts.limits.epochs,
         "until": None if until is None else until.text(),
         "repeats": facts.repeats,
+        "folds": None if facts.study is None else facts.study.folds,
+        "seeds": None if facts.study is None else facts.study.seeds,
         "warnings": list(outcome.warnings),
         "rows": [_row(row) for row in outcome.rows],
     }
@@ -73,6 +76,8 @@ def title(facts: ComparisonFacts) -> str:
     elif limits.until is not None:
         far = f"until {limits.until.text()}"
     often = "" if facts.repeats == 1 else f", {facts.repeats} times in turns"
+    if facts.study is not None:
+        often = f", on {facts.study.title}, in turns"
     return f"on {facts.machine}; each run {far}{often}"
 
 
@@ -123,10 +128,38 @@ def step(row: ComparisonRow) -> str:
 
 
 def metric(row: ComparisonRow) -> str:
-    """The best evaluation."""
+    """The best evaluation; of a study, mean ± standard deviation and the interval of the mean."""
+    if row.study is not None:
+        return _mean(row.study.metric, row.study.goal.estimate, row.study.is_partial)
     if row.metric is None:
         return NOTHING
     return f"{row.metric['metric']} {real(float(row.metric['value']))}"
+
+
+def _mean(name: str | None, mean: Estimate | None, is_partial: bool) -> str:
+    """`val_loss 2.5000 ± 0.1000 [2.3758, 2.6242]`."""
+    if name is None or mean is None:
+        return NOTHING
+    parts = [name, real(mean.mean)]
+    if mean.deviation is not None and mean.interval is not None:
+        low, high = map(real, mean.interval)
+        parts += ["±", real(mean.deviation), f"[{low}, {high}]"]
+    return " ".join([*parts, *("†" * is_partial)])
+
+
+def differences(rows: Sequence[ComparisonRow]) -> list[tuple[str, ...]]:
+    """The header and one line per candidate that a study compares; empty: there is none."""
+    lines = [
+        (
+            f"{row.name} − {row.study.reference}",
+            _mean(row.study.metric, mean, row.study.is_partial),
+            "larger than the noise" if mean.is_larger_than_noise else "not larger",
+        )
+        for row in rows
+        if row.study is not None
+        and (mean := row.study.differences.get(row.study.metric or "")) is not None
+    ]
+    return [("paired difference", "mean ± sd [95% interval]", ""), *lines] if lines else []
 
 
 def to_metric(row: ComparisonRow) -> str:
@@ -138,12 +171,18 @@ def to_metric(row: ComparisonRow) -> str:
 
 def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Explanations of the marks in the table."""
+    for row in rows:
+        if row.study is not None:
+            yield from row.study.notes(row.name)
     if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
     if any(item.planned for row in rows for item in row.promises):
         yield "≈ planned, not measured: there is no GPU"
+    studied = [row.study.goal.estimate for row in rows if row.study is not None]
+    if any(mean is not None and mean.interval is not None for mean in studied):
+        yield "best metric: mean ± standard deviation [95% interval of the mean]"
     for row in rows:
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"
@@ -164,9 +203,9 @@ def bounds(item: PromiseResult) -> str:
 
 
 def measured(item: PromiseResult) -> str:
-    """The ratio, and where it is planned; or why there is none."""
+    """The ratio, and where it is planned or why it decides nothing; or why there is none."""
     if item.measured is not None:
-        return _number(item, item.measured) + (f" ({item.why})" if item.planned else "")
+        return _number(item, item.measured) + (f" ({item.why})" if item.why else "")
     if item.kept is False:
         return item.why or NOTHING
     known = item.why if item.why != "not measured" else None
@@ -194,6 +233,9 @@ def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> st
     lines = ["", title(facts), "", *_columns(table(outcome.rows, facts.limits.until))]
     lines += [row.failure for row in outcome.rows if row.error is not None]
     lines += legend(outcome.rows)
+    if compared := differences(outcome.rows):
+        lines += ["", *_columns(compared)]
+        lines += sentences(outcome.rows)
     promised = [("promise", "promised", "measured", "")]
     for row in outcome.rows:
         promised += [(row.name, "", "", "")] if row.promises or row.unpromised else []
@@ -204,6 +246,11 @@ def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> st
         lines += ["", *_columns(promised)]
     lines += [f"note: {warning}" for warning in outcome.warnings]
     return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
+
+
+def sentences(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Whether each difference is larger than the noise."""
+    return [row.study.sentence for row in rows if row.study is not None and row.study.sentence]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -228,6 +275,8 @@ def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
         lines=lines,
         failures=[row.failure for row in rows if row.error is not None],
         legend=list(legend(rows)),
+        differences=differences(rows),
+        sentences=sentences(rows),
         promises=[
             (row.name, name.replace("_", " "), *cells)
             for row in rows

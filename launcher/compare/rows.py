@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
 from launcher.compare.promises import NO_GPU, Figures, PromiseResult
+from launcher.compare.study_results import StudyFigures
 from training.logging.console_text import render_part
 from training.step_timer import PARTS_OF_STEP
 
@@ -73,6 +74,8 @@ class ComparisonRow:
     """The best evaluation: metric, value, step, direction."""
     evaluated: tuple[int | None, int | None] = (None, None)
     """Samples of an evaluation, and of the split; None: no evaluation."""
+    study: StudyFigures | None = None
+    """What folds and seeds show of the candidate; None: there are none, or it is a stage."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
     time_split_s: Mapping[str, float] = field(default_factory=dict)

@@ -23,10 +23,11 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.ending import kill_children
 from launcher.base.signals import Stopped, handling
-from launcher.compare import measurements, rows
+from launcher.compare import measurements, rows, study_results
 from launcher.compare.candidates import BASELINE, ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.promises import Figures, check, split_by_samples
 from launcher.compare.rows import ComparisonRow
+from launcher.compare.study import Study
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
@@ -34,7 +35,6 @@ from launcher.config.schema import model_name
 from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
 
-RUNS = "runs"
 Planned = dict[tuple[str, str], Mapping[str | None, Figures]]
 """By mode and engine: planned figures by stage; of the whole run under None."""
 PrintLine = Callable[[str], None]
@@ -51,6 +51,7 @@ class ComparisonFacts:
     limits: ComparisonLimits
     repeats: int
     at: datetime
+    study: Study | None = None
 
 
 @dataclass
@@ -59,6 +60,11 @@ class CandidateRuns:
 
     runs: list[Path] = field(default_factory=list)
     error: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    """Of a study: errors by round, of which the other rounds are independent."""
+
+
+RunInTurns = Callable[[PlannedComparison, Sequence[CandidateRuns], "list[Load]", PrintLine], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ class ComparisonOutcome:
         """Whether no run failed and no promise was broken, as far as it was measured."""
         results = [item for row in self.rows for item in row.promises]
         broken = any(item.kept is False and not item.planned for item in results)
-        return not broken and not any(row.error for row in self.rows)
+        failed = any(row.error or (row.study and row.study.failed) for row in self.rows)
+        return not broken and not failed
 
     @property
     def is_empty(self) -> bool:
@@ -85,12 +92,15 @@ class ComparisonOutcome:
 
 
 def run_all(
-    comparison: PlannedComparison, report_line: PrintLine, plan: PlanAll | None = None
+    comparison: PlannedComparison,
+    report_line: PrintLine,
+    plan: PlanAll | None = None,
+    in_turns: RunInTurns | None = None,
 ) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run; `plan` plans the candidates afterwards. Touches the
-    disk.
+    `report_line` gets a line before each run; `plan` plans the candidates afterwards; `in_turns`
+    runs a study. Touches the disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
     before, loads = os.getloadavg()[0], list[Load]()
@@ -98,11 +108,12 @@ def run_all(
     code, plans = None, Planned()
     try:
         with signals_as_interrupts():
-            _run_in_turns(comparison, candidates, loads, report_line)
+            (in_turns or _run_in_turns)(comparison, candidates, loads, report_line)
             plans = plan(comparison, report_line) if plan is not None else plans
     except ComparisonInterrupted as end:
         code = end.code
-        is_done = all(each.error or len(each.runs) == comparison.repeats for each in candidates)
+        runs = len(comparison.own_rounds)
+        is_done = all(each.error or len(each.runs) >= runs for each in candidates)
         interrupted.append(f"interrupted: not all {'plans' if is_done else 'runs'} were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
     return ComparisonOutcome(_rows(comparison, candidates, plans), [*interrupted, *busy], code)
@@ -115,18 +126,16 @@ def _run_in_turns(
     report_line: PrintLine,
 ) -> None:
     count = len(comparison.candidates)
-    for repeat in range(1, comparison.repeats + 1):
+    for repeat, entry in enumerate(comparison.rounds, start=1):
         for position in range(count):
             # Each round starts with another candidate, so that warm-up and drift affect each.
             number = (position + repeat - 1) % count
             item, progress = comparison.candidates[number], candidates[number]
             if progress.error is not None:
                 continue
-            name = f"{item.mode} {item.engine}"
-            report_line(
-                f"run {(repeat - 1) * count + position + 1} of {comparison.repeats * count}: {name}"
-            )
-            finished = run(item.args, item.folder(comparison.folder / RUNS, repeat))
+            at = (repeat - 1) * count + position + 1
+            report_line(f"run {at} of {comparison.repeats * count}: {item.name}")
+            finished = run(item.args, comparison.run_folder(number, entry))
             if finished.error is not None:
                 progress.error = finished.error
                 report_line(f"  failed: {finished.error}")
@@ -142,6 +151,8 @@ def _rows(
         _candidate_rows(comparison, item, progress)
         for item, progress in zip(comparison.candidates, candidates, strict=True)
     ]
+    if comparison.study is not None:
+        _add_figures(comparison, comparison.study, candidates, groups)
     baselines = {row.engine: row for group in groups for row in group if row.mode == BASELINE}
     results = []
     for item, group in zip(comparison.candidates, groups, strict=True):
@@ -153,6 +164,32 @@ def _rows(
             row = replace(row, unpromised=item.unpromised_of(stage))
             results.append(_with_promises(comparison, row, base, item.promises_of(stage), plans))
     return results
+
+
+def _add_figures(
+    comparison: PlannedComparison,
+    study: Study,
+    candidates: Sequence[CandidateRuns],
+    groups: Sequence[list[ComparisonRow]],
+) -> None:
+    """Give the row of each candidate what the study shows of it.
+
+    A mode is compared with mode default under the same engine, and mode default with its first
+    engine.
+    """
+    for number, (progress, group) in enumerate(zip(candidates, groups, strict=True)):
+        folders = {entry.name: comparison.run_folder(number, entry) for entry in comparison.rounds}
+        runs = {name: folder for name, folder in folders.items() if folder in progress.runs}
+        found = study_results.figures(study, runs, progress.failed)
+        base = next(
+            of[0]
+            for of in groups
+            if of[0].mode == BASELINE
+            and (group[0].mode == BASELINE or of[0].engine == group[0].engine)
+        )
+        if base.study is not None:
+            found = study_results.against(study, group[0].name, found, base.name, base.study)
+        group[0] = replace(group[0], study=found)
 
 
 def _candidate_rows(
@@ -212,10 +249,15 @@ def _with_promises(
     figures = rows.figures(row, is_whole, has_goal)
     others = None if base is None else rows.figures(base, is_whole, has_goal)
     promised, few = split_by_samples(promised, (base or row).samples)
-    ours = plans.get((row.mode, row.engine), {}).get(row.stage)
-    theirs = plans.get((BASELINE, row.engine), {}).get(None)
-    pair = (ours, theirs) if ours is not None and theirs is not None else None
+    planned_row = plans.get((row.mode, row.engine), {}).get(row.stage)
+    planned_base = plans.get((BASELINE, row.engine), {}).get(None)
+    pair = None
+    if planned_row is not None and planned_base is not None:
+        pair = (planned_row, planned_base)
     results = check(promised, figures, others, pair)
+    ours, theirs = row.study, None if base is None else base.study
+    if comparison.study is not None and ours is not None and theirs is not None:
+        results = [study_results.judged(comparison.study, item, ours, theirs) for item in results]
     return replace(row, promises=tuple(results), unpromised={**row.unpromised, **few})
 
 
@@ -231,6 +273,8 @@ class MeasuredRun:
     error: str | None
     """The first line of the error; None: the run completed."""
     load: Load
+    seconds: float
+    """From the start of its process to its end."""
 
 
 class ComparisonInterrupted(Exception):
@@ -285,7 +329,7 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
             for link in run_folder.LINKS:
                 (checkpoints.parent / link).unlink(missing_ok=True)
     error = None if process.returncode == exit_codes.DONE else first_line(stdout, stderr)
-    return MeasuredRun(folder, error, watch.load())
+    return MeasuredRun(folder, error, watch.load(), watch.seconds)
 
 
 def variables() -> dict[str, str]:
@@ -351,10 +395,14 @@ class Watch:
     def __init__(self) -> None:
         self._began, self._others_s = time.monotonic(), _others_s()
 
+    @property
+    def seconds(self) -> float:
+        """Since construction."""
+        return max(time.monotonic() - self._began, 1e-3)
+
     def load(self) -> Load:
         """Load by other programs since construction."""
-        seconds = max(time.monotonic() - self._began, 1e-3)
-        others = (_others_s() - self._others_s) / seconds
+        others = (_others_s() - self._others_s) / self.seconds
         return Load(max(0.0, others), psutil.cpu_count() or 1)
 
 

@@ -52,6 +52,7 @@ SLOW = {
     "plan_time": ("--smoke", ["language:tiny", "within 20%"]),
     "startup": ("--rounds 1", ["bare script", "Gearshift"]),
     "step_memory": ("--ranks 2 --engines zero2", ["zero2"]),  # fails if it is 5 % away
+    "studies": ("--studies 20", ["2", "5", "10", "2", "5", "10"]),
     "time_split_cost": (
         "--rounds 1 --pairs 2 --micro-batch 2",
         ["a step", "its marks", "contender", "without", "with"],

@@ -11,6 +11,7 @@ from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.compare.runner import arguments
 from tests.launcher.given import set_torchrun
+from tests.runs.conftest import REQUESTS
 
 TINY = ["compare", "--model", "language:tiny"]
 
@@ -103,6 +104,51 @@ def test_arguments_without_a_meaning_and_torchrun_are_refused(tmp_path, monkeypa
         assert message in refused(*args.split())
     set_torchrun(monkeypatch, rank=0, size=1)
     assert "compare starts its own processes" in refused("--modes", "fast")
+
+
+@pytest.fixture
+def requests(tmp_path):
+    """Arguments with data of 80 requests, each a group."""
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    return ["--data", "mine.jsonl", "--modes", "fast,lite"]
+
+
+def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
+    found = decided(*requests, "--folds", "3", "--seeds", "2", "--seed", "5")
+    assert found.sentence == "18 runs: 3 candidates × 3 folds × 2 seeds"
+    assert found.run_folder(1, found.rounds[4]).name == "fast-local-fold2-seed2"
+    cli_args = arguments(found.candidates[1].args.with_sets(found.rounds[4].sets))
+    sets = [text.removeprefix("--set=") for text in cli_args if text.startswith("--set=")]
+    assert {"train.seed=6", "data.split_seed=5", "data.fold=2/3"} < set(sets)
+    assert not any(text.startswith("--seed") for text in cli_args)
+    all_of = ("--data", "mine.jsonl", "--modes", "fast", "--folds", "groups")
+    assert len(decided(*all_of).rounds) == 72  # 8 are for test
+
+
+def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_path, monkeypatch):
+    for args, message in (
+        ("--folds 1", "--folds '1' is invalid"),
+        ("--folds some", "allowed       a whole number, at least 2; or groups"),
+        ("--seeds 0", "--seeds '0' is invalid"),
+        ("--folds 73", "--folds 73 is more than there are groups beside those for test: 72"),
+        ("--seeds 2 --repeat 2", "--repeat and --seeds exclude each other"),
+        ("--folds 2 --set data.fold=1/3", "--folds sets data.fold, which is 1/3 already"),
+        ("--folds 30", "30 folds need as many groups, and lite local uses 18 of the data"),
+    ):
+        error = refused(*requests, *args.split())
+        assert message in error and error.count("error:") == 1, args
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    assert "a Slurm array need one folder" in refused(*requests, "--seeds", "2")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
+
+
+def test_a_folder_of_another_comparison_is_refused(requests, tmp_path):
+    (tmp_path / "it" / "runs").mkdir(parents=True)
+    (tmp_path / "it" / "compare.json").write_text('{"folds": null, "seeds": null}')
+    assert "it is not empty" in refused(*requests, "--seeds", "2", "--out", "it")
+    (tmp_path / "it" / "compare.json").write_text('{"folds": null, "seeds": 1}')
+    assert decided(*requests, "--seeds", "2", "--out", "it").folder == Path("it")
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):

@@ -10,6 +10,7 @@ from launcher.compare import runner
 from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
 from launcher.compare.promises import PromiseResult
 from launcher.compare.runner import CandidateRuns, Load, Watch, load_warnings
+from launcher.compare.study import Study
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
 from tests.launcher.given import resolved
@@ -50,6 +51,17 @@ def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, t
     assert default.promises == ddp.promises == ()
     assert [promise.measured for promise in fast.promises] == [0.5]
     assert [(promise.measured, promise.kept) for promise in fast_ddp.promises] == [(0.75, False)]
+
+
+def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_default(tmp_path):
+    candidates = [candidate(mode, engine) for mode in ("default", "fast") for engine in ("a", "b")]
+    study = Study(None, False, 1, split_seed=0, seed=0, eval_share=0.1)
+    planned = PlannedComparison(candidates, ComparisonLimits(), 1, tmp_path, [], study)
+    folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
+    found = runner._rows(planned, [CandidateRuns([folder(path, 1.0)]) for path in folders])
+    references = [row.study.reference for row in found]
+    assert references == [None, "default a", "default a", "default b"]
+    assert found[1].study.differences["val_loss"].mean == 0
 
 
 def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
