@@ -1,21 +1,24 @@
-"""Does each mode keep its promises for its home family, compared with the family's default?
+"""Does each mode keep its promises, compared with mode default of the same family and size?
 
     python -m benchmarks.modes
 
-Every row comes from a `compare` command. Large models take a few steps only: a step of
+Every row comes from a `compare` command. Small sizes train to the end, with three seeds: their
+promises of quality are decided by an interval. Large models take a few steps only: a step of
 language:full is a minute on two cores. Where the global batch is smaller than the mode's, it is so
-for all that are compared. Every run evaluates: promises count its time and its memory. Exit code 0
-also where a promise is broken: that is what is measured.
+for all that are compared. Every run evaluates: promises count its time and its memory. A start
+after an interruption continues: finished comparisons are read, and finished runs of a study are
+kept. Exit code 0 also where a promise is broken: that is what is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +28,11 @@ from benchmarks.figures import command, load_rows, machine, save_rows
 
 PACKAGES = ("torch", "transformers")
 
+_SEEDS = ("--seeds", "3")
 COMPARISONS: dict[str, list[list[str]]] = {
     "event_seg": [
         ["--model", "event_seg", "--modes", "lite", "--steps", "4"],
-        ["--model", "event_seg:tiny", "--modes", "staged"],
+        ["--model", "event_seg:tiny", "--modes", "fast,ultra-fast,staged", *_SEEDS],
     ],
     "language": [
         [
@@ -36,7 +40,11 @@ COMPARISONS: dict[str, list[list[str]]] = {
             # An evaluation of all texts would take an hour.
             *("--set", "train.global_batch=16", "--set", "data.fraction=0.05"),
         ],
-        ["--model", "language:tiny", "--modes", "staged", "--data", "embedded:commands"],
+        ["--model", "language:tiny", "--modes", "fast,ultra-fast", *_SEEDS],
+        [
+            *("--model", "language:tiny", "--modes", "staged", "--data", "embedded:commands"),
+            *_SEEDS,
+        ],
     ],
     "abr": [
         # A third of the patients: steps and evaluations shrink by the same factor. With far
@@ -46,12 +54,7 @@ COMPARISONS: dict[str, list[list[str]]] = {
             *("--set", "data.fraction=0.33", "--repeat", "3"),
         ],
         # Quality takes whole runs, which the full size cannot complete on two cores.
-        ["--model", "abr:tiny", "--modes", "fast,ultra-fast"],
-        [
-            *("--model", "abr:tiny", "--modes", "fast,ultra-fast", "--until", "val_macro_f1=0.3"),
-            *("--set", "eval.every=20"),
-        ],
-        ["--model", "abr:tiny", "--modes", "staged"],
+        ["--model", "abr:tiny", "--modes", "fast,ultra-fast,staged", *_SEEDS],
     ],
     "doc_translation": [
         [
@@ -60,13 +63,14 @@ COMPARISONS: dict[str, list[list[str]]] = {
             *("--set", "train.global_batch=4", "--set", "data.fraction=0.1"),
             *("--set", "data.max_new_tokens=64"),
         ],
-        ["--model", "doc_translation:tiny", "--modes", "staged"],
+        ["--model", "doc_translation:tiny", "--modes", "fast,ultra-fast,staged", *_SEEDS],
     ],
     "eeg_text": [
         [
             *("--model", "eeg_text", "--modes", "staged", "--steps", "4"),
             *("--set", "data.fraction=0.02", "--set", "data.text_len=16"),
-        ]
+        ],
+        ["--model", "eeg_text:tiny", "--modes", "fast,ultra-fast,staged", *_SEEDS],
     ],
 }
 """Arguments of each `compare` by family, with the modes made for it."""
@@ -90,19 +94,23 @@ class Row:
     """A plan gives the figure."""
 
 
-def run(arguments: Sequence[str]) -> Iterator[Row]:
-    """Run `compare` with `arguments`; a row for each promise."""
+def run(arguments: Sequence[str], parent: Path) -> Iterator[Row]:
+    """A row for each promise that `compare` checks with `arguments`, in a folder of `parent`.
+
+    A comparison that has finished there is read. Raises RuntimeError if it has no result.
+    """
     line = shlex.join(["python", "-m", "launcher", "compare", *arguments])
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "compared"
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", "compare", *arguments, "--json", "--out", str(out)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if not (out / "compare.json").exists():
-            raise RuntimeError(f"{line} left nothing to read; exit code {done.returncode}")
-        content = json.loads((out / "compare.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256(line.encode()).hexdigest()[:8]
+    out = parent / f"{arguments[1].replace(':', '-')}-{arguments[3].replace(',', '-')}-{digest}"
+    content = _result(out)
+    if content is None:
+        if "--seeds" not in arguments:  # only a study continues by itself
+            shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "-m", "launcher", "compare", *arguments, "--json"]
+        done = subprocess.run([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
+        content = _result(out)
+        if content is None:
+            raise RuntimeError(f"{line} did not finish; exit code {done.returncode}")
     for row in content["rows"]:
         print(_summary(row), file=sys.stderr, flush=True)
         for promise in row["promises"]:
@@ -119,6 +127,15 @@ def run(arguments: Sequence[str]) -> Iterator[Row]:
                 line,
                 promise["planned"],
             )
+
+
+def _result(out: Path) -> Mapping[str, Any] | None:
+    """The result of a comparison that was not interrupted; None: there is none."""
+    if not (path := out / "compare.json").exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    is_cut = any(text.startswith("interrupted") for text in content["warnings"])
+    return None if is_cut else content
 
 
 def _summary(row: Mapping[str, Any]) -> str:
@@ -177,12 +194,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", choices=COMPARISONS, help="one family; JSON keeps the others")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/modes"),
+        help="the comparisons; delete it to measure anew; default: %(default)s",
+    )
     options = parser.parse_args()
 
     rows: list[Row] = []
     for family, comparisons in COMPARISONS.items():
         if options.only in (None, family):
-            rows += [row for arguments in comparisons for row in run(arguments)]
+            rows += [row for arguments in comparisons for row in run(arguments, options.folder)]
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(table(rows))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -90,9 +93,31 @@ def test_a_benchmark_runs_every_mode_of_which_an_original_states_a_promise():
 
 
 @pytest.mark.slow
-def test_a_comparison_becomes_rows():
+def test_a_comparison_becomes_rows_and_is_not_made_again(tmp_path, monkeypatch):
     args = ["--model", "doc_translation:tiny", "--modes", "conservative", "--steps", "4"]
     sets = ("--set", "data.fraction=0.1", "--set", "data.max_new_tokens=8")
-    found = {row.promise: row for row in run([*args, *sets])}
+    rows = list(run([*args, *sets], tmp_path))
+    found = {row.promise: row for row in rows}
     assert found["parameters"].kept is True
     assert found["total_time"].measured > 0
+    monkeypatch.setattr(modes.subprocess, "run", None)
+    assert list(run([*args, *sets], tmp_path)) == rows
+
+
+def test_an_interrupted_comparison_is_made_again(tmp_path, monkeypatch):
+    calls = []
+
+    def compare(command, stdout):
+        out = Path(command[-1])
+        out.mkdir(exist_ok=True)
+        warnings = [] if calls else ["interrupted: not all runs were made"]
+        (out / "compare.json").write_text(json.dumps({"rows": [], "warnings": warnings}))
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 130)
+
+    monkeypatch.setattr(modes.subprocess, "run", compare)
+    args = ["--model", "abr:tiny", "--modes", "fast"]
+    with pytest.raises(RuntimeError, match="did not finish; exit code 130"):
+        list(run(args, tmp_path))
+    assert list(run(args, tmp_path)) == list(run(args, tmp_path)) == []
+    assert len(calls) == 2

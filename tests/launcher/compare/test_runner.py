@@ -58,7 +58,8 @@ def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_defaul
     study = Study(None, False, 1, split_seed=0, seed=0, eval_share=0.1)
     planned = PlannedComparison(candidates, ComparisonLimits(), 1, tmp_path, [], study)
     folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
-    found = runner._rows(planned, [CandidateRuns([folder(path, 1.0)]) for path in folders])
+    runs = [CandidateRuns([folder(path, 1.0)]) for path in folders]
+    found = runner._rows(planned, runs, runner.Planned())
     references = [row.study.reference for row in found]
     assert references == [None, "default a", "default a", "default b"]
     assert found[1].study.differences["val_loss"].mean == 0
