@@ -232,7 +232,7 @@ def _fitted(job: Job, data: RankData, storage: Storage, world: World) -> Job:
     job = replace(job, resolved=fitted(job.resolved, len(data.tasks[0].data("train"))))
     if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
-    if world.rank == 0 and data.number:
+    if world.rank == 0 and job.experience is not None and data.number:
         from launcher.run.experience import record_settings
 
         record_settings(job.resolved, job.experience)
