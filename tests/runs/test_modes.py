@@ -68,6 +68,7 @@ def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
         assert len(checkpoints) == 1  # the best, which is the last here, and saved once
 
 
+@pytest.mark.slow
 def test_a_fast_mode_fits_its_batch_to_little_data_and_a_resumed_run_keeps_it(tmp_path):
     settings = {"data.fraction": 0.5, "stop.after": 2, "save.last": True, "train.preview": False}
     settings |= {"engine.threads": 1, "log.every": 1}
