@@ -185,6 +185,9 @@ class Train(Section):
     """Epochs: passes over the training data; null: as many as `max_steps` takes."""
     max_steps: Annotated[Steps | None, Field(ge=1)] = None
     """Stop after N steps; overrides `epochs`, unless you set both: the earlier one ends the run."""
+    least_steps: Annotated[Steps | None, Field(ge=1)] = None
+    """Steps that an epoch, or a shorter run, keeps: on little data a mode's global batch grows less
+    over the default's, or not at all. null: no limit, or the batch fits the data already."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Random seed."""
     deterministic: bool = False

@@ -46,7 +46,7 @@ def main(command_line: CommandLine) -> int:
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from launcher.plan import render
 
-    plans = [(part, *_planned(described, part, measures)) for part in parts]
+    plans = [_planned(described, part, measures) for part in parts]
     if command_line.as_json:
         contents = {part.name: _as_json(plan, advice) for part, plan, advice in plans}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
@@ -61,7 +61,7 @@ def main(command_line: CommandLine) -> int:
 
 def _planned(
     described: Described, part: PlannedRun, measures: bool
-) -> tuple[Plan, Sequence[Advice]]:
+) -> tuple[PlannedRun, Plan, Sequence[Advice]]:
     from launcher.plan.fitting import advise
     from launcher.plan.plan import open_planner
 
@@ -71,10 +71,11 @@ def _planned(
             sets = [f"{key}={plain(value)}" for key, value in change.items()]
             return planner.plan(resolve_with(described, part.args, sets))
 
+        part = replace(part, resolved=planner.fitted(part.resolved))
         plan = planner.plan(part.resolved)
         if measures:
             plan = replace(plan, seconds=_measured(part, plan))
-        return plan, advise(part.resolved, plan_with) if plan.fits is False else []
+        return part, plan, advise(part.resolved, plan_with) if plan.fits is False else []
 
 
 def _measured(part: PlannedRun, plan: Plan) -> Seconds:

@@ -10,6 +10,7 @@ from launcher.config import errors
 from launcher.config.provenance import BATCH_SETTINGS, Batching, Resolved, Setting, Values
 
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
+LEAST = "train.least_steps"
 MOST_DROPPED = 0.02
 """Share of the samples that a proposed global batch may drop in each epoch."""
 

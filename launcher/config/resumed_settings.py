@@ -11,7 +11,7 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
 from launcher.config import errors
-from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
+from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     FITTED_LAYERS,
@@ -69,12 +69,14 @@ class Base:
         or srun started the processes.
         """
         left_out = self._left_out(new_keys, engine) | set(_PLACED if is_placed else ())
+        least = self.entries.get(LEAST)
+        is_solved = least is None or least.value is None  # else it ended before it read its data
         chosen = self.chosen(self.entries)
         return [
             self._as_set(entry)
             for key, entry in self.entries.items()
             if key not in left_out
-            and (key in (GLOBAL, MICRO) or key in chosen)
+            and ((is_solved and key in (GLOBAL, MICRO)) or key in chosen)
             and not self._is_shipped(key, below)
         ]
 

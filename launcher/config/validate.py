@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
 from launcher.config import errors
-from launcher.config.batching import GLOBAL, batch_line, proposed_batch
+from launcher.config.batching import GLOBAL, LEAST, batch_line, proposed_batch
 from launcher.config.check import long_warmup, too_rare, why_ineffective
 from launcher.config.feature_settings import Continual, Download, Report
 from launcher.config.provenance import BATCH_SETTINGS, Resolved, Values
@@ -33,6 +33,7 @@ BY_THE_LAUNCHER = frozenset(
         *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
         *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
         *BATCH_SETTINGS,
+        LEAST,
         *(f"continual.{name}" for name in Continual.model_fields),
         *(f"report.{name}" for name in Report.model_fields),
         *(f"download.{name}" for name in Download.model_fields),
@@ -174,6 +175,11 @@ class TrackedSettings:
 
     def __repr__(self) -> str:
         return f"TrackedSettings({self._settings!r})"
+
+
+def retracked(view: TrackedSettings, settings: BaseModel) -> TrackedSettings:
+    """A view of other settings with the record of `view`."""
+    return TrackedSettings(settings, seen=object.__getattribute__(view, "_seen"))
 
 
 def settings_read(view: TrackedSettings) -> frozenset[str]:

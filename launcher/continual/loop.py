@@ -15,11 +15,10 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError, counted
 from launcher.base.signals import Stopped
-from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.stop_conditions import Clock, EndOfWait, StopConditions
 from launcher.run import failures, restart
-from launcher.run.experience import recorded_settings, resolve_experience, spec_of
+from launcher.run.experience import record_settings, recorded_settings, spec_of
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
@@ -199,13 +198,7 @@ class ContinualLoop:
         """The job of the ranks; writes the settings of the experience into its folder."""
         spec = spec_of(self._folder, experience, self._stops.wall_deadline)
         if experience.number:
-            resolved = resolve_experience(self._job.resolved, spec)
-            home = spec.folders[-1].data.parent
-            with storage_errors(home):
-                text = render.render_settings(resolved)
-                (home / run_folder.SETTINGS).write_text(text, encoding="utf-8")
-                origins = render.render_origins(resolved)
-                (home / run_folder.ORIGINS).write_text(origins, encoding="utf-8")
+            record_settings(self._job.resolved, spec)
         resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
         return replace(self._job, experience=spec, resume=resume)
 

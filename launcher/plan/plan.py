@@ -23,6 +23,7 @@ from engines.precision import DTYPES, norms_in_fp32
 from engines.world import ProcessWorld
 from engines.zero.engine import round_weights
 from launcher.base.diagnostics import SettingsError
+from launcher.config import least_steps
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
@@ -204,9 +205,14 @@ class Planner:
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same model and data. Raises SettingsError."""
+        resolved = self.fitted(resolved)
         with _settings_errors(resolved):
             subject, target = self._data.subject(resolved), self._described.target(resolved)
             return self._predict(resolved, subject, target)
+
+    def fitted(self, resolved: Resolved) -> Resolved:
+        """The run with the batch that it would use for its data."""
+        return least_steps.fitted(resolved, len(self._data.samples))
 
     def note_model(self) -> None:
         """To be called once the model was built, without values.

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import render
+from launcher.config.least_steps import expected
 from launcher.config.schema import model_name
 from launcher.run.prepare import PreparedRun, parameters, processes_of
 from training.settings import nested
 
 if TYPE_CHECKING:
     from launcher.config.feature_checks import DownloadTarget
+    from launcher.config.provenance import Resolved
 
 
 def render_plan(ready: PreparedRun) -> str:
@@ -47,7 +49,7 @@ def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
             }
             for target in _to_fetch(resolved.settings)
         ],
-        "notes": list(resolved.notes),
+        "notes": _notes(resolved),
         "warnings": as_json(resolved.warnings),
     }
 
@@ -74,8 +76,14 @@ def _head(ready: PreparedRun) -> Iterator[str]:
         yield f"resume   {ready.line}"
     for change in ready.resume.changes if ready.resume else ():
         yield f"changed  {change}"
-    for note in ready.resolved.notes:
+    for note in _notes(ready.resolved):
         yield f"note     {note}"
+
+
+def _notes(resolved: Resolved) -> list[str]:
+    """The notes of the run, and what may change once its data is read."""
+    note = expected(resolved)
+    return [*resolved.notes, *([note] if note else [])]
 
 
 def _to_fetch(settings: Any) -> list[DownloadTarget]:

@@ -15,12 +15,12 @@ from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class, task_class
 from launcher.config.validate import TrackedSettings
 from launcher.run.job_spec import ExperienceSpec
-from launcher.run_folder import experiences
+from launcher.run_folder import experiences, run_folder
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
 from launcher.run_folder.resume import ResumeRequest
 from models.base import Context, ContinualTask, DataError, Task
 from training.settings import nested
-from training.storage import StorageError
+from training.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -94,6 +94,12 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     tree = nested({key: value.value for key, value in values.items()})
     settings = settings_class(values["model.family"].value).model_validate(tree)
     return replace(resolved, settings=settings, values=values)
+
+
+def record_settings(resolved: Resolved, spec: ExperienceSpec) -> None:
+    """Write the settings of an experience into its folder. Raises StorageError."""
+    folder = spec.folders[-1].data.parent
+    run_folder.rewrite_settings(Storage(folder), resolve_experience(resolved, spec))
 
 
 def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Resolved:

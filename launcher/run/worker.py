@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -56,6 +56,7 @@ from training.train_plan import TrainPlan, solve
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from launcher.run.rank_data import RankData
     from training.checkpoint.resume_point import ResumePoint
 
 
@@ -84,6 +85,10 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
     data = rank_data.load_data(job, settings, storage.path, world)
+    if settings.train.least_steps is not None:
+        job = _fitted(job, data, storage, world)
+        resolved, tracked = job.resolved, validate.retracked(tracked, _settings(job))
+        settings = cast(Settings, tracked)
     task, seed = data.tasks[0], settings.train.seed
     samples = Samples(task, data.train, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
@@ -218,6 +223,20 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     cleanup.push(partial(_unless_failed, world, world.close))
     cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
     return world
+
+
+def _fitted(job: Job, data: RankData, storage: Storage, world: World) -> Job:
+    """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
+    from launcher.config.least_steps import fitted
+
+    job = replace(job, resolved=fitted(job.resolved, len(data.tasks[0].data("train"))))
+    if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
+        run_folder.rewrite_settings(storage, job.resolved)
+    if world.rank == 0 and job.experience is not None and data.number:
+        from launcher.run.experience import record_settings
+
+        record_settings(job.resolved, job.experience)
+    return job
 
 
 def _unless_failed(

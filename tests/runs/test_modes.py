@@ -5,6 +5,7 @@ import math
 from itertools import cycle, product
 
 import pytest
+import yaml
 
 import launcher
 from launcher.config import presets
@@ -65,6 +66,30 @@ def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
         assert result["timing"] is None
     if mode in ("fast", "ultra-fast"):
         assert len(checkpoints) == 1  # the best, which is the last here, and saved once
+
+
+@pytest.mark.slow
+def test_a_fast_mode_fits_its_batch_to_little_data_and_a_resumed_run_keeps_it(tmp_path):
+    settings = {"data.fraction": 0.5, "stop.after": 2, "save.last": True, "train.preview": False}
+    settings |= {"engine.threads": 1, "log.every": 1}
+    choice = {"model": "event_seg:tiny", "mode": "fast", "engine": "local", "console": False}
+    whole = launcher.train(**choice, settings=settings | {"stop.after": 4}, out=tmp_path / "whole")
+    run = launcher.train(**choice, settings=settings, out=tmp_path / "run")
+    fitted = read_settings(tmp_path / "run")
+    assert (fitted["train"]["global_batch"], fitted["train"]["least_steps"]) == (8, None)
+    assert "train.global_batch: 8 instead of 32: " in (tmp_path / "run" / "log.txt").read_text()
+    again = launcher.train(resume=tmp_path / "run", settings={"stop.after": 4}, console=False)
+    assert (run.steps, again.steps) == (2, 4)
+    for key in ("loss", "lr", "samples"):
+        assert [line[key] for line in again.metrics("train")] == [
+            line[key] for line in whole.metrics("train")
+        ]
+    assert again.metrics("train")[-1]["samples"] == 4 * 8
+    assert read_settings(tmp_path / "run")["optim"] == fitted["optim"]
+
+
+def read_settings(folder):
+    return yaml.safe_load((folder / "settings.yaml").read_text())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

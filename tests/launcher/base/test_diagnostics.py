@@ -83,8 +83,7 @@ error: optim.clip_norm 'none' is text, not a number
   fix           clip_norm: null
 error: unknown setting 'train.epoch'
   where         mine.yaml:11 train.epoch
-  allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, \
-micro_batch, on_nonfinite, preview, seed, timing
+  allowed       13 names; see  python -m launcher explain
   did you mean  train.epochs
   fix           epochs: 3
 error: train.seed 1e3 is not a whole number

@@ -51,7 +51,7 @@ def test_limits_leave_the_training_plan_as_it_is():
         found = decided("--modes", "fast", option, limit).candidates
         assert all(setting in candidate.args.sets for candidate in found), option
         steps = [candidate.resolved.settings.train.max_steps for candidate in found]
-        assert steps == [60, 15], option
+        assert steps == [60, 11], option
 
 
 def test_every_step_is_logged_unless_the_user_sets_log_every():
