@@ -10,7 +10,7 @@ from launcher.config.resolve import resolve
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.launcher.runs import begun
 
-FAST = resolved(model="abr:full", mode="fast", machine=ONE_GPU)
+FAST = resolved(model="abr:lite", mode="fast", machine=ONE_GPU)
 """128 samples instead of 32, with twice the learning rate."""
 
 
@@ -32,7 +32,7 @@ def test_the_batch_is_the_largest_that_keeps_the_steps_and_the_learning_rate_fol
     assert FAST.settings.train.least_steps == 60
     assert (train.global_batch, run.settings.optim.lr) == (batch, pytest.approx(lr))
     assert train.micro_batch * train.accumulation == batch and train.micro_batch <= 64
-    assert (train.epochs, train.max_steps) == (50, None)
+    assert (train.epochs, train.max_steps) == (15, None)
     batch_keys = {key for key in changes(FAST, run) if key.startswith("train.")}
     assert batch_keys <= {f"train.{n}_batch" for n in ("global", "micro")} | {
         "train.accumulation",
@@ -74,7 +74,7 @@ def test_a_run_that_the_mode_limits_to_few_steps_keeps_its_samples():
     ],
 )
 def test_a_batch_a_learning_rate_and_a_length_of_the_user_stay(sets, kept):
-    before = resolved(*sets, model="abr:full", mode="fast", machine=ONE_GPU)
+    before = resolved(*sets, model="abr:lite", mode="fast", machine=ONE_GPU)
     run = least_steps.fitted(before, 500)
     assert kept & set(changes(before, run)) == set()
     is_smaller = "train.global_batch" in changes(before, run)
@@ -82,10 +82,10 @@ def test_a_batch_a_learning_rate_and_a_length_of_the_user_stay(sets, kept):
 
 
 def test_the_batch_divides_among_processes_and_a_mode_without_larger_steps_stays():
-    many = resolved(model="abr:full", mode="ultra-fast", machine=SERVER, world_size=64)
+    many = resolved(model="abr:lite", mode="ultra-fast", machine=SERVER, world_size=64)
     run = least_steps.fitted(many, 60 * 200)
     assert (run.batching.global_batch, run.batching.micro_batch) == (192, 3)
-    default = resolved(model="abr:full")
+    default = resolved(model="abr:lite")
     assert least_steps.fitted(default, 10) is default
     same = resolved(model="eeg_text:full", mode="fast")
     assert changes(same, least_steps.fitted(same, 10)) == {"train.least_steps": None}
@@ -94,7 +94,7 @@ def test_the_batch_divides_among_processes_and_a_mode_without_larger_steps_stays
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_resumed_run_keeps_its_batch_and_one_that_ended_before_its_data_fits_it(world_size):
-    fast = resolved(model="abr:full", mode="fast", machine=LAPTOP)
+    fast = resolved(model="abr:lite", mode="fast", machine=LAPTOP)
     fit = least_steps.fitted(fast, 6_000)
     begun(Path("x"), fit)
     begun(Path("y"), fast)
