@@ -100,9 +100,7 @@ _FAMILIES = (
         "AbrTask",
         (
             _encoder("the encoder is pre-trained on masked responses, without labels"),
-            _on_encoder(
-                "whole", "decoder and heads are trained on the outputs of the frozen encoder"
-            ),
+            _on_encoder("whole", "decoder and heads are trained on the pre-trained encoder"),
         ),
     ),
     Family(

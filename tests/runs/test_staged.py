@@ -52,6 +52,7 @@ CASES = {
         ("val_masked_r2", "val_macro_f1"),
         ("oss", "zero3"),
         "data.fraction=0.2 train.global_batch=8",
+        is_frozen=False,
     ),
     "eeg_text": Case(
         ("encoder", "text"),
