@@ -76,7 +76,7 @@ _FAMILIES = (
         "EventSegTask",
         (
             _encoder("the encoder is pre-trained on masked events, without labels"),
-            _on_encoder("whole", "the decoder is trained on the outputs of the frozen encoder"),
+            _on_encoder("whole", "the pre-trained encoder and the decoder are trained together"),
         ),
     ),
     Family(
@@ -100,9 +100,7 @@ _FAMILIES = (
         "AbrTask",
         (
             _encoder("the encoder is pre-trained on masked responses, without labels"),
-            _on_encoder(
-                "whole", "decoder and heads are trained on the outputs of the frozen encoder"
-            ),
+            _on_encoder("whole", "decoder and heads are trained on the pre-trained encoder"),
         ),
     ),
     Family(
@@ -113,7 +111,7 @@ _FAMILIES = (
             _encoder("both image encoders are pre-trained on masked pages, without texts"),
             _on_encoder(
                 "whole",
-                "query transformers and decoder are trained on the outputs of the frozen encoders",
+                "query transformers and decoder are trained on the pre-trained encoders",
             ),
         ),
     ),

@@ -47,7 +47,9 @@ SHIPPED = {
         "Check in minutes that everything works: a smaller model on a quarter of the data.",
         *("1", "00:30:00"),
     ),
-    "resource-efficient": Shipped("The same training in half the memory, next to other programs."),
+    "resource-efficient": Shipped(
+        "The same batch in half the memory, next to other programs; slower on a GPU."
+    ),
     "fast": Shipped("Larger batches and fewer epochs, to finish three times sooner."),
     "ultra-fast": Shipped("Fast, pushed further, at some cost in quality.", time="02:00:00"),
     "benchmark": Shipped(

@@ -7,7 +7,7 @@ from launcher.config.least_steps import fitted
 from launcher.config.provenance import flatten
 from launcher.config.schema import config_of, sections, setting_infos
 from launcher.config.settings_file import node_value
-from models.catalog import FAMILIES
+from models.catalog import FAMILIES, stages_of
 from tests.launcher.given import ONE_GPU, SERVER, resolved
 
 EIGHT = {
@@ -62,6 +62,23 @@ def samples(run):
     """How many a run takes; a length in epochs is far above any in steps."""
     train = run.settings.train
     return (train.max_steps or 1e9 * train.epochs / train.global_batch) * train.global_batch
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_the_stages_take_at_most_twice_the_samples_of_the_default(model):
+    together = 0.0
+    for stage in stages_of(model.partition(":")[0]):
+        weights = [f"{stage.loads}=earlier"] if stage.loads else []
+        run = resolved(f"stages=[{stage.name}]", *weights, model=model, mode="staged")
+        together += 0 if stage.optional else samples(run)
+    assert 0 < together <= 2 * samples(resolved(model=model))
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_a_benchmark_evaluates_abr_after_its_epoch_and_no_other_family(model):
+    run = resolved(model=model, mode="benchmark").settings
+    assert run.eval.every == ("1 epoch" if model.startswith("abr:") else None)
+    assert (run.train.epochs, run.eval.last) == (1, False)
 
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])

@@ -54,7 +54,8 @@ def test_compare_takes_a_mode_file_by_its_name(capsys):
     comparison = candidates.decide(read([*argv, "--steps", "4"]))
     assert [item.mode for item in comparison.candidates] == ["default", "gentle"]
     assert comparison.candidates[1].promises == {"peak_memory": {"at_most": 1.5}}
-    assert comparison.candidates[1].folder(Path("x"), 1) == Path("x/gentle-local-1")
+    folder = comparison.run_folder(1, comparison.rounds[0])
+    assert folder == comparison.folder / "runs/gentle-local-1"
     assert main([*argv, "--steps", "4", "--dry-run", "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert main([*runs[1]["arguments"], "--dry-run"]) == 0
