@@ -99,7 +99,7 @@ def run(arguments: Sequence[str], parent: Path) -> Iterator[Row]:
 
     A comparison that has finished there is read. Raises RuntimeError if it has no result.
     """
-    line = shlex.join(["python", "-m", "launcher", "compare", *arguments])
+    line = _line(arguments)
     digest = hashlib.sha256(line.encode()).hexdigest()[:8]
     out = parent / f"{arguments[1].replace(':', '-')}-{arguments[3].replace(',', '-')}-{digest}"
     content = _result(out)
@@ -171,28 +171,35 @@ def _bounds(bounds: Mapping[str, float | None]) -> str:
     return " and ".join([*shown, *([f"at most {most:g}"] if most is not None else [])])
 
 
-def with_others(
-    path: Path, rows: Sequence[Row], family: str, facts: Mapping[str, str]
-) -> list[Row]:
-    """`rows` of a family with those of the other families in the file, in order of COMPARISONS.
+def with_others(path: Path, rows: Sequence[Row], facts: Mapping[str, str]) -> list[Row]:
+    """`rows` with those of the other comparisons in the file, in order of COMPARISONS.
 
     Raises RuntimeError if those were measured on another machine.
     """
     _, where, stored = load_rows(path, Row)
     if where != facts:
         raise RuntimeError(f"{path} was measured on {where}, not on {dict(facts)}: run all")
-    found = [*rows, *(row for row in stored if _family(row) != family)]
-    return sorted(found, key=lambda row: [*COMPARISONS].index(_family(row)))
+    measured = {row.command for row in rows}
+    of_command: dict[str, list[Row]] = {}
+    for row in (*rows, *(row for row in stored if row.command not in measured)):
+        of_command.setdefault(row.command, []).append(row)
+    commands = [_line(arguments) for group in COMPARISONS.values() for arguments in group]
+    return [row for line in commands for row in of_command.get(line, ())]
 
 
-def _family(row: Row) -> str:
-    return row.model.partition(":")[0]
+def _line(arguments: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "launcher", "compare", *arguments])
 
 
 def main() -> int:
     """Run every comparison, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--only", choices=COMPARISONS, help="one family; JSON keeps the others")
+    parser.add_argument(
+        "--only",
+        metavar="TEXT",
+        default="",
+        help="comparisons of models with this text, such as abr or :tiny; JSON keeps the others",
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument(
         "--folder",
@@ -203,15 +210,15 @@ def main() -> int:
     options = parser.parse_args()
 
     rows: list[Row] = []
-    for family, comparisons in COMPARISONS.items():
-        if options.only in (None, family):
-            rows += [row for arguments in comparisons for row in run(arguments, options.folder)]
+    for arguments in (given for group in COMPARISONS.values() for given in group):
+        if options.only in arguments[1]:
+            rows += run(arguments, options.folder)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(table(rows))
     if options.json:
         if options.only and options.json.exists():
-            rows = with_others(options.json, rows, options.only, facts)
+            rows = with_others(options.json, rows, facts)
         save_rows(options.json, command("modes", []), facts, rows)
     return 0
 

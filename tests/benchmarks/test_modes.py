@@ -34,13 +34,15 @@ def test_each_promise_has_its_measurement_and_an_unknown_one_is_not_kept():
     ]
 
 
-def test_one_family_keeps_the_figures_of_the_others(tmp_path):
+def test_other_comparisons_keep_their_figures_unless_they_are_no_longer_made(tmp_path):
     path, facts = tmp_path / "modes.json", {"cores": "2"}
-    other = replace(ROWS[0], model="event_seg:tiny")
-    save_rows(path, "python -m benchmarks.modes", facts, [other, *ROWS])
-    assert with_others(path, ROWS[:1], "abr", facts) == [other, ROWS[0]]
+    first, second = (modes._line(modes.COMPARISONS["abr"][number]) for number in (0, 1))
+    stored = [replace(ROWS[0], command=line, measured=0.5) for line in (second, first, "removed")]
+    save_rows(path, "python -m benchmarks.modes", facts, stored)
+    again = replace(ROWS[0], command=second)
+    assert with_others(path, [again], facts) == [stored[1], again]
     with pytest.raises(RuntimeError, match="was measured on"):
-        with_others(path, ROWS[:1], "abr", {"cores": "1"})
+        with_others(path, [again], {"cores": "1"})
 
 
 TIMES = {"epoch_time", "total_time", "time_to_metric", "metric"}
