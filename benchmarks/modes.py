@@ -63,7 +63,8 @@ COMPARISONS: dict[str, list[list[str]]] = {
             *("--set", "train.global_batch=4", "--set", "data.fraction=0.1"),
             *("--set", "data.max_new_tokens=64"),
         ],
-        ["--model", "doc_translation:tiny", "--modes", "fast,ultra-fast,staged", *_SEEDS],
+        # Its score jumps late in training, sooner or later by the seed.
+        ["--model", "doc_translation:tiny", "--modes", "fast,ultra-fast,staged", "--seeds", "5"],
     ],
     "eeg_text": [
         [
