@@ -13,6 +13,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.config import paths
 from launcher.config.batching import ACCUMULATION
 from launcher.config.folds import count_groups
+from launcher.config.least_steps import FITTED
 from launcher.config.provenance import FITTED_LAYERS, Resolved
 from launcher.config.render import ORIGINS
 from launcher.run_folder import lock, records
@@ -214,7 +215,7 @@ def differences(folder: Path, resolved: Resolved, sets: Sequence[str]) -> Iterat
     """A diagnostic for each setting of the run in `folder` that is another one now.
 
     `resolved`: the settings now, of a round with other `sets`. What Gearshift adapted to a machine
-    may differ. Reads the disk.
+    may differ; what the run fitted to its data is compared as it was before. Reads the disk.
     """
     try:
         origins: Mapping[str, Any] = json.loads((folder / ORIGINS).read_bytes())
@@ -223,6 +224,8 @@ def differences(folder: Path, resolved: Resolved, sets: Sequence[str]) -> Iterat
     values = paths.kept_values(resolved.values)
     of_round = dict(text.split("=", 1) for text in sets)
     for key, entry in origins.items():
+        if entry["origin"].startswith(FITTED):
+            entry = entry["replaced"][0]
         value, setting = entry["value"], resolved.values.get(key)
         is_adapted = entry["layer"] in FITTED_LAYERS or (
             setting is not None and setting.origin.layer in FITTED_LAYERS

@@ -7,6 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.compare.study import ArrayTask, Study, array_task, differences
+from launcher.config.least_steps import fitted
 from launcher.config.provenance import CLI_LAYER, ENGINE_LAYER
 from launcher.config.render import render_origins
 from tests.launcher.given import resolved
@@ -69,3 +70,11 @@ def test_a_finished_run_has_the_settings_of_now_except_what_a_machine_decides(tm
     assert changed("loader.workers", 9, ENGINE_LAYER) == changed("log.every", 7) == []
     [item] = differences(tmp_path, run, ["train.seed=99"])
     assert item.message.startswith("train.seed is 99")
+
+
+def test_what_a_finished_run_fitted_to_its_data_is_no_difference(tmp_path):
+    run = resolved(model="abr:tiny", mode="fast")
+    (tmp_path / "origins.json").write_text(render_origins(fitted(run, 2_002)))
+    assert list(differences(tmp_path, run, [])) == []
+    other = resolved("optim.lr=0.5", model="abr:tiny", mode="fast")
+    assert [item.key for item in differences(tmp_path, other, [])] == ["optim.lr"]
