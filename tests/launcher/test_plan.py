@@ -54,7 +54,7 @@ def test_errors_of_options_machine_and_stages_come_together_with_the_fix(said):
 
 
 def test_stages_are_planned_one_after_the_other(said):
-    staged = ["plan", "--model", "language:tiny", "--mode", "staged"]
+    staged = ["plan", "--model", "language:small", "--mode", "staged"]
     text = said(*staged)
     first, second = text.index("stage 1 of 2: text"), text.index("stage 2 of 2: dialogues")
     assert first < second and text.count("peak of a rank") == 2
@@ -72,8 +72,9 @@ def test_stages_are_planned_one_after_the_other(said):
 def test_stages_of_other_families(family, said):
     found = said("plan", "--model", f"{family}:tiny", "--mode", "staged", "--json")
     first, *_, last = found.values()
-    assert first["trainable_parameters"] == first["parameters"]
-    assert last["trainable_parameters"] < last["parameters"]  # the encoder is frozen
+    assert first["trainable_parameters"] == first["parameters"] < last["parameters"]
+    is_frozen = last["trainable_parameters"] < 0.9 * last["parameters"]
+    assert is_frozen == (family == "eeg_text")
 
 
 def test_a_named_gpu_gives_memory_and_time(said):
