@@ -22,7 +22,7 @@ from models.catalog import is_custom
 FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
 BY_GROUP = "groups"
 _ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
-_FREE = (ACCUMULATION, "log.every", "train.preview")
+_FREE = (ACCUMULATION, "promise", "log.every", "train.preview")
 """Settings that change no result; compare sets the last two."""
 _LEAST, _STEP = "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"
 

@@ -68,6 +68,7 @@ def test_a_finished_run_has_the_settings_of_now_except_what_a_machine_decides(tm
     assert message.startswith("optim.lr is 0.5, but the finished run in ")
     assert json.dumps(old) in message
     assert changed("loader.workers", 9, ENGINE_LAYER) == changed("log.every", 7) == []
+    assert changed("promise", {"total_time": {"at_most": 0.1}}) == []  # judged again
     [item] = differences(tmp_path, run, ["train.seed=99"])
     assert item.message.startswith("train.seed is 99")
 
