@@ -69,11 +69,12 @@ def samples(run):
 
 
 @pytest.mark.parametrize("model", SIZES)
-def test_the_stages_take_at_most_twice_the_samples_of_the_default(model):
-    together = 0.0
+def test_the_stages_take_at_most_twice_the_samples_of_the_default_at_its_learning_rate(model):
+    together, lr = 0.0, resolved(model=model).settings.optim.lr
     for stage in stages_of(model.partition(":")[0]):
         weights = [f"{stage.loads}=earlier"] if stage.loads else []
         run = resolved(f"stages=[{stage.name}]", *weights, model=model, mode="staged")
+        assert run.settings.optim.lr >= lr / 10, stage.name  # not that of a larger size
         together += 0 if stage.optional else samples(run)
     assert 0 < together <= 2 * samples(resolved(model=model))
 
