@@ -172,20 +172,27 @@ def _bounds(bounds: Mapping[str, float | None]) -> str:
     return " and ".join([*shown, *([f"at most {most:g}"] if most is not None else [])])
 
 
-def with_others(path: Path, rows: Sequence[Row], facts: Mapping[str, str]) -> list[Row]:
-    """`rows` with those of the other comparisons in the file, in order of COMPARISONS.
+def with_others(
+    path: Path, rows: Sequence[Row], facts: Mapping[str, str]
+) -> tuple[list[Row], dict[str, str]]:
+    """`rows` with those of the other comparisons in the file, in order of COMPARISONS; the facts.
 
-    Raises RuntimeError if those were measured on another machine.
+    The versions of a package of both are named. Raises RuntimeError if the others were measured on
+    another machine.
     """
     _, where, stored = load_rows(path, Row)
-    if where != facts:
+    if any(where.get(name) != fact for name, fact in facts.items() if name not in PACKAGES):
         raise RuntimeError(f"{path} was measured on {where}, not on {dict(facts)}: run all")
+    both = {
+        name: " and ".join(dict.fromkeys([*where.get(name, fact).split(" and "), fact]))
+        for name, fact in facts.items()
+    }
     measured = {row.command for row in rows}
     of_command: dict[str, list[Row]] = {}
     for row in (*rows, *(row for row in stored if row.command not in measured)):
         of_command.setdefault(row.command, []).append(row)
     commands = [_line(arguments) for group in COMPARISONS.values() for arguments in group]
-    return [row for line in commands for row in of_command.get(line, ())]
+    return [row for line in commands for row in of_command.get(line, ())], both
 
 
 def _line(arguments: Sequence[str]) -> str:
@@ -219,7 +226,7 @@ def main() -> int:
     print(table(rows))
     if options.json:
         if options.only and options.json.exists():
-            rows = with_others(options.json, rows, facts)
+            rows, facts = with_others(options.json, rows, facts)
         save_rows(options.json, command("modes", []), facts, rows)
     return 0
 

@@ -40,7 +40,11 @@ def test_other_comparisons_keep_their_figures_unless_they_are_no_longer_made(tmp
     stored = [replace(ROWS[0], command=line, measured=0.5) for line in (second, first, "removed")]
     save_rows(path, "python -m benchmarks.modes", facts, stored)
     again = replace(ROWS[0], command=second)
-    assert with_others(path, [again], facts) == [stored[1], again]
+    assert with_others(path, [again], facts) == ([stored[1], again], facts)
+    newer = with_others(path, [again], {**facts, "torch": "3"})[1]
+    assert newer == {"cores": "2", "torch": "3"}
+    save_rows(path, "python -m benchmarks.modes", {"cores": "2", "torch": "2 and 3"}, stored)
+    assert with_others(path, [again], newer)[1]["torch"] == "2 and 3"
     with pytest.raises(RuntimeError, match="was measured on"):
         with_others(path, [again], {"cores": "1"})
 
