@@ -215,7 +215,8 @@ def differences(folder: Path, resolved: Resolved, sets: Sequence[str]) -> Iterat
     """A diagnostic for each setting of the run in `folder` that is another one now.
 
     `resolved`: the settings now, of a round with other `sets`. What Gearshift adapted to a machine
-    may differ; what the run fitted to its data is compared as it was before. Reads the disk.
+    may differ, and where an earlier stage of the run is; what the run fitted to its data is
+    compared as it was before. Reads the disk.
     """
     try:
         origins: Mapping[str, Any] = json.loads((folder / ORIGINS).read_bytes())
@@ -231,7 +232,8 @@ def differences(folder: Path, resolved: Resolved, sets: Sequence[str]) -> Iterat
             setting is not None and setting.origin.layer in FITTED_LAYERS
         )
         now = of_round.get(key, json.loads(json.dumps(values.get(key))))
-        if is_adapted or key in _FREE or (key in of_round and str(value) == now):
+        is_of_stage = isinstance(value, str) and value.startswith(f"{folder.resolve().parent}/")
+        if is_adapted or is_of_stage or key in _FREE or (key in of_round and str(value) == now):
             continue
         if value != now:
             yield Diagnostic(

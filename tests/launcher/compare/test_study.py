@@ -79,3 +79,19 @@ def test_what_a_finished_run_fitted_to_its_data_is_no_difference(tmp_path):
     assert list(differences(tmp_path, run, [])) == []
     other = resolved("optim.lr=0.5", model="abr:tiny", mode="fast")
     assert [item.key for item in differences(tmp_path, other, [])] == ["optim.lr"]
+
+
+def test_the_folder_of_an_earlier_stage_is_no_difference(tmp_path):
+    stage = ("stages=[whole]", "model.encoder={}")
+    folder = tmp_path / "run" / "2-whole"
+    folder.mkdir(parents=True)
+
+    def run(encoder):
+        sets = [text.format(encoder) for text in stage]
+        return resolved(*sets, model="abr:tiny", mode="staged")
+
+    (folder / "origins.json").write_text(render_origins(run(tmp_path / "run" / "1-encoder")))
+    assert list(differences(folder, run("runs/new/1-encoder"), [])) == []
+    (folder / "origins.json").write_text(render_origins(run("elsewhere")))
+    [item] = differences(folder, run("runs/new/1-encoder"), [])
+    assert item.key == "model.encoder"
