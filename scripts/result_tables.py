@@ -148,7 +148,7 @@ def promises() -> list[str]:
             cells["planned" if row.planned else row.kept].append(_promise(row))
         texts = (", ".join(promised) or "–" for promised in cells.values())
         rows.append([f"`{model}`", f"`{mode}`", *texts])
-    heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured"]
+    heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured or decided"]
     return _table(heads, rows, numbers=0)
 
 
@@ -161,7 +161,7 @@ def _promise(row: modes.Row) -> str:
     unit, scale = ("", 1.0) if name == row.promise else (" GiB", 2**30)
     signs = {"=": least} if least == most else {"≥": least, "≤": most}
     bounds = [f"{sign} {bound / scale:.3g}" for sign, bound in signs.items() if bound is not None]
-    sign = f" {modes.mark(row)}" if row.planned else ""
+    sign = f" {modes.mark(row)}" if row.planned else f": {row.why}" if row.why else ""
     return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)}){sign}"
 
 
