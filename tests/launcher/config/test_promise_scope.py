@@ -35,11 +35,11 @@ def test_a_promise_of_a_cpu_is_not_made_on_a_gpu_and_one_of_a_gpu_stays_open_on_
 
 
 def test_out_of_its_scope_a_promise_leaves_that_of_a_layer_below():
-    full, tiny = (resolved(model=f"abr:{size}", mode="fast") for size in ("full", "tiny"))
+    full, lite = (resolved(model=f"abr:{size}", mode="fast") for size in ("full", "lite"))
     general = presets.mode("fast").promise["total_time"]
     assert full.promises["total_time"]["at_most"] < general["at_most"]
-    assert tiny.promises["total_time"] == general
-    assert "at size full, not tiny" in tiny.unpromised["total_time"]
+    assert lite.promises["total_time"] == general
+    assert "at size full, not lite" in lite.unpromised["total_time"]
     assert resolved("promise={total_time: {at_most: 2}}", mode="fast").promises["total_time"] == {
         "at_most": 2
     }
@@ -106,7 +106,7 @@ def test_shipped_promises_name_sizes_and_settings_that_exist():
 
 
 def test_explain_shows_why_a_promise_is_not_made(capsys):
-    assert main(["explain", "promise", "--model", "abr:tiny", "--fast"]) == 0
-    assert "total_time: at most 0.34 at size full, not tiny" in capsys.readouterr().out
-    assert main(["explain", "promise", "--model", "abr:tiny", "--fast", "--json"]) == 0
-    assert '"total_time": "at most 0.34 at size full, not tiny"' in capsys.readouterr().out
+    assert main(["explain", "promise", "--model", "abr:lite", "--fast"]) == 0
+    assert "total_time: at most 0.34 at size full, not lite" in capsys.readouterr().out
+    assert main(["explain", "promise", "--model", "abr:lite", "--fast", "--json"]) == 0
+    assert '"total_time": "at most 0.34 at size full, not lite"' in capsys.readouterr().out
