@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from launcher.__main__ import main
+
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80))
 """A JSONL file of 80 requests, 64 of them for training."""
@@ -57,6 +59,20 @@ class Program:
 @pytest.fixture
 def program(tmp_path):
     return Program(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command line in a directory with data: exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+
+    def carry_out(*args):
+        code = main(args)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return carry_out
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.folds import count_groups
 from launcher.config.schema import task_with_data
@@ -14,7 +13,6 @@ from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 from tests.models.tasks import batch_of
-from tests.runs.conftest import REQUESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,20 +65,6 @@ def test_what_is_no_fold_is_refused_before_the_data_is_read(fold):
     (error,) = refused(f"data.fold={fold}")
     assert error.message == f"data.fold '{fold}' is not understood"
     assert error.allowed.startswith("k/K with k from 1 to K and K at least 2, such as 2/5")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command line in a directory with data: exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.jsonl").write_text(REQUESTS)
-
-    def carry_out(*args):
-        code = main(args)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return carry_out
 
 
 SPLIT = """\

@@ -29,20 +29,6 @@ RANK_0 = "rank-00000.safetensors"
 STEP_4 = "x/checkpoints/step-00000004"
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command line in a directory with data: exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.jsonl").write_text(REQUESTS)
-
-    def carry_out(*args):
-        code = main(args)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return carry_out
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of six steps with checkpoints of 2, 4 and 6."""
