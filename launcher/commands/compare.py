@@ -95,12 +95,9 @@ def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
             rounds = [{"name": entry.name, "set": entry.sets} for entry in comparison.rounds]
             content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
         return json.dumps(content, indent=2)
-    head = counted(len(runs) * comparison.repeats, "run")
-    if study is not None:
-        head = comparison.sentence
     lines = [
         redact(shlex.join([*PROGRAM.split(), *runner.arguments(candidate.args)]))
         for candidate in comparison.candidates
     ]
     lines += [f"{entry.title}: {' '.join(entry.sets)}" for entry in comparison.rounds if study]
-    return "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])
+    return "\n".join([f"{comparison.sentence} in turns, into {comparison.folder}:", *lines])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -129,12 +129,21 @@ class PlannedComparison:
         return self.rounds if self.task is None else self.task.share(self.rounds)
 
     @property
-    def sentence(self) -> str:
-        """`20 runs: 2 candidates × 5 folds × 2 seeds`."""
+    def turns(self) -> Iterator[tuple[int, ComparisonRound]]:
+        """The runs of this process in their order: the number of the candidate, and the round."""
         count = len(self.candidates)
-        repeats = counted(self.repeats, "repeat") if self.study is None else self.study.title
+        for start, entry in enumerate(self.own_rounds):
+            # Each round starts with another candidate, so that warm-up and drift affect each.
+            yield from (((position + start) % count, entry) for position in range(count))
+
+    @property
+    def sentence(self) -> str:
+        """`6 runs`; of a study, `20 runs: 2 candidates × 5 folds × 2 seeds`."""
+        count = len(self.candidates)
         runs = counted(count * len(self.rounds), "run")
-        return f"{runs}: {counted(count, 'candidate')} × {repeats}"
+        if self.study is None:
+            return runs
+        return f"{runs}: {counted(count, 'candidate')} × {self.study.title}"
 
     def run_folder(self, number: int, entry: ComparisonRound) -> Path:
         """The run folder of a candidate in a round."""

@@ -125,23 +125,19 @@ def _run_in_turns(
     loads: list[Load],
     report_line: PrintLine,
 ) -> None:
-    count = len(comparison.candidates)
-    for repeat, entry in enumerate(comparison.rounds, start=1):
-        for position in range(count):
-            # Each round starts with another candidate, so that warm-up and drift affect each.
-            number = (position + repeat - 1) % count
-            item, progress = comparison.candidates[number], candidates[number]
-            if progress.error is not None:
-                continue
-            at = (repeat - 1) * count + position + 1
-            report_line(f"run {at} of {comparison.repeats * count}: {item.name}")
-            finished = run(item.args, comparison.run_folder(number, entry))
-            if finished.error is not None:
-                progress.error = finished.error
-                report_line(f"  failed: {finished.error}")
-            else:
-                progress.runs.append(finished.folder)
-            loads.append(finished.load)
+    count = comparison.repeats * len(comparison.candidates)
+    for at, (number, entry) in enumerate(comparison.turns, start=1):
+        item, progress = comparison.candidates[number], candidates[number]
+        if progress.error is not None:
+            continue
+        report_line(f"run {at} of {count}: {item.name}")
+        finished = run(item.args, comparison.run_folder(number, entry))
+        if finished.error is not None:
+            progress.error = finished.error
+            report_line(f"  failed: {finished.error}")
+        else:
+            progress.runs.append(finished.folder)
+        loads.append(finished.load)
 
 
 def _rows(

@@ -36,12 +36,9 @@ def run_in_turns(
     """
     (comparison.folder / RUNS).mkdir(parents=True, exist_ok=True)
     _read_finished(comparison, candidates)
-    count = len(comparison.candidates)
     left = [
         (number, entry)
-        for start, entry in enumerate(comparison.own_rounds)
-        # Each round starts with another candidate, so that warm-up and drift affect each.
-        for number in ((position + start) % count for position in range(count))
+        for number, entry in comparison.turns
         if comparison.run_folder(number, entry) not in candidates[number].runs
     ]
     try:
