@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic
-from launcher.config import presets
+from launcher.config import presets, promise_scope
 from launcher.config.parse import UserSettings
 from launcher.config.presets import TASK_FOLDER, SettingsBlock
 from launcher.config.provenance import (
@@ -61,8 +61,6 @@ def stack_layers(
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(family, [*shipped, *users])
     for entry in (e for layer in (of_mode_file, *users) for e in layer if e.key == "promise"):
-        from launcher.config import promise_scope  # for the runs with promises of the user
-
         invalid += promise_scope.scope_errors(family, entry)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
         folder = setting_infos(family)[TASK_FOLDER].default

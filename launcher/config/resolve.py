@@ -118,12 +118,8 @@ def _size_note(choice: Choice, values: Values) -> Iterator[str]:
     block = presets.mode(choice.mode or DEFAULT_MODE).block.settings
     if (change := find_node(block, "model.size")) is None:
         return
-    size = values.get("model.size")
-    if choice.size is None or size is None:
-        is_same = True
-    else:
-        is_same = not size.is_of_user and not promise_scope.is_changed(size)
-    if is_same:
+    size = None if choice.size is None else values.get("model.size")
+    if size is None or not (size.is_of_user or promise_scope.is_changed(size)):
         names = " or ".join(node_value(change)["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
 

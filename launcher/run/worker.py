@@ -229,7 +229,8 @@ def _fitted(job: Job, data: RankData, storage: Storage, world: World) -> Job:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
     from launcher.config.least_steps import fitted
 
-    job = replace(job, resolved=fitted(job.resolved, len(data.tasks[0].data("train"))))
+    first = data.tasks[0].data("train") if data.number else data.train
+    job = replace(job, resolved=fitted(job.resolved, len(first)))
     if world.rank == 0 and job.resume is None:  # a resumed run records its settings as it begins
         run_folder.rewrite_settings(storage, job.resolved)
     if world.rank == 0 and job.experience is not None and data.number:
