@@ -213,7 +213,7 @@ def main() -> int:
         "--folder",
         type=Path,
         default=Path("runs/modes"),
-        help="the comparisons; delete it to measure anew; default: %(default)s",
+        help="the comparisons; delete it to measure again; default: %(default)s",
     )
     options = parser.parse_args()
 
