@@ -6,11 +6,11 @@ from tests.runs.test_health import advice
 
 @pytest.mark.slow
 def test_tiny_translates_unseen_cards(tmp_path):
-    result, metrics = train_tiny("doc_translation", tmp_path / "run", 300)
+    result, metrics = train_tiny("doc_translation", tmp_path / "run", 450)
     assert advice(tmp_path / "run") == []  # a healthy run is told nothing
     assert result["parameters"] == 338_877
     # Blank pages, which have no information, give less than 3.
-    assert metrics["val_bleu"] > 20
+    assert metrics["val_bleu"] > 40
     assert metrics["val_steds"] > 95
 
 
