@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.fx import GraphModule
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
@@ -32,6 +36,12 @@ _PRODUCTS = [
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
+_COMPILATION_ERRORS = (
+    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
+)
+"""What torch's compiler, triton and a C compiler may raise."""
+log = logging.getLogger(__name__)
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 """Around the forward pass of a block, and around its recomputation."""
 
@@ -59,8 +69,35 @@ def change_forward(
     if options.compile:
         # Its splits of a graph would only cut a block, and fail at recomputation.
         torch._dynamo.config.optimize_ddp = False
+        how = {"backend": partial(_compiled_or_eager, [])} if options.eager_on_failure else {}
         for module in blocks or [model]:
-            module.compile()
+            module.compile(**how)
+
+
+def _compiled_or_eager(
+    failures: list[str], graph: GraphModule, inputs: Sequence[Any]
+) -> Callable[..., Any]:
+    """A backend of torch.compile: `graph` compiled, or as it is from the first of `failures` on.
+
+    Each rank decides alone: both take the same operations. The backward pass is compiled with the
+    forward pass, and not when gradients are already on their way (since torch 2.8).
+    """
+    from torch._functorch import config
+    from torch._inductor.compile_fx import compile_fx
+
+    if failures:
+        return graph
+    unchanged = GraphModule(graph, copy.deepcopy(graph.graph))  # the compiler changes its own
+    early = {"force_non_lazy_backward_lowering": True}
+    with config.patch(early if hasattr(config, *early) else {}):
+        try:
+            return compile_fx(graph, inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except _COMPILATION_ERRORS as error:
+            failures.append(str(error).strip().partition("\n")[0] or type(error).__name__)
+    log.warning(f"torch.compile failed; the model runs without it: {failures[0]}")
+    return unchanged
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

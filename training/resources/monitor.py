@@ -19,6 +19,8 @@ from training.resources.memory import driver_memory, host_bytes
 if TYPE_CHECKING:
     import torch
 
+    from training.resources.nvml import GpuState
+
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
 
@@ -64,14 +66,14 @@ class ResourceReader:
 
     def __init__(self, device: torch.device, folder: Path) -> None:
         self._device, self._folder, self._cpu = device, folder, CpuUse()
+        self._read_gpu: Callable[[], GpuState | None] | None = None
 
     def read(self) -> MachineReading:
         """A reading taken now; costs some tenths of a millisecond of CPU time."""
         gpu = disk = None
         if self._device.type == "cuda":
-            from training.resources.nvml import gpu_state
-
-            gpu = gpu_state(self._device)
+            self._read_gpu = self._read_gpu or _gpu_reader(self._device)
+            gpu = self._read_gpu()
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
         device = driver_memory(self._device, gpu)
@@ -131,6 +133,14 @@ class ResourceMonitor:
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             self._new = self.read()
+
+
+def _gpu_reader(device: torch.device) -> Callable[[], GpuState | None]:
+    import torch
+
+    from training.resources import nvml
+
+    return nvml.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
 def _ram() -> float:
