@@ -11,10 +11,14 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.base import environment
 from launcher.base.diagnostics import counted
-from training.resources import cgroup, nvml
+from training.resources import cgroup
+
+if TYPE_CHECKING:
+    from training.resources.nvml import GpuState
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 CONTEXT_BYTES = NCCL_BYTES = 2**29
@@ -43,8 +47,8 @@ class Machine:
     """Whether there is a C++ compiler."""
     gpu_bytes: int | None = None
     """Memory of the smallest GPU; None: unknown, or no NVIDIA GPU."""
-    gpu_others_bytes: int = 0
-    """Memory that other processes use of a GPU, at most."""
+    gpu_others_bytes: tuple[int, ...] = ()
+    """Memory that other processes use of each GPU, as far as it is known."""
     triton_lacks: str | None = None
     """What torch.compile needs for a GPU and is not here; None: nothing."""
     torch: tuple[int, ...] = ()
@@ -57,17 +61,17 @@ class Machine:
         of a GPU does not count: it may be an earlier rank, and all ranks must decide alike.
         """
         cores = self.cores if cpus is None else min(self.cores, cpus) * ranks
-        return replace(self, cores=cores, gpu_others_bytes=0)
+        return replace(self, cores=cores, gpu_others_bytes=())
 
-    def tensor_bytes(self, ranks: int) -> int | None:
-        """Memory of a GPU for the tensors of one of `ranks`; None: unknown.
+    def tensor_bytes(self, ranks: int, nodes: int = 1) -> int | None:
+        """Memory of a GPU for the tensors of one of `ranks` on each of `nodes`; None: unknown.
 
         The rest is for other processes, the CUDA context and between several ranks NCCL.
         """
         if self.gpu_bytes is None:
             return None
-        taken = self.gpu_others_bytes + CONTEXT_BYTES + (NCCL_BYTES if ranks > 1 else 0)
-        return max(0, self.gpu_bytes - taken)
+        taken = CONTEXT_BYTES + (NCCL_BYTES if ranks * nodes > 1 else 0)
+        return max(0, self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - taken)
 
     def compiler_lacks(self, device: str) -> str | None:
         """What torch.compile needs for `device` and is not here; None: nothing."""
@@ -88,7 +92,11 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     """
     build = _torch_build()
     device, gpus = _accelerator(build)
-    states = nvml.gpu_states(environment.visible_cuda_devices()) if device == "cuda" else []
+    states: list[GpuState | None] = []
+    if device == "cuda":
+        from training.resources import nvml
+
+        states = nvml.gpu_states(environment.visible_cuda_devices())
     known = [state for state in states if state is not None]
     capabilities = [state.capability for state in known if state.capability is not None]
     return Machine(
@@ -100,7 +108,7 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         gpu_bf16=min(capabilities, default=(8, 0)) >= (8, 0),
         compiler=environment.cxx_compiler() is not None,
         gpu_bytes=min((gpu.total for gpu in known), default=None) if None not in states else None,
-        gpu_others_bytes=max((gpu.used - (gpu.by_process or 0) for gpu in known), default=0),
+        gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
         triton_lacks=_triton_lacks(min(capabilities, default=None)) if device == "cuda" else None,
         torch=tuple(map(int, re.findall(r"\d+", build.get("__version__", ""))[:2])),
     )

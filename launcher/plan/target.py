@@ -68,8 +68,8 @@ class Described:
         is_gpu = resolved.device != "cpu"
         here = self.machine
         if self.device_bytes is not None or resolved.device != "cuda" or not self.is_here:
-            here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=0)
-        device_bytes = here.tensor_bytes(self.nodes * ranks) if is_gpu else None
+            here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=())
+        device_bytes = here.tensor_bytes(ranks, self.nodes) if is_gpu else None
         gpu = self.gpu if is_gpu else None
         return PlanTarget(self.nodes, ranks, resolved.device, device_bytes, here.ram_bytes, gpu)
 

@@ -320,7 +320,8 @@ def _lacks(
     weight_bytes, slots = 2 if is_half else 4, settings.optim.least_slots
     needed = engine.placement.state_bytes(parameters, resolved.world_size, weight_bytes, slots)
     host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
-    limit = here.tensor_bytes(resolved.world_size) if device == "cuda" else None
+    nodes = resolved.world_size // ranks_per_node
+    limit = here.tensor_bytes(ranks_per_node, nodes) if device == "cuda" else None
     if limit is not None and needed.device > limit:
         yield f"{size(needed.device)} of {size(limit)} on a GPU"
     if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):

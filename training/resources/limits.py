@@ -214,8 +214,7 @@ def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
 def _over(reading: MachineReading, limits: Mapping[str, float]) -> list[str]:
     # A run may fill what others leave of a GPU: a step that does not fit is repeated with a smaller
     # micro-batch.
-    uses = {**reading.uses(), "gpu": reading.gpu_others}
-    return [name for name, limit in limits.items() if _exceeds(uses.get(name), limit)]
+    return [name for name, limit in limits.items() if _exceeds(getattr(reading, name), limit)]
 
 
 def _exceeds(value: float | None, limit: float | None) -> bool:

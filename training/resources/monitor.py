@@ -33,7 +33,7 @@ class MachineReading:
     """Of main memory; in a container, of its limit."""
     swap: float | None
     gpu: float | None
-    """Of device memory, by all processes; what our allocator holds in reserve counts as free."""
+    """Of device memory, by other processes than this one: what limits.gpu limits."""
     host_bytes: int
     """Resident memory of this process."""
     gpu_reserved_bytes: int | None
@@ -44,8 +44,8 @@ class MachineReading:
     """Of the CPU time this process may use, since the reading before; None: the first reading."""
     disk: float | None = None
     """Of the file system that holds the run folder."""
-    gpu_others: float | None = None
-    """Of device memory, by other processes than this one."""
+    gpu_all: float | None = None
+    """Of device memory, by all processes; what our allocator holds in reserve counts as free."""
     temperature: float | None = None
     """Of the processor or the GPU, the hotter one, in degrees Celsius."""
     gpu_busy: float | None = None
@@ -56,8 +56,9 @@ class MachineReading:
         return asdict(self)
 
     def uses(self) -> Mapping[str, float]:
-        """Use by resource, and of the GPU's time, for those that exist."""
+        """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
         values = {name: getattr(self, name) for name in (*RESOURCES, "gpu_busy")}
+        values["gpu"] = self.gpu_all
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -81,13 +82,13 @@ class ResourceReader:
         return MachineReading(
             ram=_ram(),
             swap=_swap(),
-            gpu=None if device is None else device.percent,
+            gpu=None if device is None else device.others_percent,
             host_bytes=host_bytes(),
             gpu_reserved_bytes=None if device is None else device.reserved,
             gpu_driver_bytes=None if device is None else device.used,
             cpu=self._cpu.percent(),
             disk=disk,
-            gpu_others=None if device is None else device.others_percent,
+            gpu_all=None if device is None else device.percent,
             temperature=max((value for value in celsius if value is not None), default=None),
             gpu_busy=gpu.busy_percent if gpu else None,
         )

@@ -87,20 +87,21 @@ def with_gpus(tmp_path, monkeypatch):
 @needs_c
 def test_the_driver_tells_memory_and_capability_of_visible_gpus(with_gpus):
     here = with_gpus(LARGE, SMALL)
-    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (6 * GIB, GIB, False)
+    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (6 * GIB, (0, GIB), False)
     here = with_gpus(LARGE, SMALL, visible="GPU-a")
-    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (24 * GIB, 0, True)
+    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (24 * GIB, (0,), True)
     here = with_gpus(LARGE, SLICE)
     assert (here.gpu_bytes, here.tensor_bytes(1), here.gpu_bf16) == (None, None, True)
     own = replace(SMALL, process=(os.getpid(), GIB // 4))
-    assert with_gpus(own).gpu_others_bytes == 3 * GIB // 4
+    assert with_gpus(own).gpu_others_bytes == (3 * GIB // 4,)
 
 
 def test_tensors_get_what_others_the_context_and_nccl_leave_of_a_gpu():
-    small = replace(LAPTOP, gpu_bytes=6 * GIB, gpu_others_bytes=GIB)
+    small = replace(LAPTOP, gpu_bytes=6 * GIB, gpu_others_bytes=(GIB, 2 * GIB))
     assert small.tensor_bytes(1) == 5 * GIB - CONTEXT_BYTES
-    assert small.tensor_bytes(2) == 5 * GIB - CONTEXT_BYTES - NCCL_BYTES
-    assert replace(small, gpu_others_bytes=6 * GIB).tensor_bytes(1) == 0
+    assert small.tensor_bytes(1, nodes=2) == 5 * GIB - CONTEXT_BYTES - NCCL_BYTES
+    assert small.tensor_bytes(2) == 4 * GIB - CONTEXT_BYTES - NCCL_BYTES
+    assert replace(small, gpu_others_bytes=(6 * GIB,)).tensor_bytes(1) == 0
     assert small.for_ranks(2, None).tensor_bytes(1) == 6 * GIB - CONTEXT_BYTES, "an earlier rank's"
 
 

@@ -99,7 +99,7 @@ def test_a_gpu_is_named_by_all_of_its_name_or_with_its_memory():
 
 def test_gpus_of_this_machine_have_the_memory_that_the_driver_tells():
     fixed = CONTEXT_BYTES + NCCL_BYTES
-    here = replace(SERVER, gpu_bytes=2**34 + fixed, gpu_others_bytes=2**20)
+    here = replace(SERVER, gpu_bytes=2**34 + fixed, gpu_others_bytes=(2**20,))
     run = resolved(machine=SERVER)
 
     def memory(machine, **given):

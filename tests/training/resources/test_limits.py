@@ -84,7 +84,7 @@ def test_a_calm_reading_resets_the_count(machine):
     assert machine.steps(BUSY, BUSY, CALM, BUSY, BUSY) == [NOTHING] * 5
 
 
-@pytest.mark.parametrize("over", [{"ram": 96.0}, {"gpu_others": 96.0}, {"swap": 81.0}])
+@pytest.mark.parametrize("over", [{"ram": 96.0}, {"gpu": 96.0}, {"swap": 81.0}])
 def test_one_critical_reading_requests_throttling_at_once(machine, over):
     assert machine.steps(replace(CALM, **over)) == [FREE]
 
@@ -135,9 +135,9 @@ def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave
     unlimited = machine_of(limits=Limits(ram=100, critical=Critical(ram=100)))
     assert unlimited.steps(replace(CALM, ram=100.0)) == [NOTHING]
     for others in (0.5, 10.0, 89.0, None):  # 10: a desktop
-        full = replace(CALM, gpu=99.0, gpu_others=others)
+        full = replace(CALM, gpu=others, gpu_all=99.0)
         assert machine_of().steps(*[full] * 4) == [NOTHING] * 4
-    crowded = replace(CALM, gpu=99.0, gpu_others=91.0)
+    crowded = replace(CALM, gpu=91.0, gpu_all=99.0)
     assert machine_of().steps(*[crowded] * 3) == [NOTHING, NOTHING, FREE]
 
 
