@@ -88,10 +88,11 @@ def _compiled_or_eager(
     if failures:
         return graph
     unchanged = GraphModule(graph, copy.deepcopy(graph.graph))  # the compiler changes its own
-    early = {"force_non_lazy_backward_lowering": True}
-    with config.patch(early if hasattr(config, *early) else {}):
+    early = "force_non_lazy_backward_lowering"
+    with config.patch({early: True} if hasattr(config, early) else {}):
         try:
-            return compile_fx(graph, inputs)
+            compiled: Any = compile_fx(graph, inputs)
+            return compiled
         except torch.OutOfMemoryError:
             raise
         except _COMPILATION_ERRORS as error:

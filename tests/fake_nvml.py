@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +29,7 @@ class FakeGpu:
 
 def build_nvml(folder, *gpus, lists="v3"):
     """The library file of a driver with these `gpus`; `lists`: its newest list of processes."""
-    rows = []
+    folder, rows = Path(tempfile.mkdtemp(dir=folder)), []  # a loaded file must stay as it is
     for gpu in gpus:
         numbers = [gpu.total or 0, gpu.used, *(gpu.process or (0, 0))]
         numbers += [-1 if value is None else value for value in (gpu.celsius, gpu.busy)]

@@ -82,7 +82,7 @@ def test_stages_of_other_families(family, said):
 
 def test_a_named_gpu_gives_memory_and_time(said):
     text = said("plan", "--model", "language:tiny", "--gpu", "T4")
-    assert "of 16.0 GiB" in text and "in fp16" not in text
+    assert "of 15.5 GiB" in text and "in fp16" not in text
     assert "at least " in text and "(data sheet of T4, " in text
 
 

@@ -14,8 +14,8 @@ from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.engine_options import engine_options
 from launcher.config.machine import CONTEXT_BYTES
 from launcher.plan.fitting import advise, first_fit
-from launcher.plan.render import text
 from launcher.plan.plan import HEAP, MARGIN, Planner, open_planner, plan_run
+from launcher.plan.render import text
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
