@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -69,36 +68,35 @@ def change_forward(
     if options.compile:
         # Its splits of a graph would only cut a block, and fail at recomputation.
         torch._dynamo.config.optimize_ddp = False
-        how = {"backend": partial(_compiled_or_eager, [])} if options.eager_on_failure else {}
-        for module in blocks or [model]:
+        modules = list(blocks) or [model]
+        how = {"backend": partial(_compiled, modules)} if options.eager_on_failure else {}
+        for module in modules:
             module.compile(**how)
 
 
-def _compiled_or_eager(
-    failures: list[str], graph: GraphModule, inputs: Sequence[Any]
-) -> Callable[..., Any]:
-    """A backend of torch.compile: `graph` compiled, or as it is from the first of `failures` on.
+def _compiled(modules: Sequence[Module], graph: GraphModule, inputs: Sequence[Any]) -> Any:
+    """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
 
     Each rank decides alone: both take the same operations. The backward pass is compiled with the
     forward pass, and not when gradients are already on their way (since torch 2.8).
     """
+    from torch._dynamo.exc import SkipFrame
     from torch._functorch import config
     from torch._inductor.compile_fx import compile_fx
 
-    if failures:
-        return graph
-    unchanged = GraphModule(graph, copy.deepcopy(graph.graph))  # the compiler changes its own
-    early = "force_non_lazy_backward_lowering"
-    with config.patch({early: True} if hasattr(config, early) else {}):
-        try:
-            compiled: Any = compile_fx(graph, inputs)
-            return compiled
-        except torch.OutOfMemoryError:
-            raise
-        except _COMPILATION_ERRORS as error:
-            failures.append(str(error).strip().partition("\n")[0] or type(error).__name__)
-    log.warning(f"torch.compile failed; the model runs without it: {failures[0]}")
-    return unchanged
+    if modules[0]._compiled_call_impl is not None:
+        early = "force_non_lazy_backward_lowering"
+        with config.patch({early: True} if hasattr(config, early) else {}):
+            try:
+                return compile_fx(graph, inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except _COMPILATION_ERRORS as error:
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        log.warning(f"torch.compile failed; the model runs without it: {reason}")
+        for module in modules:
+            module._compiled_call_impl = None
+    raise SkipFrame("runs as it is")
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
