@@ -107,6 +107,8 @@ class Options:
 
     precision: Precision = "fp32"
     compile: bool = False
+    eager_on_failure: bool = False
+    """Run without compilation where it fails, instead of raising."""
     activation_checkpointing: int = 0
     """0: no block; 1: every block; n: every n-th block."""
     keep_products: bool = False

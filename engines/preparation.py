@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.fx import GraphModule
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
@@ -32,6 +35,12 @@ _PRODUCTS = [
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
+_COMPILATION_ERRORS = (
+    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
+)
+"""What torch's compiler, triton and a C compiler may raise."""
+log = logging.getLogger(__name__)
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 """Around the forward pass of a block, and around its recomputation."""
 
@@ -59,8 +68,35 @@ def change_forward(
     if options.compile:
         # Its splits of a graph would only cut a block, and fail at recomputation.
         torch._dynamo.config.optimize_ddp = False
-        for module in blocks or [model]:
-            module.compile()
+        modules = list(blocks) or [model]
+        how = {"backend": partial(_compiled, modules)} if options.eager_on_failure else {}
+        for module in modules:
+            module.compile(**how)
+
+
+def _compiled(modules: Sequence[Module], graph: GraphModule, inputs: Sequence[Any]) -> Any:
+    """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
+
+    Each rank decides alone: both take the same operations. The backward pass is compiled with the
+    forward pass, and not when gradients are already on their way (since torch 2.8).
+    """
+    from torch._dynamo.exc import SkipFrame
+    from torch._functorch import config
+    from torch._inductor.compile_fx import compile_fx
+
+    if modules[0]._compiled_call_impl is not None:
+        early = "force_non_lazy_backward_lowering"
+        with config.patch({early: True} if hasattr(config, early) else {}):
+            try:
+                return compile_fx(graph, inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except _COMPILATION_ERRORS as error:
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        log.warning(f"torch.compile failed; the model runs without it: {reason}")
+        for module in modules:
+            module._compiled_call_impl = None
+    raise SkipFrame("runs as it is")
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

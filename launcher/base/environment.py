@@ -42,6 +42,12 @@ def cxx_compiler() -> str | None:
     return next((name for name in names if shutil.which(name)), None)
 
 
+def c_compiler() -> str | None:
+    """$CC, or else gcc or clang, as triton looks for it; None: it cannot be run."""
+    names = [given] if (given := os.environ.get("CC")) else ["gcc", "clang"]
+    return next((name for name in names if shutil.which(name)), None)
+
+
 def versions() -> dict[str, str]:
     """The versions of Python, of this program and of the libraries that train; imports none."""
     from importlib.metadata import PackageNotFoundError, version

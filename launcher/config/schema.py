@@ -81,9 +81,11 @@ class Root(engines.EngineSection):
     device: engines.Device = "auto"
     """Device; auto: the fastest available."""
     precision: engines.Precision = "auto"
-    """Compute precision; weights and optimizer state stay fp32. auto: bf16 on GPUs that have it."""
+    """Compute precision; weights and optimizer state stay fp32. auto: bf16 on GPUs that have it,
+    fp16 with loss scaling on older NVIDIA GPUs."""
     compile: engines.Compile = "auto"
-    """torch.compile; auto: on with a GPU and a C++ compiler."""
+    """torch.compile; auto: on with an NVIDIA or AMD GPU, triton, a C compiler and Python.h; where
+    the compilation fails, the model runs without it."""
     unread_settings: Literal["warn", "error"] = "warn"
     """Severity of unused settings."""
     promise: dict[Measure, Bounds | None] = Field(

@@ -21,7 +21,6 @@ from launcher.plan.fitting import ENGINE, Change, PlanWith, first_fit, ladders
 from launcher.plan.target import Described
 from launcher.run_folder.resume import Decision
 from launcher.run_folder.start import decide
-from training.logging.quantities import size
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -36,8 +35,8 @@ class Candidate:
     """An engine with the settings that make it fit."""
 
     settings: Mapping[str, Any]
-    needed_bytes: int
-    limit_bytes: int | None
+    needs: str
+    """`3.1 GiB of 8.0 GiB`."""
     fits: bool
     cost: float
     """Estimated seconds of a step, for comparing candidates only."""
@@ -48,12 +47,6 @@ class Candidate:
     def engine(self) -> str:
         """The engine."""
         return str(self.settings[ENGINE])
-
-    @property
-    def needs(self) -> str:
-        """`oss 3.1 of 8.0 GiB`."""
-        of = f" of {size(self.limit_bytes)}" if self.limit_bytes is not None else ""
-        return f"{self.engine} {size(self.needed_bytes)}{of}"
 
 
 Decide = Callable[[Chosen | None], Decision]
@@ -98,18 +91,17 @@ def best(all_candidates: Sequence[Candidate]) -> Chosen | None:
     least = min(candidate.cost for candidate in fitting)
     first = next(candidate for candidate in fitting if candidate.cost <= least * (1 + _EQUAL))
     others = [_other(first, candidate) for candidate in all_candidates]
-    needs = first.needs.partition(" ")[2]
-    tried = [candidate.needs for candidate in all_candidates if not candidate.fits]
-    reason = f"{needs} by the plan" + (f"; too much: {', '.join(tried)}" if tried else "")
+    tried = [f"{each.engine} {each.needs}" for each in all_candidates if not each.fits]
+    reason = f"planned {first.needs}" + (f"; too much: {', '.join(tried)}" if tried else "")
     return Chosen(first.settings, reason, others, first.memory)
 
 
 def _other(first: Candidate, other: Candidate) -> str:
     changes = "".join(f" {key}={plain(v)}" for key, v in other.settings.items() if key != ENGINE)
     if not other.fits:
-        return f"{other.needs}{changes}: does not fit"
+        return f"{other.engine} {other.needs}{changes}: does not fit"
     again = other.cost / first.cost
-    return f"{other.needs}{changes}: estimated {again:.2f} times the time"
+    return f"{other.engine} {other.needs}{changes}: estimated {again:.2f} times the time"
 
 
 def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
@@ -216,9 +208,7 @@ def _least(name: str, all_ladders: Sequence[Sequence[Change]], plan: PlanWith) -
         "host": planned.rank_host_bytes,
     }
     settings, fits = {ENGINE: name, **change}, planned.fits is not False
-    return Candidate(
-        settings, planned.needed_bytes, planned.limit_bytes, fits, _cost(planned), memory
-    )
+    return Candidate(settings, planned.needs, fits, _cost(planned), memory)
 
 
 def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:

@@ -44,10 +44,11 @@ from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.zero_placement import zero
 from models.base import DataError
 from training.checkpoint import room
+from training.logging.quantities import size
 from training.settings import SettingError
 
 MARGIN = 0.06
-"""Of a memory that stays free: fragmentation, workspaces of libraries, other programs."""
+"""Of a node's main memory that stays free: fragmentation, other programs."""
 HEAP = 0.6
 """Of gradients, activations and temporaries on a CPU: what glibc keeps of freed blocks, in a heap
 with holes, unless `memory.return_freed` is on. Measured by benchmarks.plan_host."""
@@ -110,30 +111,29 @@ class Plan:
             return False
         return None if ram is None or (device is None and self.target.device != "cpu") else True
 
-    def lacks_device(self, free: float = MARGIN) -> bool:
-        """Whether the peak of a rank leaves less than the share `free` of a GPU."""
+    def lacks_device(self) -> bool:
+        """Whether the peak of a rank is more than the memory of a GPU for tensors."""
         limit = self.target.device_bytes
-        return limit is not None and self.device_bytes > limit * (1 - free)
+        return limit is not None and self.device_bytes > limit
 
-    def lacks_ram(self, free: float = MARGIN) -> bool:
-        """Whether the peak of a node leaves less than the share `free` of its main memory."""
+    def lacks_ram(self) -> bool:
+        """Whether the peak of a node leaves less than MARGIN of its main memory."""
         limit = self.target.ram_bytes
-        return limit is not None and self.host_bytes > limit * (1 - free)
+        return limit is not None and self.host_bytes > limit * (1 - MARGIN)
 
     @property
     def is_host_bound(self) -> bool:
-        """Whether host memory is what decides."""
-        return self.target.device_bytes is None or (self.lacks_ram() and not self.lacks_device())
+        """Whether main memory decides: on a CPU, or if only that is too small."""
+        return self.target.device == "cpu" or (self.lacks_ram() and not self.lacks_device())
 
     @property
-    def needed_bytes(self) -> int:
-        """Of the memory that decides."""
-        return self.host_bytes if self.is_host_bound else self.device_bytes
-
-    @property
-    def limit_bytes(self) -> int | None:
-        """Of the memory that decides; None: unknown."""
-        return self.target.ram_bytes if self.is_host_bound else self.target.device_bytes
+    def needs(self) -> str:
+        """`3.1 GiB of 8.0 GiB` or `3.1 GiB, GPU memory unknown`, of the memory that decides."""
+        is_host, target = self.is_host_bound, self.target
+        limit = target.ram_bytes if is_host else target.device_bytes
+        kind = "main" if is_host else "GPU"
+        of = f", {kind} memory unknown" if limit is None else f" of {size(limit)}"
+        return f"{size(self.host_bytes if is_host else self.device_bytes)}{of}"
 
     def as_json(self) -> dict[str, Any]:
         """The facts of `plan --json`."""
