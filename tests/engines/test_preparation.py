@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
 from engines.catalog import build_engine
-from engines.preparation import change_forward
+from engines.preparation import change_forward, tune_convolutions
 from tests.engines.parity import Block, Net, spec
 from tests.engines.test_parity import able
 
@@ -113,3 +113,17 @@ def test_all_ranks_start_from_the_weights_of_rank_zero(worlds, engine):
         assert len(of_rank) == len(alone)
         for name, start, data in of_rank:
             assert data == alone[name][start : start + len(data)], name
+
+
+def test_convolutions_are_tuned_until_the_end_and_not_if_deterministic():
+    cudnn = torch.backends.cudnn
+    assert not cudnn.benchmark
+    restore = tune_convolutions()
+    assert cudnn.benchmark
+    restore()
+    torch.use_deterministic_algorithms(True)
+    try:
+        tune_convolutions()
+        assert not cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
