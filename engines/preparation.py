@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
+    CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
     noop_context_fn,
@@ -27,14 +28,16 @@ from engines.deferred_init import is_deferred
 from engines.precision import autocast_inside
 
 _aten = torch.ops.aten
-_PRODUCTS = [
+_PRODUCTS = {
     *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default),
     _aten._scaled_mm.default,
     *(_aten.convolution.default, _aten._scaled_dot_product_cudnn_attention.default),
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
-]
+}
+_PACKED_ATTENTION = "torch_attn::_varlen_attn"
+"""By name: its module imports the compiler, and exists since torch 2.11."""
 _COMPILATION_ERRORS = (
     *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
     *(LookupError, ArithmeticError, AssertionError, SubprocessError),
@@ -100,8 +103,8 @@ def _compiled(modules: Sequence[Module], graph: GraphModule, inputs: Sequence[An
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # The inputs decide the format of convolutions; weights stay contiguous, so that every
-    # engine can shard them and return them as flat views.
+    # The inputs decide the format of convolutions. Weights stay as the model stores them, so that
+    # every engine can shard them and return them as flat views; see models/event_seg/network.py.
     args, kwargs = tree_map(_image_last, (args, kwargs))
     return forward(*args, **kwargs)
 
@@ -110,6 +113,17 @@ def _image_last(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
         return value.contiguous(memory_format=torch.channels_last)
     return value
+
+
+def tune_convolutions() -> Callable[[], None]:
+    """Let cuDNN time its kernels for each new shape; returns a function that restores the flag.
+
+    For images of one size. Where algorithms must be deterministic, nothing changes.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = before or not torch.are_deterministic_algorithms_enabled()
+    return partial(setattr, cudnn, "benchmark", before)
 
 
 def freeze_empty(model: Module) -> None:
@@ -180,7 +194,12 @@ def _checkpointed(
 
 
 def _keep_products() -> _Contexts:
-    return create_selective_checkpoint_contexts(_PRODUCTS)
+    return create_selective_checkpoint_contexts(_kept_product)
+
+
+def _kept_product(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    is_product = operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
+    return CheckpointPolicy.MUST_SAVE if is_product else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _keep_buffers(block: Module, keep_products: bool) -> _Contexts:

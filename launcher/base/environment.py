@@ -36,6 +36,11 @@ def visible_cuda_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def hide_gpus() -> None:
+    """Hide them from CUDA and ROCm in this process and its children, before their first use."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def cxx_compiler() -> str | None:
     """The first of $CXX, c++, g++ and clang++ that can be run; None: none can."""
     names = (os.environ.get("CXX", "c++"), "g++", "clang++")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES, Entry, missing
+from launcher.base import environment
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
@@ -130,6 +131,7 @@ def _in_child(function: Callable[[], Any]) -> Any:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
+        environment.hide_gpus()
         sender.send(function())
 
     child = context.Process(target=work, daemon=True)

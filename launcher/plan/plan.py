@@ -34,6 +34,7 @@ from launcher.plan.step_trace import (
     StepTrace,
     Subject,
     Untraced,
+    hidden_gpus,
     trace_step,
     untraced,
 )
@@ -169,8 +170,9 @@ def plan_run(resolved: Resolved, described: Described) -> Plan:
 
 @contextmanager
 def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
-    """The planner of `resolved`. Reads its data. Raises SettingsError."""
+    """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError."""
     with ExitStack() as stack:
+        stack.enter_context(hidden_gpus())
         with _settings_errors(resolved):
             data = stack.enter_context(read_task(resolved))
         yield Planner(data, described)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import DefaultDeviceType
 
 from engines.base import Engine
 from engines.state import WEIGHT
@@ -154,6 +155,24 @@ def _repeated(moments: Sequence[Moment]) -> list[Moment]:
     complete = {Kind.GRADIENTS: moments[end - 1].held[Kind.GRADIENTS]}
     again = [replace(moment, held={**moment.held, **complete}) for moment in moments[:end]]
     return [*moments[:end], *again, *moments[end:]]
+
+
+@contextmanager
+def hidden_gpus() -> Iterator[None]:
+    """Inside, torch has the CPU only.
+
+    Its optimizers and its compiler ask a GPU about tensors of the CPU, too, and fake ones: that
+    makes a context on the GPU, and fails in a fork of a process with one.
+    """
+    with ExitStack() as stack:
+        for backend in (torch.cuda, torch.xpu):
+            stack.enter_context(patch.object(backend, "is_available", lambda: False))
+            stack.enter_context(patch.object(backend, "device_count", lambda: 0))
+        none = patch.object(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+        stack.enter_context(none)
+        # Checkpointing asks once, and remembers the answer.
+        stack.enter_context(patch.object(DefaultDeviceType, "_default_device_type", "cpu"))
+        yield
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.parameters import check_parameters, with_dense_tensors
+from engines.preparation import tune_convolutions
 from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment, signals
@@ -188,6 +189,8 @@ def _place_model(
         base.check(resumed.checkpoint)
     if job.split is None:
         _check_room(resolved, storage.path, model, world, only_trained=base is not None)
+    if task.channels_last:
+        cleanup.callback(tune_convolutions())
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is None or (base is not None and base.frozen):

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
 from engines.catalog import build_engine
-from engines.preparation import change_forward
+from engines.preparation import change_forward, tune_convolutions
 from tests.engines.parity import Block, Net, spec
 from tests.engines.test_parity import able
 
@@ -166,3 +166,17 @@ def test_a_compilation_that_the_user_asked_for_and_that_fails_is_an_error(broken
     broken(1)
     with pytest.raises(RuntimeError, match="Failed to find C compiler"):
         net(torch.zeros(1, 12, dtype=torch.int64))
+
+
+def test_convolutions_are_tuned_until_the_end_and_not_if_deterministic():
+    cudnn = torch.backends.cudnn
+    assert not cudnn.benchmark
+    restore = tune_convolutions()
+    assert cudnn.benchmark
+    restore()
+    torch.use_deterministic_algorithms(True)
+    try:
+        tune_convolutions()
+        assert not cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)

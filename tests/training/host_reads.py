@@ -118,15 +118,18 @@ class Counting(RecordingCallback):
 
 
 @contextmanager
-def counted(device):
+def counted(device, kind=Reads):
     """Inside, reads of tensors on `device` are counted."""
-    reads = Reads(device)
+    reads = kind(device)
     with reads, Conversions(reads), _like_an_accelerator():
         yield Counting(reads)
 
 
-def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation=1):
-    """Reads in a step of a family's tiny model, or of `task`, under the engine local."""
+def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation=1, kind=Reads):
+    """Reads in a step of a family's tiny model, or of `task`, under the engine local.
+
+    `kind`: the class that counts them.
+    """
     world = ProcessWorld(RankInfo(), DEVICE, 60.0)
     sets = (*sets, "loader.workers=0", "log.every=100", "eval.last=false", "save.last=false")
     settings = resolved(*sets, f"train.max_steps={LAST}", model=f"{family}:tiny").settings
@@ -146,7 +149,7 @@ def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation
         first_step=1,  # neither logged nor previewed, as the first one would be
     )
     model = task.build()
-    with counted(DEVICE) as counting:
+    with counted(DEVICE, kind) as counting:
         move(model, counting._reads.fake)
         engine = build_engine(
             "local", world, Options(precision=precision, channels_last=task.channels_last)
