@@ -101,6 +101,14 @@ class HasSlots(Protocol):
         """The state tensors of each parameter of `group`; all with `exp_avg` count their steps."""
 
 
+@runtime_checkable
+class SharesWork(Protocol):
+    """An optimizer that divides its work among the ranks that hold the same parameters."""
+
+    shares_work: bool
+    """False: each rank has parameters of its own."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of an engine: precision, memory, compilation and batch."""

@@ -72,6 +72,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
 
     Gradients stay in buckets from the first step on; a new one is beside its bucket. So are those
     of all micro-batches but the last one of a step, which moves them to the buckets one by one.
+    What the trace sent is of an optimizer whose ranks divide its work.
     """
     gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
@@ -90,8 +91,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
 
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
-    if shards_optimizer:
-        sent += ranks.away * trace.weight_bytes
+    sent += ranks.away * (trace.weight_bytes if shards_optimizer else sum(trace.sent.values()))
     moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
     return Placed(fullest(moments), 0, sent)
 
