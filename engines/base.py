@@ -41,7 +41,7 @@ class PeersMissing(Exception):
 
 
 class World(Protocol):
-    """The processes that train together. Collective: all methods but close."""
+    """The processes that train together. Collective: all methods but host_memory and close."""
 
     rank: int
     size: int
@@ -74,6 +74,9 @@ class World(Protocol):
         A rank waits as long as any other makes progress: it uses a processor or reads a file.
         Raises TimeoutError, and whatever `work` raises.
         """
+
+    def host_memory(self, size: int) -> Tensor:
+        """`size` bytes for copies to and from the device. Raises OSError if there is no memory."""
 
     def close(self) -> None:
         """Leave the process group. Not collective."""

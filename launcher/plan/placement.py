@@ -51,7 +51,8 @@ def as_traced(
     """The engine was traced itself: local, or fsdp with its collectives.
 
     `offloads`: shards of weights, gradients and optimizer are in host memory. `on_cpu`: that is the
-    memory of the device, too, and the peak is that of both together.
+    memory of the device, too, and the peak is that of both together. Otherwise torch pins the
+    memory of each gradient, a power of two.
     """
     sent = 0.0
     for name, bytes_ in trace.sent.items():
@@ -64,6 +65,9 @@ def as_traced(
     moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
     device = fullest(_without(moment, moved) for moment in moments)
     host = max(sum(moment.held[kind] for kind in moved) for moment in moments)
+    if not on_cpu:
+        shards = (FP32_BYTES * -(-numel // ranks.size) for numel in chain(*trace.groups))
+        host += sum((1 << (size - 1).bit_length()) - size for size in shards)
     return Placed(device, host, sent)
 
 

@@ -51,6 +51,8 @@ def test_offload_on_a_cpu_has_one_peak_for_both():
     late = Moment(Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800})
     trace = StepTrace([early, late], 120, GROUPS, 480, 240, 0.0, 1, {})
     apart = as_traced(trace, Ranks(2, 1), offloads=True)
-    assert (apart.device_bytes, apart.offloaded_bytes) == (907, 480 + 960 + 800)
+    # torch pins a power of two for each gradient: of 25, 15, 10 and 10 elements here.
+    rounded = (128 - 100) + (64 - 60) + 2 * (64 - 40)
+    assert (apart.device_bytes, apart.offloaded_bytes) == (907, 480 + 960 + 800 + rounded)
     together = as_traced(trace, Ranks(2, 1), offloads=True, on_cpu=True)
     assert (together.device_bytes, together.offloaded_bytes) == (907, 480 + 960)
