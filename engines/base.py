@@ -208,6 +208,9 @@ class Engine(Protocol):
     def step(self) -> Update:
         """Clip, update, clear. All ranks skip the update together if fp16 gradients overflowed."""
 
+    def settle(self) -> None:
+        """Wait for an update that continues after `step`; `state` and forward passes do so, too."""
+
     def discard(self) -> None:
         """Clear the gradients after the last micro-batch, without an update."""
 

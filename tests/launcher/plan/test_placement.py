@@ -17,7 +17,7 @@ def test_ddp_keeps_gradients_in_buckets_and_oss_gives_parameters_to_the_rank_wit
     found = replicated(TRACE, Ranks(4, 1), DDP)
     assert found.device == {**HELD, Kind.GRADIENTS: 480}
     assert found.sent_bytes == 2 * 3 / 4 * 480
-    shared = replace(TRACE, sent={"_allgather_base_": 160})  # of an optimizer
+    shared = replace(TRACE, sent={"broadcast_": 160})  # of an optimizer
     assert replicated(shared, Ranks(4, 1), DDP).sent_bytes == 3 / 4 * (2 * 480 + 160)
     assert replicated(TRACE, Ranks(1, 1), DDP).device == HELD
     found = replicated(TRACE, Ranks(2, 1), OSS)
