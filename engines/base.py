@@ -41,7 +41,7 @@ class PeersMissing(Exception):
 
 
 class World(Protocol):
-    """The processes that train together. Collective: all methods but close."""
+    """The processes that train together. Collective: all methods but host_memory and close."""
 
     rank: int
     size: int
@@ -75,6 +75,9 @@ class World(Protocol):
         Raises TimeoutError, and whatever `work` raises.
         """
 
+    def host_memory(self, size: int) -> Tensor:
+        """`size` bytes for copies to and from the device. Raises OSError if there is no memory."""
+
     def close(self) -> None:
         """Leave the process group. Not collective."""
 
@@ -99,6 +102,14 @@ class HasSlots(Protocol):
 
     def slots(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The state tensors of each parameter of `group`; all with `exp_avg` count their steps."""
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """An optimizer that divides its work among the ranks that hold the same parameters."""
+
+    shares_work: bool
+    """False: each rank has parameters of its own."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +209,9 @@ class Engine(Protocol):
 
     def step(self) -> Update:
         """Clip, update, clear. All ranks skip the update together if fp16 gradients overflowed."""
+
+    def settle(self) -> None:
+        """Wait for an update that continues after `step`; `state` and forward passes do so, too."""
 
     def discard(self) -> None:
         """Clear the gradients after the last micro-batch, without an update."""

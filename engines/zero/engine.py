@@ -196,6 +196,9 @@ class Zero:
             norm < 0, torch.inf
         )  # DeepSpeed writes -1 for a norm that is not finite
 
+    def settle(self) -> None:
+        """Nothing to do: DeepSpeed's update ends in `step`."""
+
     def discard(self) -> None:
         """As `Engine.discard`."""
         self._gradients.discard()

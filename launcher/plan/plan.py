@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -46,7 +46,7 @@ from launcher.plan.zero_placement import zero
 from models.base import DataError
 from training.checkpoint import room
 from training.logging.quantities import size
-from training.settings import SettingError
+from training.settings import SettingError, TrainingSettings
 
 MARGIN = 0.06
 """Of a node's main memory that stays free: fragmentation, other programs."""
@@ -301,7 +301,8 @@ class Planner:
             # Autocast keeps the casts of the first micro-batch for later ones; rounded weights need
             # none.
             repeats = options.precision not in DTYPES or _rounds(entry, options)
-            trace = trace_step(subject, alone, change, repeats=repeats)
+            with _fake_world(target) if _shares_work(entry, subject.settings) else nullcontext():
+                trace = trace_step(subject, alone, change, repeats=repeats)
         return trace, checkpoints[0]
 
 
@@ -355,6 +356,8 @@ def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
         kind = engine.name if resolved.batching.accumulation > 1 else engine.module
     if _rounds(engine, options):
         kind = "rounded"
+    if _shares_work(engine, settings):
+        kind = "shared"
     outside_of_steps: Any = {
         "compile": True,
         "engine": {"name", "ds_config", "nproc"},
@@ -377,6 +380,11 @@ def _fake_world(target: PlanTarget) -> Iterator[World]:
         yield ProcessWorld(RankInfo(0, size, 0, target.ranks_per_node, 0), _CPU, 0.0)
     finally:
         dist.destroy_process_group()
+
+
+def _shares_work(engine: Entry, settings: TrainingSettings) -> bool:
+    """Whether the ranks divide the work of the optimizer, each with all parameters."""
+    return settings.optim.name == "muon" and not engine.placement.spread_parts
 
 
 def _rounds(engine: Entry, options: Options) -> bool:

@@ -46,6 +46,7 @@ SLOW = {
     ),
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
     "lora": ("--smoke", ["all weights", "LoRA, rank 8"]),
+    "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
     "plan_host": ("--models language:small --steps 2", ["language:small", "language:small"]),
     "plan_peers": ("--models event_seg:tiny --engines zero2", ["event_seg:tiny"]),

@@ -24,6 +24,9 @@ from models.abr import loss
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 
+MATRICES = 2 * (4 * 64 * 64 + 3 * 64 * 192)
+"""Elements in the blocks of language:tiny."""
+
 
 def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):
     run = resolved(*sets, world_size=world_size, machine=machine, **choice)
@@ -114,6 +117,21 @@ def test_batches_of_all_micro_batches_are_held_and_with_ranks_those_of_the_next_
     assert two.device[Kind.ACTIVATIONS] == pytest.approx(one.device[Kind.ACTIVATIONS], rel=0.01)
     few = plan("train.micro_batch=1", "train.global_batch=2", model="event_seg:tiny")
     assert one.device[Kind.ACTIVATIONS] > 2 * few.device[Kind.ACTIVATIONS]
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_ranks_divide_the_work_of_muon_and_send_its_steps(engine):
+    sent, operations = {}, {}
+    for ranks in (1, 2):
+        adamw, muon = (
+            plan(f"optim.name={name}", "train.global_batch=8", engine=engine, world_size=ranks)
+            for name in ("adamw", "muon")
+        )
+        sent[ranks] = muon.sent_bytes - adamw.sent_bytes
+        operations[ranks] = muon.flops - adamw.flops
+    # In bf16, half of them; shards go to the rank that orthogonalizes them and back.
+    assert sent == {1: 0, 2: 2 * MATRICES / 2 * (1 if engine == "ddp" else 2 / 2)}
+    assert operations[2] == operations[1] / 2
 
 
 def test_hybrid_sharding_shards_within_a_node():

@@ -1,11 +1,15 @@
 """What a rank holds under ZeRO: closed forms from the sizes of parameters, buckets and ranks."""
 
+from math import prod
+
 import pytest
 
+from engines.zero.library import load
 from launcher.plan.placement import Ranks
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 from launcher.plan.zero_placement import DEFAULTS, zero
+from tests.engines.parity import Case, prepared
 
 GROUPS = [[6000, 3000], [1000]]
 NUMEL, SLOTS = 10_000, 20_000
@@ -105,6 +109,28 @@ def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():
     assert found.offloaded_bytes == 4 * (5 * NUMEL / 2 + 6000)
     accumulated = placed(2, [LATER], Ranks(2, 2), **OFFLOAD)
     assert accumulated.offloaded_bytes == found.offloaded_bytes + 4 * NUMEL / 2
+
+
+def pinned_by_deepspeed(world, case):
+    """Bytes that DeepSpeed pins at the start, and the elements of the parameters by group."""
+    load("cpu")
+    from deepspeed.accelerator import get_accelerator
+
+    sizes = []
+    get_accelerator().pin_memory = lambda tensor: sizes.append(tensor.nbytes) or tensor
+    with prepared(world, case) as (engine, _):
+        state = engine.state()
+    return sum(sizes), [[prod(state.shapes[n]) for n in g["names"]] for g in state.groups]
+
+
+def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
+    pytest.importorskip("deepspeed")
+    for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):
+        trained = sum(map(sum, groups))
+        held = Moment(Phase.FORWARD, dict.fromkeys(Kind, 0))
+        step = StepTrace([held], trained, groups, 4 * trained, 2 * trained, 0.0, 1, {})
+        planned = zero(step, BOTH, {"stage": 2, "overlap_comm": True, **OFFLOAD})
+        assert planned.offloaded_bytes == pinned + 4 * trained
 
 
 def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
