@@ -91,7 +91,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
     if shards_optimizer:
-        sent += ranks.away * trace.weight_bytes
+        sent += ranks.away * gradients
     moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
     return Placed(fullest(moments), 0, sent)
 

@@ -74,7 +74,7 @@ class StepTrace:
     groups: Sequence[Sequence[int]]
     """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
-    """Of the whole model."""
+    """Of the whole model, before the engine changes it."""
     slots: int
     """Elements of the optimizer state of this rank."""
     flops: float

@@ -142,11 +142,14 @@ def test_stage_3_offloads_weights_only_if_set():
     assert moved.offloaded_bytes == kept.offloaded_bytes + 4 * NUMEL / 2
 
 
-def test_parts_are_padded_to_the_ranks_and_frozen_weights_of_16_bits_keep_fp32_values():
+def test_parts_are_padded_to_the_ranks_and_frozen_weights_have_16_bits_and_are_sent_by_stage_3():
     three = placed(2, [FORWARD], Ranks(3, 1)).device
     assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 4 * 6667
-    whole = placed(2, [FORWARD], weight_size=2, parameters=NUMEL + 50).device
-    assert whole[Kind.WEIGHTS] == 2 * (NUMEL + 50) + 4 * 50
+    frozen = {"weight_size": 2, "parameters": NUMEL + 50}
+    whole = placed(2, [FORWARD], **frozen)
+    assert whole.device[Kind.WEIGHTS] == 2 * (NUMEL + 50)
+    assert whole.sent_bytes == (4 + 2) * NUMEL / 2
+    assert placed(3, [FORWARD], **frozen).sent_bytes == (4 * NUMEL + 2 * 2 * (NUMEL + 50)) / 2
 
 
 def test_defaults_are_those_of_deepspeed():
