@@ -80,7 +80,7 @@ class FSDP(EngineWithOptimizerStep):
         self._shapes = shapes_of(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
-            if torch.__version__ < (2, 8):  # what it shards together has one dtype
+            if torch.__version__ < "2.8":  # what it shards together has one dtype
                 halves = {n: p for n, p in model.named_parameters() if p.dtype in DTYPES.values()}
                 round_weights(halves, torch.float32, keeps=False)
         change_forward(model, blocks, self._options, self.world.device)

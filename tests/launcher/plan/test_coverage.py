@@ -52,7 +52,10 @@ def test_every_family_in_every_mode_and_under_every_engine(family, mode):
 
 @pytest.mark.parametrize(
     ("engine", "sets"),
-    [("local", ("model.lora.rank=4", "precision=bf16")), pytest.param("fsdp", (), marks=pytest.mark.slow)],
+    [
+        ("local", ("model.lora.rank=4", "precision=bf16")),
+        pytest.param("fsdp", (), marks=pytest.mark.slow),
+    ],
 )
 def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, engine, sets):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
