@@ -160,9 +160,9 @@ def train(report: isolated.Report, folder: str) -> None:
     steps: list[_Step] = []
     ahead: dict[int, int] = {}
 
-    def build(*args: Any) -> Any:
+    def build(*args: Any, **options: Any) -> Any:
         profiler.start()
-        return original_build(*args)
+        return original_build(*args, **options)
 
     def accumulate(*args: Any) -> Any:
         steps.append(_Step(time.time_ns(), {**_storages(args[3]), **ahead}))
