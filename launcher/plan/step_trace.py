@@ -83,6 +83,8 @@ class StepTrace:
     """Traced ones."""
     sent: Mapping[str, int]
     """Bytes of collectives by operator, of the traced micro-batches."""
+    largest: int = 0
+    """Elements of the largest parameter, trained or frozen."""
 
     @property
     def trainable(self) -> int:
@@ -118,7 +120,7 @@ def trace_step(
         if change is not None:
             change(model)
         # Without references to them: an engine may replace and free parameters.
-        parameters = sum(p.numel() for p in model.parameters())
+        sizes = [p.numel() for p in model.parameters()]
         weight_bytes = sum(p.nbytes for p in model.parameters())
         blocks = task.blocks(model)
         with storages:
@@ -138,13 +140,14 @@ def trace_step(
     moments = list(storages.moments(start))
     return StepTrace(
         _repeated(moments) if traced < min(MICRO_BATCHES, accumulation) else moments,
-        parameters,
+        sum(sizes),
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slots,
         (storages.flops - flops) * accumulation / traced,
         traced,
         dict(storages.sent),
+        max(sizes),
     )
 
 

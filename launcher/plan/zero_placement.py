@@ -174,8 +174,9 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     optimizer = FP32_BYTES * (part + -(-trace.slots // ranks.size))
     persistent = _persistent(trace, layout)
     ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
-    gathered = min(trace.parameters - persistent, ahead + _largest(trace))
-    fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + _largest(trace))
+    largest = max(trace.largest, _largest(trace))
+    gathered = min(trace.parameters - persistent, ahead + largest)
+    fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + largest)
     copied = FP32_BYTES * min(part, layout["sub_group_size"])
     is_contiguous = bool(layout["contiguous_gradients"])
     rank_bytes = Kept(

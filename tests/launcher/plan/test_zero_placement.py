@@ -13,7 +13,7 @@ BUCKET = 500
 BOTH = Ranks(2, 1)
 
 
-def trace(*moments, weight_size=4, parameters=NUMEL):
+def trace(*moments, weight_size=4, parameters=NUMEL, largest=0):
     """A step of local; a moment is its phase, the elements of complete gradients, and a peak."""
     found = [
         Moment(
@@ -29,12 +29,12 @@ def trace(*moments, weight_size=4, parameters=NUMEL):
         for phase, computed, activations in moments
     ]
     size = weight_size * parameters
-    return StepTrace(found, parameters, GROUPS, size, SLOTS, 0.0, 1, {})
+    return StepTrace(found, parameters, GROUPS, size, SLOTS, 0.0, 1, {}, largest)
 
 
-def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, **layout):
+def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, largest=0, **layout):
     layout = {"stage": stage, "overlap_comm": True, "reduce_bucket_size": BUCKET, **layout}
-    given = trace(*moments, weight_size=weight_size, parameters=parameters)
+    given = trace(*moments, weight_size=weight_size, parameters=parameters, largest=largest)
     return zero(given, ranks, layout)
 
 
@@ -121,6 +121,8 @@ def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     device = placed(3, [FORWARD], **ahead).device
     gathered, arriving = 50 + 2 * 200 + 6000, 200 + 6000
     assert device[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + arriving)
+    frozen = placed(3, [BEFORE], parameters=NUMEL + 7000, largest=7000, **ahead).device
+    assert frozen[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + 1000)
 
 
 def test_what_averaging_a_bucket_of_16_bits_copies():
