@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
     from torch.nn import Module, Parameter
@@ -135,6 +137,8 @@ class Options:
     accumulation: int = 1
     offload_threads: int | None = None
     """CPU threads of an offloaded optimizer per process; None: an even share of the cores."""
+    frozen_folder: Path | None = None
+    """A folder for the fp32 values of frozen weights that have 16 bits; None: they are lost."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class State:
-    """The training state of an engine by parameter name, in fp32; views, not copies.
+    """The training state of an engine by parameter name; views, not copies.
+
+    All is fp32, but for frozen weights of 16 bits without `Options.frozen_folder`.
 
     Over all ranks the first replicas of a kind cover every tensor exactly once. Tied weights appear
     once, under the first name; frozen parameters have no slots.

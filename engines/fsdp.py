@@ -26,6 +26,7 @@ from torch.nn import Module, Parameter
 from engines import pinned
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
 from engines.device import use_threads
+from engines.frozen_weights import round_weights
 from engines.optimizer_step import EngineWithOptimizerStep
 from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
@@ -84,6 +85,9 @@ class FSDP(EngineWithOptimizerStep):
         self._shapes = shapes_of(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
+            if torch.__version__ < "2.8":  # what it shards together has one dtype
+                halves = {n: p for n, p in model.named_parameters() if p.dtype in DTYPES.values()}
+                round_weights(halves, torch.float32, keeps=False)
         change_forward(model, blocks, self._options, self.world.device)
         with pinned.exact(self.world.device):
             self._shard(model, blocks, whole)

@@ -95,7 +95,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
 
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
-    sent += ranks.away * (trace.weight_bytes if shards_optimizer else sum(trace.sent.values()))
+    sent += ranks.away * (gradients if shards_optimizer else sum(trace.sent.values()))
     moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
     return Placed(fullest(moments), 0, sent)
 

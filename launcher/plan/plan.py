@@ -18,10 +18,9 @@ from torch.utils._pytree import tree_leaves
 from engines.base import EngineError, Options, World
 from engines.catalog import ENGINES, Entry, build_engine
 from engines.environment import RankInfo
-from engines.local import local
+from engines.frozen_weights import round_weights
 from engines.precision import DTYPES, norms_in_fp32
 from engines.world import ProcessWorld
-from engines.zero.engine import round_weights
 from launcher.base.diagnostics import SettingsError
 from launcher.config import least_steps
 from launcher.config.engine_options import engine_options
@@ -44,7 +43,7 @@ from launcher.plan.target import Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.zero_placement import zero
 from models.base import DataError
-from training.checkpoint import room
+from training.checkpoint import base_weights, room
 from training.logging.quantities import size
 from training.settings import SettingError, TrainingSettings
 
@@ -288,16 +287,19 @@ class Planner:
         def change(model: Module) -> None:
             if subject.is_fake:
                 self.note_model()
-            checkpoints.append(room.checkpoint_bytes(model, subject.settings, only_trained=False))
+            only_trained = base_weights.has_adapters(subject.task)
+            bytes_ = room.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
+            checkpoints.append(bytes_)
             if _rounds(entry, options):
                 norms_in_fp32(model)
-                round_weights(model, DTYPES[options.precision])
+                weights = dict(model.named_parameters())
+                round_weights(weights, DTYPES[options.precision], keeps=False)
 
         if entry.is_traced:
             with _fake_world(target) as world:
                 trace = trace_step(subject, build_engine(engine, world, options), change)
         else:
-            alone = local(ProcessWorld(RankInfo(), _CPU, 0.0), options)
+            alone = build_engine("local", ProcessWorld(RankInfo(), _CPU, 0.0), options)
             # Autocast keeps the casts of the first micro-batch for later ones; rounded weights need
             # none.
             repeats = options.precision not in DTYPES or _rounds(entry, options)

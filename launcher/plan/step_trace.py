@@ -75,7 +75,7 @@ class StepTrace:
     groups: Sequence[Sequence[int]]
     """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
-    """Of the whole model."""
+    """Of the whole model, before the engine changes it."""
     slots: int
     """Elements of the optimizer state of this rank."""
     flops: float
@@ -84,6 +84,8 @@ class StepTrace:
     """Traced ones."""
     sent: Mapping[str, int]
     """Bytes of collectives by operator, of the traced micro-batches."""
+    largest: int = 0
+    """Elements of the largest parameter, trained or frozen."""
 
     @property
     def trainable(self) -> int:
@@ -119,7 +121,7 @@ def trace_step(
         if change is not None:
             change(model)
         # Without references to them: an engine may replace and free parameters.
-        parameters = sum(p.numel() for p in model.parameters())
+        sizes = [p.numel() for p in model.parameters()]
         weight_bytes = sum(p.nbytes for p in model.parameters())
         blocks = task.blocks(model)
         with storages:
@@ -139,13 +141,14 @@ def trace_step(
     moments = list(storages.moments(start))
     return StepTrace(
         _repeated(moments) if traced < min(MICRO_BATCHES, accumulation) else moments,
-        parameters,
+        sum(sizes),
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slots,
         (storages.flops - flops) * accumulation / traced,
         traced,
         dict(storages.sent),
+        max(sizes),
     )
 
 

@@ -45,7 +45,7 @@ SLOW = {
         ["encoder in each step", "features read", "contender", "encoder in each step", "features read"],
     ),
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
-    "lora": ("--smoke", ["all weights", "LoRA, rank 8"]),
+    "lora": ("--smoke", ["all weights", "LoRA, rank 8", "LoRA, rank 8, bf16"]),
     "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
     "plan_host": ("--models language:small --steps 2", ["language:small", "language:small"]),
