@@ -84,6 +84,8 @@ def parts(nproc: int, is_smoke: bool) -> list[Part]:
         Part("engines agree", f"{CHECKS}:agreement", smoke, 120.0, nproc),
         Part("command line", f"{CHECKS}:command_line", smoke, 90.0),
     ]
+    if nproc > 1 or is_smoke:
+        checks.append(Part("lost rank", f"{CHECKS}:lost_rank", smoke, 90.0))
     if is_smoke:
         # DeepSpeed compiles its own Adam, for a minute.
         anchored = [part for part in _anchored(nproc, ["tiny"]) if "own Adam" not in part.name]

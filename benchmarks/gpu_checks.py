@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import ballast
 from benchmarks.isolated import Report
 from benchmarks.workload import SEED, Work
 from engines.base import OptimizerSpec, Options, World
@@ -160,12 +162,31 @@ def command_line(report: Report, is_smoke: bool) -> None:
         raise RuntimeError(f"plan: {memory} of {total} bytes of the GPU; measured: {peak}")
 
 
-def _launch(*arguments: str) -> str:
+def lost_rank(report: Report, is_smoke: bool) -> None:
+    """Seconds from an out of memory on one of two ranks until both have ended.
+
+    Raises RuntimeError if they do not continue with smaller micro-batches.
+    """
+    folder = Path(tempfile.gettempdir())
+    began, run = folder / "began", folder / "lost"
+    variables = {ballast.MOMENT: "backward", ballast.BYTES: str(2**50), ballast.BEGAN: str(began)}
+    sets = [f"device={'cpu' if is_smoke else 'cuda'}", "train.global_batch=16"]
+    sets += [f"train.micro_batch={ballast.MICRO_BATCH}", "save.every=1", "engine.threads=1"]
+    arguments = ["run", "--model", "benchmarks.ballast:Ballast", "--engine", "ddp", "--nproc", "2"]
+    arguments += ["--max-steps", str(ballast.STEP + 2), "--out", str(run)]
+    _launch(*arguments, *(part for each in sets for part in ("--set", each)), **variables)
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    (event,) = (event for event in events if event["kind"] == "out_of_memory")
+    ended = datetime.fromisoformat(event["time"]).timestamp()
+    report({"end_s": ended - float(began.read_text())})
+
+
+def _launch(*arguments: str, **variables: str) -> str:
     """What the command line prints. Raises RuntimeError if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "launcher", *arguments],
         cwd=ROOT,
-        env=unranked(),
+        env=unranked() | variables,
         capture_output=True,
         text=True,
     )

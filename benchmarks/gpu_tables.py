@@ -158,6 +158,7 @@ def checks(rows: Sequence[Row]) -> list[str]:
         ("ceiling", _describe_gpu),
         ("engines agree", _describe_errors),
         ("command line", _describe_memory),
+        ("lost rank", _describe_end),
     ):
         row = by_name.get(name)
         if row is not None:
@@ -205,6 +206,10 @@ def _describe_memory(figures: Mapping[str, Any]) -> str:
         f"memory of the GPU: {_size(figures['memory_bytes'])}; engine auto: {figures['engine']}; "
         f"peak: {_size(figures['planned_bytes'])} planned, {_size(figures['peak_bytes'])} measured"
     )
+
+
+def _describe_end(figures: Mapping[str, Any]) -> str:
+    return f"out of memory on one of two ranks: both have ended after {figures['end_s']:.1f} s"
 
 
 def _size(count: int | None) -> str:

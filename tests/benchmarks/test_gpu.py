@@ -229,12 +229,14 @@ def test_checks_name_the_largest_errors_and_the_known_memory() -> None:
             "engines agree", 1, "failed: oss in bf16: no", 1.0, {}, {"errors": errors, "wrong": []}
         ),
         Row("command line", 1, "measured", 1.0, {}, memory),
+        Row("lost rank", 1, "measured", 1.0, {}, {"end_s": 2.04}),
     ]
     assert gpu_tables.checks(rows)[2:] == [
         "| engines agree | fp32, 2 engines: largest error of loss 3.0e-06 (ddp), "
         "gradient 2.0e-06 (local); bf16, 0 engines; failed: oss in bf16: no |",
         "| command line | memory of the GPU: 1,024.0 MiB; engine auto: ddp; "
         "peak: 2.0 MiB planned, unknown measured |",
+        "| lost rank | out of memory on one of two ranks: both have ended after 2.0 s |",
     ]
 
 

@@ -101,11 +101,21 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 @pytest.mark.slow
 def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     path = tmp_path / "gpu.json"
-    chosen = ("agree", "command line", "plain local", "zero3", "hybrid", "abr", "test_throughput")
+    chosen = (
+        "agree",
+        "command line",
+        "lost rank",
+        "plain local",
+        "zero3",
+        "hybrid",
+        "abr",
+        "test_throughput",
+    )
     rows = table_of("gpu", f"--smoke --json {path} --only {' '.join(map(repr, chosen))}")
     found = {row.name: row for row in load_rows(path, Row)[2] if row.status == "measured"}
     assert len(found["engines agree"].figures["errors"]) == 2 * len(ENGINES)
     assert found["command line"].figures["memory_bytes"] is None
+    assert found["lost rank"].figures["end_s"] > 0
     assert found["tiny ours zero3, unpacked, compiled, overlap_comm False"].gpus == 2
     assert found["tiny ours fsdp, unpacked, compiled, hybrid_shard True"].gpus == 2
     figures = found["tiny plain local, unpacked, compiled"].figures

@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_leaves
 from engines.catalog import build_engine
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
+from launcher.config.engine_options import engine_options
 from models.base import Context
 from models.catalog import FAMILIES
-from launcher.config.engine_options import engine_options
 from tests.launcher.given import ONE_GPU, resolved
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
