@@ -207,7 +207,7 @@ def test_files() -> list[str]:
 
 
 def _tests(files: Sequence[str]) -> list[Part]:
-    return [Part(path, f"{CHECKS}:tests", {"path": path}, 120.0) for path in files]
+    return [Part(path, f"{CHECKS}:tests", {"path": path}, 300.0) for path in files]
 
 
 def measure(part: Part, limit_s: float, is_smoke: bool) -> Row:
@@ -231,33 +231,33 @@ def run(
     """A row for each part, those of an earlier run included; saved after each one.
 
     `facts` of the machine; no part starts after `until`, of time.monotonic. A ratio is to anchors
-    that this call has measured: it measures those of an earlier one again.
+    of this call: those that an earlier one has measured are measured again before it.
     """
     rows = _earlier(options, facts)
+    done = [part for part in wanted if not _is_open(rows.get((part.name, part.ranks)))]
     measured: list[Row] = []
-    for position, part in enumerate(wanted):
-        key = (part.name, part.ranks)
-        kept = rows.get(key)
-        left = until - time.monotonic()
+    for part in wanted:
         if options.only and part.name != "ceiling":
             is_wanted = any(word in part.name for word in options.only)
         else:
-            is_wanted = _is_open(kept) or any(
-                _is_open(rows.get((later.name, later.ranks)))
-                for later in wanted[position:]
-                if gpu_tables.is_anchor(_not_run(part), _not_run(later))
-            )
-        if not is_wanted:
-            row = kept or _not_run(part, "not run: not selected")
-        elif left < min(LEAST_S, part.limit_s):
-            row = kept or _not_run(part)
-        else:
-            row = measure(part, min(part.limit_s, left), options.smoke)
-            print(f"{row.name}: {row.status}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
-            measured.append(row := gpu_tables.with_anchor(row, measured))
+            is_wanted = part not in done
+        known = {row.name for row in measured}
+        again = [
+            other
+            for other in done
+            if other.name not in known and gpu_tables.is_anchor(_not_run(other), _not_run(part))
+        ]
+        for each in (*again, part) if is_wanted else ():
+            left = until - time.monotonic()
+            if left >= min(LEAST_S, each.limit_s):
+                row = measure(each, min(each.limit_s, left), options.smoke)
+                print(f"{row.name}: {row.status}, {row.seconds:.0f} s", file=sys.stderr, flush=True)
+                measured.append(row := gpu_tables.with_anchor(row, measured))
+                rows[each.name, each.ranks] = row
+        status = OUT_OF_TIME if is_wanted else "not run: not selected"
+        row = rows.setdefault((part.name, part.ranks), _not_run(part, status))
         if part.name == "ceiling":
             _check_gpu(row, options, facts)
-        rows[key] = row
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
             save_rows(options.json, options.command, facts, list(rows.values()))

@@ -177,7 +177,7 @@ def lost_rank(report: Report, is_smoke: bool) -> None:
     _launch(*arguments, *(part for each in sets for part in ("--set", each)), **variables)
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     (event,) = (event for event in events if event["kind"] == "out_of_memory")
-    ended = datetime.fromisoformat(event["time"]).timestamp()
+    ended = datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
     report({"end_s": ended - float(began.read_text())})
 
 
