@@ -145,17 +145,26 @@ def command_line(report: Report, is_smoke: bool) -> None:
     plan = json.loads(_launch("plan", *common, "--json"))
     _launch("run", *common, "--engine", "auto", "--out", str(folder / "run"))
     result = json.loads((folder / "run" / "result.json").read_text())
-    memory, peak = plan["device_memory_bytes"], result["peak_memory_bytes"]["device"]
+    peak = result["peak_memory_bytes"]["device"]
     total = None if is_smoke else torch.cuda.get_device_properties(0).total_memory
     report(
         {
             "engine": result["engine"],
-            "memory_bytes": memory,
+            "memory_bytes": plan["device_memory_bytes"],
             "total_bytes": total,
             "planned_bytes": plan["device_peak_bytes"]["total"],
             "peak_bytes": peak,
         }
     )
+    check_memory(plan, total, peak)
+
+
+def check_memory(plan: Mapping[str, Any], total: int | None, peak: int | None) -> None:
+    """Raise RuntimeError unless `plan` knows the memory of the GPU; `total` bytes, None: a CPU.
+
+    A part of it is for the CUDA context and for other processes. `peak`: bytes in the run.
+    """
+    memory = plan["device_memory_bytes"]
     if not plan["fits"]:
         raise RuntimeError(f"plan: fits is {plan['fits']}; the memory known is {memory} bytes")
     if total is not None and not (memory and total / 2 < memory <= total * 1.05 and peak):

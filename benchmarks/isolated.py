@@ -20,6 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from engines.network import interfaces
+
 POLL_S = 0.05
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -139,7 +141,7 @@ def _torchrun(rank: int, ranks: int, port: int, nodes: int) -> dict[str, str]:
         "LOCAL_RANK": str(local_rank),
         "LOCAL_WORLD_SIZE": str(size),
         "GROUP_RANK": str(node),
-        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_ADDR": "127.0.0.1" if nodes == 1 else _address(),
         "MASTER_PORT": str(port),
     }
     if nodes > 1:
@@ -147,6 +149,12 @@ def _torchrun(rank: int, ranks: int, port: int, nodes: int) -> dict[str, str]:
         mine = visible.split(",")[node * size : (node + 1) * size]
         variables |= {"CUDA_VISIBLE_DEVICES": ",".join(mine), "GLOO_SOCKET_IFNAME": "lo"}
     return variables
+
+
+def _address() -> str:
+    """The first address of this machine that other nodes could reach, if there is one."""
+    found = [address for addresses in interfaces().values() for address in addresses[:1]]
+    return next((each for each in found if not each.startswith("127.")), "127.0.0.1")
 
 
 def _free_port() -> int:

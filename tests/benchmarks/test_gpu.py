@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, gpu_tables
+from benchmarks import gpu, gpu_checks, gpu_tables, isolated
 from benchmarks.figures import load_rows
 from benchmarks.gpu import Part, parts, run
 from benchmarks.gpu_tables import Row
+from benchmarks.isolated import Report
 from engines.catalog import ENGINES
 from models.catalog import FAMILIES
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 ISOLATED = "tests.benchmarks.test_isolated"
@@ -78,8 +80,9 @@ def kinds(wanted: list[Part]) -> set[object]:
     }
 
 
-def test_a_smoke_test_has_every_kind_of_row() -> None:
-    assert kinds(parts(2, is_smoke=True)) == kinds(parts(2, is_smoke=False))
+def test_a_smoke_test_has_every_kind_of_row_that_a_cpu_can_have() -> None:
+    whole = kinds(parts(2, is_smoke=False))
+    assert kinds(parts(2, is_smoke=True)) == whole - {("ours", "language", False, "precision")}
     rows = {(p.arguments.get("side"), p.arguments.get("family")) for p in parts(1, is_smoke=True)}
     assert {(side, family) for family in FAMILIES for side in ("raw", "ours")} <= rows
 
@@ -247,3 +250,32 @@ def test_tests_are_counted_and_those_that_failed_are_named() -> None:
     (line,) = gpu_tables.tests([row])[2:]
     assert line == f"| `tests/a.py` | 1 failed, 2 passed; {late} | `test_c[x]` |"
     assert all(table([]) == ["not measured"] for table in gpu_tables.TABLES)
+
+
+def agree_with_little_error(report: Report) -> None:
+    """The check of one engine, with less error allowed than bf16 has."""
+    gpu_checks.LIMITS = {"bf16": 1e-9}
+    gpu_checks.ENGINES = {"fsdp": ENGINES["fsdp"]}
+    gpu_checks.agreement(report, is_smoke=True)
+
+
+def test_an_engine_with_wrong_gradients_is_named() -> None:
+    result = isolated.run(f"{__name__}:agree_with_little_error", {}, 1, LIMIT_S, {})
+    assert "RuntimeError: fsdp in bf16: loss is " in result.error and "gradient is" in result.error
+    errors = result.figures["errors"]["fsdp in bf16"]
+    assert 0 < errors["loss"] < 0.01 and 0 < errors["gradient"] < 0.05
+
+
+def test_a_gpu_whose_memory_no_plan_knows_is_an_error() -> None:
+    plan = {"fits": True, "device_memory_bytes": 79 * 2**30}
+    check, total = gpu_checks.check_memory, 80 * 2**30
+    check(plan, total, 1)
+    check({"fits": True, "device_memory_bytes": None}, None, None)  # a CPU
+    for wrong, peak in (
+        ({"fits": None}, 1),
+        ({"device_memory_bytes": None}, 1),
+        ({"device_memory_bytes": 24 * 2**30}, 1),  # that of the host
+        ({}, None),
+    ):
+        with pytest.raises(RuntimeError, match="plan: "):
+            check({**plan, **wrong}, total, peak)
