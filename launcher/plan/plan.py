@@ -140,6 +140,7 @@ class Plan:
         return {
             "engine": self.engine,
             "ranks": self.target.ranks,
+            "device_memory_bytes": self.target.device_bytes,
             "device_peak_bytes": {
                 "total": self.device_bytes,
                 **{kind.value: n for kind, n in self.device.items()},

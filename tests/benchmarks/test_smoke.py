@@ -13,6 +13,7 @@ import pytest
 from benchmarks import start_memory
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
+from engines.catalog import ENGINES
 from models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -101,13 +102,28 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 @pytest.mark.slow
 def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     path = tmp_path / "gpu.json"
-    chosen = ("plain local", "zero3", "test_throughput")
+    chosen = (
+        "agree",
+        "command line",
+        "lost rank",
+        "plain local",
+        "zero3",
+        "hybrid",
+        "abr",
+        "test_throughput",
+    )
     rows = table_of("gpu", f"--smoke --json {path} --only {' '.join(map(repr, chosen))}")
     found = {row.name: row for row in load_rows(path, Row)[2] if row.status == "measured"}
-    assert found["tiny ours zero3, unpacked, eager, overlap_comm False"].gpus == 2
+    assert len(found["engines agree"].figures["errors"]) == 2 * len(ENGINES)
+    assert found["command line"].figures["memory_bytes"] is None
+    assert found["lost rank"].figures["end_s"] > 0
+    assert found["tiny ours zero2, unpacked, compiled, overlap_comm False"].gpus == 2
+    assert found["tiny ours fsdp, unpacked, compiled, hybrid_shard True"].gpus == 2
     figures = found["tiny plain local, unpacked, compiled"].figures
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
     assert any("attention" in name for name in figures["attention"]) and figures["head"]
+    family = found["abr:tiny ours local, compiled"].figures
+    assert family["anchor"] > 0 and family["launches"] > 1000
     assert rows[-1] == "`tests/training/test_throughput.py` | 1 skipped | –"
 
 
