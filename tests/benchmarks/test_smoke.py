@@ -107,7 +107,7 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
         "command line",
         "lost rank",
         "plain local",
-        "zero3",
+        "overlap_comm",
         "hybrid",
         "abr",
         "test_throughput",

@@ -219,7 +219,8 @@ def test_the_first_stage_of_eeg_never_imports_the_text_decoder(tmp_path):
 @pytest.mark.parametrize("staged_run", ["eeg_text"], indirect=True)
 def test_segments_of_several_windows_train_equally_with_cached_features(staged_run):
     args = (*arguments("eeg_text"), "--stage", "text", "--from", "x", "--set", "data.seq_len=160")
-    args += ("--set", "optim.name=adamw")
+    # In fp32: in 16 bits, engines that shard weights round vectors, which others keep.
+    args += ("--set", "optim.name=adamw", "--set", "precision=fp32")
     sharded = ("--nproc", "2", "--engine", "fsdp", "--set", "feature_cache.mode=off")
     losses = []
     for out, more in (("cached", ()), ("sharded", sharded)):
