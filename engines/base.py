@@ -107,6 +107,8 @@ class Options:
 
     precision: Precision = "fp32"
     compile: bool = False
+    graphs: bool = False
+    """Whether compiled graphs of fixed shapes are replayed as CUDA graphs."""
     activation_checkpointing: int = 0
     """0: no block; 1: every block; n: every n-th block."""
     keep_products: bool = False

@@ -32,6 +32,8 @@ _PRODUCTS = [
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
+# A graph would be recorded again for each new shape.
+_REPLAYED = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 """Around the forward pass of a block, and around its recomputation."""
 
@@ -45,8 +47,9 @@ def change_forward(
     """Add checkpointing, memory format, autocast and compilation to `model`; names stay unchanged.
 
     The order matters: recomputation must repeat autocast, and the compiler must see all of it. Each
-    block is compiled alone, without what comes before and after all blocks: blocks of one kind
-    share their graphs, and gradients are averaged while those of earlier blocks are computed.
+    block is compiled alone: blocks of one kind share their graphs, and gradients are averaged while
+    those of earlier blocks are computed. Outside of blocks, modules with `compiles_parts` are asked
+    to compile what pays of them.
     """
     if options.precision == "fp8":
         from engines.fp8 import linears_in_fp8
@@ -59,8 +62,9 @@ def change_forward(
     if options.compile:
         # Its splits of a graph would only cut a block, and fail at recomputation.
         torch._dynamo.config.optimize_ddp = False
-        for module in blocks or [model]:
-            module.compile()
+        parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
+        for module in [*(blocks or [model]), *parts]:
+            module.compile(**({"options": _REPLAYED} if options.graphs else {}))
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

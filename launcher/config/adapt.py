@@ -262,6 +262,21 @@ def _compile(run: Adaptation) -> None:
         run.fill("compile", "on" if pays else "off", reason)
 
 
+def _graphs(run: Adaptation) -> None:
+    """CUDA graphs read and write at the addresses that they were recorded with."""
+    engine = ENGINES.get(run.get("engine.name"))
+    able = ", ".join(e.name for e in ENGINES.values() if not e.shards_parameters)
+    allowed = f"auto, on, off; graphs on an NVIDIA GPU under {able}"
+    if run.get("compile") != "graphs":
+        return
+    if run.device != "cuda":
+        problem = f"needs an NVIDIA GPU, and this run is on {run.device}"
+        run.reject("compile", "off", problem, "no NVIDIA GPU", allowed)
+    elif engine is not None and engine.shards_parameters:
+        reason = f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses"
+        run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
+
+
 def _length(run: Adaptation) -> None:
     """The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs."""
     pair = ("train.epochs", "train.max_steps")
@@ -299,5 +314,5 @@ def _context(run: Adaptation) -> None:
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
     *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
-    _context,
+    *(_graphs, _context),
 )

@@ -83,7 +83,8 @@ class Root(engines.EngineSection):
     precision: engines.Precision = "auto"
     """Compute precision; weights and optimizer state stay fp32. auto: bf16 on GPUs that have it."""
     compile: engines.Compile = "auto"
-    """torch.compile; auto: on with a GPU and a C++ compiler."""
+    """torch.compile; auto: on with a GPU and a C++ compiler; graphs: on, and what has fixed shapes is
+    replayed as CUDA graphs, one launch for all kernels of a block."""
     unread_settings: Literal["warn", "error"] = "warn"
     """Severity of unused settings."""
     promise: dict[Measure, Bounds | None] = Field(

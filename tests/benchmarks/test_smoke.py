@@ -45,6 +45,7 @@ SLOW = {
         ["encoder in each step", "features read", "contender", "encoder in each step", "features read"],
     ),
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
+    "launches": ("--models eeg_text:tiny", ["eeg_text:tiny"]),
     "lora": ("--smoke", ["all weights", "LoRA, rank 8"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
     "plan_host": ("--models language:small --steps 2", ["language:small", "language:small"]),
