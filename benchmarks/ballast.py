@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from training.checkpoint.manifest import CheckpointFile
 from training.checkpoint.tensor_file import Interval
 
 MOMENTS = ("forward", "backward", "optimizer step", "evaluation", "save")
-MOMENT, BYTES = "BALLAST_MOMENT", "BALLAST_BYTES"
-"""Environment variables: one of MOMENTS, or empty, and the bytes that exceed the limit."""
+MOMENT, BYTES, BEGAN = "BALLAST_MOMENT", "BALLAST_BYTES", "BALLAST_BEGAN"
+"""Environment variables: one of MOMENTS, or empty, the bytes that exceed the limit, and a file for
+the time at which they are allocated."""
 MICRO_BATCH = 8
 """Only micro-batches of this size run out of memory."""
 STEP = 4
@@ -46,14 +48,14 @@ class Ballast(CustomTask):
         moment = os.environ.get(MOMENT, "")
         is_last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
         self._moment = moment if is_last else ""
-        self._steps, self._size = 0, 0
+        self._steps, self._size, self._device = 0, 0, torch.device("cpu")
         _hook(self)
         return Transformer(SIZES["tiny"])
 
     def measure(self, model: Module, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy of the next token, summed over samples."""
         tokens = batch["tokens"]
-        self._size = len(tokens)
+        self._size, self._device = len(tokens), tokens.device
         # DeepSpeed's wrapper of the model is in training mode during an evaluation, too.
         trains = torch.is_grad_enabled()
         self._steps += trains
@@ -67,7 +69,9 @@ class Ballast(CustomTask):
         """Fill more memory than there is, if now is the moment: the kernel kills this process."""
         if moment != self._moment or self._size < MICRO_BATCH or self._steps < STEP:
             return
-        torch.full((int(os.environ[BYTES]),), 1, dtype=torch.uint8)
+        if BEGAN in os.environ:
+            Path(os.environ[BEGAN]).write_text(repr(time.time()))
+        torch.full((int(os.environ[BYTES]),), 1, dtype=torch.uint8, device=self._device)
         raise AssertionError("the memory was not limited")
 
 

@@ -1,17 +1,15 @@
-"""The parts of benchmarks.gpu, each run in a process of its own."""
+"""The parts of benchmarks.gpu that measure speed, each run in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,17 @@ import torch
 
 from benchmarks import ours
 from benchmarks.clock import StepClock
+from benchmarks.family_work import FamilyWork
 from benchmarks.isolated import Report
 from benchmarks.plain import PlainWork
 from benchmarks.probe import STEPS, watch
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
+from engines.device import pick_device, use, use_threads
+from engines.zero.library import clean_architectures
 from models.language.config import SIZES
 from models.language.embedded import read_documents
 
-ROOT = Path(__file__).parents[1]
 UNPACKED_SHARE = 0.34
 """One of three documents to validate and one to test: each row of the training split holds one."""
 
@@ -39,8 +39,10 @@ class Step:
     side: str
     """plain, raw or ours: a plain model, ours in a loop by hand, Gearshift."""
     engine: str
+    family: str
     size: str
     seq_len: int
+    """Of the language family, as micro_batch; the others take their defaults."""
     micro_batch: int
     packed: bool
     compile: bool
@@ -84,13 +86,15 @@ def step(report: Report, warmup: int, timed: int, **facts: Any) -> None:
     """Train as the Step of `facts` and report what the probe found; ends the process."""
     case = Step(**facts)
     folder = Path(tempfile.gettempdir())  # that of all ranks
-    work = _work(case, warmup + timed + STEPS, folder)
-    if case.is_smoke:
-        torch.set_num_threads(1)
-    else:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    figures: dict[str, Any] = {"flops": work.flops()}
-    vocabulary = SIZES[case.size].vocabulary
+    device = "cpu" if case.is_smoke else "cuda"
+    as_ours(device, _threads(case))
+    steps = warmup + timed + STEPS
+    figures: dict[str, Any] = {}
+    train, vocabulary = (
+        _language(case, steps, folder, figures)
+        if case.family == "language"
+        else _family(case, steps, folder, figures)
+    )
 
     def advance(step: int) -> None:
         try:
@@ -99,17 +103,60 @@ def step(report: Report, warmup: int, timed: int, **facts: Any) -> None:
             report(figures)
             os._exit(0)  # before an evaluation and a checkpoint, which are not measured
 
-    clock = StepClock(warmup, warmup + timed, work.device, advance)
+    clock = StepClock(warmup, warmup + timed, device, advance)
     watching = watch(clock, vocabulary, figures)
     next(watching)
     with clock:
-        if case.side == "ours":
-            workers = 0 if case.is_smoke else 4  # the family's default
-            more = {"loader.workers": workers, "compile": "auto" if case.compile else "off"}
-            ours.train(work, case.engine, folder / "run", more | _settings(case, folder))
-        else:
-            RAW[case.engine](work)
+        train()
     raise RuntimeError(f"training ended after {clock.ticks} steps")
+
+
+def as_ours(device: str, threads: int) -> None:
+    """Give this process what Gearshift gives a rank, for every contender.
+
+    Its device, the allocator of device memory, the threads, and the variables without which
+    DeepSpeed cannot be imported on some machines.
+    """
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    use(pick_device(device, local_rank, local_size))
+    use_threads(threads, local_size)
+    os.environ |= {"DS_ACCELERATOR": device, "OMP_NUM_THREADS": str(threads)}
+    os.environ.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
+    clean_architectures(os.environ)
+
+
+def _threads(case: Step) -> int:
+    size = int(os.environ["WORLD_SIZE"])
+    return 1 if case.is_smoke else max(1, (os.cpu_count() or 1) // size)
+
+
+def _language(
+    case: Step, steps: int, folder: Path, figures: dict[str, Any]
+) -> tuple[Callable[[], object], int]:
+    """What trains the language family, and the elements of an axis of its head."""
+    work = _work(case, steps, folder)
+    figures |= {"flops": work.flops(), "samples": case.micro_batch}
+    vocabulary = SIZES[case.size].vocabulary
+    if case.side != "ours":
+        return partial(RAW[case.engine], work), vocabulary
+    workers = 0 if case.is_smoke else 4  # the family's default
+    more = {"loader.workers": workers, "compile": "auto" if case.compile else "off"}
+    more |= _settings(case, folder)
+    return partial(ours.train, work, case.engine, folder / "run", more), vocabulary
+
+
+def _family(
+    case: Step, steps: int, folder: Path, figures: dict[str, Any]
+) -> tuple[Callable[[], object], int]:
+    """What trains another family by its defaults; it has no head of many elements."""
+    device = "cpu" if case.is_smoke else "cuda"
+    work = FamilyWork(case.family, case.size, steps, device, folder)
+    figures |= {"flops": work.flops(), "samples": work.samples}
+    if case.side != "ours":
+        backend = "eager" if case.is_smoke else "inductor"
+        return partial(work.by_hand, backend if case.compile else None), -1
+    more = {"engine.threads": _threads(case)} | _settings(case, folder)
+    return partial(work.train, case.engine, more), -1
 
 
 def _settings(case: Step, folder: Path) -> dict[str, Any]:
@@ -122,16 +169,15 @@ def _settings(case: Step, folder: Path) -> dict[str, Any]:
 
 
 def _work(case: Step, steps: int, folder: Path) -> Work:
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     options: dict[str, Any] = {
         "seq_len": case.seq_len,
         "device": "cpu" if case.is_smoke else "cuda",
-        "threads": 1 if case.is_smoke else max(1, (os.cpu_count() or 1) // size),
+        "threads": _threads(case),
         "precision": "bf16",
         "compile": "on" if case.compile else "off",
         "backend": "eager" if case.is_smoke else "inductor",
-        "rank": rank,
-        "world_size": size,
+        "rank": int(os.environ["RANK"]),
+        "world_size": int(os.environ["WORLD_SIZE"]),
     }
     if case.side == "plain":
         return PlainWork(case.size, case.micro_batch, steps, **options)
@@ -153,28 +199,3 @@ def _three_documents(folder: Path, is_small: bool) -> Path:
     with suppress(OSError):  # another rank was faster
         own.rename(shared)
     return shared
-
-
-def tests(report: Report, path: str) -> None:
-    """The outcome of every test marked gpu in the file `path`, reported as each one ends."""
-    arguments = ["-p", "no:xdist", "-o", "addopts=", "-m", "gpu", "-v", "--color=no", path]
-    command = [sys.executable, "-m", "pytest", *arguments]
-    ranked = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    environment = {k: v for k, v in os.environ.items() if k not in ranked}
-    outcomes: dict[str, str] = {}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    ) as pytest:
-        assert pytest.stdout is not None
-        for line in pytest.stdout:
-            print(line, end="", flush=True)
-            outcomes |= outcome(line)
-            report({"tests": outcomes})
-    if not outcomes:
-        raise RuntimeError("pytest reported no test")
-
-
-def outcome(line: str) -> Mapping[str, str]:
-    """The test and its outcome in a line of `pytest -v`; empty: another line."""
-    found = re.match(r"\S+?::(.+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", line)
-    return {found[1]: found[2].lower()} if found else {}

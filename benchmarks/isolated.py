@@ -20,6 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from engines.network import interfaces
+
 POLL_S = 0.05
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -53,11 +55,13 @@ def run(
     ranks: int,
     limit_s: float,
     variables: Mapping[str, str],
+    nodes: int = 1,
 ) -> Result:
     """Call `function` ("module:name") on each rank with `report` and `arguments`.
 
     Rank 0 reports figures that JSON can hold; a later report replaces an earlier one. Each rank has
-    torchrun's variables and `variables`. It is done when rank 0 is; no process is left on return.
+    torchrun's variables and `variables`; with `nodes`, those of simulated nodes, each with its own
+    GPUs. It is done when rank 0 is; no process is left on return.
     """
     folder = Path(tempfile.mkdtemp(prefix="gearshift-benchmark-"))
     context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -66,7 +70,8 @@ def run(
     processes: list[BaseProcess] = []
     try:
         for rank in range(ranks):
-            environment = {**variables, **_torchrun(rank, ranks, port), "TMPDIR": str(folder)}
+            environment = {**variables, **_torchrun(rank, ranks, port, nodes)}
+            environment["TMPDIR"] = str(folder)
             given = (function, dict(arguments), rank, folder, environment)
             process = context.Process(target=_serve, args=given)
             process.start()
@@ -127,15 +132,29 @@ def _serve(
     os._exit(0)
 
 
-def _torchrun(rank: int, ranks: int, port: int) -> dict[str, str]:
-    return {
+def _torchrun(rank: int, ranks: int, port: int, nodes: int) -> dict[str, str]:
+    size = ranks // nodes
+    node, local_rank = divmod(rank, size)
+    variables = {
         "RANK": str(rank),
         "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
+        "LOCAL_RANK": str(local_rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "GROUP_RANK": str(node),
+        "MASTER_ADDR": "127.0.0.1" if nodes == 1 else _address(),
         "MASTER_PORT": str(port),
     }
+    if nodes > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(ranks)))
+        mine = visible.split(",")[node * size : (node + 1) * size]
+        variables |= {"CUDA_VISIBLE_DEVICES": ",".join(mine), "GLOO_SOCKET_IFNAME": "lo"}
+    return variables
+
+
+def _address() -> str:
+    """The first address of this machine that other nodes could reach, if there is one."""
+    found = [address for addresses in interfaces().values() for address in addresses[:1]]
+    return next((each for each in found if not each.startswith("127.")), "127.0.0.1")
 
 
 def _free_port() -> int:

@@ -2,9 +2,11 @@
 
     python -m benchmarks.lora                            # a Llama of 50M parameters
     python -m benchmarks.lora --smoke                    # the same code on a tiny model
+    python -m benchmarks.lora --plan                     # plans of a Llama of 7B parameters
 
-Both train a random model in the layout of Llama on the built-in commands, as a user does, each in a
-process of its own. Memory is the peak of the process, with the interpreter.
+All train a random model in the layout of Llama on the built-in commands, as a user does, each in a
+process of its own. Memory is the peak of the process, with the interpreter. The planned model has a
+file without values; a micro-batch is one sample of 1024 tokens, and blocks are recomputed.
 """
 
 from __future__ import annotations
@@ -25,10 +27,18 @@ import transformers
 from benchmarks.figures import command, listed, machine, save_rows
 from models.common import subwords
 from models.language.embedded import read_conversations
+from training.checkpoint.tensor_file import TensorEntry, file_head
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = 1024
-CONTENDERS = {"all weights": [], "LoRA, rank 8": ["--set", "model.lora.rank=8"]}
+LORA = ["--set", "model.lora.rank=8"]
+CONTENDERS = {
+    "all weights": [],
+    "LoRA, rank 8": LORA,
+    "LoRA, rank 8, bf16": [*LORA, "--precision", "bf16"],
+}
+PLANNED = {"local": 1, "zero2": 8, "fsdp": 8}
+"""Engines, and GPUs of 80 GiB."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +53,19 @@ class Row:
     steps: int
 
 
-def save_model(folder: Path, width: int, layers: int) -> None:
-    """A random model and its tokenizer, in the layout of a download."""
+def save_tokenizer(folder: Path) -> None:
+    """A tokenizer with ENTRIES tokens, in the layout of a download."""
     texts = [turn.text for record in read_conversations() for turn in record.turns]
     specials = ["<s>", "</s>"]
     inner: tokenizers.Tokenizer = subwords.train_byte_bpe(texts, ENTRIES, specials)
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>"
     ).save_pretrained(folder)
+
+
+def save_model(folder: Path, width: int, layers: int) -> None:
+    """A random model and its tokenizer, in the layout of a download."""
+    save_tokenizer(folder)
     config = transformers.LlamaConfig(
         vocab_size=ENTRIES,
         hidden_size=width,
@@ -61,6 +76,43 @@ def save_model(folder: Path, width: int, layers: int) -> None:
     )
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def save_layout(folder: Path) -> None:
+    """A Llama of 7B parameters in bf16, whose file has a head and no values, and a tokenizer."""
+    save_tokenizer(folder)
+    config = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=4096)
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        weights = transformers.LlamaForCausalLM(config).state_dict()
+    entries = [TensorEntry(n, torch.bfloat16, tuple(x.shape)) for n, x in weights.items()]
+    head = file_head(entries, {"format": "pt"})
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + sum(entry.bytes for entry in entries))
+
+
+def plans() -> Iterator[str]:
+    """The plans of PLANNED as the lines of a Markdown table. Raises SystemExit if one fails."""
+    yield "| engine | GPUs | weights | peak of a GPU |"
+    yield "|---|---:|---:|---:|"
+    with tempfile.TemporaryDirectory() as base:
+        save_layout(Path(base))
+        for engine, count in PLANNED.items():
+            line = [
+                *(sys.executable, "-m", "launcher", "plan", "--model", "language", "--json"),
+                *("--data", "embedded:commands", "--set", f"model.pretrained={base}", *LORA),
+                *("--precision", "bf16", "--seq-len", "1024", "--engine", engine),
+                *("--set", "train.micro_batch=1", "--set", f"train.global_batch={count}"),
+                *("--set", "memory.activation_checkpointing=full", "--gpus", str(count)),
+                *("--gpu-memory", "80GiB"),
+            ]
+            done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{engine}: {done.stderr}")
+            peak = json.loads(done.stdout)["device_peak_bytes"]
+            weights, total = (peak[kind] / 2**30 for kind in ("weights", "total"))
+            yield f"| `{engine}` | {count} | {weights:.2f} GiB | {total:.2f} GiB |"
 
 
 def measure(name: str, base: Path, steps: int, folder: Path) -> Row:
@@ -110,8 +162,12 @@ def main() -> None:
     """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="a tiny model")
+    parser.add_argument("--plan", action="store_true", help="only plan a model of 7B parameters")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
+    if options.plan:
+        print("\n".join(plans()))
+        return
     facts = machine(("torch", "transformers", "peft"))
     found = list(rows(64, 2, 2) if options.smoke else rows(512, 12, 8))
     if options.json:

@@ -206,7 +206,7 @@ def main() -> int:
         "--only",
         metavar="TEXT",
         default="",
-        help="comparisons of models with this text, such as abr or :tiny; JSON keeps the others",
+        help="models with this text, such as abr, :tiny or :full; JSON keeps the others",
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument(
@@ -219,7 +219,8 @@ def main() -> int:
 
     rows: list[Row] = []
     for arguments in (given for group in COMPARISONS.values() for given in group):
-        if options.only in arguments[1]:
+        model = arguments[1] if ":" in arguments[1] else f"{arguments[1]}:full"
+        if options.only in model:
             rows += run(arguments, options.folder)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))

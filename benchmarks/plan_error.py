@@ -71,9 +71,9 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "crossed", "bf16", "ranks", "buckets")
-"""Modes under local and two ranks under other engines; these in other modes; bf16; four ranks;
-small buckets of DeepSpeed."""
+KINDS = ("modes", "crossed", "bf16", "frozen", "ranks", "buckets")
+"""Modes under local and two ranks under other engines; these in other modes; bf16, also with frozen
+layers; four ranks; small buckets of DeepSpeed."""
 SHOWN = 10
 """Rows of the table with the largest errors."""
 _CHECKPOINTING = "memory.activation_checkpointing"
@@ -160,9 +160,9 @@ def train(report: isolated.Report, folder: str) -> None:
     steps: list[_Step] = []
     ahead: dict[int, int] = {}
 
-    def build(*args: Any) -> Any:
+    def build(*args: Any, **options: Any) -> Any:
         profiler.start()
-        return original_build(*args)
+        return original_build(*args, **options)
 
     def accumulate(*args: Any) -> Any:
         steps.append(_Step(time.time_ns(), {**_storages(args[3]), **ahead}))
@@ -287,6 +287,8 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield from (Case(family, engine, ranks, mode) for mode in _crossed(family, engine))
     elif kind == "bf16" and engine in ("local", "fsdp", "zero2", "zero3"):
         yield Case(family, engine, ranks, sets=("precision=bf16",))
+    elif kind == "frozen" and family == "language":
+        yield Case(family, engine, ranks, sets=("precision=bf16", "model.freeze_layers=1"))
     elif kind == "ranks" and engine != "local":
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):

@@ -34,9 +34,10 @@ def watch(clock: StepClock, vocabulary: int, figures: dict[str, Any]) -> Iterato
 
     `seconds` per step; `peak_bytes` and `reserved_bytes` of the timed steps; `graphs` compiled
     until the warm-up ended and `later_graphs` in timed steps; `waits` of the host for the GPU in
-    a step, by place; `busy_s` of the kernels of a step; names of `attention` and `head` kernels,
-    the longest first. The head's are those that read or write a tensor with an axis of
-    `vocabulary` elements. Without a GPU, memory and waits are None and operations replace kernels.
+    a step, by place; `busy_s` and `launches` of the kernels of a step; names of `attention` and
+    `head` kernels, the longest first. The head's are those that read or write a tensor with an axis
+    of `vocabulary` elements. Without a GPU, memory and waits are None and operations replace
+    kernels.
     """
     is_cuda = clock.device == "cuda"
     for _ in range(clock.first):
@@ -95,16 +96,17 @@ def _short(path: str) -> str:
 
 
 def kernels(profiler: profile, is_cuda: bool, vocabulary: int) -> dict[str, Any]:
-    """Seconds of all kernels, and the names of those of attention and head."""
+    """Seconds and number of all kernels, and the names of those of attention and head."""
     attention: Counter[str] = Counter()
     head: Counter[str] = Counter()
-    busy = 0.0
+    busy, launches = 0.0, 0
     for event in profiler.events() or ():
         if getattr(event, "is_user_annotation", False):
             continue  # a range around kernels, not one of them
         took = event.self_device_time_total if is_cuda else event.self_cpu_time_total
         if event.device_type == (DeviceType.CUDA if is_cuda else DeviceType.CPU):
             busy += took
+            launches += 1
             if ATTENTION.search(event.name):
                 attention[event.name] += took
         if _has_axis(event.input_shapes, vocabulary) and "embedding" not in event.name:
@@ -114,6 +116,7 @@ def kernels(profiler: profile, is_cuda: bool, vocabulary: int) -> dict[str, Any]
                 head[kernel.name] += kernel.duration
     return {
         "busy_s": busy / 1e6,
+        "launches": launches,
         "attention": [name for name, _ in attention.most_common(SHOWN)],
         "head": [name for name, _ in head.most_common(SHOWN)],
     }

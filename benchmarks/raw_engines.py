@@ -13,6 +13,9 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmarks.workload import CLIP_NORM, Work
+from engines.world import open_world
+
+_TIMEOUT_S = 600.0
 
 
 def local(work: Work) -> None:
@@ -51,7 +54,8 @@ def fsdp(work: Work) -> None:
 def zero(work: Work, stage: int, offload: bool = False, own_adam: bool = False) -> None:
     """deepspeed.initialize, given the same optimizer, or with `own_adam` DeepSpeed's."""
     deepspeed = import_deepspeed(work.device)
-    deepspeed.init_distributed(_backend(work), verbose=False)
+    _join(work)
+    deepspeed.init_distributed(verbose=False, dist_init_required=False)
     model = work.model()
     settings: dict[str, Any] = {"stage": stage, "overlap_comm": work.device != "cpu"}
     if offload:
@@ -93,12 +97,9 @@ def import_deepspeed(device: str) -> ModuleType:
     return deepspeed
 
 
-def _backend(work: Work) -> str:
-    return "gloo" if work.device == "cpu" else "nccl"
-
-
 def _join(work: Work) -> None:
-    dist.init_process_group(_backend(work))
+    """Open the process group as Gearshift does: backends, device of NCCL, allocator."""
+    open_world(work.device, _TIMEOUT_S, always_group=True)
 
 
 def _compile(work: Work, module: nn.Module) -> None:

@@ -112,9 +112,11 @@ class Work:
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """AdamW as Gearshift builds it: fused, two groups."""
-        return torch.optim.AdamW(
-            self.groups(model), lr=self.lr, betas=(0.9, 0.95), eps=1e-8, fused=True
-        )
+        return self.adamw(self.groups(model))
+
+    def adamw(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """AdamW for `groups` of parameters."""
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
         """A linear warm-up, then a cosine to zero."""

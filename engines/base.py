@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
     from torch.nn import Module, Parameter
@@ -41,7 +43,7 @@ class PeersMissing(Exception):
 
 
 class World(Protocol):
-    """The processes that train together. Collective: all methods but close."""
+    """The processes that train together. Collective: all methods but host_memory and close."""
 
     rank: int
     size: int
@@ -75,6 +77,9 @@ class World(Protocol):
         Raises TimeoutError, and whatever `work` raises.
         """
 
+    def host_memory(self, size: int) -> Tensor:
+        """`size` bytes for copies to and from the device. Raises OSError if there is no memory."""
+
     def close(self) -> None:
         """Leave the process group. Not collective."""
 
@@ -101,6 +106,14 @@ class HasSlots(Protocol):
         """The state tensors of each parameter of `group`; all with `exp_avg` count their steps."""
 
 
+@runtime_checkable
+class SharesWork(Protocol):
+    """An optimizer that divides its work among the ranks that hold the same parameters."""
+
+    shares_work: bool
+    """False: each rank has parameters of its own."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of an engine: precision, memory, compilation and batch."""
@@ -109,6 +122,8 @@ class Options:
     compile: bool = False
     graphs: bool = False
     """Whether compiled graphs of fixed shapes are replayed as CUDA graphs."""
+    eager_on_failure: bool = False
+    """Run without compilation where it fails, instead of raising."""
     activation_checkpointing: int = 0
     """0: no block; 1: every block; n: every n-th block."""
     keep_products: bool = False
@@ -124,6 +139,8 @@ class Options:
     accumulation: int = 1
     offload_threads: int | None = None
     """CPU threads of an offloaded optimizer per process; None: an even share of the cores."""
+    frozen_folder: Path | None = None
+    """A folder for the fp32 values of frozen weights that have 16 bits; None: they are lost."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +171,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class State:
-    """The training state of an engine by parameter name, in fp32; views, not copies.
+    """The training state of an engine by parameter name; views, not copies.
+
+    All is fp32, but for frozen weights of 16 bits without `Options.frozen_folder`.
 
     Over all ranks the first replicas of a kind cover every tensor exactly once. Tied weights appear
     once, under the first name; frozen parameters have no slots.
@@ -198,6 +217,9 @@ class Engine(Protocol):
 
     def step(self) -> Update:
         """Clip, update, clear. All ranks skip the update together if fp16 gradients overflowed."""
+
+    def settle(self) -> None:
+        """Wait for an update that continues after `step`; `state` and forward passes do so, too."""
 
     def discard(self) -> None:
         """Clear the gradients after the last micro-batch, without an update."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, cast
 
 from engines.base import Engine, EngineError, Options, World
 
@@ -204,4 +204,9 @@ def build_engine(name: str, world: World, options: Options) -> Engine:
             f"engine '{entry.name}' requires the package {absent[0]}, which is not installed: "
             f"pip install {absent[0]}; engines without it: {able}"
         )
-    return getattr(import_module(entry.module), entry.builder)(world, options)
+    engine = getattr(import_module(entry.module), entry.builder)(world, options)
+    if options.precision in ("fp32", "tf32"):
+        return engine
+    from engines.frozen_weights import FrozenWeights
+
+    return cast("Engine", FrozenWeights(engine, options, is_sharded=entry.shards_parameters))

@@ -33,15 +33,17 @@ def is_deferred(tensor: Tensor) -> bool:
     return hasattr(tensor, _MARK)
 
 
-def build(make: Callable[[], Module], world: World) -> tuple[Module, DeferredWeights]:
+def build(
+    make: Callable[[], Module], world: World, *, defers_alone: bool = False
+) -> tuple[Module, DeferredWeights]:
     """The model of `make`, without the values of its parameters, and these values. Collective.
 
     Operators that only write to one tensor (normal_, fill_) are recorded instead of called, so that
     the system provides no memory. A tensor that is read meanwhile gets its values at once. All
     ranks must be at the same state of torch's generator, which ends as if each had called `make`.
-    With one rank nothing is deferred.
+    With one rank nothing is deferred unless `defers_alone`: random numbers would be drawn twice.
     """
-    if world.size == 1:
+    if world.size == 1 and not defers_alone:
         return make(), DeferredWeights({}, _Recorder(False))
     start = torch.get_rng_state()
     try:
@@ -98,7 +100,8 @@ def _sent(tensor: Tensor, world: World) -> Iterator[tuple[int, Tensor]]:
             values = values.to(world.device)
         else:
             values = torch.empty_like(values, device=world.device)
-        dist.broadcast(values, 0)
+        if world.size > 1:
+            dist.broadcast(values, 0)
         yield start, values
 
 

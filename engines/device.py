@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,8 @@ _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
 """The variables that restrict the devices of a process."""
 _ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """The variables that configure the allocator of device memory."""
+_WSL_GPU = Path("/dev/dxg")
+"""The GPUs of the Windows Subsystem for Linux."""
 # Of malloc.h.
 _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 2**20
@@ -69,14 +72,17 @@ def devices() -> dict[str, int]:
 def use(device: torch.device) -> None:
     """Make `device` the default of allocations without an index, and set up its allocator.
 
-    Expandable segments avoid fragments that are too small for the next allocation. A user's own
-    settings of the allocator win. Source: PyTorch's docs, "CUDA semantics", memory management.
+    Expandable segments avoid fragments that are too small for the next allocation; under WSL2 their
+    first allocation may fail (pytorch/pytorch#192330). A user's own settings of the allocator win.
+    Source: PyTorch's docs, "CUDA semantics", memory management.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
         is_set = any(name in environment.variables() for name in _ALLOCATOR)
-        if sys.platform == "linux" and not is_set:
-            torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+        if sys.platform == "linux" and not is_set and not _WSL_GPU.exists():
+            # Where there is a setter for all accelerators, the one for CUDA warns.
+            setter = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+            (setter or torch.cuda.memory._set_allocator_settings)("expandable_segments:True")
     elif device.type == "xpu":
         torch.xpu.set_device(device)
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from inspect import signature
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,12 +23,17 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 
-from engines.base import Engine, EngineError, OptimizerSpec, Options, State, World
+from engines import pinned
+from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
 from engines.device import use_threads
+from engines.frozen_weights import round_weights
 from engines.optimizer_step import EngineWithOptimizerStep
 from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
 from engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
+
+if TYPE_CHECKING:
+    from engines.overlapped_update import OverlappedUpdate
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,7 @@ class FSDP(EngineWithOptimizerStep):
         self._holds_gradients = not (offload or options.reduce_each_micro_batch)
         self._offloads = offload and world.device.type != "cpu"
         self._restore = [set_matmul_precision(options.precision)]
+        self._overlapped: OverlappedUpdate | None = None
         self._shards = world.local_size if options.hybrid_shard else world.size
         if world.size % self._shards:
             raise EngineError(
@@ -79,8 +85,12 @@ class FSDP(EngineWithOptimizerStep):
         self._shapes = shapes_of(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
+            if torch.__version__ < "2.8":  # what it shards together has one dtype
+                halves = {n: p for n, p in model.named_parameters() if p.dtype in DTYPES.values()}
+                round_weights(halves, torch.float32, keeps=False)
         change_forward(model, blocks, self._options, self.world.device)
-        self._shard(model, blocks, whole)
+        with pinned.exact(self.world.device):
+            self._shard(model, blocks, whole)
         self._model = model
         # Read once: after an evaluation the modules may hold full tensors instead.
         named = dict(model.named_parameters())
@@ -96,7 +106,22 @@ class FSDP(EngineWithOptimizerStep):
             whole=[p for p in named.values() if p in whole and p.requires_grad],
         )
         check_cover(self.state(), self.world)
+        if self._offloads:
+            self._overlap_update()
         return model
+
+    def _overlap_update(self) -> None:
+        from engines.overlapped_update import OverlappedUpdate, can_overlap
+
+        if not can_overlap(self._optimizer):
+            return
+        owned: dict[Module, list[Parameter]] = {}
+        left = {p for p in self._named.values() if p.requires_grad}
+        for module in reversed([m for m in self._model.modules() if isinstance(m, FSDPModule)]):
+            owned[module] = [p for p in module.parameters() if p in left]
+            left -= {*owned[module]}
+        self._overlapped = OverlappedUpdate(self._optimizer, owned, compiled=self._options.compile)
+        self._restore.append(self._overlapped.close)
 
     def _shard(self, model: Module, blocks: Sequence[Module], whole: set[Parameter]) -> None:
         axes = {"replicas": self._replicas, "shards": self._shards}
@@ -124,6 +149,22 @@ class FSDP(EngineWithOptimizerStep):
         move_to_device(model, self.world)
         fully_shard(model, **options)
 
+    def step(self) -> Update:
+        """As `Engine.step`; with offload the update continues while the next pass begins."""
+        self.settle()
+        return super().step()
+
+    def _apply(self, factor: Tensor | None) -> None:
+        if self._overlapped:
+            self._overlapped.start(factor)
+        else:
+            super()._apply(factor)
+
+    def settle(self) -> None:
+        """As `Engine.settle`."""
+        if self._overlapped:
+            self._overlapped.wait()
+
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
         assert isinstance(self._model, FSDPModule)
@@ -143,6 +184,7 @@ class FSDP(EngineWithOptimizerStep):
     @torch.no_grad()  # with gradients, to_local makes a node and a view of each tensor
     def state(self) -> State:
         """As `Engine.state`."""
+        self.settle()
         replica = (self.world.rank // self._shards, self._replicas)
         state = gather_state(
             self._model,
@@ -177,6 +219,7 @@ class FSDP(EngineWithOptimizerStep):
 
     def refresh(self) -> None:
         """Drop full tensors that an evaluation has gathered; the next use gathers them again."""
+        self.settle()
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()

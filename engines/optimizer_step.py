@@ -42,6 +42,7 @@ class EngineWithOptimizerStep:
         self.without_gradient: Sequence[str] = ()
         self._named = named
         self._optimizer = optimizer
+        self._groups = optimizer.param_groups
         self._loss_scale = LossScale() if fp16 else None
         self._buffers = stored_buffers(model)
         self._clip_norm = clip_norm
@@ -52,7 +53,7 @@ class EngineWithOptimizerStep:
     @property
     def groups(self) -> list[dict[str, Any]]:
         """As `Engine.groups`."""
-        return self._optimizer.param_groups
+        return self._groups
 
     @property
     def scale_state(self) -> dict[str, float]:
@@ -79,11 +80,9 @@ class EngineWithOptimizerStep:
             self._is_first = False
         average(self._whole, self.world)
         sharded = (p for p in self._named.values() if p not in self._whole)
-        gradients, whole = _gradients(sharded), _gradients(self._whole)
+        gradients, whole = gradients_of(sharded), gradients_of(self._whole)
         norm = global_norm(gradients, self.world, self._replicas, whole)
-        gradients += whole
-        update = self._fp16(gradients, norm) if self._loss_scale else self._plain(gradients, norm)
-        self._optimizer.zero_grad()
+        update = self._fp16(norm) if self._loss_scale else self._plain(norm)
         broadcast_buffers(self._buffers, self.world)
         return update
 
@@ -91,24 +90,33 @@ class EngineWithOptimizerStep:
         """As `Engine.discard`."""
         self._optimizer.zero_grad()
 
-    def _plain(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
-        if self._clip_norm is not None:
-            scale(gradients, clip_factor(norm, self._clip_norm))
-        self._update_weights()
+    def settle(self) -> None:
+        """As `Engine.settle`."""
+
+    def _plain(self, norm: Tensor) -> Update:
+        self._apply(None if self._clip_norm is None else clip_factor(norm, self._clip_norm))
         return Update(norm)
 
-    def _fp16(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
+    def _fp16(self, norm: Tensor) -> Update:
         assert self._loss_scale
         used = self._loss_scale.value
         norm = norm / used
         # The norm is that of all ranks and bit-equal on each: they skip together.
         overflow = not bool(torch.isfinite(norm))
-        if not overflow:
+        if overflow:
+            self.discard()
+        else:
             factor = 1.0 if self._clip_norm is None else clip_factor(norm, self._clip_norm)
-            scale(gradients, torch.as_tensor(factor, device=norm.device) / used)
-            self._update_weights()
+            self._apply(torch.as_tensor(factor, device=norm.device) / used)
         self._loss_scale.update(overflow)
         return Update(norm, overflow, used)
+
+    def _apply(self, factor: Tensor | None) -> None:
+        """Update with gradients times the scalar `factor`, and clear them."""
+        if factor is not None:
+            scale(gradients_of(self._named.values()), factor)
+        self._update_weights()
+        self._optimizer.zero_grad()
 
     def _update_weights(self) -> None:
         """Step the optimizer, with sharded and whole parameters in groups of their own.
@@ -179,8 +187,8 @@ def global_norm(
     return torch.hypot(norm, get_total_norm(whole).to(norm)) if whole else norm
 
 
-def _gradients(parameters: Iterable[Parameter]) -> list[Tensor]:
-    """The gradients that this rank holds."""
+def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:
+    """The gradients of `parameters` that this rank holds."""
     gradients = (p.grad for p in parameters if p.grad is not None)
     return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
 

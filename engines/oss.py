@@ -7,7 +7,7 @@ from typing import Any
 from fairscale.optim.oss import OSS
 from torch.optim import Optimizer
 
-from engines.base import Engine, OptimizerSpec, Options, World
+from engines.base import Engine, OptimizerSpec, Options, SharesWork, World
 from engines.ddp import BucketedAveraging
 from engines.replicated import Replicated
 
@@ -25,7 +25,14 @@ class FullParameters:
 
     def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
         """As `OptimizerSharding.build`."""
-        return OSS(groups, optim=lambda own, **_: spec.build(own))
+
+        def part(groups: list[dict[str, Any]], **_: Any) -> Optimizer:
+            optimizer = spec.build(groups)
+            if isinstance(optimizer, SharesWork):
+                optimizer.shares_work = False
+            return optimizer
+
+        return OSS(groups, optim=part)
 
     def local_optimizer(self, optimizer: Any) -> Optimizer:
         """As `OptimizerSharding.local_optimizer`."""

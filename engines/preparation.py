@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.fx import GraphModule
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import (
+    CheckpointPolicy,
     checkpoint,
     create_selective_checkpoint_contexts,
     noop_context_fn,
@@ -24,16 +28,24 @@ from engines.deferred_init import is_deferred
 from engines.precision import autocast_inside
 
 _aten = torch.ops.aten
-_PRODUCTS = [
+_PRODUCTS = {
     *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default),
     _aten._scaled_mm.default,
     *(_aten.convolution.default, _aten._scaled_dot_product_cudnn_attention.default),
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
-]
+}
 # A graph would be recorded again for each new shape.
 _REPLAYED = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
+_PACKED_ATTENTION = "torch_attn::_varlen_attn"
+"""By name: its module imports the compiler, and exists since torch 2.11."""
+_COMPILATION_ERRORS = (
+    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
+)
+"""What torch's compiler, triton and a C compiler may raise."""
+log = logging.getLogger(__name__)
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 """Around the forward pass of a block, and around its recomputation."""
 
@@ -62,14 +74,43 @@ def change_forward(
     if options.compile:
         # Its splits of a graph would only cut a block, and fail at recomputation.
         torch._dynamo.config.optimize_ddp = False
+        modules = list(blocks) or [model]
         parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
-        for module in [*(blocks or [model]), *parts]:
-            module.compile(**({"options": _REPLAYED} if options.graphs else {}))
+        how: dict[str, Any] = {"options": _REPLAYED} if options.graphs else {}
+        if options.eager_on_failure:
+            how = {"backend": partial(_compiled, modules)}
+        for module in [*modules, *parts]:
+            module.compile(**how)
+
+
+def _compiled(modules: Sequence[Module], graph: GraphModule, inputs: Sequence[Any]) -> Any:
+    """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
+
+    Each rank decides alone: both take the same operations. The backward pass is compiled with the
+    forward pass, and not when gradients are already on their way (since torch 2.8).
+    """
+    from torch._dynamo.exc import SkipFrame
+    from torch._functorch import config
+    from torch._inductor.compile_fx import compile_fx
+
+    if modules[0]._compiled_call_impl is not None:
+        early = "force_non_lazy_backward_lowering"
+        with config.patch({early: True} if hasattr(config, early) else {}):
+            try:
+                return compile_fx(graph, inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except _COMPILATION_ERRORS as error:
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        log.warning(f"torch.compile failed; the model runs without it: {reason}")
+        for module in modules:
+            module._compiled_call_impl = None
+    raise SkipFrame("runs as it is")
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # The inputs decide the format of convolutions; weights stay contiguous, so that every
-    # engine can shard them and return them as flat views.
+    # The inputs decide the format of convolutions. Weights stay as the model stores them, so that
+    # every engine can shard them and return them as flat views; see models/event_seg/network.py.
     args, kwargs = tree_map(_image_last, (args, kwargs))
     return forward(*args, **kwargs)
 
@@ -78,6 +119,17 @@ def _image_last(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
         return value.contiguous(memory_format=torch.channels_last)
     return value
+
+
+def tune_convolutions() -> Callable[[], None]:
+    """Let cuDNN time its kernels for each new shape; returns a function that restores the flag.
+
+    For images of one size. Where algorithms must be deterministic, nothing changes.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = before or not torch.are_deterministic_algorithms_enabled()
+    return partial(setattr, cudnn, "benchmark", before)
 
 
 def freeze_empty(model: Module) -> None:
@@ -148,7 +200,12 @@ def _checkpointed(
 
 
 def _keep_products() -> _Contexts:
-    return create_selective_checkpoint_contexts(_PRODUCTS)
+    return create_selective_checkpoint_contexts(_kept_product)
+
+
+def _kept_product(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    is_product = operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
+    return CheckpointPolicy.MUST_SAVE if is_product else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _keep_buffers(block: Module, keep_products: bool) -> _Contexts:

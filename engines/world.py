@@ -14,6 +14,7 @@ from engines import environment
 from engines.base import EngineError, PeersMissing
 from engines.device import hardware_id, pick_device, use
 from engines.environment import RankInfo, read_ranks
+from engines.pinned import allocate
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -156,6 +157,10 @@ class ProcessWorld:
                 with turns.turn():
                     work()
             turns.wait(ranks)
+
+    def host_memory(self, size: int) -> Tensor:
+        """As `World.host_memory`."""
+        return allocate(size, self.device)
 
     def close(self) -> None:
         """As `World.close`."""

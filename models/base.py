@@ -117,7 +117,7 @@ class Task(Protocol):
     units: str
     """What the loss sums over: "tokens", "pixels", "samples"."""
     channels_last: bool
-    """Whether the memory layout is [batch, height, width, channel], as for convolutions."""
+    """Whether the memory layout is [batch, height, width, channel], for images of one size."""
 
     def setup(self) -> None:
         """Read the data and fit tokenizers and statistics; rank 0 first, then the others.

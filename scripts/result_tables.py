@@ -240,9 +240,6 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
-    **{
-        f"gpu {table_of.__name__}": partial(on_gpu, table_of)
-        for table_of in (gpu_tables.speed, gpu_tables.kernels, gpu_tables.tests)
-    },
+    **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu_tables.TABLES},
 }
 """By the name in the page."""

@@ -130,7 +130,7 @@ class Critical(Section):
     ram: Percent = 95.0
     """Host memory, of the total."""
     gpu: Percent = 95.0
-    """Device memory, of the total."""
+    """Device memory that other processes use, of the total."""
     swap: Percent = 80.0
     """Swap, of the total."""
     disk: Percent = 99.0
@@ -147,7 +147,7 @@ class Limits(Section):
     ram: Percent = 85.0
     """Host memory; in a container, of the container's limit."""
     gpu: Percent = 90.0
-    """Device memory, of the total."""
+    """Device memory that other processes use, of the total; a run may fill the rest."""
     swap: Percent = 50.0
     """Swap, of the total."""
     cpu: Percent | None = None

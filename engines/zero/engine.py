@@ -17,6 +17,7 @@ from torch.nn import Module, Parameter
 from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
 from engines.deferred_init import is_deferred
 from engines.device import use_threads
+from engines.frozen_weights import round_weights
 from engines.precision import (
     DTYPES,
     LossScale,
@@ -69,7 +70,7 @@ class Zero:
         originals = {}
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
-            originals = round_weights(model, dtype)
+            originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
         change_forward(model, blocks, self._forward_options(), self.world.device)
         if self._layout["stage"] < 3:
             move_to_device(model, self.world)
@@ -196,6 +197,9 @@ class Zero:
             norm < 0, torch.inf
         )  # DeepSpeed writes -1 for a norm that is not finite
 
+    def settle(self) -> None:
+        """Nothing to do: DeepSpeed's update ends in `step`."""
+
     def discard(self) -> None:
         """As `Engine.discard`."""
         self._gradients.discard()
@@ -250,20 +254,6 @@ def _follow_training(engine: Any) -> None:
         return engine
 
     engine.train, engine.eval = train, partial(train, False)
-
-
-def round_weights(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Round the parameters to `dtype`; returns their fp32 values."""
-    originals = {}
-    for name, parameter in model.named_parameters():
-        if is_deferred(parameter):
-            if not parameter.requires_grad:
-                originals[name] = torch.empty_like(parameter)
-            parameter.data = torch.empty_like(parameter, dtype=dtype)
-            continue
-        originals[name] = parameter.detach()
-        parameter.data = parameter.detach().to(dtype)
-    return originals
 
 
 def save_by_reference(model: Module) -> Callable[[], None]:

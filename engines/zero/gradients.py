@@ -31,6 +31,10 @@ class PassGradients:
         self._is_first = True
         for parameter in self._names:
             parameter.register_post_accumulate_grad_hook(self._reached.add)
+        if not _is_stage3(zero) and _offloads(zero):
+            # It would wait for the device at each gradient of a backward pass. Their norm tells as
+            # well whether one is not finite.
+            zero.update_offload_overflow_tracker = lambda gradient: None
         if not _is_stage3(zero) and not zero.partition_gradients and zero.overlap_comm:
             self._reduce = zero.reduce_gradients
             zero.reduce_gradients = self._reduce_all
@@ -52,6 +56,8 @@ class PassGradients:
         if _offloads(self._zero):
             for parameter, gathered in self._missed():
                 _fetch(self._zero, parameter, gathered)
+            if not _is_stage3(self._zero):
+                _read_norms(self._zero)
         self._is_first = True
 
     def never_reached(self) -> list[str]:
@@ -146,6 +152,22 @@ def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
         flat, part = zero.single_partition_of_fp32_groups[group], gathered
     flat.grad.view(-1).narrow(0, offset, size).copy_(part)
     zero.norm_for_param_grads[identity] = part.float().norm()
+
+
+class _Number(float):
+    """A number where DeepSpeed expects a scalar tensor."""
+
+    def item(self) -> float:
+        return self
+
+
+def _read_norms(zero: Any) -> None:
+    """Read the norms of all gradients at once: DeepSpeed waits for the device at each of them."""
+    norms = zero.norm_for_param_grads
+    if norms:
+        device = zero.temp_grad_buffer_for_gpu_offload.device
+        together = torch.stack([norm.to(device, torch.float64) for norm in norms.values()])
+        norms.update(zip(norms, map(_Number, together.tolist()), strict=True))
 
 
 def _is_stage3(zero: Any) -> bool:

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from engines import environment
 from engines.base import EngineError, World
 from engines.deferred_init import is_deferred
+from engines.pinned import pinned
 
 OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""
@@ -242,8 +243,14 @@ def destroy(engine: Module) -> None:
 
 @contextmanager
 def side_effects_undone(device: torch.device) -> Iterator[None]:
-    """Set the variable that DeepSpeed needs; on exit undo its changes to the process."""
+    """Set what DeepSpeed needs; on exit undo that, and its changes to the process.
+
+    It gets pinned memory of the size that it asks for: torch rounds up to a power of two.
+    """
     linear = torch.nn.functional.linear
+    accelerator: Any = import_module("deepspeed.accelerator").get_accelerator()
+    if device.type == "cuda":
+        accelerator.pin_memory = lambda tensor, **_: pinned(tensor, device)
     variables = environment.variables()
     local_rank = variables.get("LOCAL_RANK")
     # DeepSpeed uses it as the index of the device, which is 0 everywhere if a scheduler shows
@@ -253,6 +260,7 @@ def side_effects_undone(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.nn.functional.linear = linear
+        vars(accelerator).pop("pin_memory", None)
         if local_rank is None:
             del variables["LOCAL_RANK"]
         else:

@@ -38,8 +38,8 @@ class HeldInterval:
 class ZeroState:
     """The state of a model under ZeRO by parameter name, without copies.
 
-    `zero` is DeepSpeed's optimizer. With bf16 working weights, `originals` has the initial fp32
-    values; DeepSpeed keeps no fp32 copy of frozen parameters.
+    `zero` is DeepSpeed's optimizer. With working weights of 16 bits, `originals` has the initial
+    fp32 values.
     """
 
     def __init__(self, zero: Any, model: Module, world: World, originals: Mapping[str, Tensor]):
@@ -47,11 +47,6 @@ class ZeroState:
         self._model = model
         self._world = world
         self._is_sharded = hasattr(zero, "fp32_partitioned_groups_flat")
-        self._frozen = {
-            name: self._part(parameter, originals[name])
-            for name, parameter in model.named_parameters()
-            if not parameter.requires_grad and name in originals
-        }
         for name, interval in self._intervals():
             if name in originals:
                 # DeepSpeed copied its fp32 weights from rounded ones.
@@ -118,9 +113,6 @@ class ZeroState:
 
     def refresh(self) -> None:
         """Copy the fp32 weights to the working weights. Collective."""
-        for name, parameter in self._model.named_parameters():
-            if name in self._frozen:
-                self._working(parameter)[1].copy_(self._frozen[name][1])
         if not self._is_sharded:
             self._zero.update_lp_params()
             return
@@ -185,14 +177,10 @@ class ZeroState:
         start = min(part.numel() * self._world.rank, size)
         return start, part.narrow(0, 0, min(part.numel(), size - start))
 
-    def _part(self, parameter: Parameter, full: Tensor) -> tuple[int, Tensor]:
-        start, part = self._working(parameter)
-        return start, full.view(-1)[start : start + part.numel()].clone()
-
     def _frozen_pieces(self) -> Iterator[Piece]:
         for name, parameter in self._model.named_parameters():
             if not parameter.requires_grad:
-                start, part = self._frozen.get(name) or self._working(parameter)
+                start, part = self._working(parameter)
                 if part.numel():
                     replica = (0, 1) if self._is_sharded else (self._world.rank, self._world.size)
                     yield Piece(WEIGHT, name, start, part, replica)

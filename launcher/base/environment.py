@@ -36,9 +36,20 @@ def visible_cuda_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def hide_gpus() -> None:
+    """Hide them from CUDA and ROCm in this process and its children, before their first use."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def cxx_compiler() -> str | None:
     """The first of $CXX, c++, g++ and clang++ that can be run; None: none can."""
     names = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    return next((name for name in names if shutil.which(name)), None)
+
+
+def c_compiler() -> str | None:
+    """$CC, or else gcc or clang, as triton looks for it; None: it cannot be run."""
+    names = [given] if (given := os.environ.get("CC")) else ["gcc", "clang"]
     return next((name for name in names if shutil.which(name)), None)
 
 

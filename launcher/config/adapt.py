@@ -24,6 +24,9 @@ from launcher.config.provenance import (
 )
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 
+_OLD_GPU = "a GPU without bf16"
+_BOUNDARIES = (2, 11)
+"""The first torch with attention within documents by their boundaries."""
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
 
@@ -160,9 +163,13 @@ def _precision(run: Adaptation) -> None:
     precision = run.get(key)
     cpu = "bf16" if machine.cpu_bf16 else "fp32"
     if precision == "auto":
-        has_bf16 = machine.gpu_bf16 and device in ("cuda", "xpu")
-        reason = "a GPU with bf16" if has_bf16 else "no GPU with bf16"
-        run.fill(key, "bf16" if has_bf16 else "fp32", reason)
+        new, reason = "fp32", "no GPU with bf16"
+        if device in ("cuda", "xpu") and machine.gpu_bf16:
+            new, reason = "bf16", "a GPU with bf16"
+        elif device == "cuda":
+            new, reason = "fp16", _OLD_GPU
+            run.notes.append(f"{key}: fp16 with loss scaling: {reason}")
+        run.fill(key, new, reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
         new = "fp32" if precision == "tf32" else cpu
         problem, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
@@ -175,7 +182,7 @@ def _precision(run: Adaptation) -> None:
     elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
         run.replace(key, "fp32", "not supported on mps")
     elif device == "cuda" and precision == "bf16" and not machine.gpu_bf16:
-        run.replace(key, "fp16", "no GPU with bf16")
+        run.replace(key, "fp16", _OLD_GPU)
 
 
 def _micro_batch(run: Adaptation) -> None:
@@ -231,6 +238,13 @@ def _memory(run: Adaptation) -> None:
     elif run.get(key) == "flash" and precision in ("fp32", "tf32") and not run.is_set(key):
         reason = f"flash attention needs a 16-bit precision, and precision is {precision}"
         run.replace(key, "auto", reason)
+    packs = getattr(config_of(run.get("model.family")), "PACKS_DOCUMENTS", False)
+    is_slow = (0,) < run.machine.torch < _BOUNDARIES or not run.machine.gpu_bf16
+    if run.device == "cuda" and packs and run.get(PRETRAINED) is None and is_slow:
+        run.notes.append(
+            "attention within documents takes a mask of all pairs of tokens: without one it needs "
+            f"torch {_BOUNDARIES[0]}.{_BOUNDARIES[1]} and a GPU of compute capability 8.0 or newer"
+        )
     key = "memory.empty_cache_every"
     if run.get(key) is not None and run.device == "cpu":
         problem = "needs a GPU, and this run is on the CPU"
@@ -252,13 +266,15 @@ def _optimizer(run: Adaptation) -> None:
 
 
 def _compile(run: Adaptation) -> None:
-    value, compiler = run.get("compile"), run.machine.compiler
-    if value == "on" and run.device == "cpu" and not compiler:
-        problem = "needs a C++ compiler, and none is installed"
-        run.reject("compile", "off", problem, "no C++ compiler")
+    value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
+    if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
+        run.reject("compile", "off", f"needs {lacks}, which is missing", f"it needs {lacks}")
     elif value == "auto":
-        pays = run.device == "cuda" and compiler
+        pays = run.device == "cuda" and not lacks
         reason = "a GPU and a compiler" if pays else f"slower on {run.device}"
+        if run.device == "cuda" and lacks:
+            reason = f"it needs {lacks}"
+            run.notes.append(f"compile: off: {reason}")
         run.fill("compile", "on" if pays else "off", reason)
 
 

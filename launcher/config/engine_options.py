@@ -9,8 +9,8 @@ from engines.base import Options
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config import errors
-from launcher.config.provenance import Resolved
-from launcher.config.schema import Settings
+from launcher.config.provenance import MACHINE_LAYER, Resolved
+from launcher.config.schema import AUTO, Settings
 
 _EVERY = {"none": "0", "full": "1", "selective": "1"}
 """One of how many blocks recomputes its activations."""
@@ -28,6 +28,7 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
         precision=settings.precision,
         compile=settings.compile != "off",
         graphs=settings.compile == "graphs",
+        eager_on_failure=resolved.values["compile"].without((MACHINE_LAYER,)) == AUTO,
         activation_checkpointing=every,
         keep_products=checkpointing == "selective",
         channels_last=channels_last,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import math
 import os
 import platform
 import re
+import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.base import environment
 from launcher.base.diagnostics import counted
 from training.resources import cgroup
 
+if TYPE_CHECKING:
+    from training.resources.nvml import GpuState
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+CONTEXT_BYTES = NCCL_BYTES = 2**29
+"""Of a GPU's memory, for the CUDA context of a process with its libraries, and for NCCL's buffers;
+estimates until they are measured."""
+_COMPILER = "a C++ compiler"
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 
 
@@ -33,18 +42,40 @@ class Machine:
     cpu_bf16: bool
     """Whether the CPU multiplies bf16 natively."""
     gpu_bf16: bool
-    """Whether every GPU does."""
+    """Whether every GPU does, as far as it is known."""
     compiler: bool
     """Whether there is a C++ compiler."""
     gpu_bytes: int | None = None
     """Memory of the smallest GPU; None: unknown, or no NVIDIA GPU."""
+    gpu_others_bytes: tuple[int, ...] = ()
+    """Memory that other processes use of each GPU, as far as it is known."""
+    triton_lacks: str | None = None
+    """What torch.compile needs for a GPU and is not here; None: nothing."""
+    torch: tuple[int, ...] = ()
+    """Version of torch; empty: unknown."""
 
     def for_ranks(self, ranks: int, cpus: int | None) -> Machine:
         """What `ranks` on this machine may count on together, of which each was given `cpus`.
 
-        None: unknown. A scheduler may have bound this process to its CPUs, or not.
+        None: unknown. A scheduler may have bound this process to its CPUs, or not. What others use
+        of a GPU does not count: it may be an earlier rank, and all ranks must decide alike.
         """
-        return self if cpus is None else replace(self, cores=min(self.cores, cpus) * ranks)
+        cores = self.cores if cpus is None else min(self.cores, cpus) * ranks
+        return replace(self, cores=cores, gpu_others_bytes=())
+
+    def tensor_bytes(self, ranks: int, nodes: int = 1) -> int | None:
+        """Memory of a GPU for the tensors of one of `ranks` on each of `nodes`; None: unknown.
+
+        The rest is for other processes, the CUDA context and between several ranks NCCL.
+        """
+        if self.gpu_bytes is None:
+            return None
+        taken = CONTEXT_BYTES + (NCCL_BYTES if ranks * nodes > 1 else 0)
+        return max(0, self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - taken)
+
+    def compiler_lacks(self, device: str) -> str | None:
+        """What torch.compile needs for `device` and is not here; None: nothing."""
+        return self.triton_lacks if device == "cuda" else None if self.compiler else _COMPILER
 
     @property
     def sentence(self) -> str:
@@ -59,17 +90,27 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
 
     `group` is the folder of the process's control group, with the limits of a container.
     """
-    device, gpus = _accelerator()
-    nvidia = nvidia_facts(environment.visible_cuda_devices()) if device == "cuda" else []
+    build = _torch_build()
+    device, gpus = _accelerator(build)
+    states: list[GpuState | None] = []
+    if device == "cuda":
+        from training.resources import nvml
+
+        states = nvml.gpu_states(environment.visible_cuda_devices())
+    known = [state for state in states if state is not None]
+    capabilities = [state.capability for state in known if state.capability is not None]
     return Machine(
         cores=_cores(group),
         ram_bytes=_ram_bytes(group),
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
-        gpu_bf16=device == "xpu" or (device == "cuda" and all(gpu.has_bf16 for gpu in nvidia)),
+        gpu_bf16=min(capabilities, default=(8, 0)) >= (8, 0),
         compiler=environment.cxx_compiler() is not None,
-        gpu_bytes=min((gpu.memory_bytes for gpu in nvidia), default=None),
+        gpu_bytes=min((gpu.total for gpu in known), default=None) if None not in states else None,
+        gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
+        triton_lacks=_triton_lacks(min(capabilities, default=None)) if device == "cuda" else None,
+        torch=tuple(map(int, re.findall(r"\d+", build.get("__version__", ""))[:2])),
     )
 
 
@@ -102,8 +143,7 @@ def _ram_bytes(group: Path) -> int | None:
     return whole if group_memory is None else min(whole, group_memory.limit)
 
 
-def _accelerator() -> tuple[str, int]:
-    build = _torch_build()
+def _accelerator(build: Mapping[str, str]) -> tuple[str, int]:
     if build.get("cuda") or build.get("hip"):
         gpus = visible(nvidia_gpus() or amd_gpus(), environment.visible_cuda_devices())
         if gpus:
@@ -116,12 +156,28 @@ def _accelerator() -> tuple[str, int]:
 
 
 def _torch_build() -> dict[str, str]:
-    """What the installed torch was built for, read from its version file: importing it is slow."""
+    """The version of the installed torch and what it was built for: importing it is slow."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return {}
     text = _text(Path(next(iter(spec.submodule_search_locations))) / "version.py")
-    return dict(re.findall(r"^(cuda|hip|xpu)\b[^=]*= '([^']+)'", text, re.MULTILINE))
+    return dict(re.findall(r"^(__version__|cuda|hip|xpu)\b[^=]*= '([^']+)'", text, re.MULTILINE))
+
+
+def _triton_lacks(capability: tuple[int, int] | None) -> str | None:
+    """The first thing that torch.compile needs for a GPU and is not here.
+
+    Source: triton/runtime/build.py and torch/utils/_triton.py.
+    """
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    if environment.c_compiler() is None:
+        return "a C compiler"
+    if not header.exists():
+        return f"{header}, from the package python3-dev or python3-devel"
+    is_old = capability is not None and capability < (7, 0)
+    return "a GPU of compute capability 7.0 or newer" if is_old else None
 
 
 def amd_gpus() -> int:
@@ -137,44 +193,6 @@ def nvidia_gpus() -> int:
     if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all
         return 1
     return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
-
-
-@dataclass(frozen=True)
-class NvidiaGpu:
-    """What NVIDIA's driver says of a GPU."""
-
-    has_bf16: bool
-    """Whether it multiplies bf16 natively, as from compute capability 8 on."""
-    memory_bytes: int
-
-
-def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
-    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES `named`, of all if it is None. Empty: unknown.
-
-    Touches neither torch nor CUDA. Source: NVML API reference, device queries.
-    """
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:  # no NVIDIA GPU, or a system without this library
-        return []
-    if nvml.nvmlInit_v2():
-        return []
-    count, gpus = ctypes.c_uint(), []
-    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    names = [str(number) for number in range(count.value)] if named is None else named.split(",")
-    for name in map(str.strip, names):
-        handle, major, minor = ctypes.c_void_p(), ctypes.c_int(8), ctypes.c_int()
-        memory = (ctypes.c_ulonglong * 3)()  # total, free, used
-        if name.isdigit():
-            failed = nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(handle))
-        else:
-            failed = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
-        if failed or nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
-            continue
-        nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-        gpus.append(NvidiaGpu(major.value >= 8, memory[0]))
-    nvml.nvmlShutdown()
-    return gpus
 
 
 def _render_nodes() -> int:

@@ -81,9 +81,11 @@ class Root(engines.EngineSection):
     device: engines.Device = "auto"
     """Device; auto: the fastest available."""
     precision: engines.Precision = "auto"
-    """Compute precision; weights and optimizer state stay fp32. auto: bf16 on GPUs that have it."""
+    """Compute precision; weights and optimizer state stay fp32. auto: bf16 on GPUs that have it,
+    fp16 with loss scaling on older NVIDIA GPUs."""
     compile: engines.Compile = "auto"
-    """torch.compile; auto: on with a GPU and a C++ compiler; graphs: on, and what has fixed shapes is
+    """torch.compile; auto: on with an NVIDIA or AMD GPU, triton, a C compiler and Python.h; where
+    the compilation fails, the model runs without it. graphs: on, and what has fixed shapes is
     replayed as CUDA graphs, one launch for all kernels of a block."""
     unread_settings: Literal["warn", "error"] = "warn"
     """Severity of unused settings."""

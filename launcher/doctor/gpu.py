@@ -12,6 +12,7 @@ from pathlib import Path
 from launcher.base import environment
 from launcher.config import machine
 from launcher.doctor.result import Check, failure, ok, warning
+from training.logging.quantities import size
 
 DRIVER = Path("/proc/driver/nvidia/version")
 _OLDEST_DRIVER = {"11": 450, "12": 525, "13": 580}
@@ -37,6 +38,8 @@ class Gpus:
     """That torch can use."""
     nccl: str | None = None
     """Version; None: torch was built without it."""
+    memory_bytes: int | None = None
+    """Of the smallest one; None: unknown."""
 
 
 def read_gpus() -> Gpus:
@@ -68,6 +71,7 @@ def read_gpus() -> Gpus:
         build,
         names,
         nccl,
+        machine.detect_machine().gpu_bytes,
     )
 
 
@@ -86,7 +90,8 @@ def check_gpu(gpus: Gpus) -> Check:
     if gpus.names:
         counts = Counter(gpus.names)
         listed = ", ".join(f"{count} × {kind}" for kind, count in counts.items())
-        return ok(name, f"{listed}; torch for {gpus.build}")
+        of = "GPU memory unknown" if gpus.memory_bytes is None else size(gpus.memory_bytes)
+        return ok(name, f"{listed}, {of}; torch for {gpus.build}")
     kind = "NVIDIA" if gpus.nvidia else "AMD"
     if boards and machine.visible(boards, gpus.visible) == 0:
         text = f"CUDA_VISIBLE_DEVICES={gpus.visible} hides all {boards}: training on the CPU"

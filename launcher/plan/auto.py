@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES, Entry, missing
+from launcher.base import environment
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.batching import MICRO, larger, may_grow
 from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
@@ -22,7 +23,6 @@ from launcher.plan.fitting import ENGINE, Change, PlanWith, first_fit, ladders
 from launcher.plan.target import Described
 from launcher.run_folder.resume import Decision
 from launcher.run_folder.start import decide
-from training.logging.quantities import size
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -37,8 +37,8 @@ class Candidate:
     """An engine with the settings that make it fit."""
 
     settings: Mapping[str, Any]
-    needed_bytes: int
-    limit_bytes: int | None
+    needs: str
+    """`3.1 GiB of 8.0 GiB`."""
     fits: bool
     cost: float
     """Estimated seconds of a step, for comparing candidates only."""
@@ -49,12 +49,6 @@ class Candidate:
     def engine(self) -> str:
         """The engine."""
         return str(self.settings[ENGINE])
-
-    @property
-    def needs(self) -> str:
-        """`oss 3.1 of 8.0 GiB`."""
-        of = f" of {size(self.limit_bytes)}" if self.limit_bytes is not None else ""
-        return f"{self.engine} {size(self.needed_bytes)}{of}"
 
 
 Decide = Callable[[Chosen | None], Decision]
@@ -122,9 +116,7 @@ def _grown(resolved: Resolved, described: Described) -> tuple[Batching, str] | N
             for numbers in larger(resolved.batching):
                 plan = planner.plan(resolved.with_batching(numbers, ""))
                 if plan.fits is True:
-                    assert plan.limit_bytes is not None, "it fits"
-                    needs = f"{size(plan.needed_bytes)} of {size(plan.limit_bytes)} by the plan"
-                    return numbers, needs
+                    return numbers, f"planned {plan.needs}"
     except SettingsError:
         pass
     return None
@@ -143,18 +135,17 @@ def best(all_candidates: Sequence[Candidate]) -> Chosen | None:
     least = min(candidate.cost for candidate in fitting)
     first = next(candidate for candidate in fitting if candidate.cost <= least * (1 + _EQUAL))
     others = [_other(first, candidate) for candidate in all_candidates]
-    needs = first.needs.partition(" ")[2]
-    tried = [candidate.needs for candidate in all_candidates if not candidate.fits]
-    reason = f"{needs} by the plan" + (f"; too much: {', '.join(tried)}" if tried else "")
+    tried = [f"{each.engine} {each.needs}" for each in all_candidates if not each.fits]
+    reason = f"planned {first.needs}" + (f"; too much: {', '.join(tried)}" if tried else "")
     return Chosen(first.settings, reason, others, first.memory)
 
 
 def _other(first: Candidate, other: Candidate) -> str:
     changes = "".join(f" {key}={plain(v)}" for key, v in other.settings.items() if key != ENGINE)
     if not other.fits:
-        return f"{other.needs}{changes}: does not fit"
+        return f"{other.engine} {other.needs}{changes}: does not fit"
     again = other.cost / first.cost
-    return f"{other.needs}{changes}: estimated {again:.2f} times the time"
+    return f"{other.engine} {other.needs}{changes}: estimated {again:.2f} times the time"
 
 
 def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
@@ -183,6 +174,7 @@ def _in_child(function: Callable[[], Any]) -> Any:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
+        environment.hide_gpus()
         sender.send(function())
 
     child = context.Process(target=work, daemon=True)
@@ -261,9 +253,7 @@ def _least(name: str, all_ladders: Sequence[Sequence[Change]], plan: PlanWith) -
         "host": planned.rank_host_bytes,
     }
     settings, fits = {ENGINE: name, **change}, planned.fits is not False
-    return Candidate(
-        settings, planned.needed_bytes, planned.limit_bytes, fits, _cost(planned), memory
-    )
+    return Candidate(settings, planned.needs, fits, _cost(planned), memory)
 
 
 def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:

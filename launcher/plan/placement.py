@@ -51,7 +51,8 @@ def as_traced(
     """The engine was traced itself: local, or fsdp with its collectives.
 
     `offloads`: shards of weights, gradients and optimizer are in host memory. `on_cpu`: that is the
-    memory of the device, too, and the peak is that of both together.
+    memory of the device, too, and the peak is that of both together. Otherwise torch pins the
+    memory of each gradient, a power of two.
     """
     sent = 0.0
     for name, bytes_ in trace.sent.items():
@@ -64,6 +65,9 @@ def as_traced(
     moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
     device = fullest(_without(moment, moved) for moment in moments)
     host = max(sum(moment.held[kind] for kind in moved) for moment in moments)
+    if not on_cpu:
+        shards = (FP32_BYTES * -(-numel // ranks.size) for numel in chain(*trace.groups))
+        host += sum((1 << (size - 1).bit_length()) - size for size in shards)
     return Placed(device, host, sent)
 
 
@@ -72,6 +76,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
 
     Gradients stay in buckets from the first step on; a new one is beside its bucket. So are those
     of all micro-batches but the last one of a step, which moves them to the buckets one by one.
+    What the trace sent is of an optimizer whose ranks divide its work.
     """
     gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
@@ -90,8 +95,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
 
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
-    if shards_optimizer:
-        sent += ranks.away * trace.weight_bytes
+    sent += ranks.away * (gradients if shards_optimizer else sum(trace.sent.values()))
     moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
     return Placed(fullest(moments), 0, sent)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,10 +18,9 @@ from torch.utils._pytree import tree_leaves
 from engines.base import EngineError, Options, World
 from engines.catalog import ENGINES, Entry, build_engine
 from engines.environment import RankInfo
-from engines.local import local
+from engines.frozen_weights import round_weights
 from engines.precision import DTYPES, norms_in_fp32
 from engines.world import ProcessWorld
-from engines.zero.engine import round_weights
 from launcher.base.diagnostics import SettingsError
 from launcher.config import least_steps
 from launcher.config.engine_options import engine_options
@@ -34,6 +33,7 @@ from launcher.plan.step_trace import (
     StepTrace,
     Subject,
     Untraced,
+    hidden_gpus,
     trace_step,
     untraced,
 )
@@ -43,11 +43,12 @@ from launcher.plan.target import Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.zero_placement import zero
 from models.base import DataError
-from training.checkpoint import room
-from training.settings import SettingError
+from training.checkpoint import base_weights, room
+from training.logging.quantities import size
+from training.settings import SettingError, TrainingSettings
 
 MARGIN = 0.06
-"""Of a memory that stays free: fragmentation, workspaces of libraries, other programs."""
+"""Of a node's main memory that stays free: fragmentation, other programs."""
 HEAP = 0.6
 """Of gradients, activations and temporaries on a CPU: what glibc keeps of freed blocks, in a heap
 with holes, unless `memory.return_freed` is on. Measured by benchmarks.plan_host."""
@@ -112,36 +113,36 @@ class Plan:
             return False
         return None if ram is None or (device is None and self.target.device != "cpu") else True
 
-    def lacks_device(self, free: float = MARGIN) -> bool:
-        """Whether the peak of a rank leaves less than the share `free` of a GPU."""
+    def lacks_device(self) -> bool:
+        """Whether the peak of a rank is more than the memory of a GPU for tensors."""
         limit = self.target.device_bytes
-        return limit is not None and self.device_bytes > limit * (1 - free)
+        return limit is not None and self.device_bytes > limit
 
-    def lacks_ram(self, free: float = MARGIN) -> bool:
-        """Whether the peak of a node leaves less than the share `free` of its main memory."""
+    def lacks_ram(self) -> bool:
+        """Whether the peak of a node leaves less than MARGIN of its main memory."""
         limit = self.target.ram_bytes
-        return limit is not None and self.host_bytes > limit * (1 - free)
+        return limit is not None and self.host_bytes > limit * (1 - MARGIN)
 
     @property
     def is_host_bound(self) -> bool:
-        """Whether host memory is what decides."""
-        return self.target.device_bytes is None or (self.lacks_ram() and not self.lacks_device())
+        """Whether main memory decides: on a CPU, or if only that is too small."""
+        return self.target.device == "cpu" or (self.lacks_ram() and not self.lacks_device())
 
     @property
-    def needed_bytes(self) -> int:
-        """Of the memory that decides."""
-        return self.host_bytes if self.is_host_bound else self.device_bytes
-
-    @property
-    def limit_bytes(self) -> int | None:
-        """Of the memory that decides; None: unknown."""
-        return self.target.ram_bytes if self.is_host_bound else self.target.device_bytes
+    def needs(self) -> str:
+        """`3.1 GiB of 8.0 GiB` or `3.1 GiB, GPU memory unknown`, of the memory that decides."""
+        is_host, target = self.is_host_bound, self.target
+        limit = target.ram_bytes if is_host else target.device_bytes
+        kind = "main" if is_host else "GPU"
+        of = f", {kind} memory unknown" if limit is None else f" of {size(limit)}"
+        return f"{size(self.host_bytes if is_host else self.device_bytes)}{of}"
 
     def as_json(self) -> dict[str, Any]:
         """The facts of `plan --json`."""
         return {
             "engine": self.engine,
             "ranks": self.target.ranks,
+            "device_memory_bytes": self.target.device_bytes,
             "device_peak_bytes": {
                 "total": self.device_bytes,
                 **{kind.value: n for kind, n in self.device.items()},
@@ -171,8 +172,9 @@ def plan_run(resolved: Resolved, described: Described) -> Plan:
 
 @contextmanager
 def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
-    """The planner of `resolved`. Reads its data. Raises SettingsError."""
+    """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError."""
     with ExitStack() as stack:
+        stack.enter_context(hidden_gpus())
         with _settings_errors(resolved):
             data = stack.enter_context(read_task(resolved))
         yield Planner(data, described)
@@ -289,20 +291,24 @@ class Planner:
         def change(model: Module) -> None:
             if subject.is_fake:
                 self.note_model()
-            checkpoints.append(room.checkpoint_bytes(model, subject.settings, only_trained=False))
+            only_trained = base_weights.has_adapters(subject.task)
+            bytes_ = room.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
+            checkpoints.append(bytes_)
             if _rounds(entry, options):
                 norms_in_fp32(model)
-                round_weights(model, DTYPES[options.precision])
+                weights = dict(model.named_parameters())
+                round_weights(weights, DTYPES[options.precision], keeps=False)
 
         if entry.is_traced:
             with _fake_world(target) as world:
                 trace = trace_step(subject, build_engine(engine, world, options), change)
         else:
-            alone = local(ProcessWorld(RankInfo(), _CPU, 0.0), options)
+            alone = build_engine("local", ProcessWorld(RankInfo(), _CPU, 0.0), options)
             # Autocast keeps the casts of the first micro-batch for later ones; rounded weights need
             # none.
             repeats = options.precision not in DTYPES or _rounds(entry, options)
-            trace = trace_step(subject, alone, change, repeats=repeats)
+            with _fake_world(target) if _shares_work(entry, subject.settings) else nullcontext():
+                trace = trace_step(subject, alone, change, repeats=repeats)
         return trace, checkpoints[0]
 
 
@@ -356,6 +362,8 @@ def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
         kind = engine.name if resolved.batching.accumulation > 1 else engine.module
     if _rounds(engine, options):
         kind = "rounded"
+    if _shares_work(engine, settings):
+        kind = "shared"
     outside_of_steps: Any = {
         "compile": True,
         "engine": {"name", "ds_config", "nproc"},
@@ -378,6 +386,11 @@ def _fake_world(target: PlanTarget) -> Iterator[World]:
         yield ProcessWorld(RankInfo(0, size, 0, target.ranks_per_node, 0), _CPU, 0.0)
     finally:
         dist.destroy_process_group()
+
+
+def _shares_work(engine: Entry, settings: TrainingSettings) -> bool:
+    """Whether the ranks divide the work of the optimizer, each with all parameters."""
+    return settings.optim.name == "muon" and not engine.placement.spread_parts
 
 
 def _rounds(engine: Entry, options: Options) -> bool:

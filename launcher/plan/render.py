@@ -25,9 +25,7 @@ def text(
 ) -> str:
     """The plan for people. `command` gives the run with further settings."""
     lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
-    for piece in advice:
-        needs = f"{size(piece.plan.needed_bytes)} of {size(piece.plan.limit_bytes or 0)}"
-        lines.append(f"  {command(piece.sets)}    ({needs})")
+    lines += [f"  {command(piece.sets)}    ({piece.plan.needs})" for piece in advice]
     return "\n".join(lines)
 
 
@@ -72,7 +70,6 @@ def _short(seconds: float) -> str:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    limit = plan.limit_bytes
     whole = max(plan.device_bytes, 1)
     yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
     for kind, held in plan.device.items():
@@ -80,9 +77,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield f"{'host, each node':<18} {size(plan.host_bytes):>10}" + (
         f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
     )
-    scale = plan.device_bytes
-    if limit and plan.target.device != "cpu":
-        scale = max(limit, plan.device_bytes)
+    scale = max(plan.device_bytes, plan.target.device_bytes or 0)
     yield f"[{_bar(plan, scale)}]" + (f" of {size(scale)}" if scale != plan.device_bytes else "")
 
 
@@ -98,10 +93,10 @@ def _bar(plan: Plan, scale: int) -> str:
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
-    needs, limit = size(plan.needed_bytes), plan.limit_bytes
+    free = f", of which {MARGIN:.0%} stay free"
+    if not plan.is_host_bound:
+        free = " that other processes, the CUDA context and NCCL leave"
     if plan.fits is None:
-        yield f"needs {needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
-    elif plan.fits:
-        yield f"fits: {needs} of {size(limit or 0)}"
+        yield f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
     else:
-        yield f"does not fit: {needs} of {size(limit or 0)}, of which {MARGIN:.0%} stay free"
+        yield f"fits: {plan.needs}" if plan.fits else f"does not fit: {plan.needs}{free}"

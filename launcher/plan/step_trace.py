@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import DefaultDeviceType
 
 from engines.base import Engine
 from engines.state import WEIGHT
@@ -74,7 +75,7 @@ class StepTrace:
     groups: Sequence[Sequence[int]]
     """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
-    """Of the whole model."""
+    """Of the whole model, before the engine changes it."""
     slots: int
     """Elements of the optimizer state of this rank."""
     flops: float
@@ -85,6 +86,8 @@ class StepTrace:
     """Traced ones."""
     sent: Mapping[str, int]
     """Bytes of collectives by operator, of the traced micro-batches."""
+    largest: int = 0
+    """Elements of the largest parameter, trained or frozen."""
 
     @property
     def trainable(self) -> int:
@@ -120,7 +123,7 @@ def trace_step(
         if change is not None:
             change(model)
         # Without references to them: an engine may replace and free parameters.
-        parameters = sum(p.numel() for p in model.parameters())
+        sizes = [p.numel() for p in model.parameters()]
         weight_bytes = sum(p.nbytes for p in model.parameters())
         blocks = task.blocks(model)
         with storages:
@@ -143,7 +146,7 @@ def trace_step(
     passes = storages.launches.total() - update
     return StepTrace(
         _repeated(moments) if traced < min(MICRO_BATCHES, accumulation) else moments,
-        parameters,
+        sum(sizes),
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slots,
@@ -151,6 +154,7 @@ def trace_step(
         passes * accumulation / traced + update,
         traced,
         dict(storages.sent),
+        max(sizes),
     )
 
 
@@ -160,6 +164,24 @@ def _repeated(moments: Sequence[Moment]) -> list[Moment]:
     complete = {Kind.GRADIENTS: moments[end - 1].held[Kind.GRADIENTS]}
     again = [replace(moment, held={**moment.held, **complete}) for moment in moments[:end]]
     return [*moments[:end], *again, *moments[end:]]
+
+
+@contextmanager
+def hidden_gpus() -> Iterator[None]:
+    """Inside, torch has the CPU only.
+
+    Its optimizers and its compiler ask a GPU about tensors of the CPU, too, and fake ones: that
+    makes a context on the GPU, and fails in a fork of a process with one.
+    """
+    with ExitStack() as stack:
+        for backend in (torch.cuda, torch.xpu):
+            stack.enter_context(patch.object(backend, "is_available", lambda: False))
+            stack.enter_context(patch.object(backend, "device_count", lambda: 0))
+        none = patch.object(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+        stack.enter_context(none)
+        # Checkpointing asks once, and remembers the answer.
+        stack.enter_context(patch.object(DefaultDeviceType, "_default_device_type", "cpu"))
+        yield
 
 
 @contextmanager

@@ -66,11 +66,12 @@ class Described:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
         is_gpu = resolved.device != "cpu"
-        is_own = self.device_bytes is None and resolved.device == "cuda" and self.is_here
-        device_bytes = self.machine.gpu_bytes if is_own else self.device_bytes if is_gpu else None
-        ram_bytes = self.machine.ram_bytes
+        here = self.machine
+        if self.device_bytes is not None or resolved.device != "cuda" or not self.is_here:
+            here = replace(here, gpu_bytes=self.device_bytes, gpu_others_bytes=())
+        device_bytes = here.tensor_bytes(ranks, self.nodes) if is_gpu else None
         gpu = self.gpu if is_gpu else None
-        return PlanTarget(self.nodes, ranks, resolved.device, device_bytes, ram_bytes, gpu)
+        return PlanTarget(self.nodes, ranks, resolved.device, device_bytes, here.ram_bytes, gpu)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class PlanTarget:
     device: str
     """cuda, xpu, mps or cpu."""
     device_bytes: int | None
-    """Memory of one GPU; None: unknown, or the CPU."""
+    """Memory of one GPU for the tensors of a rank; None: unknown, or the CPU."""
     ram_bytes: int | None
     """Memory of one node; None: unknown."""
     gpu: Gpu | None = None

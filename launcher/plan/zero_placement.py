@@ -68,8 +68,9 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
         _stage_3(trace, ranks, layout) if is_sharded else _stages_1_and_2(trace, ranks, layout)
     )
     passes = 1 if layout["stage"] == 1 else ranks.accumulation
-    gathers = 2 * ranks.accumulation if is_sharded else 1
-    sent = ranks.away * (passes * FP32_BYTES * trace.trainable + gathers * trace.weight_bytes)
+    updated = _weight_size(trace) * trace.trainable
+    gathered = 2 * ranks.accumulation * trace.weight_bytes if is_sharded else updated
+    sent = ranks.away * (passes * FP32_BYTES * trace.trainable + gathered)
     return Placed(fullest(_moments(trace, ranks, rank_bytes)), rank_bytes.host, sent)
 
 
@@ -130,7 +131,7 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
     in_bucket = FP32_BYTES if stage == 1 else size
     optimizer = part + FP32_BYTES * -(-trace.slots // ranks.size)
     rank_bytes = Kept(
-        weights=trace.weight_bytes + _frozen(trace),
+        weights=trace.weight_bytes,
         optimizer=optimizer,
         # Gradients are measured one by one in fp64, then copied group by group.
         update=part + max(_FP64 * min(largest, sum(parts)), is_fp32 * FP32_BYTES * max(parts)),
@@ -170,13 +171,12 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     part = sum(-(-numel // ranks.size) for numel in _numels(trace))
     frozen = -(-(trace.parameters - trace.trainable) // ranks.size)
     gradients, shards = FP32_BYTES * part, size * (part + frozen)
-    optimizer = FP32_BYTES * (part + -(-trace.slots // ranks.size)) + -(
-        -_frozen(trace) // ranks.size
-    )
+    optimizer = FP32_BYTES * (part + -(-trace.slots // ranks.size))
     persistent = _persistent(trace, layout)
     ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
-    gathered = min(trace.parameters - persistent, ahead + _largest(trace))
-    fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + _largest(trace))
+    largest = max(trace.largest, _largest(trace))
+    gathered = min(trace.parameters - persistent, ahead + largest)
+    fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + largest)
     copied = FP32_BYTES * min(part, layout["sub_group_size"])
     is_contiguous = bool(layout["contiguous_gradients"])
     rank_bytes = Kept(
@@ -207,12 +207,6 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
 def _weight_size(trace: StepTrace) -> int:
     """Bytes of an element of a weight; frozen ones are rounded as well."""
     return round(trace.weight_bytes / trace.parameters)
-
-
-def _frozen(trace: StepTrace) -> int:
-    """Bytes of the fp32 values of rounded weights that no optimizer has."""
-    frozen = trace.parameters - trace.trainable
-    return FP32_BYTES * frozen if _weight_size(trace) < FP32_BYTES else 0
 
 
 def _part(numel: int, ranks: int) -> int:

@@ -115,12 +115,12 @@ def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
 
 
 def _use(run: RunRecord, names: Sequence[str]) -> list[PlotLine]:
-    """The use of each resource, with its limit in the same color."""
+    """The use of each resource, with its limit in the same color; that of gpu is for others."""
     lines = []
     for color, name in enumerate(names):
         lines.append(PlotLine(label(name), run.train[name], color))
         limit = run.value(f"limits.{label(name)}")
-        if isinstance(limit, int | float):
+        if isinstance(limit, int | float) and label(name) != "gpu":
             level = _level(run, limit)
             lines.append(PlotLine(f"limit of {label(name)}", level, color, dashed=True))
     return lines

@@ -199,7 +199,7 @@ def machine(run: RunRecord) -> list[Row]:
         name, _, unit = str(key).rpartition("_")
         limit = run.value(f"limits.{name}")
         letter = "%" if unit == "percent" else " °C"
-        beside = "" if limit is None else f" (limit {plain(limit)}{letter})"
+        beside = "" if limit is None or name == "gpu" else f" (limit {plain(limit)}{letter})"
         rows.append((f"highest {name.replace('_', ' ')}", f"{plain(value)}{letter}{beside}"))
     return rows
 

@@ -22,7 +22,7 @@ _LIMIT_EVENTS = frozenset(
 _CAUSES: Mapping[str, str] = {
     "ram": "this run and the other programs of the machine use more memory than the limit",
     "swap": "the programs of the machine do not fit in its memory",
-    "gpu": "this run and the other programs on the GPU use more of its memory than the limit",
+    "gpu": "other programs on the GPU use more of its memory than the limit",
     "cpu": "other programs, or more threads and loader workers than there are cores",
     "disk": "checkpoints, caches or other files fill the disk",
     "temperature": "the machine is not cooled enough for this load",

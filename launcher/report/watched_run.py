@@ -132,7 +132,7 @@ class WatchedRun:
             position,
             self._train_plan.units,
             self._usage,
-            {name: limits.get(name) for name in self._usage},
+            {name: limits.get(name) for name in self._usage if name != "gpu"},
             self._losses.points,
             self._event,
             None if state in ENDED else planned,

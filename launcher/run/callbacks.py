@@ -59,7 +59,9 @@ class RankCallbacks:
         job, device, limits = self.job, self.world.device, settings.limits
         is_replay = job.resume is not None and job.resume.until is not None  # of verify
         reader = ResourceReader(device, self.storage.path)
-        usage = ResourceUsage({name: getattr(limits, name) for name in RESOURCES})
+        # limits.gpu is for other processes; the use that is shown is of all.
+        shown = [name for name in RESOURCES if name != "gpu"]
+        usage = ResourceUsage({name: getattr(limits, name) for name in shown})
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
         callbacks: list[Callback] = [events]

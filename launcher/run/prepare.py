@@ -32,7 +32,7 @@ from slurm.environment import (
 from training.logging.quantities import size
 
 _FREE = 0.03
-"""The share of a memory that a run leaves free, or it is refused."""
+"""The share of main memory that a run leaves free, or it is refused."""
 _ENGINE = "engine.name"
 
 
@@ -323,9 +323,10 @@ def _lacks(
     weight_bytes, slots = 2 if is_half else 4, settings.optim.least_slots
     needed = engine.placement.state_bytes(parameters, resolved.world_size, weight_bytes, slots)
     host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
-    gpu_bytes = here.gpu_bytes if device == "cuda" else None
-    if gpu_bytes is not None and needed.device > gpu_bytes * (1 - _FREE):
-        yield f"{size(needed.device)} of {size(gpu_bytes)} on a GPU"
+    nodes = resolved.world_size // ranks_per_node
+    limit = here.tensor_bytes(ranks_per_node, nodes) if device == "cuda" else None
+    if limit is not None and needed.device > limit:
+        yield f"{size(needed.device)} of {size(limit)} on a GPU"
     if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
         ranks = counted(ranks_per_node, "process")
         yield f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})"

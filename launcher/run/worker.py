@@ -17,6 +17,8 @@ from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.parameters import check_parameters, with_dense_tensors
+from engines.precision import DTYPES
+from engines.preparation import tune_convolutions
 from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment, signals
@@ -176,7 +178,11 @@ def _place_model(
     """Build the model, place it, and restore what is resumed. Collective."""
     resolved = job.resolved
     seeds.seed_weights(settings.train.seed)
-    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    # So that base weights which are held in 16 bits are not in memory as a whole in fp32 before.
+    has_adapters = isinstance(task, HasBaseWeights) and task.has_adapters
+    defers_alone = has_adapters and settings.precision in DTYPES
+    make = partial(with_dense_tensors, task.build)
+    model, initial = deferred_init.build(make, world, defers_alone=defers_alone)
     check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
     built = architecture(model)  # before an engine shards its parameters
     base = None
@@ -187,8 +193,11 @@ def _place_model(
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
     if job.split is None:
-        _check_room(resolved, storage.path, model, world, only_trained=base is not None)
-    engine, module = _prepare_engine(resolved, settings, task, model, world)
+        _check_room(resolved, storage.path, model, world, only_trained=has_adapters)
+    if task.channels_last:
+        cleanup.callback(tune_convolutions())
+    folder = None if has_adapters or job.split is not None else storage.path
+    engine, module = _prepare_engine(resolved, settings, task, model, world, folder)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is None or (base is not None and base.frozen):
         initial.write(engine)
@@ -315,11 +324,17 @@ def _check_room(
 
 
 def _prepare_engine(
-    resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
+    resolved: Resolved,
+    settings: Settings,
+    task: Task,
+    model: Module,
+    world: World,
+    frozen_folder: Path | None,
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks, task)
     options = engine_options(settings, resolved, task.channels_last)
+    options = replace(options, frozen_folder=frozen_folder)
     with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
         engine = build_engine(resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)

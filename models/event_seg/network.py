@@ -30,18 +30,36 @@ class Norm(nn.BatchNorm2d):
         return F.batch_norm(x, *statistics, *affine, self.training, self.momentum or 0.0, self.eps)
 
 
+class _Convolution(nn.Conv2d):
+    """A convolution with its weight stored as [out, height, width, in].
+
+    So it is flat for every engine, and in the memory format of the images without a conversion.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight.permute(0, 3, 1, 2), self.bias)
+
+
+class _TransposedConvolution(nn.ConvTranspose2d):
+    """As _Convolution, with the weight stored as [in, height, width, out]; doubles the sides."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        weight = self.weight.permute(0, 3, 1, 2)
+        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+
+
+def _up(ins: int, outs: int) -> nn.ConvTranspose2d:
+    return _TransposedConvolution(ins, outs, 4, stride=2, padding=1)
+
+
 class ConvolutionLayer(nn.Sequential):
     """3×3 convolution, or transposed 4×4 convolution, with batch normalization and ReLU."""
 
     def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
         """`up` doubles the resolution; otherwise `stride` divides it."""
         super().__init__(
-            _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1), Norm(outs), nn.ReLU()
+            _up(ins, outs) if up else _Convolution(ins, outs, 3, stride, 1), Norm(outs), nn.ReLU()
         )
-
-
-def _up(ins: int, outs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1)
 
 
 def build_encoder(size: Size) -> nn.ModuleList:
@@ -72,7 +90,7 @@ class SegmentationNetwork(HasFrozenParts):
         back = size.widths[::-1]
         self.down = build_encoder(size)
         self.up = nn.ModuleList(ConvolutionLayer(a, b, 2, up=True) for a, b in pairwise(back))
-        self.head = nn.Conv2d(back[-1], CLASSES, 1) if size.is_deep else _up(back[-1], CLASSES)
+        self.head = _Convolution(back[-1], CLASSES, 1) if size.is_deep else _up(back[-1], CLASSES)
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]))
         self.register_buffer("recipe", torch.tensor(recipe))
         _draw_weights(self, self.head)
@@ -103,9 +121,9 @@ class SegmentationNetwork(HasFrozenParts):
             return maps
         if hidden is None:
             weight = self.class_weights.float()
-            loss = F.cross_entropy(
-                maps, labels, weight=weight, ignore_index=IGNORE, reduction="sum"
-            )
+            # Summed apart: torch's own sum over images is not deterministic on CUDA.
+            each = F.cross_entropy(maps, labels, weight, ignore_index=IGNORE, reduction="none")
+            loss = each.sum()
         else:
             loss = _masked_loss(maps, labels, hidden)
         return (loss, maps) if measure else loss
@@ -118,7 +136,7 @@ class MaskedEncoder(nn.Module):
         super().__init__()
         self.down = build_encoder(size)
         self.scale = 2 ** (len(size.widths) - size.is_deep)
-        self.head = nn.Conv2d(size.widths[-1], CLASSES * self.scale**2, 1)
+        self.head = _Convolution(size.widths[-1], CLASSES * self.scale**2, 1)
         _draw_weights(self, self.head)
 
     @property
@@ -148,7 +166,7 @@ def _masked_loss(maps: Tensor, mass: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _draw_weights(model: nn.Module, head: nn.Module) -> None:
-    """Draw the weights of all convolutions; `head` has no ReLU."""
+    """Draw the weights of all convolutions, then store them by channel; `head` has no ReLU."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             # The weight of a transposed one is [in, out, ...]: its fan-in is torch's fan_out.
@@ -157,6 +175,8 @@ def _draw_weights(model: nn.Module, head: nn.Module) -> None:
             mode: Any = "fan_out" if is_up else "fan_in"
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity=gain)
             nn.init.zeros_(module.bias)
+            stored = module.weight.detach().permute(0, 2, 3, 1).contiguous()
+            module.weight = nn.Parameter(stored)
 
 
 def flops_per_sample(

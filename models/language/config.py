@@ -50,6 +50,8 @@ SIZES = {
 }
 
 
+PACKS_DOCUMENTS = True
+"""A sample may hold several documents, and attention stays within each."""
 _POSITIONS = (
     "max_position_embeddings",
     "n_positions",

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import start_memory
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
+from engines.catalog import ENGINES
 from models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,8 @@ SLOW = {
     ),
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
     "launches": ("--models eeg_text:tiny", ["eeg_text:tiny"]),
-    "lora": ("--smoke", ["all weights", "LoRA, rank 8"]),
+    "lora": ("--smoke", ["all weights", "LoRA, rank 8", "LoRA, rank 8, bf16"]),
+    "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
     "plan_host": ("--models language:small --steps 2", ["language:small", "language:small"]),
     "plan_peers": ("--models event_seg:tiny --engines zero2", ["event_seg:tiny"]),
@@ -101,13 +103,28 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 @pytest.mark.slow
 def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     path = tmp_path / "gpu.json"
-    chosen = ("plain local", "zero3", "test_throughput")
+    chosen = (
+        "agree",
+        "command line",
+        "lost rank",
+        "plain local",
+        "zero3",
+        "hybrid",
+        "abr",
+        "test_throughput",
+    )
     rows = table_of("gpu", f"--smoke --json {path} --only {' '.join(map(repr, chosen))}")
     found = {row.name: row for row in load_rows(path, Row)[2] if row.status == "measured"}
-    assert found["tiny ours zero3, unpacked, eager, overlap_comm False"].gpus == 2
+    assert len(found["engines agree"].figures["errors"]) == 2 * len(ENGINES)
+    assert found["command line"].figures["memory_bytes"] is None
+    assert found["lost rank"].figures["end_s"] > 0
+    assert found["tiny ours zero2, unpacked, compiled, overlap_comm False"].gpus == 2
+    assert found["tiny ours fsdp, unpacked, compiled, hybrid_shard True"].gpus == 2
     figures = found["tiny plain local, unpacked, compiled"].figures
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
     assert any("attention" in name for name in figures["attention"]) and figures["head"]
+    family = found["abr:tiny ours local, compiled"].figures
+    assert family["anchor"] > 0 and family["launches"] > 1000
     assert rows[-1] == "`tests/training/test_throughput.py` | 1 skipped | –"
 
 

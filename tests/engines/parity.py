@@ -1,8 +1,10 @@
 """A small training run with the usual differences between engines, for any engine."""
 
+import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,6 +186,7 @@ def options(case, world):
         ds_config=layout,
         micro_batch=GLOBAL_BATCH // ACCUMULATION // world.size,
         accumulation=ACCUMULATION,
+        frozen_folder=Path(tempfile.gettempdir()),
     )
 
 

@@ -221,10 +221,42 @@ print(peak() - before)
 """
 
 
+ALONE = """
+from engines.base import Options
+from engines.catalog import build_engine
+from tests.engines.parity import spec
+
+def frozen():
+    return make().requires_grad_(False).append(nn.Linear(2048, 2))
+
+def prepared(make):
+    world = Rank(0)
+    world.size = 1
+    model, weights = deferred_init.build(make, world, defers_alone=True)
+    engine = build_engine("local", world, Options(precision="bf16"))
+    engine.prepare(model, spec(1.0, 1e-3), [])
+    weights.write(engine)
+    return engine
+
+prepared(lambda: nn.Linear(2, 2))
+before = peak()
+engine = prepared(frozen)
+print(peak() - before)
+"""
+
+
+def peak_mib(program, *arguments):
+    command = [sys.executable, "-c", program, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(found.stdout.split()[-1])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("rank", "most"), [("0", 48), ("1", 24)])
 def test_a_model_of_100_mib_is_built_in_the_memory_of_one_layer(rank, most):
-    found = subprocess.run(
-        [sys.executable, "-c", MEMORY, rank], capture_output=True, text=True, check=True
-    )
-    assert float(found.stdout) < most
+    assert peak_mib(MEMORY, rank) < most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_frozen_weights_of_100_mib_are_placed_in_half_of_it_and_the_memory_of_one_layer():
+    assert peak_mib(MEMORY + ALONE, "1") < 48 + 32

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from engines import device
 from engines.base import EngineError
 from engines.device import devices, hardware_id, pick_device, use
 
@@ -24,17 +25,33 @@ def test_a_missing_or_unknown_device_is_an_error_with_those_there_are():
         pick_device("gpu")
 
 
-@pytest.mark.parametrize("variable", [None, "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
-def test_segments_of_device_memory_expand_unless_the_user_set_the_allocator(monkeypatch, variable):
+@pytest.mark.parametrize(
+    ("variable", "has_new", "is_wsl", "expands"),
+    [
+        (None, True, False, ["new"]),
+        (None, False, False, ["old"]),
+        (None, True, True, []),
+        ("PYTORCH_CUDA_ALLOC_CONF", True, False, []),
+        ("PYTORCH_ALLOC_CONF", True, False, []),
+    ],
+)
+def test_segments_of_device_memory_expand_unless_the_user_set_the_allocator_or_under_wsl(
+    monkeypatch, tmp_path, variable, has_new, is_wsl, expands
+):
     for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
     if variable is not None:
         monkeypatch.setenv(variable, "max_split_size_mb:512")
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    given = []
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", given.append)
+    monkeypatch.setattr(device, "_WSL_GPU", tmp_path if is_wsl else tmp_path / "dxg")
+    given, new = [], "_accelerator_setAllocatorSettings"
+    setters = {name: lambda text, name=name: given.append((name, text)) for name in ("old", "new")}
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", setters["old"])
+    monkeypatch.setattr(torch._C, new, setters["new"], raising=False)
+    if not has_new:
+        monkeypatch.delattr(torch._C, new)
     use(torch.device("cuda", 0))
-    assert given == ([] if variable else ["expandable_segments:True"])
+    assert given == [(setter, "expandable_segments:True") for setter in expands]
 
 
 @pytest.mark.gpu

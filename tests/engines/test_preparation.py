@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
 from engines.catalog import build_engine
-from engines.preparation import change_forward
+from engines.preparation import change_forward, tune_convolutions
 from tests.engines.parity import Block, Net, spec
 from tests.engines.test_parity import able
 
@@ -133,3 +133,70 @@ def test_all_ranks_start_from_the_weights_of_rank_zero(worlds, engine):
         assert len(of_rank) == len(alone)
         for name, start, data in of_rank:
             assert data == alone[name][start : start + len(data)], name
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A compiler that fails from the graph with this number on, and the numbers of its graphs."""
+    from torch._inductor import compile_fx
+
+    compiled, graphs = compile_fx.compile_fx_inner, []
+
+    def break_from(first):
+        def fail(graph, inputs, **options):
+            graphs.append(options.get("is_backward", False))
+            if len(graphs) >= first:
+                raise RuntimeError("Failed to find C compiler.\nA second line")
+            return compiled(graph, inputs, **options)
+
+        # Its default argument is bound already.
+        monkeypatch.setattr(compile_fx.compile_fx, "__defaults__", (fail, *DEFAULTS[1:]))
+        return graphs
+
+    torch._dynamo.reset()
+    DEFAULTS = compile_fx.compile_fx.__defaults__
+    yield break_from
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("recomputes", [0, 1])
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_model_whose_compilation_fails_runs_without_it(broken, caplog, first, recomputes):
+    """In its forward pass, or in the backward pass, before any gradient is there."""
+    plain, net, tokens = Net(), Net(), torch.arange(12)[None] % 7
+    net.load_state_dict(plain.state_dict())
+    options = Options(compile=True, eager_on_failure=True, activation_checkpointing=recomputes)
+    change_forward(net, list(net.blocks), options, CPU)
+    graphs = broken(first)
+    losses = [module(tokens).sum() for module in (plain, net)]
+    assert len(graphs) == first, "no graph after the first that fails"
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(losses[1], losses[0])
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    lines = [each.getMessage() for each in caplog.records if each.name == "engines.preparation"]
+    reason = "Failed to find C compiler."
+    assert lines == [f"torch.compile failed; the model runs without it: {reason}"]
+
+
+def test_a_compilation_that_the_user_asked_for_and_that_fails_is_an_error(broken):
+    net = Net()
+    change_forward(net, list(net.blocks), Options(compile=True), CPU)
+    broken(1)
+    with pytest.raises(RuntimeError, match="Failed to find C compiler"):
+        net(torch.zeros(1, 12, dtype=torch.int64))
+
+
+def test_convolutions_are_tuned_until_the_end_and_not_if_deterministic():
+    cudnn = torch.backends.cudnn
+    assert not cudnn.benchmark
+    restore = tune_convolutions()
+    assert cudnn.benchmark
+    restore()
+    torch.use_deterministic_algorithms(True)
+    try:
+        tune_convolutions()
+        assert not cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -4,6 +4,8 @@ import shlex
 
 import pytest
 
+from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+
 
 @pytest.fixture(autouse=True)
 def stays_empty(here):
@@ -13,7 +15,7 @@ def stays_empty(here):
 
 @pytest.mark.slow
 def test_a_plan_that_does_not_fit_prints_lines_that_do(said):
-    machine = ["--gpus", "1", "--gpu-memory", "150MiB"]
+    machine = ["--gpus", "1", "--gpu-memory", f"{150 + CONTEXT_BYTES // 2**20}MiB"]
     text = said("plan", "--model", "language:small", *machine)
     assert "does not fit: " in text and " of 150.0 MiB" in text
     lines = [line for line in text.splitlines() if line.startswith("  python -m launcher ")]
@@ -26,7 +28,8 @@ def test_a_line_to_paste_replaces_what_was_typed(said):
     replaced = ["--engine", "ddp", "--batch-size=4", "--set", "train.accumulation=2"]
     words = ["--model", "language:tiny", "--lr", "1e-3", "--set", "compile=off", *replaced]
     needs = said("plan", "--gpus=2", *words, "--json")["device_peak_bytes"]["total"]
-    machine = ["--gpus=2", "--gpu-memory", f"{needs / 2**20:.3f}MiB"]
+    memory = 0.94 * needs + CONTEXT_BYTES + NCCL_BYTES
+    machine = ["--gpus=2", "--gpu-memory", f"{memory / 2**20:.3f}MiB"]
     lines = said("plan", *machine, *words).splitlines()
     lines = [line for line in lines if "-m launcher" in line]
     for key in ("train.micro_batch", "engine.name"):
@@ -79,7 +82,7 @@ def test_stages_of_other_families(family, said):
 
 def test_a_named_gpu_gives_memory_and_time(said):
     text = said("plan", "--model", "language:tiny", "--gpu", "T4")
-    assert "of 16.0 GiB" in text and "in fp16" not in text
+    assert "of 15.5 GiB" in text and "in fp16" not in text
     assert "at least " in text and "(data sheet of T4, " in text
 
 

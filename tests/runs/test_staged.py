@@ -59,7 +59,7 @@ CASES = {
         ("encoder.",),
         ("val_masked_r2", "val_rouge1_gain"),
         ("ddp", "zero2"),
-        "eval.share=0.05",
+        "eval.share=0.05 precision=bf16",
     ),
     "doc_translation": Case(
         ("encoder", "whole"),
@@ -76,7 +76,7 @@ CASES = {
         ("val_loss", "val_loss"),
         ("zero1", "fsdp"),
         "data.text=corpus data.path=dialogues.jsonl model.tokenizer=bpe model.vocabulary=320 "
-        "model.freeze_layers=1",
+        "model.freeze_layers=1 precision=bf16",
         "start",
     ),
 }

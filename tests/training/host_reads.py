@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 from unittest.mock import patch
 
 import torch
@@ -15,13 +16,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engines.base import Options
 from engines.catalog import build_engine
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
+from launcher.config.engine_options import engine_options
 from models.base import Context
 from models.catalog import FAMILIES
-from tests.launcher.given import resolved
+from tests.launcher.given import ONE_GPU, resolved
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
 from training.callbacks.base import Action
@@ -117,22 +118,40 @@ class Counting(RecordingCallback):
         return Action.NOTHING
 
 
+class Refusing(RecordingCallback):
+    """Lets a read of a GPU in the counted steps raise RuntimeError, where it is."""
+
+    reads: ClassVar = {}
+
+    def step(self, step):
+        if step.step in (FIRST, LAST):
+            torch.cuda.set_sync_debug_mode("error" if step.step == FIRST else "default")
+        return Action.NOTHING
+
+
 @contextmanager
-def counted(device):
+def counted(device, kind=Reads):
     """Inside, reads of tensors on `device` are counted."""
-    reads = Reads(device)
+    reads = kind(device)
     with reads, Conversions(reads), _like_an_accelerator():
         yield Counting(reads)
 
 
-def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation=1):
-    """Reads in a step of a family's tiny model, or of `task`, under the engine local."""
-    world = ProcessWorld(RankInfo(), DEVICE, 60.0)
+def of_a_family(
+    folder, family, *sets, task=None, accumulation=1, device=DEVICE, kind=Reads
+):
+    """Reads in a step of a family's tiny model, or of `task`, as a GPU takes it by default.
+
+    Under the engine local. On DEVICE they are counted by `kind`; nothing is compiled there.
+    """
+    world = ProcessWorld(RankInfo(), device, 60.0)
     sets = (*sets, "loader.workers=0", "log.every=100", "eval.last=false", "save.last=false")
-    settings = resolved(*sets, f"train.max_steps={LAST}", model=f"{family}:tiny").settings
+    sets = (*sets, f"train.max_steps={LAST}", f"compile={'off' if device == DEVICE else 'auto'}")
+    run = resolved(*sets, model=f"{family}:tiny", machine=ONE_GPU)
+    settings = run.settings
     if task is None:
         module, _, name = FAMILIES[family].task.partition(":")
-        context = Context(0, settings.eval.share, folder, DEVICE)
+        context = Context(0, settings.eval.share, folder, device)
         task = getattr(import_module(module), name)(settings.model, settings.data, context)
     task.setup()
     split, micro_batch = task.data("train"), 2
@@ -146,11 +165,11 @@ def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation
         first_step=1,  # neither logged nor previewed, as the first one would be
     )
     model = task.build()
-    with counted(DEVICE) as counting:
-        move(model, counting._reads.fake)
-        engine = build_engine(
-            "local", world, Options(precision=precision, channels_last=task.channels_last)
-        )
+    with counted(device, kind) if device == DEVICE else refused() as counting:
+        if device == DEVICE:
+            move(model, counting._reads.fake)
+        options = engine_options(settings, run, task.channels_last)
+        engine = build_engine("local", world, options)
         module = engine.prepare(model, optimizer.spec(settings, model, world), task.blocks(model))
         order = DataOrder(len(split), train_plan.global_batch, 0)
         batches = Batches(Samples(task, split, 0), order, train_plan, world, settings.loader)
@@ -162,6 +181,15 @@ def of_a_family(folder, family, *sets, precision="fp32", task=None, accumulation
         train(task, engine, module, batches, run)
         engine.close()
     return counting.reads
+
+
+@contextmanager
+def refused():
+    """Inside, a callback refuses reads of a GPU; after an error they are allowed again."""
+    try:
+        yield Refusing()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def of_an_engine(world, engine):

@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from engines.catalog import ENGINES, missing
 from models.base import Loss
 from models.catalog import FAMILIES
+from tests.devices import each_device
 from tests.training import host_reads
 from tests.training.tiny import TinyTask
 
@@ -26,9 +27,18 @@ def runs():
     ]
 
 
+@each_device
 @pytest.mark.parametrize(("family", "sets"), runs())
-def test_a_step_of_a_family_reads_nothing_from_its_device(tmp_path, family, sets):
-    assert host_reads.of_a_family(tmp_path, family, *sets) == {}
+def test_a_default_step_of_a_family_reads_nothing_from_its_device(tmp_path, family, sets, device):
+    place = torch.device("cuda", 0) if device == "cuda" else host_reads.DEVICE
+    assert host_reads.of_a_family(tmp_path, family, *sets, device=place) == {}
+
+
+@pytest.mark.gpu
+def test_a_read_of_a_gpu_is_refused(tmp_path):
+    task = ReadingTask(dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        host_reads.of_a_family(tmp_path, "language", task=task, device=torch.device("cuda", 0))
 
 
 class ReadingTask(TinyTask):
@@ -58,18 +68,14 @@ def test_each_read_of_each_micro_batch_is_counted(tmp_path):
 
 CHECK = "training/optim/nonfinite.py:"
 SETTINGS = [
-    ((), "fp16", {"engines/optimizer_step.py:_fp16": 1}),
-    (
-        ("train.on_nonfinite=skip 3",),
-        "fp32",
-        {f"{CHECK}_are_finite": 1, f"{CHECK}_take_or_skip": 2},
-    ),
+    ("precision=fp16", {"engines/optimizer_step.py:_fp16": 1}),
+    ("train.on_nonfinite=skip 3", {f"{CHECK}_are_finite": 1, f"{CHECK}_take_or_skip": 2}),
 ]
 
 
-@pytest.mark.parametrize(("sets", "precision", "expected"), SETTINGS)
-def test_only_loss_scaling_and_skipping_wait_in_each_step(tmp_path, sets, precision, expected):
-    assert host_reads.of_a_family(tmp_path, "language", *sets, precision=precision) == expected
+@pytest.mark.parametrize(("change", "expected"), SETTINGS)
+def test_only_loss_scaling_and_skipping_wait_in_each_step(tmp_path, change, expected):
+    assert host_reads.of_a_family(tmp_path, "language", change) == expected
 
 
 ON_CPU = {

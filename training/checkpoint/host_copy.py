@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,8 @@ from training.resources import cgroup
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engines.base import World
+
 _ALIGNMENT = 64
 # Stays free for training, which continues during the write.
 _SPARE_BYTES = 512 * 2**20
@@ -28,8 +28,8 @@ class HostCopy:
     It grows to the largest copy so far and is kept: a second copy needs no new pages.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._buffer: Tensor | None = None
 
     def missing_bytes(self, intervals: Sequence[Interval]) -> int:
@@ -46,7 +46,7 @@ class HostCopy:
         if self._held() < needed:
             self.release()  # first: both together may be too much
             try:
-                self._buffer = _allocate(needed, self._device)
+                self._buffer = self._world.host_memory(needed)
             except OSError:
                 return False
         return True
@@ -61,15 +61,15 @@ class HostCopy:
         Valid until the next copy.
         """
         assert self._buffer is not None
-        is_cuda = self._device.type == "cuda"
+        device = self._world.device
         copied, end = [], 0
         for interval in intervals:
             begin, end = end, end + _aligned(interval.bytes)
             target = self._buffer[begin : begin + interval.bytes].view(interval.dtype)
-            target.copy_(interval.data, non_blocking=is_cuda)
+            target.copy_(interval.data, non_blocking=device.type == "cuda")
             copied.append(replace(interval, data=target))
-        if is_cuda:
-            torch.cuda.current_stream(self._device).synchronize()
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
         return copied
 
     def _held(self) -> int:
@@ -91,43 +91,3 @@ def _needed(intervals: Sequence[Interval]) -> int:
 
 def _aligned(count: int) -> int:
     return -(-count // _ALIGNMENT) * _ALIGNMENT
-
-
-def _allocate(size: int, device: torch.device) -> Tensor:
-    """`size` bytes; pages are allocated on first write."""
-    if size == 0:
-        return torch.empty(0, dtype=torch.uint8)
-    # Not torch.empty, which in deterministic mode fills them. Large pages would be slower: 7 s
-    # where small ones took 0.6 s for 1.5 GB, in a virtual machine on Linux 6.18.
-    pages = _Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_DONTFORK"):
-        # A forked loader worker would keep each page until it is copied once more.
-        pages.madvise(mmap.MADV_DONTFORK)
-    buffer = torch.frombuffer(pages, dtype=torch.uint8)
-    if device.type == "cuda":
-        pages.pin(buffer, device)
-    return buffer
-
-
-class _Pages(mmap.mmap):
-    """Memory that can be pinned for a device, until just before it is unmapped.
-
-    Not the pinned memory of torch, which rounds up to a power of two.
-    """
-
-    _address: int | None = None
-
-    def pin(self, buffer: Tensor, device: torch.device) -> None:
-        """Pin `buffer`, the tensor of these pages; if that fails, copies are only slower."""
-        address = buffer.data_ptr()
-        if int(torch.cuda.cudart().cudaHostRegister(address, buffer.numel(), 0)) == 0:
-            self._address = address
-            return
-        # The error stays until a check finds it, which otherwise is that of the next kernel.
-        with suppress(RuntimeError):
-            torch.zeros(1, device=device)
-
-    def __del__(self) -> None:
-        # A weak reference would be too late: mmap unmaps before it calls them.
-        if self._address is not None:
-            torch.cuda.cudart().cudaHostUnregister(self._address)

@@ -112,7 +112,7 @@ class CheckpointWriter:
         """`storage` is that of the run folder."""
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
-        self._copy = HostCopy(world.device) if in_background else None
+        self._copy = HostCopy(world) if in_background else None
         self._write: _BackgroundWrite | None = None
         self._step = 0
         self._complete: Path | None = None

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
 _RMS = 0.2
 """The root mean square of a step over the learning rate, as AdamW has it."""
+_BATCH = 2**23
+"""Elements of equal matrices that are updated at once, or one matrix for each rank."""
+_DTYPE = torch.bfloat16
 
 
 class Muon(Optimizer):
-    """Muon for groups with the option `momentum`, AdamW for the others.
+    """Muon for groups with the option `momentum`, AdamW for the others. Collective.
 
     The step of a matrix is its momentum with singular values near 1. `lr` and `weight_decay` mean
-    the same for both. A sharded matrix (DTensor) is gathered for its step, in bf16. Sources: Jordan
-    et al., Muon, 2024; Liu et al., Muon is Scalable for LLM Training, 2025, section 2.2.
+    the same for both. One rank orthogonalizes a matrix, from the shards of all if it is a DTensor,
+    and sends the step to the others in bf16. Sources: Jordan et al., Muon, 2024; Liu et al., Muon
+    is Scalable for LLM Training, 2025, section 2.2.
     """
+
+    shares_work = True
+    """As `SharesWork.shares_work`."""
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, **adamw: Any):
         """`adamw`: options of torch's AdamW."""
@@ -43,56 +52,119 @@ class Muon(Optimizer):
         if self._adamw:
             self._adamw.param_groups = [g for g in self.param_groups if "momentum" not in g]
             self._adamw.step()
+        done = 0
         for group in self.param_groups:
-            if "momentum" in group:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._update(parameter, **group)
+            alike: dict[torch.Size, list[Tensor]] = {}
+            for parameter in group["params"] if "momentum" in group else ():
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.shape, []).append(parameter)
+            for shape, matrices in alike.items():
+                ranks = _ranks(matrices[0], self.shares_work)
+                size = ranks.size
+                count = size * max(1, _BATCH // (size * shape.numel()))
+                for start in range(0, len(matrices), count):
+                    batch = matrices[start : start + count]
+                    # The next matrix is the next rank's, over all shapes: none has two more.
+                    turns = [batch[(rank - done) % size :: size] for rank in range(size)]
+                    in_turn = [matrix for turn in turns for matrix in turn]
+                    self._update(in_turn, [len(turn) for turn in turns], ranks, group)
+                    done += len(batch)
 
     def _update(
-        self, parameter: Tensor, *, lr: float, weight_decay: float, momentum: float, **_: Any
+        self,
+        matrices: Sequence[Tensor],
+        counts: Sequence[int],
+        ranks: _Ranks,
+        group: Mapping[str, Any],
     ) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        ahead = gradient.lerp(average, momentum)  # Nesterov's
-        step = _part_of(orthogonalized(_full(ahead.bfloat16())), parameter)
-        parameter.mul_(1 - lr * weight_decay)
-        parameter.add_(step, alpha=-lr * _RMS * sqrt(max(parameter.shape)))
+        """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
+        for matrix in matrices:
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        averages = [_local(self.state[matrix]["momentum_buffer"]) for matrix in matrices]
+        gradients = [_local(matrix.grad) for matrix in matrices]
+        momentum, weights = group["momentum"], [_local(matrix) for matrix in matrices]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        height = matrices[0].shape[0]
+        rows = -(-height // ranks.size) if ranks.hold_shards else height  # as in torch.chunk
+        ahead = weights[0].new_zeros(len(matrices), rows, *weights[0].shape[1:], dtype=_DTYPE)
+        for n in range(len(matrices)) if ranks.hold_shards else ranks.mine(counts):
+            # Nesterov's momentum
+            ahead[n, : len(weights[0])] = gradients[n].lerp(averages[n], momentum)
+        steps = ranks.orthogonalize(ahead.to(ranks.device), counts, height).to(ahead.device)
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        scale = -group["lr"] * _RMS * sqrt(max(matrices[0].shape))
+        torch._foreach_add_(weights, list(steps[:, : len(weights[0])]), alpha=scale)
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """`matrix` (bf16) with singular values between about 0.7 and 1.2: Newton-Schulz iteration."""
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
-    x = x / x.norm().clamp(min=1e-7)
+@dataclass(frozen=True)
+class _Ranks:
+    """The ranks that divide the matrices; each has all of them, or a shard of each."""
+
+    device: Any
+    group: dist.ProcessGroup | None = None
+    rank: int = 0
+    size: int = 1
+    hold_shards: bool = False
+
+    def mine(self, counts: Sequence[int]) -> range:
+        """The places of the matrices that this rank orthogonalizes, of `counts` for each rank."""
+        first = sum(counts[: self.rank])
+        return range(first, first + counts[self.rank])
+
+    def orthogonalize(self, held: Tensor, counts: Sequence[int], height: int) -> Tensor:
+        """`held` [matrix, row, column] orthogonalized; matrices have `height` rows. Collective.
+
+        They are in the order of the ranks that orthogonalize them. A shard has as many rows as that
+        of the first rank.
+        """
+        if not self.hold_shards:
+            mine = self.mine(counts)
+            held[mine.start : mine.stop] = orthogonalized(held[mine.start : mine.stop])
+            for rank, part in enumerate(held.split(list(counts)) if self.size > 1 else ()):
+                if len(part):
+                    dist.broadcast(part, rank, self.group)
+            return held
+        count, (rows, width) = counts[self.rank], held.shape[1:]
+        shards = held.new_empty(self.size, count, rows, width)
+        sizes = list(counts), [count] * self.size
+        dist.all_to_all_single(shards.flatten(0, 1), held, sizes[1], sizes[0], self.group)
+        full = shards.transpose(0, 1).flatten(1, 2)
+        full[:, :height] = orthogonalized(full[:, :height])
+        shards = full.unflatten(1, (self.size, rows)).transpose(0, 1).flatten(0, 1)
+        dist.all_to_all_single(held, shards, sizes[0], sizes[1], self.group)
+        return held
+
+
+def _ranks(matrix: Tensor, shares_work: bool) -> _Ranks:
+    """The ranks that divide matrices such as `matrix`."""
+    if isinstance(matrix, DTensor):
+        mesh = matrix.device_mesh
+        axis = next(n for n, placement in enumerate(matrix.placements) if placement.is_shard())
+        group = mesh.get_group(axis)
+        size = dist.get_world_size(group)
+        return _Ranks(mesh.device_type, group, dist.get_rank(group), size, hold_shards=size > 1)
+    if shares_work and dist.is_initialized():
+        return _Ranks(matrix.device, None, dist.get_rank(), dist.get_world_size())
+    return _Ranks(matrix.device)
+
+
+def _local(tensor: Any) -> Tensor:
+    """What this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """`matrices` [matrix, row, column] in bf16 with singular values between about 0.7 and 1.2.
+
+    By Newton-Schulz iteration, all in one batch.
+    """
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    if not len(matrices):
+        return matrices
+    x = matrices.mT if is_tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
-    return x.T if is_tall else x
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """The full tensor of a DTensor, on the device of its mesh. Collective."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    mesh = tensor.device_mesh
-    local = tensor.to_local().to(mesh.device_type)  # offloaded shards are on the CPU
-    placed = DTensor.from_local(
-        local, mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-    )
-    return placed.full_tensor()
-
-
-def _part_of(full: Tensor, parameter: Tensor) -> Tensor:
-    """`full`, sharded as `parameter` is; every rank has all of it."""
-    if not isinstance(parameter, DTensor):
-        return full
-    mesh, placements = parameter.device_mesh, parameter.placements
-    everywhere = DTensor.from_local(full, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    local = everywhere.redistribute(placements=placements).to_local().to(parameter.device)
-    return DTensor.from_local(
-        local, mesh, placements, run_check=False, shape=full.shape, stride=full.stride()
-    )
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return x.mT if is_tall else x

@@ -81,5 +81,6 @@ class Updater:
             return Update(accumulated.loss, skipped=True)
         update = self.nonfinite.take(engine, accumulated, step)
         if self.average is not None and not update.skipped:
+            engine.settle()
             self.average.update(step)
         return update

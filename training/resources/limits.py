@@ -25,12 +25,6 @@ _HELPS: Mapping[Action, frozenset[str]] = {
     Action.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
 }
 """Throttling steps in order, with the resources they help; no step frees a disk."""
-SHARED_PERCENT = 2.0
-"""Of a GPU's memory in use by other processes, from which on its limit applies.
-
-A run that has a GPU for itself may fill it: what does not fit fails in a step, and the step is
-repeated with a smaller micro-batch.
-"""
 _NEVER_FATAL = ("cpu", "temperature")
 """Below a critical value: a run that uses all of its CPU time is healthy, and chips slow down by
 themselves before heat harms them."""
@@ -218,9 +212,9 @@ def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
 
 
 def _over(reading: MachineReading, limits: Mapping[str, float]) -> list[str]:
-    over = [name for name, limit in limits.items() if _exceeds(reading.uses().get(name), limit)]
-    is_shared = _exceeds(reading.gpu_others, SHARED_PERCENT)
-    return [name for name in over if name != "gpu" or is_shared]
+    # A run may fill what others leave of a GPU: a step that does not fit is repeated with a smaller
+    # micro-batch.
+    return [name for name, limit in limits.items() if _exceeds(getattr(reading, name), limit)]
 
 
 def _exceeds(value: float | None, limit: float | None) -> bool:

@@ -19,6 +19,8 @@ from training.resources.memory import driver_memory, host_bytes
 if TYPE_CHECKING:
     import torch
 
+    from training.resources.nvml import GpuState
+
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
 
@@ -31,7 +33,7 @@ class MachineReading:
     """Of main memory; in a container, of its limit."""
     swap: float | None
     gpu: float | None
-    """Of device memory, by all processes; what our allocator holds in reserve counts as free."""
+    """Of device memory, by other processes than this one: what limits.gpu limits."""
     host_bytes: int
     """Resident memory of this process."""
     gpu_reserved_bytes: int | None
@@ -42,8 +44,8 @@ class MachineReading:
     """Of the CPU time this process may use, since the reading before; None: the first reading."""
     disk: float | None = None
     """Of the file system that holds the run folder."""
-    gpu_others: float | None = None
-    """Of device memory, by other processes than this one."""
+    gpu_all: float | None = None
+    """Of device memory, by all processes; what our allocator holds in reserve counts as free."""
     temperature: float | None = None
     """Of the processor or the GPU, the hotter one, in degrees Celsius."""
     gpu_busy: float | None = None
@@ -54,8 +56,9 @@ class MachineReading:
         return asdict(self)
 
     def uses(self) -> Mapping[str, float]:
-        """Use by resource, and of the GPU's time, for those that exist."""
+        """Use by resource, and of the GPU's time, for those that exist; `gpu` by all processes."""
         values = {name: getattr(self, name) for name in (*RESOURCES, "gpu_busy")}
+        values["gpu"] = self.gpu_all
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -64,14 +67,14 @@ class ResourceReader:
 
     def __init__(self, device: torch.device, folder: Path) -> None:
         self._device, self._folder, self._cpu = device, folder, CpuUse()
+        self._read_gpu: Callable[[], GpuState | None] | None = None
 
     def read(self) -> MachineReading:
         """A reading taken now; costs some tenths of a millisecond of CPU time."""
         gpu = disk = None
         if self._device.type == "cuda":
-            from training.resources.nvml import gpu_state
-
-            gpu = gpu_state(self._device)
+            self._read_gpu = self._read_gpu or _gpu_reader(self._device)
+            gpu = self._read_gpu()
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
         device = driver_memory(self._device, gpu)
@@ -79,13 +82,13 @@ class ResourceReader:
         return MachineReading(
             ram=_ram(),
             swap=_swap(),
-            gpu=None if device is None else device.percent,
+            gpu=None if device is None else device.others_percent,
             host_bytes=host_bytes(),
             gpu_reserved_bytes=None if device is None else device.reserved,
             gpu_driver_bytes=None if device is None else device.used,
             cpu=self._cpu.percent(),
             disk=disk,
-            gpu_others=None if device is None else device.others_percent,
+            gpu_all=None if device is None else device.percent,
             temperature=max((value for value in celsius if value is not None), default=None),
             gpu_busy=gpu.busy_percent if gpu else None,
         )
@@ -131,6 +134,14 @@ class ResourceMonitor:
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             self._new = self.read()
+
+
+def _gpu_reader(device: torch.device) -> Callable[[], GpuState | None]:
+    import torch
+
+    from training.resources import nvml
+
+    return nvml.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
 def _ram() -> float:

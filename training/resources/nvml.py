@@ -1,82 +1,117 @@
-"""NVML, NVIDIA's management library: memory, temperature and use of a GPU as the driver counts."""
+"""NVML, NVIDIA's management library, by ctypes: what the driver says of a GPU, without torch."""
 
 from __future__ import annotations
 
-import importlib
+import ctypes
 import os
+from collections.abc import Callable
+from ctypes import byref
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    import torch
+LIBRARY = "libnvidia-ml.so.1"
+_NO_BYTES = 2**64 - 1
+_MAX_PROCESSES = 512
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """A GPU at one moment."""
+    """A GPU, or a slice of one, at one moment."""
 
     used: int
-    """Bytes in use by all processes."""
+    """Bytes in use by all processes and by the driver."""
     total: int
-    by_process: int | None
+    by_process: int | None = None
     """Bytes of this process; None in a container that has process ids of its own."""
-    celsius: float | None
-    busy_percent: float | None
+    celsius: float | None = None
+    busy_percent: float | None = None
     """Share of the last second or less in which a kernel ran; None: the GPU does not say."""
+    capability: tuple[int, int] | None = None
+    """CUDA compute capability."""
 
 
-def gpu_state(device: torch.device) -> GpuState | None:
-    """The state of `device`, without a call into the runtime of training.
+class _Memory(ctypes.Structure):
+    _fields_: ClassVar = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
 
-    None if NVML does not know it: another kind of device, a slice of a GPU, or no pynvml.
+
+class _Process(ctypes.Structure):
+    """nvmlProcessInfo_v2_t, of which the functions _v2 and _v3 give a list."""
+
+    _fields_: ClassVar = [
+        *(("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong)),
+        *(("gpu_instance", ctypes.c_uint), ("compute_instance", ctypes.c_uint)),
+    ]
+
+
+def gpu_states(named: str | None) -> list[GpuState | None]:
+    """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
+
+    Empty without an NVIDIA GPU or its library. Opens the library and closes it again, so that
+    processes may be forked later. Source: NVML API reference, device queries.
     """
-    nvml = _nvml() if device.type == "cuda" else None
-    if nvml is None:
-        return None
+    library = _opened()
+    if library is None:
+        return []
+    count = ctypes.c_uint()
+    library.nvmlDeviceGetCount_v2(byref(count))
+    names = map(str, range(count.value)) if named is None else map(str.strip, named.split(","))
+    states = [_state(library, name) for name in names if name not in ("", "-1")]
+    library.nvmlShutdown()
+    return states
+
+
+def gpu_reader(name: str) -> Callable[[], GpuState | None]:
+    """A function that reads the GPU with the unique id `name`; None: it is unknown.
+
+    Numbers do not serve here: CUDA_VISIBLE_DEVICES renumbers devices. The library stays open.
+    """
+    library = _opened()
+    return partial(_state, library, name) if library is not None else lambda: None
+
+
+def _opened() -> Any:
     try:
-        handle = _handle(nvml, device)
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except nvml.NVMLError:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError:  # no NVIDIA GPU, or a system without this library
         return None
-    ours = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-    celsius = _optional(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
-    rates = _optional(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
-    busy = None if rates is None else float(rates.gpu)
-    return GpuState(memory.used, memory.total, ours[0] if ours else None, celsius, busy)
+    return None if library.nvmlInit_v2() else library
 
 
-def _optional(nvml: Any, read: Any, *arguments: Any) -> Any:
-    """A value that some GPUs do not have."""
-    try:
-        return read(*arguments)
-    except nvml.NVMLError:
+def _state(library: Any, name: str) -> GpuState | None:
+    """The GPU with this number or unique id; None: no such one, or its memory is unknown."""
+
+    def asks(function: str, *arguments: Any) -> bool:
+        """Whether NVML answers; old drivers lack some functions, and GPUs some sensors."""
+        call = getattr(library, f"nvmlDeviceGet{function}", None)
+        return call is not None and call(*arguments) == 0
+
+    handle, memory = ctypes.c_void_p(), _Memory()
+    if name.isdigit():
+        exists = asks("HandleByIndex_v2", int(name), byref(handle))
+    else:
+        exists = asks("HandleByUUID", name.encode(), byref(handle))
+    in_mig, pending = ctypes.c_uint(), ctypes.c_uint()
+    if exists and not name.startswith("MIG-"):
+        asks("MigMode", handle, byref(in_mig), byref(pending))
+    # In MIG mode a process gets one slice, not the memory of the whole GPU.
+    if not exists or in_mig.value or not asks("MemoryInfo", handle, byref(memory)):
         return None
-
-
-@cache
-def _nvml() -> Any:
-    """The module pynvml, if it is installed and finds a driver."""
-    import torch
-
-    # On AMD, torch.cuda is ROCm, which NVML does not know.
-    if torch.version.cuda is None:
-        return None
-    try:
-        nvml = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except ImportError:
-        return None
-    except nvml.NVMLError:
-        return None
-    return nvml
-
-
-@cache
-def _handle(nvml: Any, device: torch.device) -> Any:
-    """NVML's handle of a device, by its unique id: CUDA_VISIBLE_DEVICES renumbers devices."""
-    import torch
-
-    unique = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    return nvml.nvmlDeviceGetHandleByUUID(unique)
+    celsius, major, minor = ctypes.c_uint(), ctypes.c_int(), ctypes.c_int()
+    rates = (ctypes.c_uint * 2)()  # of kernels, of memory
+    listed, processes = ctypes.c_uint(_MAX_PROCESSES), (_Process * _MAX_PROCESSES)()
+    newest = hasattr(library, "nvmlDeviceGetComputeRunningProcesses_v3")
+    function = f"ComputeRunningProcesses_v{3 if newest else 2}"
+    if not asks(function, handle, byref(listed), processes):
+        listed.value = 0
+    ours = [p.used for p in processes[: listed.value] if p.pid == os.getpid()]
+    return GpuState(
+        memory.used,
+        memory.total,
+        ours[0] if ours and ours[0] != _NO_BYTES else None,
+        float(celsius.value) if asks("Temperature", handle, 0, byref(celsius)) else None,
+        float(rates[0]) if asks("UtilizationRates", handle, byref(rates)) else None,
+        (major.value, minor.value)
+        if asks("CudaComputeCapability", handle, byref(major), byref(minor))
+        else None,
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import EngineError
 from engines.catalog import build_engine
@@ -114,6 +115,31 @@ def threads(world, case):
 def test_only_offloading_computes_with_the_given_threads(worlds):
     assert worlds[1].run(threads, Case("zero2-offload")) == [[1, 3, 1]]
     assert worlds[1].run(threads, Case("zero2")) == [[1, 1, 1]]
+
+
+def numbers_read(world, case):
+    """How many numbers a step reads from tensors, and how many parameters it trains."""
+    count = 0
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal count
+            count += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    with prepared(world, case) as (engine, module):
+        one_step(world, engine, module, case, step=1)
+        with Reads():
+            one_step(world, engine, module, case, step=2)
+    return count, sum(p.requires_grad for p in Net().parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_offloading_step_does_not_wait_for_the_device_at_each_parameter(worlds, precision):
+    for count, parameters in worlds[2].run(
+        numbers_read, Case("zero2-offload", precision=precision)
+    ):
+        assert count < parameters / 2
 
 
 SCRIPT = """

@@ -5,17 +5,19 @@ from dataclasses import replace
 from itertools import cycle, product
 
 from launcher.config import presets
+from launcher.config.engine_options import engine_options
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, refused, resolved
 
 MAC = replace(LAPTOP, cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps")
 OLD_GPU = replace(SERVER, gpu_bf16=False)
+NO_TRITON = replace(SERVER, triton_lacks="the package triton")
 
 
 def test_a_precision_of_no_user_becomes_one_that_the_machine_has():
     for model, mode, asked, precisions in (
-        ("language", None, "auto", ("fp32", "fp32", "fp32", "bf16", "fp32")),
+        ("language", None, "auto", ("fp32", "fp32", "fp32", "bf16", "fp16")),
         ("language", "resource-efficient", "fp16", ("fp32", "bf16", "fp32", "fp16", "fp16")),
         ("abr", "fast", "bf16", ("fp32", "bf16", "fp32", "bf16", "fp16")),
     ):
@@ -71,7 +73,8 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (["precision=fp16", "device=cpu"], SERVER, "needs a GPU"),
         (["memory.attention=flash"], LAPTOP, "needs a GPU"),
         (["memory.empty_cache_every=100"], LAPTOP, "empty_cache_every 100 needs a GPU"),
-        (["compile=on"], replace(LAPTOP, compiler=False), "needs a C++ compiler"),
+        (["compile=on"], replace(LAPTOP, compiler=False), "needs a C++ compiler, which is missing"),
+        (["compile=on"], NO_TRITON, "needs the package triton, which is missing"),
         (["compile=graphs"], LAPTOP, "compile 'graphs' needs an NVIDIA GPU"),
         (["compile=graphs", "engine.name=zero2"], SERVER, "engine zero2 moves weights"),
     ):
@@ -102,11 +105,33 @@ def test_workers_are_capped_at_the_cores_a_process_has_and_memory_is_pinned_for_
 
 
 def test_compilation_left_open_is_decided_by_gpu_and_compiler():
-    machines = {SERVER: "on", NEW_CPU: "off", replace(SERVER, compiler=False): "off"}
-    for machine, compiled in machines.items():
+    for machine, compiled in ((SERVER, "on"), (NEW_CPU, "off"), (NO_TRITON, "off")):
         run = resolved(machine=machine)
         assert run.settings.compile == compiled, machine
         assert run.values["compile"].replaced[0][0] == "auto"
+        notes = [note for note in run.notes if note.startswith("compile")]
+        is_told = machine is NO_TRITON
+        assert notes == ["compile: off: it needs the package triton"] * is_told
+        assert engine_options(run.settings, run, channels_last=False).eager_on_failure
+    asked = resolved("compile=on", machine=SERVER)
+    assert not engine_options(asked.settings, asked, channels_last=False).eager_on_failure
+
+
+def test_an_old_gpu_or_torch_is_noted_with_what_it_changes():
+    for machine, model, notes in (
+        (replace(SERVER, torch=(2, 11)), "language", 0),
+        (SERVER, "language", 0),
+        (replace(SERVER, torch=(2, 10)), "language", 1),
+        (replace(SERVER, torch=(2, 10)), "abr", 0),
+        (replace(LAPTOP, torch=(2, 10)), "language", 0),
+        (replace(OLD_GPU, torch=(2, 13)), "language", 2),
+        (OLD_GPU, "abr", 1),
+    ):
+        texts = resolved(model=model, machine=machine).notes
+        masks = [text for text in texts if text.startswith("attention within documents takes a")]
+        scaled = [text for text in texts if text.startswith("precision: fp16 with loss scaling")]
+        assert len(masks) + len(scaled) == notes, (machine, model, texts)
+        assert len(scaled) == (not machine.gpu_bf16 and machine.device == "cuda")
 
 
 def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():

@@ -1,14 +1,19 @@
 """The machine is detected without torch, with the limits of containers."""
 
 import os
-import shutil
-import subprocess
+import sys
+import sysconfig
 from dataclasses import replace
 
 import pytest
 
 from launcher.config import machine
-from tests.launcher.given import LAPTOP, python
+from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from tests.fake_nvml import FakeGpu, build_nvml, needs_c
+from tests.launcher.given import LAPTOP
+from training.resources import nvml
+
+GIB = 2**30
 
 
 def test_detection_finds_at_least_one_core():
@@ -59,34 +64,74 @@ def test_ranks_use_the_cpus_allocated_by_the_scheduler():
     assert counted(64, None) == 64
 
 
-NVML = """
-#include <string.h>
-typedef struct { unsigned long long total, free, used; } Memory;
-static int numbers[3] = {0, 1, 2};
-int nvmlInit_v2(void) { return 0; }
-int nvmlShutdown(void) { return 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 3; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **h) { if (i > 2) return 2; *h = numbers + i; return 0; }
-int nvmlDeviceGetHandleByUUID(const char *id, void **h) { if (strcmp(id, "GPU-c")) return 6; *h = numbers + 2; return 0; }
-int nvmlDeviceGetMemoryInfo(void *h, Memory *m) { m->total = (8ULL + *(int *)h) << 30; return 0; }
-int nvmlDeviceGetCudaComputeCapability(void *h, int *a, int *b) { *a = 7 + *(int *)h; *b = 5; return 0; }
-"""
-"""Three GPUs of 8, 9 and 10 GiB, with compute capability 7, 8 and 9."""
+LARGE = FakeGpu("GPU-a", 24 * GIB, used=0, capability=(9, 0))
+SMALL = FakeGpu("GPU-b", 6 * GIB, used=GIB, capability=(7, 5))
+SLICE = FakeGpu("MIG-c", None, capability=(8, 0))
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_the_driver_tells_memory_and_capability_of_visible_gpus_without_torch(tmp_path):
-    (tmp_path / "nvml.c").write_text(NVML)
-    library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
-    code = """
-import sys
-from launcher.config.machine import nvidia_facts
-for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7"):
-    print([(gpu.memory_bytes >> 30, gpu.has_bf16) for gpu in nvidia_facts(named)])
-assert "torch" not in sys.modules
-"""
-    done = python("-c", code, env={"LD_LIBRARY_PATH": str(tmp_path)})
-    first, second, third = "(8, False)", "(9, True)", "(10, True)"
-    found = (f"{first}, {second}, {third}", second, f"{third}, {first}", third, *[""] * 4)
-    assert done.stdout.splitlines() == [f"[{gpus}]" for gpus in found], done.stderr
+@pytest.fixture
+def with_gpus(tmp_path, monkeypatch):
+    """The machine with NVIDIA GPUs, of which CUDA_VISIBLE_DEVICES names some."""
+
+    def detect(*gpus, visible=None):
+        monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, *gpus)))
+        monkeypatch.setattr(machine, "_accelerator", lambda build: ("cuda", len(gpus)))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        return machine.detect_machine()
+
+    return detect
+
+
+@needs_c
+def test_the_driver_tells_memory_and_capability_of_visible_gpus(with_gpus):
+    here = with_gpus(LARGE, SMALL)
+    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (6 * GIB, (0, GIB), False)
+    here = with_gpus(LARGE, SMALL, visible="GPU-a")
+    assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (24 * GIB, (0,), True)
+    here = with_gpus(LARGE, SLICE)
+    assert (here.gpu_bytes, here.tensor_bytes(1), here.gpu_bf16) == (None, None, True)
+    own = replace(SMALL, process=(os.getpid(), GIB // 4))
+    assert with_gpus(own).gpu_others_bytes == (3 * GIB // 4,)
+
+
+def test_tensors_get_what_others_the_context_and_nccl_leave_of_a_gpu():
+    small = replace(LAPTOP, gpu_bytes=6 * GIB, gpu_others_bytes=(GIB, 2 * GIB))
+    assert small.tensor_bytes(1) == 5 * GIB - CONTEXT_BYTES
+    assert small.tensor_bytes(1, nodes=2) == 5 * GIB - CONTEXT_BYTES - NCCL_BYTES
+    assert small.tensor_bytes(2) == 4 * GIB - CONTEXT_BYTES - NCCL_BYTES
+    assert replace(small, gpu_others_bytes=(6 * GIB,)).tensor_bytes(1) == 0
+    assert small.for_ranks(2, None).tensor_bytes(1) == 6 * GIB - CONTEXT_BYTES, "an earlier rank's"
+
+
+@needs_c
+@pytest.mark.parametrize(
+    ("missing", "gpu", "lacks"),
+    [
+        ("triton/__init__.py", LARGE, "the package triton"),
+        ("gcc", LARGE, "a C compiler"),
+        ("Python.h", LARGE, "Python.h, from the package python3-dev or python3-devel"),
+        (None, replace(LARGE, capability=(6, 1)), "a GPU of compute capability 7.0 or newer"),
+        (None, SMALL, None),
+        (None, SLICE, None),
+    ],
+)
+def test_compiling_for_a_gpu_needs_triton_a_c_compiler_python_h_and_capability_7(
+    tmp_path, monkeypatch, with_gpus, missing, gpu, lacks
+):
+    folder = tmp_path / "machine"
+    for name in ("triton/__init__.py", "gcc", "Python.h"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(mode=0o755)
+    with_gpus(gpu)  # is compiled before its compiler is hidden
+    if missing == "triton/__init__.py":
+        monkeypatch.setitem(sys.modules, "triton", None)
+    elif missing:
+        (folder / missing).unlink()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(sysconfig, "get_path", lambda *names: str(folder))
+    found = machine.detect_machine().compiler_lacks("cuda")
+    assert found == (lacks and lacks.replace("Python.h", str(folder / "Python.h")))

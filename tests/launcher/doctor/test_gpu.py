@@ -1,5 +1,7 @@
 """GPUs, driver and NCCL: the situations that machines are found in."""
 
+from dataclasses import replace
+
 from launcher.doctor.gpu import Gpus, check_driver, check_gpu, check_nccl, read_driver
 
 H200 = Gpus(nvidia=2, driver="570.86.15", build="CUDA 12.8", names=["NVIDIA H200"] * 2, nccl="2.27")
@@ -9,7 +11,9 @@ def test_a_machine_with_or_without_gpus_is_ok():
     for gpus in (H200, Gpus(build="CUDA 12.8")):
         checks = (check_gpu, check_driver, check_nccl)
         assert [check(gpus).status for check in checks] == ["ok"] * 3
-    assert check_gpu(H200).found == "2 × NVIDIA H200; torch for CUDA 12.8"
+    assert check_gpu(H200).found == "2 × NVIDIA H200, GPU memory unknown; torch for CUDA 12.8"
+    known = replace(H200, memory_bytes=140 * 2**30)
+    assert check_gpu(known).found == "2 × NVIDIA H200, 140.0 GiB; torch for CUDA 12.8"
 
 
 def test_gpus_that_torch_cannot_use_are_reported():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.__main__ import main
+from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.config.provenance import Batching, Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.auto import Candidate
@@ -28,6 +29,9 @@ def never(*_):
 
 
 def gpus(count, memory):
+    """GPUs with so much memory for tensors; None: unknown."""
+    if memory is not None:
+        memory += CONTEXT_BYTES + (NCCL_BYTES if count > 1 else 0)
     return Described(replace(SERVER, gpus=count), device_bytes=memory, is_here=False)
 
 
@@ -51,6 +55,7 @@ def test_the_simplest_engine_is_taken_or_one_that_shards_where_replicas_do_not_f
     whole = decided(gpus(4, None), *sets, engine="auto", options={})
     assert whole.chosen is not None and whole.chosen.engine == "ddp"
     assert whole.chosen.line.startswith("engine auto: ddp: ") and whole.chosen.line in whole.notes
+    assert whole.chosen.line.endswith("GPU memory unknown")
     assert whole.values["engine.name"].origin.where.startswith("engine auto: ")
     assert whole.values["engine.name"].replaced[0][0] == "auto"
     run = decided(gpus(4, 5 * MIB), *sets, engine="auto", options={})
@@ -106,7 +111,7 @@ def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(
 
 
 def candidate(engine, cost, fits=True):
-    return Candidate({"engine.name": engine}, 3 * MIB, 4 * MIB, fits, cost)
+    return Candidate({"engine.name": engine}, "3.0 MiB of 4.0 MiB", fits, cost)
 
 
 def test_the_first_of_about_equally_fast_ones_is_best():
@@ -148,7 +153,7 @@ def test_a_dry_run_says_why_and_explain_shows_what_each_engine_would_need(capsys
 
 
 def test_a_plan_is_that_of_the_chosen_engine(capsys):
-    machine = ["--gpus", "1", "--gpu-memory", "12MiB", "--engine", "auto"]
+    machine = ["--gpus", "1", "--gpu-memory", "524MiB", "--engine", "auto"]
     assert main(["plan", "--model", "language:tiny", *machine]) == 0
     text = capsys.readouterr().out
     line = "engine auto: local with memory.activation_checkpointing=full: "

@@ -8,6 +8,7 @@ from engines.catalog import ENGINES
 from launcher.commands.new_task import template
 from launcher.config import custom_task, presets
 from launcher.plan.plan import open_planner, plan_run
+from launcher.plan.storages import Kind
 from launcher.plan.target import Described
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
@@ -51,7 +52,10 @@ def test_every_family_in_every_mode_and_under_every_engine(family, mode):
 
 @pytest.mark.parametrize(
     ("engine", "sets"),
-    [("local", ("model.lora.rank=4",)), pytest.param("fsdp", (), marks=pytest.mark.slow)],
+    [
+        ("local", ("model.lora.rank=4", "precision=bf16")),
+        pytest.param("fsdp", (), marks=pytest.mark.slow),
+    ],
 )
 def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, engine, sets):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
@@ -61,6 +65,10 @@ def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, eng
     found = plan("data.seq_len=32", *given, model="language", engine=engine, machine=machine)
     assert found.parameters > 320 * 32
     assert (found.trainable < found.parameters) == bool(sets)
+    if sets:  # adapters have fp32 weights, which checkpoints have alone
+        held = 2 * found.parameters + 2 * found.trainable
+        assert found.device[Kind.WEIGHTS] == pytest.approx(held, rel=0.01)
+        assert found.checkpoint_bytes == 4 * 4 * found.trainable
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from engines.local import local
 from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.engine_options import engine_options
+from launcher.config.machine import CONTEXT_BYTES
 from launcher.plan.fitting import advise, first_fit
 from launcher.plan.plan import HEAP, MARGIN, Planner, open_planner, plan_run
+from launcher.plan.render import text
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
@@ -21,6 +23,9 @@ from launcher.plan.target import Described
 from models.abr import loss
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
+
+MATRICES = 2 * (4 * 64 * 64 + 3 * 64 * 192)
+"""Elements in the blocks of language:tiny."""
 
 
 def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):
@@ -114,6 +119,21 @@ def test_batches_of_all_micro_batches_are_held_and_with_ranks_those_of_the_next_
     assert one.device[Kind.ACTIVATIONS] > 2 * few.device[Kind.ACTIVATIONS]
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_ranks_divide_the_work_of_muon_and_send_its_steps(engine):
+    sent, operations = {}, {}
+    for ranks in (1, 2):
+        adamw, muon = (
+            plan(f"optim.name={name}", "train.global_batch=8", engine=engine, world_size=ranks)
+            for name in ("adamw", "muon")
+        )
+        sent[ranks] = muon.sent_bytes - adamw.sent_bytes
+        operations[ranks] = muon.flops - adamw.flops
+    # In bf16, half of them; shards go to the rank that orthogonalizes them and back.
+    assert sent == {1: 0, 2: 2 * MATRICES / 2 * (1 if engine == "ddp" else 2 / 2)}
+    assert operations[2] == operations[1] / 2
+
+
 def test_hybrid_sharding_shards_within_a_node():
     sets = ("train.global_batch=64", "precision=bf16")
     machine = replace(SERVER, gpus=4)
@@ -139,11 +159,34 @@ def test_a_run_fits_or_not():
         assert replace(planned, target=replace(planned.target, **known)).fits is fits, known
 
 
+def test_a_run_on_a_gpu_of_unknown_memory_is_not_compared_with_main_memory():
+    found = plan(machine=ONE_GPU, engine="local")
+    huge = replace(found, device={Kind.ACTIVATIONS: 2**50})
+    assert (huge.fits, huge.is_host_bound) == (None, False)
+    assert huge.needs == "1024.0 TiB, GPU memory unknown"
+    printed = text(resolved(machine=ONE_GPU, engine="local"), huge, [], lambda sets: "")
+    assert "needs 1024.0 TiB, GPU memory unknown; say how much" in printed
+    assert "] of " not in printed, "the bar has no limit"
+    lacking = replace(huge, host_bytes=2**50)  # main memory is too small, whatever the GPU has
+    assert (lacking.fits, lacking.needs) == (False, "1024.0 TiB of 512.0 GiB")
+
+
+def test_the_limit_of_a_gpu_is_what_tensors_may_take():
+    found = plan(machine=replace(ONE_GPU, gpu_bytes=6 * 2**30), engine="local")
+    limit = 6 * 2**30 - CONTEXT_BYTES
+    for needed, fits in ((limit, True), (limit + 1, False)):
+        exact = replace(found, device={Kind.ACTIVATIONS: needed})
+        assert (exact.fits, exact.needs) == (fits, "5.5 GiB of 5.5 GiB")
+        printed = text(resolved(machine=ONE_GPU, engine="local"), exact, [], lambda sets: "")
+        leave = " that other processes, the CUDA context and NCCL leave"
+        assert printed.endswith("fits: 5.5 GiB of 5.5 GiB" if fits else leave)
+
+
 def test_advice_is_the_least_change_that_fits():
     choice = {"machine": ONE_GPU, "engine": "local"}
     run = resolved("compile=off", "train.global_batch=8", **choice)
     whole = plan("train.global_batch=8", **choice)
-    limit = round(0.8 * whole.device_bytes / (1 - MARGIN))
+    limit = round(0.8 * whole.device_bytes) + CONTEXT_BYTES
 
     def plan_with(change):
         sets = [f"{key}={value}" for key, value in change.items()]

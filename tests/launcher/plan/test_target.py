@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.base.diagnostics import SettingsError
+from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.plan.target import Described, describe
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
@@ -29,7 +30,8 @@ def test_gpus_memory_and_nodes():
     assert (found.machine.ram_bytes, found.device_bytes) == (10**12, 24 * 2**30)
     target = found.target(on(found, engine="fsdp"))
     assert (target.nodes, target.ranks_per_node, target.ranks) == (2, 4, 8)
-    assert (target.device, target.device_bytes) == ("cuda", 24 * 2**30)
+    fixed = CONTEXT_BYTES + NCCL_BYTES
+    assert (target.device, target.device_bytes) == ("cuda", 24 * 2**30 - fixed)
 
 
 def on(found, **options):
@@ -96,14 +98,16 @@ def test_a_gpu_is_named_by_all_of_its_name_or_with_its_memory():
 
 
 def test_gpus_of_this_machine_have_the_memory_that_the_driver_tells():
-    here, run = replace(SERVER, gpu_bytes=2**34), resolved(machine=SERVER)
+    fixed = CONTEXT_BYTES + NCCL_BYTES
+    here = replace(SERVER, gpu_bytes=2**34 + fixed, gpu_others_bytes=(2**20,))
+    run = resolved(machine=SERVER)
 
     def memory(machine, **given):
         return described(machine, **given)[0].target(run).device_bytes
 
-    assert memory(here) == 2**34
+    assert memory(here) == 2**34 - 2**20
     assert memory(here, gpus="4") is None and memory(here, nodes="2") is None
-    assert memory(here, gpu_memory="8GiB") == 2**33
+    assert memory(here, gpu_memory="8GiB") == 2**33 - fixed
     assert memory(SERVER) is None
     on_cpu = Described(replace(LAPTOP, gpu_bytes=2**34)).target(resolved())
     assert on_cpu.device_bytes is None

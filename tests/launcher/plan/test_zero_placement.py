@@ -1,11 +1,15 @@
 """What a rank holds under ZeRO: closed forms from the sizes of parameters, buckets and ranks."""
 
+from math import prod
+
 import pytest
 
+from engines.zero.library import load
 from launcher.plan.placement import Ranks
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 from launcher.plan.zero_placement import DEFAULTS, zero
+from tests.engines.parity import Case, prepared
 
 GROUPS = [[6000, 3000], [1000]]
 NUMEL, SLOTS = 10_000, 20_000
@@ -13,7 +17,7 @@ BUCKET = 500
 BOTH = Ranks(2, 1)
 
 
-def trace(*moments, weight_size=4, parameters=NUMEL):
+def trace(*moments, weight_size=4, parameters=NUMEL, largest=0):
     """A step of local; a moment is its phase, the elements of complete gradients, and a peak."""
     found = [
         Moment(
@@ -29,12 +33,12 @@ def trace(*moments, weight_size=4, parameters=NUMEL):
         for phase, computed, activations in moments
     ]
     size = weight_size * parameters
-    return StepTrace(found, parameters, GROUPS, size, SLOTS, 0.0, 1, {})
+    return StepTrace(found, parameters, GROUPS, size, SLOTS, 0.0, 1, {}, largest)
 
 
-def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, **layout):
+def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, largest=0, **layout):
     layout = {"stage": stage, "overlap_comm": True, "reduce_bucket_size": BUCKET, **layout}
-    given = trace(*moments, weight_size=weight_size, parameters=parameters)
+    given = trace(*moments, weight_size=weight_size, parameters=parameters, largest=largest)
     return zero(given, ranks, layout)
 
 
@@ -107,6 +111,28 @@ def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():
     assert accumulated.offloaded_bytes == found.offloaded_bytes + 4 * NUMEL / 2
 
 
+def pinned_by_deepspeed(world, case):
+    """Bytes that DeepSpeed pins at the start, and the elements of the parameters by group."""
+    load("cpu")
+    from deepspeed.accelerator import get_accelerator
+
+    sizes = []
+    get_accelerator().pin_memory = lambda tensor: sizes.append(tensor.nbytes) or tensor
+    with prepared(world, case) as (engine, _):
+        state = engine.state()
+    return sum(sizes), [[prod(state.shapes[n]) for n in g["names"]] for g in state.groups]
+
+
+def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
+    pytest.importorskip("deepspeed")
+    for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):
+        trained = sum(map(sum, groups))
+        held = Moment(Phase.FORWARD, dict.fromkeys(Kind, 0))
+        step = StepTrace([held], trained, groups, 4 * trained, 2 * trained, 0.0, 1, {})
+        planned = zero(step, BOTH, {"stage": 2, "overlap_comm": True, **OFFLOAD})
+        assert planned.offloaded_bytes == pinned + 4 * trained
+
+
 def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     assert placed(3, [FORWARD]).device[Kind.WEIGHTS] == 4 * (NUMEL / 2 + NUMEL)
     settings = {"stage3_param_persistence_threshold": 1000}
@@ -121,6 +147,8 @@ def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     device = placed(3, [FORWARD], **ahead).device
     gathered, arriving = 50 + 2 * 200 + 6000, 200 + 6000
     assert device[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + arriving)
+    frozen = placed(3, [BEFORE], parameters=NUMEL + 7000, largest=7000, **ahead).device
+    assert frozen[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + 1000)
 
 
 def test_what_averaging_a_bucket_of_16_bits_copies():
@@ -142,11 +170,14 @@ def test_stage_3_offloads_weights_only_if_set():
     assert moved.offloaded_bytes == kept.offloaded_bytes + 4 * NUMEL / 2
 
 
-def test_parts_are_padded_to_the_ranks_and_frozen_weights_of_16_bits_keep_fp32_values():
+def test_parts_are_padded_to_the_ranks_and_frozen_weights_have_16_bits_and_are_sent_by_stage_3():
     three = placed(2, [FORWARD], Ranks(3, 1)).device
     assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 4 * 6667
-    whole = placed(2, [FORWARD], weight_size=2, parameters=NUMEL + 50).device
-    assert whole[Kind.WEIGHTS] == 2 * (NUMEL + 50) + 4 * 50
+    frozen = {"weight_size": 2, "parameters": NUMEL + 50}
+    whole = placed(2, [FORWARD], **frozen)
+    assert whole.device[Kind.WEIGHTS] == 2 * (NUMEL + 50)
+    assert whole.sent_bytes == (4 + 2) * NUMEL / 2
+    assert placed(3, [FORWARD], **frozen).sent_bytes == (4 * NUMEL + 2 * 2 * (NUMEL + 50)) / 2
 
 
 def test_defaults_are_those_of_deepspeed():

@@ -7,10 +7,12 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.config import machine
+from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.run.prepare import check_memory
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 GIB = 2**30
+FIXED = CONTEXT_BYTES + NCCL_BYTES
 FULL = 16 * GIB
 """Weights, gradients and two moments of 2**30 parameters in fp32."""
 
@@ -34,13 +36,13 @@ def lacks(engine, gpu_bytes=None, *sets, ram=512 * GIB, parameters=GIB, here=SER
     ],
 )
 def test_what_a_gpu_holds_at_least_follows_from_the_placement(engine, least):
-    assert lacks(engine, round(1.01 * least / 0.97)) is None
-    assert lacks(engine, round(0.99 * least / 0.97)) is not None
+    assert lacks(engine, round(1.01 * least) + FIXED) is None
+    assert lacks(engine, round(0.99 * least) + FIXED) is not None
 
 
 def test_what_is_offloaded_counts_in_the_memory_of_the_host():
-    assert lacks("fsdp-offload", GIB) is None
-    message = lacks("fsdp-offload", GIB, ram=15 * GIB).message
+    assert lacks("fsdp-offload", GIB + FIXED) is None
+    message = lacks("fsdp-offload", GIB + FIXED, ram=15 * GIB).message
     assert "16.0 GiB of 15.0 GiB in main memory (4 processes)" in message
 
 
@@ -52,18 +54,18 @@ def test_what_is_offloaded_counts_in_the_memory_of_the_host():
     ],
 )
 def test_precision_and_optimizer_count(engine, setting, fits, lacking):
-    assert lacks(engine, round(fits * GIB), setting) is None
-    assert lacks(engine, lacking * GIB, setting) is not None
+    assert lacks(engine, round(fits * GIB) + FIXED, setting) is None
+    assert lacks(engine, lacking * GIB + FIXED, setting) is not None
 
 
 def test_the_error_names_an_engine_that_fits():
-    error = lacks("ddp", 12 * GIB)
+    error = lacks("ddp", 12 * GIB + FIXED)
     assert error.message == (
         "language:tiny does not fit under engine ddp: weights, gradients and optimizer state take "
         "16.0 GiB of 12.0 GiB on a GPU"
     )
     assert (error.where, error.fix) == ("--engine ddp", "--engine fsdp")
-    assert lacks("fsdp", 12 * GIB) is None
+    assert lacks("fsdp", 12 * GIB + FIXED) is None
     assert lacks("ddp", GIB, ram=8 * GIB).fix is None, "nothing fits"
 
 

@@ -12,6 +12,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from engines.base import Options
+from engines.preparation import change_forward
 from models.common.layers import _has_variable_lengths
 from models.language.config import SIZES
 from models.language.model import Block, Transformer, causal_attention, document_mask, rotary
@@ -130,6 +132,20 @@ def test_shared_key_heads_and_recomputation_change_nothing(boundaries, kv_heads)
     )
     assert_equal(ours, theirs, atol=1e-4, rtol=1e-4)
     assert_equal(recomputed, ours)
+
+
+@pytest.mark.parametrize(("keeps", "again"), [(False, 1), (True, 0)])
+def test_selective_checkpointing_keeps_the_result(keeps, again):
+    block, x, cosine, sine = block_and_input()
+    boundaries = torch.tensor([*STARTS["several documents in a row"], 48], dtype=torch.int32)
+    expected = output_and_gradients(lambda x: block(x, cosine, sine, boundaries), x)
+    options = Options(activation_checkpointing=1, keep_products=keeps)
+    change_forward(block, [block], options, torch.device("cpu"))
+    out = block(x, cosine, sine, boundaries)
+    with Operators() as called:
+        (gradient,) = torch.autograd.grad((out * torch.arange(out.shape[-1])).sum(), [x])
+    assert called.names.count("torch_attn._varlen_attn.default") == again
+    assert_equal([out, gradient], expected)
 
 
 def test_one_graph_serves_any_number_of_documents():

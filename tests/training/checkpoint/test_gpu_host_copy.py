@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
 from training.checkpoint.host_copy import HostCopy
 from training.checkpoint.tensor_file import Interval
 
@@ -15,7 +17,7 @@ def test_a_copy_is_in_pinned_memory_and_equal():
         Interval("weight", name, 0, torch.randn(size, device=device), torch.float32)
         for name, size in (("w", 2**20), ("b", 7))
     ]
-    copy = HostCopy(device)
+    copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
     assert copy.reserve(intervals)
     taken = copy.take(intervals)
     for mine, theirs in zip(taken, intervals, strict=True):
@@ -27,7 +29,7 @@ def test_a_copy_is_in_pinned_memory_and_equal():
 def test_a_released_copy_leaves_no_error_to_the_next_kernel():
     device = torch.device("cuda", 0)
     for _ in range(3):
-        copy = HostCopy(device)
+        copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
         assert copy.reserve([Interval("weight", "w", 0, torch.ones(2**18), torch.float32)])
         copy.release()
         torch.ones(1, device=device).add_(1)

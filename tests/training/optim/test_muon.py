@@ -1,23 +1,33 @@
-"""Muon: its step, and its state under the engines that have whole matrices."""
+"""Muon: its step, its work per rank, and its state under the engines that have whole matrices."""
+
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.engines.parity import Case, distance, joined, one_step, outcome, prepared, train
 from tests.engines.test_parity import able
 from training.optim.muon import Muon, orthogonalized
 
 STEPS = 3
+LAYERS = 12
+SHAPES = [(24, 8), (8, 8), (32, 8), (8, 32)]
+OPTIONS = {"weight_decay": 0.1, "momentum": 0.9}
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=str)
 def test_the_singular_values_of_a_step_are_near_one(shape):
     draw = torch.Generator().manual_seed(0)
-    matrix = torch.randn(shape, generator=draw) * torch.logspace(0, -1, shape[1])
-    values = torch.linalg.svdvals(orthogonalized(matrix.bfloat16()).float())
+    matrices = torch.randn((2, *shape), generator=draw) * torch.logspace(0, -1, shape[1])
+    values = torch.linalg.svdvals(orthogonalized(matrices.bfloat16()).float())
     assert values.min() > 0.6 and values.max() < 1.3
-    assert torch.linalg.svdvals(matrix).max() > 3
+    assert torch.linalg.svdvals(matrices).max() > 3
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon is of torch 2.9")
@@ -27,10 +37,9 @@ def test_a_matrix_is_updated_as_by_torch(shape):
         torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
         for _ in range(2)
     )
-    options = {"weight_decay": 0.1, "momentum": 0.9}
     optimizers = [
-        Muon([{"params": [ours], **options}], lr=0.02),
-        torch.optim.Muon([theirs], lr=0.02, adjust_lr_fn="match_rms_adamw", **options),
+        Muon([{"params": [ours], **OPTIONS}], lr=0.02),
+        torch.optim.Muon([theirs], lr=0.02, adjust_lr_fn="match_rms_adamw", **OPTIONS),
     ]
     for step in range(STEPS):
         gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))
@@ -38,6 +47,88 @@ def test_a_matrix_is_updated_as_by_torch(shape):
         for optimizer in optimizers:
             optimizer.step()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@contextmanager
+def one_of(size, rank):
+    """A rank of a world whose other ranks do not exist."""
+    dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
+    try:
+        yield init_device_mesh("cpu", (size,))
+    finally:
+        dist.destroy_process_group()
+
+
+def counted_step(mesh=None):
+    """The operations of a step of LAYERS layers, by operator; `mesh`: of sharded ones."""
+    parameters = []
+    for shape in SHAPES * LAYERS:
+        parameter = torch.nn.Parameter(torch.randn(shape))
+        if mesh is not None:
+            rows, rank = -(-shape[0] // mesh.size()), mesh.get_local_rank()
+            part = parameter.data[rows * rank : rows * (rank + 1)]
+            sizes = {"shape": parameter.shape, "stride": parameter.stride()}
+            shard = DTensor.from_local(part, mesh, [Shard(0)], run_check=False, **sizes)
+            parameter = torch.nn.Parameter(shard)
+        parameter.grad = torch.zeros_like(parameter)
+        parameters.append(parameter)
+    optimizer = Muon([{"params": parameters, **OPTIONS}], lr=0.02)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    return counter.get_flop_counts()["Global"]
+
+
+@pytest.mark.parametrize("are_shards", [False, True], ids=["replicas", "shards"])
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_a_rank_orthogonalizes_its_share_of_the_matrices(size, are_shards):
+    alone = sum(counted_step().values())
+    shares = []
+    for rank in range(size):
+        with one_of(size, rank) as mesh:
+            shares.append(sum(counted_step(mesh if are_shards else None).values()))
+    assert sum(shares) == alone
+    assert max(shares) < 1.2 * alone / size
+
+
+def test_equal_shapes_are_orthogonalized_in_one_batch():
+    names = []
+
+    class Products(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Products():
+        counted_step()
+    products = [name for name in names if name in ("mm", "addmm", "bmm", "baddbmm")]
+    assert len(products) == len(SHAPES) * 5 * 3 and "mm" not in products
+
+
+def stepped(world, shapes, are_shards):
+    """The matrices of `shapes` after a step, by a rank that has all of them or shards."""
+    draw = torch.Generator().manual_seed(0)
+    mesh = init_device_mesh("cpu", (world.size,))
+    parameters = []
+    for shape in shapes:
+        tensors = [torch.randn(shape, generator=draw) for _ in range(2)]
+        if are_shards:
+            tensors = [distribute_tensor(tensor, mesh, [Shard(0)]) for tensor in tensors]
+        parameter = torch.nn.Parameter(tensors[0])
+        parameter.grad = tensors[1]
+        parameters.append(parameter)
+    Muon([{"params": parameters, **OPTIONS}], lr=0.02).step()
+    return [(p.full_tensor() if are_shards else p).detach().numpy() for p in parameters]
+
+
+@able("fsdp")
+def test_shards_of_uneven_rows_are_joined_and_cut_again(worlds, engine):
+    shapes = [(7, 5), (1, 6), (7, 5), (1, 6), (3, 9), (7, 5)]
+    whole = worlds[1].run(stepped, shapes, False)[0]
+    for are_shards in (False, True):
+        for found in worlds[2].run(stepped, shapes, are_shards):
+            for mine, theirs in zip(found, whole, strict=True):
+                # Steps of 0.02 * 0.2 * 3, rounded to bf16.
+                np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

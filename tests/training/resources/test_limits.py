@@ -131,11 +131,16 @@ def test_a_value_that_becomes_critical_during_throttling_ends_the_run(machine_of
     assert machine.throttled(replace(FULL, swap=0.0)) == STOP
 
 
-def test_a_limit_of_one_hundred_is_no_limit_nor_is_a_device_that_the_run_has_alone(machine_of):
+def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave_of_a_gpu(
+    machine_of,
+):
     unlimited = machine_of(limits=Limits(ram=100, critical=Critical(ram=100)))
     assert unlimited.steps(replace(CALM, ram=100.0)) == [NOTHING]
-    alone = replace(CALM, gpu=99.0, gpu_others=0.5)
-    assert machine_of().steps(*[alone] * 4) == [NOTHING] * 4
+    for others in (0.5, 10.0, 89.0, None):  # 10: a desktop
+        full = replace(CALM, gpu=others, gpu_all=99.0)
+        assert machine_of().steps(*[full] * 4) == [NOTHING] * 4
+    crowded = replace(CALM, gpu=91.0, gpu_all=99.0)
+    assert machine_of().steps(*[crowded] * 3) == [NOTHING, NOTHING, FREE]
 
 
 def settle(machine, reading):

@@ -1,12 +1,16 @@
 """Readings come from the real machine, off the training thread."""
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
+from tests.fake_nvml import FakeGpu, build_nvml, needs_c
 from tests.training.readings import CALM
+from training.resources import nvml
 from training.resources.monitor import ResourceMonitor, ResourceReader
 
 
@@ -16,6 +20,20 @@ def test_a_reading_of_this_machine_is_in_percent():
     assert reading.swap is None or 0 <= reading.swap <= 100
     assert reading.gpu is None
     assert reading.host_bytes > 2**20
+
+
+@needs_c
+def test_a_reading_of_a_gpu_tells_the_use_of_others_apart(tmp_path, monkeypatch):
+    """A desktop holds 2 of 20, this process 9 with its context, of which 1 is unused reserve."""
+    gpu = FakeGpu("GPU-a", 20, used=11, process=(os.getpid(), 9), celsius=200, busy=93)
+    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu)))
+    fake = {"get_device_properties": SimpleNamespace(uuid="a")}
+    fake |= {"memory_reserved": 8, "memory_allocated": 7}
+    for name, value in fake.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    reading = ResourceReader(torch.device("cuda", 0), Path()).read()
+    assert (reading.gpu, reading.gpu_all, reading.uses()["gpu"]) == (10.0, 50.0, 50.0)
+    assert (reading.gpu_driver_bytes, reading.temperature, reading.gpu_busy) == (11, 200.0, 93.0)
 
 
 def test_readings_come_from_another_thread_and_are_taken_once():

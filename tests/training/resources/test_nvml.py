@@ -1,58 +1,63 @@
 """What NVML tells of a GPU, on a stand-in for the library."""
 
 import os
-from types import SimpleNamespace
+import subprocess
+import sys
 
 import pytest
-import torch
 
+from tests.fake_nvml import FakeGpu, build_nvml, needs_c
 from training.resources import nvml
-from training.resources.nvml import GpuState, gpu_state
+from training.resources.nvml import GpuState, gpu_reader, gpu_states
 
-CUDA = torch.device("cuda")
-
-
-class Library:
-    """Stands in for pynvml: a GPU without `missing` sensors."""
-
-    NVML_TEMPERATURE_GPU = 0
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *missing, pid=0):
-        self.missing, self.pid = missing, pid or os.getpid()
-
-    def _value(self, name, value):
-        if name in self.missing:
-            raise self.NVMLError
-        return value
-
-    def nvmlDeviceGetMemoryInfo(self, handle):
-        return self._value("memory", SimpleNamespace(used=8, total=20))
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        return [SimpleNamespace(pid=self.pid, usedGpuMemory=5)]
-
-    def nvmlDeviceGetTemperature(self, handle, sensor):
-        return self._value("temperature", 71)
-
-    def nvmlDeviceGetUtilizationRates(self, handle):
-        return self._value("rates", SimpleNamespace(gpu=93, memory=40))
+pytestmark = needs_c
+OWN = os.getpid()
+UNKNOWN = 2**64 - 1
+ALL = {"celsius": 71, "busy": 93, "capability": (9, 0)}
 
 
 @pytest.mark.parametrize(
-    ("library", "state"),
+    ("gpu", "state"),
     [
-        (Library(), GpuState(8, 20, 5, 71, 93.0)),
-        (Library(pid=1), GpuState(8, 20, None, 71, 93.0)),
-        (Library("temperature", "rates"), GpuState(8, 20, 5, None, None)),
-        (Library("memory"), None),
-        (None, None),
+        (FakeGpu("GPU-a", process=(OWN, 5), **ALL), GpuState(8, 20, 5, 71.0, 93.0, (9, 0))),
+        (FakeGpu("GPU-a", process=(OWN + 1, 5), **ALL), GpuState(8, 20, None, 71.0, 93.0, (9, 0))),
+        (FakeGpu("GPU-a", process=(OWN, UNKNOWN)), GpuState(8, 20)),  # of WSL2
+        (FakeGpu("MIG-a", capability=(8, 0)), GpuState(8, 20, capability=(8, 0))),
+        (FakeGpu("GPU-a", total=None, **ALL), None),  # it shares the main memory
+        (FakeGpu("GPU-a", is_split=True, **ALL), None),
     ],
 )
-def test_a_gpu_is_read_as_far_as_the_driver_tells(monkeypatch, library, state):
-    monkeypatch.setattr(nvml, "_nvml", lambda: library)
-    monkeypatch.setattr(nvml, "_handle", lambda library, device: "handle")
-    assert gpu_state(CUDA) == state
-    assert gpu_state(torch.device("cpu")) is None
+@pytest.mark.parametrize("lists", ["v2", "v3"])
+def test_a_gpu_is_read_as_far_as_the_driver_tells(tmp_path, monkeypatch, gpu, state, lists):
+    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu, lists=lists)))
+    read = gpu_reader(gpu.name)
+    assert gpu_states(None) == [state]
+    assert read() == state, "it stays open"
+
+
+def test_without_the_library_a_list_of_processes_or_the_gpu_it_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(nvml, "LIBRARY", str(tmp_path / "libnvidia-ml.so.1"))
+    assert gpu_states(None) == [] and gpu_reader("GPU-a")() is None
+    gpu = FakeGpu("GPU-a", process=(OWN, 5))
+    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu, lists="v1")))
+    assert gpu_states("GPU-a, 0") == [GpuState(8, 20)] * 2
+    assert gpu_reader("GPU-b")() is None
+    monkeypatch.setattr(nvml, "_MAX_PROCESSES", 1)
+    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu)))
+    assert gpu_states("0")[0].by_process is None
+
+
+def test_visible_gpus_are_read_without_torch(tmp_path):
+    gpus = [FakeGpu("GPU-a", 8), FakeGpu("GPU-b", 9), FakeGpu("GPU-c", 10)]
+    library = build_nvml(tmp_path, *gpus)
+    code = """
+import sys
+from training.resources import nvml
+nvml.LIBRARY = sys.argv[1]
+for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7"):
+    print([state and state.total for state in nvml.gpu_states(named)])
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True)
+    totals = ([8, 9, 10], [9], [10, 8], [10], [], [], [None], [None])
+    assert done.stdout.splitlines() == [str(total) for total in totals], done.stderr

@@ -1,4 +1,4 @@
-"""Memory for copies is pinned for a device, and unpinned while it is still mapped."""
+"""Pinned memory has the size that was asked for, and is unpinned while it is still mapped."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training.checkpoint.host_copy import HostCopy
-from training.checkpoint.tensor_file import Interval
+from engines import pinned
+from engines.zero import library
 
 CUDA = torch.device("cuda", 0)
-INTERVALS = [Interval("weight", "w", 0, torch.ones(2**18), torch.float32)]
 
 
 def is_mapped(address):
@@ -28,7 +27,7 @@ def runtime(monkeypatch):
     fake = SimpleNamespace(error=0, calls=calls)
 
     def register(address, size, flags):
-        calls.append(("pin", is_mapped(address)))
+        calls.append(("pin", size, is_mapped(address)))
         return fake.error
 
     def unregister(address):
@@ -42,10 +41,9 @@ def runtime(monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc/self/maps")
 def test_pages_are_unpinned_before_they_are_unmapped(runtime):
-    copy = HostCopy(CUDA)
-    assert copy.reserve(INTERVALS)
-    copy.release()
-    assert runtime.calls == [("pin", True), ("unpin", True)]
+    memory = pinned.allocate(3 * 2**18, CUDA)
+    del memory
+    assert runtime.calls == [("pin", 3 * 2**18, True), ("unpin", True)]
 
 
 def test_a_failed_pin_leaves_no_error_to_the_next_kernel(runtime, monkeypatch):
@@ -57,9 +55,29 @@ def test_a_failed_pin_leaves_no_error_to_the_next_kernel(runtime, monkeypatch):
         raise RuntimeError("CUDA error: out of memory")  # the error that pinning left
 
     monkeypatch.setattr(torch, "zeros", zeros)
-    copy = HostCopy(CUDA)
-    assert copy.reserve(INTERVALS)
-    copy.release()
+    memory = pinned.allocate(2**18, CUDA)
+    del memory
 
     assert launched == [CUDA]
-    assert [name for name, _ in runtime.calls] == ["pin"]
+    assert [call[0] for call in runtime.calls] == ["pin"]
+
+
+def test_a_tensor_is_pinned_at_its_size_where_torch_would_take_a_power_of_two(runtime):
+    tensor, original = torch.randn(5, 41), torch.Tensor.pin_memory
+    with pinned.exact(CUDA):
+        copy = tensor.pin_memory()
+    assert torch.equal(copy, tensor) and copy.data_ptr() != tensor.data_ptr()
+    assert runtime.calls == [("pin", 4 * 5 * 41, True)]
+    assert torch.Tensor.pin_memory is original
+    assert pinned.pinned(torch.empty(0, 3), CUDA).shape == (0, 3)
+
+
+def test_deepspeed_pins_no_more_than_it_asks_for(runtime):
+    pytest.importorskip("deepspeed")
+    library.load("cpu")
+    from deepspeed.accelerator import get_accelerator
+
+    with library.side_effects_undone(CUDA):
+        memory = get_accelerator().pin_memory(torch.ones(700))
+    assert runtime.calls == [("pin", 2800, True)] and memory.sum() == 700
+    assert "pin_memory" not in vars(get_accelerator())

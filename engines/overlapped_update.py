@@ -1,0 +1,96 @@
+"""The update of offloaded weights, which runs while the device computes the next forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn import Module, Parameter
+from torch.optim import SGD, Optimizer
+
+from engines.optimizer_step import gradients_of, scale
+from engines.state import ADAM
+
+
+def can_overlap(optimizer: Optimizer) -> bool:
+    """Whether a part of the parameters may be updated alone, and without other ranks."""
+    return isinstance(optimizer, (*ADAM, SGD)) and not optimizer._optimizer_step_pre_hooks
+
+
+class OverlappedUpdate:
+    """Updates the parameters of one module after the other in a thread, in the order of their use.
+
+    A module's forward pass waits for its own parameters: results are those of an update before the
+    pass. An update cannot start earlier: the norm of all gradients decides how much it clips them.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, owned: Mapping[Module, Sequence[Parameter]], *, compiled: bool
+    ):
+        """`owned`: the trained parameters of each module that has a forward pass of its own."""
+        self._optimizer = optimizer
+        self._parts = {module: _part(optimizer, held) for module, held in owned.items()}
+        self._order: dict[Module, None] = {}
+        """Modules in the order of the first forward pass."""
+        self._running: dict[Module, Future[None]] = {}
+        self._thread = ThreadPoolExecutor(1, "update")
+        wait: Callable[..., None] = self._wait_for
+        if compiled:
+            wait = torch.compiler.disable(wait)
+        # Before the hook of FSDP, which copies the weights to the device.
+        self._hooks = [m.register_forward_pre_hook(wait, prepend=True) for m in owned]
+
+    def start(self, factor: Tensor | None) -> None:
+        """Start to update with gradients times the scalar `factor`, and to clear them."""
+        factor = None if factor is None else factor.cpu()
+        all_groups = self._optimizer.param_groups
+        for module in dict.fromkeys([*self._order, *self._parts]):
+            # Copies: the loop sets the next learning rate in the groups themselves.
+            groups = [{**all_groups[n], "params": held} for n, held in self._parts[module]]
+            self._running[module] = self._thread.submit(self._update, groups, factor)
+
+    def wait(self) -> None:
+        """Wait until all parameters are updated. Raises what the update raised."""
+        for module in list(self._running):
+            self._running.pop(module).result()
+
+    def close(self) -> None:
+        """End the thread, after the update."""
+        self._thread.shutdown()
+        for hook in self._hooks:
+            hook.remove()
+
+    def _wait_for(self, module: Module, _inputs: Any) -> None:
+        self._order[module] = None
+        if module in self._running:
+            self._running.pop(module).result()
+
+    def _update(self, groups: list[dict[str, Any]], factor: Tensor | None) -> None:
+        parameters = [p for group in groups for p in group["params"]]
+        if factor is not None:
+            scale(gradients_of(parameters), factor)
+        all_groups, self._optimizer.param_groups = self._optimizer.param_groups, groups
+        try:
+            self._optimizer.step()
+        finally:
+            self._optimizer.param_groups = all_groups
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def _part(optimizer: Optimizer, held: Sequence[Parameter]) -> list[tuple[int, list[Parameter]]]:
+    """The parameters in `held` with the number of their group, shards apart from full ones.
+
+    A fused kernel takes all parameters of a group at once, of one kind only.
+    """
+    part = []
+    for number, group in enumerate(optimizer.param_groups):
+        members = [p for p in held if any(p is other for other in group["params"])]
+        for are_shards in (True, False):
+            same = [p for p in members if isinstance(p, DTensor) == are_shards]
+            part += [(number, same)] if same else []
+    return part

@@ -1,0 +1,150 @@
+"""Frozen weights of 16 bits: their memory, their fp32 values, and the numbers of each engine."""
+
+import errno
+import gc
+import os
+from importlib import import_module
+
+import pytest
+import torch
+from torch import nn
+
+from engines.base import EngineError, Options
+from engines.catalog import build_engine, find
+from engines.zero.config_file import shipped
+from tests.engines.parity import spec
+from tests.engines.test_parity import SHARDED, able, all_engines
+
+STEPS, ROWS, TIME = 3, 4, 5
+WIDTH, WIDE, TOKENS = 8, 120, 37  # numbers of elements that no other tensor has
+
+
+class Adapted(nn.Module):
+    """Frozen layers of most kinds, with a trained one between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(TOKENS, WIDTH), nn.LayerNorm(WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, WIDE), nn.Linear(WIDE, WIDTH)
+        self.images, self.groups = nn.Conv1d(WIDTH, WIDTH, 3, padding=1), nn.GroupNorm(2, WIDTH)
+        self.planes = nn.LayerNorm([TIME, WIDTH])
+        self.positions = nn.Parameter(torch.randn(TIME, WIDTH))
+        self.requires_grad_(False)
+        for parameter in self.parameters():  # values that 16 bits hold exactly
+            parameter.copy_(parameter.mul(0.3).bfloat16())
+        self.trained = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens):  # [batch, time] -> [batch, time, width]
+        x = self.embedding(tokens) + self.positions
+        x = x + self.trained(self.norm(x))
+        x = x + self.down(self.up(x).relu())
+        x = self.groups(self.images(x.mT)).mT
+        return self.planes(x)
+
+
+def options(engine, precision, folder):
+    file = find(engine).ds_config
+    layout = shipped(file) if file else {}
+    return Options(precision=precision, ds_config=layout, frozen_folder=folder)
+
+
+def build(name, world, given, *, is_plain):
+    if not is_plain:
+        return build_engine(name, world, given)
+    entry = find(name)
+    return getattr(import_module(entry.module), entry.builder)(world, given)
+
+
+def train(world, name, folder=None, is_plain=False):
+    """The losses, the dtypes of what is held, and the shapes of fp32 copies of frozen weights."""
+    gc.collect()  # the engine of another test
+    world.local_size = world.size
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model = Adapted()
+    engine = build(name, world, options(name, "bf16", folder), is_plain=is_plain)
+    try:
+        module = engine.prepare(model, spec(1.0, 1e-2), [])
+        losses = []
+        for step in range(STEPS):
+            draw = torch.Generator().manual_seed(step)
+            tokens = torch.randint(TOKENS, (ROWS, TIME), generator=draw)
+            with engine.accumulate(last=True):
+                loss = module(tokens.chunk(world.size)[world.rank]).float().square().mean()
+                engine.backward(loss)
+                copies = wide_copies()
+            engine.step()
+            losses.append(world.sum(loss.detach()).item())
+        dtypes = {p.name: str(p.data.dtype) for p in engine.state().pieces if p.kind == "weight"}
+        return losses, dtypes, copies
+    finally:
+        engine.close()
+
+
+def wide_copies():
+    """Numbers of elements of fp32 tensors in memory that may be frozen matrices."""
+    sizes = {WIDTH * WIDE, TOKENS * WIDTH, WIDTH * WIDE // 2}
+    tensors = (x for x in gc.get_objects() if type(x) in (torch.Tensor, nn.Parameter))
+    held = {x.untyped_storage().nbytes() // 4 for x in tensors if x.dtype is torch.float32}
+    return sorted(sizes & held)
+
+
+@all_engines
+def test_frozen_matrices_take_two_bytes_in_a_step_and_numbers_are_those_of_fp32(worlds, engine):
+    """Bit by bit, since 16 bits hold the values."""
+    plain = worlds[2].run(train, engine, None, True)
+    for (losses, dtypes, copies), (expected, _, _) in zip(
+        worlds[2].run(train, engine), plain, strict=True
+    ):
+        assert losses == expected
+        frozen = {name for name in dtypes if not name.startswith("trained")}
+        halves = {name for name in dtypes if dtypes[name] == "torch.bfloat16"}
+        vectors = {"norm.weight", "norm.bias", "up.bias", "down.bias"}
+        vectors |= {"images.bias", "groups.weight", "groups.bias"}
+        assert halves == frozen - (set() if engine in SHARDED else vectors)
+        assert copies == []
+
+
+@able("local", "fsdp")
+def test_fp32_copies_would_be_found(worlds, engine):
+    assert all(copies for _, _, copies in worlds[2].run(train, engine, None, True))
+
+
+@able("local", "fsdp", "zero2", "zero3")
+def test_fp32_values_are_in_a_file_without_a_name(worlds, engine, tmp_path):
+    for losses, dtypes, copies in worlds[2].run(train, engine, tmp_path):
+        assert {*dtypes.values()} == {"torch.float32"}
+        assert copies == []
+        assert losses == worlds[2].run(train, engine)[0][0]
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_full_disk_is_an_error_before_training(worlds, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(EngineError, match=r"need [\d,]+ bytes in .*: No space left on device"):
+        train(Alone(), "local", tmp_path)
+
+
+@able("fsdp")
+def test_an_older_torch_shards_fp32_with_rounded_values(worlds, engine, tmp_path):
+    expected = worlds[1].run(train, engine)[0]
+    found = worlds[1].run(train_with_older_torch, engine)[0]
+    assert found[0] == expected[0] and {*found[1].values()} == {"torch.float32"}
+
+
+def train_with_older_torch(world, engine):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.7.1"))
+        return train(world, engine)
+
+
+class Alone:
+    """A world of one process."""
+
+    rank, size, device = 0, 1, torch.device("cpu")
+
+    def sum(self, value):
+        return value

@@ -1,0 +1,139 @@
+"""The update of one module runs while the forward pass computes those before it."""
+
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from engines.overlapped_update import OverlappedUpdate, can_overlap
+from tests.engines.parity import Case, joined, one_step, outcome, prepared, train
+from tests.engines.test_parity import able
+from training.optim.muon import Muon
+
+INPUT = torch.ones(2, 4)
+
+
+class Held(SGD):
+    """SGD that calls `before` with the parameters of each step."""
+
+    def __init__(self, parameters, before=lambda parameters: None):
+        super().__init__(parameters, lr=0.1)
+        self.before = before
+
+    def step(self, closure=None):
+        self.before([p for group in self.param_groups for p in group["params"]])
+        return super().step(closure)
+
+
+class Reversed(nn.Sequential):
+    """Computes its last module first."""
+
+    def forward(self, x):
+        for module in reversed(self):
+            x = module(x)
+        return x
+
+
+@pytest.fixture
+def overlapped():
+    """Starts an overlapped update of a model after a backward pass; the model and its update."""
+    opened = []
+
+    def begin(model, optimizer):
+        owned = {module: list(module.parameters()) for module in model}
+        update = OverlappedUpdate(optimizer, owned, compiled=False)
+        opened.append(update)
+        model(INPUT).sum().backward()
+        return update
+
+    yield begin
+    for update in opened:
+        update.close()
+
+
+def layers(kind=nn.Sequential):
+    torch.manual_seed(0)
+    return kind(*(nn.Linear(4, 4) for _ in range(3)))
+
+
+def test_a_forward_pass_reaches_a_module_whose_successor_is_not_updated_yet(overlapped):
+    model, reached = layers(), Event()
+
+    def hold(parameters):
+        if model[2].weight in set(parameters):
+            assert reached.wait(60), "the forward pass waits for all updates"
+
+    update = overlapped(model, Held(model.parameters(), hold))
+    model[1].register_forward_hook(lambda *_: reached.set())
+    update.start(torch.tensor(0.5))
+    output = model(INPUT)
+
+    plain = layers()
+    plain(INPUT).sum().backward()
+    for parameter in plain.parameters():
+        parameter.grad *= 0.5
+    SGD(plain.parameters(), lr=0.1).step()
+    assert torch.equal(output, plain(INPUT))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_modules_are_updated_in_the_order_of_their_use(overlapped):
+    model, updated = layers(Reversed), []
+    update = overlapped(model, Held(model.parameters(), updated.extend))
+    update.start(None)
+    update.wait()
+    assert [id(p) for p in updated] == [id(p) for m in reversed(model) for p in m.parameters()]
+
+
+def test_the_next_learning_rate_changes_no_update_that_runs(overlapped):
+    model, is_set = layers(), Event()
+    optimizer = Held(model.parameters(), lambda parameters: is_set.wait(60))
+    update, before = overlapped(model, optimizer), model[2].bias.detach().clone()
+    groups = optimizer.param_groups
+    update.start(None)
+    groups[0]["lr"] = 100.0
+    is_set.set()
+    update.wait()
+    torch.testing.assert_close(model[2].bias, before - 0.1 * len(INPUT))
+    assert optimizer.param_groups is groups
+
+
+def test_an_error_of_an_update_is_raised_where_its_weights_are_needed(overlapped):
+    def fail(parameters):
+        raise MemoryError("no memory")
+
+    model = layers()
+    overlapped(model, Held(model.parameters(), fail)).start(None)
+    with pytest.raises(MemoryError, match="no memory"):
+        model(INPUT)
+
+
+def test_an_optimizer_of_whole_steps_is_not_overlapped():
+    parameter = nn.Parameter(torch.ones(2, 2))
+    assert can_overlap(AdamW([parameter]))
+    guarded = AdamW([parameter])
+    guarded.register_step_pre_hook(lambda *_: None)  # ranks agree in it
+    muon = Muon([{"params": [parameter], "momentum": 0.9}], lr=0.1)
+    assert not can_overlap(guarded) and not can_overlap(muon)
+
+
+def train_overlapped(world, case):
+    with prepared(world, case) as (engine, module):
+        engine._overlap_update()  # as with offload to the host of a GPU
+        steps = [one_step(world, engine, module, case, step + 1) for step in range(case.steps)]
+        return outcome(engine, steps)
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "fp16", "overflow_at": 3}], ids=str)
+@able("fsdp")
+def test_steps_are_those_of_an_update_before_the_pass(worlds, engine, changes):
+    case = Case(engine, steps=5, clip_norm=0.3, **changes)
+    overlapped, plain = (worlds[2].run(run, case) for run in (train_overlapped, train))
+    np.testing.assert_array_equal(overlapped[0].losses, plain[0].losses)
+    np.testing.assert_array_equal(overlapped[0].norms, plain[0].norms)
+    mine, theirs = joined(overlapped), joined(plain)
+    assert mine.keys() == theirs.keys()
+    assert all(np.array_equal(mine[key], theirs[key]) for key in mine)

@@ -1,0 +1,74 @@
+"""Steps are traced without a GPU: none is asked, whatever the optimizer and the engine."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+
+from engines.catalog import ENGINES
+from launcher.__main__ import main
+from launcher.config.engine_options import engine_options
+from launcher.plan.plan import plan_run
+from launcher.plan.step_trace import hidden_gpus, trace_step
+from launcher.plan.subject import read_task
+from launcher.plan.target import Described
+from tests.launcher.given import ROOT, SERVER, python, resolved
+from tests.launcher.plan.test_plan import alone
+from tests.simulated_cuda import Reached, simulated_cuda
+
+OPTIMIZERS = {
+    "adamw": ("local", "ddp", "fsdp", "zero2-offload"),
+    "sgd": ("local", "ddp", "fsdp", "zero2-offload"),
+    "muon": ("local", "ddp", "fsdp"),
+    "adafactor": ("local", "ddp", "oss"),
+}
+SETS = ("memory.activation_checkpointing=selective", "train.global_batch=8", "train.micro_batch=2")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_plan_asks_no_gpu(name):
+    for engine in OPTIMIZERS[name]:
+        sets = (*SETS, f"optim.name={name}")
+        machine = SERVER if ENGINES[engine].processes is None else None
+        choice = {} if machine is None else {"machine": machine}
+        run = resolved(*sets, engine=engine, **choice)
+        with simulated_cuda() as calls:
+            found = plan_run(run, Described(SERVER))
+        assert calls == {}, engine
+        assert found.untraced is None and found.engine == engine
+
+
+def test_neither_does_engine_auto_a_dry_run_nor_advice(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tiny = ["--model", "language:tiny", "--engine"]
+    with simulated_cuda() as calls:
+        assert main([*tiny, "auto", "--nproc", "2", "--dry-run"]) == 0
+        assert main(["plan", *tiny, "local", "--gpus", "1", "--gpu-memory", "8MiB"]) == 0
+    assert calls == {}
+    text = capsys.readouterr().out
+    assert "engine auto: ddp: " in text and "activation_checkpointing=full" in text
+
+
+def test_a_step_that_is_traced_otherwise_would_ask_one():
+    run = resolved("compile=off")
+    options = engine_options(run.settings, run, channels_last=False)
+    before = torch.accelerator.current_accelerator, torch.cuda.is_available
+    with read_task(run) as data, simulated_cuda() as calls:
+        with hidden_gpus():
+            trace_step(data.subject(run), alone(options))
+        assert calls == {}
+        with suppress(Reached):  # by the optimizer, in newer versions of torch
+            trace_step(data.subject(run), alone(options))
+        assert calls
+    assert (torch.accelerator.current_accelerator, torch.cuda.is_available) == before
+
+
+def test_engine_auto_plans_in_a_fork_that_sees_no_gpu():
+    """Backward passes on a CPU count the GPUs, too, where Python cannot hide them."""
+    program = (
+        "import os; from launcher.plan import auto;"
+        "name = 'CUDA_VISIBLE_DEVICES';"
+        "print(repr(auto._in_child(lambda: os.environ[name])), os.environ[name])"
+    )
+    done = python("-c", program, folder=ROOT, env={"CUDA_VISIBLE_DEVICES": "0"})
+    assert done.stdout == "'' 0\n", done.stderr
