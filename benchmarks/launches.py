@@ -132,7 +132,7 @@ def _attention(
     if mask is not None:
         mask = mask.expand(*query.shape[:-1], key.shape[-2])
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    return kernel(query, key, value, mask, True)[0]  # type: ignore[no-any-return]
+    return kernel(query, key, value, mask, True)[0]
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

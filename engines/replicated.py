@@ -89,16 +89,16 @@ class Replicated(EngineWithOptimizerStep):
         Autocast drops the weights that it has cast when the outermost context ends: one that is
         open over all micro-batches of a step, and changes no precision, saves casting them again.
         """
-        is_first = self._casts is None
-        if self._options.graphs:
+        is_first, graphs = self._casts is None, self._options.graphs
+        if graphs:
             torch.compiler.cudagraph_mark_step_begin()  # not at each block, which is the default
-        if is_first:
+        if self._casts is None:
             self._casts = torch.autocast(self.world.device.type, enabled=False)
             self._casts.__enter__()
         try:
             with self._averaged.accumulate(last):
                 yield
-            if self._options.graphs and is_first and not last:
+            if graphs and is_first and not last:
                 self._keep_gradients()
         except BaseException:
             last = True

@@ -137,9 +137,7 @@ def counted(device, kind=Reads):
         yield Counting(reads)
 
 
-def of_a_family(
-    folder, family, *sets, task=None, accumulation=1, device=DEVICE, kind=Reads
-):
+def of_a_family(folder, family, *sets, task=None, accumulation=1, device=DEVICE, kind=Reads):
     """Reads in a step of a family's tiny model, or of `task`, as a GPU takes it by default.
 
     Under the engine local. On DEVICE they are counted by `kind`; nothing is compiled there.
