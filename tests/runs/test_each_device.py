@@ -20,7 +20,7 @@ from tests.launcher.given import resolved
 from tests.runs.conftest import result
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-CHOSEN = re.compile(r"engine auto: (\w[\w-]*): [\d.]+ \w+ of ([\d.]+) (\w+)")
+CHOSEN = re.compile(r"engine auto: (\w[\w-]*): planned [\d.]+ \w+ of ([\d.]+) (\w+)")
 NOTHING_ELSE = {"eval.every": None, "save.every": None, "save.last": False, "train.preview": False}
 
 

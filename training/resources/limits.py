@@ -67,7 +67,7 @@ class LimitEnforcer(Callback):
         """Take the first reading and start the monitor."""
         reading = self._monitor.read()
         for name in self._chosen:
-            if reading.uses().get(name) is None:
+            if getattr(reading, name) is None:
                 text = f"limits.{name} cannot act: this machine reports no {name}"
                 self._emit("warning", {"text": text})
         exceeded = _over(reading, self._limits)

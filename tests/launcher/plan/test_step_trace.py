@@ -43,7 +43,7 @@ def test_neither_does_engine_auto_a_dry_run_nor_advice(capsys, monkeypatch, tmp_
     tiny = ["--model", "language:tiny", "--engine"]
     with simulated_cuda() as calls:
         assert main([*tiny, "auto", "--nproc", "2", "--dry-run"]) == 0
-        assert main(["plan", *tiny, "local", "--gpus", "1", "--gpu-memory", "8MiB"]) == 0
+        assert main(["plan", *tiny, "local", "--gpus", "1", "--gpu-memory", "520MiB"]) == 0
     assert calls == {}
     text = capsys.readouterr().out
     assert "engine auto: ddp: " in text and "activation_checkpointing=full" in text
