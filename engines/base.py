@@ -120,6 +120,8 @@ class Options:
 
     precision: Precision = "fp32"
     compile: bool = False
+    graphs: bool = False
+    """Whether compiled graphs of fixed shapes are replayed as CUDA graphs."""
     eager_on_failure: bool = False
     """Run without compilation where it fails, instead of raising."""
     activation_checkpointing: int = 0

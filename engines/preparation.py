@@ -36,6 +36,8 @@ _PRODUCTS = {
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
 }
+# A graph would be recorded again for each new shape.
+_REPLAYED = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
 _PACKED_ATTENTION = "torch_attn::_varlen_attn"
 """By name: its module imports the compiler, and exists since torch 2.11."""
 _COMPILATION_ERRORS = (
@@ -57,8 +59,9 @@ def change_forward(
     """Add checkpointing, memory format, autocast and compilation to `model`; names stay unchanged.
 
     The order matters: recomputation must repeat autocast, and the compiler must see all of it. Each
-    block is compiled alone, without what comes before and after all blocks: blocks of one kind
-    share their graphs, and gradients are averaged while those of earlier blocks are computed.
+    block is compiled alone: blocks of one kind share their graphs, and gradients are averaged while
+    those of earlier blocks are computed. Outside of blocks, modules with `compiles_parts` are asked
+    to compile what pays of them.
     """
     if options.precision == "fp8":
         from engines.fp8 import linears_in_fp8
@@ -72,8 +75,11 @@ def change_forward(
         # Its splits of a graph would only cut a block, and fail at recomputation.
         torch._dynamo.config.optimize_ddp = False
         modules = list(blocks) or [model]
-        how = {"backend": partial(_compiled, modules)} if options.eager_on_failure else {}
-        for module in modules:
+        parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
+        how: dict[str, Any] = {"options": _REPLAYED} if options.graphs else {}
+        if options.eager_on_failure:
+            how = {"backend": partial(_compiled, modules)}
+        for module in [*modules, *parts]:
             module.compile(**how)
 
 

@@ -89,12 +89,17 @@ class Replicated(EngineWithOptimizerStep):
         Autocast drops the weights that it has cast when the outermost context ends: one that is
         open over all micro-batches of a step, and changes no precision, saves casting them again.
         """
+        is_first, graphs = self._casts is None, self._options.graphs
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # not at each block, which is the default
         if self._casts is None:
             self._casts = torch.autocast(self.world.device.type, enabled=False)
             self._casts.__enter__()
         try:
             with self._averaged.accumulate(last):
                 yield
+            if graphs and is_first and not last:
+                self._keep_gradients()
         except BaseException:
             last = True
             raise
@@ -102,6 +107,15 @@ class Replicated(EngineWithOptimizerStep):
             if last:
                 self._casts.__exit__(None, None, None)
                 self._casts = None
+
+    def _keep_gradients(self) -> None:
+        """Copy the gradients out of the memory of CUDA graphs, which the next pass overwrites.
+
+        Later micro-batches are added to the copies.
+        """
+        for parameter in self._named.values():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()
 
     @property
     def can_retry_step(self) -> bool:

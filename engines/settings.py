@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["auto", "cuda", "mps", "xpu", "cpu"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8"]
-Compile = Literal["auto", "on", "off"]
+Compile = Literal["auto", "on", "off", "graphs"]
 
 
 _FSDP: dict[str, Any] = {"only_if": {"engine.name": ["fsdp", "fsdp-offload"]}}

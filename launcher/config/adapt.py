@@ -267,7 +267,7 @@ def _optimizer(run: Adaptation) -> None:
 
 def _compile(run: Adaptation) -> None:
     value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
-    if value == "on" and run.device in ("cuda", "cpu") and lacks:
+    if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
         run.reject("compile", "off", f"needs {lacks}, which is missing", f"it needs {lacks}")
     elif value == "auto":
         pays = run.device == "cuda" and not lacks
@@ -276,6 +276,21 @@ def _compile(run: Adaptation) -> None:
             reason = f"it needs {lacks}"
             run.notes.append(f"compile: off: {reason}")
         run.fill("compile", "on" if pays else "off", reason)
+
+
+def _graphs(run: Adaptation) -> None:
+    """CUDA graphs read and write at the addresses that they were recorded with."""
+    engine = ENGINES.get(run.get("engine.name"))
+    able = ", ".join(e.name for e in ENGINES.values() if not e.shards_parameters)
+    allowed = f"auto, on, off; graphs on an NVIDIA GPU under {able}"
+    if run.get("compile") != "graphs":
+        return
+    if run.device != "cuda":
+        problem = f"needs an NVIDIA GPU, and this run is on {run.device}"
+        run.reject("compile", "off", problem, "no NVIDIA GPU", allowed)
+    elif engine is not None and engine.shards_parameters:
+        reason = f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses"
+        run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
 
 
 def _length(run: Adaptation) -> None:
@@ -315,5 +330,5 @@ def _context(run: Adaptation) -> None:
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
     *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
-    _context,
+    *(_graphs, _context),
 )

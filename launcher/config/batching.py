@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.provenance import BATCH_SETTINGS, Batching, Resolved, Setting, Values
+from launcher.config.provenance import (
+    BATCH_SETTINGS,
+    MODE_LAYER,
+    USER_LAYERS,
+    Batching,
+    Resolved,
+    Setting,
+    Values,
+)
 
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 LEAST = "train.least_steps"
@@ -52,6 +60,25 @@ def halvings(numbers: Batching) -> Iterator[Batching]:
     while (micro := numbers.smaller) is not None:
         numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
         yield numbers
+
+
+def larger(numbers: Batching) -> Iterator[Batching]:
+    """The same global batch with larger micro-batches, the largest first."""
+    share = numbers.micro_batch * numbers.accumulation
+    for micro in range(share, numbers.micro_batch, -1):
+        if share % micro == 0:
+            yield replace(numbers, micro_batch=micro, accumulation=share // micro)
+
+
+def may_grow(resolved: Resolved) -> bool:
+    """Whether the memory of a GPU may decide the micro-batch: neither user nor mode has set it."""
+    layers = {
+        origin.layer
+        for key in (MICRO, ACCUMULATION)
+        for _, origin in resolved.values[key].all_values
+    }
+    is_gpu, several = resolved.device != "cpu", resolved.batching.accumulation > 1
+    return is_gpu and several and layers.isdisjoint((MODE_LAYER, *USER_LAYERS))
 
 
 def largest_divisor(number: int, limit: int) -> int:

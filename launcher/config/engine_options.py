@@ -26,7 +26,8 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
     every = int(_EVERY.get(checkpointing, checkpointing.removeprefix("every ")))
     return Options(
         precision=settings.precision,
-        compile=settings.compile == "on",
+        compile=settings.compile != "off",
+        graphs=settings.compile == "graphs",
         eager_on_failure=resolved.values["compile"].without((MACHINE_LAYER,)) == AUTO,
         activation_checkpointing=every,
         keep_products=checkpointing == "selective",

@@ -85,7 +85,8 @@ class Root(engines.EngineSection):
     fp16 with loss scaling on older NVIDIA GPUs."""
     compile: engines.Compile = "auto"
     """torch.compile; auto: on with an NVIDIA or AMD GPU, triton, a C compiler and Python.h; where
-    the compilation fails, the model runs without it."""
+    the compilation fails, the model runs without it. graphs: on, and what has fixed shapes is
+    replayed as CUDA graphs, one launch for all kernels of a block."""
     unread_settings: Literal["warn", "error"] = "warn"
     """Severity of unused settings."""
     promise: dict[Measure, Bounds | None] = Field(

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError, plain
-from launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
+from launcher.config.batching import MICRO, larger, may_grow
+from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
 from launcher.plan.fitting import ENGINE, Change, PlanWith, first_fit, ladders
 from launcher.plan.target import Described
@@ -63,8 +64,9 @@ def decide_engine(
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, or `always`; otherwise the number of processes decides. Reads
-    the data. Raises SettingsError.
+    Plans where engine auto is named, or `always`; otherwise the number of processes decides. On a
+    GPU plans a default micro-batch too, see `with_larger_batch`. Reads the data. Raises
+    SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> Decision:
@@ -73,10 +75,51 @@ def decide_engine(
     decision = decide_with(None)
     resolved = decision.resolved
     is_named = resolved.values[ENGINE].origin.layer != MACHINE_LAYER
-    if decision.nothing_left is not None or is_named or not (always or is_asked(resolved)):
+    if decision.nothing_left is not None:
         return decision
-    chosen = best(candidates(decide_with, described, is_thorough=always))
-    return decision if chosen is None else decide_with(chosen)
+    if not is_named and (always or is_asked(resolved)):
+        chosen = best(candidates(decide_with, described, is_thorough=always))
+        if chosen is not None:
+            decision = decide_with(chosen)
+            if chosen.changes:  # memory is tight
+                return decision
+    return replace(decision, resolved=with_larger_batch(decision.resolved, described))
+
+
+def with_larger_batch(resolved: Resolved, described: Described) -> Resolved:
+    """The same global batch in fewer micro-batches, where starting kernels takes most of the time.
+
+    The largest micro-batch that fits by the plan; on a GPU of known memory, unless the user or the
+    mode set another. One that computes long enough stays.
+    """
+    if not may_grow(resolved) or described.target(resolved).device_bytes is None:
+        return resolved
+    print(f"{MICRO}: planning", file=sys.stderr, flush=True)
+    grown = _in_child(partial(_grown, resolved, described))
+    if grown is None:
+        return resolved
+    numbers, needed = grown
+    note = f"{MICRO}: {numbers.micro_batch} instead of {resolved.batching.micro_batch}: {needed}"
+    return replace(resolved.with_batching(numbers, needed), notes=[*resolved.notes, note])
+
+
+def _grown(resolved: Resolved, described: Described) -> tuple[Batching, str] | None:
+    """The largest micro-batch that fits, and what it needs; None: the one that is set."""
+    from launcher.plan.plan import open_planner
+
+    try:
+        with open_planner(resolved, described) as planner:
+            plan = planner.plan(resolved)
+            saved = _start_s(plan) * (1 - 1 / plan.accumulation)
+            if plan.fits is not True or saved < _EQUAL * _cost(plan):
+                return None
+            for numbers in larger(resolved.batching):
+                plan = planner.plan(resolved.with_batching(numbers, ""))
+                if plan.fits is True:
+                    return numbers, f"planned {plan.needs}"
+    except SettingsError:
+        pass
+    return None
 
 
 def is_asked(resolved: Resolved) -> bool:
@@ -239,12 +282,12 @@ class _Speeds:
     memory_bytes: float
     sent_bytes: float
     offloaded_bytes: float
-    micro_batch_s: float
-    """To start the kernels of a micro-batch."""
+    start_s: float
+    """To start a kernel."""
 
 
-_GPU = _Speeds(1e14, 1.5e12, 5e10, 1e10, 5e-3)
-_CPU = _Speeds(3e10, 5e9, 5e8, 5e9, 1e-3)
+_GPU = _Speeds(1e14, 1.5e12, 5e10, 1e10, 5e-6)
+_CPU = _Speeds(3e10, 5e9, 5e8, 5e9, 1e-6)
 
 
 def _cost(plan: Plan) -> float:
@@ -258,5 +301,10 @@ def _cost(plan: Plan) -> float:
         + update / speeds.memory_bytes
         + plan.sent_bytes / speeds.sent_bytes
         + 2 * plan.offloaded_bytes / speeds.offloaded_bytes
-        + plan.accumulation * speeds.micro_batch_s
+        + _start_s(plan)
     )
+
+
+def _start_s(plan: Plan) -> float:
+    """Seconds to start the kernels of a step."""
+    return plan.launches * (_CPU if plan.target.device == "cpu" else _GPU).start_s

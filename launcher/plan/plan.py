@@ -87,6 +87,8 @@ class Plan:
     trainable: int
     flops: float
     """Of one step of a rank."""
+    launches: float
+    """Kernels that a rank starts in a step, not compiled."""
     global_batch: int
     micro_batch: int
     accumulation: int
@@ -257,6 +259,7 @@ class Planner:
             parameters=trace.parameters,
             trainable=trace.trainable,
             flops=trace.flops,
+            launches=trace.launches,
             global_batch=numbers.global_batch,
             micro_batch=numbers.micro_batch,
             accumulation=numbers.accumulation,
@@ -264,7 +267,7 @@ class Planner:
             steps_per_epoch=subject.train_plan.steps_per_epoch,
             seconds=_seconds(resolved, subject, target, trace, placed),
             untraced=obstacle,
-            uncompiled=UNCOMPILED if settings.compile == "on" else None,
+            uncompiled=UNCOMPILED if settings.compile != "off" else None,
         )
 
     def _trace_or_measure(

@@ -80,6 +80,8 @@ class StepTrace:
     """Elements of the optimizer state of this rank."""
     flops: float
     """Of all micro-batches of the step."""
+    launches: float
+    """Kernels that a GPU would start in the step, not compiled."""
     micro_batches: int
     """Traced ones."""
     sent: Mapping[str, int]
@@ -136,9 +138,12 @@ def trace_step(
         batches = [tracing.micro_batch(subject.micro_batch) for _ in range(steps * accumulation)]
         start = storages.changes
         flops = storages.flops
+        storages.launches.clear()
         traced = 1 if repeats else min(MICRO_BATCHES, accumulation)
         _step(subject, engine, module, updater, batches[:traced], tracing)
     moments = list(storages.moments(start))
+    update = storages.launches[Phase.UPDATE]
+    passes = storages.launches.total() - update
     return StepTrace(
         _repeated(moments) if traced < min(MICRO_BATCHES, accumulation) else moments,
         sum(sizes),
@@ -146,6 +151,7 @@ def trace_step(
         weight_bytes,
         slots,
         (storages.flops - flops) * accumulation / traced,
+        passes * accumulation / traced + update,
         traced,
         dict(storages.sent),
         max(sizes),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import torch
@@ -94,6 +95,8 @@ class Storages(TorchDispatchMode):
         """Bytes of the largest tensor of each collective, by operator."""
         self.flops = 0
         """Of products, convolutions and attention."""
+        self.launches: Counter[Phase] = Counter()
+        """Kernels that a GPU would start, by phase."""
         self.computed = 0
         """Elements of the completed gradients of a backward pass."""
         self._now: dict[int, _Life] = {}
@@ -124,6 +127,7 @@ class Storages(TorchDispatchMode):
         if copied := _copied_bytes(func, args):
             self._pass(_Life(copied, self.phase))
         self.flops += _flops(func._overloadpacket, args, kwargs or {}, result)
+        self.launches[self.phase] += launches(func, args)
         if func.namespace in _COLLECTIVES:
             self._note_collective(func.__name__, tree_leaves((args, kwargs)))
         return result
@@ -228,6 +232,38 @@ def _copied_bytes(func: Any, args: Any) -> int:
     if not weight.is_contiguous(memory_format=layout):
         copied += 3 * weight.nbytes  # a copy, and its gradient on the way to the layout of weight
     return int(copied)
+
+
+_STARTS_NONE = {
+    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+    *("_local_scalar_dense", "_unsafe_view", "set_", "resize_"),
+}
+_MOST_TENSORS = (110, 64, 48, 36, 30)
+"""Of one kernel over lists of tensors, by the number of lists. Source, with the other limit:
+torch, aten/src/ATen/native/cuda/MultiTensorApply.cuh."""
+_MOST_ELEMENTS = 320 * 65536
+
+
+def launches(func: Any, args: Any) -> int:
+    """The kernels that an operator starts on a GPU: one, several over lists, none for a view."""
+    if not _computes(func):
+        return 0
+    lists = [arg for arg in args if isinstance(arg, list | tuple) and arg]
+    lists = [arg for arg in lists if all(isinstance(each, Tensor) for each in arg)]
+    if not func.__name__.startswith(("_foreach", "_fused")) or not lists:
+        return 1
+    most = _MOST_TENSORS[min(len(lists), len(_MOST_TENSORS)) - 1]
+    elements = sum(tensor.numel() for tensor in lists[0])
+    return max(-(-len(lists[0]) // most), -(-elements // _MOST_ELEMENTS))
+
+
+@cache
+def _computes(func: Any) -> bool:
+    """Whether the operator does more than to allocate, to view or to describe."""
+    returns = func._schema.returns
+    is_view = any(each.alias_info and not each.alias_info.is_write for each in returns)
+    name = func.__name__.partition(".")[0]
+    return func.namespace not in ("prim", "profiler") and not is_view and name not in _STARTS_NONE
 
 
 def _flops(operator: Any, args: Any, kwargs: Any, result: Any) -> int:

@@ -150,7 +150,7 @@ class RankCallbacks:
         classes = info.data.get("classes")  # a custom task may have other facts of this name
         expected = Expected(
             learns=(control is None or control.value == "real") and not info.loss_changes,
-            is_compiled=settings.compile == "on",
+            is_compiled=settings.compile != "off",
             has_patience=settings.stop.patience is not None,
             classes=classes.get("train", {}) if isinstance(classes, Mapping) else {},
         )

@@ -12,6 +12,7 @@ from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config import engine_options, errors, machine
+from launcher.config.batching import may_grow
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
@@ -134,7 +135,8 @@ def prepare_run_at(
 ) -> PreparedRun:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
-    `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
+    `chooses_engine`: engine auto plans for this machine, and so does a default micro-batch on a
+    GPU. Otherwise the number of processes decides.
     """
     diagnostics = list(diagnostics)
     decision = None
@@ -190,7 +192,8 @@ def _decide(
     world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
     name = decision.resolved.values["engine.name"]
-    if not chooses_engine or all(value != AUTO for value, _ in name.replaced):
+    is_asked = any(value == AUTO for value, _ in name.replaced)
+    if not chooses_engine or not (is_asked or may_grow(decision.resolved)):
         return decision
     from launcher.plan import auto
     from launcher.plan.target import Described

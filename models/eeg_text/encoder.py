@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -203,6 +204,8 @@ class MaskedBatchNorm(nn.Module):
 class RegionCnn(nn.Module):
     """Two convolutions of stride 2: four samples become one token."""
 
+    compiles_parts = True
+
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Conv1d(channels, width // 2, KERNEL, stride=2, padding=KERNEL // 2)
@@ -211,11 +214,18 @@ class RegionCnn(nn.Module):
         self.second_norm = MaskedBatchNorm(width)
         self.dropout = Dropout(dropout)
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile what follows the first convolution, which has other shapes in each region."""
+        self._tokens = torch.compile(self._tokens, *args, **options)  # type: ignore[method-assign]
+
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Tokens [batch, time / 4, width] of `x` [batch, channel, time].
 
         `valid` [batch, time], bool; where it is False, `x` and the tokens are 0.
         """
-        x = self.dropout(F.relu(self.first_norm(self.first(x), valid[:, ::2])))
+        return self._tokens(self.first(x), valid)
+
+    def _tokens(self, x: Tensor, valid: Tensor) -> Tensor:
+        x = self.dropout(F.relu(self.first_norm(x, valid[:, ::2])))
         x = self.second_norm(self.second(x), valid[:, ::4])
         return self.dropout(F.relu(x)).transpose(1, 2)

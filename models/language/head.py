@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,22 +53,18 @@ class _ChunkedLoss(torch.autograd.Function):
         smoothing: float,
         low: torch.dtype,
         rows: int,
+        chunk_loss: Callable[..., Tensor],
     ) -> Tensor:
-        narrow = weight.to(low)
+        # Detached: evaluation shares the compiled graphs.
+        hidden, narrow = hidden.detach(), weight.detach().to(low)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
         is_trained = ctx.needs_input_grad[1]
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if is_trained else None
-        for start in range(0, hidden.shape[0], rows):
-            chunk, target = hidden[start : start + rows].to(low), labels[start : start + rows]
-            valid = (target != IGNORE)[:, None]
-            loss, gradient = _loss_and_gradient(chunk @ narrow.t(), target, valid, smoothing)
-            total = total + loss
-            # Ignored labels are excluded here: these have fewer columns than the logits.
-            hidden_gradient[start : start + rows] = (gradient @ narrow) * valid
-            if weight_gradient is not None:
-                weight_gradient += gradient.t() @ (chunk * valid)
-            del gradient  # before the next chunk
+        pieces = (x.split(rows) for x in (hidden, labels, hidden_gradient))
+        for chunk, target, of_hidden in zip(*pieces, strict=True):
+            gradients = of_hidden, weight_gradient
+            total += chunk_loss(chunk.to(low), narrow, target, smoothing, *gradients)
         if weight_gradient is not None:
             weight_gradient = weight_gradient.to(weight.dtype)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
@@ -77,17 +74,23 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors
         of_weight = None if weight is None else weight * incoming
-        return hidden * incoming, of_weight, None, None, None, None
+        return hidden * incoming, of_weight, None, None, None, None, None
 
 
-def _loss_and_gradient(
-    logits: Tensor, labels: Tensor, valid: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """Loss of a chunk, summed over `valid` rows [rows, 1], float32, and the gradient of all rows.
+def _chunk_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    hidden_gradient: Tensor,
+    weight_gradient: Tensor | None,
+) -> Tensor:
+    """Loss of a chunk, summed, float32; writes one gradient, and adds to the other if there is one.
 
-    The gradient overwrites `logits`: on a GPU, reading and writing logits takes most of the time
-    beside the matrix products.
+    The gradient of the logits overwrites them: on a GPU, reading and writing logits takes most of
+    the time beside the matrix products.
     """
+    logits, valid = hidden @ weight.t(), (labels != IGNORE)[:, None]
     logp = logits.log_softmax(-1, dtype=torch.float32)
     index = labels.clamp(min=0)[:, None]
     picked = logp.gather(-1, index)
@@ -96,21 +99,34 @@ def _loss_and_gradient(
     if smoothing:
         loss = loss - (logp.mean(-1, keepdim=True) * valid).sum() * smoothing
     gradient = torch.exp(logp, out=logits)
+    del logp
     if smoothing:
         gradient -= share
     # In float32: a likely target leaves only the last bits of its probability.
     target = picked.exp() - (1 - smoothing + share)
-    return loss, gradient.scatter_(-1, index, target.to(gradient.dtype))
+    gradient.scatter_(-1, index, target.to(gradient.dtype))
+    # Ignored labels are excluded here: these have fewer columns than the logits.
+    hidden_gradient.copy_((gradient @ weight) * valid)
+    if weight_gradient is not None:
+        weight_gradient += gradient.t() @ (hidden * valid)
+    return loss
 
 
 class Head(nn.Module):
     """Linear layer without bias to the vocabulary; one module, so that engines gather it once."""
+
+    compiles_parts = True
 
     def __init__(self, weight: nn.Parameter, smoothing: float, chunk: int = CHUNK) -> None:
         super().__init__()
         self.weight = weight
         self.smoothing = smoothing
         self.rows = max(1, chunk // weight.shape[0])
+        self.chunk_loss = _chunk_loss
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the loss of a chunk: a graph of all chunks would grow with their number."""
+        self.chunk_loss = torch.compile(_chunk_loss, *args, **options)
 
     def forward(
         self, hidden: Tensor, labels: Tensor | None = None, measure: bool = False
@@ -127,4 +143,5 @@ class Head(nn.Module):
             nats, correct = (torch.cat(x).view(labels.shape) for x in zip(*scores, strict=True))
             return nats, correct
         low = compute_dtype(hidden)
-        return _ChunkedLoss.apply(flat, self.weight, targets, self.smoothing, low, self.rows)
+        settings = self.smoothing, low, self.rows, self.chunk_loss
+        return _ChunkedLoss.apply(flat, self.weight, targets, *settings)

@@ -46,6 +46,7 @@ SLOW = {
         ["encoder in each step", "features read", "contender", "encoder in each step", "features read"],
     ),
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
+    "launches": ("--models eeg_text:tiny", ["eeg_text:tiny"]),
     "lora": ("--smoke", ["all weights", "LoRA, rank 8", "LoRA, rank 8, bf16"]),
     "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away

@@ -1,6 +1,7 @@
 """Gradient accumulation: unused layers, discarded gradients."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine
+from engines.world import open_world
 from tests.engines.parity import TIME, Case, one_step, options, prepared, spec
 from tests.engines.pool import RankFailed
 from tests.engines.test_parity import able
@@ -148,3 +150,37 @@ def test_weights_are_cast_once_per_step_and_inputs_for_each_micro_batch(worlds, 
     one, three = (worlds[2].run(casts_of_two_steps, engine, count)[0] for count in (1, 3))
     weights = 2 * 2  # weight and bias in two steps
     assert three - weights == 3 * (one - weights) > 0
+
+
+class Replayed(torch.autograd.Function):
+    """The gradient of a weight as a CUDA graph gives it: in memory that the next pass overwrites."""
+
+    @staticmethod
+    def forward(ctx, weight, memory):
+        ctx.memory = memory
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.memory.copy_(gradient).detach(), None
+
+
+class OneWeight(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.memory = nn.Parameter(torch.ones(3)), torch.zeros(3)
+
+    def forward(self, x):
+        return (Replayed.apply(self.weight, self.memory) * x).sum()
+
+
+def test_gradients_of_cuda_graphs_are_kept_until_the_last_micro_batch():
+    descent = OptimizerSpec([{}], lambda *_: 0, partial(torch.optim.SGD, lr=0.1), None)
+    world = open_world("cpu", 5.0, always_group=False)
+    engine = build_engine("local", world, Options(graphs=True))
+    module = engine.prepare(OneWeight(), descent, [])
+    for number in (1, 2, 5):
+        with engine.accumulate(last=number == 5):
+            engine.backward(module(torch.eye(3)[0] * number))
+    assert engine.step().norm.item() == 8
+    engine.close()

@@ -1,11 +1,11 @@
 """Blocks are compiled alone, and few graphs serve training and evaluation."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch.nn import Module
 
 from engines.catalog import build_engine
 from engines.world import open_world
@@ -15,19 +15,15 @@ from models.language.rows import collate
 from models.language.task import LanguageTask
 from tests.engines.parity import Case, options, spec
 
-MOST_GRAPHS = 3
-"""Of one kind of block: training, evaluation, and training with another size."""
+MOST_GRAPHS = 3 + 2
+"""Of one kind of block: training, evaluation, and training with another size. Of the head: one
+size, and another."""
 
 
 @pytest.fixture(autouse=True)
 def quick_compiler(monkeypatch):
     """Graphs as they are, without code generation."""
-    compiled = Module.compile
-
-    def compile_module(module, **given):
-        compiled(module, backend="aot_eager", **given)
-
-    monkeypatch.setattr(Module, "compile", compile_module)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
     yield

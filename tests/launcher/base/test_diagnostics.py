@@ -54,7 +54,7 @@ error: unknown precision 'bf61'
   fix           precision: bf16
 error: unknown compile 'yes'
   where         mine.yaml:2 compile
-  allowed       auto, on, off
+  allowed       auto, on, off, graphs
   did you mean  on
   fix           compile: on
 error: unknown setting 'lr'

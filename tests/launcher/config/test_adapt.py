@@ -75,8 +75,11 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (["memory.empty_cache_every=100"], LAPTOP, "empty_cache_every 100 needs a GPU"),
         (["compile=on"], replace(LAPTOP, compiler=False), "needs a C++ compiler, which is missing"),
         (["compile=on"], NO_TRITON, "needs the package triton, which is missing"),
+        (["compile=graphs"], LAPTOP, "compile 'graphs' needs an NVIDIA GPU"),
+        (["compile=graphs", "engine.name=zero2"], SERVER, "engine zero2 moves weights"),
     ):
         assert message in refused(*sets, machine=machine)[0].message
+    assert resolved("compile=graphs", machine=SERVER).settings.compile == "graphs"
     for machine, precision in ((SERVER, "fp16"), (LAPTOP, "bf16")):
         assert resolved(machine=machine, precision=precision).settings.precision == precision
     assert resolved("compile=on").settings.compile == "on"

@@ -7,12 +7,12 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
-from launcher.config.provenance import Chosen, CliArgs
+from launcher.config.provenance import Batching, Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
 from launcher.run_folder.start import decide
-from tests.launcher.given import LAPTOP, SERVER
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.launcher.runs import begun
 
 MIB = 2**20
@@ -83,6 +83,31 @@ def test_a_single_gpu_gets_smaller_steps():
     assert run.batching.micro_batch < whole.batching.micro_batch
     assert run.batching.global_batch == whole.batching.global_batch
     assert run.values["train.micro_batch"].origin.where.startswith("engine auto: ")
+
+
+@pytest.fixture(scope="module")
+def small_steps():
+    """A default of eight micro-batches of one sample, which starts more kernels than it needs."""
+    run = resolved(model="eeg_text:tiny", machine=ONE_GPU)
+    return run.with_batching(Batching(8, 1, 8, 1), "of a test")
+
+
+def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
+    whole = auto.with_larger_batch(small_steps, gpus(1, 2**30))
+    assert whole.batching == Batching(8, 8, 1, 1)
+    assert whole.notes[-1].startswith("train.micro_batch: 8 instead of 1: ")
+    assert " of 1.0 GiB" in whole.values["train.micro_batch"].origin.where
+    less = auto.with_larger_batch(small_steps, gpus(1, 16 * MIB))
+    assert less.batching == Batching(8, 4, 2, 1)
+
+
+def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(
+    small_steps, monkeypatch
+):
+    monkeypatch.setattr(auto, "_GPU", replace(auto._GPU, start_s=1e-12))
+    assert auto.with_larger_batch(small_steps, gpus(1, 2**30)) is small_steps
+    monkeypatch.setattr(auto, "_in_child", never)
+    assert auto.with_larger_batch(small_steps, gpus(1, None)) is small_steps
 
 
 def candidate(engine, cost, fits=True):

@@ -10,7 +10,7 @@ from launcher.plan.storages import Kind, Moment, Phase
 DDP, OSS = ENGINES["ddp"].placement, ENGINES["oss"].placement
 GROUPS = [[50, 30], [20, 20]]
 HELD = {**dict.fromkeys(Kind, 0), Kind.WEIGHTS: 480, Kind.OPTIMIZER: 960, Kind.TEMPORARIES: 7}
-TRACE = StepTrace([Moment(Phase.FORWARD, HELD)], 120, GROUPS, 480, 240, 0.0, 1, {})
+TRACE = StepTrace([Moment(Phase.FORWARD, HELD)], 120, GROUPS, 480, 240, 0.0, 0.0, 1, {})
 
 
 def test_ddp_keeps_gradients_in_buckets_and_oss_gives_parameters_to_the_rank_with_the_least():
@@ -36,7 +36,7 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
     update = moment(Phase.UPDATE, 480, 5000)
 
     def gradients(accumulation, *later):
-        trace = StepTrace([*first, *later], 120, GROUPS, 480, 240, 0.0, 2, {})
+        trace = StepTrace([*first, *later], 120, GROUPS, 480, 240, 0.0, 0.0, 2, {})
         return replicated(trace, Ranks(2, accumulation), DDP).device[Kind.GRADIENTS]
 
     assert gradients(1) == 480
@@ -49,7 +49,7 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
 def test_offload_on_a_cpu_has_one_peak_for_both():
     early = Moment(Phase.FORWARD, {**HELD, Kind.ACTIVATIONS: 900})
     late = Moment(Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800})
-    trace = StepTrace([early, late], 120, GROUPS, 480, 240, 0.0, 1, {})
+    trace = StepTrace([early, late], 120, GROUPS, 480, 240, 0.0, 0.0, 1, {})
     apart = as_traced(trace, Ranks(2, 1), offloads=True)
     # torch pins a power of two for each gradient: of 25, 15, 10 and 10 elements here.
     rounded = (128 - 100) + (64 - 60) + 2 * (64 - 40)

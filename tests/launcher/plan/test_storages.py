@@ -119,3 +119,17 @@ def test_softmax_and_convolutions_copy_what_is_in_another_layout():
     least = taken(rows, weight)
     assert taken(other, turned) - least == rows.nbytes
     assert taken(other, weight) - least == rows.nbytes + 3 * weight.nbytes
+
+
+def test_kernels_are_counted_by_phase_and_views_start_none():
+    storages = Storages()
+    with storages, storages.during(Phase.FORWARD):
+        x = torch.ones(8, 8)
+        x.view(-1).t().detach().expand(2, 64)
+        torch.empty(3)
+        x @ x
+        x.add_(1)
+    assert storages.launches == {Phase.FORWARD: 3}
+    with storages, storages.during(Phase.UPDATE):
+        torch._foreach_mul_([torch.empty(2) for _ in range(250)], 2.0)
+    assert storages.launches[Phase.UPDATE] == 3  # 110 tensors each

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from models.eeg_text.config import SIZES
 from models.eeg_text.encoder import Encoder, MaskedBatchNorm
@@ -111,3 +112,16 @@ def test_a_frozen_encoder_does_not_change_while_the_decoder_is_trained(eeg, vali
     assert all(p.grad is not None for p in model.decoder.parameters())
     for name, tensor in model.encoder.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_all_regions_share_a_compiled_graph(eeg, valid):
+    plain = text_model()(eeg, valid, IDS)
+    torch.compiler.reset()
+    counters.clear()
+    model = text_model()
+    parts = [module for module in model.modules() if getattr(module, "compiles_parts", False)]
+    for part in parts:
+        part.compile(backend="aot_eager")
+    torch.testing.assert_close(model(eeg, valid, IDS), plain)
+    assert (len(parts), counters["stats"]["unique_graphs"]) == (10, 1)
+    assert model.state_dict().keys() == text_model().state_dict().keys()

@@ -3,13 +3,14 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.language.config import SIZES
-from models.language.head import CHUNK, IGNORE, Head, _ChunkedLoss
+from models.language.head import CHUNK, IGNORE, Head, _chunk_loss, _ChunkedLoss
 from models.language.model import Transformer
 
 
@@ -101,7 +102,9 @@ def peak_bytes(tokens, vocabulary, width, dtype, chunk):
     hidden = torch.zeros(tokens, width, requires_grad=True)
     labels = torch.zeros(tokens, dtype=torch.int64)
     with PeakBytes(hidden, weight, labels) as memory:
-        loss = _ChunkedLoss.apply(hidden, weight, labels, 0.0, dtype, chunk // vocabulary)
+        loss = _ChunkedLoss.apply(
+            hidden, weight, labels, 0.0, dtype, chunk // vocabulary, _chunk_loss
+        )
         torch.autograd.grad(loss, (hidden, weight))
     return memory.peak
 
@@ -113,6 +116,17 @@ def test_16k_tokens_and_32k_vocabulary_take_less_than_a_gibibyte(dtype):
     if dtype == torch.bfloat16:
         peak -= CHUNK * 4  # log_softmax copies its input to float32 on a CPU, but not on a GPU
     assert peak < 2**30, peak / 2**30  # all logits take 2 GiB in float32
+
+
+def test_a_compiled_head_gives_the_same_by_one_graph_for_all_chunks():
+    head, hidden, labels = head_and_input(smoothing=0.1, chunk=4 * 23)
+    plain = torch.autograd.grad(head(hidden, labels), (hidden, head.weight))
+    torch.compiler.reset()
+    counters.clear()
+    head.compile(backend="aot_eager")
+    compiled = torch.autograd.grad(head(hidden, labels), (hidden, head.weight))
+    assert all(map(torch.equal, plain, compiled))
+    assert counters["stats"]["unique_graphs"] == 2  # five chunks of four tokens, and one token
 
 
 def test_measuring_gives_the_loss_of_each_token_without_smoothing():
