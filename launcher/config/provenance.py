@@ -106,6 +106,10 @@ class Setting:
         """Whether the user decided the value; repeating that of a lower layer does not count."""
         return self.first_origin.layer in USER_LAYERS
 
+    def has_replaced(self, value: Any) -> bool:
+        """Whether the value overrides `value`."""
+        return any(other == value for other, _ in self.replaced)
+
     def without(self, layers: Collection[str]) -> Any:
         """The value as it would be without some layers."""
         return next(value for value, origin in self.all_values if origin.layer not in layers)

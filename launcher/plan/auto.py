@@ -124,7 +124,7 @@ def _grown(resolved: Resolved, described: Described) -> tuple[Batching, str] | N
 
 def is_asked(resolved: Resolved) -> bool:
     """Whether the user named engine auto."""
-    return any(value == AUTO for value, _ in resolved.values[ENGINE].replaced)
+    return resolved.values[ENGINE].has_replaced(AUTO)
 
 
 def best(all_candidates: Sequence[Candidate]) -> Chosen | None:

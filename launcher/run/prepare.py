@@ -191,8 +191,7 @@ def _decide(
 ) -> Decision:
     world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
-    name = decision.resolved.values["engine.name"]
-    is_asked = any(value == AUTO for value, _ in name.replaced)
+    is_asked = decision.resolved.values["engine.name"].has_replaced(AUTO)
     if not chooses_engine or not (is_asked or may_grow(decision.resolved)):
         return decision
     from launcher.plan import auto
