@@ -38,6 +38,9 @@ class EngineSettings(EngineSection):
     """Restarts from the last checkpoint after a failure."""
     hybrid_shard: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
     """fsdp: shard within each node and replicate across nodes, for slow networks (HSDP)."""
+    offload: Literal["states", "all"] | None = None
+    """What an -offload engine keeps in host memory: states (of the optimizer, with gradients), or
+    all (weights, too). Default: states under zero2-offload, else all."""
     ds_config: str | None = None
     """Your own DeepSpeed config (JSON); overrides the config of a zero engine."""
 

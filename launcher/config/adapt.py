@@ -265,6 +265,19 @@ def _optimizer(run: Adaptation) -> None:
     run.reject(key, "adamw", f"is impossible: {reason}", reason, allowed)
 
 
+def _offload(run: Adaptation) -> None:
+    key, engine = "engine.offload", ENGINES.get(run.get("engine.name"))
+    value = run.get(key)
+    if engine is None or value in (None, *engine.offload):
+        return
+    others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
+    reason = f"engine {engine.name} {others[value] if engine.offload else 'offloads nothing'}"
+    own = engine.offload[0] if engine.offload else None
+    able = ", ".join(e.name for e in ENGINES.values() if value in e.offload)
+    allowed = f"{plain(own)} under engine {engine.name}; {value} under {able}"
+    run.reject(key, own, f"is impossible: {reason}", reason, allowed)
+
+
 def _compile(run: Adaptation) -> None:
     value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
     if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
@@ -330,5 +343,5 @@ def _context(run: Adaptation) -> None:
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
     *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
-    *(_graphs, _context),
+    *(_graphs, _context, _offload),
 )
