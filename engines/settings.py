@@ -57,6 +57,9 @@ class Memory(EngineSection):
     ] = "none"
     """Recompute activations in the backward pass: none, full, `every N` (one of N blocks), or
     selective (all but the outputs of matrix products, convolutions and attention)."""
+    activation_offload: bool = False
+    """Move the saved activations of blocks to pinned host memory until the backward pass (CUDA);
+    with activation checkpointing, what that saves."""
     reduce_each_micro_batch: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
     """fsdp: average gradients after each micro-batch: less memory, more communication.
     fsdp-offload always does."""

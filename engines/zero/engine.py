@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buff
 from engines.zero import library
 from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
+
+if TYPE_CHECKING:
+    from engines.activation_offload import ActivationOffload
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ class Zero:
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
-        change_forward(model, blocks, self._forward_options(), self.world.device)
+        offload = change_forward(model, blocks, self._forward_options(), self.world.device)
         if self._layout["stage"] < 3:
             move_to_device(model, self.world)
         inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
@@ -82,7 +85,7 @@ class Zero:
         self._undo.callback(library.destroy, self._engine)
         _follow_training(self._engine)
         if self._layout["stage"] == 3:
-            self._undo.callback(save_by_reference(model))
+            self._undo.callback(save_by_reference(model, offload))
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
@@ -256,13 +259,15 @@ def _follow_training(engine: Any) -> None:
     engine.train, engine.eval = train, partial(train, False)
 
 
-def save_by_reference(model: Module) -> Callable[[], None]:
+def save_by_reference(
+    model: Module, offload: ActivationOffload | None = None
+) -> Callable[[], None]:
     """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after
     the layer, and gathers it again before the layer's backward pass, but the view would keep the
     memory of all layers. DeepSpeed's own remedy, `memory_efficient_linear`, rounds a layer with a
-    bias twice in 16 bits.
+    bias twice in 16 bits. `offload`: what saves the tensors of blocks, but for parameters.
     """
     by_address: dict[int, Parameter] = {}
 
@@ -286,6 +291,8 @@ def save_by_reference(model: Module) -> Callable[[], None]:
     owners = {m for m in model.modules() for _ in m.parameters(recurse=False)}
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     original, model.forward = model.forward, forward
+    if offload is not None:
+        offload.keep, offload.kept = pack, _unpack
 
     def undo() -> None:
         for hook in hooks:

@@ -245,6 +245,10 @@ def _memory(run: Adaptation) -> None:
             "attention within documents takes a mask of all pairs of tokens: without one it needs "
             f"torch {_BOUNDARIES[0]}.{_BOUNDARIES[1]} and a GPU of compute capability 8.0 or newer"
         )
+    key = "memory.activation_offload"
+    if run.get(key) and run.device != "cuda":
+        problem = f"needs an NVIDIA or AMD GPU, and this run is on {run.device}"
+        run.reject(key, False, problem, "no NVIDIA or AMD GPU")
     key = "memory.empty_cache_every"
     if run.get(key) is not None and run.device == "cpu":
         problem = "needs a GPU, and this run is on the CPU"
@@ -303,6 +307,9 @@ def _graphs(run: Adaptation) -> None:
         run.reject("compile", "off", problem, "no NVIDIA GPU", allowed)
     elif engine is not None and engine.shards_parameters:
         reason = f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses"
+        run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
+    elif run.get("memory.activation_offload"):
+        reason = "memory.activation_offload frees activations, and CUDA graphs have fixed addresses"
         run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
 
 

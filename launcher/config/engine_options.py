@@ -32,6 +32,7 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
         eager_on_failure=resolved.values["compile"].without((MACHINE_LAYER,)) == AUTO,
         activation_checkpointing=every,
         keep_products=checkpointing == "selective",
+        activation_offload=settings.memory.activation_offload,
         channels_last=channels_last,
         hybrid_shard=settings.engine.hybrid_shard,
         reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
