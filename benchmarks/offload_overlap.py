@@ -119,7 +119,7 @@ def step_s(contender: str, times: Times, blocks: int, steps: int) -> float:
         device = Device(stack)
         copies = contender in ("prefetched", "fsdp-offload")
         model = ModuleList(Block(device, times, copies=copies) for _ in range(blocks))
-        block_of = {block.weight: block for block in model}
+        block_of: dict[Any, Any] = {block.weight: block for block in model}
 
         def follow(parameter: Parameter) -> None:
             if contender == "zero2-offload":
