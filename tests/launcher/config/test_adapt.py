@@ -61,7 +61,7 @@ def test_an_optimizer_that_an_engine_cannot_run_is_refused():
             assert run.settings.optim.name == optimizer
 
 
-def test_activations_are_offloaded_on_a_gpu_and_not_where_a_mode_asks_a_cpu_for_it(tmp_path):
+def test_activations_are_offloaded_on_a_gpu_if_asked():
     run = resolved(OFFLOADS, machine=SERVER)
     assert engine_options(run.settings, run, channels_last=False).activation_offload
     assert not resolved(machine=SERVER).settings.memory.activation_offload
