@@ -32,6 +32,7 @@ from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
 
 if TYPE_CHECKING:
+    from engines.activation_offload import ActivationOffload
     from engines.zero.offload_update import OffloadUpdate
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Zero:
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
-        change_forward(model, blocks, self._forward_options(), self.world.device)
+        offload = change_forward(model, blocks, self._forward_options(), self.world.device)
         if self._layout["stage"] < 3:
             move_to_device(model, self.world)
         inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
@@ -87,7 +88,7 @@ class Zero:
         self._undo.callback(library.destroy, self._engine)
         _follow_training(self._engine)
         if self._layout["stage"] == 3:
-            self._undo.callback(save_by_reference(model))
+            self._undo.callback(save_by_reference(model, offload))
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
@@ -288,13 +289,15 @@ def _follow_training(engine: Any) -> None:
     engine.train, engine.eval = train, partial(train, False)
 
 
-def save_by_reference(model: Module) -> Callable[[], None]:
+def save_by_reference(
+    model: Module, offload: ActivationOffload | None = None
+) -> Callable[[], None]:
     """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after
     the layer, and gathers it again before the layer's backward pass, but the view would keep the
     memory of all layers. DeepSpeed's own remedy, `memory_efficient_linear`, rounds a layer with a
-    bias twice in 16 bits.
+    bias twice in 16 bits. `offload`: what saves the tensors of blocks, but for parameters.
     """
     by_address: dict[int, Parameter] = {}
 
@@ -318,6 +321,8 @@ def save_by_reference(model: Module) -> Callable[[], None]:
     owners = {m for m in model.modules() for _ in m.parameters(recurse=False)}
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     original, model.forward = model.forward, forward
+    if offload is not None:
+        offload.keep, offload.kept = pack, _unpack
 
     def undo() -> None:
         for hook in hooks:
