@@ -105,8 +105,16 @@ def importing() -> Iterator[None]:
 def begin() -> None:
     """What importing `launcher` does first: see `pin_packages`.
 
-    While `python -m launcher` imports its first modules, Ctrl-C ends it without a traceback.
+    While `python -m launcher` imports its first modules, Ctrl-C ends it without a traceback. Exits
+    on native Windows, which has no fork, no SIGUSR1, and no modules resource and fcntl.
     """
+    if sys.platform == "win32":
+        sys.stderr.write(
+            "error: Gearshift does not run on native Windows; it runs in WSL 2, with the GPU\n"
+            "  fix           wsl --install  and in its terminal the line of README.md  "
+            "(docs/platforms.md)\n"
+        )
+        raise SystemExit(2)
     before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
     is_program = before[-2:] == ["-m", "launcher"]
     if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

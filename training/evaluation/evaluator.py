@@ -157,11 +157,11 @@ class Evaluator:
         return {name: self._metrics[name] for name in names if name in self._metrics}
 
     @property
-    def value(self) -> tuple[float, Direction] | None:
-        """The goal in the last evaluation, and its direction; None: there was none."""
+    def value(self) -> tuple[float, int] | None:
+        """The goal in the last evaluation, and 1 if larger is better, else -1; None: no goal."""
         if self._goal is None or self._goal.metric not in self._metrics:
             return None
-        return self._metrics[self._goal.metric], self._goal.direction
+        return self._metrics[self._goal.metric], 1 if self._goal.direction == "max" else -1
 
     @property
     def best(self) -> dict[str, Any] | None:

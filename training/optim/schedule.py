@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from training import duration
-from training.evaluation.early_stopping import Direction, EarlyStopping
-from training.settings import Stop
 
 if TYPE_CHECKING:
     from training.settings import Schedule as Settings
@@ -39,8 +37,8 @@ class LrSchedule:
             steps = self._total - self._warmup
             self._cycles = cycle_starts(steps, settings.cycle, settings.t_mult, plan)
         self._decay_start = max(self._warmup, self._total - _steps(settings.decay, plan))
-        self._drop, self._level = settings.drop, 1.0
-        self._stall = EarlyStopping(Stop(patience=settings.patience))
+        self._drop, self._patience = settings.drop, settings.patience
+        self._plateau: dict[str, Any] = {"level": 1.0, "best": None, "waited": 0}
 
     def factor(self, step: int) -> float:
         """The factor of the update after `step` updates; in [0, 1].
@@ -66,7 +64,7 @@ class LrSchedule:
         if self._name == "constant":
             return 1.0
         if self._name == "plateau":
-            return max(self._level, final)
+            return max(self._plateau["level"], final)
         if self._name == "wsd":
             decayed = step + warmup - self._decay_start
             share = max(decayed, 0) / max(self._total - self._decay_start, 1)
@@ -79,26 +77,26 @@ class LrSchedule:
         begin, end = self._cycles[cycle], self._cycles[cycle + 1]
         return _cosine(1.0, final, (step - begin) / (end - begin))
 
-    def add(self, value: float, direction: Direction) -> None:
-        """Add the value of an evaluation: plateau drops the factor after `patience` bad ones."""
-        if self._name != "plateau":
+    def add(self, value: float, sign: int) -> None:
+        """Add the value of an evaluation: plateau drops the factor after `patience` bad ones.
+
+        `sign`: 1 if larger values are better, -1 if smaller ones are.
+        """
+        now = self._plateau
+        if math.isfinite(value) and (now["best"] is None or sign * (value - now["best"]) > 0):
+            now.update(best=value, waited=0)
             return
-        self._stall.add(0, value, direction)
-        if self._stall.is_out_of_patience:
-            self._stall.waited = 0
-            self._level *= self._drop
+        now["waited"] += 1
+        if now["waited"] == self._patience:
+            now.update(level=now["level"] * self._drop, waited=0)
 
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON; empty without one."""
-        if self._name != "plateau":
-            return {}
-        return {"level": self._level, "stall": self._stall.facts()}
+        return dict(self._plateau) if self._name == "plateau" else {}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
         """Continue from the facts of an earlier process."""
-        if self._name == "plateau" and facts:
-            self._level = facts["level"]
-            self._stall.resume(facts["stall"])
+        self._plateau.update(facts)
 
     def _warmup_steps(self, settings: Settings, train_plan: TrainPlan) -> int:
         steps = _steps(settings.warmup, train_plan)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from training.accumulate import Accumulated
     from training.checkpoint.reader import Checkpoint
     from training.checkpoint.resume_point import ResumePoint
-    from training.evaluation.early_stopping import Direction
     from training.optim.ema import Ema
     from training.settings import TrainingSettings
     from training.train_plan import TrainPlan
@@ -81,8 +80,8 @@ class Updater:
             # An experience starts at the end of the progress of the run that it joins.
             task.set_progress(epochs if self._plan.experience else self._plan.epoch(step), epochs)
 
-    def add(self, score: tuple[float, Direction] | None) -> None:
-        """Add value and direction of `eval.metric` in an evaluation, for schedule plateau."""
+    def add(self, score: tuple[float, int] | None) -> None:
+        """Add `eval.metric` of an evaluation, for schedule plateau: value and sign."""
         if score is not None:
             self._schedule.add(*score)
 

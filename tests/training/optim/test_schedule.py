@@ -85,7 +85,7 @@ def on_plateau(values, resumed_after=None, **changes):
             facts = json.loads(json.dumps(schedule.facts()))
             schedule = LrSchedule(given, train_plan())
             schedule.resume(facts)
-        schedule.add(value, "min")
+        schedule.add(value, -1)
         found.append(schedule.factor(number))
     return found
 
