@@ -26,7 +26,8 @@ THEIRS = {
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
-        *("peft", "bitsandbytes", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
+        *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
+        "bitsandbytes",
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")
