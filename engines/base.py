@@ -128,6 +128,8 @@ class Options:
     """0: no block; 1: every block; n: every n-th block."""
     keep_products: bool = False
     """Whether such a block keeps the outputs of matrix products and of attention."""
+    activation_offload: bool = False
+    """Whether activations of blocks are in host memory between their passes."""
     channels_last: bool = False
     hybrid_shard: bool = False
     """fsdp: shard within each node, and replicate across nodes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -80,18 +80,25 @@ class Entry:
     shards_parameters: bool = False
     """Whether a rank updates shards of parameters instead of full ones."""
     placement: Placement = Placement()
+    offload: tuple[str, ...] = ()
+    """Values of engine.offload that it can have, the default first."""
     is_traced: bool = False
     """Whether a plan traces the engine itself, with ranks that do not exist; otherwise it traces
     the model alone, and the placement tells what a rank holds."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """Settings by dotted key; they override the mode, and user settings override them."""
 
+    def placed(self, offload: str | None) -> Placement:
+        """The placement under a value of engine.offload; None: the default."""
+        stays = offload == "states" and offload in self.offload[1:]
+        return replace(self.placement, weights="sharded") if stays else self.placement
+
 
 _SHARDED = Placement("sharded", "sharded", "sharded")
 _ON_HOST = Placement("host", "host", "host")
 
 
-def _zero(name: str, sentence: str, placement: Placement) -> Entry:
+def _zero(name: str, sentence: str, placement: Placement, offload: tuple[str, ...] = ()) -> Entry:
     # ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
     settings = {} if placement.weights == "replicated" else {"compile": "off"}
     return Entry(
@@ -103,6 +110,7 @@ def _zero(name: str, sentence: str, placement: Placement) -> Entry:
         f"{name}.json",
         shards_parameters=True,
         placement=placement,
+        offload=offload,
         settings=settings,
     )
 
@@ -141,6 +149,7 @@ ENGINES = {
             "fsdp_offload",
             shards_parameters=True,
             placement=_ON_HOST,
+            offload=("all",),
             is_traced=True,
         ),
         Entry(
@@ -166,9 +175,13 @@ ENGINES = {
             "zero2-offload",
             "zero2 with the optimizer and its state in host memory",
             Placement(gradients="host", optimizer="host"),
+            ("states",),
         ),
         _zero(
-            "zero3-offload", "zero3 with weights, optimizer and its state in host memory", _ON_HOST
+            "zero3-offload",
+            "zero3 with weights, optimizer and its state in host memory",
+            _ON_HOST,
+            ("all", "states"),
         ),
     )
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from subprocess import SubprocessError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,9 @@ from torch.utils.checkpoint import (
 from engines.base import EngineError, OptimizerSpec, Options, World
 from engines.deferred_init import is_deferred
 from engines.precision import autocast_inside
+
+if TYPE_CHECKING:
+    from engines.activation_offload import ActivationOffload
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -55,19 +58,28 @@ def change_forward(
     blocks: Sequence[Module],
     options: Options,
     device: torch.device,
-) -> None:
-    """Add checkpointing, memory format, autocast and compilation to `model`; names stay unchanged.
+) -> ActivationOffload | None:
+    """Add checkpointing, memory format, autocast, compilation and offload; names stay unchanged.
 
     The order matters: recomputation must repeat autocast, and the compiler must see all of it. Each
     block is compiled alone: blocks of one kind share their graphs, and gradients are averaged while
     those of earlier blocks are computed. Outside of blocks, modules with `compiles_parts` are asked
-    to compile what pays of them.
+    to compile what pays of them. Returns what moves activations of the blocks; None: they stay.
     """
     if options.precision == "fp8":
         from engines.fp8 import linears_in_fp8
 
         linears_in_fp8(blocks)
-    checkpoint_blocks(blocks, options.activation_checkpointing, options.keep_products)
+    offload: ActivationOffload | None = None
+    contexts = _keep_products
+    if options.activation_offload:
+        from engines.activation_offload import ActivationOffload
+
+        offload = ActivationOffload(model, blocks, device)
+        if not options.compile:
+            contexts = partial(offload.kept_outputs, _is_product)
+    kept = contexts if options.keep_products else None
+    checkpoint_blocks(blocks, options.activation_checkpointing, kept)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
     autocast_inside(model, options.precision, device)
@@ -78,12 +90,20 @@ def change_forward(
         parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
         how: dict[str, Any] = {"options": _REPLAYED} if options.graphs else {}
         if options.eager_on_failure:
-            how = {"backend": partial(_compiled, modules)}
+            how = {"backend": partial(_compiled, modules, offload)}
         for module in [*modules, *parts]:
             module.compile(**how)
+    if offload is not None:
+        offload.wrap()
+    return offload
 
 
-def _compiled(modules: Sequence[Module], graph: GraphModule, inputs: Sequence[Any]) -> Any:
+def _compiled(
+    modules: Sequence[Module],
+    offload: ActivationOffload | None,
+    graph: GraphModule,
+    inputs: Sequence[Any],
+) -> Any:
     """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
 
     Each rank decides alone: both take the same operations. The backward pass is compiled with the
@@ -105,6 +125,8 @@ def _compiled(modules: Sequence[Module], graph: GraphModule, inputs: Sequence[An
         log.warning(f"torch.compile failed; the model runs without it: {reason}")
         for module in modules:
             module._compiled_call_impl = None
+        if offload is not None:
+            offload.wrap()
     raise SkipFrame("runs as it is")
 
 
@@ -175,27 +197,33 @@ def move_to_device(model: Module, world: World) -> None:
             dist.broadcast(tensor.detach(), 0)
 
 
-def checkpoint_blocks(blocks: Sequence[Module], every: int, keep_products: bool = False) -> None:
+def checkpoint_blocks(
+    blocks: Sequence[Module], every: int, kept: Callable[[], _Contexts] | None = None
+) -> None:
     """Activation checkpointing of each `every`-th block; 0: of none.
 
-    `keep_products`: the outputs of matrix products, convolutions and attention are kept. Only the
-    instances' `forward` is replaced: no module is added, no name changes.
+    `kept`: contexts that keep the outputs of some operators. Only the instances' `forward` is
+    replaced: no module is added, no name changes.
     """
     for block in blocks[every - 1 :: every] if every else ():
-        block.forward = partial(_checkpointed, block, keep_products, block.forward)
+        block.forward = partial(_checkpointed, block, kept, block.forward)
 
 
 def _checkpointed(
-    block: Module, keep_products: bool, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    block: Module,
+    kept: Callable[[], _Contexts] | None,
+    forward: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     # The compiler supports no contexts around the recomputation except its own.
     has_buffers = not torch.compiler.is_compiling() and any(True for _ in block.buffers())
     if has_buffers:
-        kwargs["context_fn"] = partial(_keep_buffers, block, keep_products)
-    elif keep_products:
-        kwargs["context_fn"] = _keep_products
+        kwargs["context_fn"] = partial(_keep_buffers, block, kept or noop_context_fn)
+    elif kept is not None:
+        kwargs["context_fn"] = kept
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
@@ -204,12 +232,16 @@ def _keep_products() -> _Contexts:
 
 
 def _kept_product(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    is_product = operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
-    return CheckpointPolicy.MUST_SAVE if is_product else CheckpointPolicy.PREFER_RECOMPUTE
+    kept = _is_product(operator)
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _keep_buffers(block: Module, keep_products: bool) -> _Contexts:
-    forward, recomputation = _keep_products() if keep_products else noop_context_fn()
+def _is_product(operator: Any) -> bool:
+    return operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
+
+
+def _keep_buffers(block: Module, kept: Callable[[], _Contexts]) -> _Contexts:
+    forward, recomputation = kept()
     return forward, _buffers_kept(block, recomputation)
 
 

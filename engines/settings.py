@@ -38,6 +38,9 @@ class EngineSettings(EngineSection):
     """Restarts from the last checkpoint after a failure."""
     hybrid_shard: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
     """fsdp: shard within each node and replicate across nodes, for slow networks (HSDP)."""
+    offload: Literal["states", "all"] | None = None
+    """What an -offload engine keeps in host memory: states (of the optimizer, with gradients), or
+    all (weights, too). Default: states under zero2-offload, else all."""
     ds_config: str | None = None
     """Your own DeepSpeed config (JSON); overrides the config of a zero engine."""
 
@@ -54,6 +57,9 @@ class Memory(EngineSection):
     ] = "none"
     """Recompute activations in the backward pass: none, full, `every N` (one of N blocks), or
     selective (all but the outputs of matrix products, convolutions and attention)."""
+    activation_offload: bool = False
+    """Move the saved activations of blocks to pinned host memory until the backward pass (CUDA);
+    with activation checkpointing, what that saves."""
     reduce_each_micro_batch: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
     """fsdp: average gradients after each micro-batch: less memory, more communication.
     fsdp-offload always does."""

@@ -276,6 +276,8 @@ SCHEDULES = {
     "cosine": ("WarmupCosineLR",),
     "cosine-restarts": (),
     "one-cycle": ("OneCycle",),
+    "wsd": (),
+    "plateau": (),
 }
 """DeepSpeed's names of our schedules."""
 
@@ -311,14 +313,14 @@ def setting_values(
     """The setting for each key of a DeepSpeed config that repeats one.
 
     `shipped` is the config of `engine`, which fixes stage and offload; of `settings` the sections
-    `optim` and `schedule` and the value `precision` are read.
+    `optim` and `schedule` and the values `precision` and `engine.offload` are read.
     """
     return {
         **_batch(batching),
         **_optimizer(settings.optim),
         "scheduler.type": _named("schedule.name", settings.schedule.name, SCHEDULES),
         **_precision(settings.precision),
-        **_sharding(engine, shipped["zero_optimization"]),
+        **_sharding(engine, settings.engine.offload, shipped["zero_optimization"]),
     }
 
 
@@ -366,7 +368,9 @@ def _precision(precision: str) -> dict[str, SettingValue]:
     }
 
 
-def _sharding(engine: str, zero: Mapping[str, Any]) -> dict[str, SettingValue]:
+def _sharding(
+    engine: str, offloaded: str | None, zero: Mapping[str, Any]
+) -> dict[str, SettingValue]:
     stage = zero["stage"]
     offload = zero.get("offload_optimizer", {}).get("device", "none")
     weights = zero.get("offload_param", {}).get("device", "none")
@@ -375,6 +379,17 @@ def _sharding(engine: str, zero: Mapping[str, Any]) -> dict[str, SettingValue]:
         name = ENGINES.get((stage, offload)) if isinstance(stage, int) else None
         return f"--engine {name}" if name and name != engine else None
 
+    def weights_to(device: Any) -> str | None:
+        if (stage, offload) == (3, "cpu"):
+            value = {"cpu": "all", "none": "states"}.get(device)
+            return value and f"--set engine.offload={value}"
+        return other(3, True) if device == "cpu" else None
+
+    # Without engine.offload an engine with weights in host memory may leave them on the device.
+    on_host = SettingValue("engine.offload", offloaded, (weights,), weights_to)
+    if offloaded is None:
+        means = (weights,) if weights == "none" else (weights, "none")
+        on_host = SettingValue("engine.name", engine, means, weights_to)
     return {
         "zero_optimization.stage": SettingValue(
             "engine.name", engine, (stage,), lambda to: other(to, offload == "cpu")
@@ -382,13 +397,7 @@ def _sharding(engine: str, zero: Mapping[str, Any]) -> dict[str, SettingValue]:
         "zero_optimization.offload_optimizer.device": SettingValue(
             "engine.name", engine, (offload,), lambda to: other(stage, to == "cpu")
         ),
-        # An engine with weights in host memory may leave them on the device.
-        "zero_optimization.offload_param.device": SettingValue(
-            "engine.name",
-            engine,
-            (weights,) if weights == "none" else (weights, "none"),
-            lambda to: other(3, True) if to == "cpu" else None,
-        ),
+        "zero_optimization.offload_param.device": on_host,
     }
 
 

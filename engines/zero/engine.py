@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buff
 from engines.zero import library
 from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
+
+if TYPE_CHECKING:
+    from engines.activation_offload import ActivationOffload
+    from engines.zero.offload_update import OffloadUpdate
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class Zero:
         self._layout = options.ds_config["zero_optimization"]
         self._loss_scale = LossScale() if options.precision == "fp16" else None
         self._library = library.load(world.device.type)
+        self._offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
+        self._offloaded: OffloadUpdate | None = None
         self._is_first = True
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
@@ -71,7 +77,7 @@ class Zero:
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
-        change_forward(model, blocks, self._forward_options(), self.world.device)
+        offload = change_forward(model, blocks, self._forward_options(), self.world.device)
         if self._layout["stage"] < 3:
             move_to_device(model, self.world)
         inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
@@ -82,17 +88,38 @@ class Zero:
         self._undo.callback(library.destroy, self._engine)
         _follow_training(self._engine)
         if self._layout["stage"] == 3:
-            self._undo.callback(save_by_reference(model))
+            self._undo.callback(save_by_reference(model, offload))
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
+        if self._layout["stage"] == 2 and self._offloads and self.world.device.type != "cpu":
+            self._chunk_update(model, blocks)
         return self._engine
+
+    def _chunk_update(self, model: Module, blocks: Sequence[Module], **chunk: int) -> None:
+        """Replace DeepSpeed's step, if that is possible."""
+        from engines.zero.offload_update import OffloadUpdate, can_chunk, names_by_pass
+
+        if not can_chunk(self._state.optimizer):
+            return
+        try:
+            self._offloaded = OffloadUpdate(
+                self._zero,
+                self._state,
+                names_by_pass(model, blocks),
+                self.world,
+                compiled=self._options.compile,
+                **chunk,
+            )
+        except AttributeError as error:
+            log.debug(f"deepspeed {self._library.__version__} updates by itself: {error}")
+            return
+        self._undo.callback(self._offloaded.close)
 
     def _set_threads(self) -> None:
         threads = self._options.offload_threads
-        offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
         # On a CPU the optimizer uses the threads of the forward pass.
-        if offloads and (threads or self.world.device.type != "cpu"):
+        if self._offloads and (threads or self.world.device.type != "cpu"):
             self._undo.callback(use_threads(threads, self.world.local_size))
 
     def _forward_options(self) -> Options:
@@ -158,6 +185,7 @@ class Zero:
 
     def backward(self, loss: Tensor) -> None:
         """As `Engine.backward`."""
+        self.settle()
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
@@ -198,7 +226,9 @@ class Zero:
         )  # DeepSpeed writes -1 for a norm that is not finite
 
     def settle(self) -> None:
-        """Nothing to do: DeepSpeed's update ends in `step`."""
+        """As `Engine.settle`."""
+        if self._offloaded:
+            self._offloaded.wait()
 
     def discard(self) -> None:
         """As `Engine.discard`."""
@@ -219,6 +249,7 @@ class Zero:
 
     def state(self) -> State:
         """As `Engine.state`."""
+        self.settle()
         groups = [
             {**{k: v for k, v in group.items() if k != "params"}, "names": names}
             for group, names in zip(self.groups, self._names, strict=True)
@@ -228,6 +259,7 @@ class Zero:
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         """As `Engine.load`."""
+        self.settle()
         self._state.load_steps(self._names, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)
@@ -235,6 +267,7 @@ class Zero:
 
     def refresh(self) -> None:
         """As `Engine.refresh`."""
+        self.settle()
         self._state.refresh()
 
     def close(self) -> None:
@@ -256,13 +289,15 @@ def _follow_training(engine: Any) -> None:
     engine.train, engine.eval = train, partial(train, False)
 
 
-def save_by_reference(model: Module) -> Callable[[], None]:
+def save_by_reference(
+    model: Module, offload: ActivationOffload | None = None
+) -> Callable[[], None]:
     """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after
     the layer, and gathers it again before the layer's backward pass, but the view would keep the
     memory of all layers. DeepSpeed's own remedy, `memory_efficient_linear`, rounds a layer with a
-    bias twice in 16 bits.
+    bias twice in 16 bits. `offload`: what saves the tensors of blocks, but for parameters.
     """
     by_address: dict[int, Parameter] = {}
 
@@ -286,6 +321,8 @@ def save_by_reference(model: Module) -> Callable[[], None]:
     owners = {m for m in model.modules() for _ in m.parameters(recurse=False)}
     hooks = [module.register_forward_pre_hook(note) for module in owners]
     original, model.forward = model.forward, forward
+    if offload is not None:
+        offload.keep, offload.kept = pack, _unpack
 
     def undo() -> None:
         for hook in hooks:

@@ -245,6 +245,10 @@ def _memory(run: Adaptation) -> None:
             "attention within documents takes a mask of all pairs of tokens: without one it needs "
             f"torch {_BOUNDARIES[0]}.{_BOUNDARIES[1]} and a GPU of compute capability 8.0 or newer"
         )
+    key = "memory.activation_offload"
+    if run.get(key) and run.device != "cuda":
+        problem = f"needs an NVIDIA or AMD GPU, and this run is on {run.device}"
+        run.reject(key, False, problem, "no NVIDIA or AMD GPU")
     key = "memory.empty_cache_every"
     if run.get(key) is not None and run.device == "cpu":
         problem = "needs a GPU, and this run is on the CPU"
@@ -263,6 +267,19 @@ def _optimizer(run: Adaptation) -> None:
     reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
     allowed = f"adamw, sgd under engine {engine.name}; {name} under {', '.join(able[name])}"
     run.reject(key, "adamw", f"is impossible: {reason}", reason, allowed)
+
+
+def _offload(run: Adaptation) -> None:
+    key, engine = "engine.offload", ENGINES.get(run.get("engine.name"))
+    value = run.get(key)
+    if engine is None or value in (None, *engine.offload):
+        return
+    others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
+    reason = f"engine {engine.name} {others[value] if engine.offload else 'offloads nothing'}"
+    own = engine.offload[0] if engine.offload else None
+    able = ", ".join(e.name for e in ENGINES.values() if value in e.offload)
+    allowed = f"{plain(own)} under engine {engine.name}; {value} under {able}"
+    run.reject(key, own, f"is impossible: {reason}", reason, allowed)
 
 
 def _compile(run: Adaptation) -> None:
@@ -290,6 +307,9 @@ def _graphs(run: Adaptation) -> None:
         run.reject("compile", "off", problem, "no NVIDIA GPU", allowed)
     elif engine is not None and engine.shards_parameters:
         reason = f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses"
+        run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
+    elif run.get("memory.activation_offload"):
+        reason = "memory.activation_offload frees activations, and CUDA graphs have fixed addresses"
         run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
 
 
@@ -330,5 +350,5 @@ def _context(run: Adaptation) -> None:
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
     *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
-    *(_graphs, _context),
+    *(_graphs, _context, _offload),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from engines.base import Options
 from engines.catalog import ENGINES
+from engines.settings import EngineSettings
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config import errors
 from launcher.config.provenance import MACHINE_LAYER, Resolved
@@ -31,23 +32,25 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
         eager_on_failure=resolved.values["compile"].without((MACHINE_LAYER,)) == AUTO,
         activation_checkpointing=every,
         keep_products=checkpointing == "selective",
+        activation_offload=settings.memory.activation_offload,
         channels_last=channels_last,
         hybrid_shard=settings.engine.hybrid_shard,
         reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
-        ds_config=deepspeed_layout(resolved, settings.engine.ds_config),
+        ds_config=deepspeed_layout(resolved, settings.engine),
         micro_batch=resolved.batching.micro_batch,
         accumulation=resolved.batching.accumulation,
         offload_threads=settings.engine.threads,
     )
 
 
-def deepspeed_layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
+def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, Any]:
     """The DeepSpeed config of partitioning and offload; empty for other engines.
 
-    `own_path` is the user's file, engine.ds_config. Reads the disk. Raises SettingsError for each
-    key of that file that contradicts the settings.
+    `section` has the user's file, engine.ds_config, and engine.offload. Reads the disk. Raises
+    SettingsError for each key of that file that contradicts the settings.
     """
     settings, key = resolved.settings, "engine.ds_config"
+    own_path, offload = section.ds_config, section.offload
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
@@ -55,6 +58,8 @@ def deepspeed_layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]
     from engines.zero.config import ConfigConflict, merge, setting_values
 
     shipped = config_file.shipped(name)
+    if offload == "states":
+        shipped["zero_optimization"].pop("offload_param", None)
     if own_path is None:
         return shipped
     path, what = Path(own_path).expanduser(), ""

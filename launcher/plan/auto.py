@@ -304,7 +304,7 @@ def _cost(plan: Plan) -> float:
         plan.flops / speeds.flops
         + update / speeds.memory_bytes
         + plan.sent_bytes / speeds.sent_bytes
-        + 2 * plan.offloaded_bytes / speeds.offloaded_bytes
+        + plan.copied_bytes / speeds.offloaded_bytes
         + _start_s(plan)
     )
 

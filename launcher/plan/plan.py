@@ -76,6 +76,8 @@ class Plan:
     """Bytes of each kind at the peak of a rank."""
     offloaded_bytes: int
     """Of a rank, in host memory instead."""
+    copied_bytes: int
+    """Of it, to the host and back in a step."""
     host_bytes: int
     """Of a node: the processes with what they offload, and on a CPU their peaks."""
     rank_host_bytes: int
@@ -239,7 +241,8 @@ class Planner:
         engine = ENGINES[settings.engine.name]
         ranks = Ranks(target.ranks, numbers.accumulation)
         placed = _placed(engine, trace, ranks, options, on_cpu=target.device == "cpu")
-        rank_bytes = self.process_bytes + placed.offloaded_bytes
+        offloaded_bytes = placed.offloaded_bytes + trace.offloaded
+        rank_bytes = self.process_bytes + offloaded_bytes
         workers = settings.loader.workers
         beside = workers * settings.loader.prefetch * _batch_bytes(subject)
         if target.device == "cpu":
@@ -251,7 +254,8 @@ class Planner:
             engine=engine.name,
             target=target,
             device=placed.device,
-            offloaded_bytes=placed.offloaded_bytes,
+            offloaded_bytes=offloaded_bytes,
+            copied_bytes=2 * (placed.offloaded_bytes + numbers.accumulation * trace.offloaded),
             host_bytes=target.ranks_per_node * (rank_bytes + beside),
             rank_host_bytes=rank_bytes,
             sent_bytes=placed.sent_bytes,
@@ -337,8 +341,9 @@ def _seconds(
         trace.parameters + trace.quantized,
         Work(
             trace.flops,
-            time.moved_bytes(placed.device, trace.trainable, accumulation),
+            time.moved_bytes(placed.device, trace.trainable, accumulation, trace.offloaded),
             placed.sent_bytes,
+            2 * accumulation * trace.offloaded,
         ),
         subject.train_plan,
         min(val_samples, resolved.settings.eval.samples or val_samples),

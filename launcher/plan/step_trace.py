@@ -21,6 +21,8 @@ from torch.nn import Module
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import DefaultDeviceType
 
+from engines import pinned
+from engines.activation_offload import Copies
 from engines.base import Engine
 from engines.state import WEIGHT
 from launcher.plan.storages import Kind, Moment, Phase, Storages
@@ -94,6 +96,8 @@ class StepTrace:
     """Weights in 4 bits, which are no parameters."""
     buffer_bytes: int = 0
     """Of the buffers of the model, with those of weights in 4 bits: each rank has all."""
+    offloaded: int = 0
+    """Bytes of activations of a micro-batch in host memory."""
 
     @property
     def trainable(self) -> int:
@@ -165,6 +169,7 @@ def trace_step(
         max(sizes),
         quantized,
         buffer_bytes,
+        storages.host_bytes,
     )
 
 
@@ -301,13 +306,31 @@ def _step(
     hooks = _label_gradients(module, storages)
     updater.prepare(task, engine, last)
     units = total_units([batch.num_units for batch in batches])
-    with tracing.computing(), storages.during(Phase.BACKWARD):
+    with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
         accumulated = accumulate(task, engine, module, batches, units, _Forward(storages))
     storages.label((p.grad for p in module.parameters() if p.grad is not None), Kind.GRADIENTS)
     with storages, storages.during(Phase.UPDATE):
         updater.take(engine, accumulated, last + 1)
     for hook in hooks:
         hook.remove()
+
+
+@contextmanager
+def _offload_recorded(storages: Storages) -> Iterator[None]:
+    """Inside, buffers for offloaded activations are in host memory, and return as activations."""
+    original = Copies.to_device
+
+    def to_host(size: int, device: torch.device) -> Tensor:
+        with storages.on_host():
+            return torch.empty(size, dtype=torch.uint8)
+
+    def to_device(copies: Copies, host: Tensor, size: int) -> tuple[Tensor, Any]:
+        target, event = original(copies, host, size)
+        storages.label([target], Kind.ACTIVATIONS)
+        return target, event
+
+    with patch.object(pinned, "allocate", to_host), patch.object(Copies, "to_device", to_device):
+        yield
 
 
 def _label_gradients(module: Module, storages: Storages) -> list[Any]:

@@ -99,6 +99,9 @@ class Storages(TorchDispatchMode):
         """Kernels that a GPU would start, by phase."""
         self.computed = 0
         """Elements of the completed gradients of a backward pass."""
+        self.host_bytes = 0
+        """Of storages made in `on_host`."""
+        self._is_host = False
         self._now: dict[int, _Life] = {}
         """By the address of the storage."""
         self._changes: list[tuple[Phase, int, _Life, int]] = []
@@ -155,6 +158,15 @@ class Storages(TorchDispatchMode):
         finally:
             self.phase = before
 
+    @contextmanager
+    def on_host(self) -> Iterator[None]:
+        """Inside, new storages are in host memory: no moment has their bytes."""
+        self._is_host = True
+        try:
+            yield
+        finally:
+            self._is_host = False
+
     def keep(self, phase: Phase, kind: Kind) -> None:
         """Temporaries of `phase` that are not freed by now were `kind` from the start."""
         for life in self._now.values():
@@ -198,7 +210,9 @@ class Storages(TorchDispatchMode):
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._now:
             weakref.finalize(storage, self._change, storage._cdata, None).atexit = False
-            self._change(storage._cdata, _Life(storage.nbytes(), self.phase))
+            size = 0 if self._is_host else storage.nbytes()
+            self.host_bytes += storage.nbytes() - size
+            self._change(storage._cdata, _Life(size, self.phase))
 
     def _change(self, address: int, life: _Life | None) -> None:
         if (before := self._now.pop(address, None)) is not None:

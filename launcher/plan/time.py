@@ -15,6 +15,8 @@ from training.train_plan import TrainPlan
 
 _LARGE = 400e6
 """Parameters from which on the shares of the large model count: the geometric mean of the two."""
+_HOST_LINK = 63e9
+"""Bytes per second in one direction of PCI Express 5.0 with 16 lanes: 32 GT/s, 128b/130b."""
 SHARES = {
     ("124M", "replicated"): 0.579,
     ("1.3B", "replicated"): 0.722,
@@ -51,16 +53,21 @@ class Work:
     moved_bytes: float
     """Read from and written to the memory of the device, at least."""
     sent_bytes: float
+    copied_bytes: float = 0.0
+    """Activations to the host and back."""
 
 
-def moved_bytes(held: Mapping[Kind, int], trainable: int, accumulation: int) -> float:
+def moved_bytes(
+    held: Mapping[Kind, int], trainable: int, accumulation: int, offloaded: int = 0
+) -> float:
     """Bytes that a step moves at least, of a rank that holds `held`.
 
-    Each micro-batch reads the weights forward and backward, and writes and reads its activations.
+    Each micro-batch reads the weights forward and backward, and writes and reads its activations,
+    those `offloaded` to the host and back twice.
     The update reads fp32 gradients, and reads and writes weights and optimizer state.
     """
     weights = held[Kind.WEIGHTS]
-    each = 2 * weights + 2 * held[Kind.ACTIVATIONS]
+    each = 2 * weights + 2 * held[Kind.ACTIVATIONS] + 4 * offloaded
     return accumulation * each + 4 * trainable + 2 * (weights + held[Kind.OPTIMIZER])
 
 
@@ -88,6 +95,8 @@ def by_data_sheet(
     if gpu.memory_bytes_per_s is not None:
         speed = gpu.memory_bytes_per_s
         parts[f"memory at {speed / 1e9:g} GB/s"] = work.moved_bytes / speed
+    if work.copied_bytes:
+        parts[f"host link at {_HOST_LINK / 1e9:g} GB/s"] = work.copied_bytes / _HOST_LINK
     missing = ""
     if work.sent_bytes and target.nodes == 1 and gpu.link_bytes_per_s is not None:
         speed = gpu.link_bytes_per_s

@@ -142,8 +142,8 @@ def prepare_run_at(
     decision = None
     try:
         decision = _decide(args, out, here, launched, chooses_engine)
-        ds_config = decision.resolved.settings.engine.ds_config
-        engine_options.deepspeed_layout(decision.resolved, ds_config)
+        resolved = decision.resolved
+        engine_options.deepspeed_layout(resolved, resolved.settings.engine)
     except SettingsError as error:
         diagnostics += error.diagnostics
     if launched is None or launched.rank == 0:
@@ -320,7 +320,8 @@ def _lacks(
     # What one rank holds at least.
     is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
     weight_bytes, slots = 2 if is_half else 4, settings.optim.least_slots
-    needed = engine.placement.state_bytes(parameters, resolved.world_size, weight_bytes, slots)
+    placement = engine.placed(settings.engine.offload)
+    needed = placement.state_bytes(parameters, resolved.world_size, weight_bytes, slots)
     host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
     nodes = resolved.world_size // ranks_per_node
     limit = here.tensor_bytes(ranks_per_node, nodes) if device == "cuda" else None

@@ -32,6 +32,7 @@ class Case:
     precision: Precision = "fp32"
     activation_checkpointing: int = 0
     keep_products: bool = False
+    activation_offload: bool = False
     clip_norm: float | None = 0.5
     lr: float = 3e-3
     overflow_at: int | None = None
@@ -181,6 +182,7 @@ def options(case, world):
         activation_checkpointing=case.activation_checkpointing,
         compile=case.compile,
         keep_products=case.keep_products,
+        activation_offload=case.activation_offload,
         hybrid_shard=case.nodes is not None,
         reduce_each_micro_batch=case.reduce_each_micro_batch,
         ds_config=layout,

@@ -14,11 +14,12 @@ from training.settings import nested
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 
 
-def settings(precision="fp32", schedule="cosine", **optim):
+def settings(precision="fp32", schedule="cosine", offload=None, **optim):
     values = {"name": "adamw", "lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "momentum": 0.9}
     values |= {"weight_decay": 0.01, "clip_norm": 1.0}
     optim, schedule = SimpleNamespace(**values | optim), SimpleNamespace(name=schedule)
-    return SimpleNamespace(precision=precision, schedule=schedule, optim=optim)
+    engine = SimpleNamespace(offload=offload)
+    return SimpleNamespace(precision=precision, schedule=schedule, optim=optim, engine=engine)
 
 
 def values(engine="zero2", **changes):
@@ -176,6 +177,19 @@ def test_weights_of_zero3_offload_may_stay_on_the_device():
     assert conflicts(own["none"], values("zero3-offload")) == []
     assert only(own["nvme"], engine="zero3-offload").allowed == ("cpu", "none", "auto")
     assert only(own["cpu"], engine="zero3").fix.endswith("--engine zero3-offload")
+
+
+def test_weights_are_where_engine_offload_has_them():
+    own = {d: nested({"zero_optimization.offload_param.device": d}) for d in ("none", "cpu")}
+    found = only(own["none"], engine="zero3-offload", offload="all")
+    assert (found.setting, found.setting_value) == ("engine.offload", "all")
+    assert found.allowed == ("cpu", "auto") and found.fix.endswith("--set engine.offload=states")
+    assert conflicts(own["cpu"], values("zero3-offload", offload="all")) == []
+    layout = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
+    says = setting_values("zero3-offload", layout, BATCHING, settings(offload="states"))
+    assert conflicts(own["none"], says) == []
+    (found,) = conflicts(own["cpu"], says)
+    assert found.setting == "engine.offload" and found.fix.endswith("--set engine.offload=all")
 
 
 def test_an_offload_block_without_a_device_keeps_that_of_the_engine():

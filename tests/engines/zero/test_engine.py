@@ -12,7 +12,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engines.base import EngineError
 from engines.catalog import build_engine
 from engines.zero.state import ZeroState
-from tests.engines.parity import TIME, Case, Net, one_step, options, prepared, spec
+from tests.engines.parity import (
+    TIME,
+    Case,
+    Net,
+    distance,
+    one_step,
+    options,
+    prepared,
+    spec,
+    train,
+)
 
 pytest.importorskip("deepspeed")
 
@@ -163,3 +173,11 @@ def test_a_process_can_train_repeatedly_without_output(tmp_path):
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\n") == ["zero3-offload 2", "zero2 2", "zero3 2", ""]
+
+
+def test_zero3_offload_trains_the_same_with_weights_on_the_device(worlds):
+    stays = {"offload_param": {"device": "none"}}
+    kept, moved = (
+        worlds[2].run(train, Case("zero3-offload", steps=2, zero=zero)) for zero in (stays, {})
+    )
+    assert max(distance(kept, moved).values()) == 0.0

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from engines import activation_offload
+from engines.base import Options
+from engines.preparation import change_forward
 from engines.zero.engine import save_by_reference
 
 
@@ -38,6 +41,24 @@ def test_released_weights_are_freed_and_read_again_in_the_backward_pass(by_refer
     undo()
     loss = model(batch).square().sum()
     assert sorted(release(parameters)) != [0, 1, 2]
+
+
+def test_weights_of_blocks_whose_activations_are_offloaded_are_freed_too(monkeypatch):
+    monkeypatch.setattr(activation_offload, "SMALLEST", 64)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(3)))
+    parameters = list(model.parameters())
+    values = [p.detach().clone() for p in parameters]
+    batch = torch.randn(4, 8)
+    expected = torch.autograd.grad(model(batch).square().sum(), parameters)
+    options = Options(activation_offload=True)
+    offload = change_forward(model, list(model), options, torch.device("cpu"))
+    save_by_reference(model, offload)
+    loss = model(batch).square().sum()
+    assert sorted(release(parameters)) == [0, 1, 2, 3, 4, 5]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+    found = torch.autograd.grad(loss, parameters)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_an_activation_in_the_memory_of_a_released_weight_is_saved_itself():

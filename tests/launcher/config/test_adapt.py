@@ -30,6 +30,7 @@ def test_a_precision_of_no_user_becomes_one_that_the_machine_has():
             assert not is_adapted or value.replaced[0][0] == asked
 
 
+OFFLOADS = "memory.activation_offload=true"
 STAGE = {"model": "eeg_text", "mode": "staged"}
 
 
@@ -60,6 +61,36 @@ def test_an_optimizer_that_an_engine_cannot_run_is_refused():
             assert run.settings.optim.name == optimizer
 
 
+def test_activations_are_offloaded_on_a_gpu_if_asked():
+    run = resolved(OFFLOADS, machine=SERVER)
+    assert engine_options(run.settings, run, channels_last=False).activation_offload
+    assert not resolved(machine=SERVER).settings.memory.activation_offload
+
+
+def test_each_engine_offloads_what_it_can():
+    def layout(engine, *sets):
+        run = resolved(*sets, engine=engine, machine=SERVER)
+        return engine_options(run.settings, run, channels_last=False).ds_config
+
+    states, everything = "engine.offload=states", "engine.offload=all"
+    whole = layout("zero3-offload")["zero_optimization"]
+    assert layout("zero3-offload", everything)["zero_optimization"] == whole
+    kept = layout("zero3-offload", states)["zero_optimization"]
+    assert {*whole} - {*kept} == {"offload_param"} and kept["offload_optimizer"]["device"] == "cpu"
+    assert layout("zero2-offload", states) == layout("zero2-offload")
+    assert resolved(everything, engine="fsdp-offload").settings.engine.offload == "all"
+    for engine, value, reason, own in (
+        ("zero2-offload", "all", "keeps weights on the device", "states"),
+        ("fsdp-offload", "states", "moves weights with their states", "all"),
+        ("zero3", "states", "offloads nothing", "null"),
+    ):
+        [found] = refused(f"engine.offload={value}", engine=engine, machine=SERVER)
+        assert found.message.endswith(f"is impossible: engine {engine} {reason}")
+        able = {"all": "fsdp-offload, zero3-offload", "states": "zero2-offload, zero3-offload"}
+        assert found.allowed == f"{own} under engine {engine}; {value} under {able[value]}"
+        assert found.did_you_mean == own
+
+
 def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
@@ -77,6 +108,9 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (["compile=on"], NO_TRITON, "needs the package triton, which is missing"),
         (["compile=graphs"], LAPTOP, "compile 'graphs' needs an NVIDIA GPU"),
         (["compile=graphs", "engine.name=zero2"], SERVER, "engine zero2 moves weights"),
+        (["compile=graphs", OFFLOADS], SERVER, "offload frees activations, and CUDA graphs have"),
+        ([OFFLOADS], LAPTOP, "needs an NVIDIA or AMD GPU, and this run is on cpu"),
+        ([OFFLOADS], MAC, "needs an NVIDIA or AMD GPU, and this run is on mps"),
     ):
         assert message in refused(*sets, machine=machine)[0].message
     assert resolved("compile=graphs", machine=SERVER).settings.compile == "graphs"

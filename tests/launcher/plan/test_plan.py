@@ -13,6 +13,7 @@ from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.engine_options import engine_options
 from launcher.config.machine import CONTEXT_BYTES
+from launcher.plan.auto import _cost
 from launcher.plan.fitting import advise, first_fit
 from launcher.plan.plan import HEAP, MARGIN, Planner, open_planner, plan_run
 from launcher.plan.render import text
@@ -22,7 +23,9 @@ from launcher.plan.subject import read_task
 from launcher.plan.target import Described
 from models.abr import loss
 from models.catalog import FAMILIES
+from models.language.config import SIZES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
+from training.throughput import gpus
 
 MATRICES = 2 * (4 * 64 * 64 + 3 * 64 * 192)
 """Elements in the blocks of language:tiny."""
@@ -99,6 +102,43 @@ def test_offload_moves_the_optimizer_to_the_host():
     offloaded = plan(*sets, engine="fsdp-offload", **choice)
     assert offloaded.device[Kind.OPTIMIZER] == 0 < device.device[Kind.OPTIMIZER]
     assert offloaded.device_bytes < device.device_bytes
+
+
+OFFLOADED = ("memory.activation_offload=true", "compile=off", "precision=fp32")
+LONG = {"model": "language:small", "machine": ONE_GPU, "engine": "local"}
+
+
+@pytest.mark.parametrize("recomputed", ["none", "full", "selective"])
+def test_a_fake_step_with_offload_holds_what_a_real_one_holds_without_the_host(recomputed):
+    sets = (f"memory.activation_checkpointing={recomputed}", "train.micro_batch=8")
+    run = resolved(*OFFLOADED, *sets, "train.global_batch=8", **LONG)
+    options = engine_options(run.settings, run, channels_last=False)
+    with read_task(run) as data:
+        subject = data.subject(run)
+        fake, real = (
+            trace_step(replace(subject, is_fake=is_fake), alone(options))
+            for is_fake in (True, False)
+        )
+    assert fake.peak.total == pytest.approx(real.peak.total, rel=0.03)
+    assert fake.offloaded == real.offloaded > 0
+
+
+def test_offloaded_activations_leave_two_blocks_on_the_device_and_are_copied_twice():
+    sets = (*OFFLOADED[1:], "train.micro_batch=8", "train.global_batch=16")
+    run = resolved(*sets, **LONG)
+    described = Described(ONE_GPU, 1, 8 * 2**30, gpus()["H200"])
+    with open_planner(run, described) as planner:
+        stays = planner.plan(run)
+        moves = planner.plan(resolved(*sets, OFFLOADED[0], **LONG))
+    blocks = SIZES["small"].layers
+    less = moves.offloaded_bytes * (blocks - 2) / (blocks - 1)  # the last one is not moved
+    assert stays.device_bytes - moves.device_bytes == pytest.approx(less, rel=0.03)
+    assert stays.offloaded_bytes == stays.copied_bytes == 0 < moves.offloaded_bytes
+    assert moves.rank_host_bytes - stays.rank_host_bytes == moves.offloaded_bytes
+    assert moves.copied_bytes == 2 * 2 * moves.offloaded_bytes  # of two micro-batches
+    assert _cost(moves) - _cost(stays) > moves.copied_bytes / 1e10
+    assert "host link at 63 GB/s" in moves.seconds.basis
+    assert moves.seconds.step == moves.copied_bytes / 63e9 > stays.seconds.step
 
 
 def test_fsdp_frees_the_weights_that_it_shards():

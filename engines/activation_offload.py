@@ -1,0 +1,297 @@
+"""Activations in host memory from the forward pass of a block to just before its backward pass."""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import Module
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_map_only
+
+from engines import pinned
+from engines.base import EngineError
+
+SMALLEST = 2**20
+"""Bytes; a copy of less takes as long to start as to run."""
+_Modes = tuple[TorchDispatchMode, TorchDispatchMode]
+
+
+class ActivationOffload:
+    """Moves what the blocks of a model save for the backward pass to host memory and back.
+
+    A storage is copied whole and once, however many saved tensors view it. The device memory of a
+    block is released when the next block has computed, and filled again when the backward pass
+    enters the block after it: the device holds two blocks. Parameters, buffers, storages below
+    SMALLEST and all of the last block, whose backward pass comes first, stay. Source of the idea:
+    save_on_cpu in torch.autograd.graph; torchtune, OffloadActivations. Raises EngineError for a
+    model without two blocks.
+    """
+
+    def __init__(self, model: Module, blocks: Sequence[Module], device: torch.device):
+        if len(blocks) < 2:
+            raise EngineError(
+                "memory.activation_offload needs a model of two blocks or more, as its task "
+                "returns them: the last one stays on the device; leave it out"
+            )
+        self._blocks = blocks
+        inside = {module for block in blocks for module in block.modules()}
+        self._outside = [module for module in model.modules() if module not in inside]
+        self._device = device
+        self._copies = Copies(device)
+        self._moved: weakref.WeakValueDictionary[tuple[int, int], _Moved]
+        self._moved = weakref.WeakValueDictionary()
+        self._leaving: list[_Moved] = []
+        self._pass = _Pass(blocks[0])
+        self.keep: Callable[[Tensor], Any] = _itself
+        """What is saved of a tensor that stays; `kept` returns the tensor."""
+        self.kept: Callable[[Any], Tensor] = _itself
+
+    def wrap(self) -> None:
+        """Move what calls of the blocks save from now on; outside of graphs, if compiled."""
+        for block in self._blocks:
+            if block._compiled_call_impl is None:
+                block.forward = partial(self._call, block, block.forward)
+            else:
+                call = partial(self._call, block, block._compiled_call_impl)
+                block._compiled_call_impl = call
+
+    def kept_outputs(self, is_kept: Callable[[Any], bool]) -> _Modes:
+        """Around a forward pass and its recomputation: outputs of `is_kept` operators are moved.
+
+        torch's own modes of selective checkpointing keep them without the hooks of saved tensors.
+        """
+        keep = _Keep(is_kept, partial(self._pack, self._pass))
+        return keep, _Reuse(is_kept, keep.outputs, self._unpack)
+
+    def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return call(*args, **kwargs)
+        self._pass = one = _Pass(block, weakref.ref(self._pass))
+        with saved_tensors_hooks(partial(self._pack, one), self._unpack):
+            result = call(*args, **kwargs)
+        for moved in self._leaving:
+            moved.release()
+        self._leaving = list(one.moved.values())
+        return result
+
+    def _pack(self, one: _Pass, tensor: Tensor) -> Any:
+        if not self._moves(one.block, tensor):
+            return _Saved(one, self.keep(tensor))
+        # The weak reference in `moved` keeps the address from another storage.
+        key = tensor.untyped_storage()._cdata, tensor._version
+        moved = self._moved.get(key)
+        if moved is None:
+            moved = self._moved[key] = _Moved(tensor.detach(), self._copies)
+        one.moved[id(moved)] = moved
+        view = tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
+        return _Saved(one, moved, view)
+
+    def _moves(self, block: Module, tensor: Tensor) -> bool:
+        if (
+            block is self._blocks[-1]
+            or tensor.device.type != self._device.type
+            or tensor.layout is not torch.strided
+            or is_traceable_wrapper_subclass(tensor)
+            or tensor.is_conj()
+            or tensor.is_neg()
+        ):
+            return False
+        storage = tensor.untyped_storage()
+        size = storage.nbytes()
+        if size < SMALLEST or size % tensor.element_size():
+            return False
+        return all(storage._cdata != weight._cdata for weight in self._weights(block))
+
+    def _weights(self, block: Module) -> Iterator[torch.UntypedStorage]:
+        """Storages of parameters and buffers; engines gather them, so that they change."""
+        for module in chain(block.modules(), self._outside):
+            for tensor in chain(module.parameters(False), module.buffers(False)):
+                if not is_traceable_wrapper_subclass(tensor):
+                    yield tensor.untyped_storage()
+
+    def _unpack(self, saved: _Saved) -> Tensor:
+        one = saved.of
+        if not one.is_back:
+            one.is_back = True
+            self._leaving.clear()  # they are needed first
+            for each in (one, one.before()):
+                for moved in reversed(list(each.moved.values()) if each else []):
+                    moved.load()
+        return saved.content.view(*saved.view) if saved.view else self.kept(saved.content)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+class Copies:
+    """Copies between a device and its host; on CUDA beside the computation, on one stream.
+
+    One stream for both directions: a host buffer is used again after the copy that read it.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._free: list[Tensor] = []
+        """Host buffers by size: pinning new ones takes longer than the copies."""
+
+    def to_host(self, source: Tensor) -> tuple[Tensor, Any]:
+        """A host buffer with the bytes `source`, which must live until `wait` for the event."""
+        size = source.numel()
+        at = bisect_left(self._free, size, key=Tensor.numel)
+        if at < len(self._free):
+            host = self._free.pop(at)
+        else:
+            if self._free:  # too small, all of them
+                if self._stream is not None:
+                    self._stream.synchronize()
+                self._free.pop()
+            host = pinned.allocate(size, self._device)
+        return host, self._copy(host[:size], source)
+
+    def to_device(self, host: Tensor, size: int) -> tuple[Tensor, Any]:
+        """The first `size` bytes of `host`, to be used after `wait` for the event."""
+        target = torch.empty(size, dtype=torch.uint8, device=self._device)
+        return target, self._copy(target, host[:size])
+
+    def _copy(self, target: Tensor, source: Tensor) -> Any:
+        if self._stream is None:
+            target.copy_(source)
+            return None
+        # The source is computed, or the memory of the target is no longer in use.
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+        return self._stream.record_event()
+
+    def wait(self, event: Any) -> None:
+        """Let the computation that follows, not the process, wait for a copy."""
+        if event is not None:
+            torch.cuda.current_stream(self._device).wait_event(event)
+
+    def free(self, host: Tensor) -> None:
+        """Use the buffer for other bytes."""
+        insort(self._free, host, key=Tensor.numel)
+
+
+class _Moved:
+    """A storage that has a copy on the host, as bytes.
+
+    torch gives freed memory to what the computing stream does next. So a tensor is freed only after
+    that stream waits for its last copy.
+    """
+
+    _host: Tensor | None = None
+
+    def __init__(self, tensor: Tensor, copies: Copies):
+        storage = tensor.untyped_storage()
+        self._origin = StorageWeakRef(storage)
+        self._size = storage.nbytes()
+        whole = tensor.as_strided((self._size // tensor.element_size(),), (1,), 0)
+        self._device: Tensor | None = whole.view(torch.uint8)
+        self._version: int | None = self._device._version
+        self._copies = copies
+        self._host, self._event = copies.to_host(self._device)
+
+    def release(self) -> None:
+        """Free the memory on the device."""
+        self._copies.wait(self._event)
+        if self._device is not None and self._device._version != self._version:
+            self._version = None
+        self._device = None
+
+    def load(self) -> None:
+        """Start to fill memory on the device again."""
+        if self._device is None:
+            assert self._host is not None
+            self._device, self._event = self._copies.to_device(self._host, self._size)
+
+    def view(self, dtype: torch.dtype, size: Any, stride: Any, offset: int) -> Tensor:
+        """A saved tensor. Raises RuntimeError if it was changed while it was copied."""
+        if self._version is None:
+            raise RuntimeError(
+                "a tensor that the backward pass needs was changed by an inplace operation after "
+                "a block saved it"
+            )
+        self.load()
+        assert self._device is not None
+        self._copies.wait(self._event)
+        return self._device.view(dtype).as_strided(size, stride, offset)
+
+    def __del__(self) -> None:
+        if self._host is not None:
+            self._copies.wait(self._event)
+            self._copies.free(self._host)
+
+
+@dataclass(eq=False)
+class _Pass:
+    """One forward pass of a block; lives as long as a tensor that it saved."""
+
+    block: Module
+    before: Callable[[], _Pass | None] = lambda: None
+    """That of the block before, if its backward pass is to come."""
+    moved: weakref.WeakValueDictionary[int, _Moved] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+    """In the order in which they were saved."""
+    is_back: bool = False
+    """Whether its backward pass has begun."""
+
+
+@dataclass
+class _Saved:
+    """What autograd holds for one saved tensor."""
+
+    of: _Pass
+    content: Any
+    """A _Moved, or what was kept of a tensor that stays."""
+    view: tuple[Any, ...] = ()
+    """Of a _Moved."""
+
+
+class _Keep(TorchDispatchMode):
+    """Packs the outputs of some operators, in their order."""
+
+    def __init__(self, is_kept: Callable[[Any], bool], pack: Callable[[Tensor], Any]):
+        super().__init__()
+        self._is_kept, self._pack = is_kept, pack
+        self.outputs: deque[Any] = deque()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._is_kept(func):
+            # Detached: autograd makes `result` a part of the graph, which holds what is kept.
+            packed = tree_map_only(Tensor, lambda output: self._pack(output.detach()), result)
+            self.outputs.append(packed)
+        return result
+
+
+class _Reuse(TorchDispatchMode):
+    """Returns the outputs that `_Keep` packed instead of computing them."""
+
+    def __init__(
+        self,
+        is_kept: Callable[[Any], bool],
+        outputs: deque[Any],
+        unpack: Callable[[Any], Tensor],
+    ):
+        super().__init__()
+        self._is_kept, self._outputs, self._unpack = is_kept, outputs, unpack
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._is_kept(func):
+            return tree_map_only(_Saved, self._unpack, self._outputs.popleft())
+        return func(*args, **(kwargs or {}))
