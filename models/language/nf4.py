@@ -25,6 +25,10 @@ class Nf4Linear(nn.Module):
     2023.
     """
 
+    codes: Tensor
+    scales: Tensor
+    constants: Tensor
+
     def __init__(self, weight: Tensor, bias: nn.Parameter | None, table: Tensor) -> None:
         """`weight` [out, in] on the device that computes the bits, `table` the codes of scales."""
         super().__init__()
