@@ -6,7 +6,8 @@
 
 All train a random model in the layout of Llama on the built-in commands, as a user does, each in a
 process of its own. Memory is the peak of the process, with the interpreter. The planned model has a
-file without values; a micro-batch is one sample of 1024 tokens, and blocks are recomputed.
+file without values; a micro-batch is one sample of at most 1024 tokens, or of 2048 with a base in 4
+bits, and blocks are recomputed.
 """
 
 from __future__ import annotations
@@ -36,9 +37,22 @@ CONTENDERS = {
     "all weights": [],
     "LoRA, rank 8": LORA,
     "LoRA, rank 8, bf16": [*LORA, "--precision", "bf16"],
+    "LoRA, rank 8, bf16, base in 4 bits": [
+        *LORA, "--precision", "bf16", "--set", "model.quantize=nf4"
+    ],
+}  # fmt: skip
+_BASES = {
+    "16 bits": [*LORA, "--seq-len", "1024", "--data", "embedded:commands"],
+    "4 bits": [
+        *("--set", "model.lora.rank=16", "--set", "model.quantize=nf4"),
+        *("--seq-len", "2048", "--data", "embedded:python"),
+    ],
 }
-PLANNED = {"local": 1, "zero2": 8, "fsdp": 8}
-"""Engines, and GPUs of 80 GiB."""
+PLANNED = (
+    *(("local", 1, "16 bits"), ("zero2", 8, "16 bits"), ("fsdp", 8, "16 bits")),
+    *(("local", 1, "4 bits"), ("fsdp", 8, "4 bits")),
+)
+"""Engines, GPUs of 80 GiB, and the base."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +108,15 @@ def save_layout(folder: Path) -> None:
 
 def plans() -> Iterator[str]:
     """The plans of PLANNED as the lines of a Markdown table. Raises SystemExit if one fails."""
-    yield "| engine | GPUs | weights | peak of a GPU |"
-    yield "|---|---:|---:|---:|"
+    yield "| engine | GPUs | base | weights | peak of a GPU |"
+    yield "|---|---:|---|---:|---:|"
     with tempfile.TemporaryDirectory() as base:
         save_layout(Path(base))
-        for engine, count in PLANNED.items():
+        for engine, count, base_bits in PLANNED:
             line = [
                 *(sys.executable, "-m", "launcher", "plan", "--model", "language", "--json"),
-                *("--data", "embedded:commands", "--set", f"model.pretrained={base}", *LORA),
-                *("--precision", "bf16", "--seq-len", "1024", "--engine", engine),
+                *("--set", f"model.pretrained={base}", *_BASES[base_bits]),
+                *("--precision", "bf16", "--engine", engine),
                 *("--set", "train.micro_batch=1", "--set", f"train.global_batch={count}"),
                 *("--set", "memory.activation_checkpointing=full", "--gpus", str(count)),
                 *("--gpu-memory", "80GiB"),
@@ -112,7 +126,7 @@ def plans() -> Iterator[str]:
                 raise SystemExit(f"{engine}: {done.stderr}")
             peak = json.loads(done.stdout)["device_peak_bytes"]
             weights, total = (peak[kind] / 2**30 for kind in ("weights", "total"))
-            yield f"| `{engine}` | {count} | {weights:.2f} GiB | {total:.2f} GiB |"
+            yield f"| `{engine}` | {count} | {base_bits} | {weights:.2f} GiB | {total:.2f} GiB |"
 
 
 def measure(name: str, base: Path, steps: int, folder: Path) -> Row:

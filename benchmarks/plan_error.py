@@ -43,7 +43,7 @@ from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
-from benchmarks import isolated
+from benchmarks import isolated, lora
 from benchmarks.figures import command, listed, load_rows, machine, save_rows
 from engines.catalog import ENGINES
 from launcher.config import presets
@@ -71,11 +71,12 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "crossed", "bf16", "frozen", "ranks", "buckets")
+KINDS = ("modes", "crossed", "bf16", "frozen", "nf4", "ranks", "buckets")
 """Modes under local and two ranks under other engines; these in other modes; bf16, also with frozen
-layers; four ranks; small buckets of DeepSpeed."""
+layers, and with a base in 4 bits; four ranks; small buckets of DeepSpeed."""
 SHOWN = 10
 """Rows of the table with the largest errors."""
+_NF4 = "model.quantize=nf4"
 _CHECKPOINTING = "memory.activation_checkpointing"
 
 
@@ -289,6 +290,8 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield Case(family, engine, ranks, sets=("precision=bf16",))
     elif kind == "frozen" and family == "language":
         yield Case(family, engine, ranks, sets=("precision=bf16", "model.freeze_layers=1"))
+    elif kind == "nf4" and family == "language" and engine in ("local", "fsdp", "zero2"):
+        yield Case(family, engine, ranks, sets=("precision=bf16", "model.lora.rank=8", _NF4))
     elif kind == "ranks" and engine != "local":
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):
@@ -363,6 +366,9 @@ def measured_peak(resolved: Resolved, ranks: int, title: str) -> Peak | None:
 
 def _resolve(case: Case, here: Machine, folder: Path) -> Resolved:
     sets = [*case.sets, "train.preview=false"]  # it is between steps, and takes long
+    if _NF4 in case.sets:
+        lora.save_model(folder / "base", 256, 4)
+        sets.append(f"model.pretrained={folder / 'base'}")
     if case.bucket is not None:
         file = folder / "ds_config.json"
         file.write_text(json.dumps({"zero_optimization": {"reduce_bucket_size": case.bucket}}))

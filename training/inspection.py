@@ -49,7 +49,7 @@ class Architecture:
     """The size and shape of a model, independent of its weights."""
 
     parameters: int
-    """Number of weights."""
+    """Number of weights, also of those in 4 bits."""
     digest: str
     """Of the names and shapes of all parameters: equal for models with compatible weights."""
 
@@ -59,7 +59,13 @@ def architecture(model: Module) -> Architecture:
     parameters = dict(model.named_parameters())
     shapes = json.dumps([(name, list(p.shape)) for name, p in parameters.items()]).encode()
     digest = hashlib.sha256(shapes).hexdigest()[:_DIGEST_LETTERS]
-    return Architecture(sum(p.numel() for p in parameters.values()), digest)
+    count = sum(p.numel() for p in parameters.values()) + quantized_elements(model)
+    return Architecture(count, digest)
+
+
+def quantized_elements(model: Module) -> int:
+    """Number of weights in 4 bits, which are no parameters."""
+    return sum(getattr(module, "quantized_elements", 0) for module in model.modules())
 
 
 def shapes(value: Any) -> Any:

@@ -82,6 +82,22 @@ def _engine(values: Values) -> Iterator[Diagnostic]:
         )
 
 
+def _quantize(values: Values) -> Iterator[Diagnostic]:
+    """What has no layers in 4 bits: training without adapters, and products in 8 bits."""
+    key = "model.quantize"
+    if key not in values or values[key].value is None:
+        return
+    if values["model.lora.rank"].value is None:
+        problem = "is for frozen weights, and model.lora.rank is null"
+        folder = " model.pretrained=FOLDER" if values[PRETRAINED].value is None else ""
+        fix = f"--set model.lora.rank=16{folder and ' --set' + folder}"
+        yield errors.about_value(values, key, problem, allowed="with model.lora.rank", fix=fix)
+    if values["precision"].value == "fp8":
+        problem = "is for products in 16 or 32 bits, and precision is fp8"
+        allowed = "with precision bf16, fp16, tf32 or fp32"
+        yield errors.about_value(values, key, problem, allowed=allowed, fix="--precision bf16")
+
+
 def _paths(values: Values) -> Iterator[Diagnostic]:
     """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
     for key in ("data.path", "data.text", PRETRAINED, "engine.ds_config"):
@@ -306,5 +322,5 @@ def _wrong_names(
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
-    *(_stages, _engine, _paths, _limits, _length, _batch, _no_effect, _features),
+    *(_stages, _engine, _quantize, _paths, _limits, _length, _batch, _no_effect, _features),
 )

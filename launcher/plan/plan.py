@@ -260,7 +260,7 @@ class Planner:
             rank_host_bytes=rank_bytes,
             sent_bytes=placed.sent_bytes,
             checkpoint_bytes=checkpoint_bytes,
-            parameters=trace.parameters,
+            parameters=trace.parameters + trace.quantized,
             trainable=trace.trainable,
             flops=trace.flops,
             launches=trace.launches,
@@ -338,7 +338,7 @@ def _seconds(
         resolved.settings.precision,
         target,
         ENGINES[resolved.settings.engine.name].placement,
-        trace.parameters,
+        trace.parameters + trace.quantized,
         Work(
             trace.flops,
             time.moved_bytes(placed.device, trace.trainable, accumulation, trace.offloaded),

@@ -29,6 +29,7 @@ from launcher.plan.storages import Kind, Moment, Phase, Storages
 from models.base import Task
 from training.accumulate import accumulate, total_units
 from training.data.samples import MicroBatch
+from training.inspection import quantized_elements
 from training.optim import optimizer
 from training.optim.updater import Updater
 from training.settings import TrainingSettings
@@ -74,6 +75,7 @@ class StepTrace:
     moments: Sequence[Moment]
     """From the end of the step before to the end of this one."""
     parameters: int
+    """Elements of all parameters."""
     groups: Sequence[Sequence[int]]
     """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
@@ -90,6 +92,10 @@ class StepTrace:
     """Bytes of collectives by operator, of the traced micro-batches."""
     largest: int = 0
     """Elements of the largest parameter, trained or frozen."""
+    quantized: int = 0
+    """Weights in 4 bits, which are no parameters."""
+    buffer_bytes: int = 0
+    """Of the buffers of the model, with those of weights in 4 bits: each rank has all."""
     offloaded: int = 0
     """Bytes of activations of a micro-batch in host memory."""
 
@@ -129,6 +135,8 @@ def trace_step(
         # Without references to them: an engine may replace and free parameters.
         sizes = [p.numel() for p in model.parameters()]
         weight_bytes = sum(p.nbytes for p in model.parameters())
+        buffer_bytes = sum(b.nbytes for b in model.buffers())
+        quantized = quantized_elements(model)
         blocks = task.blocks(model)
         with storages:
             spec = optimizer.spec(settings, model, world, blocks, task)
@@ -159,6 +167,8 @@ def trace_step(
         traced,
         dict(storages.sent),
         max(sizes),
+        quantized,
+        buffer_bytes,
         storages.host_bytes,
     )
 

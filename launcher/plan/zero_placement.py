@@ -131,7 +131,7 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
     in_bucket = FP32_BYTES if stage == 1 else size
     optimizer = part + FP32_BYTES * -(-trace.slots // ranks.size)
     rank_bytes = Kept(
-        weights=trace.weight_bytes,
+        weights=trace.weight_bytes + trace.buffer_bytes,
         optimizer=optimizer,
         # Gradients are measured one by one in fp64, then copied group by group.
         update=part + max(_FP64 * min(largest, sum(parts)), is_fp32 * FP32_BYTES * max(parts)),
@@ -180,7 +180,7 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     copied = FP32_BYTES * min(part, layout["sub_group_size"])
     is_contiguous = bool(layout["contiguous_gradients"])
     rank_bytes = Kept(
-        weights=size * persistent + shards,
+        weights=size * persistent + shards + trace.buffer_bytes,
         optimizer=optimizer + gradients,
         update=max(copied, _FP64 * -(-_largest(trace) // ranks.size)),
         bucket=bucket,

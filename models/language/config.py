@@ -125,6 +125,9 @@ class Model(FamilySection):
     """Initialize tensors at random that the files of model.pretrained lack, or have in another
     shape; off: an error that names them."""
     lora: Lora = Lora()
+    quantize: Literal["nf4"] | None = None
+    """Hold the frozen linear layers of model.pretrained in 4 bits, beside adapters of model.lora;
+    null: in 16 bits, or with precision fp32 in 32. Needs bitsandbytes."""
     stage: Literal["whole", "text"] = "whole"
     """whole: train on data.path. text: train on data.text, which is text without labels."""
     start: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_model
@@ -22,6 +22,7 @@ from models.base import DataError
 from models.common import hugging_face
 from models.common.hugging_face import (
     Coverage,
+    StoredTensor,
     StoredWeights,
     from_pretrained,
     load_errors,
@@ -33,12 +34,17 @@ from models.language.config import Lora
 from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
 
+if TYPE_CHECKING:
+    from models.language.nf4 import Quantizer
+
 _aten = torch.ops.aten
 _VIEWS = (
     *(_aten.t.default, _aten.view.default, _aten._unsafe_view.default),
     *(_aten.slice.Tensor, _aten.alias.default, _aten.detach.default),
 )
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
+Unread = list[tuple[Tensor, StoredTensor]]
+"""Weights of a model without values, and what they are to be read from."""
 
 
 class Pretrained(HasFrozenParts):
@@ -175,17 +181,41 @@ def read_config(folder: Path) -> Any:
 
 
 def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage]:
+    """As open_inner, with all weights."""
+    inner, coverage, unread = open_inner(folder, allow_missing)
+    read_weights(inner, unread, folder)
+    return inner, coverage
+
+
+def read_weights(
+    inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None
+) -> None:
+    """Read the weights that are `unread`; `quantizer` puts frozen layers into 4 bits meanwhile.
+
+    Disk access. Raises DataError.
+    """
+    with load_errors(folder, ALLOWED):
+        if quantizer is not None:
+            quantizer.quantize(inner, unread)
+        for tensor, source in unread:
+            source.read_into(tensor)
+
+
+def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage, Unread]:
     """The model of transformers in `folder`, in float32 on the CPU, and what its files have.
 
-    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
-    pickle, no code of the folder is run. Raises DataError.
+    Third, the weights that are not read yet, and where they are. With `allow_missing`, tensors that
+    the files lack are random. Disk access; no download, no pickle, no code of the folder is run.
+    Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
     with load_errors(folder, ALLOWED):
-        result = _read_by_name(folder, config) or from_pretrained(AutoModelForCausalLM, folder)
-    inner, coverage = result
+        result = _by_name(folder, config)
+        if result is None:
+            result = *from_pretrained(AutoModelForCausalLM, folder), []
+    inner, coverage, unread = result
     if coverage.random and not allow_missing:
         raise DataError(
             f"the weights in model.pretrained '{folder}' do not fit its config.json: "
@@ -194,11 +224,11 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
             allowed="files with all tensors of the model",
             fix="--set model.allow_missing=true  to initialize them at random",
         )
-    return inner.float(), coverage
+    return inner.float(), coverage, unread
 
 
-def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
-    """The model of `config`, each tensor read by an operator of its own, which can be deferred.
+def _by_name(folder: Path, config: Any) -> tuple[Any, Coverage, Unread] | None:
+    """The model of `config`, each tensor to be read by its own operator, which can be deferred.
 
     None if the files lack names or shapes of the model: transformers must convert them, or reports
     which ones. Disk access.
@@ -209,13 +239,13 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
         return None
     inner = without_values(AutoModelForCausalLM, copy.deepcopy(config))
     stored = StoredWeights(inner, folder)
-    weights = [(tensor, stored.source(name)) for name, tensor in weights_of(inner).items()]
-    if any(source is None or source.shape != tensor.shape for tensor, source in weights):
-        return None
-    for tensor, source in weights:
-        assert source is not None
-        source.read_into(tensor)
-    return inner.eval(), Coverage(unexpected=stored.unexpected())
+    unread: Unread = []
+    for name, tensor in weights_of(inner).items():
+        source = stored.source(name)
+        if source is None or source.shape != tensor.shape:
+            return None
+        unread.append((tensor, source))
+    return inner.eval(), Coverage(unexpected=stored.unexpected()), unread
 
 
 def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:

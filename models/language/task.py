@@ -44,6 +44,7 @@ from models.language.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from models.language.generate import Prompting
+    from models.language.nf4 import Quantizer
     from models.language.pretrained import Pretrained
 
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
@@ -87,6 +88,11 @@ class LanguageTask:
                 )
         self.lora = Lora() if self.pretrained is None else model.lora
         self.has_adapters = self.lora.rank is not None
+        self.quantizer: Quantizer | None = None
+        if self.has_adapters and model.quantize is not None:
+            from models.language.nf4 import Quantizer
+
+            self.quantizer = Quantizer(context.device)
         # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
         may_lack = self.pretrained is not None and not self.has_adapters
         self.allow_missing = model.allow_missing if may_lack else False
@@ -243,7 +249,7 @@ class LanguageTask:
     def _pretrained(self, folder: Path) -> Pretrained:
         from models.language import pretrained
 
-        inner, coverage = pretrained.load_inner(folder, self.allow_missing)
+        inner, coverage, unread = pretrained.open_inner(folder, self.allow_missing)
         self.coverage = coverage.render()
         model = pretrained.Pretrained(inner, self.smoothing)
         if self.lora.rank is not None:
@@ -253,6 +259,7 @@ class LanguageTask:
         pretrained.check_vocabulary(model, local.size, folder)
         self._shape = pretrained.shape(model)
         layers.restrict_blocks(self.blocks(model), self.context.attention)
+        pretrained.read_weights(model.inner, unread, folder, self.quantizer)
         return model
 
     def _freeze(self, model: Pretrained | Transformer) -> None:
@@ -371,6 +378,8 @@ class LanguageTask:
 
         assert self.pretrained is not None
         inner, _ = pretrained.load_inner(self.pretrained)
+        if self.quantizer is not None and merged:  # the weights that the adapters were trained on
+            self.quantizer.round(inner)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
         pretrained.write(inner, self.lora, named, folder, merged=merged)
         if merged:

@@ -27,6 +27,7 @@ THEIRS = {
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
         *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
+        "bitsandbytes",
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")

@@ -71,6 +71,29 @@ def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, eng
         assert found.checkpoint_bytes == 4 * 4 * found.trainable
 
 
+@pytest.mark.parametrize("engine", ["local", "zero2"])
+def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
+    config = CONFIGS["llama"]()
+    config.hidden_size, config.intermediate_size, config.head_dim = 256, 1024, 64
+    folder = save(tmp_path / "model", config)
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    machine = LAPTOP if engine == "local" else TWO_GPUS
+
+    def planned(quantize):
+        given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}")
+        sets = ("precision=bf16", "model.lora.rank=4", f"model.quantize={quantize}", "compile=off")
+        named = {"model": "language", "engine": engine, "machine": machine}
+        return plan("data.seq_len=32", *given, *sets, **named)
+
+    wide, narrow = planned("null"), planned("nf4")
+    assert narrow.parameters == wide.parameters and narrow.trainable == wide.trainable
+    assert narrow.checkpoint_bytes == wide.checkpoint_bytes
+    linear = 3 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 1024)
+    saved = wide.device[Kind.WEIGHTS] - narrow.device[Kind.WEIGHTS]
+    tables = 3 * 7 * 4 * 257
+    assert saved == pytest.approx(linear * (2 - 4.127 / 8) - tables, rel=0.001)
+
+
 @pytest.mark.slow
 def test_a_pretrained_text_decoder_is_planned_without_its_values(tmp_path):
     save_bart(tmp_path)

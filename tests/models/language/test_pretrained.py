@@ -107,9 +107,9 @@ def test_weights_layers_and_loss_are_those_of_transformers(task, folder):
 def test_names_that_transformers_must_convert_are_left_to_it(llama):
     path = llama / "model.safetensors"
     tensors = {f"old.{name}": value for name, value in load_file(path).items()}
-    assert pretrained._read_by_name(llama, pretrained.read_config(llama)) is not None
+    assert pretrained._by_name(llama, pretrained.read_config(llama)) is not None
     save_file(tensors, path, {"format": "pt"})
-    assert pretrained._read_by_name(llama, pretrained.read_config(llama)) is None
+    assert pretrained._by_name(llama, pretrained.read_config(llama)) is None
 
 
 def test_a_base_model_without_its_prefix_is_read(tmp_path):
@@ -119,7 +119,9 @@ def test_a_base_model_without_its_prefix_is_read(tmp_path):
     save_file(
         {n.removeprefix("transformer."): x for n, x in tensors.items()}, path, {"format": "pt"}
     )
-    inner, _ = pretrained._read_by_name(folder, pretrained.read_config(folder))
+    inner, _, unread = pretrained.open_inner(folder)
+    assert len(unread) == len(tensors)
+    pretrained.read_weights(inner, unread, folder)
     for name, value in tensors.items():
         assert torch.equal(inner.state_dict()[name], value), name
 

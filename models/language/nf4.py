@@ -1,0 +1,162 @@
+"""Frozen linear layers in 4 bits: NF4 with double quantization, computed by bitsandbytes."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.base import DataError
+from models.common.hugging_face import StoredTensor
+
+_BLOCK, _SCALES, _TABLE = 64, 256, 256
+"""Weights of a scale, scales of an fp32 scale, and values of an 8-bit code of a scale."""
+_ops = torch.ops.bitsandbytes
+
+
+class Nf4Linear(nn.Module):
+    """A frozen linear layer with 4.127 bits a weight.
+
+    64 weights share a scale of 8 bits, and 256 scales one of 32. Each pass, forward and backward,
+    makes the weight in the dtype of the computation and drops it. The bits are buffers that no
+    checkpoint has: every engine keeps them whole on each rank. Source: Dettmers et al., QLoRA,
+    2023.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    constants: Tensor
+
+    def __init__(self, weight: Tensor, bias: nn.Parameter | None, table: Tensor) -> None:
+        """`weight` [out, in] on the device that computes the bits, `table` the codes of scales."""
+        super().__init__()
+        self.shape = tuple(weight.shape)
+        self.quantized_elements = weight.numel()
+        self.bias = bias
+        codes, largest = _ops.quantize_4bit(weight, _BLOCK, "nf4", torch.uint8)
+        mean = largest.mean()
+        table = table.to(weight.device)
+        scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
+        # As bytes: a cast of the whole model to another dtype leaves them alone.
+        constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
+        for name, bits in (("codes", codes), ("scales", scales), ("constants", constants)):
+            self.register_buffer(name, bits.cpu(), persistent=False)
+
+    def weight_in(self, dtype: torch.dtype) -> Tensor:
+        """The weight [out, in]."""
+        return _weight(self.shape, dtype, self.codes, self.scales, self.constants)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`inputs` [..., in]; returns [..., out]."""
+        bits = (self.codes, self.scales, self.constants)
+        output: Tensor = _Product.apply(inputs, self.shape, *bits)
+        return output if self.bias is None else output + self.bias.to(output.dtype)
+
+
+def _weight(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
+    codes, scales, constants = bits
+    table, mean, of_scales = constants.view(torch.float32).tensor_split([_TABLE, _TABLE + 1])
+    largest = _ops.dequantize_blockwise(scales, of_scales, table, _SCALES, torch.float32).add_(mean)
+    weight: Tensor = _ops.dequantize_4bit(codes, largest, _BLOCK, "nf4", shape, dtype)
+    return weight
+
+
+class _Product(torch.autograd.Function):
+    """Inputs times the transposed weight; the bits are kept for the backward pass."""
+
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, shape: Any, *bits: Tensor) -> Tensor:
+        context.save_for_backward(*bits)
+        context.shape = shape
+        kind = inputs.device.type
+        is_cast = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if is_cast else inputs.dtype
+        return nn.functional.linear(inputs, _weight(shape, dtype, *bits))
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight = _weight(context.shape, gradient.dtype, *context.saved_tensors)
+        return gradient @ weight, None, None, None, None
+
+
+class Quantizer:
+    """Puts the frozen linear layers of a model into 4 bits."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Import bitsandbytes. Raises DataError if it is missing, or does not know `device`."""
+        if find_spec("bitsandbytes") is None:
+            raise DataError(
+                "model.quantize nf4 needs the package bitsandbytes, which is not installed",
+                where="model.quantize",
+                allowed="null, or nf4 where bitsandbytes is installed",
+                fix="pip install 'bitsandbytes>=0.50'",
+            )
+        import bitsandbytes
+        from bitsandbytes.functional import create_dynamic_map
+
+        if device.type not in bitsandbytes.supported_torch_devices:
+            raise DataError(
+                f"bitsandbytes has no 4-bit layers for the device {device.type}",
+                where="model.quantize",
+                allowed=f"the devices {', '.join(sorted(bitsandbytes.supported_torch_devices))}",
+                fix="--set model.quantize=null",
+            )
+        self._device = device
+        self._table = create_dynamic_map()  # now: it reads values, which fake tensors lack
+
+    def quantize(self, inner: Any, unread: list[tuple[Tensor, StoredTensor]]) -> None:
+        """Read the weights that are `unread`, and replace the frozen linear layers of `inner`.
+
+        One by one, each in memory in fp32 only until it has 4 bits. The output layer and those of
+        other kinds stay. Disk access. Raises DataError if there is no such layer.
+        """
+        layers = {layer.weight: name for name, layer in _linears(inner).items()}
+        if not layers:
+            raise DataError(
+                "model.quantize nf4 is for linear layers; the model of model.pretrained has none",
+                where="model.quantize",
+                allowed="null",
+                fix="--set model.quantize=null",
+            )
+        while unread:
+            tensor, source = unread.pop()
+            source.read_into(tensor)
+            if tensor in layers:
+                self._replace(inner, layers.pop(tensor))
+        for name in layers.values():
+            self._replace(inner, name)
+
+    def round(self, inner: Any) -> None:
+        """Round the weights of a model without adapters as `quantize` does, and keep its layers."""
+        for layer in _linears(inner.requires_grad_(False)).values():
+            rounded = self._in_4_bits(layer).weight_in(layer.weight.dtype)
+            layer.weight.data = rounded.t().contiguous() if _is_transposed(layer) else rounded
+
+    def _replace(self, inner: Any, name: str) -> None:
+        parent, _, last = name.rpartition(".")
+        layer = inner.get_submodule(name)
+        setattr(inner.get_submodule(parent), last, self._in_4_bits(layer))
+
+    def _in_4_bits(self, layer: Any) -> Nf4Linear:
+        weight = layer.weight.detach().to(self._device)
+        weight = weight.t().contiguous() if _is_transposed(layer) else weight
+        return Nf4Linear(weight, layer.bias, self._table)
+
+
+def _linears(inner: Any) -> dict[str, Any]:
+    """The frozen linear layers of a model of transformers, but for its output layer, by name."""
+    from transformers.pytorch_utils import Conv1D
+
+    head, kinds = inner.get_output_embeddings(), (nn.Linear, Conv1D)
+    return {
+        name: module
+        for name, module in inner.named_modules()
+        if type(module) in kinds and module is not head and not module.weight.requires_grad
+    }
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    """Whether the weight is [in, out]: GPT-2 has such layers."""
+    return not isinstance(layer, nn.Linear)

@@ -1,0 +1,119 @@
+"""Runs whose frozen base weights have 4 bits: engines, checkpoints, exports and refusals."""
+
+import json
+
+import peft
+import pytest
+import torch
+import transformers
+
+from tests.models.language.test_nf4 import theirs_in_4_bits
+from tests.models.language.test_pretrained import CONFIGS, save
+from training.checkpoint.reader import open_checkpoint
+
+
+@pytest.fixture
+def given(program):
+    """The options of a run on a pretrained folder, in the folder of the program."""
+    save(program.folder / "base", CONFIGS["llama"]())
+    rows = [{"instruction": f"ask {i}", "output": f"answer {i % 7}"} for i in range(60)]
+    (program.folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return (
+        *("--model", "language:tiny", "--data", "rows.jsonl", "--max-steps", "6"),
+        *("--set", "model.pretrained=base", "--set", "model.lora.rank=2", "--seq-len", "48"),
+        *("--set", "save.every=3", "--set", "train.preview=false"),
+        *("--set", "model.quantize=nf4", "--set", "optim.lr=0.02"),
+    )
+
+
+def last(program, run):
+    return open_checkpoint(program.folder / run / "last")
+
+
+def difference(program, run, other):
+    """The largest one of a weight or moment of the two runs."""
+    found, expected = last(program, run), last(program, other)
+    assert list(found.shapes) == list(expected.shapes)
+    return max(
+        (found.tensor(kind, name) - expected.tensor(kind, name)).abs().max()
+        for name in expected.shapes
+        for kind in ("weight", "exp_avg")
+    )
+
+
+@pytest.mark.slow
+def test_every_engine_resumes_a_run_whose_base_has_4_bits(program, given):
+    whole = program(*given, "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+    done = program("resume", "whole/checkpoints/step-00000003", "--out", "local")
+    assert done.returncode == 0, done.stderr
+    assert difference(program, "local", "whole") == 0
+    point = "whole/checkpoints/step-00000003"
+    for engine in ("ddp", "fsdp", "zero2", "zero3"):
+        done = program("resume", point, "--engine", engine, "--nproc", "2", "--out", engine)
+        assert done.returncode == 0, done.stderr
+        assert difference(program, engine, "whole") < 1e-5, engine
+    wide = ("--set", "model.quantize=null", "--out", "wide")
+    done = program("resume", point, *wide)
+    assert done.returncode == 2
+    assert "model.quantize null differs from nf4, used by whole until step 3" in done.stderr
+    assert program(*given, *wide).returncode == 0
+    assert difference(program, "wide", "whole") > 1e-3  # so that the bound above means something
+
+
+@pytest.mark.slow
+def test_a_run_with_4_bits_verifies_predicts_and_exports_what_it_trained(program, given):
+    assert program(*given, "--out", "run").returncode == 0
+    stored = last(program, "run")
+    assert stored.shapes and all(".lora_" in name for name in stored.shapes)
+    assert stored.facts["base"]["folder"] == str(program.folder / "base")
+    assert not stored.buffer_shapes
+    assert "identical" in program("verify", "run").stdout
+    result = json.loads((program.folder / "run/result.json").read_text())
+    plain = transformers.AutoModelForCausalLM.from_pretrained(program.folder / "base")
+    adapters = sum(torch.Size(shape).numel() for shape in stored.shapes.values())
+    assert result["parameters"] == plain.num_parameters() + adapters
+    for name in ("hf", "adapter", "safetensors"):
+        assert program("export", "run", "--format", name).returncode == 0
+    answers = [
+        program("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")
+        for run in ("run", "run/export-safetensors")
+    ]
+    assert answers[0].stdout == answers[1].stdout != "\n", answers[0].stderr
+    load, ids = transformers.AutoModelForCausalLM.from_pretrained, torch.arange(10, 30)[None]
+    merged = load(program.folder / "run/export-hf").float().eval()(ids).logits
+    base = theirs_in_4_bits(program.folder / "base")
+    assert not torch.allclose(merged, base(ids).logits, atol=1e-3)
+    adapted = peft.PeftModel.from_pretrained(base, program.folder / "run/export-adapter").eval()
+    torch.testing.assert_close(adapted(ids).logits, merged, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message", "fix"),
+    [
+        (
+            ["model.lora.rank=null"],
+            "is for frozen weights, and model.lora.rank is null",
+            "--set model.lora.rank=16",
+        ),
+        (
+            ["model.lora.rank=null", "model.pretrained=null"],
+            "is for frozen weights, and model.lora.rank is null",
+            "--set model.lora.rank=16 --set model.pretrained=FOLDER",
+        ),
+        (
+            ["precision=fp8", "device=cuda"],
+            "is for products in 16 or 32 bits, and precision is fp8",
+            "--precision bf16",
+        ),
+        (["model.quantize=int4"], "model.quantize", "nf4"),
+    ],
+)
+def test_what_has_no_layers_in_4_bits_is_refused(run, tmp_path, sets, message, fix):
+    save(tmp_path / "base", CONFIGS["llama"]())
+    given = ["model.quantize=nf4", "model.pretrained=base", "model.lora.rank=2", *sets]
+    before = sorted(tmp_path.rglob("*"))
+    options = [part for key in given for part in ("--set", key)]
+    code, _, stderr = run("--model", "language", "--data", "mine.jsonl", *options)
+    assert code == 2 and message in stderr and fix in stderr, stderr
+    assert sorted(tmp_path.rglob("*")) == before
