@@ -71,9 +71,9 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "crossed", "bf16", "frozen", "ranks", "buckets")
+KINDS = ("modes", "crossed", "bf16", "frozen", "states", "ranks", "buckets")
 """Modes under local and two ranks under other engines; these in other modes; bf16, also with frozen
-layers; four ranks; small buckets of DeepSpeed."""
+layers; moments of 16 and 8 bits; four ranks; small buckets of DeepSpeed."""
 SHOWN = 10
 """Rows of the table with the largest errors."""
 _CHECKPOINTING = "memory.activation_checkpointing"
@@ -289,6 +289,11 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield Case(family, engine, ranks, sets=("precision=bf16",))
     elif kind == "frozen" and family == "language":
         yield Case(family, engine, ranks, sets=("precision=bf16", "model.freeze_layers=1"))
+    elif kind == "states" and family == "language":
+        yield from (
+            Case(family, engine, ranks, sets=(f"optim.state={state}",))
+            for state in ("bf16", "int8")
+        )
     elif kind == "ranks" and engine != "local":
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):

@@ -265,6 +265,14 @@ def _optimizer(run: Adaptation) -> None:
     run.reject(key, "adamw", f"is impossible: {reason}", reason, allowed)
 
 
+def _optimizer_state(run: Adaptation) -> None:
+    key, state, name = "optim.state", run.get("optim.state"), run.get("optim.name")
+    if state != "fp32" and name != "adamw":
+        problem = f"is impossible: {name} keeps its state in fp32"
+        allowed = f"fp32 with {name}; {state} with optim.name=adamw"
+        run.reject(key, "fp32", problem, f"{name} keeps its state in fp32", allowed)
+
+
 def _compile(run: Adaptation) -> None:
     value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
     if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
@@ -329,6 +337,16 @@ def _context(run: Adaptation) -> None:
 
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
-    *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
+    *(
+        _precision,
+        _micro_batch,
+        _debug,
+        _loader,
+        _memory,
+        _optimizer,
+        _optimizer_state,
+        _compile,
+        _length,
+    ),
     *(_graphs, _context),
 )
