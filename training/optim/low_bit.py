@@ -39,8 +39,8 @@ class LowBitAdamW(AdamW):
 
     A step makes them fp32 part by part, updates them with torch's own kernel, and rounds them. In
     bf16 it rounds up or down at random, so that small changes are not lost: next to a beta of 0.999
-    they are smaller than half a unit of bf16. The fused kernel itself takes no moments of another
-    dtype than the weights on a CPU, nor on a GPU before torch 2.12.
+    they are smaller than half a unit of bf16. The fused kernel takes moments of another dtype than
+    the weights neither on a CPU nor, in all supported versions of torch, on a GPU.
     """
 
     def __init__(
