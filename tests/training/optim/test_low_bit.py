@@ -174,6 +174,13 @@ def test_parts_may_be_written_in_any_order():
     assert torch.equal(values_of(parts), decoded)
 
 
+def test_the_end_of_the_last_block_does_not_count():
+    codes = slot(BLOCK + 10, is_signed=False)
+    for value in (1.0, 1e-9):  # far below the smallest code next to 1
+        codes.copy_(torch.full((BLOCK + 10,), value))
+        assert values_of(codes).tolist() == pytest.approx([value] * (BLOCK + 10), rel=1e-6, abs=0)
+
+
 def test_codes_are_read_as_a_tensor_of_fp32():
     values = decades(3000).view(30, 100)
     codes = slot((30, 100), True)
