@@ -71,9 +71,10 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "crossed", "bf16", "frozen", "nf4", "ranks", "buckets")
+KINDS = ("modes", "crossed", "bf16", "frozen", "nf4", "states", "ranks", "buckets")
 """Modes under local and two ranks under other engines; these in other modes; bf16, also with frozen
-layers, and with a base in 4 bits; four ranks; small buckets of DeepSpeed."""
+layers, and with a base in 4 bits; moments of 16 and 8 bits; four ranks; small buckets of
+DeepSpeed."""
 SHOWN = 10
 """Rows of the table with the largest errors."""
 _NF4 = "model.quantize=nf4"
@@ -292,6 +293,11 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield Case(family, engine, ranks, sets=("precision=bf16", "model.freeze_layers=1"))
     elif kind == "nf4" and family == "language" and engine in ("local", "fsdp", "zero2"):
         yield Case(family, engine, ranks, sets=("precision=bf16", "model.lora.rank=8", _NF4))
+    elif kind == "states" and family == "language":
+        yield from (
+            Case(family, engine, ranks, sets=(f"optim.state={state}",))
+            for state in ("bf16", "int8")
+        )
     elif kind == "ranks" and engine != "local":
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):

@@ -107,6 +107,14 @@ class HasSlots(Protocol):
 
 
 @runtime_checkable
+class MakesSlots(Protocol):
+    """An optimizer that stores state tensors in fewer bits than fp32."""
+
+    def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
+        """Zeros for the part of `parameter` that this rank holds; copied from and to as fp32."""
+
+
+@runtime_checkable
 class SharesWork(Protocol):
     """An optimizer that divides its work among the ranks that hold the same parameters."""
 
@@ -175,7 +183,8 @@ class Piece:
 class State:
     """The training state of an engine by parameter name; views, not copies.
 
-    All is fp32, but for frozen weights of 16 bits without `Options.frozen_folder`.
+    All is fp32, but for frozen weights of 16 bits without `Options.frozen_folder`, and slots of
+    MakesSlots.
 
     Over all ranks the first replicas of a kind cover every tensor exactly once. Tied weights appear
     once, under the first name; frozen parameters have no slots.

@@ -34,17 +34,19 @@ class Placement:
         """Whether a part is in the memory of the host."""
         return "host" in (self.weights, self.gradients, self.optimizer)
 
-    def state_bytes(self, parameters: int, ranks: int, weight_size: int, slots: int) -> StateBytes:
+    def state_bytes(
+        self, parameters: int, ranks: int, weight_size: int, state_size: int
+    ) -> StateBytes:
         """The bytes of a rank between two steps, and its gradients.
 
         `weight_size`: bytes of a weight in the passes; below 4 there are fp32 weights beside them.
-        `slots`: tensors of optimizer state for each weight, in fp32.
+        `state_size`: bytes of optimizer state for each weight.
         """
         masters = 4 if weight_size < 4 else 0
         parts = [
             (self.weights, weight_size),
             (self.gradients, weight_size),
-            (self.optimizer, masters + 4 * slots),
+            (self.optimizer, masters + state_size),
         ]
         shares = {"replicated": parameters, "sharded": parameters / ranks, "host": 0.0}
         device = sum(size * shares[held] for held, size in parts)

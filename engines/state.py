@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
-from engines.base import FACTORS, EngineError, HasSlots, Piece, State, World, kind_shape
+from engines.base import FACTORS, EngineError, HasSlots, MakesSlots, Piece, State, World, kind_shape
 
 WEIGHT = "weight"
 ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
@@ -51,13 +51,14 @@ def slot_names(
 
 def fill_slots(optimizer: Optimizer) -> None:
     """Create the state that `optimizer` would create at its first step, as zeros."""
+    new_slot = optimizer.new_slot if isinstance(optimizer, MakesSlots) else _zeros
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             names = slot_names(optimizer, group, parameter)
             for name in names:
                 if state.get(name) is None:
-                    state[name] = _zeros(name, parameter)
+                    state[name] = new_slot(name, parameter)
             counts = isinstance(optimizer, Adafactor) or "exp_avg" in names
             if counts and "step" not in state:
                 on_device = group.get("capturable") or group.get("fused")
@@ -69,6 +70,15 @@ def _zeros(kind: str, parameter: Parameter) -> Tensor:
     shape = tuple(parameter.shape)
     slot = kind_shape(kind, shape)
     return torch.zeros_like(parameter) if slot == shape else parameter.detach().new_zeros(slot)
+
+
+def stored(tensor: Tensor) -> list[Tensor]:
+    """The tensors in the memory of this rank that hold `tensor`, such as a shard."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return [tensor]
+    inner = [getattr(tensor, name) for name in flatten()[0]]  # of a DTensor its mesh, too
+    return [part for each in inner if isinstance(each, Tensor) for part in stored(each)]
 
 
 def load_steps(
@@ -109,8 +119,9 @@ def gather_state(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             name, state = names[parameter], optimizer.state[parameter]
+            start, _ = interval_of(parameter)
             pieces += [
-                Piece(slot, name, *interval_of(state[slot]), slot_replica)
+                Piece(slot, name, start, interval_of(state[slot])[1], slot_replica)
                 for slot in slot_names(optimizer, group, parameter)
             ]
             if "step" in state:

@@ -219,6 +219,9 @@ class Optim(Section):
     name: Literal["adamw", "adafactor", "muon", "sgd"] = "adamw"
     """Optimizer. adamw stores two values per element of a weight; adafactor one per row and
     column; muon one per element of the matrices of blocks, whose momentum it orthogonalizes."""
+    state: Literal["fp32", "bf16", "int8"] = "fp32"
+    """Both moments of AdamW: fp32, 8 bytes per element of a weight; bf16, 4; int8, codes and scales
+    of 2 bytes. Checkpoints have them in fp32."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     betas: Annotated[
@@ -249,10 +252,11 @@ class Optim(Section):
         return default if self.momentum is None else self.momentum
 
     @property
-    def least_slots(self) -> int:
-        """Tensors of state of the size of a matrix that the optimizer keeps for it, at least."""
-        slots = {"adamw": 2, "muon": 1, "sgd": int(self.used_momentum > 0), "adafactor": 0}
-        return slots[self.name]
+    def least_bytes(self) -> int:
+        """Bytes of state that the optimizer keeps for each element of a matrix, at least."""
+        if self.name == "adamw":
+            return {"fp32": 8, "bf16": 4, "int8": 2}[self.state]
+        return {"muon": 4, "sgd": 4 * int(self.used_momentum > 0), "adafactor": 0}[self.name]
 
 
 class Schedule(Section):

@@ -282,6 +282,14 @@ def _offload(run: Adaptation) -> None:
     run.reject(key, own, f"is impossible: {reason}", reason, allowed)
 
 
+def _optimizer_state(run: Adaptation) -> None:
+    key, state, name = "optim.state", run.get("optim.state"), run.get("optim.name")
+    if state != "fp32" and name != "adamw":
+        problem = f"is impossible: {name} keeps its state in fp32"
+        allowed = f"fp32 with {name}; {state} with optim.name=adamw"
+        run.reject(key, "fp32", problem, f"{name} keeps its state in fp32", allowed)
+
+
 def _compile(run: Adaptation) -> None:
     value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
     if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
@@ -349,6 +357,6 @@ def _context(run: Adaptation) -> None:
 
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
-    *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
-    *(_graphs, _context, _offload),
+    *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _optimizer_state, _compile),
+    *(_length, _graphs, _context, _offload),
 )

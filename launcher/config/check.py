@@ -25,7 +25,9 @@ from launcher.config.selection import KEY, declared_stages, select_stages
 from models.catalog import FAMILIES, is_custom
 from training import duration
 
-_OF_OPTIMIZER = [f"optim.{key}" for key in ("name", "betas", "eps", "momentum", "weight_decay")]
+_OF_OPTIMIZER = [
+    f"optim.{key}" for key in ("name", "state", "betas", "eps", "momentum", "weight_decay")
+]
 
 
 def check_settings(values: Values) -> list[Diagnostic]:

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import DefaultDeviceType
 from engines import pinned
 from engines.activation_offload import Copies
 from engines.base import Engine
-from engines.state import WEIGHT
+from engines.state import WEIGHT, stored
 from launcher.plan.storages import Kind, Moment, Phase, Storages
 from models.base import Task
 from training.accumulate import accumulate, total_units
@@ -80,8 +80,8 @@ class StepTrace:
     """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
     """Of the whole model, before the engine changes it."""
-    slots: int
-    """Elements of the optimizer state of this rank."""
+    slot_bytes: int
+    """Of the optimizer state of this rank."""
     flops: float
     """Of all micro-batches of the step."""
     launches: float
@@ -141,7 +141,7 @@ def trace_step(
         with storages:
             spec = optimizer.spec(settings, model, world, blocks, task)
             module = engine.prepare(model, spec, blocks)
-            slots = _label_state(engine, module, storages)
+            slot_bytes = _label_state(engine, module, storages)
             updater = Updater(settings, subject.train_plan)
             updater.start(engine)
         accumulation = subject.train_plan.accumulation
@@ -161,7 +161,7 @@ def trace_step(
         sum(sizes),
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
-        slots,
+        slot_bytes,
         (storages.flops - flops) * accumulation / traced,
         passes * accumulation / traced + update,
         traced,
@@ -344,11 +344,11 @@ def _label_gradients(module: Module, storages: Storages) -> list[Any]:
 
 
 def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
-    """Label weights, buffers and slots; returns the elements of the slots."""
+    """Label weights, buffers and slots; returns the bytes of the slots."""
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     storages.label(slots, Kind.OPTIMIZER)
     storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
-    return sum(slot.numel() for slot in slots)
+    return sum(part.nbytes for slot in slots for part in stored(slot))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from engines.state import stored
+
 _COUNTED = (Tensor, Parameter, FakeTensor)
 _COLLECTIVES = ("c10d", "_c10d_functional")
 _DEVICE = torch.ops.prim.device.default
@@ -143,11 +145,11 @@ class Storages(TorchDispatchMode):
     def label(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """From now on the storages of `tensors` hold `kind`."""
         for tensor in tensors:
-            local: Any = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-            storage = local.untyped_storage()
-            self._count(storage)
-            if (life := self._now.get(storage._cdata)) and life.kind is not kind:
-                self._change(storage._cdata, _Life(life.size, self.phase, kind))
+            for part in stored(tensor):
+                storage = part.untyped_storage()
+                self._count(storage)
+                if (life := self._now.get(storage._cdata)) and life.kind is not kind:
+                    self._change(storage._cdata, _Life(life.size, self.phase, kind))
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:

@@ -129,7 +129,7 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
     count = (1 + bool(layout.get("overlap_comm"))) * bool(layout["contiguous_gradients"])
     bucket = layout["reduce_bucket_size"]
     in_bucket = FP32_BYTES if stage == 1 else size
-    optimizer = part + FP32_BYTES * -(-trace.slots // ranks.size)
+    optimizer = part + -(-trace.slot_bytes // ranks.size)
     rank_bytes = Kept(
         weights=trace.weight_bytes + trace.buffer_bytes,
         optimizer=optimizer,
@@ -171,7 +171,7 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     part = sum(-(-numel // ranks.size) for numel in _numels(trace))
     frozen = -(-(trace.parameters - trace.trainable) // ranks.size)
     gradients, shards = FP32_BYTES * part, size * (part + frozen)
-    optimizer = FP32_BYTES * (part + -(-trace.slots // ranks.size))
+    optimizer = FP32_BYTES * part + -(-trace.slot_bytes // ranks.size)
     persistent = _persistent(trace, layout)
     ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
     largest = max(trace.largest, _largest(trace))

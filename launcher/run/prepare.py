@@ -319,9 +319,9 @@ def _lacks(
     settings, device = resolved.settings, resolved.device
     # What one rank holds at least.
     is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
-    weight_bytes, slots = 2 if is_half else 4, settings.optim.least_slots
+    weight_bytes, state_bytes = 2 if is_half else 4, settings.optim.least_bytes
     placement = engine.placed(settings.engine.offload)
-    needed = placement.state_bytes(parameters, resolved.world_size, weight_bytes, slots)
+    needed = placement.state_bytes(parameters, resolved.world_size, weight_bytes, state_bytes)
     host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
     nodes = resolved.world_size // ranks_per_node
     limit = here.tensor_bytes(ranks_per_node, nodes) if device == "cuda" else None

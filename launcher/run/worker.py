@@ -19,7 +19,7 @@ from engines.device import return_freed
 from engines.parameters import check_parameters, with_dense_tensors
 from engines.precision import DTYPES
 from engines.preparation import tune_convolutions
-from engines.state import WEIGHT
+from engines.state import WEIGHT, stored
 from engines.world import open_world
 from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
@@ -105,7 +105,8 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     model, module, engine = placed.model, placed.module, placed.engine
     facts |= placed.facts
     # Without the optimizer state, which no loader worker needs.
-    unused = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+    unused = [part for slot in slots for part in stored(slot)]
     loading = (world, settings.loader, watchdog, unused)
     micro_batch = resolved.batching.micro_batch
     test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,14 @@ from torch import nn
 from engines.base import OptimizerSpec, Options, Precision
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
+from training.optim.low_bit import LowBitAdamW
 from training.optim.muon import Muon
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
 ACCUMULATION = 3
 GLOBAL_BATCH = 12
 IGNORED = -100
+LEAST = 64
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Case:
     reduce_each_micro_batch: bool = False
     muon: bool = False
     """Muon for the matrices of the blocks; else AdamW for all."""
+    state: str = "fp32"
+    """`optim.state`, here of tensors of LEAST elements or more."""
     zero: Mapping[str, Any] = field(default_factory=dict)
     """Keys of `zero_optimization` that override those of the engine."""
 
@@ -161,6 +166,15 @@ def muon_spec(clip_norm, lr):
     )
 
 
+def low_bit_spec(state, clip_norm, lr):
+    """AdamW with moments of fewer bits, with and without decay."""
+    adamw = {"lr": lr, "betas": (0.9, 0.95), "fused": True}
+    return replace(
+        spec(clip_norm, lr),
+        build=lambda groups: LowBitAdamW(groups, state=state, least=LEAST, **adamw),
+    )
+
+
 def spec(clip_norm, lr):
     """AdamW with and without decay."""
     return OptimizerSpec(
@@ -201,7 +215,9 @@ def prepared(world, case, seed=0):
     if find(case.engine).ds_config:
         _allow_fp16_on_cpu()
     try:
-        optimizer = (muon_spec if case.muon else spec)(case.clip_norm, case.lr)
+        of = muon_spec if case.muon else spec
+        of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
+        optimizer = of(case.clip_norm, case.lr)
         module = engine.prepare(model, optimizer, list(model.blocks))
         module.train()
         yield engine, module
@@ -236,7 +252,7 @@ def outcome(engine, taken):
         [step.loss_scale for step in taken],
         dict(state.shapes),
         [
-            (p.kind, p.name, p.start, p.data.float().cpu().numpy().copy(), p.replica)
+            (p.kind, p.name, p.start, torch.empty(p.data.shape).copy_(p.data).numpy(), p.replica)
             for p in state.pieces
         ],
         {name: buffer.cpu().numpy().copy() for name, buffer in state.buffers.items()},

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from training.agreement import first_error
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
@@ -90,7 +92,8 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
     """
     for piece in pieces:
         flat, stored = piece.data.detach(), checkpoint.dtype(piece.kind, piece.name)
-        if flat.device.type == "cpu" and flat.dtype == stored and flat.is_contiguous():
+        is_plain = type(flat) is Tensor and flat.dtype == stored
+        if is_plain and flat.device.type == "cpu" and flat.is_contiguous():
             # From the file into the tensor, without a copy.
             checkpoint.read(piece.kind, piece.name, piece.start, flat)
             continue

@@ -103,19 +103,25 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     if settings.name == "adafactor":
         return partial(torch.optim.Adafactor, lr=settings.lr, eps=(None, _ABSOLUTE))
     beta1, beta2 = settings.betas
-    kind: type[Optimizer] = torch.optim.AdamW
+    kind: Callable[..., Optimizer] = torch.optim.AdamW
     if settings.name == "muon":
         from training.optim.muon import Muon  # imports torch.distributed.tensor
 
         kind = Muon
+    elif settings.state != "fp32":
+        from training.optim.low_bit import LowBitAdamW  # the same
+
+        kind = partial(LowBitAdamW, state=settings.state)
     return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
 
 
-def _fastest(kind: type[Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:
+def _fastest(
+    kind: Callable[..., Optimizer], groups: list[dict[str, Any]], **options: Any
+) -> Optimizer:
     """The fused optimizer, or the default implementation of torch if there is no fused kernel."""
     parameters = [p for group in groups for p in group["params"]]
     # Since torch 2.6 all supported devices have the kernels, for real numbers only.
     is_fused = all(p.is_floating_point() for p in parameters)
     if kind is torch.optim.SGD and any(hasattr(p, "to_local") for p in parameters):
         is_fused = False  # "aten._fused_sgd_ does not have a sharding strategy" (torch 2.13, FSDP)
-    return kind(groups, fused=is_fused, **options)  # type: ignore[call-arg]
+    return kind(groups, fused=is_fused, **options)

@@ -91,6 +91,20 @@ def test_each_engine_offloads_what_it_can():
         assert found.did_you_mean == own
 
 
+def test_moments_of_fewer_bits_are_those_of_adamw():
+    for name in ("adafactor", "muon", "sgd"):
+        sets = (f"optim.name={name}", "optim.state=int8")
+        [found] = refused(*sets, model="language", machine=SERVER)
+        assert found.message == (
+            f"optim.state 'int8' is impossible: {name} keeps its state in fp32"
+        )
+        assert found.allowed == f"fp32 with {name}; int8 with optim.name=adamw"
+        assert found.fix == "--set optim.state=fp32"
+    # The mode's adafactor becomes AdamW under this engine.
+    sets = ("stages=[encoder]", "engine.name=fsdp", "optim.state=int8")
+    assert resolved(*sets, **STAGE, machine=SERVER).settings.optim.state == "int8"
+
+
 def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)

@@ -33,7 +33,7 @@ def trace(*moments, weight_size=4, parameters=NUMEL, largest=0):
         for phase, computed, activations in moments
     ]
     size = weight_size * parameters
-    return StepTrace(found, parameters, GROUPS, size, SLOTS, 0.0, 0.0, 1, {}, largest)
+    return StepTrace(found, parameters, GROUPS, size, 4 * SLOTS, 0.0, 0.0, 1, {}, largest)
 
 
 def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, largest=0, **layout):
@@ -128,7 +128,7 @@ def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
     for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):
         trained = sum(map(sum, groups))
         held = Moment(Phase.FORWARD, dict.fromkeys(Kind, 0))
-        step = StepTrace([held], trained, groups, 4 * trained, 2 * trained, 0.0, 0.0, 1, {})
+        step = StepTrace([held], trained, groups, 4 * trained, 8 * trained, 0.0, 0.0, 1, {})
         planned = zero(step, BOTH, {"stage": 2, "overlap_comm": True, **OFFLOAD})
         assert planned.offloaded_bytes == pinned + 4 * trained
 
@@ -172,7 +172,7 @@ def test_stage_3_offloads_weights_only_if_set():
 
 def test_parts_are_padded_to_the_ranks_and_frozen_weights_have_16_bits_and_are_sent_by_stage_3():
     three = placed(2, [FORWARD], Ranks(3, 1)).device
-    assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 4 * 6667
+    assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 26667
     frozen = {"weight_size": 2, "parameters": NUMEL + 50}
     whole = placed(2, [FORWARD], **frozen)
     assert whole.device[Kind.WEIGHTS] == 2 * (NUMEL + 50)

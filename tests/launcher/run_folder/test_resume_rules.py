@@ -16,7 +16,7 @@ from tests.launcher.given import resolved
 EXPECTED = {
     "free": "device precision compile promise engine.name engine.max_restarts memory.attention "
     "loader.workers log.every limits.critical.gpu save.async stop.patience eval.every "
-    "train.micro_batch train.accumulation train.on_nonfinite optim.lr",
+    "train.micro_batch train.accumulation train.on_nonfinite optim.lr optim.state",
     "optimizer": "optim.name optim.betas train.ema",
     "schedule": "schedule.warmup train.epochs train.max_steps",
     "data": "data.path train.seed train.global_batch eval.share",

@@ -66,9 +66,9 @@ def test_adafactor_takes_steps_of_the_learning_rate_as_adamw_does():
     ("name", "unread"),
     [
         ("adamw", {"momentum"}),
-        ("sgd", {"betas", "eps"}),
-        ("adafactor", {"betas", "eps", "momentum"}),
-        ("muon", set()),
+        ("sgd", {"state", "betas", "eps"}),
+        ("adafactor", {"state", "betas", "eps", "momentum"}),
+        ("muon", {"state"}),
     ],
 )
 def test_settings_of_another_optimizer_are_not_read(name, unread):

@@ -1,0 +1,104 @@
+"""AdamW with moments of 16 and 8 bits under each engine."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from tests.engines.parity import Case, distance, one_step, outcome, prepared, train
+from tests.engines.test_parity import able, all_engines
+from tests.runs.crossing import differences, saved_halfway
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.restore import restore
+
+STEPS, SAVED_AT = 6, 3
+STATES = pytest.mark.parametrize("state", ["bf16", "int8"])
+APART = {"bf16": 2e-3, "int8": 0.03}
+"""Of losses, from those with moments in fp32."""
+
+
+@pytest.fixture(scope="module")
+def reference(worlds):
+    return worlds[1].run(train, Case("local", steps=STEPS))
+
+
+@STATES
+@all_engines
+def test_two_ranks_agree_with_moments_in_fp32(worlds, reference, engine, state):
+    apart = distance(worlds[2].run(train, Case(engine, steps=STEPS, state=state)), reference)
+    assert 1e-7 < apart["loss"] < APART[state], apart
+    assert apart["exp_avg"] < 20 * APART[state] and apart["exp_avg_sq"] < 20 * APART[state], apart
+
+
+@STATES
+@able("local", "fsdp")
+def test_the_moments_take_less_memory(worlds, engine, state):
+    (held,) = worlds[1].run(slot_bytes, Case(engine, state=state))
+    (full,) = worlds[1].run(slot_bytes, Case(engine))
+    assert full * (0.25 if state == "int8" else 0.5) < held < full * 0.6
+
+
+def slot_bytes(world, case):
+    from engines.state import stored
+
+    with prepared(world, case) as (engine, _):
+        slots = [piece.data for piece in engine.state().pieces if piece.kind != "weight"]
+        return sum(
+            {
+                t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+                for s in slots
+                for t in stored(s)
+            }.values()
+        )
+
+
+def taken(world, engine, module, case, first, last):
+    return [one_step(world, engine, module, case, step) for step in range(first, last + 1)]
+
+
+def begun(world, case, run):
+    """The checkpoint of step SAVED_AT, the state in it, and that of step STEPS."""
+    with prepared(world, case) as (engine, module):
+        steps = partial(taken, world, engine, module, case)
+        return saved_halfway(world, case.engine, engine, run, steps, SAVED_AT, STEPS)
+
+
+def resumed(world, case, folder):
+    """The state of the checkpoint in `folder`, and that after the steps to STEPS."""
+    with prepared(world, case, seed=1) as (engine, module):
+        restore(open_checkpoint(folder), engine)
+        restored = outcome(engine, [])
+        return restored, outcome(engine, taken(world, engine, module, case, SAVED_AT + 1, STEPS))
+
+
+@STATES
+@all_engines
+def test_a_resumed_run_has_the_bits_of_one_that_runs_through(worlds, tmp_path, engine, state):
+    case = Case(engine, state=state)
+    folders, saved, end = zip(*worlds[2].run(begun, case, tmp_path), strict=True)
+    restored, again = zip(*worlds[2].run(resumed, case, folders[0]), strict=True)
+    assert differences(saved, restored) == []
+    assert differences(end, again) == []
+
+
+CROSSINGS = [
+    *(("local", 1, "int8", "fsdp", 2, "fp32"), ("fsdp", 2, "fp32", "ddp", 2, "bf16")),
+    *(("oss", 2, "bf16", "local", 1, "int8"), ("zero1", 2, "int8", "local", 1, "int8")),
+    *(("local", 1, "int8", "zero3", 2, "bf16"), ("ddp", 2, "int8", "zero2", 2, "int8")),
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "before", "old", "target", "after", "new"), CROSSINGS, ids=lambda each: str(each)
+)
+def test_another_engine_with_another_state_resumes(
+    worlds, reference, tmp_path, source, before, old, target, after, new
+):
+    saved = worlds[before].run(begun, Case(source, state=old), tmp_path)
+    found = worlds[after].run(resumed, Case(target, state=new), saved[0][0])
+    kept = distance([rank for rank, _ in found], [rank for _, rank, _ in saved])
+    assert kept["weight"] == 0 and kept["exp_avg"] < 0.02, kept
+    if new == "fp32":
+        assert kept["exp_avg"] == kept["exp_avg_sq"] == 0
+    losses = found[0][1].losses
+    np.testing.assert_allclose(losses, reference[0].losses[SAVED_AT:], rtol=APART["int8"])

@@ -1,0 +1,204 @@
+"""AdamW with moments of 16 and 8 bits: its steps, its rounding and its codes."""
+
+import pytest
+import torch
+
+from engines.base import MakesSlots
+from engines.state import fill_slots, stored
+from training.optim.low_bit import BLOCK, Blockwise, LowBitAdamW
+
+SHAPES = [(70, 90), (37,), (1200, 1100), (5000,)]
+"""One below the size from which moments have fewer bits, one above what is updated at once."""
+STATES = pytest.mark.parametrize("state", ["bf16", "int8"])
+ADAMW = {"lr": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1, "fused": True}
+
+
+def stepped(build, steps=4, shapes=SHAPES):
+    """The parameters of `shapes` after some steps, and the optimizer."""
+    draw = torch.Generator().manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+    optimizer = build([{"params": parameters}])
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        optimizer.step()
+    return [p.detach() for p in parameters], optimizer
+
+
+def low(state, **options):
+    return lambda groups: LowBitAdamW(groups, state=state, **ADAMW | options)
+
+
+def plain(groups):
+    return torch.optim.AdamW(groups, **ADAMW)
+
+
+@STATES
+def test_steps_agree_with_those_of_torch(state):
+    (found, optimizer), (exact, _) = stepped(low(state)), stepped(plain)
+    for mine, theirs in zip(found, exact, strict=True):
+        if mine.numel() < 4096:
+            assert torch.equal(mine, theirs)
+            continue
+        apart = (mine - theirs).square().mean().sqrt() / 4e-2  # of four steps
+        assert 1e-5 < apart < (0.002 if state == "bf16" else 0.05)
+    assert {float(held["step"]) for held in optimizer.state.values()} == {4.0}
+
+
+@STATES
+def test_moments_have_their_bytes(state):
+    optimizer = low(state)([{"params": [torch.nn.Parameter(torch.zeros(3000, 100))]}])
+    assert isinstance(optimizer, MakesSlots)
+    fill_slots(optimizer)
+    (held,) = optimizer.state.values()
+    size = sum(part.nbytes for kind in ("exp_avg", "exp_avg_sq") for part in stored(held[kind]))
+    assert size / 300_000 == pytest.approx(4 if state == "bf16" else 2 + 8 / BLOCK, rel=1e-3)
+
+
+@STATES
+def test_the_parts_of_a_parameter_do_not_change_its_steps(state, monkeypatch):
+    (whole,), _ = stepped(low(state), shapes=[(9000,)])
+    monkeypatch.setattr("training.optim.low_bit._AT_ONCE", 4 * BLOCK)
+    (parts,), _ = stepped(low(state), shapes=[(9000,)])
+    if state == "int8":
+        assert torch.equal(whole, parts)
+    # In bf16 the place of an element in its part decides how it is rounded.
+    assert (whole - parts).square().mean().sqrt() < 0.005 * 1e-2
+
+
+@STATES
+def test_parameters_without_a_gradient_are_left_out(state):
+    used, unused = (torch.nn.Parameter(torch.ones(5000)) for _ in range(2))
+    used.grad = torch.ones(5000)
+    low(state)([{"params": [unused, used]}]).step()
+    assert (unused == 1).all() and (used != 1).all()
+
+
+def test_rounding_keeps_the_decay_of_a_second_moment():
+    """A step changes it by a thousandth, and the numbers of bf16 are four times as far apart."""
+    parameter = torch.nn.Parameter(torch.zeros(4096))
+    optimizer = low("bf16", betas=(0.9, 0.999))([{"params": [parameter]}])
+    parameter.grad = torch.linspace(1, 2, 4096)
+    optimizer.step()
+    first = optimizer.state[parameter]["exp_avg_sq"].float()
+    parameter.grad = torch.zeros(4096)
+    for _ in range(700):
+        optimizer.step()
+    share = optimizer.state[parameter]["exp_avg_sq"].float() / first
+    assert share.mean() == pytest.approx(0.999**700, rel=0.005)  # the mean of 4096, 6 % apart
+    assert share.std() < 0.1 * share.mean()
+
+
+def test_an_infinite_gradient_stays_visible():
+    for state in ("bf16", "int8"):
+        parameter = torch.nn.Parameter(torch.zeros(4096))
+        parameter.grad = torch.ones(4096)
+        parameter.grad[7] = torch.nan
+        low(state)([{"params": [parameter]}]).step()
+        assert parameter[7].isnan()
+
+
+def slot(size, is_signed):
+    optimizer = low("int8", least=1)([{"params": [torch.nn.Parameter(torch.zeros(size))]}])
+    fill_slots(optimizer)
+    (held,) = optimizer.state.values()
+    return held["exp_avg" if is_signed else "exp_avg_sq"]
+
+
+def values_of(tensor):
+    return torch.empty(tensor.shape).copy_(tensor)
+
+
+def decades(size):
+    draw = torch.Generator().manual_seed(1)
+    powers = 10 ** (torch.rand(size, generator=draw) * -14)
+    return torch.randn(size, generator=draw) * powers
+
+
+VALUES = {
+    "normal": torch.randn(100_003, generator=torch.Generator().manual_seed(0)),
+    "negative": -torch.rand(BLOCK, generator=torch.Generator().manual_seed(0)),
+    "decades": decades(100_003),
+    "large": torch.randn(1000, generator=torch.Generator().manual_seed(2)) * 1e37,
+    "small": torch.randn(1000, generator=torch.Generator().manual_seed(2)) * 1e-29,
+    "subnormal": torch.randn(1000, generator=torch.Generator().manual_seed(2)) * 1e-41,
+    "zeros": torch.zeros(1000),
+    "one": torch.tensor([-3.0]),
+    "one after a block": torch.tensor([*[0.0] * BLOCK, -1e-5]),
+}
+
+
+@pytest.mark.parametrize("is_signed", [True, False], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("name", VALUES)
+def test_decoded_values_are_encoded_to_the_same_ones(name, is_signed):
+    values = VALUES[name] if is_signed else VALUES[name].abs()
+    first, second = slot(len(values), is_signed), slot(len(values), is_signed)
+    first.copy_(values)
+    decoded = values_of(first)
+    second.copy_(decoded)
+    assert torch.equal(values_of(second).view(torch.int32), decoded.view(torch.int32))
+    largest = values.abs().max()
+    assert (decoded - values).abs().max() <= max(0.01 * largest, 1e-30)
+
+
+def test_every_code_keeps_its_value_next_to_any_scale():
+    for is_signed in (True, False):
+        for scale in torch.logspace(-29, 38, 500).tolist():
+            codes = slot(BLOCK, is_signed)
+            codes.codes.copy_(torch.arange(BLOCK, dtype=torch.uint8))
+            codes.scales.fill_(scale)
+            decoded = values_of(codes)
+            again = slot(BLOCK, is_signed)
+            again.copy_(decoded)
+            assert torch.equal(values_of(again), decoded)
+
+
+def test_a_second_moment_that_is_small_next_to_others_is_not_zero():
+    codes = slot(BLOCK, is_signed=False)
+    values = torch.full((BLOCK,), 1e-20)
+    values[0] = 1.0
+    codes.copy_(values)
+    assert 1e-8 < values_of(codes)[1:].min() <= values_of(codes)[1:].max() < 1e-6
+
+
+def test_parts_may_be_written_in_any_order():
+    values = decades(3000)
+    whole, parts = slot(3000, True), slot(3000, True)
+    whole.copy_(values)
+    decoded = values_of(whole)
+    cuts = [0, 5, 300, 775, 776, 2000, 3000]
+    for start in (2, 0, 4, 1, 5, 3):
+        part = slice(cuts[start], cuts[start + 1])
+        parts[part].copy_(decoded[part])
+    parts.blocks.begun.clear()  # as a step does
+    assert torch.equal(values_of(parts), decoded)
+
+
+def test_the_end_of_the_last_block_does_not_count():
+    codes = slot(BLOCK + 10, is_signed=False)
+    for value in (1.0, 1e-9):  # far below the smallest code next to 1
+        codes.copy_(torch.full((BLOCK + 10,), value))
+        assert values_of(codes).tolist() == pytest.approx([value] * (BLOCK + 10), rel=1e-6, abs=0)
+
+
+def test_codes_are_read_as_a_tensor_of_fp32():
+    values = decades(3000).view(30, 100)
+    codes = slot((30, 100), True)
+    codes.copy_(values)
+    assert (codes.dtype, codes.shape, codes.numel()) == (torch.float32, (30, 100), 3000)
+    flat = values_of(codes).view(-1)
+    view = codes.detach().view(-1)
+    assert isinstance(view[7:900], Blockwise) and torch.equal(values_of(view[7:900]), flat[7:900])
+    assert torch.equal(torch.cat([values_of(part) for part in view.split(999)]), flat)
+    assert torch.equal(codes + 1, flat.view(30, 100) + 1)
+    assert bytes(view[3:9].view(torch.uint8).numpy()) == bytes(flat[3:9].numpy())
+
+
+def test_the_codes_are_those_of_bitsandbytes_but_for_one_end():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    for is_signed in (True, False):
+        codes = slot(BLOCK, is_signed)
+        codes.codes.copy_(torch.arange(BLOCK, dtype=torch.uint8))
+        codes.scales.fill_(1.0)
+        theirs = functional.create_dynamic_map(signed=is_signed)
+        torch.testing.assert_close(values_of(codes)[1:], theirs[1:])

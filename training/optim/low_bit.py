@@ -1,0 +1,372 @@
+"""AdamW with moments of 16 or 8 bits: they are fp32 only while a part of them is updated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW
+from torch.optim.adamw import adamw
+from torch.utils._pytree import tree_map_only
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+BLOCK = 256
+"""Consecutive elements with one scale in 8 bits."""
+_LEAST = 4096
+"""Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32."""
+_AT_ONCE = 2**20
+"""Elements updated at once: what is fp32 meanwhile takes some MB."""
+_SMALLEST = 1e-30
+"""Blocks below it are zeros: the products of codes and smaller scales would lose bits."""
+_ODD = (1013904243, -1640531527, -2048144789, -1028477387)
+"""Multipliers of a hash: of Knuth, The Art of Computer Programming, 3.3.4 and 6.4, and of
+Appleby, MurmurHash3."""
+_LAST = 255
+"""The code of 1, and of all elements of a block of zeros."""
+_LOW = 0xFFFF
+"""The bits of fp32 that bf16 lacks."""
+_aten = torch.ops.aten
+_VIEWS = (_aten.detach.default, _aten.alias.default, _aten.view.default)
+
+
+class LowBitAdamW(AdamW):
+    """AdamW whose moments of larger parameters are stored in bf16, or as codes of 8 bits.
+
+    A step makes them fp32 part by part, updates them with torch's own kernel, and rounds them. In
+    bf16 it rounds up or down at random, so that small changes are not lost: next to a beta of 0.999
+    they are smaller than half a unit of bf16. The fused kernel takes moments of another dtype than
+    the weights neither on a CPU nor, in all supported versions of torch, on a GPU.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        state: Literal["bf16", "int8"],
+        least: int = _LEAST,
+        **options: Any,
+    ):
+        """`least`: elements of a parameter from which on `state` counts; `options`: of AdamW."""
+        super().__init__(groups, **options)
+        self._stored, self._least = state, least
+
+    def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
+        """As `MakesSlots.new_slot`."""
+        held = _local(parameter).detach()
+        if held.dtype != torch.float32 or held.numel() < self._least:
+            return torch.zeros_like(held)
+        if self._stored == "bf16":
+            return torch.zeros_like(held, dtype=torch.bfloat16)
+        count = -(-held.numel() // BLOCK)
+        codes = held.new_full((count, BLOCK), _LAST, dtype=torch.uint8)
+        is_signed = kind == MOMENTS[0]
+        _tables(is_signed, held.device)  # now, not at the peak of a step
+        blocks = _Blocks(codes, held.new_zeros(count), is_signed, held.numel())
+        return Blockwise(blocks, held.shape)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update the parameters that have a gradient."""
+        for group in self.param_groups:
+            plain: list[_Part] = []
+            low: list[_Part] = []
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                for kind in MOMENTS:
+                    if kind not in state:
+                        state[kind] = self.new_slot(kind, parameter)
+                if "step" not in state:
+                    device = parameter.device if group["fused"] else None
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                part = _Part(
+                    _local(parameter).view(-1),
+                    _local(parameter.grad).reshape(-1),
+                    state["step"],
+                    [state[kind].view(-1) for kind in MOMENTS],
+                )
+                is_low = isinstance(part.moments[0], Blockwise)
+                is_low |= part.moments[0].dtype != part.weights.dtype
+                (low if is_low else plain).append(part)
+            if plain:
+                _update(plain, zip(*(part.moments for part in plain), strict=True), group)
+            for chunk in _chunks(low):
+                _update_low(chunk, group)
+            if low:
+                torch._foreach_add_([part.step for part in low], 1)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An interval of a parameter on this rank; flat."""
+
+    weights: Tensor
+    gradient: Tensor
+    step: Tensor
+    moments: Sequence[Tensor]
+
+    def cut(self, start: int, stop: int) -> _Part:
+        """A part of it, with a count of its own."""
+        moments = [moment[start:stop] for moment in self.moments]
+        weights, gradient = self.weights[start:stop], self.gradient[start:stop]
+        return _Part(weights, gradient, self.step.clone(), moments)
+
+
+def _chunks(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
+    """`parts` cut and joined to lists of _AT_ONCE elements; blocks stay whole."""
+    chunk, room = [], _AT_ONCE
+    for part in parts:
+        start, size = 0, part.weights.numel()
+        while start < size:
+            stop = min(size, start + room)
+            chunk.append(part.cut(start, stop))
+            room -= -(-(stop - start) // BLOCK) * BLOCK
+            start = stop
+            if not room:
+                yield chunk
+                chunk, room = [], _AT_ONCE
+    if chunk:
+        yield chunk
+
+
+def _update(parts: Sequence[_Part], moments: Any, group: Mapping[str, Any]) -> None:
+    """A step of AdamW; `moments`: the first ones of all parts, then the second ones, in fp32."""
+    first, second = moments
+    beta1, beta2 = group["betas"]
+    adamw(
+        [part.weights for part in parts],
+        [part.gradient for part in parts],
+        list(first),
+        list(second),
+        [],
+        [part.step for part in parts],
+        foreach=group["foreach"],
+        fused=group["fused"],
+        has_complex=any(part.weights.is_complex() for part in parts),
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
+
+
+def _update_low(parts: Sequence[_Part], group: Mapping[str, Any]) -> None:
+    slots: list[list[Any]] = [[part.moments[n] for part in parts] for n in range(len(MOMENTS))]
+    is_codes = isinstance(slots[0][0], Blockwise)
+    whole = [(_decoded if is_codes else _widened)(each) for each in slots]
+    sizes = [-(-part.weights.numel() // BLOCK) * BLOCK for part in parts]
+    values = [
+        [v[: part.weights.numel()] for v, part in zip(flat.split(sizes), parts, strict=True)]
+        for flat in whole
+    ]
+    salt = parts[0].step.to(torch.int32) * _ODD[2]
+    _update(parts, values, group)
+    for each, flat in zip(slots, whole, strict=True):
+        if is_codes:
+            _encode(each, flat)
+            for slot in each:
+                slot.blocks.begun.clear()
+        else:
+            rounded = _rounded(flat, salt).split(sizes)
+            torch._foreach_copy_(each, [r[: len(s)] for r, s in zip(rounded, each, strict=True)])
+
+
+def _widened(slots: Sequence[Tensor]) -> Tensor:
+    """The values of `slots` in fp32, one after the other, each padded to whole blocks."""
+    sizes = [-(-len(slot) // BLOCK) * BLOCK for slot in slots]
+    flat = slots[0].new_zeros(sum(sizes), dtype=torch.float32)
+    views = [view[: len(slot)] for view, slot in zip(flat.split(sizes), slots, strict=True)]
+    torch._foreach_copy_(views, list(slots))
+    return flat
+
+
+def _rounded(values: Tensor, salt: Tensor) -> Tensor:
+    """fp32 `values` in bf16, up or down with the probability that keeps the mean.
+
+    A hash of the value, its place and `salt`, a whole number, decides: a resumed run repeats it.
+    """
+    bits = values.view(torch.int32)
+    places = torch.arange(len(bits), dtype=torch.int32, device=bits.device)
+    noise = (places * _ODD[0] + salt).bitwise_xor_(bits).mul_(_ODD[1])
+    # Mixed twice: with one product, a value that was rounded down was rounded down again.
+    noise.bitwise_xor_(noise >> 15).mul_(_ODD[2])
+    noise.bitwise_xor_(noise >> 13).mul_(_ODD[3]).bitwise_right_shift_(16).bitwise_and_(_LOW)
+    return noise.add_(bits).bitwise_and_(~_LOW).view(torch.float32).to(torch.bfloat16)
+
+
+@cache
+def _tables(is_signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The values of the codes in [-1, 1], and the code of each number of bf16, by its bits.
+
+    Dynamic codes: 7 decades, each with twice the codes of the one below. Their values are not
+    those of bitsandbytes where decoding and encoding again must change nothing: -1 is one, so that
+    a scale is always that of a code. Second moments have no zero next to others: their roots divide
+    the first moments. Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2022.
+    """
+    values = [0.0, 1.0]
+    for decade in range(7):
+        ends = torch.linspace(0.1, 1, 2 ** (decade + (not is_signed)) + 1, dtype=torch.float64)
+        means = (ends[1:] + ends[:-1]) / 2 * 10.0 ** (decade - 6)
+        values += [*means, *(-means if is_signed else ())]
+    codes = torch.tensor(sorted(values), dtype=torch.float64)
+    codes[0] = -1 if is_signed else codes[1]
+    every = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.bfloat16).double()
+    nearest = torch.bucketize(every, (codes[1:] + codes[:-1]) / 2).to(torch.uint8)
+    nearest[every.isinf()] = _LAST  # of a block of zeros
+    return codes.float().to(device), nearest.to(device)
+
+
+def _decoded(slots: Sequence[Blockwise]) -> Tensor:
+    """As `_widened`; of slots that begin and end within blocks, those blocks."""
+    spans = [slot.span for slot in slots]
+    codes = _joined([slot.blocks.codes[span] for slot, span in zip(slots, spans, strict=True)])
+    scales = _joined([slot.blocks.scales[span] for slot, span in zip(slots, spans, strict=True)])
+    table, _ = _tables(slots[0].blocks.is_signed, codes.device)
+    values = table.index_select(0, codes.view(-1).to(torch.int32))
+    values.view(-1, BLOCK).mul_(scales.unsqueeze(1))
+    end = 0
+    for slot, span in zip(slots, spans, strict=True):
+        end += (span.stop - span.start) * BLOCK
+        if padding := max(span.stop * BLOCK - slot.blocks.size, 0):
+            values[end - padding : end].zero_()
+    return values
+
+
+def _encode(slots: Sequence[Blockwise], values: Tensor) -> None:
+    """Store `values` in the form that `_decoded` returns."""
+    blocks = values.view(-1, BLOCK)
+    scales = blocks.abs().amax(1)
+    scales.masked_fill_(scales < _SMALLEST, 0)
+    shares = (blocks / scales.unsqueeze(1)).to(torch.bfloat16)
+    keys = shares.view(torch.int16).to(torch.int32).bitwise_and_(_LOW).view(-1)
+    _, nearest = _tables(slots[0].blocks.is_signed, values.device)
+    codes = nearest.index_select(0, keys).view(-1, BLOCK)
+    counts = [slot.span.stop - slot.span.start for slot in slots]
+    targets = [slot.blocks.codes[slot.span] for slot in slots]
+    torch._foreach_copy_(targets, list(codes.split(counts)))
+    targets = [slot.blocks.scales[slot.span] for slot in slots]
+    torch._foreach_copy_(targets, list(scales.split(counts)))
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """What is in memory: codes [block, BLOCK], scales [block], of `size` elements."""
+
+    codes: Tensor
+    scales: Tensor
+    is_signed: bool
+    size: int
+    begun: dict[int, Tensor] = field(default_factory=dict)
+    """The fp32 values of blocks that were written in part, by number, until the next step."""
+
+
+class Blockwise(Tensor):
+    """A tensor that is read and written as fp32, and stored as codes of 8 bits.
+
+    Each block of BLOCK elements has a scale, its largest absolute value. Decoding and encoding
+    again gives the same values. It can be copied from and to, flattened, cut and split; any other
+    operator gets its values as a new tensor.
+    """
+
+    blocks: _Blocks
+    first: int
+    """Elements of `blocks` before it."""
+
+    @staticmethod
+    def __new__(cls, blocks: _Blocks, shape: Sequence[int], first: int = 0) -> Blockwise:
+        """A view of `blocks` from element `first` on."""
+        self: Any = torch.Tensor._make_wrapper_subclass(
+            cls, shape, dtype=torch.float32, device=blocks.codes.device
+        )
+        self.blocks, self.first = blocks, first
+        return cast("Blockwise", self)
+
+    codes = property(lambda self: self.blocks.codes)
+    scales = property(lambda self: self.blocks.scales)
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        """The names of the tensors in memory."""
+        return ["codes", "scales"], None
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        """Its shape."""
+        return f"Blockwise({list(self.shape)})"
+
+    @property
+    def span(self) -> slice:
+        """The numbers of its blocks."""
+        return slice(self.first // BLOCK, -(-(self.first + self.numel()) // BLOCK))
+
+    def read(self) -> Tensor:
+        """Its values, as a new tensor."""
+        return self._whole()[self.first % BLOCK :][: self.numel()].view(self.shape)
+
+    def write(self, values: Tensor) -> None:
+        """Store `values`, of its shape.
+
+        The fp32 values of a block that it begins or ends within are kept until the next step: the
+        rest of the block may follow, and its scale is that of all.
+        """
+        whole, span, size = self._whole(), self.span, self.numel()
+        whole[self.first % BLOCK :][:size].copy_(values.reshape(-1))
+        _encode([self], whole)
+        end = self.first + size
+        edges = {span.start} if self.first % BLOCK else set()
+        edges |= {span.stop - 1} if end % BLOCK and end < self.blocks.size else set()
+        for block in edges:
+            self.blocks.begun[block] = whole[(block - span.start) * BLOCK :][:BLOCK].clone()
+
+    def _whole(self) -> Tensor:
+        """The values of its blocks, flat."""
+        whole, span = _decoded([self]), self.span
+        for block, values in self.blocks.begun.items():
+            if span.start <= block < span.stop:
+                whole[(block - span.start) * BLOCK :][:BLOCK] = values
+        return whole
+
+    def _part(self, start: int, stop: int) -> Blockwise:
+        return Blockwise(self.blocks, [stop - start], self.first + start)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Views share the codes; a copy decodes a part after the other."""
+        this, given = args[0], args[1:]
+        if func in _VIEWS:
+            shape = given[0] if given else this.shape
+            return Blockwise(this.blocks, [this.numel()] if -1 in shape else shape, this.first)
+        if func is _aten.slice.Tensor:
+            _, start, stop = (*given, *(0, None, None)[len(given) :])[:3]
+            part = range(this.numel())[start:stop]
+            return this._part(part.start, max(part.start, part.stop))
+        if func is _aten.split.Tensor:
+            starts = range(0, this.numel(), given[0])
+            return [this._part(n, min(n + given[0], this.numel())) for n in starts]
+        if func is _aten.copy_.default:
+            flat, source = this.view(-1), given[0].reshape(-1)
+            for start in range(0, this.numel(), _AT_ONCE):
+                values = source[start : start + _AT_ONCE]
+                target = flat[start : start + _AT_ONCE]
+                values = values.read() if isinstance(values, cls) else values
+                (target.write if isinstance(target, cls) else target.copy_)(values)
+            return this
+        read = partial(tree_map_only, cls, cls.read)
+        return func(*read(args), **read(kwargs or {}))
+
+
+def _local(tensor: Any) -> Tensor:
+    """What this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
