@@ -78,13 +78,16 @@ def save_model(folder: Path, width: int, layers: int) -> None:
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def save_layout(folder: Path) -> None:
-    """A Llama of 7B parameters in bf16, whose file has a head and no values, and a tokenizer."""
+LLAMA_7B = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=4096)
+
+
+def save_layout(folder: Path, config: transformers.PretrainedConfig = LLAMA_7B) -> None:
+    """A model of `config` in bf16, whose file has a head and no values, and a tokenizer."""
     save_tokenizer(folder)
-    config = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=4096)
     config.save_pretrained(folder)
     with torch.device("meta"):
-        weights = transformers.LlamaForCausalLM(config).state_dict()
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    weights = dict(model.named_parameters())  # tied ones once
     entries = [TensorEntry(n, torch.bfloat16, tuple(x.shape)) for n, x in weights.items()]
     head = file_head(entries, {"format": "pt"})
     with (folder / "model.safetensors").open("wb") as file:
