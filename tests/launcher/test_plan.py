@@ -26,14 +26,24 @@ def test_a_plan_that_does_not_fit_prints_lines_that_do(said):
 
 def test_a_line_to_paste_replaces_what_was_typed(said):
     replaced = ["--engine", "ddp", "--batch-size=4", "--set", "train.accumulation=2"]
-    words = ["--model", "language:tiny", "--lr", "1e-3", "--set", "compile=off", *replaced]
+    words = [
+        "--model",
+        "language:tiny",
+        "--lr",
+        "1e-3",
+        "--set",
+        "compile=off",
+        "--set",
+        "memory.activation_checkpointing=full",
+        *replaced,
+    ]
     needs = said("plan", "--gpus=2", *words, "--json")["device_peak_bytes"]["total"]
     memory = 0.94 * needs + CONTEXT_BYTES + NCCL_BYTES
     machine = ["--gpus=2", "--gpu-memory", f"{memory / 2**20:.3f}MiB"]
     lines = said("plan", *machine, *words).splitlines()
     lines = [line for line in lines if "-m launcher" in line]
     (line,) = lines
-    assert "--set train.micro_batch=" in line and "train.accumulation" not in line
+    assert "--set train.micro_batch=" in line and "--batch-size" not in line
     pasted = shlex.split(line.partition("    (")[0])[3:]
     assert pasted[:8] == words[:8]
     assert said("plan", *machine, *pasted, "--json")["fits"] is True
