@@ -103,7 +103,8 @@ def measure(case: Case, rounds: int) -> Row:
     def decide_with(chosen: Chosen | None) -> Decision:
         return decide(args, None, here, None, chosen)
 
-    found = auto.candidates(decide_with, Described(here), is_thorough=True)
+    resolved = decide_with(None).resolved
+    found = auto.candidates(resolved, decide_with, Described(here), is_thorough=True)
     chosen = auto.best(found)
     if chosen is None:
         raise SystemExit(f"{case}: nothing fits: {[one.needs for one in found]}")

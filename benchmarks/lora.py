@@ -94,7 +94,7 @@ def save_layout(folder: Path, config: transformers.PretrainedConfig = LLAMA_7B) 
     files: dict[str, str] = {}
     for number in range(0, len(entries), SHARD):  # a single file can be too large to map
         shard, name = entries[number : number + SHARD], f"model-{number}.safetensors"
-        files.update({entry.name: name for entry in shard})
+        files.update({entry.key: name for entry in shard})
         head = file_head(shard, {"format": "pt"})
         with (folder / name).open("wb") as file:
             file.write(head)

@@ -2,15 +2,17 @@
 
     python -m benchmarks.offload_overlap
 
-The update is that of engines/overlapped_update.py, its thread and its hooks included. Times are
-simulated: threads that sleep stand for the stream of kernels and that of copies of a GPU, and the
-optimizer sleeps as long as a CPU would compute. A step copies the weights of a block to the device
-before its forward pass, and its gradients to the host after its backward pass, which takes twice
-as long. Contenders differ in what follows the backward pass:
+The thread and the hooks are those of engines/overlapped_update.py; engines/zero/offload_update.py
+takes the same order, here with one chunk per block. Times are simulated: threads that sleep stand
+for the stream of kernels and that of copies of a GPU, and the optimizer sleeps as long as a CPU
+would compute. A step copies the gradients of a block to the host after its backward pass, which
+takes twice as long as its forward pass. Contenders differ in what follows the backward pass:
 
-- after: update, then copy all weights; then the next pass begins. DeepSpeed's zero2-offload.
+- after: update, then copy all weights; then the next pass begins. DeepSpeed's own step.
 - prefetched: update; the next pass copies weights block by block. fsdp-offload without overlap.
-- overlapped: the next pass begins; each block waits for its own update. fsdp-offload.
+- fsdp-offload: the next pass begins; each block waits for its update, then copies its weights.
+- zero2-offload: the next pass begins; weights are copied after the update of their block, which
+  waits for both. With one process: several would gather the weights before the pass.
 
 Hidden is the share of what the first contender takes beyond its passes. Nothing hides what an
 update takes longer than a forward pass: it starts when the norm of all gradients is known, which
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,7 +35,8 @@ from torch.optim import SGD
 
 from engines.overlapped_update import OverlappedUpdate
 
-CONTENDERS = ("after", "prefetched", "overlapped")
+OVERLAPPED = ("fsdp-offload", "zero2-offload")
+CONTENDERS = ("after", "prefetched", *OVERLAPPED)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ def _sleep(seconds: float, after: Future[None] | None) -> None:
 class Block(Module):
     """Computes nothing for the time that a block takes."""
 
+    arrived: Future[None] | None = None
+    """The copy of the weights after their update."""
+
     def __init__(self, device: Device, times: Times, *, copies: bool):
         super().__init__()
         self.weight = Parameter(torch.zeros(1))
@@ -87,30 +94,40 @@ class Block(Module):
 
     def forward(self) -> None:
         """Copy the weights if they are on the host, and compute."""
-        arrived = self._device.copy(self._times.copy_s) if self._copies else None
+        arrived = self._device.copy(self._times.copy_s) if self._copies else self.arrived
         self._device.compute(self._times.forward_s, arrived)
 
 
 class SleepingOptimizer(SGD):
     """Updates for the time that a CPU takes."""
 
-    def __init__(self, parameters: Any, update_s: float):
+    def __init__(self, parameters: Any, update_s: float, follow: Callable[[Parameter], None]):
         super().__init__(parameters, lr=0.0)
-        self._update_s = update_s
+        self._update_s, self._follow = update_s, follow
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Sleep for each parameter."""
-        time.sleep(self._update_s * sum(len(group["params"]) for group in self.param_groups))
+        """Sleep for each parameter, and call what follows its update."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                time.sleep(self._update_s)
+                self._follow(parameter)
 
 
 def step_s(contender: str, times: Times, blocks: int, steps: int) -> float:
     """Seconds per step; the first one only fills the streams."""
     with ExitStack() as stack:
         device = Device(stack)
-        model = ModuleList(Block(device, times, copies=contender != "after") for _ in range(blocks))
-        optimizer = SleepingOptimizer(model.parameters(), times.update_s)
+        copies = contender in ("prefetched", "fsdp-offload")
+        model = ModuleList(Block(device, times, copies=copies) for _ in range(blocks))
+        block_of: dict[Any, Any] = {block.weight: block for block in model}
+
+        def follow(parameter: Parameter) -> None:
+            if contender == "zero2-offload":
+                block_of[parameter].arrived = device.copy(times.copy_s)
+
+        optimizer = SleepingOptimizer(model.parameters(), times.update_s, follow)
         update = None
-        if contender == "overlapped":
+        if contender in OVERLAPPED:
             owned = {block: list(block.parameters()) for block in model}
             update = OverlappedUpdate(optimizer, owned, compiled=False)
             stack.callback(update.close)
@@ -149,14 +166,16 @@ def main() -> None:
         "after", Times(options.forward / 1e3, 0, 0), options.blocks, options.steps
     )
     print(f"{options.blocks} blocks, passes {passes:.0f} ms, copy of a block {options.copy:g} ms\n")
-    print("| update ms | " + " ms | ".join(CONTENDERS) + " ms | hidden |")
-    print("|---:|" + "---:|" * (len(CONTENDERS) + 1))
+    hides = " | ".join(f"{contender} hides" for contender in OVERLAPPED)
+    print("| update ms | " + " ms | ".join(CONTENDERS) + f" ms | {hides} |")
+    print("|---:|" + "---:|" * (len(CONTENDERS) + len(OVERLAPPED)))
     for update in options.updates:
         times = Times(options.forward / 1e3, options.copy / 1e3, update / 1e3)
         found = {c: 1e3 * step_s(c, times, options.blocks, options.steps) for c in CONTENDERS}
-        hidden = (found["after"] - found["overlapped"]) / (found["after"] - passes)
-        cells = " | ".join(f"{found[contender]:.0f}" for contender in CONTENDERS)
-        print(f"| {update * options.blocks:g} | {cells} | {hidden:.0%} |")
+        beyond = found["after"] - passes
+        cells = [f"{found[contender]:.0f}" for contender in CONTENDERS]
+        cells += [f"{(found['after'] - found[c]) / beyond:.0%}" for c in OVERLAPPED]
+        print(f"| {update * options.blocks:g} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

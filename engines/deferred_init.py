@@ -16,9 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engines.base import Engine, Piece, World
+from engines.device import trim_heap
 from engines.state import WEIGHT
 
 _CHUNK_BYTES = 4 * 2**20
+_TRIM_BYTES = 32 * 2**20
 _MARK = "_gearshift_deferred"
 _OVERWRITES = {f"aten::{name}" for name in ("normal_", "uniform_", "fill_.Scalar", "zero_")}
 _READ_MEMORY = (
@@ -74,8 +76,13 @@ class DeferredWeights:
         for piece in engine.state().pieces:
             if piece.kind == WEIGHT and piece.name in held:
                 held[piece.name].append(piece)
+        freed = 0
         for name in list(self._tensors):
+            freed += self._tensors[name].nbytes
             self._write(self._tensors.pop(name), held[name], world)
+            if freed >= _TRIM_BYTES:  # glibc may keep them, in a heap full of holes
+                trim_heap()
+                freed = 0
         engine.refresh()
 
     def _write(self, tensor: Tensor, pieces: Sequence[Piece], world: World) -> None:

@@ -134,5 +134,12 @@ def return_freed() -> bool:
     return bool(library.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES))
 
 
+def trim_heap() -> None:
+    """Return the free pages of glibc's heap to the system. Source: malloc_trim(3)."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)  # type: ignore[union-attr]
+
+
 def _describe(kind: str, count: int) -> str:
     return kind if count == 1 else f"{count} {kind}"

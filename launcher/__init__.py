@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.platform == "win32":  # no fork, no SIGUSR1, no modules resource and fcntl
+    sys.stderr.write(
+        "error: Gearshift does not run on native Windows; it runs in WSL 2, with the GPU\n"
+        "  fix           wsl --install  and in its terminal the line of README.md  "
+        "(docs/platforms.md)\n"
+    )
+    raise SystemExit(2)
 
 from launcher.base import environment
 

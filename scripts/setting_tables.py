@@ -30,7 +30,7 @@ GROUPS = {
 OF_FAMILY = ("model", "data")
 """The sections that differ between families."""
 SHARED_BY = 3
-"""As many families have a setting of these sections alike before it is told once."""
+"""Families that must have a setting of these sections alike for one row of all."""
 
 
 def common(group: str) -> list[str]:

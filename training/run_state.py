@@ -266,6 +266,8 @@ class TrainingRun:
                     is_due=self._plan.evaluates_at(self.step),
                 )
             self._evaluated_at, self._owes_evaluation = self.step, False
+            if self._plan.evaluates_at(self.step):
+                self.updater.add(self._evaluator.value)
             for result in results:
                 self._requests |= self._callbacks.evaluated(result)
             self._preview.predictions(self.step)
@@ -310,7 +312,7 @@ class TrainingRun:
             "owes_evaluation": self._owes_evaluation,
             "metrics": self._metrics.facts(),
             "time_split": self.timer.facts(),
-            "nonfinite": self.updater.nonfinite.facts(),
+            **self.updater.facts(),
             **self._constant_facts,
         }
 

@@ -169,6 +169,8 @@ TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
+_WSD = {"only_if": {"schedule.name": ["wsd"]}}
+_PLATEAU: dict[str, Any] = {"only_if": {"schedule.name": ["plateau"]}}
 _ADAMW = {"only_if": {"optim.name": ["adamw", "muon"]}}
 
 
@@ -256,8 +258,11 @@ class Optim(Section):
 class Schedule(Section):
     """The learning-rate schedule."""
 
-    name: Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle"] = "cosine"
-    """Learning-rate schedule after warm-up."""
+    name: Literal[
+        "constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"
+    ] = "cosine"
+    """Learning-rate schedule after warm-up. wsd (warm-up, stable, decay) keeps the peak until a
+    decay at the end, so a run can be trained on; plateau lowers it where `eval.metric` stalls."""
     warmup: Duration = 0
     """Length of the learning-rate warm-up."""
     final: Annotated[
@@ -268,6 +273,12 @@ class Schedule(Section):
     """cosine-restarts: length of the first cycle."""
     t_mult: Annotated[float, Field(ge=1, json_schema_extra=_RESTARTS)] = 2.0
     """cosine-restarts: length of a cycle relative to the cycle before."""
+    decay: Annotated[Duration, Field(json_schema_extra=_WSD)] = "20%"
+    """wsd: length of the decay at the end of the run."""
+    patience: Annotated[int, Field(ge=1, json_schema_extra=_PLATEAU | {"unit": "evaluations"})] = 2
+    """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
+    drop: Annotated[float, Field(gt=0, lt=1, json_schema_extra=_PLATEAU)] = 0.5
+    """plateau: factor of the learning rate at a drop, down to `final`."""
     warmup_cap: Duration | None = None
     """Shorten a longer warm-up to this, with a warning; null: never."""
 

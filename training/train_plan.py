@@ -57,6 +57,8 @@ class TrainPlan:
     """Also evaluate at the end of each epoch."""
     keep_every: int | None = None
     """Steps between periodic checkpoints that are never deleted; None: all may be deleted."""
+    keep_at: int | None = None
+    """The step before the decay of schedule wsd: its checkpoint stays, to train on from there."""
     stop_after: int | None = None
     """The last step (`stop.after`), with the schedule of the whole run."""
 
@@ -96,7 +98,7 @@ class TrainPlan:
 
     def saves_at(self, step: int) -> bool:
         """Whether `save.every` requires a checkpoint after `step`."""
-        return bool(self.save_every and step % self.save_every == 0)
+        return step == self.keep_at or bool(self.save_every and step % self.save_every == 0)
 
     def facts(self, step: int) -> dict[str, Any]:
         """The position of the run after `step` updates, as JSON; ResumePoint reads it."""
@@ -139,6 +141,12 @@ def solve(
     ends += [] if max_steps is None else [max_steps + (starts.data if experience else 0)]
     total = min(ends)
 
+    schedule, keep_at = settings.schedule, None
+    if schedule.name == "wsd" and settings.save.last:
+        length = max(1, total - starts.schedule)
+        decay = duration.steps(schedule.decay, steps_per_epoch, length)
+        keep_at = total - decay if decay < length else None
+
     def cadence(every: int | str | None) -> int | None:
         if every is None:
             return None
@@ -158,6 +166,7 @@ def solve(
         samples_before=starts.samples_before,
         until=until,
         experience=experience,
+        keep_at=keep_at,
         stop_after=cadence(settings.stop.after),
         keep_every=cadence(settings.save.keep_every),
         dropped_samples=samples % global_batch,

@@ -276,6 +276,8 @@ SCHEDULES = {
     "cosine": ("WarmupCosineLR",),
     "cosine-restarts": (),
     "one-cycle": ("OneCycle",),
+    "wsd": (),
+    "plateau": (),
 }
 """DeepSpeed's names of our schedules."""
 

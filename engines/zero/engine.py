@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buff
 from engines.zero import library
 from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
+
+if TYPE_CHECKING:
+    from engines.zero.offload_update import OffloadUpdate
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class Zero:
         self._layout = options.ds_config["zero_optimization"]
         self._loss_scale = LossScale() if options.precision == "fp16" else None
         self._library = library.load(world.device.type)
+        self._offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
+        self._offloaded: OffloadUpdate | None = None
         self._is_first = True
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
@@ -86,13 +91,34 @@ class Zero:
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
+        if self._layout["stage"] == 2 and self._offloads and self.world.device.type != "cpu":
+            self._chunk_update(model, blocks)
         return self._engine
+
+    def _chunk_update(self, model: Module, blocks: Sequence[Module], **chunk: int) -> None:
+        """Replace DeepSpeed's step, if that is possible."""
+        from engines.zero.offload_update import OffloadUpdate, can_chunk, names_by_pass
+
+        if not can_chunk(self._state.optimizer):
+            return
+        try:
+            self._offloaded = OffloadUpdate(
+                self._zero,
+                self._state,
+                names_by_pass(model, blocks),
+                self.world,
+                compiled=self._options.compile,
+                **chunk,
+            )
+        except AttributeError as error:
+            log.debug(f"deepspeed {self._library.__version__} updates by itself: {error}")
+            return
+        self._undo.callback(self._offloaded.close)
 
     def _set_threads(self) -> None:
         threads = self._options.offload_threads
-        offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
         # On a CPU the optimizer uses the threads of the forward pass.
-        if offloads and (threads or self.world.device.type != "cpu"):
+        if self._offloads and (threads or self.world.device.type != "cpu"):
             self._undo.callback(use_threads(threads, self.world.local_size))
 
     def _forward_options(self) -> Options:
@@ -158,6 +184,7 @@ class Zero:
 
     def backward(self, loss: Tensor) -> None:
         """As `Engine.backward`."""
+        self.settle()
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
@@ -198,7 +225,9 @@ class Zero:
         )  # DeepSpeed writes -1 for a norm that is not finite
 
     def settle(self) -> None:
-        """Nothing to do: DeepSpeed's update ends in `step`."""
+        """As `Engine.settle`."""
+        if self._offloaded:
+            self._offloaded.wait()
 
     def discard(self) -> None:
         """As `Engine.discard`."""
@@ -219,6 +248,7 @@ class Zero:
 
     def state(self) -> State:
         """As `Engine.state`."""
+        self.settle()
         groups = [
             {**{k: v for k, v in group.items() if k != "params"}, "names": names}
             for group, names in zip(self.groups, self._names, strict=True)
@@ -228,6 +258,7 @@ class Zero:
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         """As `Engine.load`."""
+        self.settle()
         self._state.load_steps(self._names, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)
@@ -235,6 +266,7 @@ class Zero:
 
     def refresh(self) -> None:
         """As `Engine.refresh`."""
+        self.settle()
         self._state.refresh()
 
     def close(self) -> None:

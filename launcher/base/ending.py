@@ -24,7 +24,7 @@ Cleanup = Callable[[], object]
 
 
 class EndingSignals:
-    """Turns a signal into KeyboardInterrupt or Stopped, and ends the process if it goes on.
+    """Turns a signal into KeyboardInterrupt or Stopped, and ends the process if it continues.
 
     It is the handler in the signal table of the process, where `ending_signals` finds it. A part of
     a command that handles signals in its own way replaces it there for that time. Handlers of

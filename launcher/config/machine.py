@@ -30,7 +30,7 @@ _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b"
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may count on here."""
+    """Hardware and software that a run may use here."""
 
     cores: int
     """CPU cores that this process may use."""
@@ -50,7 +50,7 @@ class Machine:
     gpu_others_bytes: tuple[int, ...] = ()
     """Memory that other processes use of each GPU, as far as it is known."""
     triton_lacks: str | None = None
-    """What torch.compile needs for a GPU and is not here; None: nothing."""
+    """A requirement of torch.compile for a GPU that is missing here; None: nothing."""
     torch: tuple[int, ...] = ()
     """Version of torch; empty: unknown."""
 
@@ -74,7 +74,7 @@ class Machine:
         return max(0, self.gpu_bytes - max(self.gpu_others_bytes[:ranks], default=0) - taken)
 
     def compiler_lacks(self, device: str) -> str | None:
-        """What torch.compile needs for `device` and is not here; None: nothing."""
+        """A requirement of torch.compile for `device` that is missing here; None: nothing."""
         return self.triton_lacks if device == "cuda" else None if self.compiler else _COMPILER
 
     @property
@@ -86,7 +86,7 @@ class Machine:
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
-    """What there is now: reads /proc, /sys and /dev, and asks NVIDIA's library about its GPUs.
+    """Detect cores, memory and GPUs. Reads /proc, /sys and /dev, and calls NVIDIA's library.
 
     `group` is the folder of the process's control group, with the limits of a container.
     """

@@ -238,7 +238,7 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
 
 
 def _as_switch(info: SettingInfo, value: Any) -> str | None:
-    """The switch that was meant by one of the many words for on and off."""
+    """The switch that was meant by one of the many names of on and off."""
     word = str(value).lower()
     for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
         if word in words:
@@ -304,6 +304,6 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) 
 
 def _about(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
     """The error of an entry; `parts` are fields beside or instead of its own."""
-    place = where(entry.key, entry.origin)
-    fields = {"key": entry.key, "value": entry.value, "where": place, "order": entry.order}
+    fields = {"key": entry.key, "value": entry.value, "order": entry.order}
+    fields["where"] = where(entry.key, entry.origin)
     return Diagnostic(message, **(fields | parts))

@@ -51,7 +51,7 @@ class Candidate:
         return str(self.settings[ENGINE])
 
 
-Decide = Callable[[Chosen | None], Decision]
+Decide = Callable[[Chosen], Decision]
 
 
 def decide_engine(
@@ -61,24 +61,25 @@ def decide_engine(
     world_size: int | None = None,
     *,
     always: bool = False,
+    decision: Decision | None = None,
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
     Plans where engine auto is named, or `always`; otherwise the number of processes decides. On a
-    GPU plans a default micro-batch too, see `with_larger_batch`. Reads the data. Raises
-    SettingsError.
+    GPU plans a default micro-batch too, see `with_larger_batch`. `decision` is that of `decide`, if
+    the caller has it. Reads the data. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> Decision:
         return decide(args, out, described.machine, world_size, chosen)
 
-    decision = decide_with(None)
+    decision = decision or decide_with(None)
     resolved = decision.resolved
     is_named = resolved.values[ENGINE].origin.layer != MACHINE_LAYER
     if decision.nothing_left is not None:
         return decision
     if not is_named and (always or is_asked(resolved)):
-        chosen = best(candidates(decide_with, described, is_thorough=always))
+        chosen = best(candidates(resolved, decide_with, described, is_thorough=always))
         if chosen is not None:
             decision = decide_with(chosen)
             if chosen.changes:  # memory is tight
@@ -148,14 +149,16 @@ def _other(first: Candidate, other: Candidate) -> str:
     return f"{other.engine} {other.needs}{changes}: estimated {again:.2f} times the time"
 
 
-def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
+def candidates(
+    resolved: Resolved, decide_with: Decide, described: Described, *, is_thorough: bool
+) -> list[Candidate]:
     """Engines that can run here with the least change that fits, in the order of preference.
 
     `is_thorough`: all of them. In a child process, which imports torch. Empty if nothing can be
     planned: the run will say why.
     """
     print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
-    return _in_child(partial(_planned, decide_with, described, is_thorough)) or []
+    return _in_child(partial(_planned, resolved, decide_with, described, is_thorough)) or []
 
 
 def _in_child(function: Callable[[], Any]) -> Any:
@@ -189,10 +192,11 @@ def _in_child(function: Callable[[], Any]) -> Any:
         child.join()
 
 
-def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> list[Candidate]:
+def _planned(
+    resolved: Resolved, decide_with: Decide, described: Described, is_thorough: bool
+) -> list[Candidate]:
     from launcher.plan.plan import open_planner
 
-    resolved = decide_with(None).resolved
     try:
         with open_planner(resolved, described) as planner:
 

@@ -18,7 +18,7 @@ from training.logging.quantities import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
 _DEFAULTS = (BUILT_IN_LAYER, FAMILY_LAYER)
-"""Layers of defaults: what a person did not choose."""
+"""Layers of defaults: values that the user did not choose."""
 _OWN_DATA = "of the run"
 _INVALID = (KeyError, TypeError, ValueError, AttributeError)
 """Raised for a line of another version."""

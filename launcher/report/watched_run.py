@@ -42,7 +42,7 @@ class Snapshot:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will come, unless somebody resumes the run."""
+        """Whether the run has ended, unless it is resumed."""
         return self.state in ENDED
 
 
@@ -53,7 +53,7 @@ class WatchedRun:
         self._folder, self._now = folder, now
         self._lines = RunLines(folder, is_thinned=True)
         self._clock = 0.0
-        """Of the last event, or now while the run goes on; seconds since the epoch."""
+        """Of the last event, or now while the run continues; seconds since the epoch."""
         self._last_kind = ""
         self._train_plan: TrainPlan | None = None
         self._progress: Progress | None = None

@@ -198,7 +198,7 @@ def _decide(
     from launcher.plan.target import Described
 
     nodes = launched.world_size // launched.local_size if launched else 1
-    return auto.decide_engine(args, out, Described(here, nodes), world_size)
+    return auto.decide_engine(args, out, Described(here, nodes), world_size, decision=decision)
 
 
 def _check_out(out: Path | None, args: CliArgs, decision: Decision | None) -> list[Diagnostic]:

@@ -226,7 +226,7 @@ def _first_failure(ranks: RankProcesses, codes: list[int | None]) -> RankReport 
 
 
 def _frozen(ranks: RankProcesses) -> RankReport | None:
-    """The report for a rank that others have lost, but whose process goes on; None: there is none.
+    """The report for a rank that others have lost but that continues; None: there is none.
 
     The rank is asked for its stacks with SIGABRT, which ends it.
     """

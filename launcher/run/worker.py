@@ -125,7 +125,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     info = factory.run_info(data, placed.architecture, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     save = settings.save
-    keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every)
+    keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
     writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
     run = TrainingRun(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test

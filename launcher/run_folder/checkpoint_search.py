@@ -35,6 +35,8 @@ class SavedCheckpoint:
     """All settings by dotted key; None: written by an older version."""
     checked: frozenset[str] = frozenset()
     """Settings whose new value the ranks compare with the checkpoint."""
+    steps_per_epoch: float | None = None
+    """None: unknown, or no epoch has begun."""
 
 
 @dataclass(frozen=True)
@@ -242,9 +244,9 @@ def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
     if settings is not None and not isinstance(settings, dict):
         raise CheckpointError(f"{path} has no settings")
-    return SavedCheckpoint(
-        step, settings, frozenset({PRETRAINED} if base_weights.FACT in facts else ())
-    )
+    checked = frozenset({PRETRAINED} if base_weights.FACT in facts else ())
+    epoch, start = facts.get("epoch"), facts.get("starts", {}).get("data", 0)
+    return SavedCheckpoint(step, settings, checked, (step - start) / epoch if epoch else None)
 
 
 def _line(path: Path | str, command: str = "resume") -> str:

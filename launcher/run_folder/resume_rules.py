@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,8 +22,9 @@ from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name, setting_infos
 from launcher.run_folder import checkpoint_search, experiences, run_folder
-from launcher.run_folder.checkpoint_search import ResumableRun
+from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
+from training import duration
 from training.callbacks.base import Outcome
 
 Rule = Literal["free", "never"] | ResetPart
@@ -40,6 +41,7 @@ RULES: Mapping[Rule, Sequence[str]] = json.loads(
 )
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
+_RESET = " --reset schedule"
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,13 @@ def _resumed(
     before, checked = base.settings, frozenset[str]()
     if checkpoint is not None:
         before, checked = dict(checkpoint.settings or before), checkpoint.checked
-    changed = differences(before, resolved, checked)
+    changed = differences(before, resolved, checked, checkpoint)
     end = _reached_end(run, resolved, args.reset)
     if end is not None:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
         until = f"{folder} until step {checkpoint.step}"
-        diagnostics += errors_of(changed, args.reset, resolved, until)
+        diagnostics += errors_of(changed, args.reset, resolved, until, _stable(run, before))
     elif run.is_completed and (args.reset or _gives_more(changed)):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where, allowed = f"{args.resume_option} {args.resume}", "a run with a checkpoint"
@@ -171,7 +173,10 @@ def _nothing_left(
         typed = [(change.key, resolved.values[change.key]) for change in changed]
         lines = (errors.fix_line(key, setting.origin, setting.value) for key, setting in typed)
         longer = " ".join([_longer(resolved, steps), *lines])
-    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(run.folder))} {longer}"
+    again: Path = run.folder
+    if stable := _stable(run, {key: setting.value for key, setting in resolved.values.items()}):
+        again, longer = stable, longer.removesuffix(_RESET)
+    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(again))} {longer}"
     if run.checkpoint is None:
         more = f"it has no checkpoint left; to train again: {_again(run.folder)}"
     which = f", and {extension} does not extend it" if extension else ""
@@ -239,7 +244,7 @@ def _longer(resolved: Resolved, steps: object) -> str:
 
 def _suffix(resolved: Resolved) -> str:
     values = {key: value.value for key, value in resolved.values.items()}
-    return "" if _length_is_free(values) else " --reset schedule"
+    return "" if _length_is_free(values) else _RESET
 
 
 def _gives_more(changed: Sequence[SettingChange]) -> bool:
@@ -258,7 +263,10 @@ def rule_of(key: str) -> Rule:
 
 
 def differences(
-    before: Mapping[str, Any], resolved: Resolved, checked: Collection[str] = ()
+    before: Mapping[str, Any],
+    resolved: Resolved,
+    checked: Collection[str] = (),
+    checkpoint: SavedCheckpoint | None = None,
 ) -> list[SettingChange]:
     """The settings that differ from `before`, in the order of declaration.
 
@@ -275,14 +283,20 @@ def differences(
             continue
         old = before.get(key, leaf.default)
         if setting.value != old and not paths.is_same(key, old, setting.value, resolved.values):
-            rule = "free" if key in checked else _rule(key, before, resolved)
+            rule = "free" if key in checked else _rule(key, before, resolved, checkpoint)
             changes.append(SettingChange(key, old, setting.value, rule))
     return changes
 
 
-def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
+def _rule(
+    key: str, before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None
+) -> Rule:
     now = {other: value.value for other, value in resolved.values.items()}
-    if key in LENGTH and _length_is_free(before) and _length_is_free(now):
+    both = (before, now)
+    if key in LENGTH and all(_length_is_free(settings) for settings in both):
+        return "free"
+    is_stable = checkpoint and all(_decays_after(checkpoint, settings) for settings in both)
+    if is_stable and key in (*LENGTH, "schedule.decay"):
         return "free"
     stages = selection.declared_stages(now["model.family"])
     if now["mode"] == provenance.STAGED_MODE and key in {stage.loads for stage in stages}:
@@ -295,9 +309,37 @@ def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
 
 def _length_is_free(settings: Mapping[str, Any]) -> bool:
     """Whether the learning rate of a step does not depend on the length of the run."""
+    name = settings.get("schedule.name")
+    return name in ("constant", "plateau") and not _warms_up_for_a_share(settings)
+
+
+def _warms_up_for_a_share(settings: Mapping[str, Any]) -> bool:
     lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
-    has_share = any(isinstance(length, str) and "%" in length for length in lengths)
-    return settings.get("schedule.name") == "constant" and not has_share
+    return any(isinstance(length, str) and "%" in length for length in lengths)
+
+
+def _stable(run: ResumableRun, settings: Mapping[str, Any]) -> Path | None:
+    """The newest checkpoint of schedule wsd before its decay; None: there is none."""
+    known, found = run.checkpoint, checkpoint_search.checkpoints(run.folder)
+    before = [
+        step for step in found if known and _decays_after(replace(known, step=step), settings)
+    ]
+    return found[max(before)] if before else None
+
+
+def _decays_after(checkpoint: SavedCheckpoint, settings: Mapping[str, Any]) -> bool:
+    """Whether the learning rate depends on the length of the run after the checkpoint only."""
+    if settings.get("schedule.name") != "wsd" or _warms_up_for_a_share(settings):
+        return False
+    per_epoch = checkpoint.steps_per_epoch
+    epochs, max_steps = (settings.get(key) for key in LENGTH)
+    ends = [] if max_steps is None else [max_steps]
+    if epochs is not None and per_epoch is not None:
+        ends.append(round(epochs * per_epoch))
+    if not ends or per_epoch is None:
+        return False
+    decay = duration.steps(settings["schedule.decay"], round(per_epoch), min(ends))
+    return checkpoint.step <= min(ends) - decay
 
 
 def _rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> Iterator[str]:
@@ -326,9 +368,16 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
 
 
 def errors_of(
-    changes: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
+    changes: Sequence[SettingChange],
+    reset: Collection[str],
+    resolved: Resolved,
+    run: str,
+    stable: Path | None = None,
 ) -> Iterator[Diagnostic]:
-    """Errors for changes without their --reset; `run` names the run and the step it reached."""
+    """Errors for changes without their --reset; `run` names the run and the step it reached.
+
+    `stable` is the checkpoint of schedule wsd from which the run can be trained longer.
+    """
     for change in changes:
         if change.rule == "free" or change.rule in reset:
             continue
@@ -338,6 +387,8 @@ def errors_of(
             allowed = f"{old}; or another value with  --reset {change.rule}"
             allowed += "; or a new run, without --resume"
             fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
+            if stable is not None and change.key in LENGTH:
+                fix = f"{PROGRAM} resume {shlex.quote(str(stable))}  (before the decay), or {fix}"
         yield Diagnostic(
             f"{name} {new} differs from {old}, used by {run}",
             key=change.key,

@@ -87,7 +87,7 @@ SMALL = Recipe("reading-small", 3, 256, SMALL_SLOTS, FORMS[:1], 0.24, 480, 5.0, 
 
 
 class Readers:
-    """What all recordings of a recipe share, drawn once."""
+    """Values that all recordings of a recipe share, drawn once."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

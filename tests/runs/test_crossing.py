@@ -98,7 +98,7 @@ def test_the_same_engine_resumes_bit_by_bit(crossings, source, before, target, a
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 @cases(
-    *(("local", 1, "zero3", 2), ("fsdp", 2, "zero1", 2)),
+    *(("local", 1, "zero3", 2), ("fsdp", 2, "zero1", 2), ("zero3", 2, "fsdp", 2)),
     slow=(("zero3", 2, "oss", 1), ("oss", 1, "fsdp", 1), ("zero1", 2, "local", 1)),
 )
 def test_half_precision_crosses_with_its_state_to_the_bit(

@@ -96,6 +96,18 @@ def test_a_signal_saves_unless_it_must_not_and_adds_no_metrics_line(saves):
     assert (3 in stopped.shelf.saved) == saves
 
 
+def test_a_run_resumes_bit_by_bit_where_plateau_drops_the_learning_rate():
+    changes = CHANGES | {"schedule": {"name": "plateau", "patience": 1}}
+    changes |= {"optim": {"name": "sgd", "lr": 3.0, "clip_norm": None}}
+    whole = run_tiny(one_rank(), TinyTask(), **changes)
+    rates = [line.lr for line in whole.recorder.lines]
+    assert rates[0] == 3.0
+    assert min(rates) < 3.0
+    for step in range(1, 9):
+        rest = run_tiny(one_rank(), TinyTask(), before=whole.shelf.before(step), **changes)
+        assert history(rest) == history(whole, after=step), step
+
+
 def test_a_resume_with_exhausted_patience_ends_without_another_evaluation():
     changes = CHANGES | {"stop": {"patience": 1}, "optim": {"name": "sgd", "lr": 3.0}}
     whole = run_tiny(one_rank(), **changes)

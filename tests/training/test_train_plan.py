@@ -46,3 +46,18 @@ def test_intervals_are_in_steps(every, steps):
 def test_an_invalid_interval_is_refused():
     with pytest.raises(ValueError, match="often"):
         train_plan(eval={"every": "often"})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "save", "step"),
+    [
+        ({"name": "wsd", "decay": "25%"}, {}, 27),
+        ({"name": "wsd", "decay": 6}, {}, 30),
+        ({"name": "wsd", "decay": "100%"}, {}, None),
+        ({"name": "wsd"}, {"last": False}, None),
+        ({"name": "cosine"}, {}, None),
+    ],
+)
+def test_the_checkpoint_before_the_decay_of_wsd_is_saved(schedule, save, step):
+    found = train_plan(train={"epochs": 3}, schedule=schedule, save=save)
+    assert [s for s in range(1, 37) if found.saves_at(s)] == ([] if step is None else [step])

@@ -27,6 +27,8 @@ class Keep:
     """Those with the best scores."""
     every: int | None
     """Periodic ones at multiples of this step stay forever."""
+    at: int | None = None
+    """So does the one of this step."""
 
 
 def unfinished(storage: Storage, step: int) -> Path:
@@ -157,7 +159,8 @@ def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
         *complete[-1:],
         *periodic[-keep.last :],
         *_by_score(complete)[: keep.best],
-        *(written for written in periodic if keep.every and written.step % keep.every == 0),
+        *(each for each in periodic if keep.every and each.step % keep.every == 0),
+        *(each for each in periodic if each.step == keep.at),
     ]
     return {manifest.step_folder(checkpoint.step) for checkpoint in checkpoints}
 

@@ -119,7 +119,7 @@ class Target:
         return value <= self.value if self.sign == "<=" else value >= self.value
 
     def text(self, sign: Sign | None = None) -> str:
-        """As written: `val_loss <= 1.9`; with `sign` in place of its own."""
+        """As written: `val_loss <= 1.9`; with `sign` instead of its own."""
         return f"{self.metric} {sign or self.sign} {self.value:g}"
 
 

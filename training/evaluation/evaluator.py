@@ -157,6 +157,13 @@ class Evaluator:
         return {name: self._metrics[name] for name in names if name in self._metrics}
 
     @property
+    def value(self) -> tuple[float, Direction] | None:
+        """The goal in the last evaluation, and its direction; None: there was none."""
+        if self._goal is None or self._goal.metric not in self._metrics:
+            return None
+        return self._metrics[self._goal.metric], self._goal.direction
+
+    @property
     def best(self) -> dict[str, Any] | None:
         """Metric, value and step of the best evaluation so far."""
         best = self._early_stopping.best

@@ -108,7 +108,7 @@ class _Ranks:
     hold_shards: bool = False
 
     def mine(self, counts: Sequence[int]) -> range:
-        """The places of the matrices that this rank orthogonalizes, of `counts` for each rank."""
+        """Indices of the matrices that this rank orthogonalizes, of `counts` for each rank."""
         first = sum(counts[: self.rank])
         return range(first, first + counts[self.rank])
 
@@ -150,7 +150,7 @@ def _ranks(matrix: Tensor, shares_work: bool) -> _Ranks:
 
 
 def _local(tensor: Any) -> Tensor:
-    """What this rank holds."""
+    """The shard of this rank, or the whole tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,13 +1,16 @@
-"""Learning-rate schedules: a warm-up, then a curve from the peak downwards."""
+"""Learning-rate schedules: a warm-up, then a curve from the peak downwards, or drops from it."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training import duration
+from training.evaluation.early_stopping import Direction, EarlyStopping
+from training.settings import Stop
 
 if TYPE_CHECKING:
     from training.settings import Schedule as Settings
@@ -35,6 +38,9 @@ class LrSchedule:
         if self._name == "cosine-restarts":
             steps = self._total - self._warmup
             self._cycles = cycle_starts(steps, settings.cycle, settings.t_mult, plan)
+        self._decay_start = max(self._warmup, self._total - _steps(settings.decay, plan))
+        self._drop, self._level = settings.drop, 1.0
+        self._stall = EarlyStopping(Stop(patience=settings.patience))
 
     def factor(self, step: int) -> float:
         """The factor of the update after `step` updates; in [0, 1].
@@ -42,7 +48,10 @@ class LrSchedule:
         cosine, and each cycle of cosine-restarts: half a cosine from 1 to the final factor. Source:
         Loshchilov and Hutter, SGDR, 2017, equation 5. one-cycle: half a cosine up in the warm-up,
         another down to the last step. Source: Smith and Topin, Super-Convergence, 2018; curves as
-        torch's OneCycleLR.
+        torch's OneCycleLR. wsd: 1 until the decay, which falls with the square root of its share.
+        Source: Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+        Durations, 2024, equation 1. plateau: as torch's
+        ReduceLROnPlateau with threshold 0 and a patience of one less.
         """
         step -= self._start
         warmup, final = self._warmup, self._final
@@ -56,6 +65,12 @@ class LrSchedule:
         step, steps = step - warmup, self._total - warmup
         if self._name == "constant":
             return 1.0
+        if self._name == "plateau":
+            return max(self._level, final)
+        if self._name == "wsd":
+            decayed = step + warmup - self._decay_start
+            share = max(decayed, 0) / max(self._total - self._decay_start, 1)
+            return final + (1 - final) * (1 - math.sqrt(share))
         if self._name == "linear":
             return final + (1 - final) * (1 - step / steps)
         if self._name == "cosine":
@@ -63,6 +78,27 @@ class LrSchedule:
         cycle = bisect_right(self._cycles, step) - 1
         begin, end = self._cycles[cycle], self._cycles[cycle + 1]
         return _cosine(1.0, final, (step - begin) / (end - begin))
+
+    def add(self, value: float, direction: Direction) -> None:
+        """Add the value of an evaluation: plateau drops the factor after `patience` bad ones."""
+        if self._name != "plateau":
+            return
+        self._stall.add(0, value, direction)
+        if self._stall.is_out_of_patience:
+            self._stall.waited = 0
+            self._level *= self._drop
+
+    def facts(self) -> dict[str, Any]:
+        """The state that `resume` needs, as JSON; empty without one."""
+        if self._name != "plateau":
+            return {}
+        return {"level": self._level, "stall": self._stall.facts()}
+
+    def resume(self, facts: Mapping[str, Any]) -> None:
+        """Continue from the facts of an earlier process."""
+        if self._name == "plateau" and facts:
+            self._level = facts["level"]
+            self._stall.resume(facts["stall"])
 
     def _warmup_steps(self, settings: Settings, train_plan: TrainPlan) -> int:
         steps = _steps(settings.warmup, train_plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.base import Update
 from models.base import TracksProgress
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from training.accumulate import Accumulated
     from training.checkpoint.reader import Checkpoint
     from training.checkpoint.resume_point import ResumePoint
+    from training.evaluation.early_stopping import Direction
     from training.optim.ema import Ema
     from training.settings import TrainingSettings
     from training.train_plan import TrainPlan
@@ -41,6 +42,10 @@ class Updater:
         """Changes that the schedule made to its settings."""
         return self._schedule.warnings
 
+    def facts(self) -> dict[str, Any]:
+        """The state that `resume` needs, as JSON."""
+        return {"nonfinite": self.nonfinite.facts(), "schedule": self._schedule.facts()}
+
     def start(self, engine: Engine, resume_point: ResumePoint | None = None) -> None:
         """Start the moving average from the checkpoint, or from the weights."""
         if self._decay is not None:
@@ -51,6 +56,8 @@ class Updater:
                 self.load_average(resume_point.checkpoint)
         if resume_point:
             self.nonfinite.resume(resume_point.fact("nonfinite", {"in_a_row": 0}))
+            if "schedule" not in resume_point.reset:
+                self._schedule.resume(resume_point.fact("schedule", {}))
 
     def load_average(self, checkpoint: Checkpoint) -> None:
         """Load the moving average from `checkpoint`, if both have one."""
@@ -73,6 +80,11 @@ class Updater:
             epochs = self._plan.epoch(self._plan.total_steps)
             # An experience starts at the end of the progress of the run that it joins.
             task.set_progress(epochs if self._plan.experience else self._plan.epoch(step), epochs)
+
+    def add(self, score: tuple[float, Direction] | None) -> None:
+        """Add value and direction of `eval.metric` in an evaluation, for schedule plateau."""
+        if score is not None:
+            self._schedule.add(*score)
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`; skip it if the global batch has no units."""

@@ -125,9 +125,10 @@ def test_without_a_job_signals_keep_their_handlers(tmp_path):
 LOST_PEER = f"""\
 import os
 import signal
-import time
 
 {custom_tasks.HEAD}
+from launcher.run.startup import startup_signals
+from tests.waiting import until
 from training.data.loader import Batches
 
 {custom_tasks.LINE}
@@ -145,7 +146,7 @@ class Lost(Line):
 
 def close(self):
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(1)
+    until(lambda: startup_signals()._arrived_late)
 """
 
 

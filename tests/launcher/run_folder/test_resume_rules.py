@@ -1,11 +1,14 @@
 """Each setting may change freely, with --reset, or never; errors say which."""
 
+from pathlib import Path
+
 import pytest
 
 from launcher.base import diagnostics
 from launcher.config import presets
 from launcher.config.schema import setting_infos
 from launcher.run_folder import resume_rules
+from launcher.run_folder.checkpoint_search import SavedCheckpoint
 from launcher.run_folder.resume_rules import PARTS, RULES, rule_of
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
@@ -109,6 +112,33 @@ def test_a_run_may_become_longer_unless_the_learning_rate_depends_on_its_length(
         lines = errors_of(resolved(*schedule, max_steps="500"), old=before(*schedule))
         assert lines[0].startswith("error: train.max_steps 500 differs from "), change
         assert "--reset schedule" in lines[2], change
+
+
+WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "schedule.decay=20%")
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "rules"),
+    [
+        (80, {"max_steps": "500"}, {"free"}),
+        (81, {"max_steps": "500"}, {"schedule"}),
+        (80, {"max_steps": "90"}, {"schedule"}),
+        (72, {"max_steps": "90"}, {"free"}),
+    ],
+)
+def test_a_run_may_become_longer_before_the_decay_of_wsd(step, options, rules):
+    checkpoint = SavedCheckpoint(step, None, steps_per_epoch=30.0)
+    old, now = before(*WSD, max_steps="100"), resolved(*WSD, **options)
+    changed = resume_rules.differences(old, now, checkpoint=checkpoint)
+    assert {each.rule for each in changed} == rules
+
+
+def test_a_decay_that_has_begun_names_the_checkpoint_before_it():
+    old, now = before(*WSD, max_steps="100"), resolved(*WSD, max_steps="500")
+    changed = resume_rules.differences(old, now)
+    stable = Path("runs/x/checkpoints/step-00000080")
+    (error,) = resume_rules.errors_of(changed, (), now, "runs/x until step 100", stable)
+    assert error.fix.startswith(f"python -m launcher resume {stable}  (before the decay), or ")
 
 
 def test_an_unknown_reset_is_reported_with_the_nearest():

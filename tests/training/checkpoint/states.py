@@ -56,9 +56,10 @@ def state(kinds, rank=0, size=1, replicated=True):
     )
 
 
-def saving(run, world, in_background=False, last=2, best=1, every=None):
+def saving(run, world, in_background=False, last=2, best=1, every=None, at=None):
     """What saves into a run folder."""
-    return CheckpointWriter(Storage(run), world, "zero2", Keep(last, best, every), in_background)
+    keep = Keep(last, best, every, at)
+    return CheckpointWriter(Storage(run), world, "zero2", keep, in_background)
 
 
 def bits(tensor):

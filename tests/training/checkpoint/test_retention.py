@@ -55,6 +55,13 @@ def test_periodic_checkpoints_at_the_permanent_interval_stay(tmp_path, alone):
     assert steps(tmp_path) == [3, 8]
 
 
+def test_the_checkpoint_before_a_decay_stays(tmp_path, alone):
+    saver = saving(tmp_path, alone, last=1, at=2)
+    for step in range(1, 6):
+        save(saver, step, periodic=step != 3)
+    assert steps(tmp_path) == [2, 5]
+
+
 def test_the_best_scores_stay_and_the_link_points_to_the_best(tmp_path, alone):
     saver = saving(tmp_path, alone, last=1, best=2)
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.1), (5, 0.9)):

@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import pytest
 import torch
@@ -53,6 +54,59 @@ def test_restarts_are_torch_restarts(t_mult):
     found = factors(name="cosine-restarts", cycle=7, t_mult=t_mult, final=0.05)
     restarts = lr_scheduler.CosineAnnealingWarmRestarts
     assert found == close(by_torch(lambda o: restarts(o, 7, t_mult, eta_min=0.05)))
+
+
+def test_wsd_keeps_the_peak_until_its_decay():
+    found = factors(name="wsd", warmup=4, decay="20%", final=0.1)
+    assert found[:5] == close([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert set(found[4:81]) == {1.0}
+    # Half of the decay: the square root of one half is gone.
+    assert found[90] == close(1 - 0.9 * 0.5**0.5)
+    assert found[80:] == sorted(found[80:], reverse=True)
+    assert found[-1] > 0.1
+
+
+def test_a_longer_run_of_wsd_takes_the_same_steps_before_the_decay():
+    changes = {"name": "wsd", "warmup": 4, "decay": 10}
+    assert factors(200, **changes)[:91] == factors(100, **changes)[:91]
+    assert factors(200, **changes)[91] != factors(100, **changes)[91]
+
+
+def test_wsd_decays_after_the_warm_up():
+    found = factors(10, name="wsd", warmup=6, decay="100%")
+    assert found[:7] == close([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0])
+
+
+def on_plateau(values, resumed_after=None, **changes):
+    given = settings.Schedule(name="plateau", **changes)
+    schedule, found = LrSchedule(given, train_plan()), []
+    for number, value in enumerate(values):
+        if number == resumed_after:
+            facts = json.loads(json.dumps(schedule.facts()))
+            schedule = LrSchedule(given, train_plan())
+            schedule.resume(facts)
+        schedule.add(value, "min")
+        found.append(schedule.factor(number))
+    return found
+
+
+LOSSES = [3.0, 2.0, 2.5, 2.0, 2.1, 2.2, 1.0, float("nan"), 1.5, 1.2, 1.1, 1.0, 1.0]
+
+
+def test_plateau_is_that_of_torch():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    options = {"factor": 0.5, "patience": 1, "threshold": 0.0, "min_lr": 0.2}
+    scheduler, expected = lr_scheduler.ReduceLROnPlateau(optimizer, **options), []
+    for value in LOSSES:
+        scheduler.step(value)
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert on_plateau(LOSSES, patience=2, drop=0.5, final=0.2) == close(expected)
+    assert min(expected) == 0.2
+
+
+@pytest.mark.parametrize("number", range(1, len(LOSSES)))
+def test_a_resumed_plateau_drops_where_an_unbroken_one_does(number):
+    assert on_plateau(LOSSES, number) == on_plateau(LOSSES)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.1])
