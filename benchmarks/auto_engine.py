@@ -31,7 +31,7 @@ from launcher.config.machine import detect_machine
 from launcher.config.provenance import Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.auto import Candidate
-from launcher.plan.fitting import ENGINE
+from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
 from launcher.run_folder.resume import Decision
 from launcher.run_folder.start import decide

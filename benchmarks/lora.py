@@ -32,6 +32,8 @@ from training.checkpoint.tensor_file import TensorEntry, file_head
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = 1024
+SHARD = 40
+"""Tensors of a file without values."""
 LORA = ["--set", "model.lora.rank=8"]
 CONTENDERS = {
     "all weights": [],
@@ -92,18 +94,27 @@ def save_model(folder: Path, width: int, layers: int) -> None:
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def save_layout(folder: Path) -> None:
-    """A Llama of 7B parameters in bf16, whose file has a head and no values, and a tokenizer."""
+LLAMA_7B = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=4096)
+
+
+def save_layout(folder: Path, config: transformers.PretrainedConfig = LLAMA_7B) -> None:
+    """A model of `config` in bf16, whose files have heads and no values, and a tokenizer."""
     save_tokenizer(folder)
-    config = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=4096)
     config.save_pretrained(folder)
     with torch.device("meta"):
-        weights = transformers.LlamaForCausalLM(config).state_dict()
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    weights = dict(model.named_parameters())  # tied ones once
     entries = [TensorEntry(n, torch.bfloat16, tuple(x.shape)) for n, x in weights.items()]
-    head = file_head(entries, {"format": "pt"})
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(head)
-        file.truncate(len(head) + sum(entry.bytes for entry in entries))
+    files: dict[str, str] = {}
+    for number in range(0, len(entries), SHARD):  # a single file can be too large to map
+        shard, name = entries[number : number + SHARD], f"model-{number}.safetensors"
+        files.update({entry.key: name for entry in shard})
+        head = file_head(shard, {"format": "pt"})
+        with (folder / name).open("wb") as file:
+            file.write(head)
+            file.truncate(len(head) + sum(entry.bytes for entry in shard))
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def plans() -> Iterator[str]:

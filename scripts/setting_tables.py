@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from engines.catalog import ENGINES
 from launcher.base.diagnostics import plain
-from launcher.config import presets
+from launcher.config import batching, presets
 from launcher.config.errors import allowed
 from launcher.config.provenance import flatten
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import node_value
+from launcher.plan.ladder import RUNGS
 from models.catalog import FAMILIES
 
 GENERAL = "general"
@@ -100,8 +102,24 @@ def _defaults(family: str) -> dict[str, Any]:
     return {key: node_value(node) for key, node in flatten(block.settings, sections(family))}
 
 
+def ladder() -> list[str]:
+    """A row for each rung of `plan` whose settings a family has."""
+    known = {key for family in FAMILIES for key in setting_infos(family)}
+    rows = []
+    for rung in RUNGS:
+        if {*rung.change} <= known:
+            engines = [e.name for e in ENGINES.values() if e.placement == rung.placement]
+            sets = [f"`{key}={plain(value)}`" for key, value in rung.change.items()]
+            if rung.is_usual and not sets:
+                sets = [f"`{batching.MICRO}`"]
+            texts = [*sets, " or ".join(f"`--engine {name}`" for name in engines if not sets)]
+            rows.append(f"| {rung.name} | {', '.join(filter(None, texts))} | {rung.effect} |")
+    return ["| rung | settings | effect |", "|---|---|---|", *rows]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"settings {group}": partial(common, group) for group in GROUPS},
     "settings several": of_several,
+    "ladder": ladder,
     **{f"settings {family}": partial(of_family, family) for family in FAMILIES},
 }

@@ -19,7 +19,7 @@ from launcher.config.promise_scope import KEY as PROMISE
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import setting_infos
 from launcher.plan import auto
-from launcher.plan.fitting import ENGINE
+from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection

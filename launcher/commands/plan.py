@@ -19,7 +19,8 @@ from launcher.config.command_line import CommandLine
 from launcher.config.options import PLANNED_MACHINE
 from launcher.config.provenance import STAGED_MODE, keys_of
 from launcher.config.selection import choose
-from launcher.plan import target
+from launcher.plan import ladder, target
+from launcher.plan.cost import cost
 from launcher.plan.target import Described
 from launcher.run import affinity
 from launcher.run_folder import records
@@ -27,7 +28,6 @@ from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
 from training.logging.printable import printable
 
 if TYPE_CHECKING:
-    from launcher.plan.fitting import Advice, Change
     from launcher.plan.plan import Plan
     from launcher.plan.time import Seconds
 
@@ -48,26 +48,25 @@ def main(command_line: CommandLine) -> int:
 
     plans = [_planned(described, part, measures) for part in parts]
     if command_line.as_json:
-        contents = {part.name: _as_json(plan, advice) for part, plan, advice in plans}
+        contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
         return 0
     command = partial(_run_command, command_line)
-    for number, (part, plan, advice) in enumerate(plans):
+    for number, (part, plan, steps) in enumerate(plans):
         if part.title:
             print("\n" * bool(number) + part.title, end="\n\n")
-        print(printable(render.text(part.resolved, plan, advice, command)))
+        print(printable(render.text(part.resolved, plan, steps, command)))
     return 0
 
 
 def _planned(
     described: Described, part: PlannedRun, measures: bool
-) -> tuple[PlannedRun, Plan, Sequence[Advice]]:
-    from launcher.plan.fitting import advise
+) -> tuple[PlannedRun, Plan, Sequence[ladder.Step]]:
     from launcher.plan.plan import open_planner
 
     with open_planner(part.resolved, described) as planner:
 
-        def plan_with(change: Change) -> Plan:
+        def plan_with(change: ladder.Change) -> Plan:
             sets = [f"{key}={plain(value)}" for key, value in change.items()]
             return planner.plan(resolve_with(described, part.args, sets))
 
@@ -75,7 +74,8 @@ def _planned(
         plan = planner.plan(part.resolved)
         if measures:
             plan = replace(plan, seconds=_measured(part, plan))
-        return part, plan, advise(part.resolved, plan_with) if plan.fits is False else []
+        steps = ladder.climb(part.resolved, plan, plan_with) if plan.fits is False else ()
+        return part, plan, list(steps)
 
 
 def _measured(part: PlannedRun, plan: Plan) -> Seconds:
@@ -121,9 +121,20 @@ def _not_measurable(command_line: CommandLine) -> Iterator[Diagnostic]:
         )
 
 
-def _as_json(plan: Plan, advice: Sequence[Advice]) -> dict[str, Any]:
-    pieces = [{"set": each.sets, **each.plan.as_json()} for each in advice]
-    return plan.as_json() | {"advice": pieces}
+def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
+    take = ladder.taken(steps)
+    rungs = [
+        {
+            "name": step.name,
+            "set": step.sets,
+            "effect": step.effect,
+            "relative_time": cost(step.plan) / cost(plan),
+            "take": step is take,
+            **step.plan.as_json(),
+        }
+        for step in steps
+    ]
+    return plan.as_json() | {"advice": [r for r in rungs if r["take"]], "rungs": rungs}
 
 
 def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.batching import MICRO, larger, may_grow
 from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
-from launcher.plan.fitting import ENGINE, Change, PlanWith, first_fit, ladders
+from launcher.plan.cost import cost, start_s
+from launcher.plan.ladder import ENGINE, EXACT, USUAL, Change, PlanWith, climb, taken
 from launcher.plan.target import Described
 from launcher.run_folder.resume import Decision
 from launcher.run_folder.start import decide
@@ -111,8 +111,8 @@ def _grown(resolved: Resolved, described: Described) -> tuple[Batching, str] | N
     try:
         with open_planner(resolved, described) as planner:
             plan = planner.plan(resolved)
-            saved = _start_s(plan) * (1 - 1 / plan.accumulation)
-            if plan.fits is not True or saved < _EQUAL * _cost(plan):
+            saved = start_s(plan) * (1 - 1 / plan.accumulation)
+            if plan.fits is not True or saved < _EQUAL * cost(plan):
                 return None
             for numbers in larger(resolved.batching):
                 plan = planner.plan(resolved.with_batching(numbers, ""))
@@ -222,34 +222,28 @@ def _candidates(
         )
         if is_slower and not is_thorough:
             continue
-        candidate = _least(engine.name, ladders(resolved, keeps_given=True), plan_with)
+        candidate = _least(engine.name, resolved, plan_with)
         if candidate is not None:
             fits |= candidate.fits
             fits_unchanged |= candidate.fits and len(candidate.settings) == 1
             yield candidate
 
 
-def _least(name: str, all_ladders: Sequence[Sequence[Change]], plan: PlanWith) -> Candidate | None:
-    """The engine with the fastest change that fits, or with the most; None: it cannot train this.
-
-    The last of the ladders is for what fits by no other.
-    """
+def _least(name: str, resolved: Resolved, plan: PlanWith) -> Candidate | None:
+    """The engine with the change that fits, or with the most; None: it cannot train this."""
 
     def plan_with(change: Change) -> Plan:
         return plan({ENGINE: name, **change})
 
     try:
         change: Change = {}
-        planned = plan_with(change)
-        if planned.fits is False:
-            *cheap, dear = all_ladders
-            firsts = [first for each in cheap if (first := first_fit(each, plan_with)) is not None]
-            first = min(firsts, key=lambda first: _cost(first.plan), default=None)
-            if (first := first or first_fit(dear, plan_with)) is not None:
-                change, planned = first.change, first.plan
-            else:
-                change = [change, *chain(*all_ladders)][-1]
-                planned = plan_with(change)
+        given = planned = plan_with(change)
+        for rungs in (USUAL, EXACT):
+            if planned.fits is False and (
+                steps := list(climb(resolved, given, plan_with, rungs, keeps_given=True))
+            ):
+                step = taken(steps) or steps[-1]
+                change, planned = step.change, step.plan
     except SettingsError:
         return None
     memory = {
@@ -257,7 +251,7 @@ def _least(name: str, all_ladders: Sequence[Sequence[Change]], plan: PlanWith) -
         "host": planned.rank_host_bytes,
     }
     settings, fits = {ENGINE: name, **change}, planned.fits is not False
-    return Candidate(settings, planned.needs, fits, _cost(planned), memory)
+    return Candidate(settings, planned.needs, fits, cost(planned), memory)
 
 
 def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:
@@ -276,39 +270,3 @@ def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:
             is_useful = is_single == (target.ranks == 1)
         if is_useful and not missing(engine):
             yield engine
-
-
-@dataclass(frozen=True)
-class _Speeds:
-    """What a rank does in a second, roughly: only ratios between engines count."""
-
-    flops: float
-    memory_bytes: float
-    sent_bytes: float
-    offloaded_bytes: float
-    start_s: float
-    """To start a kernel."""
-
-
-_GPU = _Speeds(1e14, 1.5e12, 5e10, 1e10, 5e-6)
-_CPU = _Speeds(3e10, 5e9, 5e8, 5e9, 1e-6)
-
-
-def _cost(plan: Plan) -> float:
-    """Seconds of a step: operations, the update, traffic and offload, one after the other."""
-    from launcher.plan.storages import Kind
-
-    speeds = _CPU if plan.target.device == "cpu" else _GPU
-    update = 2 * (plan.device[Kind.OPTIMIZER] + plan.device[Kind.WEIGHTS])
-    return (
-        plan.flops / speeds.flops
-        + update / speeds.memory_bytes
-        + plan.sent_bytes / speeds.sent_bytes
-        + plan.copied_bytes / speeds.offloaded_bytes
-        + _start_s(plan)
-    )
-
-
-def _start_s(plan: Plan) -> float:
-    """Seconds to start the kernels of a step."""
-    return plan.launches * (_CPU if plan.target.device == "cpu" else _GPU).start_s

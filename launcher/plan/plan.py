@@ -210,7 +210,15 @@ class Planner:
         self._is_built = False
 
     def plan(self, resolved: Resolved) -> Plan:
-        """The plan of a run with the same model and data. Raises SettingsError."""
+        """The plan of a run with the same data; reads it again for other settings of the model.
+
+        Raises SettingsError.
+        """
+        if resolved.settings.model != self._data.model:
+            with open_planner(resolved, self._described) as other:
+                # Traces have made this process larger.
+                other.process_bytes, other._is_built = self.process_bytes, True
+                return other.plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
             subject, target = self._data.subject(resolved), self._described.target(resolved)

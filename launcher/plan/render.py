@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
-from launcher.plan.fitting import Advice
+from launcher.plan.cost import cost
+from launcher.plan.ladder import Step, taken
 from launcher.plan.plan import MARGIN, MEASURED, Plan
 from launcher.plan.storages import Kind
 from launcher.plan.time import Seconds
@@ -20,12 +21,15 @@ _MARKS = dict(zip(Kind, "WGOATC", strict=True))
 def text(
     resolved: Resolved,
     plan: Plan,
-    advice: Sequence[Advice],
+    steps: Sequence[Step],
     command: Callable[[Sequence[str]], str],
 ) -> str:
     """The plan for people. `command` gives the run with further settings."""
     lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
-    lines += [f"  {command(piece.sets)}    ({piece.plan.needs})" for piece in advice]
+    if steps:
+        lines += ["", *_rungs(plan, steps)]
+    if (take := taken(steps)) is not None:
+        lines += ["", f"  {command(take.sets)}    ({take.plan.needs})"]
     return "\n".join(lines)
 
 
@@ -100,3 +104,17 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
     else:
         yield f"fits: {plan.needs}" if plan.fits else f"does not fit: {plan.needs}{free}"
+
+
+def _rungs(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
+    """A line for each rung, with its time relative to `plan`; `>` is the one to take."""
+    yield f"  {'ladder':<25}{'rank':>10} {'host':>10} {'time':>6}"
+    take = taken(steps)
+    for step in steps:
+        marks = [*(["fits"] if step.plan.fits is not False else []), step.effect]
+        mark = ">" if step is take else " "
+        yield (
+            f"{mark} {step.name:<25}{size(step.plan.device_bytes):>10} "
+            f"{size(step.plan.host_bytes):>10} {cost(step.plan) / cost(plan):>6.2f}  "
+            f"{', '.join(filter(None, marks))}"
+        ).rstrip()

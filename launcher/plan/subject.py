@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -30,6 +31,8 @@ class TaskData:
 
     task: Task
     samples: Samples
+    model: Any
+    """The section of the settings from which the task was made."""
 
     def subject(self, resolved: Resolved) -> Subject:
         """The training of the task with the batch numbers of `resolved`. Raises DataError."""
@@ -56,7 +59,7 @@ def read_task(resolved: Resolved) -> Iterator[TaskData]:
     settings = resolved.settings
     with temporary_folder("gearshift-plan-") as folder:
         task = schema.task_with_data(settings, folder)
-        yield TaskData(task, Samples(task, task.data("train"), settings.train.seed))
+        yield TaskData(task, Samples(task, task.data("train"), settings.train.seed), settings.model)
 
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import start_memory
+from benchmarks import fits, start_memory
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
 from engines.catalog import ENGINES
@@ -46,6 +46,7 @@ SLOW = {
         ["encoder in each step", "features read", "contender", "encoder in each step", "features read"],
     ),
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
+    "fits": ("--smoke", [f"{gpu} GiB" for gpu in fits.GPUS_GIB for _ in fits.RAMS_GIB]),
     "launches": ("--models eeg_text:tiny", ["eeg_text:tiny"]),
     "lora": ("--smoke", ["all weights", "LoRA, rank 8", "LoRA, rank 8, bf16"]),
     "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),

@@ -26,18 +26,50 @@ def test_a_plan_that_does_not_fit_prints_lines_that_do(said):
 
 def test_a_line_to_paste_replaces_what_was_typed(said):
     replaced = ["--engine", "ddp", "--batch-size=4", "--set", "train.accumulation=2"]
-    words = ["--model", "language:tiny", "--lr", "1e-3", "--set", "compile=off", *replaced]
+    words = [
+        "--model",
+        "language:tiny",
+        "--lr",
+        "1e-3",
+        "--set",
+        "compile=off",
+        "--set",
+        "memory.activation_checkpointing=full",
+        *replaced,
+    ]
     needs = said("plan", "--gpus=2", *words, "--json")["device_peak_bytes"]["total"]
     memory = 0.94 * needs + CONTEXT_BYTES + NCCL_BYTES
     machine = ["--gpus=2", "--gpu-memory", f"{memory / 2**20:.3f}MiB"]
     lines = said("plan", *machine, *words).splitlines()
     lines = [line for line in lines if "-m launcher" in line]
-    for key in ("train.micro_batch", "engine.name"):
-        assert any(f"--set {key}=" in line for line in lines)
-    for line in lines:
-        pasted = shlex.split(line.partition("    (")[0])[3:]
-        assert pasted[:6] == words[:6]
-        assert said("plan", *machine, *pasted, "--json")["fits"] is True
+    (line,) = lines
+    assert "--set train.micro_batch=" in line and "--batch-size" not in line
+    pasted = shlex.split(line.partition("    (")[0])[3:]
+    assert pasted[:8] == words[:8]
+    assert said("plan", *machine, *pasted, "--json")["fits"] is True
+
+
+def test_the_ladder_is_printed_and_in_json_with_the_rung_to_take(said):
+    needs = said("plan", "--model", "language:tiny", "--gpus=1", "--json")
+    memory = 0.5 * needs["device_peak_bytes"]["total"] + CONTEXT_BYTES
+    words = ["--model", "language:tiny", "--gpus=1", f"--gpu-memory={memory / 2**20:.3f}MiB"]
+    found = said("plan", *words, "--json")
+    names = [rung["name"] for rung in found["rungs"]]
+    assert names[:2] == ["smaller micro-batch", "activation checkpointing"]
+    (take,) = (rung for rung in found["rungs"] if rung["take"])
+    assert found["advice"] == [take] and take["fits"] is True and take["effect"] == ""
+    assert take["device_peak_bytes"]["total"] <= memory - CONTEXT_BYTES
+    assert take["relative_time"] > 1 and any(
+        "train.micro_batch=" in text for text in found["rungs"][0]["set"]
+    )
+    lines = said("plan", *words).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("  ladder"))
+    rows = lines[start + 1 : start + 1 + len(names)]
+    assert [row[2:27].strip() for row in rows] == names
+    assert [row[0] for row in rows] == [">" if rung["take"] else " " for rung in found["rungs"]]
+    assert all(
+        ("fits" in row) == rung["fits"] for row, rung in zip(rows, found["rungs"], strict=True)
+    )
 
 
 def test_json_has_the_documented_keys(said):

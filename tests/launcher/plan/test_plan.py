@@ -1,4 +1,4 @@
-"""Plans of runs: against real steps, over engines and ranks, and what fits."""
+"""Plans of runs: against real steps, over engines and ranks."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,12 +10,11 @@ import torch.distributed as dist
 from engines.environment import RankInfo
 from engines.local import local
 from engines.world import ProcessWorld
-from launcher.base.diagnostics import SettingsError, plain
+from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.machine import CONTEXT_BYTES
-from launcher.plan.auto import _cost
-from launcher.plan.fitting import advise, first_fit
-from launcher.plan.plan import HEAP, MARGIN, Planner, open_planner, plan_run
+from launcher.plan.cost import cost
+from launcher.plan.plan import HEAP, Planner, open_planner, plan_run
 from launcher.plan.render import text
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
@@ -136,7 +135,7 @@ def test_offloaded_activations_leave_two_blocks_on_the_device_and_are_copied_twi
     assert stays.offloaded_bytes == stays.copied_bytes == 0 < moves.offloaded_bytes
     assert moves.rank_host_bytes - stays.rank_host_bytes == moves.offloaded_bytes
     assert moves.copied_bytes == 2 * 2 * moves.offloaded_bytes  # of two micro-batches
-    assert _cost(moves) - _cost(stays) > moves.copied_bytes / 1e10
+    assert cost(moves) - cost(stays) > moves.copied_bytes / 1e10
     assert "host link at 63 GB/s" in moves.seconds.basis
     assert moves.seconds.step == moves.copied_bytes / 63e9 > stays.seconds.step
 
@@ -222,39 +221,6 @@ def test_the_limit_of_a_gpu_is_what_tensors_may_take():
         assert printed.endswith("fits: 5.5 GiB of 5.5 GiB" if fits else leave)
 
 
-def test_advice_is_the_least_change_that_fits():
-    choice = {"machine": ONE_GPU, "engine": "local"}
-    run = resolved("compile=off", "train.global_batch=8", **choice)
-    whole = plan("train.global_batch=8", **choice)
-    limit = round(0.8 * whole.device_bytes) + CONTEXT_BYTES
-
-    def plan_with(change):
-        sets = [f"{key}={value}" for key, value in change.items()]
-        return plan("train.global_batch=8", *sets, **choice, device_bytes=limit)
-
-    first, *more = advise(run, plan_with)
-    assert first.sets == ["train.micro_batch=4", "train.global_batch=8"]
-    assert first.plan.fits and first.plan.global_batch == whole.global_batch
-    assert all("memory.activation_checkpointing=full" in each.sets for each in more)
-
-
-@pytest.mark.parametrize(("least", "absent"), [(0, ()), (3, (1, 2)), (7, (1, 2)), (8, ())])
-def test_what_fits_is_found_by_bisection(least, absent):
-    planned = []
-
-    def plan_with(change):
-        number = change["number"]
-        planned.append(number)
-        if number in absent:
-            raise SettingsError.of("no such combination")
-        return SimpleNamespace(fits=number >= least)
-
-    first = first_fit([{"number": number} for number in range(8)], plan_with)
-    fits = [number for number in range(8) if number >= least and number not in absent]
-    assert (first.change["number"] if first else None) == min(fits, default=None) or absent
-    assert len(planned) <= (4 if first else 1)
-
-
 @pytest.mark.parametrize("family", ["language", pytest.param("abr", marks=pytest.mark.slow)])
 def test_all_micro_batches_after_the_first_are_alike(family):
     run = resolved(
@@ -282,29 +248,12 @@ def test_a_heap_has_holes_unless_freed_memory_returns():
     assert holes.host_bytes - none.host_bytes == round(HEAP * (none.device_bytes - state))
 
 
-def test_advice_for_a_cpu_returns_freed_memory_where_nothing_else_is_left():
-    sets = ["train.micro_batch=1", "train.accumulation=1", "loader.workers=0"]
-    sets += ["memory.activation_checkpointing=full", "data.seq_len=2048"]
-
-    def with_sets(*added):
-        return resolved("compile=off", *sets, *added, model="language:full")
-
-    run = with_sets()
-    with open_planner(run, Described(LAPTOP)) as planner:
-        needed = [
-            planner.plan(with_sets(f"memory.return_freed={freed}")).host_bytes
-            for freed in ("true", "false")
-        ]
-        ram = round(sum(needed) / 2 / (1 - MARGIN))
-        small = replace(LAPTOP, ram_bytes=ram)
-
-        def plan_with(change):
-            found = planner.plan(with_sets(*(f"{k}={plain(v)}" for k, v in change.items())))
-            return replace(found, target=Described(small).target(run))
-
-        assert not plan_with({}).fits
-        found = advise(run, plan_with)
-    assert [one.sets for one in found] == [["memory.return_freed=true"]]
+def test_other_settings_of_the_model_are_planned_with_their_own_model():
+    whole, half = (resolved("compile=off", f"model.kv_heads={n}") for n in ("null", 1))
+    with open_planner(whole, Described(LAPTOP)) as planner:
+        many, few = planner.plan(whole), planner.plan(half)
+        assert few.parameters < many.parameters == planner.plan(whole).parameters
+    assert few.parameters == plan_run(half, Described(LAPTOP)).parameters
 
 
 def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):

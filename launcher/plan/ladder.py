@@ -1,0 +1,207 @@
+"""The ladder: settings that save memory, from cheap to costly, until a plan fits."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from engines.catalog import ENGINES, Placement, missing
+from launcher.base.diagnostics import SettingsError, plain
+from launcher.config import batching
+from launcher.config.provenance import Resolved
+from launcher.plan.cost import cost
+
+if TYPE_CHECKING:
+    from launcher.plan.plan import Plan
+
+ENGINE = "engine.name"
+_STATE, _ACTIVATIONS = "optim.state", "memory.activation_offload"
+NUMBERS, TRAINED = "changes the numbers slightly", "changes what is trained"
+_EFFECTS = ("", NUMBERS, TRAINED)
+
+Change = Mapping[str, Any]
+"""Settings by key."""
+PlanWith = Callable[[Change], "Plan"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Settings on top of those of the rung below, with smaller micro-batches where needed."""
+
+    name: str
+    change: Change = field(default_factory=dict)
+    effect: str = ""
+    """Of these settings on the training; empty: it computes the same."""
+    placement: Placement | None = None
+    """With the first engine of this placement that can train it."""
+    saves: Literal["any", "gpu", "host", "cpu"] = "any"
+    """Which memory: that of GPUs, the main memory beside or without them, that of runs on CPUs."""
+    drops: tuple[str, ...] = ()
+    """Settings of rungs below that it does without."""
+    is_usual: bool = False
+    """The fastest of these that fit is taken; of others the first."""
+
+
+_SHARDED = Placement("sharded", "sharded", "sharded")
+RUNGS = (
+    Rung("smaller micro-batch", is_usual=True),
+    Rung("activation checkpointing", {"memory.activation_checkpointing": "full"}, is_usual=True),
+    # Forks of the process keep a copy of the weights.
+    Rung("no loader workers", {"loader.workers": 0}, saves="host"),
+    Rung("freed memory returned", {"memory.return_freed": True}, saves="cpu"),
+    Rung("sharded weights", placement=_SHARDED),
+    Rung("optimizer states in bf16", {_STATE: "bf16"}, NUMBERS),
+    Rung("optimizer states in int8", {_STATE: "int8"}, NUMBERS),
+    Rung("activation offload", {_ACTIVATIONS: True}, saves="gpu"),
+    Rung(
+        "optimizer offload",
+        placement=Placement(gradients="host", optimizer="host"),
+        saves="gpu",
+        drops=(_STATE,),
+    ),
+    Rung(
+        "weights offload", placement=Placement("host", "host", "host"), saves="gpu", drops=(_STATE,)
+    ),
+    Rung(
+        "LoRA",
+        {"model.lora.rank": 16},
+        TRAINED,
+        placement=_SHARDED,
+        drops=(ENGINE, _STATE, _ACTIVATIONS),
+    ),
+    Rung(
+        "nf4 weights",
+        {"model.quantize": "nf4"},
+        TRAINED,
+        placement=_SHARDED,
+        drops=(ENGINE, _STATE, _ACTIVATIONS),
+    ),
+)
+"""Cheap to costly. A rung whose settings do not exist for a run is left out."""
+USUAL = [rung for rung in RUNGS if rung.is_usual]
+EXACT = [rung for rung in RUNGS if not rung.effect and rung.placement is None]
+"""Rungs of one engine that compute the same."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A rung with all its settings, and their plan."""
+
+    name: str
+    change: Change
+    plan: Plan
+    effect: str = ""
+    """Of all its settings."""
+    is_usual: bool = False
+
+    @property
+    def sets(self) -> list[str]:
+        """As KEY=VALUE."""
+        return [f"{key}={plain(value)}" for key, value in self.change.items()]
+
+
+def climb(
+    resolved: Resolved,
+    plan: Plan,
+    plan_with: PlanWith,
+    rungs: Sequence[Rung] = RUNGS,
+    *,
+    keeps_given: bool = False,
+) -> Iterator[Step]:
+    """The rungs for a run whose `plan` does not fit, at the same global batch.
+
+    `plan_with` plans it with a change. Each has the largest micro-batch that fits, the smallest if
+    none does. `keeps_given`: settings of the user stay.
+    """
+    keys = {batching.MICRO, batching.ACCUMULATION}
+    smaller: list[Change] = [{}]
+    if not (keeps_given and any(resolved.values[key].is_of_user for key in keys)):
+        smaller += [  # with the global batch, which would change as well
+            {batching.MICRO: numbers.micro_batch, batching.GLOBAL: numbers.global_batch}
+            for numbers in batching.halvings(resolved.batching)
+        ]
+    effects = {key: rung.effect for rung in rungs for key in rung.change}
+    carried: Change = {}
+    needed = [(plan.device, plan.host_bytes)]
+    seen: list[Change] = [] if len(smaller) > 1 else [{}]
+    fitting: list[Change] = []
+    for rung in rungs:
+        if not _exists(rung, resolved, plan, keeps_given or bool(rung.effect)):
+            continue
+        if fitting and not rung.is_usual:
+            smaller = fitting
+        base = {key: value for key, value in carried.items() if key not in rung.drops}
+        for engine in _engines(rung, resolved, plan):
+            change = {**base, **rung.change, **engine}
+            change = {k: v for k, v in change.items() if resolved.values[k].value != v}
+            changes = [{**change, **numbers} for numbers in smaller]
+            if change in seen or (fit := first_fit(changes, plan_with)) is None:
+                continue
+            at, planned = fit
+            needs = (planned.device, planned.host_bytes)
+            if needs in needed:  # the settings have no effect on this run
+                continue
+            if planned.fits is not False:
+                fitting = [smaller[at]]
+            seen.append(change)
+            needed.append(needs)
+            carried = change
+            effect = max((effects.get(key, "") for key in change), key=_EFFECTS.index, default="")
+            yield Step(rung.name, changes[at], planned, effect, rung.is_usual)
+            break
+
+
+def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_given: bool) -> bool:
+    """Whether its settings exist and may change, and it saves memory that is too small."""
+    values = resolved.values
+    may_change = all(
+        key in values and not (keeps_given and values[key].is_of_user) for key in rung.change
+    )
+    lacks = {
+        "any": True,
+        "gpu": plan.lacks_device(),
+        "host": plan.lacks_ram(),
+        "cpu": plan.target.device == "cpu",
+    }
+    return may_change and lacks[rung.saves]
+
+
+def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
+    """The engines of its placement, which shards for several ranks only; or that of the run."""
+    engine = ENGINES[resolved.settings.engine.name]
+    if rung.placement in (None, engine.placement):
+        return [{}]
+    if rung.placement == _SHARDED and plan.target.ranks == 1:
+        return [{}]
+    able = [e for e in ENGINES.values() if e.placement == rung.placement and not missing(e)]
+    if rung.placement != _SHARDED:
+        able.sort(key=lambda each: each.ds_config is None)  # DeepSpeed updates faster on a CPU
+    return [{ENGINE: each.name} for each in able]
+
+
+def first_fit(changes: Sequence[Change], plan_with: PlanWith) -> tuple[int, Plan] | None:
+    """The first of `changes` that fits, by bisection; otherwise the last, which saves most.
+
+    None: the last one does not exist.
+    """
+    plans: dict[int, Plan] = {}
+
+    def fits(at: int) -> bool:
+        try:
+            plans[at] = plan_with(changes[at])
+        except SettingsError:  # a combination that does not exist
+            return False
+        return plans[at].fits is not False
+
+    last = len(changes) - 1
+    at = bisect_left(range(last), True, key=fits) if fits(last) else last
+    return (at, plans[at]) if at in plans else None
+
+
+def taken(steps: Sequence[Step]) -> Step | None:
+    """The fastest of the usual rungs that fit, otherwise the first that fits; None: none does."""
+    fitting = [step for step in steps if step.plan.fits is not False]
+    usual = [step for step in fitting if step.is_usual]
+    return min(usual, key=lambda step: cost(step.plan), default=next(iter(fitting), None))

@@ -1,0 +1,192 @@
+"""The ladder: its rungs in order, the one to take, and that each fits where it should."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError, plain
+from launcher.config.machine import CONTEXT_BYTES
+from launcher.plan.ladder import (
+    ENGINE,
+    EXACT,
+    NUMBERS,
+    RUNGS,
+    TRAINED,
+    Rung,
+    climb,
+    first_fit,
+    taken,
+)
+from launcher.plan.plan import MARGIN, open_planner
+from launcher.plan.storages import Kind
+from launcher.plan.target import Described
+from tests.launcher.given import LAPTOP, ONE_GPU, resolved
+
+FULL = {"memory.activation_checkpointing": "full"}
+ORDER = (
+    Rung("smaller", is_usual=True),
+    Rung("recomputed", FULL, is_usual=True),
+    Rung("unknown", {"optim.unknown": 1}),
+    Rung("refused", {"loader.prefetch": 7}),
+    Rung("without effect", {"loader.prefetch": 9}),
+    Rung("of the host", {"loader.workers": 0}, saves="host"),
+    Rung("rounded", {"optim.weight_decay": 0.5}, NUMBERS),
+    Rung("on top", {"memory.return_freed": True}),
+    Rung("other", {"train.ema": 0.5}, TRAINED, drops=("optim.weight_decay",)),
+)
+SAVES = {
+    "optim.weight_decay": 20,
+    "memory.return_freed": 10,
+    "train.ema": 40,
+    **dict.fromkeys(FULL, 30),
+}
+
+
+def planned(needs, limit, seconds=1.0):
+    """A plan on a GPU of `limit` bytes."""
+    return SimpleNamespace(
+        device={Kind.ACTIVATIONS: needs, Kind.WEIGHTS: 0, Kind.OPTIMIZER: 0},
+        host_bytes=0,
+        fits=needs <= limit,
+        lacks_device=lambda: needs > limit,
+        lacks_ram=lambda: False,
+        target=SimpleNamespace(device="cuda", ranks=1),
+        **{"flops": 1e14 * seconds, "sent_bytes": 0, "offloaded_bytes": 0, "launches": 0},
+    )
+
+
+def climbed(limit, *sets, **options):
+    """The steps for a run that needs 100 bytes, 5 less for each halving of its micro-batch of 8."""
+    run = resolved("train.micro_batch=8", "train.accumulation=1", *sets, machine=ONE_GPU)
+    tried = []
+
+    def plan_with(change):
+        tried.append(change)
+        if change.get("loader.prefetch") == 7:
+            raise SettingsError.of("no such combination")
+        micro = change.get("train.micro_batch", 8)
+        smaller = {8: 0, 4: 5, 2: 10, 1: 15}[micro]
+        saved = smaller + sum(n for key, n in SAVES.items() if key in change)
+        return planned(100 - saved, limit, seconds=1 + (8 / micro - 1) / 2)
+
+    return list(climb(run, plan_with({}), plan_with, ORDER, **options)), tried
+
+
+def test_rungs_come_in_order_without_those_that_do_not_exist_or_save_nothing():
+    steps, _ = climbed(0)
+    assert [(step.name, step.effect) for step in steps] == [
+        ("smaller", ""),
+        ("recomputed", ""),
+        ("rounded", NUMBERS),
+        ("on top", NUMBERS),
+        ("other", TRAINED),
+    ]
+    least = {"train.micro_batch": 1, "train.global_batch": 8}
+    *_, below, last = (step.change for step in steps)
+    assert below == {**FULL, "optim.weight_decay": 0.5, "memory.return_freed": True, **least}
+    assert last == {**FULL, "train.ema": 0.5, "memory.return_freed": True, **least}
+    assert taken(steps) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "name", "micro"),
+    [
+        (96, "recomputed", None),  # faster than smaller micro-batches, which fit as well
+        (60, "recomputed", 2),
+        (54, "rounded", None),
+        (36, "rounded", 1),
+        (26, "on top", 1),
+        (8, "other", 1),
+    ],
+)
+def test_the_one_to_take_is_the_fastest_usual_one_or_the_first(limit, name, micro):
+    steps, tried = climbed(limit)
+    take = taken(steps)
+    assert (take.name, take.change.get("train.micro_batch")) == (name, micro)
+    later = steps[steps.index(take) + 1 :]
+    assert {step.change.get("train.micro_batch") for step in later} <= {micro}
+    assert steps[-1].name == "other" and len(tried) < 20
+
+
+def test_settings_of_the_user_stay_where_asked_and_in_rungs_that_change_the_training():
+    given = ("memory.activation_checkpointing=none", "optim.weight_decay=0.1")
+    steps, _ = climbed(0, *given)
+    assert [step.name for step in steps] == ["smaller", "recomputed", "on top", "other"]
+    steps, _ = climbed(0, *given, keeps_given=True)
+    assert [step.name for step in steps] == ["on top", "other"]
+    assert not any("train.micro_batch" in step.change for step in steps)
+
+
+def test_engine_auto_changes_neither_the_training_nor_the_numbers():
+    assert not any(rung.effect or rung.placement for rung in EXACT)
+    assert {"smaller micro-batch", "activation checkpointing"} <= {rung.name for rung in EXACT}
+
+
+@pytest.mark.parametrize(("least", "absent"), [(0, ()), (3, (1, 2)), (7, (1, 2)), (8, ())])
+def test_what_fits_is_found_by_bisection(least, absent):
+    tried = []
+
+    def plan_with(change):
+        number = change["number"]
+        tried.append(number)
+        if number in absent:
+            raise SettingsError.of("no such combination")
+        return SimpleNamespace(fits=number >= least)
+
+    at, plan = first_fit([{"number": number} for number in range(8)], plan_with)
+    assert (at, plan.fits) == (min(least, 7), least < 8)
+    assert len(tried) <= (4 if plan.fits else 1)
+    assert first_fit([{"number": 1}], plan_with) is None or not absent
+
+
+def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
+    run = resolved("compile=off", machine=ONE_GPU, engine="local")
+    with open_planner(run, Described(ONE_GPU)) as planner:
+
+        def steps(limit):
+            target = Described(ONE_GPU, device_bytes=limit + CONTEXT_BYTES).target(run)
+
+            def plan_with(change):
+                sets = [f"{key}={plain(value)}" for key, value in change.items() if key != ENGINE]
+                engine = change.get(ENGINE, "local")
+                other = resolved("compile=off", *sets, machine=ONE_GPU, engine=engine)
+                return replace(planner.plan(other), target=target)
+
+            return list(climb(run, plan_with({}), plan_with))
+
+        all_steps = steps(2**10)
+        names = [step.name for step in all_steps]
+        assert names[:2] == ["smaller micro-batch", "activation checkpointing"]
+        assert names[-1] == "weights offload", "no rung for pretrained models"
+        assert names == [rung.name for rung in RUNGS if rung.name in names]
+        for step in all_steps:
+            take = taken(steps(step.plan.device_bytes))
+            assert take is not None and take.plan.device_bytes <= step.plan.device_bytes
+            assert names.index(take.name) <= names.index(step.name)
+            assert take.plan.global_batch == 8
+
+
+def test_a_run_on_a_cpu_returns_freed_memory_where_nothing_else_is_left():
+    sets = ["train.micro_batch=1", "train.accumulation=1", "loader.workers=0"]
+    sets += ["memory.activation_checkpointing=full", "data.seq_len=2048"]
+
+    def with_sets(*added):
+        return resolved("compile=off", *sets, *added, model="language:full")
+
+    run = with_sets()
+    with open_planner(run, Described(LAPTOP)) as planner:
+        needed = [
+            planner.plan(with_sets(f"memory.return_freed={freed}")).host_bytes
+            for freed in ("true", "false")
+        ]
+        ram = round(sum(needed) / 2 / (1 - MARGIN))
+        small = replace(LAPTOP, ram_bytes=ram)
+
+        def plan_with(change):
+            found = planner.plan(with_sets(*(f"{k}={plain(v)}" for k, v in change.items())))
+            return replace(found, target=Described(small).target(run))
+
+        assert not plan_with({}).fits
+        found = taken(list(climb(run, plan_with({}), plan_with, EXACT)))
+    assert found.sets == ["memory.return_freed=true"]
