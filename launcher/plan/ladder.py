@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engines.catalog import ENGINES, Placement, missing
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config import batching
+from launcher.config.check import why_ineffective
 from launcher.config.provenance import Resolved
 from launcher.plan.cost import cost
 
@@ -157,7 +158,10 @@ def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_given: bool) -> bo
     """Whether its settings exist and may change, and it saves memory that is too small."""
     values = resolved.values
     may_change = all(
-        key in values and not (keeps_given and values[key].is_of_user) for key in rung.change
+        key in values
+        and why_ineffective(values, key) is None
+        and not (keeps_given and values[key].is_of_user)
+        for key in rung.change
     )
     lacks = {
         "any": True,

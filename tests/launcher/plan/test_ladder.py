@@ -28,8 +28,9 @@ ORDER = (
     Rung("smaller", is_usual=True),
     Rung("recomputed", FULL, is_usual=True),
     Rung("unknown", {"optim.unknown": 1}),
-    Rung("refused", {"loader.prefetch": 7}),
-    Rung("without effect", {"loader.prefetch": 9}),
+    Rung("of another schedule", {"schedule.t_mult": 3.0}),
+    Rung("refused", {"log.every": 7}),
+    Rung("without effect", {"log.every": 9}),
     Rung("of the host", {"loader.workers": 0}, saves="host"),
     Rung("rounded", {"optim.weight_decay": 0.5}, NUMBERS),
     Rung("on top", {"memory.return_freed": True}),
@@ -39,6 +40,7 @@ SAVES = {
     "optim.weight_decay": 20,
     "memory.return_freed": 10,
     "train.ema": 40,
+    "schedule.t_mult": 50,
     **dict.fromkeys(FULL, 30),
 }
 
@@ -52,7 +54,7 @@ def planned(needs, limit, seconds=1.0):
         lacks_device=lambda: needs > limit,
         lacks_ram=lambda: False,
         target=SimpleNamespace(device="cuda", ranks=1),
-        **{"flops": 1e14 * seconds, "sent_bytes": 0, "offloaded_bytes": 0, "launches": 0},
+        **{"flops": 1e14 * seconds, "sent_bytes": 0, "copied_bytes": 0, "launches": 0},
     )
 
 
@@ -63,7 +65,7 @@ def climbed(limit, *sets, **options):
 
     def plan_with(change):
         tried.append(change)
-        if change.get("loader.prefetch") == 7:
+        if change.get("log.every") == 7:
             raise SettingsError.of("no such combination")
         micro = change.get("train.micro_batch", 8)
         smaller = {8: 0, 4: 5, 2: 10, 1: 15}[micro]
