@@ -42,6 +42,8 @@ _VIEWS = (
     *(_aten.t.default, _aten.view.default, _aten._unsafe_view.default),
     *(_aten.slice.Tensor, _aten.alias.default, _aten.detach.default),
 )
+_PLAIN_HEADS: dict[str, bool] = {}
+"""By architecture: a planner builds the same model for each of its plans."""
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 Unread = list[tuple[Tensor, StoredTensor]]
 """Weights of a model without values, and what they are to be read from."""
@@ -119,6 +121,13 @@ def _has_plain_head(inner: Any) -> bool:
     head = inner.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
         return False
+    key = f"{type(inner)} {inner.config.to_json_string()}"
+    if key not in _PLAIN_HEADS:
+        _PLAIN_HEADS[key] = _shows_plain_head(inner, head)
+    return _PLAIN_HEADS[key]
+
+
+def _shows_plain_head(inner: Any, head: nn.Linear) -> bool:
     given = {"input_ids": torch.tensor([[0, 1]]), "use_cache": False}
     of_base, of_all = _Operators(), _Operators()
     try:
