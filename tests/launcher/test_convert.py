@@ -165,7 +165,7 @@ class TrainingConfig:
         ("event_seg", "embedding_dims: [48, 96, 192]", "model.size", "lite"),
         ("event_seg", "embedding_dims:\n- 64\n- 128\n- 256\n- 512", "model.size", None),
         ("abr", "eps: 1e-6\nlearning_rate: 1e-3", "optim.eps", 1e-6),
-        ("abr", "scheduler: {type: plateau}", "schedule.name", None),
+        ("abr", "scheduler: {type: polynomial}", "schedule.name", None),
         ("abr", "gradient_clip_norm: null", "optim.clip_norm", None),
         ("abr", "num_epochs: ~", "train.epochs", None),
         ("abr", "data_path: 'it''s #1.csv'", "data.path", "it's #1.csv"),
@@ -181,11 +181,11 @@ def test_a_setting_has_the_value_that_the_original_uses(family, lines, key, valu
 
 
 def test_unknown_names_and_values_are_named_on_the_console_and_in_json(here, capsys):
-    text = "training: {num_epochs: 2, frobnicate: 3}\nscheduler: {type: plateau}\nT_mult: 1\n"
+    text = "training: {num_epochs: 2, frobnicate: 3}\nscheduler: {type: polynomial}\nT_mult: 1\n"
     convert(here, "theirs.yaml", text, "--model", "abr")
     said = capsys.readouterr().out
     assert "training.frobnicate: 3  (no setting here has this name)" in said
-    assert "scheduler.type: plateau  (unknown schedule.name 'plateau'; allowed: constant" in said
+    assert "scheduler.type: polynomial  (unknown schedule.name 'polynomial'; allowed: constant" in said
     (here / "ours.yaml").unlink()
     convert(here, "theirs.yaml", text, "--model", "abr", "--json")
     content = json.loads(capsys.readouterr().out)

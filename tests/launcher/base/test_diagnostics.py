@@ -143,7 +143,7 @@ error: unknown mode 'Ultra_Fast'
   fix           mode: ultra-fast
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   where         mine.yaml:3 engine
-  allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, ds_config
+  allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, offload, ds_config
   fix           engine.name: zero2
 error: optim.lr '1e-3' is text, not a number
   where         mine.yaml:4 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
