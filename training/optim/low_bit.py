@@ -19,8 +19,8 @@ BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
 _LEAST = 4096
 """Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32."""
-_AT_ONCE = 2**20
-"""Elements updated at once: what is fp32 meanwhile takes some MB."""
+_AT_ONCE = 2**22
+"""Elements updated at once: 16 MB in fp32, for each of a few tensors."""
 _SMALLEST = 1e-30
 """Blocks below it are zeros: the products of codes and smaller scales would lose bits."""
 _ODD = (1013904243, -1640531527, -2048144789, -1028477387)
