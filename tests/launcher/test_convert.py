@@ -185,7 +185,9 @@ def test_unknown_names_and_values_are_named_on_the_console_and_in_json(here, cap
     convert(here, "theirs.yaml", text, "--model", "abr")
     said = capsys.readouterr().out
     assert "training.frobnicate: 3  (no setting here has this name)" in said
-    assert "scheduler.type: polynomial  (unknown schedule.name 'polynomial'; allowed: constant" in said
+    assert (
+        "scheduler.type: polynomial  (unknown schedule.name 'polynomial'; allowed: constant" in said
+    )
     (here / "ours.yaml").unlink()
     convert(here, "theirs.yaml", text, "--model", "abr", "--json")
     content = json.loads(capsys.readouterr().out)
