@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fits, start_memory
+from benchmarks import fits, lora, start_memory
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
 from engines.catalog import ENGINES
@@ -48,7 +48,7 @@ SLOW = {
     "engines_overhead": (f"{STEPS} --micro-batch 2 --engines zero2", ["raw zero2", "ours zero2"]),
     "fits": ("--smoke", [f"{gpu} GiB" for gpu in fits.GPUS_GIB for _ in fits.RAMS_GIB]),
     "launches": ("--models eeg_text:tiny", ["eeg_text:tiny"]),
-    "lora": ("--smoke", ["all weights", "LoRA, rank 8", "LoRA, rank 8, bf16"]),
+    "lora": ("--smoke", [*lora.CONTENDERS]),
     "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
     "plan_host": ("--models language:small --steps 2", ["language:small", "language:small"]),
