@@ -115,6 +115,22 @@ class TrainPlan:
         }
 
 
+def total_steps(
+    epochs: float | None, max_steps: int | None, steps_per_epoch: int, data_start: int = 0
+) -> int:
+    """The last step: `max_steps`, or `epochs` after `data_start` if that is earlier.
+
+    One of the two is given.
+    """
+    ends = [] if epochs is None else [data_start + max(1, round(epochs * steps_per_epoch))]
+    return min([*ends, *([] if max_steps is None else [max_steps])])
+
+
+def decay_start(decay: int | str, total_steps: int, steps_per_epoch: int, start: int = 0) -> int:
+    """The step at which the `decay` of schedule wsd begins; the schedule began at step `start`."""
+    return total_steps - duration.steps(decay, steps_per_epoch, max(1, total_steps - start))
+
+
 def solve(
     settings: TrainingSettings,
     *,
@@ -137,15 +153,13 @@ def solve(
     starts = starts or StartSteps()
     steps_per_epoch = samples // global_batch
     epochs, max_steps = settings.train.epochs, settings.train.max_steps
-    ends = [] if epochs is None else [starts.data + max(1, round(epochs * steps_per_epoch))]
-    ends += [] if max_steps is None else [max_steps + (starts.data if experience else 0)]
-    total = min(ends)
-
-    schedule, keep_at = settings.schedule, None
-    if schedule.name == "wsd" and settings.save.last:
-        length = max(1, total - starts.schedule)
-        decay = duration.steps(schedule.decay, steps_per_epoch, length)
-        keep_at = total - decay if decay < length else None
+    if experience and max_steps is not None:
+        max_steps += starts.data
+    total = total_steps(epochs, max_steps, steps_per_epoch, starts.data)
+    keep_at = None
+    if settings.schedule.name == "wsd" and settings.save.last:
+        begin = decay_start(settings.schedule.decay, total, steps_per_epoch, starts.schedule)
+        keep_at = begin if begin > starts.schedule else None
 
     def cadence(every: int | str | None) -> int | None:
         if every is None:

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from launcher.run_folder.records import InvalidRecord
 from models.catalog import FAMILIES
 from training.checkpoint import base_weights, checksums, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
+from training.train_plan import StartSteps
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
@@ -35,8 +36,10 @@ class SavedCheckpoint:
     """All settings by dotted key; None: written by an older version."""
     checked: frozenset[str] = frozenset()
     """Settings whose new value the ranks compare with the checkpoint."""
-    steps_per_epoch: float | None = None
-    """None: unknown, or no epoch has begun."""
+    starts: StartSteps = field(default_factory=StartSteps)
+    """The steps at which its data order and its schedule began."""
+    steps_per_epoch: int | None = None
+    """None: unknown, or no step was taken since the data order began."""
 
 
 @dataclass(frozen=True)
@@ -245,8 +248,9 @@ def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
     if settings is not None and not isinstance(settings, dict):
         raise CheckpointError(f"{path} has no settings")
     checked = frozenset({PRETRAINED} if base_weights.FACT in facts else ())
-    epoch, start = facts.get("epoch"), facts.get("starts", {}).get("data", 0)
-    return SavedCheckpoint(step, settings, checked, (step - start) / epoch if epoch else None)
+    starts, epoch = StartSteps(**facts.get("starts", {})), facts.get("epoch")
+    per_epoch = round((step - starts.data) / epoch) if epoch else None
+    return SavedCheckpoint(step, settings, checked, starts, per_epoch)
 
 
 def _line(path: Path | str, command: str = "resume") -> str:

@@ -24,7 +24,7 @@ from launcher.config.schema import model_name, setting_infos
 from launcher.run_folder import checkpoint_search, experiences, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
-from training import duration
+from training import train_plan
 from training.callbacks.base import Outcome
 
 Rule = Literal["free", "never"] | ResetPart
@@ -41,7 +41,7 @@ RULES: Mapping[Rule, Sequence[str]] = json.loads(
 )
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
-_RESET = " --reset schedule"
+_RESET, _WSD = " --reset schedule", "wsd"
 
 
 @dataclass(frozen=True)
@@ -320,26 +320,24 @@ def _warms_up_for_a_share(settings: Mapping[str, Any]) -> bool:
 
 def _stable(run: ResumableRun, settings: Mapping[str, Any]) -> Path | None:
     """The newest checkpoint of schedule wsd before its decay; None: there is none."""
-    known, found = run.checkpoint, checkpoint_search.checkpoints(run.folder)
-    before = [
-        step for step in found if known and _decays_after(replace(known, step=step), settings)
-    ]
+    known = run.checkpoint
+    if known is None or settings.get("schedule.name") != _WSD:
+        return None
+    found = checkpoint_search.checkpoints(run.folder)
+    before = [step for step in found if _decays_after(replace(known, step=step), settings)]
     return found[max(before)] if before else None
 
 
 def _decays_after(checkpoint: SavedCheckpoint, settings: Mapping[str, Any]) -> bool:
     """Whether the learning rate depends on the length of the run after the checkpoint only."""
-    if settings.get("schedule.name") != "wsd" or _warms_up_for_a_share(settings):
+    per_epoch, starts = checkpoint.steps_per_epoch, checkpoint.starts
+    is_wsd = settings.get("schedule.name") == _WSD
+    if per_epoch is None or not is_wsd or _warms_up_for_a_share(settings):
         return False
-    per_epoch = checkpoint.steps_per_epoch
     epochs, max_steps = (settings.get(key) for key in LENGTH)
-    ends = [] if max_steps is None else [max_steps]
-    if epochs is not None and per_epoch is not None:
-        ends.append(round(epochs * per_epoch))
-    if not ends or per_epoch is None:
-        return False
-    decay = duration.steps(settings["schedule.decay"], round(per_epoch), min(ends))
-    return checkpoint.step <= min(ends) - decay
+    total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
+    decay = settings["schedule.decay"]
+    return checkpoint.step <= train_plan.decay_start(decay, total, per_epoch, starts.schedule)
 
 
 def _rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> Iterator[str]:

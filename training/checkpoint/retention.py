@@ -153,14 +153,18 @@ def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
     return names
 
 
+def _stays(step: int, keep: Keep) -> bool:
+    """Whether the periodic checkpoint of `step` stays forever."""
+    return step == keep.at or bool(keep.every and step % keep.every == 0)
+
+
 def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
     periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
     checkpoints = [
         *complete[-1:],
         *periodic[-keep.last :],
         *_by_score(complete)[: keep.best],
-        *(each for each in periodic if keep.every and each.step % keep.every == 0),
-        *(each for each in periodic if each.step == keep.at),
+        *(each for each in periodic if _stays(each.step, keep)),
     ]
     return {manifest.step_folder(checkpoint.step) for checkpoint in checkpoints}
 

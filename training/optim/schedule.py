@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from training import duration
+from training.train_plan import decay_start
 
 if TYPE_CHECKING:
     from training.settings import Schedule as Settings
@@ -36,7 +37,8 @@ class LrSchedule:
         if self._name == "cosine-restarts":
             steps = self._total - self._warmup
             self._cycles = cycle_starts(steps, settings.cycle, settings.t_mult, plan)
-        self._decay_start = max(self._warmup, self._total - _steps(settings.decay, plan))
+        decay = decay_start(settings.decay, self._total, plan.steps_per_epoch)
+        self._decay_start = max(self._warmup, decay)
         self._drop, self._patience = settings.drop, settings.patience
         self._plateau: dict[str, Any] = {"level": 1.0, "best": None, "waited": 0}
 

@@ -12,6 +12,7 @@ from launcher.run_folder.checkpoint_search import SavedCheckpoint
 from launcher.run_folder.resume_rules import PARTS, RULES, rule_of
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
+from training.train_plan import StartSteps
 
 EXPECTED = {
     "free": "device precision compile promise engine.name engine.max_restarts memory.attention "
@@ -127,10 +128,21 @@ WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "sc
     ],
 )
 def test_a_run_may_become_longer_before_the_decay_of_wsd(step, options, rules):
-    checkpoint = SavedCheckpoint(step, None, steps_per_epoch=30.0)
+    checkpoint = SavedCheckpoint(step, None, steps_per_epoch=30)
     old, now = before(*WSD, max_steps="100"), resolved(*WSD, **options)
     changed = resume_rules.differences(old, now, checkpoint=checkpoint)
     assert {each.rule for each in changed} == rules
+
+
+def test_epochs_and_the_decay_count_from_where_a_reset_began_them():
+    """Four epochs of 10 steps after step 20 end at 60, and the decay of 40 steps takes 8."""
+    starts = StartSteps(data=20, schedule=20)
+    old = before(*WSD, "train.max_steps=null", epochs="4")
+    now = resolved(*WSD, "train.max_steps=null", epochs="8")
+    for step, rule in ((52, "free"), (53, "schedule")):
+        checkpoint = SavedCheckpoint(step, None, starts=starts, steps_per_epoch=10)
+        (found,) = resume_rules.differences(old, now, checkpoint=checkpoint)
+        assert (found.key, found.rule) == ("train.epochs", rule)
 
 
 def test_a_decay_that_has_begun_names_the_checkpoint_before_it():
