@@ -9,10 +9,11 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
 from torch.utils._pytree import tree_map_only
+
+from training.optim.shards import shard
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BLOCK = 256
@@ -56,7 +57,7 @@ class LowBitAdamW(AdamW):
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
         """As `MakesSlots.new_slot`."""
-        held = _local(parameter).detach()
+        held = shard(parameter).detach()
         if held.dtype != torch.float32 or held.numel() < self._least:
             return torch.zeros_like(held)
         if self._stored == "bf16":
@@ -85,8 +86,8 @@ class LowBitAdamW(AdamW):
                     device = parameter.device if group["fused"] else None
                     state["step"] = torch.zeros((), dtype=torch.float32, device=device)
                 part = _Part(
-                    _local(parameter).view(-1),
-                    _local(parameter.grad).reshape(-1),
+                    shard(parameter).view(-1),
+                    shard(parameter.grad).reshape(-1),
                     state["step"],
                     [state[kind].view(-1) for kind in MOMENTS],
                 )
@@ -365,8 +366,3 @@ class Blockwise(Tensor):
             return this
         read = partial(tree_map_only, cls, cls.read)
         return func(*read(args), **read(kwargs or {}))
-
-
-def _local(tensor: Any) -> Tensor:
-    """What this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

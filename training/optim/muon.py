@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
+from training.optim.shards import shard
+
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
 _RMS = 0.2
@@ -81,9 +83,9 @@ class Muon(Optimizer):
         for matrix in matrices:
             if "momentum_buffer" not in self.state[matrix]:
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-        averages = [_local(self.state[matrix]["momentum_buffer"]) for matrix in matrices]
-        gradients = [_local(matrix.grad) for matrix in matrices]
-        momentum, weights = group["momentum"], [_local(matrix) for matrix in matrices]
+        averages = [shard(self.state[matrix]["momentum_buffer"]) for matrix in matrices]
+        gradients = [shard(matrix.grad) for matrix in matrices]
+        momentum, weights = group["momentum"], [shard(matrix) for matrix in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         height = matrices[0].shape[0]
         rows = -(-height // ranks.size) if ranks.hold_shards else height  # as in torch.chunk
@@ -147,11 +149,6 @@ def _ranks(matrix: Tensor, shares_work: bool) -> _Ranks:
     if shares_work and dist.is_initialized():
         return _Ranks(matrix.device, None, dist.get_rank(), dist.get_world_size())
     return _Ranks(matrix.device)
-
-
-def _local(tensor: Any) -> Tensor:
-    """The shard of this rank, or the whole tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

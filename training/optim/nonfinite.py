@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.base import Update
+from training.optim.shards import shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,12 +149,7 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
 
     def hold(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        # Of an FSDP gradient the shard of this rank.
-        gradients = [
-            p.grad.to_local() if hasattr(p.grad, "to_local") else p.grad
-            for p in held
-            if p.grad is not None
-        ]
+        gradients = [shard(p.grad) for p in held if p.grad is not None]
         if world.agree(int(not _are_finite(gradients))):
             for parameter in held:
                 parameter.grad = None
