@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from launcher.__main__ import main
+from training.checkpoint.reader import open_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80))
@@ -31,6 +32,11 @@ def result(folder):
 def weights(folder):
     """The weights of the best checkpoint of a run, by name."""
     return load_file(folder / "best" / "model.safetensors")
+
+
+def last(program, run):
+    """The newest checkpoint of a run."""
+    return open_checkpoint(program.folder / run / "last")
 
 
 @dataclass(frozen=True)
@@ -94,3 +100,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def adapted(program):
+    """The options of a run with adapters on a pretrained folder, in the folder of the program."""
+    from tests.models.language.test_pretrained import CONFIGS, save  # needs transformers
+
+    save(program.folder / "base", CONFIGS["llama"]())
+    rows = [{"instruction": f"ask {i}", "output": f"answer {i % 7}"} for i in range(60)]
+    (program.folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return (
+        *("--model", "language:tiny", "--data", "rows.jsonl", "--max-steps", "6"),
+        *("--set", "model.pretrained=base", "--set", "model.lora.rank=2", "--seq-len", "48"),
+        *("--set", "save.every=3", "--set", "train.preview=false"),
+    )

@@ -1,31 +1,11 @@
 """Runs that train adapters: checkpoints without the base weights, under any engine, and exports."""
 
-import json
-
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from tests.models.language.test_pretrained import CONFIGS, save
-from training.checkpoint.reader import open_checkpoint
-
-
-@pytest.fixture
-def given(program):
-    """The options of a run on a pretrained folder, in the folder of the program."""
-    save(program.folder / "base", CONFIGS["llama"]())
-    rows = [{"instruction": f"ask {i}", "output": f"answer {i % 7}"} for i in range(60)]
-    (program.folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return (
-        *("--model", "language:tiny", "--data", "rows.jsonl", "--max-steps", "6"),
-        *("--set", "model.pretrained=base", "--set", "model.lora.rank=2", "--seq-len", "48"),
-        *("--set", "save.every=3", "--set", "train.preview=false"),
-    )
-
-
-def last(program, run):
-    return open_checkpoint(program.folder / run / "last")
+from tests.runs.conftest import last
 
 
 @pytest.mark.slow
@@ -34,10 +14,10 @@ def last(program, run):
     # In bf16 those that round alike: others would need another bound.
     [("fp32", "zero3", "fsdp"), ("bf16", "zero3", "zero3"), ("bf16", "ddp", "oss")],
 )
-def test_engines_resume_adapters_from_each_other(program, given, precision, first, second):
+def test_engines_resume_adapters_from_each_other(program, adapted, precision, first, second):
     two = ("--nproc", "2", "--engine")
     for engine, run in ((first, "a"), (second, "whole")):
-        done = program(*given, "--precision", precision, *two, engine, "--out", run)
+        done = program(*adapted, "--precision", precision, *two, engine, "--out", run)
         assert done.returncode == 0, done.stderr
     done = program("resume", "a/checkpoints/step-00000003", *two, second, "--out", "b")
     assert done.returncode == 0, done.stderr
@@ -51,8 +31,8 @@ def test_engines_resume_adapters_from_each_other(program, given, precision, firs
 
 
 @pytest.mark.slow
-def test_a_run_verifies_exports_and_refuses_another_base(program, given):
-    assert program(*given, "--out", "run").returncode == 0
+def test_a_run_verifies_exports_and_refuses_another_base(program, adapted):
+    assert program(*adapted, "--out", "run").returncode == 0
     facts = last(program, "run").facts["base"]
     assert facts["folder"] == str(program.folder / "base") and len(facts["sha256"]) == 64
     assert "identical" in program("verify", "run").stdout
@@ -91,11 +71,12 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, given):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapters", [True, False])
-def test_a_pretrained_folder_may_move(program, given, adapters):
+def test_a_pretrained_folder_may_move(program, adapted, adapters):
+    options = adapted
     if not adapters:
-        given = [word for word in given if "lora" not in word]
-        del given[given.index("model.pretrained=base") + 1]
-    assert program(*given, "--out", "run").returncode == 0
+        options = [word for word in options if "lora" not in word]
+        del options[options.index("model.pretrained=base") + 1]
+    assert program(*options, "--out", "run").returncode == 0
     if not adapters:
         done = program("export", "run", "--format", "adapter")
         assert done.returncode == 2

@@ -9,25 +9,16 @@ import transformers
 
 from tests.models.language.test_nf4 import theirs_in_4_bits
 from tests.models.language.test_pretrained import CONFIGS, save
-from training.checkpoint.reader import open_checkpoint
+from tests.runs.conftest import last
 
 
 @pytest.fixture
-def given(program):
-    """The options of a run on a pretrained folder, in the folder of the program."""
-    save(program.folder / "base", CONFIGS["llama"]())
-    rows = [{"instruction": f"ask {i}", "output": f"answer {i % 7}"} for i in range(60)]
-    (program.folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+def given(adapted):
+    """The options of a run on a pretrained folder, whose layers have 4 bits."""
     return (
-        *("--model", "language:tiny", "--data", "rows.jsonl", "--max-steps", "6"),
-        *("--set", "model.pretrained=base", "--set", "model.lora.rank=2", "--seq-len", "48"),
-        *("--set", "save.every=3", "--set", "train.preview=false"),
+        *adapted,
         *("--set", "model.quantize=nf4", "--set", "optim.lr=0.02"),
     )
-
-
-def last(program, run):
-    return open_checkpoint(program.folder / run / "last")
 
 
 def difference(program, run, other):

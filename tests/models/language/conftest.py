@@ -10,6 +10,14 @@ def make_task():
     return maker("language", 0.1)
 
 
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request, tmp_path):
+    """The folder of a pretrained model, of each kind of layers."""
+    from tests.models.language.test_pretrained import CONFIGS, save  # needs transformers
+
+    return save(tmp_path / "model", CONFIGS[request.param]())
+
+
 @pytest.fixture
 def train():
     """Take `steps` deterministic steps of AdamW with a decaying learning rate."""

@@ -7,12 +7,8 @@ from safetensors.torch import save_file
 from models.language.config import Lora
 from models.language.pretrained import add_adapters
 from tests.models.errors import error_of
-from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of, save
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def folder(request, tmp_path):
-    return save(tmp_path / "model", CONFIGS[request.param]())
+from tests.models.language.adapters import exported
+from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of
 
 
 @pytest.fixture
@@ -70,15 +66,7 @@ def test_an_unknown_layer_is_an_error(make):
 
 
 def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, tmp_path):
-    task = make()
-    model = task.build().eval()
-    torch.manual_seed(0)
-    weights = {n: p.data.normal_(std=0.2) for n, p in model.named_parameters() if p.requires_grad}
-    ids = torch.randint(10, 300, (2, 9))
-    expected = model(ids)
-    for name, is_merged in (("adapter", False), ("merged", True)):
-        (tmp_path / name).mkdir()
-        task.write_adapted(weights, tmp_path / name, merged=is_merged)
+    ids, expected = exported(make(), tmp_path)
     plain = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
     assert not torch.allclose(plain(ids).logits, expected, atol=0.01)
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").float().eval()

@@ -10,18 +10,14 @@ from torch.nn import functional as F
 from models.language.config import Lora
 from models.language.nf4 import Nf4Linear, Quantizer
 from tests.models.errors import error_of
-from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of, save
+from tests.models.language.adapters import exported
+from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of
 from training.inspection import architecture
 
 CPU = torch.device("cpu")
 THEIRS = transformers.BitsAndBytesConfig(
     load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
 )
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def folder(request, tmp_path):
-    return save(tmp_path / "model", CONFIGS[request.param]())
 
 
 one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
@@ -80,15 +76,7 @@ def make_shape(make):
 
 
 def test_exported_adapters_and_the_merged_model_give_the_trained_logits(make, folder, tmp_path):
-    task = make()
-    model = task.build().eval()
-    torch.manual_seed(0)
-    weights = {n: p.data.normal_(std=0.2) for n, p in model.named_parameters() if p.requires_grad}
-    ids = torch.randint(10, 300, (2, 9))
-    expected = model(ids)
-    for name, is_merged in (("adapter", False), ("merged", True)):
-        (tmp_path / name).mkdir()
-        task.write_adapted(weights, tmp_path / name, merged=is_merged)
+    ids, expected = exported(make(), tmp_path)
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").float().eval()
     torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
     adapted = peft.PeftModel.from_pretrained(theirs_in_4_bits(folder), tmp_path / "adapter").eval()
