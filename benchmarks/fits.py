@@ -172,17 +172,15 @@ def largest(rows: Sequence[Row], method: str, gpu_gib: int, ram_gib: int) -> Row
     return max(fitting, key=lambda row: row.parameters, default=None)
 
 
-def table(
-    rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB
-) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The largest layouts by memory, as a Markdown table."""
     methods = [method for method in METHODS if any(row.method == method for row in rows)]
     lines = [
         f"| GPU | main memory | {' | '.join(methods)} |",
         "|---:|---:" + "|---" * len(methods) + "|",
     ]
-    for gpu in gpus:
-        for ram in rams:
+    for gpu in GPUS_GIB:
+        for ram in RAMS_GIB:
             found = [largest(rows, method, gpu, ram) for method in methods]
             cells = [_cell(row) for row in found]
             lines.append(f"| {gpu} GiB | {ram} GiB | {' | '.join(cells)} |")
