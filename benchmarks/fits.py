@@ -66,6 +66,7 @@ LAYOUTS = {
     "Llama-3.2-1B": _layout("llama", 2048, 8192, 16, 32, 8, 128256, tied=True),
     "Qwen2.5-1.5B": _layout("qwen2", 1536, 8960, 28, 12, 2, 151936, tied=True),
     "Llama-3.2-3B": _layout("llama", 3072, 8192, 28, 24, 8, 128256, tied=True),
+    "Llama-2-7B": _layout("llama", 4096, 11008, 32, 32, 32, 32000, tied=False),
     "Llama-3.1-8B": _layout("llama", 4096, 14336, 32, 32, 8, 128256, tied=False),
     "Qwen2.5-14B": _layout("qwen2", 5120, 13824, 48, 40, 8, 152064, tied=False),
     "Qwen2.5-32B": _layout("qwen2", 5120, 27648, 64, 40, 8, 152064, tied=False),
@@ -172,15 +173,17 @@ def largest(rows: Sequence[Row], method: str, gpu_gib: int, ram_gib: int) -> Row
     return max(fitting, key=lambda row: row.parameters, default=None)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(
+    rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB
+) -> str:
     """The largest layouts by memory, as a Markdown table."""
     methods = [method for method in METHODS if any(row.method == method for row in rows)]
     lines = [
         f"| GPU | main memory | {' | '.join(methods)} |",
         "|---:|---:" + "|---" * len(methods) + "|",
     ]
-    for gpu in GPUS_GIB:
-        for ram in RAMS_GIB:
+    for gpu in gpus:
+        for ram in rams:
             found = [largest(rows, method, gpu, ram) for method in methods]
             cells = [_cell(row) for row in found]
             lines.append(f"| {gpu} GiB | {ram} GiB | {' | '.join(cells)} |")

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import (
     auto_engine,
     data,
+    fits,
     gpu_tables,
     launches,
     lora,
@@ -37,6 +38,8 @@ MEASURED_BY = "Measured by "
 """Begins the line below a table."""
 LARGEST = 5
 """Rows of a table of errors: the largest ones."""
+IN_SHORT = ((8, 16, 24), (32,))
+"""GiB of GPUs and of main memory in the README."""
 FEATURES = {
     "time split: a step, and its marks alone": ("time_split_cost", "marks"),
     "report of stragglers: a step on 2 ranks": ("stragglers", None),
@@ -229,6 +232,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "plan error": (partial(errors, plan_error), ("plan_error",)),
     "plan peers": (partial(whole, plan_peers), ("plan_peers",)),
     "auto engine": (partial(whole, auto_engine), ("auto_engine",)),
+    "largest models": (partial(whole, fits), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "launches": (partial(whole, launches), ("launches",)),
     "lora": (partial(whole, lora), ("lora",)),
@@ -240,6 +244,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
+    "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT).splitlines(),
     **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu_tables.TABLES},
 }
 """By the name in the page."""
