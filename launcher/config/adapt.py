@@ -288,6 +288,12 @@ def _optimizer_state(run: Adaptation) -> None:
         problem = f"is impossible: {name} keeps its state in fp32"
         allowed = f"fp32 with {name}; {state} with optim.name=adamw"
         run.reject(key, "fp32", problem, f"{name} keeps its state in fp32", allowed)
+    engine = ENGINES.get(run.get("engine.name"))
+    if engine is None or engine.placement.optimizer != "host":
+        return
+    if run.get(key) != "fp32" and not run.is_set(key):
+        reason = f"engine {engine.name} has it in host memory, where fp32 is faster"
+        run.replace(key, "fp32", reason)
 
 
 def _compile(run: Adaptation) -> None:

@@ -105,6 +105,25 @@ def test_moments_of_fewer_bits_are_those_of_adamw():
     assert resolved(*sets, **STAGE, machine=SERVER).settings.optim.state == "int8"
 
 
+def test_resource_efficient_rounds_states_of_large_models_on_the_device():
+    for model, engine, state in (
+        ("language", "local", "bf16"),
+        ("language:350M", "fsdp", "bf16"),
+        ("language", "zero2-offload", "fp32"),
+        ("language", "fsdp-offload", "fp32"),
+        ("language:tiny", "local", "fp32"),
+        ("abr", "ddp", "bf16"),
+        ("abr:tiny", "ddp", "fp32"),
+        ("eeg_text", "zero1", "bf16"),
+        ("doc_translation", "oss", "bf16"),
+        ("doc_translation:tiny", "oss", "fp32"),
+    ):
+        given = {"model": model, "engine": engine, "mode": "resource-efficient"}
+        assert resolved(**given, machine=SERVER).settings.optim.state == state, (model, engine)
+    sets = ("optim.state=bf16", "engine.name=zero2-offload")  # of the user: it stays
+    assert resolved(*sets, model="language", machine=SERVER).settings.optim.state == "bf16"
+
+
 def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
