@@ -34,6 +34,11 @@ def kind_shape(kind: str, shape: Shape) -> Shape:
     return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
+LR_FACTOR, PART = "lr_factor", "part"
+"""Options of a parameter group that no optimizer reads: the factor of its learning rate, and the
+part of the model that has it."""
+
+
 class EngineError(Exception):
     """This engine cannot run here; the message has the reason and an alternative."""
 

@@ -318,6 +318,21 @@ class HasOptimizer(Protocol):
         """The optimizer of all `parameters`; its learning rates are set before each step."""
 
 
+LAYERS = "layers"
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A task that names parts of its model other than the children of the module."""
+
+    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+        """The modules of each part, for `optim.groups`; children beside them are parts, too.
+
+        A part LAYERS is a stack from input to output, for `optim.layer_decay`; embeddings below it
+        are part "embedding". What two parts share belongs to the first.
+        """
+
+
 @runtime_checkable
 class HasPredictions(Protocol):
     """A task that can show the predictions of its model."""

@@ -215,7 +215,12 @@ class TrainingRun:
         """Count a step, call the callbacks, and log it if it is due."""
         self.step += 1
         step = Step(
-            step=self.step, **vars(accumulated), **vars(update), lr=self.updater.lr, data_s=data_s
+            step=self.step,
+            **vars(accumulated),
+            **vars(update),
+            lr=self.updater.lr,
+            lrs=self.updater.lrs,
+            data_s=data_s,
         )
         if self.step == self._plan.first_step + 1:
             for kind, facts in untrained(self._engine):

@@ -224,6 +224,15 @@ class Optim(Section):
     of 2 bytes. Checkpoints have them in fp32."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
+    groups: Annotated[
+        dict[str, float],
+        Field(json_schema_extra={"allowed": "names of parts, each with a factor above 0"}),
+    ] = Field(default_factory=dict)
+    """Factor of the learning rate for each named part of the model, such as {encoder: 0.1}; other
+    parts have 1."""
+    layer_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Factor of the learning rate from each layer of a language model to the layer below it; null:
+    all layers have the same."""
     betas: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]],
         Field(
@@ -373,9 +382,17 @@ class TrainingSettings(Protocol):
 class SettingError(ValueError):
     """A setting that does not fit the data or the model: `key`, `value`, `problem`, `allowed`."""
 
-    def __init__(self, key: str, value: object, problem: str, allowed: str, fix: str | None = None):
+    def __init__(
+        self,
+        key: str,
+        value: object,
+        problem: str,
+        allowed: str,
+        fix: str | None = None,
+        did_you_mean: str | None = None,
+    ):
         self.key, self.value, self.problem, self.allowed = key, value, problem, allowed
-        self.fix = fix
+        self.fix, self.did_you_mean = fix, did_you_mean
         hint = f"; fix: {fix}" if fix else ""
         super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{hint}")
 

@@ -123,6 +123,7 @@ class RunMetrics:
             forward_time_s=means.get(FORWARD),
             backward_time_s=means.get(BACKWARD),
             optimizer_time_s=means.get(OPTIMIZER),
+            lrs=step.lrs,
             eval_s=self._timer.pauses.pop(EVALUATION, 0.0),
             rest_s=sum(self._timer.pauses.values()),
         )

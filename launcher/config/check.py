@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,17 @@ from models.catalog import FAMILIES, is_custom
 from training import duration
 
 _OF_OPTIMIZER = [
-    f"optim.{key}" for key in ("name", "state", "betas", "eps", "momentum", "weight_decay")
+    f"optim.{key}"
+    for key in (
+        "name",
+        "state",
+        "groups",
+        "layer_decay",
+        "betas",
+        "eps",
+        "momentum",
+        "weight_decay",
+    )
 ]
 
 
@@ -98,6 +109,28 @@ def _quantize(values: Values) -> Iterator[Diagnostic]:
         problem = "is for products in 16 or 32 bits, and precision is fp8"
         allowed = "with precision bf16, fp16, tf32 or fp32"
         yield errors.about_value(values, key, problem, allowed=allowed, fix="--precision bf16")
+
+
+_FREEZERS = {"encoder": ("model.freeze_encoder", "true"), "layers": ("model.freeze_layers", "N")}
+"""The setting of a family that freezes a part."""
+
+
+def _groups(values: Values) -> Iterator[Diagnostic]:
+    """Factors of the learning rate that train nothing, or are no factors."""
+    for part, factor in values["optim.groups"].value.items():
+        if 0 < factor < math.inf:
+            continue
+        key, value = _FREEZERS.get(part, ("", ""))
+        fix = f"freeze it in a stage instead:  --set {key}={value}"
+        if key not in values:
+            fix = "freeze it in a stage instead: requires_grad_(False) in build of the task"
+        yield errors.about(
+            values,
+            "optim.groups",
+            f"optim.groups gives {part!r} the factor {plain(factor)}",
+            allowed="above 0",
+            fix=None if factor else fix,
+        )
 
 
 def _paths(values: Values) -> Iterator[Diagnostic]:
@@ -324,5 +357,16 @@ def _wrong_names(
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
-    *(_stages, _engine, _quantize, _paths, _limits, _length, _batch, _no_effect, _features),
+    *(
+        _stages,
+        _engine,
+        _quantize,
+        _groups,
+        _paths,
+        _limits,
+        _length,
+        _batch,
+        _no_effect,
+        _features,
+    ),
 )

@@ -90,6 +90,7 @@ def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
     """What `error` says of a setting of `resolved`."""
     message = f"{error.key} {shown(error.value)} {error.problem}"
     parts = {"value": error.value, "allowed": error.allowed, "fix": error.fix}
+    parts["did_you_mean"] = error.did_you_mean
     return about(resolved.values, error.key, message, **parts)
 
 

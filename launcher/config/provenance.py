@@ -37,6 +37,8 @@ BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 BATCH_SETTINGS = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
+MAPPINGS = ("promise", "optim.groups")
+"""Settings that hold names of the user's with values, no further settings."""
 DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""

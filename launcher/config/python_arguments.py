@@ -13,6 +13,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.argument_errors import nearest_option
 from launcher.config.options import BY_FLAG, OPTIONS
+from launcher.config.provenance import MAPPINGS
 
 _NAMES = (
     *("model", "mode", "engine", "config", "out", "resume", "reset", "nproc"),
@@ -127,7 +128,7 @@ def _arguments(text: str) -> str | None:
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by dotted key, from dotted or nested keys."""
     for key, value in settings.items():
-        if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in MAPPINGS:
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

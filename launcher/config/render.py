@@ -12,7 +12,15 @@ from typing import Any
 from launcher.base.diagnostics import plain
 from launcher.config import paths, settings_file
 from launcher.config.batching import ACCUMULATION
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, Values
+from launcher.config.provenance import (
+    CLI_LAYER,
+    FILES_LAYER,
+    MAPPINGS,
+    Origin,
+    Resolved,
+    Setting,
+    Values,
+)
 from training.settings import nested
 
 SETTINGS = "settings.yaml"
@@ -81,7 +89,7 @@ def _lines(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = "
     """The lines of a tree below the dotted `prefix`, with a comment after some keys."""
     indent = "  " * prefix.count(".")
     for name, value in tree.items():
-        if isinstance(value, dict) and name != "promise":
+        if isinstance(value, dict) and f"{prefix}{name}" not in MAPPINGS:
             yield f"{indent}{name}:"
             yield from _lines(value, comments, f"{prefix}{name}.")
         else:

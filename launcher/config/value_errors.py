@@ -92,6 +92,9 @@ def _nearest_key(
 ) -> tuple[str | None, str | None]:
     """The key that was probably meant, and the line to type; `here`: the keys of its section."""
     infos = setting_infos(family)
+    above, _, name = entry.key.rpartition(".")
+    if above in infos and infos[above].type == "mapping":
+        return above, _write(entry, above, f"{{{name}: {plain(entry.value)}}}")
     suggestion = _nearest_whole(entry.key, here)
     word = next(all_words_for(entry.key, family), None)
     if word is not None and fold(suggestion or "") != fold(entry.key):

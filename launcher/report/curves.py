@@ -45,7 +45,8 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     for name in sorted(evaluated, key=lambda name: name not in best):
         if "loss" not in name:
             yield Plot(name, "number", _lines(runs, _EVALUATIONS, [(name, name)]))
-    yield plot("Learning rate", "number", "lr")
+    rates = [(name, name) for name in trained if name == "lr" or name.startswith("lr.")]
+    yield Plot("Learning rate", "number", _lines(runs, _TRAIN, rates[: None if is_one else 1]))
     yield plot("Gradient norm", "number", "grad_norm")
     yield plot("Samples per second", "per second", "samples_per_s")
     if (units := _units(runs)) != "samples":

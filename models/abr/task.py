@@ -213,6 +213,10 @@ class AbrTask:
         assert isinstance(model, Network | MaskedTrace)
         return model.blocks()
 
+    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+        """As HasParts.model_parts."""
+        return {"encoder": [model.get_submodule(name) for name in ENCODER]}
+
     def preview(self, model: Module) -> str | None:
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, MaskedSplit):

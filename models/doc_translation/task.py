@@ -260,6 +260,12 @@ class DocTranslationTask:
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
 
+    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+        """As HasParts.model_parts."""
+        return {
+            "encoder": [model.get_submodule(name.rstrip(".")) for name in masked_pages.ENCODERS]
+        }
+
     def preview(self, model: Module) -> str | None:
         """The translation of the first validation page; None in stage encoder. Collective."""
         if not self.translates:

@@ -165,6 +165,11 @@ class EventSegTask:
         assert isinstance(model, SegmentationNetwork | MaskedEncoder)
         return model.blocks
 
+    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+        """As HasParts.model_parts."""
+        names = {"encoder": "down", "decoder": "up"}
+        return {part: [getattr(model, n)] for part, n in names.items() if hasattr(model, n)}
+
     def preview(self, model: Module) -> str | None:
         """None: the family has no text preview."""
         return None

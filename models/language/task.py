@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Embedding, Module
 
 from models.base import (
+    LAYERS,
     Batch,
     Context,
     DataError,
@@ -308,6 +309,12 @@ class LanguageTask:
 
     def blocks(self, model: Module) -> list[Module]:
         return decoder_layers(model, self._shape.layers if self._shape else None)
+
+    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+        """As HasParts.model_parts."""
+        tables = [module for module in model.modules() if isinstance(module, Embedding)]
+        head: Any = model
+        return {LAYERS: self.blocks(model), "embedding": tables, "head": [head.head]}
 
     def preview(self, model: Module) -> str | None:
         """The model's continuation of the first validation sample. Collective."""

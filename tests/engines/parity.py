@@ -16,8 +16,11 @@ from torch import nn
 from engines.base import OptimizerSpec, Options, Precision
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
+from training.optim.groups import lr_factors, with_factors
 from training.optim.low_bit import LowBitAdamW
 from training.optim.muon import Muon
+from training.optim.updater import set_lr
+from training.settings import Optim
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
 ACCUMULATION = 3
@@ -49,6 +52,8 @@ class Case:
     reduce_each_micro_batch: bool = False
     muon: bool = False
     """Muon for the matrices of the blocks; else AdamW for all."""
+    factors: bool = False
+    """Learning rates of parts, with decay over the blocks; else one for all."""
     state: str = "fp32"
     """`optim.state`, here of tensors of LEAST elements or more."""
     zero: Mapping[str, Any] = field(default_factory=dict)
@@ -132,6 +137,16 @@ class Net(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)) * self.seven.mean()
+
+
+FACTORS = Optim(groups={"norm": 3.0, "embedding": 0.5}, layer_decay=0.4)
+
+
+class Parts:
+    """A task that names the blocks of Net."""
+
+    def model_parts(self, model):
+        return {"layers": model.blocks}
 
 
 def sequences(step):
@@ -218,7 +233,11 @@ def prepared(world, case, seed=0):
         of = muon_spec if case.muon else spec
         of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
         optimizer = of(case.clip_norm, case.lr)
+        if case.factors:
+            factors = lr_factors(FACTORS, model, Parts())
+            optimizer = with_factors(optimizer, factors, model)
         module = engine.prepare(model, optimizer, list(model.blocks))
+        set_lr(engine.groups, case.lr)
         module.train()
         yield engine, module
     finally:

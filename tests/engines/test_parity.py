@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engines.catalog import ENGINES, missing
-from tests.engines.parity import ACCUMULATION, Case, distance, train
+from tests.engines.parity import ACCUMULATION, Case, distance, joined, train
 
 # Steps of Adam in fp32 move the states of two correct engines about 1e-6 apart.
 TOLERANCE = 1e-5
@@ -34,6 +34,7 @@ both_sizes = pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.
 
 # The norms of the first steps are above it, and those of the last ones below.
 CLIPPING = {"steps": 10, "clip_norm": 0.85}
+WITH_FACTORS = {"steps": 10, "clip_norm": 1.0, "factors": True}
 ONE_POINT = {"steps": 2, "lr": 0.0, "clip_norm": None}
 """Curves of 16 bits drift apart by 1e-3, gradients at one point do not."""
 
@@ -58,12 +59,13 @@ def same_kind(engine):
     return "fsdp" if engine in SHARDED else "local"
 
 
+@pytest.mark.parametrize("case", [CLIPPING, WITH_FACTORS], ids=["one-rate", "factors"])
 @both_sizes
 @all_engines
-def test_losses_norms_and_moments_are_those_of_local_in_one_process(trained, engine, size):
+def test_losses_norms_and_moments_are_those_of_local_in_one_process(trained, engine, size, case):
     """With and without clipping, which hides a wrong scale of gradients from the moments."""
-    outcomes, reference = trained(size, engine, **CLIPPING), trained(1, "local", **CLIPPING)
-    assert min(reference[0].norms) < CLIPPING["clip_norm"] < max(reference[0].norms)
+    outcomes, reference = trained(size, engine, **case), trained(1, "local", **case)
+    assert min(reference[0].norms) < case["clip_norm"] < max(reference[0].norms)
     apart = distance(outcomes, reference)
     assert apart.keys() == {"loss", "norm", "weight", "exp_avg", "exp_avg_sq"}
     assert max(apart.values()) < TOLERANCE, apart
@@ -75,10 +77,25 @@ def test_losses_norms_and_moments_are_those_of_local_in_one_process(trained, eng
             assert (outcome.buffers[name] == buffer).all()
         for name, steps in outcome.steps.items():
             assert steps == reference[0].steps[name]
-        assert [(g["weight_decay"], g["names"]) for g in outcome.groups] == [
-            (g["weight_decay"], g["names"]) for g in reference[0].groups
+        of_group = ("weight_decay", "names", "lr")
+        assert [[g[k] for k in of_group] for g in outcome.groups] == [
+            [g[k] for k in of_group] for g in reference[0].groups
         ]
     assert {name for o in outcomes for name in o.steps} == reference[0].steps.keys()
+
+
+def test_a_factor_moves_the_weights_of_its_part_by_as_much(trained):
+    """A first step of Adam has the size of the learning rate."""
+    start, plain, apart = (
+        joined(trained(1, "local", **(ONE_POINT | {"steps": 1} | changes)))
+        for changes in ({}, {"lr": 1e-3}, {"lr": 1e-3, "factors": True})
+    )
+    factors = {"embedding.weight": 0.5 * 0.4**4, "blocks.0.out.bias": 0.4**3, "seven": 1.0}
+    factors |= {"blocks.2.out.bias": 0.4, "norm.bias": 3.0}
+    for name, factor in factors.items():
+        at = start["weight", name]
+        moved, by = plain["weight", name] - at, apart["weight", name] - at
+        assert np.abs(by - factor * moved).max() < 1e-3 * factor * np.abs(moved).max() + 1e-7, name
 
 
 def test_a_gradient_divided_by_the_micro_batches_changes_the_moments(trained):

@@ -20,6 +20,8 @@ from launcher.config.schema import task_class
 from models.base import Context, DataError, HasPredictions, PredictsFiles, TracksProgress
 from models.common.predictions import FixedDraws, few_samples
 from tests.models.tasks import Draws
+from training.optim.groups import lr_factors
+from training.settings import Optim
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,10 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
     trained = built(whole)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {
         n for n, p in trained.named_parameters() if p.requires_grad and n not in stored
+    }
+    part = lr_factors(Optim(groups={"encoder": 0.1}), trained, whole)
+    assert part.keys() == {
+        n for n, p in trained.named_parameters() if p.requires_grad and n in stored
     }
     assert task.flops_per_sample(model) < whole.flops_per_sample(trained)
     save_file({f"{ENCODERS[family][0]}x": torch.zeros(2)}, tmp_path / "model.safetensors")

@@ -15,6 +15,7 @@ from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.optim.updater import set_lr
 from training.storage import Storage
 
 SAVED_AT, STEPS = 6, 11
@@ -48,21 +49,22 @@ class Crossings:
 
     pools: dict[int, Pool]
     folder: Path
-    _sources: dict[tuple[str, int, Precision], Source] = field(default_factory=dict)
+    _sources: dict[tuple[str, int, Precision, bool], Source] = field(default_factory=dict)
 
-    def source(self, engine, size, precision="fp32"):
-        key = (engine, size, precision)
+    def source(self, engine, size, precision="fp32", factors=False):
+        key = (engine, size, precision, factors)
         if key not in self._sources:
-            run = self.folder / f"{engine}-{size}-{precision}"
+            run = self.folder / "-".join(map(str, key))
             run.mkdir()
-            results = self.pools[size].run(begin, engine, precision, run)
+            results = self.pools[size].run(begin, engine, precision, run, factors)
             folders, saved, end = (list(column) for column in zip(*results, strict=True))
             self._sources[key] = Source(folders[0], saved, end)
         return self._sources[key]
 
-    def cross(self, source, engine, size, precision="fp32", damage=None):
+    def cross(self, source, engine, size, precision="fp32", damage=None, factors=False):
         """Resume the checkpoint of `source` under `engine`, after `damage` if given."""
-        results = self.pools[size].run(resume_run, engine, precision, source.folder, damage)
+        work = (engine, precision, source.folder, damage, factors)
+        results = self.pools[size].run(resume_run, *work)
         return Crossed(*(list(column) for column in zip(*results, strict=True)))
 
 
@@ -70,9 +72,9 @@ Train = Callable[[int, int], list[StepResult]]
 """Takes the steps from one to another, both included."""
 
 
-def begin(world, name, precision, run):
+def begin(world, name, precision, run, factors):
     """Train, save and continue: the checkpoint, the state in it, and the end."""
-    case = _case(name, precision)
+    case = _case(name, precision, factors)
     with prepared(world, case) as (engine, module):
         train = partial(_train, world, engine, module, case)
         return saved_halfway(world, name, engine, run, train, SAVED_AT, STEPS)
@@ -90,9 +92,9 @@ def saved_halfway(world, name, engine, run, train, at, steps):
     return folder, saved, outcome(engine, train(at + 1, steps))
 
 
-def resume_run(world, name, precision, folder, damage):
+def resume_run(world, name, precision, folder, damage, factors):
     """Restore a checkpoint into a model with other weights: the state then, and at the end."""
-    case = _case(name, precision)
+    case = _case(name, precision, factors)
     with prepared(world, case, seed=1) as (engine, module):
         restore(open_checkpoint(folder), engine)
         if damage:
@@ -120,16 +122,16 @@ def drift(end, reference):
     return max(abs(value - other) / abs(other) for value, other in pairs)
 
 
-def _case(name, precision):
-    return Case(name, precision=precision, overflow_at=OVERFLOW_AT if precision == "fp16" else None)
+def _case(name, precision, factors):
+    overflow_at = OVERFLOW_AT if precision == "fp16" else None
+    return Case(name, precision=precision, overflow_at=overflow_at, factors=factors)
 
 
 def _train(world, engine, module, case, first, last):
     """Steps `first` to `last`; saved in the middle of the cosine of their learning rates."""
     taken = []
     for step in range(first, last + 1):
-        for group in engine.groups:
-            group["lr"] = case.lr * (0.55 + 0.45 * math.cos(math.pi * step / STEPS))
+        set_lr(engine.groups, case.lr * (0.55 + 0.45 * math.cos(math.pi * step / STEPS)))
         taken.append(one_step(world, engine, module, case, step))
     return taken
 

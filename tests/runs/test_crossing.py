@@ -79,6 +79,18 @@ def test_another_engine_resumes_as_if_it_had_taken_all_steps(
     assert drift(crossed.end, crossings.source(target, after).end) < FP32
 
 
+@cases(("local", 1, "zero3", 2), ("zero2-offload", 2, "fsdp", 2), ("oss", 2, "zero1", 1))
+def test_factors_of_parts_cross_and_change(crossings, source, before, target, after):
+    run = crossings.source(source, before, factors=True)
+    crossed = crossings.cross(run, target, after, factors=True)
+    assert differences(run.saved, crossed.taken) == []
+    reference = crossings.source("local", 1, factors=True)
+    assert drift(crossed.end, reference.end) < FP32
+    without = crossings.cross(run, target, after)
+    assert differences(run.saved, without.taken) == ["groups"]
+    assert drift(without.end, reference.end) > 100 * FP32
+
+
 @pytest.mark.parametrize(
     "precision",
     ["fp32", *(pytest.param(half, marks=pytest.mark.slow) for half in ("bf16", "fp16"))],

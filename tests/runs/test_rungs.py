@@ -1,5 +1,7 @@
 """Every rung of the ladder trains, is verified, and resumes under another engine."""
 
+import json
+
 import pytest
 
 from engines.catalog import ENGINES
@@ -10,7 +12,7 @@ from tests.runs.conftest import REQUESTS, Program, result
 RUN = "--model language:tiny --data mine.jsonl --max-steps 4"
 SETTINGS = (
     "save.every=2 log.every=1 train.preview=false save.keep_best=0 engine.threads=1 "
-    "train.global_batch=4"
+    "train.global_batch=4 optim.layer_decay=0.5"
 )
 SMALLER = {"smaller micro-batch": {"train.micro_batch": 1}}
 """The change of a rung that depends on the run."""
@@ -40,13 +42,17 @@ def train_verify_and_resume(folder, change, *more):
     for command in (
         [*RUN.split(), *sets, *more, "--out", "x"],
         ["verify", "x"],
-        [*resume.split(), "--set", "optim.state=bf16"],
+        [*resume.split(), "--set", "optim.state=bf16", "--set", "optim.groups={layers: 0.5}"],
     ):
         done = program(*command)
         assert done.returncode == 0, done.stdout + done.stderr
         if command[0] == "verify":
             assert "bit by bit" in done.stdout and done.stdout.startswith("identical")
     assert [result(folder / name)["steps"] for name in "xy"] == [4, 4]
+    assert "optim.groups {} → {layers: 0.5}" in done.stdout
+    for name, factor in (("x", 0.5), ("y", 0.25)):
+        line = json.loads((folder / name / "metrics.jsonl").read_text().splitlines()[-2])
+        assert line["lr.layers.1"] == pytest.approx(factor * line["lr"]) != 0
     return done.stdout
 
 

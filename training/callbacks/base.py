@@ -63,6 +63,8 @@ class Step:
     loss_scale: float | None
     data_s: float
     """Seconds this rank waited for its batches."""
+    lrs: Mapping[str, float] = field(default_factory=dict)
+    """Learning rates of the parts of the model that have a factor."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class StepMetrics:
     """With recomputed activations, and with the averaging of gradients over ranks."""
     optimizer_time_s: float | None = None
     """Gradient norm, clipping and update."""
+    lrs: Mapping[str, float] = field(default_factory=dict)
+    """As `Step.lrs`."""
     eval_s: float = 0.0
     """Of evaluations since the last logged step."""
     rest_s: float = 0.0

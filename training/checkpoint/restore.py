@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from engines.base import LR_FACTOR, PART
 from training.agreement import first_error
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
@@ -40,8 +41,9 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
     if not slots:
         engine.refresh()
         return
-    for group, stored in zip(engine.groups, checkpoint.groups, strict=True):
-        group["lr"] = stored["lr"]
+    stored = {name: group["lr"] for group in checkpoint.groups for name in group["names"]}
+    for group, named in zip(engine.groups, state.groups, strict=True):
+        group["lr"] = stored[named["names"][0]]
     engine.load(checkpoint.steps, checkpoint.loss_scale)
 
 
@@ -151,18 +153,24 @@ def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
 
 
 def _other_groups(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    stored, ours = (
-        {
-            name: f"in parameter group {i}"
-            for i, group in enumerate(groups)
-            for name in group["names"]
-        }
-        for groups in (checkpoint.groups, state.groups)
-    )
+    stored, ours = map(_group_of_each, (checkpoint.groups, state.groups))
     for name in {**ours, **stored}:
         theirs, here = stored.get(name, "frozen"), ours.get(name, "frozen")
         if theirs != here:
             yield f"'{name}' is {theirs} in the checkpoint and {here} in this run"
+
+
+def _group_of_each(groups: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The group of each parameter; groups that differ in their learning rate only are one."""
+    kinds: list[dict[str, Any]] = []
+    group_of: dict[str, str] = {}
+    for group in groups:
+        kind = {k: v for k, v in group.items() if k not in ("names", "lr", LR_FACTOR, PART)}
+        if kind not in kinds:
+            kinds.append(kind)
+        place = f"in parameter group {kinds.index(kind)}"
+        group_of |= dict.fromkeys(group["names"], place)
+    return group_of
 
 
 def _together(world: World, action: Callable[[], None]) -> None:

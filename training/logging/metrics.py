@@ -15,6 +15,8 @@ from training.storage import LineFile, Storage, storage_errors
 from training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"
+OF_PART = "lr."
+"""Before the name of a part in the key of its learning rate."""
 _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
 """Fields of StepMetrics whose key differs."""
 _UNWRITTEN = ("eval_s", "rest_s")
@@ -83,6 +85,7 @@ class MetricsWriter(Callback):
         }
         if not line.parts:
             del known["parts"]
+        known |= {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs").items()}
         self._open().write(
             encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)})
         )
@@ -140,7 +143,8 @@ def step_metrics(line: Mapping[str, Any]) -> StepMetrics:
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
     numbers = {name: float(line[name]) for name in ("loss", "grad_norm")}
     parts = {name: float(value) for name, value in line.get("parts", {}).items()}
-    return StepMetrics(**(values | numbers | {"parts": parts}))
+    lrs = {key.removeprefix(OF_PART): line[key] for key in line if key.startswith(OF_PART)}
+    return StepMetrics(**(values | numbers | {"parts": parts, "lrs": lrs}))
 
 
 def usage_of(line: Mapping[str, Any]) -> dict[str, float]:

@@ -37,7 +37,8 @@ def spec(
     """How to optimize `model`: weights with two or more axes decay, others do not.
 
     Muon updates the matrices of `blocks`. Empty groups are omitted: some engines do not accept
-    them. A `task` may have its own optimizer. Raises EngineError if there is no matrix.
+    them. A `task` may have its own optimizer. Raises EngineError if there is no matrix, and
+    SettingError for a part that the model does not have.
     """
     optim = settings.optim
     if isinstance(task, HasOptimizer):
@@ -61,6 +62,10 @@ def spec(
         _build(optim),
         optim.clip_norm,
     )
+    if optim.groups or optim.layer_decay is not None:
+        from training.optim.groups import lr_factors, with_factors  # where a part has a factor
+
+        plain = with_factors(plain, lr_factors(optim, model, task), model)
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from engines.base import Update
+from engines.base import LR_FACTOR, PART, Update
 from models.base import TracksProgress
 from training.checkpoint.tensor_file import EMA
 from training.optim.nonfinite import Nonfinite
@@ -35,6 +36,8 @@ class Updater:
         self.average: Ema | None = None
         self.lr = 0.0
         """Of the update that was prepared last."""
+        self.lrs: Mapping[str, float] = {}
+        """Of the same update, those of parts with a factor."""
 
     @property
     def warnings(self) -> list[str]:
@@ -72,8 +75,7 @@ class Updater:
     def prepare(self, task: Task, engine: Engine, step: int) -> None:
         """Set the learning rate, the seeds and the progress of the task after `step` updates."""
         self.lr = self._peak_lr * self._schedule.factor(step)
-        for group in engine.groups:
-            group["lr"] = self.lr
+        self.lrs = set_lr(engine.groups, self.lr)
         seed_step(self._seed, step, engine.world.rank, engine.world.device)
         if isinstance(task, TracksProgress):
             epochs = self._plan.epoch(self._plan.total_steps)
@@ -95,3 +97,10 @@ class Updater:
             engine.settle()
             self.average.update(step)
         return update
+
+
+def set_lr(groups: Sequence[dict[str, Any]], lr: float) -> dict[str, float]:
+    """Set the learning rate of parameter groups; returns those of parts with a factor."""
+    for group in groups:
+        group["lr"] = lr * group.get(LR_FACTOR, 1.0)
+    return {group[PART]: group["lr"] for group in groups if PART in group}

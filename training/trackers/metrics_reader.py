@@ -72,6 +72,7 @@ def chart_values(line: Mapping[str, Any]) -> dict[str, float]:
     else:
         values = {name: line.get(key) for key, name in NAMES.items()}
         values |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
+        values |= {f"optim/{key}": line[key] for key in line if key.startswith("lr.")}
         values |= {f"machine/{key}": line[key] for key in line if key.endswith(_RESOURCE)}
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
     numbers = {name: float(value) for name, value in values.items() if value is not None}

@@ -48,7 +48,7 @@ def assert_same(outcomes, others):
 CHANGES = [
     {"clip_norm": 0.3},
     {"clip_norm": None},
-    {"clip_norm": 0.3, "precision": "bf16"},
+    {"clip_norm": 0.3, "precision": "bf16", "factors": True},
     {"clip_norm": 0.3, "precision": "fp16", "overflow_at": 3},
     {"clip_norm": 0.3, "overflow_at": 3},
 ]

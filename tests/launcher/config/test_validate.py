@@ -26,6 +26,23 @@ def errors(*sets, **options):
     return [diagnostic.message for diagnostic in refused(*sets, **options)]
 
 
+def test_a_part_of_the_model_needs_a_factor_that_trains_it():
+    for model, part, fix in (
+        ("abr", "encoder", "--set model.freeze_encoder=true"),
+        ("language", "layers", "--set model.freeze_layers=N"),
+        ("abr", "head", "requires_grad_(False) in build of the task"),
+    ):
+        (found,) = refused(f"optim.groups={{{part}: 0}}", model=model)
+        assert found.message == f"optim.groups gives {part!r} the factor 0"
+        assert (found.allowed, found.fix.endswith(fix)) == ("above 0", True)
+        assert found.fix.startswith("freeze it in a stage instead:")
+    for factor in ("-1", ".inf", ".nan"):
+        (found,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
+        assert (found.allowed, found.fix) == ("above 0", None)
+    (found,) = refused("optim.groups.encoder=0.1")
+    assert found.fix == "--set 'optim.groups={encoder: 0.1}'"
+
+
 def test_an_interval_longer_than_the_run_or_no_checkpoint_warns():
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         assert warned(f"{key}=100", max_steps="50") == [

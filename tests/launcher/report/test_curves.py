@@ -27,6 +27,15 @@ def test_losses_and_their_parts_have_different_colors():
     assert {style for _, style in found} == {""}
 
 
+def test_learning_rates_of_parts_are_lines_of_one_run_only():
+    run = record()
+    run.train.update({"lr": POINTS, "lr.encoder": POINTS})
+    for runs, names in (([run], ["lr", "lr.encoder"]), ([run, run], ["x", "x"])):
+        plots = curves.plots(runs).as_json()["plots"]
+        (rates,) = [plot for plot in plots if plot["title"] == "Learning rate"]
+        assert [line["name"] for line in rates["lines"]] == names
+
+
 def test_a_repeated_color_is_dotted():
     found = styles([record(parts=COLORS + 1)])
     assert len(found) == len(set(found)) == COLORS + 3

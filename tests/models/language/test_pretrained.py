@@ -15,6 +15,8 @@ from models.language import bpe, pretrained
 from models.language.model import decoder_layers
 from tests.engines.test_deferred_init import Rank
 from tests.models.errors import error_of
+from training.optim.groups import lr_factors
+from training.settings import Optim
 
 transformers = pytest.importorskip("transformers")
 
@@ -77,6 +79,26 @@ def task(folder, text, ready_task):
 @pytest.fixture
 def llama(tmp_path):
     return save(tmp_path / "model", CONFIGS["llama"]())
+
+
+@tied_and_untied
+def test_learning_rates_decay_from_the_last_layer_down_to_the_embeddings(task):
+    model = task.build()
+    layers, optim = task.blocks(model), Optim(groups={"layers": 2.0}, layer_decay=0.5)
+    factors = lr_factors(optim, model, task)
+    for number, layer in enumerate(layers):
+        names = {
+            name for name, p in model.named_parameters() if any(p is q for q in layer.parameters())
+        }
+        assert {factors[name][1] for name in names} == {2.0 * 0.5 ** (len(layers) - number)}
+    # Token embeddings, and those of positions where the model has some.
+    below = {name for name, (part, _) in factors.items() if part == "embedding"}
+    assert below == {
+        name
+        for name, p in model.named_parameters()
+        if "embed" in name or ".wte" in name or ".wpe" in name
+    }
+    assert {factors[name][1] for name in below} == {0.5 ** (len(layers) + 1)}
 
 
 def batch_of(task, count=4):

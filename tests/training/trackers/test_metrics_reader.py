@@ -24,8 +24,8 @@ def test_evaluations_of_other_splits_are_separate_series():
 
 def test_unknown_values_are_left_out_and_nonfinite_values_are_kept():
     line = {"kind": "train", "step": 3, "loss": "NaN", "mfu": None, "ram_percent": 41.5}
-    found = chart_values(line)
-    assert set(found) == {STEP, "train/loss", "machine/ram_percent"}
+    found = chart_values(line | {"lr.encoder": 1e-4})
+    assert set(found) == {STEP, "train/loss", "machine/ram_percent", "optim/lr.encoder"}
     assert found["train/loss"] != found["train/loss"]
 
 
