@@ -7,8 +7,8 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
+from models.common.nf4 import Nf4Linear, Quantizer
 from models.language.config import Lora
-from models.language.nf4 import Nf4Linear, Quantizer
 from tests.models.errors import error_of
 from tests.models.language.adapters import exported
 from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of
