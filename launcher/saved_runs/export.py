@@ -45,15 +45,20 @@ def plain(source: ExportSource, folder: Path) -> None:
     from training.checkpoint.weights import write_weights
 
     model, checkpoint = source.model, source.checkpoint
-    write_weights(checkpoint, folder / MODEL, model.kind)
     manifest, settings = checkpoint.manifest, model.settings
     of_model = {} if settings is None else settings["model"]
+    shapes = checkpoint.shapes
+    if settings is not None and of_model.get("quantize") and model.base is None:
+        shapes = _write_unquantized(source, folder / MODEL)
+        settings = {**settings, "model": {**of_model, "quantize": None}}
+    else:
+        write_weights(checkpoint, folder / MODEL, model.kind)
     config = {
         "family": of_model.get("family"),
         "size": of_model.get("size"),
         **({} if settings is None else saved_model.task_settings(settings)),
         "base": model.base,
-        "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
+        "parameters": sum(prod(shape) for shape in shapes.values()),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
@@ -74,6 +79,21 @@ def plain(source: ExportSource, folder: Path) -> None:
         for file in filter(Path.exists, files):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
+
+
+def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[int, ...]]:
+    """Write a model with its weights in 4 bits as fp32, like the others; the shapes of weights."""
+    from safetensors.torch import save_file
+
+    from models.common.initial_weights import InitialWeights
+
+    model, checkpoint = source.model, source.checkpoint
+    tensors = model.load(model.task("cpu")).state_dict()
+    shapes = InitialWeights(model.path, "the checkpoint").shapes
+    facts = {"format": "pt", "kind": model.kind, "step": str(checkpoint.manifest.step)}
+    with storage_errors(path):
+        save_file({name: tensors[name] for name in shapes}, path, facts)
+    return {name: shape for name, shape in shapes.items() if name not in checkpoint.buffer_shapes}
 
 
 def hugging_face(source: ExportSource, folder: Path) -> None:
