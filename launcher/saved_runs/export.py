@@ -83,17 +83,13 @@ def plain(source: ExportSource, folder: Path) -> None:
 
 def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[int, ...]]:
     """Write a model with its weights in 4 bits as fp32, like the others; the shapes of weights."""
-    from safetensors.torch import save_file
+    from models.common.initial_weights import save
 
-    from models.common.initial_weights import InitialWeights
-
-    model, checkpoint = source.model, source.checkpoint
-    tensors = model.load(model.task("cpu")).state_dict()
-    shapes = InitialWeights(model.path, "the checkpoint").shapes
-    facts = {"format": "pt", "kind": model.kind, "step": str(checkpoint.manifest.step)}
+    trained, step = source.model, source.checkpoint.manifest.step
+    model = trained.load(trained.task("cpu"))
     with storage_errors(path):
-        save_file({name: tensors[name] for name in shapes}, path, facts)
-    return {name: shape for name, shape in shapes.items() if name not in checkpoint.buffer_shapes}
+        save(model, path, {"format": "pt", "kind": trained.kind, "step": str(step)})
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
 def hugging_face(source: ExportSource, folder: Path) -> None:

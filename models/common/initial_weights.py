@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module
 
@@ -177,6 +178,11 @@ def load(
     for name, tensor in tensors.items():
         stored.read_into(name, tensor)
     return f"loaded {len(tensors)}/{len(tensors)} tensors from {stored.path}"
+
+
+def save(model: Module, path: Path, facts: Mapping[str, str]) -> None:
+    """Write the tensors of `model` and `facts` into a safetensors file, tied ones once."""
+    save_file(_own(model), path, dict(facts))
 
 
 def _own(module: Module) -> dict[str, Tensor]:
