@@ -199,11 +199,13 @@ def read_buffers(owners: Mapping[str, BufferOwner]) -> dict[str, Tensor]:
 def broadcast_buffers(owners: Mapping[str, BufferOwner], world: World) -> None:
     """Broadcast the buffers of rank 0 after an update. Collective.
 
-    So evaluation is the same on every rank, under every engine.
+    So evaluation is the same on every rank, under every engine. Those of frozen parts, which are
+    in evaluation mode, do not change.
     """
     if world.size == 1:
         return
-    stored = list(read_buffers(owners).values())
+    changing = {name: owner for name, owner in owners.items() if owner[0].training}
+    stored = list(read_buffers(changing).values())
     for dtype in dict.fromkeys(buffer.dtype for buffer in stored):
         same = [buffer for buffer in stored if buffer.dtype == dtype]
         flat = torch.cat([buffer.reshape(-1) for buffer in same])

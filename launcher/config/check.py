@@ -100,7 +100,7 @@ def _quantize(values: Values) -> Iterator[Diagnostic]:
     key = "model.quantize"
     if key not in values or values[key].value is None:
         return
-    if values["model.lora.rank"].value is None:
+    if "model.lora.rank" in values and values["model.lora.rank"].value is None:
         problem = "is for frozen weights, and model.lora.rank is null"
         folder = " model.pretrained=FOLDER" if values[PRETRAINED].value is None else ""
         fix = f"--set model.lora.rank=16{folder and ' --set' + folder}"
@@ -279,7 +279,12 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
             fix = "remove it"
             if problem.endswith(f"{PRETRAINED} is null"):
                 fix = f"--set {PRETRAINED}=FOLDER  of a local model; or  remove it"
-            yield errors.about_value(values, key, problem, fix=fix, severity=severity)
+            if "freeze_encoder is false" in problem:
+                fix = "--set model.freeze_encoder=true; or  remove it"
+            # Without it a run may not fit. In a pipeline it is that of another stage.
+            is_needed = key == "model.quantize" and setting.value is not None
+            grade = "error" if is_needed and values["mode"].value != STAGED_MODE else severity
+            yield errors.about_value(values, key, problem, fix=fix, severity=grade)
 
 
 def _features(values: Values) -> Iterator[Diagnostic]:

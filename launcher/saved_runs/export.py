@@ -45,15 +45,20 @@ def plain(source: ExportSource, folder: Path) -> None:
     from training.checkpoint.weights import write_weights
 
     model, checkpoint = source.model, source.checkpoint
-    write_weights(checkpoint, folder / MODEL, model.kind)
     manifest, settings = checkpoint.manifest, model.settings
     of_model = {} if settings is None else settings["model"]
+    shapes = checkpoint.shapes
+    if settings is not None and of_model.get("quantize") and model.base is None:
+        shapes = _write_unquantized(source, folder / MODEL)
+        settings = {**settings, "model": {**of_model, "quantize": None}}
+    else:
+        write_weights(checkpoint, folder / MODEL, model.kind)
     config = {
         "family": of_model.get("family"),
         "size": of_model.get("size"),
         **({} if settings is None else saved_model.task_settings(settings)),
         "base": model.base,
-        "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
+        "parameters": sum(prod(shape) for shape in shapes.values()),
         "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
@@ -74,6 +79,17 @@ def plain(source: ExportSource, folder: Path) -> None:
         for file in filter(Path.exists, files):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
+
+
+def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[int, ...]]:
+    """Write a model with its weights in 4 bits as fp32, like the others; the shapes of weights."""
+    from models.common.initial_weights import save
+
+    trained, step = source.model, source.checkpoint.manifest.step
+    model = trained.load(trained.task("cpu"))
+    with storage_errors(path):
+        save(model, path, {"format": "pt", "kind": trained.kind, "step": str(step)})
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
 def hugging_face(source: ExportSource, folder: Path) -> None:

@@ -29,6 +29,14 @@ SplitSeed = Annotated[
     ),
 ]
 
+Quantize = Annotated[
+    Literal["nf4"] | None,
+    Field(
+        description="Hold the linear layers of the frozen encoder in 4 bits; null: in 16 bits, or "
+        "with precision fp32 in 32. Needs bitsandbytes.",
+    ),
+]
+
 
 def parse_fold(text: str) -> tuple[int, int | None]:
     """The fold, from 1, and how many there are; None: one for each group. Raises ValueError."""

@@ -42,11 +42,11 @@ class Dropout(nn.Dropout):
 class HasFrozenParts(nn.Module):
     """A model whose parts can be frozen: no training, dropout or running statistics."""
 
-    _frozen: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered twice
+    frozen: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered twice
 
     def freeze(self, *parts: nn.Module) -> None:
         """Freeze these parts of the model, and no others."""
-        self._frozen = parts
+        self.frozen = parts
         for part in parts:
             part.requires_grad_(False)
             part.eval()
@@ -54,7 +54,7 @@ class HasFrozenParts(nn.Module):
     def train(self, mode: bool = True) -> HasFrozenParts:
         """As for any module, except that frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in self._frozen:
+        for part in self.frozen:
             part.eval()
         return self
 

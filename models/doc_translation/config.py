@@ -13,6 +13,7 @@ from models.common.config import (
     Fold,
     Fraction,
     OnBad,
+    Quantize,
     SplitSeed,
     StagedModel,
     column_field,
@@ -125,6 +126,14 @@ class Model(StagedModel):
         },
     )
     """Subfolders of `pretrained` that may provide less than 95 % of the weights."""
+    quantize: Annotated[
+        Quantize,
+        Field(
+            json_schema_extra={
+                "only_if": {"model.stage": ["whole"], "model.freeze_encoder": [True]}
+            }
+        ),
+    ] = None
     decoder_layers: Annotated[int | None, Field(ge=1, json_schema_extra=_WHOLE)] = None
     """Decoder layers. Default: that of the size."""
     take_layers: Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -47,6 +47,9 @@ from models.doc_translation.model import DocTranslator, flops_per_sample, layers
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
+
+if TYPE_CHECKING:
+    from models.common.nf4 import Quantizer
 
 GROUPS = "documents"
 SKIPPED_FILE = "left_out.json"
@@ -90,6 +93,7 @@ class DocTranslationTask:
         self._data: dict[SplitName, Any] = {}
         self._reports: dict[str, pretrained.TensorMatches] = {}
         self.loaded: str | None = None
+        self.quantizer: Quantizer | None = None
         if not self.translates:
             self.goal, self.units = Goal("val_masked_r2", "max"), "patches"
             self.mask_share = model.mask_share
@@ -100,6 +104,10 @@ class DocTranslationTask:
         self.size = replace(self.size, decoder_layers=count, queries=queries)
         self.dropout = model.dropout
         self.encoder, self.is_frozen = _path(model.encoder), model.freeze_encoder
+        if self.is_frozen and model.quantize is not None:
+            from models.common.nf4 import Quantizer
+
+            self.quantizer = Quantizer(context.device)
         self.take_layers = None if self.pretrained is None else model.take_layers
         self.length = data.seq_len or self.size.positions
         if self.length > self.size.positions:
@@ -146,6 +154,7 @@ class DocTranslationTask:
 
     def setup_without_data(self) -> None:
         self.pretrained = self.encoder = None  # their weights are among the trained ones
+        self.quantizer = None  # and those in 4 bits are read as weights
         folder = self.context.folder
         if self.translates:
             count = model_facts.load(folder, _PageFacts).vocabulary
@@ -215,6 +224,8 @@ class DocTranslationTask:
             self.loaded = initial_weights.load("model.encoder", model, encoder, _ENCODER, prefixes)
         if self.is_frozen:
             model.freeze(model.global_encoder, model.local_encoder)
+        if self.quantizer is not None:
+            self.quantizer.quantize_frozen(model)
         return model
 
     def _fill(self, model: Module, parts: Sequence[str], take_layers: Sequence[int] | None) -> None:

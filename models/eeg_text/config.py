@@ -13,6 +13,7 @@ from models.common.config import (
     Fold,
     Fraction,
     OnBad,
+    Quantize,
     SplitSeed,
     column_field,
 )
@@ -127,6 +128,12 @@ class Model(FamilySection):
         ),
     ] = "none"
     """Parts of a frozen encoder to train. top: the layers that join the ten regions."""
+    quantize: Annotated[
+        Quantize,
+        Field(
+            json_schema_extra={"only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}}
+        ),
+    ] = None
     recompute_regions: bool = False
     """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
     tokenizer: Annotated[

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import Module
@@ -56,6 +56,9 @@ from models.eeg_text.texts import (
     build_tokenizer,
 )
 
+if TYPE_CHECKING:
+    from models.common.nf4 import Quantizer
+
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 _LARGEST_R2 = 0.02
@@ -97,10 +100,15 @@ class EegTextTask:
         self.recomputes_regions = model.recompute_regions
         self.encoder = self.start = self.folder = None
         self.is_frozen = self.trains_top = False
+        self.quantizer: Quantizer | None = None
         if self.writes:
             self.encoder, self.start = _path(model.encoder), _path(model.start)
             self.is_frozen, self.word_dropout = model.freeze_encoder, model.word_dropout
             self.trains_top = self.is_frozen and model.unfreeze == "top"
+            if self.is_frozen and model.quantize is not None:
+                from models.common.nf4 import Quantizer
+
+                self.quantizer = Quantizer(context.device)
             self.folder, self.text_len = _path(model.pretrained), data.text_len
             if self.folder is None:
                 self.tokenizer_word = model.tokenizer
@@ -168,7 +176,7 @@ class EegTextTask:
 
     def setup_without_data(self) -> None:
         # Their weights are among the trained ones.
-        self.encoder = self.start = None
+        self.encoder = self.start = self.quantizer = None
         folder = self.context.folder
         self._trained = model_facts.load(folder, TrainedOnEeg)
         assert folder is not None, "the facts were loaded from it"
@@ -217,6 +225,8 @@ class EegTextTask:
             length, windows = self.texts.mean_length, sum(counts) / len(counts)
             self._flops = flops_per_sample(model, tokens, length, windows=windows)
             self._flops_cached = flops_per_sample(model, tokens, length, is_cached=True)
+        if self.quantizer is not None:  # whose layers are not counted
+            self.quantizer.quantize_frozen(model)
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:

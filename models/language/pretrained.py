@@ -35,7 +35,7 @@ from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
 
 if TYPE_CHECKING:
-    from models.language.nf4 import Quantizer
+    from models.common.nf4 import Quantizer
 
 _aten = torch.ops.aten
 _VIEWS = (

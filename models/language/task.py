@@ -44,8 +44,8 @@ from models.language.rows import Dialogues, Row, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
+    from models.common.nf4 import Quantizer
     from models.language.generate import Prompting
-    from models.language.nf4 import Quantizer
     from models.language.pretrained import Pretrained
 
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
@@ -91,7 +91,7 @@ class LanguageTask:
         self.has_adapters = self.lora.rank is not None
         self.quantizer: Quantizer | None = None
         if self.has_adapters and model.quantize is not None:
-            from models.language.nf4 import Quantizer
+            from models.common.nf4 import Quantizer
 
             self.quantizer = Quantizer(context.device)
         # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.

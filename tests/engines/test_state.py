@@ -1,6 +1,7 @@
 """The state has every element once, by name, as views."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from engines.base import EngineError, OptimizerSpec, Options, Piece, State
 from engines.catalog import build_engine
-from engines.state import check_cover, fill_slots
+from engines.state import broadcast_buffers, check_cover, fill_slots, stored_buffers
 from engines.world import open_world
 from tests.engines.parity import Net, spec
 from tests.engines.test_parity import able
@@ -181,3 +182,10 @@ def test_statistics_are_those_of_rank_zero(worlds, engine):
     assert held["count"] == [4] and "constant" not in held
     # A tenth of the mean of rank 0's batch: columns 0, 2, 4, 6 and 1, 3, 5, 7.
     assert held["norm.running_mean"] == mean == other_mean == pytest.approx([0.3, 0.4])
+
+
+def test_buffers_of_frozen_parts_are_not_sent():
+    world, norm = SimpleNamespace(size=2), nn.BatchNorm1d(3)
+    with pytest.raises(ValueError, match="process group"):
+        broadcast_buffers(stored_buffers(norm), world)
+    broadcast_buffers(stored_buffers(norm.eval()), world)

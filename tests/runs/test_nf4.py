@@ -1,4 +1,4 @@
-"""Runs whose frozen base weights have 4 bits: engines, checkpoints, exports and refusals."""
+"""Runs whose frozen weights have 4 bits: engines, checkpoints, exports and refusals."""
 
 import json
 
@@ -6,7 +6,10 @@ import peft
 import pytest
 import torch
 import transformers
+from PIL import Image
+from safetensors.torch import load_file
 
+from models.doc_translation.config import SIZES
 from tests.models.language.test_nf4 import theirs_in_4_bits
 from tests.models.language.test_pretrained import CONFIGS, save
 from tests.runs.conftest import last
@@ -27,8 +30,8 @@ def difference(program, run, other):
     assert list(found.shapes) == list(expected.shapes)
     return max(
         (found.tensor(kind, name) - expected.tensor(kind, name)).abs().max()
-        for name in expected.shapes
         for kind in ("weight", "exp_avg")
+        for name in expected.names(kind)
     )
 
 
@@ -50,6 +53,59 @@ def test_every_engine_resumes_a_run_whose_base_has_4_bits(program, given):
     assert "model.quantize null differs from nf4, used by whole until step 3" in done.stderr
     assert program(*given, *wide).returncode == 0
     assert difference(program, "wide", "whole") > 1e-3  # so that the bound above means something
+
+
+@pytest.fixture
+def given_encoder():
+    """The options of a short run on cards, whose frozen encoders have 4 bits."""
+    settings = (
+        "model.freeze_encoder=true model.quantize=nf4 train.micro_batch=2 train.global_batch=4 "
+        "optim.lr=0.02 save.every=3 train.preview=false data.beams=1 eval.samples=2"
+    )
+    options = ("--model", "doc_translation:tiny", "--max-steps", "6")
+    return (*options, *(part for key in settings.split() for part in ("--set", key)))
+
+
+@pytest.mark.slow
+def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_under_every_kind_of_engine(
+    program, given_encoder
+):
+    done = program(*given_encoder, "--out", "whole")
+    assert done.returncode == 0, done.stderr
+    whole = last(program, "whole")
+    bits = [name for name in whole.buffer_shapes if name.endswith(".codes")]
+    assert bits and not any(name.replace(".codes", ".weight") in whole.shapes for name in bits)
+    assert "identical" in program("verify", "whole").stdout
+    point = "whole/checkpoints/step-00000003"
+    for engine in ("fsdp", "zero3"):
+        done = program("resume", point, "--engine", engine, "--nproc", "2", "--out", engine)
+        assert done.returncode == 0, done.stderr
+        assert difference(program, engine, "whole") < 1e-3, engine
+        resumed = last(program, engine)
+        assert all(
+            torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name))
+            for name in bits
+        )
+
+
+@pytest.mark.slow
+def test_an_export_of_a_frozen_encoder_in_4_bits_has_plain_weights(program, given_encoder):
+    assert program(*given_encoder, "--out", "run").returncode == 0
+    Image.new("RGB", (120, 160), "white").save(program.folder / "page.png")
+    assert program("export", "run", "--format", "safetensors").returncode == 0
+    stored = last(program, "run")
+    exported = load_file(program.folder / "run/export-safetensors/model.safetensors")
+    config = json.loads((program.folder / "run/export-safetensors/config.json").read_text())
+    assert config["model"]["quantize"] is None
+    assert config["parameters"] == SIZES["tiny"].parameters
+    assert not any("codes" in name for name in exported) and len(exported) > len(stored.shapes)
+    answers = [
+        program("predict", run, "--input", "page.png", "--out", f"of-{run.replace('/', '-')}")
+        for run in ("run", "run/export-safetensors")
+    ]
+    assert answers[0].returncode == answers[1].returncode == 0, answers[0].stderr
+    texts = [path.read_text() for path in sorted(program.folder.glob("of-*/*.md"))]
+    assert len(texts) == 2 and texts[0] == texts[1]
 
 
 @pytest.mark.slow
@@ -100,7 +156,7 @@ def test_a_run_with_4_bits_verifies_predicts_and_exports_what_it_trained(program
         (["model.quantize=int4"], "model.quantize", "nf4"),
     ],
 )
-def test_what_has_no_layers_in_4_bits_is_refused(run, tmp_path, sets, message, fix):
+def test_a_base_without_layers_in_4_bits_is_refused(run, tmp_path, sets, message, fix):
     save(tmp_path / "base", CONFIGS["llama"]())
     given = ["model.quantize=nf4", "model.pretrained=base", "model.lora.rank=2", *sets]
     before = sorted(tmp_path.rglob("*"))
@@ -108,3 +164,27 @@ def test_what_has_no_layers_in_4_bits_is_refused(run, tmp_path, sets, message, f
     code, _, stderr = run("--model", "language", "--data", "mine.jsonl", *options)
     assert code == 2 and message in stderr and fix in stderr, stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("family", "sets", "message", "fix"),
+    [
+        ("eeg_text", [], "freeze_encoder is false", "model.freeze_encoder=true; or  remove it"),
+        ("doc_translation", ["model.stage=encoder"], "model.stage is encoder, not whole", "remove"),
+    ],
+)
+def test_a_trained_encoder_in_4_bits_is_refused(run, tmp_path, family, sets, message, fix):
+    before = sorted(tmp_path.rglob("*"))
+    options = [part for key in ["model.quantize=nf4", *sets] for part in ("--set", key)]
+    code, _, stderr = run("--model", f"{family}:tiny", *options)
+    assert code == 2 and "error: model.quantize 'nf4' has no effect" in stderr
+    assert message in stderr and fix in stderr, stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_in_a_pipeline_the_stage_with_the_frozen_encoder_has_4_bits(run):
+    code, _, stderr = run(
+        *("--model", "eeg_text:tiny", "--mode", "staged", "--dry-run"),
+        *("--set", "model.quantize=nf4"),
+    )
+    assert code == 0 and "quantize" not in stderr, stderr

@@ -39,13 +39,17 @@ def least_bytes(parameters: int | None) -> int:
 
 
 def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained: bool) -> int:
-    """The bytes of the tensors of a checkpoint of `model`, without its buffers.
+    """The bytes of the tensors of a checkpoint of `model`.
 
     Weights and optimizer slots in fp32, and the weights once more in a checkpoint with a score.
     `only_trained`: frozen weights are left out, as with LoRA. Before an engine has placed `model`.
     """
     save, evaluate = settings.save, settings.eval
     has_score = save.keep_best > 0 and bool(evaluate.every or evaluate.each_epoch or evaluate.last)
+    from torch.nn import Parameter  # this module also serves checks before torch is imported
+
+    stored = model.state_dict(keep_vars=True).values()
+    buffers = sum(tensor.nbytes for tensor in stored if not isinstance(tensor, Parameter))
     total = 0
     for parameter in model.parameters():
         if parameter.requires_grad or not only_trained:
@@ -53,7 +57,7 @@ def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained:
         if parameter.requires_grad and parameter.numel():
             total += _slot_elements(parameter, settings)
             total += parameter.numel() if settings.train.ema is not None else 0
-    return _FP32_BYTES * total
+    return _FP32_BYTES * total + buffers * (2 if has_score else 1)
 
 
 def _slot_elements(parameter: Tensor, settings: TrainingSettings) -> int:

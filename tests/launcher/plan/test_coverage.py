@@ -11,6 +11,7 @@ from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.storages import Kind
 from launcher.plan.target import Described
 from models.catalog import FAMILIES
+from models.eeg_text.config import SIZES as EEG_SIZES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.models.eeg_text.test_pretrained import save_bart
@@ -92,6 +93,25 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
     saved = wide.device[Kind.WEIGHTS] - narrow.device[Kind.WEIGHTS]
     tables = 3 * 7 * 4 * 257
     assert saved == pytest.approx(linear * (2 - 4.127 / 8) - tables, rel=0.001)
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_in_4_bits_takes_half_a_byte_a_weight():
+    def planned(quantize):
+        sets = ("model.freeze_encoder=true", f"model.quantize={quantize}", "compile=off")
+        return plan("precision=bf16", *sets, model="eeg_text:lite")
+
+    wide, narrow = planned("null"), planned("nf4")
+    assert narrow.parameters == wide.parameters and narrow.trainable == wide.trainable
+    size = EEG_SIZES["lite"]
+    each = 4 * size.width**2 + 2 * size.width * size.hidden
+    joined = size.global_layers * 100 * each + 10 * size.width**2
+    linear, layers = 10 * size.layers * each + joined, 4 * (10 * size.layers + 3) + 1
+    saved = wide.device[Kind.WEIGHTS] - narrow.device[Kind.WEIGHTS]
+    assert saved == pytest.approx(linear * (2 - 4.127 / 8) - layers * 4 * 257, rel=0.001)
+    assert wide.checkpoint_bytes - narrow.checkpoint_bytes == pytest.approx(
+        2 * linear * (4 - 4.127 / 8) - 2 * layers * 4 * 257, rel=0.001
+    )
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
 from models.doc_translation.dataset import permute_images
 from tests.models.errors import error_of
+from tests.models.tasks import check_in_4_bits
 
 
 def sides_of(task):
@@ -164,6 +165,10 @@ def test_frozen_encoders_cost_their_forward_pass_only(cards, ready_task):
     )
     heads = 2 * (64 * 3 * 16**2 * 16 + 32 * 3 * 8**2 * 96)
     assert whole - less == 2 * (encoders / 3 - heads)
+
+
+def test_frozen_encoders_have_4_bits(ready_task):
+    check_in_4_bits(ready_task, lambda model: [model.global_encoder, model.local_encoder])
 
 
 @pytest.mark.parametrize("kind", ["dota", "pairs"])

@@ -7,7 +7,7 @@ from models.common.predictions import FixedDraws
 from models.eeg_text.dataset import phase_randomised, prepared, random_others
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 from tests.models.errors import error_of
-from tests.models.tasks import Draws
+from tests.models.tasks import Draws, check_in_4_bits
 
 
 def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
@@ -195,6 +195,12 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(ready_task, batch_of
     assert not any(module.training for module in model.encoder.regions.modules())
     assert model.encoder.layers[0].training
     assert task.frozen_encoder(model) is None
+
+
+@pytest.mark.parametrize("unfreeze", ["none", "top"])
+def test_what_is_frozen_of_the_encoder_has_4_bits(ready_task, unfreeze):
+    name = "encoder" if unfreeze == "none" else "encoder.regions"
+    check_in_4_bits(ready_task, lambda model: [model.get_submodule(name)], unfreeze=unfreeze)
 
 
 def test_recomputed_regions_give_the_same_gradients(ready_task, batch_of):

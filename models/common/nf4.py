@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 from models.base import DataError
 from models.common.hugging_face import StoredTensor
+from models.common.layers import HasFrozenParts
+
+BITS = ("codes", "scales", "constants")
+"""Buffers of a layer, from which its weight is made."""
 
 _BLOCK, _SCALES, _TABLE = 64, 256, 256
 """Weights of a scale, scales of an fp32 scale, and values of an 8-bit code of a scale."""
@@ -20,17 +25,21 @@ class Nf4Linear(nn.Module):
     """A frozen linear layer with 4.127 bits a weight.
 
     64 weights share a scale of 8 bits, and 256 scales one of 32. Each pass, forward and backward,
-    makes the weight in the dtype of the computation and drops it. The bits are buffers that no
-    checkpoint has: every engine keeps them whole on each rank. Source: Dettmers et al., QLoRA,
-    2023.
+    makes the weight in the dtype of the computation and drops it. The bits are buffers: every
+    engine keeps them whole on each rank. Source: Dettmers et al., QLoRA, 2023.
     """
 
     codes: Tensor
     scales: Tensor
     constants: Tensor
 
-    def __init__(self, weight: Tensor, bias: nn.Parameter | None, table: Tensor) -> None:
-        """`weight` [out, in] on the device that computes the bits, `table` the codes of scales."""
+    def __init__(
+        self, weight: Tensor, bias: nn.Parameter | None, table: Tensor, *, is_stored: bool = False
+    ) -> None:
+        """`weight` [out, in] on the device that computes the bits, `table` the codes of scales.
+
+        `is_stored`: checkpoints have the bits; needs an even number of inputs.
+        """
         super().__init__()
         self.shape = tuple(weight.shape)
         self.quantized_elements = weight.numel()
@@ -41,12 +50,14 @@ class Nf4Linear(nn.Module):
         scales, of_scales = _ops.quantize_blockwise(largest - mean, table, _SCALES)
         # As bytes: a cast of the whole model to another dtype leaves them alone.
         constants = torch.cat([table, mean[None], of_scales]).view(torch.uint8)
-        for name, bits in (("codes", codes), ("scales", scales), ("constants", constants)):
-            self.register_buffer(name, bits.cpu(), persistent=False)
+        if is_stored:
+            codes = codes.view(len(weight), -1)  # so that its shape tells that of the weight
+        for name, bits in zip(BITS, (codes, scales, constants), strict=True):
+            self.register_buffer(name, bits.cpu(), persistent=is_stored)
 
     def weight_in(self, dtype: torch.dtype) -> Tensor:
         """The weight [out, in]."""
-        return _weight(self.shape, dtype, self.codes, self.scales, self.constants)
+        return weight_of(self.shape, dtype, self.codes, self.scales, self.constants)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs` [..., in]; returns [..., out]."""
@@ -55,7 +66,8 @@ class Nf4Linear(nn.Module):
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
 
-def _weight(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
+def weight_of(shape: Any, dtype: torch.dtype, *bits: Tensor) -> Tensor:
+    """The weight that `bits`, in the order of BITS, stand for."""
     codes, scales, constants = bits
     table, mean, of_scales = constants.view(torch.float32).tensor_split([_TABLE, _TABLE + 1])
     largest = _ops.dequantize_blockwise(scales, of_scales, table, _SCALES, torch.float32).add_(mean)
@@ -73,11 +85,11 @@ class _Product(torch.autograd.Function):
         kind = inputs.device.type
         is_cast = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if is_cast else inputs.dtype
-        return nn.functional.linear(inputs, _weight(shape, dtype, *bits))
+        return nn.functional.linear(inputs, weight_of(shape, dtype, *bits))
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight = _weight(context.shape, gradient.dtype, *context.saved_tensors)
+        weight = weight_of(context.shape, gradient.dtype, *context.saved_tensors)
         return gradient @ weight, None, None, None, None
 
 
@@ -86,14 +98,7 @@ class Quantizer:
 
     def __init__(self, device: torch.device) -> None:
         """Import bitsandbytes. Raises DataError if it is missing, or does not know `device`."""
-        if find_spec("bitsandbytes") is None:
-            raise DataError(
-                "model.quantize nf4 needs the package bitsandbytes, which is not installed",
-                where="model.quantize",
-                allowed="null, or nf4 where bitsandbytes is installed",
-                fix="pip install 'bitsandbytes>=0.50'",
-            )
-        import bitsandbytes
+        bitsandbytes = library()
         from bitsandbytes.functional import create_dynamic_map
 
         if device.type not in bitsandbytes.supported_torch_devices:
@@ -128,21 +133,41 @@ class Quantizer:
         for name in layers.values():
             self._replace(inner, name)
 
+    def quantize_frozen(self, model: HasFrozenParts) -> None:
+        """Replace the linear layers of the frozen parts of `model`; checkpoints have their bits."""
+        for part in model.frozen:
+            for name, layer in list(part.named_modules()):
+                if type(layer) is nn.Linear:
+                    self._replace(part, name, is_stored=True)
+            part.eval()
+
     def round(self, inner: Any) -> None:
         """Round the weights of a model without adapters as `quantize` does, and keep its layers."""
         for layer in _linears(inner.requires_grad_(False)).values():
             rounded = self._in_4_bits(layer).weight_in(layer.weight.dtype)
             layer.weight.data = rounded.t().contiguous() if _is_transposed(layer) else rounded
 
-    def _replace(self, inner: Any, name: str) -> None:
+    def _replace(self, inner: Any, name: str, *, is_stored: bool = False) -> None:
         parent, _, last = name.rpartition(".")
-        layer = inner.get_submodule(name)
-        setattr(inner.get_submodule(parent), last, self._in_4_bits(layer))
+        layer = self._in_4_bits(inner.get_submodule(name), is_stored=is_stored)
+        setattr(inner.get_submodule(parent), last, layer)
 
-    def _in_4_bits(self, layer: Any) -> Nf4Linear:
+    def _in_4_bits(self, layer: Any, *, is_stored: bool = False) -> Nf4Linear:
         weight = layer.weight.detach().to(self._device)
         weight = weight.t().contiguous() if _is_transposed(layer) else weight
-        return Nf4Linear(weight, layer.bias, self._table)
+        return Nf4Linear(weight, layer.bias, self._table, is_stored=is_stored)
+
+
+def library() -> Any:
+    """The package bitsandbytes, which registers its operators. Raises DataError if missing."""
+    if find_spec("bitsandbytes") is None:
+        raise DataError(
+            "model.quantize nf4 needs the package bitsandbytes, which is not installed",
+            where="model.quantize",
+            allowed="null, or nf4 where bitsandbytes is installed",
+            fix="pip install 'bitsandbytes>=0.50'",
+        )
+    return import_module("bitsandbytes")
 
 
 def _linears(inner: Any) -> dict[str, Any]:
