@@ -32,6 +32,10 @@ ENCODER = ("static", "input", "encoder", "bottleneck")
 class TraceEncoder(HasFrozenParts):
     """The part of a network from the trace to the lowest rate."""
 
+    signal_rms: Tensor
+    static_mean: Tensor
+    static_scale: Tensor
+
     def __init__(self, size: Size, kernel: str) -> None:
         super().__init__()
         widths = size.widths
