@@ -226,8 +226,9 @@ class Run:
     ) -> Path:
         """Write the model for other programs; the folder, by default export-FORMAT in the run's.
 
-        `format` is "hf", "safetensors" or "adapter"; `checkpoint`: see `model`. Raises
-        SettingsError, and RunError if a checkpoint is damaged or the disk is full.
+        `format` is "hf", "safetensors", "adapter", "onnx" or "dcp"; `checkpoint`: see `model`.
+        Raises SettingsError, and RunError if a checkpoint is damaged, the disk is full, or an ONNX
+        graph gives other outputs than the model.
         """
         kinds = {"format": (format, (str,)), "out": (out, (str, PathLike))}
         check_types(kinds, "Run.export")
@@ -382,7 +383,7 @@ def _errors(call: str) -> Iterator[None]:
         raise SettingsError(as_arguments(error.diagnostics, call)) from error.__cause__
     except DataError as error:
         raise SettingsError(as_arguments(about_data(error).diagnostics, call)) from error
-    except (CheckpointError, StorageError) as error:
+    except (CheckpointError, StorageError, export.ExportError) as error:
         raise RunError(str(error)) from error
     except RerunFailed as error:
         if error.code == exit_codes.INTERRUPTED:

@@ -445,6 +445,18 @@ class GeneratesText(WorksWithoutData, Protocol):
 
 
 @runtime_checkable
+class HasOnnxFormat(Protocol):
+    """A task whose model ONNX can express."""
+
+    def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
+        """What to export of `model`, in evaluation mode, and its inputs by name for some samples.
+
+        The inputs are the positional arguments; their first axis is the batch. It returns a tensor,
+        or tensors by name. Raises DataError.
+        """
+
+
+@runtime_checkable
 class HasHuggingFaceFormat(Protocol):
     """A task whose model transformers can load."""
 

@@ -222,7 +222,8 @@ _ALL = (
             option(
                 "--format NAME",
                 "hf: a folder that transformers loads; safetensors: the weights by parameter "
-                "name, and a JSON file that describes them.",
+                "name, and a JSON file that describes them; adapter: LoRA adapters for peft; onnx: "
+                "a graph for ONNX, of abr and event_seg; dcp: a checkpoint of torch.distributed.",
             ),
             *(_CHECKPOINT, _MOVED),
             out_option("Folder to write. Default: export-NAME in the run folder."),

@@ -29,7 +29,7 @@ def main(command_line: CommandLine) -> int:
     where = "the default of --out" if out is None else f"command line: --out {out}"
     try:
         done = export.write(run, name, format_name, out, where)
-    except (CheckpointError, StorageError) as error:
+    except (CheckpointError, StorageError, export.ExportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
     except DataError as error:
@@ -49,4 +49,5 @@ def _text(done: dict[str, Any]) -> str:
         lines.append(f"  metrics  {', '.join(numbers)}")
     files = (f"{name} ({size(count)})" for name, count in done["files"].items())
     lines.append(f"  files    {', '.join(files)}")
+    lines += [f"  {title:<7}  {text}" for title, text in done["notes"].items()]
     return "\n".join(lines)

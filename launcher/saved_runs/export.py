@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import disk, ending
+from launcher.base import disk, ending, library_warnings
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.run_folder import records, run_folder
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.saved_run import SavedRun
-from models.base import HasBaseWeights, HasHuggingFaceFormat
+from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from models.catalog import is_custom
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
@@ -32,11 +34,23 @@ class ExportSource:
 
     model: SavedModel
     checkpoint: Checkpoint
+    task: Task | None
+    """Built without its data; None: of the format safetensors, which needs none."""
     metrics: Mapping[str, Any] | None
     """The metrics of the evaluation at the checkpoint's step; None: there is none."""
+    target: Path
+    """The folder of the complete export."""
 
 
-def plain(source: ExportSource, folder: Path) -> None:
+class ExportError(Exception):
+    """An export that gives other outputs than the model."""
+
+
+Notes = dict[str, str]
+"""By title: what the user should know of an export, such as a command that reads it."""
+
+
+def plain(source: ExportSource, folder: Path) -> Notes:
     """Write model.safetensors by parameter name, config.json, and the files that `predict` needs.
 
     Disk access.
@@ -79,6 +93,7 @@ def plain(source: ExportSource, folder: Path) -> None:
         for file in filter(Path.exists, files):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
+    return {}
 
 
 def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[int, ...]]:
@@ -92,28 +107,36 @@ def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[i
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
-def hugging_face(source: ExportSource, folder: Path) -> None:
-    """Write a folder that transformers loads. Disk access. Raises DataError, SettingsError."""
+def hugging_face(source: ExportSource, folder: Path) -> Notes:
+    """Write a folder that transformers loads. Disk access. Raises DataError."""
     from training.checkpoint.weights import write_sharded
 
-    task = _task(source.model)
+    task, target = source.task, shlex.quote(str(source.target))
+    notes = {"vLLM": f"vllm serve {target}"}
+    if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
+        # It recognizes a tokenizer by its tokens, so none that was trained here.
+        notes["GGUF"] = f"python llama.cpp/convert_hf_to_gguf.py {target}"
     if has_adapters(task):
-        _write_adapted(task, source, folder, merged=True)
-        return
+        _write_adapted(source, folder, merged=True)
+        return notes
+    assert isinstance(task, HasHuggingFaceFormat)
     with storage_errors(folder):
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}
     # The default shard size of Hugging Face's tools.
     write_sharded(source.checkpoint, folder, source.model.kind, names, 5 * 10**9)
+    return notes
 
 
-def adapter(source: ExportSource, folder: Path) -> None:
-    """Write a folder that peft loads. Disk access. Raises DataError, SettingsError."""
-    _write_adapted(_task(source.model, "adapter"), source, folder, merged=False)
+def adapter(source: ExportSource, folder: Path) -> Notes:
+    """Write a folder that peft loads. Disk access. Raises DataError."""
+    _write_adapted(source, folder, merged=False)
+    return {}
 
 
-def _write_adapted(task: object, source: ExportSource, folder: Path, *, merged: bool) -> None:
+def _write_adapted(source: ExportSource, folder: Path, *, merged: bool) -> None:
+    task = source.task
     assert isinstance(task, HasBaseWeights)
     checkpoint, kind = source.checkpoint, source.model.kind
     stored = set(checkpoint.names(kind))
@@ -125,10 +148,69 @@ def _write_adapted(task: object, source: ExportSource, folder: Path, *, merged: 
         task.write_adapted(weights, folder, merged=merged)
 
 
-FORMATS: dict[str, Callable[[ExportSource, Path], None]] = {
+def onnx(source: ExportSource, folder: Path) -> Notes:
+    """Write model.onnx, and compare its outputs with those of the model.
+
+    Disk access. Raises DataError, ExportError.
+    """
+    import torch
+    from onnxruntime import InferenceSession
+
+    task = source.task
+    assert task is not None and isinstance(task, HasOnnxFormat)
+    model, inputs = task.onnx_model(source.model.load(task))
+    with torch.no_grad():
+        result = model.eval()(*inputs.values())
+    expected = {"output": result} if isinstance(result, torch.Tensor) else result
+    path, batch = folder / "model.onnx", torch.export.Dim("batch")
+    program = torch.onnx.export(
+        model,
+        tuple(inputs.values()),
+        input_names=list(inputs),
+        output_names=list(expected),
+        dynamic_shapes=[{0: batch}] * len(inputs),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    with storage_errors(path):
+        program.save(path)
+    session, errors = InferenceSession(path, providers=["CPUExecutionProvider"]), list[float]()
+    for count in (None, 1):  # also for another batch than the exported one
+        arrays = {name: values[:count].numpy() for name, values in inputs.items()}
+        found = session.run(list(expected), arrays)
+        for (name, values), array in zip(expected.items(), found, strict=True):
+            error = (values[:count] - torch.from_numpy(array)).abs().max() / values.abs().max()
+            if not error <= ONNX_TOLERANCE:
+                raise ExportError(
+                    f"onnxruntime gives another '{name}' than the model: the difference is "
+                    f"{float(error):.2g} of its largest value"
+                )
+            errors.append(float(error))
+    return {"checked": f"onnxruntime gives the outputs of the model, within {max(errors):.1g}"}
+
+
+ONNX_TOLERANCE = 1e-4
+"""Largest difference of an output, as a share of its largest value: fp32 in another order."""
+
+
+def dcp(source: ExportSource, folder: Path) -> Notes:
+    """Write the state of the model as torch.distributed.checkpoint reads it. Disk access."""
+    from torch.distributed import checkpoint
+
+    assert source.task is not None
+    state = source.model.load(source.task).state_dict()
+    with storage_errors(folder):
+        checkpoint.save(state, checkpoint_id=folder)
+    return {}
+
+
+FORMATS: dict[str, Callable[[ExportSource, Path], Notes]] = {
     "hf": hugging_face,
     "safetensors": plain,
     "adapter": adapter,
+    "onnx": onnx,
+    "dcp": dcp,
 }
 """The function that writes each format into an empty folder."""
 
@@ -158,17 +240,12 @@ def write(
     folder = out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, out)
     model, checkpoint = saved_model.open_checkpoint(run, path)
-    if format_name != "safetensors":
-        model.check_pretrained()
-        task = _task(model, format_name)
-        if format_name == "adapter" and not has_adapters(task):
-            reason = "the run trained all weights, without model.lora"
-            raise _unsupported(reason, format_name, ("hf", "safetensors"))
+    task = None if format_name == "safetensors" else _task(model, format_name)
     metrics = None
     for line in records.metrics_lines(model.folder) if model.folder is not None else ():
         if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
             metrics = line["metrics"]
-    source = ExportSource(model, checkpoint, metrics)
+    source = ExportSource(model, checkpoint, task, metrics, folder)
     # Adapters need less; merged into their base, weights need more.
     parameters = sum(prod(shape) for shape in checkpoint.shapes.values())
     needed = 4 * parameters if format_name != "adapter" else 0  # fp32
@@ -178,10 +255,11 @@ def write(
         storage_errors(folder),
         disk.new_parents(folder),
         ending.temporary_folder(f".{folder.name}.", folder.parent) as hidden,
+        library_warnings.logged(lambda text: None),  # of torch about its own functions
     ):
         made = hidden / folder.name
         made.mkdir()
-        FORMATS[format_name](source, made)
+        notes = FORMATS[format_name](source, made)
         made.replace(folder)
     return {
         "folder": str(folder),
@@ -195,17 +273,42 @@ def write(
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         },
+        "notes": notes,
     }
 
 
-def _task(model: SavedModel, format_name: str = "hf") -> HasHuggingFaceFormat:
-    """The task of the run, built without its data. Raises SettingsError."""
+def _task(model: SavedModel, format_name: str) -> Task:
+    """The task of the run, built without its data, of a model that the format can express.
+
+    Raises SettingsError.
+    """
+    model.check_pretrained()
     task = model.task("cpu")
-    if not isinstance(task, HasHuggingFaceFormat):
-        kind = "task" if is_custom(model.family) else "family"
-        reason = f"transformers has no model for the {kind} '{model.family}'"
-        raise _unsupported(reason, format_name)
+    kind = f"the {'task' if is_custom(model.family) else 'family'} '{model.family}'"
+    if format_name == "onnx":
+        if not isinstance(task, HasOnnxFormat):
+            raise _unsupported(f"no ONNX form of {kind} is known", format_name)
+        missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None]
+        if missing:
+            raise SettingsError.of(
+                f"--format onnx requires {', '.join(missing)}",
+                value=format_name,
+                where="command line: --format onnx",
+                fix="pip install 'gearshift[onnx]'",
+            )
+    elif format_name == "dcp":
+        if has_adapters(task):
+            reason = "the run trained adapters, whose base is not in its checkpoint"
+            raise _unsupported(reason, format_name, ("adapter", "hf"))
+    elif not isinstance(task, HasHuggingFaceFormat):
+        raise _unsupported(f"transformers has no model for {kind}", format_name)
+    elif format_name == "adapter" and not has_adapters(task):
+        reason = "the run trained all weights, without model.lora"
+        raise _unsupported(reason, format_name, ("hf", "safetensors"))
     return task
+
+
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def _unsupported(

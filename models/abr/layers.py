@@ -253,9 +253,10 @@ class FiLM(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` [batch, time, width], `condition` [batch, 8]."""
         # Also in evaluation: a parameter outside the graph would have no gradient.
-        absent = torch.zeros(len(x), 1, device=x.device) > 0
+        batch = x.shape[0]  # len() would fix it when the model is exported
+        absent = torch.zeros(batch, 1, device=x.device) > 0
         if self.training:
-            absent = torch.rand(len(x), 1, device=x.device) < CONDITION_DROPOUT
+            absent = torch.rand(batch, 1, device=x.device) < CONDITION_DROPOUT
         features = self.trunk(torch.where(absent, self.absent.to(condition.dtype), condition))
         scale = 1 + STRENGTH * self.gamma(features)
         return scale[:, None] * self.norm(x) + STRENGTH * self.beta(features)[:, None]

@@ -32,6 +32,10 @@ ENCODER = ("static", "input", "encoder", "bottleneck")
 class TraceEncoder(HasFrozenParts):
     """The part of a network from the trace to the lowest rate."""
 
+    signal_rms: Tensor
+    static_mean: Tensor
+    static_scale: Tensor
+
     def __init__(self, size: Size, kernel: str) -> None:
         super().__init__()
         widths = size.widths
@@ -155,6 +159,42 @@ class Network(TraceEncoder):
         head = self.heads["peak"]
         assert isinstance(head, PeakHead)
         return head
+
+
+class UnscaledNetwork(nn.Module):
+    """A trained network, or the encoder of one, for inputs in their own units."""
+
+    def __init__(self, model: TraceEncoder) -> None:
+        """Renames a head of `model`, which must not be saved after that."""
+        super().__init__()
+        self.model = model
+        if isinstance(model, Network):
+            # torch.export writes Python with these names, and "class" is a keyword.
+            model.heads = _Heads(model.heads)  # type: ignore[assignment]
+
+    def forward(self, signal: Tensor, static: Tensor) -> Tensor | dict[str, Tensor]:
+        """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
+
+        The predicted signal is `reconstruction`, in µV: no two tensors of a graph share a name.
+        """
+        model = self.model
+        signal = signal / model.signal_rms
+        static = ((static - model.static_mean) / model.static_scale).nan_to_num()
+        if isinstance(model, Network):
+            outputs: dict[str, Tensor] = model(signal, static)
+            reconstruction = outputs.pop("signal") * model.signal_rms
+            return {"reconstruction": reconstruction, **outputs}
+        return model.encode(signal, static)[1]
+
+
+class _Heads(nn.Module):
+    def __init__(self, heads: nn.ModuleDict) -> None:
+        super().__init__()
+        for name, head in heads.items():
+            self.add_module(f"{name}_head", head)
+
+    def __getitem__(self, name: str) -> Module:
+        return self.get_submodule(f"{name}_head")
 
 
 def flops_per_sample(model: Module) -> float:

@@ -7,16 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import Module
 
 from models.abr import dataset, prediction, preview, responses
-from models.abr.config import SIZES, Data, Model
+from models.abr.config import POINTS, SIZES, STATIC, Data, Model
 from models.abr.dataset import MaskedSplit, ResponseSplit, ResponseSplits, members
 from models.abr.embedded import PATIENTS, read_patients
 from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.metric import MASKED, ResponseMetric
-from models.abr.network import ENCODER, PEAK, MaskedTrace, Network
+from models.abr.network import (
+    ENCODER,
+    PEAK,
+    MaskedTrace,
+    Network,
+    TraceEncoder,
+    UnscaledNetwork,
+)
 from models.abr.network import flops_per_sample as flops_of
 from models.abr.prediction import TrainedOnResponses
 from models.abr.readers.files import Names, read_responses, read_unlabeled
@@ -245,6 +254,14 @@ class AbrTask:
             self.mask_share is not None,
         )
         return prediction.predict(model, unlabeled, statistics, device, is_encoder=is_encoder)
+
+    def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
+        """From signals in µV and facts to the outputs; of an encoder, to its features."""
+        assert isinstance(model, TraceEncoder)
+        tensors = self.statistics.tensors()
+        signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
+        static = tensors["static_mean"] + tensors["static_scale"] * torch.randn(8, STATIC)
+        return UnscaledNetwork(model), {"signal": signal, "static": static}
 
     flops_per_sample = staticmethod(flops_of)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.nn import Module
 
 from models.base import (
@@ -24,7 +26,7 @@ from models.base import (
 from models.common import initial_weights, model_facts
 from models.common.split import SplitRule, save_split
 from models.event_seg import dataset, prediction, splits, windows
-from models.event_seg.config import SIZES, Data, Model
+from models.event_seg.config import BINS, SIZES, Data, Model
 from models.event_seg.dataset import WindowSplits
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import MaskedEncoder, SegmentationNetwork, flops_per_sample
@@ -184,6 +186,13 @@ class EventSegTask:
         sensor, device = self._data.sensor, self.context.device
         windows = prediction.windows(path, self._trained, sensor, self.downsample, device)
         return output(model, windows)
+
+    def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
+        """From voxel grids to maps; of an encoder, to its features."""
+        assert isinstance(model, SegmentationNetwork | MaskedEncoder)
+        grid = [side // self.downsample for side in self._trained.sensor]
+        whole = model if isinstance(model, SegmentationNetwork) else nn.Sequential(*model.down)
+        return whole, {"events": torch.randn(4, BINS, *grid)}
 
     def flops_per_sample(self, model: Module) -> float | None:
         shape = self.data("train").shape

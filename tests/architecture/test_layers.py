@@ -34,7 +34,7 @@ THEIRS = {
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
-        *("backports", "jinja2", "packaging"),
+        *("backports", "jinja2", "packaging", "onnxruntime"),
     },
     "ds_configs": set(),
 }

@@ -7,11 +7,15 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import checkpoint as checkpoint_format
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from launcher.saved_runs.saved_model import open_model
 from models.catalog import Family
 from models.language.config import SIZES
 from models.language.model import Transformer
 from tests.launcher.saved_runs import change_state, checkpoint, contents, flip_a_bit, train
+from tests.models.tasks import train_tiny
 from training.checkpoint.reader import open_checkpoint
 
 
@@ -34,6 +38,8 @@ def test_transformers_computes_the_logits_of_the_average(run, export):
     assert out.startswith(f"exported step 6 to {run / 'export-hf'}\n")
     assert "  weights  EMA (train.ema), as in evaluation\n" in out
     assert "  metrics  val_loss " in out
+    assert out.endswith(f"\n  vLLM     vllm serve {run / 'export-hf'}\n")
+    assert "GGUF" not in out  # llama.cpp knows no tokenizer that was trained here
 
     ours = Transformer(SIZES["tiny"]).eval()
     ours.load_state_dict(average(run, 6), strict=False)
@@ -144,3 +150,63 @@ def test_a_family_without_a_transformers_model_is_an_error(run, export, monkeypa
     assert "transformers has no model for the family 'language'" in err
     assert "  allowed       safetensors" in err
     assert not (run / "export-hf").exists()
+
+
+def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, export):
+    out = tmp_path / "out"
+    assert export(run, "--format", "dcp", "--out", out).startswith("exported step 6 to ")
+    model = Transformer(SIZES["tiny"])
+    model.load_state_dict(average(run, 6), strict=False)
+    expected = model.state_dict()
+    assert set(average(run, 6)) <= set(expected)
+    state = {name: torch.zeros_like(value) for name, value in expected.items()}
+    checkpoint_format.load(state, checkpoint_id=out)
+    dcp_to_torch_save(out, tmp_path / "whole.pt")
+    for found in (state, torch.load(tmp_path / "whole.pt")):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_onnx_needs_a_family_with_a_graph_and_the_extra(run, tmp_path, export, monkeypatch):
+    assert "no ONNX form of the family 'language'" in export(run, "--format", "onnx", code=2)
+    monkeypatch.setattr("launcher.saved_runs.export.find_spec", lambda name: None)
+    monkeypatch.setattr(Family, "task", f"{__name__}:Drawn")
+    err = export(run, "--format", "onnx", code=2)
+    assert "error: --format onnx requires onnx, onnxscript, onnxruntime\n" in err
+    assert "  fix           pip install 'gearshift[onnx]'" in err
+    assert not (run / "export-onnx").exists()
+
+
+class Drawn(Mute):
+    """A task with a graph."""
+
+    def onnx_model(self, model):
+        raise AssertionError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["abr", "event_seg"])
+def test_onnxruntime_computes_the_outputs_of_the_model(family, tmp_path, export, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    run = tmp_path / "run"
+    train_tiny(family, run, 1, train__preview=False, report__enabled=False)
+    facts = export(run, "--format", "onnx", "--json")
+    assert facts["notes"]["checked"].startswith("onnxruntime gives the outputs of the model")
+    saved = open_model(str(run), None, "export")
+    task = saved.task("cpu")
+    whole, inputs = task.onnx_model(saved.load(task))
+    session = onnxruntime.InferenceSession(run / "export-onnx" / "model.onnx")
+    found = session.run(None, {name: values[:3].numpy() for name, values in inputs.items()})
+    with torch.no_grad():
+        outputs = whole.eval()(*(values[:3] for values in inputs.values()))
+    expected = list(outputs.values()) if family == "abr" else [outputs]
+    for theirs, ours in zip(found, expected, strict=True):
+        scale = ours.abs().max().item()
+        torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=1e-3, atol=1e-3 * scale)
+    if family == "event_seg":
+        monkeypatch.setattr("launcher.saved_runs.export.ONNX_TOLERANCE", -1)
+        out = tmp_path / "out"
+        err = export(run, "--format", "onnx", "--out", out, code=1)
+        assert err.startswith("error: onnxruntime gives another 'output' than the model")
+        assert not out.exists()

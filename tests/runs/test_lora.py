@@ -36,8 +36,13 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, adapted):
     facts = last(program, "run").facts["base"]
     assert facts["folder"] == str(program.folder / "base") and len(facts["sha256"]) == 64
     assert "identical" in program("verify", "run").stdout
-    for name in ("hf", "adapter"):
-        assert program("export", "run", "--format", name).returncode == 0
+    for name, note in (
+        ("hf", "GGUF     python llama.cpp/convert_hf_to_gguf.py run"),
+        ("adapter", ""),
+    ):
+        done = program("export", "run", "--format", name)
+        assert done.returncode == 0 and note in done.stdout
+    assert "allowed       adapter, hf" in program("export", "run", "--format", "dcp").stderr
     assert program("export", "run", "--format", "safetensors").returncode == 0
     answers = [
         program("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")

@@ -193,3 +193,26 @@ def test_a_stage_without_a_decoder_writes_features(without_data, few, patients, 
     np.testing.assert_allclose(means, seen[0].mean(1), atol=1e-4)
     levels = np.concatenate([file["intensity"] for file in files])
     np.testing.assert_allclose(levels, patients.static[index, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["whole", "encoder"])
+def test_the_onnx_model_takes_inputs_in_their_units(stage, without_data, patients):
+    task, model = without_data(stage=stage)
+    static = patients.static[:3].copy()
+    static[1, 0] = np.nan
+    signal = np.stack([scaled_signal(row, task.statistics) for row in patients.signal[:3]])
+    facts = np.stack([scaled_facts(row, task.statistics) for row in static])
+    with torch.no_grad():
+        given = torch.from_numpy(signal), torch.from_numpy(facts)
+        if stage == "encoder":
+            expected = {"features": model.encode(*given)[1]}
+        else:
+            expected = model(*given)
+            expected["reconstruction"] = expected.pop("signal") * task.statistics.signal_rms
+        whole, inputs = task.onnx_model(model)
+        found = whole(torch.from_numpy(patients.signal[:3, None].copy()), torch.from_numpy(static))
+    assert [value.shape[1:] for value in inputs.values()] == [(1, 200), (4,)]
+    found = found if stage == "whole" else {"features": found}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)

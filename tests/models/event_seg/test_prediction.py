@@ -163,3 +163,15 @@ def test_a_model_without_edges_writes_features(given, trained, clip_events, clip
     cells = file["features"][0].reshape(*file["grid"], -1)
     np.testing.assert_allclose(cells, x.permute(1, 2, 0), atol=1e-5)
     np.testing.assert_allclose(file["mean"][0], x.mean((1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["whole", "encoder"])
+def test_the_onnx_model_takes_grids_of_the_sensor(stage, trained):
+    task, model = trained(stage=stage, downsample=2)
+    whole, inputs = task.onnx_model(model)
+    events = inputs["events"]
+    assert events.shape[1:] == (10, 24, 32)  # half of what random_events spans
+    with torch.no_grad():
+        maps = whole(events)
+        expected = model(events) if stage == "whole" else torch.nn.Sequential(*model.down)(events)
+    assert torch.equal(maps, expected)
