@@ -25,6 +25,7 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights, model_facts
+from models.common.hub import folder_of
 from models.common.layers import check_kernel
 from models.common.masked_series import MaskedSeries
 from models.common.predictions import few_samples
@@ -101,7 +102,8 @@ class EegTextTask:
             self.encoder, self.start = _path(model.encoder), _path(model.start)
             self.is_frozen, self.word_dropout = model.freeze_encoder, model.word_dropout
             self.trains_top = self.is_frozen and model.unfreeze == "top"
-            self.folder, self.text_len = _path(model.pretrained), data.text_len
+            self.text_len = data.text_len
+            self.folder = None if model.pretrained is None else folder_of(model.pretrained)
             if self.folder is None:
                 self.tokenizer_word = model.tokenizer
             self.goal, self.units = Goal("val_rouge1_gain", "max"), "tokens"
