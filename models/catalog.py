@@ -142,8 +142,8 @@ _FAMILIES = (
 FAMILIES = {family.name: family for family in _FAMILIES}
 
 
-_OF_HUB = re.compile(r"\w+://.*|[\w-]+/[\w.-]+:[a-z0-9].*")
-"""A URL, or OWNER/NAME:REVISION: no custom task."""
+_OF_HUB = re.compile(r"\w+://.*|hf:.*|[\w-]+/[\w.-]+:[a-z0-9].*")
+"""A URL, hf:ID, or OWNER/NAME:REVISION: no custom task."""
 
 
 def split_model_name(name: str) -> tuple[str, str]:

@@ -102,7 +102,9 @@ def _positionals(command: Command) -> str:
         return ""
     if command.operand is not None:
         calls = [
-            f"{choice} {command.operand}" if command.takes_operand(choice) else choice
+            f"{choice} [{optional}]"
+            if (optional := command.optional_operand.get(choice))
+            else f"{choice} {command.operand}"
             for choice in command.choices
         ]
         return f" {{{' | '.join(calls)}}}"

@@ -292,7 +292,8 @@ _ALL = (
     ),
     _command(
         "data",
-        "check data and plot samples (data check PATH), or download it (data fetch)",
+        "check data and plot samples (data check PATH), download it (data fetch), or download a "
+        "model of the Hugging Face hub (data fetch hf:ID)",
         (
             *(BY_FLAG["--model"], BY_FLAG["--config"], BY_FLAG["--set"]),
             out_option(
@@ -304,7 +305,7 @@ _ALL = (
         argument="WHAT",
         choices=("check", "fetch"),
         operand="PATH",
-        without_operand=("fetch",),
+        optional_operand={"fetch": "hf:ID"},
     ),
     _command("doctor", "check what this machine can run, with a fix for each problem", (JSON,)),
     Command(

@@ -19,6 +19,7 @@ from launcher.config.foreign_files import ForeignFile, Line, converted_name, rea
 from launcher.config.foreign_words import OTHERS, REMOVE, SEVERAL, Word, word_files, words_for
 from launcher.config.foreign_words import value_of as value_here
 from launcher.config.layers import merge_layers
+from launcher.config.model_lines import fetched
 from launcher.config.options import names
 from launcher.config.provenance import FILES_LAYER, Origin, TypedEntry
 from launcher.config.schema import FIRST_RUN, PRETRAINED, SettingInfo, replaces_size, setting_infos
@@ -180,9 +181,7 @@ def _translated(row: ConvertedSetting, family: str, off: Collection[str]) -> Con
         return row.dropped(f"{word.needs} is off")
     if word.stage is not None:
         return row.dropped(f"of one stage: --stage {word.stage} {typed}")
-    if not typed.startswith("--"):
-        return row.dropped(f"of the hub: {typed}", is_open=True)
-    value = word.value(there)
+    value = fetched(there, str) if word.form == "hub" and line.value else word.value(there)
     if word.here in infos and not str(value).startswith("--"):
         value = None if value == "null" else value
         return replace(row, key=word.here, value=value, word=word)

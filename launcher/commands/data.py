@@ -20,9 +20,10 @@ from launcher.base.diagnostics import (
     render,
 )
 from launcher.base.redaction import redact
-from launcher.config import errors, machine
+from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
+from launcher.config.model_lines import fetched, hub_address, pretrained_line
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
@@ -30,10 +31,12 @@ from launcher.config.schema import config_of
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
+from models.common.hub import HUB, folder_of
 from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
+_RESUMES = "the same command resumes"
 
 
 def main(command_line: CommandLine) -> int:
@@ -152,8 +155,10 @@ def _as_json(findings: Findings, written: Sequence[Path]) -> dict[str, object]:
 
 
 def _fetch(command_line: CommandLine) -> int:
-    """Download the declared files; gives the exit code. Raises SettingsError."""
+    """Download the declared files, or a model; gives the exit code. Raises SettingsError."""
     args = command_line.args
+    if command_line.operand:
+        return _fetch_model(command_line)
     options = {**args.options, "download.fetch": ("data fetch", "true")}
     if command_line.out is not None:
         options["download.folder"] = ("--out", str(command_line.out))
@@ -161,7 +166,7 @@ def _fetch(command_line: CommandLine) -> int:
     download = resolved.settings.download
     from launcher.download.fetch import fetch  # with requests, which takes time to import
 
-    ending.leave("the same command resumes")
+    ending.leave(_RESUMES)
     try:
         files = fetch(download, is_shown=not command_line.as_json)
     except FetchError as error:
@@ -177,4 +182,25 @@ def _fetch(command_line: CommandLine) -> int:
         path = getattr(resolved.settings.data, "path", None)
         command = _command(args, args.model, None if path is None else str(path))
         print(f"train on it:  {command}")
+    return exit_codes.DONE
+
+
+def _fetch_model(command_line: CommandLine) -> int:
+    """Download a model of the hub into its cache. Raises SettingsError."""
+    typed = command_line.operand
+    if not typed.startswith(HUB):
+        raise SettingsError.of(
+            f"data fetch '{typed}' names no model of the Hugging Face hub",
+            value=typed,
+            where=f"command line: data fetch {typed}",
+            allowed=hub.FORM,
+            fix=f"{PROGRAM} data fetch {fetched(typed, str)}" if hub_address(typed) else None,
+        )
+    ending.leave(_RESUMES)
+    name = hub.fetch(typed, weights=True)
+    if command_line.as_json:
+        print(encode({"model": name, "path": str(folder_of(name))}, indent=2))
+    else:
+        print(f"{name} is in {folder_of(name)}")
+        print(f"train it:  {PROGRAM} {pretrained_line(name)}")
     return exit_codes.DONE

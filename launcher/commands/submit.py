@@ -16,6 +16,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import CliArgs
+from launcher.config.resolve import fetch_weights
 from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
 from launcher.run.prepare import PreparedRun
@@ -65,6 +66,8 @@ def main(command_line: CommandLine) -> int:
         )
         return exit_codes.DONE
     queueing.check_room(submission)
+    for run in (run for job in submission.jobs for run in job.runs):
+        fetch_weights(run.begun.resolved.settings.model)
     queueing.test(submission, requested)
     ids = queueing.submit_all(submission, requested)
     if as_json:

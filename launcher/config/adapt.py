@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
@@ -23,6 +22,7 @@ from launcher.config.provenance import (
     Values,
 )
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
+from models.common.hub import folder_of
 
 _OLD_GPU = "a GPU without bf16"
 _BOUNDARIES = (2, 11)
@@ -342,7 +342,8 @@ def _context(run: Adaptation) -> None:
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
     if context_of is None or run.get(PRETRAINED) is None:
         return
-    length, folder = run.get(key), Path(run.get(PRETRAINED)).expanduser()
+    length, name = run.get(key), run.get(PRETRAINED)
+    folder = folder_of(name)
     limit = context_of(folder)
     if limit is None or length is None or length <= limit:
         return
@@ -358,8 +359,8 @@ def _context(run: Adaptation) -> None:
         )
         run.diagnostics.append(warning)
     else:
-        run.notes.append(f"{key}: {limit} instead of {length}, the context of {folder}")
-    run.fill(key, limit, f"the context of {folder}")
+        run.notes.append(f"{key}: {limit} instead of {length}, the context of {name}")
+    run.fill(key, limit, f"the context of {name}")
 
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (

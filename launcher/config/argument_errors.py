@@ -131,7 +131,7 @@ def missing_operand(command: Command) -> Diagnostic:
 def wrong_argument(command: Command, argument: str, operand: str | None) -> Diagnostic:
     suggestion = nearest_match(argument, command.choices)
     meant = suggestion or (command.choices[0] if command.requires_argument else "")
-    if command.takes_operand(meant):
+    if command.requires_operand(meant):
         meant += f" {shlex.quote(operand or command.operand or '')}"
     return _error(
         f"unknown {command.argument} {argument!r}",

@@ -24,6 +24,7 @@ from launcher.config.provenance import (
 from launcher.config.schema import PRETRAINED, setting_infos, task_class
 from launcher.config.selection import KEY, declared_stages, select_stages
 from models.catalog import FAMILIES, is_custom
+from models.common.hub import HUB
 from training import duration
 
 _OF_OPTIMIZER = [
@@ -137,7 +138,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
     """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
     for key in ("data.path", "data.text", PRETRAINED, "engine.ds_config"):
         path = values[key].value if key in values else None
-        if path is None or path.startswith("embedded:") or _is_there(values, key, path):
+        if path is None or path.startswith((paths.EMBEDDED, HUB)) or _is_there(values, key, path):
             continue
         full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
         fix = suggestion and _fix(values, key, suggestion)

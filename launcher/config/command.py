@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from launcher.base.diagnostics import PROGRAM
 from launcher.config.options import Option
@@ -36,8 +36,8 @@ class Command:
     """Whether there may be several."""
     operand: str | None = None
     """The second positional argument, as help shows it; required."""
-    without_operand: tuple[str, ...] = ()
-    """The `choices` that take no operand."""
+    optional_operand: Mapping[str, str] = field(default_factory=dict)
+    """The `choices` that need no operand, and the one they take, as help shows it."""
     adds_errors: bool = False
     """Whether `main` finds further errors, and raises those of the command line with them."""
     passthrough: str | None = None
@@ -48,9 +48,9 @@ class Command:
         """The command as a user types it."""
         return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
 
-    def takes_operand(self, argument: str | None) -> bool:
-        """Whether an operand must follow `argument`."""
-        return self.operand is not None and argument not in self.without_operand
+    def requires_operand(self, argument: str | None) -> bool:
+        """Whether an operand has to follow `argument`."""
+        return self.operand is not None and argument not in self.optional_operand
 
 
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:

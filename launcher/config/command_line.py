@@ -50,7 +50,7 @@ class CommandLine:
     more: Sequence[str] = ()
     """The other RUNs of report and watch."""
     operand: str = ""
-    """The PATH of data check."""
+    """The PATH of data check, the hf:ID of data fetch; empty: none was typed."""
     passthrough: Sequence[str] = ()
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
@@ -163,8 +163,6 @@ def _parse(
     parsed.more = []
     if command.repeats_argument:
         parsed.argument, *parsed.more = parsed.argument or [None]
-    if parsed.operand is not None and not command.takes_operand(parsed.argument):
-        surplus, parsed.operand = [parsed.operand, *surplus], None
     diagnostics += [_errors().unexpected(command, argument) for argument in surplus]
     modes = dict(getattr(parsed, "mode", []))  # of one option, the last value counts
     if len({*modes.values()}) > 1:
@@ -173,7 +171,7 @@ def _parse(
         diagnostics.append(_errors().missing_argument(command, example_run))
     elif parsed.argument and command.choices and parsed.argument not in command.choices:
         diagnostics.append(_errors().wrong_argument(command, parsed.argument, parsed.operand))
-    elif command.takes_operand(parsed.argument) and parsed.operand is None:
+    elif command.requires_operand(parsed.argument) and parsed.operand is None:
         diagnostics.append(_errors().missing_operand(command))
     return parsed
 

@@ -15,10 +15,11 @@ from launcher.base.diagnostics import PROGRAM, fold
 from launcher.config import presets
 from launcher.config.schema import PRETRAINED, config_of
 from models.catalog import FAMILIES
+from models.common.hub import HUB
 
 CONFIG = "config.json"
 _HUB = re.compile(
-    r"(?P<host>(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?(?:models/)?"
+    r"(?P<host>(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf:(?://)?)?(?:models/)?"
     r"(?P<id>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)"
     r"(?:(?:/(?:tree|blob|resolve)/|[@:])(?P<revision>[\w.-]+))?(?:/.*)?"
 )
@@ -52,22 +53,14 @@ def hub_address(name: object) -> re.Match[str] | None:
 
 
 def fetched(name: object, line: Callable[[str], str]) -> str:
-    """The `line` with the folder of a model; one of the hub after the command that fetches it.
-
-    Reads the disk.
-    """
+    """The `line` with the folder of a model, or with its name on the hub. Reads the disk."""
     address = hub_address(name)
     if address is None:
         return line(str(name))
     whole, revision = address.group("id", "revision")
-    folder = Path(whole).name
     if "/" not in whole and not _WITHOUT_OWNER.fullmatch(whole):
         whole = f"OWNER/{whole}"
-    at = f" --revision {shlex.quote(revision)}" if revision else ""
-    return (
-        f"hf download {shlex.quote(whole)}{at} --local-dir {shlex.quote(folder)}  and then  "
-        f"{line(folder)}"
-    )
+    return line(f"{HUB}{whole}" + (f"@{revision}" if revision else ""))
 
 
 def pretrained_line(name: str, family: str | None = None) -> str:

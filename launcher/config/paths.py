@@ -11,6 +11,7 @@ from typing import Any
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import RESUMED_LAYER, Setting, Values
 from models.catalog import is_custom
+from models.common.hub import HUB
 
 _DOWNLOADS = "download.folder"
 PATHS: Mapping[str, Collection[str]] = {
@@ -62,7 +63,11 @@ def keep_recorded(values: dict[str, Setting]) -> None:
     for key, setting in values.items():
         for old, origin in setting.replaced:
             is_recorded = origin.layer == RESUMED_LAYER
-            if is_recorded and is_same(key, old, setting.value, values):
+            # The commit of the run, if the user names the model again.
+            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(
+                f"{setting.value}@"
+            )
+            if is_recorded and (is_commit or is_same(key, old, setting.value, values)):
                 values[key] = replace(setting, value=old)
 
 
@@ -85,7 +90,7 @@ def _are_paths(key: str, values: Values, *texts: object) -> bool:
 
 
 def _is_path(key: str, text: str, values: Values) -> bool:
-    if not text or text.startswith(EMBEDDED):
+    if not text or text.startswith((EMBEDDED, HUB)):
         return False
     family = values["model.family"].value
     if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):

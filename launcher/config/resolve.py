@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
@@ -19,14 +19,16 @@ from launcher.config.provenance import (
     Chosen,
     CliArgs,
     Resolved,
+    Setting,
     Values,
     find_node,
     with_batch_numbers,
 )
-from launcher.config.schema import FIRST_RUN, config_of, settings_class
+from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, is_of_hub, settings_class
 from launcher.config.selection import Choice, choose_from
 from launcher.config.settings_file import node_value
 from models.catalog import is_custom
+from models.common.hub import HUB
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def resolve(
         choice = replace(choice, engine=chosen.engine)
     values, entries, diagnostics = stack_layers(choice, user, base, world_size is not None)
     paths.keep_recorded(values)
+    pinned = _pin(choice, values, diagnostics)
     run = adapt.adapt(values, machine, world_size, chosen)
     values["promise"], unpromised = promise_scope.scoped(values, choice, run.device)
     diagnostics += [*run.diagnostics, *check.check_settings(values)]
@@ -75,6 +78,7 @@ def resolve(
     notes = [
         *_model_notes(choice, values, machine),
         *_size_note(choice, values),
+        *pinned,
         *run.notes,
         *adapt.batch_notes(values, solved),
     ]
@@ -92,6 +96,31 @@ def resolve(
         warnings=diagnostics,
         chosen=chosen,
     )
+
+
+def fetch_weights(model: Any) -> None:
+    """Download the weights of a model of the hub in the section `model`, if the cache lacks them.
+
+    Touches network and disk. Raises SettingsError.
+    """
+    if is_of_hub(model):
+        from launcher.config import hub  # for the runs that name one
+
+        hub.fetch(model.pretrained, weights=True)
+
+
+def _pin(choice: Choice, values: dict[str, Setting], diagnostics: list[Diagnostic]) -> list[str]:
+    """Name the commit of a model of the hub in model.pretrained; gives lines to announce."""
+    name = values[PRETRAINED].value if PRETRAINED in values else None
+    if is_custom(choice.family) or not isinstance(name, str) or not name.startswith(HUB):
+        return []
+    from launcher.config import hub  # for the runs that name one
+
+    try:
+        return hub.pin(values)
+    except SettingsError as error:
+        diagnostics += error.diagnostics
+        return []
 
 
 def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[str]:

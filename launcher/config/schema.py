@@ -24,6 +24,7 @@ from launcher.config import presets
 from launcher.config.feature_settings import Continual, Download, Report
 from models.base import Context, Task
 from models.catalog import FAMILIES, is_custom
+from models.common.hub import HUB
 from training import duration
 from training import settings as training
 from training.settings import TRACKER_FORMS as TRACKERS
@@ -163,7 +164,7 @@ def task_with_data(settings: Any, folder: Path) -> Task:
 
 
 PRETRAINED = "model.pretrained"
-"""The setting with the folder of a pretrained model, in the families that have one."""
+"""The setting with a pretrained model, in the families that have one: a folder, or of the hub."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -181,6 +182,8 @@ def model_part(family: str, size: str | None, pretrained: str | None) -> str | N
     """
     if pretrained is None or not replaces_size(family, pretrained):
         return size
+    if pretrained.startswith(HUB):
+        pretrained = pretrained.removeprefix(HUB).partition("@")[0]
     name = Path(os.path.abspath(Path(pretrained).expanduser())).name
     return _NOT_IN_NAMES.sub("-", name).strip("-.") or "pretrained"
 
@@ -189,6 +192,12 @@ def replaces_size(family: str, pretrained: str | None) -> bool:
     """Whether the folder `pretrained` replaces the sizes of the family."""
     size = setting_infos(family).get("model.size")
     return pretrained is not None and size is not None and PRETRAINED in size.only_if
+
+
+def is_of_hub(model: Any) -> bool:
+    """Whether the section `model` names a model of the Hugging Face hub."""
+    name = getattr(model, "pretrained", None)
+    return isinstance(name, str) and name.startswith(HUB) and not is_custom(model.family)
 
 
 @cache

@@ -26,6 +26,7 @@ from launcher.config import least_steps
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
+from launcher.config.resolve import fetch_weights
 from launcher.plan import placement, time
 from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import (
@@ -174,7 +175,11 @@ def plan_run(resolved: Resolved, described: Described) -> Plan:
 
 @contextmanager
 def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
-    """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError."""
+    """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError.
+
+    The shapes of a model are in its files of weights, so that one of the hub is downloaded.
+    """
+    fetch_weights(resolved.settings.model)
     with ExitStack() as stack:
         stack.enter_context(hidden_gpus())
         with _settings_errors(resolved):

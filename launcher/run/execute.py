@@ -18,6 +18,8 @@ from launcher.base.signals import Stopped
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
+from launcher.config.resolve import fetch_weights
+from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run import affinity, failures, rank, restart, startup
 from launcher.run.failures import RankReport
@@ -61,11 +63,12 @@ def execute_run(
     """
     train = train or train_ranks
     settings = start.resolved.settings
-    if settings.download.fetch:
+    if settings.download.fetch or is_of_hub(settings.model):
         from launcher.download.fetch import fetch_for_run
 
         try:
             with rank.stoppable():
+                fetch_weights(settings.model)
                 fetch_for_run(settings, start.launched, console, start.is_rank_0)
         except (FetchError, Stopped, KeyboardInterrupt) as error:
             ending = failures.failed(error, start.launched.rank if start.launched else 0)

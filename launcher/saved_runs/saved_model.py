@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import custom_task
+from launcher.config import custom_task, hub
 from launcher.config.options import MOVED_FORM
 from launcher.config.schema import PRETRAINED, config_of, task_class
 from launcher.config.settings_file import node_value, read_settings_file
@@ -21,6 +21,7 @@ from launcher.run_folder import checkpoint_search, run_folder
 from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_to
 from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
+from models.common.hub import HUB, folder_of
 from training.checkpoint import base_weights, manifest
 from training.settings import nested
 
@@ -65,7 +66,7 @@ class SavedModel:
     def check_pretrained(self) -> None:
         """Check that the folder of the pretrained model exists; of a new one also its weights.
 
-        Reads the disk. Raises SettingsError.
+        Reads the disk; a model of the hub is downloaded. Raises SettingsError.
         """
         folder = (self.settings or {}).get("model", {}).get("pretrained")
         if folder is None:
@@ -73,7 +74,9 @@ class SavedModel:
         where = str(self.path)
         if self.has_moved:
             where = f"the command line: --set {PRETRAINED}={folder}"
-        path = Path(folder).expanduser()
+        if str(folder).startswith(HUB):
+            hub.fetch(folder, weights=True)
+        path = folder_of(folder)
         if not path.is_dir():
             message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
             parts = {
@@ -212,6 +215,8 @@ def _relocated(
     model = dict(settings["model"])
     if pretrained is not None:
         model["pretrained"] = pretrained
+        if pretrained.startswith(HUB):
+            model["pretrained"] = hub.fetch(pretrained)
     if folder is not None and "folder" in model:
         model["folder"] = custom_task.folder_for(model["family"], model["folder"], folder)
     return {**settings, "model": model}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Option
+from launcher.config.schema import PRETRAINED
+from models.common.hub import HUB
 
 CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
 JOBS = "jobs"
@@ -75,6 +78,7 @@ SUBMIT = (
 _KNOWN = {option.flag: option for option in SUBMIT}
 _REPLACED = ("--out", "--dry-run", "--json")
 """Options of a run that the job sets itself."""
+_OF_HUB = re.compile(f"((?:--set=)?{PRETRAINED}=)({HUB}.+)")
 MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mode is not None))
 
 
@@ -95,4 +99,11 @@ def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[st
             taken.append(arguments.pop(0))
         if flag in BY_FLAG and flag not in (*_REPLACED, *without):
             arguments_of_run += taken
-    return arguments_of_run
+    return [_OF_HUB.sub(_pinned, argument) for argument in arguments_of_run]
+
+
+def _pinned(match: re.Match[str]) -> str:
+    """A model of the hub by its commit: a requeued job loads the same one."""
+    from launcher.config import hub  # for the runs that name one
+
+    return match[1] + hub.fetch(match[2])

@@ -67,7 +67,7 @@ def read_config(folder: Path, allowed: str) -> Any:
             f"{KEY} '{folder}' {problem}",
             where=str(folder.absolute()),
             allowed=allowed,
-            fix="download the model first; models are not downloaded by name",
+            fix=f"--set {KEY}=hf:OWNER/NAME  downloads a model of the Hugging Face hub",
         )
     with load_errors(folder, allowed):
         return AutoConfig.from_pretrained(str(folder), **_LOCAL)

@@ -116,8 +116,9 @@ class Model(StagedModel):
     size: str = "full"
     """Model size; see `list models`."""
     pretrained: str | None = None
-    """Local folder with one or more of the subfolders `global` (DiT or BEiT), `local` (Donut or
-    Nougat encoder) and `decoder` (BERT), each in the layout of transformers."""
+    """Local folder, or hf:OWNER/NAME with or without @REVISION, with one or more of the subfolders
+    `global` (DiT or BEiT), `local` (Donut or Nougat encoder) and `decoder` (BERT), each in the
+    layout of transformers."""
     partial: list[Annotated[str, Field(pattern="^(global|local|decoder)$")]] = Field(
         default_factory=list,
         json_schema_extra={

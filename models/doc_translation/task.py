@@ -26,6 +26,7 @@ from models.base import (
 )
 from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few
+from models.common.hub import folder_of
 from models.common.layers import check_kernel, restrict_blocks
 from models.common.predictions import spread_positions
 from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
@@ -82,7 +83,7 @@ class DocTranslationTask:
         self.context = context
         self.size = SIZES[model.size]
         self.translates = model.stage == "whole"
-        self.pretrained = _path(model.pretrained)
+        self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.partial = [] if self.pretrained is None else model.partial
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
         # Settings without effect are not read, so that they are reported as unused.

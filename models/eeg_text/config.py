@@ -118,7 +118,8 @@ class Model(FamilySection):
     random."""
     pretrained: PathOfText = None
     """Local folder of an encoder-decoder model of transformers (BART, mBART, T5, Pegasus, Marian,
-    ...): its decoder, with sizes, weights and tokenizer, replaces the text decoder of the size."""
+    ...), or hf:OWNER/NAME with or without @REVISION: its decoder, with sizes, weights and
+    tokenizer, replaces the text decoder of the size."""
     freeze_encoder: Annotated[bool, Field(json_schema_extra=_TEXT)] = False
     """Train the text decoder only."""
     unfreeze: Annotated[

@@ -25,6 +25,7 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights, model_facts
+from models.common.hub import folder_of
 from models.common.layers import check_kernel
 from models.common.masked_series import MaskedSeries
 from models.common.predictions import few_samples
@@ -109,7 +110,8 @@ class EegTextTask:
                 from models.common.nf4 import Quantizer
 
                 self.quantizer = Quantizer(context.device)
-            self.folder, self.text_len = _path(model.pretrained), data.text_len
+            self.text_len = data.text_len
+            self.folder = None if model.pretrained is None else folder_of(model.pretrained)
             if self.folder is None:
                 self.tokenizer_word = model.tokenizer
             self.goal, self.units = Goal("val_rouge1_gain", "max"), "tokens"

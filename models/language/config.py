@@ -111,8 +111,8 @@ class Model(FamilySection):
     )
     """Model size; see `list models`."""
     pretrained: str | None = None
-    """Local folder of a causal language model that transformers can load; its size and tokenizer
-    replace the built-in ones."""
+    """Local folder of a causal language model that transformers can load, or hf:OWNER/NAME with or
+    without @REVISION; its size and tokenizer replace the built-in ones."""
     allow_missing: Annotated[
         bool,
         Field(

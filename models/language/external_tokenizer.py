@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
+from models.common.hub import name_of
 from models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from models.language import bpe
 from models.language.readers.records import Turn
@@ -39,7 +40,7 @@ class ExternalTokenizer:
                 where=str(folder / TOKENIZER_CONFIG),
                 allowed="an eos_token",
             )
-        self.inner, self.name, self.folder = inner, folder.name, folder
+        self.inner, self.name, self.folder = inner, name_of(folder), folder
         self.size = len(inner)
         self.start: int | None = inner.bos_token_id
         self.end: int = inner.eos_token_id

@@ -26,6 +26,7 @@ from models.base import (
     SplitName,
 )
 from models.common import layers, model_facts
+from models.common.hub import folder_of
 from models.common.model_facts import FACTS_FILE
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
@@ -76,7 +77,7 @@ class LanguageTask:
         self.context = context
         self.size = SIZES[model.size]
         self.smoothing = model.label_smoothing
-        self.pretrained = None if model.pretrained is None else Path(model.pretrained).expanduser()
+        self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         # Read a setting only where it applies: unused settings are reported.
         self.kv_heads = self.size.heads
         if self.pretrained is None:

@@ -27,14 +27,14 @@ THEIRS = {
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
         *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
-        "bitsandbytes",
+        *("bitsandbytes", "huggingface_hub"),
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
-        *("backports", "jinja2", "packaging", "onnxruntime"),
+        *("backports", "huggingface_hub", "jinja2", "onnxruntime", "packaging"),
     },
     "ds_configs": set(),
 }

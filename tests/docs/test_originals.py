@@ -24,6 +24,7 @@ from scripts.write_docs import originals
 from tests.docs.pages import ROOT, read
 from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
 from tests.launcher.given import ONE_GPU, resolved
+from tests.launcher.hub import cached
 from tests.launcher.runs import trained
 from tests.models.event_seg.writers import write_mvsec
 
@@ -123,6 +124,7 @@ def here(tmp_path, monkeypatch) -> Path:
     encoder = resolved("stages=[encoder]", model="eeg_text", mode="staged")
     trained(tmp_path / "runs" / "encoder", encoder, 100)
     monkeypatch.chdir(tmp_path)
+    cached(tmp_path / "hub", monkeypatch, "facebook/bart-base")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
 

@@ -13,6 +13,7 @@ from launcher.config.command_line import RUN as RUN_COMMAND
 from launcher.config.foreign_words import OTHERS, word_files
 from launcher.config.options import OPTIONS
 from tests.launcher.given import resolved
+from tests.launcher.hub import cached
 from tests.launcher.runs import trained
 
 PROGRAM = "python -m launcher"
@@ -23,6 +24,7 @@ SHOWN = (
     "    def build(self): ...\n"
     "    def measure(self, model, batch): ...\n"
 )
+HUB = ("gpt2", "facebook/bart-base", "OWNER/llama", "HuggingFaceTB/SmolLM2-135M@v1.0", "a/b@x")
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def home(tmp_path, monkeypatch):
         Path(folder).mkdir()
         config = {"model_type": kind, "max_position_embeddings": 2048}
         Path(folder, "config.json").write_text(json.dumps(config))
+    cached(tmp_path / "hub", monkeypatch, *HUB)
     Path("mine.jsonl").write_text(json.dumps({"text": "a line of text"}) + "\n")
     Path("train.py").write_text("print('a script of another tool')\n")
     Path("mine.yaml").write_text("optim:\n  lr: 1e-3\n")
@@ -49,8 +52,8 @@ def only_error(typed):
 
 COMMANDS = {
     "finetune --data mine.jsonl": f"{PROGRAM} --set model.pretrained=my_bart --data mine.jsonl",
-    "finetune --model gpt2 --lora --epohcs 3": "hf download gpt2 --local-dir gpt2  and then  "
-    f"{PROGRAM} --set model.pretrained=gpt2 --set model.lora.rank=8 --epochs 3",
+    "finetune --model gpt2 --lora --epohcs 3": f"{PROGRAM} --set model.pretrained=hf:gpt2 "
+    "--set model.lora.rank=8 --epochs 3",
     "lora --model ./my_model": f"{PROGRAM} --set model.pretrained=my_model --set model.lora.rank=8",
     "accelerate launch --num_processes 2 train.py --bf16": f"{PROGRAM} --nproc 2 --precision bf16  "
     "a run starts its processes itself; --nproc N is their number",
@@ -78,20 +81,17 @@ COMMANDS = {
     RUN: f"{PROGRAM} --resume {RUN}",
     "train.py": f"{PROGRAM} new-task train_task  and move the model and the data of train.py there",
     "BART_MODEL=my_bart": f"{PROGRAM} --model eeg_text --set model.pretrained=my_bart",
-    "BART_MODEL=facebook/bart-base": "hf download facebook/bart-base --local-dir bart-base  and "
-    f"then  {PROGRAM} --model eeg_text --set model.pretrained=bart-base",
+    "BART_MODEL=facebook/bart-base": f"{PROGRAM} --model eeg_text "
+    "--set model.pretrained=hf:facebook/bart-base",
     "batch_size=4 --lite": f"{PROGRAM} --batch-size 4 --lite",
     "optim.lr=1e-3": f"{PROGRAM} --set optim.lr=1e-3",
-    "gpt2 --lr 1e-4": "hf download gpt2 --local-dir gpt2  and then  "
-    f"{PROGRAM} --set model.pretrained=gpt2 --lr 1e-4",
+    "gpt2 --lr 1e-4": f"{PROGRAM} --set model.pretrained=hf:gpt2 --lr 1e-4",
 }
 
 
 def starts(line):
     """Whether a line of the program can start; of a run, with --dry-run."""
     argv = shlex.split(line.partition("  ")[0])
-    if argv[0] == "hf":
-        return argv[:2] == ["hf", "download"]
     command_line = read(argv[3:])
     assert not command_line.diagnostics
     return command_line.command.name != "run" or main([*argv[3:], "--dry-run"]) == 0
@@ -109,7 +109,7 @@ def test_the_error_of_a_first_word_is_printed_once_and_what_stays_wrong_has_its_
         assert capsys.readouterr().err.count("error:") == 1
     assert main(["finetune", "--model", "gpt2", "--zzz", "3"]) == 2
     first, second = capsys.readouterr().err.split("error: ")[1:]
-    assert first.endswith("--set model.pretrained=gpt2 --zzz 3\n")
+    assert first.endswith("--set model.pretrained=hf:gpt2 --zzz 3\n")
     assert second.startswith("unknown option '--zzz'")
 
 
@@ -150,7 +150,7 @@ OPTIONS_OF_OTHERS = {
     "-v": "--version",
     "--dataset": "--data VALUE",
     "--hf my_model/config.json": "--set model.pretrained=my_model",
-    "--hf gpt2": "hf download gpt2 --local-dir gpt2  and then  --set model.pretrained=gpt2",
+    "--hf gpt2": "--set model.pretrained=hf:gpt2",
     "--gpus 2": "--nproc 2",
     "--gpus all": "remove it: a run uses all GPUs of this machine",
     "--gpus 0,1": "remove it: a run uses all GPUs that it sees; to choose,  "
@@ -193,14 +193,12 @@ MODELS = {
     "./my_model": "--set model.pretrained=my_model",
     "my_model/config.json": "--set model.pretrained=my_model",
     "my_bart": "--model eeg_text --set model.pretrained=my_bart",
-    "gpt2": "hf download gpt2 --local-dir gpt2  and then  --set model.pretrained=gpt2",
-    "facebook/bart-base": "hf download facebook/bart-base --local-dir bart-base  and then  "
-    "--model eeg_text --set model.pretrained=bart-base",
-    "HuggingFaceTB/SmolLM2-135M:v1.0": "hf download HuggingFaceTB/SmolLM2-135M --revision v1.0 "
-    "--local-dir SmolLM2-135M  and then  --set model.pretrained=SmolLM2-135M",
-    "https://huggingface.co/a/b/tree/x": "hf download a/b --revision x --local-dir b  and then  "
-    "--set model.pretrained=b",
-    "llama": "hf download OWNER/llama --local-dir llama  and then  --set model.pretrained=llama",
+    "gpt2": "--set model.pretrained=hf:gpt2",
+    "facebook/bart-base": "--model eeg_text --set model.pretrained=hf:facebook/bart-base",
+    "HuggingFaceTB/SmolLM2-135M:v1.0": "--set model.pretrained=hf:HuggingFaceTB/SmolLM2-135M@v1.0",
+    "https://huggingface.co/a/b/tree/x": "--set model.pretrained=hf:a/b@x",
+    "hf:a/b@x": "--set model.pretrained=hf:a/b@x",
+    "llama": "--set model.pretrained=hf:OWNER/llama",
     "shown.Task": "--model shown:Task",
     "shown": "--model shown:Task",
     "train.py": f"{PROGRAM} new-task train_task  and move the model and the data of train.py there",

@@ -256,11 +256,11 @@ def test_paths_and_numbers_of_arrays_are_values_of_settings(run, tmp_path):
     assert (found.steps, found.metrics("train")[0]["lr"]) == (1, pytest.approx(1e-3))
 
 
-def test_a_model_of_the_hub_is_fetched_and_then_an_argument(here):
+def test_a_model_of_the_hub_is_an_argument(here):
     with pytest.raises(launcher.SettingsError) as error:
         launcher.train("gpt2")
     [diagnostic] = error.value.diagnostics
-    hub = "hf download gpt2 --local-dir gpt2  and then  settings={'model.pretrained': 'gpt2'}"
+    hub = "settings={'model.pretrained': 'hf:gpt2'}"
     assert (diagnostic.did_you_mean, diagnostic.fix) == ("model.pretrained", hub)
 
 

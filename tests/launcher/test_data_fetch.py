@@ -45,7 +45,7 @@ def test_a_failed_download_is_an_error(server, fetch):
 def test_wrong_arguments_are_errors(here, said):
     for arguments, message in (
         ([], "error: data fetch: download.files declares no URL"),
-        (["mine.csv"], "error: unexpected argument 'mine.csv'"),
+        (["mine.csv"], "error: data fetch 'mine.csv' names no model"),
         (["--config", "none.yaml"], "error: none.yaml does not exist"),
         (["--set", "download.retries=-1"], "error: download.retries -1 is out of range"),
     ):

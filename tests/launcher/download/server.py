@@ -90,7 +90,10 @@ class _Requests(BaseHTTPRequestHandler):
             return
         start = self._start(response, headers)
         self._head(response, start)
-        self._send(response, response.body[start or 0 :])
+        if self.command != "HEAD":
+            self._send(response, response.body[start or 0 :])
+
+    do_HEAD = do_GET
 
     def _start(self, response, headers):
         """The first byte of the response; None: the whole file."""
@@ -117,6 +120,7 @@ class _Requests(BaseHTTPRequestHandler):
             self.send_header("Transfer-Encoding", "chunked")
         elif length or response.length is None:
             self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")  # or a client may use it once more
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from launcher.__main__ import main
 from tests.launcher.given import resolved
+from tests.launcher.hub import COMMIT, serving_hub
 from tests.launcher.runs import trained
 
 TINY = ("--model", "language:tiny", "--max-steps", "20")
@@ -200,3 +201,20 @@ def test_submitted_stages_are_cancelled_if_a_later_one_is_rejected(programs, her
     assert main(list(STAGED)) == 2
     assert programs.calls("scancel")[0]["args"] == ["51"]
     assert os.listdir(here) == []
+
+
+def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
+    programs, here, tmp_path, monkeypatch
+):
+    (tmp_path / "model").mkdir()
+    for name, text in (("config.json", '{"model_type": "llama"}'), ("model.safetensors", "w")):
+        (tmp_path / "model" / name).write_text(text)
+    with serving_hub(tmp_path / "home", monkeypatch) as server:
+        server.add("org/tiny", tmp_path / "model")
+        options = ("--set", "model.pretrained=hf:org/tiny", "--max-steps", "20", "--out", "run")
+        assert main(["submit", *options, "--dry-run"]) == 0
+        assert server.sent == {"config.json"}
+        assert main(["submit", *options]) == 0
+        assert server.sent == {"config.json", "model.safetensors"}
+    job = (here / "run" / "slurm" / "job.sbatch").read_text()
+    assert f"--set model.pretrained=hf:org/tiny@{COMMIT} --max-steps 20" in job

@@ -1,0 +1,152 @@
+"""Models of the Hugging Face hub: the commit that `hf:ID` names, and its files in the cache."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from launcher.base import environment
+from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.config import errors
+from launcher.config.provenance import Setting
+from launcher.config.schema import PRETRAINED
+from models.common.hub import HUB, folder_of
+from slurm.environment import InvalidEnvironment, read_rank_environment
+
+FORM = f"{HUB}OWNER/NAME, or with a branch, tag or commit {HUB}OWNER/NAME@REVISION"
+_NAME = re.compile(r"hf:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")
+_TEXTS = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")
+"""Configuration and tokenizer."""
+_WEIGHTS = "*.safetensors"
+_COPIES = ("consolidated*", "original/*", "onnx/*")
+"""The same weights in the layout of other programs."""
+
+
+def pin(values: dict[str, Setting]) -> list[str]:
+    """Name the commit in model.pretrained, and download configuration and tokenizer.
+
+    Gives lines to announce. Touches network and disk. Raises SettingsError.
+    """
+    setting = values[PRETRAINED]
+    try:
+        pinned = fetch(setting.value)
+    except SettingsError as error:
+        where = errors.where(PRETRAINED, setting.origin)
+        diagnostics = [replace(d, key=PRETRAINED, where=where) for d in error.diagnostics]
+        raise SettingsError(diagnostics) from None
+    if pinned == setting.value:
+        return []
+    values[PRETRAINED] = replace(setting, value=pinned)
+    return [f"{PRETRAINED}: {pinned}, the commit of {setting.value}"]
+
+
+@cache
+def fetch(name: str, *, weights: bool = False) -> str:
+    """`hf:ID@COMMIT` of `hf:ID[@REVISION]`, with the files that we read in the cache.
+
+    A rank of torchrun or srun downloads nothing. `weights`: also them, announced on stderr.
+    Touches network and disk. Raises SettingsError.
+    """
+    if (parts := _NAME.fullmatch(name)) is None:
+        message = f"'{name}' names no model of the Hugging Face hub"
+        raise SettingsError.of(message, value=name, allowed=FORM)
+    if weights:
+        name = fetch(name)
+        parts = _NAME.fullmatch(name) or parts
+    # With the network code, which takes half a second to import.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    disable_progress_bars()
+    is_rank = _is_rank()
+    if weights and not is_rank and not _has_weights(folder_of(name)):
+        print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            enable_progress_bars()
+    with _errors(name, is_rank):
+        folder = Path(
+            snapshot_download(
+                parts["id"],
+                revision=parts["revision"],
+                allow_patterns=[*_TEXTS, *([_WEIGHTS] if weights else [])],
+                ignore_patterns=list(_COPIES),
+                local_files_only=is_rank,
+            )
+        )
+    if weights and not _has_weights(folder):
+        if is_rank:
+            raise _absent(name, is_rank)
+        message = f"{name} has no {_WEIGHTS} among its files; other files are never loaded"
+        raise SettingsError.of(message, value=name, allowed="a model with safetensors")
+    return f"{HUB}{parts['id']}@{folder.name}"
+
+
+def _has_weights(folder: Path) -> bool:
+    return next(folder.rglob(_WEIGHTS), None) is not None
+
+
+def _is_rank() -> bool:
+    """Whether torchrun or srun started this process."""
+    try:
+        return read_rank_environment(environment.variables()) is not None
+    except InvalidEnvironment:
+        return True
+
+
+@contextmanager
+def _errors(name: str, is_rank: bool) -> Iterator[None]:
+    """Raise the errors of huggingface_hub as SettingsError."""
+    from huggingface_hub import errors as hub
+
+    def error(problem: str, **parts: str) -> SettingsError:
+        return SettingsError.of(f"{name} {problem}", value=name, **parts)
+
+    login = "set HF_TOKEN to a token of your account, which has access"
+    try:
+        yield
+    except hub.GatedRepoError:
+        fix = f"accept its terms on its page, and {login}"
+        raise error("is gated: the hub gives its files to accepted users only", fix=fix) from None
+    except hub.RepositoryNotFoundError:
+        fix = f"check the name; if it is private, {login}"
+        raise error("does not exist on the hub, or is private", allowed=FORM, fix=fix) from None
+    except hub.RevisionNotFoundError:
+        raise error("has no such revision", allowed="a branch, a tag or a commit") from None
+    except hub.LocalEntryNotFoundError as cause:
+        raise _absent(name, is_rank, cause.__cause__) from None
+    except hub.HfHubHTTPError as cause:
+        status = cause.response.status_code
+        fix = login if status in (401, 403) else "type the same command later"
+        raise error(f"cannot be downloaded: the hub responds {status}", fix=fix) from None
+    except hub.HFValidationError:
+        raise error("names no model of the Hugging Face hub", allowed=FORM) from None
+    except OSError as cause:
+        problem = f"cannot be written to the cache of the hub: {cause.strerror or cause}"
+        fix = "set HF_HOME to a folder with space that you may write to"
+        raise error(problem, fix=fix) from None
+    except Exception as cause:  # of requests or httpx, by its version
+        fix = "type the same command again: it resumes"
+        raise error(f"cannot be downloaded: {cause}", fix=fix) from None
+
+
+def _absent(name: str, is_rank: bool, cause: BaseException | None = None) -> SettingsError:
+    """The error of a model that is not in the cache, and cannot be downloaded here."""
+    from huggingface_hub import constants
+
+    fetching = f"{PROGRAM} data fetch {name}  "
+    if is_rank:
+        why, fix = "ranks download nothing", f"{fetching}before the ranks start"
+    elif constants.HF_HUB_OFFLINE:
+        why, fix = "HF_HUB_OFFLINE forbids to download it", f"HF_HUB_OFFLINE=0 {fetching}"
+    else:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        why = f"{constants.ENDPOINT} " + (f"responds {status}" if status else "cannot be reached")
+        fix = f"{fetching}on a machine with a network and the same cache"
+    message = f"{name} is not in the cache of the hub ({constants.HF_HUB_CACHE}), and {why}"
+    return SettingsError.of(message, value=name, fix=fix.strip())

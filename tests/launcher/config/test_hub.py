@@ -1,0 +1,170 @@
+"""Models of the Hugging Face hub: what is downloaded, when, and which errors there are."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import constants
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.config import hub, paths
+from launcher.config.model_lines import model_line
+from launcher.config.provenance import RESUMED_LAYER, Origin
+from launcher.config.resolve import fetch_weights
+from launcher.config.schema import PRETRAINED, model_name
+from models.common.hub import folder_of, name_of
+from tests.launcher.given import refused, resolved, set_torchrun
+from tests.launcher.hub import COMMIT, NEWER, serving_hub
+
+NAME, PINNED = "hf:org/tiny", f"hf:org/tiny@{COMMIT}"
+TEXTS = {"config.json", "tokenizer.json", "merges.txt"}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The files of a model, some of them for other programs."""
+    folder = tmp_path / "model"
+    (folder / "original").mkdir(parents=True)
+    config = {"model_type": "llama", "max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "merges.txt", "pytorch_model.bin", "model.safetensors"):
+        (folder / name).write_text(name)
+    (folder / "original" / "consolidated.safetensors").write_text("again")
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path, model, monkeypatch):
+    with serving_hub(tmp_path / "home", monkeypatch) as running:
+        running.add("org/tiny", model)
+        yield running
+
+
+def error_of(name, **options):
+    with pytest.raises(SettingsError) as raised:
+        hub.fetch(name, **options)
+    (error,) = raised.value.diagnostics
+    return error
+
+
+def test_settings_name_the_commit_and_need_no_weights(server):
+    run = resolved(f"{PRETRAINED}={NAME}", model="language")
+    assert run.settings.model.pretrained == PINNED and server.sent == TEXTS
+    assert run.settings.data.seq_len == 64  # of its config.json
+    assert paths.kept_values(run.values)[PRETRAINED] == PINNED
+    assert f"{PRETRAINED}: {PINNED}, the commit of {NAME}" in run.notes
+    assert model_name(run.settings.model) == "language:tiny" == f"language:{name_of(folder(run))}"
+    fetch_weights(run.settings.model)
+    assert server.sent == {*TEXTS, "model.safetensors"}
+    assert {path.name for path in folder(run).iterdir()} == server.sent
+
+
+def folder(run):
+    return folder_of(run.settings.model.pretrained)
+
+
+def test_a_branch_a_tag_and_a_commit_can_be_named(server, model):
+    server.add("org/tiny", model, NEWER, "v2")
+    assert hub.fetch(f"{NAME}@v2") == f"{NAME}@{NEWER}"
+    assert hub.fetch(f"{NAME}@{COMMIT}") == PINNED
+
+
+def test_a_resumed_run_keeps_its_commit_where_the_model_is_named_again(server):
+    values = dict(resolved(f"{PRETRAINED}={PINNED}", model="language").values)
+    typed, recorded = values[PRETRAINED], Origin(RESUMED_LAYER, "settings.yaml:3")
+    for text, kept in ((NAME, PINNED), (f"{NAME}@v2", f"{NAME}@v2"), ("hf:org/t", "hf:org/t")):
+        values[PRETRAINED] = replace(typed, value=text, replaced=[(PINNED, recorded)])
+        paths.keep_recorded(values)
+        assert values[PRETRAINED].value == kept
+
+
+def test_data_fetch_downloads_all_that_is_read(server, capsys):
+    assert main(["data", "fetch", NAME, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"model": PINNED, "path": str(folder_of(PINNED))}
+    assert printed.err == f"{PINNED}: downloading to the cache of the hub\n"
+    assert server.sent == {*TEXTS, "model.safetensors"}
+
+
+def test_the_token_of_the_environment_is_sent(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.fetch(NAME)
+    assert server.logins == {"Bearer hf_secret"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "fix"),
+    [
+        (404, "RepoNotFound", "does not exist on the hub, or is private", "HF_TOKEN"),
+        (401, "RepoNotFound", "does not exist on the hub, or is private", "HF_TOKEN"),
+        (403, "GatedRepo", "is gated", "accept its terms on its page, and set HF_TOKEN"),
+        (401, "GatedRepo", "is gated", "accept its terms on its page, and set HF_TOKEN"),
+        (404, "RevisionNotFound", "has no such revision", None),
+        (503, None, "responds 503", "data fetch hf:org/other"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_error(server, status, code, message, fix):
+    server.refuse("org/other", status, code)
+    (error,) = refused(f"{PRETRAINED}=hf:org/other", model="language")
+    assert error.key == PRETRAINED and error.where == f"--set {PRETRAINED}=hf:org/other"
+    assert message in error.message and (fix or "") in (error.fix or "")
+
+
+def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
+    hub.fetch(NAME, weights=True)
+    server.stop()
+    hub.fetch.cache_clear()
+    assert hub.fetch(NAME, weights=True) == PINNED
+    error = error_of("hf:org/other")
+    assert error.message == (
+        f"hf:org/other is not in the cache of the hub ({server.cache}), and "
+        f"{constants.ENDPOINT} cannot be reached"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    error = error_of("hf:org/other")
+    assert error.message.endswith("and HF_HUB_OFFLINE forbids to download it")
+    assert error.fix == "HF_HUB_OFFLINE=0 python -m launcher data fetch hf:org/other"
+
+
+def test_a_rank_of_torchrun_downloads_nothing(server, monkeypatch):
+    set_torchrun(monkeypatch, 1)
+    error = error_of(NAME)
+    assert error.message.endswith("and ranks download nothing") and not server.logins
+    assert error.fix == f"python -m launcher data fetch {NAME}  before the ranks start"
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    hub.fetch(NAME)
+    set_torchrun(monkeypatch, 1)
+    hub.fetch.cache_clear()
+    assert hub.fetch(NAME) == PINNED
+    assert "ranks download nothing" in error_of(NAME, weights=True).message
+
+
+def test_a_model_without_safetensors_is_refused(server, model):
+    (model / "model.safetensors").unlink()
+    server.add("org/pickle", model, NEWER)
+    assert "has no *.safetensors among its files" in error_of("hf:org/pickle", weights=True).message
+
+
+def test_no_name_is_an_error_before_any_request(server, capsys):
+    assert "names no model" in error_of("hf:a/b/c").message
+    assert "names no model" in error_of(f"{NAME}@").message
+    assert main(["data", "fetch", "facebook/bart-base"]) == 2
+    assert "fix           python -m launcher data fetch hf:facebook/bart-base" in (
+        capsys.readouterr().err
+    )
+    assert not server.logins
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(server, monkeypatch):
+    blocked = server.cache.parent / "file"
+    blocked.parent.mkdir()
+    blocked.write_text("no folder")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", os.fspath(blocked))
+    assert "cannot be written to the cache of the hub" in error_of(NAME).message
+
+
+def test_a_name_after_model_is_the_setting_that_takes_it():
+    assert model_line("hf:org/tiny@v2") == f"--set {PRETRAINED}=hf:org/tiny@v2"

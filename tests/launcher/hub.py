@@ -1,0 +1,103 @@
+"""A local web server that answers as the Hugging Face hub does."""
+
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+
+from huggingface_hub import constants
+
+from launcher.config import hub
+from tests.launcher.download.server import Response, serving
+from tests.launcher.given import python
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NEWER = COMMIT[::-1]
+
+
+class Hub:
+    """Models by name, and the environment of a program that uses this hub."""
+
+    def __init__(self, server, home):
+        self._server, self.cache = server, home / "hub"
+        self.environment = {"HF_ENDPOINT": server.url, "HF_HOME": str(home)}
+
+    @property
+    def sent(self):
+        """The names of the files that were sent."""
+        paths = [path for path, _ in self._server.requests if "/resolve/" in path]
+        return {path.rpartition("/")[2] for path in paths}
+
+    @property
+    def logins(self):
+        """The tokens of all requests about models."""
+        requests = [headers for path, headers in self._server.requests if "/models/" in path]
+        return {headers.get("authorization") for headers in requests}
+
+    def add(self, name, folder, commit=COMMIT, revision="main"):
+        """Publish the files of `folder` as the commit of a revision."""
+        tree = []
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            content, path = file.read_bytes(), file.relative_to(folder).as_posix()
+            etag = hashlib.sha1(content).hexdigest()
+            tree.append({"type": "file", "path": path, "size": len(content), "oid": etag})
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit}
+            self._server.on(f"/{name}/resolve/{commit}/{path}", Response(200, content, headers))
+        facts = {"id": name, "sha": commit}
+        for path, value in ((f"revision/{revision}", facts), (f"tree/{commit}", tree)):
+            self._server.on(f"/api/models/{name}/{path}", Response(body=json.dumps(value).encode()))
+
+    def refuse(self, name, status, code, revision="main"):
+        """Answer with an error; `code` is the word of the hub for it."""
+        response = Response(status, b"{}", {"X-Error-Code": code} if code else {})
+        self._server.on(f"/api/models/{name}/revision/{revision}", response)
+
+    def stop(self):
+        """Answer no more."""
+        constants.ENDPOINT = self._server.url.rpartition(":")[0] + ":9"
+
+    def run(self, *words, code=0, start=(), **variables):
+        """The output of the program, or its errors if it ends with `code`.
+
+        `start`: the module that starts it, and its options.
+        """
+        first = ("-m", *start, "-m", "launcher") if start else ("-m", "launcher")
+        done = python(*first, *map(str, words), env={**self.environment, **variables})
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stderr if code else done.stdout
+
+
+@contextmanager
+def serving_hub(home, monkeypatch):
+    """A running hub, which this process uses, with an empty cache in the folder `home`."""
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", *filter(is_proxy, os.environ)):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        running = Hub(server, home)
+        # huggingface_hub read its environment when it was imported.
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(running.cache))
+        hub.fetch.cache_clear()
+        yield running
+        hub.fetch.cache_clear()
+
+
+def cached(home, monkeypatch, *names):
+    """An offline cache in the folder `home` with models by name, or NAME@REVISION."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+    for model, _, revision in (name.partition("@") for name in names):
+        folder = home / f"models--{model.replace('/', '--')}"
+        for path, text in (
+            (f"refs/{revision or 'main'}", COMMIT),
+            (f"snapshots/{COMMIT}/config.json", '{"model_type": "llama"}'),
+        ):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+    hub.fetch.cache_clear()
+
+
+def is_proxy(name):
+    return name.lower().endswith("_proxy")
