@@ -171,6 +171,14 @@ def save_rows(path: Path, command_line: str, facts: Mapping[str, str], rows: Seq
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def joined(stored: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
+    """The facts of two machines, or versions of packages, that measured rows of one file."""
+    return {
+        name: " and ".join(dict.fromkeys([*stored.get(name, fact).split(" and "), fact]))
+        for name, fact in facts.items()
+    }
+
+
 def load_rows(path: Path, kind: type[Kind]) -> tuple[str, dict[str, str], list[Kind]]:
     """Command, machine and the rows, each a `kind`, of a file that `save_rows` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import command, load_rows, machine, save_rows
+from benchmarks.figures import command, joined, load_rows, machine, save_rows
 
 PACKAGES = ("torch", "transformers")
 
@@ -183,16 +183,12 @@ def with_others(
     _, where, stored = load_rows(path, Row)
     if any(where.get(name) != fact for name, fact in facts.items() if name not in PACKAGES):
         raise RuntimeError(f"{path} was measured on {where}, not on {dict(facts)}: run all")
-    both = {
-        name: " and ".join(dict.fromkeys([*where.get(name, fact).split(" and "), fact]))
-        for name, fact in facts.items()
-    }
     measured = {row.command for row in rows}
     of_command: dict[str, list[Row]] = {}
     for row in (*rows, *(row for row in stored if row.command not in measured)):
         of_command.setdefault(row.command, []).append(row)
     commands = [_line(arguments) for group in COMPARISONS.values() for arguments in group]
-    return [row for line in commands for row in of_command.get(line, ())], both
+    return [row for line in commands for row in of_command.get(line, ())], joined(where, facts)
 
 
 def _line(arguments: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import isolated, lora
-from benchmarks.figures import command, listed, load_rows, machine, save_rows
+from benchmarks.figures import command, joined, listed, load_rows, machine, save_rows
 from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.machine import Machine, detect_machine
@@ -389,19 +389,21 @@ def _resolve(case: Case, here: Machine, folder: Path) -> Resolved:
     return resolve(args, here, case.ranks)
 
 
-def with_others(path: Path, rows: Sequence[Row], facts: Mapping[str, str]) -> list[Row]:
-    """`rows` with those of other cases in the file, in the order of all cases.
+def with_others(
+    path: Path, rows: Sequence[Row], facts: Mapping[str, str]
+) -> tuple[list[Row], dict[str, str]]:
+    """`rows` with those of other cases in the file, in the order of all cases; the machines.
 
-    Raises RuntimeError if those were measured on another machine.
+    A processor decides what workspaces need, which count apart, and not what tensors need.
     """
     stored: list[Row] = []
+    where = dict(facts)
     if path.exists():
         _, where, stored = load_rows(path, Row)
-        if where != facts:
-            raise RuntimeError(f"{path} was measured on {where}, not on {dict(facts)}: remove it")
     order = {case: place for place, case in enumerate(cases())}
     found = {_case(row): row for row in (*stored, *rows)}
-    return sorted(found.values(), key=lambda row: order.get(_case(row), len(order)))
+    both = sorted(found.values(), key=lambda row: order.get(_case(row), len(order)))
+    return both, joined(where, facts)
 
 
 def _case(row: Row) -> Case:
@@ -471,12 +473,10 @@ def main() -> int:
     isolated.preload(["torch._dynamo", "torch.distributed.fsdp", "launcher.run.worker"])
     facts = machine(("torch", "deepspeed", "fairscale"))
     here = replace(detect_machine(), gpus=0, device="cpu")
-    if options.json:
-        with_others(options.json, [], facts)  # before the work: it may be from another machine
     wanted = [*islice(cases(options.families, options.engines, options.kinds), options.limit)]
     stored: dict[Case, Row] = {}
     if options.predict_only:
-        stored = {_case(row): row for row in with_others(options.json, [], facts)}
+        stored = {_case(row): row for row in with_others(options.json, [], facts)[0]}
         wanted = [case for case in wanted if case in stored]
     rows = []
     for case in wanted:
@@ -485,8 +485,8 @@ def main() -> int:
             print(f"{_name(case)}: {row.error:+.1%}", file=sys.stderr, flush=True)
             rows.append(row)
             if options.json:
-                everything = with_others(options.json, rows, facts)
-                save_rows(options.json, command("plan_error", []), facts, everything)
+                everything, machines = with_others(options.json, rows, facts)
+                save_rows(options.json, command("plan_error", []), machines, everything)
     print(f"{listed(facts)}\n{table(rows)}\n\n{largest(rows)}")
     errors = [abs(row.error) for row in rows]
     return int(len(rows) < len(wanted) or max(errors, default=0) > TOLERANCE)

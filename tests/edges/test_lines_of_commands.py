@@ -72,7 +72,6 @@ CASES = [
     Case(f"{STAGED} --stage dialogues --dry-run", RUN, {"RUN": "runs/mine"}),
     Case("--mode odd.yaml --dry-run", {"odd.yaml": "promise: {global_batch: {at_least: 1, at_most: 1}}\ntrain: {micro_batch: 3}\n"}),
     Case("--model own_optimizer:Mine --engine zero2 --dry-run", {"own_optimizer.py": OPTIMIZER}),
-    Case("--set model.pretrained=facebook/opt-125m --dry-run"),
     Case("data check mien.jsonl", DATA),
     Case("data check embedded:comands"),
     Case("data fetch --config mine.yaml", {"src.zip": "no archive", "mine.yaml": url(ONE_FILE.replace("URL", "URL.zip"))}),
