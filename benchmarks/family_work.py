@@ -89,7 +89,8 @@ class FamilyWork:
         seed_weights(SEED)
         model = task.build().to(self.device).train()
         if task.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            untyped: Any = model  # some versions of torch do not declare memory_format
+            untyped.to(memory_format=torch.channels_last)
         autocast_inside(model, settings.precision, torch.device(self.device))
         for block in task.blocks(model) if compiler else ():
             block.compile(backend=compiler)

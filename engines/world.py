@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -79,11 +80,10 @@ class ProcessWorld:
             ) from error
         self._owns_group, self._store = True, store
         # Flags and barriers go from host to host, so that no rank waits for its device.
-        self._hosts = (
-            dist.group.WORLD
-            if backend == "gloo"
-            else dist.new_group(backend="gloo", timeout=timeout)
-        )
+        self._hosts = dist.group.WORLD
+        if backend != "gloo":
+            hosts: Any = dist.new_group(backend="gloo", timeout=timeout)
+            self._hosts = hosts
 
     def sum(self, value: Tensor) -> Tensor:
         """As `World.sum`."""
