@@ -9,6 +9,7 @@ from operator import attrgetter
 from launcher.report import events
 from launcher.report.plots import Axis, Plot, PlotLine, Plots, Point, Unit
 from launcher.report.run_record import Columns, RunRecord
+from training.logging.metrics import OF_PART
 
 _TRAIN, _EVALUATIONS = attrgetter("train"), attrgetter("evaluations")
 _PREDICTED = "predicted_memory_bytes"
@@ -45,7 +46,7 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     for name in sorted(evaluated, key=lambda name: name not in best):
         if "loss" not in name:
             yield Plot(name, "number", _lines(runs, _EVALUATIONS, [(name, name)]))
-    rates = [(name, name) for name in trained if name == "lr" or name.startswith("lr.")]
+    rates = [(name, name) for name in trained if name == "lr" or name.startswith(OF_PART)]
     yield Plot("Learning rate", "number", _lines(runs, _TRAIN, rates[: None if is_one else 1]))
     yield plot("Gradient norm", "number", "grad_norm")
     yield plot("Samples per second", "per second", "samples_per_s")
