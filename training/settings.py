@@ -84,16 +84,21 @@ class Tracker:
     """How the user types it."""
     detail: str | None = None
     """A regular expression for the part after its name and a colon; None: no such part."""
+    extra: str | None = None
+    """The package that it needs, which the extra of this name installs; None: always there."""
 
 
 # W&B takes no such letters in the name of a project, and no longer ones.
 _PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
+_WORD = "[A-Za-z0-9._-]+"
 TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker("training.trackers.wandb_callback", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
+    "wandb": Tracker("training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
     "tensorboard": Tracker("training.trackers.tensorboard", "tensorboard"),
+    "mlflow": Tracker("training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"),
+    "trackio": Tracker("training.trackers.trackio", "trackio[:PROJECT]", _WORD, "trackio"),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
-_TRACK_PATTERN = "^({})$".format(
+TRACK_PATTERN = "^({})$".format(
     "|".join(
         name if tracker.detail is None else f"{name}(:{tracker.detail})?"
         for name, tracker in TRACKERS.items()
@@ -101,7 +106,7 @@ _TRACK_PATTERN = "^({})$".format(
 )
 
 
-Track = Annotated[str, Field(pattern=_TRACK_PATTERN)]
+Track = Annotated[str, Field(pattern=TRACK_PATTERN)]
 """A tracker by name, with its part after the colon."""
 _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
 
@@ -112,7 +117,7 @@ class Tracking(Section):
     checkpoints: Annotated[Literal["none", "best", "all"], Field(json_schema_extra=_TRACKED)] = (
         "none"
     )
-    """Checkpoints to upload to W&B as artifacts."""
+    """Checkpoints to upload as artifacts to W&B, MLflow and Trackio."""
     samples: Annotated[bool, Field(json_schema_extra=_TRACKED)] = True
     """Log predictions for a few samples at each evaluation."""
     wait_s: Annotated[float, Field(ge=0, json_schema_extra=_TRACKED)] = 30.0
@@ -395,6 +400,15 @@ class SettingError(ValueError):
         self.fix, self.did_you_mean = fix, did_you_mean
         hint = f"; fix: {fix}" if fix else ""
         super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{hint}")
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn a tree into dotted keys: the inverse of `nested`, also of values that are mappings."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        is_branch = isinstance(value, Mapping) and value
+        values |= flat(value, f"{prefix}{name}.") if is_branch else {f"{prefix}{name}": value}
+    return values
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -258,8 +258,14 @@ _ALL = (
     ),
     _command(
         "track",
-        "upload the missing metrics of a finished run to W&B",
-        (),
+        "upload the missing metrics of a finished run to W&B, MLflow or Trackio",
+        (
+            option(
+                "--to TRACKER",
+                "wandb, mlflow or trackio, with a project after a colon. Default: the trackers of "
+                "the run, else wandb.",
+            ),
+        ),
         argument="RUN",
         allowed="a run folder",
     ),

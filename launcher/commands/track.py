@@ -1,9 +1,12 @@
-"""The command `track`: upload the missing metrics of a finished run to W&B."""
+"""The command `track`: upload the missing metrics of a finished run to its trackers."""
 
 from __future__ import annotations
 
+import importlib
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +15,60 @@ from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import lock, records, run_folder
-from training.trackers import wandb_callback
+from training.settings import TRACK_PATTERN, TRACKERS
+from training.trackers.process_tracker import Service, end_message, lines_message, start_message
 from training.trackers.tracker_process import Message, TrackerProcess
 
 _WAIT_S = 600.0
+_DEFAULT = "wandb"
+_NO_SERVICE = "tensorboard"
+"""Its files are written by the run itself."""
 
 
 def main(command_line: CommandLine) -> int:
-    """Upload; the exit code, 1 if the upload is incomplete. Raises SettingsError."""
-    folder = Path(command_line.argument)
+    """Upload; the exit code, 1 if an upload is incomplete. Raises SettingsError."""
+    folder, to = Path(command_line.argument), command_line.values.get("--to")
+    forms = [entry.form for name, entry in TRACKERS.items() if name != _NO_SERVICE]
+    if to and (not re.fullmatch(TRACK_PATTERN, to) or to == _NO_SERVICE):
+        message, where = f"--to {to} is no tracker with a server", f"command line: --to {to}"
+        raise SettingsError.of(message, value=to, where=where, allowed=", ".join(forms))
     if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     run_folder.check_existing(folder, f"command line: track {folder}")
     records.check(folder)
     ending.leave("the same command uploads the rest")
+    code = exit_codes.DONE
     with lock.hold(folder):
-        url, failure = _upload(folder)
-    if failure is not None:
-        print(f"error: W&B: {failure}", file=sys.stderr)
-        return exit_codes.FAILURE
-    print(url)
-    return exit_codes.DONE
+        values = _read(folder / run_folder.ORIGINS)
+        for text in [to] if to else _trackers(values.get("track", {}).get("value", ())):
+            name, _, project = text.partition(":")
+            service = importlib.import_module(TRACKERS[name].module).SERVICE
+            url, failure = _upload(folder, service, values, project or None)
+            if failure is None:
+                print(url)
+            else:
+                print(f"error: {service.label}: {failure}", file=sys.stderr)
+                code = exit_codes.FAILURE
+    return code
 
 
-def _upload(folder: Path) -> tuple[str | None, str | None]:
-    """The URL of the W&B run, and why the upload is incomplete; None: it is complete."""
+def _trackers(track: Sequence[str]) -> Sequence[str]:
+    """The trackers of the setting `track` that have a server; W&B if there is none."""
+    return [text for text in track if text.partition(":")[0] != _NO_SERVICE] or [_DEFAULT]
+
+
+def _upload(
+    folder: Path, service: Service, values: dict[str, Any], project: str | None
+) -> tuple[str | None, str | None]:
+    """The URL of the tracked run, and why the upload is incomplete; None: it is complete."""
     result = _read(folder / run_folder.RESULT)
     is_completed = result.get("status") == "completed"
-    tracker = TrackerProcess(wandb_callback.WANDB_MODULE)
-    tracker.send(_start_message(folder, result))
-    if lines := wandb_callback.lines_message(folder / run_folder.METRICS, {}):
+    tracker = TrackerProcess(service.module)
+    tracker.send(_start_message(folder, result, values, project))
+    if lines := lines_message(folder / run_folder.METRICS, {}):
         tracker.send(lines)
-    tracker.send(
-        wandb_callback.end_message(result, exit_codes.DONE if is_completed else exit_codes.FAILURE)
-    )
+    tracker.send(end_message(result, exit_codes.DONE if is_completed else exit_codes.FAILURE))
     in_time = tracker.end(_WAIT_S)
     answers: dict[str, Message] = {message["kind"]: message for message in tracker.received()}
     url = answers["open"]["url"] if "open" in answers else None
@@ -56,12 +78,13 @@ def _upload(folder: Path) -> tuple[str | None, str | None]:
     return url, answers["failed"]["why"] if "failed" in answers else reason
 
 
-def _start_message(folder: Path, result: dict[str, Any]) -> Message:
-    values = _read(folder / run_folder.ORIGINS)
+def _start_message(
+    folder: Path, result: dict[str, Any], values: dict[str, Any], project: str | None
+) -> Message:
     names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
-    return wandb_callback.start_message(
+    return start_message(
         folder,
-        wandb_callback.project_of(values.get("track", {}).get("value", ())),
+        project,
         {key: setting["value"] for key, setting in values.items()},
         {key: f"{setting['layer']}: {setting['origin']}" for key, setting in values.items()},
         run={name: result[name] for name in names if name in result},

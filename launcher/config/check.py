@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from launcher.config.selection import KEY, declared_stages, select_stages
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB
 from training import duration
+from training.settings import TRACKERS
 
 _OF_OPTIMIZER = [
     f"optim.{key}"
@@ -110,6 +112,16 @@ def _quantize(values: Values) -> Iterator[Diagnostic]:
         problem = "is for products in 16 or 32 bits, and precision is fp8"
         allowed = "with precision bf16, fp16, tf32 or fp32"
         yield errors.about_value(values, key, problem, allowed=allowed, fix="--precision bf16")
+
+
+def _trackers(values: Values) -> Iterator[Diagnostic]:
+    """Trackers whose package is not installed."""
+    for text in values["track"].value:
+        name = text.partition(":")[0]
+        package = TRACKERS[name].extra
+        if package is not None and find_spec(package) is None:
+            problem = f"tracker {name} requires the package {package}"
+            yield errors.about(values, "track", problem, fix=f"pip install 'gearshift[{package}]'")
 
 
 _FREEZERS = {"encoder": ("model.freeze_encoder", "true"), "layers": ("model.freeze_layers", "N")}
@@ -368,6 +380,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
         _engine,
         _quantize,
         _groups,
+        _trackers,
         _paths,
         _limits,
         _length,

@@ -1,1 +1,1 @@
-"""Trackers that show a run while it trains: W&B and TensorBoard; none can end, block or slow it."""
+"""Trackers that show a run while it trains; none can end, block or slow it."""

@@ -28,7 +28,7 @@ class TrackedRun:
     report: Callable[[Literal["notice", "warning"], str], None]
     """Print a line after the run has ended."""
     sync_command: str
-    """The command that sends W&B what it lacks of the run."""
+    """The command that sends a tracker what it lacks of the run."""
     went_back: bool = False
     """The run was resumed in its own folder from an earlier step, or with other settings."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+METRICS = "metrics.jsonl"
 STEP = "global_step"
 """The x axis of all charts."""
 NAMES: Mapping[str, str] = {

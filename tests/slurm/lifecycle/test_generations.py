@@ -7,7 +7,7 @@ import pytest
 
 from tests.slurm.lifecycle.conftest import differences, occupied
 from tests.slurm.login import read
-from training.trackers import wandb_process
+from training.trackers import wandb
 from training.trackers.metrics_reader import STEP
 
 pytestmark = pytest.mark.slow
@@ -60,10 +60,10 @@ def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
     preempted.wait("COMPLETED")
     run_id = json.loads(read(preempted.folder / "wandb" / "run.json"))["id"]
     wandb_runs = list((preempted.folder / "wandb").glob("offline-run-*"))
-    files = wandb_process.files(preempted.folder, run_id)
+    files = wandb.files(preempted.folder, run_id)
     # Slurm's SIGTERM ends W&B's process, too: with a later step another file begins.
     assert len(wandb_runs) == len(files) >= 2
-    rows = [row for path in files for row in wandb_process.rows(path) if "train/loss" in row]
+    rows = [row for path in files for row in wandb.rows(path) if "train/loss" in row]
     assert {row[STEP]: row["train/loss"] for row in rows} == preempted.losses
     assert len(rows) == len(preempted.losses)
 

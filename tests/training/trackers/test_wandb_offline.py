@@ -6,24 +6,18 @@ import math
 import pytest
 
 from models.base import Picture, Predictions
+from tests.training.trackers.conftest import PNG
 from tests.training.trackers.tracked_run import Generation
-from training.trackers import wandb_process
+from training.trackers import wandb
 from training.trackers.metrics_reader import STEP
-
-# Four by four black pixels.
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000040000000408000000008c9ac1a20000000b4944415478"
-    "9c6360c00400001400017dfe1eee0000000049454e44ae426082"
-)
-
 
 def files(folder):
     run_id = json.loads((folder / "wandb" / "run.json").read_text())["id"]
-    return wandb_process.files(folder, run_id)
+    return wandb.files(folder, run_id)
 
 
 def rows(folder):
-    return [row for path in files(folder) for row in wandb_process.rows(path)]
+    return [row for path in files(folder) for row in wandb.rows(path)]
 
 
 def test_generations_leave_each_step_once_with_its_predictions_and_one_command(tmp_path):

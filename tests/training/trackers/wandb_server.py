@@ -1,94 +1,37 @@
-"""A small W&B server on a real socket, that keeps what it is sent and can fail in several ways."""
+"""A small W&B server, that keeps what it is sent."""
 
-import gzip
 import json
 import re
-import threading
 from collections import Counter
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.training.trackers.local_server import LocalServer
 
 ENTITY = "someone"
 _STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$")
 
 
-class Server:
-    """Runs by id, each with its rows; `fails` is how it responds from now on."""
+class Server(LocalServer):
+    """Runs by id, each with its rows."""
 
     def __init__(self):
+        super().__init__()
         self.runs = {}
-        self.fails = None
-        """None; a status; "hang"; or "drop", which closes the connection."""
         self.fails_streams_only = False
         self.queries = Counter()
-        self.bytes = bytearray()
-        """All bodies."""
         self.alerts = []
         self.stored = {}
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self.over = threading.Event()
 
-    def serve(self):
-        self._http.serve_forever(poll_interval=0.02)
+    def has_failed(self, path):
+        return super().has_failed(path) and (
+            not self.fails_streams_only or _STREAM.search(path) is not None
+        )
 
-    def close(self):
-        """Stop: from now on connections are refused."""
-        self.over.set()
-        self._http.shutdown()
-        self._http.server_close()
-
-    def _handler(server):
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle(self):
-                with suppress(ConnectionError):
-                    super().handle()
-
-            def log_message(self, *args):
-                """Nothing."""
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                server.bytes += body
-                stream = _STREAM.search(self.path)
-                if server.fails is not None and (stream or not server.fails_streams_only):
-                    return self._fail(server.fails)
-                if stream:
-                    return self._respond(server._stream(stream[3], json.loads(body)))
-                if self.path != "/graphql":
-                    return self._respond({})
-                return self._respond({"data": server._query(json.loads(body))})
-
-            def do_PUT(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                server.bytes += body
-                server.stored[self.path] = body
-                self._respond({})
-
-            def do_GET(self):
-                self._respond({})
-
-            def _fail(self, how):
-                if how == "hang":
-                    server.over.wait(600)
-                if isinstance(how, int):
-                    return self._respond({"error": "no"}, how)
-                self.close_connection = True
-
-            def _respond(self, content, status=200):
-                text = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-        return Handler
+    def answer(self, method, path, body):
+        if method == "PUT":
+            self.stored[path] = body
+        if stream := _STREAM.search(path):
+            return self._stream(stream[3], json.loads(body))
+        return {"data": self._query(json.loads(body))} if path == "/graphql" else {}
 
     def _query(self, request):
         text, given = request["query"], request.get("variables") or {}
@@ -173,16 +116,3 @@ class Run:
         settings = {"config": json.dumps(self.config), "wandbConfig": json.dumps({"t": 1})}
         summary = {"summaryMetrics": json.dumps(self.summary)}
         return {**names, **settings, **summary, **counts, "historyTail": tail, "eventsTail": "[]"}
-
-
-@contextmanager
-def serving():
-    """A server for a while."""
-    server = Server()
-    thread = threading.Thread(target=server.serve, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        if not server.over.is_set():
-            server.close()

@@ -1,11 +1,12 @@
-"""W&B as a callback: sends what happens to the W&B process, and waits at the end, not forever."""
+"""Trackers with a process beside the run: it gets what happens, and the end waits, not forever."""
 
 from __future__ import annotations
 
 import os
+import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,44 +14,60 @@ from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepM
 from training.logging.console_text import render_row
 from training.settings import nested
 from training.trackers.base import TrackedRun
+from training.trackers.metrics_reader import METRICS
 from training.trackers.tracker_process import Message, TrackerProcess
-from training.trackers.wandb_process import ALERTS, METRICS
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from models.base import Predictions
 
-WANDB_MODULE = "training.trackers.wandb_process"
+ALERTS = frozenset(
+    {
+        *("throttled", "pressure", "out_of_memory", "disk_filling"),
+        *("straggler", "requeued", "nonfinite", "advice", "control_leak"),
+    }
+)
+"""Events that may need a user's attention."""
 _STOPPED_WAIT_S = 5.0
 """A stopped run waits this long: its grace period may be short, and the rest is sent later."""
 _OFFLINE_WAIT_S = 20.0
+_RETRY_S = 300.0
+"""Time between two attempts to reach a service without files of its own."""
 _REQUEUE_EXIT_CODE = 75
-_LABEL = "W&B"
 
 
-def tracker(run: TrackedRun, detail: str | None) -> Wandb:
-    """The callback for the project `detail`; None: the project that W&B is configured for."""
-    return Wandb(run, detail)
+@dataclass(frozen=True)
+class Service:
+    """What a tracker's process talks to."""
+
+    label: str
+    """Its name in messages."""
+    module: str
+    """The program of the process: it calls training.trackers.session.serve."""
+    records_offline: bool = False
+    """Without its server it records in files, which are sent later."""
 
 
-class Wandb(Callback):
-    """Sends what happens to the process that runs W&B.
+class ProcessTracker(Callback):
+    """Sends what happens to the process of `service`, about the project of the user.
 
-    Every failure there is one warning, and the run continues: after the first one with W&B's files
-    only, after the second one without W&B.
+    Every failure there is one warning, and the run continues. A service that records offline does
+    so after the first failure, and ends with the second; any other is tried again every five
+    minutes and at the end, and then gets all lines that it lacks.
     """
 
-    def __init__(self, run: TrackedRun, project: str | None) -> None:
+    def __init__(self, run: TrackedRun, service: Service, project: str | None) -> None:
         # Settings are read here, while the run is built.
         self._checkpoints, self._wait_s = run.tracking.checkpoints, run.tracking.wait_s
-        self._run, self._project = run, project
+        self._run, self._service, self._project = run, service, project
         self._metrics = run.folder / METRICS
         self._process: TrackerProcess | None = None
         self._start_message: Message = {}
         self._opened: Message | None = None
-        """Address and sync command of the W&B run, once they are known."""
+        """Address and sync command of the tracked run, once they are known."""
         self._error: str | None = None
         self._is_second = self._is_done = self._is_over = self._has_warned = False
+        self._retry_at: float | None = None
         self._reported: set[str] = set()
 
     def start(self, train_plan: TrainPlan) -> None:
@@ -98,22 +115,29 @@ class Wandb(Callback):
     def end(self, outcome: Outcome) -> None:
         """Send the rest, and wait for it as long as the settings allow."""
         self._is_over = True
+        if self._process is None and self._retry_at is not None:
+            self._start_process()
         if self._process is None:
             return
         message = end_message(vars(outcome), outcome.exit_code)
         completed = outcome.status == "completed"
         wait_s = self._wait_s if completed else min(self._wait_s, _STOPPED_WAIT_S)
-        if not self._finish(message, wait_s) and not self._is_second and self._opened is None:
+        is_sent = self._finish(message, wait_s)
+        if self._service.records_offline and not (is_sent or self._is_second or self._opened):
             self._start_process()  # the server never answered: there are no files yet
             if self._process is not None:
                 self._finish(message, _OFFLINE_WAIT_S)
         self._report_address()
 
     def _start_process(self) -> None:
-        """Start the process: offline after a failure."""
-        self._is_second, self._is_done = self._error is not None, False
+        """Start the process: offline after a failure, where the service can."""
+        self._is_done = False
+        if self._service.records_offline:
+            self._is_second = self._error is not None
+        else:
+            self._error = self._retry_at = None
         try:
-            self._process = TrackerProcess(WANDB_MODULE)
+            self._process = TrackerProcess(self._service.module)
         except OSError as error:
             self._error = f"its process cannot be started: {error}"
             self._give_up()
@@ -138,6 +162,8 @@ class Wandb(Callback):
         """Handle the messages of the process, and start another one if it has failed."""
         process = self._process
         if process is None:
+            if self._retry_at is not None and time.monotonic() >= self._retry_at:
+                self._start_process()
             return
         was_alive = process.is_alive  # asked before its last messages are read
         self._receive(process)
@@ -147,7 +173,13 @@ class Wandb(Callback):
             return
         process.end(0.0)
         self._error = self._error or "its process has ended"
-        if self._is_second:
+        if not self._service.records_offline:
+            self._process = self._opened = None
+            self._retry_at = time.monotonic() + _RETRY_S
+            if not self._has_warned:
+                text = f"{self._error}; the run continues, and sends what it lacks later"
+                self._report("warning", text)
+        elif self._is_second:
             self._give_up()
         else:
             self._opened = None
@@ -170,9 +202,12 @@ class Wandb(Callback):
         self._report("warning", f"{self._error}; the run continues without it")
 
     def _report_address(self) -> None:
-        """The address of the W&B run, or the command that sends its files; again at the end."""
+        """The address of the tracked run, or the command that sends the rest; again at the end."""
         opened = self._opened
-        if opened is None:
+        if self._error and not self._service.records_offline:
+            text = f"{self._error}; to send what it lacks:  {self._run.sync_command}"
+            self._report("warning", text)
+        elif opened is None:
             if self._error:
                 self._report("warning", f"{self._error}; nothing was recorded for it")
         elif opened["url"] and not self._error:
@@ -184,18 +219,19 @@ class Wandb(Callback):
             self._report("warning" if first else "notice", text, repeat=self._is_over)
 
     def _report(self, kind: Literal["notice", "warning"], text: str, repeat: bool = False) -> None:
-        """Print a line about W&B once; `repeat`: also if it was printed before."""
+        """Print a line about the service once; `repeat`: also if it was printed before."""
         if text in self._reported and not repeat:
             return
         self._reported.add(text)
         self._has_warned |= kind == "warning"
-        line = f"{_LABEL}: {text}" if kind == "warning" else render_row(_LABEL, text)
+        label = self._service.label
+        line = f"{label}: {text}" if kind == "warning" else render_row(label, text)
         if self._is_over:
             self._run.report(kind, line)
         elif kind == "warning":
             self._run.emit("warning", {"text": line})
         else:
-            self._run.emit("tracked", {"by": _LABEL, "text": text})
+            self._run.emit("tracked", {"by": label, "text": text})
 
     def _send(self, message: Message) -> None:
         if self._process is not None:
@@ -214,7 +250,7 @@ def start_message(
     origins: Mapping[str, str],
     **more: Any,
 ) -> Message:
-    """The first message: W&B run and config, from settings and origins by dotted key.
+    """The first message: tracked run and config, from settings and origins by dotted key.
 
     `more`: `run` (facts for the config), `tags`, `first_step`, `went_back`, `sync_command`, `mode`.
     """
@@ -255,12 +291,6 @@ def end_message(result: Mapping[str, Any], exit_code: int) -> Message:
         "will_resume": exit_code == _REQUEUE_EXIT_CODE,
         "summary": {name: value for name, value in summary.items() if value is not None},
     }
-
-
-def project_of(track: Sequence[str]) -> str | None:
-    """The W&B project in the setting `track`; None: no project, or no W&B."""
-    trackers = (text.partition(":") for text in track)
-    return next((detail for name, _, detail in trackers if name == "wandb" and detail), None)
 
 
 def _start_message(run: TrackedRun, project: str | None, train_plan: TrainPlan) -> Message:

@@ -1,40 +1,30 @@
-"""The W&B process beside a run: reads messages from its input and carries them out in order."""
+"""W&B: its run, its files in the run folder, and what sends those."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import secrets
 import shlex
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-from training.storage import atomic_write
-from training.trackers.base import failure_of
-from training.trackers.metrics_reader import STEP, FileReplaced, MetricsReader, chart_values
+from training.callbacks.base import Callback
+from training.trackers.base import TrackedRun
+from training.trackers.metrics_reader import STEP
+from training.trackers.process_tracker import ProcessTracker, Service
+from training.trackers.session import Row, checkpoint_files, serve
 
-METRICS = "metrics.jsonl"
+SERVICE = Service("W&B", "training.trackers.wandb", records_offline=True)
 _INIT_S = 30.0
 """How long the server may take to open a run; later it counts as unreachable."""
-_LOCK_WAIT_S = 10.0
-_ORPHAN_S = 60.0
-"""How long it outlives a killed run, to send the rest."""
-_NICE = 5
 _PROJECT = "gearshift"
-_KILLED: Mapping[str, Any] = {"kind": "end", "exit_code": 1, "will_resume": False, "summary": {}}
-"""The meaning of an input that ends without an end message: the run was killed."""
 _ENVIRONMENT = {
     "WANDB_ERROR_REPORTING": "false",  # its crash reports would leave the machine
     "WANDB_CONSOLE": "off",
@@ -54,14 +44,6 @@ _SETTINGS: Mapping[str, Any] = {
     "x_transaction_log_flush_interval": 1.0,
     "init_timeout": _INIT_S,
 }
-ALERTS = frozenset(
-    {
-        *("throttled", "pressure", "out_of_memory", "disk_filling"),
-        *("straggler", "requeued", "nonfinite", "advice", "control_leak"),
-    }
-)
-"""Events that may need a user's attention."""
-Send = Callable[[Mapping[str, Any]], None]
 # A .wandb file: blocks of 32 KiB, the first one after a header of 7 bytes; each block has records
 # with a checksum, a length and a type. Source: LevelDB, doc/log_format.md, and W&B's transaction
 # log.
@@ -69,6 +51,11 @@ _BLOCK, _RECORD_HEAD = 32768, struct.Struct("<IHB")
 _FILE_HEAD = 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _SYNC_S = 120.0
+
+
+def tracker(run: TrackedRun, detail: str | None) -> Callback:
+    """The callback for the project `detail`; None: the project that W&B is configured for."""
+    return ProcessTracker(run, SERVICE, detail)
 
 
 def files(folder: Path, run_id: str) -> list[Path]:
@@ -140,12 +127,18 @@ def _sync_arguments(paths: Sequence[Path]) -> list[str] | None:
 class Session:
     """An open W&B run. Uses the network and the disk; raises what fails."""
 
-    def __init__(self, start: Mapping[str, Any]) -> None:
+    def __init__(self, start: dict[str, Any]) -> None:
         """Open or resume the run of a start message. Imports W&B."""
+        self._folder = Path(start["folder"])
+        # Without WANDB_DIR its commands log in the working directory.
+        os.environ.update(_ENVIRONMENT, WANDB_DIR=str(self._folder))
+        entity, _, project = (start["project"] or "").rpartition("/")
+        start["entity"] = entity or None
+        start["project"] = project or os.environ.get("WANDB_PROJECT") or _PROJECT
+        start["name"] = os.environ.get("WANDB_NAME") or start["name"]
         import wandb
 
         self._wandb = wandb
-        self._folder = Path(start["folder"])
         earlier = files(self._folder, start["id"])
         unsent = _unsent(self._folder, start["id"])
         self.is_online, self.why_offline = self._choose_mode(start["mode"])
@@ -162,10 +155,17 @@ class Session:
         else:
             self.last_step = max((r["_step"] for path in earlier for r in rows(path)), default=0)
         self.run.define_metric("*", step_metric=STEP)
+        arguments = _sync_arguments(_unsent(self._folder, self.run.id))
+        self._command = shlex.join(["wandb", *arguments]) if arguments else start["sync_command"]
 
-    def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add `values` to the row of `step`, unless an earlier generation has sent it."""
-        if step > self.last_step:
+    def address(self) -> Mapping[str, Any]:
+        """The address of the W&B run, or what sends its files."""
+        url = self.run.url if self.is_online else None
+        return {"url": url, "why": self.why_offline, "command": self._command}
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """Add rows to the history."""
+        for step, values in rows:
             self.run.log(dict(values), step=step)
 
     def log_predictions(self, message: Mapping[str, Any]) -> None:
@@ -181,22 +181,20 @@ class Session:
                 path.write_bytes(b64decode(picture["png"]))
                 name = f"samples/{picture['name']}"
                 values[name] = self._wandb.Image(str(path), caption=picture["caption"])
-            self.log(message["step"], {STEP: message["step"], **values})
+            if message["step"] > self.last_step:
+                self.run.log({STEP: message["step"], **values}, step=message["step"])
 
     def upload(self, message: Mapping[str, Any]) -> None:
         """Upload a checkpoint as an artifact: all files if it is "full", else the weights only."""
         folder = Path(message["folder"])
         artifact = self._wandb.Artifact(f"checkpoint-{self.run.id}", type="model")
-        names = sorted(path.name for path in folder.iterdir())
-        if not message["full"]:
-            names = [name for name in ("model.safetensors", "manifest.json") if name in names]
         # Hard links to the files: the run may remove its own before they are sent.
         wandb_folder = self._folder / "wandb"
         wandb_folder.mkdir(exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=wandb_folder))
-        for name in names:
-            os.link(folder / name, staged / name)
-            artifact.add_file(str(staged / name), name=name, policy="immutable", skip_cache=True)
+        for path in checkpoint_files(message):
+            os.link(path, kept := staged / path.name)
+            artifact.add_file(str(kept), name=path.name, policy="immutable", skip_cache=True)
         aliases = ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
         self.run.log_artifact(artifact, aliases=aliases)
 
@@ -204,8 +202,9 @@ class Session:
         """Send a W&B alert."""
         self.run.alert(title=message["title"], text=message["text"], wait_duration=600)
 
-    def finish(self, exit_code: int, will_resume: bool) -> None:
+    def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
         """Close the run and wait until all is sent; `will_resume`: mark it as preempted."""
+        self.run.summary.update(dict(summary))
         if will_resume:
             self.run.mark_preempting()
         id_ = self.run.id
@@ -251,130 +250,5 @@ class Session:
         return run
 
 
-class RowSender:
-    """Carries out the messages of one run; raises what fails, except optional messages."""
-
-    def __init__(self, start: Mapping[str, Any], send: Send) -> None:
-        self._send = send
-        self._session = Session(start)
-        if start["went_back"] and self._session.last_step > start["first_step"]:
-            self._session.finish(0, will_resume=False)
-            self._session = Session({**start, "id": new_id(Path(start["folder"]))})
-        session = self._session
-        self._metrics = MetricsReader(Path(start["folder"]) / METRICS)
-        arguments = _sync_arguments(_unsent(Path(start["folder"]), session.run.id))
-        command = shlex.join(["wandb", *arguments]) if arguments else start["sync_command"]
-        url = session.run.url if session.is_online else None
-        send({"kind": "open", "url": url, "why": session.why_offline, "command": command})
-
-    def handle(self, message: Mapping[str, Any]) -> bool:
-        """Carry out one message; False after the last one."""
-        kind, session = message["kind"], self._session
-        if kind == "lines":
-            self._log(message["end"], message.get("times", {}))
-        elif kind == "end":
-            session.run.summary.update(dict(message["summary"]))
-            session.finish(message["exit_code"], message["will_resume"])
-            return False
-        else:  # a server that accepts metrics may still refuse files
-            what, carry_out = {
-                "predictions": ("predictions", session.log_predictions),
-                "saved": ("a checkpoint", session.upload),
-                "event": ("an alert", session.alert),
-            }[kind]
-            if error := failure_of(lambda: carry_out(message)):
-                text = f"{what} could not be sent: {error}"
-                self._send({"kind": "incomplete", "why": text})
-        return True
-
-    def _log(self, end: int, times: Mapping[str, float]) -> None:
-        lines = self._metrics.lines(end)
-        for line in lines:
-            is_newest = line is lines[-1] and line["kind"] == "train"
-            values = chart_values({**line, **times} if is_newest else line)
-            self._session.log(line["step"], values)
-
-
-def new_id(folder: Path) -> str:
-    """A new W&B run id for the run in `folder`, stored there. Touches disk."""
-    path = folder / "wandb" / "run.json"
-    path.parent.mkdir(exist_ok=True)
-    made = secrets.token_hex(4)
-    atomic_write(path, (json.dumps({"id": made}) + "\n").encode())
-    return made
-
-
-def stored_id(folder: Path) -> str:
-    """The W&B run id of the run in `folder`; a new one if it has none. Touches disk."""
-    try:
-        return str(json.loads((folder / "wandb" / "run.json").read_bytes())["id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return new_id(folder)
-
-
-def main() -> None:
-    """Serve one run, from the start message on the first line of the input to its end."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if number := getattr(signal, name, None):
-            signal.signal(number, signal.SIG_IGN)  # they are the run's, which then ends us
-    if hasattr(os, "nice"):
-        os.nice(_NICE)  # training comes first, also with few cores
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    with open(os.devnull, "wb") as nowhere:  # the user does not need what W&B prints
-        os.dup2(nowhere.fileno(), 1)
-
-    def send(message: Mapping[str, Any]) -> None:
-        output.write(json.dumps(message) + "\n")
-        output.flush()
-
-    if error := failure_of(lambda: _serve(send)):
-        send({"kind": "failed", "why": error})
-        os._exit(1)  # not through W&B's own exit, which may wait for its server
-    send({"kind": "done"})
-
-
-def _serve(send: Send) -> None:
-    start = json.loads(sys.stdin.buffer.readline())
-    messages: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
-    threading.Thread(target=_receive, args=(messages,), daemon=True).start()
-    folder = Path(start["folder"])
-    os.environ.update(_ENVIRONMENT)
-    os.environ["WANDB_DIR"] = str(folder)  # else its commands log in the working directory
-    entity, _, project = (start["project"] or "").rpartition("/")
-    start["entity"] = entity or None
-    start["project"] = project or os.environ.get("WANDB_PROJECT") or _PROJECT
-    start["name"] = os.environ.get("WANDB_NAME") or start["name"]
-    (folder / "wandb").mkdir(exist_ok=True)
-    with (folder / "wandb" / ".lock").open("w") as lock:
-        _wait_for_lock(lock, _LOCK_WAIT_S)
-        start["id"] = stored_id(folder)
-        try:
-            sender = RowSender(start, send)
-            while sender.handle(messages.get()):
-                pass
-        except FileReplaced:
-            os._exit(0)  # a later process has taken over the run, and continues it at W&B
-
-
-def _wait_for_lock(file: Any, wait_s: float) -> None:
-    """Wait at most `wait_s` for the lock on `file`: an earlier process may still write."""
-    deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _receive(messages: SimpleQueue[Mapping[str, Any]]) -> None:
-    for line in sys.stdin.buffer:
-        messages.put(json.loads(line))
-    messages.put(_KILLED)  # not read if the end message came before
-    time.sleep(_ORPHAN_S)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    serve("wandb", Session)
