@@ -9,7 +9,8 @@ A part of the cases keeps the other rows of the JSON file. After changes of laun
 Ranks run as in a run, without a console: the data, the model, the engine and the loop, up to the
 end of the third step. Measured are the bytes that torch's allocator has handed out since the model
 was built, with the micro-batches that are held, on the rank with the most, at the highest point of
-steps 2 and 3: evaluations, saving and previews are between steps. The allocator also sees what a
+steps 2 and 3 and of computing the feature cache: evaluations, saving and previews are between
+steps. The allocator also sees what a
 dispatch mode does not: buckets that DDP allocates in C++, compiled code, and workspaces, which are
 memory that a kernel takes and gives back within one call. No tensor lives there, and their size
 depends on the processor: they do not count, and the column "with workspaces" has the peak with
@@ -71,10 +72,10 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "crossed", "bf16", "frozen", "nf4", "states", "ranks", "buckets")
+KINDS = ("modes", "crossed", "bf16", "frozen", "nf4", "features", "states", "ranks", "buckets")
 """Modes under local and two ranks under other engines; these in other modes; bf16, also with frozen
-layers, and with a base in 4 bits; moments of 16 and 8 bits; four ranks; small buckets of
-DeepSpeed."""
+layers, and with a base in 4 bits; cached features; moments of 16 and 8 bits; four ranks; small
+buckets of DeepSpeed."""
 SHOWN = 10
 """Rows of the table with the largest errors."""
 _NF4 = "model.quantize=nf4"
@@ -160,17 +161,26 @@ def train(report: isolated.Report, folder: str) -> None:
     """One rank of the job in `folder`; `report` gets the peak in bytes."""
     from launcher.run import worker
     from training import loop
+    from training.data import feature_cache
     from training.data.loader import Batches
     from training.optim.updater import Updater
 
     job = job_spec.load(Path(folder))
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     steps: list[_Step] = []
+    passes: list[_Step] = []
     ahead: dict[int, int] = {}
 
     def build(*args: Any, **options: Any) -> Any:
         profiler.start()
         return original_build(*args, **options)
+
+    def use_features(*args: Any) -> Any:
+        *given, location, show = args
+        passes.append(_Step(time.time_ns(), {}))
+        is_used = original_use(*given, replace(location, folder=Path(folder)), show)
+        passes[-1].end_ns = time.time_ns()
+        return is_used
 
     def accumulate(*args: Any) -> Any:
         steps.append(_Step(time.time_ns(), {**_storages(args[3]), **ahead}))
@@ -191,17 +201,18 @@ def train(report: isolated.Report, folder: str) -> None:
 
     original_build = worker.deferred_init.build
     original_accumulate, original_take = loop.accumulate, Updater.take
-    original_ahead = Batches.ahead
+    original_ahead, original_use = Batches.ahead, feature_cache.use
     with ExitStack() as patches:
         patches.enter_context(patch.object(worker.deferred_init, "build", build))
         patches.enter_context(patch.object(loop, "accumulate", accumulate))
+        patches.enter_context(patch.object(feature_cache, "use", use_features))
         patches.enter_context(patch.object(Batches, "ahead", take_ahead))
         patches.enter_context(patch.object(Updater, "take", take))
         try:
             worker.work(job)
         except Done:
             profiler.stop()
-    measured = [steps[number - 1] for number in STEPS]
+    measured = [*passes, *(steps[number - 1] for number in STEPS)]
     recorded: Any = profiler.profiler
     changes = _changes(recorded.kineto_results.experimental_event_tree())
     peaks = torch.tensor([_peak(_without_workspaces(changes), measured), _peak(changes, measured)])
@@ -299,6 +310,8 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield Case(family, engine, ranks, sets=("precision=bf16", "model.freeze_layers=1"))
     elif kind == "nf4" and family in _NEEDED and engine in ("local", "fsdp", "zero2"):
         yield Case(family, engine, ranks, sets=("precision=bf16", *_NEEDED[family], _NF4))
+    elif kind == "features" and family == "eeg_text" and engine in ("local", "fsdp", "zero2"):
+        yield Case(family, engine, ranks, sets=("model.freeze_encoder=true",))
     elif kind == "states" and family == "language":
         yield from (
             Case(family, engine, ranks, sets=(f"optim.state={state}",))

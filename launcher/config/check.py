@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -51,17 +51,23 @@ def check_settings(values: Values) -> list[Diagnostic]:
 
 def why_ineffective(values: Values, key: str) -> str | None:
     """Why a setting has no effect with the others; None if it has one."""
+    found = _ineffective(values, key)
+    return None if found is None else found[0]
+
+
+def _ineffective(values: Values, key: str) -> tuple[str, str] | None:
+    """Why a setting has no effect, and the other setting that decides it."""
     family = values["model.family"].value
     if key in _OF_OPTIMIZER and _has_own_optimizer(family):
-        return f"has no effect: {family} has its own optimizer"
+        return f"has no effect: {family} has its own optimizer", "model.family"
     leaf = setting_infos(family)[key]
     for other, wanted in leaf.only_if.items():
         if values[other].value not in wanted:
             needed = " or ".join(map(plain, wanted))
-            return f"has no effect: {other} is {plain(values[other].value)}, not {needed}"
+            return f"has no effect: {other} is {plain(values[other].value)}, not {needed}", other
     for other, unwanted in leaf.unless.items():
         if other in values and values[other].value in unwanted:  # a custom task may lack it
-            return f"has no effect: {other} is {plain(values[other].value)}"
+            return f"has no effect: {other} is {plain(values[other].value)}", other
     return None
 
 
@@ -276,6 +282,13 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
         yield errors.about_value(values, "mode", problem + " and ".join(lines), fix=fix)
 
 
+_EFFECTIVE_BY: Mapping[tuple[str, str], str] = {
+    (PRETRAINED, "null"): f"--set {PRETRAINED}=FOLDER  of a local model; or  remove it",
+    ("model.freeze_encoder", "false"): "--set model.freeze_encoder=true; or  remove it",
+}
+"""The fix of a setting without effect, by the other setting that decides it and its value."""
+
+
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
     """Modes and settings that change nothing."""
     changes = (
@@ -288,12 +301,9 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
         yield errors.about_value(values, "mode", "changes nothing", severity="warning")
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, setting in values.items():
-        if setting.is_set_by_user and (problem := why_ineffective(values, key)):
-            fix = "remove it"
-            if problem.endswith(f"{PRETRAINED} is null"):
-                fix = f"--set {PRETRAINED}=FOLDER  of a local model; or  remove it"
-            if "freeze_encoder is false" in problem:
-                fix = "--set model.freeze_encoder=true; or  remove it"
+        if setting.is_set_by_user and (found := _ineffective(values, key)):
+            problem, other = found
+            fix = _EFFECTIVE_BY.get((other, plain(values[other].value)), "remove it")
             # Without it a run may not fit. In a pipeline it is that of another stage.
             is_needed = key == "model.quantize" and setting.value is not None
             grade = "error" if is_needed and values["mode"].value != STAGED_MODE else severity

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,7 @@ from engines.activation_offload import Copies
 from engines.base import Engine
 from engines.state import WEIGHT, stored
 from launcher.plan.storages import Kind, Moment, Phase, Storages
-from models.base import Task
+from models.base import Batch, HasFrozenEncoder, Task
 from training.accumulate import accumulate, total_units
 from training.data.samples import MicroBatch
 from training.inspection import quantized_elements
@@ -66,6 +66,8 @@ class Subject:
     """Tensors on the CPU."""
     is_fake: bool = True
     """Without values: nothing is allocated and nothing computed."""
+    encoded: Batch | None = None
+    """Inputs that a frozen encoder computes at a time before the first step: the feature cache."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class StepTrace:
     """What a step does on one rank."""
 
     moments: Sequence[Moment]
-    """From the end of the step before to the end of this one."""
+    """From the end of the step before to the end of this one; first those of encoding features."""
     parameters: int
     """Elements of all parameters."""
     groups: Sequence[Sequence[int]]
@@ -148,6 +150,14 @@ def trace_step(
         # Several ranks hold those of the next step as well: they agree on it early.
         steps = 2 if subject.train_plan.world_size > 1 else 1
         batches = [tracing.micro_batch(subject.micro_batch) for _ in range(steps * accumulation)]
+        before = storages.changes
+        if subject.encoded is not None:
+            assert isinstance(task, HasFrozenEncoder)
+            given = tracing.copied(subject.encoded)
+            with tracing.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
+                task.encode(module, given)
+            del given
+        encoding = list(storages.moments(before)) if subject.encoded is not None else []
         start = storages.changes
         flops = storages.flops
         storages.launches.clear()
@@ -156,8 +166,10 @@ def trace_step(
     moments = list(storages.moments(start))
     update = storages.launches[Phase.UPDATE]
     passes = storages.launches.total() - update
+    if traced < min(MICRO_BATCHES, accumulation):
+        moments = _repeated(moments)
     return StepTrace(
-        _repeated(moments) if traced < min(MICRO_BATCHES, accumulation) else moments,
+        encoding + moments,
         sum(sizes),
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
@@ -171,6 +183,25 @@ def trace_step(
         buffer_bytes,
         storages.host_bytes,
     )
+
+
+def encoded_rows(task: HasFrozenEncoder, batch: Batch) -> Mapping[str, Tensor] | None:
+    """What the frozen encoder of `task` gives for `batch`, without values.
+
+    None: the encoder is trained, or needs values.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    tracing = _Tracing(Storages(mode), mode, is_fake=True)
+    try:
+        with tracing.computing(), _changed_torch():
+            model = cast(Task, task).build()
+        if task.frozen_encoder(model) is None:
+            return None
+        given = tracing.copied(batch)
+        with tracing.computing(), torch.no_grad():
+            return task.encode(model, given)
+    except UNTRACED_ERRORS:
+        return None
 
 
 def _repeated(moments: Sequence[Moment]) -> list[Moment]:
@@ -235,6 +266,10 @@ class _Tracing:
 
     def micro_batch(self, given: MicroBatch) -> MicroBatch:
         """`given` with copies of its tensors."""
+        return MicroBatch(self.copied(given.batch), given.num_units)
+
+    def copied(self, batch: Batch) -> Batch:
+        """`batch` with copies of its tensors."""
 
         def copied(value: Any) -> Any:
             if not isinstance(value, Tensor):
@@ -242,10 +277,10 @@ class _Tracing:
             # A new one: the mode has one fake tensor for each real one.
             return self.mode.from_tensor(torch.empty_like(value)) if self.is_fake else value.clone()
 
-        batch = tree_map(copied, given.batch)
-        tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+        made = tree_map(copied, batch)
+        tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
         self.storages.label(tensors, Kind.ACTIVATIONS)
-        return MicroBatch(batch, given.num_units)
+        return made
 
 
 def _clear_caches() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -15,11 +16,15 @@ from launcher.base.ending import temporary_folder
 from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved
-from launcher.plan.step_trace import Subject
-from models.base import DataError, Task
+from launcher.plan.step_trace import Subject, encoded_rows
+from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
+from training.settings import FeatureCache
 from training.train_plan import TrainPlan, solve
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _TRIED, _TRIED_S = 8, 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
@@ -33,6 +38,8 @@ class TaskData:
     samples: Samples
     model: Any
     """The section of the settings from which the task was made."""
+    encoded: Batch | None = None
+    """Inputs of the frozen encoder for one pass, if the samples have cached features."""
 
     def subject(self, resolved: Resolved) -> Subject:
         """The training of the task with the batch numbers of `resolved`. Raises DataError."""
@@ -47,7 +54,8 @@ class TaskData:
             world_size=numbers.world_size,
             units=self.task.units,
         )
-        return Subject(self.task, settings, plan, _largest(self.samples, order, plan))
+        micro_batch = _largest(self.samples, order, plan)
+        return Subject(self.task, settings, plan, micro_batch, encoded=self.encoded)
 
 
 @contextmanager
@@ -59,7 +67,45 @@ def read_task(resolved: Resolved) -> Iterator[TaskData]:
     settings = resolved.settings
     with temporary_folder("gearshift-plan-") as folder:
         task = schema.task_with_data(settings, folder)
-        yield TaskData(task, Samples(task, task.data("train"), settings.train.seed), settings.model)
+        encoded = _use_features(task, settings.feature_cache)
+        samples = Samples(task, task.data("train"), settings.train.seed)
+        yield TaskData(task, samples, settings.model, encoded)
+
+
+@dataclass(frozen=True)
+class _NoFeatures:
+    """Rows of cached features in their forms, without values."""
+
+    rows: Mapping[str, np.ndarray]
+
+    def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
+        return self.rows
+
+
+def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
+    """Let `task` return samples with cached features, if a run does; inputs of one encoder pass.
+
+    None: the encoder runs in each step. Whether the disk has room is not looked at.
+    """
+    if not isinstance(task, HasFrozenEncoder) or cache.mode == "off" or task.varying_inputs():
+        return None
+    from training.data import feature_cache
+
+    inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
+    count = len(inputs["train"])
+    batch = inputs["train"].batch([n % count for n in range(feature_cache.BATCH)])
+    made = encoded_rows(task, batch)
+    if made is None:
+        return None
+    rows: dict[str, np.ndarray] = {}
+    for name, values in made.items():
+        kept = torch.float32 if values.dtype in feature_cache.HALVES else values.dtype
+        rows[name] = torch.zeros(values.shape[1:], dtype=kept, device="cpu").numpy()
+    needed = sum(row.nbytes for row in rows.values()) * sum(map(len, inputs.values()))
+    if needed > cache.limit_gb * 1e9:
+        return None
+    task.use_features({split: _NoFeatures(rows) for split in inputs})
+    return batch
 
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:

@@ -246,9 +246,11 @@ def write(
         if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
             metrics = line["metrics"]
     source = ExportSource(model, checkpoint, task, metrics, folder)
+    from models.common.nf4 import exported_elements  # imports torch
+
     # Adapters need less; merged into their base, weights need more.
-    parameters = sum(prod(shape) for shape in checkpoint.shapes.values())
-    needed = 4 * parameters if format_name != "adapter" else 0  # fp32
+    elements = sum(exported_elements(*each) for each in checkpoint.shapes.items())
+    needed = 4 * elements if format_name != "adapter" else 0  # fp32
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
     with (

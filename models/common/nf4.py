@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
 from typing import Any
 
 import torch
@@ -156,6 +158,12 @@ class Quantizer:
         weight = layer.weight.detach().to(self._device)
         weight = weight.t().contiguous() if _is_transposed(layer) else weight
         return Nf4Linear(weight, layer.bias, self._table, is_stored=is_stored)
+
+
+def exported_elements(name: str, shape: Sequence[int]) -> int:
+    """Elements that an export has for a tensor of a checkpoint: a byte of codes is two weights."""
+    layer, _, last = name.rpartition(".")
+    return prod(shape) * (2 if layer and last == BITS[0] else 1)
 
 
 def library() -> Any:

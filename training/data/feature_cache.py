@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 Show = Callable[[str], object]
 """Shows a line of text; on one rank only."""
-_BATCH = 8
+BATCH = 8
 """Inputs per forward pass: constant, so that the features are the same for any number of ranks and
 any micro-batch. The number of rows of a matrix may change the rounding of its products."""
-_SPLITS: tuple[SplitName, ...] = ("train", "val")
+SPLITS: tuple[SplitName, ...] = ("train", "val")
+HALVES = (torch.bfloat16, torch.float16)
+"""Stored as fp32, as numpy has no bfloat16."""
 _EVERY_S = 30.0
 _SPARE_BYTES = 64 * 2**20
 _FACTS, _LOCK = "made_from.json", "lock"
@@ -186,18 +188,17 @@ class _Pass:
     def rows(self, split: SplitName, first: int) -> dict[str, np.ndarray]:
         """The features of a batch; the last batch is filled with the first inputs."""
         inputs = self.inputs[split]
-        count = min(_BATCH, len(inputs) - first)
-        batch = inputs.batch([(first + n) % len(inputs) for n in range(_BATCH)])
+        count = min(BATCH, len(inputs) - first)
+        batch = inputs.batch([(first + n) % len(inputs) for n in range(BATCH)])
         made = self.task.encode(self.module, on_device(batch, self.world.device))
-        halves = (torch.bfloat16, torch.float16)
         return {
-            name: (tensor.float() if tensor.dtype in halves else tensor)[:count].cpu().numpy()
+            name: (tensor.float() if tensor.dtype in HALVES else tensor)[:count].cpu().numpy()
             for name, tensor in made.items()
         }
 
     def fill(self, folder: Path) -> str | None:
         """Write this rank's share into the draft in `folder`; the error if the write failed."""
-        requests = [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _BATCH)]
+        requests = [(s, n) for s in SPLITS for n in range(0, len(self.inputs[s]), BATCH)]
         starts = {"train": 0, "val": len(self.inputs["train"])}
         error, size = None, self.world.size
         began = shown_at = time.monotonic()
@@ -241,7 +242,7 @@ def use(
     limit, root = settings.limit_gb * 1e9, Path(settings.folder or location.folder).expanduser()
     if change := task.varying_inputs():
         return _off(f"{change} changes the inputs of the encoder in each epoch", mode, show)
-    inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
+    inputs = {split: task.encoder_inputs(split) for split in SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
         "version": 1,
@@ -249,7 +250,7 @@ def use(
         "computed": {**location.computed, "device": world.device.type, "torch": torch.__version__},
     }
     if world.rank == 0:
-        facts["inputs"] = {split: _identity(inputs[split]) for split in _SPLITS}
+        facts["inputs"] = {split: _identity(inputs[split]) for split in SPLITS}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / f"features-{world.broadcast(digest.encode()).decode()}"
     rows = _on_all_ranks(folder, world)

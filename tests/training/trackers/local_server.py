@@ -21,7 +21,7 @@ class LocalServer:
         self.over = threading.Event()
 
     def answer(self, method, path, body):
-        """The content of the response: a JSON object."""
+        """The content of the response: a JSON object; with "error_code": what was not found."""
         raise NotImplementedError
 
     def has_failed(self, path):
@@ -55,7 +55,8 @@ class LocalServer:
                 server.bytes += body
                 if server.has_failed(self.path):
                     return self._fail(server.fails)
-                return self._respond(server.answer(self.command, self.path, body))
+                content = server.answer(self.command, self.path, body)
+                return self._respond(content, 404 if "error_code" in content else 200)
 
             do_POST = do_PUT = do_GET
 

@@ -30,8 +30,8 @@ class Server(LocalServer):
 
     def experiments_get_by_name(self, asked):
         name = asked["experiment_name"]
-        if name not in self.experiments:  # MLflow's own client creates it then
-            return {"experiment": None}
+        if name not in self.experiments:
+            return {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"no {name}"}
         facts = {"experiment_id": self.experiments[name], "name": name}
         return {"experiment": facts | {"lifecycle_stage": "active"}}
 
