@@ -176,9 +176,9 @@ def train(report: isolated.Report, folder: str) -> None:
         return original_build(*args, **options)
 
     def use_features(*args: Any) -> Any:
-        *given, location, show = args
+        changed = (*args[:-2], replace(args[-2], folder=Path(folder)), args[-1])
         passes.append(_Step(time.time_ns(), {}))
-        is_used = original_use(*given, replace(location, folder=Path(folder)), show)
+        is_used = original_use(*changed)
         passes[-1].end_ns = time.time_ns()
         return is_used
 
@@ -313,10 +313,8 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
     elif kind == "features" and family == "eeg_text" and engine in ("local", "fsdp", "zero2"):
         yield Case(family, engine, ranks, sets=("model.freeze_encoder=true",))
     elif kind == "states" and family == "language":
-        yield from (
-            Case(family, engine, ranks, sets=(f"optim.state={state}",))
-            for state in ("bf16", "int8")
-        )
+        sets = [(f"optim.state={state}",) for state in ("bf16", "int8")]
+        yield from (Case(family, engine, ranks, sets=each) for each in sets)
     elif kind == "ranks" and engine != "local":
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):
@@ -409,10 +407,7 @@ def with_others(
 
     A processor decides what workspaces need, which count apart, and not what tensors need.
     """
-    stored: list[Row] = []
-    where = dict(facts)
-    if path.exists():
-        _, where, stored = load_rows(path, Row)
+    _, where, stored = load_rows(path, Row) if path.exists() else ("", dict(facts), list[Row]())
     order = {case: place for place, case in enumerate(cases())}
     found = {_case(row): row for row in (*stored, *rows)}
     both = sorted(found.values(), key=lambda row: order.get(_case(row), len(order)))
@@ -430,7 +425,7 @@ def table(rows: Sequence[Row]) -> str:
         "| with workspaces MB |",
         "|---|---|---:|---|---:|---:|---:|---:|",
     ]
-    for row in sorted(rows, key=_size_of_error, reverse=True)[:SHOWN]:
+    for row in sorted(rows, key=lambda row: abs(row.error), reverse=True)[:SHOWN]:
         lines.append(
             f"| `{row.family}` | `{row.engine}` | {row.ranks} | {_changes_of(row)} "
             f"| {row.predicted / 1e6:.2f} | {row.measured / 1e6:.2f} | {row.error:+.1%} "
@@ -448,14 +443,10 @@ def largest(rows: Sequence[Row]) -> str:
         cells = []
         for family in families:
             found = [row for row in rows if (row.family, row.engine) == (family, engine)]
-            worst = max(found, key=_size_of_error, default=None)
+            worst = max(found, key=lambda row: abs(row.error), default=None)
             cells.append(f"{worst.error:+.1%} of {len(found)}" if worst else "–")
         lines.append(f"| `{engine}` | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _size_of_error(row: Row) -> float:
-    return abs(row.error)
 
 
 def _changes_of(run: Case | Row) -> str:

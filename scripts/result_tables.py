@@ -26,6 +26,7 @@ from benchmarks import (
     plan_time,
     start_memory,
     startup_signals,
+    state_quality,
     step_memory,
     tally,
 )
@@ -236,6 +237,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "readers": (slowest_readers, ("data",)),
     "launches": (partial(whole, launches), ("launches",)),
     "lora": (partial(whole, lora), ("lora",)),
+    "state quality": (partial(whole, state_quality), ("state_quality",)),
     "step memory": (partial(whole, step_memory), ("step_memory",)),
     "startup signals": (partial(whole, startup_signals), ("startup_signals",)),
     "watching": (watching, ("monitor",)),

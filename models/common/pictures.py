@@ -51,9 +51,10 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
         with _quiet_stderr() if image.format == "TIFF" else nullcontext():
             image.load()
         facts = dict(getattr(image, "tag_v2", {}))
+        read: Image.Image = image
         if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-            image = ImageChops.invert(image)  # Pillow takes every JPEG for one of Adobe
-        return _eight_bits(ImageOps.exif_transpose(image), is_wide, facts)
+            read = ImageChops.invert(image)  # Pillow takes every JPEG for one of Adobe
+        return _eight_bits(ImageOps.exif_transpose(read), is_wide, facts)
 
 
 def count_pages(file: Path) -> int:

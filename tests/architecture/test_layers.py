@@ -30,7 +30,8 @@ THEIRS = {
         *("bitsandbytes", "huggingface_hub"),
     },
     "training": {
-        *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")
+        *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard"),
+        *("mlflow", "trackio"),
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),

@@ -54,6 +54,7 @@ SLOW = {
     "plan_host": ("--models language:small --steps 2", ["language:small", "language:small"]),
     "plan_peers": ("--models event_seg:tiny --engines zero2", ["event_seg:tiny"]),
     "plan_time": ("--smoke", ["language:tiny", "within 20%"]),
+    "state_quality": ("--smoke", ["0"]),
     "startup": ("--rounds 1", ["bare script", "Gearshift"]),
     "step_memory": ("--ranks 2 --engines zero2", ["zero2"]),  # fails if it is 5 % away
     "studies": ("--studies 20", ["2", "5", "10", "2", "5", "10"]),

@@ -1,14 +1,9 @@
-"""MLflow: its run on a tracking server, by the client alone (the package mlflow-skinny).
-
-Settings become parameters, lines of metrics.jsonl metrics, samples and checkpoints artifacts. Of
-the machine nothing is sent: no user, source file or git commit, no usage statistics.
-"""
+"""MLflow: its run on a tracking server, by the client alone (the package mlflow-skinny)."""
 
 from __future__ import annotations
 
-import io
-import os
 import re
+import tempfile
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,24 +39,25 @@ def tracker(run: TrackedRun, detail: str | None) -> Callback:
 
 
 class Session:
-    """An open MLflow run: training.trackers.session.Session."""
+    """An open MLflow run: training.trackers.session.Session.
+
+    Settings are parameters, lines of metrics.jsonl metrics, samples and checkpoints artifacts. Of
+    the machine nothing is sent: no user, source file or git commit, no statistics of use.
+    """
 
     def __init__(self, start: dict[str, Any]) -> None:
         """Open or resume the run of a start message. Imports MLflow."""
-        os.environ.update(_ENVIRONMENT)
-        for name, value in _DEFAULTS.items():
-            os.environ.setdefault(name, value)
         import mlflow
         from mlflow.exceptions import MlflowException
 
+        self._mlflow = mlflow
         self._server = mlflow.get_tracking_uri()
         try:
             self._client = mlflow.MlflowClient()
         except (MlflowException, ModuleNotFoundError) as error:
             text = f"no tracking server; export MLFLOW_TRACKING_URI=http://HOST:5000 ({error})"
             raise RuntimeError(text) from None
-        self._entities = mlflow.entities
-        self._experiment = self._experiment_id(start["project"])
+        self._experiment = self._experiment_id(start["project"], start["environment"])
         mine = f"tags.`{_ID}` = '{start['id']}'"
         found = self._client.search_runs([self._experiment], mine, max_results=1)
         run = found[0] if found else self._create(start)
@@ -83,24 +79,25 @@ class Session:
         now = int(time.time() * 1000)
         for part in _requests(rows):
             metrics = [
-                self._entities.Metric(_NOT_IN_NAMES.sub("_", name), value, now, step)
+                self._mlflow.entities.Metric(_NOT_IN_NAMES.sub("_", name), value, now, step)
                 for step, values in part
                 for name, value in values.items()
                 if name != STEP
             ]
-            newest = self._entities.RunTag(_LAST_STEP, str(part[-1][0]))
+            newest = self._mlflow.entities.RunTag(_LAST_STEP, str(part[-1][0]))
             self._client.log_batch(self._run, metrics, tags=[newest])
 
     def log_predictions(self, message: Mapping[str, Any]) -> None:
         """Add the table as samples/step-N.json; pictures are MLflow's images of that step."""
-        from PIL import Image
-
         table = {"columns": message["columns"], "data": message["rows"]}
         self._client.log_dict(self._run, table, f"samples/step-{message['step']}.json")
         for picture in message["pictures"]:
-            image = Image.open(io.BytesIO(b64decode(picture["png"])))
             key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
-            self._client.log_image(self._run, image, key=key, step=message["step"])
+            with tempfile.NamedTemporaryFile(suffix=".png") as file:
+                file.write(b64decode(picture["png"]))
+                file.flush()
+                image = self._mlflow.Image(file.name)
+                self._client.log_image(self._run, image, key=key, step=message["step"])
 
     def upload(self, message: Mapping[str, Any]) -> None:
         """Upload a checkpoint as artifacts below checkpoints/."""
@@ -119,19 +116,19 @@ class Session:
         metrics, tags = [], []
         for name, value in summary.items():
             if isinstance(value, (int, float)):
-                metrics.append(self._entities.Metric(name, float(value), now, 0))
+                metrics.append(self._mlflow.entities.Metric(name, float(value), now, 0))
             else:
-                tags.append(self._entities.RunTag(name, str(value)))
+                tags.append(self._mlflow.entities.RunTag(name, str(value)))
         self._client.log_batch(self._run, metrics, tags=tags)
         if will_resume:
             self._client.update_run(self._run, status="SCHEDULED")
         else:
             self._client.set_terminated(self._run, "FAILED" if exit_code else "FINISHED")
 
-    def _experiment_id(self, name: str | None) -> str:
-        if name is None and (known := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+    def _experiment_id(self, name: str | None, environment: Mapping[str, str]) -> str:
+        if name is None and (known := environment.get("MLFLOW_EXPERIMENT_ID")):
             return known
-        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or _EXPERIMENT
+        name = name or environment.get("MLFLOW_EXPERIMENT_NAME") or _EXPERIMENT
         found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id if found else self._client.create_experiment(name))
 
@@ -145,7 +142,7 @@ class Session:
         """Parameters of MLflow cannot change: a setting that differs is a tag `changed.KEY`."""
         config = {name: value for name, value in config.items() if name != "origins"}
         values = {key: str(value)[:_VALUE_LENGTH] for key, value in flat(config).items()}
-        new = [self._entities.Param(*item) for item in values.items() if item[0] not in sent]
+        new = [self._mlflow.entities.Param(*item) for item in values.items() if item[0] not in sent]
         for at in range(0, len(new), _PARAMS_PER_REQUEST):
             self._client.log_batch(self._run, params=new[at : at + _PARAMS_PER_REQUEST])
         for key, value in values.items():
@@ -167,4 +164,4 @@ def _requests(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 if __name__ == "__main__":
-    serve("mlflow", Session)
+    serve("mlflow", Session, _ENVIRONMENT, _DEFAULTS)

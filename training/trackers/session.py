@@ -1,7 +1,4 @@
-"""The process beside a run that feeds one tracker: it reads messages, and carries them out in order.
-
-A tracker calls `serve` with the function that opens its session.
-"""
+"""The process beside a run that feeds one tracker: reads messages and carries them out in order."""
 
 from __future__ import annotations
 
@@ -72,7 +69,8 @@ def checkpoint_files(message: Mapping[str, Any]) -> list[Path]:
 
 
 Open = Callable[[dict[str, Any]], Session]
-"""Opens or resumes the run of a start message: `id`, `name`, `project`, `config`, `folder` …"""
+"""Opens or resumes the run of a start message: `id`, `name`, `project`, `config`, `folder`,
+`environment` (variables) …"""
 
 
 class RowSender:
@@ -134,8 +132,17 @@ def stored_id(folder: Path, name: str) -> str:
         return new_id(folder, name)
 
 
-def serve(name: str, open_run: Open) -> None:
-    """Serve one run, from the start message on the first line of the input to its end."""
+def serve(
+    name: str,
+    open_run: Open,
+    environment: Mapping[str, str],
+    defaults: Mapping[str, str] | None = None,
+) -> None:
+    """Serve one run, from the start message on the first line of the input to its end.
+
+    Variables of `environment` are set first, with the run folder for {folder}; those of `defaults`
+    if the user has not set them.
+    """
     for number in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, number):
             # They are the run's, which then ends us.
@@ -150,14 +157,21 @@ def serve(name: str, open_run: Open) -> None:
         output.write(json.dumps(message) + "\n")
         output.flush()
 
-    if error := failure_of(lambda: _serve(name, open_run, send)):
+    def run() -> None:
+        start = json.loads(sys.stdin.buffer.readline())
+        for key, value in environment.items():
+            os.environ[key] = value.format(folder=start["folder"])
+        for key, value in (defaults or {}).items():
+            os.environ.setdefault(key, value)
+        _serve(name, {**start, "environment": dict(os.environ)}, open_run, send)
+
+    if error := failure_of(run):
         send({"kind": "failed", "why": error})
         os._exit(1)  # not through an exit of the tracker, which may wait for its server
     send({"kind": "done"})
 
 
-def _serve(name: str, open_run: Open, send: Send) -> None:
-    start = json.loads(sys.stdin.buffer.readline())
+def _serve(name: str, start: dict[str, Any], open_run: Open, send: Send) -> None:
     messages: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
     threading.Thread(target=_receive, args=(messages,), daemon=True).start()
     own = Path(start["folder"]) / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -33,11 +32,11 @@ class Session:
 
     def __init__(self, start: dict[str, Any]) -> None:
         """Open or resume the run of a start message. Imports Trackio."""
-        os.environ.update(_ENVIRONMENT)
         import trackio
 
         self._trackio = trackio
-        self._project = start["project"] or os.environ.get("TRACKIO_PROJECT") or _PROJECT
+        self._environment = start["environment"]
+        self._project = start["project"] or self._environment.get("TRACKIO_PROJECT") or _PROJECT
         self._run = trackio.init(
             project=self._project,
             # Trackio resumes by name.
@@ -52,9 +51,9 @@ class Session:
 
     def address(self) -> Mapping[str, Any]:
         """The Space or server; where the database is local, the command that shows it."""
-        space = os.environ.get("TRACKIO_SPACE_ID")
+        space = self._environment.get("TRACKIO_SPACE_ID")
         remote = f"https://huggingface.co/spaces/{space}" if space else None
-        server = (os.environ.get("TRACKIO_SERVER_URL") or "").partition("?")[0]
+        server = self._environment.get("TRACKIO_SERVER_URL", "").partition("?")[0]
         return {"url": remote or server or f"trackio show --project {self._project}"}
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -101,4 +100,4 @@ class Session:
 
 
 if __name__ == "__main__":
-    serve("trackio", Session)
+    serve("trackio", Session, _ENVIRONMENT)

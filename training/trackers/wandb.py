@@ -28,6 +28,7 @@ _PROJECT = "gearshift"
 _ENVIRONMENT = {
     "WANDB_ERROR_REPORTING": "false",  # its crash reports would leave the machine
     "WANDB_CONSOLE": "off",
+    "WANDB_DIR": "{folder}",  # else its commands log in the working directory
 }
 # Data that W&B would collect by itself and that must not leave the machine: code, its git remote
 # and changes, command line, host and user, packages, output.
@@ -130,12 +131,11 @@ class Session:
     def __init__(self, start: dict[str, Any]) -> None:
         """Open or resume the run of a start message. Imports W&B."""
         self._folder = Path(start["folder"])
-        # Without WANDB_DIR its commands log in the working directory.
-        os.environ.update(_ENVIRONMENT, WANDB_DIR=str(self._folder))
+        environment = start["environment"]
         entity, _, project = (start["project"] or "").rpartition("/")
         start["entity"] = entity or None
-        start["project"] = project or os.environ.get("WANDB_PROJECT") or _PROJECT
-        start["name"] = os.environ.get("WANDB_NAME") or start["name"]
+        start["project"] = project or environment.get("WANDB_PROJECT") or _PROJECT
+        start["name"] = environment.get("WANDB_NAME") or start["name"]
         import wandb
 
         self._wandb = wandb
@@ -251,4 +251,4 @@ class Session:
 
 
 if __name__ == "__main__":
-    serve("wandb", Session)
+    serve("wandb", Session, _ENVIRONMENT)

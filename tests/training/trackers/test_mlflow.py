@@ -56,7 +56,9 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
     assert sent.points("best/value") == [(0, 2.25)] and sent.tags["result/status"] == "completed"
     assert sent.tags["event"] == "throttled: text ram 97" and sent.tags["engine"] == "ddp"
     names = {name.partition("/")[2].partition("+")[0] for name in mlflow.artifacts}
-    of_checkpoint = {f"checkpoints/step-00000002/{n}" for n in ("model.safetensors", "manifest.json")}
+    of_checkpoint = {
+        f"checkpoints/step-00000002/{n}" for n in ("model.safetensors", "manifest.json")
+    }
     assert names == {"samples/step-2.json", "images/samples~page", *of_checkpoint}
     for word in ("mlflow.user", "mlflow.source", "git", "hostname"):
         assert word.encode() not in bytes(mlflow.bytes)
@@ -64,9 +66,9 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
 
 @pytest.mark.slow
 def test_generations_make_one_run_without_repeated_steps_or_gaps(mlflow, tmp_path):
-    generation(tmp_path).begin().log(*range(1, 101)).stop()  # more than one request
+    generation(tmp_path).begin().until_open().log(*range(1, 101)).stop()  # more than one request
     assert only(mlflow).status == "SCHEDULED"
-    generation(tmp_path).begin(first_step=90).log(*range(91, 103)).evaluate(102).die()
+    generation(tmp_path).begin(first_step=90).until_open().log(*range(91, 103)).evaluate(102).die()
     assert only(mlflow).status == "FAILED"
     generation(tmp_path).begin(first_step=101).log(102, 103).evaluate(103).end()
     assert [step for step, _ in losses(mlflow)] == list(range(1, 104))
@@ -84,7 +86,7 @@ def test_going_back_starts_another_run_with_the_earlier_lines(mlflow, tmp_path):
 
 @pytest.mark.slow
 def test_a_changed_setting_is_a_tag(mlflow, tmp_path):
-    generation(tmp_path).begin().log(1).stop()
+    generation(tmp_path).begin().until_open().log(1).stop()
     only(mlflow).params["optim.lr"] = "0.5"
     generation(tmp_path).begin(first_step=1).log(2).end()
     assert only(mlflow).tags["changed.optim.lr"] == "0.001"

@@ -11,6 +11,7 @@ from tests.training.trackers.tracked_run import Generation
 from training.trackers import wandb
 from training.trackers.metrics_reader import STEP
 
+
 def files(folder):
     run_id = json.loads((folder / "wandb" / "run.json").read_text())["id"]
     return wandb.files(folder, run_id)
