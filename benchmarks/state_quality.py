@@ -49,7 +49,7 @@ def measure(model: str, steps: int, seed: int, folder: Path) -> Row:
         settings = {**SETTINGS, **chosen}
         out = folder / f"{state}-{seed}"
         run = launcher.train(model, settings=settings, out=out, console=False)
-        losses[state] = run.metrics("eval")[-1]["metrics"]["loss"]
+        losses[state] = run.metrics("eval")[-1]["metrics"]["val_loss"]
         print(f"seed {seed}, {state}: {losses[state]:.4f}", file=sys.stderr, flush=True)
     return Row(seed, **losses)
 

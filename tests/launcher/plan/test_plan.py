@@ -44,6 +44,7 @@ def alone(options):
     [
         ("language", ("memory.activation_checkpointing=full", "train.ema=0.9")),
         ("language", ("precision=bf16", "optim.name=adafactor")),
+        ("eeg_text", ("model.freeze_encoder=true",)),  # with the pass that computes its features
         *(pytest.param(family, (), marks=pytest.mark.slow) for family in FAMILIES),
     ],
 )
@@ -57,6 +58,16 @@ def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
             peaks.append(trace_step(replace(subject, is_fake=is_fake), alone(options)).peak)
     assert peaks[0].total == pytest.approx(peaks[1].total, rel=0.005)
     assert peaks[0].phase == peaks[1].phase
+
+
+def test_a_step_that_reads_cached_features_does_not_compute_them():
+    def planned(*sets):
+        return plan("model.freeze_encoder=true", *sets, model="eeg_text:tiny")
+
+    computed, read = planned("feature_cache.mode=off"), planned()
+    assert read.flops < computed.flops / 2
+    too_large = planned("feature_cache.limit_gb=1e-6")
+    assert (too_large.flops, too_large.device) == (computed.flops, computed.device)
 
 
 def test_weights_gradients_and_optimizer_of_adamw():
