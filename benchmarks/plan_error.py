@@ -84,7 +84,7 @@ _NEEDED = {
     "eeg_text": ("model.freeze_encoder=true", "feature_cache.mode=off"),
 }
 """What freezes weights in the families that hold them in 4 bits, and runs them in each step."""
-_CASTS = ("aten::to", "aten::_to_copy", "aten::empty_strided")
+_CASTS = ("aten::to", "aten::_to_copy", "aten::empty_strided")  # of operands, within kernels
 _CHECKPOINTING = "memory.activation_checkpointing"
 
 
@@ -243,7 +243,6 @@ def _changes(recorded: Iterable[Any]) -> list[_Change]:
                 found.append(change)
             continue
         is_copy |= event.name.startswith(_COLLECTIVES)
-        # A kernel of a CPU may cast its operand: that cast is a part of it.
         is_kernel = event.name.startswith("aten::") and event.name not in _CASTS
         end_ns = event.end_time_ns if is_kernel else kernel_end_ns
         waiting += [(child, is_copy, end_ns) for child in event.children]
