@@ -30,6 +30,7 @@ from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEnt
 from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
 from launcher.config.settings_file import Node, node_value
 from models.catalog import is_custom
+from training.settings import TRACKERS
 
 UNKNOWN = "unknown"
 _LIKE = 0.4
@@ -227,6 +228,8 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
         return "null"
     if info.type == "true or false" or isinstance(value, bool):
         return _as_switch(info, value)
+    if info.key == "track":
+        return _nearest_trackers(value)
     if isinstance(info.allowed, tuple) and isinstance(value, str):
         suggestion = _as_switch(info, value) or value_of(info.key, value)
         return suggestion or nearest_match(value, info.allowed)
@@ -238,6 +241,16 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
         return int(value)
     is_plain = not isinstance(value, str | list | dict) and value is not None
     return f'"{plain(value)}"' if info.type == "text" and is_plain else None
+
+
+def _nearest_trackers(value: Any) -> str | None:
+    """The trackers that were meant; None: only a part after a colon is wrong."""
+    texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
+    found = []
+    for name, colon, rest in (text.partition(":") for text in texts):
+        found.append(f"{nearest_match(name, TRACKERS)}{colon}{rest}")
+    is_known = not any(text.startswith("None") for text in found) and found != texts
+    return ",".join(found) if is_known else None
 
 
 def _as_switch(info: SettingInfo, value: Any) -> str | None:
