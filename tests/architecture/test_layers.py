@@ -46,6 +46,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "backports": "backports.tarfile",
+    "mlflow": "mlflow-skinny",
 }
 SHARED_BY_FAMILIES = ("models.base", "models.catalog", "models.common")
 
