@@ -11,13 +11,15 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.provenance import STAGED_MODE, CliArgs
+from launcher.config.provenance import FILES_LAYER, STAGED_MODE, CliArgs
+from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import PreparedRun, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import MODE_FLAGS, run_arguments
+from models.common.hub import HUB
 from slurm import script
 
 LOGS = "log"
@@ -100,6 +102,7 @@ def single(
         # The run that is the newest now.
         arguments = run_arguments(command_line.argv, ("--resume",))
         arguments += [f"--resume={begun.folder.absolute()}"] if begun.resume else []
+    arguments += _pinned(begun)
     job = _job(command_line.args, arguments, requested, SubmittedRun(folder, begun))
     return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
 
@@ -168,7 +171,8 @@ def array(
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
         runs.append(SubmittedRun(out, begun, str(element.index), element.index))
-        texts[element.index] = shlex.join([*run_arguments(element.arguments), f"--out={out}"])
+        arguments = [*run_arguments(element.arguments), *_pinned(begun), f"--out={out}"]
+        texts[element.index] = shlex.join(arguments)
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
     if errors or folder is None:
         raise SettingsError(errors)
@@ -180,6 +184,14 @@ def array(
     text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
     return Submission(folder, [SlurmJob(folder, text, runs, lines)], warnings)
+
+
+def _pinned(run: PreparedRun) -> list[str]:
+    """The commit of a model of the hub that a settings file names: a requeued job loads it, too."""
+    setting = run.resolved.values.get(PRETRAINED)
+    is_of_file = setting and setting.origin.layer == FILES_LAYER
+    is_named = is_of_file and str(setting.value).startswith(HUB)
+    return [f"--set={PRETRAINED}={setting.value}"] if is_named else []
 
 
 def _element(

@@ -216,5 +216,10 @@ def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
         assert server.sent == {"config.json"}
         assert main(["submit", *options]) == 0
         assert server.sent == {"config.json", "model.safetensors"}
+        (here / "mine.yaml").write_text("model.pretrained: hf:org/tiny\n")
+        programs.add("sbatch", (0, "", ""), (0, "52\n", ""))
+        assert main(["submit", "--config", "mine.yaml", "--out", "other"]) == 0
     job = (here / "run" / "slurm" / "job.sbatch").read_text()
     assert f"--set model.pretrained=hf:org/tiny@{COMMIT} --max-steps 20" in job
+    job = (here / "other" / "slurm" / "job.sbatch").read_text()
+    assert f"--set=model.pretrained=hf:org/tiny@{COMMIT} --out=" in job
