@@ -189,9 +189,9 @@ def array(
 def _pinned(run: PreparedRun) -> list[str]:
     """The commit of a model of the hub that a settings file names: a requeued job loads it, too."""
     setting = run.resolved.values.get(PRETRAINED)
-    is_of_file = setting and setting.origin.layer == FILES_LAYER
-    is_named = is_of_file and str(setting.value).startswith(HUB)
-    return [f"--set={PRETRAINED}={setting.value}"] if is_named else []
+    if setting is None or setting.origin.layer != FILES_LAYER:
+        return []
+    return [f"--set={PRETRAINED}={setting.value}"] if str(setting.value).startswith(HUB) else []
 
 
 def _element(
