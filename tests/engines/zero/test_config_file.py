@@ -35,7 +35,7 @@ def test_each_key_has_its_line_and_the_value_of_json():
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ('{\n "a": 1,\n}', 3, "is not JSON"),
+        ('{\n "a": 1,\n "b" 2}', 3, "is not JSON"),
         ("", 1, "is not JSON"),
         ("[1]", 1, "must contain a JSON object"),
         ('{"a": 1,\n "a": 2}', 2, "contains 'a' twice, first on line 1"),
