@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,19 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(path, error) from error
+
+
+def is_file(path: Path) -> bool:
+    """As Path.is_file, which since Python 3.14 is silent where this user may not look.
+
+    Raises PermissionError there.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
 
 
 def publish_new(staged: Path, final: Path) -> None:

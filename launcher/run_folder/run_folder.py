@@ -24,7 +24,7 @@ from launcher.config.render import ORIGINS, SETTINGS
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
 from slurm.environment import SLURM_FOLDER
-from training.storage import Storage, publish_new, storage_errors
+from training.storage import Storage, is_file, publish_new, storage_errors
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -145,9 +145,9 @@ def writing_errors(out: Path, where: str, *, replaces_starts: bool = False) -> l
 def is_run_folder(folder: Path) -> bool:
     """Whether `folder` contains a run: its settings, and what only a run has beside them.
 
-    A settings.yaml alone may be a file of the user. Reads the disk.
+    A settings.yaml alone may be a file of the user. Reads the disk. Raises PermissionError.
     """
-    if not (folder / SETTINGS).is_file():
+    if not is_file(folder / SETTINGS):
         return False
     beside = any((folder / name).exists() for name in (ORIGINS, CHECKPOINTS))
     return beside or any(folder.glob(f".{ORIGINS}.*"))  # a start that was killed

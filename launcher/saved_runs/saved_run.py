@@ -13,6 +13,7 @@ from launcher.config.provenance import ResetPart
 from launcher.config.schema import PRETRAINED
 from launcher.run_folder import checkpoint_search, records, run_folder
 from training.checkpoint import manifest, retention
+from training.storage import is_file
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def find_saved(
 
 def _find_saved(word: str, command: str, where: str, pretrained: str | None) -> SavedRun:
     path = Path(word)
-    named = path if (path / manifest.NAME).is_file() else None
+    named = path if is_file(path / manifest.NAME) else None
     run = path
     if named is not None:  # the links last and best are in the run folder itself
         run = path.parent if path.is_symlink() else path.absolute().parent.parent

@@ -85,9 +85,11 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
     """The file or folder that the setting `key` names. Raises DataError, which lists `allowed`."""
     source = Path(path).expanduser()
     try:
-        if source.exists():
-            check_kind(source, key)
-            return source
+        source.stat()  # Path.exists tells nothing of a missing permission since Python 3.14
+        check_kind(source, key)
+        return source
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
     except OSError as error:
         raise unreadable_file(source, error, key) from None
     raise DataError(

@@ -89,7 +89,7 @@ for line in sys.argv[1:]:
 
 
 def test_native_windows_is_refused_in_two_lines():
-    ended = python("-c", "import sys; sys.platform = 'win32'; import launcher.__main__")
+    ended = python("-c", "import shutil, sys; sys.platform = 'win32'; import launcher.__main__")
     assert ended.returncode == 2
     first, second = ended.stderr.splitlines()
     assert first.startswith("error: Gearshift does not run on native Windows; it runs in WSL 2")

@@ -274,6 +274,18 @@ def test_files_need_an_input_without_errors_and_no_sampling(
         assert contents(tmp_path) == before
 
 
+@pytest.fixture
+def forgetful_protocols():
+    """isinstance of a protocol remembers the answer for a class, which a test changes."""
+    kinds = predict.PredictsFiles, predict.GeneratesText
+    for kind in kinds:
+        kind._abc_caches_clear()
+    yield
+    for kind in kinds:
+        kind._abc_caches_clear()
+
+
+@pytest.mark.usefixtures("forgetful_protocols")
 def test_a_task_that_cannot_predict_says_what_to_write(custom_run, predicted, monkeypatch):
     run, module = custom_run
     task = importlib.import_module(module).Line

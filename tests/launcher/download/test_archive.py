@@ -242,7 +242,8 @@ def test_hostile_sizes_and_numbers_of_members_are_refused(refused, monkeypatch):
     head = tarfile.TarInfo("x")
     head.type, head.size = tarfile.XHDTYPE, 1 << 30
     endless = gzip.compress(head.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 20), mtime=0)
-    assert "contains a header that is too long" in refused("endless.tar.gz", endless)
+    message = refused("endless.tar.gz", endless)  # since Python 3.14 tarfile itself refuses it
+    assert "contains a header that is too long" in message or "empty header" in message
     monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
     assert "contains more than 2 files" in refused("many.zip", zipped())
 
