@@ -185,10 +185,12 @@ def trace_step(
     )
 
 
-def encoded_rows(task: HasFrozenEncoder, batch: Batch) -> Mapping[str, Tensor] | None:
-    """What the frozen encoder of `task` gives for `batch`, without values.
+def encoded(
+    task: HasFrozenEncoder, inputs: Callable[[], Batch]
+) -> tuple[Batch, Mapping[str, Tensor]] | None:
+    """Inputs of the frozen encoder of `task`, and what it gives for them, without values.
 
-    None: the encoder is trained, or needs values.
+    None: the encoder is trained, or needs values. Raises what `inputs` raises.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tracing = _Tracing(Storages(mode), mode, is_fake=True)
@@ -197,9 +199,10 @@ def encoded_rows(task: HasFrozenEncoder, batch: Batch) -> Mapping[str, Tensor] |
             model = cast(Task, task).build()
         if task.frozen_encoder(model) is None:
             return None
+        batch = inputs()
         given = tracing.copied(batch)
         with tracing.computing(), torch.no_grad():
-            return task.encode(model, given)
+            return batch, task.encode(model, given)
     except UNTRACED_ERRORS:
         return None
 

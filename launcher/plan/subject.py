@@ -16,7 +16,7 @@ from launcher.base.ending import temporary_folder
 from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved
-from launcher.plan.step_trace import Subject, encoded_rows
+from launcher.plan.step_trace import Subject, encoded
 from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
@@ -91,12 +91,14 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
         return None
     from training.data import feature_cache
 
-    inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
-    count = len(inputs["train"])
-    batch = inputs["train"].batch([n % count for n in range(feature_cache.BATCH)])
-    made = encoded_rows(task, batch)
-    if made is None:
+    def first_inputs() -> Batch:
+        inputs = task.encoder_inputs("train")
+        return inputs.batch([n % len(inputs) for n in range(feature_cache.BATCH)])
+
+    if (found := encoded(task, first_inputs)) is None:
         return None
+    batch, made = found
+    inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
     rows: dict[str, np.ndarray] = {}
     for name, values in made.items():
         kept = torch.float32 if values.dtype in feature_cache.HALVES else values.dtype
