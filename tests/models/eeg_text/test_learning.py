@@ -6,7 +6,7 @@ from tests.runs.test_health import advice
 
 @pytest.mark.slow
 def test_tiny_generates_unseen_sentences_from_eeg(tmp_path):
-    _, found = train_tiny("eeg_text", tmp_path / "run", 150)
+    _, found = train_tiny("eeg_text", tmp_path / "run", 200)
     assert found["val_retrieval"] > 0.5  # chance is 1/24
     assert found["val_rouge1_gain_in_se"] > 5
     assert found["val_rouge1"] > 0.6 > found["val_rouge1_noise"]
