@@ -248,9 +248,10 @@ def _nearest_trackers(value: Any) -> str | None:
     texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
     found = []
     for name, colon, rest in (text.partition(":") for text in texts):
-        found.append(f"{nearest_match(name, TRACKERS)}{colon}{rest}")
-    is_known = not any(text.startswith("None") for text in found) and found != texts
-    return ",".join(found) if is_known else None
+        if (nearest := nearest_match(name, TRACKERS)) is None:
+            return None
+        found.append(f"{nearest}{colon}{rest}")
+    return ",".join(found) if found != texts else None
 
 
 def _as_switch(info: SettingInfo, value: Any) -> str | None:

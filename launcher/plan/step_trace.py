@@ -190,7 +190,7 @@ def encoded(
 ) -> tuple[Batch, Mapping[str, Tensor]] | None:
     """Inputs of the frozen encoder of `task`, and what it gives for them, without values.
 
-    None: the encoder is trained, or needs values. Raises what `inputs` raises.
+    None: the encoder is trained, or needs values. Raises DataError as `inputs` does.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tracing = _Tracing(Storages(mode), mode, is_fake=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from training.settings import flat
 from training.trackers.base import TrackedRun
 from training.trackers.metrics_reader import STEP
 from training.trackers.process_tracker import ProcessTracker, Service
-from training.trackers.session import Row, checkpoint_files, serve
+from training.trackers.session import Row, checkpoint_files, picture_files, serve
 
 SERVICE = Service("MLflow", "training.trackers.mlflow")
 _EXPERIMENT = "gearshift"
@@ -91,12 +89,10 @@ class Session:
         """Add the table as samples/step-N.json; pictures are MLflow's images of that step."""
         table = {"columns": message["columns"], "data": message["rows"]}
         self._client.log_dict(self._run, table, f"samples/step-{message['step']}.json")
-        for picture in message["pictures"]:
-            key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
-            with tempfile.NamedTemporaryFile(suffix=".png") as file:
-                file.write(b64decode(picture["png"]))
-                file.flush()
-                image = self._mlflow.Image(file.name)
+        with picture_files(message) as pictures:
+            for picture, path in pictures:
+                key = _NOT_IN_NAMES.sub("_", f"samples/{picture['name']}")
+                image = self._mlflow.Image(path)
                 self._client.log_image(self._run, image, key=key, step=message["step"])
 
     def upload(self, message: Mapping[str, Any]) -> None:

@@ -8,9 +8,12 @@ import os
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -45,7 +48,10 @@ class Session(Protocol):
         ...
 
     def log_predictions(self, message: Mapping[str, Any]) -> None:
-        """Add a table (`columns`, `rows`) and `pictures` (name, caption, base64 PNG) to `step`."""
+        """Add a table (`columns`, `rows`) and `pictures` (name, caption, base64 PNG) to `step`.
+
+        It is later than `last_step`.
+        """
         ...
 
     def upload(self, message: Mapping[str, Any]) -> None:
@@ -66,6 +72,26 @@ def checkpoint_files(message: Mapping[str, Any]) -> list[Path]:
     files = sorted(Path(message["folder"]).iterdir())
     weights = ("model.safetensors", "manifest.json")
     return [path for path in files if message["full"] or path.name in weights]
+
+
+def aliases(message: Mapping[str, Any]) -> list[str]:
+    """The names of the artifact for a message "saved"."""
+    return ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
+
+
+@contextmanager
+def picture_files(message: Mapping[str, Any]) -> Iterator[list[tuple[Mapping[str, Any], str]]]:
+    """The pictures of a message "predictions", each with a PNG file. Touches disk.
+
+    The files are deleted afterwards: trackers copy what is logged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for number, picture in enumerate(message["pictures"]):
+            path = Path(folder) / f"{number}.png"
+            path.write_bytes(b64decode(picture["png"]))
+            found.append((picture, str(path)))
+        yield found
 
 
 Open = Callable[[dict[str, Any]], Session]
@@ -93,7 +119,8 @@ class RowSender:
         elif kind == "end":
             session.finish(message["summary"], message["exit_code"], message["will_resume"])
             return False
-        else:  # a server that accepts metrics may still refuse files
+        elif kind != "predictions" or message["step"] > session.last_step:
+            # A server that accepts metrics may still refuse files.
             what, carry_out = {
                 "predictions": ("predictions", session.log_predictions),
                 "saved": ("a checkpoint", session.upload),

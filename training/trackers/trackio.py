@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Callback
 from training.trackers.base import TrackedRun
 from training.trackers.metrics_reader import STEP
 from training.trackers.process_tracker import ProcessTracker, Service
-from training.trackers.session import Row, checkpoint_files, serve
+from training.trackers.session import Row, aliases, checkpoint_files, picture_files, serve
 
 SERVICE = Service("Trackio", "training.trackers.trackio")
 _PROJECT = "gearshift"
@@ -64,15 +61,11 @@ class Session:
 
     def log_predictions(self, message: Mapping[str, Any]) -> None:
         """Add a table and pictures to their step."""
-        if message["step"] <= self.last_step:
-            return
         table = self._trackio.Table(columns=message["columns"], data=message["rows"])
         values: dict[str, Any] = {"samples/predictions": table}
-        with tempfile.TemporaryDirectory() as folder:  # Trackio copies what is logged
-            for picture in message["pictures"]:
-                path = Path(folder) / f"{len(values)}.png"
-                path.write_bytes(b64decode(picture["png"]))
-                image = self._trackio.Image(str(path), caption=picture["caption"])
+        with picture_files(message) as pictures:
+            for picture, path in pictures:
+                image = self._trackio.Image(path, caption=picture["caption"])
                 values[f"samples/{picture['name']}"] = image
             self._run.log(values, message["step"])
 
@@ -81,8 +74,7 @@ class Session:
         artifact = self._trackio.Artifact(name=f"checkpoint-{self._run.name}", type="model")
         for path in checkpoint_files(message):
             artifact.add_file(path)
-        aliases = ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
-        self._run.log_artifact(artifact, aliases=aliases)
+        self._run.log_artifact(artifact, aliases=aliases(message))
 
     def alert(self, message: Mapping[str, Any]) -> None:
         """Show an alert."""

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from training.callbacks.base import Callback
 from training.trackers.base import TrackedRun
 from training.trackers.metrics_reader import STEP
 from training.trackers.process_tracker import ProcessTracker, Service
-from training.trackers.session import Row, checkpoint_files, serve
+from training.trackers.session import Row, aliases, checkpoint_files, picture_files, serve
 
 SERVICE = Service("W&B", "training.trackers.wandb", records_offline=True)
 _INIT_S = 30.0
@@ -175,14 +174,11 @@ class Session:
                 columns=list(message["columns"]), data=[list(row) for row in message["rows"]]
             )
         }
-        with tempfile.TemporaryDirectory() as folder:  # W&B copies what is logged
-            for picture in message["pictures"]:
-                path = Path(folder) / f"{len(values)}.png"
-                path.write_bytes(b64decode(picture["png"]))
-                name = f"samples/{picture['name']}"
-                values[name] = self._wandb.Image(str(path), caption=picture["caption"])
-            if message["step"] > self.last_step:
-                self.run.log({STEP: message["step"], **values}, step=message["step"])
+        with picture_files(message) as pictures:
+            for picture, path in pictures:
+                image = self._wandb.Image(path, caption=picture["caption"])
+                values[f"samples/{picture['name']}"] = image
+            self.run.log({STEP: message["step"], **values}, step=message["step"])
 
     def upload(self, message: Mapping[str, Any]) -> None:
         """Upload a checkpoint as an artifact: all files if it is "full", else the weights only."""
@@ -195,8 +191,7 @@ class Session:
         for path in checkpoint_files(message):
             os.link(path, kept := staged / path.name)
             artifact.add_file(str(kept), name=path.name, policy="immutable", skip_cache=True)
-        aliases = ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
-        self.run.log_artifact(artifact, aliases=aliases)
+        self.run.log_artifact(artifact, aliases=aliases(message))
 
     def alert(self, message: Mapping[str, Any]) -> None:
         """Send a W&B alert."""

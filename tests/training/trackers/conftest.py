@@ -6,6 +6,7 @@ import pytest
 
 from tests.training.trackers import mlflow_server, wandb_server
 from tests.training.trackers.local_server import serving
+from training.trackers import process_tracker
 
 # Four by four black pixels.
 PNG = bytes.fromhex(
@@ -39,7 +40,13 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def mlflow(monkeypatch):
+def patient(monkeypatch):
+    """A stopped run waits for its tracker also on a busy machine."""
+    monkeypatch.setattr(process_tracker, "_STOPPED_WAIT_S", 120.0)
+
+
+@pytest.fixture
+def mlflow(monkeypatch, patient):
     """A local MLflow server, whose client does not wait between its attempts."""
     with serving(mlflow_server.Server()) as running:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.url)

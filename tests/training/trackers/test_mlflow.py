@@ -15,11 +15,11 @@ from training.trackers import process_tracker
 
 pytest.importorskip("mlflow")
 NAMES = ("mlflow:try",)
-FAST = {"wait_s": 20}
+PATIENT = {"wait_s": 120}
 
 
 def generation(folder, **changes):
-    return Generation(folder, NAMES, **changes)
+    return Generation(folder, NAMES, **{"tracking": PATIENT, **changes})
 
 
 def only(server):
@@ -38,7 +38,7 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
     for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
         (checkpoint / name).write_text(name)
     (mine / "best").symlink_to(checkpoint)
-    run = generation(mine, tracking={"checkpoints": "best"}).begin().until_open()
+    run = generation(mine, tracking=PATIENT | {"checkpoints": "best"}).begin().until_open()
     run.log(1, parts={"ce": 2.0}, loss=math.nan).log(2).evaluate(2)
     shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
     for callback in run.callbacks:
@@ -97,7 +97,7 @@ def test_a_changed_setting_is_a_tag(mlflow, tmp_path):
 def test_a_server_that_fails_for_a_while_gets_all_lines(mlflow, tmp_path, how, monkeypatch):
     monkeypatch.setattr(process_tracker, "_RETRY_S", math.inf)
     mlflow.fails = how
-    run = generation(tmp_path, tracking=FAST).begin().log(1).until_open()
+    run = generation(tmp_path).begin().log(1).until_open()
     ((kind, text),) = run.printed
     assert kind == "warning" and "the run continues, and sends what it lacks later" in text
     mlflow.fails = None
@@ -110,7 +110,7 @@ def test_a_server_that_fails_for_a_while_gets_all_lines(mlflow, tmp_path, how, m
 @pytest.mark.slow
 def test_the_command_track_sends_what_a_server_lacks(mlflow, tmp_path):
     mlflow.fails = 500
-    run = generation(tmp_path, tracking=FAST).begin().log(1, 2).end()
+    run = generation(tmp_path).begin().log(1, 2).end()
     (warning,) = run.warnings
     assert f"to send what it lacks:  send {tmp_path}" in warning
     mlflow.fails = None

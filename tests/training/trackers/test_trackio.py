@@ -14,14 +14,14 @@ pytest.importorskip("trackio")
 
 
 @pytest.fixture
-def database(tmp_path, monkeypatch):
+def database(tmp_path, monkeypatch, patient):
     folder = tmp_path / "trackio"
     monkeypatch.setenv("TRACKIO_DIR", str(folder))
     return folder / "try.db"
 
 
 def generation(folder, **changes):
-    return Generation(folder, ("trackio:try",), **changes)
+    return Generation(folder, ("trackio:try",), tracking={"wait_s": 120}, **changes)
 
 
 def rows(database):
