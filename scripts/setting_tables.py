@@ -30,7 +30,7 @@ GROUPS = {
 OF_FAMILY = ("model", "data")
 """The sections that differ between families."""
 SHARED_BY = 3
-"""Families that must have a setting of these sections alike for one row of all."""
+"""Families that must share a setting of these sections for one row of all."""
 
 
 def common(group: str) -> list[str]:
@@ -41,7 +41,7 @@ def common(group: str) -> list[str]:
 
 
 def of_several() -> list[str]:
-    """A row for each setting of `model` and `data` that several families have alike."""
+    """A row for each setting of `model` and `data` that several families share."""
     return _table(
         row if len(families) == len(FAMILIES) else f"{row[:-1]}({', '.join(families)}) |"
         for row, families in _families_of_rows().items()

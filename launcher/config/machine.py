@@ -58,7 +58,7 @@ class Machine:
         """What `ranks` on this machine may count on together, of which each was given `cpus`.
 
         None: unknown. A scheduler may have bound this process to its CPUs, or not. What others use
-        of a GPU does not count: it may be an earlier rank, and all ranks must decide alike.
+        of a GPU does not count: it may be an earlier rank, and all ranks must decide the same.
         """
         cores = self.cores if cpus is None else min(self.cores, cpus) * ranks
         return replace(self, cores=cores, gpu_others_bytes=())

@@ -34,7 +34,7 @@ from training.settings import TRACKERS
 
 UNKNOWN = "unknown"
 _LIKE = 0.4
-"""`rl` and `lr`, `lr` and `lr_scale` are alike; `rank` and `lr` are not."""
+"""`rl` and `lr`, `lr` and `lr_scale` are similar; `rank` and `lr` are not."""
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
 

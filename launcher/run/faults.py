@@ -172,6 +172,12 @@ FAULTS: Mapping[str, Fault] = {
         "no network, a firewall, or a server that is down; the run continues",
         "{track}",
     ),
+    "tracker_late": Fault(
+        "MLflow or Trackio is unreachable",
+        "MLflow: {text}; the run continues, and sends what it lacks later",
+        "a wrong address, no network, or a server that is down; it is tried again every 5 minutes",
+        "{track} --to mlflow",
+    ),
     "clock_skew": Fault(
         "clocks of nodes differ",
         "the clock of {host} differs by {seconds} s from that of rank 0",

@@ -56,11 +56,11 @@ class Muon(Optimizer):
             self._adamw.step()
         done = 0
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = {}
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"] if "momentum" in group else ():
                 if parameter.grad is not None:
-                    alike.setdefault(parameter.shape, []).append(parameter)
-            for shape, matrices in alike.items():
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, matrices in by_shape.items():
                 ranks = _ranks(matrices[0], self.shares_work)
                 size = ranks.size
                 count = size * max(1, _BATCH // (size * shape.numel()))

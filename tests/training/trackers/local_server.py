@@ -3,11 +3,12 @@
 import gzip
 import json
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class LocalServer:
+class LocalServer(ABC):
     """Answers by `answer(method, path, body)`; `fails` is how it responds from now on."""
 
     def __init__(self):
@@ -20,9 +21,9 @@ class LocalServer:
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self.over = threading.Event()
 
+    @abstractmethod
     def answer(self, method, path, body):
         """The content of the response: a JSON object; with "error_code": what was not found."""
-        raise NotImplementedError
 
     def has_failed(self, path):
         """Whether requests of `path` fail."""
