@@ -56,17 +56,17 @@ class Command:
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:
     """Each argument with its position, and whether the command takes it.
 
-    With an unknown option comes what is most likely its value, and with each option a negative
-    number, which argparse takes for an option.
+    With an option comes its value, also a negative number, which argparse takes for an option;
+    with an unknown one what is most likely its value.
     """
-    flags = {option.flag for option in command.options}
+    takes_value = {option.flag: option.metavar is not None for option in command.options}
     index = 0
     while index < len(argv):
         argument, following = argv[index], "".join(argv[index + 1 : index + 2])
         is_option = argument.startswith("-") and argument != "-"
-        is_known = not is_option or argument.partition("=")[0] in flags
+        is_known = not is_option or argument.partition("=")[0] in takes_value
         has_value = bool(_NUMBER.match(following))
-        if not is_known and index + 1 < len(argv):
+        if index + 1 < len(argv) and takes_value.get(argument, not is_known):
             has_value = has_value or not following.startswith("-")
         words = (
             [argument, following] if is_option and "=" not in argument and has_value else [argument]

@@ -73,6 +73,8 @@ COMMANDS = {
     "serve": f"{PROGRAM} export {RUN} --format hf  then serve that folder with a server for "
     "models of transformers, such as vLLM",
     "lite": f"{PROGRAM} --mode lite",
+    "language:tiny --set schedule.name=wsd --out lr=3": f"{PROGRAM} --model language:tiny "
+    "--set schedule.name=wsd --out lr=3",
     "zero2 --nproc 2": f"{PROGRAM} --engine zero2 --nproc 2",
     "language:tiny": f"{PROGRAM} --model language:tiny",
     "mine.jsonl": f"{PROGRAM} --data mine.jsonl",
