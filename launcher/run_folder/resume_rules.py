@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +26,7 @@ from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
 from training import train_plan
 from training.callbacks.base import Outcome
+from training.optim.schedule import warmup_steps
 
 Rule = Literal["free", "never"] | ResetPart
 """free: may change; a part: needs --reset PART; never: needs a new run."""
@@ -41,7 +42,12 @@ RULES: Mapping[Rule, Sequence[str]] = json.loads(
 )
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
-_RESET, _WSD = " --reset schedule", "wsd"
+_WARMUP, _CAP, _DECAY = "schedule.warmup", "schedule.warmup_cap", "schedule.decay"
+_OF_RATES = (*LENGTH, "schedule.name", _WARMUP, _CAP, _DECAY)
+"""Settings that may change without --reset if the earlier steps had the same learning rates."""
+_WSD, _PLATEAU = "wsd", "plateau"
+_AT_PEAK = ("constant", _WSD)
+"""Schedules that keep the peak after the warm-up, wsd until its decay."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,8 @@ def _resumed(
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
         until = f"{folder} until step {checkpoint.step}"
-        diagnostics += errors_of(changed, args.reset, resolved, until, _stable(run, before))
+        line = _same_rates_line(run, before, changed, resolved)
+        diagnostics += errors_of(changed, args.reset, resolved, until, line)
     elif run.is_completed and (args.reset or _gives_more(changed)):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where, allowed = f"{args.resume_option} {args.resume}", "a run with a checkpoint"
@@ -150,37 +157,37 @@ def _resumed(
     peaks = [change.line for change in changed if change.key == "optim.lr"]
     if peaks and "schedule" not in args.reset:
         line += f"; {peaks[0]}, at the same place of the schedule"
-    nothing_left = _nothing_left(run, changed, resolved, args.reset, end)
+    nothing_left = _nothing_left(run, before, changed, resolved, args.reset, end)
     return Decision(resolved, request, run, line, nothing_left)
 
 
 def _nothing_left(
     run: ResumableRun,
+    before: Mapping[str, Any],
     changed: Sequence[SettingChange],
     resolved: Resolved,
     reset: Sequence[str],
-    end: tuple[str, str] | None,
+    end: tuple[str, Mapping[str, Any]] | None,
 ) -> NothingLeft | None:
     """The message about a completed run that the new settings do not extend."""
     if not run.is_completed or _is_earlier(run) or "data" in reset or _gives_more(changed):
         return None
     assert run.result is not None
-    steps = run.result.get("steps")
-    if end is not None:
-        extension, longer = end
-    else:
-        extension = ", ".join(change.line for change in changed)
-        typed = [(change.key, resolved.values[change.key]) for change in changed]
-        lines = (errors.fix_line(key, setting.origin, setting.value) for key, setting in typed)
-        longer = " ".join([_longer(resolved, steps), *lines])
-    again: Path = run.folder
-    if stable := _stable(run, {key: setting.value for key, setting in resolved.values.items()}):
-        again, longer = stable, longer.removesuffix(_RESET)
-    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(again))} {longer}"
+    steps, now = run.result.get("steps"), _values(resolved)
+    extension, length = end or (", ".join(change.line for change in changed), _longer(now, steps))
+    again, more = run.folder, ""
+    if any(key in length for key in LENGTH):
+        same = None if "schedule" in reset else _with_same_rates(run, before, now | length)
+        again, more = same or (run.folder, " --reset schedule")
+    options = [_line(key, value) for key, value in length.items()]
+    if end is None:
+        options += [_typed(change.key, resolved) for change in changed]
+    longer = f"{shlex.quote(str(again))} {' '.join(options)}{more}"
+    hint = f"to train longer: {PROGRAM} resume {longer}"
     if run.checkpoint is None:
-        more = f"it has no checkpoint left; to train again: {_again(run.folder)}"
+        hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
     which = f", and {extension} does not extend it" if extension else ""
-    line = f"nothing to do: {run.folder} was completed at step {steps}{which}; {more}"
+    line = f"nothing to do: {run.folder} was completed at step {steps}{which}; {hint}"
     names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
     outcome = {name: run.result.get(name) for name in names}
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
@@ -193,18 +200,18 @@ def _is_earlier(run: ResumableRun) -> bool:
 
 def _reached_end(
     run: ResumableRun, resolved: Resolved, reset: Sequence[str]
-) -> tuple[str, str] | None:
+) -> tuple[str, Mapping[str, Any]] | None:
     """A length that the user sets and the completed run has reached: as typed, and a longer one.
 
     None: the length extends the run, or none is set.
     """
     given = (provenance.FILES_LAYER, provenance.CLI_LAYER)
     settings = [(key, resolved.values[key]) for key in LENGTH]
-    typed = " ".join(
-        errors.where(key, setting.origin)
+    typed = {
+        key: setting
         for key, setting in settings
         if setting.origin.layer in given and setting.value is not None
-    )
+    }
     result = run.result or {}
     steps, passed, samples = (result.get(key) for key in ("steps", "epochs", "samples"))
     is_other = not run.is_completed or _is_earlier(run) or "data" in reset
@@ -214,9 +221,9 @@ def _reached_end(
         return None
     train, stop = resolved.settings.train, resolved.settings.stop.after
     max_steps, epochs = train.max_steps, train.epochs
-    longer = f"--max-steps {2 * steps}"
+    longer: dict[str, Any] = {"train.max_steps": 2 * steps}
     if isinstance(stop, int) and stop <= steps:
-        longer = f"--set stop.after=null {typed}"
+        longer = {"stop.after": None, **{key: setting.value for key, setting in typed.items()}}
     elif max_steps is None or max_steps > steps:
         per_epoch = samples // resolved.batching.global_batch if type(samples) is int else 0
         if epochs is None or not per_epoch:
@@ -224,27 +231,37 @@ def _reached_end(
         start = steps - round(passed * per_epoch)  # of the data order: --reset data moves it
         if steps < start + max(1, round(epochs * per_epoch)):
             return None
-        longer = f"--epochs {2 * ceil(passed)}"
+        longer = {"train.epochs": 2 * ceil(passed)}
         if max_steps is not None:
-            longer = f"--epochs {ceil(max_steps / per_epoch)} --max-steps {max_steps}"
-    return typed, longer + _suffix(resolved)
+            longer = {"train.epochs": ceil(max_steps / per_epoch), "train.max_steps": max_steps}
+    return " ".join(errors.where(key, each.origin) for key, each in typed.items()), longer
 
 
-def _longer(resolved: Resolved, steps: object) -> str:
-    """The options that train a completed run longer."""
-    values = {key: value.value for key, value in resolved.values.items()}
+def _longer(settings: Mapping[str, Any], steps: object) -> Mapping[str, Any]:
+    """The settings that train a completed run longer."""
     for key in ("stop.after", "stop.at"):
-        if values[key] is not None:
-            return f"--set {key}=null"
-    max_steps, epochs = values["train.max_steps"], values["train.epochs"]
+        if settings[key] is not None:
+            return {key: None}
+    epochs, max_steps = (settings[key] for key in LENGTH)
     if max_steps is not None and (max_steps == steps or epochs is None):
-        return f"--max-steps {2 * max_steps}{_suffix(resolved)}"
-    return f"--epochs {2 * epochs:g}{_suffix(resolved)}"
+        return {"train.max_steps": 2 * max_steps}
+    return {"train.epochs": 2 * epochs}
 
 
-def _suffix(resolved: Resolved) -> str:
-    values = {key: value.value for key, value in resolved.values.items()}
-    return "" if _length_is_free(values) else _RESET
+def _values(resolved: Resolved) -> dict[str, Any]:
+    return {key: setting.value for key, setting in resolved.values.items()}
+
+
+def _line(key: str, value: object) -> str:
+    """The option that sets `key`."""
+    flags = {"train.epochs": "--epochs", "train.max_steps": "--max-steps"}
+    return errors.line(flags.get(key, "--set"), key, value)
+
+
+def _typed(key: str, resolved: Resolved) -> str:
+    """The option that set `key`, with its value."""
+    setting = resolved.values[key]
+    return errors.fix_line(key, setting.origin, setting.value)
 
 
 def _gives_more(changed: Sequence[SettingChange]) -> bool:
@@ -291,12 +308,8 @@ def differences(
 def _rule(
     key: str, before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None
 ) -> Rule:
-    now = {other: value.value for other, value in resolved.values.items()}
-    both = (before, now)
-    if key in LENGTH and all(_length_is_free(settings) for settings in both):
-        return "free"
-    is_stable = checkpoint and all(_decays_after(checkpoint, settings) for settings in both)
-    if is_stable and key in (*LENGTH, "schedule.decay"):
+    now = _values(resolved)
+    if key in _OF_RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, None)):
         return "free"
     stages = selection.declared_stages(now["model.family"])
     if now["mode"] == provenance.STAGED_MODE and key in {stage.loads for stage in stages}:
@@ -307,37 +320,76 @@ def _rule(
     return rule
 
 
-def _length_is_free(settings: Mapping[str, Any]) -> bool:
-    """Whether the learning rate of a step does not depend on the length of the run."""
-    name = settings.get("schedule.name")
-    return name in ("constant", "plateau") and not _warms_up_for_a_share(settings)
+def _has_same_rates(
+    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint
+) -> bool:
+    """Whether the steps up to the checkpoint have the same learning rates by both settings."""
+    old, new = (_peak(settings, checkpoint) for settings in (before, now))
+    name, other = (settings.get("schedule.name") for settings in (before, now))
+    if old is None or new is None or (name != other and _PLATEAU in (name, other)):
+        return False
+    return old[0] == new[0] and checkpoint.step <= min(old[1], new[1])
 
 
-def _warms_up_for_a_share(settings: Mapping[str, Any]) -> bool:
-    lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
-    return any(isinstance(length, str) and "%" in length for length in lengths)
+def _peak(settings: Mapping[str, Any], checkpoint: SavedCheckpoint) -> tuple[int, float] | None:
+    """The steps of the warm-up, and the step after which the peak may end whatever the metrics are.
+
+    None: the schedule has no peak, or a length in steps is unknown.
+    """
+    name, per_epoch, starts = (
+        settings.get("schedule.name"),
+        checkpoint.steps_per_epoch,
+        checkpoint.starts,
+    )
+    warmup, cap = settings.get(_WARMUP, 0), settings.get(_CAP)
+    needs_epoch = name == _WSD or isinstance(warmup, str) or isinstance(cap, str)
+    if name not in (*_AT_PEAK, _PLATEAU) or (per_epoch is None and needs_epoch):
+        return None
+    epochs, max_steps = (settings.get(key) for key in LENGTH)
+    per_epoch = per_epoch or 1
+    total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
+    steps = warmup_steps(warmup, cap, per_epoch, max(1, total - starts.schedule))
+    if name != _WSD:
+        return steps, inf
+    decay = train_plan.decay_start(settings[_DECAY], total, per_epoch, starts.schedule)
+    return steps, max(starts.schedule + steps, decay)
 
 
-def _stable(run: ResumableRun, settings: Mapping[str, Any]) -> Path | None:
-    """The newest checkpoint of schedule wsd before its decay; None: there is none."""
+def _with_same_rates(
+    run: ResumableRun, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[Path, str] | None:
+    """What `now` can resume without --reset: the run or a checkpoint; and an option it then needs.
+
+    None: no checkpoint has had the learning rates of `now`. Reads the disk.
+    """
     known = run.checkpoint
-    if known is None or settings.get("schedule.name") != _WSD:
+    peak = None if known is None else _peak(before, known)
+    if known is None or peak is None:
         return None
     found = checkpoint_search.checkpoints(run.folder)
-    before = [step for step in found if _decays_after(replace(known, step=step), settings)]
-    return found[max(before)] if before else None
+    warmup = {_WARMUP: peak[0]}  # a share of another length would be another warm-up
+    for option, settings in (("", now), (f" {_line(_WARMUP, peak[0])}", now | warmup)):
+        steps = [s for s in found if _has_same_rates(before, settings, replace(known, step=s))]
+        if steps:
+            newest = max(steps)
+            return run.folder if newest == max(found) else found[newest], option
+    return None
 
 
-def _decays_after(checkpoint: SavedCheckpoint, settings: Mapping[str, Any]) -> bool:
-    """Whether the learning rate depends on the length of the run after the checkpoint only."""
-    per_epoch, starts = checkpoint.steps_per_epoch, checkpoint.starts
-    is_wsd = settings.get("schedule.name") == _WSD
-    if per_epoch is None or not is_wsd or _warms_up_for_a_share(settings):
-        return False
-    epochs, max_steps = (settings.get(key) for key in LENGTH)
-    total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
-    decay = settings["schedule.decay"]
-    return checkpoint.step <= train_plan.decay_start(decay, total, per_epoch, starts.schedule)
+def _same_rates_line(
+    run: ResumableRun,
+    before: Mapping[str, Any],
+    changed: Sequence[SettingChange],
+    resolved: Resolved,
+) -> str | None:
+    """The command that makes those of the changes that `_with_same_rates` allows."""
+    keys = [change.key for change in changed if change.key in _OF_RATES]
+    same = _with_same_rates(run, before, _values(resolved))
+    if same is None or not keys:
+        return None
+    again, option = same
+    typed = [_typed(key, resolved) for key in keys if not (option and key == _WARMUP)]
+    return f"{' '.join([PROGRAM, 'resume', shlex.quote(str(again)), *typed])}{option}"
 
 
 def _rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> Iterator[str]:
@@ -370,11 +422,11 @@ def errors_of(
     reset: Collection[str],
     resolved: Resolved,
     run: str,
-    stable: Path | None = None,
+    same_rates: str | None = None,
 ) -> Iterator[Diagnostic]:
     """Errors for changes without their --reset; `run` names the run and the step it reached.
 
-    `stable` is the checkpoint of schedule wsd from which the run can be trained longer.
+    `same_rates` is a command that changes the schedule where it makes no difference so far.
     """
     for change in changes:
         if change.rule == "free" or change.rule in reset:
@@ -385,8 +437,8 @@ def errors_of(
             allowed = f"{old}; or another value with  --reset {change.rule}"
             allowed += "; or a new run, without --resume"
             fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
-            if stable is not None and change.key in LENGTH:
-                fix = f"{PROGRAM} resume {shlex.quote(str(stable))}  (before the decay), or {fix}"
+            if same_rates is not None and change.key in _OF_RATES:
+                fix = f"{same_rates}  (the learning rate stays), or {fix}"
         yield Diagnostic(
             f"{name} {new} differs from {old}, used by {run}",
             key=change.key,

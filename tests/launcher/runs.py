@@ -20,13 +20,14 @@ def begun(folder, resolved, at=0):
     return folder
 
 
-def saved(folder, step, resolved, state=None):
+def saved(folder, step, resolved, state=None, steps_per_epoch=None):
     """A checkpoint of a run, without a tensor; `state` replaces the content of state.json."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
     settings = paths.kept_values(resolved.values)
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
-    content = encode_bytes({**nothing, "facts": {"settings": settings}})
+    epoch = {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
+    content = encode_bytes({**nothing, "facts": {"settings": settings, **epoch}})
     files = {
         manifest.STATE: content if state is None else state,
         manifest.rank_file(0): tensor_file.file_head([], {"steps": "{}"}),
@@ -43,11 +44,11 @@ def saved(folder, step, resolved, state=None):
     return checkpoint
 
 
-def trained(folder, resolved, *steps, at=0):
+def trained(folder, resolved, *steps, at=0, steps_per_epoch=None):
     """A run with checkpoints of `steps`."""
     begun(folder, resolved, at)
     for step in steps:
-        saved(folder, step, resolved)
+        saved(folder, step, resolved, steps_per_epoch=steps_per_epoch)
     for link in run_folder.LINKS if steps else ():
         name = manifest.step_folder(max(steps))
         (folder / link).symlink_to(f"{run_folder.CHECKPOINTS}/{name}")

@@ -101,19 +101,27 @@ class LrSchedule:
         self._plateau.update(facts)
 
     def _warmup_steps(self, settings: Settings, train_plan: TrainPlan) -> int:
-        steps = _steps(settings.warmup, train_plan)
-        if settings.name == "one-cycle" and not steps:
+        warmup, cap = settings.warmup, settings.warmup_cap
+        if settings.name == "one-cycle" and not _steps(warmup, train_plan):
             self.warnings.append(
                 f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
             )
-            steps = _steps(ONE_CYCLE_RISE, train_plan)
-        cap = settings.warmup_cap
-        if cap is not None and steps > (limit := _steps(cap, train_plan)):
+            warmup = ONE_CYCLE_RISE
+        asked = _steps(warmup, train_plan)
+        steps = warmup_steps(warmup, cap, train_plan.steps_per_epoch, train_plan.total_steps)
+        if steps < asked:
             self.warnings.append(
-                f"schedule.warmup: {steps} steps cut to {limit} by schedule.warmup_cap={cap}"
+                f"schedule.warmup: {asked} steps cut to {steps} by schedule.warmup_cap={cap}"
             )
-            steps = limit
         return steps
+
+
+def warmup_steps(
+    warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int
+) -> int:
+    """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
+    lengths = [warmup] if cap is None else [warmup, cap]
+    return min(duration.steps(length, steps_per_epoch, total_steps) for length in lengths)
 
 
 def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainPlan) -> list[int]:
