@@ -177,7 +177,7 @@ def _nothing_left(
     extension, length = end or (", ".join(change.line for change in changed), _longer(now, steps))
     again, more = run.folder, ""
     if any(key in length for key in LENGTH):
-        same = None if "schedule" in reset else _with_same_rates(run, before, now | length)
+        same = None if "schedule" in reset else _with_same_rates(run, before, {**now, **length})
         again, more = same or (run.folder, " --reset schedule")
     options = [_line(key, value) for key, value in length.items()]
     if end is None:
@@ -368,7 +368,7 @@ def _with_same_rates(
         return None
     found = checkpoint_search.checkpoints(run.folder)
     warmup = {_WARMUP: peak[0]}  # a share of another length would be another warm-up
-    for option, settings in (("", now), (f" {_line(_WARMUP, peak[0])}", now | warmup)):
+    for option, settings in (("", now), (f" {_line(_WARMUP, peak[0])}", {**now, **warmup})):
         steps = [s for s in found if _has_same_rates(before, settings, replace(known, step=s))]
         if steps:
             newest = max(steps)
