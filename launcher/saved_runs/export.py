@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, ending, library_warnings
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.run_folder import records, run_folder
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedModel
@@ -286,40 +286,41 @@ def _task(model: SavedModel, format_name: str) -> Task:
     """
     model.check_pretrained()
     task = model.task("cpu")
-    kind = f"the {'task' if is_custom(model.family) else 'family'} '{model.family}'"
-    if format_name == "onnx":
-        if not isinstance(task, HasOnnxFormat):
-            raise _unsupported(f"no ONNX form of {kind} is known", format_name)
-        missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None]
-        if missing:
-            raise SettingsError.of(
-                f"--format onnx requires {', '.join(missing)}",
-                value=format_name,
-                where="command line: --format onnx",
-                fix="pip install 'gearshift[onnx]'",
-            )
-    elif format_name == "dcp":
-        if has_adapters(task):
-            reason = "the run trained adapters, whose base is not in its checkpoint"
-            raise _unsupported(reason, format_name, ("adapter", "hf"))
-    elif not isinstance(task, HasHuggingFaceFormat):
-        raise _unsupported(f"transformers has no model for {kind}", format_name)
-    elif format_name == "adapter" and not has_adapters(task):
-        reason = "the run trained all weights, without model.lora"
-        raise _unsupported(reason, format_name, ("hf", "safetensors"))
+    is_adapted = has_adapters(task)
+    supports = {
+        "adapter": is_adapted,
+        "hf": isinstance(task, HasHuggingFaceFormat),
+        "safetensors": True,
+        "onnx": isinstance(task, HasOnnxFormat),
+        "dcp": not is_adapted,
+    }
+    missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None]
+    if not supports[format_name]:
+        kind = f"the {'task' if is_custom(model.family) else 'family'} '{model.family}'"
+        all_weights = "the run trained all weights, without model.lora"
+        no_model = f"transformers has no model for {kind}"
+        reason = {
+            "hf": no_model,
+            "adapter": all_weights if supports["hf"] else no_model,
+            "onnx": f"no ONNX form of {kind} is known",
+            "dcp": "the run trained adapters, whose base is not in its checkpoint",
+        }[format_name]
+        allowed = [name for name, is_supported in supports.items() if is_supported]
+        raise SettingsError.of(
+            f"--format {format_name} is not supported: {reason}",
+            value=format_name,
+            where=f"command line: --format {format_name}",
+            allowed=", ".join(allowed),
+            fix=f"--format {allowed[0]}",
+        )
+    if format_name == "onnx" and missing:
+        raise SettingsError.of(
+            f"--format onnx requires {', '.join(missing)}",
+            value=format_name,
+            where="command line: --format onnx",
+            fix="pip install 'gearshift[onnx]'",
+        )
     return task
 
 
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-
-def _unsupported(
-    reason: str, format_name: str, supported: Sequence[str] = ("safetensors",)
-) -> SettingsError:
-    return SettingsError.of(
-        f"--format {format_name} is not supported: {reason}",
-        value=format_name,
-        where=f"command line: --format {format_name}",
-        allowed=", ".join(supported),
-        fix=f"{PROGRAM} export RUN --format {supported[0]}",
-    )

@@ -148,7 +148,7 @@ def test_a_family_without_a_transformers_model_is_an_error(run, export, monkeypa
     monkeypatch.setattr(Family, "task", f"{__name__}:Mute")
     err = export(run, "--format", "hf", code=2)
     assert "transformers has no model for the family 'language'" in err
-    assert "  allowed       safetensors" in err
+    assert "  allowed       safetensors, dcp\n  fix           --format safetensors\n" in err
     assert not (run / "export-hf").exists()
 
 
@@ -168,7 +168,9 @@ def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, export):
 
 
 def test_onnx_needs_a_family_with_a_graph_and_the_extra(run, tmp_path, export, monkeypatch):
-    assert "no ONNX form of the family 'language'" in export(run, "--format", "onnx", code=2)
+    err = export(run, "--format", "onnx", code=2)
+    assert "no ONNX form of the family 'language'" in err
+    assert "  allowed       hf, safetensors, dcp\n" in err
     monkeypatch.setattr("launcher.saved_runs.export.find_spec", lambda name: None)
     monkeypatch.setattr(Family, "task", f"{__name__}:Drawn")
     err = export(run, "--format", "onnx", code=2)

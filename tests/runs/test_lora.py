@@ -86,6 +86,7 @@ def test_a_pretrained_folder_may_move(program, adapted, adapters):
         done = program("export", "run", "--format", "adapter")
         assert done.returncode == 2
         assert "the run trained all weights, without model.lora" in done.stderr
+        assert "allowed       hf, safetensors, dcp" in done.stderr
     (program.folder / "base").rename(program.folder / "moved")
     moved = ("--set", "model.pretrained=moved")
     resume = ("resume", "run/checkpoints/step-00000003", "--out")
