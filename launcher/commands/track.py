@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import ending, environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
 from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import lock, records, run_folder
@@ -30,8 +30,17 @@ def main(command_line: CommandLine) -> int:
     folder, to = Path(command_line.argument), command_line.values.get("--to")
     forms = [entry.form for name, entry in TRACKERS.items() if name != _NO_SERVICE]
     if to and (not re.fullmatch(TRACK_PATTERN, to) or to == _NO_SERVICE):
-        message, where = f"--to {to} is no tracker with a server", f"command line: --to {to}"
-        raise SettingsError.of(message, value=to, where=where, allowed=", ".join(forms))
+        name, colon, project = to.partition(":")
+        nearest = nearest_match(name, [name for name in TRACKERS if name != _NO_SERVICE])
+        line = nearest and f"--to {nearest}{colon}{project}"
+        raise SettingsError.of(
+            f"--to {to} is no tracker with a server",
+            value=to,
+            where=f"command line: --to {to}",
+            allowed=", ".join(forms),
+            did_you_mean=nearest,
+            fix=line if line and re.fullmatch(TRACK_PATTERN, line.removeprefix("--to ")) else None,
+        )
     if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")

@@ -43,6 +43,10 @@ def build_trackers(names: Sequence[str], run: TrackedRun) -> list[Callback]:
     return trackers
 
 
+class TrackerError(Exception):
+    """A message for the user, such as what to set up."""
+
+
 def failure_of(action: Callable[[], object]) -> str | None:
     """Run `action`; None if it succeeded, else its exception in one line.
 
@@ -57,6 +61,8 @@ def failure_of(action: Callable[[], object]) -> str | None:
 
 
 def describe(error: BaseException) -> str:
-    """The type of `error` and the first line of its message."""
+    """The type of `error` and the first line of its message; of a TrackerError the message."""
+    if isinstance(error, TrackerError):
+        return str(error)
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__

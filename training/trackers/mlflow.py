@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from training.callbacks.base import Callback
 from training.settings import flat
-from training.trackers.base import TrackedRun
+from training.trackers.base import TrackedRun, TrackerError
 from training.trackers.metrics_reader import STEP
 from training.trackers.process_tracker import ProcessTracker, Service
 from training.trackers.session import Row, checkpoint_files, picture_files, serve
@@ -52,9 +52,11 @@ class Session:
         self._server = mlflow.get_tracking_uri()
         try:
             self._client = mlflow.MlflowClient()
-        except (MlflowException, ModuleNotFoundError) as error:
-            text = f"no tracking server; export MLFLOW_TRACKING_URI=http://HOST:5000 ({error})"
-            raise RuntimeError(text) from None
+        except (MlflowException, ModuleNotFoundError):
+            if start["environment"].get("MLFLOW_TRACKING_URI"):
+                raise
+            text = "no tracking server; export MLFLOW_TRACKING_URI=http://HOST:5000"
+            raise TrackerError(text) from None
         self._experiment = self._experiment_id(start["project"], start["environment"])
         mine = f"tags.`{_ID}` = '{start['id']}'"
         found = self._client.search_runs([self._experiment], mine, max_results=1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Callback
-from training.trackers.base import TrackedRun
+from training.trackers.base import TrackedRun, TrackerError
 from training.trackers.metrics_reader import STEP
 from training.trackers.process_tracker import ProcessTracker, Service
 from training.trackers.session import Row, aliases, checkpoint_files, picture_files, serve
@@ -216,7 +216,7 @@ class Session:
         if self._is_logged_in():
             return True, ""
         if forced:
-            raise RuntimeError("not logged in; run wandb login, or set WANDB_API_KEY")
+            raise TrackerError("not logged in; run wandb login, or set WANDB_API_KEY")
         return False, "not logged in"
 
     def _is_logged_in(self) -> bool:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
 from models.base import Picture, Predictions
 from tests.training.trackers.conftest import PNG
@@ -128,4 +129,14 @@ def test_the_command_track_sends_what_a_server_lacks(mlflow, tmp_path):
 @pytest.mark.slow
 def test_without_a_server_the_warning_names_the_variable(tmp_path):
     run = generation(tmp_path).begin().log(1).end()
-    assert "export MLFLOW_TRACKING_URI=http://HOST:5000" in run.warnings[0]
+    text = "MLflow: no tracking server; export MLFLOW_TRACKING_URI=http://HOST:5000; "
+    assert run.warnings[0].startswith(text)
+
+
+def test_another_tracker_than_those_with_a_server_is_refused_with_the_nearest(capsys):
+    assert main(["track", "run", "--to", "mflow:try"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: --to mflow:try is no tracker with a server"
+    assert lines[3:] == ["  did you mean  mlflow", "  fix           --to mlflow:try"]
+    assert main(["track", "run", "--to", "tensorboard"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
