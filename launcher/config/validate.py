@@ -55,6 +55,7 @@ def check_before_training(
         steps, steps_per_epoch = train_plan.total_steps, train_plan.steps_per_epoch
         diagnostics += check_train_plan(resolved, steps, steps_per_epoch)
         diagnostics += _short_profile(resolved, train_plan)
+        diagnostics += _idle_patience(resolved, train_plan)
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
@@ -122,6 +123,26 @@ def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagno
     fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
     allowed = f"1 to {most}" if most > 0 else f"a run of more than {PROFILE_WARMUP} steps"
     yield errors.about_value(resolved.values, key, problem, allowed=allowed, fix=fix)
+
+
+def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
+    """Warn if a new run has too few evaluations for a patience that the user set."""
+    values, steps = resolved.values, train_plan.end_step
+    chosen: dict[str, tuple[str, ...]] = {"stop.patience": ("stop.patience",)}
+    if resolved.settings.schedule.name == "plateau":
+        chosen["schedule.patience"] = ("schedule.name", "schedule.patience")
+    count = train_plan.evaluations(0, steps - 1)
+    for key, names in chosen.items():
+        patience = values[key].value
+        is_chosen = any(values[name].is_set_by_user for name in names)
+        if patience is None or count > patience or train_plan.first_step or not is_chosen:
+            continue
+        every = (steps - 1) // (patience + 1)
+        problem = (
+            f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
+        )
+        fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
+        yield errors.about_value(values, key, problem, fix=fix, severity="warning")
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:

@@ -174,6 +174,30 @@ def test_many_dropped_samples_of_the_last_partial_batch_are_reported(capsys):
     assert batch_warnings(capsys, steps_per_epoch=10, dropped_samples=7) == []
 
 
+PLATEAU = ("schedule.name=plateau", "schedule.patience=2")
+
+
+@pytest.mark.parametrize(
+    ("sets", "evaluations", "found"),
+    [
+        (("stop.patience=3",), {}, "stop.patience 3 cannot act: it needs 4 evaluations"),
+        (("stop.patience=3",), {"eval_every": 8}, "stop.patience 3 cannot act: it needs 4"),
+        (("stop.patience=3",), {"eval_every": 7}, None),  # at 7, 14, 21, 28 of 30 steps
+        (("stop.patience=3",), {"eval_every": 8, "first_step": 3}, None),  # it has waited before
+        (("stop.patience=3",), {"eval_every": 7, "stop_after": 28}, "stop.patience 3 cannot act"),
+        (PLATEAU, {"eval_each_epoch": True}, "schedule.patience 2 cannot act: it needs 3"),
+        (PLATEAU, {"eval_every": 9}, None),
+    ],
+)
+def test_a_patience_with_too_few_evaluations_is_reported(capsys, sets, evaluations, found):
+    run = resolved(*sets)
+    train_plan = TrainPlan(30, 10, 8, 8, 1, 1, "tokens", **evaluations)
+    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot act" in line]
+    assert len(lines) == (found is not None)
+    assert found is None or lines[0].startswith(f"warning: {found}")
+
+
 def test_one_split_for_two_uses_or_a_group_in_two_splits_is_refused(tmp_path):
     same = [1, 2, 3]
     with pytest.raises(DataError, match="the task trains and validates on the same samples"):
