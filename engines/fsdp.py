@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from inspect import signature
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,8 @@ class FSDP(EngineWithOptimizerStep):
             fully_shard(block, **options)
         move_to_device(model, self.world)
         fully_shard(model, **options)
+        if dtype and torch.__version__ >= "2.15":
+            _add_in_16_bits(model, whole)
 
     def step(self) -> Update:
         """As `Engine.step`; with offload the update continues while the next pass begins."""
@@ -253,6 +256,32 @@ def _check_device(device: torch.device) -> None:
             f"fsdp of torch {torch.__version__} does not run on a CPU; install a newer "
             "torch, or use local, ddp, oss or a zero engine"
         )
+
+
+def _add_in_16_bits(model: Module, whole: Collection[Parameter]) -> None:
+    """Add the gradients of two uses of a weight in the dtype of the weight in each micro-batch.
+
+    As other engines do, and FSDP before torch 2.15, which adds them in fp32 in the first one.
+    """
+
+    def defer(owned: Sequence[tuple[Module, str]], *_: object) -> None:
+        for module, name in owned:
+            weight = getattr(module, name)
+            if weight.is_leaf and weight.grad is None:
+                weight.grad_dtype = None  # until the backward pass ends
+
+    left = {*model.modules()}
+    for unit in reversed([m for m in model.modules() if isinstance(m, FSDPModule)]):
+        modules = [module for module in unit.modules() if module in left]
+        left -= {*modules}
+        owned = [
+            (module, name)
+            for module in modules
+            for name, weight in module.named_parameters(recurse=False)
+            if weight.requires_grad and weight not in whole
+        ]
+        hook = torch.compiler.disable(partial(defer, owned))
+        unit.register_forward_pre_hook(hook)  # after that of FSDP, which gathers the weights
 
 
 def _whole(model: Module) -> set[Parameter]:

@@ -26,7 +26,7 @@ from benchmarks.figures import load_rows, machine, save_rows
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
-TORCHES = ("2.6.0", "2.14.1")
+TORCHES = ("2.6.0", "2.15.0")
 """The oldest and the newest supported one."""
 NO_TORCH = ("pydantic", "pyyaml", "rich", "psutil", "packaging", "shtab")
 """What the command line needs before it trains."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import platform
@@ -100,6 +101,9 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        version = getattr(sys.modules.get("triton"), "__version__", "0.0")
+        if tuple(map(int, version.split(".")[:2])) >= (3, 9):
+            atexit.register(gc.unfreeze)  # else it prints at exit what was never collected
 
 
 def begin() -> None:

@@ -35,7 +35,7 @@ def test_it_has_every_file_of_the_packages_the_console_script_and_the_licence(wh
     lines = archive.read(f"{info}/METADATA").decode().splitlines()
     needs = [n.removeprefix("Requires-Dist: ") for n in lines if n.startswith("Requires-Dist: ")]
     assert [n for n in needs if ">=" not in n and "extra ==" not in n] == []
-    assert "torch<2.15,>=2.6" in needs
+    assert "torch<2.16,>=2.6" in needs
 
 
 def test_an_installed_copy_works_beside_packages_of_the_same_names(installed, tmp_path):

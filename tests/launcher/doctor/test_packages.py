@@ -35,7 +35,7 @@ def test_missing_and_old_packages_are_one_failure_with_one_line_to_type(tmp_path
 
 
 def test_torch_out_of_range_or_that_cannot_be_imported_is_a_failure(tmp_path):
-    for version in ("2.5.1", "2.15.0"):
+    for version in ("2.5.1", "2.16.0"):
         found = check_package("torch", packages(tmp_path / version, torch=version))
         assert found.status == "failure" and f"{version} is installed" in found.found
         assert found.fix.startswith("pip install 'torch")
