@@ -294,7 +294,6 @@ def _task(model: SavedModel, format_name: str) -> Task:
         "onnx": isinstance(task, HasOnnxFormat),
         "dcp": not is_adapted,
     }
-    missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None]
     if not supports[format_name]:
         kind = f"the {'task' if is_custom(model.family) else 'family'} '{model.family}'"
         all_weights = "the run trained all weights, without model.lora"
@@ -313,7 +312,8 @@ def _task(model: SavedModel, format_name: str) -> Task:
             allowed=", ".join(allowed),
             fix=f"--format {allowed[0]}",
         )
-    if format_name == "onnx" and missing:
+    needed = _ONNX_PACKAGES if format_name == "onnx" else ()
+    if missing := [name for name in needed if find_spec(name) is None]:
         raise SettingsError.of(
             f"--format onnx requires {', '.join(missing)}",
             value=format_name,
