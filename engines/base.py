@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor
+    from torch.distributed import Store
     from torch.nn import Module, Parameter
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
@@ -56,6 +57,8 @@ class World(Protocol):
     local_size: int
     node: int
     device: torch.device
+    store: Store | None
+    """What ranks share without a collective; None: there is no process group."""
 
     def sum(self, value: Tensor) -> Tensor:
         """The elementwise sum of `value` over ranks, on its device; the input stays unchanged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
-from engines.base import Engine, EngineError, Options, World
+from engines.base import Engine, Options, World
 from engines.replicated import Replicated
 
 
@@ -46,42 +46,51 @@ class Replica(Module):
 class BucketedAveraging:
     """Averages gradients bucket by bucket during backward.
 
-    DDP must know beforehand whether a backward pass leaves parameters out; searching the graph for
-    them at each step took 3 to 20 % of a step of small models on a CPU. So the gradients of the
-    first update are averaged by hand, which shows the used parameters; DDP searches only if needed.
+    DDP waits for the gradients of all parameters; searching the graph of each step for those that
+    it does not use took 3 to 20 % of a step of small models on a CPU. So the gradients of the first
+    update are averaged by hand, and later a parameter that the last backward pass of a step did not
+    reach gets a gradient of zero from us.
     """
 
     def __init__(self, model: Module, world: World, options: Options):
         self.module = Replica(model)
         self._world = world
         self._trained = [p for p in model.parameters() if p.requires_grad]
-        self._used: set[Parameter] = set()
-        self._uses_all = True
-        self._hooks: list[Any] = []
+        self._reached: set[Parameter] = set()  # by the backward passes of this step
+        self._in_pass: set[Parameter] = set()
         if world.size > 1:
-            self._hooks = [
-                p.register_post_accumulate_grad_hook(self._used.add) for p in self._trained
-            ]
+            for parameter in self._trained:
+                parameter.register_post_accumulate_grad_hook(self._in_pass.add)
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
         """As `Engine.accumulate`."""
-        if self.module.averaged:
-            with nullcontext() if last else self.module.averaged[0].no_sync():
-                yield
-            if last:
-                _check_averaged(self.module.averaged[0])
-            return
-        yield
+        averaged = next(iter(self.module.averaged), None)
+        self._in_pass.clear()
+        with averaged.no_sync() if averaged and not last else nullcontext():
+            yield
         if self._world.size > 1:
-            self._uses_all &= len(self._used) == len(self._trained)
-            self._used.clear()
+            self._reached |= self._in_pass
             if last:
-                self._average_first()
+                self._complete() if averaged else self._average_first()
+                self._reached.clear()
 
-    def load_steps(self, steps: Mapping[str, float]) -> None:
-        """Parameters with fewer updates than others were unused in a step."""
-        self._uses_all &= len(set(steps.values())) <= 1
+    def _complete(self) -> None:
+        """Let DDP average the buckets that wait for a parameter without a gradient."""
+        missed = [p for p in self._trained if p not in self._in_pass]
+        is_complete = len(self._reached) == len(self._trained)
+        if missed:
+            torch.autograd.backward(missed, [torch.zeros_like(p) for p in missed])
+        if self._world.agree(int(not is_complete)):
+            reached = self._reached_by_any()
+            for parameter in self._trained:
+                if parameter not in reached:
+                    parameter.grad = None
+
+    def _reached_by_any(self) -> set[Parameter]:
+        used = torch.tensor([p in self._reached for p in self._trained], dtype=torch.uint8)
+        flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)
+        return {parameter for parameter, is_used in flags if is_used}
 
     def _average_first(self) -> None:
         """Average in the buckets that DDP uses from now on.
@@ -89,12 +98,8 @@ class BucketedAveraging:
         The position of an element in its bucket decides the order in which more than two ranks are
         summed. A resumed run starts here, while an uninterrupted run uses DDP.
         """
-        for hook in self._hooks:
-            hook.remove()
-        self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
-        used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
-        flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)
-        reached = {parameter for parameter, is_used in flags if is_used}
+        self._wrap()
+        reached = self._reached_by_any()
         for bucket in self.module.averaged[0].reducer._get_zeros_like_grad_buckets():
             means = list(zip(bucket.parameters(), bucket.gradients(), strict=True))
             for parameter, mean in means:
@@ -104,19 +109,17 @@ class BucketedAveraging:
             for parameter, mean in means:
                 parameter.grad = mean if parameter in reached else None
 
-    def _wrap(self, search: bool) -> None:
+    def _wrap(self) -> None:
         known = signature(DistributedDataParallel).parameters
         # Rank 0 broadcasts buffers after each update, under every engine.
         renamed = "forward_sync_buffers" in known  # in newer versions
         no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
             no_sync["init_sync"] = False
-        kind = DistributedDataParallel if search else _FixedBuckets
-        averaged = kind(
+        averaged = _FixedBuckets(
             self.module.module,
-            find_unused_parameters=search,
             gradient_as_bucket_view=True,
-            **no_sync,  # type: ignore[arg-type]
+            **no_sync,
         )
         self.module.averaged.append(averaged)
 
@@ -124,8 +127,7 @@ class BucketedAveraging:
 class _FixedBuckets(DistributedDataParallel):
     """DDP with the same buckets from its first step on: parameters in reverse order.
 
-    DDP itself rebuilds them after its first step, in the order of the gradients, unless it searches
-    the graph.
+    DDP itself rebuilds them after its first step, in the order of the gradients.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -136,14 +138,3 @@ class _FixedBuckets(DistributedDataParallel):
     def _build_params_for_reducer(self) -> tuple[list[Parameter], list[bool]]:
         parameters, are_sparse = super()._build_params_for_reducer()
         return parameters[::-1], are_sparse[::-1]
-
-
-def _check_averaged(averaged: DistributedDataParallel) -> None:
-    """Raise EngineError at once; DDP itself fails in the next step, after different updates."""
-    try:
-        averaged._check_reducer_finalized()
-    except RuntimeError as error:
-        raise EngineError(
-            "a step left out parameters that the first step used, so gradients were not averaged; "
-            "use engine local or fsdp for such a model"
-        ) from error

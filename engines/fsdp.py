@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -32,6 +32,7 @@ from engines.optimizer_step import EngineWithOptimizerStep
 from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
 from engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
+from engines.used_parameters import UsedParameters
 
 if TYPE_CHECKING:
     from engines.overlapped_update import OverlappedUpdate
@@ -71,6 +72,7 @@ class FSDP(EngineWithOptimizerStep):
         self._offloads = offload and world.device.type != "cpu"
         self._restore = [set_matmul_precision(options.precision)]
         self._overlapped: OverlappedUpdate | None = None
+        self._are_full_made = False
         self._shards = world.local_size if options.hybrid_shard else world.size
         if world.size % self._shards:
             raise EngineError(
@@ -109,6 +111,8 @@ class FSDP(EngineWithOptimizerStep):
         check_cover(self.state(), self.world)
         if self._offloads:
             self._overlap_update()
+        self._used = UsedParameters(self.world, model, lambda m: isinstance(m, FSDPModule))
+        self._restore.append(self._used.close)
         return model
 
     def _overlap_update(self) -> None:
@@ -155,7 +159,16 @@ class FSDP(EngineWithOptimizerStep):
     def step(self) -> Update:
         """As `Engine.step`; with offload the update continues while the next pass begins."""
         self.settle()
-        return super().step()
+        sharded = (p for p in self._named.values() if p not in self._whole)
+        self._used.add_gradients(p for p in sharded if p.grad is not None)
+        with self._used.exchange():
+            self._used.end_backward()
+            return super().step()
+
+    def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
+        self._used.end_forward()
+        super().backward(loss)
 
     def _apply(self, factor: Tensor | None) -> None:
         if self._overlapped:
@@ -171,8 +184,24 @@ class FSDP(EngineWithOptimizerStep):
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
         assert isinstance(self._model, FSDPModule)
-        self._model.set_requires_gradient_sync(last or not self._holds_gradients)
-        return nullcontext()
+        averages = last or not self._holds_gradients
+        self._model.set_requires_gradient_sync(averages)
+        if not averages and self._options.precision in DTYPES:
+            self._make_full()
+        return self._used.micro_batch(last)
+
+    def _make_full(self) -> None:
+        """Let FSDP make the full tensors of all modules, by gathering each once.
+
+        It expects them where a pass keeps gradients of 16 bits, also of a module that has not been
+        used yet.
+        """
+        if not self._are_full_made:
+            self._are_full_made = True
+            for module in self._model.modules():
+                if isinstance(module, FSDPModule):
+                    module.unshard()
+                    module.reshard()
 
     @property
     def can_retry_step(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch.nn import Module
@@ -30,6 +30,3 @@ class FlatAveraging:
         yield
         if last:
             average(self.module.parameters(), self._world)
-
-    def load_steps(self, steps: Mapping[str, float]) -> None:
-        """Nothing to do: each step finds its used parameters itself."""

@@ -28,9 +28,6 @@ class GradientAveraging(Protocol):
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
 
-    def load_steps(self, steps: Mapping[str, float]) -> None:
-        """Load the updates of each parameter, before the first step."""
-
 
 class OptimizerSharding(Protocol):
     """A way to shard an optimizer over ranks."""
@@ -144,7 +141,6 @@ class Replicated(EngineWithOptimizerStep):
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         """As `Engine.load`."""
         load_steps(self._local_optimizer(), self._named, steps)
-        self._averaged.load_steps(steps)
         self.load_scale(loss_scale)
         self.refresh()
 

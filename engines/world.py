@@ -39,7 +39,7 @@ class ProcessWorld:
         self.device = device
         self._timeout_s = timeout_s
         self._hosts: dist.ProcessGroup | None = None
-        self._store: dist.Store | None = None
+        self.store: dist.Store | None = None
         self._turns = 0
         self._owns_group = False
 
@@ -78,7 +78,7 @@ class ProcessWorld:
                 f"rank {self.rank} on {socket.gethostname()} could not join the other "
                 f"{self.size - 1}: {error}"
             ) from error
-        self._owns_group, self._store = True, store
+        self._owns_group, self.store = True, store
         # Flags and barriers go from host to host, so that no rank waits for its device.
         self._hosts = dist.group.WORLD
         if backend != "gloo":
@@ -147,11 +147,11 @@ class ProcessWorld:
         """As `World.rank_0_first`."""
         if self.size == 1:
             return work()
-        assert self._store is not None
+        assert self.store is not None
         from engines.rank_0_first import Turns
 
         self._turns += 1
-        turns = Turns(self._store, f"setup of the data ({self._turns})", self._timeout_s)
+        turns = Turns(self.store, f"setup of the data ({self._turns})", self._timeout_s)
         for ranks, is_mine in ((1, self.rank == 0), (self.size, self.rank != 0)):
             if is_mine:
                 with turns.turn():

@@ -27,6 +27,7 @@ from engines.precision import (
 )
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
+from engines.used_parameters import UsedParameters
 from engines.zero import library
 from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
@@ -94,6 +95,11 @@ class Zero:
         self._find_state(model, originals)
         if self._layout["stage"] == 2 and self._offloads and self.world.device.type != "cpu":
             self._chunk_update(model, blocks)
+        gathers = self._layout["stage"] == 3
+        self._used = UsedParameters(
+            self.world, model, lambda m: gathers and any(True for _ in m.parameters(recurse=False))
+        )
+        self._undo.callback(self._used.close)
         return self._engine
 
     def _chunk_update(self, model: Module, blocks: Sequence[Module], **chunk: int) -> None:
@@ -181,7 +187,8 @@ class Zero:
     def accumulate(self, last: bool) -> Iterator[None]:
         """As `Engine.accumulate`."""
         self._engine.set_gradient_accumulation_boundary(last)
-        yield
+        with self._used.micro_batch(last):
+            yield
 
     def backward(self, loss: Tensor) -> None:
         """As `Engine.backward`."""
@@ -189,18 +196,22 @@ class Zero:
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
+        self._used.end_forward()
         self._gradients.start_pass()
         self._engine.backward(loss)
         self._gradients.end_pass()
+        self._used.add_gradients(self._gradients.reached)
 
     def step(self) -> Update:
         """As `Engine.step`."""
         if self._is_first:
             self.without_gradient = self._gradients.never_reached()
             self._is_first = False
-        self._gradients.finish()
-        update = self._update()
-        broadcast_buffers(self._buffers, self.world)
+        with self._used.exchange():
+            self._used.end_backward()
+            self._gradients.finish()
+            update = self._update()
+            broadcast_buffers(self._buffers, self.world)
         return update
 
     def _update(self) -> Update:

@@ -26,11 +26,12 @@ class PassGradients:
     def __init__(self, zero: Any, model: Module):
         self._zero = zero
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        self._reached: set[Parameter] = set()  # by the current backward pass
+        self.reached: dict[Parameter, None] = {}
+        """By the current backward pass, in its order."""
         self._ever: set[Parameter] = set()
         self._is_first = True
         for parameter in self._names:
-            parameter.register_post_accumulate_grad_hook(self._reached.add)
+            parameter.register_post_accumulate_grad_hook(self.reached.setdefault)
         if not _is_stage3(zero) and _offloads(zero):
             # It would wait for the device at each gradient of a backward pass. Their norm tells as
             # well whether one is not finite.
@@ -41,11 +42,11 @@ class PassGradients:
 
     def start_pass(self) -> None:
         """Call before each backward pass."""
-        self._reached.clear()
+        self.reached.clear()
 
     def end_pass(self) -> None:
         """Call after each backward pass."""
-        self._ever |= self._reached
+        self._ever.update(self.reached)
         if self._is_first:
             for _, gathered in self._missed():
                 gathered.zero_()
@@ -84,13 +85,13 @@ class PassGradients:
         for index, group in enumerate(self._zero.bit16_groups):
             for parameter in group:
                 gradient = self._zero.get_gradient_for_reduction(parameter)
-                if gradient is not None and parameter not in self._reached:
+                if gradient is not None and parameter not in self.reached:
                     self._zero.reduce_ready_partitions_and_remove_grads(parameter, index)
         self._reduce(*args, **kwargs)
 
     def _missed(self) -> Iterator[tuple[Parameter, Tensor]]:
         """Parameters that the last backward pass did not reach, with their gradient buffers."""
-        missed = self._names.keys() - self._reached
+        missed = self._names.keys() - self.reached.keys()
         return _gathered(self._zero, missed) if missed else iter(())
 
 

@@ -1,0 +1,204 @@
+"""A check that all ranks use the same parameters in each step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn import Module, Parameter
+
+from engines.base import EngineError, World
+
+_LOOK_S = 1.0
+"""How often a rank that waits says in the store what it has used, and looks what others have."""
+_ENDS = "no further parameter"
+
+
+class UsedParameters:
+    """Compares what ranks use in a step, before they exchange weights or gradients. Collective.
+
+    Engines that shard pair what ranks send by its order: ranks that use different modules would mix
+    weights or gradients, hang or crash. What a rank uses is cut into segments, each of which ends
+    before something is exchanged. As long as a segment equals that of the step before, in which all
+    ranks were equal, nothing is sent. Where it differs, the rank waits until all others say the
+    same in the store. A rank that waits for this one in a collective says there, from a thread,
+    what it has used; then the ranks differ, and this one raises EngineError.
+
+    Without a store, or with one rank, it does nothing.
+    """
+
+    def __init__(self, world: World, model: Module, gathers: Callable[[Module], bool]):
+        """`gathers`: whether the parameters of a module are gathered before its forward pass.
+
+        Other modules count once a pass, if their own parameters are trained; inside of compiled
+        modules they do not.
+        """
+        self._world = world
+        self._names = [_ENDS, *(name for name, _ in model.named_parameters())]
+        self._index = {p: i for i, p in enumerate(model.parameters(), start=1)}
+        self._used: list[int] = []
+        self._segments: list[tuple[int, ...]] = []
+        self._expected: list[tuple[int, ...]] = []
+        self._in_pass: set[int] = set()
+        self._step, self._agreed = 0, list[tuple[int, str]]()
+        self._is_open = self._is_last = False
+        self._closed = threading.Event()
+        if world.size > 1 and world.store is not None:
+            engines = world.store.add(f"engines/{world.rank}", 1)  # of this process, one by one
+            self._store = dist.PrefixStore(f"used/{engines}", world.store)
+            self._watch(model, gathers)
+            threading.Thread(target=self._say_while_waiting, daemon=True).start()
+
+    def _watch(self, model: Module, gathers: Callable[[Module], bool]) -> None:
+        compiled = {
+            inner
+            for module in model.modules()
+            if module._compiled_call_impl is not None
+            for inner in module.modules()
+        }
+        for module in model.modules():
+            ends = gathers(module)
+            own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+            first = next(iter(own or (module.parameters() if ends else ())), None)
+            if first is None or (module in compiled and not ends):
+                continue
+            self._names.append(self._names[self._index[first]])
+            hook = torch.compiler.disable(partial(self._enter, len(self._names) - 1, ends))
+            module.register_forward_pre_hook(hook, prepend=True)  # before what gathers
+
+    def _enter(self, index: int, ends: bool, *_: Any) -> None:
+        if not self._is_open:
+            return
+        if ends or index not in self._in_pass:
+            self._in_pass.add(index)
+            self._used.append(index)
+        if ends:
+            self._end_segment()
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around the forward and the backward pass of a micro-batch."""
+        if self._is_last:
+            self._expected, self._segments, self._step = self._segments, [], self._step + 1
+        self._is_last, self._is_open = last, True
+        self._in_pass.clear()
+        try:
+            with self.exchange():
+                yield
+        finally:
+            self._is_open = False
+
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """Inside, an error of a collective becomes an EngineError if ranks differ."""
+        try:
+            yield
+        except RuntimeError as error:
+            if difference := self._difference():
+                raise EngineError(difference) from error
+            raise
+
+    def end_forward(self) -> None:
+        """Call before each backward pass."""
+        self._used.append(0)
+        self._end_segment()
+
+    def add_gradients(self, reached: Iterable[Parameter]) -> None:
+        """Add the parameters that got a gradient, in an order that must be the same on all."""
+        self._used += [self._index[parameter] for parameter in reached]
+
+    def end_backward(self) -> None:
+        """Call before an update exchanges anything."""
+        self._end_segment()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+
+    def _end_segment(self) -> None:
+        segment, position = tuple(self._used), len(self._segments)
+        self._used.clear()
+        if self._world.size == 1 or self._world.store is None:
+            return
+        self._segments.append(segment)
+        if self._expected[position : position + 1] != [segment]:
+            self._agree(position, segment)
+
+    def _agree(self, position: int, segment: Sequence[int]) -> None:
+        digest = hashlib.sha256(repr(segment).encode()).hexdigest()[:16]
+        key = f"{self._step}/{position}/{digest}"
+        if self._store.add(key, 1) == self._world.size:
+            self._store.set(f"{key}/all", "")
+        begin = looked = time.monotonic()
+        while not self._store.check([f"{key}/all"]):
+            if time.monotonic() - looked > _LOOK_S / 4:
+                self._say()
+                if difference := self._difference():
+                    self._wait_for_readers()
+                    raise EngineError(difference)
+                looked = time.monotonic()
+            time.sleep(min(0.05, (time.monotonic() - begin) / 8))  # wait: prints each time-out
+        self._agreed.append((self._step, key))
+        while self._world.rank == 0 and self._agreed[0][0] < self._step - 1:  # all have read it
+            _, old = self._agreed.pop(0)
+            self._store.delete_key(old)
+            self._store.delete_key(f"{old}/all")
+
+    def _wait_for_readers(self) -> None:
+        """Keep the store, which may end with rank 0, until other ranks have seen the difference."""
+        readers = self._store.add("readers", 1)
+        end = time.monotonic() + 3 * _LOOK_S
+        while self._world.rank == 0 and readers < self._world.size and time.monotonic() < end:
+            time.sleep(0.02)
+            readers = self._store.add("readers", 0)
+
+    def _say(self) -> None:
+        said = json.dumps([self._step, [*self._segments]])
+        self._store.set(f"rank/{self._world.rank}", said)
+
+    def _say_while_waiting(self) -> None:
+        before = said = (-1, 0)
+        while not self._closed.wait(_LOOK_S):
+            now = (self._step, len(self._segments))
+            if now == before != said and now[1]:
+                try:
+                    self._say()
+                except (dist.DistError, RuntimeError):
+                    return  # the rank with the store has ended
+                said = now
+            before = now
+
+    def _difference(self) -> str | None:
+        """Where another rank differs from this one in this step; None: not known."""
+        if self._world.size == 1 or self._world.store is None:
+            return None
+        try:
+            others = (r for r in range(self._world.size) if r != self._world.rank)
+            for rank in others:
+                if not self._store.check([f"rank/{rank}"]):
+                    continue
+                step, segments = json.loads(self._store.get(f"rank/{rank}"))
+                if step == self._step:
+                    for here, there in zip(self._segments, segments, strict=False):
+                        if list(here) != there:
+                            return self._describe(here, there, rank)
+        except (dist.DistError, RuntimeError):  # the rank with the store has ended
+            pass
+        return None
+
+    def _describe(self, here: Sequence[int], there: Sequence[int], rank: int) -> str:
+        pairs = zip([*here, 0], [*there, 0], strict=False)
+        names = next([self._names[a], self._names[b]] for a, b in pairs if a != b)
+        (first, name), (second, other) = sorted(zip((self._world.rank, rank), names, strict=True))
+        return (
+            f"ranks use different parameters in one step: rank {first} uses {name} where rank "
+            f"{second} uses {other}; this engine cannot average them; use engine ddp"
+        )
