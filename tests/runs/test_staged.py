@@ -1,4 +1,8 @@
-"""Every family in its two stages, as whole command lines: weights, engines, replays, exports."""
+"""Families in two stages, as whole command lines: weights, engines, replays, exports.
+
+One that trains what it takes from the first stage, one that freezes it, and one with two kinds of
+data; tests/models/test_base.py has the weights of the others.
+"""
 
 import contextlib
 import io
@@ -46,29 +50,12 @@ CASES = {
         ("fsdp", "ddp"),
         is_frozen=False,
     ),
-    "abr": Case(
-        ("encoder", "whole"),
-        ("static.", "input.", "encoder.", "bottleneck."),
-        ("val_masked_r2", "val_macro_f1"),
-        ("oss", "zero3"),
-        "data.fraction=0.2 train.global_batch=8",
-        is_frozen=False,
-    ),
     "eeg_text": Case(
         ("encoder", "text"),
         ("encoder.",),
         ("val_masked_r2", "val_rouge1_gain"),
         ("ddp", "zero2"),
         "eval.share=0.05 precision=bf16",
-    ),
-    "doc_translation": Case(
-        ("encoder", "whole"),
-        ("global_encoder.", "local_encoder."),
-        ("val_masked_r2", "val_bleu"),
-        ("fsdp", "zero3"),
-        "data.fraction=0.05 data.max_new_tokens=4 data.beams=1 train.micro_batch=4 "
-        "train.global_batch=4",
-        is_frozen=False,
     ),
     "language": Case(
         ("text", "dialogues"),
@@ -179,7 +166,7 @@ def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
         assert exported.keys() == weights(folder).keys()
 
 
-@of("doc_translation", "language")
+@of("event_seg", "language")
 def test_the_first_stage_trains_under_another_engine(staged_run):
     args = (*arguments(staged_run.family), "--stage", staged_run.case.stages[0], "--out", "first")
     more = ("--engine", staged_run.case.engines[0], "--nproc", "2", "--max-steps", "2")
@@ -189,7 +176,7 @@ def test_the_first_stage_trains_under_another_engine(staged_run):
         assert "data.text" not in shown.splitlines()[-1]
 
 
-@of("abr", "eeg_text", "language")
+@of("eeg_text", "language")
 def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
     case, engine = staged_run.case, staged_run.case.engines[1]
     folder = staged_run.home / "killed"
