@@ -40,11 +40,14 @@ SHARED = "tests/slurm/lifecycle/"
 """Tests that share one cluster."""
 FIRST = (
     SHARED,
-    "tests/models/doc_translation/test_learning.py",
     "tests/benchmarks/test_smoke.py",
-    "tests/runs/test_crossing.py",
+    "tests/launcher/compare/test_compare.py",
+    "tests/runs/test_staged.py",
+    "tests/docs/test_commands.py",
+    "tests/models/doc_translation/test_learning.py",
+    "tests/launcher/plan/test_coverage.py",
+    "tests/runs/test_nf4.py",
     "tests/runs/test_faults.py",
-    "tests/models/eeg_text/test_learning.py",
     "tests/runs/test_families.py",
 )
 """What takes longest, so that at the end no process works alone."""
