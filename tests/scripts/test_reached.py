@@ -1,5 +1,6 @@
 """Continuous integration fails if a collected test was not reached."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ def run_pytest(tmp_path):
 
     def run(*args):
         line = [sys.executable, "-m", "pytest", "-q", *args]
-        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True).stdout
+        plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        done = subprocess.run(line, cwd=tmp_path, env=plain, capture_output=True, text=True)
+        return done.stdout
 
     return run
 
