@@ -102,7 +102,8 @@ def decide(
 def _base(run: ResumableRun, args: CliArgs) -> Base:
     choices = read(args).entries()  # as given now, not those of the run
     moved = choices.get(TASK_FOLDER)
-    base = resumed_settings.read(run.folder, moved and moved.value)
+    is_typed = moved is not None and moved.option is not None
+    base = resumed_settings.read(run.folder, moved.value if is_typed else None)
     family, given = base.entries["model.family"].value, choices.get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(
