@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 MASK = "***"
@@ -57,6 +58,25 @@ def expand_variables(text: str, variables: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda match: variables[match[1]], text)
 
 
+def variables_of(text: str) -> list[str]:
+    """The names of the variables, ${NAME}, in `text`."""
+    return _VARIABLE.findall(text)
+
+
+def is_private(url: str) -> bool:
+    """Whether nobody between here and the host of `url` can read it: https, or this machine."""
+    parts = urlsplit(url)
+    return parts.scheme in ("https", "file") or is_here(parts.hostname or "")
+
+
+def is_here(host: str) -> bool:
+    """Whether `host` is this machine, by its name or a loopback address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def file_name(url: str) -> str:
     """The last part of a URL's path, decoded; empty if the path ends in a slash."""
     return unquote(urlsplit(url).path).rpartition("/")[2]
@@ -69,6 +89,8 @@ def url_problem(url: str) -> str | None:
         _ = parts.port
     except ValueError as error:
         return f"is not a URL: {error}"
+    if "\\" in url:  # hosts of such texts differ by library
+        return "has a backslash"
     if parts.scheme not in SCHEMES:
         return f"has the scheme '{parts.scheme}'" if parts.scheme else "has no scheme"
     if parts.scheme == "file":

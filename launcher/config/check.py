@@ -312,7 +312,7 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
 
 def _features(values: Values) -> Iterator[Diagnostic]:
     """The checks of continual learning and downloads, for the runs that use them."""
-    keys = ("continual.enabled", "download.fetch", "download.files")
+    keys = ("continual.enabled", "download.fetch", "download.files", "download.variables")
     if not any(values[key].value for key in keys):
         return
     from launcher.config import feature_checks
