@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 MASK = "***"
 """Replaces a secret."""
 SCHEMES = ("http", "https", "file")
-_USER = re.compile(r"(?<=://)[^/?#\s'\"]*@")
+_USER = re.compile(r"(?<=\w\w:/)(/?)([^/?#\s'\"]*)@")
+"""User and password; a URL that became a path has one slash before them."""
 _PARAMETER = re.compile(
     r"(?i)([?&][^=&\s]*(?:token|key|sig|secret|passw|credential|auth)[^=&\s]*=)"
     r"(?:\$\{\w+\}|[^&#\s'\"\]},])+"
@@ -40,7 +41,7 @@ def redact(text: str) -> str:
     Replaces user and password before the host, and the values of query parameters named like
     token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
-    text = _USER.sub(lambda m: m[0] if _is_variable(m[0][:-1]) else f"{MASK}@", text)
+    text = _USER.sub(lambda m: m[0] if _is_variable(m[2]) else f"{m[1]}{MASK}@", text)
     return _PARAMETER.sub(lambda m: m[0] if _is_variable(m[0][len(m[1]) :]) else m[1] + MASK, text)
 
 

@@ -141,7 +141,7 @@ class Download(Section):
         default_factory=list, json_schema_extra={"allowed": ALLOWED_FILES}
     )
     """URLs of data; each alone, or with checksum, name and size."""
-    variables: list[str] = []
+    variables: list[str] = Field(default_factory=list)
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
     """Folder for the files; default: downloads/, several files in a subfolder of it."""

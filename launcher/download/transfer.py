@@ -144,7 +144,8 @@ class Transfer:
     def run(self, url: str, secrets: Sequence[str] = ()) -> str:
         """Transfer all bytes of `url`; gives their SHA-256.
 
-        No redirect may carry the `secrets` in it to another host. Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
+        No redirect may carry the `secrets` in it to another host. Raises SettingsError if the file
+        is not the declared one, FetchError if the transfer fails.
         """
         failures, self._secrets = 0, secrets
         while True:
