@@ -117,7 +117,8 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
     top, home = name.partition(":")[0].partition(".")[0], file.parent.resolve()
     folder, here = Path(recorded), Path.cwd()
     problem = None
-    if not folder.is_absolute() or os.path.realpath(folder) != str(folder):
+    is_absolute = folder.is_absolute() and "\0" not in recorded
+    if not is_absolute or os.path.realpath(folder) != str(folder):
         problem = "is not an absolute path without links"
     elif not folder.is_dir():
         problem = "does not exist"
@@ -132,8 +133,8 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
         return recorded
     spec = None if top in sys.modules else PathFinder.find_spec(top, [str(here), *sys.path])
     if spec is not None:
-        place = next(iter(spec.submodule_search_locations or [spec.origin]))
-        if Path(str(place)).parent.resolve() != folder:
+        place = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
+        if place.parent.resolve() != folder:
             print(f"note: {name} is loaded from {place}, not from {recorded}", file=sys.stderr)
     elif top not in sys.modules:
         raise SettingsError.of(

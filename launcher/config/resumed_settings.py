@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
 from launcher.config.settings_file import read_settings_file
 from models.catalog import FAMILIES, is_custom
+from training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""
@@ -157,8 +157,8 @@ def read(folder: Path, task_folder: object = None) -> Base:
     if recorded is not None and is_custom(family.value):
         entries[TASK_FOLDER] = replace(entries[TASK_FOLDER], value=task_folder, text=None)
     try:
-        content = json.loads((folder / ORIGINS).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = read_json(folder / ORIGINS)
+    except (OSError, ValueError):
         content = None  # all settings then count as set by the user
     content = content if isinstance(content, dict) else {}
     return Base(entries, {key: value for key, value in content.items() if isinstance(value, dict)})

@@ -134,11 +134,11 @@ def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
     from launcher.config import custom_task, task_settings  # for the runs that train one
 
     folder = entries.get(TASK_FOLDER)
-    try:
-        if folder is not None and folder.option is None:
-            folder = replace(folder, value=folder_of_file(entry.value, folder))
-    except SettingsError as error:
-        return FIRST_RUN[0], [replace(d, order=folder.order) for d in error.diagnostics]
+    if folder is not None and folder.option is None:
+        try:
+            folder = replace(folder, value=_folder_of_file(entry.value, folder))
+        except SettingsError as error:
+            return FIRST_RUN[0], [replace(d, order=folder.order) for d in error.diagnostics]
     custom_task.add_search_folder(None if folder is None else folder.value)
     try:
         sizes = task_settings.task_config(entry.value).SIZES
@@ -151,7 +151,7 @@ def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
     return entry.value, list(_custom_task_errors(entry.value, size, folder))
 
 
-def folder_of_file(family: object, entry: TypedEntry) -> str | None:
+def _folder_of_file(family: object, entry: TypedEntry) -> str | None:
     """The folder of a custom task by the `entry` of a file. Raises SettingsError."""
     from launcher.config.custom_task import folder_for
 

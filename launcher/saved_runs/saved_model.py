@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB, folder_of
 from training.checkpoint import base_weights, manifest
 from training.settings import nested
+from training.storage import read_json
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -259,10 +259,10 @@ def open_model(
 
 def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedModel:
     try:
-        config = json.loads((path / EXPORT_CONFIG).read_bytes())
+        config = read_json(path / EXPORT_CONFIG)
         settings = _relocated(task_settings(config), moved, path / EXPORT_CONFIG)
         return SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise SettingsError.of(
             f"'{path / EXPORT_CONFIG}' does not describe a model of this version",
             where=f"command line: {command} {path}",

@@ -210,7 +210,9 @@ def atomic_write(path: Path, text: str) -> None:
     """Write a file that is either absent or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
+    with partial.open("x", encoding="utf-8") as file:
+        file.write(text)
     partial.replace(path)
 
 

@@ -54,7 +54,7 @@ def test_a_folder_that_does_not_count_is_an_error_naming_file_and_option(project
     (projects / "link").symlink_to(copy)
     (run / "copied_task.py").write_text("")
     folders = ["../copy", ".", f"{first}/../copy", projects / "link", projects / "gone"]
-    for folder in (*folders, run, run / "checkpoints", "~", "/proc/self/cwd/../copy"):
+    for folder in (*folders, run, run / "checkpoints", "~", "/proc/self/cwd/../copy", "/\0"):
         with pytest.raises(SettingsError) as raised:
             found(folder, run)
         (error,) = raised.value.diagnostics
