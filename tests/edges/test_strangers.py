@@ -95,6 +95,14 @@ def test_a_huge_file_is_not_read(run, capfd):
     assert "bytes" in capfd.readouterr().err
 
 
+def test_a_text_of_a_run_cannot_control_the_terminal_or_the_page(run, capfd):
+    ended(run, "failed", 2, reason="\x1b[2J<script>alert(1)</script>")
+    assert main(["watch", "run", "--once"]) == main(["report", "run"]) == 0
+    text, page = capfd.readouterr().out, (run / "report.html").read_text()
+    assert "[2J<script>" in text and "\x1b" not in text
+    assert "alert(1)" in page and "<script>alert" not in page
+
+
 def test_stages_are_folders_in_the_run(run):
     for name, is_stage in (("a", True), ("..", False), ("/etc", False), ("a/../../b", False)):
         stages = [{"name": "a", "folder": name}]
