@@ -29,6 +29,7 @@ EMBEDDED = "embedded:"
 def kept_values(values: Values) -> dict[str, Any]:
     """The value of each setting for the files of a run: paths are absolute. Reads the disk."""
     kept = {key: setting.value for key, setting in values.items()}
+    kept["download.variables"] = []  # a file cannot allow them
     if kept[_DOWNLOADS] is None and kept["download.files"]:
         from launcher.config import feature_checks  # for the runs that declare files
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -345,8 +344,7 @@ class Reporter:
     def started_at(self) -> float | None:
         """When the run started, in seconds since the epoch; None if it is not known."""
         try:
-            with (self.folder / run_folder.EVENTS).open(encoding="utf-8") as file:
-                text = json.loads(file.readline())["time"]
+            text = next(run_folder.json_lines(self.folder / run_folder.EVENTS))["time"]
             return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        except (OSError, ValueError, KeyError, TypeError):
+        except (StopIteration, ValueError, KeyError, TypeError):
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from models.common.data_files import identity
 from training.logging.strict_json import encode_bytes
-from training.storage import StorageError, atomic_write, storage_errors
+from training.storage import StorageError, atomic_write, read_json, storage_errors
 
 NAME = "experiences.json"
 FOLDER = "experiences"
@@ -140,7 +139,7 @@ def load(run: Path) -> Ledger | None:
     """The ledger of a run folder; None if it has none. Raises StorageError. Reads the disk."""
     path = run / NAME
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         experiences = []
         for entry in content["experiences"]:
             files = {name: FileRecord(**file) for name, file in entry["files"].items()}
@@ -149,7 +148,7 @@ def load(run: Path) -> Ledger | None:
         return Ledger(experiences)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(path, OSError(f"not a list of experiences: {error}")) from error
 
 

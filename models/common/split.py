@@ -206,15 +206,18 @@ def overlapping_groups(folder: Path) -> list[str] | None:
     return sorted({group for a, b in combinations(groups, 2) for group in a & b})
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a file that is either absent or complete."""
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file that is either absent or complete; a text in UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
+    with partial.open("xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """As atomic_write, unless the file holds `text` already."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        atomic_write(path, text)
+def write_if_changed(path: Path, content: str | bytes) -> None:
+    """As atomic_write, unless the file holds `content` already."""
+    data = content.encode() if isinstance(content, str) else content
+    if not path.is_file() or path.read_bytes() != data:
+        atomic_write(path, data)

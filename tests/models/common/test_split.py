@@ -6,10 +6,12 @@ import pytest
 from models.base import DataError
 from models.common.split import (
     SplitRule,
+    atomic_write,
     load_sides,
     overlapping_groups,
     save_split,
     split_groups,
+    write_if_changed,
 )
 
 NOUN = "files, documents or requests"
@@ -161,3 +163,13 @@ def test_a_damaged_split_is_one_error_that_says_what_to_do(tmp_path, text):
         with pytest.raises(DataError, match="is damaged") as error:
             read(tmp_path)
         assert error.value.fix.startswith("delete it")
+
+
+def test_nothing_is_written_through_a_link_of_the_temporary_name(tmp_path):
+    (tmp_path / "a.partial").symlink_to(tmp_path / "victim")
+    atomic_write(tmp_path / "a", "ä")
+    assert (tmp_path / "a").read_bytes() == "ä".encode() and not (tmp_path / "a").is_symlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    before = (tmp_path / "a").stat()
+    write_if_changed(tmp_path / "a", "ä".encode())
+    assert (tmp_path / "a").stat() == before
