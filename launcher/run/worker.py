@@ -86,7 +86,10 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     watchdog = DataWatchdog(settings.engine.timeout_s, hung)
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
-    data = rank_data.load_data(job, settings, storage.path, world)
+    number = 0 if job.experience is None else job.experience.number
+    files = _file_digests(job, world)
+    resumed = _resume_point(job, {"experience": number, "data": {"files": files}}, world)
+    data = rank_data.load_data(job, settings, storage.path, world, resumed)
     if settings.train.least_steps is not None:
         job = _fitted(job, data, storage, world)
         resolved, tracked = job.resolved, validate.retracked(tracked, _settings(job))
@@ -97,10 +100,13 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts = _facts(resolved, samples, order, data.number, world)
-    resumed = _resume_point(job, facts, world)
-    if job.split is not None and resumed is not None:
-        _check_labels(task, resumed)
+    validation = Samples(task, task.data("val"), seed)
+    facts = _facts(resolved, samples, validation, order, number, world)
+    facts["data"]["files"] = files
+    if resumed is not None:
+        resumed.check_data(facts["data"])
+        if job.split is not None:
+            _check_labels(task, resumed)
     placed = _place_model(job, settings, storage, task, resumed, world, cleanup)
     model, module, engine = placed.model, placed.module, placed.engine
     facts |= placed.facts
@@ -139,7 +145,12 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
 
 
 def _facts(
-    resolved: Resolved, samples: Samples, order: DataOrder, experience: int, world: World
+    resolved: Resolved,
+    samples: Samples,
+    validation: Samples,
+    order: DataOrder,
+    experience: int,
+    world: World,
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
     return {
@@ -147,11 +158,29 @@ def _facts(
         "data": {
             "samples": len(samples),
             "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(validation, world),
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
         "experience": experience,
     }
+
+
+def _file_digests(job: Job, world: World) -> dict[str, str] | None:
+    """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
+    from launcher.run_folder.file_records import data_digests
+
+    named = paths.data_paths(_settings(job))
+    digests: dict[str, str] | None = None
+
+    def read() -> None:
+        nonlocal digests
+        digests = data_digests(named) if world.rank == 0 else None
+
+    if named:
+        world.rank_0_first(read)
+        digests = json.loads(world.broadcast(json.dumps(digests).encode()))
+    return digests
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import counted
+from launcher.base.diagnostics import SettingsError, counted
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run import affinity, experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs.rerun import DATA, rerun, resolved_as
 from launcher.saved_runs.saved_run import SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
@@ -180,10 +180,18 @@ def compare_replay(
     tensor or logged line to compare.
     """
     from training.checkpoint import compare, reader
+    from training.checkpoint.resume_point import changed_data
 
     interval = conditions.interval
     name = manifest.step_folder(interval.end)
     replayed = reader.open_checkpoint(replay / retention.CHECKPOINTS / name, verify=False)
+    change = changed_data(*(of.facts.get("data", {}) for of in (last, replayed)))
+    if change is not None:  # a replay from the start knows no other
+        raise SettingsError.of(
+            f"the data has changed since the checkpoint of step {interval.end}: {change}",
+            where="data.path",
+            allowed=DATA,
+        )
     tolerance = conditions.tolerance(last.manifest)
 
     def compared(
