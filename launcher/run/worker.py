@@ -88,7 +88,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     peaks = PeakMemory()  # before the data and the model, so that they count
     number = 0 if job.experience is None else job.experience.number
     files = _file_digests(job, world)
-    resumed = _resume_point(job, {"experience": number, "data": {"files": files}}, world)
+    resumed = _resume_point(job, {"experience": number, "data": {"files": files}}, storage, world)
     data = rank_data.load_data(job, settings, storage.path, world, resumed)
     if settings.train.least_steps is not None:
         job = _fitted(job, data, storage, world)
@@ -308,12 +308,14 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
     return storage
 
 
-def _resume_point(job: Job, facts: dict[str, Any], world: World) -> ResumePoint | None:
+def _resume_point(
+    job: Job, facts: dict[str, Any], storage: Storage, world: World
+) -> ResumePoint | None:
     if job.resume is None:
         return None
     from launcher.run_folder.restore import load_resume_point
 
-    return load_resume_point(job.resume, facts, world)
+    return load_resume_point(job.resume, facts, world, storage.path)
 
 
 def _check_labels(task: Task, trained: ResumePoint) -> None:

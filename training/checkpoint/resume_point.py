@@ -35,6 +35,8 @@ class ResumePoint:
     """Differences from the settings of the checkpoint, a line each."""
     damaged: Mapping[int, str] = field(default_factory=dict)
     """Errors of later, damaged checkpoints by step."""
+    is_fork: bool = False
+    """The run continues in another folder, which lacks the best checkpoint so far."""
 
     @property
     def step(self) -> int:
