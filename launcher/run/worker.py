@@ -86,9 +86,8 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     watchdog = DataWatchdog(settings.engine.timeout_s, hung)
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
-    number = 0 if job.experience is None else job.experience.number
     files = _file_digests(job, world)
-    resumed = _resume_point(job, {"experience": number, "data": {"files": files}}, storage, world)
+    resumed = _resume_point(job, files, storage, world)
     data = rank_data.load_data(job, settings, storage.path, world, resumed)
     if settings.train.least_steps is not None:
         job = _fitted(job, data, storage, world)
@@ -100,13 +99,8 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    validation = Samples(task, task.data("val"), seed)
-    facts = _facts(resolved, samples, validation, order, number, world)
-    facts["data"]["files"] = files
-    if resumed is not None:
-        resumed.check_data(facts["data"])
-        if job.split is not None:
-            _check_labels(task, resumed)
+    facts = _facts(resolved, data, files, order, world)
+    _check_data(job, task, facts, resumed)
     placed = _place_model(job, settings, storage, task, resumed, world, cleanup)
     model, module, engine = placed.model, placed.module, placed.engine
     facts |= placed.facts
@@ -146,23 +140,27 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
 
 def _facts(
     resolved: Resolved,
-    samples: Samples,
-    validation: Samples,
+    data: RankData,
+    files: dict[str, str] | None,
     order: DataOrder,
-    experience: int,
     world: World,
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
+    task = data.tasks[0]
+    samples, validation = (
+        Samples(task, split, order.seed) for split in (data.train, task.data("val"))
+    )
     return {
         "settings": paths.kept_values(resolved.values),
         "data": {
             "samples": len(samples),
             "fingerprint": fingerprint(samples, world),
             "validation": fingerprint(validation, world),
+            "files": files,
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
-        "experience": experience,
+        "experience": data.number,
     }
 
 
@@ -309,19 +307,24 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
 
 
 def _resume_point(
-    job: Job, facts: dict[str, Any], storage: Storage, world: World
+    job: Job, files: dict[str, str] | None, storage: Storage, world: World
 ) -> ResumePoint | None:
     if job.resume is None:
         return None
     from launcher.run_folder.restore import load_resume_point
 
+    number = 0 if job.experience is None else job.experience.number
+    facts = {"experience": number, "data": {"files": files}}
     return load_resume_point(job.resume, facts, world, storage.path)
 
 
-def _check_labels(task: Task, trained: ResumePoint) -> None:
-    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
+def _check_data(job: Job, task: Task, facts: dict[str, Any], trained: ResumePoint | None) -> None:
+    """Raise DataError if the data has changed, or an evaluation lacks the labels of the run."""
+    if trained is None:
+        return
+    trained.check_data(facts["data"])
     known = trained.fact("evaluator", {}).get("metrics", {})
-    if known and task.goal.metric not in known:
+    if job.split is not None and known and task.goal.metric not in known:
         raise DataError(
             f"the data has no labels for {', '.join(known)}",
             where="data.path",
