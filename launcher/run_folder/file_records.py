@@ -28,8 +28,9 @@ _MOST_NAMES = 1000
 _RUN = "origins.json"
 """A folder with this file is a run folder."""
 _KIND = r"_(data|eeg|ieeg|meg|emg|nirs)"
-_COMPANION = re.compile(rf"({_KIND})?(_(events|gt|masks))?\.")
-"""After the name of a recording: headers, marks, events and labels, as the families name them."""
+_COMPANION = re.compile(rf"({_KIND})?(_(events|gt|masks)|-\d+)?\.(?!(log|out|err)$)")
+"""After the name of a recording: headers, marks, events, labels and later parts, as the families
+name them; no output of a program, such as `launcher --data notes.txt > notes.log`."""
 
 
 @dataclass(frozen=True)

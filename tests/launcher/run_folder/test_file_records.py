@@ -63,11 +63,12 @@ def test_every_byte_of_the_data_counts_and_neither_times_nor_its_place(data, tmp
 
 
 def test_a_single_file_has_its_companions(tmp_path):
-    names = ("s_eeg.vhdr", "s_eeg.eeg", "s_events.tsv", "other.vhdr", "s_eegs.vhdr")
+    names = ("s_eeg.vhdr", "s_eeg.eeg", "s_events.tsv", "s_eeg-1.vhdr", "s_eeg.log", "s_eegs.vhdr")
     for name in names:
         (tmp_path / name).write_text(name)
     digests = data_digests({"data.path": tmp_path / names[0]})
-    assert list(digests) == ["data.path", "data.path_eeg.eeg", "data.path_events.tsv"]
+    beside = ("_eeg-1.vhdr", "_eeg.eeg", "_events.tsv")
+    assert list(digests) == ["data.path", *(f"data.path{rest}" for rest in beside)]
     assert data_digests({"data.path": tmp_path / "absent"}) is None
 
 
