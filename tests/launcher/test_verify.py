@@ -235,6 +235,13 @@ def compare(trained):
     return compared
 
 
+def test_a_replay_from_the_start_on_changed_data_is_no_difference(compare, again):
+    change_state(checkpoint(again, 6), lambda s: s["facts"]["data"].update(validation="other"))
+    change_loss(again, 1.0)
+    with pytest.raises(SettingsError, match="the data has changed"):
+        compare(again)
+
+
 def test_a_restart_that_a_replay_lacks_explains_a_difference(trained, again):
     interval = ReplayInterval(None, 4, 6, changes=("the run was resumed with changes at step 5",))
     conditions = Conditions(interval, "local", 1, "fp32")
