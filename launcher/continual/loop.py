@@ -22,7 +22,8 @@ from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
-from launcher.run_folder.experiences import Experience, FileRecord, Ledger
+from launcher.run_folder.experiences import Experience, Ledger
+from launcher.run_folder.file_records import FileRecord, record_files
 from launcher.run_folder.resume import ResumeRequest
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
@@ -119,7 +120,7 @@ class ContinualLoop:
             for name, stamp in list_files(self._source).items()
             if started is None or stamp.mtime_ns / 1e9 <= started
         }
-        files = experiences.record_files(self._source, there)
+        files = record_files(self._source, there)
         make_folder(self._folder, 0, self._source, files)
         if not self._is_trained:
             return Ledger([Experience(0, files, "training")])

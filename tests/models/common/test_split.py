@@ -125,10 +125,10 @@ def test_a_run_folder_saves_the_split_and_refuses_another_unless_data_is_reset(t
     save_split(other, tmp_path, replace=True)
     save_split(other, tmp_path)
     fold = split_groups(GROUPS, SplitRule(0.1, fold="2/5"), NOUN)
-    save_split(fold, tmp_path, replace=True, fold="2/5")
+    save_split(fold, tmp_path, replace=True, rule=SplitRule(0.1, fold="2/5"))
     assert json.loads((tmp_path / "split.json").read_text())["fold"] == "2/5"
     with pytest.raises(DataError, match="has changed since this run started"):
-        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), tmp_path, fold="3/5")
+        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), tmp_path)
 
 
 def test_earlier_groups_stay_in_their_split():
