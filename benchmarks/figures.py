@@ -134,6 +134,24 @@ def command(module: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", f"benchmarks.{module}", *remaining])
 
 
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with one record a line: an item of a list, or a value that has no list in it."""
+    path.write_text(_lines(content) + "\n", encoding="utf-8")
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    deeper = indent + "  "
+    if isinstance(value, Mapping) and any(isinstance(x, Mapping | list) for x in value.values()):
+        rows = [f"{json.dumps(name)}: {_lines(x, deeper)}" for name, x in value.items()]
+        opening, closing = "{}"
+    elif isinstance(value, list) and any(isinstance(x, Mapping | list) for x in value):
+        rows = [json.dumps(x) for x in value]
+        opening, closing = "[]"
+    else:
+        return json.dumps(value)
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(rows) + f"\n{indent}{closing}"
+
+
 def save(
     path: Path | None,
     command_line: str,
@@ -150,7 +168,7 @@ def save(
         }
         if memory:
             content["memory"] = [asdict(entry) for entry in memory]
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write(path, content)
 
 
 def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list[Row]]:
@@ -168,7 +186,7 @@ def save_rows(path: Path, command_line: str, facts: Mapping[str, str], rows: Seq
         "machine": dict(facts),
         "rows": [asdict(row) for row in rows],
     }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write(path, content)
 
 
 def joined(stored: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.figures import machine
+from benchmarks.figures import machine, write
 from engines.catalog import ENGINES
 from models.catalog import FAMILIES
 
@@ -129,10 +129,8 @@ def main() -> int:
     if options.write:
         kept = known["losses"] if known.get("machine") == facts else {}
         losses = dict(sorted((kept | found).items()))
-        content = {"command": "python -m benchmarks.golden --write", "machine": facts}
-        rows = ",\n".join(f"    {json.dumps(name)}: {losses[name]}" for name in losses)
-        head = json.dumps(content, indent=2).removesuffix("\n}")
-        options.json.write_text(f'{head},\n  "losses": {{\n{rows}\n  }}\n}}\n')
+        line = "python -m benchmarks.golden --write"
+        write(options.json, {"command": line, "machine": facts, "losses": losses})
         print(f"wrote {len(found)} runs to {options.json}")
         return 0
     tolerance = 0.0 if known.get("machine") == facts else TOLERANCE

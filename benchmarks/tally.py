@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import write
+
 MOMENTS = ("before a step", "training", "saving")
 WHOM = ("all", "supervisor", "rank")
 
@@ -68,7 +70,7 @@ def save(
         "machine": machine,
         "rows": [vars(tally) for tally in tallies],
     }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write(path, content)
 
 
 def load(path: Path) -> tuple[str, dict[str, str], list[Tally]]:

@@ -84,8 +84,8 @@ class Context:
     reset_data: bool = False
     """The data may differ from the split saved in the run folder, which is then replaced."""
     earlier_splits: Mapping[str, SplitName] | None = None
-    """Of an experience of continual learning: the splits of groups so far, which they keep. None:
-    the first data of a run."""
+    """The splits of groups so far, which they keep: of an experience of continual learning, of data
+    that has grown, of the run that `model.start` names. None: the first data of a run."""
 
 
 class Split(Protocol):

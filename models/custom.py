@@ -116,7 +116,7 @@ class CustomTask(ABC):
         rule, folder = SplitRule.of(self.data_settings, self.context), self.context.folder
         splits = split_groups(groups, rule, noun)
         if folder is not None:
-            save_split(splits, folder, self.context.reset_data, rule.fold)
+            save_split(splits, folder, self.context.reset_data, rule)
         return splits
 
     def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:

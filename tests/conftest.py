@@ -40,36 +40,22 @@ SHARED = "tests/slurm/lifecycle/"
 """Tests that share one cluster."""
 FIRST = (
     SHARED,
-    "tests/models/doc_translation/test_learning.py",
     "tests/benchmarks/test_smoke.py",
-    "tests/runs/test_crossing.py",
+    "tests/launcher/compare/test_compare.py",
+    "tests/runs/test_staged.py",
+    "tests/docs/test_commands.py",
+    "tests/models/doc_translation/test_learning.py",
+    "tests/launcher/plan/test_coverage.py",
+    "tests/runs/test_nf4.py",
     "tests/runs/test_faults.py",
-    "tests/models/eeg_text/test_learning.py",
     "tests/runs/test_families.py",
 )
 """What takes longest, so that at the end no process works alone."""
 
 
-NOT_COVERED = ("tests/models/", "tests/docs/", "tests/architecture/", "tests/benchmarks/")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for start in reversed(FIRST):
         items.sort(key=lambda item: not item.nodeid.startswith(start))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Pause the measurement of coverage, if there is one, for tests of what it does not measure."""
-    coverage = sys.modules.get("coverage")
-    measured = coverage.Coverage.current() if coverage else None
-    if measured is None or not item.nodeid.startswith(NOT_COVERED):
-        return (yield)
-    measured.stop()
-    try:
-        return (yield)
-    finally:
-        measured.start()
 
 
 def pytest_collection_finish() -> None:

@@ -328,7 +328,7 @@ class TrainingRun:
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         self._owes_evaluation = fact("owes_evaluation", False)
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
-            self._evaluator.resume(fact("evaluator"))
+            self._evaluator.resume(fact("evaluator"), keeps_best=not resume_point.is_fork)
 
     def _is_finite(self) -> bool:
         """No rank has met a NaN or an infinity: the weights may be evaluated and saved."""

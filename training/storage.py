@@ -1,14 +1,19 @@
-"""Atomic writes and growing files of lines in one folder, under a fence where there is one."""
+"""Atomic writes, growing files of lines and reading of JSON in one folder, whoever made it."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
+
+_MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
+"""Bounds of a JSON file and of a line, far above those that a run writes."""
 
 
 class StorageError(Exception):
@@ -42,6 +47,66 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """Open a regular file, or make it if the `flags` say so; no link is followed. Raises OSError.
+
+    A pipe or device could block, and what a link leads to is not of the folder.
+    """
+    try:
+        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        kind = "a link" if error.errno == errno.ELOOP else "not a regular file"
+        raise OSError(error.errno, f"it is {kind}", str(path)) from None
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def open_to_read(path: Path) -> IO[bytes]:
+    """As open_regular."""
+    return os.fdopen(open_regular(path, os.O_RDONLY), "rb")
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines from here to half a line at the end, or to a line that is too long to be one."""
+    while (line := file.readline(_MOST_LINE_BYTES)).endswith(b"\n"):
+        yield line
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError, and ValueError where it is too large."""
+    with open_to_read(path) as file:
+        if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+        return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a regular file. Raises OSError, and ValueError as parse_json."""
+    return parse_json(read_regular(path))
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value in JSON. Raises ValueError if it is none, or has too many levels."""
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("too many levels") from None
+    opened = ("[", "{") if isinstance(content, str) else (b"[", b"{")
+    if sum(map(content.count, opened)) <= _MOST_LEVELS:  # type: ignore[arg-type]
+        return value
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        rows = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [inner for row in rows for inner in row if isinstance(inner, dict | list)]
+    if level:
+        raise ValueError("too many levels")
+    return value
+
+
 def publish_new(staged: Path, final: Path) -> None:
     """Give the complete file `staged` the name `final`. Raises FileExistsError if it is taken."""
     try:
@@ -71,7 +136,7 @@ class Storage:
         """Replace the file `name` by `content`: write, sync, rename. Leaves nothing on failure."""
         staged = self.staged(name)
         try:
-            with staged.open("wb") as file:
+            with open_staged(staged) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -127,10 +192,9 @@ class LineFile:
     def __init__(self, path: Path, fence: Path | None = None) -> None:
         """Open `path`, and create it if needed. Raises StorageError."""
         self.path = path
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         with storage_errors(path):
             opened = path if fence is None else fence / ".." / path.name
-            self._file = os.open(opened, flags, 0o666)
+            self._file = open_regular(opened, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def write(self, line: bytes) -> None:
         """Append `line`, which has no line break, and a line break. Raises StorageError."""
@@ -151,6 +215,12 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def open_staged(staged: Path) -> IO[bytes]:
+    """A new file under a temporary name; one that a kill left is removed. Raises OSError."""
+    staged.unlink(missing_ok=True)
+    return staged.open("xb")
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.base.diagnostics import SettingsError
+from launcher.base.redaction import redact
 from training.logging.quantities import size
 
 
@@ -31,6 +32,8 @@ def check_writable(
         parts = {"value": str(folder), "where": where, "allowed": allowed, "fix": fix}
         return SettingsError.of(prefix + message, **parts)
 
+    if redact(str(folder)) != str(folder):  # files in it would name the password
+        raise error(f"{folder} is a URL, not a {noun}")
     try:
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         is_there = folder.exists()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 MASK = "***"
 """Replaces a secret."""
 SCHEMES = ("http", "https", "file")
-_USER = re.compile(r"(?<=://)[^/?#\s'\"]*@")
+_USER = re.compile(r"(?<=\w\w:/)(/?)([^/?#\s'\"]*)@")
+"""User and password; a URL that became a path has one slash before them."""
 _PARAMETER = re.compile(
     r"(?i)([?&][^=&\s]*(?:token|key|sig|secret|passw|credential|auth)[^=&\s]*=)"
     r"(?:\$\{\w+\}|[^&#\s'\"\]},])+"
@@ -39,7 +41,7 @@ def redact(text: str) -> str:
     Replaces user and password before the host, and the values of query parameters named like
     token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
-    text = _USER.sub(lambda m: m[0] if _is_variable(m[0][:-1]) else f"{MASK}@", text)
+    text = _USER.sub(lambda m: m[0] if _is_variable(m[2]) else f"{m[1]}{MASK}@", text)
     return _PARAMETER.sub(lambda m: m[0] if _is_variable(m[0][len(m[1]) :]) else m[1] + MASK, text)
 
 
@@ -57,6 +59,25 @@ def expand_variables(text: str, variables: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda match: variables[match[1]], text)
 
 
+def variables_of(text: str) -> list[str]:
+    """The names of the variables, ${NAME}, in `text`."""
+    return _VARIABLE.findall(text)
+
+
+def is_private(url: str) -> bool:
+    """Whether nobody between here and the host of `url` can read it: https, or this machine."""
+    parts = urlsplit(url)
+    return parts.scheme in ("https", "file") or is_here(parts.hostname or "")
+
+
+def is_here(host: str) -> bool:
+    """Whether `host` is this machine, by its name or a loopback address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def file_name(url: str) -> str:
     """The last part of a URL's path, decoded; empty if the path ends in a slash."""
     return unquote(urlsplit(url).path).rpartition("/")[2]
@@ -69,6 +90,8 @@ def url_problem(url: str) -> str | None:
         _ = parts.port
     except ValueError as error:
         return f"is not a URL: {error}"
+    if "\\" in url:  # hosts of such texts differ by library
+        return "has a backslash"
     if parts.scheme not in SCHEMES:
         return f"has the scheme '{parts.scheme}'" if parts.scheme else "has no scheme"
     if parts.scheme == "file":

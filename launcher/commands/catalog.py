@@ -12,7 +12,6 @@ from launcher.config.options import (
     INPUT,
     JSON,
     MODEL,
-    MOVED_FORM,
     OPTIONS,
     PLANNED_MACHINE,
     RESUME,
@@ -36,8 +35,9 @@ _CHECKPOINT = option(
     "best, last, or the number of a step. Default: best, if the run was evaluated, or else last.",
 )
 _MOVED = option(
-    MOVED_FORM,
-    "New folder of the pretrained model of the run, if it has moved; its weights must be the same.",
+    "--set KEY=DIR",
+    "New folder of what the run names: model.pretrained, whose weights must be the same, or "
+    "model.folder, of a custom task.",
     repeats=True,
 )
 _RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)

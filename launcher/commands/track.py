@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.base import ending, environment, exit_codes
+from launcher.base import ending, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
-from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import lock, records, run_folder
 from training.settings import TRACK_PATTERN, TRACKERS
@@ -49,7 +48,7 @@ def main(command_line: CommandLine) -> int:
     ending.leave("the same command uploads the rest")
     code = exit_codes.DONE
     with lock.hold(folder):
-        values = _read(folder / run_folder.ORIGINS)
+        values = records.read_object(folder / run_folder.ORIGINS, is_redacted=True) or {}
         for text in [to] if to else _trackers(values.get("track", {}).get("value", ())):
             name, _, project = text.partition(":")
             service = importlib.import_module(TRACKERS[name].module).SERVICE
@@ -71,7 +70,7 @@ def _upload(
     folder: Path, service: Service, values: dict[str, Any], project: str | None
 ) -> tuple[str | None, str | None]:
     """The URL of the tracked run, and why the upload is incomplete; None: it is complete."""
-    result = _read(folder / run_folder.RESULT)
+    result = records.read_object(folder / run_folder.RESULT, is_redacted=True) or {}
     is_completed = result.get("status") == "completed"
     tracker = TrackerProcess(service.module)
     tracker.send(_start_message(folder, result, values, project))
@@ -103,15 +102,3 @@ def _start_message(
         sync_command=f"{PROGRAM} track {shlex.quote(str(folder))}",
         mode="online",
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of the run, with secrets redacted; empty if it does not exist.
-
-    Raises SettingsError if it is damaged.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    return records.parse_object(path, redact_variables(text, environment.variables()))

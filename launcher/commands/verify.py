@@ -9,6 +9,7 @@ from launcher.config.command_line import CommandLine
 from launcher.saved_runs import verify
 from launcher.saved_runs.rerun import RerunFailed
 from training.checkpoint.manifest import CheckpointError
+from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 
@@ -28,5 +29,5 @@ def main(command_line: CommandLine) -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return error.code if isinstance(error, RerunFailed) else exit_codes.FAILURE
-    print(encode(verify.as_json(result), indent=2) if as_json else verify.render(result))
+    print(encode(verify.as_json(result), indent=2) if as_json else printable(verify.render(result)))
     return exit_codes.DONE if result.agrees else exit_codes.FAILURE

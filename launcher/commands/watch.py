@@ -15,6 +15,7 @@ from launcher.commands.catalog import ONCE
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import run_folder
 from launcher.run_folder.checkpoint_search import newest
+from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 if TYPE_CHECKING:
@@ -81,4 +82,5 @@ def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
 
     for run in runs:
         snapshot = run.snapshot()
-        print(encode(watch_view.as_json(snapshot)) if as_json else watch_view.plain(snapshot))
+        text = printable(watch_view.plain(snapshot))
+        print(encode(watch_view.as_json(snapshot)) if as_json else text)

@@ -259,7 +259,7 @@ def _is_study(folder: Path | None) -> bool:
     if {path.name for path in folder.iterdir()} - {RUNS, JSON_FILE, PAGE}:
         return False
     path = folder / JSON_FILE
-    content = records.parse_object(path, path.read_bytes()) if path.is_file() else {"folds": 1}
+    content = records.read_object(path) or {"folds": 1}
     return bool(content.get("folds") or content.get("seeds"))
 
 

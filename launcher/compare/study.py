@@ -18,6 +18,7 @@ from launcher.config.provenance import FITTED_LAYERS, Resolved
 from launcher.config.render import ORIGINS
 from launcher.run_folder import lock, records
 from models.catalog import is_custom
+from training.storage import read_json
 
 FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
 BY_GROUP = "groups"
@@ -219,7 +220,7 @@ def differences(folder: Path, resolved: Resolved, sets: Sequence[str]) -> Iterat
     compared as it was before. Reads the disk.
     """
     try:
-        origins: Mapping[str, Any] = json.loads((folder / ORIGINS).read_bytes())
+        origins: Mapping[str, Any] = read_json(folder / ORIGINS)
     except (OSError, ValueError):
         return
     values = paths.kept_values(resolved.values)

@@ -202,7 +202,7 @@ def _validation_groups(folder: Path) -> str | None:
     from models.common.split import SPLIT_FILE  # imports numpy
 
     path = parts(folder)[-1] / SPLIT_FILE
-    groups = records.parse_object(path, path.read_bytes()).get("val") if path.is_file() else None
+    groups = (records.read_object(path) or {}).get("val")
     return None if groups is None else sha256(repr(groups).encode()).hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
+from launcher.base.redaction import redact
 from launcher.config import errors, paths
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import (
@@ -174,6 +175,10 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         if key in values and paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"
             yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
+        text = str(values[key].value) if key in values else ""
+        if redact(text) != text:  # files of the run would name the password
+            problem = "is a URL with a password"
+            yield errors.about_value(values, key, problem, allowed="a path on this machine")
 
 
 def _is_there(values: Values, key: str, path: str) -> bool:
@@ -312,7 +317,7 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
 
 def _features(values: Values) -> Iterator[Diagnostic]:
     """The checks of continual learning and downloads, for the runs that use them."""
-    keys = ("continual.enabled", "download.fetch", "download.files")
+    keys = ("continual.enabled", "download.fetch", "download.files", "download.variables")
     if not any(values[key].value for key in keys):
         return
     from launcher.config import feature_checks

@@ -103,28 +103,50 @@ def name_of(cls: type) -> str:
 
 
 @cache
-def folder_for(name: object, recorded: object, run: Path) -> Any:
-    """The folder of the module of the task `name` for the run or export in the folder `run`.
+def folder_for(name: object, recorded: object, file: Path, where: str) -> str | None:
+    """The folder of the module of the task `name`, by the `recorded` one; None: not recorded.
 
-    In a copied or moved project it is not the `recorded` one but the nearest folder above `run`
-    that has the module, which is said once: where the recorded one lacks it, or has the run that
-    was copied. Reads the disk.
+    `file`, a file or folder of a run or of somebody else, has recorded it at `where`, and is data,
+    whoever made it: the folder counts if it is the very path it was, and outside of the folder of
+    `file`. In a copied project, and for a folder that does not count, the module is that of the
+    working directory or of the Python path, which is said once. Reads the disk. Raises
+    SettingsError if it is not there either.
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
+        return None
+    top, home = name.partition(":")[0].partition(".")[0], file.parent.resolve()
+    folder, here = Path(recorded), Path.cwd()
+    problem = None
+    is_absolute = folder.is_absolute() and "\0" not in recorded
+    if not is_absolute or os.path.realpath(folder) != str(folder):
+        problem = "is not an absolute path without links"
+    elif not folder.is_dir():
+        problem = "does not exist"
+    elif folder.is_relative_to(home):
+        problem = f"is inside of {home}, which says so itself"
+    # A copied project has its runs inside of it, as the recorded one has.
+    elif not (
+        _has_module(here, top)
+        and home.is_relative_to(here)
+        and (folder / home.relative_to(here)).exists()
+    ):
         return recorded
-    top, run = name.partition(":")[0].partition(".")[0], run.absolute()
-    home = next((folder for folder in run.parents if _has_module(folder, top)), None)
-    before = Path(recorded).expanduser()
-    if home is None or (before.exists() and before.samefile(home)):
-        return recorded
-    if _has_module(before, top) and not (before / run.relative_to(home)).exists():
-        return recorded  # the run was never inside of it
-    print(
-        f"note: {name} is loaded from {home}, beside the run, not from {recorded}, where it was "
-        "trained",
-        file=sys.stderr,
-    )
-    return str(home)
+    spec = None if top in sys.modules else PathFinder.find_spec(top, [str(here), *sys.path])
+    if spec is not None:
+        place = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
+        if place.parent.resolve() != folder:
+            print(f"note: {name} is loaded from {place}, not from {recorded}", file=sys.stderr)
+    elif top not in sys.modules:
+        raise SettingsError.of(
+            f"{name} is not loaded from {TASK_FOLDER} '{recorded}', which {problem}",
+            key=TASK_FOLDER,
+            value=recorded,
+            where=where,
+            allowed="a module in the working directory or on the Python path; or its folder, "
+            "named on the command line by who trusts it",
+            fix=f"--set {TASK_FOLDER}=DIR",
+        )
+    return str(here) if _has_module(here, top) else None
 
 
 def _has_module(folder: Path, name: str) -> bool:
@@ -163,14 +185,14 @@ _importing: list[str] = []
 
 
 def task_folder(name: str) -> str | None:
-    """The folder in which the module of a task was found; None: it is installed."""
+    """The folder in which the module of a task was found, without links; None: it is installed."""
     top = sys.modules[name.partition(":")[0].partition(".")[0]]
     path = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
     if path is None:
         return None
     file = Path(path).absolute()
     home = file.parent.parent if file.name == "__init__.py" else file.parent
-    return None if str(home) in _installed() else str(home)
+    return None if str(home) in _installed() else os.path.realpath(home)
 
 
 def is_other_task(name: str, folder: str) -> bool:

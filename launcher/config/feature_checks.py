@@ -12,12 +12,13 @@ from launcher.base import redaction
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import errors
 from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
-from launcher.config.provenance import MACHINE_LAYER, Origin, Setting, Values
+from launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, Origin, Setting, Values
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
 _FILES = "download.files"
 _FOLDER = "download.folder"
+VARIABLES = "download.variables"
 
 
 def check_continual(values: Values) -> Iterator[Diagnostic]:
@@ -132,7 +133,16 @@ def will_download(values: Values, path: str) -> bool:
 
 
 def check_download(values: Values) -> Iterator[Diagnostic]:
-    """Files that are not declared, are not downloaded, have no name, or one local path."""
+    """Variables that a file allows, and files that are not declared, are not downloaded, have no
+    name, or one local path."""
+    variables = values[VARIABLES]
+    if variables.value and variables.origin.layer != CLI_LAYER:
+        yield errors.about_value(
+            values,
+            VARIABLES,
+            "is not on the command line: a file cannot allow itself to send variables",
+            fix=f"remove it, and type  {errors.line('--set', VARIABLES, variables.value)}",
+        )
     is_fetched, files = values["download.fetch"].value, values[_FILES]
     if is_fetched and not files.value:
         example = "download: {files: [https://example.org/data.zip]}"

@@ -110,7 +110,7 @@ class File(Section):
     """One file to download."""
 
     url: Annotated[str, WrapValidator(_as_url), _allowed(_URLS)]
-    """http, https or file; ${NAME} is replaced by that environment variable."""
+    """http, https or file; ${NAME} is replaced by that variable of download.variables."""
     sha256: Annotated[
         str | None, StringConstraints(to_lower=True, pattern=_SHA256), _allowed(_DIGITS)
     ] = None
@@ -141,6 +141,8 @@ class Download(Section):
         default_factory=list, json_schema_extra={"allowed": ALLOWED_FILES}
     )
     """URLs of data; each alone, or with checksum, name and size."""
+    variables: list[str] = Field(default_factory=list)
+    """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
     """Folder for the files; default: downloads/, several files in a subfolder of it."""
     max_gb: Annotated[float, Field(gt=0, json_schema_extra={"unit": "10^9 bytes"})] = 100.0

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.provenance import ResetPart
-from launcher.config.schema import AUTO, PRETRAINED, config_of, setting_infos
+from launcher.config.schema import AUTO, config_of, setting_infos
 from models.base import SplitName
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
@@ -182,8 +182,6 @@ PLANNED_MACHINE = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
 """The options of `plan` for another machine."""
 INPUT = "--input"
 """What `predict` reads."""
-MOVED_FORM = f"--set {PRETRAINED}=DIR"
-"""The option of a finished run for the new folder of its pretrained model."""
 SPLITS: tuple[str, ...] = get_args(SplitName)
 DEFAULT_SPLIT = "test"
 

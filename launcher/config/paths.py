@@ -6,12 +6,15 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import RESUMED_LAYER, Setting, Values
 from models.catalog import is_custom
 from models.common.hub import HUB
+
+if TYPE_CHECKING:
+    from launcher.config.schema import Settings
 
 _DOWNLOADS = "download.folder"
 PATHS: Mapping[str, Collection[str]] = {
@@ -22,6 +25,7 @@ PATHS: Mapping[str, Collection[str]] = {
     **dict.fromkeys(("data.channels", "data.texts"), ()),
 }
 """The settings of the families that are paths, and their values that are none."""
+_DATA = "data."
 EMBEDDED = "embedded:"
 """How the names of built-in data begin."""
 
@@ -29,6 +33,7 @@ EMBEDDED = "embedded:"
 def kept_values(values: Values) -> dict[str, Any]:
     """The value of each setting for the files of a run: paths are absolute. Reads the disk."""
     kept = {key: setting.value for key, setting in values.items()}
+    kept["download.variables"] = []  # a file cannot allow them
     if kept[_DOWNLOADS] is None and kept["download.files"]:
         from launcher.config import feature_checks  # for the runs that declare files
 
@@ -75,6 +80,17 @@ def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
     are_paths = _are_paths(key, values, old, new)
     return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
+
+
+def data_paths(settings: Settings) -> dict[str, Path]:
+    """The files and folders of the data that `settings` name, by key. Reads the disk."""
+    data: Any = getattr(settings, "data", None)  # of the family
+    texts = {key: getattr(data, key[len(_DATA) :], None) for key in PATHS if key.startswith(_DATA)}
+    return {
+        key: Path(_absolute(text))
+        for key, text in texts.items()
+        if isinstance(text, str) and os.path.exists(_absolute(text))
+    }
 
 
 def is_special(key: str, values: Values) -> bool:

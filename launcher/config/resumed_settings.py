@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
 from launcher.config.settings_file import read_settings_file
 from models.catalog import FAMILIES, is_custom
+from training.storage import read_json
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
 """Settings that torchrun and srun decide."""
@@ -133,14 +133,15 @@ def read(folder: Path, task_folder: object = None) -> Base:
     """
     path = folder / SETTINGS
     root = read_settings_file(path)
-    family, old_folder = find_node(root, "model.family"), None
+    family = find_node(root, "model.family")
+    recorded = find_node(root, TASK_FOLDER) if task_folder is None else None
     if family is not None and is_custom(family.value):
         from launcher.config.custom_task import add_search_folder, folder_for
 
-        written = find_node(root, TASK_FOLDER)
-        if written is not None:
-            old_folder = folder_for(family.value, written.value, folder)
-        add_search_folder(task_folder or old_folder)
+        if recorded is not None:
+            where = f"{path}:{recorded.line} {TASK_FOLDER}"
+            task_folder = folder_for(family.value, recorded.value, path, where)
+        add_search_folder(task_folder)
         try:
             config_of(family.value)
         except SettingsError as error:
@@ -153,12 +154,11 @@ def read(folder: Path, task_folder: object = None) -> Base:
         entry.key: replace(entry, option="--set")
         for entry in file_entries(RESUMED_LAYER, root, str(path), family.value)
     }
-    if old_folder is not None:
-        entry = entries[TASK_FOLDER]
-        entries[TASK_FOLDER] = replace(entry, value=old_folder, text=old_folder)
+    if recorded is not None and is_custom(family.value):
+        entries[TASK_FOLDER] = replace(entries[TASK_FOLDER], value=task_folder, text=None)
     try:
-        content = json.loads((folder / ORIGINS).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = read_json(folder / ORIGINS)
+    except (OSError, ValueError):
         content = None  # all settings then count as set by the user
     content = content if isinstance(content, dict) else {}
     return Base(entries, {key: value for key, value in content.items() if isinstance(value, dict)})

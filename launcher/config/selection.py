@@ -134,10 +134,11 @@ def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
     from launcher.config import custom_task, task_settings  # for the runs that train one
 
     folder = entries.get(TASK_FOLDER)
-    if folder is not None and folder.option is None:  # of a file, maybe that of a copied run
-        file = Path(folder.origin.where.rpartition(":")[0])
-        path = custom_task.folder_for(entry.value, folder.value, file.parent)
-        folder = replace(folder, value=path)
+    if folder is not None and folder.option is None:
+        try:
+            folder = replace(folder, value=_folder_of_file(entry.value, folder))
+        except SettingsError as error:
+            return FIRST_RUN[0], [replace(d, order=folder.order) for d in error.diagnostics]
     custom_task.add_search_folder(None if folder is None else folder.value)
     try:
         sizes = task_settings.task_config(entry.value).SIZES
@@ -148,6 +149,14 @@ def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
         return FIRST_RUN[0], [replace(diagnostic, order=entry.order) for diagnostic in invalid]
     size = None if sizes else entries.get("model.size")
     return entry.value, list(_custom_task_errors(entry.value, size, folder))
+
+
+def _folder_of_file(family: object, entry: TypedEntry) -> str | None:
+    """The folder of a custom task by the `entry` of a file. Raises SettingsError."""
+    from launcher.config.custom_task import folder_for
+
+    file = Path(entry.origin.where.rpartition(":")[0])
+    return folder_for(family, entry.value, file, errors.where(TASK_FOLDER, entry.origin))
 
 
 def _custom_task_errors(

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher.run_folder.experiences import (
+from launcher.run_folder.experiences import Ledger
+from launcher.run_folder.file_records import (
     FileRecord,
     FileStamp,
-    Ledger,
     changed_files,
     record_files,
     stamp_of,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -23,7 +22,8 @@ from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
-from launcher.run_folder.experiences import Experience, FileRecord, Ledger
+from launcher.run_folder.experiences import Experience, Ledger
+from launcher.run_folder.file_records import FileRecord, record_files
 from launcher.run_folder.resume import ResumeRequest
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
@@ -120,7 +120,7 @@ class ContinualLoop:
             for name, stamp in list_files(self._source).items()
             if started is None or stamp.mtime_ns / 1e9 <= started
         }
-        files = experiences.record_files(self._source, there)
+        files = record_files(self._source, there)
         make_folder(self._folder, 0, self._source, files)
         if not self._is_trained:
             return Ledger([Experience(0, files, "training")])
@@ -345,8 +345,7 @@ class Reporter:
     def started_at(self) -> float | None:
         """When the run started, in seconds since the epoch; None if it is not known."""
         try:
-            with (self.folder / run_folder.EVENTS).open(encoding="utf-8") as file:
-                text = json.loads(file.readline())["time"]
+            text = next(run_folder.json_lines(self.folder / run_folder.EVENTS))["time"]
             return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        except (OSError, ValueError, KeyError, TypeError):
+        except (StopIteration, ValueError, KeyError, TypeError):
             return None

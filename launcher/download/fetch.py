@@ -6,6 +6,7 @@ import math
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,8 @@ from typing import Any
 
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
-from launcher.config.feature_checks import DownloadTarget, targets
+from launcher.config import errors
+from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
 from launcher.download.transfer import (
@@ -153,20 +155,12 @@ class _Fetch:
     def _download(self) -> DownloadRecord:
         target = self._target
         shown = target.file.url
-        try:
-            url = redaction.expand_variables(
-                shown.unredacted if isinstance(shown, redaction.Url) else shown,
-                environment.variables(),
-            )
-        except KeyError as missing:
-            name = missing.args[0]
-            message = f"the URL uses the environment variable {name}, which is not set"
-            raise settings_error(message, shown) from None
+        url, secrets = _with_variables(shown, self._settings.variables)
         transfer = Transfer(target, self._settings, self._show)
         resumed = f", resuming after {size(transfer.size)}" if transfer.size else ""
         self._show(f"{target.path}: downloading {shown}{resumed}")
         try:
-            sha256, total = transfer.run(url), transfer.size
+            sha256, total = transfer.run(url, secrets), transfer.size
             record = DownloadRecord(str(target.file.url), transfer.version, sha256, total)
             record = self._move_into_place(transfer.path, record)
             transfer.discard()
@@ -210,3 +204,27 @@ class _Fetch:
             return record
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]:
+    """The URL with its variables replaced, and their values. Raises SettingsError.
+
+    Only those that the user allows are sent, and nobody between here and the host can read them.
+    """
+    text = shown.unredacted if isinstance(shown, redaction.Url) else shown
+    names, variables = redaction.variables_of(text), environment.variables()
+    if refused := [name for name in names if name not in allowed]:
+        raise settings_error(
+            f"the URL uses the environment variable {refused[0]}, which the command line does not "
+            "allow",
+            shown,
+            fix=errors.line("--set", VARIABLES, list(dict.fromkeys([*allowed, *names]))),
+        )
+    if unset := [name for name in names if name not in variables]:
+        message = f"the URL uses the environment variable {unset[0]}, which is not set"
+        raise settings_error(message, shown)
+    url = redaction.expand_variables(text, variables)
+    if names and not redaction.is_private(url):
+        message = "the URL would send an environment variable without encryption"
+        raise settings_error(message, shown, allowed="https, or http to this machine")
+    return url, [variables[name] for name in names]

@@ -8,12 +8,12 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from http.client import responses
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import url2pathname
 
 import requests
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from requests import exceptions
 
 from launcher.base.diagnostics import FetchError, SettingsError
+from launcher.base.redaction import is_here
 from launcher.config.feature_checks import DownloadTarget
 from launcher.config.feature_settings import Download
 from models.common.data_files import identity, progress
@@ -117,6 +118,7 @@ class Transfer:
         self.path = target.state / f"{target.name}.part"
         self._record_path = target.state / f"{target.name}.part.json"
         record = read_record(self._record_path)
+        self._secrets: Sequence[str] = ()
         self.version: str | None = None
         self._is_resumed = False
         """Whether the bytes are from more than one response."""
@@ -139,12 +141,13 @@ class Transfer:
     def _error(self, message: str, **parts: object) -> SettingsError:
         return settings_error(message, self._target.file.url, **parts)
 
-    def run(self, url: str) -> str:
-        """Transfer all bytes of `url`, which has its secrets; gives their SHA-256.
+    def run(self, url: str, secrets: Sequence[str] = ()) -> str:
+        """Transfer all bytes of `url`; gives their SHA-256.
 
-        Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
+        No redirect may carry the `secrets` in it to another host. Raises SettingsError if the file
+        is not the declared one, FetchError if the transfer fails.
         """
-        failures = 0
+        failures, self._secrets = 0, secrets
         while True:
             before = self.size
             try:
@@ -213,10 +216,19 @@ class Transfer:
                 raise self._error(message) from None
 
     def check_redirect(self, response: requests.Response, **_: object) -> None:
-        """Refuse a redirect from https to http; requests drops the password on another host."""
+        """Refuse a redirect from https to http, and one of a secret to another host.
+
+        requests drops the password there.
+        """
         new = urljoin(response.url, response.headers.get("Location", ""))
         if response.url.startswith("https:") and new.startswith("http:"):
             raise self._error("the server redirects from https to http")
+        hosts = {urlsplit(url).hostname or "" for url in (response.url, new)}
+        if len(hosts) == 1 or all(map(is_here, hosts)):
+            return
+        values = "|".join(re.escape(value) for value in self._secrets if value)
+        if values and re.search(rf"(?<!\w)({values})(?!\w)", unquote(new)):
+            raise self._error("the server redirects to another host with a variable of the URL")
 
     def _read(self, response: requests.Response, start: int) -> None:
         status, headers = response.status_code, response.headers

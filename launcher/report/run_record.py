@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment
-from launcher.base.redaction import redact_variables
 from launcher.report.plots import Point, ThinnedLine, number
 from launcher.run_folder import checkpoint_search, records, run_folder
+from training.storage import read_json
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
@@ -118,8 +116,10 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
 def read(folder: Path) -> RunRecord:
     """The record of the run in `folder`, without secrets. Reads the disk.
 
-    Files that do not exist are empty. Raises InvalidRecord for damaged ones.
+    Files that do not exist are empty. Raises InvalidRecord for damaged ones, and SettingsError for
+    a link.
     """
+    run_folder.check_regular(folder)
     train = defaultdict[str, ThinnedLine](ThinnedLine)
     evaluations = defaultdict[str, ThinnedLine](ThinnedLine)
     for line in records.metrics_lines(folder):
@@ -161,11 +161,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises InvalidRecord.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return {}
-    return records.parse_object(path, redact_variables(text, environment.variables()))
+    return records.read_object(path, is_redacted=True) or {}
 
 
 def _events(folder: Path) -> Iterator[RunEvent]:
@@ -187,7 +183,7 @@ def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
     }
     for path in (folder / run_folder.CHECKPOINTS).glob("step-*/manifest.json"):
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = read_json(path)
             score = manifest.get("score")
             yield CheckpointFacts(
                 int(manifest["step"]),

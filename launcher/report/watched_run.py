@@ -50,6 +50,7 @@ class WatchedRun:
     """Follows the files of one run. Reads the disk; changes nothing."""
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        run_folder.check_regular(folder)
         self._folder, self._now = folder, now
         self._lines = RunLines(folder, is_thinned=True)
         self._clock = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine, World
-    from models.base import Split
+    from launcher.config.provenance import Resolved
+    from models.base import Split, SplitName
+    from training.checkpoint.resume_point import ResumePoint
     from training.evaluation.forgetting import Forgetting
 
 
@@ -67,15 +70,22 @@ class RankData:
         return parts[0], Forgetting(self.number, held_out[:-1], held_out[-1])
 
 
-def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankData:
-    """The data of the run, or of an experience and its replay; the first task is the run's."""
+def load_data(
+    job: Job, settings: Settings, folder: Path, world: World, resumed: ResumePoint | None
+) -> RankData:
+    """The data of the run, or of an experience and its replay; the first task is the run's.
+
+    Collective.
+    """
+    is_reset = job.resume is not None and "data" in job.resume.reset
     context = Context(
         seed=settings.train.seed,
         eval_share=settings.eval.share,
         folder=folder,
         device=world.device,
         attention=settings.memory.attention,
-        reset_data=job.resume is not None and "data" in job.resume.reset,
+        reset_data=is_reset,
+        earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
     )
     model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
     with signals.deferred(signals.ENDING):
@@ -89,6 +99,35 @@ def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankD
 
     train, tasks = load_experience(job.experience, task, context, job.resolved.settings, world)
     return RankData(job.experience.number, train, tasks)
+
+
+_OF_SPLIT = ("eval.share", "train.seed", "data.split_seed", "data.fold", "data.split")
+"""Settings by which groups are drawn; if one of them changes, all groups are drawn again."""
+
+
+def _earlier_splits(
+    resolved: Resolved, folder: Path, world: World, reset: ResumePoint | None
+) -> dict[str, SplitName] | None:
+    """The splits of groups that the data of an earlier start had, which they keep. Collective.
+
+    Of the run in `folder`, if its data is `reset` and its groups are drawn as before; or of the run
+    whose weights a new run starts with: none of its training groups may validate. Rank 0 reads.
+    """
+    from models.common.split import SPLIT_FILE, load_sides
+
+    values = {key: setting.value for key, setting in resolved.values.items()}
+    earlier: dict[str, SplitName] = {}
+    if world.rank == 0:
+        earlier = load_sides(folder, only_earlier=True)
+        before = None if reset is None else reset.fact("settings", {})
+        if before is not None and all(before.get(k) == values.get(k) for k in _OF_SPLIT):
+            earlier |= load_sides(folder)
+        start, is_new = values.get("model.start"), not (folder / SPLIT_FILE).exists()
+        if start is not None and is_new and values.get("data.fold") is None:
+            path = Path(start).expanduser()
+            runs = (p for p in (path, *path.parents[:3]) if (p / SPLIT_FILE).is_file())
+            earlier = next(map(load_sides, runs), {})
+    return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
 
 
 def uses_feature_cache(

@@ -86,7 +86,9 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     watchdog = DataWatchdog(settings.engine.timeout_s, hung)
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
-    data = rank_data.load_data(job, settings, storage.path, world)
+    files = _file_digests(job, world)
+    resumed = _resume_point(job, files, storage, world)
+    data = rank_data.load_data(job, settings, storage.path, world, resumed)
     if settings.train.least_steps is not None:
         job = _fitted(job, data, storage, world)
         resolved, tracked = job.resolved, validate.retracked(tracked, _settings(job))
@@ -97,10 +99,8 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts = _facts(resolved, samples, order, data.number, world)
-    resumed = _resume_point(job, facts, world)
-    if job.split is not None and resumed is not None:
-        _check_labels(task, resumed)
+    facts = _facts(resolved, data, files, order, world)
+    _check_data(job, task, facts, resumed)
     placed = _place_model(job, settings, storage, task, resumed, world, cleanup)
     model, module, engine = placed.model, placed.module, placed.engine
     facts |= placed.facts
@@ -139,19 +139,46 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
 
 
 def _facts(
-    resolved: Resolved, samples: Samples, order: DataOrder, experience: int, world: World
+    resolved: Resolved,
+    data: RankData,
+    files: dict[str, str] | None,
+    order: DataOrder,
+    world: World,
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
+    task = data.tasks[0]
+    samples, validation = (
+        Samples(task, split, order.seed) for split in (data.train, task.data("val"))
+    )
     return {
         "settings": paths.kept_values(resolved.values),
         "data": {
             "samples": len(samples),
             "fingerprint": fingerprint(samples, world),
+            "validation": fingerprint(validation, world),
+            "files": files,
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
-        "experience": experience,
+        "experience": data.number,
     }
+
+
+def _file_digests(job: Job, world: World) -> dict[str, str] | None:
+    """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
+    from launcher.run_folder.file_records import data_digests
+
+    named = paths.data_paths(_settings(job))
+    digests: dict[str, str] | None = None
+
+    def read() -> None:
+        nonlocal digests
+        digests = data_digests(named) if world.rank == 0 else None
+
+    if named:
+        world.rank_0_first(read)
+        digests = json.loads(world.broadcast(json.dumps(digests).encode()))
+    return digests
 
 
 @dataclass(frozen=True)
@@ -279,18 +306,25 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
     return storage
 
 
-def _resume_point(job: Job, facts: dict[str, Any], world: World) -> ResumePoint | None:
+def _resume_point(
+    job: Job, files: dict[str, str] | None, storage: Storage, world: World
+) -> ResumePoint | None:
     if job.resume is None:
         return None
     from launcher.run_folder.restore import load_resume_point
 
-    return load_resume_point(job.resume, facts, world)
+    number = 0 if job.experience is None else job.experience.number
+    facts = {"experience": number, "data": {"files": files}}
+    return load_resume_point(job.resume, facts, world, storage.path)
 
 
-def _check_labels(task: Task, trained: ResumePoint) -> None:
-    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
+def _check_data(job: Job, task: Task, facts: dict[str, Any], trained: ResumePoint | None) -> None:
+    """Raise DataError if the data has changed, or an evaluation lacks the labels of the run."""
+    if trained is None:
+        return
+    trained.check_data(facts["data"])
     known = trained.fact("evaluator", {}).get("metrics", {})
-    if known and task.goal.metric not in known:
+    if job.split is not None and known and task.goal.metric not in known:
         raise DataError(
             f"the data has no labels for {', '.join(known)}",
             where="data.path",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,11 +19,12 @@ from launcher.run_folder.records import InvalidRecord
 from models.catalog import FAMILIES
 from training.checkpoint import base_weights, checksums, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
+from training.storage import parse_json, read_json
 from training.train_plan import StartSteps
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, CheckpointError)
 
 
 @dataclass(frozen=True)
@@ -241,9 +241,9 @@ def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
     except OSError as error:
         raise read_error(path, error) from error
     try:
-        facts = json.loads(content)["facts"]
+        facts = parse_json(content)["facts"]
         settings = facts.get("settings")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
     if settings is not None and not isinstance(settings, dict):
         raise CheckpointError(f"{path} has no settings")
@@ -294,7 +294,9 @@ def stage_folders(folder: Path) -> dict[str, Path]:
     Reads the disk.
     """
     try:
-        stages = json.loads((folder / run_folder.STAGES).read_bytes())["stages"]
-        return {stage["name"]: folder / stage["folder"] for stage in stages}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        stages = read_json(folder / run_folder.STAGES)["stages"]
+        inside = {stage["name"]: folder / stage["folder"] for stage in stages}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
+    is_own = all(path.parent == folder and path.name != ".." for path in inside.values())
+    return inside if is_own else {}

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from models.common.data_files import identity
+from launcher.run_folder.file_records import FileRecord, changed_files
 from training.logging.strict_json import encode_bytes
-from training.storage import StorageError, atomic_write, storage_errors
+from training.storage import StorageError, atomic_write, read_json, storage_errors
 
 NAME = "experiences.json"
 FOLDER = "experiences"
 """The folder of the run that holds a folder for each experience."""
 _FORMAT = 1
-_FULL_DIGEST_BYTES = 16 * 2**20
-_PROBES = 16
-_PROBE_BYTES = 2**20
 
 State = Literal["planned", "training", "trained", "postponed"]
-
-
-@dataclass(frozen=True)
-class FileStamp:
-    """The identity of a file: cheap to compare, without reading it."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file as it was when the run took it."""
-
-    size: int
-    mtime_ns: int
-    digest: str
-    ctime_ns: int = 0
-    inode: int = 0
-    """0 in records of older versions; as after a copy, the digest is compared then."""
-
-    @property
-    def stamp(self) -> FileStamp:
-        """Its identity."""
-        return FileStamp(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
 
 @dataclass(frozen=True)
@@ -140,7 +108,7 @@ def load(run: Path) -> Ledger | None:
     """The ledger of a run folder; None if it has none. Raises StorageError. Reads the disk."""
     path = run / NAME
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         experiences = []
         for entry in content["experiences"]:
             files = {name: FileRecord(**file) for name, file in entry["files"].items()}
@@ -149,7 +117,7 @@ def load(run: Path) -> Ledger | None:
         return Ledger(experiences)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(path, OSError(f"not a list of experiences: {error}")) from error
 
 
@@ -162,53 +130,3 @@ def folder_of(run: Path, number: int) -> ExperienceFolder:
 def missing_file(run: Path, experience: Experience) -> str | None:
     """A file of an experience that changed or is gone; None if there is none. Reads the disk."""
     return next(changed_files(folder_of(run, experience.number).data, experience.files), None)
-
-
-def stamp_of(path: Path) -> FileStamp | None:
-    """The identity of a file; None if it does not exist or is not a file. Reads the disk."""
-    try:
-        return FileStamp(*identity(path)) if path.is_file() else None
-    except OSError:  # deleted between the two calls
-        return None
-
-
-def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, FileRecord]:
-    """Records of the files in `stamps`, without those that changed meanwhile. Reads the disk."""
-    records = {}
-    for name, stamp in stamps.items():
-        try:
-            digest = digest_of(folder / name, stamp.size)
-        except OSError:
-            continue
-        if stamp_of(folder / name) == stamp:
-            records[name] = FileRecord(digest=digest, **asdict(stamp))
-    return records
-
-
-def digest_of(path: Path, size: int) -> str:
-    """A digest of size and content; above 16 MiB, of 16 evenly spaced pieces of 1 MiB.
-
-    Raises OSError.
-    """
-    digest = hashlib.sha256(f"{size}\n".encode())
-    with path.open("rb") as file:
-        if size <= _FULL_DIGEST_BYTES:
-            digest.update(file.read())
-        else:
-            for number in range(_PROBES):
-                file.seek(number * (size - _PROBE_BYTES) // (_PROBES - 1))
-                digest.update(file.read(_PROBE_BYTES))
-    return digest.hexdigest()[:32]
-
-
-def changed_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str]:
-    """The files that changed since they were recorded, or are gone. Reads the disk."""
-    for name, file in files.items():
-        stamp = stamp_of(folder / name)
-        if stamp == file.stamp:
-            continue
-        try:
-            if stamp is None or digest_of(folder / name, stamp.size) != file.digest:
-                yield name
-        except OSError:
-            yield name

@@ -14,7 +14,7 @@ from launcher.base import environment
 from slurm.environment import SLURM_FOLDER, Generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
-from training.storage import Storage, publish_new, storage_errors
+from training.storage import Storage, open_staged, publish_new, storage_errors
 
 NAME = "generations.jsonl"
 OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
@@ -136,8 +136,9 @@ def publish_outcome(run: Path, generation: Generation, code: int, text: str = ""
     staged = final.with_name(f".{final.name}.{os.getpid()}")
     first_line = f"{OUTCOMES.get(code, 'failed')} {code}"
     try:
-        with staged.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("\n".join([first_line, *text.splitlines(), ""]))
+        with open_staged(staged) as file:
+            lines = [first_line, *text.splitlines(), ""]
+            file.write("\n".join(lines).encode(errors="backslashreplace"))
             file.flush()
             os.fsync(file.fileno())
         if code == 0:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.base.diagnostics import SettingsError
-from training.storage import storage_errors
+from training.storage import open_regular, storage_errors
 
 if TYPE_CHECKING:
     from slurm.environment import Generation
@@ -58,7 +58,7 @@ def is_held(folder: Path) -> bool | None:
     A process that takes the lock at the same moment waits a tenth of a second.
     """
     try:
-        file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        file = open_regular(folder / NAME, os.O_RDONLY)
     except FileNotFoundError:
         return False
     except OSError:
@@ -144,7 +144,7 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    return open_regular(path, os.O_RDWR | os.O_CREAT)
 
 
 def _replaced(path: Path) -> int:

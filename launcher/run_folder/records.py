@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import shlex
 from array import array
@@ -13,8 +12,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.run_folder.run_folder import EVENTS, METRICS, RESULT
+from launcher.base.redaction import redact_variables
+from launcher.run_folder.run_folder import EVENTS, METRICS, RESULT, check_regular
+from training.storage import lines_of, open_to_read, parse_json, read_regular
 
 
 class InvalidRecord(SettingsError):
@@ -27,23 +29,30 @@ def read_result(folder: Path) -> Mapping[str, Any] | None:
     Raises InvalidRecord.
     """
     path = folder / RESULT
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    result = read_object(path)
+    if result is None:
         return None
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    result = parse_object(path, content)
     if not isinstance(result.get("status"), str):
         raise _damaged(path, "it has no status")
     return result
 
 
-def parse_object(path: Path, content: str | bytes) -> dict[str, Any]:
-    """The JSON object in `content`, read from `path`. Raises InvalidRecord."""
+def read_object(path: Path, *, is_redacted: bool = False) -> dict[str, Any] | None:
+    """The JSON object in the file `path`; None: there is no file. Reads the disk.
+
+    `is_redacted`: without secrets of the environment. Raises InvalidRecord.
+    """
     try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        content = read_regular(path)
+        if is_redacted:
+            text = content.decode(errors="replace")
+            content = redact_variables(text, environment.variables()).encode()
+        parsed = parse_json(content)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:
         raise _damaged(path, f"not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise _damaged(path, "not a JSON object")
@@ -58,18 +67,16 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """
     path = folder / METRICS
     try:
-        file = path.open("rb")
+        file = open_to_read(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise _unreadable(path, error) from error
     with file:
-        for number, content in enumerate(file, start=1):
-            if not content.endswith(b"\n"):
-                continue
+        for number, content in enumerate(lines_of(file), start=1):
             try:
-                line = json.loads(content)
-            except (ValueError, RecursionError) as error:
+                line = parse_json(content)
+            except ValueError as error:
                 raise _damaged(path, f"not JSON: {error}", number) from error
             if isinstance(line, dict) and not {"kind", "step"} & set(line):
                 continue
@@ -83,10 +90,11 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def check(folder: Path) -> Mapping[str, Any] | None:
-    """Check result.json and metrics.jsonl of a run; the result as read_result. Reads the disk.
+    """Check result.json, metrics.jsonl and the kinds of all files; the result as read_result.
 
-    Raises InvalidRecord.
+    Reads the disk. Raises InvalidRecord, and SettingsError for a link.
     """
+    check_regular(folder)
     result = read_result(folder)
     for _ in metrics_lines(folder):
         pass
@@ -135,22 +143,20 @@ class GrowingFile:
 
     def read(self) -> Iterator[tuple[bytes, int]]:
         """Each complete line since the last call, and the bytes after it. Reads the disk."""
-        with suppress(OSError), self._path.open("rb") as file:
+        with suppress(OSError), open_to_read(self._path) as file:
             stat = os.fstat(file.fileno())
             file.seek(self._end - len(self._last))
             if stat.st_ino != self._file or file.read(len(self._last)) != self._last:
                 # Replaced or cut: go to the first line that was not returned before.
                 same, self._end, self._last, self._file = 0, 0, b"", stat.st_ino
                 file.seek(0)
-                for before, line in zip(self._hashes, file, strict=False):
-                    if not line.endswith(b"\n") or hash(line) != before:
+                for before, line in zip(self._hashes, lines_of(file), strict=False):
+                    if hash(line) != before:
                         break
                     same, self._end, self._last = same + 1, self._end + len(line), line
                 del self._hashes[same:]
                 file.seek(self._end)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
+            for line in lines_of(file):
                 self._hashes.append(hash(line))
                 self._end, self._last = self._end + len(line), line
                 yield line, stat.st_size - self._end
@@ -198,7 +204,7 @@ def _step(line: Mapping[str, Any]) -> int:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import SettingsError
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 
 def load_resume_point(
-    resume: ResumeRequest, facts: Mapping[str, Any], world: World
+    resume: ResumeRequest, facts: Mapping[str, Any], world: World, folder: Path
 ) -> ResumePoint | None:
     """The checkpoint to resume from, verified byte by byte; None: there is none. Collective.
+
+    `folder` is the one that the run writes to.
 
     Raises SettingsError if the requested checkpoint is damaged or missing, all are damaged, or one
     cannot be read for lack of permission, and DataError if the data in `facts` is not the data of
@@ -47,7 +50,8 @@ def load_resume_point(
     reset = frozenset(resume.reset)
     if choice.checkpoint.facts.get("experience", 0) != facts["experience"]:
         reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
-    point = ResumePoint(choice.checkpoint, reset, resume.changes, choice.damaged)
+    is_fork = resume.until is None and resume.source.resolve() != folder.resolve()
+    point = ResumePoint(choice.checkpoint, reset, resume.changes, choice.damaged, is_fork)
     point.check_data(facts["data"])
     return point
 

@@ -102,7 +102,8 @@ def decide(
 def _base(run: ResumableRun, args: CliArgs) -> Base:
     choices = read(args).entries()  # as given now, not those of the run
     moved = choices.get(TASK_FOLDER)
-    base = resumed_settings.read(run.folder, moved and moved.value)
+    new_folder = moved.value if moved is not None and moved.option is not None else None
+    base = resumed_settings.read(run.folder, new_folder)
     family, given = base.entries["model.family"].value, choices.get("model.family")
     if given is not None and given.value != family:
         raise SettingsError.of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -24,7 +23,17 @@ from launcher.config.render import ORIGINS, SETTINGS
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
 from slurm.environment import SLURM_FOLDER
-from training.storage import Storage, is_file, publish_new, storage_errors
+from training.storage import (
+    Storage,
+    StorageError,
+    is_file,
+    lines_of,
+    open_staged,
+    open_to_read,
+    parse_json,
+    publish_new,
+    storage_errors,
+)
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -51,6 +60,11 @@ JOB_SCRIPT = "job.sbatch"
 LINES = "lines.txt"
 """In the subfolder slurm/: the arguments of each run of a job array."""
 _ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
+_LINK = re.compile(rf"({'|'.join(LINKS)})|\.({'|'.join(LINKS)})\.new")
+_TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
+"""The links in a run folder, with the names that they have before they are complete."""
+_OF_TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
+"""Folders with links of the trackers."""
 _STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
 """Initial files that do not have their names yet; a killed start leaves them."""
 _BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|\.(fence|closed)-.*|{_STAGED.pattern}")
@@ -185,7 +199,8 @@ def foreign_name(folder: Path) -> str | None:
     """
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         is_of_job = name == SLURM_FOLDER and has_only_jobs(folder / name)
-        if not is_of_job and not _BEFORE_A_RUN.fullmatch(name):
+        is_left = _BEFORE_A_RUN.fullmatch(name) and not (folder / name).is_symlink()
+        if not is_of_job and not is_left:
             return name
     return None
 
@@ -309,6 +324,35 @@ def _locked(folder: RunFolder) -> RunFolder:
     return replace(folder, existing=frozenset(os.listdir(folder.path)), start_lock=start_lock)
 
 
+def check_regular(folder: Path) -> None:
+    """Check that a run folder has only files and folders of its own, two levels down.
+
+    It may be from somebody else: what a link leads to is neither read nor written, and a pipe or
+    device could block. Reads the disk. Raises SettingsError.
+    """
+    for entry in os.scandir(folder) if folder.is_dir() else ():
+        inner: list[os.DirEntry[str]] = []
+        if entry.is_dir(follow_symlinks=False) and entry.name not in _OF_TRACKERS:
+            with suppress(OSError):  # a running process has removed it; or it cannot be listed
+                inner = [*os.scandir(entry)]
+        for file in (entry, *inner):
+            is_ours = file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False)
+            if is_ours or (_LINK.fullmatch(file.name) and _leads_to_checkpoint(file)):
+                continue
+            problem = "a link" if file.is_symlink() else "not a regular file"
+            raise SettingsError.of(
+                f"{file.path} is {problem}",
+                value=file.path,
+                where=str(folder),
+                allowed="the files and folders of the run itself; best and last, which lead to its "
+                "checkpoints",
+            )
+
+
+def _leads_to_checkpoint(link: os.DirEntry[str]) -> bool:
+    return link.is_symlink() and _TARGET.fullmatch(os.readlink(link.path)) is not None
+
+
 def check_existing(folder: Path, where: str) -> None:
     """Check that the run in `folder` can be written to, with its checkpoints and logs.
 
@@ -363,7 +407,8 @@ def _stage(path: Path, text: str) -> Path:
     """Write `text` under a hidden name beside `path`; the path of that file. Raises OSError."""
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        staged.write_text(text, encoding="utf-8")
+        with open_staged(staged) as file:
+            file.write(text.encode())
     except OSError:
         staged.unlink(missing_ok=True)
         raise
@@ -387,13 +432,10 @@ def task_files(folder: Path) -> list[Path]:
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON Lines file, without half a line that a kill left. Reads the disk."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.split("\n"):
-        with suppress(ValueError):
-            yield json.loads(line)
+    with suppress(OSError), open_to_read(path) as file:
+        for line in lines_of(file):
+            with suppress(ValueError):
+                yield parse_json(line.decode(errors="replace"))
 
 
 def append_log(folder: Path, text: str) -> None:
@@ -401,8 +443,8 @@ def append_log(folder: Path, text: str) -> None:
 
     Does nothing if the folder is missing or the disk is full: that must not hide the first error.
     """
-    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(text.rstrip() + "\n")
+    with suppress(StorageError):
+        Storage(folder).append_line(LOG, text.rstrip().encode(errors="backslashreplace"))
 
 
 def broadcast_path(path: Path | None, world: World) -> Path | None:

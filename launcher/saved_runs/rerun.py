@@ -32,7 +32,7 @@ from training.checkpoint.manifest import Manifest
 
 _PREFIX = "gearshift-saved-"
 _ORIGIN = "the settings of the run"
-_DATA = "the data that the run was trained on; if it moved, --data PATH"
+DATA = "the data that the run was trained on; if it moved, --data PATH"
 
 
 class RerunFailed(Exception):
@@ -64,7 +64,7 @@ class Rerun:
             # Its fix is one for a run that trains.
             first = replace(parse(report.text)[0], fix=None)
             is_other = "has changed" in first.message
-            raise SettingsError([replace(first, allowed=_DATA) if is_other else first])
+            raise SettingsError([replace(first, allowed=DATA) if is_other else first])
         if code != exit_codes.DONE:
             text = "\n".join(filter(None, (report.text, report.trace)))
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")

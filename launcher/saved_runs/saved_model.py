@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,18 @@ from pydantic import ValidationError
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import custom_task, hub
-from launcher.config.options import MOVED_FORM
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED, config_of, task_class
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run import affinity
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_to
+from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_folders
 from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB, folder_of
 from training.checkpoint import base_weights, manifest
 from training.settings import nested
+from training.storage import read_json
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -81,7 +82,7 @@ class SavedModel:
             message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
             parts = {
                 "allowed": "its folder, also a new one",
-                "fix": f"{MOVED_FORM}  if it has moved",
+                "fix": f"--set {PRETRAINED}=DIR  if it has moved",
             }
             raise SettingsError.of(message, value=folder, where=where, **parts)
         if self.has_moved:
@@ -193,32 +194,41 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     SettingsError.
     """
     known, settings = checkpoint.facts.get("settings"), None
+    source = (run.folder or checkpoint.folder) / run_folder.SETTINGS
     if isinstance(known, dict):
         settings = nested(known)
     elif run.folder is not None:
-        settings = dict(node_value(read_settings_file(run.folder / run_folder.SETTINGS)))
+        settings = dict(node_value(read_settings_file(source)))
     return SavedModel(
         checkpoint.folder,
         run.folder,
-        settings and _relocated(settings, run.pretrained, run.folder),
+        settings and _relocated(settings, run.moved, source),
         checkpoint.manifest.step,
         AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
         checkpoint.facts.get(base_weights.FACT),
-        has_moved=run.pretrained is not None,
+        has_moved=PRETRAINED in run.moved,
     )
 
 
 def _relocated(
-    settings: Mapping[str, Any], pretrained: str | None, folder: Path | None
+    settings: Mapping[str, Any], moved: Mapping[str, str], source: Path
 ) -> dict[str, Any]:
-    """`settings` with the folders of the pretrained model and of a custom task as they are now."""
+    """`settings` with the folders of the pretrained model and of a custom task as they are now.
+
+    `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
+    """
     model = dict(settings["model"])
-    if pretrained is not None:
+    if (pretrained := moved.get(PRETRAINED)) is not None:
         model["pretrained"] = pretrained
         if pretrained.startswith(HUB):
             model["pretrained"] = hub.fetch(pretrained)
-    if folder is not None and "folder" in model:
-        model["folder"] = custom_task.folder_for(model["family"], model["folder"], folder)
+    if "folder" in model:
+        where, folder = f"{source} {TASK_FOLDER}", moved.get(TASK_FOLDER)
+        model["folder"] = (
+            custom_task.folder_for(model["family"], model["folder"], source, where)
+            if folder is None
+            else os.path.realpath(os.path.expanduser(folder))
+        )
     return {**settings, "model": model}
 
 
@@ -227,7 +237,7 @@ def open_model(
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as options.MOVED_FORM. An export
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export
     is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
     CheckpointError.
     """
@@ -238,7 +248,7 @@ def open_model(
             where = f"command line: --checkpoint {name}"
             message = f"'{path}' is an export, which has the weights of one checkpoint"
             raise SettingsError.of(message, value=name, where=where)
-        return _open_export(path, command, moved_to(sets))
+        return _open_export(path, command, moved_folders(sets))
     stages = list(checkpoint_search.stage_folders(path).values())
     run = find_saved(str(stages[-1]) if stages else argument, command, sets)
     model, _ = open_checkpoint(run, run.chosen(name))
@@ -247,12 +257,12 @@ def open_model(
     return model
 
 
-def _open_export(path: Path, command: str, pretrained: str | None) -> SavedModel:
+def _open_export(path: Path, command: str, moved: Mapping[str, str]) -> SavedModel:
     try:
-        config = json.loads((path / EXPORT_CONFIG).read_bytes())
-        settings = _relocated(task_settings(config), pretrained, path)
+        config = read_json(path / EXPORT_CONFIG)
+        settings = _relocated(task_settings(config), moved, path / EXPORT_CONFIG)
         return SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise SettingsError.of(
             f"'{path / EXPORT_CONFIG}' does not describe a model of this version",
             where=f"command line: {command} {path}",

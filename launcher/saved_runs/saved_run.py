@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.base.diagnostics import SettingsError, nearest_match
-from launcher.config.options import MOVED_FORM
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import PRETRAINED
 from launcher.run_folder import checkpoint_search, records, run_folder
 from training.checkpoint import manifest, retention
 from training.storage import is_file
+
+_MOVABLE = (PRETRAINED, TASK_FOLDER)
+"""Settings of a finished run that name a folder, which may have moved."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class SavedRun:
     """The checkpoint, if the user gave one."""
     checkpoints: Mapping[int, Path]
     """All checkpoints by step, the earliest first; some may be damaged."""
-    pretrained: str | None = None
-    """The new folder of the pretrained model; None: it has not moved."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """The new folder of the pretrained model, or of a custom task, by its setting."""
 
     def chosen(self, name: str | None) -> Path:
         """The checkpoint `name`: best, last or a step; None: the best one, or else the last.
@@ -84,29 +87,32 @@ class SavedRun:
         return [by_step[step] for step in sorted(by_step)]
 
 
-def moved_to(sets: Sequence[str]) -> str | None:
-    """The folder in the arguments of `--set`; None: there is none. Raises SettingsError."""
+def moved_folders(sets: Sequence[str]) -> dict[str, str]:
+    """The folders in the arguments of `--set` by their setting. Raises SettingsError."""
+    folders = {}
     for text in sets:
         key, _, value = text.partition("=")
-        if key.strip() != PRETRAINED or not value:
+        if key.strip() not in _MOVABLE or not value:
             message, where = f"'{key}' cannot be set here", f"the command line: --set {text}"
-            raise SettingsError.of(message, key=key, value=text, where=where, allowed=MOVED_FORM)
-    return sets[-1].partition("=")[2] if sets else None
+            allowed = " or ".join(f"--set {name}=DIR" for name in _MOVABLE)
+            raise SettingsError.of(message, key=key, value=text, where=where, allowed=allowed)
+        folders[key.strip()] = value
+    return folders
 
 
 def find_saved(
     word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
 ) -> SavedRun:
-    """What `word`, typed after `command`, names; `sets` are the arguments of options.MOVED_FORM.
+    """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
     SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
     damaged.
     """
-    pretrained = moved_to(sets)
+    moved = moved_folders(sets)
     where = f"the command line: {command} {word}"
     try:
-        run = _find_saved(word, command, where, pretrained)
+        run = _find_saved(word, command, where, moved)
     except PermissionError as error:
         raise checkpoint_search.unreadable(error, where) from error
     if needs_folder and (run.folder is None or not run.checkpoints):
@@ -119,7 +125,7 @@ def find_saved(
     return run
 
 
-def _find_saved(word: str, command: str, where: str, pretrained: str | None) -> SavedRun:
+def _find_saved(word: str, command: str, where: str, moved: Mapping[str, str]) -> SavedRun:
     path = Path(word)
     named = path if is_file(path / manifest.NAME) else None
     run = path
@@ -135,4 +141,4 @@ def _find_saved(word: str, command: str, where: str, pretrained: str | None) -> 
         message = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
         raise SettingsError.of(message, value=word, where=where, allowed=allowed)
-    return SavedRun(folder, named, checkpoints, pretrained)
+    return SavedRun(folder, named, checkpoints, moved)

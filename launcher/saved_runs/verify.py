@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import environment
-from launcher.base.diagnostics import counted
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import SettingsError, counted
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run import affinity, experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
 from launcher.saved_runs.saved_run import SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
@@ -41,6 +41,8 @@ class ReplayInterval:
     end: int
     reset: tuple[ResetPart, ...] = ()
     """What the run reinitialized when it was resumed from `source`."""
+    changes: tuple[str, ...] = ()
+    """Notes on restarts after `start` that changed the run; a replay has none."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +152,17 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
             continue
         resumed = (restart for restart in run.restarts(step, end) if restart.step == step)
         reset = next((restart.reset for restart in resumed), ())
-        interval = ReplayInterval(run.checkpoints[step], step, end, reset)
-        return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+        changes = tuple(_restarts(run, step, last.manifest))
+        interval = ReplayInterval(run.checkpoints[step], step, end, reset, changes)
+        return last, interval, [*notes, *changes]
     notes.append("no earlier checkpoint: replayed from the start of the run")
-    interval = ReplayInterval(None, 0, end)
-    return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+    changes = tuple(_restarts(run, 0, last.manifest))
+    return last, ReplayInterval(None, 0, end, (), changes), [*notes, *changes]
 
 
-def _restarts(run: SavedRun, interval: ReplayInterval, last: Manifest) -> Iterator[str]:
-    """Notes on restarts within the interval that changed the run; a replay has none."""
-    for restart in run.restarts(interval.start, interval.end):
+def _restarts(run: SavedRun, start: int, last: Manifest) -> Iterator[str]:
+    """Notes on restarts between `start` and the `last` checkpoint that changed the run."""
+    for restart in run.restarts(start, last.step):
         engine, world_size = restart.writer
         has_changed = restart.writer != (last.engine, last.world_size)
         changes = [
@@ -167,7 +170,7 @@ def _restarts(run: SavedRun, interval: ReplayInterval, last: Manifest) -> Iterat
             *(f"--reset {part}" for part in restart.reset),
             *restart.changes,
         ]
-        if changes and restart.step > interval.start:
+        if changes and restart.step > start:
             yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
 
 
@@ -177,13 +180,21 @@ def compare_replay(
     """Compare the checkpoint and metrics in the folder `replay` with those of `run`.
 
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
-    tensor or logged line to compare.
+    tensor or logged line to compare; RerunFailed if it differs after a restart that it lacks.
     """
     from training.checkpoint import compare, reader
+    from training.checkpoint.resume_point import changed_data
 
     interval = conditions.interval
     name = manifest.step_folder(interval.end)
     replayed = reader.open_checkpoint(replay / retention.CHECKPOINTS / name, verify=False)
+    change = changed_data(*(of.facts.get("data", {}) for of in (last, replayed)))
+    if change is not None:  # a replay from the start knows no other
+        raise SettingsError.of(
+            f"the data has changed since the checkpoint of step {interval.end}: {change}",
+            where="data.path",
+            allowed=DATA,
+        )
     tolerance = conditions.tolerance(last.manifest)
 
     def compared(
@@ -207,6 +218,12 @@ def compare_replay(
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
+    if interval.changes and not (state.first is None and lines.first is None):
+        raise RerunFailed(
+            f"steps {interval.start} to {interval.end} cannot be replayed: "
+            f"{'; '.join(interval.changes)}; the checkpoint of that step is gone",
+            exit_codes.INVALID_INPUT,
+        )
     all_notes = list(notes)
     for library in ("torch", "deepspeed", "fairscale"):  # other versions may round differently
         before, now = (of.manifest.libraries.get(library) for of in (last, replayed))

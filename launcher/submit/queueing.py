@@ -14,6 +14,7 @@ from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import NEXT, SlurmJob, Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
+from training.storage import open_staged
 
 
 def missing_sbatch() -> list[Diagnostic]:
@@ -126,7 +127,8 @@ def _write(path: Path, text: str, undo: ExitStack) -> None:
     # Atomic: a running job of this run may still read the earlier script.
     unfinished = path.with_name(f".{path.name}.new")
     undo.callback(_remove, unfinished)
-    unfinished.write_text(text, encoding="utf-8")
+    with open_staged(unfinished) as file:
+        file.write(text.encode())
     unfinished.replace(path)
 
 

@@ -117,7 +117,7 @@ class AbrTask:
         groups, noun = self._groups(responses)
         splits = split_groups(groups, rule, noun)
         if folder is not None:
-            save_split(splits, folder, self.context.reset_data, rule.fold)
+            save_split(splits, folder, self.context.reset_data, rule)
         self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
         self.dataset = ResponseSplits(
             responses, groups, splits, self.statistics, self.control, rule.seed, self.mask_share

@@ -25,7 +25,10 @@ _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
 _PARTS = ("best", "last")
 _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
-_FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+_FAULTS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    SafetensorError,
+)
 
 
 class _Part(NamedTuple):

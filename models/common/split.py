@@ -16,6 +16,7 @@ from models.base import Context, DataError, SplitName
 from models.common.config import parse_fold
 
 SPLIT_FILE = "split.json"
+_EARLIER = "earlier"
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
@@ -63,7 +64,7 @@ def split_groups(groups: Iterable[str], rule: SplitRule, noun: str) -> dict[Spli
     ids = sorted(set(groups))
     order = np.random.default_rng(rule.seed).permutation(len(ids))
     used = [ids[i] for i in order[: max(1, round(rule.fraction * len(ids)))]]
-    if rule.earlier is not None:
+    if rule.earlier is not None and (rule.fold is None or not rule.earlier.keys().isdisjoint(ids)):
         return _extend(used, rule.share, noun, rule.earlier)
     held = int(rule.share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if held == 0 or len(used) - 2 * held < 1:
@@ -147,9 +148,9 @@ def save_split(
     splits: Mapping[SplitName, Sequence[str]],
     folder: Path,
     replace: bool = False,
-    fold: str | None = None,
+    rule: SplitRule | None = None,
 ) -> None:
-    """Write the split, and of which `fold` it is, to the run folder, or check that it is there.
+    """Write the split, and what of `rule` a later start needs, or check that it is there.
 
     Raises DataError if the run folder holds another split, because the data has changed; with
     `replace` the saved split is replaced instead.
@@ -161,19 +162,30 @@ def save_split(
     if before is not None and not replace:
         raise DataError(
             "the data has changed since this run started: its groups split differently",
-            where=str(path),
+            where="data.path",
             allowed="the data, eval.share, seed and data.fold of the first start",
             fix="start a new run with  --out DIR  or accept the new data with  --reset data",
         )
     counts = {name: len(groups) for name, groups in splits.items()}
-    named = {} if fold is None else {"fold": fold}
+    named: dict[str, Any] = {}
+    if rule is not None and rule.fold is not None:
+        named["fold"] = rule.fold
+    if rule is not None and rule.earlier:
+        present = {group for groups in splits.values() for group in groups}
+        named[_EARLIER] = {g: side for g, side in rule.earlier.items() if g in present}
     saved = {"digest": digest(splits), **named, "counts": counts} | dict(splits)
     atomic_write(path, json.dumps(saved, indent=1))
 
 
-def load_sides(folder: Path) -> dict[str, SplitName]:
-    """The split of each group that is saved in `folder`; empty if none is. Reads the disk."""
+def load_sides(folder: Path, *, only_earlier: bool = False) -> dict[str, SplitName]:
+    """The split of each group that is saved in `folder`; empty if none is. Reads the disk.
+
+    `only_earlier`: of the groups whose split was fixed before the split was drawn.
+    """
     saved = _saved(folder) or {}
+    earlier = saved.get(_EARLIER, {})
+    if only_earlier:
+        return {group: name for group, name in earlier.items() if name in SPLITS}
     return {group: name for name in SPLITS if name in saved for group in saved[name]}
 
 
@@ -185,6 +197,8 @@ def _saved(folder: Path) -> dict[str, Any] | None:
         saved: dict[str, Any] = json.loads(path.read_bytes())
         if not all(isinstance(saved.get(name, []), list) for name in SPLITS):
             raise ValueError("its splits are not lists")
+        if not isinstance(saved.get(_EARLIER, {}), dict):
+            raise ValueError(f"{_EARLIER} is not an object")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"'{path}' is damaged: {error}",
@@ -206,15 +220,18 @@ def overlapping_groups(folder: Path) -> list[str] | None:
     return sorted({group for a, b in combinations(groups, 2) for group in a & b})
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a file that is either absent or complete."""
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file that is either absent or complete; a text in UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.unlink(missing_ok=True)  # of a process that was killed; a link is not followed
+    with partial.open("xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """As atomic_write, unless the file holds `text` already."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        atomic_write(path, text)
+def write_if_changed(path: Path, content: str | bytes) -> None:
+    """As atomic_write, unless the file holds `content` already."""
+    data = content.encode() if isinstance(content, str) else content
+    if not path.is_file() or path.read_bytes() != data:
+        atomic_write(path, data)

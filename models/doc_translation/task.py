@@ -131,7 +131,7 @@ class DocTranslationTask:
         self.splits = self._split(collection)
         folder, seed = self.context.folder, self.rule.seed
         if folder is not None:
-            save_split(self.splits, folder, self.context.reset_data, self.rule.fold)
+            save_split(self.splits, folder, self.context.reset_data, self.rule)
             if collection.skipped and not (folder / SKIPPED_FILE).exists():
                 rows = [{"page": page, "why": reason} for page, reason in collection.skipped]
                 atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from models.base import DataError
 from models.common.hugging_face import quiet, read_tokenizer
+from models.common.split import write_if_changed
 from models.eeg_text.pretrained_decoder import TextModel
 from models.eeg_text.texts import truncate_at
 
@@ -52,14 +53,9 @@ class PretrainedTokenizer:
         with TemporaryDirectory() as temporary, quiet():
             self.inner.save_pretrained(temporary)
             for file in Path(temporary).rglob("*"):
-                if not file.is_file():
-                    continue
-                target, content = folder / FOLDER / file.relative_to(temporary), file.read_bytes()
-                if not target.is_file() or target.read_bytes() != content:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    partial = target.with_name(target.name + ".partial")
-                    partial.write_bytes(content)
-                    partial.replace(target)
+                if file.is_file():
+                    target = folder / FOLDER / file.relative_to(temporary)
+                    write_if_changed(target, file.read_bytes())
 
     def _plain(self, text: str) -> list[int]:
         # Otherwise a text that contains </s> would end there.

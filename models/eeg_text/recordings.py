@@ -106,11 +106,11 @@ class ItemSplit:
     """Empty unless readers are held out."""
     numbers: dict[SplitName, list[int]]
 
-    def save(self, folder: Path, replace: bool, fold: str | None = None) -> None:
+    def save(self, folder: Path, replace: bool, rule: SplitRule) -> None:
         """Save the split in the run folder, or check it there; see save_split. Raises DataError."""
         readers = {name: [_READER + r for r in self.readers.get(name, ())] for name in SPLITS}
         named = {name: [*self.groups[name], *readers[name]] for name in SPLITS}
-        save_split(named, folder, replace, fold)
+        save_split(named, folder, replace, rule)
 
 
 def split_items(items: Sequence[Item], by: str, rule: SplitRule) -> ItemSplit:

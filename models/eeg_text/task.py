@@ -144,7 +144,7 @@ class EegTextTask:
             files.check_text(recordings)
         self.parts = split_items(recordings.items, self.split, self.rule)
         if context.folder is not None:
-            self.parts.save(context.folder, context.reset_data, self.rule.fold)
+            self.parts.save(context.folder, context.reset_data, self.rule)
         self.recordings = recordings
         is_noise = self.control == "noise"
         rules = SampleRules(self.samples, self.most_windows, self.rule.seed, is_noise)

@@ -83,9 +83,9 @@ class EventSegTask:
         is_labeled = dataset.is_labeled(recordings, self.path, self.objective)
         if not is_labeled:
             self.goal = Goal("val_masked_r2", "max")
-        split, fold = split_recordings(recordings, self.rule), self.rule.fold
+        split = split_recordings(recordings, self.rule)
         if self.context.folder is not None:
-            save_split(split.groups, self.context.folder, self.context.reset_data, fold)
+            save_split(split.groups, self.context.folder, self.context.reset_data, self.rule)
         rules = WindowRules(
             self.downsample,
             self.size.crop,

@@ -144,7 +144,7 @@ class LanguageTask:
         noun = "documents" if corpus.is_text else "requests"
         splits = split_groups(corpus.index.groups, self.rule, noun)
         if self.context.folder is not None:
-            save_split(splits, self.context.folder, self.context.reset_data, self.rule.fold)
+            save_split(splits, self.context.folder, self.context.reset_data, self.rule)
             model_facts.save(_TextFacts(not corpus.is_text), self.context.folder)
         members = assign_splits(corpus, splits)
         counts = {name: len(splits[name]) for name in SPLITS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -9,7 +10,17 @@ import torch
 
 from benchmarks import families, tally
 from benchmarks.clock import StepClock
-from benchmarks.figures import Memory, load, load_memory, machine, memory_table, rows, save, table
+from benchmarks.figures import (
+    Memory,
+    load,
+    load_memory,
+    machine,
+    memory_table,
+    rows,
+    save,
+    table,
+    write,
+)
 from models.catalog import FAMILIES
 
 
@@ -49,6 +60,21 @@ def test_a_file_keeps_the_command_the_machine_each_table_and_memory(tmp_path):
     assert facts["no-such-package"] == "absent"
     assert load(path, "load") == ("a command", facts, tables["load"]) and load_memory(path) == taken
     assert memory_table(taken).splitlines()[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]
+
+
+RECORDS = [
+    {"name": "a", "counts": {"x": 1}, "values": [1e-7, 0.1]},
+    {"name": "b", "counts": {}, "values": []},
+]
+
+
+def test_a_file_has_one_record_a_line(tmp_path):
+    content = {"machine": {"cores": "2"}, "rows": RECORDS, "tables": {"one": RECORDS}, "kept": []}
+    write(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == content
+    records = [line for line in text.splitlines() if '"name"' in line]
+    assert [json.loads(line.strip().rstrip(",")) for line in records] == RECORDS * 2
 
 
 def test_every_family_has_a_default_run_and_a_noise_control():

@@ -28,23 +28,32 @@ REAL = ("verify", "export", "predict", "evaluate")
 """Commands that need a trained run."""
 OWN_PROCESS = (*REAL, "doctor", "watch")
 """Commands that start processes, or need those of other programs."""
-SHELL = [
-    pytest.param(
-        page,
-        args,
-        id=f"{page.name}: {' '.join(args)}",
-        marks=[pytest.mark.slow] if page.name != "README.md" or "verify" in args else [],
-    )
+SLOW = pytest.mark.slow
+
+
+def commands_by_page() -> dict[str, list[list[str]]]:
+    """The commands that each page is the first to show; of README those that are quick."""
+    found: dict[str, list[list[str]]] = {}
+    for page in PAGES:
+        shown = [args for b in page.blocks if b.language == "sh" for args in b.commands]
+        earlier = [args for commands in found.values() for args in commands]
+        is_readme = page.name == "README.md"
+        found[page.name] = [
+            args for args in shown if args not in earlier and not (is_readme and "verify" in args)
+        ]
+    return found
+
+
+COMMANDS_OF = commands_by_page()
+STARTED = [
+    pytest.param(page, id=page.name, marks=[] if page.name == "README.md" else [SLOW])
     for page in PAGES
-    for block in page.blocks
-    if block.language == "sh"
-    for args in block.commands
+    if any(launcher_args(args) is not None for args in COMMANDS_OF[page.name])
 ]
 PYTHON = [
-    pytest.param(block.text, id=page.name)
+    pytest.param(page, id=page.name)
     for page in PAGES
-    for block in page.blocks
-    if block.language == "python"
+    if any(block.language == "python" for block in page.blocks)
     and page.name != "docs/staged.md"  # tests/edges/test_features_of_stages.py: needs features
 ]
 _CUSTOM_TASK = re.compile(r"[\w.]+:[A-Z]\w*")
@@ -55,6 +64,12 @@ Launch = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Path:
     """A folder with the data, the task and the run used in the pages."""
+    fill(tmp_path)
+    return tmp_path
+
+
+def fill(tmp_path: Path) -> None:
+    """Write the data, the task and the run used in the pages."""
     (tmp_path / "notes").mkdir()
     for number in range(12):
         text = f"Note {number}. " + "The quick brown fox jumps over the lazy dog. " * 40
@@ -73,7 +88,6 @@ def sandbox(tmp_path: Path) -> Path:
     (tmp_path / "paragraphs.jsonl").write_text(pair)
     (tmp_path / "paragraphs.csv").write_text("English,Chinese\none,eins\n")
     trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +114,7 @@ def launch(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def launch_here(sandbox, monkeypatch, capsys) -> Launch:
+def launch_here(monkeypatch, capsys) -> Launch:
     """As `launch`, in this process, which has imported torch already: it takes most of the time."""
 
     def run(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -120,26 +134,33 @@ def write_settings(page_text: str, folder: Path) -> None:
             (folder / match[1]).write_text(block)
 
 
-@pytest.mark.parametrize(("page", "args"), SHELL)
-def test_a_command_of_a_page_works(page, args, sandbox, request, launch_here):
-    launch_args = launcher_args(args)
-    if launch_args is not None:
-        if launch_args[:1] and launch_args[0] in REAL:
-            shutil.rmtree(sandbox / "runs" / "mine")
+@pytest.mark.parametrize("page", STARTED)
+def test_the_commands_of_a_page_work(page, tmp_path, request, launch_here):
+    commands = map(launcher_args, COMMANDS_OF[page.name])
+    for number, args in enumerate(args for args in commands if args is not None):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fill(folder)
+        if args[:1] and args[0] in REAL:
+            shutil.rmtree(folder / "runs" / "mine")
             real = request.getfixturevalue("real_run")
-            shutil.copytree(real, sandbox / "runs" / "mine", symlinks=True)
-        write_settings(page.text, sandbox)
-        first = next(iter(launch_args), None)
+            shutil.copytree(real, folder / "runs" / "mine", symlinks=True)
+        write_settings(page.text, folder)
+        first = next(iter(args), None)
         # A process imports only one module of a name.
-        is_separate = first in OWN_PROCESS or any(map(_CUSTOM_TASK.fullmatch, launch_args))
-        done = (launch if is_separate else launch_here)(launch_args, sandbox)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "warning" not in done.stderr.lower()
-    elif args[:2] == ["python", "-m"]:
-        module = (ROOT / args[2].replace(".", "/")).with_suffix(".py").read_text()
-        assert [w for w in args[3:] if w.startswith("--") and f'"{w}"' not in module] == []
-    elif "/" in args[0] and not args[0].startswith(".venv/"):
-        assert os.access(ROOT / args[0], os.X_OK)
+        is_separate = first in OWN_PROCESS or any(map(_CUSTOM_TASK.fullmatch, args))
+        done = (launch if is_separate else launch_here)(args, folder)
+        assert done.returncode == 0, (args, done.stdout + done.stderr)
+        assert "warning" not in done.stderr.lower(), args
+
+
+def test_other_programs_of_a_page_exist():
+    for args in (args for commands in COMMANDS_OF.values() for args in commands):
+        if launcher_args(args) is None and args[:2] == ["python", "-m"]:
+            module = (ROOT / args[2].replace(".", "/")).with_suffix(".py").read_text()
+            assert [w for w in args[3:] if w.startswith("--") and f'"{w}"' not in module] == []
+        elif "/" in args[0] and not args[0].startswith(".venv/"):
+            assert os.access(ROOT / args[0], os.X_OK), args
 
 
 @pytest.mark.parametrize(
@@ -159,9 +180,10 @@ def test_python_of_a_page_is_python():
                 ast.parse(block.text, page.name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text", PYTHON)
-def test_python_of_a_page_runs(text, sandbox):
+@SLOW
+@pytest.mark.parametrize("page", PYTHON)
+def test_python_of_a_page_runs(page, sandbox):
+    text = "\n".join(block.text for block in page.blocks if block.language == "python")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", text], cwd=sandbox, env=environment, check=True)
 

@@ -16,7 +16,8 @@ from launcher.config.feature_settings import Download
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.download.fetch import fetch
 from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, Ledger, record_files
+from launcher.run_folder.experiences import Experience, Ledger
+from launcher.run_folder.file_records import changed_files, record_files
 from models.common.data_files import identity
 from models.common.recordings.files import open_recording
 from models.common.recordings.openbci import open_openbci
@@ -159,9 +160,9 @@ def test_data_that_a_continual_run_was_trained_on(tmp_path):
     ledger = Ledger([Experience(0, record_files(folder, list_files(folder)), "trained")])
     ledger.save(run)
     known = experiences.load(run).known_files()
-    assert not list(experiences.changed_files(folder, known))
+    assert not list(changed_files(folder, known))
     replace(folder / "a.txt", b"two")
-    assert list(experiences.changed_files(folder, known)) == ["a.txt"]
+    assert list(changed_files(folder, known)) == ["a.txt"]
     arrivals = Arrivals(folder, 0, 1)
     assert arrivals.new_files(ledger, now=0) == {}
     assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
@@ -175,7 +176,7 @@ def test_a_record_of_a_continual_run_holds_for_copies_and_without_inodes(tmp_pat
     old = {name: dataclasses.replace(file, inode=0, ctime_ns=0) for name, file in known.items()}
     shutil.copytree(first, copied)
     for folder, files in ((first, old), (copied, known)):
-        assert not list(experiences.changed_files(folder, files))
+        assert not list(changed_files(folder, files))
         arrivals = Arrivals(folder, 0, 1)
         assert arrivals.new_files(Ledger([Experience(0, files, "trained")]), now=0) == {}
         assert arrivals.notes == []

@@ -1,5 +1,7 @@
 """A custom task is loaded from its own project, trains with its optimizer, and needs no test split."""
 
+import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,12 +9,16 @@ import torch
 from torch import nn
 
 from engines.base import EngineError
+from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import folder_for
+from launcher.config.settings_file import node_value, read_settings_file
 from models.base import DataError
 from models.custom import CustomTask
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
+from tests.launcher.runs import trained
+from tests.launcher.saved_runs import change_state, checkpoint
 from tests.training.tiny import make_settings, one_rank
 from training.evaluation.evaluate import samples_of
 from training.optim import optimizer as optim
@@ -20,32 +26,86 @@ from training.optim import optimizer as optim
 TASK = "copied_task:Line"
 
 
-def project(folder, run="runs/a"):
-    (folder / run).mkdir(parents=True)
-    (folder / "copied_task.py").write_text("")
-    return folder
+@pytest.fixture
+def projects(tmp_path, monkeypatch):
+    """`first` is copied to `copy`, both with their run; the user stands elsewhere."""
+    for folder in (tmp_path / "first", tmp_path / "copy"):
+        (folder / "runs/a").mkdir(parents=True)
+        (folder / "copied_task.py").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
 
 
-def test_a_copied_or_moved_project_has_its_own_module(tmp_path, capsys):
-    first, copy = project(tmp_path / "first"), project(tmp_path / "copy")
+def found(recorded, run):
+    return folder_for(TASK, str(recorded), run / "settings.yaml", f"{run}/settings.yaml:3")
+
+
+def test_a_recorded_folder_counts_if_it_is_the_very_path(projects):
+    first, copy = projects / "first", projects / "copy"
+    for run in (first / "runs/a", copy / "runs/a", projects / "elsewhere"):
+        assert found(first, run) == str(first)
+    assert folder_for(TASK, None, copy / "runs/a/settings.yaml", "") is None
+
+
+def test_a_folder_that_does_not_count_is_an_error_naming_file_and_option(projects):
+    first, copy, run = projects / "first", projects / "copy", projects / "copy/runs/a"
+    (projects / "link").symlink_to(copy)
+    (run / "copied_task.py").write_text("")
+    folders = ["../copy", ".", f"{first}/../copy", projects / "link", projects / "gone"]
+    for folder in (*folders, run, run / "checkpoints", "~", "/proc/self/cwd/../copy", "/\0"):
+        with pytest.raises(SettingsError) as raised:
+            found(folder, run)
+        (error,) = raised.value.diagnostics
+        assert (error.key, error.where) == ("model.folder", f"{run}/settings.yaml:3")
+        assert error.fix == "--set model.folder=DIR"
+
+
+def test_instead_the_module_is_looked_for_where_the_user_is(projects, capsys, monkeypatch):
+    first, copy, run = projects / "first", projects / "copy", projects / "copy/runs/a"
+    sys.path.append(str(copy))
+    assert found(projects / "gone", run) is None
+    sys.path.remove(str(copy))
+    monkeypatch.chdir(copy)
     for _ in range(2):
-        assert folder_for(TASK, str(first), copy / "runs/a") == str(copy)
-    assert capsys.readouterr().err == (
-        f"note: {TASK} is loaded from {copy}, beside the run, not from {first}, where it was "
-        "trained\n"
-    )
-    moved = project(tmp_path / "moved", "deep/runs/a")
-    assert folder_for(TASK, str(tmp_path / "gone"), moved / "deep/runs/a") == str(moved)
+        assert found(first, run) == found(projects / "lost", run) == str(copy)
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: {TASK} is loaded from {copy / 'copied_task.py'}, not from {folder}"
+        for folder in (projects / "gone", first, projects / "lost")
+    ]
+    assert found(first, first / "runs/a") == str(first)  # not a copy
 
 
-def test_a_run_outside_of_its_project_keeps_the_recorded_module(tmp_path, capsys):
-    first = project(tmp_path / "first")
-    other = project(tmp_path / "other", "runs/b")  # a module of the same name above the run
-    (tmp_path / "elsewhere/runs/c").mkdir(parents=True)
-    for run in (first / "runs/a", other / "runs/b", tmp_path / "elsewhere/runs/c"):
-        assert folder_for(TASK, str(first), run) == str(first)
-    assert folder_for(TASK, None, other / "runs/b") is None
-    assert capsys.readouterr().err == ""
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """A run with its task beside it and inside of it, as an archive has it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run, mark = tmp_path / "down/run", tmp_path / "EXECUTED"
+    trained(run, resolved(), 2)
+    for folder in (run, run.parent):
+        (folder / "strange_task.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield run
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("folder", ["/gone", "../down", "."])
+def test_no_command_runs_code_that_came_with_a_run(downloaded, folder, capfd):
+    run = downloaded
+    chosen = {"family": "strange_task:Line", "folder": str(run) if folder == "." else folder}
+    settings = node_value(read_settings_file(run / "settings.yaml"))
+    (run / "settings.yaml").write_text(json.dumps({**settings, "model": chosen}))
+    dotted = {f"model.{name}": value for name, value in chosen.items()}
+    change_state(checkpoint(run, 2), lambda state: state["facts"]["settings"].update(dotted))
+    for words in (
+        *(["evaluate", run], ["predict", run, "--input", "x"], ["verify", run], ["resume", run]),
+        *(["explain", "--resume", run], ["plan", "--config", run / "settings.yaml"]),
+        *(["resume", run, "--dry-run"], ["--mode", run / "settings.yaml", "--dry-run"]),
+    ):
+        code, text = main([str(word) for word in words]), capfd.readouterr().err
+        assert (code, "model.folder" in text, "settings.yaml" in text) == (2, True, True), text
 
 
 def in_two_groups(parameters):

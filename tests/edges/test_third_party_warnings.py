@@ -89,7 +89,7 @@ def run(folder, *args):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["language", "doc_translation", "abr", "eeg_text"])
+@pytest.mark.parametrize("family", ["doc_translation", "eeg_text"])
 def test_no_warning_of_a_library_reaches_the_console(family, tmp_path):
     done = run(tmp_path, "--model", f"{family}:tiny", "--max-steps", "1", "--out", "run")
     assert done.returncode == 0, done.stderr

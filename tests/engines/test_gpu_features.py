@@ -8,17 +8,18 @@ import torch
 from engines.precision import check_precision
 from tests.devices import each_device, pool
 from tests.engines.parity import Case, distance, train
-from tests.engines.test_parity import able
-
-each_recomputation = pytest.mark.parametrize(
-    "keep_products", [False, True], ids=["full", "selective"]
-)
+from tests.engines.test_parity import able, able_mark
 
 
 @pytest.mark.slow
 @each_device
-@each_recomputation
-@able("local", "fsdp")
+@pytest.mark.parametrize(
+    ("engine", "keep_products"),
+    [
+        pytest.param("local", True, id="local-selective"),
+        pytest.param("fsdp", False, id="fsdp-full", marks=able_mark("fsdp")),
+    ],
+)
 def test_compiled_blocks_may_recompute_their_activations(request, device, engine, keep_products):
     case = Case(engine, steps=3, activation_checkpointing=1, keep_products=keep_products)
     ranks = pool(request, device, 1)

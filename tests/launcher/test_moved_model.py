@@ -47,7 +47,7 @@ def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint)
     model_of(run, checkpoint).check_pretrained()
     folder = folder.rename(folder.parent / "moved")
     assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
-    run = replace(run, pretrained=saved_run.moved_to([f"model.pretrained={folder}"]))
+    run = replace(run, moved=saved_run.moved_folders([f"model.pretrained={folder}"]))
     model_of(run, checkpoint).check_pretrained()
     assert model_of(run, checkpoint).settings == {
         "model": {"pretrained": str(folder), "size": "full"}
@@ -55,7 +55,7 @@ def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint)
 
 
 def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):
-    run = SavedRun(None, None, {}, str(folder))
+    run = SavedRun(None, None, {}, {"model.pretrained": str(folder)})
     (folder / "model.safetensors").write_bytes(b"other weights")
     known = checkpoint.facts[base_weights.FACT]["sha256"]
     assert known in error_of(run, checkpoint).allowed
@@ -64,12 +64,12 @@ def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoi
 
 
 def test_only_the_folder_can_be_set():
-    assert saved_run.moved_to([]) is None
+    assert saved_run.moved_folders([]) == {}
     with pytest.raises(SettingsError) as error:
-        saved_run.moved_to(["optim.lr=1", "model.pretrained=a"])
+        saved_run.moved_folders(["optim.lr=1", "model.pretrained=a"])
     (found,) = error.value.diagnostics
     assert found.message == "'optim.lr' cannot be set here"
-    assert found.allowed == "--set model.pretrained=DIR"
+    assert found.allowed == "--set model.pretrained=DIR or --set model.folder=DIR"
 
 
 def test_a_resumed_run_may_change_the_folder_if_the_ranks_compare_its_weights(folder):

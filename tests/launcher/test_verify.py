@@ -13,7 +13,7 @@ import torch
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
-from launcher.saved_runs.rerun import resolved_as
+from launcher.saved_runs.rerun import RerunFailed, resolved_as
 from launcher.saved_runs.verify import (
     Conditions,
     ReplayInterval,
@@ -100,7 +100,7 @@ def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, ver
     assert (found["kind"], found["name"], found["index"]) == ("exp_avg", NORM, [5])
     moved.write_text(REQUESTS.replace("a", "b"))
     err = verify(run, "--data", "mine.jsonl", code=2)
-    assert "error: the data has changed since this run started" in err
+    assert "error: the data has changed" in err and "where         data.path\n" in err
     assert "if it moved, --data PATH" in err and "--reset" not in err
     assert list(temporary.iterdir()) == []
 
@@ -148,10 +148,15 @@ def test_resets_and_changed_restarts_of_the_interval_are_replayed_or_noted(run):
         + resumed(4, written_by={"engine": "ddp", "world_size": 2})
         + resumed(5, reset=["schedule"], changes=["optim.lr 2 → 1"])
     )
-    assert chosen(run)[1] == [
-        "the run was resumed with changes at step 4: from engine ddp, world size 2",
-        "the run was resumed with changes at step 5: --reset schedule; optim.lr 2 → 1",
-    ]
+    interval, notes = chosen(run)
+    assert (
+        notes
+        == list(interval.changes)
+        == [
+            "the run was resumed with changes at step 4: from engine ddp, world size 2",
+            "the run was resumed with changes at step 5: --reset schedule; optim.lr 2 → 1",
+        ]
+    )
 
 
 WRITTEN = manifest.Manifest(6, 24, "zero3", 2, True, {}, ())
@@ -228,6 +233,24 @@ def compare(trained):
         return compare_replay(conditions, run, last, again, notes)
 
     return compared
+
+
+def test_a_replay_from_the_start_on_changed_data_is_no_difference(compare, again):
+    change_state(checkpoint(again, 6), lambda s: s["facts"]["data"].update(validation="other"))
+    change_loss(again, 1.0)
+    with pytest.raises(SettingsError, match="the data has changed"):
+        compare(again)
+
+
+def test_a_restart_that_a_replay_lacks_explains_a_difference(trained, again):
+    interval = ReplayInterval(None, 4, 6, changes=("the run was resumed with changes at step 5",))
+    conditions = Conditions(interval, "local", 1, "fp32")
+    last = open_checkpoint(checkpoint(trained, 6))
+    assert compare_replay(conditions, trained, last, again, ()).is_identical
+    change_loss(again, 1e-12)
+    with pytest.raises(RerunFailed, match=r"steps 4 to 6 cannot be replayed: .* step 5") as raised:
+        compare_replay(conditions, trained, last, again, ())
+    assert raised.value.code == 2
 
 
 def change_loss(folder, by):

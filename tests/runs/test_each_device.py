@@ -32,8 +32,14 @@ def memory(device):
 
 
 @pytest.mark.slow
-@each_device
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "device"),
+    # test_deterministic_steps.py: the operators of every family.
+    [
+        *(("language", "cpu"), ("event_seg", "cpu")),
+        *(pytest.param(family, "cuda", marks=pytest.mark.gpu) for family in FAMILIES),
+    ],
+)
 def test_a_deterministic_run_of_a_family_can_be_repeated_and_others_run(tmp_path, device, family):
     def losses(name, *, is_deterministic):
         settings = {"device": device, "train.deterministic": is_deterministic, "log.every": 1}

@@ -9,7 +9,7 @@ import pytest
 from models.catalog import FAMILIES
 from tests.engines.parity import joined
 from tests.engines.pool import Pool
-from tests.engines.test_parity import missing_backend
+from tests.engines.test_parity import able_mark, missing_backend
 from tests.runs.crossing import differences, drift
 from tests.runs.families import TrainingRun, begin, first_step, resume_run
 
@@ -44,11 +44,6 @@ def training_runs(worlds, tmp_path_factory):
     return TrainingRuns(worlds[2], tmp_path_factory.mktemp("families"))
 
 
-def missing(engine):
-    reason = missing_backend(engine)
-    return pytest.mark.skipif(bool(reason), reason=reason)
-
-
 def apart(outcomes, others, kind):
     """The largest difference of all tensors of a kind, relative to their largest element.
 
@@ -66,14 +61,14 @@ def families_under(*engines):
     return pytest.mark.parametrize(
         ("family", "engine"),
         [
-            pytest.param(family, engine, marks=missing(engine))
+            pytest.param(family, engine, marks=able_mark(engine))
             for number, family in enumerate(FAMILIES)
             for engine in (group[number % len(group)] for group in engines)
         ],
     )
 
 
-@families_under(["local"], ["ddp", "oss"], ["fsdp"], ["zero1", "zero2"], ["zero3"])
+@families_under(["ddp", "zero1", "oss", "zero2"], ["fsdp"], ["zero3"])
 def test_losses_moments_and_metrics_are_those_of_local(training_runs, family, engine):
     plain, found = training_runs.of(family, "local"), training_runs.of(family, engine)
     assert drift(found.end, plain.end) < LOSSES
@@ -94,7 +89,7 @@ def test_weights_of_16_bits_compute_nearly_as_autocast_does(
     assert apart(found, plain, "exp_avg") < HALF_MOMENTS
 
 
-@families_under(["local"], ["fsdp"], ["zero3"])
+@families_under(["zero3", "local", "fsdp"])
 def test_a_checkpoint_resumes_under_another_engine(training_runs, tmp_path, family, engine):
     """Under each kind of layout; test_crossing.py crosses all engines."""
     source = {"local": "zero3", "fsdp": "local", "zero3": "fsdp"}[engine]

@@ -1,4 +1,8 @@
-"""Every family in its two stages, as whole command lines: weights, engines, replays, exports."""
+"""Families in two stages, as whole command lines: weights, engines, replays, exports.
+
+One that trains what it takes from the first stage, one that freezes it, and one with two kinds of
+data; tests/models/test_base.py has the weights of the others.
+"""
 
 import contextlib
 import io
@@ -46,29 +50,12 @@ CASES = {
         ("fsdp", "ddp"),
         is_frozen=False,
     ),
-    "abr": Case(
-        ("encoder", "whole"),
-        ("static.", "input.", "encoder.", "bottleneck."),
-        ("val_masked_r2", "val_macro_f1"),
-        ("oss", "zero3"),
-        "data.fraction=0.2 train.global_batch=8",
-        is_frozen=False,
-    ),
     "eeg_text": Case(
         ("encoder", "text"),
         ("encoder.",),
         ("val_masked_r2", "val_rouge1_gain"),
         ("ddp", "zero2"),
         "eval.share=0.05 precision=bf16",
-    ),
-    "doc_translation": Case(
-        ("encoder", "whole"),
-        ("global_encoder.", "local_encoder."),
-        ("val_masked_r2", "val_bleu"),
-        ("fsdp", "zero3"),
-        "data.fraction=0.05 data.max_new_tokens=4 data.beams=1 train.micro_batch=4 "
-        "train.global_batch=4",
-        is_frozen=False,
     ),
     "language": Case(
         ("text", "dialogues"),
@@ -131,9 +118,23 @@ def train(family, home):
     return StagedRun(family, home, done.stdout)
 
 
-@pytest.fixture(scope="module", params=CASES)
-def staged_run(request, tmp_path_factory):
-    return train(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def trained():
+    """The run of each family so far."""
+    return {}
+
+
+@pytest.fixture(params=CASES)
+def staged_run(request, trained, tmp_path_factory):
+    family = request.param
+    if family not in trained:
+        trained[family] = train(family, tmp_path_factory.mktemp(family))
+    return trained[family]
+
+
+def of(*families):
+    """The runs of these families only."""
+    return pytest.mark.parametrize("staged_run", families, indirect=True)
 
 
 def test_the_second_stage_keeps_or_trains_the_weights_of_the_first(staged_run):
@@ -154,6 +155,7 @@ def test_the_second_stage_keeps_or_trains_the_weights_of_the_first(staged_run):
     assert all(stage["peak_memory_bytes"]["host"] > 0 for stage in whole["stages"])
 
 
+@of("event_seg", "eeg_text")
 def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
     for folder in staged_run.folders():
         done = Program(staged_run.home)("verify", f"x/{folder.name}")  # with the threads of a run
@@ -164,6 +166,7 @@ def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
         assert exported.keys() == weights(folder).keys()
 
 
+@of("event_seg", "language")
 def test_the_first_stage_trains_under_another_engine(staged_run):
     args = (*arguments(staged_run.family), "--stage", staged_run.case.stages[0], "--out", "first")
     more = ("--engine", staged_run.case.engines[0], "--nproc", "2", "--max-steps", "2")
@@ -173,6 +176,7 @@ def test_the_first_stage_trains_under_another_engine(staged_run):
         assert "data.text" not in shown.splitlines()[-1]
 
 
+@of("eeg_text", "language")
 def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
     case, engine = staged_run.case, staged_run.case.engines[1]
     folder = staged_run.home / "killed"
@@ -195,7 +199,7 @@ def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
     assert all(before[name].equal(after[name]) for name in taken) == case.is_frozen
 
 
-@pytest.mark.parametrize("staged_run", ["language"], indirect=True)
+@of("language")
 def test_each_stage_of_language_reads_its_own_data_with_the_tokenizer_of_the_text(staged_run):
     first, second = staged_run.folders()
     facts = [result(folder)["data"] for folder in (first, second)]
@@ -216,7 +220,7 @@ def test_the_first_stage_of_eeg_never_imports_the_text_decoder(tmp_path):
     assert "models.eeg_text.decoder" not in done.stdout
 
 
-@pytest.mark.parametrize("staged_run", ["eeg_text"], indirect=True)
+@of("eeg_text")
 def test_segments_of_several_windows_train_equally_with_cached_features(staged_run):
     args = (*arguments("eeg_text"), "--stage", "text", "--from", "x", "--set", "data.seq_len=160")
     # In fp32: in 16 bits, engines that shard weights round vectors, which others keep.

@@ -40,10 +40,8 @@ def test_a_run_of_two_processes_is_verified_under_its_own_engine(program, traine
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "zero3"])
-def test_a_run_is_verified_within_rounding_under_another_engine(program, trained, engine):
+def test_a_run_is_verified_within_rounding_under_another_engine(program, trained):
     pytest.importorskip("deepspeed")
-    done = program("verify", "mine", "--engine", engine)
+    done = program("verify", "mine", "--engine", "zero3")
     assert done.returncode == 0, done.stdout + done.stderr
-    processes = "1 process" if engine == "local" else "2 processes"
-    assert f"{engine} on {processes}, within 0.0001 (moments 0.01)" in done.stdout
+    assert "zero3 on 2 processes, within 0.0001 (moments 0.01)" in done.stdout

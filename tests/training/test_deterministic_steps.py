@@ -1,4 +1,4 @@
-"""No step and no evaluation calls an operator that raises with --deterministic on a GPU."""
+"""No step calls an operator that raises with --deterministic on a GPU, or waits for its device."""
 
 import pytest
 import torch
@@ -89,7 +89,7 @@ def test_neither_a_step_nor_an_evaluation_on_a_cpu(tmp_path, family):
 @pytest.mark.parametrize(
     ("family", "sets"), [*runs(), pytest.param("event_seg", ("model.objective=masked-voxels",))]
 )
-def test_nor_a_step_on_a_device(tmp_path, family, sets):
+def test_nor_a_step_on_a_device_from_which_it_reads_nothing(tmp_path, family, sets):
     assert host_reads.of_a_family(tmp_path, family, *sets, kind=RaisingOnDevice) == {}
 
 

@@ -7,7 +7,6 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from engines.catalog import ENGINES, missing
 from models.base import Loss
 from models.catalog import FAMILIES
-from tests.devices import each_device
 from tests.training import host_reads
 from tests.training.tiny import TinyTask
 
@@ -27,10 +26,11 @@ def runs():
     ]
 
 
-@each_device
+@pytest.mark.gpu
 @pytest.mark.parametrize(("family", "sets"), runs())
-def test_a_default_step_of_a_family_reads_nothing_from_its_device(tmp_path, family, sets, device):
-    place = torch.device("cuda", 0) if device == "cuda" else host_reads.DEVICE
+def test_a_default_step_of_a_family_reads_nothing_from_a_gpu(tmp_path, family, sets):
+    """Without a GPU: test_deterministic_steps.py counts reads, too."""
+    place = torch.device("cuda", 0)
     assert host_reads.of_a_family(tmp_path, family, *sets, device=place) == {}
 
 

@@ -170,12 +170,21 @@ def test_a_reset_optimizer_restarts_the_moving_average(whole):
 
 def test_other_data_is_refused_by_name():
     shelf = Shelf()
-    known = {"samples": 100, "fingerprint": "aa"}
+    files = {"data.path/a": "1", "data.path/b": "2"}
+    known = {"samples": 100, "fingerprint": "aa", "validation": "vv", "files": files}
     facts = {"data": known, "samples": 24}
     shelf.saved[3] = {"facts": facts, "pieces": {}, "steps": {}, "loss_scale": {}}
     shelf.before(3).check_data(known)
-    with pytest.raises(DataError, match=r"120 samples, and the checkpoint of step 3 .* 100 samp"):
-        shelf.before(3).check_data({"samples": 120, "fingerprint": "bb"})
-    with pytest.raises(DataError, match="fingerprint bb"):
-        shelf.before(3).check_data({"samples": 100, "fingerprint": "bb"})
+    shelf.before(3).check_data({"samples": 100, "fingerprint": "aa"})  # of an older version
+    shelf.before(3).check_data({**known, "files": None})
+    changed = {"data.path/b": "3", "data.path/c": "4"}
+    for change, text in (
+        ({"samples": 120}, "120 training samples instead of 100"),
+        ({"fingerprint": "bb"}, "training samples"),
+        ({"validation": "ww"}, "validation samples"),
+        ({"files": changed, "samples": 1}, "/a is gone, .*/c is new, .*/b has changed"),
+    ):
+        with pytest.raises(DataError, match=text) as raised:
+            shelf.before(3).check_data(known | change)
+        assert raised.value.where == "data.path"
     shelf.before(3, reset=frozenset({"data"})).check_data({"samples": 1, "fingerprint": "cc"})

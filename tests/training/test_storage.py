@@ -1,5 +1,7 @@
 """Files are replaced whole and under a fence, lines are whole or not there, and a folder that cannot be written is a clear error."""
 
+import errno
+import os
 import resource
 import shutil
 from contextlib import contextmanager
@@ -7,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from training.storage import LineFile, Storage, StorageError
+from training.storage import (
+    LineFile,
+    Storage,
+    StorageError,
+    atomic_write,
+    lines_of,
+    open_to_read,
+    parse_json,
+    read_json,
+    storage_errors,
+)
 
 
 @pytest.fixture
@@ -50,14 +62,43 @@ def test_a_folder_deleted_under_the_run_is_noticed(tmp_path):
     file.close()
 
 
-def test_a_full_disk_error_names_the_fix():
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("there is no /dev/full here")
-    file = LineFile(full)
+def test_a_full_disk_error_names_the_fix(tmp_path):
     message = r"No space left on device; free some space, or .* --out"
-    with pytest.raises(StorageError, match=message):
-        file.write(b"one")
+    with pytest.raises(StorageError, match=message), storage_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_only_regular_files_are_opened_and_no_link_is_followed(tmp_path):
+    storage, victim, name = Storage(tmp_path), tmp_path / "victim", tmp_path / "a"
+    for make in (lambda: name.symlink_to(victim), lambda: os.mkfifo(name), name.mkdir):
+        make()
+        with pytest.raises(StorageError, match=r"cannot write .*a: .*(link|regular|directory)"):
+            storage.append_line("a", b"one")
+        with pytest.raises((OSError, ValueError)):
+            read_json(name)
+        name.rmdir() if name.is_dir() else name.unlink()
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("leftover", [Path.touch, lambda path: path.symlink_to("victim")])
+def test_a_temporary_file_that_a_kill_left_or_somebody_placed_is_replaced(tmp_path, leftover):
+    leftover(tmp_path / ".a.new")
+    atomic_write(tmp_path / "a", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new" and not (tmp_path / "a").is_symlink()
+
+
+def test_json_has_bounds(tmp_path):
+    assert parse_json("[" * 64 + "]" * 64) and parse_json(b"[" + b"[{}]," * 99 + b"1]")
+    for deep in ("[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65, "[" * 10**6):
+        with pytest.raises(ValueError, match=r"levels|Expecting"):
+            parse_json(deep)
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate((1 << 28) + 1)
+    with pytest.raises(ValueError, match="more than"):
+        read_json(tmp_path / "a")
+    with open_to_read(tmp_path / "a") as file:
+        assert list(lines_of(file)) == []
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(

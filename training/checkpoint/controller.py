@@ -89,7 +89,7 @@ class CheckpointController:
         """Load the weights of the `best` evaluation at the end of a run of `step` steps.
 
         The step of the weights: that of the best, or `step` if `save.load_best` is off. A missing
-        checkpoint, as after a fork, is a warning. Touches disk.
+        checkpoint is a warning. Touches disk.
         """
         if not self._loads_best or best is None or best["step"] == step:
             return step

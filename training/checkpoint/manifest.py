@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import stat
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from training.logging.strict_json import encode_bytes
+from training.storage import parse_json
 
 if TYPE_CHECKING:
     from engines.base import State
@@ -173,7 +173,7 @@ def read(folder: Path) -> Manifest:
         raise CheckpointError(f"{folder / NAME} is damaged: wrong checksum")
     path = folder / NAME
     try:
-        fields = json.loads(content)
+        fields = parse_json(content)
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not the manifest of a checkpoint")
         if (version := fields.get("version")) != VERSION:
@@ -186,7 +186,7 @@ def read(folder: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"{path} is no manifest: {place}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is no manifest: {error}") from error
     named = step_of(folder.resolve().name)
     if named is not None and named != manifest.step:

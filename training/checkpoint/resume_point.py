@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DAMAGED, _UNREADABLE = 1, 2
 """Flags that the ranks agree on."""
+_SHOWN = 3
+"""Changed files that are named."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class ResumePoint:
     """Differences from the settings of the checkpoint, a line each."""
     damaged: Mapping[int, str] = field(default_factory=dict)
     """Errors of later, damaged checkpoints by step."""
+    is_fork: bool = False
+    """The run continues in another folder, which lacks the best checkpoint so far."""
 
     @property
     def step(self) -> int:
@@ -57,18 +61,16 @@ class ResumePoint:
 
     def check_data(self, data: Mapping[str, Any]) -> None:
         """Compare `data` with the data of the checkpoint. Raises DataError if it has changed."""
-        known = self.fact("data", {})
-        if "data" in self.reset or not known:
+        if "data" in self.reset:
             return
-        for name, text in (("samples", "{} samples"), ("fingerprint", "the fingerprint {}")):
-            if known[name] != data[name]:
-                raise DataError(
-                    f"the training data has changed: it has {text.format(data[name])}, and the"
-                    f" checkpoint of step {self.step} was made with {text.format(known[name])}",
-                    where=str(self.checkpoint.folder),
-                    allowed="the same data; or --reset data, which restarts its order",
-                    fix="--reset data",
-                )
+        change = changed_data(self.fact("data", {}), data)
+        if change is not None:
+            raise DataError(
+                f"the data has changed since the checkpoint of step {self.step}: {change}",
+                where="data.path",
+                allowed="the same data; or --reset data, which restarts its order",
+                fix="--reset data",
+            )
 
     def report(self, event: Callable[[str, Mapping[str, object]], None]) -> None:
         """Report the event "resumed", and a warning for each damaged checkpoint."""
@@ -83,6 +85,26 @@ class ResumePoint:
         event("resumed", facts)
         for text in self.damaged.values():
             event("warning", {"text": f"{text}; resumed from an earlier one"})
+
+
+def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """How the data of two checkpoints differs, by all that both tell of it; None: it does not."""
+    old, new = (data.get("files") for data in (before, now))
+    if old is not None and new is not None and old != new:
+        files = [f"{name} is gone" for name in sorted(old.keys() - new.keys())]
+        files += [f"{name} is new" for name in sorted(new.keys() - old.keys())]
+        files += [f"{n} has changed" for n in sorted(old) if n in new and old[n] != new[n]]
+        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+        return ", ".join(files[:_SHOWN]) + more
+    texts = {
+        "samples": "{1} training samples instead of {0}",
+        "fingerprint": "the training samples differ",
+        "validation": "the validation samples differ",
+    }
+    for name, text in texts.items():
+        if name in before and name in now and before[name] != now[name]:
+            return text.format(before[name], now[name])
+    return None
 
 
 @dataclass(frozen=True)

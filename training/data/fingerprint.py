@@ -32,6 +32,8 @@ def fingerprint(samples: Samples, world: World) -> str:
 
 def probes(length: int) -> list[int]:
     """At most 16 evenly spaced positions, from the first to the last of `length`."""
+    if not length:
+        return []
     return sorted(set(np.linspace(0, length - 1, _PROBES).astype(np.int64).tolist()))
 
 

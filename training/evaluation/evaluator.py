@@ -203,9 +203,13 @@ class Evaluator:
         newest = {"metrics": dict(self._metrics), "samples": self._scored}
         return {**self._early_stopping.facts(), **newest, **forgetting}
 
-    def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
-        self._early_stopping.resume(facts)
+    def resume(self, facts: Mapping[str, Any], *, keeps_best: bool = True) -> None:
+        """Continue from the facts of an earlier process.
+
+        Unless it `keeps_best`, only later evaluations count as the best; patience goes on.
+        """
+        best: Mapping[str, Any] = {} if keeps_best else {"best": None, "best_values": ()}
+        self._early_stopping.resume({**facts, **best})
         self._scored = facts.get("samples")
         known = facts.get("metrics", {})
         self._metrics = {name: float(value) for name, value in known.items()}

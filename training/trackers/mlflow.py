@@ -69,10 +69,10 @@ class Session:
     def address(self) -> Mapping[str, Any]:
         """The page of the run, where the server has one."""
         at = urlsplit(self._server)
+        server = self._server.replace(f"//{at.netloc.rpartition('@')[0]}@", "//")  # the password
         if at.scheme not in ("http", "https"):
-            return {"url": f"run {self._run} in {self._server}"}
-        server = f"{at.scheme}://{at.netloc.rpartition('@')[2]}{at.path.rstrip('/')}"
-        return {"url": f"{server}/#/experiments/{self._experiment}/runs/{self._run}"}
+            return {"url": f"run {self._run} in {server}"}
+        return {"url": f"{server.rstrip('/')}/#/experiments/{self._experiment}/runs/{self._run}"}
 
     def log(self, rows: Sequence[Row]) -> None:
         """Add metrics; each request also says which step is its newest."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from training.storage import atomic_write
+from training.storage import atomic_write, open_regular, read_json
 from training.trackers.base import failure_of
 from training.trackers.metrics_reader import METRICS, FileReplaced, MetricsReader, chart_values
 
@@ -154,7 +154,7 @@ def new_id(folder: Path, name: str) -> str:
 def stored_id(folder: Path, name: str) -> str:
     """The id at tracker `name` of the run in `folder`; a new one if it has none. Touches disk."""
     try:
-        return str(json.loads((folder / name / "run.json").read_bytes())["id"])
+        return str(read_json(folder / name / "run.json")["id"])
     except (OSError, ValueError, KeyError, TypeError):
         return new_id(folder, name)
 
@@ -203,7 +203,7 @@ def _serve(name: str, start: dict[str, Any], open_run: Open, send: Send) -> None
     threading.Thread(target=_receive, args=(messages,), daemon=True).start()
     own = Path(start["folder"]) / name
     own.mkdir(exist_ok=True)
-    with (own / ".lock").open("w") as lock:
+    with os.fdopen(open_regular(own / ".lock", os.O_WRONLY | os.O_CREAT), "w") as lock:
         _wait_for_lock(lock, _LOCK_WAIT_S)
         try:
             sender = RowSender(name, start, open_run, send)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ def test_secrets_are_redacted():
         ("https://ann:p@ss@h:81/a.zip", "https://***@h:81/a.zip"),
         ("https://${USER}:${PASS}@h/a", "https://${USER}:${PASS}@h/a"),
         ("https://ann:${PASS}@h/a", "https://***@h/a"),
+        (str(Path("s3://ann:p@ss@h/a").absolute()), f"{Path.cwd()}/s3:/***@h/a"),
         ("https://h/a?id=7&token=abc&x=1", "https://h/a?id=7&token=***&x=1"),
         ("https://h/a?X-Amz-Signature=abc", "https://h/a?X-Amz-Signature=***"),
         ("https://h/a?api_key=${KEY}", "https://h/a?api_key=${KEY}"),

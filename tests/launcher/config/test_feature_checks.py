@@ -80,6 +80,21 @@ def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
         assert f"data.path '{path}' does not exist" in refused(*sets, data=path)[0].message
 
 
+def test_only_the_command_line_allows_variables(here):
+    run = resolved(FETCH, f"download.files=[{URL}]", "download.variables=[ONE, TWO]")
+    assert run.settings.download.variables == ["ONE", "TWO"]
+    assert kept_values(run.values)["download.variables"] == []
+    (here / "c.yaml").write_text("download:\n  variables: [ONE]\n")
+    [found] = refused(configs=[here / "c.yaml"])
+    assert (found.key, found.where) == (
+        "download.variables",
+        f"{here}/c.yaml:2 download.variables",
+    )
+    assert found.fix == "remove it, and type  --set download.variables=ONE"
+    run = resolved("download.variables=TWO", configs=[here / "c.yaml"])
+    assert run.settings.download.variables == ["TWO"]
+
+
 def test_continual_learning_watches_the_folder_of_its_download(here):
     archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv.gz]"
     for sets, options, data, folder in (

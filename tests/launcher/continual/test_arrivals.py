@@ -3,7 +3,8 @@ import os
 import pytest
 
 from launcher.continual.arrivals import Arrivals, FolderWatch, list_files
-from launcher.run_folder.experiences import Experience, Ledger, record_files
+from launcher.run_folder.experiences import Experience, Ledger
+from launcher.run_folder.file_records import record_files
 
 SETTLE = 5.0
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -198,7 +199,7 @@ def test_a_refused_connection_is_reported_without_secrets_and_a_variable_must_be
     url = "http://u:hidden@127.0.0.1:9/data.bin?token=hidden"
     error = get.error(url, kind=FetchError, retries=0)
     assert "connection refused" in error and "hidden" not in error
-    error = get.error("https://${NO_SUCH}@h.invalid/a")
+    error = get.error("https://${NO_SUCH}@h.invalid/a", variables=["NO_SUCH"])
     assert "uses the environment variable NO_SUCH, which is not" in error
 
 
@@ -281,7 +282,7 @@ def test_files_of_the_user_are_never_replaced(server, get):
 def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
     monkeypatch.setenv("MINE", "hidden")
     url = server.on("/data.bin").replace("//", "//ann:${MINE}@")
-    get(f"{url}?api_key=hidden")
+    get(f"{url}?api_key=hidden", variables=["MINE"])
     path, headers = server.requests[0]
     assert (
         path == "/data.bin?api_key=hidden" and headers["authorization"] == "Basic YW5uOmhpZGRlbg=="
@@ -289,6 +290,43 @@ def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
     assert "hidden" not in "".join(get.printed)
     for file in here.rglob("*"):
         assert not file.is_file() or b"hidden" not in file.read_bytes()
+
+
+def test_a_variable_is_sent_only_if_allowed_and_unread_by_others(server, get, monkeypatch):
+    monkeypatch.setenv("MINE", "hidden")
+    monkeypatch.setenv("ALSO", "two")
+    url = server.on("/data.bin").replace("//", "//${ALSO}:${MINE}@")
+    error = get.error(url, variables=["ALSO"])
+    assert url in error and "--set download.variables=ALSO,MINE" in error
+    for host in ("http://h.invalid", "http://127.0.0.1.h.invalid", "http://h.invalid:80"):
+        error = get.error(f"{host}/a?id=${{MINE}}", variables=["MINE"])
+        assert f"{host}/a" in error and "allowed       https" in error
+    with pytest.raises(ValueError, match="has a backslash"):
+        Download.model_validate({"files": ["http://h\\@[::1]/a"]})
+    assert server.requests == []
+    get(url, variables=["ALSO", "MINE"])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "is_refused"),
+    [
+        ("https://h.invalid/?id=hidden%2F1", True),
+        ("https://hidden%2F1@h.invalid/", True),
+        ("//h.invalid/hidden/1", True),
+        ("https://h.invalid/unhidden/12", False),
+        ("/b?id=hidden/1", False),
+        ("http://[::1]:8/?id=hidden/1", False),
+    ],
+)
+def test_no_redirect_carries_a_variable_to_another_host(place, is_refused):
+    settings = Download(files=[{"url": "http://127.0.0.1/a?id=${MINE}"}])
+    transfer = Transfer(targets(settings)[0], settings, str)
+    transfer._secrets = ["", "hidden/1"]
+    response = requests.Response()
+    response.url, response.headers["Location"] = "http://127.0.0.1/a?id=hidden/1", place
+    with pytest.raises(SettingsError, match="another host") if is_refused else nullcontext():
+        transfer.check_redirect(response)
 
 
 def test_a_file_url_is_copied(get, here):

@@ -1,10 +1,8 @@
-import os
-
 import pytest
 
-from launcher.continual.arrivals import list_files
 from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, FileRecord, Ledger, record_files
+from launcher.run_folder.experiences import Experience, Ledger
+from launcher.run_folder.file_records import FileRecord
 from training.storage import StorageError
 
 FILE = FileRecord(3, 5, "x")
@@ -50,32 +48,3 @@ def test_the_files_of_a_postponed_experience_are_not_known():
 )
 def test_rewinding_drops_experiences_that_started_later(step, states):
     assert [experience.state for experience in LEDGER.rewound_to(step).experiences] == states
-
-
-def test_a_change_of_content_is_detected_and_a_change_of_time_ignored(tmp_path):
-    for name, text in (("a", "one"), ("b", "two"), ("c", "three"), ("d", "four")):
-        (tmp_path / name).write_text(text)
-    taken = record_files(tmp_path, list_files(tmp_path))
-    os.utime(tmp_path / "a", ns=(7, 7))
-    (tmp_path / "b").write_text("owt")
-    os.utime(tmp_path / "b", ns=(7, 7))
-    (tmp_path / "c").unlink()
-    assert list(experiences.changed_files(tmp_path, taken)) == ["b", "c"]
-
-
-def test_the_digest_of_a_large_file_reads_pieces_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiences, "_FULL_DIGEST_BYTES", 64)
-    monkeypatch.setattr(experiences, "_PROBE_BYTES", 4)
-    path = tmp_path / "a"
-    path.write_bytes(bytes(range(200)))
-    first = experiences.digest_of(path, 200)
-    path.write_bytes(bytes(range(199)) + b"x")
-    assert experiences.digest_of(path, 200) != first
-    assert experiences.digest_of(path, 199) != first
-
-
-def test_a_file_that_changes_before_it_is_recorded_is_left_out(tmp_path):
-    (tmp_path / "a").write_text("one")
-    seen = list_files(tmp_path)
-    (tmp_path / "a").write_text("longer")
-    assert record_files(tmp_path, seen) == {}

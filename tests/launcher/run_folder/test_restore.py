@@ -20,7 +20,7 @@ def test_a_shard_without_permission_is_named_and_left_alone():
         shard = run / "checkpoints" / "step-00000020" / "rank-00000.safetensors"
         before = sorted(folder.rglob("*"))
         with unreadable(shard), pytest.raises(SettingsError) as error:
-            load_resume_point(ResumeRequest(run), {"experience": 0, "data": {}}, alone)
+            load_resume_point(ResumeRequest(run), {"experience": 0, "data": {}}, alone, run)
         assert str(error.value).splitlines() == [
             f"error: {shard} cannot be read: Permission denied",
             f"  where         --resume {run}",

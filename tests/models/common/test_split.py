@@ -6,10 +6,12 @@ import pytest
 from models.base import DataError
 from models.common.split import (
     SplitRule,
+    atomic_write,
     load_sides,
     overlapping_groups,
     save_split,
     split_groups,
+    write_if_changed,
 )
 
 NOUN = "files, documents or requests"
@@ -123,10 +125,10 @@ def test_a_run_folder_saves_the_split_and_refuses_another_unless_data_is_reset(t
     save_split(other, tmp_path, replace=True)
     save_split(other, tmp_path)
     fold = split_groups(GROUPS, SplitRule(0.1, fold="2/5"), NOUN)
-    save_split(fold, tmp_path, replace=True, fold="2/5")
+    save_split(fold, tmp_path, replace=True, rule=SplitRule(0.1, fold="2/5"))
     assert json.loads((tmp_path / "split.json").read_text())["fold"] == "2/5"
     with pytest.raises(DataError, match="has changed since this run started"):
-        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), tmp_path, fold="3/5")
+        save_split(split_groups(GROUPS, SplitRule(0.1, fold="3/5"), NOUN), tmp_path)
 
 
 def test_earlier_groups_stay_in_their_split():
@@ -161,3 +163,13 @@ def test_a_damaged_split_is_one_error_that_says_what_to_do(tmp_path, text):
         with pytest.raises(DataError, match="is damaged") as error:
             read(tmp_path)
         assert error.value.fix.startswith("delete it")
+
+
+def test_nothing_is_written_through_a_link_of_the_temporary_name(tmp_path):
+    (tmp_path / "a.partial").symlink_to(tmp_path / "victim")
+    atomic_write(tmp_path / "a", "ä")
+    assert (tmp_path / "a").read_bytes() == "ä".encode() and not (tmp_path / "a").is_symlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    before = (tmp_path / "a").stat()
+    write_if_changed(tmp_path / "a", "ä".encode())
+    assert (tmp_path / "a").stat() == before

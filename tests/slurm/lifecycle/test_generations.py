@@ -109,7 +109,7 @@ def test_a_job_that_cannot_be_requeued_continues_in_a_successor(login, unbroken)
 def test_a_job_longer_than_its_time_limit_continues_in_a_requeue(login):
     # Slurm checks limits every 30 s.
     # Signalled 67 to 87 s before the end, that is 33 to 53 s into these two minutes.
-    limit = ["--nodes=2", "--time=2", "--signal=B:USR1@60"]
+    limit = ["--nodes=1", "--time=2", "--signal=B:USR1@60"]
     job = login.sbatch("fast", "long", options=limit, steps=20000)
     job.wait_for_restart(seconds=120)
     before = job.steps[-1]

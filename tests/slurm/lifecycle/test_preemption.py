@@ -7,10 +7,9 @@ from tests.slurm.lifecycle.conftest import differences, occupied
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("partition", ["normal", "abrupt"])
-def test_a_job_saves_within_the_grace_time_of_preemption(login, unbroken, partition):
-    """`normal` signals ranks and waits; `abrupt` has no grace: 5 s from SIGTERM to SIGKILL."""
-    job = login.sbatch("fast", partition, options=["--nodes=2", "-p", partition])
+def test_a_job_saves_without_a_grace_time_of_preemption(login, unbroken):
+    """5 s from SIGTERM to SIGKILL; test_generations.py has a partition that signals and waits."""
+    job = login.sbatch("fast", "abrupt", options=["--nodes=2", "-p", "abrupt"])
     job.wait_for_step(120)
     with occupied(login, "node[1-2]"):
         job.wait_for_restart()

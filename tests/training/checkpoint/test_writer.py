@@ -343,3 +343,21 @@ def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(tmp_pat
     subprocess.run([*tool, "-c", "manifest.sha256"], cwd=folder, check=True, capture_output=True)
     listed = {file["name"] for file in json.loads((folder / "manifest.json").read_text())["files"]}
     assert listed | {"manifest.json", "manifest.sha256"} == set(os.listdir(folder))
+
+
+def test_files_reach_the_device_before_their_names_and_the_manifest_last(
+    tmp_path, alone, monkeypatch
+):
+    synced, to_device = [], os.fsync
+
+    def recorded(handle):
+        synced.append(os.fstat(handle).st_ino)
+        to_device(handle)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    folder, _ = save(alone, tmp_path, True, False)
+    names = {path.stat().st_ino: path.name for path in (folder.parent, folder, *folder.iterdir())}
+    order = [names[inode] for inode in synced if inode in names]
+    assert set(order) == set(names.values())
+    last = ["manifest.sha256", "manifest.json", "step-00000020", "checkpoints"]
+    assert order[-4:] == last

@@ -26,6 +26,10 @@ def test_a_sample_that_cannot_be_read_is_part_of_the_data():
     assert of(TinySplit(4, bad=2)) == of(TinySplit(4, bad=2)) != of(TinySplit(4))
 
 
+def test_a_split_may_be_empty():
+    assert of(TinySplit(0)) != of(TinySplit(1))
+
+
 def test_a_large_dataset_is_not_read():
     class Counted(TinySplit):
         reads = 0

@@ -1,0 +1,67 @@
+"""Continuous integration fails if a collected test was not reached."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REACHED = Path(__file__).parents[2] / ".ci" / "reached"
+TESTS = """\
+import pytest
+
+@pytest.mark.parametrize("text", ["a::b", "c[d].py", "\\x00 é"])
+def test_values(text):
+    assert text != "a::b"
+
+class TestGroup:
+    def test_skipped(self):
+        pytest.skip("needs more")
+"""
+
+
+@pytest.fixture
+def run_pytest(tmp_path):
+    """Runs pytest in a folder with a file of four tests; what it prints."""
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "test_of_four.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").touch()
+
+    def run(*args):
+        line = [sys.executable, "-m", "pytest", "-q", *args]
+        plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        done = subprocess.run(line, cwd=tmp_path, env=plain, capture_output=True, text=True)
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("reports", "left_out", "reached"),
+    [
+        (["all"], (), 4),
+        (["some"], ("--deselect=part/test_of_four.py::TestGroup",), 3),
+        (["some", "all"], ("-k", "skipped"), 4),
+        (["missing"], (), 0),
+    ],
+)
+def test_a_test_without_an_outcome_is_named_and_fails(
+    run_pytest, tmp_path, reports, left_out, reached
+):
+    (tmp_path / "collected").write_text(run_pytest("--collect-only"))
+    for name in reports:
+        if name != "missing":
+            run_pytest(f"--junitxml={name}", *(left_out if name == "some" else ()))
+    line = [sys.executable, str(REACHED), "slow", "collected", *reports]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    first, *missed = done.stdout.splitlines()
+    assert first == f"slow: {reached} of 4 tests reached", done.stderr
+    assert len(missed) == 4 - reached and done.returncode == (reached < 4)
+    assert ("test_of_four.py::TestGroup::test_skipped" in done.stdout) == (reached < 4)
+
+
+def test_nothing_collected_fails(tmp_path):
+    (tmp_path / "collected").write_text("ERROR collecting part/test_of_four.py\n")
+    line = [sys.executable, str(REACHED), "fast", "collected"]
+    assert subprocess.run(line, cwd=tmp_path, capture_output=True).returncode == 1
