@@ -11,8 +11,6 @@ from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
 FP32_BYTES = 4
-_ROUNDS = {"allreduce": 2, "all_reduce": 2}
-"""How often a ring passes the data around; once for other collectives."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,8 @@ def as_traced(
     memory of the device, too, and the peak is that of both together. Otherwise torch pins the
     memory of each gradient, a power of two.
     """
-    sent = 0.0
-    for name, bytes_ in trace.sent.items():
-        rounds = next((n for prefix, n in _ROUNDS.items() if name.startswith(prefix)), 1)
-        again = ranks.accumulation / trace.micro_batches if "gather" in name else 1
-        sent += rounds * again * ranks.away * bytes_
     if not offloads:
-        return Placed(trace.peak.held, 0, sent)
+        return Placed(trace.peak.held, 0, trace.sent)
     moments = [trace.peak] if on_cpu else trace.moments
     moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
     device = fullest(_without(moment, moved) for moment in moments)
@@ -68,7 +61,7 @@ def as_traced(
     if not on_cpu:
         shards = (FP32_BYTES * -(-numel // ranks.size) for numel in chain(*trace.groups))
         host += sum((1 << (size - 1).bit_length()) - size for size in shards)
-    return Placed(device, host, sent)
+    return Placed(device, host, trace.sent)
 
 
 def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
@@ -95,7 +88,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
 
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
-    sent += ranks.away * (gradients if shards_optimizer else sum(trace.sent.values()))
+    sent += ranks.away * gradients if shards_optimizer else trace.sent
     moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
     return Placed(fullest(moments), 0, sent)
 
