@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
@@ -14,6 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engines.base import Engine, EngineError, Options, World
 from engines.replicated import Replicated
+
+BUCKET_BYTES = 25 * 2**20
+"""Of gradients that DDP averages together, or up to one tensor more: its default."""
 
 
 def ddp(world: World, options: Options) -> Engine:
@@ -57,6 +60,7 @@ class BucketedAveraging:
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._used: set[Parameter] = set()
         self._uses_all = True
+        self._is_first = True
         self._hooks: list[Any] = []
         if world.size > 1:
             self._hooks = [
@@ -66,7 +70,9 @@ class BucketedAveraging:
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
         """As `Engine.accumulate`."""
-        if self.module.averaged:
+        if not self._is_first:
+            if not self.module.averaged:
+                self._wrap(search=not self._uses_all)
             with nullcontext() if last else self.module.averaged[0].no_sync():
                 yield
             if last:
@@ -84,25 +90,30 @@ class BucketedAveraging:
         self._uses_all &= len(set(steps.values())) <= 1
 
     def _average_first(self) -> None:
-        """Average in the buckets that DDP uses from now on.
+        """Average in buckets as those of DDP, which is made when these gradients are cleared.
 
         The position of an element in its bucket decides the order in which more than two ranks are
         summed. A resumed run starts here, while an uninterrupted run uses DDP.
         """
         for hook in self._hooks:
             hook.remove()
-        self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
+        self._is_first = False
+        self._uses_all = not self._world.agree(int(not self._uses_all))
         used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
         flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)
         reached = {parameter for parameter, is_used in flags if is_used}
-        for bucket in self.module.averaged[0].reducer._get_zeros_like_grad_buckets():
-            means = list(zip(bucket.parameters(), bucket.gradients(), strict=True))
-            for parameter, mean in means:
+        for bucket in _buckets(self._trained[::-1] if self._uses_all else self._trained):
+            buffer = bucket[0].new_zeros(sum(parameter.numel() for parameter in bucket))
+            parts = buffer.split([parameter.numel() for parameter in bucket])
+            for parameter, part in zip(bucket, parts, strict=True):
+                # In the layout of the parameter, or dense if it has gaps.
+                mean = part.as_strided(
+                    parameter.shape, torch.empty_like(parameter, device="meta").stride()
+                )
                 if parameter.grad is not None:
                     torch.mul(parameter.grad, 1 / self._world.size, out=mean)
-            dist.all_reduce(bucket.buffer())
-            for parameter, mean in means:
                 parameter.grad = mean if parameter in reached else None
+            dist.all_reduce(buffer)
 
     def _wrap(self, search: bool) -> None:
         known = signature(DistributedDataParallel).parameters
@@ -119,6 +130,14 @@ class BucketedAveraging:
             **no_sync,  # type: ignore[arg-type]
         )
         self.module.averaged.append(averaged)
+
+
+def _buckets(parameters: Sequence[Parameter]) -> list[list[Parameter]]:
+    """As DDP makes them of parameters in this order."""
+    limits = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES]
+    tensors: list[Any] = [*parameters]
+    indices, _ = dist._compute_bucket_assignment_by_size(tensors, limits)
+    return [[parameters[index] for index in bucket] for bucket in indices]
 
 
 class _FixedBuckets(DistributedDataParallel):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from engines.catalog import Placement
+from engines.ddp import BUCKET_BYTES
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
@@ -74,6 +75,8 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
     gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
     shards_optimizer = placement.optimizer != "replicated"
+    largest = max(chain(*trace.groups), default=0)
+    bucket = min(gradients, max(BUCKET_BYTES, FP32_BYTES * largest))
     share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
 
     def placed(moment: Moment, passes: int) -> dict[Kind, int]:
@@ -84,6 +87,9 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
             beside = max(held[Kind.GRADIENTS] - moved, 0)
         held[Kind.GRADIENTS] = gradients + beside
         held[Kind.OPTIMIZER] = round(share * held[Kind.OPTIMIZER])
+        if moment.phase is Phase.UPDATE:
+            # The first one averages bucket by bucket the gradients that it has.
+            held[Kind.COMMUNICATION] += bucket
         return held
 
     if ranks.size == 1:

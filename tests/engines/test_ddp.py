@@ -56,9 +56,10 @@ def wrapped(world):
     engine = ddp(world, Options())
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
     before = bool(module.averaged)
-    with engine.accumulate(last=True):
-        engine.backward(module(torch.ones(1, 2)).sum())
-    engine.step()
+    for _ in range(2):
+        with engine.accumulate(last=True):
+            engine.backward(module(torch.ones(1, 2)).sum())
+        engine.step()
     searches = module.averaged[0].find_unused_parameters
     # Ranks evaluate unequal numbers of batches without waiting for each other.
     with torch.no_grad():
@@ -107,9 +108,10 @@ def searches_after(world, steps):
     engine = ddp(world, Options())
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
     engine.load(steps, {})
-    with engine.accumulate(last=True):
-        engine.backward(module(torch.ones(1, 2)).sum())
-    engine.step()
+    for _ in range(2):
+        with engine.accumulate(last=True):
+            engine.backward(module(torch.ones(1, 2)).sum())
+        engine.step()
     engine.close()
     return module.averaged[0].find_unused_parameters
 

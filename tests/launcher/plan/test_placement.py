@@ -46,6 +46,12 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
     assert gradients(4, *second, update) == 480
 
 
+def test_the_first_update_averages_one_bucket_beside_the_gradients():
+    update = replace(TRACE, moments=[Moment(Phase.UPDATE, HELD)])
+    device = replicated(update, Ranks(2, 1), DDP).device
+    assert device[Kind.COMMUNICATION] == device[Kind.GRADIENTS] == 480  # less than a bucket
+
+
 def test_offload_on_a_cpu_has_one_peak_for_both():
     early = Moment(Phase.FORWARD, {**HELD, Kind.ACTIVATIONS: 900})
     late = Moment(Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800})
