@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
@@ -14,6 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engines.base import Engine, Options, World
 from engines.replicated import Replicated
+
+BUCKET_BYTES = 25 * 2**20
+"""Of gradients that DDP averages together, or up to one tensor more: its default."""
 
 
 def ddp(world: World, options: Options) -> Engine:
@@ -58,6 +61,7 @@ class BucketedAveraging:
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._reached: set[Parameter] = set()  # by the backward passes of this step
         self._in_pass: set[Parameter] = set()
+        self._is_first = True
         if world.size > 1:
             for parameter in self._trained:
                 parameter.register_post_accumulate_grad_hook(self._in_pass.add)
@@ -65,6 +69,8 @@ class BucketedAveraging:
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
         """As `Engine.accumulate`."""
+        if not self._is_first and not self.module.averaged:
+            self._wrap()
         averaged = next(iter(self.module.averaged), None)
         self._in_pass.clear()
         with averaged.no_sync() if averaged and not last else nullcontext():
@@ -93,21 +99,25 @@ class BucketedAveraging:
         return {parameter for parameter, is_used in flags if is_used}
 
     def _average_first(self) -> None:
-        """Average in the buckets that DDP uses from now on.
+        """Average in buckets as those of DDP, which is made when these gradients are cleared.
 
         The position of an element in its bucket decides the order in which more than two ranks are
         summed. A resumed run starts here, while an uninterrupted run uses DDP.
         """
-        self._wrap()
+        self._is_first = False
         reached = self._reached_by_any()
-        for bucket in self.module.averaged[0].reducer._get_zeros_like_grad_buckets():
-            means = list(zip(bucket.parameters(), bucket.gradients(), strict=True))
-            for parameter, mean in means:
+        for bucket in _buckets(self._trained[::-1]):
+            buffer = bucket[0].new_zeros(sum(parameter.numel() for parameter in bucket))
+            parts = buffer.split([parameter.numel() for parameter in bucket])
+            for parameter, part in zip(bucket, parts, strict=True):
+                # In the layout of the parameter, or dense if it has gaps.
+                mean = part.as_strided(
+                    parameter.shape, torch.empty_like(parameter, device="meta").stride()
+                )
                 if parameter.grad is not None:
                     torch.mul(parameter.grad, 1 / self._world.size, out=mean)
-            dist.all_reduce(bucket.buffer())
-            for parameter, mean in means:
                 parameter.grad = mean if parameter in reached else None
+            dist.all_reduce(buffer)
 
     def _wrap(self) -> None:
         known = signature(DistributedDataParallel).parameters
@@ -122,6 +132,14 @@ class BucketedAveraging:
             **no_sync,
         )
         self.module.averaged.append(averaged)
+
+
+def _buckets(parameters: Sequence[Parameter]) -> list[list[Parameter]]:
+    """As DDP makes them of parameters in this order."""
+    limits = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES]
+    tensors: list[Any] = [*parameters]
+    indices, _ = dist._compute_bucket_assignment_by_size(tensors, limits)
+    return [[parameters[index] for index in bucket] for bucket in indices]
 
 
 class _FixedBuckets(DistributedDataParallel):

@@ -74,11 +74,8 @@ class FSDP(EngineWithOptimizerStep):
         self._overlapped: OverlappedUpdate | None = None
         self._are_full_made = False
         self._shards = world.local_size if options.hybrid_shard else world.size
-        if world.size % self._shards:
-            raise EngineError(
-                f"engine.hybrid_shard needs the same number of processes on each node; there are "
-                f"{world.size} in all, {world.local_size} of them on this node"
-            )
+        if options.hybrid_shard:
+            _check_nodes(world)
         self._replicas: int = world.size // self._shards
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
@@ -277,6 +274,18 @@ def independent_blocks(model: Module, blocks: Sequence[Module]) -> list[Module]:
         for block in blocks
         if block is not model and all(len(owners[id(p)]) == 1 for p in block.parameters())
     ]
+
+
+def _check_nodes(world: World) -> None:
+    """Raise EngineError on every rank unless all nodes have the same number of processes."""
+    is_node = torch.zeros(world.size, dtype=torch.uint8)  # [processes - 1]
+    is_node[world.local_size - 1] = 1
+    sizes = (world.maximum(is_node).nonzero().flatten() + 1).tolist()
+    if len(sizes) > 1:
+        raise EngineError(
+            "engine.hybrid_shard needs the same number of processes on each node; there are "
+            f"nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
+        )
 
 
 def _check_device(device: torch.device) -> None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 from engines.catalog import Placement
+from engines.ddp import BUCKET_BYTES
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
 FP32_BYTES = 4
-_ROUNDS = {"allreduce": 2, "all_reduce": 2}
-"""How often a ring passes the data around; once for other collectives."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,8 @@ def as_traced(
     memory of the device, too, and the peak is that of both together. Otherwise torch pins the
     memory of each gradient, a power of two.
     """
-    sent = 0.0
-    for name, bytes_ in trace.sent.items():
-        rounds = next((n for prefix, n in _ROUNDS.items() if name.startswith(prefix)), 1)
-        again = ranks.accumulation / trace.micro_batches if "gather" in name else 1
-        sent += rounds * again * ranks.away * bytes_
     if not offloads:
-        return Placed(trace.peak.held, 0, sent)
+        return Placed(trace.peak.held, 0, trace.sent)
     moments = [trace.peak] if on_cpu else trace.moments
     moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
     device = fullest(_without(moment, moved) for moment in moments)
@@ -68,7 +62,7 @@ def as_traced(
     if not on_cpu:
         shards = (FP32_BYTES * -(-numel // ranks.size) for numel in chain(*trace.groups))
         host += sum((1 << (size - 1).bit_length()) - size for size in shards)
-    return Placed(device, host, sent)
+    return Placed(device, host, trace.sent)
 
 
 def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
@@ -81,6 +75,8 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
     gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
     shards_optimizer = placement.optimizer != "replicated"
+    largest = max(chain(*trace.groups), default=0)
+    bucket = min(gradients, max(BUCKET_BYTES, FP32_BYTES * largest))
     share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
 
     def placed(moment: Moment, passes: int) -> dict[Kind, int]:
@@ -91,11 +87,14 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
             beside = max(held[Kind.GRADIENTS] - moved, 0)
         held[Kind.GRADIENTS] = gradients + beside
         held[Kind.OPTIMIZER] = round(share * held[Kind.OPTIMIZER])
+        if moment.phase is Phase.UPDATE:
+            # The first one averages bucket by bucket the gradients that it has.
+            held[Kind.COMMUNICATION] += bucket
         return held
 
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
-    sent += ranks.away * (gradients if shards_optimizer else sum(trace.sent.values()))
+    sent += ranks.away * gradients if shards_optimizer else trace.sent
     moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
     return Placed(fullest(moments), 0, sent)
 

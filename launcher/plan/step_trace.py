@@ -76,8 +76,8 @@ class StepTrace:
 
     moments: Sequence[Moment]
     """From the end of the step before to the end of this one; first those of encoding features."""
-    parameters: int
-    """Elements of all parameters."""
+    sizes: Sequence[int]
+    """Elements of each parameter, in the order of the model."""
     groups: Sequence[Sequence[int]]
     """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
@@ -88,18 +88,19 @@ class StepTrace:
     """Of all micro-batches of the step."""
     launches: float
     """Kernels that a GPU would start in the step, not compiled."""
-    micro_batches: int
-    """Traced ones."""
-    sent: Mapping[str, int]
-    """Bytes of collectives by operator, of the traced micro-batches."""
-    largest: int = 0
-    """Elements of the largest parameter, trained or frozen."""
+    sent: float = 0.0
+    """Bytes that a rank sends in the step."""
     quantized: int = 0
     """Weights in 4 bits, which are no parameters."""
     buffer_bytes: int = 0
     """Of the buffers of the model, with those of weights in 4 bits: each rank has all."""
     offloaded: int = 0
     """Bytes of activations of a micro-batch in host memory."""
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters."""
+        return sum(self.sizes)
 
     @property
     def trainable(self) -> int:
@@ -161,8 +162,10 @@ def trace_step(
         start = storages.changes
         flops = storages.flops
         storages.launches.clear()
+        storages.sent = 0.0
         traced = 1 if repeats else min(MICRO_BATCHES, accumulation)
-        _step(subject, engine, module, updater, batches[:traced], tracing)
+        forward = _Forward(storages)
+        _step(subject, engine, module, updater, batches[:traced], tracing, forward)
     moments = list(storages.moments(start))
     update = storages.launches[Phase.UPDATE]
     passes = storages.launches.total() - update
@@ -170,15 +173,13 @@ def trace_step(
         moments = _repeated(moments)
     return StepTrace(
         encoding + moments,
-        sum(sizes),
+        sizes,
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slot_bytes,
         (storages.flops - flops) * accumulation / traced,
         passes * accumulation / traced + update,
-        traced,
-        dict(storages.sent),
-        max(sizes),
+        storages.sent + (accumulation - traced) * forward.sent_before_last,
         quantized,
         buffer_bytes,
         storages.host_bytes,
@@ -319,8 +320,11 @@ class _Forward:
 
     def __init__(self, storages: Storages):
         self._storages = storages
+        self.sent_before_last = 0.0
+        """Bytes of collectives before the last micro-batch."""
 
     def __enter__(self) -> None:
+        self.sent_before_last = self._storages.sent
         self._storages.keep(Phase.BACKWARD, Kind.GRADIENTS)
         self._storages.computed = 0
         self._phase = self._storages.during(Phase.FORWARD)
@@ -338,6 +342,7 @@ def _step(
     updater: Updater,
     batches: Sequence[MicroBatch],
     tracing: _Tracing,
+    forward: _Forward,
 ) -> None:
     storages, task = tracing.storages, subject.task
     last = max(subject.train_plan.total_steps - 1, 0)
@@ -345,7 +350,7 @@ def _step(
     updater.prepare(task, engine, last)
     units = total_units([batch.num_units for batch in batches])
     with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-        accumulated = accumulate(task, engine, module, batches, units, _Forward(storages))
+        accumulated = accumulate(task, engine, module, batches, units, forward)
     storages.label((p.grad for p in module.parameters() if p.grad is not None), Kind.GRADIENTS)
     with storages, storages.during(Phase.UPDATE):
         updater.take(engine, accumulated, last + 1)

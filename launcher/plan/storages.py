@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +29,6 @@ from torch.utils.flop_counter import (
 from engines.state import stored
 
 _COUNTED = (Tensor, Parameter, FakeTensor)
-_COLLECTIVES = ("c10d", "_c10d_functional")
 _DEVICE = torch.ops.prim.device.default
 _READ = torch.ops.aten._local_scalar_dense.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
@@ -93,8 +93,8 @@ class Storages(TorchDispatchMode):
         super().__init__()
         self._mode = mode
         self.phase = Phase.SETUP
-        self.sent: Counter[str] = Counter()
-        """Bytes of the largest tensor of each collective, by operator."""
+        self.sent = 0.0
+        """Bytes that this rank sends in collectives, with ring algorithms."""
         self.flops = 0
         """Of products, convolutions and attention."""
         self.launches: Counter[Phase] = Counter()
@@ -133,8 +133,8 @@ class Storages(TorchDispatchMode):
             self._pass(_Life(copied, self.phase))
         self.flops += _flops(func._overloadpacket, args, kwargs or {}, result)
         self.launches[self.phase] += launches(func, args)
-        if func.namespace in _COLLECTIVES:
-            self._note_collective(func.__name__, tree_leaves((args, kwargs)))
+        if func.namespace == "c10d":
+            self._note_collective(func.__name__, args)
         return result
 
     def _is_foreign(self, tensor: Tensor) -> bool:
@@ -227,11 +227,22 @@ class Storages(TorchDispatchMode):
         """It begins and ends within an operator."""
         self._changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
 
-    def _note_collective(self, name: str, leaves: Iterable[Any]) -> None:
-        tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]
-        if tensors:
-            self.sent[name.partition(".")[0]] += max(tensor.nbytes for tensor in tensors)
+    def _note_collective(self, name: str, args: Any) -> None:
+        tensors = [leaf for leaf in tree_leaves(args) if type(leaf) in _COUNTED]
+        groups = [ProcessGroup.unbox(arg) for arg in args if _is_group(arg)]
+        if tensors and groups:
+            # The ring of an all-reduce passes the data around twice.
+            rounds, ranks = 2 if name.startswith("allreduce") else 1, groups[0].size()
+            self.sent += rounds * max(map(_nbytes, args)) * (ranks - 1) / ranks
             self.label(tensors, Kind.COMMUNICATION)
+
+
+def _nbytes(arg: Any) -> int:
+    return sum(leaf.nbytes for leaf in tree_leaves(arg) if isinstance(leaf, Tensor))
+
+
+def _is_group(arg: Any) -> bool:
+    return isinstance(arg, torch.ScriptObject) and arg._type().name() == "ProcessGroup"
 
 
 def _copied_bytes(func: Any, args: Any) -> int:

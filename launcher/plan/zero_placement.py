@@ -18,11 +18,13 @@ _ALIGNMENT = 2
 DEFAULTS: Mapping[str, Any] = {
     "contiguous_gradients": True,
     "reduce_bucket_size": 500_000_000,
+    "reduce_scatter": True,
     "stage3_max_reuse_distance": 1_000_000_000,
     "stage3_model_persistence_threshold": sys.maxsize,
     "stage3_param_persistence_threshold": 100_000,
     "stage3_prefetch_bucket_size": 50_000_000,
     "sub_group_size": 1_000_000_000,
+    "use_multi_rank_bucket_allreduce": True,
 }
 """DeepSpeed's own values of what a `zero_optimization` block may leave out."""
 
@@ -68,9 +70,12 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
         _stage_3(trace, ranks, layout) if is_sharded else _stages_1_and_2(trace, ranks, layout)
     )
     passes = 1 if layout["stage"] == 1 else ranks.accumulation
-    updated = _weight_size(trace) * trace.trainable
-    gathered = 2 * ranks.accumulation * trace.weight_bytes if is_sharded else updated
-    sent = ranks.away * (passes * FP32_BYTES * trace.trainable + gathered)
+    # Stages 1 and 2 give every rank the means of all gradients, and keep those of its part.
+    goes_to_one = layout["reduce_scatter"] and not layout["use_multi_rank_bucket_allreduce"]
+    rounds = 1 if is_sharded or goes_to_one else 2
+    gathered = _gathered(trace, ranks, layout) if is_sharded else trace.trainable
+    reduced = rounds * passes * FP32_BYTES * trace.trainable
+    sent = ranks.away * (reduced + _weight_size(trace) * gathered)
     return Placed(fullest(_moments(trace, ranks, rank_bytes)), rank_bytes.host, sent)
 
 
@@ -174,7 +179,7 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     optimizer = FP32_BYTES * part + -(-trace.slot_bytes // ranks.size)
     persistent = _persistent(trace, layout)
     ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
-    largest = max(trace.largest, _largest(trace))
+    largest = max(trace.sizes)
     gathered = min(trace.parameters - persistent, ahead + largest)
     fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + largest)
     copied = FP32_BYTES * min(part, layout["sub_group_size"])
@@ -204,6 +209,18 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     )
 
 
+def _gathered(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> int:
+    """Elements of the weights that stage 3 gathers in a step.
+
+    Small ones after the update, others in each forward pass, and again in the backward pass unless
+    that comes so soon that they stay.
+    """
+    persistent = _persistent(trace, layout)
+    others = trace.parameters - persistent
+    soon = layout["stage3_max_reuse_distance"] // 2 + layout["stage3_prefetch_bucket_size"]
+    return persistent + ranks.accumulation * (2 * others - min(others, soon))
+
+
 def _weight_size(trace: StepTrace) -> int:
     """Bytes of an element of a weight; frozen ones are rounded as well."""
     return round(trace.weight_bytes / trace.parameters)
@@ -224,7 +241,7 @@ def _largest(trace: StepTrace) -> int:
 def _persistent(trace: StepTrace, layout: Mapping[str, Any]) -> int:
     """Elements of the weights that stay gathered."""
     total = 0
-    for numel in _numels(trace):
+    for numel in trace.sizes:
         is_small = numel <= layout["stage3_param_persistence_threshold"]
         if is_small and total + numel <= layout["stage3_model_persistence_threshold"]:
             total += numel

@@ -56,9 +56,10 @@ def wrapped(world):
     engine = ddp(world, Options())
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
     before = bool(module.averaged)
-    with engine.accumulate(last=True):
-        engine.backward(module(torch.ones(1, 2)).sum())
-    engine.step()
+    for _ in range(2):
+        with engine.accumulate(last=True):
+            engine.backward(module(torch.ones(1, 2)).sum())
+        engine.step()
     # Ranks evaluate unequal numbers of batches without waiting for each other.
     with torch.no_grad():
         calls = [module(torch.ones(1, 2)) for _ in range(1 + 3 * world.rank)]

@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 from importlib import import_module
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, Options, World
+from engines.base import EngineError, Options
 from engines.catalog import build_engine
 from engines.fsdp import fsdp, independent_blocks
 from tests.engines.parity import TIME, Case, Net, distance, spec, train
@@ -139,7 +137,16 @@ def test_each_micro_batch_reduced_alone_gives_the_same_step(worlds, engine):
     assert max(distance(each, at_the_end).values()) < 1e-5
 
 
-def test_nodes_of_different_sizes_are_refused():
-    uneven = SimpleNamespace(size=3, local_size=2, device=torch.device("cpu"))
-    with pytest.raises(EngineError, match="3 in all, 2 of them on this node"):
-        fsdp(cast(World, uneven), Options(hybrid_shard=True))
+def refusal_of_uneven_nodes(world):
+    world.local_size = world.rank + 1  # each divides the number of processes
+    try:
+        fsdp(world, Options(hybrid_shard=True))
+    except EngineError as error:
+        return str(error)
+    finally:
+        world.local_size = world.size
+
+
+def test_nodes_of_different_sizes_are_refused_on_every_rank(worlds):
+    for refusal in worlds[2].run(refusal_of_uneven_nodes):
+        assert "nodes with 1 and 2" in refusal

@@ -17,14 +17,16 @@ BUCKET = 500
 BOTH = Ranks(2, 1)
 
 
-def trace(*moments, weight_size=4, parameters=NUMEL, largest=0):
+def trace(*moments, weight_size=4, frozen=()):
     """A step of local; a moment is its phase, the elements of complete gradients, and a peak."""
+    sizes = [*(numel for group in GROUPS for numel in group), *frozen]
+    size = weight_size * sum(sizes)
     found = [
         Moment(
             phase,
             {
                 **dict.fromkeys(Kind, 0),
-                Kind.WEIGHTS: weight_size * parameters,
+                Kind.WEIGHTS: size,
                 Kind.GRADIENTS: weight_size * computed,
                 Kind.ACTIVATIONS: activations,
             },
@@ -32,13 +34,12 @@ def trace(*moments, weight_size=4, parameters=NUMEL, largest=0):
         )
         for phase, computed, activations in moments
     ]
-    size = weight_size * parameters
-    return StepTrace(found, parameters, GROUPS, size, 4 * SLOTS, 0.0, 0.0, 1, {}, largest)
+    return StepTrace(found, sizes, GROUPS, size, 4 * SLOTS, 0.0, 0.0)
 
 
-def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, largest=0, **layout):
+def placed(stage, moments, ranks=BOTH, *, weight_size=4, frozen=(), **layout):
     layout = {"stage": stage, "overlap_comm": True, "reduce_bucket_size": BUCKET, **layout}
-    given = trace(*moments, weight_size=weight_size, parameters=parameters, largest=largest)
+    given = trace(*moments, weight_size=weight_size, frozen=frozen)
     return zero(given, ranks, layout)
 
 
@@ -128,7 +129,7 @@ def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
     for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):
         trained = sum(map(sum, groups))
         held = Moment(Phase.FORWARD, dict.fromkeys(Kind, 0))
-        step = StepTrace([held], trained, groups, 4 * trained, 8 * trained, 0.0, 0.0, 1, {})
+        step = StepTrace([held], [trained], groups, 4 * trained, 8 * trained, 0.0, 0.0)
         planned = zero(step, BOTH, {"stage": 2, "overlap_comm": True, **OFFLOAD})
         assert planned.offloaded_bytes == pinned + 4 * trained
 
@@ -147,7 +148,7 @@ def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     device = placed(3, [FORWARD], **ahead).device
     gathered, arriving = 50 + 2 * 200 + 6000, 200 + 6000
     assert device[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + arriving)
-    frozen = placed(3, [BEFORE], parameters=NUMEL + 7000, largest=7000, **ahead).device
+    frozen = placed(3, [BEFORE], frozen=[7000], **ahead).device
     assert frozen[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + 1000)
 
 
@@ -173,11 +174,30 @@ def test_stage_3_offloads_weights_only_if_set():
 def test_parts_are_padded_to_the_ranks_and_frozen_weights_have_16_bits_and_are_sent_by_stage_3():
     three = placed(2, [FORWARD], Ranks(3, 1)).device
     assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 26667
-    frozen = {"weight_size": 2, "parameters": NUMEL + 50}
+    frozen = {"weight_size": 2, "frozen": [50]}
     whole = placed(2, [FORWARD], **frozen)
     assert whole.device[Kind.WEIGHTS] == 2 * (NUMEL + 50)
-    assert whole.sent_bytes == (4 + 2) * NUMEL / 2
-    assert placed(3, [FORWARD], **frozen).sent_bytes == (4 * NUMEL + 2 * 2 * (NUMEL + 50)) / 2
+    assert whole.sent_bytes == (2 * 4 + 2) * NUMEL / 2
+    assert placed(3, [FORWARD], **frozen).sent_bytes == (4 * NUMEL + 2 * (NUMEL + 50)) / 2
+
+
+def test_stage_3_gathers_small_weights_once_a_step_and_distant_ones_twice_a_pass():
+    def gathered(**layout):
+        settings = {"stage3_param_persistence_threshold": 1000, **layout}
+        sent = placed(3, [FORWARD], Ranks(2, 3), **settings).sent_bytes
+        return sent * 2 / 4 - 3 * NUMEL
+
+    assert gathered() == 1000 + 3 * 9000
+    near = {"stage3_max_reuse_distance": 4000, "stage3_prefetch_bucket_size": 500}
+    assert gathered(**near) == 1000 + 3 * (2 * 9000 - 2500)
+
+
+def test_gradients_of_stages_1_and_2_go_to_all_ranks_unless_each_goes_to_one():
+    means = 4 * NUMEL * 2 / 2
+    rounds = {"use_multi_rank_bucket_allreduce": False}
+    assert placed(2, [FORWARD], Ranks(2, 3)).sent_bytes == 3 * means + 4 * NUMEL / 2
+    assert placed(1, [FORWARD], Ranks(2, 3)).sent_bytes == means + 4 * NUMEL / 2
+    assert placed(1, [FORWARD], **rounds).sent_bytes == means / 2 + 4 * NUMEL / 2
 
 
 def test_defaults_are_those_of_deepspeed():

@@ -1,0 +1,150 @@
+"""The bytes that a rank sends in a step: by formula, and counted in processes that train."""
+
+from contextlib import closing, nullcontext
+
+import pytest
+import torch
+from torch.distributed import ProcessGroup
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from engines.catalog import ENGINES, build_engine
+from launcher.config.engine_options import engine_options
+from launcher.plan.plan import open_planner, plan_run
+from launcher.plan.subject import read_task
+from launcher.plan.target import Described
+from tests.engines.pool import Pool
+from tests.launcher.given import LAPTOP, SERVER, resolved
+from training.accumulate import accumulate, total_units
+from training.optim import optimizer
+from training.optim.updater import Updater
+
+MICRO_BATCHES = 3
+SETS = ("compile=off", "train.micro_batch=1")
+SHARED = [name for name in ENGINES if name != "local"]
+STEPS = 3  # DDP wraps the model after the first one, DeepSpeed prefetches after the second
+
+
+def run_of(engine, ranks, *sets, machine=LAPTOP):
+    sets = (*SETS, f"train.global_batch={ranks * MICRO_BATCHES}", *sets)
+    return resolved(*sets, engine=engine, world_size=ranks, machine=machine)
+
+
+def planned(run, described=None):
+    return plan_run(run, described or Described(LAPTOP)).sent_bytes
+
+
+def sizes(run):
+    """Elements of all parameters, and of those outside of the blocks."""
+    with read_task(run) as data:
+        model = data.task.build()
+        inside = {p for block in data.task.blocks(model) for p in block.parameters()}
+        whole = sum(p.numel() for p in model.parameters())
+        return whole, whole - sum(p.numel() for p in inside)
+
+
+def gathered_and_reduced(engine, whole, outside):
+    """Elements that are gathered in a step, and fp32 elements that are reduced.
+
+    FSDP keeps weights outside of blocks from the forward to the backward pass. ZeRO averages all
+    gradients on all ranks, a ring that passes them around twice; here its stage 3 keeps all weights
+    gathered until their update.
+    """
+    passes = MICRO_BATCHES
+    return {
+        "ddp": (0, 2 * whole),
+        "oss": (whole, 2 * whole),
+        "fsdp": (passes * (2 * whole - outside), whole),
+        "fsdp-offload": (passes * (2 * whole - outside), passes * whole),
+        "zero1": (whole, 2 * whole),
+        "zero2": (whole, passes * 2 * whole),
+        "zero3": (whole, passes * whole),
+    }[engine if engine.startswith("fsdp") else engine.removesuffix("-offload")]
+
+
+def test_bytes_per_step_are_those_of_a_formula():
+    runs = {name: run_of(name, 8, "precision=bf16", machine=SERVER) for name in SHARED}
+    with open_planner(runs["ddp"], Described(SERVER)) as planner:
+        sent = {name: planner.plan(run).sent_bytes for name, run in runs.items()}
+    whole, outside = sizes(runs["ddp"])
+    for name in runs:
+        gathered, reduced = gathered_and_reduced(name, whole, outside)
+        width = 4 if name == "oss" else 2
+        expected = 7 / 8 * (width * gathered + 4 * reduced)
+        assert sent[name] == pytest.approx(expected, rel=1e-3), name
+
+
+def test_hybrid_sharding_gathers_within_a_node_and_averages_shards_over_nodes():
+    run = run_of("fsdp", 8, "engine.hybrid_shard=true", machine=SERVER)
+    gathered, reduced = gathered_and_reduced("fsdp", *sizes(run))
+    expected = 4 * (3 / 4 * (gathered + reduced) + 2 * 1 / 2 * reduced / 4)
+    assert planned(run, Described(SERVER, nodes=2)) == pytest.approx(expected, rel=1e-3)
+
+
+class Counter(TorchDispatchMode):
+    """Counts the bytes that the collectives of this rank send, with ring algorithms."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented
+        result = func(*args, **(kwargs or {}))
+        if func.namespace == "c10d":
+            groups = [a for a in args if isinstance(a, torch.ScriptObject)]
+            ranks = ProcessGroup.unbox(groups[0]).size()
+            rounds = 2 if "allreduce" in func.__name__ else 1
+            whole = max(sum(t.nbytes for t in tensors(arg)) for arg in args)
+            self.sent += rounds * whole * (ranks - 1) / ranks
+        return result
+
+
+def tensors(arg):
+    return [leaf for leaf in tree_leaves(arg) if isinstance(leaf, torch.Tensor)]
+
+
+def counted(world, engine, sets):
+    """The bytes that this rank sends in the last of a few steps."""
+    run = run_of(engine, world.size, *sets)
+    options = engine_options(run.settings, run, channels_last=False)
+    with read_task(run) as data:
+        subject = data.subject(run)
+        task, plan = subject.task, subject.train_plan
+        model = task.build()
+        blocks = task.blocks(model)
+        engine = build_engine(engine, world, options)
+        spec = optimizer.spec(run.settings, model, world, blocks, task)
+        module = engine.prepare(model, spec, blocks)
+        updater = Updater(run.settings, plan)
+        updater.start(engine)
+        batches = [subject.micro_batch] * plan.accumulation
+        for step in range(STEPS):
+            with Counter() as counter:
+                updater.prepare(task, engine, step)
+                units = total_units([batch.num_units for batch in batches])
+                done = accumulate(task, engine, module, batches, units, nullcontext())
+                updater.take(engine, done, step + 1)
+        engine.close()
+        return counter.sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_bytes_per_step_are_those_that_processes_send(ranks, tmp_path):
+    pytest.importorskip("deepspeed")
+    pytest.importorskip("fairscale")
+    small = tmp_path / "small.json"
+    small.write_text('{"zero_optimization": {"stage3_param_persistence_threshold": 1000}}')
+    one = tmp_path / "one.json"
+    one.write_text('{"zero_optimization": {"use_multi_rank_bucket_allreduce": false}}')
+    cases = [(engine, ()) for engine in SHARED]
+    cases += [("zero3", (f"engine.ds_config={small}",)), ("zero2", (f"engine.ds_config={one}",))]
+    cases += [("fsdp", ("optim.name=muon",)), ("ddp", ("optim.name=muon",))]
+    with closing(Pool(ranks)) as pool:
+        for engine, sets in cases:
+            by_rank = pool.run(counted, engine, sets)
+            expected = planned(run_of(engine, ranks, *sets))
+            assert sum(by_rank) / ranks == pytest.approx(expected, rel=1e-3), (engine, sets)
