@@ -181,6 +181,8 @@ class Zero:
     def _update(self) -> Update:
         if self._loss_scale is None:
             self._engine.step()
+            if self._zero.overflow:
+                self._gradients.discard()  # DeepSpeed keeps those of 16-bit weights with offload
             return Update(self._norm())
         used = self._loss_scale.value
         overflow = overflowed(self._zero, self.world)
@@ -188,9 +190,8 @@ class Zero:
             self._gradients.discard()
         else:
             self._engine.step()
-        self._loss_scale.update(overflow)
         norm = torch.tensor(torch.inf, device=self.world.device) if overflow else self._norm()
-        return Update(norm, overflow, used)
+        return Update(norm, self._loss_scale.update(overflow), used)
 
     def _norm(self) -> Tensor:
         norm = torch.as_tensor(
