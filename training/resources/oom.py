@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from engines.base import Engine
 
 MAX_HALVINGS = 3
@@ -75,9 +77,18 @@ class OomFallback:
     other ranks would wait in a collective for a rank that failed.
     """
 
-    def __init__(self, engine: Engine, batches: BatchSizes, halve: Callable[[str, int], None]):
+    def __init__(
+        self,
+        engine: Engine,
+        module: Module,
+        batches: BatchSizes,
+        halve: Callable[[str, int], None],
+    ):
         """`halve` halves the micro-batch, given a reason and the updates so far."""
+        from engines.state import stored_buffers  # imports torch
+
         self._engine, self._batches, self._halve = engine, batches, halve
+        self._buffers = stored_buffers(module)
         self._halvings = 0
 
     def run(self, accumulate: Callable[[], T], step: int) -> T | None:
@@ -85,16 +96,24 @@ class OomFallback:
 
         `step` updates are done. Raises what `accumulate` raises if there is no fallback.
         """
+        from engines.state import flat_copies, read_buffers, write_flat
+
+        possible = self._engine.can_retry_step and self._batches.smaller is not None
+        tensors = read_buffers(self._buffers)
+        copies = flat_copies(self._buffers) if possible else []
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
-            possible = self._engine.can_retry_step and self._batches.smaller is not None
             if not is_out_of_memory(error) or not possible or self._halvings == MAX_HALVINGS:
                 raise
             reason = _first_line(error)
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
+        for name, (module, attribute) in self._buffers.items():
+            setattr(module, attribute, tensors[name])
+        for buffers, flat in copies:  # statistics and counters: the failed pass was none
+            write_flat(buffers, flat)
         self._halve(reason, step)
         return None
 
