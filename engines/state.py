@@ -104,7 +104,7 @@ def _initial_state(
     element = torch.zeros((1,) * parameter.dim(), dtype=parameter.dtype, device=parameter.device)
     element.grad = torch.zeros_like(element)
     groups, optimizer.param_groups = optimizer.param_groups, [{**group, "params": [element]}]
-    optimizer.state[element] = made = _Initial()  # type: ignore[assignment]
+    optimizer.state[element] = made = _Initial()
     try:
         with torch.no_grad():
             unwrap(type(optimizer).step)(optimizer)  # without hooks
@@ -292,23 +292,11 @@ def broadcast_buffers(owners: Mapping[str, BufferOwner], world: World) -> None:
     """
     if world.size == 1:
         return
-    for buffers, flat in flat_copies(owners):
-        dist.broadcast(flat, 0)
-        write_flat(buffers, flat)
-
-
-def flat_copies(owners: Mapping[str, BufferOwner]) -> list[tuple[list[Tensor], Tensor]]:
-    """The buffers of each dtype that a forward pass may change, with a copy of all their values."""
     changing = {name: owner for name, owner in owners.items() if owner[0].training}
     stored = list(read_buffers(changing).values())
-    groups = []
     for dtype in dict.fromkeys(buffer.dtype for buffer in stored):
         same = [buffer for buffer in stored if buffer.dtype == dtype]
-        groups.append((same, torch.cat([buffer.reshape(-1) for buffer in same])))
-    return groups
-
-
-def write_flat(buffers: Sequence[Tensor], flat: Tensor) -> None:
-    """Write the values of `flat` to `buffers`, one after the other."""
-    for buffer, value in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(value.view(buffer.shape))
+        flat = torch.cat([buffer.reshape(-1) for buffer in same])
+        dist.broadcast(flat, 0)
+        for buffer, value in zip(same, flat.split([b.numel() for b in same]), strict=True):
+            buffer.copy_(value.view(buffer.shape))

@@ -85,10 +85,13 @@ class OomFallback:
         halve: Callable[[str, int], None],
     ):
         """`halve` halves the micro-batch, given a reason and the updates so far."""
-        from engines.state import stored_buffers  # imports torch
-
         self._engine, self._batches, self._halve = engine, batches, halve
-        self._buffers = stored_buffers(module)
+        self._buffers = [
+            (owner, name)
+            for owner in module.modules()
+            for name, _ in owner.named_buffers(recurse=False)
+            if name not in owner._non_persistent_buffers_set  # constants
+        ]
         self._halvings = 0
 
     def run(self, accumulate: Callable[[], T], step: int) -> T | None:
@@ -96,11 +99,10 @@ class OomFallback:
 
         `step` updates are done. Raises what `accumulate` raises if there is no fallback.
         """
-        from engines.state import flat_copies, read_buffers, write_flat
-
         possible = self._engine.can_retry_step and self._batches.smaller is not None
-        tensors = read_buffers(self._buffers)
-        copies = flat_copies(self._buffers) if possible else []
+        changing = [place for place in self._buffers if possible and place[0].training]
+        tensors = [getattr(owner, name) for owner, name in changing]
+        copies = [tensor.clone() for tensor in tensors]
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
@@ -110,10 +112,9 @@ class OomFallback:
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
-        for name, (module, attribute) in self._buffers.items():
-            setattr(module, attribute, tensors[name])
-        for buffers, flat in copies:  # statistics and counters: the failed pass was none
-            write_flat(buffers, flat)
+        for (owner, name), tensor, copy in zip(changing, tensors, copies, strict=True):
+            # Statistics and counters: the failed pass was none.
+            setattr(owner, name, tensor.copy_(copy))
         self._halve(reason, step)
         return None
 
