@@ -168,6 +168,7 @@ class Update:
     norm: Tensor
     """Scalar on the device, of the gradients of the whole global batch; not finite on overflow."""
     skipped: bool = False
+    """No weight changed, and nothing is at fault: a smaller loss scale may mend the overflow."""
     loss_scale: float | None = None
 
 
@@ -235,7 +236,7 @@ class Engine(Protocol):
         """Add the gradients of `loss`, a scalar that the loop has normalized."""
 
     def step(self) -> Update:
-        """Clip, update, clear. All ranks skip the update together if fp16 gradients overflowed."""
+        """Clip, update, clear. No rank updates with fp16 gradients that overflowed."""
 
     def settle(self) -> None:
         """Wait for an update that continues after `step`; `state` and forward passes do so, too."""

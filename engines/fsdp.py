@@ -120,7 +120,9 @@ class FSDP(EngineWithOptimizerStep):
         owned: dict[Module, list[Parameter]] = {}
         left = {p for p in self._named.values() if p.requires_grad}
         for module in reversed([m for m in self._model.modules() if isinstance(m, FSDPModule)]):
-            owned[module] = [p for p in module.parameters() if p in left]
+            is_root = module is self._model  # a whole parameter may be read before its block
+            ready = left if is_root else left - {*self._whole}
+            owned[module] = [p for p in module.parameters() if p in ready]
             left -= {*owned[module]}
         self._overlapped = OverlappedUpdate(self._optimizer, owned, compiled=self._options.compile)
         self._restore.append(self._overlapped.close)

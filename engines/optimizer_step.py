@@ -108,8 +108,7 @@ class EngineWithOptimizerStep:
         else:
             factor = 1.0 if self._clip_norm is None else clip_factor(norm, self._clip_norm)
             self._apply(torch.as_tensor(factor, device=norm.device) / used)
-        self._loss_scale.update(overflow)
-        return Update(norm, overflow, used)
+        return Update(norm, self._loss_scale.update(overflow), used)
 
     def _apply(self, factor: Tensor | None) -> None:
         """Update with gradients times the scalar `factor`, and clear them."""

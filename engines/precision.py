@@ -123,16 +123,21 @@ class LossScale:
         """`loss` times the scale."""
         return loss * self.value
 
-    def update(self, overflow: bool) -> None:
-        """Adapt the scale after an update that was taken, or skipped for an overflow."""
+    def update(self, overflow: bool) -> bool:
+        """Adapt the scale after an update that was taken, or left out for an overflow.
+
+        Gives whether a smaller scale may mend the overflow: at its minimum it cannot.
+        """
+        before = self.value
         if overflow:
             self.value = max(self.value * self.BACKOFF, self.MINIMUM)
             self.good_updates = 0
-            return
+            return self.value < before
         self.good_updates += 1
         if self.good_updates == self.INTERVAL:
             self.value *= self.GROWTH
             self.good_updates = 0
+        return False
 
     def state(self) -> dict[str, float]:
         """The scale and the updates since the last overflow, for a checkpoint."""

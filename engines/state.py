@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
+from inspect import unwrap
 from math import prod
 from typing import Any
 
@@ -12,7 +14,17 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
-from engines.base import FACTORS, EngineError, HasSlots, MakesSlots, Piece, State, World, kind_shape
+from engines.base import (
+    FACTORS,
+    EngineError,
+    HasSlots,
+    MakesSlots,
+    Piece,
+    SharesWork,
+    State,
+    World,
+    kind_shape,
+)
 
 WEIGHT = "weight"
 ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
@@ -49,13 +61,74 @@ def slot_names(
     )
 
 
+class _FirstSteps:
+    """Lets an optimizer with `slots` make the state of a parameter at its own first step.
+
+    It makes nothing where it finds a state, as the one of `fill_slots`: then what `slots` does not
+    name, such as a count, would be missing.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        self.loaded: dict[Parameter, float] = {}
+        """The steps that were loaded, of the parameters without a step; 0: nothing was."""
+        optimizer.register_step_pre_hook(self._begin)
+
+    def _begin(self, optimizer: Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups if self.loaded else ():
+            for parameter in group["params"]:
+                if parameter in self.loaded and parameter.grad is not None:
+                    steps, state = self.loaded.pop(parameter), optimizer.state.pop(parameter)
+                    if steps:
+                        made = _initial_state(optimizer, group, parameter)
+                        if "step" in made:
+                            made["step"] += steps
+                        optimizer.state[parameter] = {**made, **state}
+
+
+class _Initial(UserDict[str, Any]):
+    """A state that remembers the first value of each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, Any] = {}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.first.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+        super().__setitem__(key, value)
+
+
+def _initial_state(
+    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
+) -> dict[str, Any]:
+    """The state that `optimizer` makes for `parameter`, from a step of one element of zero."""
+    element = torch.zeros((1,) * parameter.dim(), dtype=parameter.dtype, device=parameter.device)
+    element.grad = torch.zeros_like(element)
+    groups, optimizer.param_groups = optimizer.param_groups, [{**group, "params": [element]}]
+    optimizer.state[element] = made = _Initial()
+    try:
+        with torch.no_grad():
+            unwrap(type(optimizer).step)(optimizer)  # without hooks
+    finally:
+        optimizer.param_groups = groups
+        del optimizer.state[element]
+    is_full = {k: isinstance(v, Tensor) and v.shape == element.shape for k, v in made.first.items()}
+    return {
+        key: torch.full_like(parameter, value.item(), dtype=value.dtype) if is_full[key] else value
+        for key, value in made.first.items()
+    }
+
+
 def fill_slots(optimizer: Optimizer) -> None:
     """Create the state that `optimizer` would create at its first step, as zeros."""
+    if _makes_own_state(optimizer) and not hasattr(optimizer, "_first_steps"):
+        optimizer._first_steps = _FirstSteps(optimizer)  # type: ignore[attr-defined]
     new_slot = optimizer.new_slot if isinstance(optimizer, MakesSlots) else _zeros
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             names = slot_names(optimizer, group, parameter)
+            if names and not state and _makes_own_state(optimizer):
+                _waiting(optimizer)[parameter] = 0.0
             for name in names:
                 if state.get(name) is None:
                     state[name] = new_slot(name, parameter)
@@ -64,6 +137,17 @@ def fill_slots(optimizer: Optimizer) -> None:
                 on_device = group.get("capturable") or group.get("fused")
                 device = parameter.device if on_device else None
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+
+
+def _makes_own_state(optimizer: Optimizer) -> bool:
+    """Whether state that `slots` does not name is the optimizer's; Muon has none."""
+    known = isinstance(optimizer, (*ADAM, SGD, Adafactor, SharesWork))
+    return isinstance(optimizer, HasSlots) and not known
+
+
+def _waiting(optimizer: Optimizer) -> dict[Parameter, float]:
+    """As `_FirstSteps.loaded`; empty for other optimizers."""
+    return optimizer._first_steps.loaded if hasattr(optimizer, "_first_steps") else {}
 
 
 def _zeros(kind: str, parameter: Parameter) -> Tensor:
@@ -87,6 +171,8 @@ def load_steps(
     """Set the step count of each parameter in `optimizer`. Raises KeyError if one is missing."""
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
+    waiting = _waiting(optimizer)
+    waiting.update({p: steps.get(names[p], 1.0) for p in waiting})  # 1: no steps are counted
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if "step" in (state := optimizer.state[parameter]):
@@ -115,7 +201,7 @@ def gather_state(
         Piece(WEIGHT, name, *interval_of(parameter), weight_replica)
         for name, parameter in named.items()
     ]
-    steps = {}
+    steps, waiting = {}, _waiting(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             name, state = names[parameter], optimizer.state[parameter]
@@ -126,6 +212,8 @@ def gather_state(
             ]
             if "step" in state:
                 steps[name] = float(state["step"])
+            elif parameter in waiting:
+                steps[name] = waiting[parameter]
     return State(
         shapes=shapes,
         pieces=pieces,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
+from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
 from models.base import Batch, Context, DataError, Draws, Goal, Loss, Split, SplitName
@@ -179,10 +180,12 @@ class CustomTask(ABC):
     def collate(self, samples: Sequence[Any]) -> Batch:
         """A mapping of names to the collated parts of all samples (torch's default_collate).
 
+        Numbers in float64, the default of numpy and of Python, become those of torch's default.
         Raises DataError if a sample is neither a mapping nor a tuple as long as `fields`.
         """
-        batch: Batch = default_collate([self._named(sample) for sample in samples])
-        return batch
+        batch = default_collate([self._named(sample) for sample in samples])
+        narrow: Batch = tree_map(_narrow, batch)
+        return narrow
 
     def _named(self, sample: Any) -> Mapping[str, Any]:
         if isinstance(sample, Mapping):
@@ -305,6 +308,11 @@ def _unusable(samples: Any) -> str | None:
     except (TypeError, KeyError) as error:
         return f"has no sample of index 0: {type(error).__name__}: {error}"
     return None
+
+
+def _narrow(value: Any) -> Any:
+    is_wide = isinstance(value, Tensor) and value.dtype == torch.float64
+    return value.to(torch.get_default_dtype()) if is_wide else value
 
 
 def _number(value: Any) -> float:

@@ -30,7 +30,7 @@ def train(
     """
     try:
         run.start(task, engine, module, batches)
-        oom_fallback = OomFallback(engine, batches, run.throttle.halve_for_oom)
+        oom_fallback = OomFallback(engine, module, batches, run.throttle.halve_for_oom)
         timer, forward = run.timer, run.timer.forward
         while not run.is_over:
             with timer.within(DATA):

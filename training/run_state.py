@@ -178,7 +178,7 @@ class TrainingRun:
         if not agreed:
             return units, Action.NOTHING
         if agreed & _NONFINITE:
-            self._fail_nonfinite()
+            self._fail(*self.updater.nonfinite.describe(self._engine.world))
             return units, Action.NOTHING
         if agreed & _SAVED and self._checkpoints.saved_step == self._asked_of:
             with self.timer.within(SAVING):
@@ -335,13 +335,13 @@ class TrainingRun:
         if self._stop is not None and self._stop.status == "failed":
             return False
         if self._engine.world.agree(int(self.updater.nonfinite.has_error())):
-            self._fail_nonfinite()
+            self._fail(*self.updater.nonfinite.describe(self._engine.world))
             return False
         return True
 
-    def _fail_nonfinite(self) -> None:
-        text, fault = self.updater.nonfinite.describe(self._engine.world)
-        self._callbacks.event("nonfinite", {"text": text, "fault": fault})
+    def _fail(self, text: str, fault: str | None) -> None:
+        if fault is not None:
+            self._callbacks.event("nonfinite", {"text": text, "fault": fault})
         self._stop = stop_reason.failed(text, fault)
 
     # The end
@@ -388,6 +388,8 @@ class TrainingRun:
         if self._stop is None or not self._stop.exit_code:
             leak = self._evaluator.check_noise_control(self._task, self._callbacks.event)
             self._stop = leak or self._stop
+            if self.updater.idle:
+                self._fail(*self.updater.idle)
 
     def _evaluate_test(self, test: SplitSamples, weights_step: int) -> None:
         """Evaluate the test split with the final weights, which are those of `weights_step`."""

@@ -208,8 +208,8 @@ class Train(Section):
             json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
         ),
     ] = "stop"
-    """Action on a loss, or an evaluation of the goal or val_loss, that is NaN or infinite: stop, or
-    `skip N` (at most N steps, or evaluations, in a row)."""
+    """Action on a loss, a gradient, or an evaluation of the goal or val_loss, that is NaN or
+    infinite: stop, or `skip N` (at most N steps, or evaluations, in a row)."""
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Decay of the EMA of the weights, which evaluation uses; null: off."""
     preview: bool = True

@@ -34,7 +34,6 @@ from engines.zero.state import ZeroState
 
 if TYPE_CHECKING:
     from engines.activation_offload import ActivationOffload
-    from engines.zero.offload_update import OffloadUpdate
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ class Zero:
         self._loss_scale = LossScale() if options.precision == "fp16" else None
         self._library = library.load(world.device.type)
         self._offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
-        self._offloaded: OffloadUpdate | None = None
         self._is_first = True
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
@@ -93,34 +91,12 @@ class Zero:
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
-        if self._layout["stage"] == 2 and self._offloads and self.world.device.type != "cpu":
-            self._chunk_update(model, blocks)
         gathers = self._layout["stage"] == 3
         self._used = UsedParameters(
             self.world, model, lambda m: gathers and any(True for _ in m.parameters(recurse=False))
         )
         self._undo.callback(self._used.close)
         return self._engine
-
-    def _chunk_update(self, model: Module, blocks: Sequence[Module], **chunk: int) -> None:
-        """Replace DeepSpeed's step, if that is possible."""
-        from engines.zero.offload_update import OffloadUpdate, can_chunk, names_by_pass
-
-        if not can_chunk(self._state.optimizer):
-            return
-        try:
-            self._offloaded = OffloadUpdate(
-                self._zero,
-                self._state,
-                names_by_pass(model, blocks),
-                self.world,
-                compiled=self._options.compile,
-                **chunk,
-            )
-        except AttributeError as error:
-            log.debug(f"deepspeed {self._library.__version__} updates by itself: {error}")
-            return
-        self._undo.callback(self._offloaded.close)
 
     def _set_threads(self) -> None:
         threads = self._options.offload_threads
@@ -192,7 +168,6 @@ class Zero:
 
     def backward(self, loss: Tensor) -> None:
         """As `Engine.backward`."""
-        self.settle()
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
@@ -217,6 +192,8 @@ class Zero:
     def _update(self) -> Update:
         if self._loss_scale is None:
             self._engine.step()
+            if self._zero.overflow:
+                self._gradients.discard()  # DeepSpeed keeps those of 16-bit weights with offload
             return Update(self._norm())
         used = self._loss_scale.value
         overflow = overflowed(self._zero, self.world)
@@ -224,9 +201,8 @@ class Zero:
             self._gradients.discard()
         else:
             self._engine.step()
-        self._loss_scale.update(overflow)
         norm = torch.tensor(torch.inf, device=self.world.device) if overflow else self._norm()
-        return Update(norm, overflow, used)
+        return Update(norm, self._loss_scale.update(overflow), used)
 
     def _norm(self) -> Tensor:
         norm = torch.as_tensor(
@@ -238,8 +214,6 @@ class Zero:
 
     def settle(self) -> None:
         """As `Engine.settle`."""
-        if self._offloaded:
-            self._offloaded.wait()
 
     def discard(self) -> None:
         """As `Engine.discard`."""
@@ -260,7 +234,6 @@ class Zero:
 
     def state(self) -> State:
         """As `Engine.state`."""
-        self.settle()
         groups = [
             {**{k: v for k, v in group.items() if k != "params"}, "names": names}
             for group, names in zip(self.groups, self._names, strict=True)
@@ -270,7 +243,6 @@ class Zero:
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         """As `Engine.load`."""
-        self.settle()
         self._state.load_steps(self._names, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)
@@ -278,7 +250,6 @@ class Zero:
 
     def refresh(self) -> None:
         """As `Engine.refresh`."""
-        self.settle()
         self._state.refresh()
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class ZeroState:
         self._model = model
         self._world = world
         self._is_sharded = hasattr(zero, "fp32_partitioned_groups_flat")
-        for name, interval in self.intervals():
+        for name, interval in self._intervals():
             if name in originals:
                 # DeepSpeed copied its fp32 weights from rounded ones.
                 original = originals[name].view(-1)[interval.start :][: interval.size]
@@ -76,7 +76,7 @@ class ZeroState:
         pieces = [Piece(WEIGHT, n, 0, torch.empty(0)) for n, s in shapes.items() if 0 in s]
         pieces += self._frozen_pieces()
         steps = {}
-        for name, interval in self.intervals():
+        for name, interval in self._intervals():
             held = self.optimizer.state[interval.flat]
             tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
             pieces += [
@@ -130,7 +130,7 @@ class ZeroState:
         """
         differing = torch.zeros(())
         parameters = dict(self._model.named_parameters())
-        for name, interval in self.intervals():
+        for name, interval in self._intervals():
             start, working = self._working(parameters[name])
             part = working.narrow(0, interval.start - start, interval.size)
             master = interval.of(interval.flat).to(part.device, part.dtype)
@@ -140,7 +140,7 @@ class ZeroState:
         if count := int(self._world.sum(differing)):
             raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
 
-    def intervals(self) -> Iterator[tuple[str, HeldInterval]]:
+    def _intervals(self) -> Iterator[tuple[str, HeldInterval]]:
         """The non-empty intervals that this rank updates, by parameter name."""
         find = self._interval_stage3 if self._is_sharded else self._interval_stage12
         for name, parameter in self._model.named_parameters():

@@ -176,7 +176,7 @@ def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
-    """The model of the checkpoint at `path` of `run`, whose checksums are verified.
+    """The model of the checkpoint at `path` of `run`, whose checksums and numbers are verified.
 
     Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
@@ -184,7 +184,9 @@ def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
     from training.checkpoint import reader
 
     checkpoint = reader.open_checkpoint(path)
-    return model_of(run, checkpoint), checkpoint
+    model = model_of(run, checkpoint)
+    checkpoint.check_numbers(model.kind)
+    return model, checkpoint
 
 
 def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:

@@ -58,7 +58,6 @@ SLOW = {
         ["encoder in each step", "features read", "contender", "encoder in each step", "features read"],
     ),
     "lora": ("--smoke", [*lora.CONTENDERS]),
-    "offload_overlap": ("--blocks 2 --steps 1 --updates 1 2", ["2", "4"]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
     "plan_peers": ("--models event_seg:tiny --engines zero2", ["event_seg:tiny"]),
     "startup": ("--rounds 1", ["bare script", "Gearshift"]),

@@ -228,7 +228,7 @@ def prepared(world, case, seed=0):
     model = Net()
     engine = build_engine(case.engine, world, options(case, world))
     if find(case.engine).ds_config:
-        _allow_fp16_on_cpu()
+        allow_fp16_on_cpu()
     try:
         of = muon_spec if case.muon else spec
         of = of if case.state == "fp32" else partial(low_bit_spec, case.state)
@@ -244,7 +244,7 @@ def prepared(world, case, seed=0):
         engine.close()
 
 
-def _allow_fp16_on_cpu():
+def allow_fp16_on_cpu():
     """DeepSpeed refuses fp16 on processors that compute it slowly; tests have nothing else."""
     from deepspeed.accelerator import get_accelerator
 

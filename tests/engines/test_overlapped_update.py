@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from engines.base import Options
+from engines.catalog import build_engine
 from engines.overlapped_update import OverlappedUpdate, can_overlap
-from tests.engines.parity import Case, joined, one_step, outcome, prepared, train
+from tests.engines.parity import Case, joined, one_step, outcome, prepared, spec, train
 from tests.engines.test_parity import able
 from training.optim.muon import Muon
 
@@ -139,3 +142,45 @@ def test_steps_are_those_of_an_update_before_the_pass(worlds, engine, changes):
     mine, theirs = joined(overlapped), joined(plain)
     assert mine.keys() == theirs.keys()
     assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+
+
+class Scaled(nn.Module):
+    """Reads a parameter of its block before the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Linear(4, 4)
+        self.block.scale = nn.Parameter(torch.ones(()))
+        self.read = Event()
+
+    def forward(self, x):
+        x = x * self.block.scale
+        self.read.set()
+        return self.block(x)
+
+
+def passes_of_a_scalar(world):
+    """The output of a pass beside an update, and of one after it."""
+    model = Scaled()
+    engine = build_engine("fsdp", world, Options())
+    module = engine.prepare(model, spec(None, 0.1), [model.block])
+    engine._overlap_update()  # as with offload to the host of a GPU
+    with engine.accumulate(last=True):
+        engine.backward(module(INPUT).square().sum())
+    model.read.clear()
+
+    def hold(optimizer, *_):
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        if model.block.weight in set(held):
+            assert model.read.wait(60), "the pass waits for the whole update"
+
+    with register_optimizer_step_pre_hook(hold), torch.no_grad():
+        engine.step()
+        beside, after = module(INPUT), module(INPUT)
+    engine.close()
+    return beside, after
+
+
+def test_a_parameter_that_is_read_before_its_block_is_updated_by_then(worlds):
+    ((beside, after),) = worlds[1].run(passes_of_a_scalar)
+    assert torch.equal(beside, after)

@@ -129,3 +129,24 @@ def test_a_task_without_a_test_split_is_refused_before_the_run(tmp_path, monkeyp
         trained_on(module, tmp_path, **{"eval.test": True})
     assert "allowed       train, val" in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+COMMANDS = {
+    "evaluate": [],
+    "predict": ["--input", "First"],
+    "export": ["--format", "safetensors"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_weight_that_is_nan_is_named_with_its_checkpoint(run, said, command):
+    """By all that use its weights; of those the EMA counts."""
+    newest = checkpoint(run, 6)
+    for kind in ("exp_avg", "ema"):
+        key = f"{kind}|model.norm.weight|0"
+        change_tensor(newest, key, lambda tensor: tensor[-1:].fill_(torch.nan))
+    before = contents(run)
+    options = [*COMMANDS[command], "--checkpoint", "6"]
+    error = said(command, run, *options, code=1)
+    assert str(newest) in error and "'model.norm.weight'" in error
+    assert contents(run) == before

@@ -65,6 +65,29 @@ def test_samples_are_tuples_of_input_and_target_or_mappings():
     assert "tuple of input, target" in wrong.value.allowed
 
 
+class Regression(Line):
+    """Samples of numpy and Python as they come: inputs and labels have 64 bits."""
+
+    def samples(self, split):
+        rows = np.random.default_rng(0).normal(size=(self.count, 2))
+        return [(row, {"sum": float(row.sum()), "index": i}) for i, row in enumerate(rows)]
+
+    def measure(self, model, batch):
+        found = model(batch["input"])[:, 0]
+        return {"loss": nn.functional.mse_loss(found, batch["target"]["sum"], reduction="sum")}
+
+
+def test_samples_in_float64_train_a_model_in_float32():
+    task = make_task(Regression)
+    batch, model = batch_of(task, 0, 1, 2), task.build()
+    assert batch["input"].dtype == batch["target"]["sum"].dtype == torch.float32
+    assert batch["target"]["index"].tolist() == [0, 1, 2]
+    task.loss(model, batch).sum.backward()
+    assert model.weight.grad.dtype == torch.float32
+    halves = task.collate([(np.float16([1, 2]), 0)])
+    assert halves["input"].dtype == torch.float16  # chosen: a model in 16 bits may want it
+
+
 def test_a_torch_dataset_is_a_split_and_one_with_a_method_sample_draws_its_samples():
     class Drawn(TensorDataset):
         def sample(self, index, draws):

@@ -1,7 +1,7 @@
 """A small task with known numbers, and the parts of a run of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -266,6 +266,8 @@ def run_tiny(
         accumulation=train_plan.accumulation,
         ds_config=shipped(file) if file else {},
     )
+    if made.precision != "fp32":
+        options = replace(options, precision=made.precision)
     built = build_engine(engine, world, options)
     module = built.prepare(model, optimizer.spec(made, model, world), task.blocks(model))
     if before:

@@ -27,6 +27,9 @@ from training.checkpoint.tensor_file import BUFFER, WEIGHT, parse_key
 if TYPE_CHECKING:
     from torch import Tensor
 
+_AT_ONCE = 2**22
+"""Elements that are read together: 16 MiB."""
+
 
 @dataclass(frozen=True)
 class _Extent:
@@ -116,6 +119,20 @@ class Checkpoint:
             first, last = max(start, interval.start), min(stop, interval.stop)
             if first < last:
                 self._fill(target[first - start : last - start], interval, first - interval.start)
+
+    def check_numbers(self, kind: str) -> None:
+        """Raise CheckpointError if a weight, of `kind` where there is one, is NaN. Reads them."""
+        averaged = set(self.names(kind))
+        for name in self.names():
+            used = kind if name in averaged else WEIGHT
+            size = prod(self.shape(used, name))
+            for start in range(0, size, _AT_ONCE):
+                part = self.interval(used, name, start, min(size, start + _AT_ONCE))
+                if part.min().isnan():  # a NaN is the least
+                    raise CheckpointError(
+                        f"{self.folder}: the weight '{name}' is NaN, so this model computes "
+                        "nothing but NaN; take another checkpoint"
+                    )
 
     def _fill(self, target: Tensor, stored: _Extent, skipped: int) -> None:
         path = self.folder / stored.file

@@ -39,6 +39,8 @@ class Nonfinite:
         self._checked: dict[int, tuple[float, float]] = {}
         """Of the last two checks: ranks agree on an error a step after one of them found it."""
         self._newest: dict[int, tuple[float, float]] = {}
+        self.has_updated = False
+        """Whether a finite update was taken, the same on every rank once all are checked."""
         self._in_a_row = 0
         self._evaluations = 0
         """Evaluations in a row that were not finite."""
@@ -46,12 +48,14 @@ class Nonfinite:
 
     def facts(self) -> dict[str, int]:
         """The state that `resume` needs, as JSON."""
-        return {"in_a_row": self._in_a_row, "evaluations": self._evaluations}
+        counts = {"in_a_row": self._in_a_row, "evaluations": self._evaluations}
+        return {**counts, "has_updated": self.has_updated}
 
     def resume(self, facts: Mapping[str, int]) -> None:
         """Continue from the facts of an earlier process."""
         self._in_a_row = facts["in_a_row"]
         self._evaluations = facts.get("evaluations", 0)
+        self.has_updated = bool(facts.get("has_updated", True))
 
     def error_of_evaluation(
         self, deciding: Mapping[str, float], step: int
@@ -84,13 +88,13 @@ class Nonfinite:
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
-            newest = {
+            newest = {}
+            for step, loss, norm, update in zip(
+                steps, _numbers(losses), norms, updates, strict=True
+            ):
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
-                step: (loss, 0.0 if update.skipped else norm)
-                for step, loss, norm, update in zip(
-                    steps, _numbers(losses), norms, updates, strict=True
-                )
-            }
+                newest[step] = loss, 0.0 if update.skipped else norm
+                self.has_updated |= not update.skipped and _is_sound(0.0, norm)
             self._checked, self._newest = self._newest | newest, newest
             self._unchecked.clear()
         return self._error is not None or any(
@@ -108,7 +112,7 @@ class Nonfinite:
         mean = world.sum(torch.tensor([loss, norm], dtype=torch.float64)) / world.size
         loss, norm = mean.tolist()
         text = f"loss {loss:g} and gradient norm {norm:g} at step {step}"
-        return text, _FIRST if step == 1 else _LATER
+        return text, _FIRST if step == 1 or not self.has_updated else _LATER
 
     def _take_or_skip(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         is_finite = bool(torch.isfinite(accumulated.loss))
@@ -118,13 +122,15 @@ class Nonfinite:
             return Update(torch.full_like(accumulated.loss, math.nan), skipped=True)
         update = engine.step()
         if update.skipped or _is_sound(0.0, update.norm.item()):
+            self.has_updated |= not update.skipped
             self._in_a_row = self._in_a_row if update.skipped else 0
             return update
         self._skipped("gradient", step)
         weights = [piece.data for piece in engine.state().pieces if piece.kind == "weight"]
         if engine.world.agree(int(not _are_finite(weights))):
             self._error = f"a NaN or infinite gradient reached the weights at step {step}"
-        return replace(update, skipped=True)
+        # Without the scale of fp16, which did not cause it: it is reported as any other such step.
+        return replace(update, skipped=True, loss_scale=None)
 
     def _skipped(self, what: str, step: int) -> None:
         self._in_a_row += 1
@@ -133,6 +139,20 @@ class Nonfinite:
                 f"{self._in_a_row} steps in a row had a NaN or an infinity, "
                 f"the last in the {what} of step {step}"
             )
+
+    def idle(self, newest: Update, units: int) -> tuple[str, str | None] | None:
+        """The error and its fault if no update was taken so far; None: one was.
+
+        `newest`: the last one, which was skipped, of a global batch of so many `units`.
+        """
+        if self.has_updated:
+            return None
+        if not units:
+            return "no update was taken: no batch has anything to learn from, such as a label", None
+        why = "the loss or the gradient of every step is not finite"
+        if newest.loss_scale is not None:
+            why = f"gradients overflow fp16, also with a loss scale of {newest.loss_scale:g}"
+        return f"no update was taken: {why}", _FIRST
 
 
 def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:

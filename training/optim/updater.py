@@ -34,6 +34,8 @@ class Updater:
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
+        self._newest: tuple[Update, int] | None = None
+        """The last update, and the units of its global batch."""
         self.lr = 0.0
         """Of the update that was prepared last."""
         self.lrs: Mapping[str, float] = {}
@@ -87,12 +89,19 @@ class Updater:
         if score is not None:
             self._schedule.add(*score)
 
+    @property
+    def idle(self) -> tuple[str, str | None] | None:
+        """The error and its fault if all steps were skipped; None: one was not."""
+        return self.nonfinite.idle(*self._newest) if self._newest else None
+
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`; skip it if the global batch has no units."""
-        if not accumulated.units:
+        if accumulated.units:
+            update = self.nonfinite.take(engine, accumulated, step)
+        else:
             engine.discard()
-            return Update(accumulated.loss, skipped=True)
-        update = self.nonfinite.take(engine, accumulated, step)
+            update = Update(accumulated.loss, skipped=True)
+        self._newest = update, accumulated.units
         if self.average is not None and not update.skipped:
             engine.settle()
             self.average.update(step)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from engines.base import Engine
 
 MAX_HALVINGS = 3
@@ -75,9 +77,21 @@ class OomFallback:
     other ranks would wait in a collective for a rank that failed.
     """
 
-    def __init__(self, engine: Engine, batches: BatchSizes, halve: Callable[[str, int], None]):
+    def __init__(
+        self,
+        engine: Engine,
+        module: Module,
+        batches: BatchSizes,
+        halve: Callable[[str, int], None],
+    ):
         """`halve` halves the micro-batch, given a reason and the updates so far."""
         self._engine, self._batches, self._halve = engine, batches, halve
+        self._buffers = [
+            (owner, name)
+            for owner in module.modules()
+            for name, _ in owner.named_buffers(recurse=False)
+            if name not in owner._non_persistent_buffers_set  # constants
+        ]
         self._halvings = 0
 
     def run(self, accumulate: Callable[[], T], step: int) -> T | None:
@@ -85,16 +99,22 @@ class OomFallback:
 
         `step` updates are done. Raises what `accumulate` raises if there is no fallback.
         """
+        possible = self._engine.can_retry_step and self._batches.smaller is not None
+        changing = [place for place in self._buffers if possible and place[0].training]
+        tensors = [getattr(owner, name) for owner, name in changing]
+        copies = [tensor.clone() for tensor in tensors]
         try:
             return accumulate()
         except (MemoryError, RuntimeError) as error:
-            possible = self._engine.can_retry_step and self._batches.smaller is not None
             if not is_out_of_memory(error) or not possible or self._halvings == MAX_HALVINGS:
                 raise
             reason = _first_line(error)
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
+        for (owner, name), tensor, copy in zip(changing, tensors, copies, strict=True):
+            # Statistics and counters: the failed pass was none.
+            setattr(owner, name, tensor.copy_(copy))
         self._halve(reason, step)
         return None
 

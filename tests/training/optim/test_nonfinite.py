@@ -62,6 +62,40 @@ def test_skip_ends_the_run_after_its_limit_of_consecutive_steps(what):
     assert not run.shelf.saved
 
 
+class Unlabelled(TinyTask):
+    """A task without anything to learn from."""
+
+    def num_units(self, batch):
+        return 0
+
+
+FP16 = TinyTask(dtype=torch.float32, nan_gradient_at=range(24))
+SKIP = {"on_nonfinite": "skip 9"}
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "steps", "word", "fault"),
+    [
+        # The scale of 2**16 is 1 after 16 steps: then the gradient itself is at fault.
+        (FP16, {"epochs": 6}, 17, "step 17", "nonfinite_first"),
+        (FP16, {"epochs": 9, **SKIP}, 26, "step 26", "nonfinite_later"),
+        (FP16, {"epochs": 5}, 15, "a loss scale of 4", "nonfinite_first"),
+        (TinyTask(infinite_at=range(24)), {"epochs": 1, **SKIP}, 3, "finite", "nonfinite_first"),
+        (Unlabelled(), {"epochs": 1}, 3, "label", None),
+    ],
+    ids=["floor", "floor skipped", "search", "skipped", "no units"],
+)
+def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(
+    task, train, steps, word, fault
+):
+    precision = "fp16" if task is FP16 else "fp32"
+    run = run_tiny(one_rank(), task, train=train, precision=precision)
+    assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
+    assert (run.outcome.steps, run.outcome.fault) == (steps, fault)
+    assert word in run.outcome.reason
+    assert run.recorder.kinds().count("nonfinite") == (fault is not None)
+
+
 def test_one_finite_step_resets_the_count():
     indices = [int(DataOrder(24, 8, 0).batch(step)[1][0]) for step in (0, 2)]
     run = run_tiny(

@@ -4,8 +4,9 @@ import errno
 
 import pytest
 import torch
+from torch import nn
 
-from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
+from tests.training.tiny import WIDTH, RecordingCallback, TinyTask, one_rank, run_tiny
 from training.checkpoint.manifest import CheckpointError
 from training.resources.oom import OutOfMemory, is_out_of_memory
 
@@ -63,6 +64,44 @@ def test_gradients_of_a_failed_pass_are_dropped():
     found = run_tiny(one_rank(), Late(4, FULL), **CHANGES | {"micro_batch": 4})
     assert "smaller_micro_batch" in found.recorder.kinds()
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)
+
+
+class Counting(nn.Module):
+    """Counts forward passes in a buffer, which it replaces or changes; statistics of inputs too."""
+
+    def __init__(self, inner, replaces):
+        super().__init__()
+        self.linear, self.norm, self.replaces = inner.linear, nn.BatchNorm1d(WIDTH), replaces
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        if self.training and self.replaces:
+            self.passes = self.passes + 1
+        elif self.training:
+            self.passes.add_(1)
+        return self.linear(self.norm(x))
+
+
+@pytest.mark.parametrize("engine", ["local", "ddp"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_failed_pass_is_not_counted_in_buffers(engine, replaces):
+    class Task(HungryTask):
+        def build(self):
+            self.net = Counting(super().build(), replaces)
+            return self.net
+
+        def loss(self, model, batch):
+            found = super().loss(model, batch)
+            self.fits = 2  # from the second pass on
+            return found
+
+        def buffers_after(self, micro_batch):
+            run_tiny(one_rank(), self, **CHANGES | {"micro_batch": micro_batch, "engine": engine})
+            return dict(self.net.named_buffers())
+
+    retried, plain = (Task(4, FULL).buffers_after(micro_batch) for micro_batch in (4, 2))
+    assert plain["passes"] == 6 * 4
+    assert all(torch.equal(value, plain[name]) for name, value in retried.items())
 
 
 def test_after_three_halvings_or_with_one_sample_that_does_not_fit_the_run_fails_with_a_fix():
