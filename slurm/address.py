@@ -13,6 +13,7 @@ from dataclasses import replace
 from slurm.environment import InvalidEnvironment, RankEnvironment, first_host
 
 _SCONTROL_S = 20.0
+_LOOPBACK = "127.0.0.1"
 
 Resolve = Callable[[str], list[str]]
 """Gives the addresses of a name; empty: it has none."""
@@ -53,7 +54,7 @@ def reachable(
     """
     given = ranks.master_addr
     if not ranks.spans_nodes:
-        return ranks  # they listen on the loopback interface
+        return replace(ranks, master_addr=_LOOPBACK) if ranks.source == "srun" else ranks
     addresses = resolve(given)
     if any(not _is_loopback(address) for address in addresses):
         return ranks
