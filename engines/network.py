@@ -38,6 +38,13 @@ def check_interfaces(variables: Mapping[str, str], available: Mapping[str, list[
             )
 
 
+def use_loopback() -> None:
+    """Let gloo listen where no other machine can connect. For ranks on one machine."""
+    loopback = (name for name, addresses in interfaces().items() if "127.0.0.1" in addresses)
+    if name := next(loopback, None):
+        environment.variables().setdefault(GLOO, name)
+
+
 def select_interface(address: str) -> None:
     """Set the interface of gloo if it would announce the address 127.* to other nodes.
 

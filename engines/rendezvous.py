@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
@@ -23,8 +24,9 @@ from engines.base import EngineError, PeersMissing
 
 PORTS = 8
 """Ports in a row that are tried, because another job may use the first one."""
-NAME = "GEARSHIFT_RENDEZVOUS"
-"""The variable with the name of a Slurm step, by which its ranks recognize each other's store."""
+TOKEN = "GEARSHIFT_RENDEZVOUS"
+"""The variable with what only the ranks of one start share: no key without it counts."""
+LOOPBACK = "127.0.0.1"
 _CONNECT_S = 2.0
 _FOREIGN_S = 5.0
 _RESULT_S = 5.0
@@ -66,11 +68,12 @@ def check_ranks(
         raise PeersMissing(problem) if missing else EngineError(problem)
 
 
-def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
+def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False) -> dist.Store:
     """The store through which ranks exchange addresses; empty at each attempt of torchrun.
 
-    Raises EngineError if the environment has no address or the port is in use, and PeersMissing if
-    rank 0 does not answer within `timeout`.
+    `is_local`: all ranks are on this machine, and no other machine can connect. Raises EngineError
+    if the environment has no address or the port is in use, and PeersMissing if rank 0 does not
+    answer within `timeout`.
     """
     if size == 1:
         return dist.HashStore()
@@ -85,8 +88,10 @@ def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
         raise EngineError(f"MASTER_PORT={text} in the environment is not an integer")
     # torchrun's agent keeps one store through all restarts of the workers.
     agent_has_store = variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    name = "" if agent_has_store else variables.get(NAME, "")
-    endpoint = _Endpoint(address, int(text), name)
+    token = variables.get(TOKEN, "")
+    if is_local and not agent_has_store:
+        address = LOOPBACK
+    endpoint = _Endpoint(address, int(text), "" if agent_has_store else token)
     try:
         if rank == 0 and not agent_has_store:
             store = endpoint.open(timeout)
@@ -98,11 +103,20 @@ def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
             f"{address}:{text}: {error}"
         ) from error
     # Restarted workers would find the addresses of the dead under the same keys and hang.
-    return dist.PrefixStore(f"attempt-{variables.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"{token}/attempt-{attempt}", store)
 
 
 def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
-    """A TCPStore, also of a torch that was built without libuv, as Debian's is."""
+    """A TCPStore, also of a torch that was built without libuv, as Debian's is.
+
+    The store of a master at the loopback address listens there only; torch alone would listen at
+    all addresses of the machine. Port 0: any free one.
+    """
+    if address == LOOPBACK and options.get("is_master"):
+        with socket.create_server((address, port)) as server:
+            port = server.getsockname()[1]
+            options["master_listen_fd"] = os.dup(server.fileno())  # the store closes it
     try:
         return dist.TCPStore(address, port, **options)
     except RuntimeError as error:
@@ -113,15 +127,15 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
 
 @dataclass(frozen=True)
 class _Endpoint:
-    """The address of the store; with a `name`, one of several ports from the first on."""
+    """The address of the store; with a `token`, one of several ports from the first on."""
 
     address: str
     port: int
-    name: str
+    token: str
 
     @property
     def ports(self) -> range:
-        return range(self.port, min(self.port + (PORTS if self.name else 1), 65536))
+        return range(self.port, min(self.port + (PORTS if self.token else 1), 65536))
 
     def open(self, timeout: timedelta) -> dist.TCPStore:
         """A store in this process, at the first free port."""
@@ -131,9 +145,9 @@ class _Endpoint:
                 store = tcp_store(
                     self.address, port, is_master=True, timeout=timeout, wait_for_workers=False
                 )
-                store.set("rendezvous", self.name)
+                store.set(self.token, "")
                 return store
-            except (dist.DistError, RuntimeError) as error:
+            except (dist.DistError, RuntimeError, OSError) as error:
                 errors.append(str(error).partition("\n")[0])
         raise EngineError(
             f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {self}: {errors[-1]}\n"
@@ -143,7 +157,7 @@ class _Endpoint:
 
     def connect(self, rank: int, timeout: timedelta) -> dist.TCPStore:
         """The store of rank 0, or of torchrun."""
-        if not self.name:
+        if not self.token:
             return tcp_store(self.address, self.port, is_master=False, timeout=timeout)
         end = time.monotonic() + timeout.total_seconds()
         pause = 0.05
@@ -182,7 +196,7 @@ class _Endpoint:
         with suppress(dist.DistError, RuntimeError):
             wait = timedelta(seconds=_FOREIGN_S)
             store = tcp_store(self.address, port, is_master=False, timeout=wait)
-            if store.get("rendezvous") == self.name.encode():
+            if store.check([self.token]):
                 return store
         return None
 

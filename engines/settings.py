@@ -26,15 +26,15 @@ class EngineSettings(EngineSection):
     name: str | None = None
     """Engine; see `list engines`. auto: the fastest one that fits by the plan. Default: local, or
     ddp with more than one process; auto if memory is tight."""
-    nproc: Annotated[int | None, Field(ge=1)] = None
+    nproc: Annotated[int | None, Field(ge=1, le=1024)] = None
     """Processes on this machine. Default: one per GPU, or one."""
-    threads: Annotated[int | None, Field(ge=1)] = None
+    threads: Annotated[int | None, Field(ge=1, le=1024)] = None
     """CPU threads per process. Default: an equal share of the cores."""
     bind_cores: bool = False
     """Pin each process to its share of the physical cores, near its GPU (Linux)."""
-    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    timeout_s: Annotated[float, Field(gt=0, le=10**8)] = 600.0
     """Seconds that a rank waits for another rank before the run fails."""
-    max_restarts: Annotated[int, Field(ge=0)] = 0
+    max_restarts: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Restarts from the last checkpoint after a failure."""
     hybrid_shard: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
     """fsdp: shard within each node and replicate across nodes, for slow networks (HSDP)."""
@@ -51,7 +51,7 @@ class Memory(EngineSection):
     activation_checkpointing: Annotated[
         str,
         Field(
-            pattern=r"^(none|full|selective|every [1-9][0-9]*)$",
+            pattern=r"^(none|full|selective|every [1-9][0-9]{0,8})$",
             json_schema_extra={"allowed": "none, selective, full, or such as 'every 2'"},
         ),
     ] = "none"
@@ -69,6 +69,6 @@ class Memory(EngineSection):
     return_freed: bool = False
     """Return freed host memory to the system at once (Linux): lower peak on a CPU, slower steps."""
     empty_cache_every: Annotated[
-        int | None, Field(ge=1, json_schema_extra={"unit": "micro-batches"})
+        int | None, Field(ge=1, le=10**9, json_schema_extra={"unit": "micro-batches"})
     ] = None
     """Micro-batches between two releases of cached device memory; null: never."""

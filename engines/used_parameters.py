@@ -88,6 +88,7 @@ class UsedParameters:
         """Around the forward and the backward pass of a micro-batch."""
         if self._is_last:
             self._expected, self._segments, self._step = self._segments, [], self._step + 1
+            self._used.clear()  # of gradients that were dropped
         self._is_last, self._is_open = last, True
         self._in_pass.clear()
         try:

@@ -53,14 +53,17 @@ class ProcessWorld:
                 "a process group is already open in this process; close it before a run starts"
             )
         backend = _backend(self.device.type)
-        from engines.network import select_interface
+        from engines.network import select_interface, use_loopback
         from engines.rendezvous import check_ranks, open_store
 
         timeout = timedelta(seconds=self._timeout_s)
-        store = open_store(self.rank, self.size, timeout)
+        is_local = self.size == self.local_size
+        store = open_store(self.rank, self.size, timeout, is_local)
+        if is_local:
+            use_loopback()
+        else:
+            select_interface(environment.variables()["MASTER_ADDR"])
         if self.size > 1:
-            if self.size > self.local_size:
-                select_interface(environment.variables()["MASTER_ADDR"])
             facts = _versions(self.device) | dict(facts or {})
             device = hardware_id(self.device)
             check_ranks(store, self.rank, self.size, facts, device, self._timeout_s)

@@ -80,8 +80,17 @@ def _report(error: BaseException, as_json: bool) -> int:
     return code
 
 
+def _open_streams() -> None:
+    """Let output go nowhere that the shell has closed (`>&-`): a file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
+
+
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
+    _open_streams()
     handler = ending.EndingSignals()
     handler.listen()
     startup.handle_startup_signals(sys.argv, environment.variables())

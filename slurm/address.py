@@ -54,8 +54,7 @@ def reachable(
     """
     given = ranks.master_addr
     if not ranks.spans_nodes:
-        is_default = ranks.source == "srun" and not environ.get("MASTER_ADDR")
-        return replace(ranks, master_addr=_LOOPBACK) if is_default else ranks
+        return replace(ranks, master_addr=_LOOPBACK) if ranks.source == "srun" else ranks
     addresses = resolve(given)
     if any(not _is_loopback(address) for address in addresses):
         return ranks

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+_TOKEN = "GEARSHIFT_RENDEZVOUS"
+"""A secret that job.sh makes; engines/rendezvous.py reads it."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 JOB_VARIABLE = "GEARSHIFT_JOB"
 GENERATION_VARIABLE = "GEARSHIFT_GENERATION"
@@ -48,7 +50,7 @@ class RankEnvironment:
     cpus: int | None = None
     """CPUs that Slurm allocated to this rank; None: unknown."""
     rendezvous: str = ""
-    """An id that only the ranks of one job step share; empty: torchrun keeps ranks apart."""
+    """What only the ranks of one job step share; empty: torchrun keeps ranks apart."""
 
     @property
     def spans_nodes(self) -> bool:
@@ -57,7 +59,7 @@ class RankEnvironment:
 
     def variables(self) -> dict[str, str]:
         """The environment variables from which torch.distributed initializes."""
-        named = {"GEARSHIFT_RENDEZVOUS": self.rendezvous} if self.rendezvous else {}
+        named = {_TOKEN: self.rendezvous} if self.rendezvous else {}
         return named | {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.world_size),
@@ -198,7 +200,7 @@ def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
         master_port=port,
         source="srun",
         cpus=_cpus(environ, local_size),
-        rendezvous=".".join(environ.get(name, "0") for name in names),
+        rendezvous=".".join(environ.get(name, "0") for name in (*names, _TOKEN)),
     )
 
 

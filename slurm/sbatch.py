@@ -42,6 +42,7 @@ _KEPT = ("SLURM_CONF", "SLURM_JWT")
 _JOB_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR"),
     *("MASTER_PORT", "GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "GEARSHIFT_GENERATION_BASE"),
+    "GEARSHIFT_RENDEZVOUS",
 )
 """Set by a job for its ranks; a job that is submitted from it must not inherit them."""
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "TORCHELASTIC_")

@@ -8,13 +8,15 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 _SHARE = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?%$")
-_EPOCHS = re.compile(r"^([0-9]+(?:\.[0-9]+)?) epochs?$")
+_EPOCHS = re.compile(r"^([0-9]{1,12}(?:\.[0-9]+)?) epochs?$")
+MOST_STEPS = 10**12
 FORMS = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
 
 
 def validate(length: int | str) -> int | str:
-    """`length` unchanged. Raises ValueError if it is not one of FORMS."""
-    steps(length, 1, 1)
+    """`length` unchanged. Raises ValueError if it is not one of FORMS, or beyond MOST_STEPS."""
+    if steps(length, 1000, 100_000) > MOST_STEPS:
+        raise ValueError(f"{length!r} is too long; allowed: {FORMS}")
     return length
 
 
@@ -22,7 +24,7 @@ def validate_cadence(length: int | str) -> int | str:
     """`length` unchanged. Raises ValueError if it is not one of FORMS, or is zero."""
     if not steps(length, 1000, 100_000):
         raise ValueError(f"{length!r} is zero; allowed: {FORMS}")
-    return length
+    return validate(length)
 
 
 def steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:

@@ -8,10 +8,15 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training import duration
 from training.duration import Cadence, Duration
 
 PROFILE_WARMUP = 2
 """Steps before those of log.profile: they compile, choose kernels and allocate."""
+
+
+DAY_S = 86400
+"""The longest wait that a setting may ask of a thread or a process."""
 
 
 class Section(BaseModel):
@@ -25,13 +30,15 @@ class Save(Section):
 
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
-    keep_last: Annotated[int, Field(ge=1, json_schema_extra={"unless": {"save.every": [None]}})] = 2
+    keep_last: Annotated[
+        int, Field(ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}})
+    ] = 2
     """Periodic checkpoints to keep; older ones are deleted."""
     keep_every: Annotated[
         Cadence | None, Field(json_schema_extra={"unless": {"save.every": [None]}})
     ] = None
     """Keep a periodic checkpoint permanently at this interval; null: never."""
-    keep_best: Annotated[int, Field(ge=0)] = 1
+    keep_best: Annotated[int, Field(ge=0, le=10**6)] = 1
     """Checkpoints of the best evaluations to keep."""
     load_best: Annotated[bool, Field(json_schema_extra={"unless": {"save.keep_best": [0]}})] = False
     """Load the weights of the best evaluation at the end, for the final preview."""
@@ -53,9 +60,9 @@ _WORKERS = {"unless": {"loader.workers": [0]}}
 class Loader(Section):
     """How batches are loaded."""
 
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Data-loader workers per rank (0: load in the main process)."""
-    prefetch: Annotated[int, Field(ge=1, json_schema_extra=_WORKERS)] = 2
+    prefetch: Annotated[int, Field(ge=1, le=1000, json_schema_extra=_WORKERS)] = 2
     """Micro-batches that each worker loads ahead."""
     persistent: Annotated[bool, Field(json_schema_extra=_WORKERS)] = True
     """Keep the workers of evaluation between evaluations."""
@@ -69,7 +76,9 @@ class FeatureCache(Section):
     mode: Literal["auto", "on", "off"] = "auto"
     """Cache the outputs of the frozen encoder on disk. auto: if they fit; on: or fail; off:
     recompute them in each step."""
-    limit_gb: Annotated[float, Field(gt=0, json_schema_extra=_KEPT | {"unit": "GB"})] = 20.0
+    limit_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})] = (
+        20.0
+    )
     """Maximum size of the cache, in 10⁹ bytes."""
     folder: Annotated[str | None, Field(json_schema_extra=_KEPT)] = None
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
@@ -120,7 +129,7 @@ class Tracking(Section):
     """Checkpoints to upload as artifacts to W&B, MLflow and Trackio."""
     samples: Annotated[bool, Field(json_schema_extra=_TRACKED)] = True
     """Log predictions for a few samples at each evaluation."""
-    wait_s: Annotated[float, Field(ge=0, json_schema_extra=_TRACKED)] = 30.0
+    wait_s: Annotated[float, Field(ge=0, le=DAY_S, json_schema_extra=_TRACKED)] = 30.0
     """Seconds that a completed run waits for pending uploads."""
 
 
@@ -162,17 +171,19 @@ class Limits(Section):
     temperature: Celsius | None = 90.0
     """Processor or GPU, the hotter one; at the limit, fewer workers; null: not monitored."""
     critical: Critical = Critical()
-    check_every_s: Annotated[float, Field(gt=0)] = 30.0
+    check_every_s: Annotated[float, Field(gt=0, le=DAY_S)] = 30.0
     """Seconds between two measurements."""
 
 
-TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?) *$"
+TARGET_PATTERN = (
+    r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]{1,2})?) *$"
+)
 TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
 
 # launcher/config/schema.py reads json_schema_extra: `allowed` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
-Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
-Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
+Samples = Annotated[int, Field(le=10**9, json_schema_extra={"unit": "samples"})]
+Steps = Annotated[int, Field(le=duration.MOST_STEPS, json_schema_extra={"unit": "steps"})]
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _WSD = {"only_if": {"schedule.name": ["wsd"]}}
 _PLATEAU: dict[str, Any] = {"only_if": {"schedule.name": ["plateau"]}}
@@ -186,9 +197,9 @@ class Train(Section):
     """Samples per step over all ranks; or set micro_batch and accumulation."""
     micro_batch: Annotated[Samples | None, Field(ge=1)] = None
     """Samples per rank and forward and backward pass."""
-    accumulation: Annotated[int | None, Field(ge=1)] = None
+    accumulation: Annotated[int | None, Field(ge=1, le=10**6)] = None
     """Micro-batches per step with one process; more processes need fewer each."""
-    epochs: Annotated[float | None, Field(gt=0)] = 1.0
+    epochs: Annotated[float | None, Field(gt=0, le=10**6)] = 1.0
     """Epochs: passes over the training data; null: as many as `max_steps` takes."""
     max_steps: Annotated[Steps | None, Field(ge=1)] = None
     """Stop after N steps; overrides `epochs`, unless you set both: the earlier one ends the run."""
@@ -204,7 +215,7 @@ class Train(Section):
     on_nonfinite: Annotated[
         str,
         Field(
-            pattern=r"^(stop|skip [1-9][0-9]*)$",
+            pattern=r"^(stop|skip [1-9][0-9]{0,8})$",
             json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
         ),
     ] = "stop"
@@ -289,11 +300,13 @@ class Schedule(Section):
     """Final learning rate, as a share of the peak."""
     cycle: Annotated[Cadence, Field(json_schema_extra=_RESTARTS)] = "10 epochs"
     """cosine-restarts: length of the first cycle."""
-    t_mult: Annotated[float, Field(ge=1, json_schema_extra=_RESTARTS)] = 2.0
+    t_mult: Annotated[float, Field(ge=1, le=1000, json_schema_extra=_RESTARTS)] = 2.0
     """cosine-restarts: length of a cycle relative to the cycle before."""
     decay: Annotated[Duration, Field(json_schema_extra=_WSD)] = "20%"
     """wsd: length of the decay at the end of the run."""
-    patience: Annotated[int, Field(ge=1, json_schema_extra=_PLATEAU | {"unit": "evaluations"})] = 2
+    patience: Annotated[
+        int, Field(ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"})
+    ] = 2
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
     drop: Annotated[float, Field(gt=0, lt=1, json_schema_extra=_PLATEAU)] = 0.5
     """plateau: factor of the learning rate at a drop, down to `final`."""
@@ -320,7 +333,7 @@ class Eval(Section):
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the data's groups to hold out for validation."""
-    samples: Annotated[int | None, Field(ge=1, json_schema_extra=_EVALUATED)] = None
+    samples: Annotated[int | None, Field(ge=1, le=10**9, json_schema_extra=_EVALUATED)] = None
     """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
     `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
@@ -331,7 +344,7 @@ class Eval(Section):
 class Stop(Section):
     """Early stopping."""
 
-    patience: Annotated[int | None, Field(ge=1)] = None
+    patience: Annotated[int | None, Field(ge=1, le=10**6)] = None
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
     min_delta: Annotated[

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from types import FrameType
@@ -172,17 +174,48 @@ def with_cleanup(cleanup: Cleanup) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, removed at the end, also where a signal ends the process. Touches the disk."""
+    """A new folder, removed at the end, also where a signal ends the process. Touches the disk.
+
+    Those of killed processes, which no process locks, are removed from `parent`; so `prefix` must
+    be a name that nothing else has.
+    """
     folders: list[Path] = []
+    locks: list[int] = []
 
     def remove() -> None:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+        while locks:
+            os.close(locks.pop())
 
+    for stale in parent.glob(f"{escape(prefix)}*") if parent else ():
+        if (lock := _lock(stale)) is not None:
+            shutil.rmtree(stale, ignore_errors=True)
+            os.close(lock)
     with with_cleanup(remove):  # first: handlers are not seen while their signals are deferred
         with signals.deferred(ENDING):  # a signal in between would leave the folder behind
-            folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
-        yield folders[0]
+            while not folders or not folders[-1].exists():  # removed before it was locked
+                folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
+                if (lock := _lock(folders[-1])) is not None:
+                    locks.append(lock)
+        yield folders[-1]
+
+
+def _lock(folder: Path) -> int | None:
+    """The descriptor of a folder that is locked until it is closed, or its process ends.
+
+    None: another process has the lock, or a network file system has none for folders.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _code(number: int) -> int:

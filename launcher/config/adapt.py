@@ -29,6 +29,8 @@ _BOUNDARIES = (2, 11)
 """The first torch with attention within documents by their boundaries."""
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
+_PER_CORE = 4
+"""Loader workers, or threads, of all processes for each core; more only wait."""
 
 
 @dataclass
@@ -225,6 +227,12 @@ def _loader(run: Adaptation) -> None:
     if run.get("loader.workers") > max_workers and not run.is_set("loader.workers"):
         reason = f"{cores} cores for {counted(nproc, 'process')}"
         run.replace("loader.workers", max_workers, reason)
+    # A small machine may still try what a larger one runs.
+    for key, least in (("loader.workers", 16), ("engine.threads", 64)):
+        most = max(least, _PER_CORE * cores // nproc)
+        if (run.get(key) or 0) > most:
+            problem = f"is too many for {cores} cores and {counted(nproc, 'process')}"
+            run.reject(key, most, problem, f"{cores} cores", f"at most {most} on this machine")
     key = "loader.pin_memory"
     if run.get(key) and run.device != "cuda" and not run.is_set(key):
         run.replace(key, False, f"pinned memory has no use on {run.device}")

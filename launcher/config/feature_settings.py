@@ -18,7 +18,7 @@ from pydantic import (
 from launcher.base import redaction
 from launcher.base.redaction import Url
 from training.duration import Duration
-from training.settings import Samples, Section, Steps
+from training.settings import DAY_S, Samples, Section, Steps
 
 _ON: dict[str, Any] = {"only_if": {"continual.enabled": [True]}}
 Seconds = Annotated[float, Field(json_schema_extra=_ON | {"unit": "seconds"})]
@@ -31,7 +31,7 @@ class Continual(Section):
     """Watch the folder data.path after training, and train on new files."""
     replay: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_ON)] = 0.5
     """Share of an experience's samples that is replayed from older data."""
-    epochs: Annotated[float, Field(gt=0, json_schema_extra=_ON)] = 1.0
+    epochs: Annotated[float, Field(gt=0, le=10**6, json_schema_extra=_ON)] = 1.0
     """Epochs over the new data of an experience."""
     max_steps: Annotated[Steps | None, Field(ge=1, json_schema_extra=_ON)] = None
     """Maximum steps of one experience."""
@@ -39,17 +39,17 @@ class Continual(Section):
     """Peak learning rate of an experience, as a share of optim.lr."""
     warmup: Annotated[Duration, Field(json_schema_extra=_ON)] = "5%"
     """Learning-rate warm-up of an experience."""
-    min_files: Annotated[int, Field(ge=1, json_schema_extra=_ON)] = 1
+    min_files: Annotated[int, Field(ge=1, le=10**9, json_schema_extra=_ON)] = 1
     """Minimum new files per experience."""
     min_samples: Annotated[Samples, Field(ge=1, json_schema_extra=_ON)] = 1
     """Minimum new training samples per experience."""
-    check_every_s: Annotated[Seconds, Field(gt=0)] = 10.0
+    check_every_s: Annotated[Seconds, Field(gt=0, le=DAY_S)] = 10.0
     """Seconds between two checks for new files."""
-    settle_s: Annotated[Seconds, Field(ge=0)] = 5.0
+    settle_s: Annotated[Seconds, Field(ge=0, le=DAY_S)] = 5.0
     """A file is complete when size and time stay unchanged this long."""
-    quiet_s: Annotated[Seconds | None, Field(gt=0)] = None
+    quiet_s: Annotated[Seconds | None, Field(gt=0, le=10**8)] = None
     """Stop after this long without new files; null: never."""
-    max_hours: Annotated[float | None, Field(gt=0, json_schema_extra=_ON)] = None
+    max_hours: Annotated[float | None, Field(gt=0, le=10**5, json_schema_extra=_ON)] = None
     """Stop after N hours and save a checkpoint; null: never."""
 
 
@@ -121,7 +121,7 @@ class File(Section):
     """File name; default: the last part of the URL."""
     unpack: Literal["auto", "no"] = "auto"
     """auto: an archive becomes a folder, a compressed file itself."""
-    size: Annotated[int | None, Field(ge=0, json_schema_extra={"unit": "bytes"})] = None
+    size: Annotated[int | None, Field(ge=0, le=10**18, json_schema_extra={"unit": "bytes"})] = None
     """Size of the file."""
 
 
@@ -145,9 +145,11 @@ class Download(Section):
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
     """Folder for the files; default: downloads/, several files in a subfolder of it."""
-    max_gb: Annotated[float, Field(gt=0, json_schema_extra={"unit": "10^9 bytes"})] = 100.0
+    max_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})] = (
+        100.0
+    )
     """Maximum size of a file, downloaded and unpacked."""
-    retries: Annotated[int, Field(ge=0)] = 5
+    retries: Annotated[int, Field(ge=0, le=1000)] = 5
     """Retries in a row after a broken connection."""
-    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = 30.0
     """Seconds without data before a retry."""

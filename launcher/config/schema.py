@@ -245,13 +245,27 @@ class SettingInfo:
 
 
 def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
-    """The error type of what the types accept: a name in no table, a number that is not finite."""
+    """The error type of what the types accept: a name in no table, a number that is not finite.
+
+    No tensor holds a whole number beyond 64 bits.
+    """
     if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
         return "not_known"
-    numbers = value if isinstance(value, list) else [value]
-    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+    numbers = list(_numbers(value))
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
         return "finite_number"
+    if any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers):
+        return "less_than"
     return None
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """The values in lists and mappings."""
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    else:
+        yield value
 
 
 @cache
@@ -319,8 +333,8 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
             items = {leaf.key: leaf for leaf in _leaves(item, "")}
     bounds = {
         name: getattr(item, name)
-        for item in info.metadata
         for name in _BOUNDS
+        for item in (*_constraints(info.annotation), *info.metadata)
         if getattr(item, name, None) is not None
     }
     return SettingInfo(
@@ -337,6 +351,15 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
         bounds=bounds,
         items=items,
     )
+
+
+def _constraints(annotation: Any) -> Iterator[Any]:
+    """What types within an annotation say of their values."""
+    for part in get_args(annotation):
+        if isinstance(part, FieldInfo):
+            yield from part.metadata
+        else:
+            yield from _constraints(part)
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:

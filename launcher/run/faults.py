@@ -128,6 +128,13 @@ FAULTS: Mapping[str, Fault] = {
         "{again} --out {other_folder}",
         message=r"Permission denied|Read-only file system|Operation not permitted",
     ),
+    "open_files": Fault(
+        "too many open files",
+        "Too many open files",
+        "the limit of the shell is too low for the ranks and their loader workers",
+        "ulimit -n 65536, then  {retry}",
+        message=r"Too many open files|EMFILE",
+    ),
     "disk_full": Fault(
         "the disk is full",
         "cannot write {path}: No space left on device",

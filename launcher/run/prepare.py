@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +35,8 @@ from training.logging.quantities import size
 
 _FREE = 0.03
 """The share of main memory that a run leaves free, or it is refused."""
+_FILES, _FILES_PER_WORKER = 64, 8
+"""Files that a rank may have open, and more for each loader worker: pipes and shared batches."""
 _ENGINE = "engine.name"
 
 
@@ -158,6 +162,7 @@ def prepare_run_at(
         from launcher.run import experience
 
         is_continual = experience.is_left(resume)
+    _allow_open_files(settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
     keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not is_continual
@@ -180,6 +185,28 @@ def prepare_run_at(
 
         feature_checks.check_run_folder(ready.folder, resolved.values)
     return ready
+
+
+def _allow_open_files(workers: int) -> None:
+    """Raise this process's limit of open files to what a rank with `workers` may need.
+
+    Below it, torch waits for ever or ends with a traceback. Raises SettingsError.
+    """
+    needed = _FILES + _FILES_PER_WORKER * workers
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (math.inf if n == resource.RLIM_INFINITY else n for n in limits)
+    if hard < needed:
+        raise SettingsError.of(
+            f"a process may open {hard} files, and a rank with {counted(workers, 'loader worker')} "
+            f"needs up to {needed}",
+            key="loader.workers",
+            value=workers,
+            where="the limit of this shell, ulimit -n",
+            allowed=f"at least {needed} open files",
+            fix=f"ulimit -n {max(needed, 65536)}",
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, limits[1]))
 
 
 def _decide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -32,7 +33,6 @@ _POLL_S = 0.05
 _GRACE_S = 2.0
 """Seconds for the other ranks to notice a failure before they are killed."""
 _STACK_S = 1.0
-_HOST = "127.0.0.1"
 _OUTPUT_BYTES = 8000
 _PRIORITY = {
     "killed": 0,
@@ -67,6 +67,9 @@ class RankProcesses:
 
     def start(self, nproc: int, threads: int, module: str) -> None:
         """Start the ranks; each in a session of its own, without the signals of the terminal."""
+        from engines.rendezvous import LOOPBACK, TOKEN
+
+        token = secrets.token_hex()
         for rank in range(nproc):
             variables = {
                 "RANK": str(rank),
@@ -74,11 +77,12 @@ class RankProcesses:
                 "LOCAL_RANK": str(rank),
                 "LOCAL_WORLD_SIZE": str(nproc),
                 "GROUP_RANK": "0",
-                "MASTER_ADDR": _HOST,
+                "MASTER_ADDR": LOOPBACK,
                 "MASTER_PORT": str(self.store.port),
                 # The agent of torch sets this when it owns the store, as this process does.
                 "TORCHELASTIC_USE_AGENT_STORE": "True",
                 "TORCHELASTIC_RESTART_COUNT": "0",
+                TOKEN: token,
                 job_spec.SUPERVISOR: str(os.getpid()),
                 "OMP_NUM_THREADS": str(threads),
                 "PYTHONPATH": environment.python_path(),
@@ -168,9 +172,9 @@ def _started(
     folder: Path, nproc: int, threads: int, module: str, forwarded: set[int]
 ) -> Iterator[RankProcesses]:
     with deferred(_FORWARDED):  # an interrupted import may fail in other ways
-        from engines.rendezvous import tcp_store
+        from engines.rendezvous import LOOPBACK, tcp_store
 
-    store = tcp_store(_HOST, 0, is_master=True, wait_for_workers=False)
+    store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
     ranks = RankProcesses(folder, store, forwarded)
     is_main = threading.current_thread() is threading.main_thread()
     with handling(numbers(_FORWARDED) if is_main else (), ranks.forward):

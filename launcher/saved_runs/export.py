@@ -256,7 +256,7 @@ def write(
     with (
         storage_errors(folder),
         disk.new_parents(folder),
-        ending.temporary_folder(f".{folder.name}.", folder.parent) as hidden,
+        ending.temporary_folder(f".{folder.name}.gearshift-", folder.parent) as hidden,
         library_warnings.logged(lambda text: None),  # of torch about its own functions
     ):
         made = hidden / folder.name

@@ -383,7 +383,7 @@ def result_folder(path: Path) -> Iterator[ResultFolder]:
     above = next(parent for parent in path.absolute().parents if parent.exists())
     with ExitStack() as stack:
         with storage_errors(path):
-            staged = stack.enter_context(ending.temporary_folder(f".{path.name}-", above))
+            staged = stack.enter_context(ending.temporary_folder(f".{path.name}.gearshift-", above))
         folder = ResultFolder(path, staged)
         stack.enter_context(ending.with_cleanup(folder.publish))
         stack.push(folder.forget_after_error)

@@ -50,7 +50,7 @@ SIZES = {
 
 _WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
 Weight = Annotated[float, Field(ge=0, json_schema_extra=_WHOLE)]
-Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs", **_WHOLE})]
+Epochs = Annotated[float, Field(ge=0, le=10**6, json_schema_extra={"unit": "epochs", **_WHOLE})]
 
 
 class LossSettings(FamilySection):
@@ -140,9 +140,11 @@ class Data(FamilySection):
     classes: Classes = Field(default_factory=list)
     """What labels of the column hear_loss mean that are neither a class nor its number, such as
     "SNHL=sensorineural"; unknown: the response has no label."""
-    sweeps: Annotated[int, Field(ge=2)] = 1000
+    sweeps: Annotated[int, Field(ge=2, le=10**6)] = 1000
     """Sweeps of a recording to average into one response."""
-    reject_uv: Annotated[float, Field(gt=0, json_schema_extra={"unit": "microvolts"})] = 40.0
+    reject_uv: Annotated[float, Field(gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})] = (
+        40.0
+    )
     """Exclude sweeps beyond this amplitude from the average."""
     channel: str | None = None
     """Channel of a recording. Default: its first EEG channel."""

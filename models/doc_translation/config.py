@@ -135,10 +135,10 @@ class Model(StagedModel):
             }
         ),
     ] = None
-    decoder_layers: Annotated[int | None, Field(ge=1, json_schema_extra=_WHOLE)] = None
+    decoder_layers: Annotated[int | None, Field(ge=1, le=1000, json_schema_extra=_WHOLE)] = None
     """Decoder layers. Default: that of the size."""
     take_layers: Annotated[
-        list[Annotated[int, Field(ge=0)]] | None,
+        list[Annotated[int, Field(ge=0, le=1000)]] | None,
         Field(
             json_schema_extra={
                 **_WHOLE,
@@ -149,7 +149,7 @@ class Model(StagedModel):
     ] = None
     """Layers of the pretrained decoder to load, numbered from 0; the others are dropped. Default:
     the first ones."""
-    queries: Annotated[int | None, Field(ge=2, json_schema_extra=_WHOLE)] = None
+    queries: Annotated[int | None, Field(ge=2, le=65536, json_schema_extra=_WHOLE)] = None
     """Query tokens per encoder. Default: that of the size."""
     dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_WHOLE)] = 0.1
     """Dropout probability in the decoder."""
@@ -198,16 +198,16 @@ class Data(FamilySection):
     article)."""
     font: str | None = None
     """Font file for rendering paragraphs. Default: the font of Pillow (Latin letters only)."""
-    paragraphs: Annotated[int, Field(ge=1)] = 4
+    paragraphs: Annotated[int, Field(ge=1, le=1000)] = 4
     """Maximum number of paragraphs rendered on one page."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    seq_len: Annotated[int | None, Field(ge=8, json_schema_extra=_WHOLE)] = None
+    seq_len: Annotated[int | None, Field(ge=8, le=65536, json_schema_extra=_WHOLE)] = None
     """Tokens per translation. Default: the positions of the size."""
-    max_new_tokens: Annotated[int | None, Field(ge=1, json_schema_extra=_WHOLE)] = None
+    max_new_tokens: Annotated[int | None, Field(ge=1, le=65536, json_schema_extra=_WHOLE)] = None
     """Tokens generated per page in evaluation, always exactly this many. Default: data.seq_len."""
-    beams: Annotated[int, Field(ge=1, json_schema_extra=_WHOLE)] = 4
+    beams: Annotated[int, Field(ge=1, le=1000, json_schema_extra=_WHOLE)] = 4
     """Beams of the beam search at the end of a run, beside greedy decoding; 1: no beam search."""

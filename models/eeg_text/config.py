@@ -170,11 +170,11 @@ class Data(FamilySection):
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    seq_len: Annotated[int, Field(ge=64, multiple_of=TOKEN_SAMPLES)] = 800
+    seq_len: Annotated[int, Field(ge=64, le=10**6, multiple_of=TOKEN_SAMPLES)] = 800
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
-    windows: Annotated[int, Field(ge=1)] = 16
+    windows: Annotated[int, Field(ge=1, le=10**5)] = 16
     """Maximum windows per segment; longer segments are cropped to the windows in their center."""
-    text_len: Annotated[int, Field(ge=4, json_schema_extra=_TEXT)] = 128
+    text_len: Annotated[int, Field(ge=4, le=65536, json_schema_extra=_TEXT)] = 128
     """Maximum tokens per sentence, with the end token; longer sentences are truncated."""
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""

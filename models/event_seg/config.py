@@ -58,7 +58,7 @@ class Model(StagedModel):
     size: str = "full"
     """Model size; see `list models`."""
     widths: Annotated[
-        list[Annotated[int, Field(ge=1)]] | None,
+        list[Annotated[int, Field(ge=1, le=8192)]] | None,
         Field(
             min_length=2,
             max_length=MAX_LAYERS,
@@ -105,13 +105,13 @@ class Data(FamilySection):
     fold: Fold = None
     downsample: Annotated[int, Field(ge=1, le=8)] = 1
     """Sensor pixels per sample pixel, along each axis."""
-    window_ms: Annotated[float | None, Field(gt=0, json_schema_extra={"unit": "milliseconds"})] = (
-        None
-    )
+    window_ms: Annotated[
+        float | None, Field(gt=0, le=3_600_000, json_schema_extra={"unit": "milliseconds"})
+    ] = None
     """Window length of a recording without frames and masks. Default: 1000/30, or 1/30 of a
     recording shorter than one second."""
     sensor: Annotated[
-        list[Annotated[int, Field(ge=1)]] | None,
+        list[Annotated[int, Field(ge=1, le=8192)]] | None,
         Field(
             min_length=2,
             max_length=2,

@@ -84,10 +84,11 @@ class Lora(FamilySection):
     """Low-rank adapters (LoRA): the pretrained weights stay frozen."""
 
     rank: Annotated[
-        int | None, Field(ge=1, json_schema_extra={"unless": {"model.pretrained": [None]}})
+        int | None,
+        Field(ge=1, le=65536, json_schema_extra={"unless": {"model.pretrained": [None]}}),
     ] = None
     """Rank of the adapters of model.pretrained; null: train all weights."""
-    alpha: Annotated[int | None, Field(ge=1, json_schema_extra=_ADAPTED)] = None
+    alpha: Annotated[int | None, Field(ge=1, le=65536, json_schema_extra=_ADAPTED)] = None
     """An adapter is scaled by alpha ÷ rank. Default: twice the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_ADAPTED)] = 0.0
     """Dropout of the inputs of adapters."""
@@ -133,15 +134,15 @@ class Model(FamilySection):
     start: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
     """Initial weights of the model, instead of those of model.pretrained: the run folder of a stage
     text, or a safetensors file. Default: none."""
-    freeze_layers: Annotated[int, Field(ge=0, json_schema_extra=_FROZEN)] = 0
+    freeze_layers: Annotated[int, Field(ge=0, le=10**4, json_schema_extra=_FROZEN)] = 0
     """Layers that are not trained, from the first one, and with them the token embedding. 0: all
     are trained."""
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the data or taken from model.start, stored in the run folder), or the
     path of a Hugging Face folder or tokenizer.json."""
-    vocabulary: Annotated[int | None, Field(ge=300)] = None
+    vocabulary: Annotated[int | None, Field(ge=300, le=10**7)] = None
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
-    kv_heads: Annotated[int | None, Field(ge=1)] = None
+    kv_heads: Annotated[int | None, Field(ge=1, le=1024)] = None
     """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing: share of each target spread over the vocabulary."""
@@ -183,5 +184,5 @@ class Data(FamilySection):
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    seq_len: Annotated[int | None, Field(ge=8)] = None
+    seq_len: Annotated[int | None, Field(ge=8, le=10**7)] = None
     """Tokens per sample. Default: the context of the size."""

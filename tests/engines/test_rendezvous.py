@@ -5,11 +5,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psutil
 import pytest
 import torch.distributed as dist
 
 from engines.base import EngineError, PeersMissing
-from engines.rendezvous import NAME, PORTS, check_ranks, open_store, tcp_store
+from engines.rendezvous import LOOPBACK, PORTS, TOKEN, check_ranks, open_store, tcp_store
 
 HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
@@ -94,17 +95,17 @@ def port(monkeypatch):
 def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
     stores = {}
     for job in ("7.0.0", "12007.0.0"):
-        monkeypatch.setenv(NAME, job)
+        monkeypatch.setenv(TOKEN, job)
         stores[job] = open_store(0, 2, SHORT)
         stores[job].set("of", job)
     for job in stores:
-        monkeypatch.setenv(NAME, job)
+        monkeypatch.setenv(TOKEN, job)
         assert open_store(1, 2, SHORT).get("of").decode() == job
 
 
 @pytest.mark.slow
 def test_a_port_of_another_program_is_skipped(port, monkeypatch):
-    monkeypatch.setenv(NAME, "7.0.0")
+    monkeypatch.setenv(TOKEN, "7.0.0")
     # One uses the first port, one the last, and neither responds to a connection.
     with socket.create_server(("", port)) as other, socket.create_server(("", port + PORTS - 1)):
         with ThreadPoolExecutor(1) as pool:
@@ -123,7 +124,7 @@ def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
     def reach_itself(address, timeout):
         return connect(address, timeout, source_address=address)
 
-    monkeypatch.setenv(NAME, "7.0.0")
+    monkeypatch.setenv(TOKEN, "7.0.0")
     monkeypatch.setattr(socket, "create_connection", reach_itself)
     attempts = []
     monkeypatch.setattr(dist, "TCPStore", lambda *address, **_: attempts.append(address))
@@ -133,7 +134,7 @@ def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
 
 
 def test_a_rank_without_rank_0_names_the_ports_it_tried(port, monkeypatch):
-    monkeypatch.setenv(NAME, "7.0.0")
+    monkeypatch.setenv(TOKEN, "7.0.0")
     ports = f"{port} to {port + PORTS - 1}"
     message = f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{ports} within 0.3"
     with pytest.raises(PeersMissing, match=message):
@@ -141,11 +142,11 @@ def test_a_rank_without_rank_0_names_the_ports_it_tried(port, monkeypatch):
 
 
 def test_a_port_in_use_is_named_if_it_is_the_only_one(port, monkeypatch):
-    monkeypatch.delenv(NAME, raising=False)
+    monkeypatch.delenv(TOKEN, raising=False)
     with socket.create_server(("", port)), pytest.raises(EngineError) as error:
         open_store(0, 2, SHORT)
     assert f"cannot open the rendezvous at 127.0.0.1:{port}: " in str(error.value)
-    assert "EADDRINUSE" in str(error.value)
+    assert "Address already in use" in str(error.value)
 
 
 def test_a_torch_without_libuv_opens_its_other_store(monkeypatch):
@@ -160,5 +161,35 @@ def test_a_torch_without_libuv_opens_its_other_store(monkeypatch):
         return "store"
 
     monkeypatch.setattr(dist, "TCPStore", store)
-    assert tcp_store("127.0.0.1", 7, is_master=True) == "store"
-    assert opened == [(("127.0.0.1", 7), {"is_master": True})]
+    assert tcp_store("127.0.0.1", 7, is_master=False) == "store"
+    assert opened == [(("127.0.0.1", 7), {"is_master": False})]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_local", "addresses"),
+    [("node1", True, {LOOPBACK}), (LOOPBACK, False, {LOOPBACK}), ("localhost", False, {"::"})],
+)
+def test_ranks_of_one_machine_listen_on_loopback_only(
+    port, monkeypatch, address, is_local, addresses
+):
+    monkeypatch.setenv("MASTER_ADDR", address)
+    store = open_store(0, 2, SHORT, is_local)
+    assert listening(psutil.Process(), port) == addresses
+    assert store.num_keys() == 1  # of rank 0
+
+
+def listening(process, port):
+    """The addresses at which `process` accepts connections to the port."""
+    connections = process.net_connections()
+    return {c.laddr.ip for c in connections if c.status == "LISTEN" and c.laddr.port == port}
+
+
+def test_a_key_without_the_token_of_the_ranks_does_not_count(port, monkeypatch):
+    monkeypatch.setenv(TOKEN, "a secret")
+    store = open_store(0, 2, SHORT)
+    stranger = dist.TCPStore(LOOPBACK, port, is_master=False, timeout=SHORT)
+    for key in ("attempt-0/result", "/attempt-0/result"):
+        stranger.set(key, "a stranger's text")
+    assert not store.check(["result"])
+    assert open_store(1, 2, SHORT).set("result", "of rank 0") is None
+    assert store.get("result") == b"of rank 0"

@@ -4,6 +4,7 @@ Started by the supervisor as `python -m tests.launcher.ranks JOB`; SCENE in the 
 selects the behavior.
 """
 
+import json
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ def work(job):
         wait_forever()
     elif scene == "cores":
         (folder / f"cores-{ME}").write_text(str(sorted(os.sched_getaffinity(0))))
+    elif scene == "stranger":
+        listen_beside_a_stranger(folder)
     elif scene == "gloo":
         broken_collective(folder)
     if scene in ("error", "killed", "hung", "exits"):
@@ -101,6 +104,27 @@ def until_signal(folder):
     (folder / f"saved-{ME}").touch()
     code = 130 if caught[0] == signal.SIGINT else 75
     return outcome(code, signal.Signals(caught[0]).name)
+
+
+def listen_beside_a_stranger(folder):
+    """Joins the others while somebody sets the key that ends a run; notes where ranks listen."""
+    from torch.distributed import TCPStore
+
+    from engines.world import open_world
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    stranger = TCPStore(address, port, is_master=False)
+    for key in ("attempt-0/result", "/attempt-0/result"):
+        stranger.set(key, json.dumps(["a stranger's text", []]))
+    world = open_world("cpu", 60.0, always_group=False)
+    mine, of_supervisor = (
+        [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+        for process in (psutil.Process(), psutil.Process().parent())
+    )
+    mine += [c for c in of_supervisor if c.laddr.port == port]  # beside those of other tests
+    (folder / f"listen-{ME}").write_text(" ".join({c.laddr.ip for c in mine}))
+    world.barrier()
+    world.close()
 
 
 def broken_collective(folder):

@@ -122,3 +122,25 @@ def test_a_plain_run_imports_no_feature_that_it_does_not_use(tmp_path):
     words = ["--model", "language:tiny", "--max-steps", "1", "--set", "eval.last=false"]
     done = python("-c", UNUSED, *words, "--out", tmp_path / "run", folder=ROOT)
     assert done.stderr.splitlines()[-1] == "UNUSED [] 0", done.stderr
+
+
+RUN = ("--model", "abr:tiny", "--max-steps", "1", "--out", "run", "--nproc", "2")
+
+
+@pytest.mark.parametrize(
+    ("shell", "arguments", "code", "text"),
+    [
+        ("exec >&-", ("list", "models"), 0, ""),
+        ("exec >&- 2>&-", ("list", "models"), 0, ""),
+        ("ulimit -n 64", ("--num-workers", "8", *RUN), 2, "at least 128 open files"),
+        pytest.param("exec >&-", RUN, 0, "", marks=pytest.mark.slow),
+    ],
+)
+def test_closed_output_and_few_open_files_end_in_no_traceback(
+    tmp_path, shell, arguments, code, text
+):
+    command = ("sh", "-c", f'{shell}; exec "$@"', "sh")
+    done = python("-m", "launcher", *arguments, folder=tmp_path, prefix=command)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "run").exists() == (arguments == RUN)

@@ -47,9 +47,9 @@ def test_torchrun_variables_are_read_before_those_of_srun():
 
 
 def test_srun_variables_of_the_step_are_read_and_give_torch_the_same_rank():
-    ranks, port = read_rank_environment(SRUN), 20000 + 41234 % 12000
+    ranks, port = read_rank_environment(SRUN | {"GEARSHIFT_RENDEZVOUS": "secret"}), 25234
     facts = (5, 7, 1, 3, 1, "node01", port, "srun")
-    assert ranks == RankEnvironment(*facts, rendezvous="41234.0.0")
+    assert ranks == RankEnvironment(*facts, rendezvous="41234.0.0.secret")
     again = read_rank_environment(ranks.variables())
     assert (again.rank, again.world_size, again.local_size) == (5, 7, 3)
     assert (again.master_addr, again.master_port) == ("node01", port)

@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 from itertools import cycle, product
 
+import pytest
+
 from launcher.config import presets
 from launcher.config.engine_options import engine_options
 from launcher.config.schema import config_of
@@ -169,6 +171,21 @@ def test_workers_are_capped_at_the_cores_a_process_has_and_memory_is_pinned_for_
     run = resolved("loader.workers=9", model="language", machine=LAPTOP)
     assert run.settings.loader.workers == 9
     assert resolved(model="language", machine=SERVER).settings.loader.pin_memory
+
+
+@pytest.mark.parametrize(
+    ("key", "machine", "nproc", "most"),
+    [
+        ("loader.workers", LAPTOP, "1", 16),
+        ("loader.workers", SERVER, "4", 64),
+        ("engine.threads", LAPTOP, "2", 64),
+        ("engine.threads", SERVER, "1", 256),
+    ],
+)
+def test_more_processes_or_threads_than_a_machine_bears_are_an_error(key, machine, nproc, most):
+    assert not resolved(f"{key}={most}", machine=machine, nproc=nproc).warnings
+    (error,) = refused(f"{key}={most + 1}", machine=machine, nproc=nproc)
+    assert (error.key, error.allowed) == (key, f"at most {most} on this machine")
 
 
 def test_compilation_left_open_is_decided_by_gpu_and_compiler():

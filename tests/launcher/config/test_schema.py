@@ -1,9 +1,12 @@
 """Descriptions, units and allowed values of settings are those of their declaration."""
 
+import pytest
+
 from engines.catalog import ENGINES
 from launcher.config.errors import allowed
 from launcher.config.schema import config_of, get, sections, setting_infos, settings_class
 from models.catalog import FAMILIES
+from tests.launcher.given import refused
 
 LEAVES = setting_infos("language")
 
@@ -13,7 +16,7 @@ LENGTH = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
 
 def test_allowed_values_are_described_in_one_line():
     for key, expected in {
-        "train.micro_batch": "a whole number, at least 1",
+        "train.micro_batch": "a whole number, at least 1, at most 1000000000",
         "train.ema": "a number, above 0, below 1",
         "optim.clip_norm": "a number, above 0, or null",
         "schedule.final": "a number, at least 0, at most 1",
@@ -26,6 +29,24 @@ def test_allowed_values_are_described_in_one_line():
         "eval.every": f"{LENGTH}, or null",
     }.items():
         assert allowed(LEAVES[key]) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_number_has_bounds_that_a_machine_can_bear(family):
+    """Also those that count processes, bytes or seconds; weights and rates need only be finite."""
+    numbers = {k: info for k, info in setting_infos(family).items() if "number" in info.type}
+    for key, info in numbers.items():
+        counts = "whole" in info.type or info.unit is not None
+        assert not counts or {"le", "lt"} & info.bounds.keys(), f"{key} has no upper bound"
+    for value in ("1" + 30 * "0", ".inf", ".nan"):
+        keys = [key for key, info in numbers.items() if value[0] == "." or info.bounds]
+        errors = refused(
+            *(f"{k}=[{value}]" if "list" in numbers[k].type else f"{k}={value}" for k in keys),
+            model=family,
+        )
+        allowed_by_key = {error.key: error.allowed for error in errors}
+        counted = {k for k in keys if value[0] == "." or {"le", "lt"} & numbers[k].bounds.keys()}
+        assert counted <= allowed_by_key.keys() and all(allowed_by_key.values()), value
 
 
 def test_every_setting_has_a_description_allowed_values_and_its_default():

@@ -57,6 +57,12 @@ def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_termina
     assert log_of(tmp_path) == "[rank 1]\nrank 1 of 2 prints\n"
 
 
+def test_ranks_listen_on_loopback_only_and_believe_no_stranger(run, tmp_path):
+    ending, _ = run("stranger")
+    assert (ending.kind, ending.exit_code) == ("ended", 0), ending.text
+    assert [(tmp_path / f"listen-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1"] * 2
+
+
 def test_a_failing_rank_is_reported_once_and_ends_the_others_that_wait_for_it(run, tmp_path):
     ending, reports = run("error")
     assert reports == [ending]
