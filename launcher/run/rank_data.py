@@ -78,7 +78,7 @@ def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankD
         reset_data=job.resume is not None and "data" in job.resume.reset,
     )
     model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
-    with signals.deferred(signals.ENDING):
+    with signals.deferred():
         build_task = task_class(model.family)
     task = build_task(model, data, context)
     world.rank_0_first(task.setup)

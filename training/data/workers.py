@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from models.base import DataError
-from training.callbacks.preemption import ignore_in_worker
+from training.callbacks.preemption import ignore_ending
 from training.seeds import derive
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _unchanged(loaded: Any) -> Any:
 
 
 def _start_worker(unused: Sequence[Tensor], _number: int) -> None:
-    ignore_in_worker()
+    ignore_ending()
     # A fork shares the pages of its parent. What it holds, the parent must copy before it writes.
     for tensor in unused:
         with suppress(RuntimeError):  # memory that is not torch's
