@@ -91,6 +91,7 @@ def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> 
         forwarded.add(number)
         with suppress(ProcessLookupError):
             os.kill(child, number)
+            os.kill(child, signal.SIGCONT)  # a stopped one would never take it
 
     try:
         with handling(ending, forward):

@@ -104,6 +104,7 @@ class RankProcesses:
             self.forwarded.add(number)
             for process in self.processes:
                 process.send_signal(number)  # not to its data-loader workers
+                process.send_signal(signal.SIGCONT)  # a stopped one would never take it
 
     def codes(self) -> list[int | None]:
         """Exit codes by rank; negative: killed by that signal; None: running."""

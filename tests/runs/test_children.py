@@ -27,18 +27,16 @@ def is_tracker(child):
     return any("training.trackers" in word for word in child.cmdline())
 
 
-def is_run(child):
-    return "run" in child.cmdline() and "--json" in child.cmdline()
+def is_worker(child):
+    return child.parent() is not None and is_rank(child.parent())
 
 
 CHILDREN = {
     "worker": (lambda child: True, ["--num-workers", "2"]),
-    "worker of two ranks": (
-        lambda child: child.parent() is not None and is_rank(child.parent()),
-        ["--num-workers", "1", "--nproc", "2"],
-    ),
+    "worker, restarted": (is_worker, ["--num-workers", "2", "--max-restarts", "1"]),
+    "worker of two ranks": (is_worker, ["--num-workers", "1", "--nproc", "2"]),
     "rank": (is_rank, ["--nproc", "2", "--set", "engine.timeout_s=20"]),
-    "tracker": (is_tracker, ["--track", "tensorboard"]),
+    "tracker": (is_tracker, ["--track", "wandb", "--set", "tracking.wait_s=2"]),
 }
 
 
@@ -48,24 +46,26 @@ CHILDREN = {
         ("worker", signal.SIGKILL, 1),
         ("worker", signal.SIGSTOP, 1),
         ("worker", signal.SIGHUP, None),
+        ("worker, restarted", signal.SIGKILL, None),
         ("worker of two ranks", signal.SIGKILL, 1),
         ("worker of two ranks", signal.SIGTERM, None),
         ("rank", signal.SIGKILL, 1),
         ("rank", signal.SIGHUP, 75),
         ("rank", signal.SIGSTOP, 1),
+        ("rank", signal.SIGSTOP, 75),
         ("tracker", signal.SIGKILL, None),
         ("tracker", signal.SIGSTOP, None),
         ("tracker", signal.SIGTERM, None),
     ],
 )
 def test_a_run_survives_or_ends_with_its_child(tmp_path, child, number, ends):
-    """`ends`: its exit code; None: it goes on, and a closed terminal then ends it with 75."""
+    """`ends`: its exit code; None: it goes on. A closed terminal then ends it with 75."""
     is_child, options = CHILDREN[child]
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     with subprocess.Popen(
         [sys.executable, "-m", "launcher", *RUN, *options],
         cwd=tmp_path,
-        env=environment(),
+        env={**environment(), "WANDB_MODE": "offline"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,6 +76,8 @@ def test_a_run_survives_or_ends_with_its_child(tmp_path, child, number, ends):
             next(line for line in process.stdout if line.startswith("saved"))
             victim = next(filter(is_child, psutil.Process(process.pid).children(recursive=True)))
             os.kill(victim.pid, number)
+            if ends == 75 and number == signal.SIGSTOP:
+                process.send_signal(signal.SIGHUP)
             rest, saved = [], count(1)
             for line in process.stdout:
                 rest.append(line)
@@ -88,6 +90,7 @@ def test_a_run_survives_or_ends_with_its_child(tmp_path, child, number, ends):
     assert process.wait() == (ends or 75), text
     assert "Traceback" not in text
     assert "resume: python -m launcher resume mine" in text
-    if "worker" in child and ends:
+    if "worker" in child and number in (signal.SIGKILL, signal.SIGSTOP):
         assert f"worker {victim.pid} died" in text and "loader.workers" in text
+    assert ("\nrestart 1 of 1 from step " in text) == ("restarted" in child)
     assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
