@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from models.base import DataError
 from training.callbacks.preemption import ignore_ending
-from training.resources import cgroup
 from training.seeds import derive
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def _died(workers: Sequence[BaseProcess]) -> WorkerDied:
         + (f"by signal {-code}" if (code := worker.exitcode or 0) < 0 else f"with exit code {code}")
         for worker in workers
     )
-    machine, group = psutil.virtual_memory(), cgroup.memory()
-    free = min(machine.available, group.limit - group.used if group else machine.available)
+    free = psutil.virtual_memory().available
     return WorkerDied(
         f"data-loader {how}; {free / 1e9:.3g} GB of memory is free now; signal 9 usually means out "
         "of memory: lower loader.workers or loader.prefetch"
