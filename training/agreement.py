@@ -10,7 +10,9 @@ import torch
 if TYPE_CHECKING:
     from engines.base import World
 
-FLAG_BITS = 11
+FLAG_BITS = 12
+WORKER_DIED = 1 << 11
+"""The flag of a rank without a data-loader worker, above those of Action and of the loop."""
 _MAX_ERROR_BYTES = 1000
 
 Agreed = tuple[Mapping[str, int], int, Sequence[int]]

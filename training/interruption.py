@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from training.agreement import WORKER_DIED, first_error
 from training.callbacks.base import Action
+from training.data.workers import WorkerDied
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -58,15 +60,30 @@ class Interruption:
         """What this rank requests now, of the actions that end an evaluation."""
         return self._requested() & ENDING
 
-    def check(self) -> None:
-        """Raise Interrupted if any rank requests the end. Collective."""
-        if agreed := self.world.agree(int(self.requested())):
+    def check(self, error: WorkerDied | None = None) -> None:
+        """Raise WorkerDied if any rank has an `error`, Interrupted if one requests the end.
+
+        Collective.
+        """
+        agreed = self.world.agree(int(self.requested()) | (WORKER_DIED if error else 0))
+        if agreed & WORKER_DIED:
+            raise WorkerDied(first_error(self.world, str(error) if error else None))
+        if agreed:
             raise Interrupted(Action(agreed))
 
     def between(self, batches: Iterable[T]) -> Iterator[T]:
         """`batches`, with a check before each. Collective."""
-        for batch in batches:
-            self.check()
+        arriving = iter(batches)
+        while True:
+            error = batch = None
+            try:
+                batch = next(arriving, None)
+            except WorkerDied as died:
+                error = died
+            if batch is None and error is None:
+                return
+            self.check(error)
+            assert batch is not None
             yield batch
 
     @contextmanager

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
 from training.accumulate import total_units
-from training.agreement import Agreed, agree_later
+from training.agreement import WORKER_DIED, Agreed, agree_later, first_error
 from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResult, Outcome, Step
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
+from training.checkpoint.manifest import CheckpointError
+from training.data.workers import WorkerDied
 from training.evaluation.evaluate import check_measures, measure
 from training.evaluation.evaluator import Evaluator
 from training.inspection import Preview, shapes, untrained
@@ -78,6 +80,7 @@ class TrainingRun:
         self._stop: StopReason | None = None
         self._requests, self._has_nonfinite = Action.NOTHING, False
         self._agreement: Callable[[], Agreed] | None = None
+        self._no_units: Units = {}
         self._asked_of: int | None = None
         """The step saved last when the agreement was started."""
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
@@ -102,7 +105,7 @@ class TrainingRun:
 
     def start(self, task: Task, engine: Engine, module: Module, batches: Batches) -> None:
         """Start the callbacks, and evaluate what is needed first. Raises SettingError."""
-        self._task, self._engine, self._module = task, engine, module
+        self._task, self._engine, self._module, self._batches = task, engine, module, batches
         self._interruption = Interruption(
             engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
         )
@@ -170,6 +173,8 @@ class TrainingRun:
         if self._is_debug and self.step == self._plan.first_step:
             self._callbacks.event("first_batch", shapes(micro_batches[0].batch))
         if self._agreement is None:
+            if self._batches.error is not None and self.step == self._plan.first_step:
+                raise self._batches.error  # alone: nothing was trained yet
             self._start_agreement(micro_batches)
         assert self._agreement is not None
         (units, agreed, times), self._agreement = self._agreement(), None
@@ -177,6 +182,9 @@ class TrainingRun:
             self._stragglers.update(times)
         if not agreed:
             return units, Action.NOTHING
+        if agreed & WORKER_DIED:
+            error = self._batches.error
+            raise WorkerDied(first_error(self._engine.world, str(error) if error else None))
         if agreed & _NONFINITE:
             self._fail(*self.updater.nonfinite.describe(self._engine.world))
             return units, Action.NOTHING
@@ -205,9 +213,13 @@ class TrainingRun:
 
     def _start_agreement(self, micro_batches: Sequence[MicroBatch]) -> None:
         flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
+        flags |= WORKER_DIED if self._batches.error is not None else 0
         flags |= _SAVED if self._checkpoints.has_finished_write else 0
         self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
+        # Without batches, after the last step or without a worker: the same terms as other ranks.
         units = total_units(micro_batch.num_units for micro_batch in micro_batches)
+        self._no_units = dict.fromkeys(units, 0) or self._no_units
+        units = units or self._no_units
         times = [] if self._stragglers is None else self._stragglers.own_times()
         self._agreement = agree_later(self._engine.world, units, flags, times)
 
@@ -402,10 +414,23 @@ class TrainingRun:
         self._test_result = {"step": weights_step, "metrics": metrics}
 
     def fail(self, error: BaseException) -> None:
-        """End the callbacks because of `error`, unless they were ended. Not collective."""
+        """End the callbacks because of `error`, unless they were ended. Not collective.
+
+        Except for WorkerDied, which all ranks raise, between two steps: what was trained is saved.
+        """
+        if isinstance(error, WorkerDied) and self._checkpoints.saves_on_signal:
+            self._save_after_failure()
         self._checkpoints.abandon()
         reason = stop_reason.failed(f"{type(error).__name__}: {error}")
         self._end(reason, self._metrics.own_peak_memory(self._engine.world.device))
+
+    def _save_after_failure(self) -> None:
+        try:
+            if not self._has_other_weights:
+                self.save()
+            self._checkpoints.wait()
+        except CheckpointError as error:
+            self._callbacks.event("warning", {"text": str(error)})
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
         wall_s = self.timer.wall_s

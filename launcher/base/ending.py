@@ -16,7 +16,8 @@ from types import FrameType
 from typing import NoReturn
 
 from launcher.base import exit_codes, signals
-from launcher.base.signals import ENDING, Stopped, handling, numbers
+from launcher.base.signals import Stopped, handling
+from training.callbacks.preemption import heeded
 from training.storage import StorageError
 
 _LIMIT_S = 3.0
@@ -58,7 +59,7 @@ class EndingSignals:
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=signals.forget_pipe)
-        for number in numbers(ENDING):
+        for number in heeded():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
         threading.Thread(
@@ -90,7 +91,7 @@ class EndingSignals:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """End the process at once on a signal: an interrupted import fails in any way."""
-        handled = [number for number in numbers(ENDING) if signal.getsignal(number) is self]
+        handled = [number for number in heeded() if signal.getsignal(number) is self]
         with handling(handled, lambda number, frame: self._end(signal.Signals(number))):
             yield
 
@@ -104,14 +105,14 @@ class EndingSignals:
 
     def finish(self) -> None:
         """Clean up, and ignore signals from now on: the process exits."""
-        for number in numbers(ENDING):
+        for number in heeded():
             signal.signal(number, signal.SIG_IGN)
         self._is_over.set()
         self.clean_up()
 
     def _read(self, read_end: int) -> None:
         while arrived := os.read(read_end, 64):
-            ours = [n for n in numbers(ENDING) if n in arrived and signal.getsignal(n) is self]
+            ours = [n for n in heeded() if n in arrived and signal.getsignal(n) is self]
             if ours and not self._is_over.wait(_LIMIT_S):
                 self._end(ours[0])
 
@@ -166,7 +167,7 @@ def with_cleanup(cleanup: Cleanup) -> Iterator[None]:
         try:
             yield
         finally:
-            with signals.deferred(ENDING):
+            with signals.deferred():
                 left = cleanup()
             if isinstance(left, str):
                 leave(left)
@@ -193,7 +194,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(stale, ignore_errors=True)
             os.close(lock)
     with with_cleanup(remove):  # first: handlers are not seen while their signals are deferred
-        with signals.deferred(ENDING):  # a signal in between would leave the folder behind
+        with signals.deferred():  # a signal in between would leave the folder behind
             while not folders or not folders[-1].exists():  # removed before it was locked
                 folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
                 if (lock := _lock(folders[-1])) is not None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ENDING = tuple(name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-"""The signals that end a run."""
+from training.callbacks.preemption import heeded
 
 
 class Stopped(BaseException):
@@ -34,16 +33,9 @@ def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Ite
             signal.signal(number, earlier)
 
 
-def numbers(names: Iterable[str]) -> list[signal.Signals]:
-    """The signals of these names that this system has, without a SIGHUP that nohup ignores."""
-    signals = [signal.Signals[name] for name in names if hasattr(signal, name)]
-    ignored = [n for n in signals if n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN]
-    return [number for number in signals if number not in ignored]
-
-
 @contextmanager
-def deferred(names: Iterable[str]) -> Iterator[None]:
-    """Defer the signals `names` until the end. Does nothing outside of the main thread.
+def deferred() -> Iterator[None]:
+    """Defer the signals that end a command. Does nothing outside of the main thread.
 
     Code that catches all exceptions, such as imports of large libraries, could swallow the
     exception of a handler.
@@ -52,9 +44,7 @@ def deferred(names: Iterable[str]) -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    with handling(
-        (getattr(signal, name) for name in names), lambda number, _: arrived.append(number)
-    ):
+    with handling(heeded(), lambda number, _: arrived.append(number)):
         yield
     for number in arrived:
         signal.raise_signal(number)

@@ -34,6 +34,7 @@ from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
+from training.callbacks.preemption import heeded
 
 Planned = dict[tuple[str, str], Mapping[str | None, Figures]]
 """By mode and engine: planned figures by stage; of the whole run under None."""
@@ -348,13 +349,13 @@ def arguments(args: CliArgs) -> list[str]:
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Make Ctrl-C, SIGTERM and SIGHUP raise Interrupted, so that measurements are kept."""
+    """Make the signals that end a command raise Interrupted, so that measurements are kept."""
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
         raise ComparisonInterrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
 
-    with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), end):
+    with handling(heeded(), end):
         yield
 
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from launcher.base import exit_codes
-from launcher.base.signals import ENDING, handling
+from launcher.base.signals import handling
 from launcher.config.feature_settings import Continual
+from training.callbacks.preemption import heeded
 
 
 class Clock:
@@ -45,7 +46,7 @@ class Clock:
             self.signals.add(number)
             self._stop.set()
 
-        with handling([getattr(signal, name) for name in ENDING], record):
+        with handling(heeded(), record):
             yield
 
 

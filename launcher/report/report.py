@@ -59,7 +59,7 @@ def write_at_end(folder: Path) -> None:
     A report that cannot be written never fails a run: it is a warning event.
     """
     try:
-        with signals.deferred(signals.ENDING):
+        with signals.deferred():
             write([folder], folder / run_folder.REPORT)
     # The border of the run: whatever is wrong with a report, its training is done.
     except Exception as error:

@@ -81,7 +81,7 @@ def execute_run(
     folder = None
     try:
         with rank.stoppable():
-            with startup.startup_deferred(), signals.deferred(signals.ENDING):
+            with startup.startup_deferred(), signals.deferred():
                 folder = _create_folder(start)
             explain = partial(failures.explained, resolved=start.resolved, folder=folder.path)
             with at_signal(folder.discard):
@@ -94,7 +94,7 @@ def execute_run(
         return _finished(ending, None)
     if ending.kind == "ended" and ending.text:
         show(ending)
-    with signals.deferred(signals.ENDING):
+    with signals.deferred():
         finished = _finish(start, folder, ending)
     if folder.start_lock is not None:  # the traceback of a failure may keep it
         folder.start_lock.release()

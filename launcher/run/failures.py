@@ -129,6 +129,7 @@ def _failed(error: BaseException, rank: int) -> RankReport:
     from launcher.run_folder.fence import FencedOff
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
+    from training.data.workers import WorkerDied
     from training.resources.oom import OutOfMemory
 
     where = f"rank {rank} on {socket.gethostname()}"
@@ -138,6 +139,9 @@ def _failed(error: BaseException, rank: int) -> RankReport:
         return report("invalid input", f"error: {error}")
     if isinstance(error, StorageError | CheckpointError | FetchError):
         return report("failed", f"error: {error}", fault=recognized(str(error)))
+    if isinstance(error, WorkerDied):
+        text = str(error) if str(error).startswith("rank ") else f"{where}: {error}"
+        return report("failed", f"error: {text}", fault=recognized(str(error)))
     if isinstance(error, FencedOff):
         return report("fenced", f"error: {error}")
     if isinstance(error, OutOfMemory):
@@ -185,6 +189,8 @@ def out_of_memory(report: RankReport, kills: int, batches: BatchSizes) -> RankRe
     from training.resources.oom import OutOfMemory
 
     cause = f"the kernel killed {counted(kills, 'process')}"
+    if report.fault == "dead_worker":
+        cause = f"{cause}; {report.text.removeprefix('error: ')}"
     text = f"error: rank {report.rank} on {report.host} {OutOfMemory(MemoryError(cause), batches)}"
     return replace(report, kind="out of memory", text=text, fault=None)
 

@@ -101,6 +101,14 @@ FAULTS: Mapping[str, Fault] = {
         "{retry} --num-workers 0",
         message=r"killed by signal: Bus error|died by signal 7\b|\(shm\)|</torch_",
     ),
+    "dead_worker": Fault(
+        "a loader worker died",
+        "data-loader worker {pid} died by signal {signal}; {free} GB of memory is free now",
+        "the kernel killed it as memory ran out, or a library in it crashed; what was trained is "
+        "saved",
+        "{retry} --num-workers 0",
+        message=r"data-loader worker \d+ died",
+    ),
     "dead_rank": Fault(
         "a rank died",
         "rank {rank} on {host} died: {status}",

@@ -22,6 +22,7 @@ from launcher.base.signals import Stopped, handling
 from launcher.run import affinity, failures, job_spec, startup
 from launcher.run.failures import RankReport, exit_now
 from launcher.run.job_spec import Job
+from training.callbacks.preemption import heeded
 from training.resources import cgroup
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from training.evaluation.evaluate import SplitResult
 
 Work = Callable[[Job], "Outcome | SplitResult"]
-_STOPPERS = ("SIGTERM", "SIGUSR1", "SIGHUP")
 _PARENT_CHECK_S = 1.0
 _UNWIND_S = 3.0
 """Seconds for a rank that has saved nothing to end after a signal; a library may hold it longer."""
@@ -39,7 +39,7 @@ ORPHAN_S = 60.0
 
 def worker() -> Work:
     """The function that a rank runs; imports torch."""
-    with environment.importing(), signals.deferred(signals.ENDING):
+    with environment.importing(), signals.deferred():
         import torch._dynamo  # noqa: F401 - the first optimizer imports it
 
         from launcher.run.worker import work
@@ -71,7 +71,7 @@ def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> 
     and collected in `forwarded`. Touches the disk (a temporary folder).
     """
     folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
-    ending = signals.numbers(signals.ENDING)
+    ending = heeded()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     parent = os.getpid()
     if not (child := os.fork()):
@@ -91,6 +91,7 @@ def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> 
         forwarded.add(number)
         with suppress(ProcessLookupError):
             os.kill(child, number)
+            os.kill(child, signal.SIGCONT)  # a stopped one would never take it
 
     try:
         with handling(ending, forward):
@@ -116,7 +117,7 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: object) -> NoReturn:
         raise Stopped(signal.Signals(number).name)
 
-    with handling(signals.numbers(_STOPPERS), stop):
+    with handling([n for n in heeded() if n is not signal.SIGINT], stop):
         yield
 
 
@@ -137,7 +138,7 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
         return
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    ending, has_ended = signals.numbers(signals.ENDING), threading.Event()
+    ending, has_ended = heeded(), threading.Event()
     handler = ending_signals()  # now: while torch is imported, signals are deferred by another one
 
     def watch() -> None:

@@ -88,7 +88,7 @@ def load_data(
         earlier_splits=_earlier_splits(job.resolved, folder, world, resumed if is_reset else None),
     )
     model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
-    with signals.deferred(signals.ENDING):
+    with signals.deferred():
         build_task = task_class(model.family)
     task = build_task(model, data, context)
     world.rank_0_first(task.setup)

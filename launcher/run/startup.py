@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from launcher.base import exit_codes
 from launcher.base.signals import forget_pipe
+from training.callbacks.preemption import heeded
 
 if TYPE_CHECKING:
     from slurm.environment import Generation
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _OUT = "--out"
 
 
@@ -34,6 +34,7 @@ class StartupSignals:
         self._process = os.getpid()
         self._critical = threading.Lock()
         self._decided: int | None = None
+        self._numbers: list[signal.Signals] = []
         self._is_finished = self._arrived_late = False
 
     def __call__(self, number: int, frame: object) -> None:
@@ -48,11 +49,13 @@ class StartupSignals:
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         # A forked data-loader worker shares the pipe.
         os.register_at_fork(after_in_child=forget_pipe)
-        for number in _SIGNALS:
+        # A Ctrl-C stays a KeyboardInterrupt: batch jobs get none.
+        self._numbers = [number for number in heeded() if number is not signal.SIGINT]
+        for number in self._numbers:
             signal.signal(number, self)
         name = "startup signals"
         threading.Thread(target=self._read, args=(read_end,), name=name, daemon=True).start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -74,7 +77,7 @@ class StartupSignals:
     def _read(self, read_end: int) -> None:
         while arrived := os.read(read_end, 64):
             for number in arrived:
-                if number in _SIGNALS:
+                if number in self._numbers:
                     with self._critical:
                         self._end(signal.Signals(number).name)
 

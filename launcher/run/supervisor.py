@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from launcher.base import environment, exit_codes
-from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked, numbers
+from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked
 from launcher.run import failures, job_spec
 from launcher.run.failures import RankReport
 from launcher.run.faults import FAULTS
 from launcher.run_folder import run_folder
+from training.callbacks.preemption import heeded
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -49,7 +50,6 @@ _STATES = {
     "running": "still computing",
     "sleeping": "waiting",
 }
-_FORWARDED = {"SIGINT": "SIGINT", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGTERM"}
 
 
 class RankProcesses:
@@ -105,10 +105,10 @@ class RankProcesses:
         """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""
         self.interrupts += number == signal.SIGINT
         if self.interrupts < 2:
-            sent = signal.Signals[_FORWARDED[signal.Signals(number).name]]
-            self.forwarded.add(sent)
+            self.forwarded.add(number)
             for process in self.processes:
-                process.send_signal(sent)  # not to its data-loader workers
+                process.send_signal(number)  # not to its data-loader workers
+                process.send_signal(signal.SIGCONT)  # a stopped one would never take it
 
     def codes(self) -> list[int | None]:
         """Exit codes by rank; negative: killed by that signal; None: running."""
@@ -148,7 +148,7 @@ def supervise(
     forwarded = set() if forwarded is None else forwarded
     folder = None
     try:
-        with deferred(_FORWARDED):  # a signal in between would leave the folder behind
+        with deferred():  # a signal in between would leave the folder behind
             folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
         job_spec.save(job, folder)
         with _started(folder, job.resolved.nproc, threads, module, forwarded) as ranks:
@@ -171,16 +171,16 @@ def supervise(
 def _started(
     folder: Path, nproc: int, threads: int, module: str, forwarded: set[int]
 ) -> Iterator[RankProcesses]:
-    with deferred(_FORWARDED):  # an interrupted import may fail in other ways
+    with deferred():  # an interrupted import may fail in other ways
         from engines.rendezvous import LOOPBACK, tcp_store
 
     store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
     ranks = RankProcesses(folder, store, forwarded)
     is_main = threading.current_thread() is threading.main_thread()
-    with handling(numbers(_FORWARDED) if is_main else (), ranks.forward):
+    with handling(heeded() if is_main else (), ranks.forward):
         try:
             # A rank that is interrupted while it imports this program would print a traceback.
-            with deferred(_FORWARDED), interrupt_blocked():
+            with deferred(), interrupt_blocked():
                 ranks.start(nproc, threads, module)
             yield ranks
         finally:

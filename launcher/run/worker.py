@@ -370,7 +370,7 @@ def _prepare_engine(
     spec = optimizer.spec(settings, model, world, blocks, task)
     options = engine_options(settings, resolved, task.channels_last)
     options = replace(options, frozen_folder=frozen_folder)
-    with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
+    with signals.deferred():  # imports DeepSpeed or FairScale
         engine = build_engine(resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
 

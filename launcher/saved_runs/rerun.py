@@ -27,6 +27,7 @@ from launcher.run import affinity, supervisor
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
+from training.callbacks.preemption import heeded
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
 
@@ -181,7 +182,7 @@ def _output_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP exit a program of the user after its cleanup, as Ctrl-C does.
+    """Let SIGTERM, SIGUSR1 and SIGHUP exit a program of the user after its cleanup, as Ctrl-C does.
 
     Only the main thread may, unlike one of a notebook.
     """
@@ -192,5 +193,5 @@ def _exit_on_signals() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         sys.exit(exit_codes.RUN_AGAIN)
 
-    with handling((signal.SIGTERM, signal.SIGHUP), end):
+    with handling([n for n in heeded() if n is not signal.SIGINT], end):
         yield

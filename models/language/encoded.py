@@ -1,20 +1,13 @@
-"""Tokens of a corpus: encoded once in several processes, then read from the cache."""
+"""Tokens of a corpus: encoded once in batches, then read from the cache."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
-import time
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,68 +17,13 @@ from models.common.cache import ArrayFile
 from models.common.data_files import progress
 from models.language.readers.corpus import SMALL, VERSION, Corpus
 from models.language.readers.records import Document, Exchange
-from models.language.tokenizer import Tokenizer, prompt_and_answer
-
-_Batch = TypeVar("_Batch")
-_Result = TypeVar("_Result")
-_AHEAD = 4
-"""Batches for each process that are read before they are worked on."""
-_tool: Any = None
-"""In a process: what it works with."""
-
-
-def in_order(
-    work: Callable[[Any, _Batch], _Result], tool: Any, batches: Iterable[_Batch]
-) -> Iterator[_Result]:
-    """`work(tool, batch)` of each batch, in order, on all cores of this process.
-
-    `batches` are read in this process, and not far ahead. Raises what `work` raises, and
-    BrokenProcessPool if a process was killed.
-    """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    if cores == 1:  # elsewhere a fork is not safe, and a script would need a `__main__` guard
-        yield from (work(tool, batch) for batch in batches)
-        return
-    # The threads of the tokenizers library do not exist in a forked process.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    context, start = get_context("fork"), (tool, os.getpid())
-    pool = ProcessPoolExecutor(cores, context, initializer=_start, initargs=start)
-    pending: deque[Future[_Result]] = deque()
-    try:
-        for batch in batches:
-            pending.append(pool.submit(_work, work, batch))
-            if len(pending) == _AHEAD * cores:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start(tool: Any, parent: int) -> None:
-    global _tool
-    _tool = tool
-    # A signal for all processes ends the parent, which ends this one.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-    def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _work(work: Callable[[Any, _Batch], _Result], batch: _Batch) -> _Result:
-    return work(_tool, batch)
-
+from models.language.tokenizer import Tokenizer, rendered, with_ends
 
 Piece = tuple[int, np.ndarray, int]
 """Number, tokens, and bytes of text in UTF-8."""
 Numbered = tuple[int, Document | Exchange]
 _BATCH, _BATCH_LETTERS = 256, 2**19
-"""At most so many documents or exchanges, and letters of them, are encoded at once."""
+"""At most so many documents or exchanges are encoded at once, and not many more letters of them."""
 
 
 class TokenStream:
@@ -193,7 +131,8 @@ def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
         return
     kind, per_record = ("documents", 1) if corpus.is_text else ("exchanges", 2)
     with progress(f"tokenizing {kind}", len(corpus)) as show:
-        for pieces in in_order(_encode_batch, tokenizer, batches):
+        for batch in batches:  # between two of them, Python sees a signal
+            pieces = _encode_batch(tokenizer, batch)
             show(pieces[-1][0] // per_record + 1)
             yield from pieces
 
@@ -202,7 +141,8 @@ def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
     batch, letters = [], 0
     for number, record in records:
         batch.append((number, record))
-        letters += len(record.text if isinstance(record, Document) else record.answer)
+        texts = [record] if isinstance(record, Document) else [*record.before, record.reply]
+        letters += sum(len(item.text) for item in texts)
         if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
             yield batch
             batch, letters = [], 0
@@ -211,18 +151,24 @@ def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
 
 
 def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
-    pieces: list[Piece] = []
+    texts, has_start = list[str](), list[bool]()
+    for _, record in batch:
+        if isinstance(record, Document):
+            texts.append(record.text)
+            continue
+        try:
+            rendering = rendered(record.before, record.reply, tokenizer, record.tools)
+        except DataError as error:
+            error.where += f" ({record.where})"
+            raise
+        texts += rendering[:2]
+        has_start.append(rendering[2])
+    vectors, starts, pieces = iter(tokenizer.encode_batch(texts)), iter(has_start), list[Piece]()
     for number, record in batch:
         if isinstance(record, Document):
-            pieces.append((number, tokenizer.encode(record.text), len(record.text.encode())))
+            pieces.append((number, next(vectors), len(record.text.encode())))
         else:
-            try:
-                prompt, answer = prompt_and_answer(
-                    record.before, record.reply, tokenizer, record.tools
-                )
-            except DataError as error:
-                error.where += f" ({record.where})"
-                raise
+            prompt, answer = with_ends(next(vectors), next(vectors), tokenizer, next(starts))
             pieces.append((2 * number, prompt, 0))
             pieces.append((2 * number + 1, answer, len(record.answer.encode())))
     return pieces

@@ -57,8 +57,11 @@ class ExternalTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`; special tokens written in it count as such."""
-        numbers = self.inner(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return np.array(numbers, dtype=np.uint16 if self.size <= 2**16 else np.uint32)
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        numbers = self.inner(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [np.array(n, dtype=np.uint16 if self.size <= 2**16 else np.uint32) for n in numbers]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)

@@ -40,6 +40,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, an integer vector without special tokens."""
 
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Tokens of each text, as `encode`, but in threads where a library has them."""
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`, without start, end and padding."""
 
@@ -74,6 +77,9 @@ class ByteTokenizer:
             ]
         )
 
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return list(map(self.encode, texts))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
         tags = {self.first_tag + i: tag.encode() for i, tag in enumerate(TAGS)}
@@ -99,22 +105,36 @@ ANSWER = "Assistant:"
 def prompt_and_answer(
     before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer, tools: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens up to the answer, and tokens of the answer with the end token.
+    """Tokens up to the answer, and tokens of the answer with the end token."""
+    *texts, has_start = rendered(before, answer, tokenizer, tools)
+    prompt, answer_tokens = map(tokenizer.encode, texts)
+    return with_ends(prompt, answer_tokens, tokenizer, has_start)
+
+
+def rendered(
+    before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer, tools: str
+) -> tuple[str, str, bool]:
+    """The text up to the answer, that of the answer, and whether a start token comes before both.
 
     Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`, after a line
     `<tools>{tools}</tools>` if there are any.
     """
     if template := tokenizer.template(before, answer, tools):
-        prompt, answer_tokens = map(tokenizer.encode, template)
-    else:
-        text = f"<tools>{tools}</tools>\n" if tools else ""
-        text += "".join(FORMS[t.role].format(t.rendered.strip()) for t in before) + ANSWER
-        # A space that is a token of its own belongs to the prompt, not to the answer.
-        prompt_end, answer_start = ("", " ") if tokenizer.leading_space else (" ", "")
-        prompt = tokenizer.encode(text + prompt_end)
-        answer_tokens = tokenizer.encode(answer_start + answer.rendered.strip())
-        if tokenizer.start is not None:
-            prompt = np.concatenate(([tokenizer.start], prompt)).astype(prompt.dtype)
-    if len(answer_tokens) == 0 or answer_tokens[-1] != tokenizer.end:
-        answer_tokens = np.append(answer_tokens, np.array(tokenizer.end, dtype=prompt.dtype))
-    return prompt, answer_tokens
+        return *template, False
+    text = f"<tools>{tools}</tools>\n" if tools else ""
+    text += "".join(FORMS[t.role].format(t.rendered.strip()) for t in before) + ANSWER
+    # A space that is a token of its own belongs to the prompt, not to the answer.
+    prompt_end, answer_start = ("", " ") if tokenizer.leading_space else (" ", "")
+    has_start = tokenizer.start is not None
+    return text + prompt_end, answer_start + answer.rendered.strip(), has_start
+
+
+def with_ends(
+    prompt: np.ndarray, answer: np.ndarray, tokenizer: Tokenizer, has_start: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of a prompt and its answer, with the start and the end token."""
+    if has_start:
+        prompt = np.concatenate(([tokenizer.start], prompt)).astype(prompt.dtype)
+    if len(answer) == 0 or answer[-1] != tokenizer.end:
+        answer = np.append(answer, np.array(tokenizer.end, dtype=prompt.dtype))
+    return prompt, answer

@@ -14,12 +14,9 @@ from training.callbacks.base import Action, Callback, Outcome, Step
 if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
-_ACTIONS = {
-    signal.SIGTERM: Action.SIGNAL | Action.SAVE,
-    signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
-    signal.SIGHUP: Action.SIGNAL | Action.SAVE,
-    signal.SIGINT: Action.INTERRUPT | Action.SAVE,
-}
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""The signals that end a command, and a run after it has saved; Windows lacks the last two."""
 _SAME_PRESS_S = 0.5
 _EXIT_AT_ONCE = 130
 
@@ -27,8 +24,15 @@ Emit = Callable[[str, Mapping[str, object]], None]
 """Takes an event: kind and facts."""
 
 
+def heeded() -> list[signal.Signals]:
+    """The signals of ENDING, without a SIGHUP that nohup ignores."""
+    hangup = getattr(signal, "SIGHUP", None)
+    is_ignored = hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN
+    return [number for number in ENDING if number is not hangup or not is_ignored]
+
+
 class Preemption(Callback):
-    """Turns SIGTERM, SIGUSR1, SIGHUP and SIGINT into actions; a second Ctrl-C ends it at once.
+    """Turns the signals that end a run into actions; a second Ctrl-C ends it at once.
 
     The interpreter writes each signal to a pipe, and a thread reads it: a Python handler would have
     to wait for the main thread, which may be in a long backward pass or stuck in a collective. Does
@@ -56,9 +60,7 @@ class Preemption(Callback):
         self._old_wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         # A forked data-loader worker shares the pipe: without this its signals would count as ours.
         os.register_at_fork(after_in_child=self._detach)
-        for number in _ACTIONS:
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # started by nohup
+        for number in heeded():
             self._old_handlers[number] = signal.signal(number, _nothing)
         self._thread = threading.Thread(target=self._read, args=(read_end,), daemon=True)
         self._thread.start()
@@ -94,7 +96,7 @@ class Preemption(Callback):
                 self._add(number)
 
     def _add(self, number: int) -> None:
-        if number not in _ACTIONS:
+        if number not in ENDING:
             return
         arrived = signal.Signals(number)
         if arrived is signal.SIGINT:
@@ -106,7 +108,8 @@ class Preemption(Callback):
                 os._exit(_EXIT_AT_ONCE)
         if arrived.name not in self._names:
             self._names.append(arrived.name)
-        self._actions |= _ACTIONS[arrived]
+        action = Action.INTERRUPT if arrived is signal.SIGINT else Action.SIGNAL
+        self._actions |= action | Action.SAVE
 
     def _detach(self) -> None:
         if self._pipe is not None:
@@ -134,13 +137,13 @@ class Deadline(Callback):
         return Action.SIGNAL | Action.SAVE
 
 
-def ignore_in_worker() -> None:
-    """Let a data-loader worker ignore the signals that end a run.
+def ignore_ending() -> None:
+    """Let a data-loader worker or the process of a tracker ignore the signals that end a run.
 
     A terminal and a scheduler send them to every process. A worker that dies of one would end the
     run before it can save; workers end with their loader or its process.
     """
-    for number in _ACTIONS:
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 

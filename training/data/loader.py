@@ -15,14 +15,13 @@ from torch.utils._pytree import tree_leaves
 
 from models.base import DataError
 from training.data.samples import MicroBatch
-from training.data.workers import RequestLoader
+from training.data.workers import RequestLoader, WorkerDied
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from engines.base import World
     from training.data.order import DataOrder
     from training.data.samples import Request, Samples
+    from training.data.workers import DataWatchdog
     from training.settings import Loader
     from training.train_plan import TrainPlan
 
@@ -37,15 +36,17 @@ class Batches:
         train_plan: TrainPlan,
         world: World,
         loader: Loader,
-        watch: AbstractContextManager[None] | None = None,
+        watch: DataWatchdog | None = None,
         unused: Sequence[Tensor] = (),
     ):
         """Starts workers, from the step after `train_plan.first_step`.
 
-        `watch` is entered while waiting for a batch; workers do not need the `unused` tensors.
+        `watch` watches while a batch is awaited; workers do not need the `unused` tensors.
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
+        self.error: WorkerDied | None = None
+        """Nothing arrives any more, because a worker died."""
         self._ahead: list[MicroBatch] = []
         self._plan, self._world, self._order = train_plan, world, order
         # Copies on a stream of their own take place while the GPU computes.
@@ -100,12 +101,12 @@ class Batches:
         requests = _Requests(self._order, self._plan, self._world)
         self._source.begin(requests, self.workers if workers is None else workers)
         self._arriving = iter(self._source)
-        self._ahead = []
+        self._ahead, self.error = [], None
 
     def take(self) -> list[MicroBatch]:
         """The micro-batches of the next step, on the device or being copied to it.
 
-        Raises DataError for a bad sample, and RuntimeError if a worker died.
+        Empty if a worker died, see `error`. Raises DataError for a bad sample.
         """
         self.waited_s = 0.0
         taken, self._ahead = self._ahead or self._arrived(), []
@@ -123,10 +124,15 @@ class Batches:
         return self._ahead
 
     def _arrived(self) -> list[MicroBatch]:
+        if self.error is not None:
+            return []
         began = time.perf_counter()
         loaded = islice(self._arriving, self.accumulation)
         with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
-            arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
+            try:
+                arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
+            except WorkerDied as error:
+                self.error, arrived = error, []
         self.waited_s += time.perf_counter() - began
         return arrived
 
@@ -148,7 +154,7 @@ class EvaluationBatches:
         micro_batch: int,
         world: World,
         loader: Loader,
-        watch: AbstractContextManager[None] | None = None,
+        watch: DataWatchdog | None = None,
         unused: Sequence[Tensor] = (),
         *,
         limit: int | None = None,

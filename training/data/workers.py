@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
-import multiprocessing.process
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from models.base import DataError
-from training.callbacks.preemption import ignore_in_worker
+from training.callbacks.preemption import ignore_ending
 from training.seeds import derive
 
 if TYPE_CHECKING:
@@ -30,21 +32,26 @@ if TYPE_CHECKING:
 
 # Forked workers share the data of their parent, and need no `__main__` guard. They use
 # no device and one thread. On other systems a fork is not safe.
+_ENDING_S = 1.0
+"""Seconds for a worker whose pipe is closed to end."""
 _START = "fork" if sys.platform == "linux" else "spawn"
 
 
 class WorkerDied(RuntimeError):
-    """A data-loader worker died; the message has the signal or exit code."""
+    """A data-loader worker died; the message names it, how it died, and the free memory."""
 
-    def __init__(self, exit_codes: Sequence[int]):
-        self.exit_codes = exit_codes
-        how = ", ".join(
-            f"by signal {-code}" if code < 0 else f"with exit code {code}" for code in exit_codes
-        )
-        super().__init__(
-            f"a data-loader worker died {how}; signal 9 usually means out of memory: "
-            "lower loader.workers or loader.prefetch"
-        )
+
+def _died(workers: Sequence[BaseProcess]) -> WorkerDied:
+    how = ", ".join(
+        f"worker {worker.pid} died "
+        + (f"by signal {-code}" if (code := worker.exitcode or 0) < 0 else f"with exit code {code}")
+        for worker in workers
+    )
+    free = psutil.virtual_memory().available
+    return WorkerDied(
+        f"data-loader {how}; {free / 1e9:.3g} GB of memory is free now; signal 9 usually means out "
+        "of memory: lower loader.workers or loader.prefetch"
+    )
 
 
 class RequestLoader:
@@ -56,7 +63,7 @@ class RequestLoader:
         requests: Iterable[Request],
         world: World,
         loader: Loader,
-        watch: AbstractContextManager[None] | None,
+        watch: DataWatchdog | None,
         unused: Sequence[Tensor] = (),
     ):
         """`unused`: tensors that no worker needs; a forked one gives its copy of them back."""
@@ -64,9 +71,9 @@ class RequestLoader:
         is_fork = _START == "fork"
         # Pinned memory belongs to CUDA, which a fork cannot use.
         self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
-        self._world, self._settings, self._watch = world, loader, watch or nullcontext()
+        self._world, self._settings, self._watch = world, loader, watch
         self._iterator: Any = None
-        self._workers: set[multiprocessing.process.BaseProcess] = set()
+        self._workers: set[BaseProcess] = set()
         self._build(requests, loader.workers)
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:
@@ -98,7 +105,8 @@ class RequestLoader:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         before = set(multiprocessing.active_children())
-        self._iterator = iter(self._loader)
+        with _child_signal_kept():
+            self._iterator = iter(self._loader)
         alive = {worker for worker in self._workers if worker.is_alive()}
         self._workers = alive | (set(multiprocessing.active_children()) - before)
         return self._checked(self._iterator)
@@ -107,22 +115,24 @@ class RequestLoader:
         arriving = iter(loaded)
         try:
             while True:
-                with self._watch:
+                if wait([worker.sentinel for worker in self._workers], timeout=0):
+                    self._raise_if_died()
+                with nullcontext() if self._watch is None else self._watch.waiting(self._workers):
                     micro_batch = next(arriving, None)
                 if micro_batch is None:
                     return
                 if isinstance(micro_batch, DataError):
                     raise micro_batch
                 yield micro_batch
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, RuntimeError):
             # torch raises RuntimeError for a dead worker, unless its pipe breaks first.
-            ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
-            for worker in self._workers:
-                if worker.sentinel in ending:
-                    worker.join()  # its pipes are closed, but it may still be running
-            if exit_codes := [worker.exitcode for worker in self._workers if worker.exitcode]:
-                raise WorkerDied(exit_codes) from error
+            wait([worker.sentinel for worker in self._workers], timeout=_ENDING_S)
+            self._raise_if_died()
             raise
+
+    def _raise_if_died(self) -> None:
+        if dead := [worker for worker in self._workers if worker.exitcode]:
+            raise _died(dead) from None
 
     def close(self) -> None:
         atexit.unregister(self.close)
@@ -136,12 +146,26 @@ class RequestLoader:
         self._workers.clear()
 
 
+@contextmanager
+def _child_signal_kept() -> Iterator[None]:
+    """Without the handler of torch, which raises where a worker dies: also in a half update."""
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 def _unchanged(loaded: Any) -> Any:
     return loaded
 
 
 def _start_worker(unused: Sequence[Tensor], _number: int) -> None:
-    ignore_in_worker()
+    ignore_ending()
     # A fork shares the pages of its parent. What it holds, the parent must copy before it writes.
     for tensor in unused:
         with suppress(RuntimeError):  # memory that is not torch's
@@ -154,11 +178,19 @@ _CHECKS = 20
 _MARGIN_S = 2.0
 
 
+def _is_stopped(worker: BaseProcess) -> bool:
+    try:
+        return psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
+
+
 class DataWatchdog:
     """A thread that gives up if a `with` block takes longer than the time-out of collectives.
 
     The other ranks wait for this one in a collective, whose time-out does not name the slow rank.
-    So the watchdog ends this rank shortly before, with the reason.
+    So the watchdog ends this rank shortly before, with the reason. A worker that stays stopped, by
+    SIGSTOP or a debugger, never answers, and a signal to the run would wait for it: it is killed.
     """
 
     def __init__(self, timeout_s: float, give_up: GiveUp) -> None:
@@ -166,15 +198,19 @@ class DataWatchdog:
         self.limit_s = timeout_s - min(_MARGIN_S, timeout_s / 4)
         self._give_up = give_up
         self._since: float | None = None
+        self._workers: Collection[BaseProcess] = ()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="data watch", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> None:
-        self._since = time.monotonic()
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._since = None
+    @contextmanager
+    def waiting(self, workers: Collection[BaseProcess] = ()) -> Iterator[None]:
+        """Watch the block, which waits for data of these `workers`."""
+        self._workers, self._since = workers, time.monotonic()
+        try:
+            yield
+        finally:
+            self._workers, self._since = (), None
 
     def close(self) -> None:
         """Stop watching."""
@@ -182,8 +218,13 @@ class DataWatchdog:
         self._thread.join()
 
     def _look(self) -> None:
+        stopped: set[BaseProcess] = set()
         while not self._over.wait(min(1.0, self.limit_s / _CHECKS)):
-            since = self._since
+            since, before = self._since, stopped
+            # Twice in a row: a job that Ctrl-Z stopped goes on process by process.
+            stopped = set() if since is None else set(filter(_is_stopped, tuple(self._workers)))
+            for worker in before & stopped:
+                worker.kill()
             if since is not None and time.monotonic() - since > self.limit_s:
                 self._give_up(
                     f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from engines.base import World
     from models.base import Metric, Task
     from training.data.samples import MicroBatch
+    from training.data.workers import DataWatchdog
     from training.settings import Loader
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -75,7 +75,7 @@ class SplitSamples:
     micro_batch: int
     world: World
     loader: Loader
-    watch: AbstractContextManager[None] | None = None
+    watch: DataWatchdog | None = None
     unused: Sequence[Tensor] = ()
 
     def batches(self) -> EvaluationBatches:

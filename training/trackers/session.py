@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from training.callbacks.preemption import ignore_ending
 from training.storage import atomic_write, open_regular, read_json
 from training.trackers.base import failure_of
 from training.trackers.metrics_reader import METRICS, FileReplaced, MetricsReader, chart_values
@@ -170,10 +170,7 @@ def serve(
     Variables of `environment` are set first, with the run folder for {folder}; those of `defaults`
     if the user has not set them.
     """
-    for number in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, number):
-            # They are the run's, which then ends us.
-            signal.signal(getattr(signal, number), signal.SIG_IGN)
+    ignore_ending()  # they are the run's, which then ends us
     if hasattr(os, "nice"):
         os.nice(_NICE)  # training comes first, also with few cores
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")

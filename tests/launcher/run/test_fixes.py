@@ -16,6 +16,7 @@ from models.base import DataError
 from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
+from training.data.workers import WorkerDied
 from training.resources.oom import OutOfMemory
 from training.storage import StorageError
 
@@ -96,6 +97,11 @@ def full(number):
     [
         (failures.failed(RuntimeError(BUS_ERROR), 0), "shared_memory"),
         (failures.failed(RuntimeError(NO_SHM), 0), "shared_memory"),
+        (failures.failed(WorkerDied("data-loader worker 7 died by signal 9; x"), 0), "dead_worker"),
+        (
+            failures.failed(WorkerDied("data-loader worker 7 died by signal 7; x"), 0),
+            "shared_memory",
+        ),
         (failures.failed(full(errno.ENOSPC), 0), "disk_full"),
         (failures.failed(full(errno.EDQUOT), 0), "quota"),
         (failures.failed(full(errno.EACCES), 0), "permission"),

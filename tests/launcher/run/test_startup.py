@@ -75,7 +75,7 @@ def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_at_any_moment_of_a_start_ends_the_run_and_leaves_nothing(number):
     for moment in range(5):
         end = interrupted(number, 1 + moment % 2, OVER_S * (moment + 0.5) / 5)

@@ -1,7 +1,9 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
+import tokenizers
 
 from models.base import DataError
 from models.language import bpe
@@ -47,6 +49,19 @@ def test_bpe_keeps_tags_whole_and_shortens_what_it_was_trained_on(trained):
     tokens = trained.encode("<|end|>").tolist()
     assert trained.end not in tokens and len(tokens) > 1  # written out, it is text
     assert len(trained.encode(CORPUS[0])) < len(CORPUS[0]) / 2 and trained.size <= 400
+
+
+@pytest.mark.parametrize("padding", [None, {"length": 40}, {}])
+def test_a_batch_has_the_tokens_of_each_text_alone(trained, folder, padding):
+    inner = tokenizers.Tokenizer.from_str(trained.inner.to_str())
+    if padding is not None:
+        inner.enable_padding(**padding)
+    one, texts = bpe.BpeTokenizer(inner, "padded"), [*TEXTS, "", *CORPUS, "\x1c"]
+    alone = [inner.encode(text, add_special_tokens=False).ids for text in texts]
+    assert [tokens.tolist() for tokens in one.encode_batch(texts)] == alone
+    for tokenizer in (ByteTokenizer(), load(folder)):
+        batch = tokenizer.encode_batch(texts)
+        assert all(map(np.array_equal, batch, map(tokenizer.encode, texts)))
 
 
 def test_a_tokenizer_json_is_read(tmp_path, trained):

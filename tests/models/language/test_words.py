@@ -15,6 +15,10 @@ def trained():
     return bpe.train(CORPUS, 400)
 
 
+def words_of(tokenizer, text):
+    return WordTokens(tokenizer.inner, np.uint16).encode_batch([text])[0]
+
+
 def library(tokenizer, text):
     return tokenizer.inner.encode(text, add_special_tokens=False).ids
 
@@ -32,7 +36,7 @@ def test_the_tokens_are_those_of_the_library(trained):
         "no-break\xa0space\u2028line\u3000wide\x85next",
         "e\u0301 combining \u0300\u0301",
     ):
-        found = WordTokens(trained.inner, np.uint16).encode(text)
+        found = words_of(trained, text)
         assert found is not None and found.tolist() == library(trained, text), text
 
 
@@ -43,13 +47,13 @@ def test_random_texts_of_all_of_unicode_have_the_same_tokens(trained):
         numbers = (draw.randrange(*draw.choice(ranges)) for _ in range(draw.randrange(1, 12)))
         text = " ".join(chr(n) * 2 for n in numbers if not 0xD800 <= n < 0xE000)
         assert trained.encode(text).tolist() == library(trained, text)
-        cut += WordTokens(trained.inner, np.uint16).encode(text) is not None
+        cut += words_of(trained, text) is not None
     assert 50 < cut < 500  # both ways were taken
 
 
 @pytest.mark.parametrize("text", ["\x1c", "\u1c90", "\U0001d400"])
 def test_characters_of_uncertain_class_are_left_to_the_library(trained, text):
-    assert WordTokens(trained.inner, np.uint16).encode(text) is None
+    assert words_of(trained, text) is None
     assert trained.encode(text).tolist() == library(trained, text)
 
 
@@ -57,7 +61,7 @@ def test_a_full_table_of_words_starts_again(trained, monkeypatch):
     monkeypatch.setattr(bpe, "_MAX_WORDS", 4)
     found = WordTokens(trained.inner, np.uint16)
     for text in ("a b c", "d e f", "a b c", "one two three four five six"):
-        assert found.encode(text).tolist() == library(trained, text)
+        assert found.encode_batch([text])[0].tolist() == library(trained, text)
 
 
 def test_other_tokenizers_are_not_cut_here():

@@ -66,13 +66,6 @@ def test_batches_seen_ahead_are_those_taken_next(taken_in_process):
     assert source.ahead() == []
 
 
-class DyingSplit(TinySplit):
-    def sample(self, index, draws):
-        if index == 9:
-            os._exit(3)
-        return super().sample(index, draws)
-
-
 class FaultySplit(TinySplit):
     def sample(self, index, draws):
         return {}["no such column"] if index == 9 else super().sample(index, draws)
@@ -81,8 +74,6 @@ class FaultySplit(TinySplit):
 @pytest.mark.parametrize(
     ("split", "error", "text"),
     [
-        # Either torch or the watchdog may detect it first.
-        (DyingSplit, RuntimeError, r"worker (died with exit code 3|\(pid.* exited unexpectedly)"),
         (FaultySplit, KeyError, "no such column"),
         (partial(TinySplit, bad=9), DataError, "^row 9 cannot be read$"),
     ],

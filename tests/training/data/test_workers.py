@@ -1,21 +1,103 @@
 """Loader workers and the data watchdog."""
 
+import multiprocessing.process
+import os
+import signal
 import threading
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
+from tests.training.conftest import two_ranks  # noqa: F401
+from tests.training.shelf import Shelf
+from tests.training.tiny import RecordingCallback, TinySplit, TinyTask, one_rank, run_tiny
 from training.data import workers
+from training.data.samples import Samples
 from training.data.workers import DataWatchdog, RequestLoader, WorkerDied
 from training.settings import Loader
 
 
-def test_a_dead_worker_is_reported_with_its_likely_cause():
-    assert str(WorkerDied([-9, 3])) == (
-        "a data-loader worker died by signal 9, with exit code 3; signal 9 usually means out of "
-        "memory: lower loader.workers or loader.prefetch"
+class Doomed(TinySplit):
+    """A worker is killed at its twelfth sample, or at the last one; or it is stopped there."""
+
+    number, loaded = signal.SIGKILL, 0
+
+    def sample(self, index, draws):
+        self.loaded += 1
+        if get_worker_info() is not None and (self.loaded == 12 or index == len(self) - 1 < 9):
+            os.kill(os.getpid(), self.number)
+        return super().sample(index, draws)
+
+
+@dataclass
+class DoomedTask(TinyTask):
+    train: int = 80
+    doomed: str = ""
+
+    def data(self, split):
+        length = self.train if split == "train" else self.val
+        return Doomed(length) if split == self.doomed else TinySplit(length)
+
+
+CHANGES = {"train": {"epochs": 1}, "loader": {"workers": 2}, "eval": {"every": 2}}
+
+
+def run_doomed(world, engine, split):
+    """The error of a run whose worker dies, the step that it saved, and the rest of the run."""
+    torch.set_num_threads(1)
+    multiprocessing.process.current_process()._config["daemon"] = False  # it may have workers
+    shelf, callback = Shelf(), RecordingCallback()
+    task = DoomedTask(doomed=split if world.rank == world.size - 1 or split == "val" else "")
+    with pytest.raises(WorkerDied) as error:
+        run_tiny(world, task, callback, engine=engine, shelf=shelf, **CHANGES)
+    step = max(shelf.saved)
+    rest = run_tiny(
+        world,
+        DoomedTask(),
+        engine=engine,
+        before=shelf.before(step),
+        **CHANGES | {"loader": {"workers": 0}},
     )
+    whole = run_tiny(world, DoomedTask(), engine=engine, **CHANGES | {"loader": {"workers": 0}})
+    is_equal = all(torch.equal(rest.weights[name], whole.weights[name]) for name in whole.weights)
+    ending = callback.outcomes[-1]
+    return str(error.value), step, (ending.status, ending.steps), is_equal
+
+
+@pytest.mark.parametrize(
+    ("engine", "split"),
+    [
+        ("local", "train"),
+        pytest.param("local", "val", marks=pytest.mark.slow),
+        pytest.param("ddp", "train", marks=pytest.mark.slow),
+        ("ddp", "val"),
+    ],
+)
+def test_what_was_trained_is_saved_when_a_worker_dies(two_ranks, engine, split):  # noqa: F811
+    if engine == "local":
+        found = [run_doomed(one_rank(), engine, split)]
+    else:
+        found = two_ranks.run(run_doomed, engine, split)
+        assert found[0] == found[1] and found[0][0].startswith("rank ")
+    text, step, ending, is_equal = found[0]
+    assert "died by signal 9" in text and "loader.workers" in text and " GB " in text
+    assert ending == ("failed", step) and is_equal
+    assert step == 2 if split == "val" else 1 <= step < 10
+
+
+@pytest.mark.slow
+def test_a_worker_that_stays_stopped_is_killed(monkeypatch):
+    monkeypatch.setattr(Doomed, "number", signal.SIGSTOP)
+    watch, task = DataWatchdog(4.0, print), DoomedTask(doomed="val")
+    samples = Samples(task, task.data("val"), 0)
+    loader = RequestLoader(samples, [(0, [6])], one_rank(), Loader(workers=1), watch)
+    with pytest.raises(WorkerDied, match="died by signal 9"):
+        list(loader)
+    loader.close()
+    watch.close()
 
 
 def test_the_watchdog_gives_up_once_if_no_data_arrives():
@@ -27,7 +109,7 @@ def test_the_watchdog_gives_up_once_if_no_data_arrives():
         fired.set()
 
     watch = DataWatchdog(0.4, give_up)
-    with watch:
+    with watch.waiting():
         assert fired.wait()
     watch.close()
     assert messages == ["waited 0.3 s for training data; see engine.timeout_s"]
