@@ -217,7 +217,7 @@ class TrainingRun:
         flags |= _SAVED if self._checkpoints.has_finished_write else 0
         self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
         # Without batches, after the last step or without a worker: the same terms as other ranks.
-        units = total_units(micro_batch.num_units for micro_batch in micro_batches)
+        units: Units = total_units(micro_batch.num_units for micro_batch in micro_batches)
         self._no_units = dict.fromkeys(units, 0) or self._no_units
         units = units or self._no_units
         times = [] if self._stragglers is None else self._stragglers.own_times()

@@ -242,7 +242,8 @@ def _nbytes(arg: Any) -> int:
 
 
 def _is_group(arg: Any) -> bool:
-    return isinstance(arg, torch.ScriptObject) and arg._type().name() == "ProcessGroup"
+    kind: Any = arg._type() if isinstance(arg, torch.ScriptObject) else None
+    return kind is not None and kind.name() == "ProcessGroup"
 
 
 def _copied_bytes(func: Any, args: Any) -> int:

@@ -134,7 +134,7 @@ def with_ends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of a prompt and its answer, with the start and the end token."""
     if has_start:
-        prompt = np.concatenate(([tokenizer.start], prompt)).astype(prompt.dtype)
+        prompt = np.insert(prompt, 0, tokenizer.start)
     if len(answer) == 0 or answer[-1] != tokenizer.end:
         answer = np.append(answer, np.array(tokenizer.end, dtype=prompt.dtype))
     return prompt, answer
