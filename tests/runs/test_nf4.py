@@ -67,7 +67,7 @@ def given_encoder():
 
 
 @pytest.mark.slow
-def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_under_every_kind_of_engine(
+def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_under_a_sharding_engine(
     program, given_encoder
 ):
     done = program(*given_encoder, "--out", "whole")
@@ -77,15 +77,13 @@ def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_under_every_kind_of_engin
     assert bits and not any(name.replace(".codes", ".weight") in whole.shapes for name in bits)
     assert "identical" in program("verify", "whole").stdout
     point = "whole/checkpoints/step-00000003"
-    for engine in ("fsdp", "zero3"):
-        done = program("resume", point, "--engine", engine, "--nproc", "2", "--out", engine)
-        assert done.returncode == 0, done.stderr
-        assert difference(program, engine, "whole") < 1e-3, engine
-        resumed = last(program, engine)
-        assert all(
-            torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name))
-            for name in bits
-        )
+    done = program("resume", point, "--engine", "zero3", "--nproc", "2", "--out", "zero3")
+    assert done.returncode == 0, done.stderr
+    assert difference(program, "zero3", "whole") < 1e-3
+    resumed = last(program, "zero3")
+    assert all(
+        torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name)) for name in bits
+    )
 
 
 @pytest.mark.slow
