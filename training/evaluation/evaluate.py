@@ -117,12 +117,15 @@ def measure(
 
 
 def evaluate_split(task: Task, module: Module, split: str, chosen: SplitSamples) -> SplitResult:
-    """The metrics and the preview of the present weights. Collective."""
+    """The metrics of the present weights; their preview with split val, which it shows.
+
+    Collective.
+    """
     never = Interruption(chosen.world)  # a signal ends this process at once
     began = time.perf_counter()
     metrics = measure(task, module, chosen, never)
     seconds = time.perf_counter() - began
-    preview = preview_text(task, module, never)
+    preview = preview_text(task, module, never) if split == "val" else None
     return SplitResult(split, len(chosen.samples), metrics, preview, seconds)
 
 
