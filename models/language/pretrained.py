@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,10 +286,12 @@ _NAME = ".default"
 def add_adapters(inner: Any, settings: Lora) -> None:
     """Freeze the weights of `inner`, a model of transformers, and add trainable adapters.
 
-    Raises DataError if no layer has a name of `settings.layers`. Source: Hu et al., LoRA, 2021.
+    Raises DataError if a name of `settings.layers` is of no layer, or of a shared one. Source: Hu
+    et al., LoRA, 2021.
     """
     from peft import inject_adapter_in_model
 
+    _check_layers(inner, settings.layers)
     try:
         with _expected_warnings():
             inject_adapter_in_model(_config(settings), inner)
@@ -298,6 +301,27 @@ def add_adapters(inner: Any, settings: Lora) -> None:
             where="model.lora.layers",
             allowed="names of linear layers, such as q_proj; [] for all",
         ) from None
+
+
+def _check_layers(inner: Any, layers: Sequence[str]) -> None:
+    modules = {name: m for name, m in inner.named_modules() if hasattr(m, "weight")}
+    linear = [m for m in modules.values() if m.weight.dim() == 2]
+    ends = {name.rpartition(".")[2]: name for name, m in modules.items() if m in linear}
+    for layer in layers:
+        named = [m for n, m in modules.items() if n == layer or n.endswith(f".{layer}")]
+        shared = [
+            m for m in named for other in linear if m is not other and m.weight is other.weight
+        ]
+        if named and not shared:
+            continue
+        problem = "is of no layer" if not named else "has a weight that another layer shares"
+        others = [name for name in ends if name not in layers or name == layer]
+        raise DataError(
+            f"model.lora.layers: '{layer}' {problem}",
+            where="model.lora.layers",
+            allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
+            did_you_mean="" if named else next(iter(get_close_matches(layer, others, 1)), ""),
+        )
 
 
 def write(

@@ -60,9 +60,18 @@ one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
 
 
 @one_kind
-def test_an_unknown_layer_is_an_error(make):
-    error = error_of(make(layers=["q_porj"]).build)
-    assert "q_porj" in error.message and error.where == "model.lora.layers"
+def test_each_name_must_be_of_a_layer(make):
+    error = error_of(make(layers=["q_proj", "vproj"]).build)
+    assert "vproj" in error.message and error.where == "model.lora.layers"
+    assert error.did_you_mean == "v_proj" and "down_proj" in error.allowed
+
+
+def test_a_layer_that_shares_its_weight_is_refused():
+    config = CONFIGS["llama"]()
+    config.tie_word_embeddings = True
+    inner = transformers.AutoModelForCausalLM.from_config(config)
+    error = error_of(lambda: add_adapters(inner, Lora(rank=2, layers=["embed_tokens"])))
+    assert "embed_tokens" in error.message and error.where == "model.lora.layers"
 
 
 def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, tmp_path):
