@@ -134,7 +134,7 @@ def with_ends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of a prompt and its answer, with the start and the end token."""
     if has_start:
-        prompt = np.insert(prompt, 0, tokenizer.start)
+        prompt = np.append(np.array(tokenizer.start, dtype=prompt.dtype), prompt)
     if len(answer) == 0 or answer[-1] != tokenizer.end:
         answer = np.append(answer, np.array(tokenizer.end, dtype=prompt.dtype))
     return prompt, answer
