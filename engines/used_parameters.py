@@ -146,6 +146,8 @@ class UsedParameters:
                     self._wait_for_readers()
                     raise EngineError(difference)
                 looked = time.monotonic()
+            if looked - begin > (limit_s := self._store.timeout.total_seconds()):
+                raise TimeoutError(f"rank {self._world.rank} waited {limit_s:g} s for other ranks")
             time.sleep(min(0.05, (time.monotonic() - begin) / 8))  # wait: prints each time-out
         self._agreed.append((self._step, key))
         while self._world.rank == 0 and self._agreed[0][0] < self._step - 1:  # all have read it
