@@ -72,7 +72,7 @@ class FSDP(EngineWithOptimizerStep):
         self._offloads = offload and world.device.type != "cpu"
         self._restore = [set_matmul_precision(options.precision)]
         self._overlapped: OverlappedUpdate | None = None
-        self._are_full_made = False
+        self._has_full = False
         self._shards = world.local_size if options.hybrid_shard else world.size
         if options.hybrid_shard:
             _check_nodes(world)
@@ -110,6 +110,7 @@ class FSDP(EngineWithOptimizerStep):
             self._overlap_update()
         self._used = UsedParameters(self.world, model, lambda m: isinstance(m, FSDPModule))
         self._restore.append(self._used.close)
+        self.resize(self._options.micro_batch, self._options.accumulation)
         return model
 
     def _overlap_update(self) -> None:
@@ -183,20 +184,18 @@ class FSDP(EngineWithOptimizerStep):
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
         assert isinstance(self._model, FSDPModule)
-        averages = last or not self._holds_gradients
-        self._model.set_requires_gradient_sync(averages)
-        if not averages and self._options.precision in DTYPES:
-            self._make_full()
+        self._model.set_requires_gradient_sync(last or not self._holds_gradients)
         return self._used.micro_batch(last)
 
-    def _make_full(self) -> None:
-        """Let FSDP make the full tensors of all modules, by gathering each once.
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        """As `Engine.resize`.
 
-        It expects them where a pass keeps gradients of 16 bits, also of a module that has not been
-        used yet.
+        FSDP expects the full tensors of all modules where a pass keeps gradients of 16 bits, also
+        of a module that has not been used yet, so each is gathered once.
         """
-        if not self._are_full_made:
-            self._are_full_made = True
+        keeps = accumulation > 1 and self._holds_gradients and self._options.precision in DTYPES
+        if keeps and not self._has_full:
+            self._has_full = True
             for module in self._model.modules():
                 if isinstance(module, FSDPModule):
                     module.unshard()

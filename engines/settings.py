@@ -26,7 +26,7 @@ class EngineSettings(EngineSection):
     name: str | None = None
     """Engine; see `list engines`. auto: the fastest one that fits by the plan. Default: local, or
     ddp with more than one process; auto if memory is tight."""
-    nproc: Annotated[int | None, Field(ge=1, le=1024)] = None
+    nproc: Annotated[int | None, Field(ge=1, le=10**6)] = None
     """Processes on this machine. Default: one per GPU, or one."""
     threads: Annotated[int | None, Field(ge=1, le=1024)] = None
     """CPU threads per process. Default: an equal share of the cores."""

@@ -52,7 +52,7 @@ def test_json_contains_value_origin_and_replaced_values_of_each_key(explain):
     assert found["optim.lr"]["replaced"][-1]["origin"] == "built-in"
     assert {"value", "origin", "replaced"} <= set(found["train.seed"])
     [(key, facts)] = explain("train.epochs", "--json").items()
-    assert (key, facts["range"]) == ("train.epochs", "above 0")
+    assert (key, facts["range"]) == ("train.epochs", "above 0, at most 1000000")
     assert facts["description"].startswith("Epochs")
     schema = json.loads(explain("--schema"))["properties"]["optim"]
     assert schema["additionalProperties"] is False

@@ -101,7 +101,7 @@ error: train.preview 'off' is not true or false
   fix           preview: false
 error: engine.threads '1_000' is text, not a whole number
   where         mine.yaml:15 engine.threads
-  allowed       a whole number, at least 1
+  allowed       a whole number, at least 1, at most 1024
   did you mean  1000
   fix           threads: 1000
 error: schedule.warmup '5 percent' is not understood
@@ -226,7 +226,7 @@ zero3-offload, auto
   fix           --engine zero2-offload
 error: engine.nproc 0 is out of range
   where         --nproc 0
-  allowed       a whole number, at least 1
+  allowed       a whole number, at least 1, at most 1000000
   did you mean  1
   fix           --nproc 1
 error: --set optim has no value

@@ -38,7 +38,7 @@ def test_a_part_of_the_model_needs_a_factor_that_trains_it():
         assert found.fix.startswith("freeze it in a stage instead:")
     for factor in ("-1", ".inf", ".nan"):
         (found,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
-        assert (found.allowed, found.fix) == ("above 0", None)
+        assert (found.allowed.endswith("above 0"), found.fix) == (True, None)
     (found,) = refused("optim.groups.encoder=0.1")
     assert found.fix == "--set 'optim.groups={encoder: 0.1}'"
 

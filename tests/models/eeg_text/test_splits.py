@@ -47,13 +47,14 @@ def test_readers_can_be_held_out():
 
 
 def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
-    parts = split_items(items(), "subject+sentence", SplitRule(0.2))
-    parts.save(tmp_path, replace=False)
+    rule = SplitRule(0.2)
+    parts = split_items(items(), "subject+sentence", rule)
+    parts.save(tmp_path, False, rule)
     saved = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in saved["val"]) == 1
-    parts.save(tmp_path, replace=False)
+    parts.save(tmp_path, False, rule)
     with pytest.raises(DataError, match="has changed since this run started"):
-        split_items(items(), "sentence", SplitRule(0.2)).save(tmp_path, replace=False)
+        split_items(items(), "sentence", rule).save(tmp_path, False, rule)
 
 
 def test_too_few_sentences_or_readers_are_an_error():
