@@ -50,6 +50,8 @@ class Architecture:
 
     parameters: int
     """Number of weights, also of those in 4 bits."""
+    trained: int
+    """How many of them are not frozen."""
     digest: str
     """Of the names and shapes of all parameters: equal for models with compatible weights."""
 
@@ -60,7 +62,8 @@ def architecture(model: Module) -> Architecture:
     shapes = json.dumps([(name, list(p.shape)) for name, p in parameters.items()]).encode()
     digest = hashlib.sha256(shapes).hexdigest()[:_DIGEST_LETTERS]
     count = sum(p.numel() for p in parameters.values()) + quantized_elements(model)
-    return Architecture(count, digest)
+    trained = sum(p.numel() for p in parameters.values() if p.requires_grad)
+    return Architecture(count, trained, digest)
 
 
 def quantized_elements(model: Module) -> int:

@@ -131,6 +131,7 @@ class RankCallbacks:
             device=device,
             precision=settings.precision,
             parameters=built.parameters,
+            trainable_parameters=built.trained,
             architecture=built.digest,
             samples=samples,
             folder=self.storage.path,

@@ -35,7 +35,8 @@ def test_an_architecture_is_names_and_shapes_and_not_weights():
         return architecture(model)
 
     first = digest(("a", nn.Linear(3, 2)))
-    assert first.parameters == 8
+    assert first.parameters == first.trained == 8
+    assert digest(("a", nn.Linear(3, 2).requires_grad_(False))).trained == 0
     assert first == digest(("a", nn.Linear(3, 2)))
     assert first.digest != digest(("b", nn.Linear(3, 2))).digest
     assert first.digest != digest(("a", nn.Linear(1, 4))).digest

@@ -159,6 +159,8 @@ class RunInfo:
     precision: str
     parameters: int
     folder: Path
+    trainable_parameters: int | None = None
+    """Of all parameters, those that are not frozen; None: unknown."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """`Task.facts()`."""
     samples: int | None = None

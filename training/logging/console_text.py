@@ -52,8 +52,12 @@ def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
         run += f", stops after step {train_plan.end_step}"
     if train_plan.first_step:
         run += f", {train_plan.first_step} done before"
+    trained = about.trainable_parameters
+    is_whole = trained is None or trained == about.parameters
+    of_model = f"{amount(about.parameters)} parameters"
+    of_model += "" if is_whole else f", of which {amount(trained or 0)} train"
     lines = [
-        render_row("model", f"{about.model}, {amount(about.parameters)} parameters"),
+        render_row("model", f"{about.model}, {of_model}"),
         render_row("mode", about.mode),
         render_row("engine", f"{about.engine} on {processes}, {about.device}, {about.precision}"),
         render_row("batch", batch),

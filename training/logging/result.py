@@ -22,7 +22,7 @@ _OF_OUTCOME = (
 )
 _OF_RUN = (
     *("model", "mode", "stage", "engine", "parameters", "architecture", "samples", "data"),
-    *("predicted_memory_bytes", "environment"),
+    *("trainable_parameters", "predicted_memory_bytes", "environment"),
 )
 JobSummary = Callable[[], Mapping[str, Any]]
 

@@ -27,6 +27,10 @@ def test_the_header_names_model_machine_batch_and_length():
         "data       train 5,120, left out (empty 3), share 0.125, from a b",
         "note       micro_batch 16 fits",
     ]
+    for trained, line in ((facts.parameters, "1.23M"), (4_000, "1.23M parameters, of which 4")):
+        facts = about(Path("runs/x"), trainable_parameters=trained)
+        assert line in console_text.render_header(facts, train_plan())[0]
+        assert ("train" in console_text.render_header(facts, train_plan())[0]) == (trained == 4_000)
 
 
 def test_a_logged_step_is_one_line_aligned_with_others_of_what_is_known():

@@ -12,7 +12,7 @@ from training.storage import Storage, StorageError
 
 
 def test_the_result_has_its_keys(tmp_path):
-    result = ResultWriter(about(tmp_path), Storage(tmp_path))
+    result = ResultWriter(about(tmp_path, trainable_parameters=4_000), Storage(tmp_path))
     result.start(train_plan())
     result.end(outcome())
 
@@ -27,6 +27,7 @@ def test_the_result_has_its_keys(tmp_path):
         "best": {"metric": "loss", "value": 2.25, "step": 50},
         "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
         **{"wall_s": 12.5, "samples_per_s": 640.0, "parameters": 1_234_567, "requeues": 0},
+        "trainable_parameters": 4_000,
         **{"environment": {}, "data": {}, "machine": {}},
     }
 
