@@ -100,6 +100,7 @@ def test_the_weights_of_the_checkpoint_are_measured(run, evaluate):
     change_tensor(checkpoint(run, 6), "ema|model.norm.weight|0", lambda tensor: tensor.mul_(2))
     found = evaluate(run, "--split", "val", "--checkpoint", "6", "--json")
     assert found["metrics"] != logged(run, "val")
+    assert found["preview"] and evaluate(run, "--json")["preview"] is None  # it is of split val
 
 
 def trained_on(module, tmp_path, **settings):
