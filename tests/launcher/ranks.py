@@ -50,7 +50,9 @@ def work(job):
     elif scene == "lost":
         if ME == 0:
             (folder / "pid").write_text(str(os.getpid()))
+            until((folder / "ready").exists)
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
+        (folder / "ready").touch()
         wait_until_reaped(folder / "pid")
         raise ValueError("the second rank failed")
     elif scene == "frozen":

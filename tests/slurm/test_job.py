@@ -291,7 +291,6 @@ def test_a_job_that_slurm_ends_is_not_requeued(cluster):
     until((cluster.folder / "started").exists, job)
     job.send_signal(signal.SIGTERM)
     (cluster.folder / "stop").touch()
-    log, _ = job.communicate()
+    job.communicate()
     assert job.returncode == 143
-    assert "ended by Slurm" in log
     assert not cluster.calls("scontrol requeue")
