@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from training.agreement import WORKER_DIED, first_error
 from training.callbacks.base import Action
-from training.data.workers import WorkerDied
+from training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
     from torch.nn import Module

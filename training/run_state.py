@@ -15,7 +15,6 @@ from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResu
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
 from training.checkpoint.manifest import CheckpointError
-from training.data.workers import WorkerDied
 from training.evaluation.evaluate import check_measures, measure
 from training.evaluation.evaluator import Evaluator
 from training.inspection import Preview, shapes, untrained
@@ -184,7 +183,9 @@ class TrainingRun:
             return units, Action.NOTHING
         if agreed & WORKER_DIED:
             error = self._batches.error
-            raise WorkerDied(first_error(self._engine.world, str(error) if error else None))
+            raise stop_reason.WorkerDied(
+                first_error(self._engine.world, str(error) if error else None)
+            )
         if agreed & _NONFINITE:
             self._fail(*self.updater.nonfinite.describe(self._engine.world))
             return units, Action.NOTHING
@@ -418,7 +419,7 @@ class TrainingRun:
 
         Except for WorkerDied, which all ranks raise, between two steps: what was trained is saved.
         """
-        if isinstance(error, WorkerDied) and self._checkpoints.saves_on_signal:
+        if isinstance(error, stop_reason.WorkerDied) and self._checkpoints.saves_on_signal:
             self._save_after_failure()
         self._checkpoints.abandon()
         reason = stop_reason.failed(f"{type(error).__name__}: {error}")

@@ -12,6 +12,10 @@ RUN_AGAIN = 75
 INTERRUPTED = 130
 
 
+class WorkerDied(RuntimeError):
+    """A data-loader worker died; the message names it, how it died, and the free memory."""
+
+
 @dataclass(frozen=True)
 class StopReason:
     """Why a run takes no more steps."""

@@ -129,8 +129,8 @@ def _failed(error: BaseException, rank: int) -> RankReport:
     from launcher.run_folder.fence import FencedOff
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
-    from training.data.workers import WorkerDied
     from training.resources.oom import OutOfMemory
+    from training.stop_reason import WorkerDied
 
     where = f"rank {rank} on {socket.gethostname()}"
     if isinstance(error, SettingsError):

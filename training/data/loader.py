@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from models.base import DataError
 from training.data.samples import MicroBatch
-from training.data.workers import RequestLoader, WorkerDied
+from training.data.workers import RequestLoader
+from training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
     from engines.base import World

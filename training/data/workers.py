@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from models.base import DataError
 from training.callbacks.preemption import ignore_ending
 from training.seeds import derive
+from training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 _ENDING_S = 1.0
 """Seconds for a worker whose pipe is closed to end."""
 _START = "fork" if sys.platform == "linux" else "spawn"
-
-
-class WorkerDied(RuntimeError):
-    """A data-loader worker died; the message names it, how it died, and the free memory."""
 
 
 def _died(workers: Sequence[BaseProcess]) -> WorkerDied:

@@ -16,8 +16,9 @@ from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinySplit, TinyTask, one_rank, run_tiny
 from training.data import workers
 from training.data.samples import Samples
-from training.data.workers import DataWatchdog, RequestLoader, WorkerDied
+from training.data.workers import DataWatchdog, RequestLoader
 from training.settings import Loader
+from training.stop_reason import WorkerDied
 
 
 class Doomed(TinySplit):
