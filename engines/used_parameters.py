@@ -53,7 +53,7 @@ class UsedParameters:
         self._closed = threading.Event()
         if world.size > 1 and world.store is not None:
             engines = world.store.add(f"engines/{world.rank}", 1)  # of this process, one by one
-            self._store = dist.PrefixStore(f"used/{engines}", world.store)
+            self._store: Any = dist.PrefixStore(f"used/{engines}", world.store)
             self._watch(model, gathers)
             threading.Thread(target=self._say_while_waiting, daemon=True).start()
 
