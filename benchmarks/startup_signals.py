@@ -31,6 +31,7 @@ _LIMIT_S = 60.0
 """For a run to end after its signal, on a busy machine."""
 _CODES = {
     signal.SIGTERM: {75: "saved or stopped", -signal.SIGTERM: "before the program"},
+    signal.SIGHUP: {75: "saved or stopped", -signal.SIGHUP: "before the program"},
     signal.SIGINT: {130: "saved or stopped", -signal.SIGINT: "before the program"},
 }
 

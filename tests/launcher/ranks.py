@@ -99,7 +99,7 @@ def wait_until_reaped(file):
 def until_signal(folder):
     """Like the loop: receive the signal, save, end as agreed."""
     caught: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, lambda number, _: caught.append(number))
     (folder / f"ready-{ME}").touch()
     until(lambda: caught)

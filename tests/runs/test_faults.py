@@ -1,6 +1,5 @@
 """Failures outside of the program are named, and nothing hangs or is lost."""
 
-import os
 import resource
 import signal
 import subprocess
@@ -56,8 +55,7 @@ def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path)
     _, stderr = process.communicate()  # without a limit it would hang
     assert process.returncode == 1
     first_line = stderr.strip().splitlines()[0]
-    assert first_line.startswith(f"error: rank 1 on {os.uname().nodename} waited")
-    assert "for training data; see engine.timeout_s" in first_line
+    assert first_line.startswith("error: rank 1: data-loader worker")
     assert not [child for child in ranks if child.is_running()]
 
 
