@@ -112,8 +112,7 @@ class RequestLoader:
         arriving = iter(loaded)
         try:
             while True:
-                if wait([worker.sentinel for worker in self._workers], timeout=0):
-                    self._raise_if_died()
+                self._raise_if_died(wait_s=0)
                 with nullcontext() if self._watch is None else self._watch.waiting(self._workers):
                     micro_batch = next(arriving, None)
                 if micro_batch is None:
@@ -123,11 +122,14 @@ class RequestLoader:
                 yield micro_batch
         except (EOFError, OSError, RuntimeError):
             # torch raises RuntimeError for a dead worker, unless its pipe breaks first.
-            wait([worker.sentinel for worker in self._workers], timeout=_ENDING_S)
-            self._raise_if_died()
+            self._raise_if_died(wait_s=_ENDING_S)
             raise
 
-    def _raise_if_died(self) -> None:
+    def _raise_if_died(self, wait_s: float) -> None:
+        ended = wait([worker.sentinel for worker in self._workers], wait_s if self._workers else 0)
+        for worker in self._workers:
+            if worker.sentinel in ended:
+                worker.join(_ENDING_S)  # its files close a moment before it has an exit code
         if dead := [worker for worker in self._workers if worker.exitcode]:
             raise _died(dead) from None
 
