@@ -51,9 +51,10 @@ class UsedParameters:
         self._step, self._agreed = 0, list[tuple[int, str]]()
         self._is_open = self._is_last = False
         self._closed = threading.Event()
+        self._store: Any = None  # nothing to compare
         if world.size > 1 and world.store is not None:
             engines = world.store.add(f"engines/{world.rank}", 1)  # of this process, one by one
-            self._store: Any = dist.PrefixStore(f"used/{engines}", world.store)
+            self._store = dist.PrefixStore(f"used/{engines}", world.store)
             self._watch(model, gathers)
             threading.Thread(target=self._say_while_waiting, daemon=True).start()
 
@@ -127,7 +128,7 @@ class UsedParameters:
     def _end_segment(self) -> None:
         segment, position = tuple(self._used), len(self._segments)
         self._used.clear()
-        if self._world.size == 1 or self._world.store is None:
+        if self._store is None:
             return
         self._segments.append(segment)
         if self._expected[position : position + 1] != [segment]:
@@ -181,7 +182,7 @@ class UsedParameters:
 
     def _difference(self) -> str | None:
         """Where another rank differs from this one in this step; None: not known."""
-        if self._world.size == 1 or self._world.store is None:
+        if self._store is None:
             return None
         try:
             others = (r for r in range(self._world.size) if r != self._world.rank)
