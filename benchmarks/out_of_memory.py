@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -29,8 +30,8 @@ from typing import Any
 
 from benchmarks import ballast
 from benchmarks.figures import command, listed, machine, save_rows
-from benchmarks.start_memory import control_group
 from engines.catalog import ENGINES
+from training.resources.cgroup import MOUNT
 
 LIMIT_BYTES = 2 * 2**30
 ROUNDING = 1e-5
@@ -148,6 +149,24 @@ def _cell(row: Row) -> str:
     if row.problem:
         return f"**no**: {row.problem}"
     return f"yes, {row.difference:.0e}" if row.difference else "yes, identical"
+
+
+@contextmanager
+def control_group(limit: int) -> Iterator[Path]:
+    """A new control group for memory. Raises SystemExit if this process may not make one."""
+    two = (MOUNT / "cgroup.controllers").exists()
+    group = (MOUNT if two else MOUNT / "memory") / f"gearshift-memory-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.max" if two else "memory.limit_in_bytes")).write_text(str(limit))
+    except OSError as error:
+        raise SystemExit(f"this needs a control group for memory: {error}") from None
+    try:
+        yield group
+    finally:
+        while (group / "cgroup.procs").read_text():
+            time.sleep(0.01)
+        group.rmdir()
 
 
 def main() -> int:

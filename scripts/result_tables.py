@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
-    auto_engine,
     data,
     fits,
     gpu_tables,
-    launches,
     lora,
     modes,
-    monitor,
     out_of_memory,
     outcomes,
     plan_error,
     plan_host,
-    plan_peers,
-    plan_time,
-    start_memory,
-    startup_signals,
-    state_quality,
     step_memory,
     tally,
 )
@@ -42,8 +34,6 @@ LARGEST = 5
 IN_SHORT = ((8, 16, 24), (32,))
 """GiB of GPUs and of main memory in the README."""
 FEATURES = {
-    "time split: a step, and its marks alone": ("time_split_cost", "marks"),
-    "report of stragglers: a step on 2 ranks": ("stragglers", None),
     "W&B: start up to the first step": ("tracking", "first step"),
     "W&B: a logged step, on the host": ("tracking", "logged step"),
 }
@@ -94,25 +84,6 @@ def features() -> list[str]:
     return _table(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
 
 
-def watching() -> list[str]:
-    """The cost of the resource monitor at the shortest and the longest interval."""
-    rows = _rows(monitor)
-    shares = (f"{100 * row.share:.4f} % every {row.interval_s} s" for row in (rows[0], rows[-1]))
-    return [f"- A reading takes {rows[0].reading_ms:.2f} ms of a core: {', '.join(shares)}."]
-
-
-def started() -> list[str]:
-    """A row for each engine: memory of a start with the whole model, and of a deferred one."""
-    rows = []
-    for engine, pair in groupby(_rows(start_memory), lambda row: row.engine):
-        whole, deferred = pair
-        works = {True: "yes", False: "no"}[deferred.works]
-        numbers = (whole.kept, whole.above, deferred.kept, deferred.above)
-        rows.append([f"`{engine}`", *(f"{number:.2f}" for number in numbers), works])
-    heads = ["engine", "whole: kept", "peak above", "deferred: kept", "peak above"]
-    return _table([*heads, "works with 0.2 above"], rows, numbers=5)
-
-
 def survived() -> list[str]:
     """A row for each engine: in how many cases it survived that memory ran out."""
     rows = []
@@ -125,14 +96,10 @@ def survived() -> list[str]:
     return _table(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
 
 
-def errors(module: Any, within: float | None = None) -> list[str]:
+def errors(module: Any) -> list[str]:
     """The rows with the largest errors, as the benchmark shows them."""
     rows = sorted(_rows(module), key=lambda row: abs(row.error), reverse=True)
-    lines = str(module.table(rows[:LARGEST])).splitlines()
-    if within is None:
-        return lines
-    hits = sum(abs(row.error) <= within for row in rows)
-    return [*lines[:-1], f"| within {within:.0%} | | | | | | {hits} of {len(rows)} |"]
+    return str(module.table(rows[:LARGEST])).splitlines()
 
 
 def slowest_readers() -> list[str]:
@@ -219,28 +186,18 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "loop": (partial(times, "loop", "ms/step"), ("loop",)),
     "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
     "startup": (partial(medians, "startup", "ms to the first step"), ("startup",)),
-    "voxels": (partial(medians, "voxels", "ms for 1,000,000 events"), ("voxels",)),
-    "encoded": (partial(medians, "encoded", "ms/step", ("one by one", "together")), ("encoded",)),
     "saving": (saving, ("checkpoint",)),
     "features": (features, tuple(dict.fromkeys(name for name, _ in FEATURES.values()))),
-    "start memory": (started, ("start_memory",)),
     "out of memory": (survived, ("out_of_memory",)),
     "promises kept": (promises, ("modes",)),
     "outcomes": (outcome, ("families",)),
     "killed": (killed, ("crash",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),
-    "plan time": (partial(errors, plan_time, plan_time.WITHIN), ("plan_time",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
-    "plan peers": (partial(whole, plan_peers), ("plan_peers",)),
-    "auto engine": (partial(whole, auto_engine), ("auto_engine",)),
     "largest models": (partial(whole, fits), ("fits",)),
     "readers": (slowest_readers, ("data",)),
-    "launches": (partial(whole, launches), ("launches",)),
     "lora": (partial(whole, lora), ("lora",)),
-    "state quality": (partial(whole, state_quality), ("state_quality",)),
     "step memory": (partial(whole, step_memory), ("step_memory",)),
-    "startup signals": (partial(whole, startup_signals), ("startup_signals",)),
-    "watching": (watching, ("monitor",)),
     "versions": (partial(whole, try_versions, "versions"), ("versions",)),
 }
 """Each table, and the files that it shows, by the name in the page."""

@@ -42,9 +42,7 @@ class Zero:
     """Optimizer state, gradients and weights sharded over ranks as in `ds_config`. Collective.
 
     DeepSpeed is configured for one micro-batch per step, gets the end of each step from us, and
-    runs torch's optimizer: so the update equals that of other engines, and nothing is compiled. On
-    a CPU, torch's fused AdamW is as fast as DeepSpeed's own, which takes minutes to build: 0.11 s
-    for 50M parameters on one core, and 0.82 s unfused (benchmarks/cpu_adam.py).
+    runs torch's optimizer: so the update equals that of other engines, and nothing is compiled.
 
     A parameter without a gradient in a step is updated with a gradient of zero, while other engines
     skip it: DeepSpeed's optimizer sees one flat tensor of all parameters.

@@ -52,7 +52,8 @@ FAULTS: Mapping[str, Fault] = {
     "nonfinite_later": Fault(
         "NaN after some steps",
         "loss {loss} and gradient norm {grad_norm} at step {step}",
-        "the learning rate is too high, or a few samples are not finite",
+        "the learning rate is too high, a few samples are not finite, or the weights that the run "
+        "started from are not",
         "{again} --lr {lower_lr}",
     ),
     "nonfinite_evaluation": Fault(

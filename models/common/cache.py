@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,11 +106,19 @@ def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:
 
 
 def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> None:
-    """Write to a temporary folder and rename it: other processes see all of it or nothing."""
+    """Write to a temporary folder and rename it: other processes see all of it or nothing.
+
+    Temporary folders of killed processes, which no process locks, are removed.
+    """
     entry.parent.mkdir(parents=True, exist_ok=True)
+    for left in entry.parent.glob(f".{entry.name}-*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         with ExitStack() as opened:
+            with suppress(OSError):  # a network file system may have no locks for folders
+                opened.enter_context(_locked(partial))
             write(lambda key: opened.enter_context((partial / f"{key}.npy").open("wb")))
         (partial / _FACTS).write_text(facts, encoding="utf-8")
         if entry.exists() and _read(entry, facts) is None:
@@ -119,6 +129,17 @@ def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> None:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # absent once it was renamed
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder. Raises OSError if another process has the lock, or there are none."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class ArrayFile:

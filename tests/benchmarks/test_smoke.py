@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import lora, start_memory
+from benchmarks import lora
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
 from engines.catalog import ENGINES
@@ -53,20 +53,8 @@ def test_a_benchmark_shows_its_options(module, monkeypatch, capsys):
 
 STEPS = "--steps 4 --warmup 2 --rounds 1"
 SLOW = {
-    "encoded": (
-        "--model eeg_text:tiny --rounds 1",
-        ["encoder in each step", "features read", "contender", "encoder in each step", "features read"],
-    ),
     "lora": ("--smoke", [*lora.CONTENDERS]),
     "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
-    "plan_peers": ("--models event_seg:tiny --engines zero2", ["event_seg:tiny"]),
-    "startup": ("--rounds 1", ["bare script", "Gearshift"]),
-    "step_memory": ("--ranks 2 --engines zero2", ["zero2"]),  # fails if it is 5 % away
-    "studies": ("--studies 20", ["2", "5", "10", "2", "5", "10"]),
-    "tokenizing": (
-        "--mb 9 --rounds 1",
-        ["library, one document at a time", "library, encode_batch_fast", "Gearshift"],
-    ),
 }  # fmt: skip
 """Options of the smallest run, and the first cell of each row; None: of some rows."""
 
@@ -77,16 +65,6 @@ def test_a_benchmark_prints_a_row_for_each_contender(module):
     options, names = SLOW[module]
     found = first_cells(table_of(module, options))
     assert found == names if names else found
-
-
-@pytest.mark.slow
-def test_monitor_measures_a_reading_at_each_interval():
-    assert len(table_of("monitor", "--rounds 1 --readings 2")) == 4
-
-
-@pytest.mark.slow
-def test_voxels_measures_the_event_grid():
-    assert first_cells(table_of("voxels", "--rounds 1 --events 1000"))[-1] == "ours"
 
 
 @pytest.mark.slow
@@ -125,23 +103,6 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     assert rows[-1] == "`tests/training/test_throughput.py` | 1 skipped | –"
 
 
-@pytest.fixture
-def a_control_group():
-    """Skips the test if no control group can be made here."""
-    try:
-        with start_memory.control_group(None):
-            pass
-    except SystemExit as error:
-        pytest.skip(str(error))
-
-
-@pytest.mark.slow
-def test_start_memory_measures_both_ways_to_start(a_control_group):
-    rows = [row.split(" | ") for row in table_of("start_memory", "--smoke --engines fsdp")]
-    assert [row[:2] for row in rows] == [["`fsdp`", "whole"], ["`fsdp`", "deferred"]]
-    assert [row[-1] == "–" for row in rows] == [True, False]  # a small model: yes or no is noise
-
-
 @pytest.mark.slow
 def test_checkpoint_measures_ways_to_save_and_load():
     found = first_cells(table_of("checkpoint", "--smoke --only 'ours, background' torch.save"))
@@ -155,10 +116,3 @@ def test_data_measures_every_reader_and_its_model():
     assert {family for family, _ in found} == set(FAMILIES)
     assert ("event_seg", "EVT 3.0") in found and ("eeg_text", "ZuCo 2.0") in found
     assert len(found) == len(rows) == 15
-
-
-@pytest.mark.slow
-def test_out_of_memory_is_survived():
-    refused = "--engines fsdp --ranks 1 --cause refused --moments forward save"
-    (row,) = table_of("out_of_memory", refused)  # fails if one is not survived
-    assert row.count("yes, ") == 2

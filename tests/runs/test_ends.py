@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
 
 from launcher.run_folder import run_folder
 from tests.runs.conftest import REQUESTS, Program, environment
-from tests.waiting import LIMIT_S, until
+from tests.waiting import LIMIT_S
 from training.checkpoint import manifest
 
 pytestmark = pytest.mark.usefixtures("hangups")
@@ -115,36 +114,6 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
     assert rest.splitlines()[-1] == RESUME_HINT.replace(
         "; resume", "; details: mine/log.txt; resume"
     )
-
-
-def is_stopped(pid):
-    """Whether every thread has stopped: a running one may receive the next signal."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return all("State:\tT" in (task / "status").read_text() for task in tasks)
-
-
-def has_pending(pid):
-    """Whether a signal is pending for a stopped process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return any(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="pending signals are read from /proc")
-def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
-    with training(tmp_path, "--nproc", "2") as process:
-        stopped = ranks(process)
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)  # neither saves
-        until(lambda: all(map(is_stopped, stopped)))
-        process.send_signal(signal.SIGINT)
-        # Delivered: the next is separate from the first.
-        until(lambda: all(map(has_pending, stopped)))
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-    assert process.returncode == 130
-    assert "ended at once; earlier checkpoints are kept" in rest
-    assert rest.splitlines()[-1] == RESUME_HINT
 
 
 @pytest.mark.slow

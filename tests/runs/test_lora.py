@@ -9,17 +9,12 @@ from tests.runs.conftest import last
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("precision", "first", "second"),
-    # In bf16 those that round alike: others would need another bound.
-    [("fp32", "zero3", "fsdp"), ("bf16", "ddp", "oss")],
-)
-def test_engines_resume_adapters_from_each_other(program, adapted, precision, first, second):
+def test_an_engine_resumes_adapters_of_another(program, adapted):
     two = ("--nproc", "2", "--engine")
-    for engine, run in ((first, "a"), (second, "whole")):
-        done = program(*adapted, "--precision", precision, *two, engine, "--out", run)
+    for engine, run in (("zero3", "a"), ("fsdp", "whole")):
+        done = program(*adapted, *two, engine, "--out", run)
         assert done.returncode == 0, done.stderr
-    done = program("resume", "a/checkpoints/step-00000003", *two, second, "--out", "b")
+    done = program("resume", "a/checkpoints/step-00000003", *two, "fsdp", "--out", "b")
     assert done.returncode == 0, done.stderr
     found, expected = last(program, "b"), last(program, "whole")
     assert found.shapes and all(".lora_" in name for name in found.shapes)

@@ -155,7 +155,7 @@ def test_the_second_stage_keeps_or_trains_the_weights_of_the_first(staged_run):
     assert all(stage["peak_memory_bytes"]["host"] > 0 for stage in whole["stages"])
 
 
-@of("event_seg", "eeg_text")
+@of("event_seg")
 def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
     for folder in staged_run.folders():
         done = Program(staged_run.home)("verify", f"x/{folder.name}")  # with the threads of a run
@@ -166,17 +166,16 @@ def test_each_stage_is_verified_and_exported_as_any_run(staged_run):
         assert exported.keys() == weights(folder).keys()
 
 
-@of("event_seg", "language")
+@of("language")
 def test_the_first_stage_trains_under_another_engine(staged_run):
     args = (*arguments(staged_run.family), "--stage", staged_run.case.stages[0], "--out", "first")
     more = ("--engine", staged_run.case.engines[0], "--nproc", "2", "--max-steps", "2")
     shown = staged_run.command(*args, *more)
     assert result(staged_run.home / "first")["best"]["metric"] == staged_run.case.metrics[0]
-    if staged_run.family == "language":  # the next stage reads no text
-        assert "data.text" not in shown.splitlines()[-1]
+    assert "data.text" not in shown.splitlines()[-1]  # the next stage reads no text
 
 
-@of("eeg_text", "language")
+@of("eeg_text")
 def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
     case, engine = staged_run.case, staged_run.case.engines[1]
     folder = staged_run.home / "killed"

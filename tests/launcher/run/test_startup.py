@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.startup_signals import OVER_S, interrupted
 from launcher.run import startup
 from tests.launcher import custom_tasks
 from tests.runs.conftest import REQUESTS, environment
@@ -51,13 +50,20 @@ def outcome(folder):
 
 
 @pytest.mark.parametrize(
-    "imports", [0, 40, 700, *(pytest.param(n, marks=pytest.mark.slow) for n in (160, 1200))]
+    ("number", "imports"),
+    [
+        (signal.SIGTERM, 0),
+        (signal.SIGUSR1, 40),
+        (signal.SIGHUP, 700),
+        pytest.param(signal.SIGUSR1, 160, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 1200, marks=pytest.mark.slow),
+    ],
 )
-def test_a_signal_during_imports_is_handled(tmp_path, imports):
+@pytest.mark.usefixtures("hangups")
+def test_a_signal_during_imports_is_handled(tmp_path, number, imports):
     with starting(tmp_path) as process:
         for _ in range(imports):
             process.stderr.readline()
-        number = signal.SIGUSR1 if imports % 40 else signal.SIGTERM
         process.send_signal(number)
         process.communicate()
     assert outcome(tmp_path)[0] == "again 75"
@@ -72,14 +78,6 @@ def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
     assert (process.returncode, recorded[0]) == (2, "invalid 2")
     assert "fast" in recorded[1]
     assert os.listdir(tmp_path / "mine") == ["slurm"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_at_any_moment_of_a_start_ends_the_run_and_leaves_nothing(number):
-    for moment in range(5):
-        end = interrupted(number, 1 + moment % 2, OVER_S * (moment + 0.5) / 5)
-        assert end.problem is None, f"{end.signal} after {end.at_s} s: {end.problem}"
 
 
 LONG_IMPORT = """\

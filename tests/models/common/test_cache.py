@@ -61,6 +61,18 @@ def test_an_incomplete_entry_is_computed_again(name, content):
     assert make.calls == 2
 
 
+def test_what_a_killed_process_wrote_is_removed_and_what_another_writes_is_kept():
+    cache.arrays("clips", SOURCE_KEY, Maker())
+    [entry] = cache_folder().iterdir()
+    dead, alive = (entry.with_name(f".{entry.name}-{name}") for name in ("dead", "alive"))
+    for folder in (dead, alive):
+        folder.mkdir()
+    (entry / "made_from.json").unlink()
+    with cache._locked(alive):
+        cache.arrays("clips", SOURCE_KEY, Maker())
+    assert {path.name for path in cache_folder().iterdir()} == {entry.name, alive.name}
+
+
 def test_without_a_cache_arrays_stay_in_memory_and_a_stream_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))

@@ -61,19 +61,3 @@ def test_generations_make_one_run_without_repeated_steps_or_gaps(database, tmp_p
     generation(folder).begin(first_step=3).log(4, 5).end()
     assert [step for step, _ in losses(database)] == [1, 2, 3, 4, 5]
     assert len({name for name, _, _ in rows(database)}) == 1
-
-
-@pytest.mark.slow
-def test_going_back_starts_another_run_with_the_earlier_lines(database, tmp_path):
-    folder = tmp_path / "run"
-    generation(folder).begin().log(1, 2, 3).end()
-    generation(folder, went_back=True).begin(first_step=1).log(2, 3, loss=9.0).end()
-    names = list(dict.fromkeys(name for name, _, _ in rows(database)))
-    assert [
-        [
-            row["train/loss"]
-            for name, _, row in rows(database)
-            if name == mine and "train/loss" in row
-        ]
-        for mine in names
-    ] == [[1.0, 0.5, 1 / 3], [1.0, 9.0, 9.0]]

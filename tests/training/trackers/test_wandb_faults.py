@@ -28,20 +28,9 @@ def test_a_server_that_fails_from_the_start(server, tmp_path, how):
 
 
 @pytest.mark.slow
-def test_an_unreachable_server(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)  # no server listens at the port
-    generation = Generation(tmp_path, tracking={"wait_s": 2}).begin().log(1, 2, 3).end()
-    recorded_completely(generation, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["hang", "gone"])
-def test_a_server_that_fails_in_mid_run(server, tmp_path, how):
+def test_a_server_that_is_gone_in_mid_run(server, tmp_path):
     generation = Generation(tmp_path, tracking={"wait_s": 2}).begin().log(1).until_open()
-    if how == "gone":
-        server.close()
-    else:
-        server.fails, server.fails_streams_only = how, True
+    server.close()
     generation.log(2, 3).end()
     assert f"send {tmp_path}" in recorded_completely(generation, tmp_path)
 
@@ -55,16 +44,6 @@ def test_a_killed_service(server, tmp_path):
     generation.log(2).log(3).end()
     (warning,) = generation.warnings
     assert f"send {tmp_path}" in warning  # W&B's files may lack what it had not written yet
-
-
-@pytest.mark.slow
-def test_a_killed_process_does_not_affect_the_run(server, tmp_path):
-    generation = Generation(tmp_path).begin().log(1)
-    for callback in generation.callbacks:
-        callback._process._process.kill()
-        callback._process._process.wait()
-    generation.log(2).log(3).end()
-    recorded_completely(generation, tmp_path)
 
 
 def test_without_wandb_there_is_one_warning(tmp_path, monkeypatch):

@@ -59,14 +59,6 @@ def test_generations_make_one_run_without_repeated_steps_or_gaps(server, tmp_pat
 
 
 @pytest.mark.slow
-def test_rows_that_a_server_lost_are_sent_again_from_the_metrics(server, tmp_path):
-    Generation(tmp_path).begin().log(1, 2, 3, 4).stop()
-    only(server).lose(after=2)  # the process was lost with its node before it had sent these
-    Generation(tmp_path).begin(first_step=4).log(5).end()
-    assert steps(server) == [1, 2, 3, 4, 5]
-
-
-@pytest.mark.slow
 def test_rows_that_a_preemption_lost_are_sent_by_the_next_generation(server, tmp_path):
     generation = Generation(tmp_path).begin().log(1).until_open()
     (process,) = [callback._process._process.pid for callback in generation.callbacks]
@@ -79,21 +71,6 @@ def test_rows_that_a_preemption_lost_are_sent_by_the_next_generation(server, tmp
 
 
 @pytest.mark.slow
-def test_offline_generations_are_sent_by_the_next_online_one(server, tmp_path, monkeypatch):
-    run, here = tmp_path / "run", tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    Generation(run).begin().log(1, 2).stop()
-    Generation(run).begin(first_step=2).log(3).stop()
-    assert not server.runs
-    monkeypatch.delenv("WANDB_MODE")
-    Generation(run).begin(first_step=3).log(4).end()
-    assert steps(server) == [1, 2, 3, 4]
-    assert not list(here.iterdir()), "W&B's commands log in the run folder"
-
-
-@pytest.mark.slow
 def test_resuming_from_an_earlier_step_starts_another_run_with_the_earlier_lines(server, tmp_path):
     Generation(tmp_path).begin().log(1, 2, 3).end()
     first = only(server)
@@ -101,16 +78,6 @@ def test_resuming_from_an_earlier_step_starts_another_run_with_the_earlier_lines
     second = next(run for run in server.runs.values() if run is not first)
     assert [row["train/loss"] for row in second.rows] == [1.0, 9.0, 9.0]
     assert len(first.rows) == 3
-
-
-@pytest.mark.slow
-def test_events_that_need_attention_are_alerts(server, tmp_path):
-    generation = Generation(tmp_path).begin()
-    for kind in ("throttled", "preview"):
-        for callback in generation.callbacks:
-            callback.event(kind, {"text": "ram 97"})
-    generation.log(1).end()
-    assert server.alerts == ["throttled"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 
 from tests.training.trackers.local_server import LocalServer
 
@@ -16,15 +15,7 @@ class Server(LocalServer):
     def __init__(self):
         super().__init__()
         self.runs = {}
-        self.fails_streams_only = False
-        self.queries = Counter()
-        self.alerts = []
         self.stored = {}
-
-    def has_failed(self, path):
-        return super().has_failed(path) and (
-            not self.fails_streams_only or _STREAM.search(path) is not None
-        )
 
     def answer(self, method, path, body):
         if method == "PUT":
@@ -36,7 +27,6 @@ class Server(LocalServer):
     def _query(self, request):
         text, given = request["query"], request.get("variables") or {}
         name = re.search(r"(?:query|mutation)\s+(\w+)", text)[1]
-        self.queries[name] += 1
         content = getattr(self, f"_{name}", None)
         return content(given) if content else {}
 
@@ -67,7 +57,6 @@ class Server(LocalServer):
         return {"project": {"artifactType": {"name": given["name"]}}}
 
     def _NotifyScriptableRunAlert(self, given):
-        self.alerts.append(given["title"])
         return {"notifyScriptableRunAlert": {"success": True}}
 
     def _stream(self, name, sent):
@@ -102,11 +91,6 @@ class Run:
             self.summary = json.loads(summary["content"][-1])
         if sent.get("complete"):
             self.exit_code = sent["exitcode"]
-
-    def lose(self, after):
-        """Have nothing of later steps."""
-        self.lines = dict(enumerate(json.dumps(row) for row in self.rows if row["_step"] <= after))
-        self.summary["_step"] = after
 
     def status(self):
         """The response to a process that resumes the run."""
