@@ -306,13 +306,11 @@ def add_adapters(inner: Any, settings: Lora) -> None:
 def _check_layers(inner: Any, layers: Sequence[str]) -> None:
     modules = {name: m for name, m in inner.named_modules() if hasattr(m, "weight")}
     linear = [m for m in modules.values() if m.weight.dim() == 2]
-    ends = {name.rpartition(".")[2]: name for name, m in modules.items() if m in linear}
+    shared = [m for m in linear for o in linear if o is not m and o.weight is m.weight]
+    ends = {n.rpartition(".")[2]: n for n, m in modules.items() if m in linear and m not in shared}
     for layer in layers:
         named = [m for n, m in modules.items() if n == layer or n.endswith(f".{layer}")]
-        shared = [
-            m for m in named for other in linear if m is not other and m.weight is other.weight
-        ]
-        if named and not shared:
+        if named and not any(module in shared for module in named):
             continue
         problem = "is of no layer" if not named else "has a weight that another layer shares"
         others = [name for name in ends if name not in layers or name == layer]
