@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,17 +123,16 @@ def publish_new(staged: Path, final: Path) -> None:
 class Storage:
     """A folder that one process writes to. All methods touch the disk and raise OSError.
 
-    A crash leaves each file as it was or as it will be, never half written. With a `fence`, a
-    hidden folder in `path`, every file is created in it and renamed out of it: once a later
-    generation of the job has renamed the fence, nothing here changes any more, also on a network
-    file system that still has the old name in its cache.
+    A crash leaves each file as it was or as it will be, never half written.
     """
 
     path: Path
-    fence: Path | None = None
+    check: Callable[[], None] = lambda: None
+    """Raises OSError if this process may no longer write here; called before a file is replaced."""
 
     def atomic_write(self, name: str, content: bytes) -> None:
         """Replace the file `name` by `content`: write, sync, rename. Leaves nothing on failure."""
+        self.check()
         staged = self.staged(name)
         try:
             with open_staged(staged) as file:
@@ -162,7 +161,7 @@ class Storage:
 
     def open_lines(self, name: str) -> LineFile:
         """Open the file of lines `name` to append to it. Raises StorageError."""
-        return LineFile(self.path / name, self.fence)
+        return LineFile(self.path / name)
 
     def append_line(self, name: str, line: bytes) -> None:
         """Append one line to the file `name`. Raises StorageError."""
@@ -175,26 +174,21 @@ class Storage:
     def staged(self, name: str) -> Path:
         """The path at which the file `name` is created before it is renamed."""
         final = self.path / name
-        return (self.fence or final.parent) / f".{final.name}.new"
-
-    def staging_folder(self, subfolder: str = "") -> Path:
-        """The folder for what has no final name yet: the fence, or `subfolder` without a fence."""
-        return self.fence or self.path / subfolder
+        return final.parent / f".{final.name}.new"
 
 
 class LineFile:
     """A file that grows by whole lines; one writer. Touches the disk.
 
     Every line has reached the operating system when `write` returns, so that a killed process loses
-    none. With a `fence` the file is opened through it: without the fence there is no such path.
+    none.
     """
 
-    def __init__(self, path: Path, fence: Path | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         """Open `path`, and create it if needed. Raises StorageError."""
         self.path = path
         with storage_errors(path):
-            opened = path if fence is None else fence / ".." / path.name
-            self._file = open_regular(opened, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._file = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def write(self, line: bytes) -> None:
         """Append `line`, which has no line break, and a line break. Raises StorageError."""

@@ -203,7 +203,7 @@ class RankCallbacks:
         """Write a message after the outputs of the run were closed."""
         if self.job.console:
             PlainOutput(sys.stdout).write(kind, text)
-        with suppress(StorageError):  # a full disk or a closed fence is no failure at this point
+        with suppress(StorageError):  # a full disk is no failure at this point
             log = LogFileOutput(self.storage)
             log.write(kind, text)
             log.close()

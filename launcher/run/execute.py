@@ -187,15 +187,13 @@ def copy_run(source: Path, folder: Path) -> None:
     Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
     Raises OSError.
     """
-    from launcher.run_folder import fence
-
     created = {  # by the new run itself
         *(run_folder.CHECKPOINTS, *run_folder.LINKS, run_folder.RESULT, run_folder.REPORT),
         *(run_folder.PREDICTIONS, run_folder.EVALUATIONS, run_folder.SETTINGS, run_folder.ORIGINS),
         *(lock.NAME, run_folder.SLURM_FOLDER),
     }
     for entry in sorted(source.iterdir()):
-        if entry.name in created or entry.name.startswith((run_folder.EXPORT, *fence.HIDDEN)):
+        if entry.name in created or entry.name.startswith(run_folder.EXPORT):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, folder / entry.name, symlinks=True)

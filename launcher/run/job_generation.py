@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.base import environment, exit_codes
 from launcher.config.provenance import CliArgs
 from launcher.run.failures import Kind
-from launcher.run_folder import fence, generations, lock, run_folder
+from launcher.run_folder import generations, lock, run_folder
 from launcher.run_folder.checkpoint_search import AUTO, newest_step
 from slurm.environment import (
     SLURM_FOLDER,
@@ -49,9 +49,7 @@ class JobGeneration:
         here, other = self.run.resolve(), Path(args.resume).resolve()
         is_own = args.resume == AUTO or args.resume.isdigit() or here in (other, *other.parents)
         if self.rank == 0 and not is_own:
-            names = [entry.name for entry in self.run.iterdir()]
-            fences = {name for name in names if name.startswith(fence.HIDDEN)}
-            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME, *fences})
+            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME})
         return args
 
     def claim(self) -> None:
@@ -76,9 +74,9 @@ class JobGeneration:
     def _counts(self, kind: Kind) -> bool:
         """Whether the end of this rank is the outcome of the generation.
 
-        Rank 0 publishes for all, except after a lost peer, a killed rank or a closed fence: without
-        an outcome the job script assumes a crash. Another rank publishes its own failure, if no
-        rank has published yet.
+        Rank 0 publishes for all, except after a lost peer, a killed rank or where it is fenced off:
+        without an outcome the job script assumes a crash. Another rank publishes its own failure,
+        if no rank has published yet.
         """
         if self.rank == 0:
             return kind not in ("peer lost", "killed", "fenced")

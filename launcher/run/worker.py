@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -289,9 +290,11 @@ def _unless_failed(
 
 
 def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
-    """The storage of the run folder, locked by rank 0, and fenced if the run belongs to a job."""
-    path = run_folder.broadcast_path(job.folder, world)
-    assert path is not None, "rank 0 created the run folder before the ranks started"
+    """The storage of the run folder, locked by rank 0, and claimed if the run belongs to a job."""
+    assert job.folder is not None or world.rank, "rank 0 created it before the ranks started"
+    # Ranks started by torchrun or srun do not know its name, which contains the time.
+    name = world.broadcast(os.fsencode(job.folder.absolute()) if job.folder else b"")
+    path = job.folder if job.folder and not world.rank else Path(os.fsdecode(name))
     storage, generation = Storage(path), job.generation
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
@@ -299,9 +302,8 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
         from launcher.run_folder import fence
 
         if world.rank == 0:
-            storage = cleanup.enter_context(fence.fenced_storage(path, generation))
-        storage = Storage(path, run_folder.broadcast_path(storage.fence, world))
-        cleanup.enter_context(fence.fencing_errors(storage, generation))
+            fence.claim(path, generation)
+        storage = cleanup.enter_context(fence.fencing(path, generation))
     world.barrier()  # no rank reads the folder before
     return storage
 

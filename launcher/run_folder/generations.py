@@ -158,7 +158,6 @@ def _append(run: Path, kind: str, generation: Generation, facts: Mapping[str, An
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     line = {"kind": kind, "time": time.time(), **_fields(generation), **facts}
-    # Not under the fence: the claim itself decides which fence is valid.
     Storage(folder).append_line(NAME, encode_bytes(line))
 
 

@@ -36,7 +36,7 @@ from training.storage import (
 )
 
 if TYPE_CHECKING:
-    from engines.base import World
+    pass
 
 LOG = "log.txt"
 RESULT = "result.json"
@@ -67,7 +67,7 @@ _OF_TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
 """Folders with links of the trackers."""
 _STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
 """Initial files that do not have their names yet; a killed start leaves them."""
-_BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|\.(fence|closed)-.*|{_STAGED.pattern}")
+_BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|{_STAGED.pattern}")
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
 _BEFORE_A_STEP = re.compile(
     r"settings\.yaml|origins\.json|result\.json|metrics\.jsonl|events(-rank[0-9]+)?\.jsonl|log\.txt"
@@ -445,17 +445,6 @@ def append_log(folder: Path, text: str) -> None:
     """
     with suppress(StorageError):
         Storage(folder).append_line(LOG, text.rstrip().encode(errors="backslashreplace"))
-
-
-def broadcast_path(path: Path | None, world: World) -> Path | None:
-    """The path of rank 0, on every rank. Collective.
-
-    Ranks started by torchrun or srun need it: the name of the run folder contains the time.
-    """
-    data = world.broadcast(b"" if path is None else os.fsencode(path.absolute()))
-    if world.rank == 0:
-        return path
-    return Path(os.fsdecode(data)) if data else None
 
 
 def _in_use(out: Path, where: str) -> SettingsError:

@@ -11,7 +11,6 @@ from models.base import DataError
 from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.checkpoint.reader import Checkpoint, open_checkpoint
-from training.storage import Storage
 from training.train_plan import StartSteps
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def choose(run: Path, world: World, step: int | None) -> ChosenCheckpoint:
     not read one: it may be whole. First completes a rename that a kill interrupted.
     """
     if world.rank == 0:
-        retention.recover(Storage(run))
+        retention.recover(run)
     candidates = [step] if step is not None else _steps(run, world)
     damaged: dict[int, str] = {}
     for candidate in candidates:

@@ -33,7 +33,7 @@ class Keep:
 
 def unfinished(storage: Storage, step: int) -> Path:
     """The folder in which the checkpoint of `step` is written before it has its name."""
-    return storage.staging_folder(CHECKPOINTS) / f"{_SAVING}{manifest.step_folder(step)}"
+    return storage.path / CHECKPOINTS / f"{_SAVING}{manifest.step_folder(step)}"
 
 
 def publish(storage: Storage, step: int) -> Path:
@@ -41,10 +41,11 @@ def publish(storage: Storage, step: int) -> Path:
 
     At each moment one of the two has the name, or `recover` restores the older one. Touches disk.
     """
+    storage.check()
     final = storage.path / CHECKPOINTS / manifest.step_folder(step)
     if final.exists():
-        older = storage.staging_folder(CHECKPOINTS) / f"{_REPLACED}{final.name}"
-        _delete(storage, older)
+        older = final.with_name(f"{_REPLACED}{final.name}")
+        _delete(older)
         final.rename(older)
         sync(final.parent)
     unfinished(storage, step).rename(final)
@@ -52,14 +53,13 @@ def publish(storage: Storage, step: int) -> Path:
     return final
 
 
-def recover(storage: Storage) -> list[str]:
+def recover(run: Path) -> list[str]:
     """Restore checkpoints whose replacement was not completed; returns their names.
 
-    The one process that resumes the run calls this before it looks for checkpoints, and for each
-    fence that it closed. Touches disk.
+    The one process that resumes the run calls this before it looks for checkpoints. Touches disk.
     """
-    folder, names = storage.path / CHECKPOINTS, []
-    for older in sorted(storage.staging_folder(CHECKPOINTS).glob(f"{_REPLACED}*")):
+    folder, names = run / CHECKPOINTS, []
+    for older in sorted(folder.glob(f"{_REPLACED}*")):
         final = folder / older.name.removeprefix(_REPLACED)
         if not final.exists():
             older.rename(final)
@@ -70,7 +70,7 @@ def recover(storage: Storage) -> list[str]:
 
 def sweep(run: Path) -> None:
     """Delete what a killed process left half written or half deleted. Touches disk."""
-    recover(Storage(run))
+    recover(run)
     for prefix in (_SAVING, _DELETING, _REPLACED):
         for entry in (run / CHECKPOINTS).glob(f"{prefix}*"):
             shutil.rmtree(entry, ignore_errors=True)
@@ -90,8 +90,8 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> list[str]:
     names = [manifest.step_folder(checkpoint.step) for checkpoint in complete]
     doomed = [name for name in names if name not in remaining]
     for name in doomed:
-        _delete(storage, storage.path / CHECKPOINTS / name)
-    _delete(storage, storage.staging_folder(CHECKPOINTS) / f"{_REPLACED}{newest.name}")
+        _delete(storage.path / CHECKPOINTS / name)
+    _delete(newest.with_name(f"{_REPLACED}{newest.name}"))
     return doomed
 
 
@@ -129,6 +129,7 @@ def _complete(run: Path) -> list[Manifest]:
 
 
 def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
+    storage.check()
     run = storage.path
     left = [checkpoint for checkpoint in _complete(run) if checkpoint.step not in steps]
     best = _by_score(left)
@@ -144,8 +145,6 @@ def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
         name = f"{prefix}-{folder.name}"
         new_names = (name, *(f"{name}-{number}" for number in range(2, 10**6)))
         aside = next(path for n in new_names if not (path := folder.with_name(n)).exists())
-        if storage.fence is not None:
-            folder.rename(folder := storage.fence / f"{_REPLACED}{folder.name}")
         folder.rename(aside)
         names.append(aside.name)
     if names:
@@ -194,10 +193,10 @@ def _target(run: Path, link: str) -> str | None:
     return Path(os.readlink(path)).name if path.is_symlink() else None
 
 
-def _delete(storage: Storage, folder: Path) -> None:
+def _delete(folder: Path) -> None:
     """Delete a checkpoint, its name first: half deleted it would look damaged."""
     if folder.exists():
-        hidden = storage.staging_folder(CHECKPOINTS) / f"{_DELETING}{folder.name}"
+        hidden = folder.with_name(f"{_DELETING}{folder.name}")
         shutil.rmtree(hidden, ignore_errors=True)
         folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)

@@ -218,6 +218,7 @@ class CheckpointWriter:
         """Make the folder to write to, if there is room for `needed` bytes. Rank 0 only."""
         if self._world.rank != 0:
             return
+        self._storage.check()
         run = self._storage.path
         if not run.is_dir():
             raise CheckpointError(f"{run} was moved or deleted during the run")

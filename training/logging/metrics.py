@@ -127,10 +127,7 @@ def truncate(
             if not _remains(line, step, evaluated_at, is_end):
                 break  # steps only grow from line to line
             end += len(line)
-        if storage.fence is not None:
-            storage.atomic_write(NAME, content[:end])
-        else:
-            os.truncate(path, end)  # in place: another process may be following it
+        os.truncate(path, end)  # in place: another process may be following it
 
 
 def step_metrics(line: Mapping[str, Any]) -> StepMetrics:

@@ -83,7 +83,7 @@ def test_the_saved_settings_resolve_to_the_same_settings_and_keep_their_origins(
 
 LEFT_BY_JOBS = [
     *(f"slurm/{name}" for name in ("job.sbatch", "log/12.out", "next", "crashes", "saved")),
-    *("slurm/generations.jsonl", "slurm/outcome.12.0", ".lock", ".fence-12.0-0011aabb/x"),
+    *("slurm/generations.jsonl", "slurm/outcome.12.0", ".lock"),
     *(".settings.yaml.0011aabb", ".origins.json.0011aabb"),
 ]
 """Files that a job, or a start that was killed, leaves in a folder without a run."""

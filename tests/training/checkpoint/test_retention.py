@@ -136,7 +136,7 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
         )
         if not killed_at(operation, partial(_replace, run)):
             break
-        retention.recover(Storage(run))
+        retention.recover(run)
         for link in ("last", "best"):
             assert open_checkpoint(run / link).manifest.step == 20
         found.append(open_checkpoint(run / "last").manifest.samples)
