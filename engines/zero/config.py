@@ -1,57 +1,85 @@
-"""DeepSpeed config: validating a user's file against the settings, and merging it."""
+"""DeepSpeed config: what a user's file may say beside the settings, and how it is merged."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-_KEYS: dict[str, Any] = json.loads(Path(__file__).with_name("config_keys.json").read_text("utf-8"))
-SETTINGS_BLOCKS: dict[str, str] = _KEYS["settings_blocks"]
-"""Blocks that repeat a setting, by its key; they are checked, not passed to DeepSpeed."""
-SETTINGS_VALUES = frozenset(_KEYS["settings_values"])
-"""Single values that repeat a setting."""
-FIXED: dict[str, Any] = _KEYS["fixed"]
-"""Values that these engines require."""
-FREE = frozenset(_KEYS["free"])
-"""Keys that are passed to DeepSpeed as written."""
-UNSUPPORTED: dict[str, str | None] = _KEYS["unsupported"]
-"""Keys that these engines do not support, with the setting to use instead."""
-ZERO = frozenset(_KEYS["zero"])
-"""Keys of `zero_optimization` that are passed to DeepSpeed as written."""
-ZERO_FIXED: dict[str, Any] = _KEYS["zero_fixed"]
-"""Values of `zero_optimization` that these engines require."""
-ZERO_UNSUPPORTED: dict[str, str | None] = _KEYS["zero_unsupported"]
-"""Keys of `zero_optimization` with a state that a checkpoint cannot represent."""
-OFFLOAD = {key: frozenset(allowed) for key, allowed in _KEYS["offload"].items()}
-"""Keys of the two offload blocks that are passed to DeepSpeed as written."""
-OFFLOAD_UNSUPPORTED = frozenset(_KEYS["offload_unsupported"])
-"""Keys of the offload blocks for NVMe, partial offload or DeepSpeed's own Adam only."""
 AUTO = "auto"
 """Hugging Face's value for: taken from the settings."""
-MAX_SHOWN = 12
-"""More allowed keys than this are not listed."""
-
-
-@dataclass(frozen=True)
-class SettingValue:
-    """The value of one setting for one key of a DeepSpeed config."""
-
-    key: str
-    value: Any
-    """The value of the setting."""
-    means: tuple[Any, ...]
-    """The equivalent values of DeepSpeed's key."""
-    follow: Callable[[Any], str | None]
-    """The option that sets the setting to DeepSpeed's value; None: there is none."""
-
-
-SettingValues = Mapping[str, SettingValue]
-"""Settings by DeepSpeed's dotted key."""
+ZERO = "zero_optimization"
+_TOP = (
+    "comms_logger", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler",
+    "log_level", "memory_breakdown", "steps_per_print", "timers", "wall_clock_breakdown",
+)  # fmt: skip
+_OF_ZERO = (
+    "allgather_bucket_size", "allgather_partitions", "contiguous_gradients",
+    "enable_sanity_checks", "ignore_unused_parameters", "load_from_fp32_weights",
+    "log_trace_cache_warnings", "memory_efficient_linear", "offload_optimizer.pin_memory",
+    "offload_param.pin_memory", "overlap_comm", "override_module_apply", "parameter_alignment",
+    "pipeline_loading_checkpoint", "reduce_bucket_size", "reduce_scatter",
+    "stage3_allgather_sequential", "stage3_gather_16bit_weights_on_model_save",
+    "stage3_gather_fp16_weights_on_model_save", "stage3_max_live_parameters",
+    "stage3_max_reuse_distance", "stage3_model_persistence_threshold",
+    "stage3_param_persistence_threshold", "stage3_prefetch_bucket_size",
+    "stage3_use_all_reduce_for_fetch_params", "sub_group_size",
+    "use_multi_rank_bucket_allreduce",
+)  # fmt: skip
+FREE = frozenset([*_TOP, *(f"{ZERO}.{key}" for key in _OF_ZERO)])
+"""Keys that are passed to DeepSpeed as written; of a block, with all its keys."""
+_SUMS = "sums of rounded gradients give other losses"
+_HYBRID = "use --engine fsdp --set engine.hybrid_shard=true"
+_RELEASED = "the backward pass finds released weights"
+FIXED: dict[str, tuple[Any, str]] = {
+    "communication_data_type": ("fp32", _SUMS),
+    "data_types.grad_accum_dtype": ("fp32", _SUMS),
+    "gradient_allreduce_op": ("mean", "losses are means"),
+    "gradient_predivide_factor": (1.0, "stage 3 loses the factor, stage 2 refuses it"),
+    "managed_gradient_accumulation": (True, "the loop says where a step ends"),
+    "prescale_gradients": (False, "stages 2 and 3 refuse it"),
+    "zero_allow_untested_optimizer": (True, "the optimizer is torch's"),
+    "zero_force_ds_cpu_optimizer": (False, "the optimizer is torch's"),
+    f"{ZERO}.compute_grad_norm": (True, "it is logged"),
+    f"{ZERO}.elastic_checkpoint": (False, "checkpoints here are elastic under every engine"),
+    f"{ZERO}.stage3_module_granularity_threshold": (0, _RELEASED),
+    f"{ZERO}.zero_hpz_partition_size": (
+        1,
+        f"the second copy of the weights misses what is loaded, and training gives NaN; {_HYBRID}",
+    ),
+    f"{ZERO}.zero_quantized_gradients": (False, "gradients in 4 bits give other losses"),
+    f"{ZERO}.zero_quantized_weights": (False, "weights in 8 bits give other losses"),
+}
+"""The one value of a key under these engines, and why."""
+WHY = {
+    f"{ZERO}.leaf_module": _RELEASED,
+    f"{ZERO}.mics_shard_size": f"DeepSpeed has removed it; {_HYBRID}",
+    f"{ZERO}.round_robin_gradients": "it reorders weights that a checkpoint finds by position",
+}
+"""Why a key is refused."""
+SETTING = {
+    **dict.fromkeys(("amp", "bf16", "bfloat16", "fp16", "torch_autocast"), "precision"),
+    **dict.fromkeys(("comet", "csv_monitor", "tensorboard", "wandb"), "track"),
+    **dict.fromkeys(("checkpoint", "datastates_ckpt", "nebula"), "save"),
+    "activation_checkpointing": "memory.activation_checkpointing",
+    "compile": "compile",
+    "optimizer": "optim",
+    "scheduler": "schedule",
+    f"{ZERO}.cpu_offload": "engine.name",
+    f"{ZERO}.cpu_offload_param": "engine.name",
+}
+"""What decides a key, or a block with all its keys."""
+OPTIMIZERS = {"adamw": ("AdamW", "Adam"), "sgd": ("SGD",)}
+"""DeepSpeed's names of our optimizers; its Adam decays weights as AdamW does."""
+SCHEDULES = {
+    "constant": ("WarmupLR",),
+    "linear": ("WarmupDecayLR",),
+    "cosine": ("WarmupCosineLR",),
+    "one-cycle": ("OneCycle",),
+}
+"""DeepSpeed's names of our schedules."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +91,11 @@ class Conflict:
     value: Any
     problem: str
     """The problem with the value: `differs from optim.clip_norm`."""
-    fix: str
     setting: str | None = None
     """The setting that decides the key; None: there is none."""
     setting_value: Any = None
     """The value of the setting; None if `setting` is a section."""
-    allowed: tuple[str, ...] = ()
+    allowed: tuple[Any, ...] = ()
     did_you_mean: str | None = None
 
 
@@ -77,218 +104,7 @@ class ConfigConflict(ValueError):
 
     def __init__(self, conflicts: Sequence[Conflict]) -> None:
         self.conflicts = tuple(conflicts)
-        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}: {c.fix}" for c in conflicts))
-
-
-def merge(
-    shipped: Mapping[str, Any], user: Mapping[str, Any], settings: SettingValues
-) -> dict[str, Any]:
-    """`user` merged over `shipped`, without the keys that settings decide; the engine adds those.
-
-    Raises ConfigConflict.
-    """
-    if problems := conflicts(user, settings):
-        raise ConfigConflict(problems)
-    return _merge(shipped, _without_auto({k: v for k, v in user.items() if k in FREE}))
-
-
-def _without_auto(block: Mapping[str, Any]) -> dict[str, Any]:
-    values = {k: _without_auto(v) if isinstance(v, Mapping) else v for k, v in block.items()}
-    return {k: v for k, v in values.items() if v is not None and v != AUTO}
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def conflicts(user: Mapping[str, Any], settings: SettingValues) -> list[Conflict]:
-    """All conflicts of a user's DeepSpeed config with the settings, in the order of the file."""
-    return [conflict for key, value in user.items() for conflict in _top(key, value, settings)]
-
-
-def _top(key: str, value: Any, settings: SettingValues) -> Iterator[Conflict]:
-    allowed = {
-        *FREE,
-        *SETTINGS_BLOCKS,
-        *SETTINGS_VALUES,
-        *FIXED,
-    }
-    if key not in allowed and key not in UNSUPPORTED:
-        yield _unknown(key, value, allowed)
-    elif _is_auto(value):
-        return
-    elif key in UNSUPPORTED:
-        yield from _unsupported(key, value, UNSUPPORTED[key])
-    elif key == "zero_optimization":
-        yield from _zero(value, settings)
-    elif key in SETTINGS_BLOCKS:
-        yield from _block(key, value, settings)
-    elif key in SETTINGS_VALUES:
-        yield from _differing(key, value, settings[key])
-    elif key in FIXED:
-        yield from _not_fixed(key, value, FIXED[key])
-
-
-def _zero(block: Any, settings: SettingValues) -> Iterator[Conflict]:
-    if not isinstance(block, Mapping):
-        yield _no_object("zero_optimization", block)
-        return
-    for name, value in block.items():
-        key = f"zero_optimization.{name}"
-        if name not in {*ZERO, *ZERO_FIXED, *ZERO_UNSUPPORTED}:
-            yield _unknown(key, value, {f"zero_optimization.{k}" for k in ZERO})
-        elif _is_auto(value):
-            continue
-        elif name in ZERO_FIXED:
-            yield from _not_fixed(key, value, ZERO_FIXED[name])
-        elif name in ZERO_UNSUPPORTED:
-            yield from _unsupported(key, value, ZERO_UNSUPPORTED[name])
-        elif name in OFFLOAD:
-            yield from _offload(key, value, OFFLOAD[name], settings)
-        elif key in settings:
-            yield from _differing(key, value, settings[key])
-
-
-def _offload(
-    key: str, block: Any, allowed: Iterable[str], settings: SettingValues
-) -> Iterator[Conflict]:
-    if not isinstance(block, Mapping):
-        yield _no_object(key, block)
-        return
-    for name, value in block.items():
-        leaf = f"{key}.{name}"
-        if leaf in settings:
-            yield from _differing(leaf, value, settings[leaf])
-        elif name in OFFLOAD_UNSUPPORTED:
-            yield from _unsupported(leaf, value, None)
-        elif name not in allowed:
-            yield _unknown(leaf, value, {f"{key}.{k}" for k in allowed})
-
-
-def _block(key: str, block: Any, settings: SettingValues) -> Iterator[Conflict]:
-    """A block that repeats settings: each leaf must be `auto` or equal the setting."""
-    if not isinstance(block, Mapping):
-        yield _no_object(key, block)
-        return
-    switch = settings.get(f"{key}.enabled")
-    # The rest of a precision block that is off has no effect.
-    if switch and (enabled := block.get("enabled", False)) is not True:
-        yield from _differing(f"{key}.enabled", enabled, switch)
-        return
-    for leaf, value in _leaves(key, block):
-        if leaf in settings:
-            yield from _differing(leaf, value, settings[leaf])
-        else:
-            yield from _unsupported(leaf, value, SETTINGS_BLOCKS[key])
-
-
-def _leaves(prefix: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in block.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(f"{prefix}.{name}", value)
-        else:
-            yield f"{prefix}.{name}", value
-
-
-def _differing(key: str, value: Any, setting: SettingValue) -> Iterator[Conflict]:
-    if _is_auto(value) or any(_equal(value, meant) for meant in setting.means):
-        return
-    leave = f'leave it out or write "{AUTO}"'
-    follow = setting.follow(value)
-    yield Conflict(
-        key,
-        value,
-        f"differs from {setting.key}",
-        f"{leave}; or  {follow}" if follow else leave,
-        setting.key,
-        setting.value,
-        tuple(_as_text(meant) for meant in (*setting.means, AUTO)),
-    )
-
-
-def _not_fixed(key: str, value: Any, needed: Any) -> Iterator[Conflict]:
-    if not _equal(value, needed):
-        text = _as_text(needed)
-        problem = f"must be {text} under this engine{_reason(key)}"
-        yield Conflict(key, value, problem, "leave it out", allowed=(text,))
-
-
-def _unsupported(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
-    switch = value.get("enabled") if isinstance(value, Mapping) else value
-    if _is_auto(value) or switch is False or value == {}:
-        return
-    problem = f"is decided by {setting}" if setting else "is not supported by this engine"
-    yield Conflict(key, value, problem + _reason(key), "leave it out", setting)
-
-
-def _reason(key: str) -> str:
-    """Why a value is fixed or a key is not supported, after a colon."""
-    return f": {_KEYS['why'][key]}" if key in _KEYS["why"] else ""
-
-
-def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:
-    nearest = difflib.get_close_matches(key, allowed := sorted(allowed), 1, 0.6)
-    fix = f"{nearest[0].rpartition('.')[2]}" if nearest else "leave it out"
-    return Conflict(
-        key,
-        value,
-        "is unknown",
-        fix,
-        allowed=tuple(allowed) if len(allowed) <= MAX_SHOWN else (),
-        did_you_mean=nearest[0] if nearest else None,
-    )
-
-
-def _no_object(key: str, value: Any) -> Conflict:
-    return Conflict(key, value, "must be an object", f'"{key.rpartition(".")[2]}": {{…}}')
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _is_auto(value: Any) -> bool:
-    return value is None or value == AUTO
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, str) and isinstance(b, str):
-        return a.casefold() == b.casefold()
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    # In Python True == 1; in JSON it is not.
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
-
-
-OPTIMIZERS = {"adamw": ("AdamW", "Adam"), "sgd": ("SGD",)}
-"""DeepSpeed's names of our optimizers; its Adam decays weights as AdamW does."""
-
-SCHEDULES = {
-    "constant": ("WarmupLR",),
-    "linear": ("WarmupDecayLR",),
-    "cosine": ("WarmupCosineLR",),
-    "cosine-restarts": (),
-    "one-cycle": ("OneCycle",),
-    "wsd": (),
-    "plateau": (),
-}
-"""DeepSpeed's names of our schedules."""
-
-ENGINES = {
-    (1, False): "zero1",
-    (2, False): "zero2",
-    (3, False): "zero3",
-    (2, True): "zero2-offload",
-    (3, True): "zero3-offload",
-}
-"""Engines by stage and optimizer offload."""
+        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}" for c in conflicts))
 
 
 class BatchNumbers(Protocol):
@@ -307,127 +123,129 @@ class BatchNumbers(Protocol):
         """Micro-batches per step and rank."""
 
 
-def setting_values(
+Decided = dict[str, tuple[str, Any, tuple[Any, ...]]]
+"""By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it."""
+
+
+def decided_keys(
     engine: str, shipped: Mapping[str, Any], batching: BatchNumbers, settings: Any
-) -> dict[str, SettingValue]:
-    """The setting for each key of a DeepSpeed config that repeats one.
+) -> Decided:
+    """The keys of a DeepSpeed config that repeat a setting.
 
     `shipped` is the config of `engine`, which fixes stage and offload; of `settings` the sections
     `optim` and `schedule` and the values `precision` and `engine.offload` are read.
     """
-    return {
-        **_batch(batching),
-        **_optimizer(settings.optim),
-        "scheduler.type": _named("schedule.name", settings.schedule.name, SCHEDULES),
-        **_precision(settings.precision),
-        **_sharding(engine, settings.engine.offload, shipped["zero_optimization"]),
+    optim, zero, offload = settings.optim, shipped[ZERO], settings.engine.offload
+    same: dict[str, tuple[str, Any]] = {
+        "train_batch_size": ("train.global_batch", batching.global_batch),
+        "train_micro_batch_size_per_gpu": ("train.micro_batch", batching.micro_batch),
+        "gradient_accumulation_steps": ("train.accumulation", batching.accumulation),
+        "optimizer.params.lr": ("optim.lr", optim.lr),
+        "optimizer.params.weight_decay": ("optim.weight_decay", optim.weight_decay),
     }
-
-
-def _batch(batching: BatchNumbers) -> dict[str, SettingValue]:
-    return {
-        "train_batch_size": _number("train.global_batch", batching.global_batch),
-        "train_micro_batch_size_per_gpu": _number("train.micro_batch", batching.micro_batch),
-        # train.accumulation is for one process, DeepSpeed's for each of many: no option follows it.
-        "gradient_accumulation_steps": SettingValue(
-            "train.accumulation", batching.accumulation, (batching.accumulation,), _no_option
-        ),
-    }
-
-
-def _optimizer(optim: Any) -> dict[str, SettingValue]:
-    params = {
-        "lr": _number("optim.lr", optim.lr),
-        "weight_decay": _number("optim.weight_decay", optim.weight_decay),
+    keys: Decided = {
+        "gradient_clipping": ("optim.clip_norm", optim.clip_norm, (optim.clip_norm or 0.0,)),
+        "optimizer.type": ("optim.name", optim.name, OPTIMIZERS[optim.name]),
     }
     if optim.name == "adamw":
-        params["betas"] = _number("optim.betas", list(optim.betas))
-        params["eps"] = _number("optim.eps", optim.eps)
-        params["adam_w_mode"] = SettingValue("optim.name", optim.name, (True,), _no_option)
-        params["torch_adam"] = SettingValue("optim.name", optim.name, (True, False), _no_option)
+        same |= {"optimizer.params.betas": ("optim.betas", list(optim.betas))}
+        same |= {"optimizer.params.eps": ("optim.eps", optim.eps)}
+        keys["optimizer.params.adam_w_mode"] = ("optim.name", optim.name, (True,))
+        keys["optimizer.params.torch_adam"] = ("optim.name", optim.name, (True, False))
     else:
-        params["momentum"] = _number("optim.momentum", optim.used_momentum)
-    clip = optim.clip_norm
-    return {
-        "gradient_clipping": SettingValue("optim.clip_norm", clip, (clip or 0.0,), _clip),
-        "optimizer.type": _named("optim.name", optim.name, OPTIMIZERS),
-        **{f"optimizer.params.{name}": setting for name, setting in params.items()},
-    }
-
-
-def _precision(precision: str) -> dict[str, SettingValue]:
-    blocks = {"bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "torch_autocast": None}
-    section = "bf16" if precision == "fp8" else precision
-
-    def follow(value: str | None) -> Callable[[Any], str | None]:
-        return lambda on: f"--precision {value if on is True else 'fp32'}" if value else None
-
-    return {
-        f"{block}.enabled": SettingValue("precision", precision, (section == on,), follow(on))
-        for block, on in blocks.items()
-    }
-
-
-def _sharding(
-    engine: str, offloaded: str | None, zero: Mapping[str, Any]
-) -> dict[str, SettingValue]:
-    stage = zero["stage"]
-    offload = zero.get("offload_optimizer", {}).get("device", "none")
+        same |= {"optimizer.params.momentum": ("optim.momentum", optim.used_momentum)}
+    schedule = settings.schedule.name
+    keys["scheduler.type"] = ("schedule.name", schedule, SCHEDULES.get(schedule, ()))
+    precision = "bf16" if settings.precision == "fp8" else settings.precision
+    for block in ("bf16", "bfloat16", "fp16", "torch_autocast"):
+        is_on = precision == {"bfloat16": "bf16"}.get(block, block)
+        keys[f"{block}.enabled"] = ("precision", settings.precision, (is_on,))
+    states = zero.get("offload_optimizer", {}).get("device", "none")
     weights = zero.get("offload_param", {}).get("device", "none")
-
-    def other(stage: Any, offload: bool) -> str | None:
-        name = ENGINES.get((stage, offload)) if isinstance(stage, int) else None
-        return f"--engine {name}" if name and name != engine else None
-
-    def weights_to(device: Any) -> str | None:
-        if (stage, offload) == (3, "cpu"):
-            value = {"cpu": "all", "none": "states"}.get(device)
-            return value and f"--set engine.offload={value}"
-        return other(3, True) if device == "cpu" else None
-
+    keys[f"{ZERO}.stage"] = ("engine.name", engine, (zero["stage"],))
+    keys[f"{ZERO}.offload_optimizer.device"] = ("engine.name", engine, (states,))
     # Without engine.offload an engine with weights in host memory may leave them on the device.
-    on_host = SettingValue("engine.offload", offloaded, (weights,), weights_to)
-    if offloaded is None:
-        means = (weights,) if weights == "none" else (weights, "none")
-        on_host = SettingValue("engine.name", engine, means, weights_to)
-    return {
-        "zero_optimization.stage": SettingValue(
-            "engine.name", engine, (stage,), lambda to: other(to, offload == "cpu")
-        ),
-        "zero_optimization.offload_optimizer.device": SettingValue(
-            "engine.name", engine, (offload,), lambda to: other(stage, to == "cpu")
-        ),
-        "zero_optimization.offload_param.device": on_host,
-    }
+    by, means = ("engine.offload", offload), {weights} if offload else {weights, "none"}
+    if offload is None:
+        by = ("engine.name", engine)
+    keys[f"{ZERO}.offload_param.device"] = (*by, tuple(sorted(means)))
+    return keys | {key: (*setting, (setting[1],)) for key, setting in same.items()}
 
 
-def _number(key: str, value: Any) -> SettingValue:
-    return SettingValue(
-        key, value, (value,), lambda to: None if _is_not_a_number(to) else _set(key, to)
-    )
+def merge(shipped: Mapping[str, Any], user: Mapping[str, Any], decided: Decided) -> dict[str, Any]:
+    """`user` merged over `shipped`, without the keys that settings decide; the engine adds those.
+
+    Raises ConfigConflict with all conflicts, in the order of the file.
+    """
+    conflicts, free = [], {}
+    for key, value in _leaves(user):
+        if conflict := _conflict(key, value, decided):
+            conflicts.append(conflict)
+        elif (_is_free(key) or key.startswith(ZERO)) and not _is_auto(value):
+            free[key] = value
+    if conflicts:
+        raise ConfigConflict(conflicts)
+    merged: dict[str, Any] = json.loads(json.dumps(shipped))
+    for key, value in free.items():
+        block, (*path, name) = merged, key.split(".")
+        for part in path:
+            block = block.setdefault(part, {})
+        block[name] = value
+    return merged
 
 
-def _clip(value: Any) -> str | None:
-    return None if _is_not_a_number(value) else _set("optim.clip_norm", value or None)
+def _leaves(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; of a block that is not on only that."""
+    for name, value in block.items():
+        if not isinstance(value, Mapping):
+            yield f"{prefix}{name}", value
+        elif (switch := value.get("enabled", True)) is not True:
+            yield f"{prefix}{name}.enabled", switch
+        else:
+            yield from _leaves(value, f"{prefix}{name}.")
 
 
-def _is_not_a_number(value: Any) -> bool:
-    return isinstance(value, (bool, str, Mapping))
+def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
+    if key in decided:
+        setting, setting_value, means = decided[key]
+        if _is_auto(value) or any(_equal(value, meant) for meant in means):
+            return None
+        problem, allowed = f"differs from {setting}", (*means, AUTO)
+        return Conflict(key, value, problem, setting, setting_value, allowed)
+    if key in FIXED:
+        needed, why = FIXED[key]
+        if _is_auto(value) or _equal(value, needed):
+            return None
+        shown = needed if isinstance(needed, str) else json.dumps(needed)
+        problem = f"must be {shown} under this engine: {why}"
+        return Conflict(key, value, problem, allowed=(needed,))
+    known = sorted({*decided, *FIXED, *FREE})
+    is_block = any(name.startswith(f"{key}.") for name in known)
+    by = next((SETTING[block] for block in SETTING if f"{key}.".startswith(f"{block}.")), None)
+    is_off = key.endswith(".enabled") and value is False
+    if _is_free(key) or is_off or ((by or is_block) and _is_auto(value)):
+        return None
+    if is_block:
+        return Conflict(key, value, "must be an object")
+    if by:
+        return Conflict(key, value, f"is decided by {by}", by)
+    why = next((f": {WHY[block]}" for block in WHY if f"{key}.".startswith(f"{block}.")), "")
+    nearest = None if why else next(iter(difflib.get_close_matches(key, known, 1, 0.6)), None)
+    return Conflict(key, value, f"is not supported by this engine{why}", did_you_mean=nearest)
 
 
-def _set(key: str, value: Any) -> str:
-    return "--set " + shlex.quote(f"{key}={json.dumps(value)}")
+def _is_free(key: str) -> bool:
+    return key in FREE or key.partition(".")[0] in FREE
 
 
-def _named(key: str, value: str, names: Mapping[str, tuple[str, ...]]) -> SettingValue:
-    ours = {theirs.casefold(): name for name, all_ in names.items() for theirs in all_}
-
-    def follow(to: Any) -> str | None:
-        name = ours.get(str(to).casefold())
-        return f"--set {key}={name}" if name else None
-
-    return SettingValue(key, value, names[value], follow)
+def _is_auto(value: Any) -> bool:
+    return value is None or value == AUTO
 
 
-def _no_option(_: Any) -> None:
-    return None
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, str) and isinstance(b, str):
+        return a.casefold() == b.casefold()
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    # In Python True == 1; in JSON it is not.
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

@@ -55,7 +55,7 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     if name is None:
         return {}
     from engines.zero import config_file
-    from engines.zero.config import ConfigConflict, merge, setting_values
+    from engines.zero.config import ConfigConflict, decided_keys, merge
 
     shipped = config_file.shipped(name)
     if offload == "states":
@@ -71,9 +71,9 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
         what = f"{path} cannot be read: {error.strerror or error}"
     if what:
         raise SettingsError.of(what, key=key, where=resolved.values[key].origin.where)
-    says = setting_values(settings.engine.name, shipped, resolved.batching, settings)
+    decided = decided_keys(settings.engine.name, shipped, resolved.batching, settings)
     try:
-        return merge(shipped, users_file.values, says)
+        return merge(shipped, users_file.values, decided)
     except ConfigConflict as error:
         conflicts, lines = error.conflicts, users_file.lines
     diagnostics = []
@@ -92,9 +92,11 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
                 key=conflict.key,
                 value=conflict.value,
                 where=where,
-                allowed=", ".join(conflict.allowed) or None,
+                allowed=", ".join(map(plain, conflict.allowed)) or None,
                 did_you_mean=conflict.did_you_mean,
-                fix=conflict.fix,
+                fix=f"{conflict.did_you_mean}, or leave it out"
+                if conflict.did_you_mean
+                else "leave it out",
             )
         )
     raise SettingsError(diagnostics)
