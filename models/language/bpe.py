@@ -1,19 +1,12 @@
-"""Byte-level BPE tokenizer, trained on the training text or loaded, which encodes by words."""
+"""Byte-level BPE tokenizer, trained on the training text or loaded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property, partial
-from itertools import chain
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -23,120 +16,6 @@ from models.common import initial_weights, subwords
 from models.common.subwords import TOKENIZER_FILE
 from models.language.readers.records import Turn
 from models.language.tokenizer import RESERVED, TAGS
-
-_MAX_WORDS = 2**19
-"""Words kept with their tokens: about 100 MB."""
-_TIMES = 6
-"""How much faster texts are encoded by their words than by the library, each on one core."""
-_BASIC = 0x10000
-"""Code points of the basic plane; a pattern finds them with a table. Of the others only emoji are
-cut here."""
-_OTHERS = "\U00010000-\U0001f2ff\U0001fb00-\U0010ffff"
-
-
-class WordTokens:
-    """The tokens of a text, several times faster than by the tokenizers library and equal to its.
-
-    Python cuts the text into words, and the library encodes each word once.
-    """
-
-    def __init__(self, inner: tokenizers.Tokenizer, dtype: type[np.unsignedinteger[Any]]) -> None:
-        """`inner` must be one that `can_cut` accepts; `dtype` holds its tokens."""
-        self._inner, self._dtype = inner, dtype
-        added = inner.get_added_tokens_decoder()
-        self._added = {t.content: self._bytes([i]) for i, t in added.items() if not t.special}
-        self._split = re.compile("(" + "|".join(map(re.escape, self._added)) + ")")
-        self._tokens = dict(self._added)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray | None]:
-        """The tokens of each text; special tokens written in it are plain text.
-
-        None: the text has characters that only the library can cut.
-        """
-        batch = list(map(self._cut, texts))
-        missing = self._missing(batch)
-        if len(self._tokens) + len(missing) > _MAX_WORDS:
-            self._tokens = dict(self._added)
-            missing = self._missing(batch)
-        encodings = self._inner.encode_batch_fast(missing, add_special_tokens=False)
-        tokens = (self._bytes(encoding.ids) for encoding in encodings)
-        self._tokens.update(zip(missing, tokens, strict=True))
-        of_word = self._tokens.__getitem__
-        return [
-            None if words is None else np.frombuffer(b"".join(map(of_word, words)), self._dtype)
-            for words in batch
-        ]
-
-    def _cut(self, text: str) -> list[str] | None:
-        cut, unknown = _patterns()
-        if unknown.search(text):
-            return None
-        parts = self._split.split(text) if self._added else [text]
-        words = ([part] if i % 2 else cut.findall(part) for i, part in enumerate(parts))
-        return list(chain.from_iterable(words)) if len(parts) > 1 else next(words)
-
-    def _missing(self, batch: Iterable[list[str] | None]) -> list[str]:
-        words = set[str]().union(*(words for words in batch if words is not None))
-        return list(words.difference(self._tokens))
-
-    def _bytes(self, tokens: list[int]) -> bytes:
-        return np.array(tokens, self._dtype).tobytes()
-
-
-def _left_to_threads(count: int) -> int:
-    """How many of `count` texts the threads of the library encode while one core cuts words."""
-    if "TOKENIZERS_PARALLELISM" in os.environ or sys.platform != "linux":
-        return 0
-    others = len(os.sched_getaffinity(0)) - 1
-    return count * others // (others + _TIMES)
-
-
-def can_cut(inner: tokenizers.Tokenizer) -> bool:
-    """Whether a tokenizer cuts texts into the words of GPT-2, and encodes each alone."""
-    state: dict[str, Any] = json.loads(inner.to_str())
-    cut = state["pre_tokenizer"] or {}
-    return (
-        state["normalizer"] is None
-        and state["truncation"] is None
-        and state["padding"] is None
-        and cut.get("type") == "ByteLevel"
-        and cut["use_regex"]
-        and not cut["add_prefix_space"]
-        and state["model"]["type"] == "BPE"
-        and not state["model"].get("dropout")
-        and not any(t["lstrip"] or t["rstrip"] or t["single_word"] for t in state["added_tokens"])
-    )
-
-
-@cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What cuts a text into words, and code points whose class depends on the version of Unicode.
-
-    Source of the words: GPT-2's encoder.py, Radford et al., 2019.
-    """
-    now = _classes(unicodedata.category)
-    unknown = now != _classes(unicodedata.ucd_3_2_0.category)
-    unknown[0x1C:0x20] = True  # white space in Python only
-    letters, numbers = _ranges(now == ord("L")), _ranges(now == ord("N"))
-    cut = (
-        rf"'(?:s|t|re|ve|m|ll|d)| ?[{letters}]+| ?[{numbers}]+"
-        rf"| ?[^\s{letters}{numbers}]+|\s+(?!\S)|\s+"
-    )
-    return re.compile(cut), re.compile(f"[{_ranges(unknown)}{_OTHERS}]")
-
-
-def _classes(category: Any) -> np.ndarray:
-    """Letter (L), number (N), space (Z) or another (-) for each code point."""
-    names = "".join(category(chr(i))[0] for i in range(_BASIC))
-    categories = np.frombuffer(names.encode(), np.uint8)
-    return np.where(np.isin(categories, list(b"LNZ")), categories, ord("-"))
-
-
-def _ranges(chosen: np.ndarray) -> str:
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], chosen.astype(np.int8), [0]))))
-    pairs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return "".join(f"{re.escape(chr(a))}-{re.escape(chr(b - 1))}" for a, b in pairs)
-
 
 TRAINED_ON = 64 * 2**20
 """Bytes of training text; of longer data, documents at even distances are used."""
@@ -170,7 +49,6 @@ class BpeTokenizer:
         pad = inner.token_to_id(PAD)
         self.pad = end if pad is None else pad
         self._dtype = np.uint16 if self.size <= 2**16 else np.uint32
-        self._words = WordTokens(inner, self._dtype) if can_cut(inner) else None
 
     def _first(self, names: Iterable[str]) -> int | None:
         numbers = (self.inner.token_to_id(name) for name in names)
@@ -185,16 +63,6 @@ class BpeTokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """As `encode`: the first texts by their words, and meanwhile the rest in other threads."""
-        split = len(texts) - _left_to_threads(len(texts)) if self._words is not None else 0
-        with ThreadPoolExecutor(1) as executor:
-            rest = executor.submit(self._by_library, texts[split:])
-            cut = [] if self._words is None else self._words.encode_batch(texts[:split])
-            uncut = [text for text, tokens in zip(texts, cut) if tokens is None]  # noqa: B905
-            whole = iter(self._by_library(uncut))
-            return [next(whole) if tokens is None else tokens for tokens in cut] + rest.result()
-
-    def _by_library(self, texts: Sequence[str]) -> list[np.ndarray]:
         encode = partial(self.inner.encode_batch_fast, add_special_tokens=False)
         # A batch is padded to its longest text where the file says so; a text alone is not.
         alone = (encode([text])[0] for text in texts)
