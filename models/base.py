@@ -387,10 +387,8 @@ class Message:
     """A message of a conversation."""
 
     role: str
-    """system, user, assistant or tool."""
+    """system, user or assistant."""
     text: str
-    extra: str = ""
-    """Other fields that chat templates read, as JSON: tool_calls, name, tool_call_id."""
 
 
 @dataclass(frozen=True)
@@ -401,8 +399,6 @@ class Prompt:
     """The name of its prediction, as `Prediction.name`."""
     messages: Sequence[Message]
     """The request and the messages before it; of a text that is continued, one."""
-    tools: str = ""
-    """The tools that an answer may call, as JSON; empty: none."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class BpeTokenizer:
         visible = [t for t in map(int, tokens) if t not in hidden]
         return self.inner.decode(visible, skip_special_tokens=False)
 
-    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> None:
+    def template(self, before: Sequence[Turn], answer: Turn) -> None:
         """None: no chat template."""
         return None
 

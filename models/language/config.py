@@ -161,7 +161,7 @@ class Model(FamilySection):
         return replace(size, vocabulary=entries).parameters - fewer
 
 
-COLUMNS = ("request", "context", "answer", "system", "messages", "tools", "text", IGNORE)
+COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
 """What a column of a table, or a key of JSON, may mean."""
 Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
@@ -177,8 +177,7 @@ class Data(FamilySection):
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
     """What columns and keys of rows mean whose names are not known, such as "title=request"; other
-    meanings: context (follows the request), answer, system, messages, tools, text,
-    ignore."""
+    meanings: context (follows the request), answer, system, messages, text, ignore."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

@@ -157,7 +157,7 @@ def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
             texts.append(record.text)
             continue
         try:
-            rendering = rendered(record.before, record.reply, tokenizer, record.tools)
+            rendering = rendered(record.before, record.reply, tokenizer)
         except DataError as error:
             error.where += f" ({record.where})"
             raise

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,31 +63,22 @@ class ExternalTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
-    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> tuple[str, str] | None:
+    def template(self, before: Sequence[Turn], answer: Turn) -> tuple[str, str] | None:
         """The conversation in the folder's chat template; None if it has no template.
 
-        Raises DataError if the template fails, or leaves out tools or their calls.
+        Raises DataError if the template fails.
         """
         if not self.inner.chat_template:
             return None
-        turns, listed = [_message(turn) for turn in before], json.loads(tools) if tools else None
-        render = partial(self.inner.apply_chat_template, tokenize=False, tools=listed)
+        turns = [{"role": turn.role, "content": turn.text} for turn in before]
+        render = partial(self.inner.apply_chat_template, tokenize=False)
         try:
             prompt = render(turns, add_generation_prompt=True)
-            whole = render([*turns, _message(replace(answer, text=answer.text.strip()))])
+            whole = render([*turns, {"role": answer.role, "content": answer.text.strip()}])
         except Exception as error:  # TemplateError, TypeError and others: a template is a program
             raise self._template_error(error, before) from None
         is_cut = whole.startswith(prompt)
-        text = whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
-        # A template that left out a name would train on other conversations.
-        names = [("tools", tool.get("function", tool).get("name", "")) for tool in listed or ()]
-        calls = [("tool_calls", c["function"]["name"]) for turn in before for c in turn.calls]
-        ours = [("tool_calls", call["function"]["name"]) for call in answer.calls]
-        for passage, expected in ((prompt, names + calls), (text, ours)):
-            for what, name in expected:
-                if name not in passage:
-                    raise self._template_error(ValueError(f"it leaves out {what}: {name}"), before)
-        return prompt, text
+        return prompt, whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
 
     def _template_error(self, error: Exception, before: Sequence[Turn]) -> DataError:
         files = (name for name in _TEMPLATES if (self.folder / name).is_file())
@@ -103,11 +91,6 @@ class ExternalTokenizer:
             where=f"{file}, for a conversation of {roles}",
             allowed="a template that renders the conversations of data.path",
         )
-
-
-def _message(turn: Turn) -> dict[str, Any]:
-    extra: dict[str, Any] = json.loads(turn.extra) if turn.extra else {}
-    return {"role": turn.role, "content": turn.text, **extra}
 
 
 def load(path: Path) -> Tokenizer:

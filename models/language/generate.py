@@ -81,16 +81,16 @@ def _prompts_of(
         assert isinstance(record, Conversation)
         requests = [n for n, turn in enumerate(record.turns) if turn.role != "assistant"]
         turns = record.turns[: max(requests, default=-1) + 1]
-        messages = tuple(Message(turn.role, turn.text, turn.extra) for turn in turns)
-        yield Prompt(name, messages, record.tools)
+        messages = tuple(Message(turn.role, turn.text) for turn in turns)
+        yield Prompt(name, messages)
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:
     """The tokens of a prompt as in training: of a request, up to the answer; or of a text."""
     if is_request:
-        turns = [Turn(m.role, m.text, m.extra) for m in prompt.messages]
+        turns = [Turn(m.role, m.text) for m in prompt.messages]
         answer = Turn("assistant", "-")
-        return prompt_and_answer(turns, answer, tokenizer, prompt.tools)[0].tolist()
+        return prompt_and_answer(turns, answer, tokenizer)[0].tolist()
     text = "\n".join(message.text for message in prompt.messages)
     start = tokenizer.end if tokenizer.start is None else tokenizer.start
     return [start, *tokenizer.encode(text).tolist()]

@@ -132,7 +132,7 @@ def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
     answer = f"{{{{ {json.dumps(ANSWER + ' ')} + text + eos_token }}}}"
     template = "{{ bos_token }}" if tokenizer.start is not None else ""
-    template += f"{_TOOLS}{{% for message in messages %}}{_TEXT}"
+    template += f"{{% for message in messages %}}{_TEXT}"
     template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
     for role, form in FORMS.items():
         before, after = form.split("{}")
@@ -144,27 +144,18 @@ def chat_template(tokenizer: Tokenizer) -> str:
     return template + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(start)} }}}}{{% endif %}}"
 
 
-_TOOLS = "{% if tools %}{{ '<tools>' + (tools | tojson) + '</tools>\\n' }}{% endif %}"
 _TEXT = (
     "{% set content = message['content'] or '' %}"
     "{% if content is not string %}"
     "{% set content = content | map(attribute='text') | join('\\n') %}{% endif %}"
-    "{% set found = namespace(text=content) %}"
-    "{% for call in message['tool_calls'] or [] %}"
-    "{% set function = call['function'] or call %}"
-    "{% set given = function['arguments'] or {} %}"
-    "{% set given = given if given is string else given | tojson %}"
-    "{% set line = '{\"name\": ' + (function['name'] | tojson) + ', \"arguments\": ' + given %}"
-    "{% set line = '<tool_call>' + line + '}</tool_call>' %}"
-    "{% set found.text = found.text + '\\n' + line if found.text else line %}{% endfor %}"
-    "{% set text = found.text | trim %}"
+    "{% set text = content | trim %}"
 )
-"""The text of a message, with a line for each call of a tool."""
+"""The text of a message."""
 
 
 _PROBE = (
     *(Turn("system", "Be brief."), Turn("user", "One?\nTwo"), Turn("assistant", "3")),
-    *(Turn("tool", "4"), Turn("user", "five  six")),
+    Turn("user", "five  six"),
 )
 """A conversation of all roles."""
 

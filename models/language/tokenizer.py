@@ -46,11 +46,8 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`, without start, end and padding."""
 
-    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> tuple[str, str] | None:
-        """Conversation in the chat template, cut before the answer; None: no template.
-
-        `tools`: those that may be called, as JSON; empty: none.
-        """
+    def template(self, before: Sequence[Turn], answer: Turn) -> tuple[str, str] | None:
+        """Conversation in the chat template, cut before the answer; None: no template."""
 
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
@@ -86,7 +83,7 @@ class ByteTokenizer:
         parts = (bytes([t]) if t < 256 else tags.get(t, b"") for t in map(int, tokens))
         return b"".join(parts).decode("utf-8", errors="replace")
 
-    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> None:
+    def template(self, before: Sequence[Turn], answer: Turn) -> None:
         """None: no chat template."""
         return None
 
@@ -95,7 +92,6 @@ FORMS = {
     "system": "<system>{}</system>\n",
     "user": "User: {}\n",
     "assistant": "Assistant: {}\n",
-    "tool": "<output>{}</output>\n",
 }
 """The text form of a message before an answer, by its role."""
 ANSWER = "Assistant:"
@@ -103,30 +99,26 @@ ANSWER = "Assistant:"
 
 
 def prompt_and_answer(
-    before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer, tools: str = ""
+    before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens up to the answer, and tokens of the answer with the end token."""
-    *texts, has_start = rendered(before, answer, tokenizer, tools)
+    *texts, has_start = rendered(before, answer, tokenizer)
     prompt, answer_tokens = map(tokenizer.encode, texts)
     return with_ends(prompt, answer_tokens, tokenizer, has_start)
 
 
-def rendered(
-    before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer, tools: str
-) -> tuple[str, str, bool]:
+def rendered(before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer) -> tuple[str, str, bool]:
     """The text up to the answer, that of the answer, and whether a start token comes before both.
 
-    Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`, after a line
-    `<tools>{tools}</tools>` if there are any.
+    Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`.
     """
-    if template := tokenizer.template(before, answer, tools):
+    if template := tokenizer.template(before, answer):
         return *template, False
-    text = f"<tools>{tools}</tools>\n" if tools else ""
-    text += "".join(FORMS[t.role].format(t.rendered.strip()) for t in before) + ANSWER
+    text = "".join(FORMS[t.role].format(t.text.strip()) for t in before) + ANSWER
     # A space that is a token of its own belongs to the prompt, not to the answer.
     prompt_end, answer_start = ("", " ") if tokenizer.leading_space else (" ", "")
     has_start = tokenizer.start is not None
-    return text + prompt_end, answer_start + answer.rendered.strip(), has_start
+    return text + prompt_end, answer_start + answer.text.strip(), has_start
 
 
 def with_ends(

@@ -9,7 +9,7 @@ from launcher.__main__ import main
 from models.language import bpe
 from models.language.external_tokenizer import load
 from models.language.hugging_face import write_tokenizer
-from models.language.readers.columns import tools_of, turns_of
+from models.language.readers.columns import turns_of
 from models.language.readers.records import Turn
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
 
@@ -19,7 +19,7 @@ CONVERSATIONS = [
     [("user", "hi"), ("assistant", "hello")],
     [("system", "Be brief."), ("user", "two\nlines\n"), ("assistant", "yes\n\nno")],
     [("user", "a"), ("assistant", "b"), ("user", "c?"), ("assistant", "d's e  f")],
-    [("user", "ls"), ("assistant", "<command>ls</command>"), ("tool", " a\n"), ("assistant", "a")],
+    [("user", "ls"), ("assistant", "<command>ls</command>"), ("user", " a\n"), ("assistant", "a")],
     [("user", "  ünï 日本 \U0001f600 {{ x }} {% if %}  "), ("assistant", "\U0001f600 end")],
     [("user", "'quotes' \"both\" \\n"), ("assistant", "\\ back")],
 ]
@@ -75,21 +75,13 @@ def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
         rendered(theirs, [("critic", "no")])
 
 
-def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, theirs):
-    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü"}}}
-    other = {"function": {"arguments": '{"x": 2}', "name": "neg"}}
-    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
-    messages = [
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": None, "tool_calls": [call, other]},
-        {"role": "tool", "content": "3"},
-        {"role": "assistant", "content": "so", "tool_calls": [other]},
-    ]
+def test_parts_of_a_content_are_rendered_as_lines(tokenizer, theirs):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "so"}]
     *before, last = turns_of(messages, "messages")
-    tokens = prompt_and_answer(before, last, tokenizer, tools_of(tools, "tools"))
-    text = theirs.apply_chat_template(messages, tools=tools, tokenize=False)
+    tokens = prompt_and_answer(before, last, tokenizer)
+    text = theirs.apply_chat_template(messages, tokenize=False)
     assert theirs(text, add_special_tokens=False)["input_ids"] == np.concatenate(tokens).tolist()
-    assert f"<tools>{json.dumps(tools)}</tools>\n" in text and text.endswith(theirs.eos_token)
 
 
 def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -14,20 +13,16 @@ from models.common.table import columns_option
 from models.language.readers.plain_text import split_text
 from models.language.readers.records import Conversation, Document, Record, Turn
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "user", "assistant")
 _ALIASES = {
     "human": "user",
     "gpt": "assistant",
     "model": "assistant",
-    "observation": "tool",
-    "function": "tool",
-    "function_call": "assistant",
     "developer": "system",
 }
 """Roles of ShareGPT, and those of APIs that mean the same."""
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-_KEPT = ("name", "tool_call_id")
-"""Fields that chat templates read beside role, content and tool_calls."""
+_UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
+"""Fields that hold text of a message beside its content."""
 
 
 class MessageError(ValueError):
@@ -40,20 +35,6 @@ def turns_of(messages: Any, field: str) -> tuple[Turn, ...]:
         kind = "an empty list" if messages == [] else kind_of(messages)
         raise MessageError(f"{field} is {kind}, not a list of {{role, content}} or {{from, value}}")
     return tuple(_turn(message, f"{field}[{n}]") for n, message in enumerate(messages))
-
-
-def tools_of(value: Any, field: str) -> str:
-    """A list of tools, or its JSON, as JSON; empty: none. Raises MessageError."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise MessageError(f"{field} is text that is not JSON, not a list of tools") from None
-    if value is None or value in ("", []):
-        return ""
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise MessageError(f"{field} is {kind_of(value)}, not a list of tools")
-    return json.dumps(value, ensure_ascii=False)
 
 
 def kind_of(value: Any) -> str:
@@ -69,25 +50,16 @@ def _turn(message: Any, at: str) -> Turn:
     is_sharegpt = "role" not in message and "from" in message
     role_key, content_key = ("from", "value") if is_sharegpt else ("role", "content")
     role = _role(message.get(role_key), f"{at}.{role_key}")
-    for key in _REASONING:
+    for key in _UNREAD:
         if message.get(key):
             raise MessageError(f"{at}.{key} is not read: put it into {content_key}, or remove it")
-    calls = _calls(message, at) if role == "assistant" else []
-    content = message.get(content_key)
-    if content is None and calls:
-        content = ""
-    text = _text(content, f"{at}.{content_key}")
-    if role == "assistant" and not text.strip() and not calls:
-        raise MessageError(f"{at}.{content_key} is empty, and there are no tool_calls")
-    extra = {key: message[key] for key in _KEPT if message.get(key) is not None}
-    if calls:
-        extra["tool_calls"] = calls
+    text = _text(message.get(content_key), f"{at}.{content_key}")
+    if role == "assistant" and not text.strip():
+        raise MessageError(f"{at}.{content_key} is empty")
     weight = message.get("weight")
     if weight not in (None, 0, 1):
         raise MessageError(f"{at}.weight is {weight!r}; 0 (not learned) and 1 are read")
-    return Turn(
-        role, text, json.dumps(extra, ensure_ascii=False) if extra else "", learned=weight != 0
-    )
+    return Turn(role, text, learned=weight != 0)
 
 
 def _role(value: Any, at: str) -> str:
@@ -115,50 +87,18 @@ def _text(content: Any, at: str) -> str:
     return "\n".join(texts)
 
 
-def _calls(message: Mapping[str, Any], at: str) -> list[dict[str, Any]]:
-    """The calls of tools in a message, with arguments as objects where they are JSON."""
-    calls, at = message.get("tool_calls"), f"{at}.tool_calls"
-    if not calls and message.get("function_call"):
-        calls, at = [{"function": message["function_call"]}], at.replace("tool_calls", "")
-    if not calls:
-        return []
-    if not isinstance(calls, list):
-        raise MessageError(f"{at} is {kind_of(calls)}, not a list")
-    return [_call(call, f"{at}[{number}]") for number, call in enumerate(calls)]
-
-
-def _call(call: Any, at: str) -> dict[str, Any]:
-    fields = call if isinstance(call, dict) else {}
-    function = fields.get("function", fields)
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise MessageError(f"{at}.function.name is {kind_of(name)}, not the name of a tool")
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            decoded = json.loads(arguments)
-        except (ValueError, RecursionError):
-            decoded = None
-        arguments = decoded if isinstance(decoded, dict) else arguments
-    wanted = {"name": name, "arguments": {} if arguments is None else arguments}
-    call_id = {"id": fields["id"]} if fields.get("id") is not None else {}
-    return {**call_id, "type": "function", "function": wanted}
-
-
 NAMES = {
     "request": ("instruction", "prompt", "question", "query", "user", "input"),
     "context": ("context", "input"),
     "answer": ("output", "response", "completion", "answer", "assistant"),
     "system": ("system", "system_prompt"),
     "messages": ("messages", "conversations"),
-    "tools": ("tools",),
     "text": ("text",),
 }
 """The names of columns by their meaning; `input` is the request if no other column is."""
 METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
 """Names of columns that hold no text of a sample; they are ignored."""
 _KNOWN = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-_PREFERENCES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -182,7 +122,6 @@ class Columns:
     answer: str | None = None
     system: str | None = None
     messages: str | None = None
-    tools: str | None = None
     text: str | None = None
 
     @property
@@ -223,12 +162,10 @@ class RowReader:
         if key not in self._columns:
             columns, unread = columns_in(names, self._declared)
             where = f"{self.file}:{line}"
-            if any(name.lower() in _PREFERENCES for name in unread):
-                raise _preferences(where, row, columns, unread)
             if not columns.are_complete:
                 raise _incomplete(where, names, columns)
             if unread:
-                raise _unread(where, names, unread, row)
+                raise _unread(where, names, unread)
             self._columns[key] = columns
         return self._columns[key]
 
@@ -255,14 +192,13 @@ class RowReader:
             return
         try:
             turns = _row_turns(row, columns)
-            tools = tools_of(row[columns.tools], columns.tools) if columns.tools else ""
         except MessageError as error:
             fix = f"correct {str(error).partition(' is ')[0]} in {where}"
             self.bad_records.add(where, str(error), fix)
             return
         if system := _optional(row, columns.system):
             turns = (Turn("system", system), *turns)
-        yield Conversation(turns, where, tools=tools)
+        yield Conversation(turns, where)
 
 
 def _row_turns(row: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
@@ -318,41 +254,7 @@ def _incomplete(where: str, names: Sequence[str], columns: Columns) -> DataError
     )
 
 
-def _preferences(
-    where: str, row: Mapping[str, Any], columns: Columns, unread: Sequence[str]
-) -> DataError:
-    meanings = dict.fromkeys(unread, IGNORE)
-    chosen = next((name for name in unread if name.lower() == _PREFERENCES[0]), None)
-    if chosen is not None and not columns.are_complete:
-        value = row[chosen]
-        first = value[0] if isinstance(value, list) and value else None
-        is_answer = not isinstance(first, dict) or first.get("role") == "assistant"
-        if columns.request and is_answer:
-            meanings[chosen] = "answer"
-        else:
-            meanings[chosen] = "messages" if isinstance(value, list) else "text"
-            meanings |= {columns.request: IGNORE} if columns.request else {}
-    names = " and ".join(f"'{name}'" for name in unread if name.lower() in _PREFERENCES)
-    return DataError(
-        f"{names} are preferences; this family trains on answers only",
-        where=where,
-        allowed=_KNOWN,
-        fix=f"train on the others only:  {columns_option(meanings)}"
-        if columns.are_complete
-        else f"train on the chosen ones only:  {columns_option(meanings)}",
-    )
-
-
-def _unread(
-    where: str, names: Sequence[str], unread: Sequence[str], row: Mapping[str, Any]
-) -> DataError:
-    if [*unread] == ["label"] and isinstance(row["label"], bool):
-        return DataError(
-            "'label' tells good answers from bad ones; this family trains on all answers",
-            where=where,
-            allowed=_KNOWN,
-            fix=f"remove the rows with false, and  {columns_option({'label': IGNORE})}",
-        )
+def _unread(where: str, names: Sequence[str], unread: Sequence[str]) -> DataError:
     known = sorted({name for of_meaning in NAMES.values() for name in of_meaning} - {*names})
     similar = get_close_matches(unread[0].lower(), known, n=1, cutoff=0.75)
     columns = "columns are" if unread[1:] else "column is"

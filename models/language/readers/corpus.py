@@ -69,7 +69,7 @@ class RecordSource:
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
 
-VERSION = 5
+VERSION = 6
 """Cache version; increase it when the same files give another index or other tokens."""
 
 
@@ -121,7 +121,7 @@ class Corpus:
             return
         for i, exchange in self.exchanges():
             if is_chosen(i):
-                yield from (turn.rendered for turn in exchange.before)
+                yield from (turn.text for turn in exchange.before)
                 yield exchange.answer
 
     def _records(self) -> Iterator[Record]:

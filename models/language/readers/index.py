@@ -121,8 +121,8 @@ class Scan:
         for exchange in exchanges:
             self._names.add(exchange.where)
             self._groups.add(exchange.group)
-            request = [f"{turn.role} {normalized(turn.rendered)}" for turn in exchange.before]
-            self._keys += _digest("\n".join(([exchange.tools] if exchange.tools else []) + request))
+            request = [f"{turn.role} {normalized(turn.text)}" for turn in exchange.before]
+            self._keys += _digest("\n".join(request))
             self._labels += _digest(exchange.label)
         self.exchanges += len(exchanges)
         self.conversations += bool(exchanges)
@@ -195,9 +195,9 @@ def exchanges_in(conversation: Conversation) -> list[Exchange]:
     group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
     label = conversation.label or opening
     return [
-        Exchange(turns[:i], turn, group, label, conversation.where, conversation.tools)
+        Exchange(turns[:i], turn, group, label, conversation.where)
         for i, turn in enumerate(turns)
-        if turn.role == "assistant" and i > 0 and turn.learned and turn.rendered.strip()
+        if turn.role == "assistant" and i > 0 and turn.learned and turn.text.strip()
     ]
 
 

@@ -23,7 +23,7 @@ from tests.privileges import unreadable
 KNOWN = (
     "request: instruction, prompt, question, query, user, input; context: context, input; "
     "answer: output, response, completion, answer, assistant; system: system, system_prompt; "
-    "messages: messages, conversations; tools: tools; text: text"
+    "messages: messages, conversations; text: text"
 )
 
 
@@ -280,12 +280,12 @@ def test_common_instruction_formats_are_read_whole(tmp_path, suffix):
 
 
 def test_conversations_of_sharegpt_are_read_with_their_system_prompt(tmp_path):
-    turns = [("human", "a"), ("gpt", "b"), ("observation", "c"), ("gpt", "d")]
+    turns = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]
     talk = [{"from": role, "value": text} for role, text in turns]
     row = {"id": 1, "system": "s", "conversations": talk}
     found = exchanges(read(rows(tmp_path / "a.jsonl", row)))
     assert [e.answer for e in found] == ["b", "d"]
-    before = [("system", "s"), ("user", "a"), ("assistant", "b"), ("tool", "c")]
+    before = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")]
     assert [(t.role, t.text) for t in found[1].before] == before
 
 

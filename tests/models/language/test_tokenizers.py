@@ -101,7 +101,7 @@ def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
     assert (tokenizer.start, tokenizer.end) == (trained.start, trained.end)
     assert tokenizer.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
-    assert tokenizer.template((Turn("user", "q"),), Turn("assistant", "a"), "") is None
+    assert tokenizer.template((Turn("user", "q"),), Turn("assistant", "a")) is None
 
 
 @pytest.mark.parametrize(
@@ -143,37 +143,6 @@ def test_a_chat_template_is_cut_before_the_answer(folder):
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    prompt, answer = tokenizer.template((Turn("user", "q"),), Turn("assistant", "a"), "")
+    prompt, answer = tokenizer.template((Turn("user", "q"),), Turn("assistant", "a"))
     assert prompt == "[user]q<|end|>\n[assistant]"
     assert answer == "a<|end|>"
-
-
-CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
-TOOLS = '[{"type": "function", "function": {"name": "add"}}]'
-WITH_TOOLS = (
-    "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}[{{ m.role }}]"
-    "{{ m.content }}{% for c in m.tool_calls or [] %}(call {{ c.function.name }} "
-    "{{ c.function.arguments.a }}){% endfor %}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
-
-
-def test_a_chat_template_gets_tools_and_their_calls(folder):
-    tokenizer = load(folder)
-    tokenizer.inner.chat_template = WITH_TOOLS
-    turns = (Turn("user", "q"), Turn("assistant", "", json.dumps({"tool_calls": [CALL]})))
-    prompt, answer = tokenizer.template(turns[:1], turns[1], TOOLS)
-    assert '"name": "add"' in prompt and answer == "(call add 2)<|end|>"
-    prompt, _ = tokenizer.template((*turns, Turn("tool", "4")), Turn("assistant", "a"), "")
-    assert "[assistant](call add 2)<|end|>\n[tool]4" in prompt
-
-
-@pytest.mark.parametrize(
-    ("part", "what"), [("{{ tools | tojson }}", "tools"), ("{{ c.function.name }}", "tool_calls")]
-)
-def test_a_chat_template_that_leaves_out_tools_or_calls_is_an_error(folder, part, what):
-    tokenizer = load(folder)
-    tokenizer.inner.chat_template = WITH_TOOLS.replace(part, "")
-    call = Turn("assistant", "", json.dumps({"tool_calls": [CALL]}))
-    with pytest.raises(DataError, match=f"it leaves out {what}: add"):
-        tokenizer.template((Turn("user", "q"),), call, TOOLS)
