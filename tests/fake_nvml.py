@@ -27,8 +27,11 @@ class FakeGpu:
     """In MIG mode."""
 
 
-def build_nvml(folder, *gpus, lists="v3"):
-    """The library file of a driver with these `gpus`; `lists`: its newest list of processes."""
+def build_nvml(folder, *gpus, lists="v3", cuda=(12, 8)):
+    """The library file of a driver with these `gpus`, which also answers for the library of CUDA.
+
+    `lists`: its newest list of processes; `cuda`: the newest version that it runs.
+    """
     folder, rows = Path(tempfile.mkdtemp(dir=folder)), []  # a loaded file must stay as it is
     for gpu in gpus:
         numbers = [gpu.total or 0, gpu.used, *(gpu.process or (0, 0))]
@@ -36,7 +39,9 @@ def build_nvml(folder, *gpus, lists="v3"):
         numbers += [*(gpu.capability or (0, 0)), int(gpu.is_split)]
         rows.append(f'{{"{gpu.name}", {", ".join(f"{number}ULL" for number in numbers)}}}')
     text = SOURCE.replace("ROWS", ", ".join(rows)).replace("COUNT", str(len(rows)))
-    (folder / "nvml.c").write_text(text.replace("LISTS", lists))
+    (folder / "nvml.c").write_text(
+        text.replace("LISTS", lists).replace("DRIVER", str(1000 * cuda[0] + 10 * cuda[1]))
+    )
     library = folder / "libnvidia-ml.so.1"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, folder / "nvml.c"], check=True)
     return library
@@ -81,6 +86,8 @@ int nvmlDeviceGetComputeRunningProcesses_LISTS(Gpu *gpu, unsigned *count, Proces
     if (gpu->pid) processes[1] = (Process){gpu->pid, gpu->held, -1, -1};
     return OK;
 }
+int nvmlDeviceGetUUID(Gpu *gpu, char *text, unsigned room) { strncpy(text, gpu->name, room); return OK; }
+int cuDriverGetVersion(int *version) { *version = DRIVER; return OK; }
 int nvmlDeviceGetTemperature(Gpu *gpu, int sensor, unsigned *value) {
     *value = gpu->celsius;
     return sensor || *value == -1u ? UNSUPPORTED : OK;

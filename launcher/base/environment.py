@@ -37,6 +37,11 @@ def visible_cuda_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def has_bus_order() -> bool:
+    """Whether CUDA numbers GPUs by their place on the bus, as NVML does."""
+    return os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+
+
 def hide_gpus() -> None:
     """Hide them from CUDA and ROCm in this process and its children, before their first use."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -123,6 +128,7 @@ def begin() -> None:
     is_program = before[-2:] == ["-m", "launcher"]
     if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     pin_packages()
 
 

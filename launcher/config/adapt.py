@@ -106,6 +106,8 @@ def adapt(
     """
     device = values["device"].value
     run = Adaptation(values, machine, machine.device if device == "auto" else device)
+    if machine.unused and device == "auto" and run.device in ("cuda", "cpu"):
+        run.notes.append(f"device: {run.device}: {machine.unused}")
     if values["download.fetch"].value:
         from launcher.config import feature_checks  # for the runs that download their data
 

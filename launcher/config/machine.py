@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,8 @@ class Machine:
     """A requirement of torch.compile for a GPU that is missing here; None: nothing."""
     torch: tuple[int, ...] = ()
     """Version of torch; empty: unknown."""
+    unused: str = ""
+    """Which GPUs of this machine are not used, and why; empty: none is left."""
 
     def for_ranks(self, ranks: int, cpus: int | None) -> Machine:
         """What `ranks` on this machine may count on together, of which each was given `cpus`.
@@ -88,15 +90,25 @@ class Machine:
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     """Detect cores, memory and GPUs. Reads /proc, /sys and /dev, and calls NVIDIA's library.
 
-    `group` is the folder of the process's control group, with the limits of a container.
+    `group` is the folder of the process's control group, with the limits of a container. Of several
+    kinds of GPUs this process and its children see only the largest group of equal ones, unless
+    CUDA_VISIBLE_DEVICES is set.
     """
     build = _torch_build()
-    device, gpus = _accelerator(build)
+    device, gpus, unused = _accelerator(build)
     states: list[GpuState | None] = []
     if device == "cuda":
         from training.resources import nvml
 
-        states = nvml.gpu_states(environment.visible_cuda_devices())
+        named, states = environment.visible_cuda_devices(), nvml.gpu_states(None)
+        numbers = _equal_gpus(states) if environment.has_bus_order() else []
+        equal = ",".join(map(str, numbers))
+        if 0 < len(numbers) < len(states) and named in (None, equal):
+            environment.variables()["CUDA_VISIBLE_DEVICES"] = named = equal
+            gpus = len(numbers)
+            unused = f"GPUs {equal} of {len(states)}, the most of one kind; "
+            unused += "CUDA_VISIBLE_DEVICES chooses others"
+        states = nvml.gpu_states(named)
     known = [state for state in states if state is not None]
     capabilities = [state.capability for state in known if state.capability is not None]
     return Machine(
@@ -111,7 +123,20 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
         triton_lacks=_triton_lacks(min(capabilities, default=None)) if device == "cuda" else None,
         torch=tuple(map(int, re.findall(r"\d+", build.get("__version__", ""))[:2])),
+        unused=unused,
     )
+
+
+def _equal_gpus(states: Sequence[GpuState | None]) -> list[int]:
+    """The numbers of the largest group of GPUs of one kind, or of the one with most memory.
+
+    Empty: a kind is unknown.
+    """
+    kinds = [(state.total, state.capability or (0, 0)) for state in states if state is not None]
+    if len(kinds) < len(states) or not kinds:
+        return []
+    kind = max(kinds, key=lambda kind: (kinds.count(kind), kind))
+    return [number for number, each in enumerate(kinds) if each == kind]
 
 
 def _cores(group: Path) -> int:
@@ -143,16 +168,43 @@ def _ram_bytes(group: Path) -> int | None:
     return whole if group_memory is None else min(whole, group_memory.limit)
 
 
-def _accelerator(build: Mapping[str, str]) -> tuple[str, int]:
-    if build.get("cuda") or build.get("hip"):
-        gpus = visible(nvidia_gpus() or amd_gpus(), environment.visible_cuda_devices())
-        if gpus:
-            return "cuda", gpus
+def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
+    """The fastest device, how many of it there are, and why other GPUs are not used."""
+    problem = gpu_problem(build)
+    if not problem:
+        variables = environment.variables()
+        gpus, names = nvidia_gpus(), ["CUDA_VISIBLE_DEVICES"]
+        if build.get("hip"):
+            gpus, names = amd_gpus(), [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+        gpus = min(visible(gpus, variables.get(name)) for name in names)
+        if gpus and (build.get("cuda") or build.get("hip")):
+            return "cuda", gpus, ""
     if build.get("xpu") and (gpus := _render_nodes()):
-        return "xpu", gpus
+        return "xpu", gpus, ""
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return "mps", 1
-    return "cpu", 0
+        return "mps", 1, ""
+    return "cpu", 0, problem
+
+
+def gpu_problem(build: Mapping[str, str]) -> str:
+    """Why torch, as `build` for cuda or hip, cannot use the GPUs here; empty: it can, or no GPU."""
+    nvidia, amd = nvidia_gpus(), amd_gpus()
+    cuda, hip = build.get("cuda"), build.get("hip")
+    if cuda and nvidia:
+        from training.resources.nvml import driver_cuda
+
+        newest = driver_cuda()
+        if newest is None:
+            return f"{counted(nvidia, 'NVIDIA GPU')}, whose driver is not loaded"
+        if newest[0] < int(cuda.partition(".")[0]):
+            runs = ".".join(map(str, newest))
+            return f"the driver runs CUDA {runs} at most, and torch was built for CUDA {cuda}"
+        return ""
+    if not nvidia + amd or (hip and amd):
+        return ""
+    built = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "CPUs only"
+    gpus = counted(nvidia, "NVIDIA GPU") if nvidia else counted(amd, "AMD GPU")
+    return f"{gpus}, but torch was built for {built}"
 
 
 def _torch_build() -> dict[str, str]:
@@ -190,8 +242,10 @@ def nvidia_gpus() -> int:
     listed = Path("/proc/driver/nvidia/gpus")
     if listed.is_dir():
         return len(list(listed.iterdir()))
-    if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all
-        return 1
+    if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all vendors
+        from training.resources.nvml import gpu_states
+
+        return len(gpu_states(None))
     return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
 
 

@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 LIBRARY = "libnvidia-ml.so.1"
+DRIVER = "libcuda.so.1"
+_UUID_BYTES = 96
 _NO_BYTES = 2**64 - 1
 _MAX_PROCESSES = 512
 
@@ -47,6 +49,8 @@ class _Process(ctypes.Structure):
 def gpu_states(named: str | None) -> list[GpuState | None]:
     """Each GPU that CUDA_VISIBLE_DEVICES `named`, or all if it is None; None: it is unknown.
 
+    Numbers are those of CUDA_DEVICE_ORDER=PCI_BUS_ID; of a unique id its beginning is enough.
+
     Empty without an NVIDIA GPU or its library. Opens the library and closes it again, so that
     processes may be forked later. Source: NVML API reference, device queries.
     """
@@ -55,10 +59,31 @@ def gpu_states(named: str | None) -> list[GpuState | None]:
         return []
     count = ctypes.c_uint()
     library.nvmlDeviceGetCount_v2(byref(count))
-    names = map(str, range(count.value)) if named is None else map(str.strip, named.split(","))
-    states = [_state(library, name) for name in names if name not in ("", "-1")]
+    names = [str(n) for n in range(count.value)]
+    if named is not None:
+        ids = [_id(library, number) for number in range(count.value)]
+        parts = [part for name in named.split(",") if (part := name.strip()) not in ("", "-1")]
+        names = [
+            part if part.isdigit() else next((i for i in ids if i.startswith(part)), part)
+            for part in parts
+        ]
+    states = [_state(library, name) for name in names]
     library.nvmlShutdown()
     return states
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA that NVIDIA's driver runs; None: it is not installed or not loaded.
+
+    Does not start CUDA: processes may be forked later. Source: CUDA driver API, cuDriverGetVersion.
+    """
+    version = ctypes.c_int()
+    try:
+        if ctypes.CDLL(DRIVER).cuDriverGetVersion(byref(version)) or not version.value:
+            return None
+    except (OSError, AttributeError):
+        return None
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def gpu_reader(name: str) -> Callable[[], GpuState | None]:
@@ -76,6 +101,15 @@ def _opened() -> Any:
     except OSError:  # no NVIDIA GPU, or a system without this library
         return None
     return None if library.nvmlInit_v2() else library
+
+
+def _id(library: Any, number: int) -> str:
+    """The unique id of a GPU; empty: unknown."""
+    handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(_UUID_BYTES)
+    if library.nvmlDeviceGetHandleByIndex_v2(number, byref(handle)):
+        return ""
+    call = getattr(library, "nvmlDeviceGetUUID", None)
+    return text.value.decode() if call and call(handle, text, _UUID_BYTES) == 0 else ""
 
 
 def _state(library: Any, name: str) -> GpuState | None:

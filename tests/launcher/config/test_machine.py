@@ -73,12 +73,20 @@ SLICE = FakeGpu("MIG-c", None, capability=(8, 0))
 def with_gpus(tmp_path, monkeypatch):
     """The machine with NVIDIA GPUs, of which CUDA_VISIBLE_DEVICES names some."""
 
-    def detect(*gpus, visible=None):
-        monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, *gpus)))
-        monkeypatch.setattr(machine, "_accelerator", lambda build: ("cuda", len(gpus)))
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    def detect(*gpus, visible=None, cuda=(12, 8), **variables):
+        library = str(build_nvml(tmp_path, *gpus, cuda=cuda))
+        for name in ("LIBRARY", "DRIVER"):
+            monkeypatch.setattr(nvml, name, library)
+        monkeypatch.setattr(machine, "nvidia_gpus", lambda: len(gpus))
+        monkeypatch.setattr(machine, "_torch_build", lambda: {"cuda": "12.6"})
+        # Set first: what the machine sets is then undone.
+        for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+            monkeypatch.setenv(name, "PCI_BUS_ID")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
         return machine.detect_machine()
 
     return detect
@@ -86,7 +94,7 @@ def with_gpus(tmp_path, monkeypatch):
 
 @needs_c
 def test_the_driver_tells_memory_and_capability_of_visible_gpus(with_gpus):
-    here = with_gpus(LARGE, SMALL)
+    here = with_gpus(LARGE, SMALL, visible="0,1")
     assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (6 * GIB, (0, GIB), False)
     here = with_gpus(LARGE, SMALL, visible="GPU-a")
     assert (here.gpu_bytes, here.gpu_others_bytes, here.gpu_bf16) == (24 * GIB, (0,), True)
@@ -94,6 +102,62 @@ def test_the_driver_tells_memory_and_capability_of_visible_gpus(with_gpus):
     assert (here.gpu_bytes, here.tensor_bytes(1), here.gpu_bf16) == (None, None, True)
     own = replace(SMALL, process=(os.getpid(), GIB // 4))
     assert with_gpus(own).gpu_others_bytes == (3 * GIB // 4,)
+
+
+@needs_c
+@pytest.mark.parametrize(
+    ("gpus", "variables", "gpu_bytes", "visible"),
+    [
+        ((SMALL, LARGE), {}, (24 * GIB, 1), "1"),
+        ((SMALL, LARGE, SMALL), {}, (6 * GIB, 2), "0,2"),
+        ((SMALL, SMALL), {}, (6 * GIB, 2), None),
+        ((SMALL, LARGE), {"visible": "0"}, (6 * GIB, 1), "0"),
+        ((SMALL, LARGE), {"visible": "GPU-a,GPU-b"}, (6 * GIB, 2), "GPU-a,GPU-b"),
+        ((SMALL, LARGE), {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, (6 * GIB, 2), None),
+        ((LARGE, SLICE), {}, (None, 2), None),
+    ],
+)
+def test_a_run_uses_the_largest_group_of_equal_gpus(with_gpus, gpus, variables, gpu_bytes, visible):
+    for _ in range(2):  # a process that this one starts finds the same
+        here = with_gpus(*gpus, **variables)
+        again = machine.detect_machine()
+        assert (here.gpu_bytes, here.gpus) == (again.gpu_bytes, again.gpus) == gpu_bytes
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
+        assert bool(here.unused) == bool(again.unused) == (here.gpus < len(gpus) and not variables)
+
+
+@pytest.mark.parametrize(
+    ("build", "nvidia", "amd", "driver", "found"),
+    [
+        ({"cuda": "12.6"}, 0, 1, None, ("cpu", 0, True)),
+        ({"cuda": "12.6"}, 0, 0, None, ("cpu", 0, False)),
+        ({"cuda": "12.6"}, 1, 0, None, ("cpu", 0, True)),
+        ({"cuda": "13.0"}, 1, 0, (12, 8), ("cpu", 0, True)),
+        ({"cuda": "12.6"}, 1, 1, (12, 2), ("cuda", 1, False)),
+        ({"hip": "6.4"}, 0, 2, None, ("cuda", 2, False)),
+        ({"hip": "6.4"}, 1, 0, (12, 8), ("cpu", 0, True)),
+        ({}, 2, 0, (12, 8), ("cpu", 0, True)),
+    ],
+)
+def test_gpus_that_torch_cannot_use_are_named_and_do_not_count(
+    monkeypatch, build, nvidia, amd, driver, found
+):
+    monkeypatch.setattr(machine, "nvidia_gpus", lambda: nvidia)
+    monkeypatch.setattr(machine, "amd_gpus", lambda: amd)
+    monkeypatch.setattr(nvml, "driver_cuda", lambda: driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    device, gpus, unused = machine._accelerator(build)
+    assert (device, gpus, bool(unused)) == found
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1")
+    assert machine._accelerator(build)[1] == min(gpus, 1)
+
+
+@needs_c
+def test_the_driver_tells_the_newest_cuda_that_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(nvml, "DRIVER", str(build_nvml(tmp_path, LARGE, cuda=(13, 1))))
+    assert nvml.driver_cuda() == (13, 1)
+    monkeypatch.setattr(nvml, "DRIVER", str(tmp_path / "none"))
+    assert nvml.driver_cuda() is None
 
 
 def test_tensors_get_what_others_the_context_and_nccl_leave_of_a_gpu():

@@ -54,10 +54,10 @@ def test_visible_gpus_are_read_without_torch(tmp_path):
 import sys
 from training.resources import nvml
 nvml.LIBRARY = sys.argv[1]
-for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7"):
+for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-"):
     print([state and state.total for state in nvml.gpu_states(named)])
 assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True)
-    totals = ([8, 9, 10], [9], [10, 8], [10], [], [], [None], [None])
+    totals = ([8, 9, 10], [9], [10, 8], [10], [], [], [None], [None], [9, 8])
     assert done.stdout.splitlines() == [str(total) for total in totals], done.stderr
