@@ -243,15 +243,14 @@ def _check_launched(
     launched: RankEnvironment, args: CliArgs, decision: Decision | None
 ) -> Iterator[Diagnostic]:
     """Errors for settings that ranks of torchrun or srun cannot keep."""
-    source, size = launched.source, str(launched.local_size)
-    option, text = args.options.get("engine.nproc", ("", size))
-    if text != size:
-        message = f"{option} {text}, but {source} started {size} on this machine"
-        parts: dict[str, Any] = {"key": "engine.nproc", "value": text, "where": f"{option} {text}"}
-        yield Diagnostic(message, allowed=f"no {option} under {source}", **parts)
+    source, ranks = launched.source, launched.local_size
     if decision is None:
         return
-    key, values = "engine.max_restarts", decision.resolved.values
+    values = decision.resolved.values
+    if values["engine.nproc"].is_of_user and values["engine.nproc"].value not in (None, ranks):
+        problem = f"differs from the {ranks} that {source} started on this machine"
+        yield errors.about_value(values, "engine.nproc", problem, allowed=f"{ranks}, or none")
+    key = "engine.max_restarts"
     if value := values[key].value:
         message = f"{key} {value}, but only {source}, which started the processes, can restart them"
         allowed = f"0 under {source}; a second start with  --resume auto  resumes"
