@@ -147,8 +147,8 @@ def compose_yaml(text: str) -> yaml.Node | None:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.CollectionEndEvent):
-                anchor, before = above.pop()
-                sizes[anchor] = count - before
+                anchor, start = above.pop()
+                sizes[anchor] = count - start
             elif isinstance(event, yaml.AliasEvent):
                 if any(event.anchor == anchor for anchor, _ in above):
                     raise _at("an alias that holds itself", event.start_mark)
