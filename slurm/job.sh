@@ -68,6 +68,7 @@ gearshift_field() { sed -n "s|.* $1=\([^ ]*\).*|\1|p" <<<"$gearshift_record"; }
 gearshift_job() { gearshift_listen gearshift_train "$@"; }
 
 # gearshift_stages ARGUMENT...: train the first of $GEARSHIFT_STAGES and submit a job for the next.
+# By default these are the stages that the program trains with these arguments.
 gearshift_stages() { gearshift_listen gearshift_train_stage "$@"; }
 
 # gearshift_sweep FILE ARGUMENT...: train with these arguments and those of the element's line.
@@ -103,6 +104,13 @@ gearshift_train_stage() {
   local stages stage number=0 before='' folder
   gearshift_begin
   gearshift_choose_out "$@"
+  gearshift_choose_python
+  [ -n "${GEARSHIFT_STAGES:-}" ] || GEARSHIFT_STAGES=$(PYTHONPATH=$gearshift_path \
+    "${gearshift_python[@]}" -m launcher explain stages --mode staged \
+    ${gearshift_rest[@]+"${gearshift_rest[@]}"} |
+    sed -n 's/^stage [0-9]* of [0-9]*: \([^,]*\).*/\1/p' | tr '\n' ' ') || exit 2
+  export GEARSHIFT_STAGES
+  [ -n "$GEARSHIFT_STAGES" ] || gearshift_train --mode staged "$@" # a single stage
   read -ra stages <<<"$GEARSHIFT_STAGES"
   stage=${GEARSHIFT_STAGE:-${stages[0]}}
   folder=${GEARSHIFT_STAGES_OUT:-$gearshift_out}
@@ -257,23 +265,31 @@ gearshift_find_master() {
   export MASTER_ADDR MASTER_PORT GEARSHIFT_RENDEZVOUS
 }
 
-# The command that starts the ranks; the arguments of the launcher follow it.
-gearshift_choose_command() {
-  local python=${GEARSHIFT_PYTHON:-} container block=() given=() srun one
-  read -ra container <<<"${GEARSHIFT_CONTAINER:-}"
+# Python with the container's command before it, and the PYTHONPATH with which it uses the code of
+# this clone, wherever sbatch was run.
+gearshift_choose_python() {
+  local python=${GEARSHIFT_PYTHON:-}
+  read -ra gearshift_python <<<"${GEARSHIFT_CONTAINER:-}"
   if [ -z "$python" ]; then
     python=python
-    [ ! -x .venv/bin/python ] || [ "${#container[@]}" -gt 0 ] || python=.venv/bin/python
+    [ ! -x .venv/bin/python ] || [ "${#gearshift_python[@]}" -gt 0 ] || python=.venv/bin/python
   fi
+  gearshift_python+=("$python") gearshift_path=${PYTHONPATH:-}
+  [ ! -e "$gearshift_folder/../pyproject.toml" ] ||
+    gearshift_path=${gearshift_folder%/*}${PYTHONPATH:+:$PYTHONPATH}
+}
+
+# The command that starts the ranks; the arguments of the launcher follow it.
+gearshift_choose_command() {
+  local block=() given=() srun one
+  gearshift_choose_python
   # Variables of the request would conflict with the options of srun below.
   for one in NTASKS NPROCS NTASKS_PER_NODE NTASKS_PER_GPU CPUS_PER_TASK TRES_PER_TASK \
     GPUS_PER_TASK; do
     given+=(-u "SLURM_$one")
   done
   given+=(OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((gearshift_cpus ? gearshift_cpus : 1))}")
-  # Use the code of this clone, wherever sbatch was run.
-  [ ! -e "$gearshift_folder/../pyproject.toml" ] ||
-    given+=(PYTHONPATH="${gearshift_folder%/*}${PYTHONPATH:+:$PYTHONPATH}")
+  given+=(PYTHONPATH="$gearshift_path")
   # ALL: in a job of  sbatch --export=NONE , srun would pass no variables to the ranks.
   srun=(env "${given[@]}" srun --kill-on-bad-exit=1 --export=ALL --nodes="$gearshift_nodes")
   [ "$gearshift_cpus" -gt 0 ] || srun+=(--overcommit)
@@ -281,7 +297,7 @@ gearshift_choose_command() {
     one=$((gearshift_cpus ? gearshift_cpus * gearshift_per_node : 1))
     srun+=(--ntasks="$gearshift_nodes" --ntasks-per-node=1 --cpus-per-task="$one")
     gearshift_command=("${srun[@]}" bash "$gearshift_folder/node.sh" "$gearshift_nodes"
-      "$gearshift_per_node" ${container[@]+"${container[@]}"} "$python" --)
+      "$gearshift_per_node" "${gearshift_python[@]}" --)
     return
   fi
   one=$((gearshift_cpus ? gearshift_cpus : 1))
@@ -290,6 +306,5 @@ gearshift_choose_command() {
   # Block signals until Python has installed its handlers: imports take seconds. coreutils 8.32.
   ! env --block-signal=USR1 true 2>/dev/null ||
     block=(env --block-signal=USR1 --block-signal=TERM)
-  gearshift_command=("${srun[@]}" ${block[@]+"${block[@]}"} ${container[@]+"${container[@]}"}
-    "$python" -m launcher)
+  gearshift_command=("${srun[@]}" ${block[@]+"${block[@]}"} "${gearshift_python[@]}" -m launcher)
 }

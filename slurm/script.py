@@ -62,13 +62,6 @@ SHIPPED = {
     "staged": Shipped(
         "Staged training: one job per stage, each depends on the one before.",
         call="gearshift_stages",
-        notes="# The stages of the model family, in order (python -m launcher list models).\n"
-        'case "$*" in\n'
-        "  *eeg_text*) stages='encoder text' ;;\n"
-        "  *event_seg* | *abr* | *doc_translation*) stages='encoder whole' ;;\n"
-        "  *) stages='text dialogues' ;; # language, also where no model is named\n"
-        "esac\n"
-        "export GEARSHIFT_STAGES=${GEARSHIFT_STAGES:-$stages}\n",
     ),
     "sweep": Shipped(
         "A job array: the first argument is a file whose line K holds the arguments of element K.",

@@ -48,6 +48,12 @@ def parse(text: str) -> DeepSpeedFile:
         values = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise FileError(f"is not JSON: {error.msg} (column {error.colno})", error.lineno) from None
+    except FileError:
+        raise
+    except ValueError:
+        raise FileError("contains a number of thousands of digits", 1) from None
+    except RecursionError:
+        raise FileError("has too many levels of lists and objects", 1) from None
     if not isinstance(values, dict):
         raise FileError("must contain a JSON object", 1)
     return DeepSpeedFile(values, _lines(text))

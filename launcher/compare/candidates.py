@@ -26,7 +26,8 @@ from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
-_COUNT = "a whole number, at least 1"
+_MOST = 10**6
+_COUNT = f"a whole number, 1 to {_MOST:,}"
 _FOLDS = f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold"
 RUNS, JSON_FILE, PAGE = "runs", "compare.json", "compare.html"
 BASELINE = "default"
@@ -355,7 +356,7 @@ def _number(
     is_count = "whole" in allowed
     with suppress(ValueError):
         number = int(text) if is_count else float(text)
-        if 0 < number < float("inf"):
+        if 0 < number < (_MOST + 1 if is_count else float("inf")):
             return number
     diagnostics.append(_wrong(flag, text, allowed, "3" if is_count else "1"))
     return None

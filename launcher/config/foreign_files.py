@@ -19,7 +19,6 @@ from launcher.config.model_lines import pretrained_line
 from launcher.config.schema import FIRST_RUN, setting_infos
 from launcher.config.settings_file import Unreadable, compose_yaml, parse_yaml_scalar
 
-_MAX_VALUES = 10_000
 _FEW = 3
 """Words of an original in a file of ours: each has an error with the line to write."""
 _KNOWN = 2
@@ -156,16 +155,10 @@ def _of_yaml(text: str) -> Iterator[Line]:
         return
     if not isinstance(root, yaml.MappingNode):
         raise Unreadable("its root is not a mapping", 1, 1)
-    for count, line in enumerate(_leaves(root, "", "", text.splitlines(), ())):
-        if count == _MAX_VALUES:
-            raise Unreadable(f"more than {_MAX_VALUES:,} values", line.number, 1)
-        yield line
+    yield from _leaves(root, "", "", text.splitlines())
 
 
-def _leaves(
-    node: Any, prefix: str, unused: str, lines: Sequence[str], above: tuple[int, ...]
-) -> Iterator[Line]:
-    above = _inside(node, above)
+def _leaves(node: Any, prefix: str, unused: str, lines: Sequence[str]) -> Iterator[Line]:
     last = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
     for key, child in node.value:
         number = key.start_mark.line + 1
@@ -176,28 +169,21 @@ def _leaves(
             again = last[key.value].start_mark.line + 1
             reason = f"{name} is set again in line {again}, which counts"
         if isinstance(child, yaml.MappingNode) and child.value:
-            yield from _leaves(child, f"{name}.", reason, lines, above)
+            yield from _leaves(child, f"{name}.", reason, lines)
             continue
         end, is_alias = child.end_mark, child.start_mark.line + 1 < number
         ends = number if is_alias else max(number, end.line + (end.column > 0))
         rest = lines[number - 1][end.column :].strip() if end.line + 1 == number else ""
         comment = rest if rest.startswith("#") else ""
-        yield Line(number, ends, name, _value(child, above), comment, reason)
+        yield Line(number, ends, name, _value(child), comment, reason)
 
 
-def _value(node: Any, above: tuple[int, ...]) -> Any:
-    above = _inside(node, above)
+def _value(node: Any) -> Any:
     if isinstance(node, yaml.MappingNode):
-        return {key.value: _value(child, above) for key, child in node.value}
+        return {key.value: _value(child) for key, child in node.value}
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, above) for item in node.value]
+        return [_value(item) for item in node.value]
     return node.value if node.style else _scalar(node.value)
-
-
-def _inside(node: Any, above: tuple[int, ...]) -> tuple[int, ...]:
-    if id(node) in above:
-        raise Unreadable("an alias that holds itself", node.start_mark.line + 1, 1)
-    return (*above, id(node))
 
 
 def _scalar(text: str) -> Any:

@@ -14,9 +14,12 @@ import yaml
 from launcher.base.diagnostics import SettingsError, nearest_match
 
 _MAX_BYTES = 1 << 20
-_MAX_VALUES = 100_000
+_MAX_VALUES = 10_000
 _MAX_DEPTH = 50
+_MAX_DIGITS = 1000
 """Bounds of a file, far above those of real settings: a few aliases can stand for billions."""
+_LONG_TEXT = 100
+"""Characters of a text that count as one more value."""
 
 
 def read_settings_file(path: Path) -> Node:
@@ -117,6 +120,7 @@ _WORDS = {
 }
 _TEXT = "tag:yaml.org,2002:str"
 _TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
+_TOO_MANY = f"more than {_MAX_VALUES:,} values, those of aliases counted"
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before the events of the first of them."""
@@ -131,17 +135,33 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 def parse_yaml(text: str) -> Node:
     """The document's root, None if it is empty. Raises Unreadable."""
     root = compose_yaml(text)
-    return Node(None, 1) if root is None else _Nodes().node(root, root.start_mark, ())
+    return Node(None, 1) if root is None else _node(root, root.start_mark)
 
 
 def compose_yaml(text: str) -> yaml.Node | None:
-    """The document's root as PyYAML has it, keys that are set twice included. Raises Unreadable."""
+    """The document's root as PyYAML has it, keys that are set twice included. Raises Unreadable.
+
+    An alias counts as many values as it stands for, a long text as several; none holds itself.
+    """
+    count, above, sizes = 0, list[tuple[str | None, int]](), dict[str | None, int]()
     try:
-        depth = 0
         for event in yaml.parse(text, Loader=_Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
+            if isinstance(event, yaml.CollectionEndEvent):
+                anchor, start = above.pop()
+                sizes[anchor] = count - start
+            elif isinstance(event, yaml.AliasEvent):
+                if any(event.anchor == anchor for anchor, _ in above):
+                    raise _at("an alias that holds itself", event.start_mark)
+                count += sizes.get(event.anchor, 1)
+            elif isinstance(event, yaml.NodeEvent):
+                if isinstance(event, yaml.CollectionStartEvent):
+                    above.append((event.anchor, count))
+                weight = 1 + len(getattr(event, "value", "")) // _LONG_TEXT
+                count += weight
+                sizes[event.anchor] = weight
+            if count > _MAX_VALUES:
+                raise _at(_TOO_MANY, event.start_mark)
+            if len(above) > _MAX_DEPTH:
                 raise _at(_TOO_DEEP, event.start_mark)
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -173,6 +193,8 @@ def parse_yaml_scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
+        if len(text) > _MAX_DIGITS:
+            raise ValueError(f"a whole number of {len(text):,} digits")
         try:
             return int(text, 0)
         except ValueError:
@@ -186,45 +208,33 @@ def parse_yaml_scalar(text: str) -> Any:
     return text
 
 
-class _Nodes:
-    """Makes our nodes of those of one YAML document."""
+def _node(node: Any, mark: Any) -> Node:
+    """Our node of a YAML node; `mark` is where it, or its key, begins."""
+    if node.tag not in _TAGS:
+        raise _at(f"the tag {node.tag} is not read here", node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        return Node(_mapping(node), mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return Node([_node(item, item.start_mark) for item in node.value], mark.line + 1)
+    if node.style:  # quoted, or a block of text
+        return Node(node.value, mark.line + 1)
+    try:
+        return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
+    except ValueError as error:
+        raise _at(str(error), node.start_mark) from None
 
-    def __init__(self) -> None:
-        self._count = 0
 
-    def node(self, node: Any, mark: Any, above: tuple[int, ...]) -> Node:
-        """Our node of a YAML node; `mark` is where it, or its key, begins."""
-        self._count += 1
-        if self._count > _MAX_VALUES:
-            raise _at(f"more than {_MAX_VALUES:,} values, those of aliases counted", mark)
-        if node.tag not in _TAGS:
-            raise _at(f"the tag {node.tag} is not read here", node.start_mark)
-        if id(node) in above:
-            raise _at("an alias that holds itself", mark)
-        above = (*above, id(node))
-        if isinstance(node, yaml.MappingNode):
-            return Node(self._mapping(node, above), mark.line + 1)
-        if isinstance(node, yaml.SequenceNode):
-            items = [self.node(item, item.start_mark, above) for item in node.value]
-            return Node(items, mark.line + 1)
-        if node.style:  # quoted, or a block of text
-            return Node(node.value, mark.line + 1)
-        try:
-            return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
-        except ValueError as error:
-            raise _at(str(error), node.start_mark) from None
-
-    def _mapping(self, node: Any, above: tuple[int, ...]) -> dict[str, Node]:
-        nodes: dict[str, Node] = {}
-        for key, child in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _at("a key that is not a scalar", key.start_mark)
-            if key.value in nodes:
-                first = nodes[key.value].line
-                problem = f"the key '{key.value}' is set twice, first in line {first}"
-                raise _at(problem, key.start_mark)
-            nodes[key.value] = self.node(child, key.start_mark, above)
-        return nodes
+def _mapping(node: Any) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for key, child in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _at("a key that is not a scalar", key.start_mark)
+        if key.value in nodes:
+            first = nodes[key.value].line
+            problem = f"the key '{key.value}' is set twice, first in line {first}"
+            raise _at(problem, key.start_mark)
+        nodes[key.value] = _node(child, key.start_mark)
+    return nodes
 
 
 def _at(problem: str, mark: Any) -> Unreadable:
@@ -241,7 +251,7 @@ def parse_json(text: str) -> Node:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
-    except RecursionError:
-        pass  # YAML's reader counts the levels
+    except (ValueError, RecursionError):
+        pass  # a long number, and deep levels: YAML's reader counts them
     # Valid JSON is YAML but for these; a text of JSON holds no tabs.
     return parse_yaml(_PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text.replace("\t", " ")))

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
@@ -17,7 +16,7 @@ from launcher.config import engine_options, errors, machine
 from launcher.config.batching import may_grow
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
@@ -152,8 +151,8 @@ def prepare_run_at(
         diagnostics += error.diagnostics
     if launched is None or launched.rank == 0:
         diagnostics += _check_out(out, args, decision)
-    if launched is not None:
-        diagnostics += _check_launched(launched, args, decision)
+    if launched is not None and decision is not None:
+        diagnostics += _check_launched(launched, decision)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
@@ -239,19 +238,10 @@ def _check_out(out: Path | None, args: CliArgs, decision: Decision | None) -> li
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 
 
-def _check_launched(
-    launched: RankEnvironment, args: CliArgs, decision: Decision | None
-) -> Iterator[Diagnostic]:
+def _check_launched(launched: RankEnvironment, decision: Decision) -> Iterator[Diagnostic]:
     """Errors for settings that ranks of torchrun or srun cannot keep."""
-    source, size = launched.source, str(launched.local_size)
-    option, text = args.options.get("engine.nproc", ("", size))
-    if text != size:
-        message = f"{option} {text}, but {source} started {size} on this machine"
-        parts: dict[str, Any] = {"key": "engine.nproc", "value": text, "where": f"{option} {text}"}
-        yield Diagnostic(message, allowed=f"no {option} under {source}", **parts)
-    if decision is None:
-        return
-    key, values = "engine.max_restarts", decision.resolved.values
+    source, key, values = launched.source, "engine.max_restarts", decision.resolved.values
+    yield from check_processes(values, launched.local_size, source)
     if value := values[key].value:
         message = f"{key} {value}, but only {source}, which started the processes, can restart them"
         allowed = f"0 under {source}; a second start with  --resume auto  resumes"
@@ -260,6 +250,15 @@ def _check_launched(
         from launcher.config import feature_checks  # for the runs that learn continually
 
         yield from feature_checks.check_launcher(source, values)
+
+
+def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnostic]:
+    """An error if the user sets other processes than the `ranks` that `source` starts on a node."""
+    key, nproc = "engine.nproc", values["engine.nproc"]
+    if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
+        problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
+        fix = f"--set {key}={ranks}"
+        yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", fix=fix)
 
 
 def parameters(resolved: Resolved) -> int | None:

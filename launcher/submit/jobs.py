@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
+from launcher.config.errors import about_value
 from launcher.config.provenance import FILES_LAYER, STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
-from launcher.run.prepare import PreparedRun, prepare_run_at
+from launcher.run.prepare import PreparedRun, check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit import sweep
@@ -247,6 +249,16 @@ def prepare(
         except SettingsError as error:
             known = {diagnostic.message for diagnostic in errors}
             errors += [new for new in error.diagnostics if new.message not in known]
+    if begun is not None:
+        values, last = begun.resolved.values, worlds[-1]
+        if last is None:
+            errors += check_processes(values, requested.ranks, "srun")
+        engine = ENGINES[begun.resolved.settings.engine.name]
+        if last is not None and last.world_size > (engine.processes or last.world_size):
+            problem = f"is for one process, and the job has {last.world_size}"
+            others = [other.name for other in ENGINES.values() if other.processes is None]
+            parts = {"allowed": ", ".join(others), "fix": f"--engine {others[0]}"}
+            errors.append(about_value(values, "engine.name", problem, **parts))
     if errors or begun is None:
         raise SettingsError(errors)
     return begun

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import tokenizers
@@ -51,6 +52,24 @@ def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tok
             f"'{path}' is not a tokenizer: {cause_of(error)}",
             where=where,
             allowed="the tokenizer.json of the tokenizers library",
+        ) from None
+
+
+@contextmanager
+def encode_errors(where: str) -> Iterator[None]:
+    """Raises a panic of the tokenizers library, which is no Exception, as DataError.
+
+    Its patterns are those of a file; one such as `(a+)+$` does not end, and the library gives up.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # no module has this class
+            raise
+        raise DataError(
+            f"the tokenizer cannot encode a text: {error}",
+            where=where,
+            allowed="a tokenizer whose patterns end on each text",
         ) from None
 
 

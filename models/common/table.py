@@ -13,9 +13,16 @@ from math import nan
 from pathlib import Path
 from string import whitespace
 from typing import Any
+from zipfile import ZipFile
 
 from models.base import DataError
-from models.common.data_files import IGNORE, BadRecords, library_errors, unreadable_file
+from models.common.data_files import (
+    IGNORE,
+    BadRecords,
+    check_expansion,
+    library_errors,
+    unreadable_file,
+)
 from models.common.text_file import CHUNK, TextFile
 
 _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
@@ -300,6 +307,9 @@ class SheetTable:
         fix = "open it in a spreadsheet program, and save it again or as CSV"
         with library_errors(message, str(self._path), allowed=allowed, fix=fix):
             try:
+                with ZipFile(self._path) as parts:
+                    unpacked = sum(part.file_size for part in parts.infolist())
+                check_expansion(self._path, unpacked)
                 book = load_workbook(self._path, read_only=True, data_only=True)
             except OSError as error:
                 raise unreadable_file(self._path, error) from None

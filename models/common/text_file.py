@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import re
 import shlex
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import IncrementalNewlineDecoder
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from models.base import DataError
-from models.common.data_files import unreadable_file
+from models.common.data_files import check_expansion, unreadable_file
 
 GZIP = ".gz"
 _GZIP_HEAD = b"\x1f\x8b"
@@ -58,6 +59,38 @@ _BINARY = {
     b"%PDF-": ("PDF", "export its text"),
 }
 """What a file is by its first bytes, and what to do: no text begins like this."""
+
+
+class _Unpacked(gzip.GzipFile):
+    """The unpacked bytes of a file. `read` raises DataError as `check_expansion`."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raw = super().read(size)
+        check_expansion(Path(self.name), self.tell())
+        return raw
+
+
+def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
+    """The value in JSON; `pairs` makes its objects. Raises ValueError, JSONDecodeError among them.
+
+    Deep nesting, numbers of thousands of digits and half of a surrogate pair are such errors.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=pairs)
+        check_characters(value, text)
+    except RecursionError:
+        raise ValueError("too many levels of lists and objects") from None
+    return value
+
+
+def check_characters(value: object, text: str) -> None:
+    """Raises ValueError if half of a surrogate pair is in `value`, parsed from `text`."""
+    try:
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        problem = "half of a surrogate pair (\\ud800 to \\udfff) is not a character"
+        raise ValueError(problem) from None
 
 
 def has_byte_order_mark(head: bytes) -> bool:
@@ -134,7 +167,7 @@ class TextFile:
     def open(self) -> BinaryIO:
         """The bytes of the text, decompressed. Raises OSError."""
         if self.is_packed():
-            return cast(BinaryIO, gzip.open(self.path, "rb"))
+            return cast(BinaryIO, _Unpacked(self.path, "rb"))
         return self.path.open("rb")
 
     def is_packed(self) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from models.base import DataError
 from models.common.table import is_table, open_table
-from models.common.text_file import GZIP, TextFile
+from models.common.text_file import GZIP, TextFile, parse_json
 
 DOTA = "a folder in the DoTA layout: imgs/, zh_mmd/ (or another language), split_dataset.json"
 PAIRS = (
@@ -35,8 +34,8 @@ def recognize(path: Path) -> str | None:
             names = [str(name).lower() for name in open_table(path).header]
             languages = [name for name in names if name != "id" and _LANGUAGE.fullmatch(name)]
             return PAIRS if len(languages) > 1 else None
-        row = json.loads(next(TextFile(path).chunks()).partition("\n")[0])
-    except (DataError, ValueError, RecursionError):
+        row = parse_json(next(TextFile(path).chunks()).partition("\n")[0])
+    except (DataError, ValueError):
         # The reader reports an invalid first line with its number.
         return PAIRS if may_be_pairs(path) and not is_table(path) else None
     return PAIRS if isinstance(row, dict) and "id" in row else None

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from models.base import DataError
 from models.common.hugging_face import quiet, read_tokenizer
 from models.common.split import write_if_changed
+from models.common.subwords import encode_errors
 from models.eeg_text.pretrained_decoder import TextModel
 from models.eeg_text.texts import truncate_at
 
@@ -59,7 +60,10 @@ class PretrainedTokenizer:
 
     def _plain(self, text: str) -> list[int]:
         # Otherwise a text that contains </s> would end there.
-        encoding = self.inner(text_target=text, add_special_tokens=False, split_special_tokens=True)
+        with encode_errors("model.pretrained"):
+            encoding = self.inner(
+                text_target=text, add_special_tokens=False, split_special_tokens=True
+            )
         return list(encoding.input_ids)
 
     def _frame(self) -> tuple[list[int], tuple[int, ...]]:

@@ -64,10 +64,11 @@ class BpeTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         encode = partial(self.inner.encode_batch_fast, add_special_tokens=False)
-        # A batch is padded to its longest text where the file says so; a text alone is not.
-        alone = (encode([text])[0] for text in texts)
-        encodings = alone if self.inner.padding else encode(texts)
-        return [np.array(encoding.ids, self._dtype) for encoding in encodings]
+        with subwords.encode_errors(f"model.tokenizer {self.name}"):
+            # A batch is padded to its longest text where the file says so; a text alone is not.
+            alone = (encode([text])[0] for text in texts)
+            encodings = alone if self.inner.padding else encode(texts)
+            return [np.array(encoding.ids, self._dtype) for encoding in encodings]
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}

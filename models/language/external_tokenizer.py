@@ -13,6 +13,7 @@ import numpy as np
 from models.base import DataError
 from models.common.hub import name_of
 from models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
+from models.common.subwords import encode_errors
 from models.language import bpe
 from models.language.readers.records import Turn
 from models.language.tokenizer import Tokenizer
@@ -57,7 +58,8 @@ class ExternalTokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        numbers = self.inner(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        with encode_errors(str(self.folder)):
+            numbers = self.inner(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [np.array(n, dtype=np.uint16 if self.size <= 2**16 else np.uint32) for n in numbers]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -307,6 +307,10 @@ def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(here,
         ("- a\n", "cannot be read as YAML: its root is not a mapping"),
         ("a: &x {b: *x}\n", "cannot be read as YAML: an alias that holds itself"),
         (f"a0: &a0 {{x: 1, y: 2}}\n{aliases}", "more than 10,000 values"),
+        (
+            f"a0: &a0 [x]\n{aliases.replace('{l:', '[').replace('r:', '').replace('}', ']')}",
+            "10,000",
+        ),
     ):
         (here / "theirs.yaml").write_text(text)
         before = sorted(here.iterdir())

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config.schema import FIRST_RUN
-from models.catalog import FAMILIES, stages_of
 from slurm.script import SHIPPED, render
 
 ROOT = Path(__file__).parents[2]
@@ -28,16 +26,6 @@ def test_a_shipped_file_is_the_script_rendered_for_the_mode_of_its_name(name):
     assert shipped == render(name, {}, (), None)
     if name not in ("default", "staged", "sweep"):
         assert f'\ngearshift_job --mode {name} "$@"\n' in shipped
-
-
-@pytest.mark.parametrize("family", [*FAMILIES, None])
-def test_the_stages_are_those_of_the_family(family):
-    script = f'{SHIPPED["staged"].notes}echo "$GEARSHIFT_STAGES"'
-    arguments = [] if family is None else ["--model", f"{family}:tiny"]
-    command = ["bash", "-c", script, "staged.sbatch", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    stages = stages_of(family or FIRST_RUN[0])
-    assert done.stdout.split() == [stage.name for stage in stages if not stage.optional]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,24 @@ def test_torchrun_is_one_task_per_node_and_what_a_site_sets_precedes_the_launche
     cluster.train(PUBLISH % "done 0", GEARSHIFT_SITE=str(site))
     call = cluster.calls("srun")[-1]
     assert call.endswith(" box exec py -m launcher --out run")
+
+
+def test_the_stages_are_those_that_the_program_trains_with_the_arguments(cluster):
+    (cluster.folder / "job.sbatch").write_text((FOLDER / "staged.sbatch").read_text())
+    (cluster.folder / "fabrice").mkdir()  # a name with that of a family in it
+    (cluster.folder / "fabrice" / "a.txt").write_text("A text.\n")
+    environ = {"GEARSHIFT_SLURM": str(FOLDER), "GEARSHIFT_PYTHON": sys.executable}
+    for args, stages in (
+        (("--data", "fabrice"), ["text", "dialogues"]),
+        (("--model=eeg_text:tiny",), ["encoder", "text"]),
+    ):
+        ranks = PUBLISH.replace("run", f"run/1-{stages[0]}") % "done 0"
+        job = cluster.start("--out", "run", *args, RANKS=ranks, **environ)
+        log, _ = job.communicate()
+        assert job.returncode == 0, log
+        call = cluster.calls("srun")[-1]
+        assert f"--stage {stages[0]} --out run/1-{stages[0]}" in call
+        assert f"stage {stages[1]} is job 8" in log
 
 
 def test_a_node_that_resolves_to_127_is_reached_by_its_slurm_address(cluster):

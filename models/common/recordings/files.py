@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import identity, unreadable_file
+from models.common.data_files import check_matlab5, identity, unreadable_file
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
 from models.common.text_file import wide_without_mark
 
@@ -159,6 +159,8 @@ def _raw(path: Path) -> tuple[Any, str]:
             return mne.io.read_raw_brainvision(str(header), verbose="warning"), note
     if path.suffix.lower() == ".fif":
         _check_chain(path)
+    if path.suffix.lower() == ".set":
+        check_matlab5(path)
     return mne.io.read_raw(str(path), preload=False, verbose="warning"), ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 from models.base import DataError, SplitName
 from models.common.data_files import BadRecords, OnBad, files
 from models.common.pictures import open_picture, too_large
-from models.common.text_file import TextFile
+from models.common.text_file import TextFile, parse_json
 from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
 
 SPLIT_FILE = "split_dataset.json"
@@ -121,7 +120,7 @@ def _names(root: Path) -> Names:
     """Page names of each split from the split file. Raises DataError."""
     path, names = root / SPLIT_FILE, dict[SplitName, list[str]]()
     try:
-        content: Any = json.loads("".join(TextFile(path).chunks()))
+        content: Any = parse_json("".join(TextFile(path).chunks()))
         if not isinstance(content, dict):
             raise ValueError(f"it is a {type(content).__name__}, not an object")
         for key, side in LISTS.items():
@@ -131,7 +130,7 @@ def _names(root: Path) -> Names:
             if unsafe := [name for name in listed if Path(name).name != name]:
                 raise ValueError(f"it has an invalid file name: {unsafe[0]!r}")
             names[side] = listed
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(
             f"'{path}' cannot be used: {error}",
             where="data.path",

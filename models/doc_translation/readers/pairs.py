@@ -21,7 +21,7 @@ from models.common import cache
 from models.common.cache import ArrayFile
 from models.common.data_files import BadRecords, OnBad, identity, unreadable_file
 from models.common.table import columns_option, is_table, open_table
-from models.common.text_file import TextFile
+from models.common.text_file import TextFile, parse_json
 from models.doc_translation.config import ID, SOURCE, TARGET
 from models.doc_translation.readers.page import (
     Collection,
@@ -33,7 +33,7 @@ from models.doc_translation.readers.page import (
     without_number,
 )
 
-_VERSION = 2
+_VERSION = 3
 MAX_PARAGRAPH = 4000
 """Maximum characters of a paragraph."""
 PAGE_CHARACTERS = 1600
@@ -192,8 +192,8 @@ def _json_rows(
         if not raw.strip():
             continue
         try:
-            row = json.loads(raw)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(raw)
+        except ValueError as error:
             bad_records.add(where, f"not JSON: {error}")
             continue
         if isinstance(row, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +13,7 @@ from models.base import DataError
 from models.common.data_files import IGNORE, BadRecords, existing_path
 from models.common.recordings.bids import NO_COLUMNS
 from models.common.table import columns_option, is_table, open_table, renamed
-from models.common.text_file import TextFile
+from models.common.text_file import TextFile, parse_json
 from models.eeg_text.config import COLUMNS, EVENT, TEXT
 from models.eeg_text.montage import INDICES, NAMES, SLOTS
 
@@ -126,8 +125,8 @@ def pairs(
         texts = joined(rows)
     else:
         try:
-            texts = json.loads("".join(TextFile(path).chunks()), object_pairs_hook=joined)
-        except (ValueError, RecursionError) as error:
+            texts = parse_json("".join(TextFile(path).chunks()), joined)
+        except ValueError as error:
             raise unusable(str(error)) from None
     is_text = isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())
     if not is_text or not texts:

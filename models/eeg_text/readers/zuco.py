@@ -14,7 +14,14 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import BadRecords, OnBad, hdf5_problem, identity, library_errors
+from models.common.data_files import (
+    BadRecords,
+    OnBad,
+    check_matlab5,
+    hdf5_problem,
+    identity,
+    library_errors,
+)
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV, Item, Recordings, normalized
@@ -165,6 +172,7 @@ def matlab5_arrays(path: Path) -> Mapping[str, np.ndarray]:
         from scipy.io import loadmat
 
         with _errors(path):
+            check_matlab5(path)
             options = {"struct_as_record": False, "squeeze_me": True}
             content = loadmat(path, variable_names=[_GROUP], **options)
         if _GROUP not in content:

@@ -10,9 +10,9 @@ from itertools import zip_longest
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords
+from models.common.data_files import BadRecords, check_expansion
 from models.common.table import TextTable
-from models.common.text_file import TextFile
+from models.common.text_file import TextFile, check_characters, parse_json
 from models.language.readers.columns import RawRow
 from models.language.readers.records import Conversation, Turn
 
@@ -37,9 +37,11 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
         ) from None
     try:
         with ParquetFile(file.path) as table:
+            groups = (table.metadata.row_group(n) for n in range(table.num_row_groups))
+            check_expansion(file.path, sum(group.total_byte_size for group in groups))
             rows = (row for batch in table.iter_batches(_BATCH) for row in batch.to_pylist())
             yield from (RawRow(n, n, row) for n, row in enumerate(rows, start=1))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"'{name}' is not Parquet: {str(error).splitlines()[0]}",
             where=f"data.path, {file.path}",
@@ -106,24 +108,18 @@ def json_line_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterat
             continue
         where = f"{name}:{line}"
         try:
-            row = json.loads(raw)
+            row = parse_json(raw)
         except json.JSONDecodeError as error:
             bad_records.add(where, f"not JSON: {error.msg} at column {error.colno}")
-        except (ValueError, RecursionError) as error:  # a number of 5,000 digits; deep nesting
+        except ValueError as error:
             bad_records.add(where, f"not JSON: {error}")
         else:
-            if _is_object(row, raw, where, bad_records):
+            if _is_object(row, where, bad_records):
                 yield RawRow(line, line, row)
 
 
-def _is_object(row: object, raw: str, where: str, bad_records: BadRecords) -> bool:
-    """Whether `row`, parsed from `raw`, is an object of text; otherwise a bad record."""
-    try:
-        if "\\u" in raw:
-            json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        bad_records.add(where, "half of a surrogate pair (\\ud800 to \\udfff) is not a character")
-        return False
+def _is_object(row: object, where: str, bad_records: BadRecords) -> bool:
+    """Whether `row` is an object; otherwise a bad record."""
     if not isinstance(row, dict):
         bad_records.add(where, f"{type(row).__name__}, not an object")
     return isinstance(row, dict)
@@ -173,8 +169,13 @@ def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Ra
     while separator == ",":
         number += 1
         value, raw = text.value()
-        if _is_object(value, raw, text.where, bad_records):
-            yield RawRow(text.line, number, value)
+        try:
+            check_characters(value, raw)
+        except ValueError as error:
+            bad_records.add(text.where, str(error))
+        else:
+            if _is_object(value, text.where, bad_records):
+                yield RawRow(text.line, number, value)
         separator = text.skip_space()
         if separator not in (",", "]"):
             raise text.error("Expecting ',' or ']'", text.at)

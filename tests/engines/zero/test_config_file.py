@@ -40,6 +40,7 @@ def test_each_key_has_its_line_and_the_value_of_json():
         ("[1]", 1, "must contain a JSON object"),
         ('{"a": 1,\n "a": 2}', 2, "contains 'a' twice, first on line 1"),
         ('{"b": {"a": 1,\n "a": 2}}', 2, "contains 'b.a' twice, first on line 1"),
+        ('{"a":' * 100_000, 1, "has too many levels"),
         ('{"a": NaN}', None, "contains NaN, which is not a JSON number"),
     ],
 )

@@ -130,6 +130,7 @@ def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_p
         ("--folds 1", "--folds '1' is invalid"),
         ("--folds some", "allowed       a whole number, at least 2; or groups"),
         ("--seeds 0", "--seeds '0' is invalid"),
+        (f"--seeds {10**20}", f"--seeds '{10**20}' is invalid"),
         ("--folds 73", "--folds 73 is more than there are groups beside those for test: 72"),
         ("--seeds 2 --repeat 2", "--repeat and --seeds exclude each other"),
         ("--folds 2 --set data.fold=1/3", "--folds sets data.fold, which is 1/3 already"),

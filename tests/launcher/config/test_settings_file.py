@@ -45,7 +45,7 @@ def test_each_key_has_its_line_and_each_item_its_own():
         ("a: b: c", "mapping values are not allowed in this context", (1, 5)),
         ("a: 1\n\tb: 2", "found a tab character that violates indentation", (2, 1)),
         ("a: !!python/x []", "the tag tag:yaml.org,2002:python/x is not read here", (1, 4)),
-        ("a: &x [*x]", "an alias that holds itself", (1, 4)),
+        ("a: &x [*x]", "an alias that holds itself", (1, 8)),
         ("? [a]\n: 1", "a key that is not a scalar", (1, 3)),
         ("a: 1\n---\nb: 2", "but found another document", (2, 1)),
         ("a: 1\nb: \x07", "a control character is not allowed", (2, 4)),
@@ -90,8 +90,10 @@ HOSTILE = {
     "indented.yaml": ("\n".join(" " * n + "a:" for n in range(60)), "more than 50 levels"),
     "aliases.yaml": (
         "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 12)),
-        "more than 100,000 values",
+        "more than 10,000 values",
     ),
+    "texts.yaml": (f"a: &a {'x' * 10**5}\nb: [{'*a,' * 99}]", "more than 10,000 values"),
+    "digits.json": (f'{{"a": {"9" * 5000}}}', "a whole number of 5,000 digits"),
     "pipe.yaml": ("", "is not a regular file"),
     "vast.yaml": ("a: b\n" * 300_000, "too many for settings"),
 }

@@ -7,6 +7,8 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from launcher.__main__ import main
 from tests.launcher.given import resolved
 from tests.launcher.hub import COMMIT, serving_hub
@@ -75,6 +77,27 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(programs, her
         output = capsys.readouterr().err
         assert "a global batch of 8 cannot be split among 3 processes" in output, nodes
     assert programs.calls("sbatch") == [] and os.listdir(here) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        (("--nodes", "1-2", "--engine", "local"), "engine.name"),
+        (("--gpus-per-node", "2", "--set", "engine.name=local"), "engine.name"),
+        (("--set", "engine.nproc=4"), "engine.nproc"),
+        (("--nodes", "2", "--config", "four.yaml"), "engine.nproc"),
+        (("--ranks-per-node", "2", "--set", "engine.nproc=4"), "engine.nproc"),
+        (("--ranks-per-node", "4", "--set", "engine.nproc=4"), None),
+        (("--torchrun", "--engine", "local"), None),
+    ],
+)
+def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(
+    here, capsys, args, key
+):
+    (here / "four.yaml").write_text("engine.nproc: 4\n")
+    assert submit("--dry-run", "--json", *args) == (2 if key else 0)
+    diagnostics = json.loads(capsys.readouterr().out).get("diagnostics", [])
+    assert [diagnostic["key"] for diagnostic in diagnostics] == [key] * bool(key)
 
 
 def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_cpus(here, capsys):

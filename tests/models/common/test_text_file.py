@@ -1,7 +1,10 @@
+import gzip
+
 import pytest
 
 from models.base import DataError
 from models.common import text_file
+from models.common.data_files import ALWAYS_UNPACKED
 from models.common.text_file import TextFile
 
 TEXTS = [
@@ -36,6 +39,19 @@ def test_a_line_end_between_two_chunks_is_one(tmp_path):
         (tmp_path / "a.txt").write_bytes(f"{before}\r\nnext\r\rlast".encode())
         lines = list(TextFile(tmp_path / "a.txt").lines())
         assert lines == [before, "next", "", "last"], offset
+
+
+def test_a_small_file_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path):
+    path = tmp_path / "a.txt.gz"
+    rows = "".join(f"{n},{n * n % 97},0\n" for n in range(5_000))
+    path.write_bytes(gzip.compress(rows.encode()) * 1500)  # gzip files may follow one another
+    assert sum(map(len, TextFile(path).chunks())) == 1500 * len(rows) > ALWAYS_UNPACKED
+    path.write_bytes(gzip.compress(bytes(10**6)) * 80)
+    unpacked = 0
+    with TextFile(path).open() as file, pytest.raises(DataError) as error:
+        while raw := file.read(text_file.CHUNK):
+            unpacked += len(raw)
+    assert str(path) in error.value.where and unpacked <= ALWAYS_UNPACKED
 
 
 def error_of(path, raw):

@@ -55,6 +55,7 @@ def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs
     [
         ("{", "not JSON: Expecting property name enclosed in double quotes"),
         ("[1]", "list, not an object; allowed keys: id, en, zh"),
+        ('{"id": "a-1", "en": "x", "zh": "\\ud800"}', "not JSON: half of a surrogate pair"),
         ({"en": "x", "zh": "y"}, "'id' is missing; allowed keys: id, en, zh"),
         ({"id": "a-1", "en": 3, "zh": "y"}, "'en' is empty or not text; allowed keys: id, en, zh"),
         (row(1, en="x" * (MAX_PARAGRAPH + 1)), "'en' has 4001 characters, more than 4000"),

@@ -315,8 +315,8 @@ def test_compressed_files_give_the_same_records(tmp_path, name, content):
     [
         ('{"text": NaN}', "text is float, not text"),
         ('{"input": null, "output": "b"}', "input is null, not text"),
-        ('{"text": "\\ud800"}', "half of a surrogate pair (\\ud800 to \\udfff) is not a character"),
-        ('{"\\udc00": 1, "text": "x"}', "half of a surrogate pair"),
+        ('{"text": "\\ud800"}', "not JSON: half of a surrogate pair (\\ud800 to"),
+        ('{"\\udc00": 1, "text": "x"}', "not JSON: half of a surrogate pair"),
         ("[" * 100_000, "not JSON: "),
         ('{"text": ' + "9" * 5000 + "}", "no"),  # Python 3.10.0 reads it as a number
         ('{"text": "cut', "not JSON: Unterminated string starting at at column 10"),

@@ -84,6 +84,18 @@ def test_an_invalid_tokenizer_is_an_error(tmp_path):
     assert "allowed       bytes, bpe, a Hugging Face folder" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "."])
+def test_a_pattern_that_does_not_end_is_an_error(folder, name):
+    file = folder / "tokenizer.json"
+    state = json.loads(file.read_text())
+    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    state["pre_tokenizer"] = {**pattern, "invert": False}
+    file.write_text(json.dumps(state))
+    with pytest.raises(DataError) as error:
+        load(folder / name).encode("a" * 40 + "b")
+    assert "tokenizer" in error.value.where or str(folder) in error.value.where
+
+
 @pytest.fixture
 def folder(tmp_path, trained):
     from transformers import PreTrainedTokenizerFast

@@ -1,11 +1,12 @@
 from math import isnan
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 
 from models.abr.readers.table import TableReader
 from models.abr.responses import UNKNOWN_CLASS
-from models.common.data_files import BadRecords
+from models.common.data_files import ALWAYS_UNPACKED, BadRecords
 from models.common.table import declared_columns
 from tests.models.errors import error_of
 
@@ -128,6 +129,13 @@ def test_a_broken_workbook_is_an_error(tmp_path):
     path.write_bytes(b"PK\x03\x04 no workbook")
     error = error_of(read, path)
     assert "the workbook cannot be read" in error.message and str(path) in str(error)
+
+
+def test_a_workbook_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path):
+    path = tmp_path / "export.xlsx"
+    with ZipFile(path, "w", ZIP_DEFLATED) as parts:
+        parts.writestr("xl/sharedStrings.xml", bytes(80 * 10**6))
+    assert error_of(read, path).allowed.startswith(f"at most {ALWAYS_UNPACKED:,} ")
 
 
 def test_a_workbook_gives_the_same_rows_as_text(table, tmp_path):
