@@ -1,4 +1,4 @@
-"""What a command may write to: folders that can be written or made, and room on their disk."""
+"""Paths that a file can have, folders that can be written or made, and room on their disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,26 @@ from pathlib import Path
 from launcher.base.diagnostics import SettingsError
 from launcher.base.redaction import redact
 from training.logging.quantities import size
+
+_PATH_BYTES, _NAME_BYTES = 4095, 255
+"""Source: PATH_MAX and NAME_MAX of Linux, limits.h; macOS allows no more."""
+SHOWN = 40
+"""Characters of an impossible path in a message."""
+
+
+def problem_of(text: str) -> str | None:
+    """Why no file can have the path `text`; None: one can. Reads the disk."""
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        return "names a user who has no home folder here"
+    try:
+        names = os.fsencode(os.path.abspath(path)).split(b"/")
+    except UnicodeEncodeError:
+        return "has a character that no file name has"
+    if "\0" in path:
+        return "has a null character, which no file name has"
+    is_long = len(b"/".join(names)) > _PATH_BYTES or max(map(len, names)) > _NAME_BYTES
+    return "is too long for a path" if is_long else None
 
 
 def check_writable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ def _guess(
     if entry:
         return _of_table(entry["line"], entry.get("remark", ""), name, rest)
     line = named_option(name) or assignment_line(commands[DEFAULT].options, name, [name, *rest])
-    if line is None and (Path(name).exists() or name.endswith(".py")):
+    if line is None and (os.path.exists(name) or name.endswith(".py")):
         line = model_line(name)
     if line is None and (command := nearest_match(name, [*commands, _HELP])) is not None:
         takes_run = command in commands and commands[command].argument == "RUN"

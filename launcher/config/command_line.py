@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic
+from launcher.base.diagnostics import Diagnostic, shown
+from launcher.base.disk import SHOWN, problem_of
 from launcher.config.command import DEFAULT, EMPTY, Command, split_options
 from launcher.config.options import (
     BY_FLAG,
     FORCE,
     HELP,
+    INPUT,
     JSON,
     OPTIONS,
+    PATH_VALUES,
     RESUME,
     STAGE,
     VERSION,
@@ -81,6 +84,9 @@ def parse(
     if any(EMPTY.fullmatch(argument) for argument in arguments):
         diagnostics += _errors().empty_values(arguments)
     parsed = _parse(command, arguments, diagnostics, example_run)
+    if impossible := list(_impossible_paths(command, parsed)):
+        diagnostics += impossible
+        command = replace(command, adds_errors=False)  # further checks would open the paths
     return CommandLine(
         command=command,
         argument=parsed.argument or "",
@@ -138,6 +144,25 @@ def _argument(option: Option) -> dict[str, Any]:
         dest = option.flag[2:]
         return {"metavar": option.metavar, "dest": dest, "action": "append", "default": []}
     return {"metavar": option.metavar, "dest": option.key or option.flag[2:]}
+
+
+def _impossible_paths(command: Command, parsed: argparse.Namespace) -> Iterator[Diagnostic]:
+    """The errors of arguments, and of options for files, that no file can have as its name."""
+    arguments = [parsed.argument, *parsed.more, parsed.operand]
+    texts: list[tuple[str, str | None, Any]] = [(command.name, None, arguments)]
+    for option in command.options:
+        # --set is checked by its key; --input may be a text
+        if option.metavar and option.values in PATH_VALUES and option.flag != INPUT:
+            value = getattr(parsed, (not option.repeats and option.key) or option.flag[2:])
+            texts.append((option.flag, option.key, value if option.repeats else [value]))
+    for name, key, values in texts:
+        for text in filter(None, values):
+            moved, _, folder = text.partition("=") if name == "--set" else (key, "", text)
+            if problem := problem_of(folder):
+                where = f"command line: {name} {text}"
+                yield Diagnostic(
+                    f"{name} {shown(text[:SHOWN])} {problem}", key=moved, value=text, where=where
+                )
 
 
 def _parse(

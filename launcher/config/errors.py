@@ -18,6 +18,7 @@ from launcher.base.diagnostics import (
     plain,
     shown,
 )
+from launcher.base.disk import SHOWN, problem_of
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
@@ -26,6 +27,7 @@ from launcher.config.provenance import (
     Origin,
     Resolved,
     Setting,
+    TypedEntry,
 )
 from launcher.config.schema import SettingInfo
 from launcher.config.settings_file import Unreadable
@@ -113,6 +115,19 @@ def nearest_file(path: str | Path) -> str | None:
         name, [other for other in names if other != name]
     )  # a link to nothing
     return suggestion and str(Path(path).parent / suggestion)
+
+
+def impossible_path(entry: TypedEntry) -> Diagnostic | None:
+    """The error of a value that no path can be; None: it can. Reads the disk."""
+    if not (problem := problem_of(str(entry.value))):
+        return None
+    return Diagnostic(
+        f"{display_name(entry.key)} {shown(str(entry.value)[:SHOWN])} {problem}",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        order=entry.order,
+    )
 
 
 def where(key: str, origin: Origin) -> str:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic
-from launcher.config import presets, promise_scope
+from launcher.config import errors, presets, promise_scope
 from launcher.config.parse import UserSettings
+from launcher.config.paths import PATHS
 from launcher.config.presets import TASK_FOLDER, SettingsBlock
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
@@ -184,9 +185,9 @@ def _valid(
     try:
         tree = nested({key: entry.value for key, entry in by_key.items()})
         settings = schema.model_validate(tree, strict=True)
-    except ValidationError as error:
+    except ValidationError as failed:
         wrong = set()
-        for detail in error.errors(include_url=False):
+        for detail in failed.errors(include_url=False):
             parts = [str(part) for part in detail["loc"]]
             dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
             key = next(key for key in dotted if key in by_key)
@@ -201,6 +202,8 @@ def _valid(
         if kind := unseen_by_schema(infos[key], entry.value):
             diagnostic = _value_errors().bad_value(infos[key], entry, kind, values[key])
             invalid.setdefault(key, diagnostic)
+        elif key in PATHS and (error := errors.impossible_path(entry)):
+            invalid[key] = error
         else:
             pairs.append((entry, _plain(get(settings, key))))
     diagnostics += invalid.values()

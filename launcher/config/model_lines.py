@@ -12,6 +12,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import PROGRAM, fold
+from launcher.base.disk import problem_of
 from launcher.config import presets
 from launcher.config.schema import PRETRAINED, config_of
 from models.catalog import FAMILIES
@@ -110,6 +111,8 @@ def named_option(word: str) -> str | None:
 
 def model_line(name: str) -> str | None:
     """The options to type instead of `--model NAME`, which is no model here. Reads the disk."""
+    if problem_of(name):
+        return None
     path = Path(name).expanduser()
     if path.exists() or path.suffix == ".py":
         return path_line(path)

@@ -18,6 +18,9 @@ Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
 ]
 
+PATH_VALUES = ("models", "files", "folders", "paths", None)
+"""The kinds that may be paths; None: no kind is declared."""
+
 
 @dataclass(frozen=True)
 class Option:

@@ -119,4 +119,4 @@ def _is_path(key: str, text: str, values: Values) -> bool:
 
 
 def _absolute(path: object) -> str:
-    return os.path.abspath(Path(str(path)).expanduser())
+    return os.path.abspath(os.path.expanduser(str(path)))

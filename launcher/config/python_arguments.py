@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.disk import SHOWN, problem_of
 from launcher.config.argument_errors import nearest_option
 from launcher.config.options import BY_FLAG, OPTIONS
 from launcher.config.provenance import MAPPINGS
@@ -157,7 +158,10 @@ def text_of(key: str, value: Any, call: str) -> str:
 def check_types(
     given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
 ) -> None:
-    """Raise SettingsError for arguments of another type than these; `none`: or None."""
+    """Raise SettingsError for arguments of another type than these, and impossible paths.
+
+    `none`: or None.
+    """
     wrong = [
         Diagnostic(
             f"{name} {value!r} is of type {type(value).__name__}",
@@ -169,6 +173,14 @@ def check_types(
         if (value is not None or not none)
         and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind))
     ]
+    for name, (value, kind) in given.items():
+        if PathLike in kind and name in ("config", "out", "resume", "folder"):
+            paths = [value] if isinstance(value, str | PathLike) else value
+            for path in paths if isinstance(paths, Sequence) else ():
+                if problem := problem_of(str(path)):
+                    where = f"{call}({name}={str(path)!r})"
+                    message = f"{name} {str(path)[:SHOWN]!r} {problem}"
+                    wrong.append(Diagnostic(message, value=str(path), where=where))
     if wrong:
         raise SettingsError(wrong)
 

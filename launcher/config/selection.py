@@ -139,6 +139,8 @@ def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
             folder = replace(folder, value=_folder_of_file(entry.value, folder))
         except SettingsError as error:
             return FIRST_RUN[0], [replace(d, order=folder.order) for d in error.diagnostics]
+    if folder is not None and (impossible := errors.impossible_path(folder)):
+        return FIRST_RUN[0], [impossible]
     custom_task.add_search_folder(None if folder is None else folder.value)
     try:
         sizes = task_settings.task_config(entry.value).SIZES

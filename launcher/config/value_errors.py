@@ -167,6 +167,8 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
         fix = model_line(entry.value)
         suggestion = fix and meant(fix)
         if fix is None and entry.value.startswith((".", "/", "~")):
+            if error := errors.impossible_path(entry):
+                return error
             suggestion = nearest_file(entry.value)
             path = Path(entry.value).expanduser().absolute()
             return _about(

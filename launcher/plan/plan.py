@@ -16,7 +16,7 @@ from torch.nn import Module
 from torch.utils._pytree import tree_leaves
 
 from engines.base import EngineError, Options, World
-from engines.catalog import ENGINES, Entry, build_engine
+from engines.catalog import ENGINES, Entry, build_engine, by_processes
 from engines.environment import RankInfo
 from engines.frozen_weights import round_weights
 from engines.precision import DTYPES, norms_in_fp32
@@ -320,7 +320,7 @@ class Planner:
             with _fake_world(target) as world:
                 trace = trace_step(subject, build_engine(engine, world, options), change)
         else:
-            alone = build_engine("local", ProcessWorld(RankInfo(), _CPU, 0.0), options)
+            alone = build_engine(by_processes(1), ProcessWorld(RankInfo(), _CPU, 0.0), options)
             # Autocast keeps the casts of the first micro-batch for later ones; rounded weights need
             # none.
             repeats = options.precision not in DTYPES or _rounds(entry, options)

@@ -81,16 +81,19 @@ def stubs(tree: Tree) -> list[str]:
 
 
 def known_engines(tree: Tree) -> list[str]:
-    """Comparisons with the name of an engine or a family, in the loop and its callbacks."""
-    names = {*ENGINES, *FAMILIES}
+    """Texts outside engines/ that are the name of an engine, or advise one; families in training.
+
+    In models, `local` is also a part of a model.
+    """
+    names = {"launcher": {*ENGINES}, "training": {*ENGINES, *FAMILIES}, "models": set[str]()}
+    advice = re.compile(rf"\buse ({'|'.join(ENGINES)})\b")
     return [
-        f"{module.path}:{node.lineno} {ast.unparse(node)}"
+        f"{module.path}:{node.lineno} {node.value}"
         for module in tree.ours
-        if module.package == "training"
+        if module.package in names
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Compare)
-        for side in ast.walk(node)
-        if isinstance(side, ast.Constant) and isinstance(side.value, str) and side.value in names
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node.value in names[module.package] or advice.search(node.value)
     ]
 
 
@@ -114,6 +117,8 @@ BROAD = "try:\n    pass\nexcept{}:\n    {}"
         (environment_readers, "f(os.environ)"),
         (stubs, "x = 1  # TODO later"),
         (known_engines, "if engine == 'ddp':\n    pass"),
+        (known_engines, "build_engine('local', world, options)"),
+        (known_engines, "raise ValueError('use local or ddp')"),
         (known_engines, "if name in ('zero1', 'x'):\n    pass"),
     ],
 )

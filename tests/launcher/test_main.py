@@ -88,8 +88,17 @@ for line in sys.argv[1:]:
 """
 
 
+WINDOWS = """
+import shutil, signal, sys
+sys.platform = "win32"
+del signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+sys.modules |= dict.fromkeys(("fcntl", "pwd", "resource", "termios"))
+import launcher.__main__
+"""
+
+
 def test_native_windows_is_refused_in_two_lines():
-    ended = python("-c", "import shutil, sys; sys.platform = 'win32'; import launcher.__main__")
+    ended = python("-c", WINDOWS)
     assert ended.returncode == 2
     first, second = ended.stderr.splitlines()
     assert first.startswith("error: Gearshift does not run on native Windows; it runs in WSL 2")

@@ -85,7 +85,10 @@ def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
         )
     are_sharded = any(hasattr(parameter, "to_local") for parameter in group["params"])
     if isinstance(optimizer, torch.optim.Adafactor) and are_sharded:
-        raise EngineError(f"{what} is Adafactor, which needs whole rows; use local or ddp")
+        raise EngineError(
+            f"{what} is Adafactor, which needs whole rows; use an engine that keeps all weights on "
+            "each rank"
+        )
     return optimizer
 
 

@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+import launcher
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
 from launcher.config import paths, settings_file
 from launcher.config.render import render_origins, render_settings
 from launcher.config.schema import setting_infos
@@ -73,3 +76,45 @@ def test_another_path_of_the_same_file_is_the_same_and_one_that_is_gone_has_move
     assert not paths.has_moved("data.path", f"{here}/link", "notes.txt", values)
     assert not paths.has_moved("data.path", f"{here}/gone.txt", "gone-too.txt", values)
     assert not paths.has_moved("data.path", "embedded:python", "notes.txt", values)
+
+
+LANGUAGE = [key for key in paths.PATHS if key in setting_infos("language")]
+IMPOSSIBLE = ["x" * 256, "/".join(["y" * 200] * 30), "~nosuchuser/a"]
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE)
+@pytest.mark.parametrize(
+    ("line", "key", "where"),
+    [
+        *((f"--model language:tiny --set {key}={{}}", key, "--set") for key in LANGUAGE),
+        ("--model eeg_text:tiny --set data.texts={}", "data.texts", "--set"),
+        ("--model a.b:C --set model.folder={}", "model.folder", "--set"),
+        *((f"{flag} {{}}", None, flag) for flag in ("--model", "--config", "--out", "--from")),
+        *((f"{flag} {{}}", None, flag) for flag in ("--resume", "explain --resume")),
+        ("--data {}", "data.path", "--data"),
+        ("resume {}", None, "resume"),
+        ("watch . {}", None, "watch"),
+        ("data check {}", None, "data"),
+        ("submit --sweep {}", None, "--sweep"),
+        ("predict . --input a --out {}", None, "--out"),
+        ("evaluate . --set model.pretrained={}", "model.pretrained", "--set"),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_an_error_at_its_place(
+    here, capsys, line, key, where, path
+):
+    before = sorted(here.iterdir())
+    assert main([*line.format(path).split(), "--json"]) == 2
+    errors = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert any(e["key"] == key and where.split()[-1] in e["where"] for e in errors)
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE)
+def test_a_path_that_no_file_can_have_is_an_error_in_python(here, path):
+    for arguments in ({"config": [path]}, {"out": path}, {"resume": path}):
+        with pytest.raises(SettingsError) as error:
+            launcher.train("language:tiny", **arguments)
+        assert next(iter(arguments)) in error.value.diagnostics[0].where
+    with pytest.raises(SettingsError):
+        launcher.open_run(path)
