@@ -26,10 +26,6 @@ from models.base import Sampling
 
 ONCE = option("--once", "Print the state once, as plain lines, and exit.")
 SCHEMA = option("--schema", "Print the JSON schema of the settings and exit.")
-MEASURE = option(
-    "--measure",
-    "Take three steps of the run on this machine, in a temporary folder, to predict its time.",
-)
 _CHECKPOINT = option(
     "--checkpoint WHICH",
     "best, last, or the number of a step. Default: best, if the run was evaluated, or else last.",
@@ -43,7 +39,6 @@ _MOVED = option(
 _RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)
 PLAN = (
     *in_group("planned machine; default: this one", *PLANNED_MACHINE),
-    MEASURE,
     *(o for o in OPTIONS if o.flag not in ("--dry-run", "--out", "--resume", "--reset", "--force")),
 )
 _COMPARE = (

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain
-from launcher.base.ending import temporary_folder
-from launcher.commands.catalog import MEASURE, PLAN
-from launcher.compare import runner, study_runs
+from launcher.base.diagnostics import PROGRAM, plain
+from launcher.commands.catalog import PLAN
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import PLANNED_MACHINE
-from launcher.config.provenance import STAGED_MODE, keys_of
-from launcher.config.selection import choose
+from launcher.config.provenance import keys_of
 from launcher.plan import ladder, target
 from launcher.plan.cost import cost
 from launcher.plan.target import Described
 from launcher.run import affinity
-from launcher.run_folder import records
 from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
 from training.logging.printable import printable
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
-    from launcher.plan.time import Seconds
 
 
 def main(command_line: CommandLine) -> int:
@@ -39,14 +34,11 @@ def main(command_line: CommandLine) -> int:
     """
     diagnostics = list(command_line.diagnostics)
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
-    measures = MEASURE.flag in command_line.flags
-    if measures:
-        diagnostics += _not_measurable(command_line)
     parts = planned_runs(described, command_line.args, diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from launcher.plan import render
 
-    plans = [_planned(described, part, measures) for part in parts]
+    plans = [_planned(described, part) for part in parts]
     if command_line.as_json:
         contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
@@ -60,7 +52,7 @@ def main(command_line: CommandLine) -> int:
 
 
 def _planned(
-    described: Described, part: PlannedRun, measures: bool
+    described: Described, part: PlannedRun
 ) -> tuple[PlannedRun, Plan, Sequence[ladder.Step]]:
     from launcher.plan.plan import open_planner
 
@@ -72,53 +64,8 @@ def _planned(
 
         part = replace(part, resolved=planner.fitted(part.resolved))
         plan = planner.plan(part.resolved)
-        if measures:
-            plan = replace(plan, seconds=_measured(part, plan))
         steps = ladder.climb(part.resolved, plan, plan_with) if plan.fits is False else ()
         return part, plan, list(steps)
-
-
-def _measured(part: PlannedRun, plan: Plan) -> Seconds:
-    """Start the run, with an evaluation and a checkpoint after a few steps. Raises SettingsError.
-
-    It takes a temporary folder, and processes of its own.
-    """
-    from launcher.plan.time import by_first_steps
-
-    args = part.args.with_sets(study_runs.measured_sets(plan.steps))
-    with temporary_folder("gearshift-measure-") as folder:
-        ended = runner.run(args, folder / "run")
-        if ended.error is not None:
-            raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)
-        result = records.read_result(ended.folder)
-    assert result is not None, "the run has ended"
-    return by_first_steps(
-        result,
-        ended.seconds,
-        global_batch=plan.global_batch,
-        steps=plan.steps,
-        steps_per_epoch=plan.steps_per_epoch,
-        is_whole=part.resolved.settings.stop.after is None,
-    )
-
-
-def _not_measurable(command_line: CommandLine) -> Iterator[Diagnostic]:
-    """Errors of --measure beside options of another machine, and for several runs."""
-    for option in PLANNED_MACHINE:
-        if option.flag in command_line.values:
-            text = f"{option.flag} {command_line.values[option.flag]}"
-            yield Diagnostic(
-                f"{MEASURE.flag} takes steps on this machine, and {text} describes another one",
-                where=text,
-                fix=f"leave out {option.flag} or {MEASURE.flag}",
-            )
-    if choose(command_line.args).mode == STAGED_MODE:
-        yield Diagnostic(
-            f"{MEASURE.flag} takes steps of one run, and mode {STAGED_MODE} has one per stage",
-            where=MEASURE.flag,
-            allowed="other modes",
-            fix=f"leave out {MEASURE.flag}",
-        )
 
 
 def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
@@ -143,7 +90,7 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
     Options of the machine are left out.
     """
     options, keys = {option.flag: option for option in PLAN}, keys_of(sets)
-    left_out = {option.flag for option in (*PLANNED_MACHINE, MEASURE)}
+    left_out = {option.flag for option in PLANNED_MACHINE}
     words, arguments = list(command_line.argv), []
     while words:
         option_words = [words.pop(0)]

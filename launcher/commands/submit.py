@@ -1,4 +1,4 @@
-"""The command `submit`: check a run, submit it to Slurm, and follow it."""
+"""The command `submit`: check a run, and submit it to Slurm."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from launcher.run_folder import run_folder
 from launcher.stages import execute, pipeline, selection
 from launcher.submit import allocation, jobs, queueing, sweep
 from launcher.submit.allocation import Allocation
-from launcher.submit.follow import follow
 from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
-from launcher.submit.options import WAIT
 from launcher.submit.sweep import Element
 from slurm import sbatch
 from training.logging.printable import printable
@@ -36,7 +34,7 @@ _SHOWN = 3
 
 
 def main(command_line: CommandLine) -> int:
-    """Check the runs, submit their jobs, and follow them with --wait; the exit code.
+    """Check the runs and submit their jobs; the exit code.
 
     Raises SettingsError; no file and no job is left behind then.
     """
@@ -74,14 +72,7 @@ def main(command_line: CommandLine) -> int:
         print(json.dumps(_as_json(submission, requested, ids), indent=2), flush=True)
     else:
         print(printable(_submitted(submission, requested, ids)), flush=True)
-    if WAIT.flag not in command_line.flags:
-        return exit_codes.DONE
-    try:
-        return follow(submission, ids, sys.stderr if as_json else sys.stdout)
-    except KeyboardInterrupt:
-        jobs_left = " ".join(ids)
-        print(f"stopped following; the job continues; cancel: scancel {jobs_left}", file=sys.stderr)
-        return exit_codes.INTERRUPTED
+    return exit_codes.DONE
 
 
 def _decide(

@@ -65,9 +65,9 @@ def decide_engine(
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, or `always`; otherwise the number of processes decides. On a
-    GPU plans a default micro-batch too, see `with_larger_batch`. `decision` is that of `decide`, if
-    the caller has it. Reads the data. Raises SettingsError.
+    Plans where engine auto is named, or `always`; otherwise the number of processes decides. With
+    engine auto a default micro-batch on a GPU is planned too, see `with_larger_batch`. `decision`
+    is that of `decide`, if the caller has it. Reads the data. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> Decision:
@@ -84,6 +84,8 @@ def decide_engine(
             decision = decide_with(chosen)
             if chosen.changes:  # memory is tight
                 return decision
+    if not is_asked(resolved):
+        return decision
     return replace(decision, resolved=with_larger_batch(decision.resolved, described))
 
 

@@ -1,13 +1,11 @@
-"""Time of a step, an epoch and a run, from its first steps or from the data sheet of a GPU."""
+"""Time of a step, an epoch and a run, from the data sheet of a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from engines.catalog import Placement
-from launcher.base.diagnostics import counted
 from launcher.plan.storages import Kind
 from launcher.plan.target import PlanTarget
 from training.throughput import Gpu
@@ -42,7 +40,7 @@ class Seconds:
     """They are lower bounds."""
 
 
-UNKNOWN = Seconds(None, None, None, "none: --measure takes steps here, --gpu NAME uses data sheets")
+UNKNOWN = Seconds(None, None, None, "none: --gpu NAME uses data sheets")
 
 
 @dataclass(frozen=True)
@@ -113,36 +111,6 @@ def by_data_sheet(
     )
     run = plan.end_step * step + evaluations(plan) * evaluation
     return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)
-
-
-def by_first_steps(
-    result: Mapping[str, Any],
-    wall_s: float,
-    *,
-    global_batch: int,
-    steps: int,
-    steps_per_epoch: int,
-    is_whole: bool,
-) -> Seconds:
-    """From the first steps of a run on this machine, whose result.json is `result`.
-
-    `wall_s` is all that they took, from the start of its process to the end. `is_whole`: the run
-    is as long as its training plan, without `stop.after`.
-    """
-    speed, whole, taken = result["samples_per_s"], result["estimate"], result["steps"]
-    step = None if not speed else global_batch / speed
-    run = wall_s
-    if is_whole and whole is not None:
-        run += whole["total_s"] - result["wall_s"]
-    elif step is not None:
-        run += (steps - taken) * step
-    return Seconds(
-        step,
-        None if step is None else step * steps_per_epoch,
-        run,
-        f"measured here: {counted(max(taken - 1, 1), 'step')}",
-        is_least=is_whole and whole is not None and whole["is_least"],
-    )
 
 
 def evaluations(plan: TrainPlan) -> int:

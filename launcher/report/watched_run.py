@@ -52,7 +52,7 @@ class WatchedRun:
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         run_folder.check_regular(folder)
         self._folder, self._now = folder, now
-        self._lines = RunLines(folder, is_thinned=True)
+        self._lines = RunLines(folder)
         self._clock = 0.0
         """Of the last event, or now while the run continues; seconds since the epoch."""
         self._last_kind = ""

@@ -13,7 +13,6 @@ from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config import engine_options, errors, machine
-from launcher.config.batching import may_grow
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
@@ -217,8 +216,7 @@ def _decide(
 ) -> Decision:
     world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
-    is_asked = decision.resolved.values["engine.name"].has_replaced(AUTO)
-    if not chooses_engine or not (is_asked or may_grow(decision.resolved)):
+    if not chooses_engine or not decision.resolved.values["engine.name"].has_replaced(AUTO):
         return decision
     from launcher.plan import auto
     from launcher.plan.target import Described

@@ -121,7 +121,7 @@ def _unreadable(path: Path, error: OSError) -> InvalidRecord:
 INVALID_LINE = (KeyError, TypeError, ValueError, AttributeError)
 """Raised for a line of another version, or of a damaged disk."""
 _PARSED_BYTES, _NEWEST_BYTES = 8_000_000, 1_000_000
-"""About how much of many lines is parsed if they are thinned; the newest are parsed each."""
+"""About how much of many lines is parsed; the newest are parsed each."""
 
 
 class GrowingFile:
@@ -163,13 +163,11 @@ class GrowingFile:
 
 
 class RunLines:
-    """The new "train" lines and events of a run, as it wrote them."""
+    """The new "train" lines and events of a run; of many lines, only some of the older ones."""
 
-    def __init__(self, folder: Path, *, is_thinned: bool = False) -> None:
-        """`is_thinned`: of many new "train" lines, only some of the older ones."""
+    def __init__(self, folder: Path) -> None:
         self._metrics = GrowingFile(folder / METRICS)
         self._events = GrowingFile(folder / EVENTS)
-        self._is_thinned = is_thinned
 
     def new(self) -> Iterator[dict[str, Any]]:
         """The lines since the last call. Reads the disk."""
@@ -183,7 +181,7 @@ class RunLines:
     def _train_lines(self) -> Iterator[dict[str, Any]]:
         every, skipped = 0, 0
         for line, left in self._metrics.read():
-            every = every or (left // _PARSED_BYTES if self._is_thinned else 0) + 1
+            every = every or left // _PARSED_BYTES + 1
             skipped += 1
             if skipped < every and left > _NEWEST_BYTES:
                 continue  # parsing takes 6 µs, all else 1 µs

@@ -57,9 +57,6 @@ SBATCH = (
 TORCHRUN = Option(
     "--torchrun", CLUSTER, sentence="Start the ranks of each node with torchrun. Default: srun."
 )
-WAIT = Option(
-    "--wait", JOBS, sentence="Follow the job until it ends, and exit with the exit code of the run."
-)
 SUBMIT = (
     *(o for o in OPTIONS if o.flag not in _SINGLE_MACHINE and o.group != OUTPUT),
     *SBATCH[:2],
@@ -68,7 +65,6 @@ SUBMIT = (
     TORCHRUN,
     ARRAY,
     SWEEP,
-    WAIT,
     *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
     replace(
         _DRY_RUN,

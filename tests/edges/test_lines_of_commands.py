@@ -61,8 +61,6 @@ CASES = [
     Case("convert mine.yaml", {"mine.yaml": "optim: {lr: 0.001}\n"}, then="--dry-run", says="--config"),
     Case("explain optim.lrr"),
     Case("new-task my-task"),
-    Case("plan --measure --gpu 'H100 NVL' --model language:tiny", DATA, says="leave out", marks=SLOW),
-    Case(f"plan --measure {STAGED} --set data.path=mine.jsonl", DATA, marks=SLOW),
     Case("predict runs/mine", RUN),
     Case("watch", {"other/mine": a_run}, {"RUN": "other/mine"}),
     Case("compare --steps 1 --dry-run"),

@@ -116,16 +116,3 @@ def test_a_named_gpu_gives_memory_and_time(said):
     text = said("plan", "--model", "language:tiny", "--gpu", "T4")
     assert "of 15.5 GiB" in text and "in fp16" not in text
     assert "at least " in text and "(data sheet of T4, " in text
-
-
-def test_measuring_another_machine_or_several_runs_is_an_error(said):
-    errors = said("plan", "--measure", "--gpu", "T4", "--mode", "staged", code=2)
-    assert "--gpu T4 describes another one" in errors and "one per stage" in errors
-
-
-@pytest.mark.slow
-def test_three_measured_steps_give_the_time_of_the_run(said):
-    run = ["plan", "--model", "language:tiny", "--max-steps", "40", "--track", "tensorboard"]
-    seconds = said(*run, "--measure", "--json")["seconds"]
-    assert seconds["basis"] == "measured here: 3 steps" and not seconds["is_least"]
-    assert 0 < 40 * seconds["step"] < seconds["run"] < seconds["epoch"]

@@ -196,11 +196,6 @@ def render_urgent(kind: str, facts: Facts) -> str | None:
     return form.format_map({**facts, "use": use})
 
 
-def render_end(status: str, text: str) -> str:
-    """The status of a run that has ended: finished, stopped or failed."""
-    return render_row("finished" if status == "completed" else status, text)
-
-
 def render_summary(
     outcome: Outcome, predicted: Mapping[str, int | None] | None, is_starved: bool = False
 ) -> list[str]:
@@ -212,7 +207,7 @@ def render_summary(
     done = f"{length} in {duration(outcome.wall_s)}"
     is_told = outcome.reason in ("", stop_reason.FINISHED.reason)  # the steps tell it
     text = done if is_told else f"{done}; {outcome.reason}"
-    lines = [render_end(outcome.status, text)]
+    lines = [render_row("finished" if outcome.status == "completed" else outcome.status, text)]
     if outcome.best is not None:
         best = outcome.best
         value = best["value"]

@@ -43,10 +43,11 @@ def gpus(count, memory):
         (Described(LAPTOP), {"engine": "zero2"}, "zero2"),
         (gpus(1, None), {"options": {}}, "local"),
         (gpus(4, None), {"options": {}}, "ddp"),
+        (gpus(1, 2**30), {"model": "eeg_text", "options": {}}, "local"),  # it accumulates
     ],
 )
 def test_small_models_and_named_engines_are_not_planned(monkeypatch, described, choice, engine):
-    monkeypatch.setattr(auto, "candidates", never)
+    monkeypatch.setattr(auto, "_in_child", never)
     assert decided(described, **choice).settings.engine.name == engine
 
 

@@ -10,7 +10,7 @@ from launcher.plan import time
 from launcher.plan.plan import plan_run
 from launcher.plan.storages import Kind
 from launcher.plan.target import Described, PlanTarget
-from launcher.plan.time import SHARES, Work, by_data_sheet, by_first_steps
+from launcher.plan.time import SHARES, Work, by_data_sheet
 from tests.launcher.given import ONE_GPU, SERVER, resolved
 from training.throughput import gpus
 from training.train_plan import TrainPlan
@@ -49,19 +49,6 @@ def test_epoch_and_run_with_evaluations():
     assert time.evaluations(replace(PLAN, stop_after=50)) == 3
 
 
-def test_the_first_steps_give_the_time_of_the_run():
-    result = {"samples_per_s": 4.0, "steps": 4, "wall_s": 30.0}
-    result["estimate"] = {"total_s": 130.0, "is_least": True}
-    plan = {"global_batch": 8, "steps": 50, "steps_per_epoch": 25}
-    found = by_first_steps(result, 36.0, **plan, is_whole=True)
-    assert (found.step, found.epoch, found.run) == (2.0, 50.0, 136.0)  # 6 s of start
-    assert found.is_least and found.basis == "measured here: 3 steps"
-    stopped = by_first_steps(result, 36.0, **plan, is_whole=False)
-    assert stopped.run == 36 + 46 * 2 and not stopped.is_least
-    ended = {"samples_per_s": None, "steps": 1, "wall_s": 30.0, "estimate": None}
-    assert by_first_steps(ended, 36.0, **plan, is_whole=True).run == 36.0
-
-
 def test_larger_and_sharded_models_have_their_own_share():
     cases = ((10**8, "local"), (10**9, "ddp"), (10**9, "zero3"), (10**9, "zero2-offload"))
     small, large, sharded, offloaded = (
@@ -85,7 +72,7 @@ def test_bytes_moved_are_those_of_passes_and_update():
 
 def test_a_plan_has_times_with_a_named_gpu_that_has_the_precision_only():
     run = resolved("compile=off", machine=ONE_GPU, engine="local")
-    assert plan_run(run, Described(SERVER)).seconds.basis.startswith("none: --measure")
+    assert plan_run(run, Described(SERVER)).seconds.basis.startswith("none: --gpu")
     found = plan_run(run, Described(ONE_GPU, gpu=H200))
     assert found.seconds.run > found.steps * found.seconds.step > 0
     assert found.as_json()["seconds"].keys() == {"step", "epoch", "run", "basis", "is_least"}

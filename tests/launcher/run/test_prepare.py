@@ -3,7 +3,6 @@
 import os
 import shlex
 import signal
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +10,13 @@ import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import read
-from launcher.config.batching import may_grow
 from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
 from launcher.run.execute import copy_run, execute_run, render_last_line, train_ranks
-from launcher.run.prepare import prepare_run, prepare_run_at
-from launcher.run_folder import run_folder, start
+from launcher.run.prepare import prepare_run
+from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
 from models.base import DataError
-from tests.launcher.given import ONE_GPU, resolved, set_torchrun
+from tests.launcher.given import resolved, set_torchrun
 from tests.launcher.runs import begun, ended, trained
 from training.callbacks.base import Outcome
 
@@ -271,19 +268,6 @@ def test_an_encoder_alone_and_a_run_without_a_checkpoint_predict_nothing():
     nothing = begun(Path("y"), resolved("data.path=a.csv", model="abr:tiny"))
     for folder in (encoder, nothing):
         assert render_last_line(0, folder).endswith(f"--config {folder}/settings.yaml")
-
-
-def test_a_default_micro_batch_that_may_grow_resolves_the_settings_once(monkeypatch):
-    made = []
-
-    def counted(*args):
-        made.append(args)
-        return resolve(*args)
-
-    monkeypatch.setattr(start, "resolve", counted)
-    args, here = CliArgs(model="language:full"), replace(ONE_GPU, gpu_bytes=None)
-    ready = prepare_run_at(args, None, [], here, None, chooses_engine=True)
-    assert may_grow(ready.resolved) and len(made) == 1
 
 
 def test_all_files_are_copied_except_those_the_new_run_creates(here):

@@ -2,10 +2,8 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
 
@@ -15,31 +13,22 @@ from tests.slurm.login import CLONE
 SUBMIT = (sys.executable, "-m", "launcher", "submit")
 
 
-@contextmanager
 def submitted(login, *args):
-    """`submit --wait ARGS`, started, and its first lines, up to those on how to resume."""
-    program = subprocess.Popen(
-        [*SUBMIT, "--wait", *args],
+    """The lines of `submit ARGS`."""
+    done = subprocess.run(
+        [*SUBMIT, *args],
         cwd=login.folder,
-        env=login.cluster.environment | {"PYTHONPATH": str(CLONE), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        env=login.cluster.environment | {"PYTHONPATH": str(CLONE)},
+        capture_output=True,
         text=True,
     )
-    with program as process:
-        try:
-            lines = []
-            while not (lines and lines[-1].startswith("resume")):
-                lines.append(process.stdout.readline())
-                assert lines[-1], "".join(lines)
-            yield process, lines
-        finally:
-            process.kill()
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def job_of(login, lines, run):
-    """The job reported by submit."""
-    [number] = re.findall(r"^job +([0-9]+)", "".join(lines), re.MULTILINE)
+    """The last job reported by submit."""
+    number = re.findall(r"^job +([0-9]+)", "\n".join(lines), re.MULTILINE)[-1]
     return login.job(number, run, f"{run}/slurm/log/{number}.out")
 
 
@@ -59,48 +48,35 @@ def test_a_job_that_can_never_start_is_refused_and_leaves_nothing(login):
 
 
 @pytest.mark.slow
-def test_a_submitted_run_is_followed_through_a_requeue_to_its_end(login, unbroken):
-    args = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "followed")
-    with submitted(login, *args) as (process, lines):
-        job = job_of(login, lines, "followed")
-        job.wait_for_step(100)
-        job.signal()
-        output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert "requeued 1×" in output and "finished   300 steps" in output
-    assert re.findall(r"^step +(\d+)/300", output, re.MULTILINE) == [
-        str(step) for step in job.steps
-    ]
+def test_a_submitted_run_is_requeued_and_ends_as_an_unbroken_one(login, unbroken):
+    args = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "requeued")
+    job = job_of(login, submitted(login, *args), "requeued")
+    job.wait_for_step(100)
+    job.signal()
+    job.wait_for_restart()
+    job.wait("COMPLETED")
     assert differences(job, unbroken) == []
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_job_and_a_cancelled_job_resumes_with_the_printed_command(login):
+def test_a_cancelled_job_resumes_with_the_printed_command(login):
     args = (*login.training(300, {}), "--nodes", "1", "--out", "left")
-    with submitted(login, *args) as (process, lines):
-        job = job_of(login, lines, "left")
-        job.wait_for_step(30)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate()
-    assert process.returncode == 130, output
-    assert f"the job continues; cancel: scancel {job.id}" in output
-    assert job.state == "RUNNING"
+    lines = submitted(login, *args)
+    job = job_of(login, lines, "left")
+    job.wait_for_step(30)
     job.cancel()
     job.wait("CANCELLED")
     again = lines[-1].split("launcher ")[1].split()
     assert again[0] == "submit"
-    with submitted(login, *again[1:], "--nodes", "1") as (process, lines):
-        output, _ = process.communicate()
-    assert process.returncode == 0, output
+    job = job_of(login, submitted(login, *again[1:], "--nodes", "1"), "left")
+    job.wait("COMPLETED")
     assert job.steps == list(range(1, 301))
 
 
 @pytest.mark.slow
 def test_stages_are_jobs_with_dependencies(login):
     args = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
-    with submitted(login, *args, "--set", "device=cpu") as (process, _):
-        output, _ = process.communicate()
-    assert process.returncode == 0, output
+    job_of(login, submitted(login, *args, "--set", "device=cpu"), "stages").wait("COMPLETED")
     for name in ("1-encoder", "2-text"):
         result = json.loads((login.folder / "stages" / name / "result.json").read_text())
         assert (result["status"], result["steps"]) == ("completed", 4)
