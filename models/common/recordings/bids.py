@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -42,6 +43,15 @@ def events_path(recording: Path) -> Path | None:
     bare = next((stem.removesuffix(kind) for kind in _KINDS if stem.endswith(kind)), stem)
     paths = [recording.with_name(name + _EVENTS) for name in dict.fromkeys((bare, stem))]
     return next((path for path in paths if path.is_file()), None)
+
+
+def subject(recording: Path) -> str:
+    """The subject of a recording, sub-LABEL of sub-LABEL_….edf, whose runs are other files.
+
+    Empty for a name that is not of BIDS.
+    """
+    named = re.match(r"sub-[0-9A-Za-z]+(?=_)", recording.name)
+    return named[0] if named else ""
 
 
 def read_events(

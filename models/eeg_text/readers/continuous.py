@@ -29,7 +29,7 @@ BLOCK = 8
 TEXTS = ("text", *bids.NAMES)
 """Columns of a table of BIDS that may hold the sentences."""
 MANY = 10
-"""From this number of recordings on, each recording is a group."""
+"""From this number of subjects on, each subject is a group."""
 MAX_NAMES = 8
 """Names of dropped channels in the facts."""
 SHORTEST = 64
@@ -47,12 +47,13 @@ def read(path: Path, reading: ReadingOptions) -> Recordings:
         texts = tables.pairs(path_of_texts, "data.texts", "events to sentences", reading.columns)
     forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
     items: list[Item] = []
+    has_many = len({bids.subject(file) or file for file in forms}) >= MANY
     said: list[str] = []
     dropped: set[str] = set()
     bad_records = BadRecords("recordings and segments")
     for file in list(forms):
         try:
-            cuts = _RecordingItems(file, channel_map, texts, reading, len(forms) >= MANY)
+            cuts = _RecordingItems(file, channel_map, texts, reading, has_many)
             items += cuts.items(bad_records)
         except DataError as error:
             if reading.on_bad == "stop" or len(forms) == 1:
@@ -138,7 +139,11 @@ class _RecordingItems:
         return bool(possible[int(first) : int(stop) + 1].all())
 
     def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:
-        line_hz, placed, subject = self.reading.line_hz, self.placed, self.path.stem
+        line_hz, placed, subject = (
+            self.reading.line_hz,
+            self.placed,
+            bids.subject(self.path) or self.path.stem,
+        )
         load = partial(raw.read_segment, self.path, placed, start_s, samples, line_hz)
         return Item(text, subject, group, samples, where, load, placed.slots, start_s)
 
@@ -154,7 +159,11 @@ class _RecordingItems:
         for number, start in enumerate(starts):
             block, position = divmod(number, BLOCK + 1)
             if position < BLOCK or self.is_group:
-                group = name if self.is_group else f"{name}, block {block + 1}"
+                group = (
+                    (bids.subject(self.path) or name)
+                    if self.is_group
+                    else f"{name}, block {block + 1}"
+                )
                 yield self._item(None, group, start, samples, f"{name}, {start:.1f} s")
 
     def _all_windows(self) -> Iterator[Item]:

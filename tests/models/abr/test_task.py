@@ -148,7 +148,7 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, 
     task = ready_task(path=str(path))
     facts = task.facts()
     assert facts["split"] == (
-        "by level of the only recording, each training level 16 times per epoch: "
+        "by level of the only patient or recording, each training level 16 times per epoch: "
         "scores do not generalize to other ears"
     )
     assert facts["groups"] == {"train": 8, "val": 2, "test": 2}
