@@ -126,9 +126,11 @@ class RecordingReader:
     def _stimuli(self, recording: Recording) -> dict[str, NDArray[np.float64]]:
         """The onsets of each stimulus; those of the table of BIDS beside it come first."""
         beside = bids.events_path(recording.path)
-        if beside is not None and (table := bids.read_events(beside)).column is not None:
-            self.notes += table.notes
-            return _stimuli([event for event in table.events if event.name])
+        if beside is not None:
+            table = bids.read_events(beside, self.bad_records)
+            if table.column is not None:
+                self.notes += table.notes
+                return _stimuli([event for event in table.events if event.name])
         return _stimuli(recording.events())
 
     def _starts(
