@@ -74,8 +74,9 @@ def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledP
         if pages:
             return pages
         is_known = formats.may_be_pairs(source) or formats.recognize(source) == formats.PAIRS
-        if not (source.is_file() and is_known):
+        if not is_known or formats.recognize(source) == formats.DOTA:
             raise unknown_format(path, allowed)
+        (source,) = formats.pairs_files(source)
         return pairs.read(source, layout, on_bad, keeps_duplicates=True).pages
 
 
