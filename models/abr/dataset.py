@@ -241,7 +241,7 @@ class ResponseSplits:
     def facts(self) -> dict[str, Any]:
         responses, origin = self.responses, self.responses.origin
         count, not_trained = len(set(responses.patient)), list[str]()
-        which = "recording" if count == 1 else f"{count} recordings"
+        which = "patient or recording" if count == 1 else f"{count} patients or recordings"
         by_level = (
             f"by level of the only {which}, each training level {REPEATS} times per epoch: scores "
             "do not generalize to other ears"
@@ -256,7 +256,7 @@ class ResponseSplits:
         facts: dict[str, Any] = {
             "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
             "unit": origin.unit,
-            "split": by_level if self.by_level else "by patient",
+            "split": by_level if self.by_level else f"by {origin.group}",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.samples[name]) for name in SPLITS},
             "files_of_raters": responses.marked,

@@ -44,7 +44,7 @@ class ResponseRow:
     """One averaged response; NaN: unknown."""
 
     patient: str
-    """The patient or file, which stays in one split."""
+    """The patient, animal or file, which stays in one split."""
     where: str
     """File and line or level, for messages."""
     signal: NDArray[np.float32]
@@ -75,6 +75,8 @@ class ResponseOrigin:
     """Duration of the 200 points."""
     unit: str
     """Unit of the signal, and how it is known."""
+    group: str = "patient"
+    """What stays in one split, and how it is known."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from models.base import (
 )
 from models.common import initial_weights, layers, model_facts
 from models.common.data_files import unknown_embedded
-from models.common.masked_series import MaskedSeries
+from models.common.masked_series import MaskedSeries, check_share
 from models.common.predictions import input_errors
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
@@ -112,6 +112,8 @@ class AbrTask:
         Split and statistics are saved in the run folder. Without any class label, the goal is the
         reconstruction. Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
+        if self.mask_share is not None:
+            check_share(self.mask_share, POINTS, dataset.SHORTEST)
         responses = self._read()
         rule, folder = self.rule, self.context.folder
         groups, noun = self._groups(responses)

@@ -20,6 +20,8 @@ from models.base import DataError
 from models.common.data_files import CACHE_VARIABLE, cache_folder
 
 _FACTS = "made_from.json"
+_unwritten: dict[str, dict[str, np.ndarray]] = {}
+"""Arrays by what they were made from, where the cache cannot be written."""
 
 Open = Callable[[str], BinaryIO]
 """Opens the file of one array, by its key, for writing in the .npy format."""
@@ -31,10 +33,12 @@ def arrays(
     """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
 
     `made_from` holds all that they depend on, as JSON: version of the code, seed, sizes. If the
-    cache cannot be written, the arrays stay in memory. Reads and writes the disk.
+    cache cannot be written, the arrays stay in memory until the process ends. Reads and writes the
+    disk.
     """
     entry, facts = _entry(name, made_from)
-    if (cached := _read(entry, facts)) is not None:
+    cached = _unwritten[facts] if facts in _unwritten else _read(entry, facts)
+    if cached is not None:
         return cached
     made = {key: np.ascontiguousarray(array) for key, array in make().items()}
 
@@ -44,9 +48,10 @@ def arrays(
 
     try:
         _write(entry, facts, write)
+        written = _read(entry, facts)
     except OSError:
-        return made
-    return _read(entry, facts) or made
+        written = None
+    return written or _unwritten.setdefault(facts, made)
 
 
 def streamed(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import Batch, Loss
+from models.base import Batch, DataError, Loss
 
 
 def draw_spans(
@@ -34,6 +35,19 @@ def draw_spans(
     for start, count in zip(starts, lengths, strict=True):
         hidden[start : start + count] = True
     return hidden
+
+
+def check_share(share: float, length: int, shortest: int) -> None:
+    """Raise DataError if no span of `shortest` positions fits into the `share` of `length`."""
+    if round(share * length) < shortest:
+        least = -(-1000 * shortest // length) / 1000
+        raise DataError(
+            f"model.mask_share={share:g} masks nothing: spans have at least {shortest} positions, "
+            f"samples at most {length}",
+            where="model.mask_share",
+            allowed=f"at least {least:g}",
+            fix=f"--set model.mask_share={least:g}",
+        )
 
 
 def _lengths(rng: np.random.Generator, total: int, shortest: int, longest: int) -> list[int]:
@@ -113,12 +127,15 @@ def masked_scores(counts: Tensor) -> dict[str, float]:
     """The metrics of summed counts.
 
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
-    `val_interpolation_r2` is the R² of linear interpolation across the gaps.
+    `val_interpolation_r2` is the R² of linear interpolation across the gaps. NaN: nothing is
+    masked, or what is masked is constant.
     """
     count, total, squares, errors, of_lines = counts.double().tolist()
-    variance = squares - total**2 / count
+    variance = squares - total**2 / (count or nan)
+    if not variance > 1e-12 * squares:  # of rounding
+        variance = nan
     return {
-        "val_loss": errors / count,
+        "val_loss": errors / (count or nan),
         "val_masked_r2": 1 - errors / variance,
         "val_interpolation_r2": 1 - of_lines / variance,
     }

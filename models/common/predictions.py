@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch, DataError, Prediction, Split
+from models.common.data_files import files, listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,6 +105,23 @@ def input_errors() -> Iterator[None]:
             did_you_mean=error.did_you_mean,
             fix=fix,
         ) from None
+
+
+def passed_over(source: Path, used: Iterable[Path]) -> Iterator[Prediction]:
+    """The files of a folder that are not `used`, nor stand beside such a file by its name.
+
+    Reads the disk.
+    """
+    inputs = {*used}
+    stems = {file.with_name(file.name.split(".")[0]).as_posix() for file in inputs}
+    others = [
+        file.relative_to(source).as_posix()
+        for file in (files(source) if source.is_dir() else ())
+        if inputs.isdisjoint([file, *file.parents])
+        and not any(re.match(re.escape(stem) + r"[._-]", file.as_posix()) for stem in stems)
+    ]
+    if others:
+        yield Prediction("passed-over", f"passed over, no input: {listed(others, 8)}")
 
 
 class DistinctNames:

@@ -132,5 +132,5 @@ def read(path: str, layout: pairs.Layout, split: dota.Split, on_bad: OnBad) -> C
     if known == formats.DOTA:
         return dota.read(source, layout.target, split, on_bad)
     if known == formats.PAIRS or (source.is_file() and formats.may_be_pairs(source)):
-        return pairs.read(source, layout, on_bad)
+        return pairs.read(formats.pairs_files(source)[0], layout, on_bad)
     raise unknown_format(source, formats.FORMATS)

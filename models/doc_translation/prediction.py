@@ -15,7 +15,12 @@ from models.base import Prediction
 from models.common import data_files
 from models.common.data_files import OnBad, existing_path, unknown_format
 from models.common.pictures import count_pages, open_picture
-from models.common.predictions import DistinctNames, features_file, input_errors, printable
+from models.common.predictions import (
+    DistinctNames,
+    features_file,
+    input_errors,
+    printable,
+)
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, texts
@@ -74,9 +79,10 @@ def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledP
         if pages:
             return pages
         is_known = formats.may_be_pairs(source) or formats.recognize(source) == formats.PAIRS
-        if not (source.is_file() and is_known):
+        if not is_known or formats.recognize(source) == formats.DOTA:
             raise unknown_format(path, allowed)
-        return pairs.read(source, layout, on_bad, keeps_duplicates=True).pages
+        (file,) = formats.pairs_files(source)
+        return pairs.read(file, layout, on_bad, keeps_duplicates=True).pages
 
 
 @torch.no_grad()

@@ -25,14 +25,14 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights, model_facts, subwords
-from models.common.data_files import few
+from models.common.data_files import few, files
 from models.common.hub import folder_of
 from models.common.layers import check_kernel, restrict_blocks
-from models.common.predictions import spread_positions
+from models.common.predictions import passed_over, spread_positions
 from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
-from models.doc_translation import masked_pages, prediction, pretrained, preview
+from models.doc_translation import formats, masked_pages, prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
 from models.doc_translation.dataset import (
     MAX_GAIN,
@@ -301,9 +301,12 @@ class DocTranslationTask:
         pages = prediction.read(path, replace(self.layout, target=None), self.on_bad)
         size, device = self.size, self.context.device
         if not self.translates:
-            return prediction.features(model, pages, size, device)
-        decoding = self.vocabulary, self.count, self.beams
-        return prediction.predict(model, pages, size, *decoding, device)
+            yield from prediction.features(model, pages, size, device)
+        else:
+            decoding = self.vocabulary, self.count, self.beams
+            yield from prediction.predict(model, pages, size, *decoding, device)
+        images = [file for file in files(path) if prediction.is_image(file)]
+        yield from passed_over(path, images or formats.pairs_files(path))
 
     def flops_per_sample(self, model: Module) -> float | None:
         if not self.translates:

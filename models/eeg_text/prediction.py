@@ -15,7 +15,15 @@ from torch.nn import Module
 from models.base import Batch, DataError, Prediction
 from models.common import model_facts, subwords
 from models.common.data_files import existing_path, listed, unknown_format
-from models.common.predictions import OPTION, DistinctNames, features_file, input_errors, placed
+from models.common.predictions import (
+    OPTION,
+    DistinctNames,
+    features_file,
+    input_errors,
+    passed_over,
+    placed,
+)
+from models.common.recordings import bids
 from models.eeg_text import batches, formats
 from models.eeg_text.config import TOKEN_SAMPLES, Size
 from models.eeg_text.dataset import SampleRules, read_segment
@@ -154,3 +162,5 @@ def predict(
         notes = [f"  note: {note}" for note in recordings.notes.get("notes", ())]
         text = "\n".join([prediction.text, *notes])
         yield replace(prediction, name=names.of(title), text=text)
+    inputs = [file for file in formats.candidates(source) if formats.of_file(file)]
+    yield from passed_over(source, [*inputs, *filter(None, map(bids.events_path, inputs))])

@@ -27,7 +27,7 @@ from models.base import (
 from models.common import initial_weights, model_facts
 from models.common.hub import folder_of
 from models.common.layers import check_kernel
-from models.common.masked_series import MaskedSeries
+from models.common.masked_series import MaskedSeries, check_share
 from models.common.predictions import few_samples
 from models.common.split import SPLITS, SplitRule
 from models.common.subwords import TOKENIZER_FILE
@@ -36,6 +36,7 @@ from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import (
+    SHORTEST,
     MaskedSamples,
     SampleRules,
     SegmentSamples,
@@ -150,6 +151,8 @@ class EegTextTask:
         rules = SampleRules(self.samples, self.most_windows, self.rule.seed, is_noise)
         used = max(item.samples for item in recordings.items)
         self.rules = replace(rules, windows=rules.count(used))
+        if not self.writes:
+            check_share(self.mask_share, -(-min(used, self.samples) // TOKEN_SAMPLES), SHORTEST)
         if self.writes:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
             self._read_texts(by_group)

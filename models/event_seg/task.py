@@ -24,10 +24,13 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights, model_facts
+from models.common.data_files import files
+from models.common.predictions import passed_over
 from models.common.split import SplitRule, save_split
 from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import BINS, SIZES, Data, Model
 from models.event_seg.dataset import WindowSplits
+from models.event_seg.formats import recognize
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import MaskedEncoder, SegmentationNetwork, flops_per_sample
 from models.event_seg.prediction import TrainedOnEvents
@@ -185,7 +188,8 @@ class EventSegTask:
         output = prediction.masks if draws_masks else prediction.features
         sensor, device = self._data.sensor, self.context.device
         windows = prediction.windows(path, self._trained, sensor, self.downsample, device)
-        return output(model, windows)
+        yield from output(model, windows)
+        yield from passed_over(path, [file for file in files(path) if recognize(file)])
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
         """From voxel grids to maps; of an encoder, to its features."""

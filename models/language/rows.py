@@ -260,7 +260,11 @@ class Dialogues:
                 else "",
                 fix="" if needed is None else f"--seq-len {needed}",
             )
-        self.truncated = int((fits & (prompts > room) & ~pairing.matched).sum())
+        is_cut = fits & (prompts > room) & ~pairing.matched
+        self.truncated = int(is_cut.sum())
+        tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
+        self.whole_length = min(-(-tokens // MULTIPLE) * MULTIPLE, longest or tokens + MULTIPLE)
+        """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
         self._matched = pairing.matched[fits]
         self.prompt_sizes = np.minimum(prompts, room)[fits]

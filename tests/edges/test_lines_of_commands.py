@@ -51,7 +51,6 @@ def url(config):
 OPTIMIZER = TASK + (
     "\n    def optimizer(self, parameters):\n        return torch.optim.SGD(parameters, lr=0.1)\n"
 )
-DS = '{"train_micro_batch_size_per_gpu": 3}'
 ONE_FILE = "download:\n  files:\n    - url: URL\n"
 STAGED = "--mode staged --model language:tiny"
 
@@ -96,7 +95,6 @@ CASES = [
     Case("submit --dry-run -- --time=1:00:00"),
     Case("submit --model language:tiny", variables={"PATH": "/nowhere"}),
     Case("resume runs/mine --data other.jsonl --max-steps 4 --reset schedule", RUN | {"other.jsonl": REQUESTS.replace("what", "who")}),
-    Case("--model language:tiny --engine zero2 --ds-config ds.json --dry-run", {"ds.json": DS}),
 ]  # fmt: skip
 
 

@@ -59,6 +59,12 @@ def test_one_long_answer_may_also_be_skipped_and_long_requests_are_cut(tmp_path)
     fits = task(path, seq_len=length)
     fits.setup()
     assert fits.facts()["truncated_prompts"] == 30
+    whole = int(fits.facts()["warning"].partition("--seq-len ")[2])
+    for length, cut in ((whole, 0), (whole - 8, 30)):
+        again = task(path, seq_len=length)
+        again.setup()
+        assert again.facts()["truncated_prompts"] == cut
+        assert ("warning" in again.facts()) == (cut > 0)
 
 
 def test_every_answer_too_long_names_the_length_even_if_rows_are_skipped(tmp_path):

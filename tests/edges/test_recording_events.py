@@ -124,13 +124,31 @@ def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events
     for text, message in (
         ("onset\ttrial_type\n2\tword\n", "'sub-01_task-read_events.tsv' has no column duration"),
         ("onset\tduration\n2\t1\n", "'sub-01_task-read_events.tsv' has no sentences"),
-        ("onset\tduration\ttrial_type\nn/a\t1\tword\n", "1 of 1 events cannot be used"),
-        ("onset\tduration\ttrial_type\nx\t1\tword\n", "1 of 1 events cannot be used"),
+        (
+            "onset\tduration\ttrial_type\nn/a\t1\tword\n3\t1\tword\n",
+            "1 of 2 recordings, segments and rows cannot be used",
+        ),
+        (
+            "onset\tduration\ttrial_type\nx\t1\tword\n3\t1\tword\n",
+            "1 of 2 recordings, segments and rows cannot be used",
+        ),
     ):
         events(text)
         error = error_of(continuous.read, recording, ReadingOptions())
         assert error.message == message
         assert "sub-01_task-read_events.tsv" in error.where and error.fix
+
+
+def test_bad_rows_of_tables_are_skipped_and_counted(tmp_path, recording, events):
+    rows = "onset\tduration\ttrial_type\nx\t1\tword\n3\t1\tword\n"
+    events(rows)
+    found = continuous.read(recording, ReadingOptions("skip"))
+    assert [item.start_s for item in found.items] == [3] and found.left_out == {"bad": 1}
+    (tmp_path / "texts.csv").write_text("name,text\nword,A word.\nown\n")
+    texts = ReadingOptions("skip", texts=str(tmp_path / "texts.csv"))
+    found = continuous.read(recording, texts)
+    assert [item.text for item in found.items] == ["A word."] and found.left_out == {"bad": 2}
+    assert error_of(continuous.read, recording, ReadingOptions(texts=texts.texts)).fix
 
 
 def test_the_table_of_a_recording_is_found_by_its_name(tmp_path):

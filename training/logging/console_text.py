@@ -64,7 +64,10 @@ def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
         render_row("run", run),
     ]
     if about.data:
-        lines.append(_wrapped("data", _facts(about.data)))
+        facts = {name: value for name, value in about.data.items() if name != "warning"}
+        lines.append(_wrapped("data", _facts(facts)))
+    if "warning" in about.data:
+        lines.append(_wrapped("warning", about.data["warning"]))
     if about.evaluated is not None and (part := render_part(*about.evaluated)):
         lines.append(render_row("eval", f"val: {part}"))
     lines.extend(_wrapped("note", note) for note in about.notes)

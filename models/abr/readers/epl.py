@@ -26,6 +26,7 @@ ORIGIN = ResponseOrigin(
     "animal",
     WINDOW_MS,
     "µV; the files name no unit, but the program that writes them uses µV",
+    "animal, the file name without its run",
 )
 HEADER_LINES = 200
 
@@ -41,6 +42,8 @@ class Series:
     """Samples in the window, possibly a fraction."""
     rate: float
     """Stimuli per second; NaN if the file does not name it."""
+    run: str
+    """Its number; empty if the file does not name it."""
 
 
 class EplReader:
@@ -58,7 +61,7 @@ class EplReader:
     def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
         """A row for each level, or for each level and rater. Reads the disk.
 
-        `name`, the file in its folder, is the group: other runs of one animal are other files.
+        `name`, the file in its folder, without the run is the group: ABR-52-3 is run 3 of ABR-52.
         Problems are added to the bad records.
         """
         try:
@@ -79,7 +82,8 @@ class EplReader:
             for rater in raters:
                 labels: dict[str, Any] = {} if rater is None else _labels(rater, level)
                 where = f"{name}, level {level:g} dB"
-                yield ResponseRow(name, where, signal, level=level, rate=series.rate, **labels)
+                group = name.removesuffix(f"-{series.run}")
+                yield ResponseRow(group, where, signal, level=level, rate=series.rate, **labels)
 
 
 def analysis_files(path: Path) -> list[Path]:
@@ -90,7 +94,7 @@ def analysis_files(path: Path) -> list[Path]:
 
 
 def read_series(path: Path) -> Series:
-    """The window of each level. Reads the disk up to the end of the window. Raises DataError."""
+    """The window of each level. Reads the disk. Raises DataError."""
     rows: list[list[float]] = []
     try:
         # Universal newlines: the header ends its lines in carriage returns, the data in both.
@@ -104,6 +108,8 @@ def read_series(path: Path) -> Series:
             filled = (line for line in text if line.strip())
             for line in islice(filled, int(np.ceil(samples))):
                 rows.append([float(value) for value in line.split()])
+            if any(":RUN-" in line for line in filled):
+                raise _error(path, "a second series begins after the first: a file has one")
     except OSError as error:
         raise unreadable_file(path, error) from None
     except ValueError:
@@ -115,12 +121,14 @@ def read_series(path: Path) -> Series:
         if len(row) != len(levels):
             problem = f"row {number} has {len(row)} numbers; the header has {len(levels)} levels"
             raise _error(path, problem)
-    return Series(levels, np.array(rows), samples, float(header.get("rate", nan)))
+    rate, run = float(header.get("rate", nan)), header.get("run", "")
+    return Series(levels, np.array(rows), samples, rate, run)
 
 
 _FIELDS = {
     "levels": re.compile(r"LEVELS:\s*([-\d.;\s]+)"),
     "step": re.compile(r"SAMPLE \([^)]*sec\):\s*([\d.]+)"),
+    "run": re.compile(r":RUN-(\d+)"),
     "rate": re.compile(r"REP RATE[^:]*:\s*([\d.]+)"),
 }
 

@@ -11,6 +11,8 @@ from models.abr.readers import epl, recordings, table
 from models.abr.responses import ResponseOrigin, ResponseRow, Responses, collect, impossible
 from models.base import DataError
 from models.common.data_files import BadRecords, OnBad, existing_path, files, unknown_format
+from models.common.predictions import passed_over
+from models.common.recordings import bids
 from models.common.table import declared_columns
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
@@ -72,6 +74,8 @@ def read_unlabeled(
 ) -> Unlabeled:
     """As read_responses, but labels are not read and duplicates are kept; in memory."""
     reader, root, given = _open(path, averaging, names, has_labels=False)
+    inputs = [file for file in files(root) if formats.of_file(file)]
+    others = passed_over(root, [*inputs, *filter(None, map(bids.events_path, inputs))])
     rows = []
     for row in given:
         if (problem := impossible(row)) is None:
@@ -84,7 +88,8 @@ def read_unlabeled(
         counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
         where, allowed = f"data.path, left out: {counts or 'nothing'}", "; ".join(formats.FORMATS)
         raise DataError(f"'{root}' has no usable response", where=where, allowed=allowed)
-    return Unlabeled(reader.origin, rows, left_out, reader.notes)
+    notes = [*reader.notes, *(prediction.text for prediction in others)]
+    return Unlabeled(reader.origin, rows, left_out, notes)
 
 
 def _open(

@@ -21,7 +21,13 @@ from models.common.recordings.recording import Event, Recording
 
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
-ORIGIN = ResponseOrigin("recordings", "human", WINDOW_MS, "µV, from the calibration in the file")
+ORIGIN = ResponseOrigin(
+    "recordings",
+    "human",
+    WINDOW_MS,
+    "µV, from the calibration in the file",
+    "subject, sub-… of the file name, or file",
+)
 PAD_S = 0.1
 """Margin of the filter: ten periods of the lowest passed frequency."""
 CHUNK_S = 20.0
@@ -59,7 +65,8 @@ class RecordingReader:
     def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
         """A row for each stimulus and every `sweeps` of its sweeps. Reads the disk.
 
-        `name`, the file in its folder, is the group. Problems are added to the bad records.
+        The group is the subject that BIDS names, or else `name`, the file in its folder. Problems
+        are added to the bad records.
         """
         try:
             recording = open_recording(path)
@@ -70,20 +77,30 @@ class RecordingReader:
             if not kinds:
                 fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
                 self.bad_records.add(name, "no annotation that could be a stimulus", fix)
+            every = np.unique(np.concatenate([*kinds.values(), []]))
             for kind, onsets in kinds.items():
-                yield from self._responses(recording, channel, kind, onsets, name)
+                # To the next stimulus, of any kind: in a train the names of events may alternate.
+                following = np.searchsorted(every, onsets, "right")
+                inside = following < len(every)
+                intervals = every[following[inside]] - onsets[inside]
+                rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
+                yield from self._responses(recording, channel, kind, onsets, rate, name)
         except DataError as error:
             self.bad_records.add(error.where or name, error.message, error.fix)
 
     def _responses(
-        self, recording: Recording, channel: int, kind: str, onsets: NDArray[np.float64], name: str
+        self,
+        recording: Recording,
+        channel: int,
+        kind: str,
+        onsets: NDArray[np.float64],
+        stimulus_rate: float,
+        name: str,
     ) -> Iterator[ResponseRow]:
+        group = bids.subject(recording.path) or name
         rate, count = recording.channels[channel].rate_hz, 0
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
-        every = np.diff(onsets)
-        typical = float(np.median(every)) if len(every) else 0.0
-        stimulus_rate = 1 / typical if typical > 0 else np.nan
         starts = self._starts(recording, rate, onsets)
         for sweep in _sweeps(recording, channel, starts):
             if np.abs(sweep).max() > self.averaging.reject_uv:
@@ -94,7 +111,8 @@ class RecordingReader:
                 count += 1
                 where = f"{name}, '{kind}', response {count}"
                 points, fmp = average.points(), average.fmp()
-                yield ResponseRow(name, where, points, level=level, rate=stimulus_rate, fmp=fmp)
+                facts = {"level": level, "rate": stimulus_rate, "fmp": fmp}
+                yield ResponseRow(group, where, points, **facts)
                 average = Average(rate, WINDOW_MS)
         self.leftover_sweeps += average.sweeps
         if not count:
@@ -108,9 +126,11 @@ class RecordingReader:
     def _stimuli(self, recording: Recording) -> dict[str, NDArray[np.float64]]:
         """The onsets of each stimulus; those of the table of BIDS beside it come first."""
         beside = bids.events_path(recording.path)
-        if beside is not None and (table := bids.read_events(beside)).column is not None:
-            self.notes += table.notes
-            return _stimuli([event for event in table.events if event.name])
+        if beside is not None:
+            table = bids.read_events(beside, self.bad_records)
+            if table.column is not None:
+                self.notes += table.notes
+                return _stimuli([event for event in table.events if event.name])
         return _stimuli(recording.events())
 
     def _starts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -44,13 +45,25 @@ def events_path(recording: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def subject(recording: Path) -> str:
+    """The subject of a recording, sub-LABEL of sub-LABEL_….edf, whose runs are other files.
+
+    Empty for a name that is not of BIDS.
+    """
+    named = re.match(r"sub-[0-9A-Za-z]+(?=_)", recording.name)
+    return named[0] if named else ""
+
+
 def read_events(
-    path: Path, names: Sequence[str] = NAMES, declared: Mapping[str, str] = NO_COLUMNS
+    path: Path,
+    bad_records: BadRecords,
+    names: Sequence[str] = NAMES,
+    declared: Mapping[str, str] = NO_COLUMNS,
 ) -> EventTable:
     """The events in a table; onsets are seconds after the first sample of the recording.
 
     `names`: the columns that may name them; `declared`: the meaning of a column by its name in
-    lower case. Reads the disk. Raises DataError.
+    lower case. A row without an onset is a bad record. Reads the disk. Raises DataError.
     """
     table = open_table(path)
     header = renamed(table.header, declared)
@@ -62,18 +75,17 @@ def read_events(
             fix="write the columns as BIDS names them, or rename the table",
         )
     columns = [name for name in names if name in header]
-    rows, bad = [], BadRecords("events")
-    for line, cells in table.rows(bad):
+    rows = []
+    for line, cells in table.rows(bad_records):
         row = dict(zip(header, cells, strict=True))
         try:
             onset, lasts = (table.number(row[name], name) for name in ("onset", "duration"))
             if isnan(onset):
                 raise ValueError(f"onset is '{row['onset']}'")
         except ValueError as error:
-            bad.add(f"{path}:{line}", str(error), "write a number of seconds")
+            bad_records.add(f"{path}:{line}", str(error), "write a number of seconds")
             continue
         rows.append((onset, 0.0 if isnan(lasts) else lasts, row))
-    bad.finish("stop", 0)
     column = next((c for c in columns if any(_name(row[c]) for *_, row in rows)), None)
     events = [Event(on, lasts, _name(row[column]) if column else "") for on, lasts, row in rows]
     unnamed = sum(not event.name for event in events)

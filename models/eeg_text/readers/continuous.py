@@ -29,7 +29,7 @@ BLOCK = 8
 TEXTS = ("text", *bids.NAMES)
 """Columns of a table of BIDS that may hold the sentences."""
 MANY = 10
-"""From this number of recordings on, each recording is a group."""
+"""From this number of subjects on, each subject is a group."""
 MAX_NAMES = 8
 """Names of dropped channels in the facts."""
 SHORTEST = 64
@@ -40,19 +40,21 @@ UNIT = "microvolts, converted from the unit of the file"
 def read(path: Path, reading: ReadingOptions) -> Recordings:
     """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
     channel_map, texts = reading.channel_map, None
+    bad_records = BadRecords("recordings, segments and rows")
     if reading.channels is not None and channel_map is None:
         channel_map = tables.load_channel_map(reading.channels)
     if reading.texts is not None:
         path_of_texts = Path(reading.texts).expanduser()
-        texts = tables.pairs(path_of_texts, "data.texts", "events to sentences", reading.columns)
+        what, columns = "events to sentences", reading.columns
+        texts = tables.pairs(path_of_texts, "data.texts", what, columns, bad_records)
     forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
     items: list[Item] = []
+    has_many = len({bids.subject(file) or file for file in forms}) >= MANY
     said: list[str] = []
     dropped: set[str] = set()
-    bad_records = BadRecords("recordings and segments")
     for file in list(forms):
         try:
-            cuts = _RecordingItems(file, channel_map, texts, reading, len(forms) >= MANY)
+            cuts = _RecordingItems(file, channel_map, texts, reading, has_many)
             items += cuts.items(bad_records)
         except DataError as error:
             if reading.on_bad == "stop" or len(forms) == 1:
@@ -138,7 +140,11 @@ class _RecordingItems:
         return bool(possible[int(first) : int(stop) + 1].all())
 
     def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:
-        line_hz, placed, subject = self.reading.line_hz, self.placed, self.path.stem
+        line_hz, placed, subject = (
+            self.reading.line_hz,
+            self.placed,
+            bids.subject(self.path) or self.path.stem,
+        )
         load = partial(raw.read_segment, self.path, placed, start_s, samples, line_hz)
         return Item(text, subject, group, samples, where, load, placed.slots, start_s)
 
@@ -154,7 +160,11 @@ class _RecordingItems:
         for number, start in enumerate(starts):
             block, position = divmod(number, BLOCK + 1)
             if position < BLOCK or self.is_group:
-                group = name if self.is_group else f"{name}, block {block + 1}"
+                group = (
+                    (bids.subject(self.path) or name)
+                    if self.is_group
+                    else f"{name}, block {block + 1}"
+                )
                 yield self._item(None, group, start, samples, f"{name}, {start:.1f} s")
 
     def _all_windows(self) -> Iterator[Item]:
@@ -178,12 +188,12 @@ class _RecordingItems:
             return readings
         of_bids = bids.events_path(self.path) if reading.needs_text else None
         if self.texts is not None:
-            return self._named(self.texts, of_bids)
-        return None if of_bids is None else self._of_bids(of_bids)
+            return self._named(self.texts, of_bids, bad_records)
+        return None if of_bids is None else self._of_bids(of_bids, bad_records)
 
-    def _of_bids(self, path: Path) -> list[Reading] | None:
+    def _of_bids(self, path: Path, bad_records: BadRecords) -> list[Reading] | None:
         """The events of a table of BIDS, whose names are the sentences."""
-        table = bids.read_events(path, TEXTS, self.bids_columns)
+        table = bids.read_events(path, bad_records, TEXTS, self.bids_columns)
         self.notes += table.notes
         if table.column is not None:
             named = [event for event in table.events if event.name]
@@ -198,7 +208,9 @@ class _RecordingItems:
             "--set data.texts=FILE",
         )
 
-    def _named(self, texts: Mapping[str, str], of_bids: Path | None) -> list[Reading]:
+    def _named(
+        self, texts: Mapping[str, str], of_bids: Path | None, bad_records: BadRecords
+    ) -> list[Reading]:
         """The sentence of each event that `texts` names; first of the events beside the recording.
 
         Raises DataError if it names none.
@@ -206,8 +218,9 @@ class _RecordingItems:
         names: set[str] = set()
         sources: list[Sequence[Event]] = []
         if of_bids is not None:
-            columns = self.bids_columns
-            sources += [bids.read_events(of_bids, [c], columns).events for c in bids.NAMES]
+            # Both names of the same rows, whose problems count once.
+            for name, bad in zip(bids.NAMES, (bad_records, BadRecords()), strict=True):
+                sources.append(bids.read_events(of_bids, bad, [name], self.bids_columns).events)
         for events in (*sources, self.recording.events()):
             if known := [event for event in events if event.name in texts]:
                 return self._timed(known, events, texts)

@@ -87,9 +87,13 @@ def _nearest(missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
 
 
 def pairs(
-    path: Path, key: str, what: str, declared: Mapping[str, str] = NO_COLUMNS
+    path: Path,
+    key: str,
+    what: str,
+    declared: Mapping[str, str] = NO_COLUMNS,
+    bad_records: BadRecords | None = None,
 ) -> dict[str, str]:
-    """A JSON object of texts, or two columns of a table.
+    """A JSON object of texts, or two columns of a table, whose bad rows are errors or bad records.
 
     The columns are those that `declared` names event and text, or the only ones. `key` and `what`
     describe it in errors. Reads the disk; raises DataError, also where a name has two texts.
@@ -109,7 +113,7 @@ def pairs(
 
     path = existing_path(str(path), allowed, key)
     if is_table(path):
-        bad, table = BadRecords("rows"), open_table(path)
+        bad, table = bad_records or BadRecords("rows"), open_table(path)
         header = renamed(table.header, declared)
         chosen = [header.index(name) for name in (EVENT, TEXT) if name in header]
         if not {EVENT, TEXT} <= {*header} & {*declared.values()}:
@@ -121,7 +125,8 @@ def pairs(
             raise unusable(f"it has the columns {', '.join(names)}", fix)
         cells = ([row[number] for number in chosen] for _, row in table.rows(bad))
         rows = [["" if cell is None else str(cell).strip() for cell in pair] for pair in cells]
-        bad.finish("stop", len(rows))
+        if bad_records is None:
+            bad.finish("stop", len(rows))
         texts = joined(rows)
     else:
         try:

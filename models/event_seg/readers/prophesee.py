@@ -74,7 +74,7 @@ def read_words(path: Path, start: int, count: int) -> np.ndarray:
 
 PIECE = 2**17
 """Words decoded together."""
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)

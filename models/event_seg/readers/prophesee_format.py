@@ -236,8 +236,8 @@ def decode_evt21(words: np.ndarray, state: State) -> tuple[Events, State]:
 def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     """Events of EVT 3.0 words; the state is time (-1: unknown), y, x of the next vector, sign.
 
-    Times in microseconds; a new time-high sets the lower bits to 0. Source: Prophesee, EVT 3.0
-    Format.
+    Times in microseconds; a time-high with a new value sets the lower bits to 0, a repeated one
+    keeps them. Source: Prophesee, EVT 3.0 Format.
     """
     kind, load = words >> 12, words & 0x0FFF
     time, y, x, sign = state
@@ -275,8 +275,10 @@ def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray,
     highs = unwrap(load[is_high], 12, before >> 12)
     known = np.concatenate(([before >> 12], highs))  # -1 >> 12 is -1
     high = known[is_high.cumsum()[sets]]
-    low = np.where(is_high[sets], 0, load[sets])
-    times = np.where(high < 0, -1, high << 12 | low)
+    keeps = is_high[sets] & (np.diff(high, prepend=before >> 12) == 0)
+    lows = np.concatenate(([before & 0xFFF], np.where(is_high[sets], 0, load[sets])))
+    last = np.maximum.accumulate(np.where(keeps, 0, np.arange(1, len(lows))))
+    times = np.where(high < 0, -1, high << 12 | lows[last])
     return np.concatenate(([before], times)), sets.cumsum()
 
 

@@ -123,6 +123,11 @@ def test_other_peaks_alone_train_no_peak_terms(tmp_path, ready_task, series, ana
     assert "peak" not in trained and {"signal", "threshold"} <= trained
 
 
+def test_a_share_too_small_for_any_span_is_an_error(ready_task):
+    error = error_of(ready_task, stage="encoder", mask_share=0.01)
+    assert error.where == "model.mask_share" and error.fix
+
+
 def test_files_marked_for_other_peaks_are_masked(tmp_path, ready_task, series, analyzed):
     task = ready_task(path=marked_folder(tmp_path, series, analyzed, [1, 5] * 4))
     assert task.facts()["files_of_raters"] == {"P1 and N1, no wave V": 4, "wave V": 4}
@@ -148,7 +153,7 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, 
     task = ready_task(path=str(path))
     facts = task.facts()
     assert facts["split"] == (
-        "by level of the only recording, each training level 16 times per epoch: "
+        "by level of the only patient or recording, each training level 16 times per epoch: "
         "scores do not generalize to other ears"
     )
     assert facts["groups"] == {"train": 8, "val": 2, "test": 2}

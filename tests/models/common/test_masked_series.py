@@ -1,3 +1,5 @@
+from math import isnan
+
 import numpy as np
 import pytest
 import torch
@@ -49,5 +51,8 @@ def test_scores_are_explained_variance_of_the_chosen_values():
     for name, other in (("val_masked_r2", guess), ("val_interpolation_r2", lines)):
         expected = 1 - np.square(other[chosen].numpy() - values).mean() / values.var()
         assert found[name] == pytest.approx(expected)
+    for unknown, hidden in ((true, chosen & False), (torch.ones_like(true), chosen)):
+        scores = series.result(series.counts(guess, [unknown, hidden, lines]))
+        assert isnan(scores["val_masked_r2"]) and isnan(scores["val_interpolation_r2"])
     mean = torch.full_like(true, values.mean())
     assert series.result(series.counts(mean, given))["val_masked_r2"] == pytest.approx(0)

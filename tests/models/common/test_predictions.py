@@ -26,6 +26,16 @@ def test_errors_of_readers_name_the_option_instead_of_the_setting():
     )
 
 
+def test_files_of_a_folder_that_are_no_input_are_named(tmp_path):
+    (tmp_path / "a.ds").mkdir()
+    for name in ("s_eeg.vhdr", "s_eeg.vmrk", "s_eeg-anna.txt", "s_eegs.txt", "a.ds/b", "README.md"):
+        (tmp_path / name).touch()
+    used = [tmp_path / "s_eeg.vhdr", tmp_path / "a.ds"]
+    (others,) = predictions.passed_over(tmp_path, used)
+    assert others.text.endswith(": README.md, s_eegs.txt") and not others.files
+    assert not list(predictions.passed_over(used[0], used))
+
+
 def test_names_have_only_letters_digits_and_a_few_signs():
     for text, name in (
         ("a/b c.raw", "a-b-c.raw"),

@@ -121,7 +121,8 @@ def test_recordings_are_read_in_windows_or_segments_of_a_table(
     for name in ("a.edf", "deep/a.edf"):
         shutil.copy(path, folder / name)
     (folder / "notes.txt").write_text("none")
-    first, second = task.predict(model, folder)
+    first, second, others = task.predict(model, folder)
+    assert others.text.endswith(": notes.txt") and not others.files
     assert [first.name, second.name] == ["a", "deep-a"]
     assert [row["text"] for row in rows(first)] == [row["text"] for row in rows(second)]
     path.with_suffix(".tsv").write_text("duration_s\tonset_s\n2.5\t1\n0.9\t4\n")

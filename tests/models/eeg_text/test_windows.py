@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.eeg_text import batches
 from models.eeg_text.dataset import SampleRules
@@ -53,6 +54,12 @@ def test_all_of_a_long_segment_reaches_the_logits(ready_task, batch_of):
         assert task.loss(model, changed).sum != loss
     loss.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_a_share_too_small_for_any_span_is_an_error(ready_task):
+    with pytest.raises(DataError) as error:
+        ready_task(stage="encoder", seq_len=160, mask_share=0.01)
+    assert error.value.where == "model.mask_share" and error.value.fix
 
 
 @pytest.mark.parametrize("control", ["real", "noise"])

@@ -119,7 +119,9 @@ def test_recordings_of_a_folder_have_distinct_names_and_masks_of_samples(trained
     (folder / "notes.txt").write_text("none")
     (folder / "a_masks.h5").write_bytes(b"not HDF5")  # not read
     found = list(task.predict(model, folder))
+    *found, others = found
     assert [p.name for p in found] == ["a-00000", "a-2-00000", "night-b-00000"]
+    assert others.text.endswith(": notes.txt") and not others.files
     assert mask(found[0]).shape == (24, 32)
     path = tmp_path / "b.raw"  # without the size of its sensor, which is that in training
     path.write_bytes(b"% evt 2.0\n" + evt2_words(random_events(500, 50_000, (20, 30))).tobytes())

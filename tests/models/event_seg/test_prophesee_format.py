@@ -23,7 +23,7 @@ def evt3_by_hand(words):
         kind, load = word >> 12, word & 0xFFF
         if kind == 0x8:
             loops += high is not None and load < high - 2048
-            high, low = load, 0
+            high, low = load, low if load == high else 0
         elif kind == 0x6:
             low = load
         elif kind == 0x0:
@@ -65,6 +65,12 @@ def test_any_stream_of_evt3_words_is_decoded(length):
     expected = evt3_by_hand(words)
     assert len(expected) > 5000 and expected[-1][0] > 1 << 24
     assert in_pieces("EVT3", words, length) == expected
+
+
+@pytest.mark.parametrize("length", [6, 5, 1])
+def test_a_repeated_time_high_keeps_the_low_bits(length):
+    words = np.array([0x8005, 0x6064, 0x0007, 0x2003, 0x8005, 0x2004], "<u2")
+    assert in_pieces("EVT3", words, length) == [(20_580, 3, 7, -1), (20_580, 4, 7, -1)]
 
 
 def test_events_before_the_first_time_are_dropped():

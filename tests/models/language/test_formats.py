@@ -51,6 +51,15 @@ def test_a_file_is_recognized_by_its_first_bytes(tmp_path, name, content, form):
     assert recognize(tmp_path / name) == form
 
 
+def test_texts_beside_tables_of_another_kind_are_no_corpus(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text(line(id="1", en="one", zh="一") * 9)
+    for name in ("README.md", "LICENSE.txt"):
+        (tmp_path / name).write_text("about the data")
+    assert recognize(tmp_path) is None
+    (tmp_path / "LICENSE.txt").write_text("a book " * 99)
+    assert recognize(tmp_path) == TEXT
+
+
 def test_a_folder_is_what_most_of_its_files_are(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / ".git").mkdir()

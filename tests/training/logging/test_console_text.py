@@ -15,7 +15,8 @@ HALF = Position(50, 100, 5.0, 65.0, False, None)
 def test_the_header_names_model_machine_batch_and_length():
     facts = about(
         Path("runs/x"),
-        data={"train": 5120, "left_out": {"empty": 3}, "share": 0.125, "from": ["a", "b"]},
+        data={"train": 5120, "left_out": {"empty": 3}, "share": 0.125, "from": ["a", "b"]}
+        | {"warning": "2 are cut"},
         notes=["micro_batch 16 fits"],
     )
     assert console_text.render_header(facts, train_plan()) == [
@@ -25,6 +26,7 @@ def test_the_header_names_model_machine_batch_and_length():
         "batch      64 samples = micro-batch 16 × accumulation 2 × 2 processes",
         "run        100 steps = 2 epochs of 50 steps",
         "data       train 5,120, left out (empty 3), share 0.125, from a b",
+        "warning    2 are cut",
         "note       micro_batch 16 fits",
     ]
     for trained, line in ((facts.parameters, "1.23M"), (4_000, "1.23M parameters, of which 4")):

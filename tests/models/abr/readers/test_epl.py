@@ -27,6 +27,11 @@ def test_a_series_has_a_row_for_each_level_but_silent_ones_which_are_counted(ser
     assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
 
 
+def test_runs_of_one_animal_are_one_group(series):
+    for name, group in (("ABR-1-3", "ABR-1"), ("ABR-13", "ABR-13"), ("ABR-1-13", "ABR-1-13")):
+        assert {row.patient for row in read(series(name))[0]} == {group}  # the run is 3
+
+
 def test_a_point_is_the_mean_over_its_interval(series):
     path = series()
     rows, _ = read(path)
@@ -86,6 +91,7 @@ def test_threshold_none_is_unknown_and_of_wave_v_infinity_is_no_response(
         (b"SAMPLE", b"SIMPLE", "the header has no SAMPLE"),
         (b"sec): 10", b"sec): 0", "no sampling interval"),
         (b":DATA\r", b":DATA\rnone 1 2\r", "row 1 of the data has a value that is not a number"),
+        (b"\r\n\r", b"\r\n\r:RUN-3\t\r:DATA\r", "a second series"),
         (b":DATA\r", b":DATA\r1 2\r", "row 1 has 2 numbers; the header has 3 levels"),
     ],
 )

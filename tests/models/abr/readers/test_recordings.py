@@ -61,6 +61,20 @@ def test_sweeps_with_artifacts_are_rejected_and_stimuli_averaged_apart(tmp_path)
     assert max(row.signal.max() for row in rows) < 1.5
 
 
+def test_runs_of_a_subject_are_one_group_and_alternating_names_have_the_rate_of_all(tmp_path):
+    def alternating(number):
+        signal, events = second(number)
+        kinds = ("click 80 dB", "click 40 dB")
+        return signal, [(onset, kinds[n % 2]) for n, (onset, _) in enumerate(events)]
+
+    rows = []
+    for run in (1, 2):
+        path = tmp_path / f"sub-01_run-{run}_eeg.edf"
+        rows += read(write_edf(path, (alternating(n) for n in range(3))), sweeps=50)[0]
+    assert len(rows) == 4 and {row.patient for row in rows} == {"sub-01"}
+    assert {round(row.rate) for row in rows} == {EVERY}
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -44,6 +44,16 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
     assert found.form == formats.EDF
 
 
+def test_runs_of_one_subject_are_one_group_and_one_reader(tmp_path):
+    for number in range(10):
+        for run in (1, 2):
+            write_edf(tmp_path / f"sub-{number}_run-{run}_eeg.edf", NAMES, 4, make=waves)
+    found = continuous.read(tmp_path, ReadingOptions(needs_text=False))
+    subjects = [f"sub-{number}" for number in range(10)]
+    assert sorted({item.group for item in found.items}) == subjects
+    assert sorted({item.subject for item in found.items}) == subjects
+
+
 def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
     item = pickle.loads(pickle.dumps(continuous.read(recording, ReadingOptions()).items))[9]
     eeg = item.load()

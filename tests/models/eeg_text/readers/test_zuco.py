@@ -107,6 +107,13 @@ def test_a_bad_file_among_several_is_skipped(tmp_path):
     assert found.left_out["bad"] == 1
 
 
+def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "resultsYAC_NR.mat" / "below"))
+    items = zuco.read(write_matlab5(path), "stop").items
+    monkeypatch.setattr("scipy.io.loadmat", None)
+    np.testing.assert_allclose(items[1].load(), eeg(1).T.astype(np.float32))
+
+
 def test_columns_of_tables_are_not_those_of_a_mat_file(path):
     write_matlab5(path)
     with pytest.raises(DataError, match="has ZuCo files, which need none") as error:
