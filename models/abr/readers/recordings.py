@@ -111,8 +111,7 @@ class RecordingReader:
                 count += 1
                 where = f"{name}, '{kind}', response {count}"
                 points, fmp = average.points(), average.fmp()
-                facts = {"level": level, "rate": stimulus_rate, "fmp": fmp}
-                yield ResponseRow(group, where, points, **facts)
+                yield ResponseRow(group, where, points, level=level, rate=stimulus_rate, fmp=fmp)
                 average = Average(rate, WINDOW_MS)
         self.leftover_sweeps += average.sweeps
         if not count:
