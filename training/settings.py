@@ -99,12 +99,10 @@ class Tracker:
 
 # W&B takes no such letters in the name of a project, and no longer ones.
 _PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
-_WORD = "[A-Za-z0-9._-]+"
 TRACKERS: Mapping[str, Tracker] = {
     "wandb": Tracker("training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
     "tensorboard": Tracker("training.trackers.tensorboard", "tensorboard"),
     "mlflow": Tracker("training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"),
-    "trackio": Tracker("training.trackers.trackio", "trackio[:PROJECT]", _WORD, "trackio"),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
 TRACK_PATTERN = "^({})$".format(
@@ -126,7 +124,7 @@ class Tracking(Section):
     checkpoints: Annotated[Literal["none", "best", "all"], Field(json_schema_extra=_TRACKED)] = (
         "none"
     )
-    """Checkpoints to upload as artifacts to W&B, MLflow and Trackio."""
+    """Checkpoints to upload as artifacts to W&B and MLflow."""
     samples: Annotated[bool, Field(json_schema_extra=_TRACKED)] = True
     """Log predictions for a few samples at each evaluation."""
     wait_s: Annotated[float, Field(ge=0, le=DAY_S, json_schema_extra=_TRACKED)] = 30.0

@@ -253,12 +253,12 @@ _ALL = (
     ),
     _command(
         "track",
-        "upload the missing metrics of a finished run to W&B, MLflow or Trackio",
+        "upload the missing metrics of a finished run to W&B or MLflow",
         (
             option(
                 "--to TRACKER",
-                "wandb, mlflow or trackio, with a project after a colon. Default: the trackers of "
-                "the run, else wandb.",
+                "wandb or mlflow, with a project after a colon. Default: the trackers of the run, "
+                "else wandb.",
             ),
         ),
         argument="RUN",

@@ -189,7 +189,7 @@ FAULTS: Mapping[str, Fault] = {
         "{track}",
     ),
     "tracker_late": Fault(
-        "MLflow or Trackio is unreachable",
+        "MLflow is unreachable",
         "MLflow: {text}; the run continues, and sends what it lacks later",
         "a wrong address, no network, or a server that is down; it is tried again every 5 minutes",
         "{track} --to mlflow",

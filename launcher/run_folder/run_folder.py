@@ -63,7 +63,7 @@ _ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/
 _LINK = re.compile(rf"({'|'.join(LINKS)})|\.({'|'.join(LINKS)})\.new")
 _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
 """The links in a run folder, with the names that they have before they are complete."""
-_OF_TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
+_OF_TRACKERS = ("wandb", "mlflow", "tensorboard")
 """Folders with links of the trackers."""
 _STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
 """Initial files that do not have their names yet; a killed start leaves them."""

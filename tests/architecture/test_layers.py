@@ -31,7 +31,7 @@ THEIRS = {
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard"),
-        *("mlflow", "trackio"),
+        "mlflow",
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),

@@ -74,11 +74,6 @@ def checkpoint_files(message: Mapping[str, Any]) -> list[Path]:
     return [path for path in files if message["full"] or path.name in weights]
 
 
-def aliases(message: Mapping[str, Any]) -> list[str]:
-    """The names of the artifact for a message "saved"."""
-    return ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
-
-
 @contextmanager
 def picture_files(message: Mapping[str, Any]) -> Iterator[list[tuple[Mapping[str, Any], str]]]:
     """The pictures of a message "predictions", each with a PNG file. Touches disk.

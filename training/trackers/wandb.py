@@ -18,7 +18,7 @@ from training.callbacks.base import Callback
 from training.trackers.base import TrackedRun, TrackerError
 from training.trackers.metrics_reader import STEP
 from training.trackers.process_tracker import ProcessTracker, Service
-from training.trackers.session import Row, aliases, checkpoint_files, picture_files, serve
+from training.trackers.session import Row, checkpoint_files, picture_files, serve
 
 SERVICE = Service("W&B", "training.trackers.wandb", records_offline=True)
 _INIT_S = 30.0
@@ -191,7 +191,8 @@ class Session:
         for path in checkpoint_files(message):
             os.link(path, kept := staged / path.name)
             artifact.add_file(str(kept), name=path.name, policy="immutable", skip_cache=True)
-        self.run.log_artifact(artifact, aliases=aliases(message))
+        aliases = ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
+        self.run.log_artifact(artifact, aliases=aliases)
 
     def alert(self, message: Mapping[str, Any]) -> None:
         """Send a W&B alert."""

@@ -21,7 +21,7 @@ def no_login(tmp_path_factory, monkeypatch):
     """No key, no settings, and no server except the local one."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "TRACKIO_"))]:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
@@ -40,14 +40,12 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def patient(monkeypatch):
-    """A stopped run waits for its tracker also on a busy machine."""
+def mlflow(monkeypatch):
+    """A local MLflow server, whose client does not wait between its attempts.
+
+    A stopped run waits for it also on a busy machine.
+    """
     monkeypatch.setattr(process_tracker, "_STOPPED_WAIT_S", 120.0)
-
-
-@pytest.fixture
-def mlflow(monkeypatch, patient):
-    """A local MLflow server, whose client does not wait between its attempts."""
     with serving(mlflow_server.Server()) as running:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.url)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
