@@ -32,10 +32,10 @@ class ActivationOffload:
 
     A storage is copied whole and once, however many saved tensors view it. The device memory of a
     block is released when the next block has computed, and filled again when the backward pass
-    enters the block after it: the device holds two blocks. Parameters, buffers, storages below
-    SMALLEST and all of the last block, whose backward pass comes first, stay. Source of the idea:
-    save_on_cpu in torch.autograd.graph; torchtune, OffloadActivations. Raises EngineError for a
-    model without two blocks.
+    enters the block after it: the device holds two blocks. Parameters, their copies in fewer bits,
+    buffers, storages below SMALLEST and all of the last block, whose backward pass comes first,
+    stay. Source of the idea: save_on_cpu in torch.autograd.graph; torchtune, OffloadActivations.
+    Raises EngineError for a model without two blocks.
     """
 
     def __init__(self, model: Module, blocks: Sequence[Module], device: torch.device):
@@ -111,6 +111,8 @@ class ActivationOffload:
         size = storage.nbytes()
         if size < SMALLEST or size % tensor.element_size():
             return False
+        if tensor.is_floating_point() and any(_is_cast(tensor, p) for p in block.parameters()):
+            return False
         return all(storage._cdata != weight._cdata for weight in self._weights(block))
 
     def _weights(self, block: Module) -> Iterator[torch.UntypedStorage]:
@@ -129,6 +131,19 @@ class ActivationOffload:
                 for moved in reversed(list(each.moved.values()) if each else []):
                     moved.load()
         return saved.content.view(*saved.view) if saved.view else self.kept(saved.content)
+
+
+def _is_cast(tensor: Tensor, weight: Tensor) -> bool:
+    """Whether `tensor` is laid out as a copy of `weight` in fewer bits, or as its transpose.
+
+    Autocast keeps such copies on the device: moving one frees no memory.
+    """
+    if tensor.element_size() >= weight.element_size() or tensor.numel() != weight.numel():
+        return False
+    if tensor.shape == weight.shape and tensor.stride() == weight.stride():
+        return True
+    turned = weight.shape[::-1], weight.stride()[::-1]
+    return weight.dim() == 2 and (tensor.shape, tensor.stride()) == turned
 
 
 def _itself(value: Any) -> Any:

@@ -125,7 +125,9 @@ class FSDP(EngineWithOptimizerStep):
             ready = left if is_root else left - {*self._whole}
             owned[module] = [p for p in module.parameters() if p in ready]
             left -= {*owned[module]}
-        self._overlapped = OverlappedUpdate(self._optimizer, owned, compiled=self._options.compile)
+        self._overlapped = OverlappedUpdate(
+            self._optimizer, owned, self.world.device, compiled=self._options.compile
+        )
         self._restore.append(self._overlapped.close)
 
     def _shard(self, model: Module, blocks: Sequence[Module], whole: set[Parameter]) -> None:

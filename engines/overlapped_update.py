@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,15 +30,25 @@ class OverlappedUpdate:
     """
 
     def __init__(
-        self, optimizer: Optimizer, owned: Mapping[Module, Sequence[Parameter]], *, compiled: bool
+        self,
+        optimizer: Optimizer,
+        owned: Mapping[Module, Sequence[Parameter]],
+        device: torch.device,
+        *,
+        compiled: bool,
     ):
-        """`owned`: the trained parameters of each module that has a forward pass of its own."""
+        """`owned`: the trained parameters of each module that has a forward pass of its own.
+
+        `device`: of the forward pass.
+        """
         self._optimizer = optimizer
         self._parts = {module: _part(optimizer, held) for module, held in owned.items()}
         self._order: dict[Module, None] = {}
         """Modules in the order of the first forward pass."""
         self._running: dict[Module, Future[None]] = {}
-        self._thread = ThreadPoolExecutor(1, "update")
+        # A new thread is on GPU 0, where torch would open a context: 0.3 to 0.5 GB for each rank.
+        use = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, "update", initializer=use)
         wait: Callable[..., None] = self._wait_for
         if compiled:
             wait = torch.compiler.disable(wait)

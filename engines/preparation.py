@@ -89,6 +89,10 @@ def change_forward(
         modules = list(blocks) or [model]
         parts = [m for m in model.modules() if getattr(m, "compiles_parts", False)]
         how: dict[str, Any] = {"options": _REPLAYED} if options.graphs else {}
+        if options.graphs:
+            # Without a first mark each block frees what the one before it returned, if no gradient
+            # is computed. Later marks: of accumulate, and of an evaluation at each micro-batch.
+            torch.compiler.cudagraph_mark_step_begin()
         if options.eager_on_failure:
             how = {"backend": partial(_compiled, modules, offload)}
         for module in [*modules, *parts]:

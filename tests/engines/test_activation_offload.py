@@ -148,6 +148,15 @@ def test_the_device_holds_two_blocks_and_the_next_one_arrives_while_one_computes
     assert stream.held == 0
 
 
+def test_copies_of_weights_in_16_bits_stay(copies):
+    layers = nn.Sequential(*(Layer(lambda: None) for _ in range(3)))
+    options = Options(precision="bf16", activation_offload=True)
+    change_forward(layers, list(layers), options, CPU)
+    layers(torch.randn(40, 32)).sum().backward()
+    # The inputs of both products, and of GELU.
+    assert sorted(copies[0].out) == [40 * 32 * 2] * 2 + [40 * 64 * 2] * 4
+
+
 class Squared(nn.Module):
     """Saves its input and its output, which is the input of the next one."""
 

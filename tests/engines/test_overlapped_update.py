@@ -1,6 +1,7 @@
 """The update of one module runs while the forward pass computes those before it."""
 
-from threading import Event
+from functools import partial
+from threading import Event, local
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def overlapped():
 
     def begin(model, optimizer):
         owned = {module: list(module.parameters()) for module in model}
-        update = OverlappedUpdate(optimizer, owned, compiled=False)
+        update = OverlappedUpdate(optimizer, owned, torch.device("cpu"), compiled=False)
         opened.append(update)
         model(INPUT).sum().backward()
         return update
@@ -112,6 +113,19 @@ def test_an_error_of_an_update_is_raised_where_its_weights_are_needed(overlapped
     overlapped(model, Held(model.parameters(), fail)).start(None)
     with pytest.raises(MemoryError, match="no memory"):
         model(INPUT)
+
+
+def test_the_thread_is_on_the_gpu_of_its_rank(monkeypatch):
+    on = local()  # CUDA: a new thread is on GPU 0
+    monkeypatch.setattr(torch.cuda, "set_device", partial(setattr, on, "device"))
+    model, seen = layers(), []
+    optimizer = Held(model.parameters(), lambda _: seen.append(getattr(on, "device", None)))
+    owned, device = {model: list(model.parameters())}, torch.device("cuda:1")
+    update = OverlappedUpdate(optimizer, owned, device, compiled=False)
+    update.start(None)
+    update.wait()
+    update.close()
+    assert seen == [device]
 
 
 def test_an_optimizer_of_whole_steps_is_not_overlapped():

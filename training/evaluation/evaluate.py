@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,8 @@ def _measure(
     try:
         with torch.no_grad(), interruption.watching(module):
             for micro_batch, counts in interruption.between(batches):
+                if "torch._inductor.cudagraph_trees" in sys.modules:  # by the mark of an engine
+                    torch.compiler.cudagraph_mark_step_begin()
                 # Also for one that does not count: sharded engines gather weights in each forward.
                 values = metric.update(module, micro_batch.batch)
                 added = values if counts else torch.zeros_like(values)
