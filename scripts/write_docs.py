@@ -27,7 +27,6 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
-from launcher.config.foreign_words import SEVERAL, Word, word_files
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import (
@@ -68,23 +67,6 @@ def models() -> list[str]:
         f"| {', '.join(f'{name} {s.parameters:,}' for name, s in _sizes(family.name).items())} |"
         for family in FAMILIES.values()
     ]
-
-
-def originals(family: str) -> list[str]:
-    """A row for each word of a family's original that has another name here, or none."""
-    head = ["| original | here |", "|---|---|"]
-    return head + [
-        f"| {', '.join(f'`{name}`' for name in o.names)} | "
-        + (f"–: {o.remark} |" if o.here is None else _here(o))
-        for o in word_files()[family].words
-    ]
-
-
-def _here(word: Word) -> str:
-    values = word.value()
-    text = "…" if values is None else ",".join(values) if isinstance(values, list) else values
-    remark = f"; {word.remark}" if word.remark else ""
-    return f"`{word.option}{'=' if ' ' in word.option else ' '}{text}`{remark} |"
 
 
 def sizes(family: str) -> list[str]:
@@ -187,7 +169,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "modes": modes,
     "models": models,
     "sizes language": partial(sizes, "language"),
-    "originals several": partial(originals, SEVERAL),
     "exit codes": codes,
     "faults": fault_table.table,
     "layers": layers,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
 from launcher.config.command import DEFAULT, Command
@@ -43,9 +45,27 @@ def read(argv: Sequence[str]) -> CommandLine:
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
         return parse(command, argv[1:], newest_saved_run)
-    from launcher.cli.first_guesses import unknown_command  # takes time, and only errors need it
+    return _unknown_command(argv)
 
-    return unknown_command(argv, COMMANDS)
+
+def _unknown_command(argv: Sequence[str]) -> CommandLine:
+    """A command line whose first argument is no command: that error, and those of the others."""
+    name, nearest = argv[0], nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP])
+    parsed = read([nearest or DEFAULT, *argv[1:]])
+    error = Diagnostic(
+        f"unknown command '{name}'",
+        value=name,
+        where="command line, first argument",
+        allowed=f"{', '.join(COMMANDS)}; or options of {DEFAULT}",
+        did_you_mean=nearest,
+        fix=f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}"
+        if nearest and not parsed.diagnostics
+        else None,
+        order=(0, 0),
+    )
+    # These errors are printed alone: what else is wrong depends on what is meant.
+    alone = replace(parsed.command, adds_errors=False)
+    return replace(parsed, command=alone, diagnostics=[error, *parsed.diagnostics])
 
 
 def newest_saved_run() -> str | None:

@@ -272,26 +272,6 @@ _ALL = (
         allowed="a name of letters, digits and _, such as my_images",
     ),
     _command(
-        "convert",
-        "write a settings file from one of an original code base",
-        (
-            option(
-                "--model FAMILY",
-                "The family of the original. Default: found by the keys.",
-                values="models",
-                group=MODEL,
-            ),
-            option(
-                "--out FILE",
-                "File to write. Default: NAME-gearshift.yaml in the current folder.",
-                values="files",
-            ),
-            JSON,
-        ),
-        argument="FILE",
-        allowed="a settings file of an original, such as config/lite.yaml; see originals.md",
-    ),
-    _command(
         "data",
         "check data and plot samples (data check PATH), download it (data fetch), or download a "
         "model of the Hugging Face hub (data fetch hf:ID)",

@@ -107,13 +107,10 @@ def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
     section = {name: value for name, value in resolved.values.items() if name.startswith(prefix)}
     if section:
         return section
-    from launcher.config.foreign_words import all_words_for  # for a word that is not ours
     from launcher.config.value_errors import nearest_key
 
     sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-    words = all_words_for(key, resolved.settings.model.family)
-    meant = next((word.here for word in words if word.here), key)
-    suggestion = nearest_key(meant, [*resolved.values, *sections])
+    suggestion = nearest_key(key, [*resolved.values, *sections])
     raise SettingsError.of(
         f"unknown setting '{key}'",
         key=key,

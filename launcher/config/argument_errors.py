@@ -6,21 +6,16 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
-from launcher.config.command import DEFAULT, EMPTY, Command, split_options
-from launcher.config.foreign_words import REMOVE, all_words_for, similar, words_for
-from launcher.config.model_lines import model_line, named_option, typed_model
+from launcher.config.command import EMPTY, Command
+from launcher.config.model_lines import model_line, named_option
 from launcher.config.options import BY_FLAG, HELP, Option, is_switch, names
-from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
-_ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)")
-"""A bare KEY=VALUE, as a shell takes variables or another tool its settings."""
 
 
 def unknown_option(
@@ -46,7 +41,7 @@ def unknown_option(
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
         word, value_text = f"--{theirs}", argument[2:] or following
-    suggestion, fix = nearest_option(command.options, word, value_text, argv)
+    suggestion, fix = nearest_option(command.options, word, value_text)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -79,7 +74,8 @@ def unexpected(command: Command, argument: str) -> Diagnostic:
     named = [option for option in kinds if argument in names(str(option.values))]
     flags = [option.flag for option in command.options]
     line = f"{named[0].flag} {argument}" if named else model_line(argument)
-    line = line or assignment_line(command.options, argument, [])
+    if "=" in argument and argument.partition("=")[0] in names("keys"):
+        line = f"--set {shlex.quote(argument)}"
     line = line if line is not None and fits(line, flags) else None
     return _error(
         f"unexpected argument '{argument}'",
@@ -143,23 +139,8 @@ def wrong_argument(command: Command, argument: str, operand: str | None) -> Diag
     )
 
 
-def corrected(command: Command, argv: Sequence[str]) -> list[str]:
-    """`argv` with the options of this program instead of those of another tool."""
-    line: str | None
-    words: list[str] = []
-    for position, option_words, is_known in split_options(command, argv):
-        if not is_known:
-            line = unknown_option(command, option_words, position, argv).fix
-            line = line and line.partition("  ")[0]
-        else:
-            is_run = command.name == DEFAULT
-            line = assignment_line(command.options, option_words[0], argv) if is_run else None
-        words += shlex.split(line) if line and line.startswith("--") else option_words
-    return words
-
-
 def nearest_option(
-    options: Sequence[Option], flag: str, value_text: str | None, argv: Sequence[str]
+    options: Sequence[Option], flag: str, value_text: str | None
 ) -> tuple[str | None, str | None]:
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in options] + [HELP.flag]
@@ -167,40 +148,18 @@ def nearest_option(
     if ours is not None and ours.key is not None and flag not in flags and fits("--set", flags):
         return f"--set {ours.key}", f"--set {ours.key}={shlex.quote(value_text or 'true')}"
     suggestion = nearest_match(flag, flags)
-    is_ours = suggestion is not None and fold(suggestion) == fold(flag)
-    for option, line in _lines(flag.lstrip("-"), value_text, argv, is_ours):
-        if "--modes" in flags:  # compare takes several
-            line = option = re.sub("^--(mode|engine) ", r"--\1s ", line)
-        if fits(line, flags):
-            return None if line.startswith(REMOVE) else option, line
-    if suggestion is None and (word := similar(flag)) is not None:
-        return nearest_option(options, f"--{word}", value_text, argv)
+    if suggestion is None or fold(suggestion) != fold(flag):
+        key = _key_of(flag.lstrip("-"))
+        text = "true" if value_text is None and key and is_switch(key) else value_text
+        of_key = key and f"--set {key}={'VALUE' if text is None else shlex.quote(text)}"
+        for line in filter(None, (named_option(flag.lstrip("-")), of_key)):
+            if "--modes" in flags:  # compare takes several
+                line = re.sub("^--(mode|engine) ", r"--\1s ", line)
+            if fits(line, flags):
+                return meant(line), line
     takes_value = any(o.flag == suggestion and o.metavar is not None for o in options)
     value = f" {shlex.quote(value_text)}" if takes_value and value_text is not None else ""
     return suggestion, suggestion and f"{suggestion}{value}"
-
-
-def _lines(
-    word: str, value_text: str | None, argv: Sequence[str], is_ours: bool
-) -> Iterator[tuple[str, str]]:
-    """What may be typed instead of an option: without its value, and all of it.
-
-    `is_ours`: but for its spelling it is one of ours; the original of the model may have it, too.
-    """
-    if not is_ours and (line := named_option(word)) is not None:
-        yield line, line
-    key, value = _key_of(word), "VALUE" if value_text is None else shlex.quote(value_text)
-    value = "true" if key is not None and value_text is None and is_switch(key) else value
-    of_key = [] if key is None or is_ours else [(f"--set {key}", f"--set {key}={value}")]
-    if "." in word:
-        yield from of_key
-    model = typed_model(argv)
-    family = model and split_model_name(model)[0]
-    for entry in (words_for if is_ours else all_words_for)(word, family):
-        line = entry.replacement(value_text, family, argv)
-        is_other = not line.startswith(entry.option) or entry.here is None
-        yield meant(line) if is_other else entry.option, line
-    yield from of_key
 
 
 def meant(line: str) -> str:
@@ -208,17 +167,6 @@ def meant(line: str) -> str:
     parts = line.split("  ")
     options = next((part for part in parts if part.startswith("--")), parts[0])
     return re.split(r" (?=--)|=", options)[0]
-
-
-def assignment_line(options: Sequence[Option], text: str, argv: Sequence[str]) -> str | None:
-    """The option for a bare `KEY=VALUE`, a setting's or one of another tool; None: unknown."""
-    match = _ASSIGNMENT.fullmatch(text)
-    if match is None or Path(text).exists():
-        return None
-    key, value = match.groups()
-    if key in names("keys"):
-        return f"--set {shlex.quote(f'{key}={value}')}"
-    return nearest_option(options, f"--{key}", value, argv)[1]
 
 
 def _key_of(name: str) -> str | None:

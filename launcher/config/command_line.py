@@ -202,7 +202,7 @@ def _parse(
 
 
 def _errors() -> ModuleType:
-    """The module of these errors: it knows the words of other tools, and takes time."""
+    """The module of these errors, which only they need."""
     from launcher.config import argument_errors
 
     return argument_errors

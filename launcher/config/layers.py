@@ -154,7 +154,7 @@ def _known_entries(family: str, layer: Layer, diagnostics: list[Diagnostic]) -> 
     for entry in layer:
         first = seen.get(entry.key)
         if entry.key not in infos:
-            diagnostics += _value_errors().unknown_keys(family, entry)
+            diagnostics.append(_value_errors().unknown_key(family, entry))
         # Of two entries of one layer the later counts, except in a file, nested and dotted, and if
         # two options disagree.
         elif first and (
@@ -226,7 +226,7 @@ def _plain(value: Any) -> Any:
 
 
 def _value_errors() -> ModuleType:
-    """The module of these errors: it knows the words of other tools, and takes time."""
+    """The module of these errors, which only they need."""
     from launcher.config import value_errors
 
     return value_errors

@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,10 @@ def fetched(name: object, line: Callable[[str], str]) -> str:
     return line(f"{HUB}{whole}" + (f"@{revision}" if revision else ""))
 
 
-def pretrained_line(name: str, family: str | None = None) -> str:
+def pretrained_line(name: str) -> str:
     """The option for a pretrained model: a folder, its config.json, or a name of the hub.
 
-    Without a `family`, that of the model is named if it is not the default. Reads the disk.
+    The family of the model is named if it is not the default. Reads the disk.
     """
     path = Path(name).expanduser()
     path = path.parent if path.is_file() else path
@@ -76,23 +76,8 @@ def pretrained_line(name: str, family: str | None = None) -> str:
     is_seq2seq = bool(values.get("is_encoder_decoder")) or bool(
         _SEQ2SEQ.search(str(values.get("model_type")) if path.is_dir() else name)
     )
-    option = "--model eeg_text " if is_seq2seq and family is None else ""
+    option = "--model eeg_text " if is_seq2seq else ""
     return fetched(name, lambda folder: f"{option}--set {PRETRAINED}={shlex.quote(folder)}")
-
-
-def pretrained_folder() -> str | None:
-    """A folder here with a pretrained model. Reads the disk."""
-    paths = (Path(), *sorted(Path().iterdir()))
-    return next((shlex.quote(str(path)) for path in paths if _is_pretrained(path)), None)
-
-
-def typed_model(argv: Sequence[str]) -> str | None:
-    """The value of --model in a command line."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=False):
-        flag, is_joined, value = argument.partition("=")
-        if flag == "--model":
-            return value if is_joined else following
-    return None
 
 
 def named_option(word: str) -> str | None:

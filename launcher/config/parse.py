@@ -21,9 +21,8 @@ from launcher.config.provenance import (
     TypedEntry,
     file_entries,
     find_node,
-    flatten,
 )
-from launcher.config.schema import FIRST_RUN, SettingInfo, sections, setting_infos
+from launcher.config.schema import FIRST_RUN, SettingInfo, setting_infos
 from launcher.config.settings_file import (
     Node,
     Unreadable,
@@ -130,34 +129,15 @@ def read(args: CliArgs) -> UserSettings:
 def _source(
     path: Path, position: int, option: str, diagnostics: list[Diagnostic]
 ) -> _Source | None:
-    """A settings file that `option` names; its errors, also of a file of another program."""
+    """A settings file that `option` names, and its errors."""
     try:
-        text = read_text(path, option)
-        root = parse_settings(path, text) if option == "--mode" else _root(path, text)
+        root = parse_settings(path, read_text(path, option))
     except SettingsError as error:
         for diagnostic in error.diagnostics:
             line = diagnostic.order[1] if diagnostic.order else 0
             diagnostics.append(replace(diagnostic, order=(position, line)))
         return None
     return position, path, root
-
-
-def _root(path: Path, text: str) -> Node:
-    """The tree of a file of --config. Raises SettingsError, also for that of another program."""
-    broken, family = None, FIRST_RUN[0]
-    try:
-        root = parse_settings(path, text)
-    except SettingsError as error:
-        root, broken = Node({}, 1), error
-    keys = [key for key, _ in flatten(root, sections(family))]
-    if broken or not all(key in setting_infos(family) for key in keys):
-        from launcher.config import foreign_files  # takes time, and most files are ours
-
-        if (foreign := foreign_files.as_config(path, text)) is not None:
-            raise SettingsError([foreign])
-    if broken:
-        raise broken
-    return root
 
 
 def _arguments(args: CliArgs, diagnostics: list[Diagnostic]) -> Iterator[TypedEntry]:

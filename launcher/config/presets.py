@@ -15,7 +15,6 @@ from launcher.base.diagnostics import plain
 from launcher.config.settings_file import Node, node_value, read_settings_file
 
 FOLDER = Path(ds_configs.__file__).parent
-_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
 TASK_FOLDER = "model.folder"
 """The setting with the folder of a custom task's module."""
 
@@ -94,13 +93,6 @@ def family(name: str) -> FamilyFile:
 def custom_task() -> FamilyFile:
     """The defaults of all custom tasks. Reads the disk."""
     return _family_file("custom_task.yaml")
-
-
-@cache
-def original_variables() -> frozenset[str]:
-    """Names in capitals of several words in the files of the originals. Reads the disk."""
-    texts = (path.read_text("utf-8") for path in (FOLDER / "originals").glob("*.yaml"))
-    return frozenset(name for text in texts for name in _VARIABLE.findall(text))
 
 
 def _shared(path: str) -> tuple[str, SettingsBlock]:

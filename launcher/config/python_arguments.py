@@ -186,9 +186,9 @@ def check_types(
 
 
 def no_argument(name: str, value: object) -> Diagnostic:
-    """The error of an argument that `train` lacks: most likely a setting, or a word of a tool."""
+    """The error of an argument that `train` lacks: most likely a setting."""
     flag = f"--{name.replace('_', '-')}"
-    suggestion, fix = nearest_option(OPTIONS, flag, None if value is True else str(value), [])
+    suggestion, fix = nearest_option(OPTIONS, flag, None if value is True else str(value))
     return Diagnostic(
         f"train has no argument {name!r}",
         value=value,

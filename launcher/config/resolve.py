@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import adapt, batching, check, parse, paths, presets, promise_scope
 from launcher.config.layers import stack_layers
@@ -59,7 +58,6 @@ def resolve(
     run = adapt.adapt(values, machine, world_size, chosen)
     values["promise"], unpromised = promise_scope.scoped(values, choice, run.device)
     diagnostics += [*run.diagnostics, *check.check_settings(values)]
-    diagnostics += _ignored_variables(choice, values)
     solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
         try:
@@ -151,14 +149,3 @@ def _size_note(choice: Choice, values: Values) -> Iterator[str]:
     if size is None or not (size.is_of_user or promise_scope.is_changed(size)):
         names = " or ".join(node_value(change)["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"
-
-
-def _ignored_variables(choice: Choice, values: Values) -> list[Diagnostic]:
-    """Warnings for variables of the environment that only an original reads."""
-    variables = environment.variables()
-    if presets.original_variables().isdisjoint(variables):
-        return []
-    from launcher.config import foreign_words  # takes time, and most environments have none
-
-    family = choice.family if choice.model_named else None
-    return list(foreign_words.ignored_variables(family, values, variables))

@@ -133,13 +133,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def parse_yaml(text: str) -> Node:
-    """The document's root, None if it is empty. Raises Unreadable."""
-    root = compose_yaml(text)
-    return Node(None, 1) if root is None else _node(root, root.start_mark)
-
-
-def compose_yaml(text: str) -> yaml.Node | None:
-    """The document's root as PyYAML has it, keys that are set twice included. Raises Unreadable.
+    """The document's root, None if it is empty. Raises Unreadable.
 
     An alias counts as many values as it stands for, a long text as several; none holds itself.
     """
@@ -163,7 +157,7 @@ def compose_yaml(text: str) -> yaml.Node | None:
                 raise _at(_TOO_MANY, event.start_mark)
             if len(above) > _MAX_DEPTH:
                 raise _at(_TOO_DEEP, event.start_mark)
-        return yaml.compose(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
@@ -175,6 +169,7 @@ def compose_yaml(text: str) -> yaml.Node | None:
         column = len(before) - before.rfind("\n")
         problem = "a control character is not allowed"
         raise Unreadable(problem, before.count("\n") + 1, column) from None
+    return Node(None, 1) if root is None else _node(root, root.start_mark)
 
 
 def parse_yaml_value(text: str) -> Any:

@@ -6,7 +6,6 @@ import operator
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from launcher.base.diagnostics import (
 from launcher.config import errors, promise_scope, settings_file
 from launcher.config.argument_errors import meant
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
-from launcher.config.foreign_words import REMOVE, all_words_for, is_section, value_of
-from launcher.config.model_lines import fetched, model_line, path_line
+from launcher.config.model_lines import model_line, path_line
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
-from launcher.config.settings_file import Node, node_value
+from launcher.config.settings_file import Node
 from models.catalog import is_custom
 from training.settings import TRACKERS
 
@@ -39,26 +37,7 @@ _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_e
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
 
 
-def unknown_keys(family: str, entry: TypedEntry) -> list[Diagnostic]:
-    """A key that does not exist; for a section of an original, each key in it."""
-    if not is_section(entry.key) or entry.node is None or not isinstance(entry.node.value, dict):
-        return [_unknown_key(family, entry)]
-    file, (source, _) = entry.origin.where.rpartition(":")[0], entry.order
-    inner = [
-        TypedEntry(
-            f"{entry.key}.{name}",
-            node_value(node),
-            replace(entry.origin, where=f"{file}:{node.line}"),
-            order=(source, node.line),
-            text=node.text,
-            node=node,
-        )
-        for name, node in entry.node.value.items()
-    ]
-    return [error for each in inner for error in unknown_keys(family, each)]
-
-
-def _unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
+def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
@@ -97,18 +76,6 @@ def _nearest_key(
     if above in infos and infos[above].type == "mapping":
         return above, _write(entry, above, f"{{{name}: {plain(entry.value)}}}")
     suggestion = _nearest_whole(entry.key, here)
-    word = next(all_words_for(entry.key, family), None)
-    if word is not None and fold(suggestion or "") != fold(entry.key):
-        there = "null" if entry.value is None else entry.value
-        line, value = word.replacement(there, family), word.value(there)
-        is_known = word.here in infos or (word.here or "--").startswith("--")
-        if line.startswith(REMOVE) and is_known:
-            return None, line
-        if word.here in infos and not str(value).startswith("--"):
-            write = partial(_write, entry, word.here)
-            return word.here, fetched(value, write) if word.form == "hub" else write(value)
-        if not line.startswith(REMOVE):
-            return word.here or meant(line), line
     if fold(suggestion or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
         suggestion = named or suggestion or nearest_key(entry.key, infos)
@@ -233,8 +200,7 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
     if info.key == "track":
         return _nearest_trackers(value)
     if isinstance(info.allowed, tuple) and isinstance(value, str):
-        suggestion = _as_switch(info, value) or value_of(info.key, value)
-        return suggestion or nearest_match(value, info.allowed)
+        return _as_switch(info, value) or nearest_match(value, info.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
     if "number" in info.type and isinstance(value, str):

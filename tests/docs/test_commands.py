@@ -18,7 +18,6 @@ from launcher.commands.catalog import COMMANDS
 from launcher.config.command import DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_args, read
 from tests.launcher import saved_runs
-from tests.launcher.config.original_words import FILES
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 
@@ -81,8 +80,6 @@ def fill(tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").write_text("".join(lines))
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "say 3"}\n')
     shutil.copy(ROOT / "docs" / "examples" / "images.py", tmp_path)
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "lite.yaml").write_text(FILES["event_seg"])
     (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
     pair = '{"id": "ch01-0001", "en": "One.", "zh": "\u4e00\u3002"}\n'
     (tmp_path / "paragraphs.jsonl").write_text(pair)

@@ -1,39 +1,28 @@
-"""The rows of the page about the originals, and all their words, have the stated effect."""
+"""The rows of the page about the originals have the stated effect."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import fold
-from launcher.cli.parser import read as read_arguments
-from launcher.config.foreign_words import OTHERS, SEVERAL, word_files
-from launcher.config.options import OPTIONS as OPTIONS_HERE
-from launcher.config.resolve import resolve
-from scripts.write_docs import originals
+from launcher.config.options import OPTIONS, names
 from tests.docs.pages import ROOT, read
-from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
-from tests.launcher.given import ONE_GPU, resolved
-from tests.launcher.hub import cached
+from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.models.event_seg.writers import write_mvsec
 
 PAGE = read(ROOT / "docs" / "originals.md")
-_TABLE = re.compile(
-    r"(?P<is_words><!-- table: originals several -->\n)?(?P<rows>(?:^\|.*\n)+)", re.M
-)
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.M)
 _CODE = re.compile(r"`([^`]+)`")
-NOTHING = "–: "
 NAME = "indoor_flying1"
 """What users write for NAME."""
 
@@ -44,8 +33,6 @@ class Row:
 
     original: str
     here: str
-    family: str | None = None
-    """Of a word; None: a command of the page."""
 
     @property
     def command(self) -> str:
@@ -53,25 +40,16 @@ class Row:
         return _CODE.findall(self.here)[0]
 
 
-def rows(lines: Iterable[str], family: str | None = None) -> Iterator[Row]:
+def rows(table: str) -> Iterator[Row]:
     """The rows of a table, without its head."""
-    for line in lines:
+    for line in table.splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        yield Row(cells[0], cells[-1], family)
+        yield Row(cells[0], cells[-1])
 
 
-COMMANDS = [
-    row
-    for table in _TABLE.finditer(PAGE.text)
-    if not table["is_words"]
-    for row in rows(table["rows"].splitlines()[2:])
-]
-WORDS = [
-    row
-    for family in word_files()
-    if family != OTHERS
-    for row in rows(originals(family)[2:], family)
-]
+*TABLES, _WORDS = (list(rows(table)) for table in _TABLE.findall(PAGE.text))
+COMMANDS = [row for table in TABLES for row in table]
+WORDS = [row for row in _WORDS if not row.here.startswith("–: ")]
 _LANGUAGE = "--model language:full --resource-efficient"
 EFFECTS: dict[str, dict[str, object]] = {
     "--model event_seg": {"mode": "default", "model.size": "full", "train.global_batch": 8},
@@ -112,7 +90,9 @@ EFFECTS: dict[str, dict[str, object]] = {
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A working directory with the data, files and runs that the page names."""
-    lay_out(tmp_path)
+    (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
+    for name in ("DoTA_dataset/split_dataset.json", "DoTA_dataset/imgs/2101.00001_1.png"):
+        (tmp_path / name).touch()
     for name in ("outdoor_day1", "indoor_flying1"):
         (tmp_path / "mvsec").mkdir(exist_ok=True)
         write_mvsec(tmp_path / "mvsec" / f"{name}_data.hdf5", frames=3, per_frame=20)
@@ -124,7 +104,6 @@ def here(tmp_path, monkeypatch) -> Path:
     encoder = resolved("stages=[encoder]", model="eeg_text", mode="staged")
     trained(tmp_path / "runs" / "encoder", encoder, 100)
     monkeypatch.chdir(tmp_path)
-    cached(tmp_path / "hub", monkeypatch, "facebook/bart-base")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
 
@@ -149,73 +128,18 @@ def setting(tree: dict[str, Any], key: str) -> Any:
     return reduce(lambda section, name: section[name], key.split("."), tree)
 
 
-@pytest.mark.parametrize("family", sorted({row.family for row in WORDS}))
-def test_a_word_of_an_original_is_an_error_with_the_line_to_type(family, here, capsys):
-    for row in WORDS:
-        if row.family == family:
-            check_word(row, capsys)
+def test_a_word_of_the_page_has_an_option_or_a_setting_here():
+    assert [row for row in WORDS if not exists(row.command)] == []
 
 
-def check_word(row, capsys):
-    for name in _CODE.findall(row.original):
-        for family, value in values(name, row.family):
-            typed = ["--model", family, "--set", f"{name}={value}"]
-            assert main([*typed, "--dry-run"]) == 2, typed
-            *_, last = capsys.readouterr().err.splitlines()
-            fix = last.removeprefix("  fix").strip()
-            if row.here.startswith(NOTHING):
-                assert fix == f"remove it: {row.here.removeprefix(NOTHING)}", typed
-            elif not fix.startswith("remove it: "):  # a switch that is off, or no value at all
-                fetch, _, fix = fix.rpartition("  and then  ")
-                assert option(fix) == option(row.command), typed
-                if fetch:  # a model of the hub
-                    continue
-                again = read_arguments(["--model", family, *shlex.split(fix)])
-                assert list(again.diagnostics) == [], typed
-                resolve(again.args, ONE_GPU)
-
-
-def values(name: str, family: str) -> list[tuple[str, str]]:
-    """The families whose original has a word, and the value that its users give to it."""
-    listed = {row.family for row in WORDS if f"`{name}`" in row.original} - {SEVERAL}
-    having = [one for one in FILES if one not in listed] if family == SEVERAL else [family]
-    found = [
-        (one, value)
-        for one in having
-        for key, value in written(one)
-        if f".{fold(key)}".endswith(f".{fold(name)}")
-    ]
-    assert found, f"no original has {name}"
-    return found
-
-
-def written(family: str) -> Iterator[tuple[str, str]]:
-    """The settings and options of an original, each with its value as typed."""
-
-    def inside(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield prefix + key, "null"
-                yield from inside(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, f"[{', '.join(value)}]" if isinstance(value, list) else value
-
-    yield from inside(yaml.load(FILES[family], Loader=yaml.BaseLoader), "")
-    for typed in OPTIONS[family]:
-        name, _, value = typed.removeprefix("--").partition(" ")
-        yield name, value or "true"
-
-
-def option(command: str) -> str:
-    """The setting that a command sets, or else its option."""
+def exists(command: str) -> bool:
+    """Whether the option of a command exists, or the setting that it sets."""
     flag, value = shlex.split(command)[:2]
-    keys = {option.flag: option.key for option in OPTIONS_HERE}
-    return value.partition("=")[0] if flag == "--set" else keys[flag] or flag
+    key = value.partition("=")[0]
+    return key in names("keys") if flag == "--set" else flag in {o.flag for o in OPTIONS}
 
 
 def test_a_row_that_is_wrong_is_found(here, capsys):
-    wrong = Row("`learning_rate`", "`--epochs …`", "abr")
-    with pytest.raises(AssertionError):
-        check_word(wrong, capsys)
+    assert not exists("--epoch 3") and not exists("--set optim.rl=…")
     with pytest.raises(KeyError):
         check_command(Row("x", "`--model abr --lite`"), capsys)

@@ -8,8 +8,6 @@ import pytest
 
 from tests.edges.pasting import DATA, QUICK, RUN, SLOW, Case, a_run, folder_of, parameters
 from tests.edges.test_lines_of_settings import TASK
-from tests.launcher.config.original_words import FILES
-from tests.launcher.test_convert import TWO
 from tests.runs.conftest import REQUESTS
 
 TRAIN = f"--model language:tiny --data mine.jsonl {QUICK}"
@@ -55,9 +53,6 @@ ONE_FILE = "download:\n  files:\n    - url: URL\n"
 STAGED = "--mode staged --model language:tiny"
 
 CASES = [
-    Case("convert abr.yaml", {"abr.yaml": FILES["abr"], "abr-gearshift.yaml": ""}),
-    Case("convert two.yaml", {"two.yaml": TWO}),
-    Case("convert mine.yaml", {"mine.yaml": "optim: {lr: 0.001}\n"}, then="--dry-run", says="--config"),
     Case("explain optim.lrr"),
     Case("new-task my-task"),
     Case("predict runs/mine", RUN),

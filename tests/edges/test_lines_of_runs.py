@@ -22,7 +22,6 @@ from tests.edges.pasting import (
     with_files,
 )
 from tests.edges.test_lines_of_settings import TASK
-from tests.launcher.config.original_words import FILES
 from tests.models.event_seg.writers import random_events, write_raw
 
 TEXTS = {"texts": folder_of(**{f"text{n}_txt": f"A text of number {n}.\n" * 30 for n in range(12)})}
@@ -38,7 +37,6 @@ PRINTED = [
     Case("resume runs/mine", RUN),
     Case(STAGED, DATA | TEXTS, says="use the model", marks=SLOW),
     Case(f"{STAGED} --stage text", DATA | TEXTS, then="--dry-run"),
-    Case("convert abr.yaml", {"abr.yaml": FILES["abr"], "data.csv": ""}),
     Case("new-task mine"),
     Case("data check mine.jsonl", DATA),
     Case("compare --modes fast --steps 2 --dry-run", then="--dry-run"),

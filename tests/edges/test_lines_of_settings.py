@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tests.edges.pasting import DATA, QUICK, Case, folder_of, parameters
-from tests.launcher.config.original_words import FILES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import REQUESTS
 
@@ -39,7 +38,6 @@ CASES = [
     Case(YAML, DATA | {"mine.yaml": "download:\n  files: [https://a.b/c.zip]\n"}, {"PATH": "mine.jsonl"}),
     Case(f"{YAML} --data mine.jsonl", DATA | {"mine.yaml": "download:\n  files:\n    - https://a.b/\n"}),
     Case("--mode gentle.yaml --dry-run", {"gentle.yaml": "mode: fast\nmodel:\n  size: small\n"}),
-    Case("--config abr.yaml", {"abr.yaml": FILES["abr"]}),
     Case("--model abr --set stages=[encoder] --dry-run"),
     Case("--model whole_task:Mine --mode staged --dry-run", {"whole_task.py": TASK}),
     Case("--mode staged --set stages=[txt,dialogues] --dry-run"),

@@ -11,7 +11,6 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
 from launcher.commands.catalog import ALIASES, COMMANDS
-from launcher.config.foreign_words import OTHERS, word_files
 from launcher.config.options import HELP
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
@@ -44,18 +43,6 @@ def test_every_option_setting_and_command_of_a_line_to_type_exists():
         for line in (line for lines in alternatives(text) for line in lines):
             if line.startswith(PROGRAM):
                 assert {*FLAG.findall(line)} <= flags(), (place, line)
-
-
-def test_every_line_for_other_tools_names_what_exists():
-    file = word_files()[OTHERS]
-    lines = [entry["line"] for entry in file.commands]
-    assert {line.split()[0] for line in lines if line and not line.startswith("-")} <= {*COMMANDS}
-    lines += [
-        str(text) for word in file.words for text in (word.line, word.on, *word.words.values())
-    ]
-    for line in lines:
-        assert {*SETTING.findall(line)} <= settings()
-        assert {*FLAG.findall(line)} <= flags()
 
 
 PLAIN = f"--model language:tiny --data mine.jsonl {QUICK}"

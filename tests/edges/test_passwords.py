@@ -14,7 +14,7 @@ START = ["--model", "language:tiny", "--dry-run"]
         *([*START, "--out", URL], [*START, "--data", URL], [*START, "--config", URL]),
         *([*START, "--mode", URL], [*START, "--set", f"model.pretrained={URL}"]),
         *([*START, "--set", f"{key}={URL}"] for key in ("download.folder", "feature_cache.folder")),
-        *(["evaluate", URL], ["resume", URL], ["report", URL], ["convert", URL], ["watch", URL]),
+        *(["evaluate", URL], ["resume", URL], ["report", URL], ["watch", URL]),
         *(
             ["new-task", "guarded_task", "--out", URL],
             ["compare", "--out", URL],

@@ -62,5 +62,5 @@ def test_json_contains_value_origin_and_replaced_values_of_each_key(explain):
 def test_unknown_options_settings_and_keys_are_errors(explain):
     output = explain("--fsat", "--lr", "quick", code=2)
     assert "unknown option '--fsat'" in output and "optim.lr 'quick' is text" in output
-    for key in ("optim.ler", "learning_rate", "lr", "train.lr"):
+    for key in ("optim.ler", "lr", "train.lr"):
         assert "fix           python -m launcher explain optim.lr\n" in explain(key, code=2)

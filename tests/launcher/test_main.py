@@ -69,7 +69,6 @@ LIGHT = {
     "list modes": 0,
     "completion bash": 0,
     "new-task": 2,
-    "convert nothing-there.yaml": 2,
     "data check nothing-there": 2,
     "--model no_such_module:Task": 2,
     "--dry-run --nproc 1": 0,
@@ -118,7 +117,7 @@ from launcher.__main__ import main
 code = main(sys.argv[1:])
 rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
 unused = {f"launcher.{room}" for room in rooms} | {"engines.zero"}
-words = ("argument_errors", "value_errors", "foreign_words", "foreign_files", "model_lines")
+words = ("argument_errors", "value_errors", "model_lines")
 unused |= {f"launcher.config.{name}" for name in (*words, "custom_task", "task_settings")}
 of_runs = ("supervisor", "experience", "job_generation", "dry_run")
 unused |= {f"launcher.run.{name}" for name in of_runs} | {"slurm.address"}

@@ -165,7 +165,7 @@ def test_two_modes_and_empty_values_are_errors(said):
 def test_the_commands_and_their_implementations():
     expected = """
         run resume explain list plan verify evaluate watch compare submit export predict report track
-        new-task convert data doctor completion
+        new-task data doctor completion
     """
     assert list(COMMANDS) == expected.split()
     assert all(callable(import_module(command.module).main) for command in COMMANDS.values())
