@@ -255,7 +255,7 @@ def check_processes(values: Values, ranks: int, source: str) -> Iterator[Diagnos
     key, nproc = "engine.nproc", values["engine.nproc"]
     if nproc.origin.layer in (FILES_LAYER, CLI_LAYER) and nproc.value not in (None, ranks):
         problem = f"differs from the {counted(ranks, 'rank')} that {source} starts on each node"
-        fix = f"--set {key}={ranks}"
+        fix = errors.fix_line(key, nproc.origin, ranks)
         yield errors.about_value(values, key, problem, allowed=f"{ranks}, or null", fix=fix)
 
 

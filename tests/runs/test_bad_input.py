@@ -46,7 +46,7 @@ BAD = [
     ("--config mine.yaml", "mine.yaml is not UTF-8 text", {"mine.yaml": b"a: \xff\n"}),
     ("--out old", "the run folder old is a file", {"old": ""}),
     ("--out old/new", "is a file", {"old": ""}),
-    ("--out " + "x" * 300, "File name too long", {}),
+    ("--out " + "x" * 300, "where         command line: --out", {}),
 ]
 BAD_DATA = [
     ("--data mine.txt", "error: 'mine.txt' is empty", {"mine.txt": ""}),
@@ -150,7 +150,7 @@ def test_ranks_of_one_machine_report_invalid_arguments_once(monkeypatch, capsys)
         set_torchrun(monkeypatch, rank, size=4)
         assert main(["--nproc", "2", "--dry-run"]) == 2
         error = capsys.readouterr().err
-        assert error.count("error: --nproc 2, but torchrun started 4 on this") == count
+        assert error.count("where         --nproc 2") == count
 
 
 def test_a_secret_of_the_environment_is_not_shown(monkeypatch):
