@@ -100,20 +100,13 @@ def overflowed(zero: Any, world: World) -> bool:
 
     DeepSpeed itself would count a skipped step.
     """
-    is_bad = ~torch.isfinite(get_total_norm(_averaged(zero)).to(world.device))
-    return bool(world.maximum(is_bad.to(torch.uint8)))
-
-
-def _averaged(zero: Any) -> list[Tensor]:
-    """The gradients of the parameters this rank updates, after the last backward pass."""
     if not _offloads(zero):
-        return [g for group in zero.averaged_gradients.values() for g in group]
-    flats = (
-        zero.fp32_partitioned_groups_flat
-        if _is_stage3(zero)
-        else zero.single_partition_of_fp32_groups
-    )
-    return [flat.grad for flat in flats]
+        measured = [g for group in zero.averaged_gradients.values() for g in group]
+    else:  # one more norm of the gradients themselves would be taken on the host
+        norms = zero.norm_for_param_grads.values()
+        measured = [*norms] if _is_stage3(zero) else [torch.tensor([*norms])]
+    is_bad = ~torch.isfinite(get_total_norm(measured).to(world.device))
+    return bool(world.maximum(is_bad.to(torch.uint8)))
 
 
 def _gathered(zero: Any, parameters: Set[Parameter]) -> Iterator[tuple[Parameter, Tensor]]:
