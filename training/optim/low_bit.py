@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +32,12 @@ _LAST = 255
 """The code of 1, and of all elements of a block of zeros."""
 _LOW = 0xFFFF
 """The bits of fp32 that bf16 lacks."""
+_COMPILED_ON = ("cuda",)
+"""Types of devices; fused loops of a CPU gain little."""
+_failed: list[str] = []
+"""Why the codec is not compiled in this process."""
+log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 _aten = torch.ops.aten
 _VIEWS = (_aten.detach.default, _aten.alias.default, _aten.view.default)
 
@@ -176,7 +183,7 @@ def _update_low(parts: Sequence[_Part], group: Mapping[str, Any]) -> None:
             for slot in each:
                 slot.blocks.begun.clear()
         else:
-            rounded = _rounded(flat, salt).split(sizes)
+            rounded = _as_one(_rounded, flat, salt).split(sizes)
             torch._foreach_copy_(each, [r[: len(s)] for r, s in zip(rounded, each, strict=True)])
 
 
@@ -231,8 +238,7 @@ def _decoded(slots: Sequence[Blockwise]) -> Tensor:
     codes = _joined([slot.blocks.codes[span] for slot, span in zip(slots, spans, strict=True)])
     scales = _joined([slot.blocks.scales[span] for slot, span in zip(slots, spans, strict=True)])
     table, _ = _tables(slots[0].blocks.is_signed, codes.device)
-    values = table.index_select(0, codes.view(-1).to(torch.int32))
-    values.view(-1, BLOCK).mul_(scales.unsqueeze(1))
+    values = _as_one(_products, codes, scales, table)
     end = 0
     for slot, span in zip(slots, spans, strict=True):
         end += (span.stop - span.start) * BLOCK
@@ -243,18 +249,51 @@ def _decoded(slots: Sequence[Blockwise]) -> Tensor:
 
 def _encode(slots: Sequence[Blockwise], values: Tensor) -> None:
     """Store `values` in the form that `_decoded` returns."""
-    blocks = values.view(-1, BLOCK)
-    scales = blocks.abs().amax(1)
-    scales.masked_fill_(scales < _SMALLEST, 0)
-    shares = (blocks / scales.unsqueeze(1)).to(torch.bfloat16)
-    keys = shares.view(torch.int16).to(torch.int32).bitwise_and_(_LOW).view(-1)
     _, nearest = _tables(slots[0].blocks.is_signed, values.device)
-    codes = nearest.index_select(0, keys).view(-1, BLOCK)
+    codes, scales = _as_one(_nearest_codes, values, nearest)
     counts = [slot.span.stop - slot.span.start for slot in slots]
     targets = [slot.blocks.codes[slot.span] for slot in slots]
     torch._foreach_copy_(targets, list(codes.split(counts)))
     targets = [slot.blocks.scales[slot.span] for slot in slots]
     torch._foreach_copy_(targets, list(scales.split(counts)))
+
+
+def _products(codes: Tensor, scales: Tensor, table: Tensor) -> Tensor:
+    """The values [element] of `codes` [block, BLOCK] with `scales` [block]."""
+    values = table.index_select(0, codes.view(-1).to(torch.int32)).view(codes.shape)
+    return values.mul_(scales.unsqueeze(1)).view(-1)
+
+
+def _nearest_codes(values: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes [block, BLOCK] and scales [block] of `values` [element]."""
+    blocks = values.view(-1, BLOCK)
+    scales = blocks.abs().amax(1)
+    scales = scales.masked_fill(scales < _SMALLEST, 0)
+    shares = (blocks / scales.unsqueeze(1)).to(torch.bfloat16)
+    keys = shares.view(torch.int16).to(torch.int32).bitwise_and_(_LOW).view(-1)
+    return nearest.index_select(0, keys).view(-1, BLOCK), scales
+
+
+def _as_one(function: Callable[..., _Result], *given: Tensor) -> _Result:
+    """`function` of `given`, in one kernel on a GPU: each operator moves all elements.
+
+    After a compilation that failed, with a warning, the operators run one after the other.
+    """
+    if given[0].device.type in _COMPILED_ON and not _failed:
+        try:
+            return _compiled(function)(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the compiler, triton or a C compiler
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            log.warning(f"torch.compile failed; optim.state runs without it: {reason}")
+            _failed.append(reason)
+    return function(*given)
+
+
+@cache
+def _compiled(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    return torch.compile(function, fullgraph=True, dynamic=True)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 
 from engines.base import MakesSlots
 from engines.state import fill_slots, stored
+from training.optim import low_bit
 from training.optim.low_bit import BLOCK, Blockwise, LowBitAdamW
 
 SHAPES = [(70, 90), (37,), (1200, 1100), (5000,)]
@@ -64,6 +65,28 @@ def test_the_parts_of_a_parameter_do_not_change_its_steps(state, monkeypatch):
         assert torch.equal(whole, parts)
     # In bf16 the place of an element in its part decides how it is rounded.
     assert (whole - parts).square().mean().sqrt() < 0.005 * 1e-2
+
+
+@STATES
+def test_the_codec_is_compiled_on_a_gpu_or_says_once_that_it_is_not(state, monkeypatch, caplog):
+    plain, _ = stepped(low(state))
+    calls = []
+
+    def counted(function):
+        calls.append(function.__name__)
+        return torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=True)
+
+    def broken(function):
+        raise ImportError("no compiler")
+
+    monkeypatch.setattr(low_bit, "_COMPILED_ON", ("cpu",))
+    for way in (counted, broken):
+        monkeypatch.setattr(low_bit, "_failed", [])
+        monkeypatch.setattr(low_bit, "_compiled", way)
+        found, _ = stepped(low(state))
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, plain, strict=True))
+    assert set(calls) == ({"_rounded"} if state == "bf16" else {"_products", "_nearest_codes"})
+    assert [r.levelname for r in caplog.records if r.name == low_bit.__name__] == ["WARNING"]
 
 
 @STATES
