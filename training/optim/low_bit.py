@@ -401,7 +401,10 @@ class Blockwise(Tensor):
                 values = source[start : start + _AT_ONCE]
                 target = flat[start : start + _AT_ONCE]
                 values = values.read() if isinstance(values, cls) else values
-                (target.write if isinstance(target, cls) else target.copy_)(values)
+                if isinstance(target, cls):
+                    target.write(values)
+                else:
+                    target.copy_(values, *given[1:], **(kwargs or {}))  # without waiting, if asked
             return this
         read = partial(tree_map_only, cls, cls.read)
         return func(*read(args), **read(kwargs or {}))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import MakesSlots
 from engines.state import fill_slots, stored
@@ -182,6 +183,21 @@ def test_a_second_moment_that_is_small_next_to_others_is_not_zero():
     values[0] = 1.0
     codes.copy_(values)
     assert 1e-8 < values_of(codes)[1:].min() <= values_of(codes)[1:].max() < 1e-6
+
+
+def test_a_save_does_not_wait_for_the_device_at_each_moment():
+    waits, copy = [], torch.ops.aten.copy_.default
+    moment, target = slot(1000, is_signed=True), torch.empty(1000)
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is copy and args[0].data_ptr() == target.data_ptr():
+                waits.append(args[2:] != (True,))
+            return func(*args, **(kwargs or {}))
+
+    with Copies():
+        Blockwise.__torch_dispatch__(copy, (), (target, moment, True))
+    assert waits == [False]
 
 
 def test_parts_may_be_written_in_any_order():
