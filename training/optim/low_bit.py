@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from subprocess import SubprocessError
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -34,6 +35,11 @@ _LOW = 0xFFFF
 """The bits of fp32 that bf16 lacks."""
 _COMPILED_ON = ("cuda",)
 """Types of devices; fused loops of a CPU gain little."""
+_COMPILATION_ERRORS = (
+    *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, SubprocessError),
+)
+"""What torch's compiler, triton and a C compiler may raise."""
 _failed: list[str] = []
 """Why the codec is not compiled in this process."""
 log = logging.getLogger(__name__)
@@ -284,7 +290,7 @@ def _as_one(function: Callable[..., _Result], *given: Tensor) -> _Result:
             return _compiled(function)(*given)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # of the compiler, triton or a C compiler
+        except _COMPILATION_ERRORS as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             log.warning(f"torch.compile failed; optim.state runs without it: {reason}")
             _failed.append(reason)
