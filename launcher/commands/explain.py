@@ -12,12 +12,12 @@ from launcher.base.diagnostics import (
     plain,
 )
 from launcher.commands.catalog import SCHEMA
-from launcher.config import editor_schema, machine, render
+from launcher.config import machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
 from launcher.config.promise_scope import KEY as PROMISE
 from launcher.config.provenance import Resolved, Setting
-from launcher.config.schema import setting_infos
+from launcher.config.schema import setting_infos, settings_class
 from launcher.plan import auto
 from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
@@ -36,8 +36,9 @@ def main(command_line: CommandLine) -> int:
     else:
         runs, titles = {"": _resolved(command_line)}, [""]
     if SCHEMA.flag in command_line.flags:
-        family = next(iter(runs.values())).settings.model.family
-        print(json.dumps(editor_schema.settings(family), indent=2))
+        schema = settings_class(next(iter(runs.values())).settings.model.family).model_json_schema()
+        # Files may have dotted keys beside sections.
+        print(json.dumps(schema | {"patternProperties": {r"\.": {}}}, indent=2))
     elif command_line.as_json:
         contents = {name: _as_json(resolved, key) for name, resolved in runs.items()}
         print(json.dumps(contents.get("", contents), indent=2))

@@ -3,127 +3,46 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.argument_errors import nearest_option
-from launcher.config.options import BY_FLAG, OPTIONS
 from launcher.config.provenance import MAPPINGS
+from launcher.config.schema import FIRST_RUN, setting_infos
+from launcher.config.value_errors import nearest_key
 
-_NAMES = (
-    *("model", "mode", "engine", "config", "out", "resume", "reset", "nproc"),
-    *("split", "checkpoint", "format", "input", "temperature", "max-tokens", "top-p", "top-k"),
-)
-_RENAMED = {"input": "inputs"}
-_ARGUMENTS = {f"--{name}": _RENAMED.get(name, name.replace("-", "_")) for name in _NAMES}
-"""The argument of each option that is one."""
-_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?: auto\|DIR\|STEP)?")
+ARGUMENTS = ("model", "mode", "engine", "nproc", "config", "out", "settings", "console", "resume")
+ARGUMENTS += ("reset",)
+"""The arguments of `train`."""
+_OF_KEYS = {"model.family": "model", "model.size": "model", "mode": "mode", "engine.name": "engine"}
+_OF_KEYS |= {"engine.nproc": "nproc", "--input": "inputs"}
+"""The arguments that have another name than the setting or the option."""
 EVALUATE = "Run.evaluate"
 """The call with an argument for the data."""
-_DATA = re.compile(r"settings=\{'data\.path': (.*?)\}")
-_EXPORT = f"{PROGRAM} export RUN "
-_RESUME = re.compile(rf"{PROGRAM} resume (?!-)(\S+) ?(.*)")
-_SOURCE = re.compile(r"^(?:the )?command line:? ")
 
 
 def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
-    """The diagnostics of a Python call, such as `train`: they name its arguments."""
-    return [_of_call(diagnostic, call) for diagnostic in diagnostics]
+    """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
+    names = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {})
 
-
-def _of_call(diagnostic: Diagnostic, call: str) -> Diagnostic:
-    where, fix = _where(diagnostic.where, call), _in_python(diagnostic.fix)
-    if call == EVALUATE:
-        where, fix = (text and _DATA.sub(r"data=\1", text) for text in (where, fix))
-    return replace(
-        diagnostic,
-        message=_named(diagnostic.message) or "",
-        where=where,
-        allowed=_named(diagnostic.allowed),
-        did_you_mean=_in_python(diagnostic.did_you_mean),
-        fix=fix,
-    )
-
-
-def _where(text: str | None, call: str) -> str | None:
-    if text is None:
-        return None
-    plain = _SOURCE.sub("", text)
-    if (arguments := _arguments(plain)) is not None:
-        return f"{call}({arguments})"
-    is_command = plain != text or re.match(r"(resume|evaluate|predict|export)\b", plain)
-    return f"{call}()" if is_command and "--" not in plain else _named(plain)
-
-
-def _in_python(text: str | None) -> str | None:
-    """A line to type as arguments; another whole command than `resume` stays as it is."""
-    text = text and text.removeprefix(_EXPORT)
-    if text is None:
-        return text
-    parts = text.split("  ")
-    if (match := _RESUME.fullmatch(parts[0])) is not None:
-        arguments = _arguments(match[2]) if match[2] else ""
-        if arguments is not None:
-            return "  ".join([f"launcher.open_run({match[1]!r}).resume({arguments})", *parts[1:]])
-    if PROGRAM in text:
-        return text
-    return "  ".join(
-        _arguments(part) or _named(part.removeprefix("--set ")) or "" for part in parts
-    )
-
-
-def _named(text: str | None) -> str | None:
-    """`text` with the arguments instead of the options in it."""
-    if text is None or PROGRAM in text:
-        return text
-
-    def name(match: re.Match[str]) -> str:
-        flag = match[0].partition(" ")[0]
-        option = BY_FLAG.get(flag)
-        key = option.key if option is not None else None
-        return "settings" if flag == "--set" else _ARGUMENTS.get(flag) or key or flag
-
-    return _FLAG.sub(name, text)
-
-
-def _arguments(text: str) -> str | None:
-    """Options with values as arguments: `engine='zero2', settings={'optim.lr': 0.1}`.
-
-    None: the text is something else.
-    """
-    if not text.startswith("--"):
-        return None
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
-    if text.startswith("--set ") and " --" not in text:
-        is_quoted = len(words) == 2 and "'" in text  # origins have values without quotes
-        words = words if is_quoted else text.split(" ", 1)
-    arguments, settings = list[str](), list[str]()
-    for flag, value in zip(words[::2], words[1::2], strict=False):
-        option = BY_FLAG.get(flag)
-        key = option.key if option is not None else None
-        if flag == "--set" and "=" in value:
-            key, _, value = value.partition("=")
-        elif flag in _ARGUMENTS:
-            arguments.append(f"{_ARGUMENTS[flag]}={value if flag == '--nproc' else repr(value)}")
-            continue
+    def where(diagnostic: Diagnostic) -> str | None:
+        text, key, value = diagnostic.where or "", diagnostic.key, diagnostic.value
+        if not text.startswith(("--", "command line", "the command line")):
+            return diagnostic.where
         if key is None:
-            return None
-        try:
-            settings.append(f"{key.strip()!r}: {json.loads(value)!r}")
-        except ValueError:
-            settings.append(f"{key.strip()!r}: {value!r}")
-    if len(words) % 2:
-        return None
-    return ", ".join([*arguments, *([f"settings={{{', '.join(settings)}}}"] if settings else [])])
+            return f"{call}()"
+        if key in names or key.startswith("--"):
+            return f"{call}({names.get(key) or key[2:].replace('-', '_')}={value!r})"
+        return _setting(call, key, value)
+
+    return [replace(diagnostic, where=where(diagnostic)) for diagnostic in diagnostics]
+
+
+def _setting(call: str, key: str, value: Any) -> str:
+    return f"{call}(settings={{{key!r}: {value!r}}})"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,7 +69,7 @@ def text_of(key: str, value: Any, call: str) -> str:
         raise SettingsError.of(
             f"{key} is of type {type(value).__name__}",
             key=key,
-            where=f"{call}(settings={{{key!r}: {value!r}}})",
+            where=_setting(call, key, value),
             allowed="text, numbers, true or false, None, and lists of them",
         ) from None
 
@@ -187,13 +106,14 @@ def check_types(
 
 def no_argument(name: str, value: object) -> Diagnostic:
     """The error of an argument that `train` lacks: most likely a setting."""
-    flag = f"--{name.replace('_', '-')}"
-    suggestion, fix = nearest_option(OPTIONS, flag, None if value is True else str(value))
+    argument = nearest_match(name, ARGUMENTS)
+    key = nearest_key(name, setting_infos(FIRST_RUN[0]))
+    fix = f"{argument}={value!r}" if argument else key and f"settings={{{key!r}: {value!r}}}"
     return Diagnostic(
         f"train has no argument {name!r}",
         value=value,
         where=f"train({name}={value!r})",
-        allowed="model, mode, engine, nproc, config, out, settings, console, resume, reset",
-        did_you_mean=suggestion,
+        allowed=", ".join(ARGUMENTS),
+        did_you_mean=argument or key,
         fix=fix,
     )

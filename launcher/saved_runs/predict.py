@@ -233,11 +233,14 @@ class Result:
 
 def check_numbers(values: Mapping[str, str], family: str) -> None:
     """Raise SettingsError for options of Sampling: the family generates no text."""
-    given = [flag for flag in SAMPLING if flag in values]
-    if given:
-        message = f"{given[0]} is an option of generated text; '{family}' generates none"
-        where = f"command line: {given[0]} {values[given[0]]}"
-        raise SettingsError.of(message, key=given[0], where=where, fix=f"remove {given[0]}")
+    if flag := next((flag for flag in SAMPLING if flag in values), None):
+        raise SettingsError.of(
+            f"{flag} is an option of generated text; '{family}' generates none",
+            key=flag,
+            value=values[flag],
+            where=f"command line: {flag} {values[flag]}",
+            fix=f"remove {flag}",
+        )
 
 
 def prepare(

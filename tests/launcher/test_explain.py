@@ -54,9 +54,10 @@ def test_json_contains_value_origin_and_replaced_values_of_each_key(explain):
     [(key, facts)] = explain("train.epochs", "--json").items()
     assert (key, facts["range"]) == ("train.epochs", "above 0, at most 1000000")
     assert facts["description"].startswith("Epochs")
-    schema = json.loads(explain("--schema"))["properties"]["optim"]
-    assert schema["additionalProperties"] is False
-    assert schema["properties"]["lr"]["description"] == "Peak learning rate."
+    schema = json.loads(explain("--schema"))
+    optim = schema["$defs"][schema["properties"]["optim"]["$ref"].rpartition("/")[2]]
+    assert optim["additionalProperties"] is False
+    assert optim["properties"]["lr"]["description"] == "Peak learning rate."
 
 
 def test_unknown_options_settings_and_keys_are_errors(explain):

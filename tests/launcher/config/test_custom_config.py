@@ -7,7 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.base.diagnostics import render as render_errors
-from launcher.config import custom_task, editor_schema, presets, render
+from launcher.config import custom_task, presets, render
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import setting_infos
 from launcher.config.validate import TrackedSettings, unused_diagnostics
@@ -137,13 +137,11 @@ def test_a_declaration_that_cannot_be_settings_is_an_error_with_its_line(here):
         assert where == f"  where         --model NAME:Line; NAME.py:{line}"
 
 
-def test_sections_within_the_settings_of_a_task_are_settings_and_in_the_schema(here):
+def test_sections_within_the_settings_of_a_task_are_settings(here):
     name = write(here, HEAD + LINE + DEEP + BODY)
     assert setting_infos(f"{name}:Line")["model.deep.rate"].default == 0.5
     run = resolved("model.deep.rate=0.25", model=f"{name}:Line")
     assert TrackedSettings(run.settings).model.deep.rate == 0.25
-    model = editor_schema.settings(f"{name}:Line")["properties"]["model"]["properties"]
-    assert model["width"]["type"] == "integer"
 
 
 def test_a_resumed_run_is_found_and_keeps_its_custom_task_and_settings(line, here):
