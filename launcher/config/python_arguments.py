@@ -14,8 +14,10 @@ from launcher.config.provenance import MAPPINGS
 from launcher.config.schema import FIRST_RUN, setting_infos
 from launcher.config.value_errors import nearest_key
 
-ARGUMENTS = ("model", "mode", "engine", "nproc", "config", "out", "settings", "console", "resume")
-ARGUMENTS += ("reset",)
+ARGUMENTS = (
+    *("model", "mode", "engine", "nproc", "config"),
+    *("out", "settings", "console", "resume", "reset"),
+)
 """The arguments of `train`."""
 _OF_KEYS = {"model.family": "model", "model.size": "model", "mode": "mode", "engine.name": "engine"}
 _OF_KEYS |= {"engine.nproc": "nproc", "--input": "inputs"}
