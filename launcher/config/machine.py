@@ -102,13 +102,14 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
 
         named, states = environment.visible_cuda_devices(), nvml.gpu_states(None)
         numbers = _equal_gpus(states) if environment.has_bus_order() else []
-        equal = ",".join(map(str, numbers))
-        if 0 < len(numbers) < len(states) and named in (None, equal):
-            environment.variables()["CUDA_VISIBLE_DEVICES"] = named = equal
-            gpus = len(numbers)
-            unused = f"GPUs {equal} of {len(states)}, the most of one kind; "
+        equal, count = ",".join(map(str, numbers)), len(states)
+        if 0 < len(numbers) < count and named in (None, equal):
+            environment.variables()["CUDA_VISIBLE_DEVICES"] = equal
+            gpus, states = len(numbers), [states[number] for number in numbers]
+            unused = f"GPUs {equal} of {count}, the most of one kind; "
             unused += "CUDA_VISIBLE_DEVICES chooses others"
-        states = nvml.gpu_states(named)
+        elif named is not None:
+            states = nvml.gpu_states(named)
     known = [state for state in states if state is not None]
     capabilities = [state.capability for state in known if state.capability is not None]
     return Machine(
@@ -170,12 +171,13 @@ def _ram_bytes(group: Path) -> int | None:
 
 def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     """The fastest device, how many of it there are, and why other GPUs are not used."""
-    problem = gpu_problem(build)
+    nvidia, amd = nvidia_gpus(), amd_gpus()
+    problem = _gpu_problem(build, nvidia, amd)
     if not problem:
         variables = environment.variables()
-        gpus, names = nvidia_gpus(), ["CUDA_VISIBLE_DEVICES"]
+        gpus, names = nvidia, ["CUDA_VISIBLE_DEVICES"]
         if build.get("hip"):
-            gpus, names = amd_gpus(), [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+            gpus, names = amd, [*names, "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
         gpus = min(visible(gpus, variables.get(name)) for name in names)
         if gpus and (build.get("cuda") or build.get("hip")):
             return "cuda", gpus, ""
@@ -186,9 +188,8 @@ def _accelerator(build: Mapping[str, str]) -> tuple[str, int, str]:
     return "cpu", 0, problem
 
 
-def gpu_problem(build: Mapping[str, str]) -> str:
-    """Why torch, as `build` for cuda or hip, cannot use the GPUs here; empty: it can, or no GPU."""
-    nvidia, amd = nvidia_gpus(), amd_gpus()
+def _gpu_problem(build: Mapping[str, str], nvidia: int, amd: int) -> str:
+    """Why torch, as `build` for cuda or hip, cannot use so many GPUs; empty: it can, or none."""
     cuda, hip = build.get("cuda"), build.get("hip")
     if cuda and nvidia:
         from training.resources.nvml import driver_cuda

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.base import disk
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
@@ -34,9 +34,6 @@ from training.storage import (
     publish_new,
     storage_errors,
 )
-
-if TYPE_CHECKING:
-    pass
 
 LOG = "log.txt"
 RESULT = "result.json"

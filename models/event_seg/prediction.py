@@ -13,12 +13,7 @@ from torch.nn import Module
 
 from models.base import DataError, Prediction
 from models.common import data_files
-from models.common.predictions import (
-    DistinctNames,
-    features_file,
-    input_errors,
-    png,
-)
+from models.common.predictions import DistinctNames, features_file, input_errors, png
 from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, MVSEC, recognize
 from models.event_seg.readers.mvsec import MvsecEvents

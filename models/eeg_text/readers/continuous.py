@@ -140,11 +140,8 @@ class _RecordingItems:
         return bool(possible[int(first) : int(stop) + 1].all())
 
     def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:
-        line_hz, placed, subject = (
-            self.reading.line_hz,
-            self.placed,
-            bids.subject(self.path) or self.path.stem,
-        )
+        line_hz, placed = self.reading.line_hz, self.placed
+        subject = bids.subject(self.path) or self.path.stem
         load = partial(raw.read_segment, self.path, placed, start_s, samples, line_hz)
         return Item(text, subject, group, samples, where, load, placed.slots, start_s)
 
@@ -157,14 +154,11 @@ class _RecordingItems:
             for piece in self.recording.pieces
             for number in range(int(piece.seconds / length + 1e-9))
         ]
+        whole = bids.subject(self.path) or name
         for number, start in enumerate(starts):
             block, position = divmod(number, BLOCK + 1)
             if position < BLOCK or self.is_group:
-                group = (
-                    (bids.subject(self.path) or name)
-                    if self.is_group
-                    else f"{name}, block {block + 1}"
-                )
+                group = whole if self.is_group else f"{name}, block {block + 1}"
                 yield self._item(None, group, start, samples, f"{name}, {start:.1f} s")
 
     def _all_windows(self) -> Iterator[Item]:
