@@ -12,10 +12,9 @@ from benchmarks.figures import load_rows
 from launcher.base.diagnostics import plain
 from launcher.config import presets
 from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Resolved, flatten
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.schema import sections, setting_infos
-from launcher.config.settings_file import node_value
+from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
 from scripts.stated import STATED, Stated
 
@@ -45,28 +44,22 @@ def promises() -> list[str]:
             owners[name, _bounds(promise)] = ["any family"]
         for family in FAMILIES:
             file = presets.family(family)
-            blocks = [(family, file.blocks.get(("modes", name)))]
+            blocks = [(family, file.block("modes", name))]
             blocks += [
-                (f"{family}:{path[1]}", block)
-                for path, block in file.blocks.items()
-                if path[2:] == ("modes", name)
+                (f"{family}:{size}", file.block("sizes", size, "modes", name))
+                for size in config_of(family).SIZES
             ]
             if name == "staged":
                 blocks += [
-                    (f"{family}, stage {stage}", block)
-                    for stage, block in file.of("stages").items()
+                    (f"{family}, stage {stage.name}", file.block("stages", stage.name))
+                    for stage in stages_of(family)
                 ]
             for owner, block in blocks:
-                if promise := _promise(block):
-                    owners.setdefault((name, _bounds(promise)), []).append(f"`{owner}`")
+                for line in block:
+                    if line.key == "promise":
+                        owners.setdefault((name, _bounds(line.value)), []).append(f"`{owner}`")
     rows = [f"| `{mode}` | {', '.join(of)} | {text} |" for (mode, text), of in owners.items()]
     return head + rows
-
-
-def _promise(block: presets.SettingsBlock | None) -> Mapping[str, Any]:
-    """The promises of a block itself."""
-    own: Mapping[str, Any] = node_value(block.settings).get("promise", {}) if block else {}
-    return own
 
 
 def _bounds(promise: Mapping[str, Mapping[str, float]]) -> str:
@@ -139,12 +132,8 @@ def _resolved(family: str, mode: str, sets: Sequence[str] = ()) -> Resolved:
 
 def general() -> list[str]:
     """A row for each setting that a mode changes in general, a column for each mode."""
-    known = frozenset().union(*(sections(family) for family in FAMILIES))
     columns = {
-        mode: {
-            key: node_value(node) for key, node in flatten(presets.mode(mode).block.settings, known)
-        }
-        for mode in GENERAL
+        mode: {line.key: line.value for line in presets.mode(mode).lines} for mode in GENERAL
     }
     order = dict.fromkeys(key for family in FAMILIES for key in setting_infos(family))
     keys = [k for k in order if k != "promise" and any(k in found for found in columns.values())]

@@ -10,9 +10,7 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import plain
 from launcher.config import batching, presets
 from launcher.config.errors import allowed
-from launcher.config.provenance import flatten
-from launcher.config.schema import SettingInfo, sections, setting_infos
-from launcher.config.settings_file import node_value
+from launcher.config.schema import SettingInfo, setting_infos
 from launcher.plan.ladder import RUNGS
 from models.catalog import FAMILIES
 
@@ -98,8 +96,7 @@ def _section(key: str) -> str:
 
 def _defaults(family: str) -> dict[str, Any]:
     """The values of a family's file, for every size and mode that changes nothing."""
-    block = presets.family(family).default
-    return {key: node_value(node) for key, node in flatten(block.settings, sections(family))}
+    return {line.key: line.value for line in presets.family(family).block("default")}
 
 
 def ladder() -> list[str]:

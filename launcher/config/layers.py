@@ -14,7 +14,7 @@ from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors, presets, promise_scope
 from launcher.config.parse import UserSettings
 from launcher.config.paths import PATHS
-from launcher.config.presets import TASK_FOLDER, SettingsBlock
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     ENGINE_LAYER,
@@ -25,12 +25,13 @@ from launcher.config.provenance import (
     Setting,
     TypedEntry,
     Values,
-    file_entries,
+    entries,
 )
 from launcher.config.schema import (
     FIRST_RUN,
     config_of,
     get,
+    sections,
     setting_infos,
     settings_class,
     unseen_by_schema,
@@ -54,14 +55,13 @@ def stack_layers(
     """
     family = choice.family
     users, unreadable = user.layers(family)
-    of_mode_file, misplaced = user.mode_layer(family)
-    shipped = _shipped_layers(choice, of_mode_file)
+    shipped = [*_shipped_layers(choice), user.mode, *_fitting_layers(choice)]
     if base is not None:
         below, _ = merge_layers(family, shipped)
         keys = {entry.key for layer in users for entry in layer}
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(family, [*shipped, *users])
-    for entry in (e for layer in (of_mode_file, *users) for e in layer if e.key == "promise"):
+    for entry in (e for layer in (user.mode, *users) for e in layer if e.key == "promise"):
         invalid += promise_scope.scope_errors(family, entry)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
         folder = setting_infos(family)[TASK_FOLDER].default
@@ -70,54 +70,52 @@ def stack_layers(
     known = {diagnostic.key for diagnostic in choice.diagnostics}
     unknown = ("model.", "data.") if "model.family" in known else ()
     others = [e for e in invalid if e.key not in known and not (e.key or "").startswith(unknown)]
-    diagnostics = [*user.diagnostics, *unreadable, *misplaced, *choice.diagnostics, *others]
+    diagnostics = [*user.diagnostics, *unreadable, *choice.diagnostics, *others]
     return values, [entry for layer in users for entry in layer], diagnostics
 
 
-def _shipped_layers(choice: Choice, of_mode_file: Layer) -> list[Layer]:
-    """The layers that come with Gearshift, lowest first; the built-in one is the schema's own."""
-    file, size, mode, stage = choice.file, choice.size or "", choice.mode, choice.stage
-
-    def entries(layer: str, block: SettingsBlock | None) -> list[TypedEntry]:
-        """The entries of a block; of one that is shared, those that the family has."""
-        if block is None:
-            return []
-        infos = setting_infos(choice.family)
-        return [
-            entry
-            for entry in file_entries(layer, block.settings, block.place, choice.family)
-            if not block.is_shared
-            or entry.key in infos
-            or entry.key.partition(".")[0] not in ("model", "data")
-        ]
-
-    declared = entries(FAMILY_LAYER, file.declared)
+def _shipped_layers(choice: Choice) -> list[Layer]:
+    """The layers of family and mode, lowest first; the built-in one is the schema's own."""
+    file, size, mode = choice.file, choice.size or "", choice.mode
+    declared = entries(FAMILY_LAYER, file.block("declared"))
     keys = [entry.key for entry in declared]
     if "train.max_steps" in keys and "train.epochs" not in keys:
         # The limit of steps of a custom task overrides the epochs of all such tasks.
         max_steps = declared[keys.index("train.max_steps")]
         if max_steps.value is not None:
             declared.append(replace(max_steps, key="train.epochs", value=None))
-    layers: list[Layer] = [entries(FAMILY_LAYER, file.default), declared]
+    layers: list[Layer] = [entries(FAMILY_LAYER, file.block("default")), declared]
     if not choice.model_named:
         origin = Origin(FAMILY_LAYER, "no model named")
         layers.append([TypedEntry("model.size", FIRST_RUN[1], origin)])
-    paths: list[tuple[str, ...]] = [("sizes", size), *(("given", key) for key in choice.given)]
-    layers += [entries(FAMILY_LAYER, file.blocks.get(path)) for path in paths]
+    layers.append(entries(FAMILY_LAYER, file.block("sizes", size)))
+    layers += [entries(FAMILY_LAYER, file.block("given", key)) for key in choice.given]
     if mode is not None:
-        layers.append(entries(MODE_LAYER, presets.mode(mode).block))
-    for kind, name in (("modes", mode), ("stages", stage)):
+        layers.append(_of_family(choice, entries(MODE_LAYER, presets.mode(mode).lines)))
+    for kind, name in (("modes", mode), ("stages", choice.stage)):
         if name is not None:
-            layers.append(entries(MODE_LAYER, file.blocks.get((kind, name))))
-            layers.append(entries(MODE_LAYER, file.blocks.get(("sizes", size, kind, name))))
-    layers.append(of_mode_file)
+            layers.append(entries(MODE_LAYER, file.block(kind, name)))
+            layers.append(entries(MODE_LAYER, file.block("sizes", size, kind, name)))
+    return layers
+
+
+def _fitting_layers(choice: Choice) -> list[Layer]:
+    """The layers of the limits profile and of the engine."""
+    layers: list[Layer] = []
     if choice.profile is not None:
-        layers.append(entries(PROFILE_LAYER, presets.profile(choice.profile)))
+        profile = entries(PROFILE_LAYER, presets.profile(choice.profile))
+        layers.append(_of_family(choice, profile))
     if choice.engine is not None:
         origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
         needed: Mapping[str, Any] = ENGINES[choice.engine].settings
         layers.append([TypedEntry(key, needed[key], origin) for key in needed])
     return layers
+
+
+def _of_family(choice: Choice, shared: Layer) -> Layer:
+    """The entries of a file for all families, without those of `model` and `data` it lacks."""
+    infos = setting_infos(choice.family)
+    return [e for e in shared if e.key in infos or not e.key.startswith(("model.", "data."))]
 
 
 def merge_layers(
@@ -153,6 +151,8 @@ def _known_entries(family: str, layer: Layer, diagnostics: list[Diagnostic]) -> 
     infos, seen = setting_infos(family), dict[str, TypedEntry]()
     for entry in layer:
         first = seen.get(entry.key)
+        if entry.value is None and entry.key in sections(family):
+            continue  # an empty section
         if entry.key not in infos:
             diagnostics.append(_value_errors().unknown_key(family, entry))
         # Of two entries of one layer the later counts, except in a file, nested and dotted, and if
@@ -171,7 +171,7 @@ def _changed(family: str, entry: TypedEntry, before: Any) -> TypedEntry:
     if not presets.is_change(entry.value):
         return entry
     value, how = presets.apply_change(entry.value, before, tuple(config_of(family).SIZES))
-    return replace(entry, value=value, origin=replace(entry.origin, how=how), text=None, node=None)
+    return replace(entry, value=value, origin=replace(entry.origin, how=how), text=None)
 
 
 def _valid(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic, counted, plain
-from launcher.config.schema import AUTO, sections
-from launcher.config.settings_file import Node, node_value
+from launcher.config.schema import AUTO
+from launcher.config.settings_file import Line
 
 BUILT_IN_LAYER = "built-in"
 FAMILY_LAYER = "family"
@@ -37,8 +37,6 @@ BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 BATCH_SETTINGS = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
-MAPPINGS = ("promise", "optim.groups")
-"""Settings that hold names of the user's with values, no further settings."""
 DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""
@@ -70,9 +68,7 @@ class TypedEntry:
     order: tuple[int, int] = (0, 0)
     """Position of the source, and line in it."""
     text: str | None = None
-    """The value as typed, if it is a single word."""
-    node: Node | None = None
-    """The value with its lines, if it comes from a file."""
+    """The value as typed on the command line; None: it is of a file, or implied."""
 
 
 @dataclass(frozen=True)
@@ -297,40 +293,11 @@ def with_batch_numbers(values: Values, batching: Batching, reason: str) -> dict[
     return changed
 
 
-def file_entries(
-    layer: str, root: Node, path: str, family: str, position: int = -1
-) -> list[TypedEntry]:
-    """The entries of a file's mapping; `path` is the file as messages name it."""
+def entries(layer: str, lines: Iterable[Line], position: int = -1) -> list[TypedEntry]:
+    """The entries of a file's lines; `position` is that of the file on the command line."""
     return [
         TypedEntry(
-            key,
-            node_value(node),
-            Origin(layer, f"{path}:{node.line}"),
-            order=(position, node.line),
-            text=node.text,
-            node=node,
+            key, value, Origin(layer, where), order=(position, int(where.rpartition(":")[2]))
         )
-        for key, node in flatten(root, sections(family))
+        for key, value, where in lines
     ]
-
-
-def flatten(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """The dotted keys of a tree; descends into the `known` sections."""
-    for name, child in node.value.items():
-        key = prefix + name
-        if key in known and isinstance(child.value, dict):
-            yield from flatten(child, known, f"{key}.")
-        elif key not in known or child.value is not None:  # null: an empty section
-            yield key, child
-
-
-def find_node(root: Node, key: str) -> Node | None:
-    """The value of a dotted key in a tree with nested or dotted sections."""
-    if key in root.value:
-        node: Node = root.value[key]
-        return node
-    for at in (at for at, letter in enumerate(key) if letter == "."):
-        section = root.value.get(key[:at])
-        if section is not None and isinstance(section.value, dict):
-            return find_node(section, key[at + 1 :])
-    return None

@@ -10,17 +10,17 @@ from itertools import pairwise
 from typing import Any
 
 from launcher.base.diagnostics import plain
-from launcher.config import paths, settings_file
+from launcher.config import paths
 from launcher.config.batching import ACCUMULATION
 from launcher.config.provenance import (
     CLI_LAYER,
     FILES_LAYER,
-    MAPPINGS,
     Origin,
     Resolved,
     Setting,
     Values,
 )
+from launcher.config.settings_file import MAPPINGS, parse_yaml_scalar
 from training.settings import nested
 
 SETTINGS = "settings.yaml"
@@ -70,7 +70,7 @@ def render_scalar(value: Any) -> str:
     if isinstance(value, str):
         is_bare = _BARE.fullmatch(value) is not None
         with suppress(ValueError):  # a number with two readings
-            if is_bare and settings_file.parse_yaml_scalar(value) == value:
+            if is_bare and parse_yaml_scalar(value) == value:
                 return value
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):

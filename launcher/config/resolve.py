@@ -20,12 +20,10 @@ from launcher.config.provenance import (
     Resolved,
     Setting,
     Values,
-    find_node,
     with_batch_numbers,
 )
 from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, is_of_hub, settings_class
 from launcher.config.selection import Choice, choose_from
-from launcher.config.settings_file import node_value
 from models.catalog import is_custom
 from models.common.hub import HUB
 from training.settings import nested
@@ -142,10 +140,9 @@ def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[s
 
 def _size_note(choice: Choice, values: Values) -> Iterator[str]:
     """Announce that a mode for a smaller model finds none; a size that the user names stays."""
-    block = presets.mode(choice.mode or DEFAULT_MODE).block.settings
-    if (change := find_node(block, "model.size")) is None:
-        return
+    lines = presets.mode(choice.mode or DEFAULT_MODE).lines
+    change = next((line.value for line in lines if line.key == "model.size"), None)
     size = None if choice.size is None else values.get("model.size")
-    if size is None or not (size.is_of_user or promise_scope.is_changed(size)):
-        names = " or ".join(node_value(change)["smaller_of"])
+    if change and (size is None or not (size.is_of_user or promise_scope.is_changed(size))):
+        names = " or ".join(change["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

@@ -20,13 +20,12 @@ from launcher.config.provenance import (
     Origin,
     TypedEntry,
     Values,
-    file_entries,
-    find_node,
+    entries,
     is_auto,
 )
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import read_lines
 from models.catalog import FAMILIES, is_custom
 from training.storage import read_json
 
@@ -123,7 +122,7 @@ class Base:
         asked = below[0].get("value") if below else None
         total = self.entries[GLOBAL].value if GLOBAL in self.entries else None
         fits = type(asked) is int and type(total) is int and asked > 0 and total % asked == 0
-        return replace(entry, value=asked, text=str(asked)) if fits else entry
+        return replace(entry, value=asked) if fits else entry
 
 
 def read(folder: Path, task_folder: object = None) -> Base:
@@ -132,33 +131,30 @@ def read(folder: Path, task_folder: object = None) -> Base:
     `task_folder`: the new folder of a custom task, if the user sets one.
     """
     path = folder / SETTINGS
-    root = read_settings_file(path)
-    family = find_node(root, "model.family")
-    recorded = find_node(root, TASK_FOLDER) if task_folder is None else None
-    if family is not None and is_custom(family.value):
+    lines = {line.key: line for line in read_lines(path)}
+    family = lines["model.family"].value if "model.family" in lines else None
+    recorded = lines.get(TASK_FOLDER) if task_folder is None else None
+    if is_custom(str(family)):
         from launcher.config.custom_task import add_search_folder, folder_for
 
         if recorded is not None:
-            where = f"{path}:{recorded.line} {TASK_FOLDER}"
-            task_folder = folder_for(family.value, recorded.value, path, where)
+            where = f"{recorded.where} {TASK_FOLDER}"
+            task_folder = folder_for(family, recorded.value, path, where)
+            lines[TASK_FOLDER] = recorded._replace(value=task_folder)
         add_search_folder(task_folder)
         try:
-            config_of(family.value)
+            config_of(str(family))
         except SettingsError as error:
-            origin = Origin(RESUMED_LAYER, f"{path}:{family.line}")
+            origin = Origin(RESUMED_LAYER, lines["model.family"].where)
             raise SettingsError(errors.custom_task_errors(error, origin)) from None
-    elif family is None or family.value not in FAMILIES:
+    elif family not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
-    entries = {
-        entry.key: replace(entry, option="--set")
-        for entry in file_entries(RESUMED_LAYER, root, str(path), family.value)
-    }
-    if recorded is not None and is_custom(family.value):
-        entries[TASK_FOLDER] = replace(entries[TASK_FOLDER], value=task_folder, text=None)
+    typed = [replace(entry, option="--set") for entry in entries(RESUMED_LAYER, lines.values())]
     try:
         content = read_json(folder / ORIGINS)
     except (OSError, ValueError):
         content = None  # all settings then count as set by the user
     content = content if isinstance(content, dict) else {}
-    return Base(entries, {key: value for key, value in content.items() if isinstance(value, dict)})
+    origins = {key: value for key, value in content.items() if isinstance(value, dict)}
+    return Base({entry.key: entry for entry in typed}, origins)

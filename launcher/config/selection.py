@@ -12,7 +12,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors, presets
 from launcher.config.parse import CHOICES, UserSettings, read
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import STAGED_MODE, CliArgs, Resolved, TypedEntry, find_node
+from launcher.config.provenance import STAGED_MODE, CliArgs, Resolved, TypedEntry
 from launcher.config.schema import (
     FIRST_RUN,
     PRETRAINED,
@@ -21,7 +21,6 @@ from launcher.config.schema import (
     replaces_size,
     setting_infos,
 )
-from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 if TYPE_CHECKING:
@@ -71,29 +70,34 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     A resumed run keeps family, size and mode of its `base`; a different one of the user is reported
     later, with all other differences. A custom task is loaded here.
     """
-    entries = user.entries()
+    typed = user.highest()
     if base is not None:
         before = base.chosen(CHOICES)
         fixed = {key: entry for key, entry in before.items() if key not in _CHANGEABLE}
-        entries = {**before, **entries, **fixed}
-    family, diagnostics = _family(entries)
-    if is_custom(family):
-        from launcher.config import task_settings
+        typed = {**before, **typed, **fixed}
 
-        file = task_settings.task_family_file(family)
+    def valid(key: str, options: Any, default: str | None = None) -> str | None:
+        if (entry := typed.get(key)) is None:
+            return default
+        return entry.value if isinstance(entry.value, str) and entry.value in options else None
+
+    name = typed.get("model.family")
+    diagnostics: list[Diagnostic] = []
+    if name is not None and isinstance(name.value, str) and is_custom(name.value):
+        family, file, diagnostics = _custom_task(name, typed)
     else:
+        family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
         file = presets.family(family)
     given = _given(user, base, family, file)
     is_replaced = replaces_size(family, given.get(PRETRAINED))
-    named = "model.family" in entries or "model.size" in entries or is_replaced
-    mode = _valid(entries.get("mode"), presets.modes(), "default")
+    named = "model.family" in typed or "model.size" in typed or is_replaced
+    mode = valid("mode", presets.modes(), "default")
     sizes = tuple(config_of(family).SIZES)
-    size = _valid(entries.get("model.size"), sizes, None)
-    if "model.size" not in entries and sizes:
+    size = valid("model.size", sizes)
+    if "model.size" not in typed and sizes:
         size = _default_size(file, mode, sizes, named)
-    typed_stages = entries[KEY].value if KEY in entries else None
-    stages = typed_stages if isinstance(typed_stages, list) else []
-    stages = [name for name in stages if isinstance(name, str)]
+    names = typed[KEY].value if KEY in typed else None
+    stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
     is_one = mode == STAGED_MODE and len(stages) == 1
     known = {stage.name for stage in declared_stages(family)} if is_one else set[str]()
     return Choice(
@@ -101,12 +105,12 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
         file=file,
         size=None if is_replaced else size,
         mode=mode,
-        engine=_valid(entries.get("engine.name"), ENGINES, None),
+        engine=valid("engine.name", ENGINES),
         model_named=named,
         diagnostics=diagnostics,
         stages=stages,
         stage=stages[0] if is_one and stages[0] in known else None,
-        profile=_valid(entries.get("limits.profile"), presets.profiles(), None),
+        profile=valid("limits.profile", presets.profiles()),
         given=given,
     )
 
@@ -118,47 +122,43 @@ def _given(
 
     A setting without effect does not count.
     """
-    keys = [*file.of("given")]
-    before = {} if base is None else base.chosen(keys)
-    entries = {**before, **user.entries(keys, family)}
-    values = {key: entries[key].value for key in keys if key in entries}
-    values = {key: value for key, value in values.items() if value is not None}
     infos = setting_infos(family)
+    keys = [key for key in infos if file.block("given", key)]
+    before = {} if base is None else base.chosen(keys)
+    typed = {**before, **user.highest(keys, family)}
+    values = {key: entry.value for key, entry in typed.items() if entry.value is not None}
     return {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
 
 
-def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
-    entry = entries.get("model.family")
-    if entry is None or not isinstance(entry.value, str) or not is_custom(entry.value):
-        return _valid(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
+def _custom_task(
+    name: TypedEntry, typed: Mapping[str, TypedEntry]
+) -> tuple[str, presets.FamilyFile, list[Diagnostic]]:
+    """The task that `name` names and what its class declares; a family instead, with errors."""
     from launcher.config import custom_task, task_settings  # for the runs that train one
 
-    folder = entries.get(TASK_FOLDER)
-    if folder is not None and folder.option is None:
-        try:
-            folder = replace(folder, value=_folder_of_file(entry.value, folder))
-        except SettingsError as error:
-            return FIRST_RUN[0], [replace(d, order=folder.order) for d in error.diagnostics]
-    if folder is not None and (impossible := errors.impossible_path(folder)):
-        return FIRST_RUN[0], [impossible]
+    family, folder = name.value, typed.get(TASK_FOLDER)
+    try:
+        if folder is not None and folder.option is None:  # of a file, which is data
+            file = Path(folder.origin.where.rpartition(":")[0])
+            where = errors.where(TASK_FOLDER, folder.origin)
+            path = custom_task.folder_for(family, folder.value, file, where)
+            folder = replace(folder, value=path)
+        if folder is not None and (impossible := errors.impossible_path(folder)):
+            raise SettingsError([impossible])
+    except SettingsError as error:
+        wrong = [replace(d, order=folder.order if folder else None) for d in error.diagnostics]
+        return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
     custom_task.add_search_folder(None if folder is None else folder.value)
     try:
-        sizes = task_settings.task_config(entry.value).SIZES
-        task_settings.task_family_file(entry.value)
-        task_settings.task_stages(entry.value)
+        sizes = task_settings.task_config(family).SIZES
+        declared = task_settings.task_family_file(family)
+        task_settings.task_stages(family)
     except SettingsError as error:
-        invalid = errors.custom_task_errors(error, entry.origin)
-        return FIRST_RUN[0], [replace(diagnostic, order=entry.order) for diagnostic in invalid]
-    size = None if sizes else entries.get("model.size")
-    return entry.value, list(_custom_task_errors(entry.value, size, folder))
-
-
-def _folder_of_file(family: object, entry: TypedEntry) -> str | None:
-    """The folder of a custom task by the `entry` of a file. Raises SettingsError."""
-    from launcher.config.custom_task import folder_for
-
-    file = Path(entry.origin.where.rpartition(":")[0])
-    return folder_for(family, entry.value, file, errors.where(TASK_FOLDER, entry.origin))
+        invalid = errors.custom_task_errors(error, name.origin)
+        wrong = [replace(diagnostic, order=name.order) for diagnostic in invalid]
+        return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
+    size = None if sizes else typed.get("model.size")
+    return family, declared, list(_custom_task_errors(family, size, folder))
 
 
 def _custom_task_errors(
@@ -188,24 +188,16 @@ def _default_size(
     file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool
 ) -> str:
     """The size of the family's file, or of a first run, after what the mode makes of it."""
-    default = find_node((file.declared or file.default).settings, "model.size")
+    default = {line.key: line.value for line in (*file.block("default"), *file.block("declared"))}
     size: str = FIRST_RUN[1]
     if named:
-        size = default.value if default is not None and default.value in sizes else sizes[0]
-    blocks = [] if mode is None else [presets.mode(mode).block, file.blocks.get(("modes", mode))]
-    nodes = [find_node(block.settings, "model.size") for block in blocks if block]
-    changes = [node_value(node) for node in nodes if node is not None]
+        size = default["model.size"] if default.get("model.size") in sizes else sizes[0]
     changed = size
-    for change in changes:
-        is_change = presets.is_change(change)
-        changed = presets.apply_change(change, size, sizes)[0] if is_change else change
+    for line in (*presets.mode(mode).lines, *file.block("modes", mode)) if mode else ():
+        if line.key == "model.size":
+            is_change = presets.is_change(line.value)
+            changed = presets.apply_change(line.value, size, sizes)[0] if is_change else line.value
     return changed
-
-
-def _valid(entry: TypedEntry | None, options: Any, default: str | None) -> str | None:
-    if entry is None:
-        return default
-    return entry.value if isinstance(entry.value, str) and entry.value in options else None
 
 
 def declared_stages(family: str) -> tuple[Stage, ...]:

@@ -1,19 +1,23 @@
-"""Reads a settings file of either format, and says what keeps it from being read."""
+"""Reads a settings file, YAML or JSON, as a flat list: dotted key, value, and file with line."""
 
 from __future__ import annotations
 
 import json
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
 from launcher.base.diagnostics import SettingsError, nearest_match
 
-_MAX_BYTES = 1 << 20
+MAPPINGS = ("promise", "optim.groups")
+"""Settings that hold names of the user's with values, no further settings."""
+CHANGES = {"scale", "at_least", "at_most", "smaller_of"}
+"""What a mode's file may do to a default, instead of a value."""
+_MAX_BYTES = 1 << 18
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 50
 _MAX_DIGITS = 1000
@@ -22,38 +26,49 @@ _LONG_TEXT = 100
 """Characters of a text that count as one more value."""
 
 
-def read_settings_file(path: Path) -> Node:
-    """The file's root mapping; JSON where the name ends in .json, else YAML. Reads the disk.
+class Line(NamedTuple):
+    """A setting of a file."""
 
-    Raises SettingsError if it does not exist or is invalid.
+    key: str
+    value: Any
+    where: str
+    """`mine.yaml:12`: where its key stands, counted from 1."""
+
+
+class Unreadable(Exception):
+    """The text breaks the rules of its format; `line` and `column` count from 1."""
+
+    def __init__(self, problem: str, line: int, column: int) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.line = line
+        self.column = column
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The value of each dotted key of a file. Reads the disk. Raises SettingsError."""
+    return {line.key: line.value for line in read_lines(path)}
+
+
+def read_lines(path: Path, option: str = "--config", name: str | None = None) -> list[Line]:
+    """The settings of a file that `option` names; JSON where its name ends in .json, else YAML.
+
+    `name` is the file in messages. Reads the disk. Raises SettingsError if it does not exist or is
+    invalid.
     """
-    return parse_settings(path, read_text(path))
-
-
-def parse_settings(path: Path, text: str) -> Node:
-    """As `read_settings_file`, from the `text` of the file."""
+    text, name = _read_text(path, option), name or str(path)
+    form = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        root = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+        return list(parse_json(text, name) if form == "JSON" else parse_yaml(text, name))
     except Unreadable as broken:
-        form = "JSON" if path.suffix == ".json" else "YAML"
         raise SettingsError.of(
             f"{path} cannot be read as {form}: {broken.problem}",
             where=f"{path}:{broken.line}:{broken.column}",
             order=(0, broken.line),
         ) from None
-    if root.value is None:
-        return Node({}, 1)
-    if not isinstance(root.value, dict):
-        raise SettingsError.of(
-            f"{path} holds no settings: its root is not a mapping",
-            where=f"{path}:{root.line}",
-            allowed="keys with values, for example  optim: {lr: 1e-3}",
-        )
-    return root
 
 
-def read_text(path: Path, option: str = "--config") -> str:
-    """The text of a settings file that `option` names. Reads the disk; raises SettingsError."""
+def _read_text(path: Path, option: str) -> str:
     parts: dict[str, Any] = {"value": str(path), "where": f"{option} {path}"}
     try:
         file_stat = path.stat()
@@ -79,34 +94,10 @@ def read_text(path: Path, option: str = "--config") -> str:
     raise SettingsError.of(f"{path} {problem}", **parts)
 
 
-@dataclass(frozen=True)
-class Node:
-    """A value of a file. `value` is a scalar, a list of nodes, or a dict of key to node."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Keeps every plain scalar a text, so that YAML 1.1 has no effect."""
 
-    value: Any
-    line: int
-    """Where it begins, counted from 1; for the value of a key, the line of the key."""
-    text: str | None = None
-    """A plain scalar as typed; None for quoted texts, lists and mappings."""
-
-
-class Unreadable(Exception):
-    """The text breaks the rules of its format; `line` and `column` count from 1."""
-
-    def __init__(self, problem: str, line: int, column: int) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.line = line
-        self.column = column
-
-
-def node_value(node: Node) -> Any:
-    """The value without its lines."""
-    if isinstance(node.value, dict):
-        return {key: node_value(child) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [node_value(child) for child in node.value]
-    return node.value
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 _INT = re.compile(r"^([-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)$")
@@ -120,44 +111,49 @@ _WORDS = {
 }
 _TEXT = "tag:yaml.org,2002:str"
 _TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
-_TOO_MANY = f"more than {_MAX_VALUES:,} values, those of aliases counted"
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
-"""From 1,000 levels on, before the events of the first of them."""
+"""From 1,000 levels on, before any node."""
+_PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
+"""A letter beyond 16 bits as JSON escapes it, which YAML does not know."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Keeps every plain scalar a text, so that YAML 1.1 has no effect."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
-
-def parse_yaml(text: str) -> Node:
-    """The document's root, None if it is empty. Raises Unreadable.
-
-    An alias counts as many values as it stands for, a long text as several; none holds itself.
-    """
-    count, above, sizes = 0, list[tuple[str | None, int]](), dict[str | None, int]()
+def parse_json(text: str, name: str = "") -> Iterator[Line]:
+    """As `parse_yaml`, of JSON."""
     try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.CollectionEndEvent):
-                anchor, start = above.pop()
-                sizes[anchor] = count - start
-            elif isinstance(event, yaml.AliasEvent):
-                if any(event.anchor == anchor for anchor, _ in above):
-                    raise _at("an alias that holds itself", event.start_mark)
-                count += sizes.get(event.anchor, 1)
-            elif isinstance(event, yaml.NodeEvent):
-                if isinstance(event, yaml.CollectionStartEvent):
-                    above.append((event.anchor, count))
-                weight = 1 + len(getattr(event, "value", "")) // _LONG_TEXT
-                count += weight
-                sizes[event.anchor] = weight
-            if count > _MAX_VALUES:
-                raise _at(_TOO_MANY, event.start_mark)
-            if len(above) > _MAX_DEPTH:
-                raise _at(_TOO_DEEP, event.start_mark)
-        root = yaml.compose(text, Loader=_Loader)
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
+    except (ValueError, RecursionError):
+        pass  # a long number, and deep levels: YAML's reader counts them
+    # Valid JSON is YAML but for these; a text of JSON holds no tabs.
+    text = _PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text.replace("\t", " "))
+    return parse_yaml(text, name)
+
+
+def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
+    """The settings of a document of the file `name`. Raises Unreadable, and SettingsError."""
+    root = _compose(text)
+    if root is None or (isinstance(root, yaml.ScalarNode) and root.value in ("", "~", "null")):
+        return iter(())
+    if not isinstance(root, yaml.MappingNode):
+        raise SettingsError.of(
+            f"{name} holds no settings: its root is not a mapping",
+            where=f"{name}:{root.start_mark.line + 1}",
+            allowed="keys with values, for example  optim: {lr: 1e-3}",
+        )
+    return _Reader(name).lines(root, "", 1)
+
+
+def parse_yaml_value(text: str) -> Any:
+    """The value of `text` as YAML: `1e-6`, `on`, `[0.9, 0.95]`. Raises Unreadable."""
+    root = _compose(text)
+    return None if root is None else _Reader("").value(root, 0)
+
+
+def _compose(text: str) -> Any:
+    try:
+        return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
@@ -169,15 +165,72 @@ def parse_yaml(text: str) -> Node:
         column = len(before) - before.rfind("\n")
         problem = "a control character is not allowed"
         raise Unreadable(problem, before.count("\n") + 1, column) from None
-    return Node(None, 1) if root is None else _node(root, root.start_mark)
+    except RecursionError:
+        raise Unreadable(_TOO_DEEP, 1, 1) from None
 
 
-def parse_yaml_value(text: str) -> Any:
-    """The value of `text` as YAML: `1e-6`, `on`, `[0.9, 0.95]`.
+class _Reader:
+    """Reads the nodes of one document; an alias counts as many values as it stands for."""
 
-    Raises Unreadable.
-    """
-    return node_value(parse_yaml(text))
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count = 0
+
+    def lines(self, node: yaml.MappingNode, prefix: str, depth: int) -> Iterator[Line]:
+        """The settings of a section; an empty one has none."""
+        for key, mark, child in self._pairs(node, depth):
+            dotted, names = (
+                f"{prefix}{key}",
+                [k.value for k, _ in getattr(child, "value", [])[:9]]
+                if isinstance(child, yaml.MappingNode)
+                else None,
+            )
+            is_leaf = names is None or f".{dotted}".endswith(tuple(f".{key}" for key in MAPPINGS))
+            if is_leaf or (names and {*map(str, names)} <= CHANGES):
+                yield Line(dotted, self.value(child, depth + 1), f"{self._name}:{mark.line + 1}")
+            else:
+                yield from self.lines(child, f"{dotted}.", depth + 1)
+
+    def value(self, node: Any, depth: int) -> Any:
+        """The value of a node. Raises Unreadable."""
+        self._weigh(node, depth)
+        if isinstance(node, yaml.MappingNode):
+            return {k: self.value(child, depth + 1) for k, _, child in self._pairs(node, depth)}
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, depth + 1) for item in node.value]
+        if node.style:  # quoted, or a block of text
+            return node.value
+        try:
+            return parse_yaml_scalar(node.value)
+        except ValueError as error:
+            raise _at(str(error), node.start_mark) from None
+
+    def _pairs(self, node: yaml.MappingNode, depth: int) -> Iterator[tuple[str, Any, Any]]:
+        """Each key with its place, and the node of its value."""
+        self._weigh(node, depth)
+        first: dict[str, int] = {}
+        for key, child in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _at("a key that is not a scalar", key.start_mark)
+            if key.value in first:
+                problem = f"the key '{key.value}' is set twice, first in line {first[key.value]}"
+                raise _at(problem, key.start_mark)
+            first[key.value] = key.start_mark.line + 1
+            yield key.value, key.start_mark, child
+
+    def _weigh(self, node: Any, depth: int) -> None:
+        self._count += 1 + (len(node.value) // _LONG_TEXT if isinstance(node.value, str) else 0)
+        if node.tag not in _TAGS:
+            raise _at(f"the tag {node.tag} is not read here", node.start_mark)
+        if depth > _MAX_DEPTH:  # an alias that holds itself has no end
+            raise _at(_TOO_DEEP, node.start_mark)
+        if self._count > _MAX_VALUES:
+            what = f"more than {_MAX_VALUES:,} values, those of aliases counted"
+            raise _at(what, node.start_mark)
+
+
+def _at(problem: str, mark: Any) -> Unreadable:
+    return Unreadable(problem, mark.line + 1, mark.column + 1)
 
 
 def parse_yaml_scalar(text: str) -> Any:
@@ -201,52 +254,3 @@ def parse_yaml_scalar(text: str) -> Any:
     if match := _INFINITE.match(text):
         return float(f"{match[1]}inf")
     return text
-
-
-def _node(node: Any, mark: Any) -> Node:
-    """Our node of a YAML node; `mark` is where it, or its key, begins."""
-    if node.tag not in _TAGS:
-        raise _at(f"the tag {node.tag} is not read here", node.start_mark)
-    if isinstance(node, yaml.MappingNode):
-        return Node(_mapping(node), mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return Node([_node(item, item.start_mark) for item in node.value], mark.line + 1)
-    if node.style:  # quoted, or a block of text
-        return Node(node.value, mark.line + 1)
-    try:
-        return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
-    except ValueError as error:
-        raise _at(str(error), node.start_mark) from None
-
-
-def _mapping(node: Any) -> dict[str, Node]:
-    nodes: dict[str, Node] = {}
-    for key, child in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _at("a key that is not a scalar", key.start_mark)
-        if key.value in nodes:
-            first = nodes[key.value].line
-            problem = f"the key '{key.value}' is set twice, first in line {first}"
-            raise _at(problem, key.start_mark)
-        nodes[key.value] = _node(child, key.start_mark)
-    return nodes
-
-
-def _at(problem: str, mark: Any) -> Unreadable:
-    return Unreadable(problem, mark.line + 1, mark.column + 1)
-
-
-_PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
-"""A letter beyond 16 bits as JSON escapes it, which YAML does not know."""
-
-
-def parse_json(text: str) -> Node:
-    """The document's root. Raises Unreadable."""
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
-    except (ValueError, RecursionError):
-        pass  # a long number, and deep levels: YAML's reader counts them
-    # Valid JSON is YAML but for these; a text of JSON holds no tabs.
-    return parse_yaml(_PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text.replace("\t", " ")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import presets
 from launcher.config.custom_task import KEY, class_location, load_task_class, task_folder
-from launcher.config.presets import FamilyFile, SettingsBlock
-from launcher.config.settings_file import Node
+from launcher.config.presets import FamilyFile
+from launcher.config.settings_file import MAPPINGS, Line
 from models.catalog import Stage
 from models.common.config import Fold, SplitSeed
 
@@ -73,12 +73,10 @@ def task_family_file(name: str) -> FamilyFile:
     Raises SettingsError.
     """
     cls = load_task_class(name)
-    file = presets.custom_task()
-    blocks = dict(file.blocks)
-    for kind, attribute in (("sizes", "sizes"), ("stages", _STAGES)):
-        for key in _mapping(cls, attribute):
-            blocks[kind, key] = _block(cls, attribute, key)
-    return replace(file, blocks=blocks, declared=_block(cls, "defaults"))
+    lines = [*presets.custom_task().lines, *_lines(cls, "defaults", "declared.")]
+    for attribute, block in (("sizes", "sizes."), (_STAGES, "stages.")):
+        lines += _lines(cls, attribute, block)
+    return FamilyFile(lines)
 
 
 @cache
@@ -159,31 +157,24 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     return mapping
 
 
-def _block(cls: type, name: str, key: str | None = None) -> SettingsBlock:
-    """A mapping of the class, or its value of `key`, with the lines of its values."""
-    value: Any = _mapping(cls, name)
+def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
+    """The settings in a mapping of the class, as those of a `block` of a family's file."""
     place, tree, line = _source(cls, name)
-    if key is not None:
-        value, (tree, line) = value[key], _inner(tree, key, line)
-    return SettingsBlock(_node(value, tree, line), place)
 
+    def lines(value: Any, tree: ast.expr | None, line: int, key: str) -> Iterator[Line]:
+        if not isinstance(value, Mapping) or key.endswith(MAPPINGS):
+            value = list(value) if isinstance(value, tuple) else value
+            yield Line(f"{block}{key}", value, f"{place}:{line}")
+            return
+        places = {}
+        if isinstance(tree, ast.Dict):
+            pairs = zip(tree.keys, tree.values, strict=True)
+            places = {k.value: (v, k.lineno) for k, v in pairs if isinstance(k, ast.Constant)}
+        for inner, child in value.items():
+            dotted = f"{key}.{inner}" if key else inner
+            yield from lines(child, *places.get(inner, (None, line)), dotted)
 
-def _node(value: Any, tree: ast.expr | None, line: int) -> Node:
-    if isinstance(value, Mapping):
-        inner = {key: _node(child, *_inner(tree, key, line)) for key, child in value.items()}
-        return Node(inner, line)
-    if isinstance(value, list | tuple):
-        return Node([_node(item, None, line) for item in value], line)
-    return Node(value, line)
-
-
-def _inner(tree: ast.expr | None, key: str, line: int) -> tuple[ast.expr | None, int]:
-    """The value of `key` in a dict literal, and its line."""
-    if isinstance(tree, ast.Dict):
-        for written, behind in zip(tree.keys, tree.values, strict=True):
-            if isinstance(written, ast.Constant) and written.value == key:
-                return behind, written.lineno
-    return None, line
+    return lines(_mapping(cls, name), tree, line, "")
 
 
 def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:

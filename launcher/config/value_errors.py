@@ -26,7 +26,6 @@ from launcher.config.model_lines import model_line, path_line
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
-from launcher.config.settings_file import Node
 from models.catalog import is_custom
 from training.settings import TRACKERS
 
@@ -259,11 +258,6 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) 
         return bad_value(info, entry, kind, below)
     number, inner = loc[index], next(iter(loc[index + 1 :]), None)
     name, origin, order = f"{entry.key}[{number}]", entry.origin, entry.order
-    if entry.node is not None and isinstance(entry.node.value, list):
-        node: Node = entry.node.value[number]
-        node = node.value.get(inner, node) if isinstance(node.value, dict) else node
-        file = origin.where.rpartition(":")[0]
-        origin, order = replace(origin, where=f"{file}:{node.line}"), (order[0], node.line)
     item = TypedEntry(name, detail["input"], origin, order=order)
     if kind == "extra_forbidden" and inner is not None:
         suggestion = nearest_match(inner, info.items)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.report import run_record
 from launcher.run_folder import checkpoint_search, lock, records, run_folder
 from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
@@ -21,6 +21,7 @@ from training.logging.console_text import describe_event
 from training.logging.live_view import LiveView
 from training.logging.metrics import step_metrics, usage_of
 from training.logging.progress import Curve, Progress, next_save
+from training.settings import nested
 from training.train_plan import TrainPlan
 
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
@@ -142,7 +143,7 @@ class WatchedRun:
     def _read_settings(self) -> Mapping[str, Any]:
         if self._settings is None:
             try:
-                self._settings = node_value(read_settings_file(self._folder / run_folder.SETTINGS))
+                self._settings = nested(read_values(self._folder / run_folder.SETTINGS))
             except SettingsError:  # being written, or removed
                 return {}
         return self._settings

@@ -20,7 +20,7 @@ from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.run import affinity, failures, rank, restart, startup
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
@@ -232,18 +232,18 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
     from launcher.run_folder import checkpoint_search
 
     try:
-        settings = node_value(read_settings_file(folder / run_folder.SETTINGS))
+        values = read_values(folder / run_folder.SETTINGS)
     except SettingsError:
         return None
-    model, path = settings["model"], str(settings.get("data", {}).get("path", ""))
-    if (family := FAMILIES.get(model["family"])) is None:
+    path, mode = str(values.get("data.path", "")), values.get("mode")
+    if (family := FAMILIES.get(str(values.get("model.family")))) is None:
         return None
     if path not in family.prompts and path.startswith(EMBEDDED):
-        name = ":".join(filter(None, (family.name, model.get("size"))))
-        mode = "" if settings["mode"] == DEFAULT_MODE else f" --mode {settings['mode']}"
+        name = ":".join(filter(None, (family.name, values.get("model.size"))))
+        mode = "" if mode == DEFAULT_MODE else f" --mode {mode}"
         return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
     without = [stage.name for stage in family.stages if not stage.predicts]
-    if model.get("stage") in without or checkpoint_search.newest_step(folder) is None:
+    if values.get("model.stage") in without or checkpoint_search.newest_step(folder) is None:
         return None
     words = ["predict", str(shown or folder)]
     if path in family.prompts:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config.provenance import CliArgs, find_node
+from launcher.config.provenance import CliArgs
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
-from launcher.config.settings_file import Node, node_value, read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.run_folder import records, run_folder
 from launcher.run_folder.records import InvalidRecord
 from models.catalog import FAMILIES
@@ -112,9 +112,8 @@ def _latest(args: CliArgs, where: str) -> ResumableRun | None:
     wanted = (choice.family, choice.model, choice.mode)
     for folder in newest(run_folder.SETTINGS):
         try:
-            root = read_settings_file(folder / run_folder.SETTINGS)
-            mode = find_node(root, "mode")
-            if (*model_of(root), mode and mode.value) != wanted:
+            values = read_values(folder / run_folder.SETTINGS)
+            if (*model_of(values), values.get("mode")) != wanted:
                 continue
             run = _found(folder, None, where)
         except (UnreadableRun, InvalidRecord):
@@ -126,11 +125,9 @@ def _latest(args: CliArgs, where: str) -> ResumableRun | None:
     return None
 
 
-def model_of(root: Node) -> tuple[object, object]:
-    """The family in settings.yaml, and the name of its model; `root` is the parsed file."""
-    keys = ("model.family", "model.size", PRETRAINED)
-    nodes = [find_node(root, key) for key in keys]
-    family, size, pretrained = (None if node is None else node_value(node) for node in nodes)
+def model_of(values: Mapping[str, Any]) -> tuple[object, object]:
+    """The family in settings.yaml, and the name of its model."""
+    family, size, pretrained = map(values.get, ("model.family", "model.size", PRETRAINED))
     return family, model_part(family, size, pretrained) if family in FAMILIES else size
 
 

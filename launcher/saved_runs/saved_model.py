@@ -15,7 +15,7 @@ from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import custom_task, hub
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED, config_of, task_class
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.run import affinity
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_folders
@@ -200,7 +200,7 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     if isinstance(known, dict):
         settings = nested(known)
     elif run.folder is not None:
-        settings = dict(node_value(read_settings_file(source)))
+        settings = nested(read_values(source))
     return SavedModel(
         checkpoint.folder,
         run.folder,

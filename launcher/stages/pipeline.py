@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ from launcher.config.provenance import (
     Origin,
     Resolved,
     TypedEntry,
-    find_node,
 )
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
-from launcher.config.settings_file import Node, read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.resume import NothingLeft, ResumeRequest
@@ -268,29 +267,28 @@ def _find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
         pipeline = record.load(folder)
         if pipeline is None or list(pipeline.stages) != names:
             continue
-        root = _settings(pipeline)
-        if root is None or checkpoint_search.model_of(root) != (choice.family, choice.model):
+        values = _settings(pipeline)
+        if checkpoint_search.model_of(values) != (choice.family, choice.model):
             continue
         if not all(map(record.is_completed, pipeline.stages.values())):
             return pipeline
     return None
 
 
-def _settings(pipeline: PipelineRecord) -> Node | None:
-    """The settings of the first stage; None: they cannot be read, which preparing it reports."""
+def _settings(pipeline: PipelineRecord) -> Mapping[str, Any]:
+    """The settings of the first stage; none: they cannot be read, which preparing it reports."""
     try:
         first = next(iter(pipeline.stages.values()))
-        return read_settings_file(first / run_folder.SETTINGS)
+        return read_values(first / run_folder.SETTINGS)
     except SettingsError:
-        return None
+        return {}
 
 
 def _declared(pipeline: PipelineRecord) -> dict[str, Stage]:
     """The stages that the family of a pipeline declares, by name. Reads the disk."""
-    root = _settings(pipeline)
-    family = None if root is None else find_node(root, "model.family")
+    family = _settings(pipeline).get("model.family")
     try:
-        declared = declared_stages(family.value) if family is not None else ()
+        declared = declared_stages(family) if family is not None else ()
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         declared = ()
     return {stage.name: stage for stage in declared}

@@ -1,10 +1,11 @@
 """Every family's file gives the values of its specification."""
 
+from itertools import product
+
 import pytest
 
 from launcher.config import presets, settings_file
-from launcher.config.provenance import flatten
-from launcher.config.schema import config_of, sections, setting_infos
+from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
 from tests.ds_configs.tables import FOLDER, cells
 from tests.launcher.given import SERVER, resolved
@@ -51,15 +52,13 @@ def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     found = presets.family(family)
     sizes = set(config_of(family).SIZES)
     stages = {stage.name for stage in stages_of(family)}
-    assert set(found.of("stages")) == stages
-    names = {"sizes": sizes, "modes": set(presets.modes()), "stages": stages}
-    for path in found.blocks:
-        for kind, name in zip(path[::2], path[1::2], strict=True):
-            assert kind == "given" or name in names[kind]
-    for block in (found.default, *found.blocks.values()):
-        assert {key for key, _ in flatten(block.settings, sections(family))} <= set(
-            setting_infos(family)
-        )
+    given = [("given", key) for key in setting_infos(family)]
+    blocks = [*product(("modes",), presets.modes()), *product(("stages",), stages)]
+    blocks += [("sizes", size, *block) for size in sizes for block in ((), *blocks)]
+    by_block = {block: found.block(*block) for block in (("default",), *given, *blocks)}
+    assert sum(map(len, by_block.values())) == len(found.lines)  # each line is of one of these
+    assert all(by_block["stages", stage] for stage in stages)
+    assert {line.key for lines in by_block.values() for line in lines} <= {*setting_infos(family)}
 
 
 def test_samples_are_as_long_as_the_context_of_the_size():
@@ -70,8 +69,8 @@ def test_samples_are_as_long_as_the_context_of_the_size():
 @pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])
 def test_the_family_block_of_a_mode_has_every_value_changed_by_the_table(family, mode):
     file, stage = presets.family(family), staged(family, mode)
-    block = file.blocks["modes", mode] if stage is None else file.blocks["stages", stage.name]
-    own = {key for key, _ in flatten(block.settings, sections(family))}
+    block = file.block("modes", mode) if stage is None else file.block("stages", stage.name)
+    own = {line.key for line in block}
     by_mode = {
         name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")
     }

@@ -4,9 +4,7 @@ import pytest
 
 from launcher.config import presets
 from launcher.config.least_steps import fitted
-from launcher.config.provenance import flatten
-from launcher.config.schema import config_of, sections, setting_infos
-from launcher.config.settings_file import node_value
+from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
 from tests.launcher.given import ONE_GPU, SERVER, resolved
 
@@ -27,8 +25,7 @@ SHARES = {
 
 
 def keys_of(mode):
-    known = frozenset().union(*(sections(family) for family in FAMILIES))
-    return dict(flatten(presets.mode(mode).block.settings, known))
+    return {line.key: line.value for line in presets.mode(mode).lines}
 
 
 def test_there_are_eight_modes_and_default_is_first():
@@ -41,8 +38,7 @@ def test_a_mode_has_a_sentence_known_keys_known_operations_and_promises(mode):
     preset = presets.mode(mode)
     assert 20 < len(preset.sentence) < 90 and not preset.sentence.endswith(".")
     assert set(keys_of(mode)) <= set().union(*(setting_infos(family) for family in FAMILIES))
-    for key, node in keys_of(mode).items():
-        value = node_value(node)
+    for key, value in keys_of(mode).items():
         assert key == "promise" or not isinstance(value, dict) or presets.is_change(value), key
     assert bool(preset.promise) == (mode != "default")
 
@@ -88,7 +84,7 @@ def test_a_benchmark_evaluates_abr_after_its_epoch_and_no_other_family(model):
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
 def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
-    train = {key: node_value(node) for key, node in keys_of(mode).items() if "train." in key}
+    train = keys_of(mode)
     # Without accumulation, as in all runs with a length in steps.
     batch = train["train.micro_batch"]["scale"] * train["train.accumulation"]
     assert train["train.max_steps"]["scale"] == train["train.epochs"]["scale"] / batch

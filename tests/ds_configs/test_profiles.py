@@ -7,9 +7,7 @@ from typing import get_args
 import pytest
 
 from launcher.config import presets
-from launcher.config.provenance import flatten
-from launcher.config.schema import config_of, sections
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from training.settings import Profile
@@ -47,10 +45,8 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
 
 @pytest.mark.parametrize("profile", TABLE)
 def test_a_profile_sets_nothing_outside_the_table_and_has_a_short_sentence(profile):
-    block = presets.profile(profile)
-    assert set(dict(flatten(block.settings, sections("language")))) == set(TABLE[profile])
-    text = node_value(read_settings_file(presets.FOLDER / "profiles" / f"{profile}.yaml"))
-    assert 20 < len(text["sentence"]) < 90
+    assert {line.key for line in presets.profile(profile)} == set(TABLE[profile])
+    assert 20 < len(presets.mode(profile, "profiles").sentence) < 90
 
 
 def test_a_profile_is_below_settings_of_the_user_and_only_lowers_what_a_small_size_has():

@@ -12,7 +12,7 @@ from engines.base import EngineError
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import folder_for
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import read_values
 from models.base import DataError
 from models.custom import CustomTask
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
@@ -22,6 +22,7 @@ from tests.launcher.saved_runs import change_state, checkpoint
 from tests.training.tiny import make_settings, one_rank
 from training.evaluation.evaluate import samples_of
 from training.optim import optimizer as optim
+from training.settings import nested
 
 TASK = "copied_task:Line"
 
@@ -95,7 +96,7 @@ def downloaded(tmp_path, monkeypatch):
 def test_no_command_runs_code_that_came_with_a_run(downloaded, folder, capfd):
     run = downloaded
     chosen = {"family": "strange_task:Line", "folder": str(run) if folder == "." else folder}
-    settings = node_value(read_settings_file(run / "settings.yaml"))
+    settings = nested(read_values(run / "settings.yaml"))
     (run / "settings.yaml").write_text(json.dumps({**settings, "model": chosen}))
     dotted = {f"model.{name}": value for name, value in chosen.items()}
     change_state(checkpoint(run, 2), lambda state: state["facts"]["settings"].update(dotted))

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.run_folder import lock, run_folder
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
@@ -32,7 +32,7 @@ def create(folder=MINE):
 
 
 def mode_of(folder=MINE):
-    return node_value(read_settings_file(folder / "settings.yaml"))["mode"]
+    return read_values(folder / "settings.yaml")["mode"]
 
 
 def is_refused(folder=MINE):

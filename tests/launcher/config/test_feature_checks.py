@@ -147,25 +147,25 @@ download:
 """
 MESSAGES = """\
 error: download.files[0].url 'ftp://example.org/a.zip' has the scheme 'ftp'
-  where         mine.yaml:3 download.files[0].url
+  where         mine.yaml:2 download.files[0].url
 error: download.files[1].sha256 '12ab' is not understood
-  where         mine.yaml:4 download.files[1].sha256
+  where         mine.yaml:2 download.files[1].sha256
 error: download.files[2] has no key 'sha265'
-  where         mine.yaml:6 download.files[2]
+  where         mine.yaml:2 download.files[2]
   did you mean  sha256
   fix           sha256: 12ab
 error: download.files[3] has no url
-  where         mine.yaml:7 download.files[3]
+  where         mine.yaml:2 download.files[3]
 error: download.files[3].sha256 '12ab' is not understood
-  where         mine.yaml:7 download.files[3].sha256
+  where         mine.yaml:2 download.files[3].sha256
 error: download.files[4] 7 is not understood
-  where         mine.yaml:8 download.files[4]
+  where         mine.yaml:2 download.files[4]
 error: download.files[5].name '../c' contains one of  < > : " / \\ | ? *  or a control character
-  where         mine.yaml:9 download.files[5].name
+  where         mine.yaml:2 download.files[5].name
 error: unknown download.files[5].unpack 'never'
-  where         mine.yaml:9 download.files[5].unpack
+  where         mine.yaml:2 download.files[5].unpack
 error: download.files[5].size -1 is out of range
-  where         mine.yaml:9 download.files[5].size
+  where         mine.yaml:2 download.files[5].size
   did you mean  0
   fix           size: 0
 """

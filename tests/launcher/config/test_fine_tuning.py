@@ -8,7 +8,7 @@ from launcher.config import presets
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.config.selection import choose
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import read_values
 from launcher.run_folder.checkpoint_search import model_of
 from tests.launcher.given import SERVER, resolved
 
@@ -34,10 +34,8 @@ def fine_tuned(base):
 
 def line_of(key):
     """The line of a key below `given: model.pretrained` in the family's file."""
-    node = presets.family("language").of("given")["model.pretrained"].settings
-    for part in key.split("."):
-        node = node.value[part]
-    return f"ds_configs/models/language.yaml:{node.line}"
+    lines = presets.family("language").block("given", "model.pretrained")
+    return next((line.where for line in lines if line.key == key), None)
 
 
 def test_a_pretrained_model_has_the_values_of_fine_tuning(fine_tuned):
@@ -87,7 +85,7 @@ def test_auto_resumes_a_run_of_the_same_folder_only(base, tmp_path):
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({"model": settings}))
     choice = choose(CliArgs(sets=[f"model.pretrained={base}"]))
-    assert model_of(read_settings_file(path)) == (choice.family, choice.model)
+    assert model_of(read_values(path)) == (choice.family, choice.model)
     assert choose(CliArgs(model="language:full")).model == "full"
 
 

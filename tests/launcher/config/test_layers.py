@@ -1,8 +1,7 @@
 """Layers override one another, and a mode skips settings that a family does not have."""
 
 from launcher.config.layers import merge_layers
-from launcher.config.provenance import Origin, TypedEntry, find_node, flatten
-from launcher.config.settings_file import node_value, parse_yaml
+from launcher.config.provenance import Origin, TypedEntry
 
 
 def layer(name, **values):
@@ -48,21 +47,3 @@ def test_promises_of_layers_add_up():
     ]
     values, _ = merge_layers("language", layers)
     assert values["promise"].value == {"step_time": {"at_most": 0.4}, "parameters": {"at_most": 1}}
-
-
-def test_keys_are_flat_down_to_the_settings():
-    text = "limits:\n  critical: {ram: 1}\n  ram: 2\npromise: {parameters: {at_most: 1}}\n"
-    found = flatten(parse_yaml(text), frozenset({"limits", "limits.critical"}))
-    assert [(key, node_value(node), node.line) for key, node in found] == [
-        ("limits.critical.ram", 1, 2),
-        ("limits.ram", 2, 3),
-        ("promise", {"parameters": {"at_most": 1}}, 4),
-    ]
-
-
-def test_a_key_is_found_nested_or_dotted():
-    for text in ("model: {size: tiny}", "model.size: tiny", "a: 1\nmodel:\n  size: tiny"):
-        node = find_node(parse_yaml(text), "model.size")
-        assert node is not None and node.value == "tiny", text
-    for text in ("model: tiny", "model: {family: x}", "size: tiny", "{}"):
-        assert find_node(parse_yaml(text), "model.size") is None, text

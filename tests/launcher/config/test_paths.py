@@ -62,8 +62,7 @@ def test_a_name_of_any_letters_is_read_back(here):
     for name in ("a b.txt", "a\nb", "x: y", "#1"):
         (here / name).touch()
         (here / "run.yaml").write_text(render_settings(resolved(data=name)))
-        root = settings_file.read_settings_file(here / "run.yaml")
-        assert settings_file.node_value(root)["data"]["path"] == f"{here}/{name}"
+        assert settings_file.read_values(here / "run.yaml")["data.path"] == f"{here}/{name}"
 
 
 def test_another_path_of_the_same_file_is_the_same_and_one_that_is_gone_has_moved(here):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from launcher.__main__ import main
 from launcher.config import presets
-from launcher.config.provenance import flatten
 from launcher.config.render import render_settings
 from launcher.config.schema import config_of, setting_infos
-from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
 
@@ -97,11 +97,10 @@ def test_a_file_may_name_sizes_of_another_family():
 def test_shipped_promises_name_sizes_and_settings_that_exist():
     sizes = {name for family in FAMILIES for name in config_of(family).SIZES}
     keys = {key for family in FAMILIES for key in setting_infos(family)}
-    blocks = [presets.mode(mode).block for mode in presets.modes()]
-    blocks += [block for name in FAMILIES for block in presets.family(name).blocks.values()]
-    for block in blocks:
-        tree = dict(flatten(block.settings, frozenset()))
-        for bounds in node_value(tree["promise"]).values() if "promise" in tree else ():
+    blocks = [presets.mode(mode).lines for mode in presets.modes()]
+    blocks += [presets.family(name).lines for name in FAMILIES]
+    for line in chain(*blocks):
+        for bounds in line.value.values() if line.key.endswith("promise") else ():
             assert {*bounds.get("sizes", ())} <= sizes and {*bounds.get("needs", ())} <= keys
 
 

@@ -10,7 +10,7 @@ from launcher.config.render import (
     render_scalar,
     render_settings,
 )
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import read_values
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 MODES = [mode for mode in presets.modes() if mode != "staged"]
@@ -35,9 +35,7 @@ def test_rendered_settings_keep_the_global_batch_for_another_world_size(tmp_path
     first = resolved(model="language", nproc="2")
     path = tmp_path / "settings.yaml"
     path.write_text(render_settings(first))
-    root = read_settings_file(path).value
-    assert set(root) == {key.partition(".")[0] for key in first.values}
-    assert "accumulation" not in root["train"].value
+    assert set(read_values(path)) == {*first.values} - {"train.accumulation"}
     for nproc in ("1", "4"):
         again = resolved(model=None, configs=[path], machine=SERVER, nproc=nproc)
         assert again.batching.global_batch == 64
