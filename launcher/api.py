@@ -14,7 +14,6 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import (
     SettingsError,
     nearest_match,
-    parse,
     render,
 )
 from launcher.commands import run as run_command
@@ -413,7 +412,7 @@ def _outcome(report: RankReport) -> Mapping[str, Any]:
     if isinstance(report.cause, SettingsError):
         raise report.cause
     if report.kind == "invalid input":
-        raise SettingsError(parse(report.text)) from report.cause
+        raise SettingsError(report.diagnostics) from report.cause
     if report.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:

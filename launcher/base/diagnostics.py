@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ MANY = 12
 """With more options than this, a message names the command that lists them."""
 ON, OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
 """What people type for a switch."""
-
-_PART = re.compile(r"(?m)^  (where|allowed|did you mean|fix) +(\S.*)$")
 
 
 @dataclass(frozen=True)
@@ -66,16 +63,6 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
     lines = (line for diagnostic in diagnostics for line in _lines(diagnostic))
     return printable(redact("\n".join(lines)))
-
-
-def parse(text: str) -> list[Diagnostic]:
-    """The errors in a text that `render` gave, such as that of another process."""
-    errors = []
-    for block in re.split(r"(?m)^error: ", text.removeprefix("error: ")):
-        parts = {name.replace(" ", "_"): part for name, part in _PART.findall(block)}
-        message = block.partition("\n")[0] if parts else block.strip()
-        errors.append(Diagnostic(message, **parts))
-    return errors
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:

@@ -172,7 +172,8 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
             places = {k.value: (v, k.lineno) for k, v in pairs if isinstance(k, ast.Constant)}
         for inner, child in value.items():
             dotted = f"{key}.{inner}" if key else inner
-            yield from lines(child, *places.get(inner, (None, line)), dotted)
+            child_tree, place_line = places.get(inner, (None, line))
+            yield from lines(child, child_tree, place_line, dotted)
 
     return lines(_mapping(cls, name), tree, line, "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -11,13 +10,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from pydantic import ConfigDict, TypeAdapter
+
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import FetchError, SettingsError, counted
+from launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted, render
 from launcher.base.redaction import redact_variables
 from launcher.base.signals import Stopped
 from launcher.config.provenance import Resolved
@@ -40,13 +41,13 @@ _LOST_PEER = re.compile(
     r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
     re.IGNORECASE,
 )
-_FIX = re.compile(r"(?m)^  fix .*$")
 
 
 @dataclass(frozen=True)
 class RankReport:
     """How one rank ended."""
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
     kind: Kind
     exit_code: int
     rank: int
@@ -62,20 +63,21 @@ class RankReport:
     """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
     fault: str | None = None
     """Its name in launcher.run.faults; None: unknown, or the text has its fix."""
+    diagnostics: Sequence[Diagnostic] = ()
+    """What is wrong with the settings or the data; `text` renders them."""
     cause: BaseException | None = field(default=None, compare=False)
     """The exception that ended a rank of this process; not saved."""
 
     def save(self, folder: Path) -> None:
         """Write the report to `folder` for the supervisor, atomically. Touches the disk."""
-        content = {item.name: getattr(self, item.name) for item in fields(self)}
-        del content["cause"]
-        atomic_write(_path(folder, self.rank), json.dumps(content).encode())
+        content = TypeAdapter(RankReport).dump_json(self, exclude={"cause"}, fallback=str)
+        atomic_write(_path(folder, self.rank), content)
 
 
 def load(folder: Path, rank: int) -> RankReport | None:
     """The report that `rank` saved in `folder`; None: it has not, or died before."""
     try:
-        return RankReport(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
+        return TypeAdapter(RankReport).validate_json(_path(folder, rank).read_bytes())
     except FileNotFoundError:
         return None
 
@@ -93,7 +95,15 @@ def build_report(
     kind: Kind, exit_code: int, rank: int, text: str, trace: str = "", **parts: Any
 ) -> RankReport:
     """The report of `rank` on this host, now, without secrets of the environment."""
-    text, trace = (redact_variables(part, environment.variables()) for part in (text, trace))
+    variables = environment.variables()
+    text, trace = (redact_variables(part, variables) for part in (text, trace))
+    parts["diagnostics"] = [
+        replace(
+            one,
+            **{k: redact_variables(v, variables) for k, v in vars(one).items() if type(v) is str},
+        )
+        for one in parts.get("diagnostics", ())
+    ]
     host = socket.gethostname()
     return RankReport(kind, exit_code, rank, host, time.time(), text, trace, **parts)
 
@@ -125,6 +135,7 @@ def _failed(error: BaseException, rank: int) -> RankReport:
     # Imported for an error only: a run that works needs none of them, and a thread that ends one
     # at a signal would wait for an import of the main thread.
     from engines.base import EngineError, PeersMissing
+    from launcher.config.errors import about_data
     from launcher.run.faults import recognized
     from launcher.run_folder.fence import FencedOff
     from models.base import DataError
@@ -133,10 +144,12 @@ def _failed(error: BaseException, rank: int) -> RankReport:
     from training.stop_reason import WorkerDied
 
     where = f"rank {rank} on {socket.gethostname()}"
+    if isinstance(error, EngineError):
+        error = SettingsError.of(str(error))
+    elif isinstance(error, DataError):
+        error = about_data(error)
     if isinstance(error, SettingsError):
-        return report("invalid input", str(error))
-    if isinstance(error, DataError | EngineError):
-        return report("invalid input", f"error: {error}")
+        return report("invalid input", str(error), diagnostics=error.diagnostics)
     if isinstance(error, StorageError | CheckpointError | FetchError):
         return report("failed", f"error: {error}", fault=recognized(str(error)))
     if isinstance(error, WorkerDied):
@@ -201,10 +214,13 @@ def explained(report: RankReport, resolved: Resolved, folder: Path) -> RankRepor
     Reads the disk.
     """
     if report.kind == "invalid input":
-        from launcher.config import errors
+        from launcher.config.errors import as_typed
 
-        text = _FIX.sub(lambda line: errors.as_typed(line[0], resolved.values), report.text)
-        return replace(report, text=text)
+        fixed = [
+            replace(one, fix=one.fix and as_typed(one.fix, resolved.values))
+            for one in report.diagnostics
+        ]
+        return replace(report, text=render(fixed), diagnostics=fixed)
     if report.fault is None:
         return report
     from launcher.run import faults

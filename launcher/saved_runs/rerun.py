@@ -17,7 +17,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError, parse
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.base.ending import ending_signals, temporary_folder
 from launcher.base.signals import handling
 from launcher.config import machine
@@ -63,7 +63,7 @@ class Rerun:
             raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
         if code == exit_codes.INVALID_INPUT:
             # Its fix is one for a run that trains.
-            first = replace(parse(report.text)[0], fix=None)
+            first = replace(report.diagnostics[0], fix=None)
             is_other = "has changed" in first.message
             raise SettingsError([replace(first, allowed=DATA) if is_other else first])
         if code != exit_codes.DONE:
