@@ -57,6 +57,8 @@ LARGEST = 10.0
 SHORTEST, LONGEST = 2, 8
 """Tokens per masked span: 16 to 64 ms."""
 _FLAT_UV = 1e-6
+KEPT_BYTES = 2**27
+"""Memory of a process for the segments that it read last."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class SegmentSamples:
         self.numbers, self.rules = list(numbers), rules
         self.items = [items[n] for n in numbers]
         self.random_others = random_others([item.group for item in self.items], rules.seed)
+        self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -139,7 +142,15 @@ class SegmentSamples:
 
     def own(self, index: int) -> np.ndarray:
         """The recorded EEG of a segment."""
-        return read_segment(self.items[index], self.rules.most)
+        if (eeg := self._kept.pop(index, None)) is None:
+            eeg = read_segment(self.items[index], self.rules.most)
+            while sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES - eeg.nbytes:
+                if not self._kept:
+                    return eeg
+                del self._kept[next(iter(self._kept))]
+        if self.rules.windows > 1:  # which are taken one by one
+            self._kept[index] = eeg
+        return eeg
 
     def given(self, index: int) -> np.ndarray:
         """The EEG of a segment; in a noise control, noise with the spectrum of another segment.
