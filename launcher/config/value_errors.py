@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from launcher.base.diagnostics import (
     OFF,
@@ -19,81 +19,76 @@ from launcher.base.diagnostics import (
     plain,
     shown,
 )
-from launcher.config import errors, promise_scope, settings_file
+from launcher.config import errors, promise_scope
 from launcher.config.argument_errors import meant
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
 from launcher.config.model_lines import model_line, path_line
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
-from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
-from models.catalog import is_custom
-from training.settings import TRACKERS
+from launcher.config.schema import (
+    SettingInfo,
+    sections,
+    setting_infos,
+    settings_class,
+    unseen_by_schema,
+)
+from launcher.config.settings_file import parse_yaml_scalar
+from training.settings import TRACKERS, nested
 
-UNKNOWN = "unknown"
 _LIKE = 0.4
 """`rl` and `lr`, `lr` and `lr_scale` are similar; `rank` and `lr` are not."""
-_OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
-_WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
+_REASONS = {
+    **dict.fromkeys(
+        ("greater_than", "greater_than_equal", "less_than", "less_than_equal"), "is out of range"
+    ),
+    "finite_number": "is not a finite number",
+    **dict.fromkeys(("too_short", "too_long"), "has the wrong length"),
+}
 
 
 def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
+    infos, value = setting_infos(family), plain(entry.value)
     if entry.key in sections(family):
-        return _no_section(family, entry)
-    section = entry.key.rpartition(".")[0]
-    section = section if section in sections(family) else ""
-    here = [
-        key
-        for key in (*setting_infos(family), *sections(family))
-        if key.rpartition(".")[0] == section
-    ]
-    names = sorted(key.rpartition(".")[2] for key in here)
-    suggestion, fix = _nearest_key(family, entry, here)
-    if entry.key == "data.path" and is_custom(family):
-        suggestion, fix = (
-            None,
-            (
-                f"in {family.partition(':')[2]}:  class Data(BaseModel): path: str | None = None  "
-                "(samples reads self.data_settings.path)"
-            ),
+        inner = [key for key in infos if key.startswith(f"{entry.key}.")]
+        parts = (f"{entry.key}.{part}" for part in ("name", "size", "path"))
+        head = next((key for key in parts if key in infos), None)
+        return _about(
+            entry,
+            f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
+            allowed=listed([key.rpartition(".")[2] for key in inner], "explain"),
+            fix=head and _write(entry, head, entry.value),
         )
+    above, _, name = entry.key.rpartition(".")
+    section = above if above in sections(family) else ""
+    keys = (*infos, *sections(family))
+    here = [key for key in keys if key.rpartition(".")[0] == section]
+    if above in infos and infos[above].type == "mapping":
+        suggestion, value = above, f"{{{name}: {value}}}"
+    else:
+        same = [key for key in infos if fold(key.rpartition(".")[2]) == fold(name)]
+        exact = [key for key in here if fold(key) == fold(entry.key)]
+        near = _nearest_whole(entry.key, here)
+        suggestion = next(iter([*exact, *same]), near or nearest_key(entry.key, infos))
     return _about(
         entry,
         f"unknown setting '{entry.key}'",
-        allowed=listed(names, "explain"),
+        allowed=listed(sorted(key.rpartition(".")[2] for key in here), "explain"),
         did_you_mean=suggestion,
-        fix=fix,
+        fix=_write(entry, suggestion, value) if _fits(family, suggestion, entry.value) else None,
     )
 
 
-def _nearest_key(
-    family: str, entry: TypedEntry, here: Sequence[str]
-) -> tuple[str | None, str | None]:
-    """The key that was probably meant, and the line to type; `here`: the keys of its section."""
-    infos = setting_infos(family)
-    above, _, name = entry.key.rpartition(".")
-    if above in infos and infos[above].type == "mapping":
-        return above, _write(entry, above, f"{{{name}: {plain(entry.value)}}}")
-    suggestion = _nearest_whole(entry.key, here)
-    if fold(suggestion or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
-        named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
-        suggestion = named or suggestion or nearest_key(entry.key, infos)
-    fits = suggestion is not None and (
-        suggestion not in infos or _may_be(infos[suggestion], entry.value)
-    )
-    return suggestion, _write(entry, suggestion, entry.value) if suggestion and fits else None
-
-
-def _may_be(info: SettingInfo, value: Any) -> bool:
-    """Whether a setting may have the value of another one; a line without this says nothing."""
-    if "number" in info.type and isinstance(value, str):
-        value = _as_number(info, value)
-    if value is None or unseen_by_schema(info, value):
-        return value is None and info.nullable
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return not is_number or all(
-        getattr(operator, name)(value, bound) for name, bound in info.bounds.items()
-    )
+def _fits(family: str, key: str | None, value: Any) -> bool:
+    """Whether the setting `key` may have the value of another one."""
+    info = setting_infos(family).get(key or "")
+    try:
+        if isinstance(value, str) and info is not None and info.type not in ("text", "one of"):
+            value = parse_yaml_scalar(value)
+        settings_class(family).model_validate(nested({str(key): value}), strict=True)
+    except (ValidationError, ValueError):
+        return info is not None and info.type == "mapping"
+    return info is not None and not unseen_by_schema(info, value)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
@@ -127,7 +122,7 @@ def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
 
 def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -> Diagnostic:
     """A value that the schema rejects; `kind` is pydantic's error type."""
-    suggestion = _nearest(info, entry, kind)
+    suggestion = _nearest(info, entry.value, kind)
     fix = None if suggestion is None else _write(entry, entry.key, suggestion)
     if entry.key == "model.family" and suggestion is None and isinstance(entry.value, str):
         fix = model_line(entry.value)
@@ -136,18 +131,26 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
             if error := errors.impossible_path(entry):
                 return error
             suggestion = nearest_file(entry.value)
-            path = Path(entry.value).expanduser().absolute()
             return _about(
                 entry,
-                f"model {entry.value!r} does not exist ({path})",
+                f"model {entry.value!r} does not exist",
                 allowed="a folder of a model of transformers, a script of a custom task, or a run",
                 did_you_mean=suggestion,
                 fix=suggestion and path_line(Path(suggestion).expanduser()),
             )
-    text, reason = f"{display_name(entry.key)} {_as_typed(entry)}", _reason(info, entry.value, kind)
+    text, is_name = f"{display_name(entry.key)} {_as_typed(entry)}", isinstance(info.allowed, tuple)
+    reason = _REASONS.get(kind)
+    if reason is None and isinstance(entry.value, str) and "number" in info.type:
+        reason = f"is text, not a {info.type}"
+    if reason is None:
+        kinds = {"text": "text", "true or false": info.type}
+        a_number = f"a {info.type}" if "number" in info.type else ""
+        noun = kinds.get(info.type, a_number)
+        is_of_form = isinstance(entry.value, str | list) and info.type != "true or false"
+        reason = f"is not {noun}" if noun and not is_of_form else "is not understood"
     return _about(
         entry,
-        f"unknown {text}" if reason == UNKNOWN else f"{text} {reason}",
+        f"unknown {text}" if is_name and isinstance(entry.value, str) else f"{text} {reason}",
         overrides=overrides(below),
         allowed=allowed(info),
         did_you_mean=None if suggestion is None else plain(suggestion),
@@ -155,90 +158,40 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
     )
 
 
-def _no_section(family: str, entry: TypedEntry) -> Diagnostic:
-    keys = [key for key in setting_infos(family) if key.startswith(f"{entry.key}.")]
-    name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
-    return _about(
-        entry,
-        f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
-        allowed=listed([key.rpartition(".")[2] for key in keys], "explain"),
-        fix=_write(entry, f"{entry.key}.{name}", entry.value) if name else None,
-    )
-
-
 def _as_typed(entry: TypedEntry) -> str:
     return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
 
 
-def _reason(info: SettingInfo, value: Any, kind: str) -> str:
-    if kind in _OUT_OF_RANGE or (info.type == "length" and type(value) is int):
-        return "is out of range"
-    if kind == "finite_number":
-        return "is not a finite number"
-    if kind in ("too_short", "too_long"):
-        return "has the wrong length"
-    if kind in _WRONG_FORM and isinstance(value, list):
-        return "is not understood"
-    if kind in _WRONG_FORM and isinstance(value, str):
-        return UNKNOWN if isinstance(info.allowed, tuple) else "is not understood"
-    if isinstance(value, str) and "number" in info.type:
-        return f"is text, not a {info.type}"
-    if info.type == "text" and value is not None:
-        return "is not text"
-    if info.type in ("one of", "length", "text", "mapping"):
-        return "is not understood"
-    return f"is not {'' if info.type == 'true or false' else 'a '}{info.type}"
-
-
-def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
-    value = entry.value
-    if info.nullable and str(value).lower() == "none":
+def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
+    """The value that was probably meant; None: it is not known."""
+    word = str(value).lower()
+    names = ("true", "false") if info.type == "true or false" else info.allowed
+    if info.nullable and word == "none":
         return "null"
-    if info.type == "true or false" or isinstance(value, bool):
-        return _as_switch(info, value)
     if info.key == "track":
-        return _nearest_trackers(value)
-    if isinstance(info.allowed, tuple) and isinstance(value, str):
-        return _as_switch(info, value) or nearest_match(value, info.allowed)
+        texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
+        parts = [text.partition(":") for text in texts]
+        near = [(nearest_match(name, TRACKERS), name, *rest) for name, *rest in parts]
+        is_other = all(name for name, *_ in near) and any(a != b for a, b, *_ in near)
+        return ",".join(f"{a}{''.join(rest)}" for a, _, *rest in near) if is_other else None
+    if isinstance(names, tuple):
+        for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
+            if word in words and (option := next((s for s in switched if s in names), None)):
+                return option
+        return nearest_match(value, names) if isinstance(value, str) else None
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
-    if "number" in info.type and isinstance(value, str):
-        return _as_number(info, value)
+    if "number" in info.type and isinstance(value, str):  # quoted, or as YAML 1.1 has it
+        try:
+            value = parse_yaml_scalar(value.strip().replace("_", ""))
+        except ValueError:
+            return None
+        kinds = (int,) if info.type == "whole number" else (int, float)
+        return value if type(value) in kinds else None
     if info.type == "whole number" and isinstance(value, float) and value.is_integer():
         return int(value)
     is_plain = not isinstance(value, str | list | dict) and value is not None
     return f'"{plain(value)}"' if info.type == "text" and is_plain else None
-
-
-def _nearest_trackers(value: Any) -> str | None:
-    """The trackers that were meant; None: only a part after a colon is wrong."""
-    texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
-    found = []
-    for name, colon, rest in (text.partition(":") for text in texts):
-        if (nearest := nearest_match(name, TRACKERS)) is None:
-            return None
-        found.append(f"{nearest}{colon}{rest}")
-    return ",".join(found) if found != texts else None
-
-
-def _as_switch(info: SettingInfo, value: Any) -> str | None:
-    """The switch that was meant by one of the many names of on and off."""
-    word = str(value).lower()
-    for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
-        if word in words:
-            allowed = ("true", "false") if info.type == "true or false" else info.allowed or ()
-            return next((option for option in switched if option in allowed), None)
-    return None
-
-
-def _as_number(info: SettingInfo, text: str) -> int | float | None:
-    """The number that was meant by a quoted text, or by YAML 1.1."""
-    try:
-        value = settings_file.parse_yaml_scalar(re.sub(r"(?<=[0-9])_(?=[0-9])", "", text.strip()))
-    except ValueError:
-        return None
-    kinds = (int,) if info.type == "whole number" else (int, float)
-    return value if isinstance(value, kinds) and not isinstance(value, bool) else None
 
 
 def _write(entry: TypedEntry, key: str, value: Any) -> str:
@@ -257,16 +210,14 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) 
     if not info.items or index is None:
         return bad_value(info, entry, kind, below)
     number, inner = loc[index], next(iter(loc[index + 1 :]), None)
-    name, origin, order = f"{entry.key}[{number}]", entry.origin, entry.order
-    item = TypedEntry(name, detail["input"], origin, order=order)
+    name = f"{entry.key}[{number}]"
+    item = replace(entry, key=name, value=detail["input"], option=None, text=None)
     if kind == "extra_forbidden" and inner is not None:
-        suggestion = nearest_match(inner, info.items)
         return _about(
             item,
             f"{name} has no key '{inner}'",
             allowed=", ".join(info.items),
-            did_you_mean=suggestion,
-            fix=suggestion and f"{suggestion}: {plain(item.value)}",
+            did_you_mean=nearest_match(inner, info.items),
         )
     if kind == "missing" and inner is not None:
         return _about(item, f"{name} has no {inner}", allowed=allowed(info.items[inner]))
@@ -278,7 +229,7 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) 
         message = f"{item.key} {shown(item.value)} {reason}"
         return _about(item, message, allowed=allowed(inner_info))
     built_in = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
-    return bad_value(inner_info, item, kind, built_in)
+    return replace(bad_value(inner_info, item, kind, built_in), fix=None)
 
 
 def _about(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:

@@ -29,7 +29,6 @@ CASES = [
     Case(YAML, {"mine.yaml": "precision: bf61\n"}),
     Case("--model near_task:Mien --dry-run", {"near_task.py": TASK}),
     Case("--model ./my_modle --dry-run", MODEL),
-    Case(f"{YAML} --data mine.jsonl", DATA | {"mine.yaml": "download:\n  files:\n    - url: https://a.b/c.zip\n      nmae: d.zip\n"}),
     Case("--set optim=adamw --dry-run"),
     Case("--continuous-learning --data mine.jsonl --dry-run", DATA),
     Case("--continuous-learning --data embedded:commands --dry-run", TEXTS, {"FOLDER": "texts"}),

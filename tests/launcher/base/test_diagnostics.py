@@ -62,11 +62,11 @@ error: unknown setting 'lr'
   allowed       26 names; see  python -m launcher explain
   did you mean  optim.lr
   fix           optim.lr: 1e-3
-error: unknown setting 'optm'
-  where         mine.yaml:4 optm
+error: unknown setting 'optm.lr'
+  where         mine.yaml:4 optm.lr
   allowed       26 names; see  python -m launcher explain
-  did you mean  optim
-  fix           optim: {lr: 1e-3}
+  did you mean  optim.lr
+  fix           optim.lr: 1e-3
 error: optim.lr 'fast' is text, not a number
   where         mine.yaml:6 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0

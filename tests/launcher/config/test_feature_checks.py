@@ -153,7 +153,6 @@ error: download.files[1].sha256 '12ab' is not understood
 error: download.files[2] has no key 'sha265'
   where         mine.yaml:2 download.files[2]
   did you mean  sha256
-  fix           sha256: 12ab
 error: download.files[3] has no url
   where         mine.yaml:2 download.files[3]
 error: download.files[3].sha256 '12ab' is not understood
@@ -167,7 +166,6 @@ error: unknown download.files[5].unpack 'never'
 error: download.files[5].size -1 is out of range
   where         mine.yaml:2 download.files[5].size
   did you mean  0
-  fix           size: 0
 """
 
 
