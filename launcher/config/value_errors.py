@@ -59,6 +59,7 @@ def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
             allowed=listed([key.rpartition(".")[2] for key in inner], "explain"),
             fix=head and _write(entry, head, entry.value),
         )
+    suggestion: str | None
     above, _, name = entry.key.rpartition(".")
     section = above if above in sections(family) else ""
     keys = (*infos, *sections(family))
@@ -69,7 +70,7 @@ def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
         same = [key for key in infos if fold(key.rpartition(".")[2]) == fold(name)]
         exact = [key for key in here if fold(key) == fold(entry.key)]
         near = _nearest_whole(entry.key, here)
-        suggestion = next(iter([*exact, *same]), near or nearest_key(entry.key, infos))
+        suggestion = next(iter([*exact, *same]), near) or nearest_key(entry.key, infos)
     return _about(
         entry,
         f"unknown setting '{entry.key}'",
@@ -171,9 +172,8 @@ def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
     if info.key == "track":
         texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
         parts = [text.partition(":") for text in texts]
-        near = [(nearest_match(name, TRACKERS), name, *rest) for name, *rest in parts]
-        is_other = all(name for name, *_ in near) and any(a != b for a, b, *_ in near)
-        return ",".join(f"{a}{''.join(rest)}" for a, _, *rest in near) if is_other else None
+        near = [f"{nearest_match(name, TRACKERS)}{colon}{rest}" for name, colon, rest in parts]
+        return ",".join(near) if near != texts and "None" not in str(near) else None
     if isinstance(names, tuple):
         for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
             if word in words and (option := next((s for s in switched if s in names), None)):

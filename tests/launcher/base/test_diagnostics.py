@@ -70,7 +70,7 @@ error: unknown setting 'optm.lr'
 error: optim.lr 'fast' is text, not a number
   where         mine.yaml:6 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
-error: optim.eps .inf is not a finite number
+error: optim.eps inf is not a finite number
   where         mine.yaml:7 optim.eps
   allowed       a number, above 0
 error: optim.betas [0.9] has the wrong length
