@@ -76,17 +76,19 @@ def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
         f"unknown setting '{entry.key}'",
         allowed=listed(sorted(key.rpartition(".")[2] for key in here), "explain"),
         did_you_mean=suggestion,
-        fix=_write(entry, suggestion, value) if _fits(family, suggestion, entry.value) else None,
+        fix=_write(entry, suggestion, value)
+        if suggestion and _fits(family, suggestion, entry.value)
+        else None,
     )
 
 
-def _fits(family: str, key: str | None, value: Any) -> bool:
+def _fits(family: str, key: str, value: Any) -> bool:
     """Whether the setting `key` may have the value of another one."""
-    info = setting_infos(family).get(key or "")
+    info = setting_infos(family).get(key)
     try:
         if isinstance(value, str) and info is not None and info.type not in ("text", "one of"):
             value = parse_yaml_scalar(value)
-        settings_class(family).model_validate(nested({str(key): value}), strict=True)
+        settings_class(family).model_validate(nested({key: value}), strict=True)
     except (ValidationError, ValueError):
         return info is not None and info.type == "mapping"
     return info is not None and not unseen_by_schema(info, value)
@@ -140,7 +142,10 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
                 fix=suggestion and path_line(Path(suggestion).expanduser()),
             )
     text, is_name = f"{display_name(entry.key)} {_as_typed(entry)}", isinstance(info.allowed, tuple)
-    reason = _REASONS.get(kind)
+    if info.type == "whole number" and type(entry.value) is float and not entry.text:
+        text = f"{display_name(entry.key)} {entry.value}"  # 1000.0
+    is_number = info.type == "length" and type(entry.value) is int
+    reason = "is out of range" if is_number else _REASONS.get(kind)
     if reason is None and isinstance(entry.value, str) and "number" in info.type:
         reason = f"is text, not a {info.type}"
     if reason is None:

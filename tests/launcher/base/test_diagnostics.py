@@ -86,7 +86,7 @@ error: unknown setting 'train.epoch'
   allowed       13 names; see  python -m launcher explain
   did you mean  train.epochs
   fix           epochs: 3
-error: train.seed 1e3 is not a whole number
+error: train.seed 1000.0 is not a whole number
   where         mine.yaml:12 train.seed
   allowed       a whole number, at least 0, below 9223372036854775808
   did you mean  1000
