@@ -9,9 +9,8 @@ from pathlib import Path
 from launcher.base import exit_codes
 from launcher.cli.parser import build
 from launcher.commands.catalog import COMMANDS
-from launcher.config.command import DEFAULT, Command
 from launcher.config.command_line import CommandLine
-from launcher.config.options import Option, choices, names
+from launcher.config.options import DEFAULT, Command, Option, choices, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")

@@ -12,9 +12,8 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
-from launcher.config.command import DEFAULT, Command
 from launcher.config.command_line import CommandLine, add_arguments, parse
-from launcher.config.options import HELP, Option, choices, names
+from launcher.config.options import DEFAULT, HELP, Command, Option, choices, names
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
 

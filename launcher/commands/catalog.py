@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.config.command import Command
 from launcher.config.command_line import RUN
 from launcher.config.options import (
     BY_FLAG,
@@ -16,6 +15,7 @@ from launcher.config.options import (
     PLANNED_MACHINE,
     RESUME,
     SPLITS,
+    Command,
     Option,
     in_group,
     option,

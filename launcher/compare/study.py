@@ -11,9 +11,8 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.config import paths
-from launcher.config.batching import ACCUMULATION
+from launcher.config.batching import ACCUMULATION, FITTED
 from launcher.config.folds import count_groups
-from launcher.config.least_steps import FITTED
 from launcher.config.provenance import FITTED_LAYERS, Resolved
 from launcher.config.render import ORIGINS
 from launcher.run_folder import lock, records

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
-from launcher.config.command import EMPTY, Command
 from launcher.config.model_lines import model_line, named_option
-from launcher.config.options import BY_FLAG, HELP, Option, is_switch, names
+from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, Option, is_switch, names
 from slurm.sbatch import option_of
 
 _ORDER = 999

@@ -11,9 +11,10 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, shown
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.command import DEFAULT, EMPTY, Command, split_options
 from launcher.config.options import (
     BY_FLAG,
+    DEFAULT,
+    EMPTY,
     FORCE,
     HELP,
     INPUT,
@@ -23,7 +24,9 @@ from launcher.config.options import (
     RESUME,
     STAGE,
     VERSION,
+    Command,
     Option,
+    split_options,
 )
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
 

@@ -22,7 +22,7 @@ from engines.frozen_weights import round_weights
 from engines.precision import DTYPES, norms_in_fp32
 from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError
-from launcher.config import least_steps
+from launcher.config import batching
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
@@ -231,7 +231,7 @@ class Planner:
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
-        return least_steps.fitted(resolved, len(self._data.samples))
+        return batching.fitted(resolved, len(self._data.samples))
 
     def note_model(self) -> None:
         """To be called once the model was built, without values.

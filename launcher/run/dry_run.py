@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import render
-from launcher.config.least_steps import expected
+from launcher.config.batching import expected
 from launcher.config.schema import model_name
 from launcher.run.prepare import PreparedRun, parameters, processes_of
 from training.settings import nested

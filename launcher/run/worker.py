@@ -265,7 +265,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
 
 def _fitted(job: Job, data: RankData, storage: Storage, world: World) -> Job:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
-    from launcher.config.least_steps import fitted
+    from launcher.config.batching import fitted
 
     first = data.tasks[0].data("train") if data.number else data.train
     job = replace(job, resolved=fitted(job.resolved, len(first)))

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import presets
-from launcher.config.least_steps import fitted
+from launcher.config.batching import fitted
 from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
 from tests.launcher.given import ONE_GPU, SERVER, resolved

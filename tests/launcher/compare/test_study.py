@@ -7,7 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.compare.study import ArrayTask, Study, array_task, differences
-from launcher.config.least_steps import fitted
+from launcher.config.batching import fitted
 from launcher.config.provenance import CLI_LAYER, ENGINE_LAYER
 from launcher.config.render import render_origins
 from tests.launcher.given import resolved

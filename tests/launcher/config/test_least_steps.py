@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import least_steps, resumed_settings
+from launcher.config import batching, resumed_settings
 from launcher.config.provenance import CliArgs, Origin
 from launcher.config.resolve import resolve
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
@@ -27,7 +27,7 @@ def changes(before, after):
 def test_the_batch_is_the_largest_that_keeps_the_steps_and_the_learning_rate_follows_its_root(
     steps_of_mode, batch, lr
 ):
-    run = least_steps.fitted(FAST, steps_of_mode * 128)
+    run = batching.fitted(FAST, steps_of_mode * 128)
     train, values = run.settings.train, run.values
     assert FAST.settings.train.least_steps == 60
     assert (train.global_batch, run.settings.optim.lr) == (batch, pytest.approx(lr))
@@ -44,7 +44,7 @@ def test_the_batch_is_the_largest_that_keeps_the_steps_and_the_learning_rate_fol
 
 
 def test_the_values_name_the_samples_and_keep_what_they_override():
-    run = least_steps.fitted(FAST, 6_000)
+    run = batching.fitted(FAST, 6_000)
     assert run.notes[-1] == (
         "train.global_batch: 96 instead of 128: 6,000 training samples are 46 steps of 128, and "
         "train.least_steps is 60; optim.lr 0.000173205"
@@ -56,7 +56,7 @@ def test_the_values_name_the_samples_and_keep_what_they_override():
 
 def test_a_run_that_the_mode_limits_to_few_steps_keeps_its_samples():
     fast, tiny = (resolved(model="language:tiny", mode=mode) for mode in ("fast", None))
-    run = least_steps.fitted(fast, 20_000)
+    run = batching.fitted(fast, 20_000)
     assert run.batching.global_batch == tiny.batching.global_batch < fast.batching.global_batch
     samples = fast.batching.global_batch * fast.settings.train.max_steps
     assert run.settings.train.max_steps * run.batching.global_batch == samples
@@ -75,7 +75,7 @@ def test_a_run_that_the_mode_limits_to_few_steps_keeps_its_samples():
 )
 def test_a_batch_a_learning_rate_and_a_length_of_the_user_stay(sets, kept):
     before = resolved(*sets, model="abr:lite", mode="fast", machine=ONE_GPU)
-    run = least_steps.fitted(before, 500)
+    run = batching.fitted(before, 500)
     assert kept & set(changes(before, run)) == set()
     is_smaller = "train.global_batch" in changes(before, run)
     assert is_smaller == (sets[0] in ("optim.lr=3e-4", "train.max_steps=5"))
@@ -83,19 +83,19 @@ def test_a_batch_a_learning_rate_and_a_length_of_the_user_stay(sets, kept):
 
 def test_the_batch_divides_among_processes_and_a_mode_without_larger_steps_stays():
     many = resolved(model="abr:lite", mode="ultra-fast", machine=SERVER, world_size=64)
-    run = least_steps.fitted(many, 60 * 200)
+    run = batching.fitted(many, 60 * 200)
     assert (run.batching.global_batch, run.batching.micro_batch) == (192, 3)
     default = resolved(model="abr:lite")
-    assert least_steps.fitted(default, 10) is default
+    assert batching.fitted(default, 10) is default
     same = resolved(model="eeg_text:full", mode="fast")
-    assert changes(same, least_steps.fitted(same, 10)) == {"train.least_steps": None}
+    assert changes(same, batching.fitted(same, 10)) == {"train.least_steps": None}
 
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_resumed_run_keeps_its_batch_and_one_that_ended_before_its_data_fits_it(world_size):
     fast = resolved(model="abr:lite", mode="fast", machine=LAPTOP)
-    fit = least_steps.fitted(fast, 6_000)
+    fit = batching.fitted(fast, 6_000)
     begun(Path("x"), fit)
     begun(Path("y"), fast)
 
@@ -105,8 +105,8 @@ def test_a_resumed_run_keeps_its_batch_and_one_that_ended_before_its_data_fits_i
 
     again = resume("x")
     assert again.batching.global_batch == 96 and again.settings.optim.lr == fit.settings.optim.lr
-    assert least_steps.fitted(again, 500) is again
-    assert least_steps.fitted(resume("y"), 6_000).batching == again.batching
+    assert batching.fitted(again, 500) is again
+    assert batching.fitted(resume("y"), 6_000).batching == again.batching
     # Killed between the two files that are replaced: settings.yaml is new, origins.json old.
     Path("x/origins.json").write_bytes(Path("y/origins.json").read_bytes())
     assert resume("x").batching == again.batching
