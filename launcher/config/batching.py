@@ -1,7 +1,4 @@
-"""Solves the batch numbers: global batch = micro-batch × accumulation × world size.
-
-And fits the larger batch of a mode to the amount of data: train.least_steps.
-"""
+"""Batch numbers: their product, their share of each process, and steps that an epoch keeps."""
 
 from __future__ import annotations
 
