@@ -116,7 +116,7 @@ def from_here(path: Path) -> str:
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:
-    """The option most like `word`, or None; ignores case, `-` and `_`."""
+    """The option that is very like `word`, or None; ignores case, `-` and `_`."""
     import difflib  # slow to import, and only needed for errors
 
     folded = {fold(option): option for option in options}
@@ -125,7 +125,9 @@ def nearest_match(word: str, options: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(fold(word), folded, n=5, cutoff=0.6)
     # Two swapped letters are the most frequent typo, and difflib ranks it low.
     same = [option for option in close if sorted(option) == sorted(fold(word))]
-    return folded[(same or close)[0]] if close else None
+    long = [option for option in close if len(option) == len(fold(word))]
+    near = difflib.get_close_matches(fold(word), close, n=1, cutoff=0.67)
+    return folded[(same or near or long)[0]] if same or near or long else None
 
 
 def fold(word: str) -> str:

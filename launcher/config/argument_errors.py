@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
@@ -25,6 +26,11 @@ def unknown_option(
     flag, is_joined, value = argument.partition("=")
     flags = [option.flag for option in command.options] + [HELP.flag]
     theirs = option_of(argument) if command.passthrough is not None else None
+    if argument == "--data" and command.name == "data":
+        message = f"data {command.choices[0]} takes the path without an option"
+        where = f"{argument} {following or ''}".strip()
+        fix = f"{command.call} check {shlex.quote(following or 'PATH')}"
+        return _error(message, where, value=argument, fix=fix, order=(_ORDER, position))
     if theirs is not None and f"--{theirs}" not in flags:
         ours = [word for word in argv if word not in (argument, "--")]
         return _error(
@@ -69,6 +75,9 @@ def unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 
 
 def unexpected(command: Command, argument: str) -> Diagnostic:
+    if Path(argument, "settings.yaml").is_file() and command.name == "compare":
+        fix = f"{PROGRAM} report {shlex.quote(argument)}  compares it with other runs"
+        return _error(f"unexpected argument '{argument}'", argument, value=argument, fix=fix)
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
     named = [option for option in kinds if argument in names(str(option.values))]
     flags = [option.flag for option in command.options]

@@ -37,6 +37,8 @@ _WITHOUT_OWNER = re.compile(
 _SEQ2SEQ = re.compile(r"(bart|t5|pegasus|marian)", re.IGNORECASE)
 """Names of models with an encoder and a decoder, which family eeg_text takes."""
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+_SUFFIXES = {".sbatch", ".yaml", ".yml", ".json", ".jsonl", ".txt", ".csv"}
+"""Of files, which may not exist."""
 _TASK_METHODS = {"samples", "build", "measure"}
 
 
@@ -49,6 +51,8 @@ def hub_address(name: object) -> re.Match[str] | None:
     if address is None or address["host"]:
         return address
     is_local = path.exists() or (path.parent != Path() and path.parent.exists())
+    if path.suffix in _SUFFIXES:
+        return None
     is_typical = "/" in address["id"] or _HUB_NAME.fullmatch(address["id"])
     return address if is_typical and not is_local and ".py" not in str(name) else None
 
@@ -119,6 +123,8 @@ def path_line(path: Path) -> str:
     Reads the disk.
     """
     quoted = shlex.quote(str(path))
+    if path.suffix == ".sbatch":
+        return f"sbatch {quoted}"
     if path.suffix == ".py":
         if (name := _task_class(path)) is None:
             stem = re.sub(r"\W", "_", path.stem)

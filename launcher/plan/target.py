@@ -125,7 +125,8 @@ def _gpu(
     where = f"{GPU.flag} {text}"
     if name is None:
         inside = [each for each in known if _joined(text) in _joined(each)]
-        suggestion = inside[0] if inside else nearest_match(text, known)
+        boards = [each for each in inside if "HBM" in each or "SXM" in each]  # the commonest
+        suggestion = (boards or inside)[0] if inside else nearest_match(text, known)
         fix = suggestion and f"{GPU.flag} {shlex.quote(suggestion)}"
         allowed = ", ".join(inside or known)
         is_part = len(inside) > 1

@@ -55,6 +55,8 @@ COMMANDS = {
     f"evalute {RUN}": f"{PROGRAM} evaluate {RUN}",
     "mine.jsonl": "",
     "optim.lr=1e-3": "",
+    "clean": "",  # nearest: plan
+    f"compare --modes fast {RUN}": f"{PROGRAM} report {RUN}  compares it with other runs",
 }
 
 
@@ -69,6 +71,8 @@ def starts(line):
 def test_a_first_word_that_is_no_command_gets_the_nearest_one(home, capsys):
     assert {typed: only_error(typed) for typed in COMMANDS} == COMMANDS
     assert [line for line in COMMANDS.values() if line and not starts(line)] == []
+    fixes = [d.fix for d in read("data check --data mine.jsonl".split()).diagnostics]
+    assert f"{PROGRAM} data check mine.jsonl" in fixes
     unknown, missing = read(["evalute"]).diagnostics  # the line alone would not start
     assert (unknown.did_you_mean, unknown.fix) == ("evaluate", None)
     assert missing.fix == f"{PROGRAM} evaluate {RUN}"
@@ -135,6 +139,7 @@ MODELS = {
     "tiny": "--model language:tiny",
     "zero2": "--engine zero2",
     "mine.jsonl": "--data mine.jsonl",
+    "slurm/lite.sbatch": "",
     RUN: f"--resume {RUN}",
 }
 
