@@ -6,21 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from launcher.base import disk, environment
+from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, render
 from launcher.compare import study as studies
 from launcher.compare.promises import is_of_gpu
-from launcher.compare.study import ArrayTask, ComparisonRound, Study
+from launcher.compare.study import ComparisonRound, Study
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
@@ -114,26 +113,19 @@ class PlannedComparison:
     warnings: Sequence[Diagnostic]
     study: Study | None = None
     """None: the runs of a candidate are repeats of one."""
-    task: ArrayTask | None = None
-    """The Slurm task that runs a share of the study; None: all of it is run here."""
 
     @property
-    def rounds(self) -> list[ComparisonRound]:
-        """The rounds of the whole comparison."""
+    def rounds(self) -> Sequence[ComparisonRound]:
+        """One run of each candidate after the other."""
         if self.study is not None:
             return self.study.rounds
         return [ComparisonRound(str(number)) for number in range(1, self.repeats + 1)]
 
     @property
-    def own_rounds(self) -> Sequence[ComparisonRound]:
-        """The rounds that this process runs."""
-        return self.rounds if self.task is None else self.task.share(self.rounds)
-
-    @property
     def turns(self) -> Iterator[tuple[int, ComparisonRound]]:
-        """The runs of this process in their order: the number of the candidate, and the round."""
+        """The runs in their order: the number of the candidate, and the round."""
         count = len(self.candidates)
-        for start, entry in enumerate(self.own_rounds):
+        for start, entry in enumerate(self.rounds):
             # Each round starts with another candidate, so that warm-up and drift affect each.
             yield from (((position + start) % count, entry) for position in range(count))
 
@@ -155,7 +147,7 @@ class PlannedComparison:
 def decide(command_line: CommandLine) -> PlannedComparison:
     """Resolve every candidate without starting a run. Raises SettingsError with all errors.
 
-    Reads the data if there are folds, and what an earlier start of a study has finished.
+    Reads the data if there are folds.
     """
     diagnostics = list(command_line.diagnostics)
     limits = _limits(command_line.values, diagnostics)
@@ -185,9 +177,8 @@ def decide(command_line: CommandLine) -> PlannedComparison:
             diagnostics += _unseen(error.diagnostics, known)
         else:
             warnings += _unseen(ready[-1].warnings, known)
-    continues = study is not None and _is_study(command_line.out)
     resolved = ready[0].resolved if ready else None
-    folder = _folder(command_line, resolved, [] if continues else diagnostics)
+    folder = _folder(command_line, resolved, diagnostics)
     if study is not None and not diagnostics:
         diagnostics += _folds_of_modes(study, ready)
     if diagnostics:
@@ -195,11 +186,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     needed = max(least_room_bytes(candidate.resolved) for candidate in ready)
     where = f"--out {folder}" if command_line.out else "no --out was given"
     disk.check_writable(folder, where, needed_bytes=needed)
-    task = None if study is None else _array_task(command_line)
-    comparison = PlannedComparison(ready, limits, repeats, folder, warnings, study, task)
-    if continues:
-        _check_finished(comparison)
-    return comparison
+    return PlannedComparison(ready, limits, repeats, folder, warnings, study)
 
 
 def _study(
@@ -243,41 +230,6 @@ def _folds_of_modes(study: Study, ready: Sequence[ModeCandidate]) -> list[Diagno
             except SettingsError as error:
                 diagnostics += error.diagnostics
     return diagnostics
-
-
-def _array_task(command_line: CommandLine) -> ArrayTask | None:
-    task = studies.array_task(environment.variables())
-    if task is not None and command_line.out is None:
-        message = "the tasks of a Slurm array need one folder for their runs"
-        raise SettingsError.of(message, where="no --out was given", fix="--out runs/study")
-    return task
-
-
-def _is_study(folder: Path | None) -> bool:
-    """Whether `folder` has only what a study leaves there. Reads the disk."""
-    if folder is None or not (folder / RUNS).is_dir():
-        return False
-    if {path.name for path in folder.iterdir()} - {RUNS, JSON_FILE, PAGE}:
-        return False
-    path = folder / JSON_FILE
-    content = records.read_object(path) or {"folds": 1}
-    return bool(content.get("folds") or content.get("seeds"))
-
-
-def _check_finished(comparison: PlannedComparison) -> None:
-    """Compare the settings of finished runs with those of now. Raises SettingsError."""
-    for entry, (number, candidate) in product(comparison.rounds, enumerate(comparison.candidates)):
-        folder = comparison.run_folder(number, entry)
-        if not studies.is_finished(folder):
-            if entry in comparison.own_rounds:
-                studies.check_idle(folder)
-            continue
-        stages = candidate.stages or {"": candidate.resolved}
-        changes: list[Diagnostic] = []
-        for part, resolved in zip(studies.parts(folder), stages.values(), strict=False):
-            changes += studies.differences(part, resolved, entry.sets)
-        if changes:
-            raise SettingsError(changes)
 
 
 def _candidate(

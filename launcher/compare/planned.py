@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from launcher.compare import runner, study_runs
+from launcher.compare import runner
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.promises import Figures
 from training.throughput import gpus
@@ -23,11 +23,8 @@ _MEMORY, _TIMES = "device_peak", {"step_time": "step", "epoch_time": "epoch", "t
 def plan(comparison: PlannedComparison, report_line: runner.PrintLine) -> runner.Planned:
     """Plan what the promises of a GPU need, each on the same card as mode default.
 
-    Mode default is planned once per engine; a candidate without such promises is not. Of the tasks
-    of an array, the one that ends last plans.
+    Mode default is planned once per engine; a candidate without such promises is not.
     """
-    if comparison.task is not None and study_runs.count_left(comparison):
-        return runner.Planned()
     needed = dict.fromkeys(item.engine for item in comparison.candidates if item.is_open)
     figures = runner.Planned()
     for engine in needed:

@@ -10,9 +10,9 @@ Number = float | int | None
 Bounds = Mapping[str, Any]
 """`at_least` and `at_most`, and their scope."""
 
-INVERTED = "metric"
+QUALITY = "metric"
 """The quality metric: its ratio is inverted where less is better, so 1 is as good."""
-_SCORES = (INVERTED, "time_to_metric")
+_SCORES = (QUALITY, "time_to_metric")
 NO_GPU = "no GPU"
 _ABSOLUTE = {"device_peak_bytes": "device_peak", "host_peak_bytes": "host_peak"}
 
@@ -131,9 +131,9 @@ def ratio(name: str, row: Figures, base: Figures) -> float | None:
     ours, theirs = row.values.get(name), base.values.get(name)
     if ours is None or theirs is None or (name in _SCORES and row.source != base.source):
         return None
-    if name == INVERTED and row.less_is_better:
+    if name == QUALITY and row.less_is_better:
         ours, theirs = theirs, ours
-    if name == INVERTED and (ours < 0 or theirs < 0):
+    if name == QUALITY and (ours < 0 or theirs < 0):
         return None  # a ratio of negative values has no meaning
     return ours / theirs if theirs else None
 

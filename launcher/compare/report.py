@@ -13,7 +13,7 @@ from launcher.compare.candidates import JSON_FILE, PAGE
 from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import ComparisonRow, thinned
 from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
-from launcher.compare.statistics import Estimate
+from launcher.compare.study import Estimate
 from launcher.report import page
 from launcher.report.plots import Axis, Plot, PlotLine, Plots
 from training.evaluation.early_stopping import Target
@@ -235,7 +235,6 @@ def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> st
     lines += legend(outcome.rows)
     if compared := differences(outcome.rows):
         lines += ["", *_columns(compared)]
-        lines += sentences(outcome.rows)
     promised = [("promise", "promised", "measured", "")]
     for row in outcome.rows:
         promised += [(row.name, "", "", "")] if row.promises or row.unpromised else []
@@ -246,11 +245,6 @@ def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> st
         lines += ["", *_columns(promised)]
     lines += [f"note: {warning}" for warning in outcome.warnings]
     return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
-
-
-def sentences(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Whether each difference is larger than the noise."""
-    return [row.study.sentence for row in rows if row.study is not None and row.study.sentence]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -276,7 +270,6 @@ def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
         failures=[row.failure for row in rows if row.error is not None],
         legend=list(legend(rows)),
         differences=differences(rows),
-        sentences=sentences(rows),
         promises=[
             (row.name, name.replace("_", " "), *cells)
             for row in rows

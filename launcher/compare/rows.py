@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
 from launcher.compare.promises import NO_GPU, Figures, PromiseResult
-from launcher.compare.study_results import StudyFigures
+from launcher.compare.study import StudyFigures
 from training.logging.console_text import render_part
 from training.step_timer import PARTS_OF_STEP
 

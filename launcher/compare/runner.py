@@ -23,7 +23,8 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.ending import kill_children
 from launcher.base.signals import Stopped, handling
-from launcher.compare import measurements, rows, study_results
+from launcher.compare import measurements, rows
+from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.promises import Figures, check, split_by_samples
 from launcher.compare.rows import ComparisonRow
@@ -59,13 +60,10 @@ class ComparisonFacts:
 class CandidateRuns:
     """The finished runs of one candidate."""
 
-    runs: list[Path] = field(default_factory=list)
-    error: str | None = None
+    runs: dict[str, Path] = field(default_factory=dict)
+    """Folders by round."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Of a study: errors by round, of which the other rounds are independent."""
-
-
-RunInTurns = Callable[[PlannedComparison, Sequence[CandidateRuns], "list[Load]", PrintLine], None]
+    """Errors by round. The rounds of a study are independent; a repeat is the same run again."""
 
 
 @dataclass(frozen=True)
@@ -93,52 +91,41 @@ class ComparisonOutcome:
 
 
 def run_all(
-    comparison: PlannedComparison,
-    report_line: PrintLine,
-    plan: PlanAll | None = None,
-    in_turns: RunInTurns | None = None,
+    comparison: PlannedComparison, report_line: PrintLine, plan: PlanAll | None = None
 ) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run; `plan` plans the candidates afterwards; `in_turns`
-    runs a study. Touches the disk.
+    `report_line` gets a line before each run; `plan` plans the candidates afterwards. Touches the
+    disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
     before, loads = os.getloadavg()[0], list[Load]()
     interrupted: list[str] = []
-    code, plans = None, Planned()
+    code, plans, left = None, Planned(), "runs"
+    turns = list(comparison.turns)
     try:
         with signals_as_interrupts():
-            (in_turns or _run_in_turns)(comparison, candidates, loads, report_line)
+            for at, (number, entry) in enumerate(turns, start=1):
+                item, progress = comparison.candidates[number], candidates[number]
+                if progress.failed and comparison.study is None:
+                    continue
+                name = item.name if comparison.study is None else f"{item.name} {entry.name}"
+                report_line(f"run {at} of {len(turns)}: {name}")
+                folder = comparison.run_folder(number, entry)
+                finished = run(item.args.with_sets(entry.sets), folder)
+                if finished.error is not None:
+                    progress.failed[entry.name] = finished.error
+                    report_line(f"  failed: {finished.error}")
+                else:
+                    progress.runs[entry.name] = folder
+                loads.append(finished.load)
+            left = "plans"
             plans = plan(comparison, report_line) if plan is not None else plans
     except ComparisonInterrupted as end:
         code = end.code
-        runs = len(comparison.own_rounds)
-        is_done = all(each.error or len(each.runs) >= runs for each in candidates)
-        interrupted.append(f"interrupted: not all {'plans' if is_done else 'runs'} were made")
+        interrupted.append(f"interrupted: not all {left} were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
     return ComparisonOutcome(_rows(comparison, candidates, plans), [*interrupted, *busy], code)
-
-
-def _run_in_turns(
-    comparison: PlannedComparison,
-    candidates: Sequence[CandidateRuns],
-    loads: list[Load],
-    report_line: PrintLine,
-) -> None:
-    count = comparison.repeats * len(comparison.candidates)
-    for at, (number, entry) in enumerate(comparison.turns, start=1):
-        item, progress = comparison.candidates[number], candidates[number]
-        if progress.error is not None:
-            continue
-        report_line(f"run {at} of {count}: {item.name}")
-        finished = run(item.args, comparison.run_folder(number, entry))
-        if finished.error is not None:
-            progress.error = finished.error
-            report_line(f"  failed: {finished.error}")
-        else:
-            progress.runs.append(finished.folder)
-        loads.append(finished.load)
 
 
 def _rows(
@@ -149,7 +136,7 @@ def _rows(
         for item, progress in zip(comparison.candidates, candidates, strict=True)
     ]
     if comparison.study is not None:
-        _add_figures(comparison, comparison.study, candidates, groups)
+        _add_figures(comparison.study, candidates, groups)
     baselines = {row.engine: row for group in groups for row in group if row.mode == BASELINE}
     results = []
     for item, group in zip(comparison.candidates, groups, strict=True):
@@ -164,20 +151,15 @@ def _rows(
 
 
 def _add_figures(
-    comparison: PlannedComparison,
-    study: Study,
-    candidates: Sequence[CandidateRuns],
-    groups: Sequence[list[ComparisonRow]],
+    study: Study, candidates: Sequence[CandidateRuns], groups: Sequence[list[ComparisonRow]]
 ) -> None:
     """Give the row of each candidate what the study shows of it.
 
     A mode is compared with mode default under the same engine, and mode default with its first
     engine.
     """
-    for number, (progress, group) in enumerate(zip(candidates, groups, strict=True)):
-        folders = {entry.name: comparison.run_folder(number, entry) for entry in comparison.rounds}
-        runs = {name: folder for name, folder in folders.items() if folder in progress.runs}
-        found = study_results.figures(study, runs, progress.failed)
+    for progress, group in zip(candidates, groups, strict=True):
+        found = studies.figures(study, progress.runs, progress.failed)
         base = next(
             of[0]
             for of in groups
@@ -185,7 +167,7 @@ def _add_figures(
             and (group[0].mode == BASELINE or of[0].engine == group[0].engine)
         )
         if base.study is not None:
-            found = study_results.against(study, group[0].name, found, base.name, base.study)
+            found = studies.against(study, found, base.name, base.study)
         group[0] = replace(group[0], study=found)
 
 
@@ -193,28 +175,29 @@ def _candidate_rows(
     comparison: PlannedComparison, item: ModeCandidate, progress: CandidateRuns
 ) -> list[ComparisonRow]:
     """The row of a candidate, followed by one per stage in staged training."""
-    settings = item.resolved.settings
+    settings, folders = item.resolved.settings, list(progress.runs.values())
+    is_failed = progress.failed and not (comparison.study and folders)
     row = ComparisonRow(
         model=model_name(settings.model),
         mode=item.mode,
         engine=item.engine,
-        error=progress.error,
+        error=next(iter(progress.failed.values())) if is_failed else None,
         notes=tuple(item.resolved.notes),
-        folders=tuple(str(folder.relative_to(comparison.folder)) for folder in progress.runs),
+        folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders),
     )
-    if not progress.runs:
+    if not folders:
         return [row if row.error else replace(row, error=rows.NOT_RUN)]
     try:
-        results = [records.read_result(folder) or {} for folder in progress.runs]
+        results = [records.read_result(folder) or {} for folder in folders]
     except SettingsError as error:  # a damaged file
         return [replace(row, error=error.diagnostics[0].message)]
     if not any(result.get("stages") for result in results):
-        return [_measured(comparison, row, progress.runs)]
+        return [_measured(comparison, row, folders)]
     stages = [
         _measured(
             comparison,
             replace(row, stage=stage["name"], folders=()),
-            [folder / stage["folder"] for folder in progress.runs],
+            [folder / stage["folder"] for folder in folders],
         )
         for stage in results[0]["stages"]
     ]
@@ -254,7 +237,7 @@ def _with_promises(
     results = check(promised, figures, others, pair)
     ours, theirs = row.study, None if base is None else base.study
     if comparison.study is not None and ours is not None and theirs is not None:
-        results = [study_results.judged(comparison.study, item, ours, theirs) for item in results]
+        results = [studies.judged(comparison.study, item, ours, theirs) for item in results]
     return replace(row, promises=tuple(results), unpromised={**row.unpromised, **few})
 
 

@@ -125,7 +125,7 @@ def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     assert len(decided(*all_of).rounds) == 72  # 8 are for test
 
 
-def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_path, monkeypatch):
+def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_path):
     for args, message in (
         ("--folds 1", "--folds '1' is invalid"),
         ("--folds some", "allowed       a whole number, at least 2; or groups"),
@@ -138,18 +138,7 @@ def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_p
     ):
         error = refused(*requests, *args.split())
         assert message in error and error.count("error:") == 1, args
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
-    assert "a Slurm array need one folder" in refused(*requests, "--seeds", "2")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
-
-
-def test_a_folder_of_another_comparison_is_refused(requests, tmp_path):
-    (tmp_path / "it" / "runs").mkdir(parents=True)
-    (tmp_path / "it" / "compare.json").write_text('{"folds": null, "seeds": null}')
-    assert "it is not empty" in refused(*requests, "--seeds", "2", "--out", "it")
-    (tmp_path / "it" / "compare.json").write_text('{"folds": null, "seeds": 1}')
-    assert decided(*requests, "--seeds", "2", "--out", "it").folder == Path("it")
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):
