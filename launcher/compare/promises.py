@@ -64,18 +64,6 @@ def is_of_gpu(name: str, bounds: Bounds) -> bool:
     return name.startswith("device_peak") or bounds.get("device") == "gpu"
 
 
-def split_by_samples(
-    promised: Mapping[str, Bounds], samples: int | None
-) -> tuple[dict[str, Bounds], dict[str, str]]:
-    """The promises made for an epoch of `samples` of mode default, and why not the others."""
-    least = {name: bounds.get("least_samples") or 0 for name, bounds in promised.items()}
-    few = {name for name in promised if samples is not None and samples < least[name]}
-    return (
-        {name: bounds for name, bounds in promised.items() if name not in few},
-        {name: f"from {least[name]:,} samples on; these are {samples:,}" for name in few},
-    )
-
-
 def check(
     promised: Mapping[str, Bounds],
     row: Figures,

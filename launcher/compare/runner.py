@@ -26,7 +26,7 @@ from launcher.base.signals import Stopped, handling
 from launcher.compare import measurements, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ComparisonLimits, ModeCandidate, PlannedComparison
-from launcher.compare.promises import Figures, check, split_by_samples
+from launcher.compare.promises import Figures, check
 from launcher.compare.rows import ComparisonRow
 from launcher.compare.study import Study
 from launcher.config import machine
@@ -228,7 +228,6 @@ def _with_promises(
     is_whole = not comparison.limits.is_cut and not has_goal
     figures = rows.figures(row, is_whole, has_goal)
     others = None if base is None else rows.figures(base, is_whole, has_goal)
-    promised, few = split_by_samples(promised, (base or row).samples)
     planned_row = plans.get((row.mode, row.engine), {}).get(row.stage)
     planned_base = plans.get((BASELINE, row.engine), {}).get(None)
     pair = None
@@ -238,7 +237,7 @@ def _with_promises(
     ours, theirs = row.study, None if base is None else base.study
     if comparison.study is not None and ours is not None and theirs is not None:
         results = [studies.judged(comparison.study, item, ours, theirs) for item in results]
-    return replace(row, promises=tuple(results), unpromised={**row.unpromised, **few})
+    return replace(row, promises=tuple(results))
 
 
 _GRACE_S = 4.0

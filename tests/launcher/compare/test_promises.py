@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare.promises import Figures, check, split_by_samples
+from launcher.compare.promises import Figures, check
 
 VALUES = {"step_time": 0.4, "total_time": 100.0, "samples_per_s": 20.0, "parameters": 1000}
 VALUES |= {"peak_memory": 800, "host_peak": 2000, "metric": 2.0, "time_to_metric": 60.0}
@@ -110,11 +110,3 @@ def test_a_time_of_a_gpu_stays_open_beside_the_estimate_of_a_data_sheet():
     assert planned("total_time", {"at_most": 1}).measured == 1.0  # also made on a CPU
     other = planned("metric", {"at_least": 1, "device": "gpu"})
     assert (other.kept, other.why) == (None, "no GPU")
-
-
-def test_a_promise_of_many_samples_is_not_made_of_few():
-    promised = {"metric": {"at_least": 1, "least_samples": 2000}, "step_time": {"at_most": 1}}
-    assert split_by_samples(promised, 2000) == (promised, {})
-    assert split_by_samples(promised, None) == (promised, {})
-    few = {"metric": "from 2,000 samples on; these are 1,999"}
-    assert split_by_samples(promised, 1999) == ({"step_time": {"at_most": 1}}, few)
