@@ -10,7 +10,7 @@ from math import inf, isfinite, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
-from launcher.base.diagnostics import SettingsError, counted, plain
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.compare import measurements
 from launcher.compare.promises import QUALITY, PromiseResult
 from launcher.config.folds import count_groups
@@ -58,10 +58,17 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
 
     Reads the data if there are folds. Raises SettingsError.
     """
-    fold, seed, split_seed = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
-    groups = _groups(resolved, folds)
+    fold, seed, split = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
+    groups = None
+    try:
+        if folds is not None or is_custom(resolved.settings.model.family):
+            groups = count_groups(resolved)
+    except SettingsError:
+        if folds is not None:
+            raise
+        groups = 0  # a custom task has a split of its own
     count = groups if isinstance(folds, str) else folds
-    if folds is not None and fold.is_set_by_user:
+    if count and fold.is_set_by_user:
         message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
         fix = f"leave out --folds or {FOLD}"
         raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
@@ -73,47 +80,33 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
             allowed=f"2 to {groups}, or {BY_GROUP}",
             fix=f"--folds {groups}",
         )
-    split = split_seed.value
-    if split is None and groups != 0:
-        split = seed.value
+    split_seed = seed.value if split.value is None and groups != 0 else split.value
     # The share of mode default: another one would be another split.
-    of_all = [f"{SPLIT_SEED}={split}", f"eval.share={resolved.settings.eval.share}"]
+    of_all = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
     rounds = []
     for of_seed, of_fold in product(range(seeds or 1), range(count or 1)):
-        names, sets = [], [f"{SEED}={seed.value + of_seed}", *(of_all if split is not None else [])]
-        if count:
-            names.append(f"fold{of_fold + 1}")
-            sets.append(f"{FOLD}={of_fold + 1}/{folds}")
-        if seeds:
-            names.append(f"seed{of_seed + 1}")
+        names = [f"fold{of_fold + 1}"] if count else []
+        names += [f"seed{of_seed + 1}"] if seeds else []
+        sets = [f"{SEED}={seed.value + of_seed}", *(of_all if split_seed is not None else [])]
+        sets += [f"{FOLD}={of_fold + 1}/{folds}"] if count else []
         rounds.append(ComparisonRound("-".join(names), sets, names[0]))
     return Study(count, folds == BY_GROUP, seeds, rounds)
 
 
-def _groups(resolved: Resolved, folds: str | int | None) -> int | None:
-    """The groups that folds can be made of; 0: a custom task has a split of its own."""
-    is_own = is_custom(resolved.settings.model.family)
-    try:
-        return count_groups(resolved) if folds is not None or is_own else None
-    except SettingsError:
-        if folds is not None:
-            raise
-        return 0
+def folds_error(study: Study, name: str, resolved: Resolved) -> Diagnostic | None:
+    """Why candidate `name` with data settings of its own lacks the folds of the study.
 
-
-def check_folds(study: Study, name: str, resolved: Resolved) -> None:
-    """Check that a candidate with data settings of its own has the folds of the study.
-
-    Reads the data. Raises SettingsError.
+    Reads the data. None: it has them. Raises SettingsError if the data cannot be read.
     """
     groups, folds = count_groups(resolved), study.folds or 0
-    if groups < folds or (study.by_group and groups != folds):
-        raise SettingsError.of(
-            f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data",
-            where="the command line: --folds",
-            allowed="modes that use the same groups",
-            fix="--set data.fraction=1",
-        )
+    if groups == folds or (groups > folds and not study.by_group):
+        return None
+    return Diagnostic(
+        f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data",
+        where="the command line: --folds",
+        allowed="modes that use the same groups",
+        fix="--set data.fraction=1",
+    )
 
 
 @dataclass(frozen=True)
@@ -126,11 +119,6 @@ class Estimate:
     """The standard deviation of one fold or seed; None: there is only one."""
     interval: tuple[float, float] | None
     """Of the mean, at CONFIDENCE."""
-
-    @property
-    def is_larger_than_noise(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
@@ -153,6 +141,11 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
     return Estimate(count, mean, deviation, (mean - half, mean + half))
 
 
+def is_larger_than_noise(mean: Estimate) -> bool:
+    """Whether the interval excludes 0."""
+    return mean.interval is not None and not mean.interval[0] <= 0 <= mean.interval[1]
+
+
 def _over_units(study: Study, values: Mapping[str, float]) -> Estimate | None:
     """Over folds, each the mean of its seeds, or over seeds; None: no value."""
     units: dict[str, list[float]] = {}
@@ -165,41 +158,40 @@ def _over_units(study: Study, values: Mapping[str, float]) -> Estimate | None:
 
 @dataclass(frozen=True)
 class MetricValues:
-    """A metric of one candidate over its finished runs."""
+    """A metric of one candidate: its mean, if a run has a value, and the values by round.
 
-    estimate: Estimate | None
-    """None: no run has a value."""
-    values: Mapping[str, float]
-    """By the name of the round."""
-    lacking: Sequence[str]
-    """Finished rounds without a value: a fold of one class, for example."""
+    `lacking`: finished rounds without a value, as of a fold of one class.
+    """
+
+    estimate: Estimate | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    lacking: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class StudyFigures:
-    """What a study shows of one candidate."""
+    """What a study shows of one candidate; all mappings but the last two are by round.
+
+    `metric` is the goal of the family, None without a value; `failed` has errors; `groups` has
+    digests of the validation groups, None where unknown. `metrics` are those of the evaluation with
+    the best value of the goal, or of the last one. `differences`: this candidate minus the
+    `reference`, on the same folds and seeds.
+    """
 
     metric: str | None
-    """The goal of the family; None: no evaluation gave it a value."""
     less_is_better: bool
     planned: int
-    """Runs of the candidate in the whole study."""
     finished: int
     failed: Mapping[str, str]
-    """Errors by the name of the round."""
     groups: Mapping[str, str | None] = field(default_factory=dict)
-    """Digests of the validation groups by the name of the round; None: unknown."""
     metrics: Mapping[str, MetricValues] = field(default_factory=dict)
-    """Of the evaluation with the best value of the goal; of the last one if no value is finite."""
     reference: str | None = None
-    """The candidate that it is compared with; None: it is the reference itself."""
     differences: Mapping[str, Estimate] = field(default_factory=dict)
-    """This candidate minus the reference, on the same folds and seeds, by metric."""
 
     @property
     def goal(self) -> MetricValues:
         """The goal's metric."""
-        return self.metrics.get(self.metric or "", MetricValues(None, {}, ()))
+        return self.metrics.get(self.metric or "", MetricValues())
 
     @property
     def is_partial(self) -> bool:

@@ -70,4 +70,4 @@ def test_explain_says_why_and_compare_checks_the_others_only(task, capsys):
     assert "epoch_time: withdrawn by ds_configs/custom_task.yaml:" in text
     line = ["compare", "--model", model, "--modes", "default,fast", "--steps", "2"]
     fast = candidates.decide(read(line)).candidates[1]
-    assert set(fast.promises) == {"total_time", "parameters"}
+    assert set(fast.promised()[0]) == {"total_time", "parameters"}

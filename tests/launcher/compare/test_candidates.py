@@ -115,7 +115,7 @@ def requests(tmp_path):
 
 def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     found = decided(*requests, "--folds", "3", "--seeds", "2", "--seed", "5")
-    assert found.sentence == "18 runs: 3 candidates × 3 folds × 2 seeds"
+    assert (found.study.title, len(list(found.turns))) == ("3 folds × 2 seeds", 18)
     assert found.run_folder(1, found.rounds[4]).name == "fast-local-fold2-seed2"
     cli_args = arguments(found.candidates[1].args.with_sets(found.rounds[4].sets))
     sets = [text.removeprefix("--set=") for text in cli_args if text.startswith("--set=")]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare.promises import Figures, check
+from launcher.compare.promises import Figures, PlannedMemory, check
 
 VALUES = {"step_time": 0.4, "total_time": 100.0, "samples_per_s": 20.0, "parameters": 1000}
 VALUES |= {"peak_memory": 800, "host_peak": 2000, "metric": 2.0, "time_to_metric": 60.0}
@@ -81,14 +81,11 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     assert only(promised, Figures({"time_to_metric": None}))[1] is None  # not requested
 
 
-PLANNED = (
-    Figures({"device_peak": 3 * 2**30, "total_time": 1.0}, gpu="L4"),
-    Figures({"device_peak": 4 * 2**30, "total_time": 4.0}, gpu="L4"),
-)
+PLANNED = PlannedMemory("planned on L4", 3 * 2**30, 4 * 2**30)
 
 
-def planned(name, bounds, figures=None):
-    (result,) = check({name: bounds}, figures or row(), BASE, PLANNED)
+def planned(name, bounds, plan=PLANNED):
+    (result,) = check({name: bounds}, row(), BASE, plan)
     return result
 
 
@@ -101,12 +98,14 @@ def test_memory_of_a_gpu_is_planned_where_there_is_none_with_its_own_sign():
     on_gpu = replace(BASE, values={**VALUES, "device_peak": 1})
     (measured,) = check({"device_peak": {"at_most": 0.5}}, on_gpu, on_gpu, PLANNED)
     assert (measured.measured, measured.planned, measured.mark) == (1.0, False, "✗")
+    failed = planned("device_peak", {"at_most": 1}, PlannedMemory("no plan"))
+    assert (failed.measured, failed.kept, failed.why, failed.planned) == (
+        *(None, None, "no plan", False),
+    )
 
 
-def test_a_time_of_a_gpu_stays_open_beside_the_estimate_of_a_data_sheet():
-    result = planned("total_time", {"at_most": 0.5, "device": "gpu"})
-    assert (result.measured, result.kept, result.planned) == (None, None, False)
-    assert result.why == "no GPU; 0.25 by data sheet of L4"
+def test_a_time_of_a_gpu_stays_open_without_one():
+    for name in ("total_time", "metric"):
+        result = planned(name, {"at_least": 1, "device": "gpu"})
+        assert (result.measured, result.kept, result.why) == (None, None, "no GPU")
     assert planned("total_time", {"at_most": 1}).measured == 1.0  # also made on a CPU
-    other = planned("metric", {"at_least": 1, "device": "gpu"})
-    assert (other.kept, other.why) == (None, "no GPU")

@@ -15,6 +15,7 @@ from launcher.compare.study import (
     against,
     estimate,
     figures,
+    is_larger_than_noise,
     judged,
 )
 from launcher.run_folder import run_folder
@@ -36,7 +37,7 @@ PROMISE = PromiseResult("metric", {"at_least": 0.98}, 1.0, True)
 
 def claims(differences, share=0.0):
     """The part of the studies, one a row, whose difference is larger than the noise."""
-    return np.mean([estimate(list(row), share).is_larger_than_noise for row in differences])
+    return np.mean([is_larger_than_noise(estimate(list(row), share)) for row in differences])
 
 
 @pytest.mark.parametrize("count", [2, 5, 10])
@@ -106,9 +107,9 @@ def test_a_mean_is_over_folds_each_the_mean_of_its_seeds_and_differences_are_pai
     row = against(FOLDS, made(of_folds(1.1)), "default local", found)
     gap = row.differences["val_loss"]
     assert gap.interval == pytest.approx(estimate([0.21, 0.215, 0.22], 1 / 3).interval)
-    assert (row.reference, gap.is_larger_than_noise) == ("default local", True)
+    assert (row.reference, is_larger_than_noise(gap)) == ("default local", True)
     same = against(FOLDS, made(of_folds(**{"fold2-seed1": 2.4})), "b", found)
-    assert not same.differences["val_loss"].is_larger_than_noise
+    assert not is_larger_than_noise(same.differences["val_loss"])
     losses = of_folds(1.5)
     del losses["fold1-seed2"]  # the pairs there are
     row = against(FOLDS, made(losses), "default", found)
