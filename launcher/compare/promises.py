@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
-QUALITY = "metric"
-"""Its ratio is inverted where less is better, so 1 is as good."""
-_SCORES = (QUALITY, "time_to_metric")
+from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
+from training.logging.console_text import render_part
+
+QUALITY, TO_METRIC = "metric", "time_to_metric"
+"""The ratio of QUALITY is inverted where less is better, so 1 is as good."""
 NO_GPU, GPU_MEMORY = "no GPU", "device_peak"
 BYTES = "_bytes"
 """The end of the names of absolute promises; the others are ratios to mode default."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The measurements of one row, by the names used in promises."""
-
-    values: Mapping[str, float | int | None] = field(default_factory=dict)
-    less_is_better: bool = False
-    """Whether a smaller metric is better."""
-    why: Mapping[str, str] = field(default_factory=dict)
-    """Why a value is missing, by name."""
-    never_reached: bool = False
-    """The run ended without reaching the metric of --until."""
-    source: str | None = None
-    """The data, and the part that is scored; scores on other data cannot be compared."""
-
-    def reason(self, name: str) -> str:
-        """Why `name` has no value."""
-        return self.why.get(name, "not measured")
+_FIELDS = {
+    "epoch_time": "epoch_s",
+    "step_time": "step_s",
+    "total_time": "total_s",
+    TO_METRIC: "time_to_metric_s",
+    "peak_memory": "peak_memory_bytes",
+    GPU_MEMORY: "device_peak_bytes",
+    "host_peak": "host_peak_bytes",
+}
+"""The field of a row for a measure of another name."""
 
 
 @dataclass(frozen=True)
@@ -43,82 +37,89 @@ class PlannedMemory:
     of_base: float = 1.0
 
 
-@dataclass(frozen=True)
-class PromiseResult:
-    """One promise and its measurement."""
-
-    name: str
-    promised: Mapping[str, Any]
-    """`at_least` and `at_most`, and their scope."""
-    measured: float | int | None
-    """A ratio to mode default, or bytes; None: neither measured nor planned."""
-    kept: bool | None
-    """None: not measured."""
-    why: str | None = None
-    """Why it was not measured, or where it was planned."""
-    planned: bool = False
-    """Whether a plan on a GPU gives the figure, as there is none here."""
-
-    @property
-    def mark(self) -> str:
-        """✓ kept, ✗ broken; after ≈ by a plan."""
-        return "≈" * self.planned + {True: "✓", False: "✗", None: ""}[self.kept]
-
-
 def check(
     promised: Mapping[str, Mapping[str, Any]],
-    row: Figures,
-    base: Figures | None,
+    row: ComparisonRow,
+    base: ComparisonRow | None,
+    *,
+    is_cut: bool = False,
+    has_goal: bool = False,
     planned: PlannedMemory | None = None,
 ) -> list[PromiseResult]:
     """Check each promise of `row`.
 
-    `base` holds the figures of mode default; None for mode default itself, whose only promises are
-    absolute ones, in bytes. `planned` is used where there is no GPU.
+    `base` is the row of mode default; None for mode default itself, whose only promises are
+    absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. `planned`
+    is used where there is no GPU.
     """
-    has_gpu = row.values.get(GPU_MEMORY) is not None
     results = []
-    measured: float | int | None
-    why: str | None
+    measured: float | None
     for name, bounds in promised.items():
         is_absolute = name.endswith(BYTES)
         if base is None and not is_absolute:
             continue
         measure, is_planned = name.removesuffix(BYTES), False
         needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
-        if row.values and not has_gpu and needs_gpu:
-            measured, why = None, NO_GPU
+        why: str | None = NO_GPU
+        if needs_gpu and row.error is None and row.device_peak_bytes is None:
+            measured = None
             if measure == GPU_MEMORY and planned is not None:
                 measured, why = planned.of_row, planned.why
                 is_planned = measured is not None
                 if measured is not None and not is_absolute:
                     measured /= planned.of_base
-        elif is_absolute or base is None:
-            measured = row.values.get(measure)
-            why = row.reason(measure) if measured is None else None
         else:
-            measured, why = _ratio(name, row, base)
+            measured, why = _value(measure, row, is_cut, has_goal)
+            if measured is not None and base is not None and not is_absolute:
+                theirs, lacking = _value(measure, base, is_cut, has_goal)
+                measured, why = _ratio(name, row, base, measured, theirs)
+                why = f"mode default: {lacking}" if lacking else why
         kept = None
         if measured is not None:
             lowest, highest = bounds.get("at_least"), bounds.get("at_most")
             kept = lowest is None or measured >= lowest
             kept = kept and (highest is None or measured <= highest)
-        elif name == "time_to_metric" and row.never_reached and base and base.values.get(name):
+        elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
             kept, why = False, "never reached, unlike mode default"
         results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
     return results
 
 
-def _ratio(name: str, row: Figures, base: Figures) -> tuple[float | None, str | None]:
-    """`name` of `row` divided by that of `base`, or why there is none."""
-    ours, theirs = row.values.get(name), base.values.get(name)
-    if ours is None:
-        return None, row.reason(name)
+def _value(
+    measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool
+) -> tuple[float | None, str | None]:
+    """The measurement of a row, or why there is none."""
+    if row.error is not None:
+        return None, NOT_RUN if row.error == NOT_RUN else "the run failed"
+    if measure == QUALITY:
+        if row.metric is None or is_cut or has_goal:
+            return None, "no evaluation" if row.metric is None else "the runs were cut short"
+        value: float | None = float(row.metric["value"])
+        value = value if value is not None and isfinite(value) else None
+    else:
+        value = getattr(row, _FIELDS.get(measure, measure))
+    if value is not None:
+        return value, None
+    if measure == TO_METRIC:
+        return None, "never reached" if has_goal else "needs --until"
+    if measure in ("epoch_time", "total_time") and row.evaluation_s is None:
+        return None, "no evaluation was timed"
+    return None, NO_GPU if measure == GPU_MEMORY else "not measured"
+
+
+def _ratio(
+    name: str, row: ComparisonRow, base: ComparisonRow, ours: float, theirs: float | None
+) -> tuple[float | None, str | None]:
+    """The ratio of two measurements, or why there is none."""
     if theirs is None:
-        return None, f"mode default: {base.reason(name)}"
-    if name in _SCORES and row.source != base.source:
-        return None, f"it is scored on {row.source}, mode default on {base.source}"
-    if name == QUALITY and row.less_is_better:
+        return None, None
+    if name in (QUALITY, TO_METRIC):
+        # Scores on other data, or on another part of them, cannot be compared.
+        parts = [(render_part(*one.evaluated), one.source) for one in (row, base)]
+        source, other = (f"{part} of {of}" if part else of for part, of in parts)
+        if source != other:
+            return None, f"it is scored on {source}, mode default on {other}"
+    if name == QUALITY and row.metric is not None and row.metric.get("direction") == "min":
         ours, theirs = theirs, ours
     if not theirs or (name == QUALITY and min(ours, theirs) < 0):
         return None, "no ratio is possible"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.compare.candidates import JSON_FILE, PAGE, PlannedComparison
-from launcher.compare.promises import BYTES, PromiseResult
-from launcher.compare.rows import ComparisonRow
+from launcher.compare.promises import BYTES
+from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, is_larger_than_noise
 from launcher.report import page

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from statistics import fmean, median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
-from launcher.compare.promises import GPU_MEMORY, NO_GPU, Figures, PromiseResult
 from launcher.compare.study import StudyFigures
-from training.logging.console_text import render_part
 from training.step_timer import PARTS_OF_STEP
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
+
+
+@dataclass(frozen=True)
+class PromiseResult:
+    """One promise and its measurement."""
+
+    name: str
+    promised: Mapping[str, Any]
+    """`at_least` and `at_most`, and their scope."""
+    measured: float | None
+    """A ratio to mode default, or bytes; None: neither measured nor planned."""
+    kept: bool | None
+    """None: not measured."""
+    why: str | None = None
+    """Why it was not measured, or where it was planned."""
+    planned: bool = False
+    """Whether a plan on a GPU gives the figure, as there is none here."""
+
+    @property
+    def mark(self) -> str:
+        """✓ kept, ✗ broken; after ≈ by a plan."""
+        return "≈" * self.planned + {True: "✓", False: "✗", None: ""}[self.kept]
 
 
 @dataclass(frozen=True)
@@ -164,43 +183,6 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
         metric=last.metric,
         evaluated=last.evaluated,
     )
-
-
-def figures(row: ComparisonRow, is_whole: bool, has_goal: bool) -> Figures:
-    """The figures that promises are checked against.
-
-    `is_whole`: no run was cut short; `has_goal`: --until was given.
-    """
-    quality = float(row.metric["value"]) if row.metric is not None and is_whole else None
-    values = {
-        "epoch_time": row.epoch_s,
-        "step_time": row.step_s,
-        "total_time": row.total_s,
-        "samples_per_s": row.samples_per_s,
-        "units_per_s": row.units_per_s,
-        "time_to_metric": row.time_to_metric_s,
-        "peak_memory": row.peak_memory_bytes,
-        GPU_MEMORY: row.device_peak_bytes,
-        "host_peak": row.host_peak_bytes,
-        "parameters": row.parameters,
-        "samples": row.samples,
-        "global_batch": row.global_batch,
-        "metric": quality if quality is not None and isfinite(quality) else None,
-    }
-    if row.error is not None:
-        why_none = NOT_RUN if row.error == NOT_RUN else "the run failed"
-        return Figures({}, why=dict.fromkeys(values, why_none))
-    reasons = {
-        GPU_MEMORY: NO_GPU,
-        "time_to_metric": "never reached" if has_goal else "needs --until",
-        "metric": "no evaluation" if row.metric is None else "the runs were cut short",
-    }
-    if row.evaluation_s is None:
-        reasons |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
-    less = row.metric is not None and row.metric.get("direction") == "min"
-    part = render_part(*row.evaluated)
-    source = f"{part} of {row.source}" if part else row.source
-    return Figures(values, less, reasons, row.never_reached, source)
 
 
 def _times(

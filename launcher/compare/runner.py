@@ -25,7 +25,7 @@ from launcher.base.signals import Stopped, handling
 from launcher.compare import measurements, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
-from launcher.compare.promises import PlannedMemory, check
+from launcher.compare.promises import QUALITY, PlannedMemory, check
 from launcher.compare.rows import ComparisonRow
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
@@ -144,18 +144,20 @@ def _rows(
             group[0] = wholes[item.mode, item.engine] = replace(group[0], study=found)
     baselines = {group[0].engine: group[0] for group in groups if group[0].mode == BASELINE}
     results = []
-    limits = comparison.limits
-    has_goal = limits.until is not None
-    is_whole = not limits.is_cut and not has_goal
+    ends = {"is_cut": comparison.limits.is_cut, "has_goal": comparison.limits.until is not None}
     for item, group in zip(comparison.candidates, groups, strict=True):
         base = None if item.mode == BASELINE else baselines[item.engine]
-        others = None if base is None else rows.figures(base, is_whole, has_goal)
         for row in group:
             promised, unpromised = item.promised(row.stage)
             memory = plans.get((row.mode, row.engine, row.stage))
-            kept = check(promised, rows.figures(row, is_whole, has_goal), others, memory)
+            kept = check(promised, row, base, planned=memory, **ends)
             if study and row.study and base is not None and base.study:
-                kept = [studies.judged(study, one, row.study, base.study) for one in kept]
+                for at, one in enumerate(kept):
+                    if one.name == QUALITY and one.measured is not None:
+                        ratio, is_kept, why = studies.judged(
+                            study, one.promised, row.study, base.study
+                        )
+                        kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
 

@@ -9,10 +9,10 @@ from itertools import product
 from math import inf, isfinite, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.compare import measurements
-from launcher.compare.promises import QUALITY, PromiseResult
 from launcher.config.folds import count_groups
 from launcher.config.provenance import Resolved
 from launcher.run_folder import records
@@ -258,15 +258,13 @@ def against(study: Study, row: StudyFigures, other: str, base: StudyFigures) -> 
 
 
 def judged(
-    study: Study, item: PromiseResult, row: StudyFigures, base: StudyFigures
-) -> PromiseResult:
-    """The promise `item`; one of quality by the interval over folds or seeds.
+    study: Study, promised: Mapping[str, Any], row: StudyFigures, base: StudyFigures
+) -> tuple[float | None, bool | None, str | None]:
+    """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
 
     Kept if the interval is inside its bounds, broken if it is outside. A failed run, or one without
     a value, leaves it not measured: the other runs are a selection.
     """
-    if item.name != QUALITY or item.measured is None:
-        return item
     names = [name for name in row.goal.values if name in base.goal.values]
     ours, theirs = ([one.goal.values[name] for name in names] for one in (row, base))
     why = None
@@ -279,11 +277,11 @@ def judged(
     elif not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
         why = "no ratio is possible"
     if why is not None:
-        return replace(item, measured=None, kept=None, why=why)
+        return None, None, why
     above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
     answers = set[bool | None]()
     for side, sign in (("at_least", 1), ("at_most", -1)):
-        if (bound := item.promised.get(side)) is None:
+        if (bound := promised.get(side)) is None:
             continue
         # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a
         # ratio has none. Source: Fieller, Some Problems in Interval Estimation, Journal of the
@@ -295,4 +293,4 @@ def judged(
     kept = False if False in answers else None if None in answers else True
     if kept is None:
         why = "not decided" if names[1:] else "not decided: use --seeds 3"
-    return replace(item, measured=sum(above) / sum(below), kept=kept, why=why)
+    return sum(above) / sum(below), kept, why

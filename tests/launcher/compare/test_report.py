@@ -7,8 +7,7 @@ from pathlib import Path
 
 from launcher.compare import report
 from launcher.compare.candidates import ComparisonLimits, PlannedComparison
-from launcher.compare.promises import PromiseResult
-from launcher.compare.rows import ComparisonRow
+from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page

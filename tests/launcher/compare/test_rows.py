@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.compare.rows import ComparisonRow, figures, measured, staged
+from launcher.compare.rows import ComparisonRow, measured, staged
 from tests.launcher.compare.runs_on_disk import run
 from training.evaluation.early_stopping import parse_target
 
@@ -91,14 +91,3 @@ def test_stages_add_times_and_take_the_largest_memory(tmp_path):
     assert (row.peak_memory_bytes, row.parameters) == (700, 1000)
     assert row.metric["value"] == 2.0
     assert row.step_s is None
-
-
-def test_promises_are_checked_against_known_figures(cut):
-    row = measured(ROW, cut)
-    full_plan, shortened = figures(row, True, False), figures(row, False, False)
-    assert full_plan.values["metric"] == 2.0 and full_plan.less_is_better
-    assert shortened.values["metric"] is None
-    assert shortened.reason("metric") == "the runs were cut short"
-    assert full_plan.reason("time_to_metric") == "needs --until"
-    assert full_plan.reason("device_peak") == "no GPU"
-    assert figures(ComparisonRow("m", "fast", "local", error="broken"), True, False).values == {}

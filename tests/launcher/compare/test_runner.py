@@ -8,7 +8,7 @@ import pytest
 from launcher.cli.parser import read
 from launcher.compare import runner
 from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
-from launcher.compare.promises import PromiseResult
+from launcher.compare.rows import PromiseResult
 from launcher.compare.runner import CandidateRuns, load_warnings
 from launcher.compare.study import ComparisonRound, Study
 from launcher.config.provenance import CliArgs

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from launcher.compare.promises import PromiseResult
 from launcher.compare.study import (
     ComparisonRound,
     Estimate,
@@ -32,7 +31,7 @@ FOLDS = Study(
 )
 SEEDS = Study(None, False, 4, [ComparisonRound(f"seed{n}", (), f"seed{n}") for n in range(1, 5)])
 BASE = {"fold1": (2.0, 2.2), "fold2": (2.1, 2.2), "fold3": (2.2, 2.2)}
-PROMISE = PromiseResult("metric", {"at_least": 0.98}, 1.0, True)
+PROMISE = {"at_least": 0.98}
 
 
 def claims(differences, share=0.0):
@@ -121,38 +120,36 @@ def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(mad
     row = made(of_folds(**{"fold2-seed1": None}))
     assert row.goal.lacking == ["fold2-seed1"] and row.is_partial
     assert [note.partition(": ")[0] for note in row.notes("fast")] == ["† fast"] * 2
-    item = judged(FOLDS, PROMISE, row, base)
-    assert (item.measured, item.kept) == (None, None) and "fold2-seed1" in item.why
+    measured, kept, why = judged(FOLDS, PROMISE, row, base)
+    assert (measured, kept) == (None, None) and "fold2-seed1" in why
     losses = of_folds()
     del losses["fold3-seed2"]
     row = made(losses, failed={"fold3-seed2": "no memory"})
     assert "† fast fold3-seed2 failed: no memory" in row.notes("fast")
-    item = judged(FOLDS, PROMISE, row, base)
-    assert item.kept is None and "fold3-seed2" in item.why
+    _, kept, why = judged(FOLDS, PROMISE, row, base)
+    assert kept is None and "fold3-seed2" in why
     assert made({"fold1-seed1": None}).goal.estimate is None
     other = judged(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
-    assert (other.measured, other.kept) == (None, None)  # other groups validate
+    assert other[:2] == (None, None)  # other groups validate
 
 
 def test_a_promise_of_quality_is_judged_by_its_interval(made):
     base = made(of_folds())
     for scale, kept in ((1.0, True), (0.9, True), (1.2, False)):
-        item = judged(FOLDS, PROMISE, made(of_folds(scale)), base)
-        assert (item.kept, item.why) == (kept, None), scale
-        assert item.measured == pytest.approx(1 / scale)  # inverted: less is better
-    time = PromiseResult("total_time", {"at_most": 0.5}, 0.7, False)
-    assert judged(FOLDS, time, base, base) is time
+        measured, *found = judged(FOLDS, PROMISE, made(of_folds(scale)), base)
+        assert found == [kept, None], scale
+        assert measured == pytest.approx(1 / scale)  # inverted: less is better
     for bounds, kept in (
         ({"at_least": 1}, True),  # equal runs
         ({"at_least": 0.9, "at_most": 0.99}, False),
         ({"at_most": 1.01, "at_least": None}, True),
     ):
-        assert judged(FOLDS, PromiseResult("metric", bounds, 1.0, None), base, base).kept is kept
+        assert judged(FOLDS, bounds, base, base)[1] is kept
 
 
 def test_an_interval_on_both_sides_and_a_single_run_decide_nothing(made):
     base = made(of_seeds(2.0, 2.1, 1.9, 2.0), SEEDS)
-    item = judged(SEEDS, PROMISE, made(of_seeds(2.0, 2.0, 2.1, 1.8), SEEDS), base)
-    assert item.kept is None and item.measured == pytest.approx(8.0 / 7.9)
+    measured, kept, _ = judged(SEEDS, PROMISE, made(of_seeds(2.0, 2.0, 2.1, 1.8), SEEDS), base)
+    assert kept is None and measured == pytest.approx(8.0 / 7.9)
     one = made(of_seeds(2.0), SEEDS)
-    assert judged(SEEDS, PROMISE, one, one).kept is None
+    assert judged(SEEDS, PROMISE, one, one)[1] is None

@@ -76,6 +76,12 @@ def test_a_size_that_the_user_names_takes_the_promises_of_lite_away(model, measu
     assert set(run.promises) | set(run.unpromised) >= {"epoch_time", "device_peak", "peak_memory"}
 
 
+def test_memory_is_promised_where_micro_batches_can_be_smaller():
+    sizes = ("eeg_text", "eeg_text:lite", "doc_translation", "eeg_text:tiny", "abr:lite")
+    made = ["device_peak" in resolved(model=m, mode="resource-efficient").promises for m in sizes]
+    assert made == [False, False, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("promise", "message", "meant"),
     [
