@@ -6,8 +6,8 @@ Every row comes from a `compare` command. Small sizes train to the end, with thr
 promises of quality are decided by an interval. Large models take a few steps only: a step of
 language:full is a minute on two cores. Where the global batch is smaller than the mode's, it is so
 for all that are compared. Every run evaluates: promises count its time and its memory. A start
-after an interruption continues: finished comparisons are read, and finished runs of a study are
-kept. Exit code 0 also where a promise is broken: that is what is measured.
+after an interruption reads the comparisons that have finished. Exit code 0 also where a promise is
+broken: that is what is measured.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def run(arguments: Sequence[str], parent: Path) -> Iterator[Row]:
     out = parent / f"{arguments[1].replace(':', '-')}-{arguments[3].replace(',', '-')}-{digest}"
     content = _result(out)
     if content is None:
-        if "--seeds" not in arguments:  # only a study continues by itself
-            shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
         command = [sys.executable, "-m", "launcher", "compare", *arguments, "--json"]
         done = subprocess.run([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
         content = _result(out)

@@ -62,18 +62,18 @@ def promises() -> list[str]:
     return head + rows
 
 
-def _bounds(promise: Mapping[str, Mapping[str, float]]) -> str:
+def _bounds(promise: Mapping[str, Mapping[str, float] | None]) -> str:
     return ", ".join(f"{name} {_bound(bounds)}" for name, bounds in promise.items())
 
 
-def _bound(bounds: Mapping[str, Any]) -> str:
+def _bound(bounds: Mapping[str, Any] | None) -> str:
     """The bounds, and where they are promised."""
+    if bounds is None:
+        return "withdrawn"
     ends = {end: bounds[end] for end in ("at_least", "at_most") if end in bounds}
     text = " and ".join(f"{end.replace('_', ' ')} {plain(value)}" for end, value in ends.items())
     scope = [f"size {' or '.join(bounds['sizes'])}"] if "sizes" in bounds else []
     scope += [f"on a {bounds['device'].upper()}"] if "device" in bounds else []
-    scope += [f"from {bounds['least_samples']} samples on"] if "least_samples" in bounds else []
-    scope += [f"if it changes {' and '.join(bounds['needs'])}"] if "needs" in bounds else []
     return ("the same" if ends == ONE else text) + (f" ({', '.join(scope)})" if scope else "")
 
 

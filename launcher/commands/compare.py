@@ -6,14 +6,12 @@ import json
 import shlex
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
 from launcher.base.redaction import redact
-from launcher.compare import candidates, report, runner, study_runs
+from launcher.compare import candidates, report, runner
 from launcher.compare.candidates import PlannedComparison
-from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from training.logging.printable import printable
@@ -31,51 +29,30 @@ def main(command_line: CommandLine) -> int:
     if "--dry-run" in command_line.flags:
         print(_plan(comparison, for_machines))
         return exit_codes.DONE
-    stream = sys.stderr if for_machines else sys.stdout
-    facts = ComparisonFacts(
-        command=redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
-        machine=machine.detect_machine().sentence,
-        device=comparison.candidates[0].resolved.device,
-        limits=comparison.limits,
-        repeats=comparison.repeats,
-        at=datetime.now(timezone.utc),
-        study=comparison.study,
-    )
+    facts = {
+        "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
+        "machine": machine.detect_machine().sentence,
+        "device": comparison.candidates[0].resolved.device,
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
     def report_line(line: str) -> None:
-        print(printable(line), file=stream, flush=True)
+        print(printable(line), file=sys.stderr if for_machines else sys.stdout, flush=True)
 
     plan = None
     if any(item.is_open for item in comparison.candidates):
         from launcher.compare import planned  # for promises of a GPU where there is none
 
         plan = planned.plan
-    in_turns = None if comparison.study is None else study_runs.run_in_turns
-    outcome = runner.run_all(comparison, report_line, plan, in_turns)
-    if outcome.is_empty:
+    outcome = runner.run_all(comparison, report_line, plan)
+    if outcome.code is not None and not any(row.folders for row in outcome.rows):
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
-        return outcome.code or exit_codes.INTERRUPTED
-    if comparison.task is not None and (left := study_runs.count_left(comparison)):
-        # Two tasks must not write the same file.
-        others = f"{counted(left, 'run')} of the array left"
-        report_line(f"{others}: the last task to end writes {comparison.folder / report.PAGE}")
-        if outcome.code is not None:
-            return outcome.code
-        return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
-    content = report.write(comparison.folder, facts, outcome)
-    print(content if for_machines else printable(report.text(facts, outcome, comparison.folder)))
+        return outcome.code
+    content = report.write(comparison, facts, outcome)
+    print(content if for_machines else printable(report.text(comparison, facts, outcome)))
     if outcome.code is not None:
-        if comparison.study is not None:
-            print(f"continue with  {_again(command_line, comparison.folder)}", file=sys.stderr)
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
-
-
-def _again(command_line: CommandLine, folder: Path) -> str:
-    """The command as typed, with the folder of what has finished."""
-    out = [] if command_line.out is not None else ["--out", str(folder)]
-    words = [*command_line.command.call.split(), *command_line.argv, *out]
-    return redact(shlex.join(words))
 
 
 def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
@@ -99,5 +76,9 @@ def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
         redact(shlex.join([*PROGRAM.split(), *runner.arguments(candidate.args)]))
         for candidate in comparison.candidates
     ]
-    lines += [f"{entry.title}: {' '.join(entry.sets)}" for entry in comparison.rounds if study]
-    return "\n".join([f"{comparison.sentence} in turns, into {comparison.folder}:", *lines])
+    lines += [f"{entry.name}: {' '.join(entry.sets)}" for entry in comparison.rounds if study]
+    count = len(comparison.candidates)
+    head = counted(count * len(comparison.rounds), "run")
+    if study is not None:
+        head += f": {counted(count, 'candidate')} × {study.title}"
+    return "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])

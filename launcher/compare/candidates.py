@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from launcher.base import disk, environment
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, render
+from launcher.base import disk
+from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.compare import study as studies
-from launcher.compare.promises import is_of_gpu
-from launcher.compare.study import ArrayTask, ComparisonRound, Study
+from launcher.compare.promises import BYTES, GPU_MEMORY
+from launcher.compare.study import ComparisonRound, Study
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
 _MOST = 10**6
-_COUNT = f"a whole number, 1 to {_MOST:,}"
 _FOLDS = f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold"
 RUNS, JSON_FILE, PAGE = "runs", "compare.json", "compare.html"
 BASELINE = "default"
@@ -70,32 +71,26 @@ class ModeCandidate:
     """The resolved settings of each stage; empty: one run."""
     warnings: Sequence[Diagnostic] = ()
 
-    @property
-    def promises(self) -> dict[str, Any]:
-        """The promises of the mode; of staged training those that all stages share."""
-        return _shared(self.resolved.promises, [run.promises for run in self.stages.values()])
+    def promised(self, stage: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+        """The promises of the mode, and why others are outside of their scope.
 
-    @property
-    def unpromised(self) -> dict[str, str]:
-        """Why promises are outside of their scope, as `promises`."""
-        return _shared(self.resolved.unpromised, [run.unpromised for run in self.stages.values()])
-
-    def promises_of(self, stage: str) -> dict[str, Any]:
-        """The promises of one stage alone."""
-        shared = self.promises
-        return {k: v for k, v in self.stages[stage].promises.items() if k not in shared}
-
-    def unpromised_of(self, stage: str) -> dict[str, str]:
-        """Why promises of one stage alone are outside of their scope."""
-        shared = self.unpromised
-        return {k: v for k, v in self.stages[stage].unpromised.items() if k not in shared}
+        Of staged training those that all stages share; of a `stage` those that it has alone.
+        """
+        pairs = [(run.promises, run.unpromised) for run in (*self.stages.values(), self.resolved)]
+        shared: list[dict[str, Any]] = []
+        for first, *others in zip(*pairs, strict=True):
+            shared.append({k: v for k, v in first.items() if all(o.get(k) == v for o in others)})
+        if stage is None:
+            return shared[0], shared[1]
+        run = self.stages[stage]
+        promises = {k: v for k, v in run.promises.items() if k not in shared[0]}
+        return promises, {k: v for k, v in run.unpromised.items() if k not in shared[1]}
 
     @property
     def is_open(self) -> bool:
-        """Whether it has promises of a GPU, and its run has none."""
-        runs = [self.resolved, *self.stages.values()]
-        promised = [pair for run in runs for pair in run.promises.items()]
-        return self.resolved.device == "cpu" and any(is_of_gpu(*pair) for pair in promised)
+        """Whether it promises memory of a GPU, and its run has none."""
+        measures = {name for run in (self.resolved, *self.stages.values()) for name in run.promises}
+        return self.resolved.device == "cpu" and bool(measures & {GPU_MEMORY, GPU_MEMORY + BYTES})
 
     @property
     def name(self) -> str:
@@ -114,37 +109,21 @@ class PlannedComparison:
     warnings: Sequence[Diagnostic]
     study: Study | None = None
     """None: the runs of a candidate are repeats of one."""
-    task: ArrayTask | None = None
-    """The Slurm task that runs a share of the study; None: all of it is run here."""
 
     @property
-    def rounds(self) -> list[ComparisonRound]:
-        """The rounds of the whole comparison."""
+    def rounds(self) -> Sequence[ComparisonRound]:
+        """One run of each candidate after the other."""
         if self.study is not None:
             return self.study.rounds
         return [ComparisonRound(str(number)) for number in range(1, self.repeats + 1)]
 
     @property
-    def own_rounds(self) -> Sequence[ComparisonRound]:
-        """The rounds that this process runs."""
-        return self.rounds if self.task is None else self.task.share(self.rounds)
-
-    @property
     def turns(self) -> Iterator[tuple[int, ComparisonRound]]:
-        """The runs of this process in their order: the number of the candidate, and the round."""
+        """The runs in their order: the number of the candidate, and the round."""
         count = len(self.candidates)
-        for start, entry in enumerate(self.own_rounds):
+        for start, entry in enumerate(self.rounds):
             # Each round starts with another candidate, so that warm-up and drift affect each.
             yield from (((position + start) % count, entry) for position in range(count))
-
-    @property
-    def sentence(self) -> str:
-        """`6 runs`; of a study, `20 runs: 2 candidates × 5 folds × 2 seeds`."""
-        count = len(self.candidates)
-        runs = counted(count * len(self.rounds), "run")
-        if self.study is None:
-            return runs
-        return f"{runs}: {counted(count, 'candidate')} × {self.study.title}"
 
     def run_folder(self, number: int, entry: ComparisonRound) -> Path:
         """The run folder of a candidate in a round."""
@@ -155,67 +134,68 @@ class PlannedComparison:
 def decide(command_line: CommandLine) -> PlannedComparison:
     """Resolve every candidate without starting a run. Raises SettingsError with all errors.
 
-    Reads the data if there are folds, and what an earlier start of a study has finished.
+    Reads the data if there are folds.
     """
+    values, out, args = command_line.values, command_line.out, command_line.args
     diagnostics = list(command_line.diagnostics)
-    limits = _limits(command_line.values, diagnostics)
-    repeats = int(_number(command_line.values, "--repeat", _COUNT, diagnostics) or 1)
-    study = _study(command_line, limits, diagnostics)
-    args = command_line.args if study is None else command_line.args.with_sets(study.rounds[0].sets)
-    modes = _names(command_line.values, "--modes")
-    engines = _names(command_line.values, "--engines")
+    limits = _limits(values, diagnostics)
+    repeats = _number(values, "--repeat", diagnostics) or 1
+    modes, engines = (
+        [name for part in values.get(flag, "").split(",") if (name := part.strip())]
+        for flag in ("--modes", "--engines")
+    )
+    first_engine = engines[0] if engines else args.engine
+    study = _study(values, partial(_candidate, args, BASELINE, first_engine, limits), diagnostics)
+    if study is not None:
+        args = args.with_sets(study.rounds[0].sets)
     if not modes and not engines:
         message, where = "compare needs --modes or --engines", "the command line: compare"
         allowed, fix = "names separated by commas", "--modes default,fast"
         diagnostics.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
-    pairs = [
-        (mode, engine)
-        for mode in dict.fromkeys((BASELINE, *modes))
-        for engine in dict.fromkeys(engines) or [command_line.args.engine]
-    ]
-    known = [render([diagnostic]) for diagnostic in diagnostics]
-    warnings: list[Diagnostic] = []
+    # Those of several candidates once.
+    errors = {render([diagnostic]): diagnostic for diagnostic in diagnostics}
+    warnings: dict[str, Diagnostic] = {}
     ready: list[ModeCandidate] = []
-    for mode, engine in pairs:
+    for mode, name in product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [None]):
+        engine = name or args.engine
         if engine is None and ready and ready[0].resolved.chosen is not None:
             engine = ready[0].engine  # engine auto may choose another one for each mode
         try:
-            ready.append(_candidate(args, mode, engine, limits))
+            item = _candidate(args, mode, engine, limits)
         except SettingsError as error:
-            diagnostics += _unseen(error.diagnostics, known)
-        else:
-            warnings += _unseen(ready[-1].warnings, known)
-    continues = study is not None and _is_study(command_line.out)
-    resolved = ready[0].resolved if ready else None
-    folder = _folder(command_line, resolved, [] if continues else diagnostics)
-    if study is not None and not diagnostics:
-        diagnostics += _folds_of_modes(study, ready)
-    if diagnostics:
-        raise SettingsError(diagnostics)
-    needed = max(least_room_bytes(candidate.resolved) for candidate in ready)
-    where = f"--out {folder}" if command_line.out else "no --out was given"
+            errors |= {render([d]): d for d in error.diagnostics if render([d]) not in warnings}
+            continue
+        ready.append(item)
+        warnings |= {render([d]): d for d in item.warnings}
+    where = "no --out was given" if out is None else f"--out {out}"
+    model = model_name(ready[0].resolved.settings.model) if ready else "model"
+    name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run_folder.unused_path(name) if out is None else out
+    errors |= {render([d]): d for d in run_folder.writing_errors(folder, where)}
+    if study is not None and study.folds and not errors:
+        data = ready[0].resolved.settings.data
+        others = [item for item in ready[1:] if item.resolved.settings.data != data]
+        wrong = [studies.folds_error(study, item.name, item.resolved) for item in others]
+        errors |= {render([d]): d for d in wrong if d is not None}
+    if errors:
+        raise SettingsError(list(errors.values()))
+    needed = max(least_room_bytes(item.resolved) for item in ready)
     disk.check_writable(folder, where, needed_bytes=needed)
-    task = None if study is None else _array_task(command_line)
-    comparison = PlannedComparison(ready, limits, repeats, folder, warnings, study, task)
-    if continues:
-        _check_finished(comparison)
-    return comparison
+    return PlannedComparison(ready, limits, repeats, folder, list(warnings.values()), study)
 
 
 def _study(
-    command_line: CommandLine, limits: ComparisonLimits, diagnostics: list[Diagnostic]
+    values: Mapping[str, str],
+    baseline: Callable[[], ModeCandidate],
+    diagnostics: list[Diagnostic],
 ) -> Study | None:
     """The study of --folds and --seeds; None: neither is given, or there is an error."""
-    values = command_line.values
     given = [flag for flag in ("--folds", "--seeds") if flag in values]
     before = len(diagnostics)
     folds: str | int | None = values.get("--folds")
     if isinstance(folds, str) and folds != studies.BY_GROUP:
-        number = int(folds) if folds.isdecimal() else 0
-        if number < 2:
-            diagnostics.append(_wrong("--folds", folds, _FOLDS, "5"))
-        folds = number
-    seeds = _number(values, "--seeds", _COUNT, diagnostics)
+        folds = _number(values, "--folds", diagnostics, 2, _FOLDS)
+    seeds = _number(values, "--seeds", diagnostics)
     if given and "--repeat" in values:
         what = f"--repeat and {' and '.join(given)} exclude each other: a repeat is the same run "
         what += "again, and a study varies its fold or its seed"
@@ -223,61 +203,11 @@ def _study(
         diagnostics.append(Diagnostic(what, where=where, fix="leave out --repeat"))
     if not given or len(diagnostics) > before:
         return None
-    engine = next(iter(_names(values, "--engines")), command_line.args.engine)
     try:
-        resolved = _candidate(command_line.args, BASELINE, engine, limits).resolved
-        return studies.plan(folds, None if seeds is None else int(seeds), resolved)
+        return studies.plan(folds, seeds, baseline().resolved)
     except SettingsError as error:
         diagnostics += error.diagnostics
         return None
-
-
-def _folds_of_modes(study: Study, ready: Sequence[ModeCandidate]) -> list[Diagnostic]:
-    """Errors of modes that have too few groups, as they use a part of the data. Reads the data."""
-    diagnostics: list[Diagnostic] = []
-    first = ready[0].resolved.settings.data
-    for candidate in ready[1:] if study.folds else ():
-        if candidate.resolved.settings.data != first:
-            try:
-                studies.check_folds(study, candidate.name, candidate.resolved)
-            except SettingsError as error:
-                diagnostics += error.diagnostics
-    return diagnostics
-
-
-def _array_task(command_line: CommandLine) -> ArrayTask | None:
-    task = studies.array_task(environment.variables())
-    if task is not None and command_line.out is None:
-        message = "the tasks of a Slurm array need one folder for their runs"
-        raise SettingsError.of(message, where="no --out was given", fix="--out runs/study")
-    return task
-
-
-def _is_study(folder: Path | None) -> bool:
-    """Whether `folder` has only what a study leaves there. Reads the disk."""
-    if folder is None or not (folder / RUNS).is_dir():
-        return False
-    if {path.name for path in folder.iterdir()} - {RUNS, JSON_FILE, PAGE}:
-        return False
-    path = folder / JSON_FILE
-    content = records.read_object(path) or {"folds": 1}
-    return bool(content.get("folds") or content.get("seeds"))
-
-
-def _check_finished(comparison: PlannedComparison) -> None:
-    """Compare the settings of finished runs with those of now. Raises SettingsError."""
-    for entry, (number, candidate) in product(comparison.rounds, enumerate(comparison.candidates)):
-        folder = comparison.run_folder(number, entry)
-        if not studies.is_finished(folder):
-            if entry in comparison.own_rounds:
-                studies.check_idle(folder)
-            continue
-        stages = candidate.stages or {"": candidate.resolved}
-        changes: list[Diagnostic] = []
-        for part, resolved in zip(studies.parts(folder), stages.values(), strict=False):
-            changes += studies.differences(part, resolved, entry.sets)
-        if changes:
-            raise SettingsError(changes)
 
 
 def _candidate(
@@ -311,24 +241,6 @@ def _candidate(
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
 
 
-def _shared(last: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {k: v for k, v in last.items() if all(item.get(k) == v for item in others)}
-
-
-def _unseen(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:
-    """The diagnostics that no earlier candidate had; adds them to `known`."""
-    unseen = []
-    for diagnostic in diagnostics:
-        if (text := render([diagnostic])) not in known:
-            known.append(text)
-            unseen.append(diagnostic)
-    return unseen
-
-
-def _names(values: Mapping[str, str], flag: str) -> list[str]:
-    return [name for part in values.get(flag, "").split(",") if (name := part.strip())]
-
-
 def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> ComparisonLimits:
     given = [flag for flag in ("--steps", "--epochs", "--until") if flag in values]
     if len(given) > 1:
@@ -336,29 +248,34 @@ def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Compari
         position = f"the command line: {' '.join(given)}"
         allowed = "one of --steps, --epochs and --until"
         diagnostics.append(Diagnostic(what, where=position, allowed=allowed))
-    until = None
+    until = epochs = None
     if (text := values.get("--until")) is not None:
         try:
             until = parse_target(text)
         except ValueError:
             diagnostics.append(_wrong("--until", text, TARGET_FORMS, "val_loss=1.9"))
-    steps = _number(values, "--steps", _COUNT, diagnostics)
-    epochs = _number(values, "--epochs", "a number above 0", diagnostics)
-    return ComparisonLimits(None if steps is None else int(steps), epochs, until)
+    if (text := values.get("--epochs")) is not None:
+        with suppress(ValueError):
+            epochs = float(text)
+        if epochs is None or not 0 < epochs < inf:
+            diagnostics.append(_wrong("--epochs", text, "a number above 0", "1"))
+    return ComparisonLimits(_number(values, "--steps", diagnostics), epochs, until)
 
 
 def _number(
-    values: Mapping[str, str], flag: str, allowed: str, diagnostics: list[Diagnostic]
-) -> float | None:
-    """The number of an option; None: it is not given, or invalid."""
+    values: Mapping[str, str],
+    flag: str,
+    diagnostics: list[Diagnostic],
+    least: int = 1,
+    allowed: str = f"a whole number, 1 to {_MOST:,}",
+) -> int | None:
+    """The whole number of an option; None: it is not given, or invalid."""
     if (text := values.get(flag)) is None:
         return None
-    is_count = "whole" in allowed
     with suppress(ValueError):
-        number = int(text) if is_count else float(text)
-        if 0 < number < (_MOST + 1 if is_count else float("inf")):
+        if least <= (number := int(text)) <= _MOST:
             return number
-    diagnostics.append(_wrong(flag, text, allowed, "3" if is_count else "1"))
+    diagnostics.append(_wrong(flag, text, allowed, "3"))
     return None
 
 
@@ -370,17 +287,3 @@ def _wrong(flag: str, text: str, allowed: str, example: str) -> Diagnostic:
         allowed=allowed,
         fix=f"{flag} {example}",
     )
-
-
-def _folder(
-    command_line: CommandLine, resolved: Resolved | None, diagnostics: list[Diagnostic]
-) -> Path:
-    """The folder of the comparison: new or empty."""
-    if command_line.out is None:
-        model = "model" if resolved is None else model_name(resolved.settings.model)
-        now = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = run_folder.unused_path(f"compare-{model.replace(':', '-')}-{now}")
-        diagnostics += run_folder.writing_errors(folder, "no --out was given")
-        return folder
-    diagnostics += run_folder.writing_errors(command_line.out, f"--out {command_line.out}")
-    return command_line.out

@@ -3,157 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
-Number = float | int | None
-Bounds = Mapping[str, Any]
-"""`at_least` and `at_most`, and their scope."""
+from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
+from training.logging.console_text import render_part
 
-INVERTED = "metric"
-"""The quality metric: its ratio is inverted where less is better, so 1 is as good."""
-_SCORES = (INVERTED, "time_to_metric")
-NO_GPU = "no GPU"
-_ABSOLUTE = {"device_peak_bytes": "device_peak", "host_peak_bytes": "host_peak"}
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The measurements of one row, by the names used in promises."""
-
-    values: Mapping[str, Number] = field(default_factory=dict)
-    less_is_better: bool = False
-    """Whether a smaller metric is better."""
-    why: Mapping[str, str] = field(default_factory=dict)
-    """Why a value is missing, by name."""
-    never_reached: bool = False
-    """The run ended without reaching the metric of --until."""
-    source: str | None = None
-    """The data, and the part that is scored; scores on other data cannot be compared."""
-    gpu: str | None = None
-    """The GPU of a plan that predicts them; None: they are measured."""
-
-    def reason(self, name: str) -> str:
-        """Why `name` has no value."""
-        return self.why.get(name, "not measured")
+QUALITY, TO_METRIC = "metric", "time_to_metric"
+"""The ratio of QUALITY is inverted where less is better, so 1 is as good."""
+NO_GPU, GPU_MEMORY = "no GPU", "device_peak"
+BYTES = "_bytes"
+"""The end of the names of absolute promises; the others are ratios to mode default."""
+_FIELDS = {
+    "epoch_time": "epoch_s",
+    "step_time": "step_s",
+    "total_time": "total_s",
+    TO_METRIC: "time_to_metric_s",
+    "peak_memory": "peak_memory_bytes",
+    GPU_MEMORY: "device_peak_bytes",
+    "host_peak": "host_peak_bytes",
+}
+"""The field of a row for a measure of another name."""
 
 
 @dataclass(frozen=True)
-class PromiseResult:
-    """One promise and its measurement."""
+class PlannedMemory:
+    """Bytes of GPU memory by the plans of a row and of mode default; None: there is no plan."""
 
-    name: str
-    promised: Bounds
-    measured: Number
-    """A ratio to mode default, or bytes; None: neither measured nor planned."""
-    kept: bool | None
-    """None: not measured."""
-    why: str | None = None
-    """Why it was not measured."""
-    planned: bool = False
-    """Whether a plan on a GPU gives the figure, as there is none here."""
-
-    @property
-    def mark(self) -> str:
-        """✓ kept, ✗ broken; after ≈ by a plan."""
-        return "≈" * self.planned + {True: "✓", False: "✗", None: ""}[self.kept]
-
-
-def is_of_gpu(name: str, bounds: Bounds) -> bool:
-    """Whether a promise is one of a GPU: of its memory, or of a run on it."""
-    return name.startswith("device_peak") or bounds.get("device") == "gpu"
-
-
-def split_by_samples(
-    promised: Mapping[str, Bounds], samples: int | None
-) -> tuple[dict[str, Bounds], dict[str, str]]:
-    """The promises made for an epoch of `samples` of mode default, and why not the others."""
-    least = {name: bounds.get("least_samples") or 0 for name, bounds in promised.items()}
-    few = {name for name in promised if samples is not None and samples < least[name]}
-    return (
-        {name: bounds for name, bounds in promised.items() if name not in few},
-        {name: f"from {least[name]:,} samples on; these are {samples:,}" for name in few},
-    )
+    why: str
+    """`planned on L4`, or why there is no plan."""
+    of_row: float | None = None
+    of_base: float = 1.0
 
 
 def check(
-    promised: Mapping[str, Bounds],
-    row: Figures,
-    base: Figures | None,
-    planned: tuple[Figures, Figures] | None = None,
+    promised: Mapping[str, Mapping[str, Any]],
+    row: ComparisonRow,
+    base: ComparisonRow | None,
+    *,
+    is_cut: bool = False,
+    has_goal: bool = False,
+    planned: PlannedMemory | None = None,
 ) -> list[PromiseResult]:
     """Check each promise of `row`.
 
-    `base` holds the figures of mode default; None for mode default itself, whose only promises are
-    absolute ones, in bytes. `planned` holds those of both on a GPU, used where there is none.
+    `base` is the row of mode default; None for mode default itself, whose only promises are
+    absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. `planned`
+    is used where there is no GPU.
     """
     results = []
+    measured: float | None
     for name, bounds in promised.items():
-        if base is None and name not in _ABSOLUTE:
+        is_absolute = name.endswith(BYTES)
+        if base is None and not is_absolute:
             continue
-        has_gpu = row.values.get("device_peak") is not None
-        if row.values and not has_gpu and is_of_gpu(name, bounds):
-            results.append(_without_gpu(name, bounds, planned))
+        measure, is_planned = name.removesuffix(BYTES), False
+        needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
+        why: str | None = NO_GPU
+        if needs_gpu and row.error is None and row.device_peak_bytes is None:
+            measured = None
+            if measure == GPU_MEMORY and planned is not None:
+                measured, why = planned.of_row, planned.why
+                is_planned = measured is not None
+                if measured is not None and not is_absolute:
+                    measured /= planned.of_base
         else:
-            results.append(_checked(name, bounds, row, base or row))
+            measured, why = _value(measure, row, is_cut, has_goal)
+            if measured is not None and base is not None and not is_absolute:
+                theirs, lacking = _value(measure, base, is_cut, has_goal)
+                measured, why = _ratio(name, row, base, measured, theirs)
+                why = f"mode default: {lacking}" if lacking else why
+        kept = None
+        if measured is not None:
+            lowest, highest = bounds.get("at_least"), bounds.get("at_most")
+            kept = lowest is None or measured >= lowest
+            kept = kept and (highest is None or measured <= highest)
+        elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
+            kept, why = False, "never reached, unlike mode default"
+        results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
     return results
 
 
-def _checked(name: str, bounds: Bounds, row: Figures, base: Figures) -> PromiseResult:
-    if name not in _ABSOLUTE:
-        return _relative(name, bounds, row, base)
-    value, why = row.values.get(_ABSOLUTE[name]), row.reason(_ABSOLUTE[name])
-    kept = None if value is None else _within(value, bounds)
-    return PromiseResult(name, bounds, value, kept, why if kept is None else None)
+def _value(
+    measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool
+) -> tuple[float | None, str | None]:
+    """The measurement of a row, or why there is none."""
+    if row.error is not None:
+        return None, NOT_RUN if row.error == NOT_RUN else "the run failed"
+    if measure == QUALITY:
+        if row.metric is None or is_cut or has_goal:
+            return None, "no evaluation" if row.metric is None else "the runs were cut short"
+        value: float | None = float(row.metric["value"])
+        value = value if value is not None and isfinite(value) else None
+    else:
+        value = getattr(row, _FIELDS.get(measure, measure))
+    if value is not None:
+        return value, None
+    if measure == TO_METRIC:
+        return None, "never reached" if has_goal else "needs --until"
+    if measure in ("epoch_time", "total_time") and row.evaluation_s is None:
+        return None, "no evaluation was timed"
+    return None, NO_GPU if measure == GPU_MEMORY else "not measured"
 
 
-def _without_gpu(
-    name: str, bounds: Bounds, planned: tuple[Figures, Figures] | None
-) -> PromiseResult:
-    """Memory by the plans; a time stays open, beside the estimate of a data sheet."""
-    nothing = PromiseResult(name, bounds, None, None, NO_GPU)
-    if planned is None:
-        return nothing
-    result = _checked(name, bounds, *planned)
-    if why := next((each.why["device_peak"] for each in planned if each.why), None):
-        return replace(nothing, why=why)
-    if result.measured is None:
-        return nothing
-    if "time" in name or "_per_s" in name:
-        return replace(
-            nothing, why=f"{NO_GPU}; {result.measured:.3g} by data sheet of {planned[0].gpu}"
-        )
-    return replace(result, why=f"planned on {planned[0].gpu}", planned=True)
-
-
-def ratio(name: str, row: Figures, base: Figures) -> float | None:
-    """`name` of `row` divided by that of `base`; None: not measured."""
-    ours, theirs = row.values.get(name), base.values.get(name)
-    if ours is None or theirs is None or (name in _SCORES and row.source != base.source):
-        return None
-    if name == INVERTED and row.less_is_better:
+def _ratio(
+    name: str, row: ComparisonRow, base: ComparisonRow, ours: float, theirs: float | None
+) -> tuple[float | None, str | None]:
+    """The ratio of two measurements, or why there is none."""
+    if theirs is None:
+        return None, None
+    if name in (QUALITY, TO_METRIC):
+        # Scores on other data, or on another part of them, cannot be compared.
+        parts = [(render_part(*one.evaluated), one.source) for one in (row, base)]
+        source, other = (f"{part} of {of}" if part else of for part, of in parts)
+        if source != other:
+            return None, f"it is scored on {source}, mode default on {other}"
+    if name == QUALITY and row.metric is not None and row.metric.get("direction") == "min":
         ours, theirs = theirs, ours
-    if name == INVERTED and (ours < 0 or theirs < 0):
-        return None  # a ratio of negative values has no meaning
-    return ours / theirs if theirs else None
-
-
-def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> PromiseResult:
-    measured = ratio(name, row, base)
-    if measured is not None:
-        return PromiseResult(name, bounds, measured, _within(measured, bounds))
-    if row.values.get(name) is not None:
-        reason = f"mode default: {base.reason(name)}"
-        if base.values.get(name) is not None:
-            reason = "no ratio is possible"
-            if name in _SCORES and row.source != base.source:
-                reason = f"it is scored on {row.source}, mode default on {base.source}"
-        return PromiseResult(name, bounds, None, None, reason)
-    if name == "time_to_metric" and row.never_reached and base.values.get(name) is not None:
-        return PromiseResult(name, bounds, None, False, "never reached, unlike mode default")
-    return PromiseResult(name, bounds, None, None, row.reason(name))
-
-
-def _within(value: float | int, bounds: Bounds) -> bool:
-    lowest, highest = bounds.get("at_least"), bounds.get("at_most")
-    return (lowest is None or value >= lowest) and (highest is None or value <= highest)
+    if not theirs or (name == QUALITY and min(ours, theirs) < 0):
+        return None, "no ratio is possible"
+    return ours / theirs, None

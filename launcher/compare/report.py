@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from launcher.compare.candidates import JSON_FILE, PAGE
-from launcher.compare.promises import PromiseResult
-from launcher.compare.rows import ComparisonRow, thinned
-from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
-from launcher.compare.statistics import Estimate
+from launcher.compare.candidates import JSON_FILE, PAGE, PlannedComparison
+from launcher.compare.promises import BYTES
+from launcher.compare.rows import ComparisonRow, PromiseResult
+from launcher.compare.runner import ComparisonOutcome
+from launcher.compare.study import Estimate, is_larger_than_noise
 from launcher.report import page
 from launcher.report.plots import Axis, Plot, PlotLine, Plots
 from training.evaluation.early_stopping import Target
@@ -25,49 +25,49 @@ from training.storage import atomic_write, storage_errors
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _KIND = {True: "good", False: "bad", None: "quiet"}
 NOTHING = "–"
+_MOST_POINTS = 200
+"""Points of a curve, as a plot shows no more."""
 
 
-def write(folder: Path, facts: ComparisonFacts, outcome: ComparisonOutcome) -> str:
-    """Write both files into `folder`; gives the text of compare.json. Touches the disk.
+def write(
+    comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome
+) -> str:
+    """Write both files into the folder; gives the text of compare.json. Touches the disk.
 
-    Raises StorageError.
+    `facts`: command, machine, device, and the time `at` which it began. Raises StorageError.
     """
-    content = encode(_content(facts, outcome), indent=2)
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / JSON_FILE, f"{content}\n".encode())
-        atomic_write(folder / PAGE, render(facts, outcome))
-    return content
-
-
-def _content(facts: ComparisonFacts, outcome: ComparisonOutcome) -> dict[str, Any]:
-    until = facts.limits.until
-    return {
-        "command": facts.command,
-        "machine": facts.machine,
-        "device": facts.device,
-        "at": facts.at.isoformat(timespec="seconds"),
-        "steps": facts.limits.steps,
-        "epochs": facts.limits.epochs,
-        "until": None if until is None else until.text(),
-        "repeats": facts.repeats,
-        "folds": None if facts.study is None else facts.study.folds,
-        "seeds": None if facts.study is None else facts.study.seeds,
+    limits, study, rows = comparison.limits, comparison.study, []
+    for row in outcome.rows:
+        curves = {name: thinned(getattr(row, name)) for name in ("curve", "losses")}
+        rows.append({**asdict(row), **curves})
+    content = {
+        **facts,
+        "steps": limits.steps,
+        "epochs": limits.epochs,
+        "until": None if limits.until is None else limits.until.text(),
+        "repeats": comparison.repeats,
+        "folds": None if study is None else study.folds,
+        "seeds": None if study is None else study.seeds,
         "warnings": list(outcome.warnings),
-        "rows": [_row(row) for row in outcome.rows],
+        "rows": rows,
     }
+    text = encode(content, indent=2)
+    with storage_errors(comparison.folder):
+        comparison.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(comparison.folder / JSON_FILE, f"{text}\n".encode())
+        atomic_write(comparison.folder / PAGE, render(comparison, facts, outcome))
+    return text
 
 
-def _row(row: ComparisonRow) -> dict[str, Any]:
-    content = asdict(row)
-    for name in ("curve", "losses"):
-        content[name] = thinned(content[name])
-    return content
+def thinned(points: Sequence[Any]) -> list[Any]:
+    """At most _MOST_POINTS, the last one included."""
+    every = -(-len(points) // _MOST_POINTS)
+    return list(points[::-1][:: max(every, 1)][::-1])
 
 
-def title(facts: ComparisonFacts) -> str:
+def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
     """The title: machine, device, repeats and limits."""
-    limits = facts.limits
+    limits, study, repeats = comparison.limits, comparison.study, comparison.repeats
     far = "to completion"
     if limits.steps is not None:
         far = f"for {counted(limits.steps, 'step')}"
@@ -75,46 +75,55 @@ def title(facts: ComparisonFacts) -> str:
         far = f"for {counted(limits.epochs, 'epoch')}"
     elif limits.until is not None:
         far = f"until {limits.until.text()}"
-    often = "" if facts.repeats == 1 else f", {facts.repeats} times in turns"
-    if facts.study is not None:
-        often = f", on {facts.study.title}, in turns"
-    return f"on {facts.machine}; each run {far}{often}"
+    often = "" if repeats == 1 else f", {repeats} times in turns"
+    if study is not None:
+        often = f", on {study.title}, in turns"
+    return f"on {facts['machine']}; each run {far}{often}"
 
 
 def table(rows: Sequence[ComparisonRow], until: Target | None) -> list[tuple[str, ...]]:
     """The header and one line per row."""
-    units = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
-    per_s = [f"{units[0] if len(units) == 1 else 'units'}/s"] if units else []
-    to_metric = () if until is None else (f"to {until.text()}",)
-    head = (
-        *("mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s"),
-        *(*per_s, "device", "host", "growth", "best metric", *to_metric),
-    )
-    return [head, *(_line(row, per_s, until is not None) for row in rows)]
+    known = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
+    units = known[0] if len(known) == 1 else "units"
+    head = ["mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s"]
+    head += [f"{units}/s"] if known else []
+    head += ["device", "host", "growth", "best metric"]
+    head += [] if until is None else [f"to {until.text()}"]
+    lines = [tuple(head)]
+    for row in rows:
+        star = {name: " *" * is_so for name, is_so in row.extrapolated.items()}
+        best = NOTHING
+        if row.study is not None:
+            best = _mean(row.study.metric, row.study.goal.estimate, row.study.is_partial)
+        elif row.metric is not None:
+            best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
+        cells = [
+            row.mode if row.stage is None else f"{row.mode} · {row.stage}",
+            row.engine,
+            _of("{:,}".format, row.samples),
+            _of(amount, row.parameters),
+            step(row),
+            _of(duration, row.epoch_s) + star["epoch"] * (row.epoch_s is not None),
+            _of(duration, row.total_s) + star["total"] * (row.total_s is not None),
+            _of(amount, row.samples_per_s),
+        ]
+        if known:
+            unit = "" if row.units_per_s is None or row.units == units else f" {row.units}"
+            cells.append(_of(amount, row.units_per_s) + unit)
+        cells += [
+            *(_of(size, row.device_peak_bytes), _of(size, row.host_peak_bytes)),
+            *(_of(size, row.peak_memory_bytes), best),
+        ]
+        if until is not None:
+            never = "never reached" if row.never_reached else NOTHING
+            reached = row.time_to_metric_s
+            cells.append(never if reached is None else duration(reached))
+        lines.append(tuple(cells))
+    return lines
 
 
-def _line(row: ComparisonRow, per_s: Sequence[str], has_goal: bool) -> tuple[str, ...]:
-    """The cells of a row; `per_s`: the column of units per second, if there is one."""
-    mode = row.mode if row.stage is None else f"{row.mode} · {row.stage}"
-    units = _of(amount, row.units_per_s)
-    if row.units_per_s is not None and f"{row.units}/s" not in per_s:
-        units += f" {row.units}"
-    cells = (
-        mode,
-        row.engine,
-        _of("{:,}".format, row.samples),
-        _of(amount, row.parameters),
-        step(row),
-        _of(duration, row.epoch_s) + " *" * (row.epoch_s is not None and row.extrapolated.epoch),
-        _of(duration, row.total_s) + " *" * (row.total_s is not None and row.extrapolated.total),
-        _of(amount, row.samples_per_s),
-        *([units] if per_s else []),
-        _of(size, row.device_peak_bytes),
-        _of(size, row.host_peak_bytes),
-        _of(size, row.peak_memory_bytes),
-        metric(row),
-    )
-    return (*cells, to_metric(row)) if has_goal else cells
+def _of(render: Callable[[Any], str], value: float | None) -> str:
+    return NOTHING if value is None else render(value)
 
 
 def step(row: ComparisonRow) -> str:
@@ -125,15 +134,6 @@ def step(row: ComparisonRow) -> str:
     if row.step_s < 1:
         return f"{row.step_s * 1e3:.1f} ms ± {spread * 1e3:.1f}"
     return f"{row.step_s:.2f} s ± {spread:.2f}"
-
-
-def metric(row: ComparisonRow) -> str:
-    """The best evaluation; of a study, mean ± standard deviation and the interval of the mean."""
-    if row.study is not None:
-        return _mean(row.study.metric, row.study.goal.estimate, row.study.is_partial)
-    if row.metric is None:
-        return NOTHING
-    return f"{row.metric['metric']} {real(float(row.metric['value']))}"
 
 
 def _mean(name: str | None, mean: Estimate | None, is_partial: bool) -> str:
@@ -153,7 +153,7 @@ def differences(rows: Sequence[ComparisonRow]) -> list[tuple[str, ...]]:
         (
             f"{row.name} − {row.study.reference}",
             _mean(row.study.metric, mean, row.study.is_partial),
-            "larger than the noise" if mean.is_larger_than_noise else "not larger",
+            "larger than the noise" if is_larger_than_noise(mean) else "not larger",
         )
         for row in rows
         if row.study is not None
@@ -162,19 +162,12 @@ def differences(rows: Sequence[ComparisonRow]) -> list[tuple[str, ...]]:
     return [("paired difference", "mean ± sd [95% interval]", ""), *lines] if lines else []
 
 
-def to_metric(row: ComparisonRow) -> str:
-    """The time to the metric, or `never reached`."""
-    if row.time_to_metric_s is not None:
-        return duration(row.time_to_metric_s)
-    return "never reached" if row.never_reached else NOTHING
-
-
 def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Explanations of the marks in the table."""
     for row in rows:
         if row.study is not None:
             yield from row.study.notes(row.name)
-    if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
+    if any(is_so for row in rows for is_so in row.extrapolated.values()):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
@@ -193,8 +186,10 @@ def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
 
 def bounds(item: PromiseResult) -> str:
     """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
-    ends = [item.promised.get(side) for side in ("at_least", "at_most")]
-    lowest, highest = (None if end is None else _number(item, end) for end in ends)
+    lowest, highest = (
+        None if (end := item.promised.get(side)) is None else _number(item, end)
+        for side in ("at_least", "at_most")
+    )
     if lowest is not None and highest is not None:
         return lowest if lowest == highest else f"{lowest} to {highest}"
     if lowest is not None:
@@ -202,55 +197,42 @@ def bounds(item: PromiseResult) -> str:
     return NOTHING if highest is None else f"at most {highest}"
 
 
-def measured(item: PromiseResult) -> str:
-    """The ratio, and where it is planned or why it decides nothing; or why there is none."""
-    if item.measured is not None:
-        return _number(item, item.measured) + (f" ({item.why})" if item.why else "")
-    if item.kept is False:
-        return item.why or NOTHING
-    known = item.why if item.why != "not measured" else None
-    return "not measured" + (f" ({known})" if known else "")
-
-
 def _promises(row: ComparisonRow) -> Iterator[tuple[str, str, str, str, str]]:
     """Measure, bounds, figure, mark and kind of each promise; at last those out of scope."""
     for item in row.promises:
-        yield item.name, bounds(item), measured(item), item.mark, _KIND[item.kept]
+        known = item.why if item.why != "not measured" else None
+        figure = "not measured" + (f" ({known})" if known else "")
+        if item.measured is not None:
+            figure = _number(item, item.measured) + (f" ({item.why})" if item.why else "")
+        elif item.kept is False:
+            figure = item.why or NOTHING
+        yield item.name, bounds(item), figure, item.mark, _KIND[item.kept]
     for name, why in row.unpromised.items():
         yield name, NOTHING, f"not promised: {why}", "", _KIND[None]
 
 
 def _number(item: PromiseResult, value: float) -> str:
-    return size(value) if item.name.endswith("_bytes") else f"{value:.3g}"
+    return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
 
 
-def _of(render: Callable[[Any], str], value: float | None) -> str:
-    return NOTHING if value is None else render(value)
-
-
-def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> str:
+def text(
+    comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome
+) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
-    lines = ["", title(facts), "", *_columns(table(outcome.rows, facts.limits.until))]
-    lines += [row.failure for row in outcome.rows if row.error is not None]
-    lines += legend(outcome.rows)
-    if compared := differences(outcome.rows):
+    rows, folder = outcome.rows, comparison.folder
+    lines = ["", title(comparison, facts), "", *_columns(table(rows, comparison.limits.until))]
+    lines += [row.failure for row in rows if row.error is not None]
+    lines += legend(rows)
+    if compared := differences(rows):
         lines += ["", *_columns(compared)]
-        lines += sentences(outcome.rows)
     promised = [("promise", "promised", "measured", "")]
-    for row in outcome.rows:
+    for row in rows:
         promised += [(row.name, "", "", "")] if row.promises or row.unpromised else []
-        promised += [
-            (f"  {name}", bound, figure, mark) for name, bound, figure, mark, _ in _promises(row)
-        ]
+        promised += [(f"  {item[0]}", *item[1:4]) for item in _promises(row)]
     if promised[1:]:
         lines += ["", *_columns(promised)]
     lines += [f"note: {warning}" for warning in outcome.warnings]
     return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
-
-
-def sentences(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Whether each difference is larger than the noise."""
-    return [row.study.sentence for row in rows if row.study is not None and row.study.sentence]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -260,23 +242,24 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
+def render(
+    comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome
+) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
-    head, *lines = table(rows, facts.limits.until)
+    head, *lines = table(rows, comparison.limits.until)
     return page.render(
         _TEMPLATE,
         _curves(rows),
         title=f"Compared: {', '.join(dict.fromkeys(row.model for row in rows))}",
-        line=f"{title(facts)}; {facts.at:%Y-%m-%d %H:%M} UTC",
-        command=facts.command,
+        line=f"{title(comparison, facts)}; {facts['at']}",
+        command=facts["command"],
         warnings=list(outcome.warnings),
         head=head,
         lines=lines,
         failures=[row.failure for row in rows if row.error is not None],
         legend=list(legend(rows)),
         differences=differences(rows),
-        sentences=sentences(rows),
         promises=[
             (row.name, name.replace("_", " "), *cells)
             for row in rows
@@ -287,29 +270,12 @@ def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
     )
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bar of a bar plot, in percent of its width."""
+def _bars(rows: Sequence[ComparisonRow]) -> Iterator[dict[str, Any]]:
+    """The bar plots, for the macro `bars`: lengths in percent of the longest.
 
-    name: str
-    parts: Sequence[tuple[float, int]]
-    """Stacked shares, each with the number of its color; the same for a row in every plot."""
-    text: str
-    whisker: tuple[float, float] | None = None
-    """Start and length."""
-
-
-@dataclass(frozen=True)
-class BarPlot:
-    """Horizontal bars from 0."""
-
-    title: str
-    bars: Sequence[Bar]
-    parts: Sequence[str] = ()
-    """The names of stacked parts."""
-
-
-def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
+    Each part of a bar has the number of its color, the same for a row in every plot; a whisker has
+    start and length.
+    """
     for title, name, text in (
         ("A step: median, and its quartiles", "step_s", _seconds),
         ("Peak memory of the device", "device_peak_bytes", size),
@@ -320,27 +286,43 @@ def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
             size,
         ),
     ):
-        spread = [row.step_spread_s if name == "step_s" else None for row in rows]
-        values = [getattr(row, name) for row in rows]
-        known = [(at, value) for at, value in enumerate(values) if value is not None]
-        highest = max((max(value, (spread[at] or (0, 0))[1]) for at, value in known), default=0)
-        scale = 100 / (highest or 1)
         bars = []
-        for at, value in known:
-            low, high = spread[at] or (0.0, 0.0)
-            whisker = (low * scale, (high - low) * scale) if high else None
-            bars.append(Bar(rows[at].name, [(value * scale, at)], text(value), whisker))
+        for color, row in enumerate(rows):
+            if (value := getattr(row, name)) is not None:
+                low, high = (name == "step_s" and row.step_spread_s) or (0.0, 0.0)
+                bars.append((row.name, value, color, text(value), low, high))
+        scale = 100 / (max((max(value, high) for _, value, *_, high in bars), default=0) or 1)
         if bars:
-            yield BarPlot(title, bars)
-    split = [row for row in rows if row.time_split_s]
+            yield {
+                "title": title,
+                "parts": (),
+                "bars": [
+                    {
+                        "name": of,
+                        "parts": [(value * scale, color)],
+                        "text": shown,
+                        "whisker": (low * scale, (high - low) * scale) if high else None,
+                    }
+                    for of, value, color, shown, low, high in bars
+                ],
+            }
+    split = [(row.name, row.time_split_s) for row in rows if row.time_split_s]
     if split:
-        parts = list(dict.fromkeys(part for row in split for part in row.time_split_s))
-        scale = 100 / (max(sum(row.time_split_s.values()) for row in split) or 1)
-        bars = []
-        for row in split:
-            shares = [(row.time_split_s.get(part, 0) * scale, at) for at, part in enumerate(parts)]
-            bars.append(Bar(row.name, shares, duration(sum(row.time_split_s.values()))))
-        yield BarPlot("Where the time of an epoch goes", bars, parts)
+        parts = list(dict.fromkeys(part for _, times in split for part in times))
+        scale = 100 / (max(sum(times.values()) for _, times in split) or 1)
+        yield {
+            "title": "Where the time of an epoch goes",
+            "parts": parts,
+            "bars": [
+                {
+                    "name": name,
+                    "parts": [(times.get(part, 0) * scale, at) for at, part in enumerate(parts)],
+                    "text": duration(sum(times.values())),
+                    "whisker": None,
+                }
+                for name, times in split
+            ],
+        }
 
 
 def _curves(rows: Sequence[ComparisonRow]) -> Plots:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from statistics import fmean, median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
-from launcher.compare.promises import NO_GPU, Figures, PromiseResult
-from launcher.compare.study_results import StudyFigures
-from training.logging.console_text import render_part
+from launcher.compare.study import StudyFigures
 from training.step_timer import PARTS_OF_STEP
 
 NOT_RUN = "not run"
@@ -19,11 +16,25 @@ NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
-class Extrapolated:
-    """Which times are extrapolated from the steps taken."""
+class PromiseResult:
+    """One promise and its measurement."""
 
-    epoch: bool
-    total: bool
+    name: str
+    promised: Mapping[str, Any]
+    """`at_least` and `at_most`, and their scope."""
+    measured: float | None
+    """A ratio to mode default, or bytes; None: neither measured nor planned."""
+    kept: bool | None
+    """None: not measured."""
+    why: str | None = None
+    """Why it was not measured, or where it was planned."""
+    planned: bool = False
+    """Whether a plan on a GPU gives the figure, as there is none here."""
+
+    @property
+    def mark(self) -> str:
+        """✓ kept, ✗ broken; after ≈ by a plan."""
+        return "≈" * self.planned + {True: "✓", False: "✗", None: ""}[self.kept]
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,10 @@ class ComparisonRow:
     """All steps of an epoch, plus its share of the evaluations."""
     total_s: float | None = None
     """All steps and evaluations of the training plan."""
-    extrapolated: Extrapolated = Extrapolated(False, False)
+    extrapolated: Mapping[str, bool] = field(
+        default_factory=lambda: {"epoch": False, "total": False}
+    )
+    """Which times are extrapolated from the steps taken."""
     samples_per_s: float | None = None
     units_per_s: float | None = None
     units: str = "units"
@@ -162,50 +176,13 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
         source=last.source,
         global_batch=last.global_batch,
         total_s=sum(item.total_s or 0 for item in whole) if len(whole) == len(stages) else None,
-        extrapolated=Extrapolated(False, any(item.extrapolated.total for item in stages)),
+        extrapolated={"epoch": False, "total": any(one.extrapolated["total"] for one in stages)},
         device_peak_bytes=_largest([item.device_peak_bytes for item in stages]),
         host_peak_bytes=_largest([item.host_peak_bytes for item in stages]),
         peak_memory_bytes=_largest([item.peak_memory_bytes for item in stages]),
         metric=last.metric,
         evaluated=last.evaluated,
     )
-
-
-def figures(row: ComparisonRow, is_whole: bool, has_goal: bool) -> Figures:
-    """The figures that promises are checked against.
-
-    `is_whole`: no run was cut short; `has_goal`: --until was given.
-    """
-    quality = float(row.metric["value"]) if row.metric is not None and is_whole else None
-    values = {
-        "epoch_time": row.epoch_s,
-        "step_time": row.step_s,
-        "total_time": row.total_s,
-        "samples_per_s": row.samples_per_s,
-        "units_per_s": row.units_per_s,
-        "time_to_metric": row.time_to_metric_s,
-        "peak_memory": row.peak_memory_bytes,
-        "device_peak": row.device_peak_bytes,
-        "host_peak": row.host_peak_bytes,
-        "parameters": row.parameters,
-        "samples": row.samples,
-        "global_batch": row.global_batch,
-        "metric": quality if quality is not None and isfinite(quality) else None,
-    }
-    if row.error is not None:
-        why_none = NOT_RUN if row.error == NOT_RUN else "the run failed"
-        return Figures({}, why=dict.fromkeys(values, why_none))
-    reasons = {
-        "device_peak": NO_GPU,
-        "time_to_metric": "never reached" if has_goal else "needs --until",
-        "metric": "no evaluation" if row.metric is None else "the runs were cut short",
-    }
-    if row.evaluation_s is None:
-        reasons |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
-    less = row.metric is not None and row.metric.get("direction") == "min"
-    part = render_part(*row.evaluated)
-    source = f"{part} of {row.source}" if part else row.source
-    return Figures(values, less, reasons, row.never_reached, source)
 
 
 def _times(
@@ -231,9 +208,10 @@ def _times(
         "evaluation_s": evaluation_s,
         "epoch_s": per_epoch * mean + share,
         "total_s": steps * mean + results * (evaluation_s or 0.0) + final_s,
-        "extrapolated": Extrapolated(
-            any(len(run.steps) < per_epoch for run in runs), not all(r.is_whole for r in runs)
-        ),
+        "extrapolated": {
+            "epoch": any(len(run.steps) < per_epoch for run in runs),
+            "total": not all(run.is_whole for run in runs),
+        },
         "time_split_s": {
             **{name: per_epoch * seconds for name, seconds in parts.items()},
             "evaluation": share,
@@ -244,9 +222,3 @@ def _times(
 def _largest(values: Sequence[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return max(known) if known else None
-
-
-def thinned(points: Sequence[Any]) -> list[Any]:
-    """At most 200 points, as a plot shows no more; the last one included."""
-    every = -(-len(points) // 200)
-    return list(points[::-1][:: max(every, 1)][::-1])

@@ -1,30 +1,26 @@
-"""A study: the runs of all candidates on folds of the data, with several seeds."""
+"""A study: the comparison on folds of the data and with several seeds, as means with intervals."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import product
+from math import inf, isfinite, sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
-from launcher.config import paths
-from launcher.config.batching import ACCUMULATION, FITTED
+from launcher.compare import measurements
 from launcher.config.folds import count_groups
-from launcher.config.provenance import FITTED_LAYERS, Resolved
-from launcher.config.render import ORIGINS
-from launcher.run_folder import lock, records
+from launcher.config.provenance import Resolved
+from launcher.run_folder import records
 from models.catalog import is_custom
-from training.storage import read_json
 
 FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
 BY_GROUP = "groups"
-_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
-_FREE = (ACCUMULATION, "promise", "log.every", "train.preview")
-"""Settings that change no result; compare sets the last two."""
-_LEAST, _STEP = "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -33,17 +29,10 @@ class ComparisonRound:
 
     name: str
     """The end of its run folders: `2`, or `fold2-seed1`."""
-    fold: int | None = None
-    seed: int | None = None
-    """From 1."""
     sets: Sequence[str] = ()
     """What distinguishes it, as values of --set."""
-
-    @property
-    def title(self) -> str:
-        """`fold 2 seed 1`."""
-        parts = {"fold": self.fold, "seed": self.seed}
-        return " ".join(f"{name} {number}" for name, number in parts.items() if number is not None)
+    unit: str = ""
+    """What is independent in a study: its fold, or without folds its seed."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +43,8 @@ class Study:
     by_group: bool
     """Each fold is one group."""
     seeds: int | None
-    split_seed: int | None
-    """None: the task has a split of its own."""
-    seed: int
-    """The first seed."""
-    eval_share: float
-    """Of mode default, for all: another share would be another split."""
-
-    @property
-    def share(self) -> float:
-        """The part of the data that validates, if there are folds: see statistics.estimate."""
-        return 1 / self.folds if self.folds else 0.0
-
-    @property
-    def unit(self) -> str:
-        """The unit that is independent: a fold, or a seed."""
-        return "fold" if self.folds else "seed"
+    rounds: Sequence[ComparisonRound]
+    """A seed after the other."""
 
     @property
     def title(self) -> str:
@@ -77,69 +52,27 @@ class Study:
         counts = {"group" if self.by_group else "fold": self.folds, "seed": self.seeds}
         return " × ".join(counted(count, noun) for noun, count in counts.items() if count)
 
-    @property
-    def rounds(self) -> list[ComparisonRound]:
-        """All rounds, a seed after the other."""
-        folds = range(1, self.folds + 1) if self.folds else (None,)
-        seeds = range(1, self.seeds + 1) if self.seeds else (None,)
-        return [self._round(fold, seed) for seed, fold in product(seeds, folds)]
-
-    def _round(self, fold: int | None, seed: int | None) -> ComparisonRound:
-        sets = [f"{SEED}={self.seed + (seed or 1) - 1}"]
-        if self.split_seed is not None:
-            sets += [f"{SPLIT_SEED}={self.split_seed}", f"eval.share={self.eval_share}"]
-        if fold is not None:
-            sets.append(f"{FOLD}={fold}/{BY_GROUP if self.by_group else self.folds}")
-        numbers = {"fold": fold, "seed": seed}
-        name = "-".join(f"{key}{number}" for key, number in numbers.items() if number is not None)
-        return ComparisonRound(name, fold, seed, sets)
-
 
 def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Study:
-    """The study of --folds and --seeds; `resolved`: the settings without them.
+    """The study of --folds and --seeds; `resolved`: mode default without them.
 
     Reads the data if there are folds. Raises SettingsError.
     """
-    seed, split_seed = (resolved.values[key].value for key in (SEED, SPLIT_SEED))
-    if split_seed is None and (folds is not None or _has_groups(resolved)):
-        split_seed = seed
-    count = None if folds is None else _count(folds, resolved)
-    share = resolved.settings.eval.share
-    return Study(count, folds == BY_GROUP, seeds, split_seed, seed, share)
-
-
-def _has_groups(resolved: Resolved) -> bool:
-    """Whether the run reads the seed of a split; a custom task may have a split of its own."""
-    if not is_custom(resolved.settings.model.family):
-        return True
+    fold, seed, split = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
+    groups = None
     try:
-        return count_groups(resolved) > 0
+        if folds is not None or is_custom(resolved.settings.model.family):
+            groups = count_groups(resolved)
     except SettingsError:
-        return False
-
-
-def check_folds(study: Study, name: str, resolved: Resolved) -> None:
-    """Check that a candidate with data settings of its own has the folds of the study.
-
-    Reads the data. Raises SettingsError.
-    """
-    groups, folds = count_groups(resolved), study.folds or 0
-    if groups < folds or (study.by_group and groups != folds):
-        raise SettingsError.of(
-            f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data",
-            where="the command line: --folds",
-            allowed="modes that use the same groups",
-            fix="--set data.fraction=1",
-        )
-
-
-def _count(folds: str | int, resolved: Resolved) -> int:
-    setting, groups = resolved.values[FOLD], count_groups(resolved)
-    if setting.is_set_by_user:
-        message = f"--folds sets {FOLD}, which is {plain(setting.value)} already"
+        if folds is not None:
+            raise
+        groups = 0  # a custom task has a split of its own
+    count = groups if isinstance(folds, str) else folds
+    if count and fold.is_set_by_user:
+        message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
         fix = f"leave out --folds or {FOLD}"
-        raise SettingsError.of(message, key=FOLD, where=setting.origin.where, fix=fix)
-    if isinstance(folds, int) and folds > groups:
+        raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
+    if groups is not None and (count or 0) > groups:
         raise SettingsError.of(
             f"--folds {folds} is more than there are groups beside those for test: {groups}",
             value=str(folds),
@@ -147,98 +80,217 @@ def _count(folds: str | int, resolved: Resolved) -> int:
             allowed=f"2 to {groups}, or {BY_GROUP}",
             fix=f"--folds {groups}",
         )
-    return groups if isinstance(folds, str) else folds
+    split_seed = seed.value if split.value is None and groups != 0 else split.value
+    # The share of mode default: another one would be another split.
+    of_all = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
+    rounds = []
+    for of_seed, of_fold in product(range(seeds or 1), range(count or 1)):
+        names = [f"fold{of_fold + 1}"] if count else []
+        names += [f"seed{of_seed + 1}"] if seeds else []
+        sets = [f"{SEED}={seed.value + of_seed}", *(of_all if split_seed is not None else [])]
+        sets += [f"{FOLD}={of_fold + 1}/{folds}"] if count else []
+        rounds.append(ComparisonRound("-".join(names), sets, names[0]))
+    return Study(count, folds == BY_GROUP, seeds, rounds)
+
+
+def folds_error(study: Study, name: str, resolved: Resolved) -> Diagnostic | None:
+    """Why candidate `name` with data settings of its own lacks the folds of the study.
+
+    Reads the data. None: it has them. Raises SettingsError if the data cannot be read.
+    """
+    groups, folds = count_groups(resolved), study.folds or 0
+    if groups == folds or (groups > folds and not study.by_group):
+        return None
+    return Diagnostic(
+        f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data",
+        where="the command line: --folds",
+        allowed="modes that use the same groups",
+        fix="--set data.fraction=1",
+    )
 
 
 @dataclass(frozen=True)
-class ArrayTask:
-    """A task of a Slurm array, which runs some of the rounds."""
+class Estimate:
+    """A mean over folds or seeds."""
 
-    position: int
-    """From 0."""
     count: int
-
-    def share(self, rounds: Sequence[ComparisonRound]) -> Sequence[ComparisonRound]:
-        """Its rounds: whole ones, so that the candidates of a round run on one machine."""
-        return rounds[self.position :: self.count]
-
-
-def array_task(variables: Mapping[str, str]) -> ArrayTask | None:
-    """The task of this process; None: it is none of several. Raises SettingsError."""
-    number, size = (variables.get(name, "") for name in _ARRAY)
-    if not number or size in ("", "1"):
-        return None
-    least, step = int(variables.get(_LEAST, "0")), int(variables.get(_STEP, "1"))
-    position, rest = divmod(int(number) - least, step)
-    if rest or not 0 <= position < int(size):
-        raise SettingsError.of(
-            f"the array of task {number} has gaps: its {size} tasks cannot share the runs",
-            where=f"the environment: {_ARRAY[0]}={number}",
-            allowed="a range of tasks without gaps; finished runs are not run again",
-            fix=f"sbatch --array=0-{int(size) - 1}",
-        )
-    return ArrayTask(position, int(size))
+    mean: float
+    deviation: float | None
+    """The standard deviation of one fold or seed; None: there is only one."""
+    interval: tuple[float, float] | None
+    """Of the mean, at CONFIDENCE."""
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` is complete. Reads the disk. Raises SettingsError."""
-    result = records.read_result(folder)
-    return result is not None and result["status"] == "completed"
+def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
+    """The mean of one value per fold or seed, with its interval.
 
-
-def failure_file(folder: Path) -> Path:
-    """The file with the error of a run, beside its folder, which a failed start removes."""
-    return folder.with_name(f"{folder.name}.failed")
-
-
-def error_of(folder: Path) -> str | None:
-    """Why the run of `folder` failed; None: it did not. Reads the disk."""
-    path = failure_file(folder)
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
-
-
-def check_idle(folder: Path) -> None:
-    """Check that no process trains in `folder`. Reads the disk. Raises SettingsError."""
-    if lock.is_held(folder):
-        message = f"another process trains in {folder}"
-        allowed = "a study that runs once; the tasks of one Slurm array share its runs"
-        raise SettingsError.of(message, value=str(folder), where="--out", allowed=allowed)
-
-
-def parts(folder: Path) -> list[Path]:
-    """The run in `folder`, or the runs of its stages. Reads the disk. Raises SettingsError."""
-    stages = (records.read_result(folder) or {}).get("stages") or []
-    return [folder / stage["folder"] for stage in stages] or [folder]
-
-
-def differences(folder: Path, resolved: Resolved, sets: Sequence[str]) -> Iterator[Diagnostic]:
-    """A diagnostic for each setting of the run in `folder` that is another one now.
-
-    `resolved`: the settings now, of a round with other `sets`. What Gearshift adapted to a machine
-    may differ, and where an earlier stage of the run is; what the run fitted to its data is
-    compared as it was before. Reads the disk.
+    `share`: the part of the data that validates, 1/K for K folds; 0 for seeds, which are
+    independent. Training sets of folds overlap, so their values are correlated, and the variance of
+    the mean is (1/n + share / (1 - share)) S² with n - 1 degrees of freedom. Exact for normal
+    values with correlation `share`. Source: Nadeau and Bengio, Inference for the Generalization
+    Error, Machine Learning 52, 2003, section 3.3.
     """
-    try:
-        origins: Mapping[str, Any] = read_json(folder / ORIGINS)
-    except (OSError, ValueError):
-        return
-    values = paths.kept_values(resolved.values)
-    of_round = dict(text.split("=", 1) for text in sets)
-    for key, entry in origins.items():
-        if entry["origin"].startswith(FITTED):
-            entry = entry["replaced"][0]
-        value, setting = entry["value"], resolved.values.get(key)
-        is_adapted = entry["layer"] in FITTED_LAYERS or (
-            setting is not None and setting.origin.layer in FITTED_LAYERS
-        )
-        now = of_round.get(key, json.loads(json.dumps(values.get(key))))
-        is_of_stage = isinstance(value, str) and value.startswith(f"{folder.resolve().parent}/")
-        if is_adapted or is_of_stage or key in _FREE or (key in of_round and str(value) == now):
+    mean, count = fmean(values), len(values)
+    if count < 2:
+        return Estimate(count, mean, None, None)
+    from scipy.stats import t  # a second, for studies only
+
+    deviation = stdev(values)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation
+    half *= sqrt(1 / count + share / (1 - share))
+    return Estimate(count, mean, deviation, (mean - half, mean + half))
+
+
+def is_larger_than_noise(mean: Estimate) -> bool:
+    """Whether the interval excludes 0."""
+    return mean.interval is not None and not mean.interval[0] <= 0 <= mean.interval[1]
+
+
+def _over_units(study: Study, values: Mapping[str, float]) -> Estimate | None:
+    """Over folds, each the mean of its seeds, or over seeds; None: no value."""
+    units: dict[str, list[float]] = {}
+    for entry in study.rounds:
+        if entry.name in values:
+            units.setdefault(entry.unit, []).append(values[entry.name])
+    share = 1 / study.folds if study.folds else 0.0
+    return estimate([fmean(unit) for unit in units.values()], share) if units else None
+
+
+@dataclass(frozen=True)
+class MetricValues:
+    """A metric of one candidate: its mean, if a run has a value, and the values by round.
+
+    `lacking`: finished rounds without a value, as of a fold of one class.
+    """
+
+    estimate: Estimate | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    lacking: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StudyFigures:
+    """What a study shows of one candidate; all mappings but the last two are by round.
+
+    `metric` is the goal of the family, None without a value; `failed` has errors; `groups` has
+    digests of the validation groups, None where unknown. `metrics` are those of the evaluation with
+    the best value of the goal, or of the last one. `differences`: this candidate minus the
+    `reference`, on the same folds and seeds.
+    """
+
+    metric: str | None
+    less_is_better: bool
+    planned: int
+    finished: int
+    failed: Mapping[str, str]
+    groups: Mapping[str, str | None] = field(default_factory=dict)
+    metrics: Mapping[str, MetricValues] = field(default_factory=dict)
+    reference: str | None = None
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def goal(self) -> MetricValues:
+        """The goal's metric."""
+        return self.metrics.get(self.metric or "", MetricValues())
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the means are those of fewer runs than planned."""
+        return len(self.goal.values) < self.planned
+
+    def notes(self, name: str) -> Iterator[str]:
+        """What is missing of candidate `name`, a line each."""
+        for entry, error in self.failed.items():
+            yield f"† {name} {entry} failed: {error}"
+        if self.goal.lacking:
+            yield f"† {name}: no {self.metric} of {', '.join(self.goal.lacking)}"
+        if self.is_partial:
+            yield f"† {name}: {len(self.goal.values)} of {counted(self.planned, 'run')}"
+
+
+def figures(study: Study, runs: Mapping[str, Path], failed: Mapping[str, str]) -> StudyFigures:
+    """The figures of one candidate, from the folders of its finished runs by round.
+
+    Reads the disk. Raises SettingsError if a file is damaged.
+    """
+    from models.common.split import SPLIT_FILE  # imports numpy
+
+    found: dict[str, dict[str, float]] = {}
+    groups: dict[str, str | None] = {}
+    goal, less = None, False
+    for name, folder in runs.items():
+        stages = (records.read_result(folder) or {}).get("stages")
+        last = folder / stages[-1]["folder"] if stages else folder
+        validating = (records.read_object(last / SPLIT_FILE) or {}).get("val")
+        digest = sha256(repr(validating).encode()).hexdigest()[:16]
+        groups[name] = None if validating is None else digest
+        found[name] = {}
+        if (run := measurements.read(last)) is None:
             continue
-        if value != now:
-            yield Diagnostic(
-                f"{key} is {plain(now)}, but the finished run in {folder} has {plain(value)}",
-                key=key,
-                where="--out with the runs of an earlier start",
-                allowed=f"{plain(value)}, as in that run; or another --out",
-            )
+        best = run.result["best"]
+        evaluations = [one for one in run.evaluations if best and one.step == best["step"]]
+        for one in (evaluations or run.evaluations)[-1:]:
+            found[name] = {metric: float(value) for metric, value in one.metrics.items()}
+        if best is not None:
+            found[name][best["metric"]] = float(best["value"])
+            goal, less = goal or best["metric"], best["direction"] == "min"
+    metrics = {}
+    for metric in dict.fromkeys(metric for values in found.values() for metric in values):
+        known = {
+            name: values[metric]
+            for name, values in found.items()
+            if metric in values and isfinite(values[metric])
+        }
+        lacking = [name for name in runs if name not in known]
+        metrics[metric] = MetricValues(_over_units(study, known), known, lacking)
+    return StudyFigures(goal, less, len(study.rounds), len(runs), failed, groups, metrics)
+
+
+def against(study: Study, row: StudyFigures, other: str, base: StudyFigures) -> StudyFigures:
+    """`row` with its differences from `base`, the figures of candidate `other`."""
+    differences = {}
+    for metric in (metric for metric in row.metrics if metric in base.metrics):
+        ours, theirs = row.metrics[metric].values, base.metrics[metric].values
+        paired = _over_units(study, {at: ours[at] - theirs[at] for at in ours if at in theirs})
+        if paired is not None:
+            differences[metric] = paired
+    return replace(row, reference=other, differences=differences)
+
+
+def judged(
+    study: Study, promised: Mapping[str, Any], row: StudyFigures, base: StudyFigures
+) -> tuple[float | None, bool | None, str | None]:
+    """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
+
+    Kept if the interval is inside its bounds, broken if it is outside. A failed run, or one without
+    a value, leaves it not measured: the other runs are a selection.
+    """
+    names = [name for name in row.goal.values if name in base.goal.values]
+    ours, theirs = ([one.goal.values[name] for name in names] for one in (row, base))
+    why = None
+    if failed := [*row.failed, *base.failed]:
+        why = f"the run of {failed[0]} failed"
+    elif lacking := [*row.goal.lacking, *base.goal.lacking]:
+        why = f"{row.metric} has no value on {lacking[0]}"
+    elif any(row.groups[name] != base.groups[name] for name in names):
+        why = "they validate on different groups of the data"
+    elif not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
+        why = "no ratio is possible"
+    if why is not None:
+        return None, None, why
+    above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
+    answers = set[bool | None]()
+    for side, sign in (("at_least", 1), ("at_most", -1)):
+        if (bound := promised.get(side)) is None:
+            continue
+        # A bound r of a ratio a / b becomes the difference a - r b, which has an interval where a
+        # ratio has none. Source: Fieller, Some Problems in Interval Estimation, Journal of the
+        # Royal Statistical Society B 16, 1954.
+        pairs = zip(names, above, below, strict=True)
+        mean = _over_units(study, {name: sign * (a - bound * b) for name, a, b in pairs})
+        low, high = (mean.interval if mean else None) or (-inf, inf)
+        answers.add(True if low >= 0 else False if high < 0 else None)
+    kept = False if False in answers else None if None in answers else True
+    if kept is None:
+        why = "not decided" if names[1:] else "not decided: use --seeds 3"
+    return sum(above) / sum(below), kept, why

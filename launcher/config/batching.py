@@ -194,8 +194,6 @@ def _no_share(values: Values, total: int, world_size: int) -> Diagnostic:
 
 
 _LR, _LENGTH = "optim.lr", "train.max_steps"
-FITTED = "fitted to"
-"""How the origin of a changed value begins."""
 
 
 def expected(resolved: Resolved) -> str | None:
@@ -239,7 +237,7 @@ def fitted(resolved: Resolved, samples: int) -> Resolved:
         share = new // resolved.world_size
         micro = largest_divisor(share, resolved.batching.micro_batch)
         changes |= {GLOBAL: new, MICRO: micro, ACCUMULATION: share // micro}
-    origin = Origin(MODE_LAYER, f"{FITTED} {counted}")
+    origin = Origin(MODE_LAYER, f"fitted to {counted}")
     changed = {**changes, LEAST: None}
     changed = {key: value for key, value in changed.items() if value != values[key].value}
     values = {**values, **{k: values[k].overridden(v, origin) for k, v in changed.items()}}

@@ -9,13 +9,12 @@ from launcher.base.diagnostics import Diagnostic, nearest_match, shown
 from launcher.config import errors
 from launcher.config.provenance import (
     CLI_LAYER,
-    FITTED_LAYERS,
     Origin,
     Setting,
     TypedEntry,
     Values,
 )
-from launcher.config.schema import Bounds, Measure, config_of, setting_infos
+from launcher.config.schema import Bounds, Measure, config_of
 from launcher.config.selection import Choice
 from models.catalog import FAMILIES
 
@@ -30,9 +29,11 @@ def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[s
     """
     setting, given, reasons = values[KEY], dict[str, Any](), dict[str, str]()
     size = None
-    if choice.size is not None and "model.size" in values:
-        of_run = values["model.size"]
-        size = of_run.mode_default if is_changed(of_run) else of_run.value
+    if choice.size is not None and (of_run := values.get("model.size")) is not None:
+        if is_of_mode(of_run):
+            size = of_run.mode_default
+        elif of_run.shipped == of_run.mode_default:  # or else the user replaced the mode's size
+            size = of_run.value
     for measure in setting.value:
         for promises, origin in setting.all_values:
             if measure not in promises:
@@ -40,7 +41,7 @@ def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[s
             bounds = promises[measure]
             reason = f"withdrawn by {origin.where}"
             if bounds is not None:
-                reason = _outside(bounds, size, device, values)
+                reason = _outside(bounds, size, device)
             if reason:
                 reasons.setdefault(measure, reason)
             if bounds is None or not reason:
@@ -52,27 +53,24 @@ def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[s
     return setting, reasons
 
 
-def _outside(bounds: Mapping[str, Any], size: str | None, device: str, values: Values) -> str:
+def _outside(bounds: Mapping[str, Any], size: str | None, device: str) -> str:
     """Why a run is outside of the scope of `bounds`; empty: it is inside."""
     sizes = bounds.get("sizes")
     if sizes is not None and size not in sizes:
-        instead = "" if size is None else f", not {size}"
+        instead = ", where the mode chooses the size" if size is None else f", not {size}"
         return f"{limits(bounds)} at size {' or '.join(sizes)}{instead}"
     if bounds.get("device") == "cpu" and device != "cpu":
         return f"{limits(bounds)} on a CPU"
-    needs = bounds.get("needs") or ()
-    same = [key for key in needs if key not in values or not is_changed(values[key])]
-    return f"{limits(bounds)} needs a change of {' and '.join(same)}" if same else ""
+    return ""
 
 
-def is_changed(setting: Setting) -> bool:
-    """Whether the mode changes a setting that the command line leaves to it.
+def is_of_mode(size: Setting) -> bool:
+    """Whether the mode chooses another size than mode default, and the command line none.
 
-    A file may repeat the value of the mode, as the settings.yaml of a run does.
+    A file may repeat the size of the mode, as the settings.yaml of a run does.
     """
-    is_typed = any(origin.layer == CLI_LAYER for _, origin in setting.all_values)
-    is_of_mode = not is_typed and setting.without(FITTED_LAYERS) == setting.shipped
-    return bool(is_of_mode and setting.shipped != setting.mode_default)
+    is_typed = any(origin.layer == CLI_LAYER for _, origin in size.all_values)
+    return not is_typed and size.mode_default != size.shipped == size.value
 
 
 def limits(bounds: Mapping[str, Any]) -> str:
@@ -83,20 +81,19 @@ def limits(bounds: Mapping[str, Any]) -> str:
 
 
 def scope_errors(family: str, entry: TypedEntry) -> Iterator[Diagnostic]:
-    """Errors of the sizes and settings that the promises of a user's entry name.
+    """Errors of the sizes that the promises of a user's entry name.
 
     A file may be used for several families, so a size may be of any family.
     """
-    sizes = tuple(config_of(family).SIZES)
     for measure, bounds in entry.value.items() if isinstance(entry.value, dict) else ():
-        for kind, known in (("sizes", sizes), ("needs", tuple(setting_infos(family)))):
-            names = bounds.get(kind) if isinstance(bounds, dict) else None
-            for name in names if isinstance(names, list) else ():
-                if name in known:
-                    continue
-                every = [*known, *_of_families(kind)]
-                if name not in every:
-                    yield _unknown(entry, f"{measure}.{kind}", name, known or every, every)
+        names = bounds.get("sizes") if isinstance(bounds, dict) else None
+        for name in names if isinstance(names, list) else ():
+            known = [*config_of(family).SIZES]
+            every = [*known, *(size for other in FAMILIES for size in config_of(other).SIZES)]
+            if name not in every:
+                message = f"unknown size {name!r} in {KEY}.{measure}.sizes"
+                allowed = ", ".join(dict.fromkeys(known or every))
+                yield _about(entry, message, name, allowed, nearest_match(str(name), every))
 
 
 def rejected(entry: TypedEntry, detail: Any) -> Diagnostic:
@@ -112,18 +109,6 @@ def rejected(entry: TypedEntry, detail: Any) -> Diagnostic:
     name = measure if inner == ["[key]"] else detail["loc"][-1]
     suggestion = nearest_match(str(name), names)
     return _about(entry, message, detail["input"], allowed, suggestion)
-
-
-def _of_families(kind: str) -> Iterator[str]:
-    for family in FAMILIES:
-        yield from config_of(family).SIZES if kind == "sizes" else setting_infos(family)
-
-
-def _unknown(entry: TypedEntry, part: str, name: str, allowed: Any, known: Any) -> Diagnostic:
-    what = "size" if part.endswith("sizes") else "setting"
-    names = "names of `explain`" if what == "setting" else ", ".join(dict.fromkeys(allowed))
-    message = f"unknown {what} {name!r} in {KEY}.{part}"
-    return _about(entry, message, name, names, nearest_match(str(name), known))
 
 
 def _about(

@@ -143,6 +143,6 @@ def _size_note(choice: Choice, values: Values) -> Iterator[str]:
     lines = presets.mode(choice.mode or DEFAULT_MODE).lines
     change = next((line.value for line in lines if line.key == "model.size"), None)
     size = None if choice.size is None else values.get("model.size")
-    if change and (size is None or not (size.is_of_user or promise_scope.is_changed(size))):
+    if change and (size is None or not (size.is_of_user or promise_scope.is_of_mode(size))):
         names = " or ".join(change["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

@@ -44,13 +44,10 @@ class Bounds(engines.EngineSection):
     at_most: Annotated[float | None, Field(ge=0)] = None
     """Not more than this."""
     sizes: list[str] | None = None
-    """Only where mode default trains one of these sizes; None: any."""
+    """Only where mode default trains one of these sizes, and a mode for a smaller one chooses it;
+    None: any."""
     device: Literal["cpu", "gpu"] | None = None
     """Only there; None: on both."""
-    least_samples: Annotated[int | None, Field(ge=1)] = None
-    """Only where an epoch of mode default has as many; None: any."""
-    needs: list[str] | None = None
-    """Only where the mode changes all these settings; None: always."""
 
 
 Measure = Literal[

@@ -35,7 +35,7 @@ THEIRS = {
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
-        *("backports", "huggingface_hub", "jinja2", "onnxruntime", "packaging"),
+        *("backports", "huggingface_hub", "jinja2", "onnxruntime", "packaging", "scipy"),
     },
     "ds_configs": set(),
 }

@@ -71,7 +71,7 @@ def starts(line):
 def test_a_first_word_that_is_no_command_gets_the_nearest_one(home, capsys):
     assert {typed: only_error(typed) for typed in COMMANDS} == COMMANDS
     assert [line for line in COMMANDS.values() if line and not starts(line)] == []
-    fixes = [d.fix for d in read("data check --data mine.jsonl".split()).diagnostics]
+    fixes = [d.fix for d in read(["data", "check", "--data", "mine.jsonl"]).diagnostics]
     assert f"{PROGRAM} data check mine.jsonl" in fixes
     unknown, missing = read(["evalute"]).diagnostics  # the line alone would not start
     assert (unknown.did_you_mean, unknown.fix) == ("evaluate", None)

@@ -53,7 +53,7 @@ def test_compare_takes_a_mode_file_by_its_name(capsys):
     argv = ["compare", "--model", "language:tiny", "--modes", "default,gentle.yaml"]
     comparison = candidates.decide(read([*argv, "--steps", "4"]))
     assert [item.mode for item in comparison.candidates] == ["default", "gentle"]
-    assert comparison.candidates[1].promises == {"peak_memory": {"at_most": 1.5}}
+    assert comparison.candidates[1].promised()[0] == {"peak_memory": {"at_most": 1.5}}
     folder = comparison.run_folder(1, comparison.rounds[0])
     assert folder == comparison.folder / "runs/gentle-local-1"
     assert main([*argv, "--steps", "4", "--dry-run", "--json"]) == 0

@@ -10,6 +10,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.compare.runner import arguments
+from tests.launcher.custom_tasks import BODY, HEAD, write
 from tests.launcher.given import set_torchrun
 from tests.runs.conftest import REQUESTS
 
@@ -115,7 +116,7 @@ def requests(tmp_path):
 
 def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     found = decided(*requests, "--folds", "3", "--seeds", "2", "--seed", "5")
-    assert found.sentence == "18 runs: 3 candidates × 3 folds × 2 seeds"
+    assert (found.study.title, len(list(found.turns))) == ("3 folds × 2 seeds", 18)
     assert found.run_folder(1, found.rounds[4]).name == "fast-local-fold2-seed2"
     cli_args = arguments(found.candidates[1].args.with_sets(found.rounds[4].sets))
     sets = [text.removeprefix("--set=") for text in cli_args if text.startswith("--set=")]
@@ -125,7 +126,16 @@ def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     assert len(decided(*all_of).rounds) == 72  # 8 are for test
 
 
-def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_path, monkeypatch):
+def test_the_split_is_the_same_for_all_seeds_but_a_custom_task_keeps_its_own(tmp_path):
+    study = decided("--modes", "fast", "--seeds", "2", "--seed", "5").rounds
+    split = ["data.split_seed=5", "eval.share=0.1"]
+    assert [entry.sets for entry in study] == [["train.seed=5", *split], ["train.seed=6", *split]]
+    model = f"{write(tmp_path, HEAD + 'class Line(CustomTask):' + chr(10) + BODY)}:Line"
+    own = decide(read(["compare", "--model", model, "--modes", "fast", "--seeds", "2"]))
+    assert [entry.sets for entry in own.rounds] == [["train.seed=0"], ["train.seed=1"]]
+
+
+def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_path):
     for args, message in (
         ("--folds 1", "--folds '1' is invalid"),
         ("--folds some", "allowed       a whole number, at least 2; or groups"),
@@ -138,18 +148,7 @@ def test_wrong_studies_are_one_error_each_and_nothing_is_written(requests, tmp_p
     ):
         error = refused(*requests, *args.split())
         assert message in error and error.count("error:") == 1, args
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
-    assert "a Slurm array need one folder" in refused(*requests, "--seeds", "2")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
-
-
-def test_a_folder_of_another_comparison_is_refused(requests, tmp_path):
-    (tmp_path / "it" / "runs").mkdir(parents=True)
-    (tmp_path / "it" / "compare.json").write_text('{"folds": null, "seeds": null}')
-    assert "it is not empty" in refused(*requests, "--seeds", "2", "--out", "it")
-    (tmp_path / "it" / "compare.json").write_text('{"folds": null, "seeds": 1}')
-    assert decided(*requests, "--seeds", "2", "--out", "it").folder == Path("it")
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):

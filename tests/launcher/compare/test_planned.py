@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from launcher.cli.parser import read
-from launcher.compare import planned, promises
+from launcher.compare import planned
 from launcher.compare.candidates import decide
+from launcher.compare.promises import PlannedMemory
 
 
 @pytest.fixture
@@ -28,13 +29,11 @@ def plans(monkeypatch, tmp_path):
     return commands, answers
 
 
-def plan_of(peak, step=1.0):
-    seconds = {"step": step, "epoch": 4 * step, "run": 8 * step}
-    memory = {"total": peak}
-    return {"engine": "local", "device_peak_bytes": memory, "seconds": seconds, "global_batch": 8}
+def plan_of(peak):
+    return {"engine": "local", "device_peak_bytes": {"total": peak}}
 
 
-def figures(modes, *more):
+def peaks(modes, *more):
     line = ["compare", "--model", "eeg_text:tiny", "--steps", "2", "--modes", modes, *more]
     return planned.plan(decide(read(line)), lambda line: None)
 
@@ -42,33 +41,29 @@ def figures(modes, *more):
 def test_each_candidate_is_planned_once_on_the_card_that_mode_default_fits(plans):
     commands, answers = plans
     answers |= {"default": plan_of(30 * 2**30), "resource-efficient": plan_of(3 * 2**30)}
-    found = figures("resource-efficient,benchmark")  # benchmark promises nothing of a GPU
+    found = peaks("resource-efficient,benchmark")  # benchmark promises nothing of a GPU
     assert [command[-2] for command in commands] == ["--gpu=L4", *["--gpu=A100 80GB PCIe"] * 2]
     assert "--set=stop.after=2" not in commands[0]
-    assert {mode for mode, _ in found} == {"default", "resource-efficient"}
-    assert found["default", "local"][None].values["device_peak"] == 30 * 2**30
+    memory = PlannedMemory("planned on A100 80GB PCIe", 3 * 2**30, 30 * 2**30)
+    assert found == {("resource-efficient", "local", None): memory}
 
 
-def test_staged_training_takes_the_largest_stage_and_all_times(plans):
+def test_staged_training_takes_the_largest_stage(plans):
     _, answers = plans
-    answers |= {"default": plan_of(9), "staged": {"encoder": plan_of(3), "text": plan_of(4, 2.0)}}
+    answers |= {"default": plan_of(9), "staged": {"encoder": plan_of(3), "text": plan_of(4)}}
     promise = "promise={device_peak: {at_most: 0.5}}"
-    stages = figures("staged", "--set", promise)["staged", "local"]
-    assert {name: part.values["device_peak"] for name, part in stages.items()} == {
-        **{None: 4, "encoder": 3, "text": 4}
-    }
-    assert stages[None].values["total_time"] == 24.0
+    found = peaks("staged", "--set", promise)
+    stages = {stage: memory.of_row for (mode, _, stage), memory in found.items()}
+    assert stages == {None: 4, "encoder": 3, "text": 4}
 
 
 def test_a_plan_that_fails_leaves_the_promise_open_and_says_why(plans):
     _, answers = plans
     error = {"diagnostics": [{"message": "no such data"}]}
-    answers |= {"default": plan_of(9), "resource-efficient": error}
-    found = figures("resource-efficient")
-    row = promises.Figures({"step_time": 1.0})
-    pair = (found["resource-efficient", "local"][None], found["default", "local"][None])
-    (result,) = promises.check({"device_peak": {"at_most": 0.5}}, row, row, pair)
-    assert (result.kept, result.why) == (None, "no GPU, and no plan: no such data")
+    for base, mode in ((plan_of(9), error), (error, plan_of(9))):
+        answers |= {"default": base, "resource-efficient": mode}
+        memory = peaks("resource-efficient")["resource-efficient", "local", None]
+        assert memory.why.endswith(": no such data")
 
 
 def test_a_comparison_without_promises_of_a_gpu_needs_no_plan(plans):

@@ -4,15 +4,24 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare.promises import Figures, check, split_by_samples
+from launcher.compare.promises import PlannedMemory, check
+from launcher.compare.rows import ComparisonRow
 
+FIELDS = {"step_time": "step_s", "total_time": "total_s", "time_to_metric": "time_to_metric_s"}
+FIELDS |= {"peak_memory": "peak_memory_bytes", "host_peak": "host_peak_bytes"}
+FIELDS |= {"device_peak": "device_peak_bytes"}
 VALUES = {"step_time": 0.4, "total_time": 100.0, "samples_per_s": 20.0, "parameters": 1000}
 VALUES |= {"peak_memory": 800, "host_peak": 2000, "metric": 2.0, "time_to_metric": 60.0}
-BASE = Figures(VALUES, less_is_better=True)
 
 
-def row(**changes):
-    return Figures(VALUES | changes, less_is_better=True, why={"device_peak": "no GPU"})
+def row(direction="min", **changes):
+    values = VALUES | changes
+    metric = {"metric": "m", "value": values.pop("metric"), "direction": direction}
+    fields = {FIELDS.get(name, name): value for name, value in values.items()}
+    return ComparisonRow("m", "fast", "local", metric=metric, **fields)
+
+
+BASE = row()
 
 
 def only(promised, figures, base=BASE):
@@ -40,7 +49,7 @@ def test_a_ratio_to_mode_default_is_checked_against_its_bounds(name, value, boun
 
 def test_a_metric_on_other_data_has_no_ratio():
     promised = {"metric": {"at_least": 1}, "peak_memory": {"at_most": 0.5}}
-    on_other = replace(row(metric=1.0, peak_memory=400), source="commands")
+    on_other = row(metric=1.0, peak_memory=400, source="commands")
     metric, memory = check(promised, on_other, replace(BASE, source="python"))
     assert (metric.measured, metric.kept) == (None, None)
     assert metric.why.endswith(", mode default on python")
@@ -51,8 +60,7 @@ def test_the_ratio_of_a_metric_is_inverted_where_less_is_better():
     least = {"metric": {"at_least": 1}}
     assert only(least, row(metric=1.6))[:2] == (1.25, True)
     assert only(least, row(metric=2.5))[:2] == (0.8, False)
-    more = Figures({"metric": 0.6}, less_is_better=False)
-    assert only(least, more, Figures({"metric": 0.5}))[:2] == (1.2, True)
+    assert only(least, row("max", metric=0.6), row("max", metric=0.5))[:2] == (1.2, True)
     assert only(least, row(metric=-1.0)) == (None, None, "no ratio is possible")
 
 
@@ -67,28 +75,38 @@ def test_promises_in_bytes_are_absolute_and_the_only_ones_of_mode_default():
 def test_what_was_not_measured_or_failed_neither_keeps_nor_breaks_promises():
     for name in ("device_peak", "device_peak_bytes"):
         assert only({name: {"at_most": 9}}, row()) == (None, None, "no GPU")
-    failed = Figures(why={"step_time": "the run failed"})
+    failed = ComparisonRow("m", "fast", "local", error="no memory")
     promised = {"step_time": {"at_most": 0.5}}
     assert only(promised, failed) == (None, None, "the run failed")
     assert only(promised, row(), failed) == (None, None, "mode default: the run failed")
 
 
 def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
-    never = Figures({"time_to_metric": None}, never_reached=True)
+    never, unknown = row(time_to_metric=None, never_reached=True), row(time_to_metric=None)
     promised = {"time_to_metric": {"at_most": 0.34}}
     assert only(promised, never)[:2] == (None, False)
-    assert only(promised, never, Figures({"time_to_metric": None}))[1] is None
-    assert only(promised, Figures({"time_to_metric": None}))[1] is None  # not requested
+    assert only(promised, never, unknown)[1] is None
+    assert only(promised, unknown)[1] is None  # not requested
 
 
-PLANNED = (
-    Figures({"device_peak": 3 * 2**30, "total_time": 1.0}, gpu="L4"),
-    Figures({"device_peak": 4 * 2**30, "total_time": 4.0}, gpu="L4"),
-)
+def test_why_there_is_no_measurement():
+    def why(name, one, **given):
+        (found,) = check({name: {"at_most": 1}}, one, BASE, **given)
+        assert (found.measured, found.kept) == (None, None)
+        return found.why
+
+    assert why("metric", BASE, is_cut=True) == "the runs were cut short"
+    assert why("metric", replace(BASE, metric=None)) == "no evaluation"
+    assert why("time_to_metric", row(time_to_metric=None)) == "needs --until"
+    assert why("total_time", row(total_time=None)) == "no evaluation was timed"
+    assert why("metric", row(metric=float("nan"))) == "not measured"
 
 
-def planned(name, bounds, figures=None):
-    (result,) = check({name: bounds}, figures or row(), BASE, PLANNED)
+PLANNED = PlannedMemory("planned on L4", 3 * 2**30, 4 * 2**30)
+
+
+def planned(name, bounds, plan=PLANNED):
+    (result,) = check({name: bounds}, row(), BASE, planned=plan)
     return result
 
 
@@ -98,23 +116,17 @@ def test_memory_of_a_gpu_is_planned_where_there_is_none_with_its_own_sign():
     assert (broken.kept, broken.mark, broken.why) == (False, "≈✗", "planned on L4")
     limit = planned("device_peak_bytes", {"at_most": 3 * 2**30})
     assert (limit.measured, limit.mark) == (3 * 2**30, "≈✓")
-    on_gpu = replace(BASE, values={**VALUES, "device_peak": 1})
-    (measured,) = check({"device_peak": {"at_most": 0.5}}, on_gpu, on_gpu, PLANNED)
+    on_gpu = row(device_peak=1)
+    (measured,) = check({"device_peak": {"at_most": 0.5}}, on_gpu, on_gpu, planned=PLANNED)
     assert (measured.measured, measured.planned, measured.mark) == (1.0, False, "✗")
+    failed = planned("device_peak", {"at_most": 1}, PlannedMemory("no plan"))
+    assert (failed.measured, failed.kept, failed.why, failed.planned) == (
+        *(None, None, "no plan", False),
+    )
 
 
-def test_a_time_of_a_gpu_stays_open_beside_the_estimate_of_a_data_sheet():
-    result = planned("total_time", {"at_most": 0.5, "device": "gpu"})
-    assert (result.measured, result.kept, result.planned) == (None, None, False)
-    assert result.why == "no GPU; 0.25 by data sheet of L4"
+def test_a_time_of_a_gpu_stays_open_without_one():
+    for name in ("total_time", "metric"):
+        result = planned(name, {"at_least": 1, "device": "gpu"})
+        assert (result.measured, result.kept, result.why) == (None, None, "no GPU")
     assert planned("total_time", {"at_most": 1}).measured == 1.0  # also made on a CPU
-    other = planned("metric", {"at_least": 1, "device": "gpu"})
-    assert (other.kept, other.why) == (None, "no GPU")
-
-
-def test_a_promise_of_many_samples_is_not_made_of_few():
-    promised = {"metric": {"at_least": 1, "least_samples": 2000}, "step_time": {"at_most": 1}}
-    assert split_by_samples(promised, 2000) == (promised, {})
-    assert split_by_samples(promised, None) == (promised, {})
-    few = {"metric": "from 2,000 samples on; these are 1,999"}
-    assert split_by_samples(promised, 1999) == ({"step_time": {"at_most": 1}}, few)

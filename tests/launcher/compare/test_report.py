@@ -3,24 +3,19 @@
 import json
 import re
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from launcher.compare import report
-from launcher.compare.candidates import ComparisonLimits
-from launcher.compare.promises import PromiseResult
-from launcher.compare.rows import ComparisonRow, Extrapolated
-from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
-from launcher.compare.statistics import Estimate
-from launcher.compare.study import Study
-from launcher.compare.study_results import MetricValues, StudyFigures
+from launcher.compare.candidates import ComparisonLimits, PlannedComparison
+from launcher.compare.rows import ComparisonRow, PromiseResult
+from launcher.compare.runner import ComparisonOutcome
+from launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_data_page import Outline
 from training.evaluation.early_stopping import parse_target
 
-FACTS = ComparisonFacts(
-    "cmd <b>", "2 cores", "cpu", ComparisonLimits(steps=6), 2, datetime(2026, 1, 2, 3, 4)
-)
+FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
+COMPARISON = PlannedComparison([], ComparisonLimits(steps=6), 2, Path("runs/x"), [])
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -33,7 +28,7 @@ PROMISES = (
 
 def full(mode, **changes):
     known = {"parameters": 1234, "samples": 20739, "step_s": 0.0382, "epoch_s": 61.0}
-    known |= {"step_spread_s": (0.038, 0.0388), "extrapolated": Extrapolated(True, True)}
+    known |= {"step_spread_s": (0.038, 0.0388), "extrapolated": {"epoch": True, "total": True}}
     known |= {"total_s": 600.0, "samples_per_s": 200.0, "units_per_s": 26_000.0, "units": "tokens"}
     known |= {"host_peak_bytes": 2**29, "peak_memory_bytes": 2**27}
     known["metric"] = {"metric": "val_loss", "value": 2.5, "step": 6, "direction": "min"}
@@ -52,7 +47,7 @@ OUTCOME = ComparisonOutcome(ROWS, ["the machine was busy"])
 
 
 def test_the_table_shows_every_row_and_then_the_promises():
-    lines = report.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
+    lines = report.text(COMPARISON, FACTS, OUTCOME).splitlines()
     assert lines[1] == "on 2 cores; each run for 6 steps, 2 times in turns"
     default = next(line for line in lines if line.startswith("default"))
     assert re.split(r"\s{2,}", default) == [
@@ -84,27 +79,26 @@ def test_a_study_shows_means_paired_differences_and_what_is_missing():
     base = StudyFigures("val_loss", True, 5, 5, {}, {}, values)
     gap = {"val_loss": Estimate(4, -0.05, 0.01, (-0.07, -0.03))}
     fewer = {"val_loss": MetricValues(mean, {f"fold{n}": 0.6 for n in range(1, 5)}, ["fold5"])}
-    row = StudyFigures("val_loss", True, 5, 5, {}, {}, fewer, "default local", gap, "It <differs>")
-    undecided = PromiseResult("metric", {"at_least": 0.98}, 0.97, None, "not decided: 3 more seeds")
+    row = StudyFigures("val_loss", True, 5, 5, {}, {}, fewer, "default local", gap)
+    undecided = PromiseResult("metric", {"at_least": 0.98}, 0.97, None, "not decided")
     rows = [full("default", study=base), full("fast", study=row, promises=[undecided])]
-    facts = replace(FACTS, repeats=1, study=Study(5, False, None, 0, 0, 0.1))
+    study = replace(COMPARISON, repeats=1, study=Study(5, False, None, []))
     outcome = ComparisonOutcome(rows, [])
-    lines = report.text(facts, outcome, Path("x")).splitlines()
+    lines = report.text(study, FACTS, outcome).splitlines()
     assert lines[1].endswith("each run for 6 steps, on 5 folds, in turns")
     content = [re.split(r"\s{2,}", line.strip()) for line in lines]
-    assert ["metric", "at least 0.98", "0.97 (not decided: 3 more seeds)"] in content
+    assert ["metric", "at least 0.98", "0.97 (not decided)"] in content
     cells = [line[-1] for line in content if line[0] in ("default", "fast")]
     assert cells == ["val_loss 0.6100 ± 0.0200 [0.5800, 0.6400]" + mark for mark in ("", " †")]
     gap_text = "val_loss -0.0500 ± 0.0100 [-0.0700, -0.0300] †"
     assert ["fast local − default local", gap_text, "larger than the noise"] in content
     assert {"† fast local: no val_loss of fold5", "† fast local: 4 of 5 runs"} < set(lines)
-    assert "It <differs>" in lines
-    html = report.render(facts, outcome).decode()
-    assert "It &lt;differs&gt;" in html and gap_text in html and Outline(html).open == []
+    html = report.render(study, FACTS, outcome).decode()
+    assert gap_text in html and Outline(html).open == []
 
 
 def page(outcome=OUTCOME):
-    return report.render(FACTS, outcome).decode()
+    return report.render(COMPARISON, FACTS, outcome).decode()
 
 
 def drawn(html):
@@ -168,3 +162,9 @@ def test_columns_have_different_names_and_say_their_units():
         head, *lines = report.table(rows, None)
         assert len(set(head)) == len(head) == len(lines[0])
         assert {line[head.index(name)] for line in lines} == speeds
+
+
+def test_a_thinned_curve_keeps_its_last_point():
+    assert report.thinned(list(range(5))) == list(range(5))
+    found = report.thinned(list(range(1001)))
+    assert len(found) <= 200 and found[-1] == 1000

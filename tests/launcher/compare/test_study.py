@@ -1,97 +1,155 @@
-"""The rounds of a study, its tasks in a Slurm array, and what an earlier start has finished."""
+"""Studies from run folders: means over folds with intervals, paired differences, promises."""
 
 import json
-from dataclasses import replace
+import math
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from launcher.base.diagnostics import SettingsError
-from launcher.compare.study import ArrayTask, Study, array_task, differences
-from launcher.config.batching import fitted
-from launcher.config.provenance import CLI_LAYER, ENGINE_LAYER
-from launcher.config.render import render_origins
-from tests.launcher.given import resolved
+from launcher.compare.study import (
+    ComparisonRound,
+    Estimate,
+    Study,
+    against,
+    estimate,
+    figures,
+    is_larger_than_noise,
+    judged,
+)
+from launcher.run_folder import run_folder
+from tests.launcher.compare.runs_on_disk import run
 
-STUDY = Study(3, False, 2, split_seed=7, seed=7, eval_share=0.2)
-
-
-def test_a_round_has_a_fold_and_a_seed_of_its_own_and_the_split_of_all():
-    assert STUDY.title == "3 folds × 2 seeds"
-    names = [entry.name for entry in STUDY.rounds]
-    assert names == [f"fold{fold}-seed{seed}" for seed in (1, 2) for fold in (1, 2, 3)]
-    split = ["data.split_seed=7", "eval.share=0.2"]
-    assert STUDY.rounds[4].sets == ["train.seed=8", *split, "data.fold=2/3"]
-    seeds = replace(STUDY, folds=None)
-    assert [entry.title for entry in seeds.rounds] == ["seed 1", "seed 2"]
-    assert seeds.rounds[1].sets == ["train.seed=8", *split]
-    assert (seeds.share, seeds.unit) == (0, "seed")
-    groups = replace(STUDY, by_group=True, seeds=None)
-    assert groups.rounds[2].sets == ["train.seed=7", *split, "data.fold=3/groups"]
-    assert groups.title == "3 groups"
-    own_split = replace(seeds, split_seed=None)  # of a custom task
-    assert own_split.rounds[0].sets == ["train.seed=7"]
-
-
-def task_of(number, count, **more):
-    variables = {"ID": number, "COUNT": count, **more}
-    return array_task({f"SLURM_ARRAY_TASK_{name}": str(text) for name, text in variables.items()})
+STUDIES = 4000
+FOLDS = Study(
+    *(3, False, 2),
+    [
+        ComparisonRound(f"fold{fold}-seed{seed}", (), f"fold{fold}")
+        for seed in (1, 2)
+        for fold in (1, 2, 3)
+    ],
+)
+SEEDS = Study(None, False, 4, [ComparisonRound(f"seed{n}", (), f"seed{n}") for n in range(1, 5)])
+BASE = {"fold1": (2.0, 2.2), "fold2": (2.1, 2.2), "fold3": (2.2, 2.2)}
+PROMISE = {"at_least": 0.98}
 
 
-@pytest.mark.parametrize("count", [2, 4, 6, 9])
-def test_the_tasks_of_an_array_share_the_rounds(count):
-    tasks = [task_of(1 + 2 * number, count, MIN=1, STEP=2) for number in range(count)]
-    shares = [entry.name for task in tasks for entry in task.share(STUDY.rounds)]
-    assert sorted(shares) == sorted(entry.name for entry in STUDY.rounds)
-    assert tasks[-1] == ArrayTask(count - 1, count)
+def claims(differences, share=0.0):
+    """The part of the studies, one a row, whose difference is larger than the noise."""
+    return np.mean([is_larger_than_noise(estimate(list(row), share)) for row in differences])
 
 
-def test_an_array_of_one_task_runs_all_and_one_with_gaps_is_refused():
-    assert array_task({}) is None
-    assert task_of(3, 1, MIN=3) is None
-    with pytest.raises(SettingsError, match="the array of task 7 has gaps"):
-        task_of(7, 3, MIN=1)
+@pytest.mark.parametrize("count", [2, 5, 10])
+def test_equal_candidates_differ_in_one_of_twenty_studies(count):
+    generator = np.random.default_rng(37)
+    values = generator.standard_normal((STUDIES, count))
+    # The standard error of the part is 0.0034.
+    assert 0.04 < claims(values) < 0.06
+    # Each pair of folds has correlation 1 / count.
+    shared = generator.standard_normal((STUDIES, 1)) / math.sqrt(count)
+    assert 0.04 < claims(shared + values * math.sqrt(1 - 1 / count), 1 / count) < 0.06
 
 
-def test_a_finished_run_has_the_settings_of_now_except_what_a_machine_decides(tmp_path):
-    run = resolved()
-    (tmp_path / "origins.json").write_text(render_origins(run))
-    assert list(differences(tmp_path, run, [])) == []
-    assert list(differences(tmp_path, run, [f"train.seed={run.settings.train.seed}"])) == []
-
-    def changed(key, value, layer=CLI_LAYER):
-        origin = replace(run.values[key].origin, layer=layer)
-        values = {**run.values, key: run.values[key].overridden(value, origin)}
-        return [item.message for item in differences(tmp_path, replace(run, values=values), [])]
-
-    [message] = changed("optim.lr", 0.5)
-    old = run.values["optim.lr"].value
-    assert message.startswith("optim.lr is 0.5, but the finished run in ")
-    assert json.dumps(old) in message
-    assert changed("loader.workers", 9, ENGINE_LAYER) == changed("log.every", 7) == []
-    assert changed("promise", {"total_time": {"at_most": 0.1}}) == []  # judged again
-    [item] = differences(tmp_path, run, ["train.seed=99"])
-    assert item.message.startswith("train.seed is 99")
+def test_an_interval_is_that_of_student_and_wider_for_folds():
+    values = [0.61, 0.58, 0.66, 0.6]
+    found = estimate(values)
+    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert found.interval == pytest.approx(expected)
+    assert found.deviation == pytest.approx(np.std(values, ddof=1))
+    wide = estimate(values, 0.25).interval
+    ratio = math.sqrt((1 / 4 + 1 / 3) / (1 / 4))
+    assert wide[1] - found.mean == pytest.approx(ratio * (expected[1] - found.mean))
+    assert estimate([0.5]) == Estimate(1, 0.5, None, None)
+    assert estimate([0.5, 0.5]) == Estimate(2, 0.5, 0.0, (0.5, 0.5))
 
 
-def test_what_a_finished_run_fitted_to_its_data_is_no_difference(tmp_path):
-    run = resolved(model="abr:tiny", mode="fast")
-    (tmp_path / "origins.json").write_text(render_origins(fitted(run, 2_002)))
-    assert list(differences(tmp_path, run, [])) == []
-    other = resolved("optim.lr=0.5", model="abr:tiny", mode="fast")
-    assert [item.key for item in differences(tmp_path, other, [])] == ["optim.lr"]
+@pytest.fixture
+def made(tmp_path):
+    """The figures of a candidate with these losses by round; None: an evaluation without one."""
+
+    def make(losses, study=FOLDS, failed=(), groups="abc"):
+        folders = {}
+        for name, loss in losses.items():
+            folder = tmp_path / f"{len(list(tmp_path.iterdir()))}-{name}"
+            run(folder, [1.0] * 3, evaluations={2: (9.0, 1.0), 3: (loss or 9.0, 1.0)})
+            (folder / "split.json").write_text(json.dumps({"val": list(groups)}))
+            if loss is None:  # as of a fold with one class
+                events = folder / run_folder.EVENTS
+                text = events.read_text().replace('"val_loss": 9.0', '"val_loss": "NaN"')
+                events.write_text(text)
+                result = json.loads((folder / run_folder.RESULT).read_text())
+                (folder / run_folder.RESULT).write_text(json.dumps({**result, "best": None}))
+            folders[name] = folder
+        return figures(study, folders, dict(failed))
+
+    return make
 
 
-def test_the_folder_of_an_earlier_stage_is_no_difference(tmp_path):
-    stage = ("stages=[whole]", "model.encoder={}")
-    folder = tmp_path / "run" / "2-whole"
-    folder.mkdir(parents=True)
+def of_folds(scale=1.0, **changed):
+    losses = {
+        f"{fold}-seed{n}": loss * scale
+        for fold, pair in BASE.items()
+        for n, loss in zip((1, 2), pair, strict=True)
+    }
+    return {**losses, **changed}
 
-    def run(encoder):
-        sets = [text.format(encoder) for text in stage]
-        return resolved(*sets, model="abr:tiny", mode="staged")
 
-    (folder / "origins.json").write_text(render_origins(run(tmp_path / "run" / "1-encoder")))
-    assert list(differences(folder, run("runs/new/1-encoder"), [])) == []
-    (folder / "origins.json").write_text(render_origins(run("elsewhere")))
-    [item] = differences(folder, run("runs/new/1-encoder"), [])
-    assert item.key == "model.encoder"
+def of_seeds(*losses):
+    return {f"seed{number}": loss for number, loss in enumerate(losses, start=1)}
+
+
+def test_a_mean_is_over_folds_each_the_mean_of_its_seeds_and_differences_are_paired(made):
+    found = made(of_folds())
+    assert (found.metric, found.less_is_better, found.is_partial) == ("val_loss", True, False)
+    expected = estimate([2.1, 2.15, 2.2], 1 / 3)
+    assert found.goal.estimate.interval == pytest.approx(expected.interval)
+    row = against(FOLDS, made(of_folds(1.1)), "default local", found)
+    gap = row.differences["val_loss"]
+    assert gap.interval == pytest.approx(estimate([0.21, 0.215, 0.22], 1 / 3).interval)
+    assert (row.reference, is_larger_than_noise(gap)) == ("default local", True)
+    same = against(FOLDS, made(of_folds(**{"fold2-seed1": 2.4})), "b", found)
+    assert not is_larger_than_noise(same.differences["val_loss"])
+    losses = of_folds(1.5)
+    del losses["fold1-seed2"]  # the pairs there are
+    row = against(FOLDS, made(losses), "default", found)
+    assert row.differences["val_loss"].mean == pytest.approx((1.0 + 1.075 + 1.1) / 3)
+
+
+def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(made):
+    base = made(of_folds())
+    row = made(of_folds(**{"fold2-seed1": None}))
+    assert row.goal.lacking == ["fold2-seed1"] and row.is_partial
+    assert [note.partition(": ")[0] for note in row.notes("fast")] == ["† fast"] * 2
+    measured, kept, why = judged(FOLDS, PROMISE, row, base)
+    assert (measured, kept) == (None, None) and "fold2-seed1" in why
+    losses = of_folds()
+    del losses["fold3-seed2"]
+    row = made(losses, failed={"fold3-seed2": "no memory"})
+    assert "† fast fold3-seed2 failed: no memory" in row.notes("fast")
+    _, kept, why = judged(FOLDS, PROMISE, row, base)
+    assert kept is None and "fold3-seed2" in why
+    assert made({"fold1-seed1": None}).goal.estimate is None
+    other = judged(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
+    assert other[:2] == (None, None)  # other groups validate
+
+
+def test_a_promise_of_quality_is_judged_by_its_interval(made):
+    base = made(of_folds())
+    for scale, kept in ((1.0, True), (0.9, True), (1.2, False)):
+        measured, *found = judged(FOLDS, PROMISE, made(of_folds(scale)), base)
+        assert found == [kept, None], scale
+        assert measured == pytest.approx(1 / scale)  # inverted: less is better
+    for bounds, kept in (
+        ({"at_least": 1}, True),  # equal runs
+        ({"at_least": 0.9, "at_most": 0.99}, False),
+        ({"at_most": 1.01, "at_least": None}, True),
+    ):
+        assert judged(FOLDS, bounds, base, base)[1] is kept
+
+
+def test_an_interval_on_both_sides_and_a_single_run_decide_nothing(made):
+    base = made(of_seeds(2.0, 2.1, 1.9, 2.0), SEEDS)
+    measured, kept, _ = judged(SEEDS, PROMISE, made(of_seeds(2.0, 2.0, 2.1, 1.8), SEEDS), base)
+    assert kept is None and measured == pytest.approx(8.0 / 7.9)
+    one = made(of_seeds(2.0), SEEDS)
+    assert judged(SEEDS, PROMISE, one, one)[1] is None

@@ -9,7 +9,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.config import presets
 from launcher.config.render import render_settings
-from launcher.config.schema import config_of, setting_infos
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
 
@@ -59,26 +59,38 @@ def test_the_settings_of_a_run_that_are_read_again_promise_the_same(tmp_path):
     assert again.promises == first.promises and "device_peak" in again.promises
 
 
-def test_a_promise_that_needs_changes_is_made_where_the_mode_makes_them():
-    needs = "{at_most: 1, needs: [train.micro_batch, model.size]}"
-    assert scoped(needs, mode="fast")[1] == "at most 1 needs a change of model.size"
-    assert scoped(needs, model="event_seg", mode="lite")[1] is None
-    for size in ("tiny", "lite"):  # a size that the user names stays
-        named = resolved(model=f"abr:{size}", mode="lite")
-        assert named.promises == {}
-    assert named.unpromised["device_peak"].endswith("needs a change of model.size")
+@pytest.mark.parametrize(
+    ("model", "measures"),
+    [
+        ("event_seg", {"epoch_time", "device_peak", "peak_memory"}),
+        ("abr", {"epoch_time", "device_peak", "peak_memory"}),
+        *[(f"{family}:full", set()) for family in ("abr", "event_seg", "eeg_text")],
+        *[(f"abr:{size}", set()) for size in ("tiny", "lite")],
+        ("language:small", set()),
+        (None, {"epoch_time", "device_peak"}),  # language:small, which lite makes tiny
+    ],
+)
+def test_a_size_that_the_user_names_takes_the_promises_of_lite_away(model, measures):
+    run = resolved(model=model, mode="lite")
+    assert run.promises.keys() >= measures and bool(run.promises) is bool(measures)
+    assert set(run.promises) | set(run.unpromised) >= {"epoch_time", "device_peak", "peak_memory"}
+
+
+def test_memory_is_promised_where_micro_batches_can_be_smaller():
+    sizes = ("eeg_text", "eeg_text:lite", "doc_translation", "eeg_text:tiny", "abr:lite")
+    made = ["device_peak" in resolved(model=m, mode="resource-efficient").promises for m in sizes]
+    assert made == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(
     ("promise", "message", "meant"),
     [
         ("{step_time: {sizes: [tny]}}", "unknown size 'tny' in promise.step_time.sizes", "tiny"),
-        ("{step_time: {needs: [optim.rl]}}", "unknown setting 'optim.rl' in", "optim.lr"),
+        ("{step_time: {needs: [optim.lr]}}", "promise.step_time has no key 'needs'", None),
         ("{step_time: {at_mots: 1}}", "promise.step_time has no key 'at_mots'", "at_most"),
         ("{step_tme: {at_most: 1}}", "unknown measure 'step_tme' in promise", "step_time"),
         ("{step_time: 3}", "promise.step_time 3 is not understood", None),
         ("{step_time: {device: cuda}}", "promise.step_time.device 'cuda' is not", None),
-        ("{step_time: {least_samples: 0}}", "promise.step_time.least_samples 0 is not", None),
     ],
 )
 def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, message, meant, tmp_path):
@@ -94,14 +106,13 @@ def test_a_file_may_name_sizes_of_another_family():
     assert scoped("{at_most: 1, sizes: [1.3B]}", model="abr:tiny")[1] is not None
 
 
-def test_shipped_promises_name_sizes_and_settings_that_exist():
+def test_shipped_promises_name_sizes_that_exist():
     sizes = {name for family in FAMILIES for name in config_of(family).SIZES}
-    keys = {key for family in FAMILIES for key in setting_infos(family)}
     blocks = [presets.mode(mode).lines for mode in presets.modes()]
     blocks += [presets.family(name).lines for name in FAMILIES]
     for line in chain(*blocks):
         for bounds in line.value.values() if line.key.endswith("promise") else ():
-            assert {*bounds.get("sizes", ())} <= sizes and {*bounds.get("needs", ())} <= keys
+            assert {*(bounds or {}).get("sizes", ())} <= sizes
 
 
 def test_explain_shows_why_a_promise_is_not_made(capsys):
