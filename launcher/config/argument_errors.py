@@ -29,8 +29,8 @@ def unknown_option(
     if argument == "--data" and command.name == "data":
         message = f"data {command.choices[0]} takes the path without an option"
         where = f"{argument} {following or ''}".strip()
-        fix = f"{command.call} check {shlex.quote(following or 'PATH')}"
-        return _error(message, where, value=argument, fix=fix, order=(_ORDER, position))
+        path_fix = f"{command.call} check {shlex.quote(following or 'PATH')}"
+        return _error(message, where, value=argument, fix=path_fix, order=(_ORDER, position))
     if theirs is not None and f"--{theirs}" not in flags:
         ours = [word for word in argv if word not in (argument, "--")]
         return _error(
