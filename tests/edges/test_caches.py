@@ -1,12 +1,10 @@
 """A file that was replaced by another one of its size and modification time is read again."""
 
-import dataclasses
 import gzip
 import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from launcher.run_folder.file_records import changed_files, record_files
 from models.common.data_files import identity
 from models.common.recordings.files import open_recording
 from models.common.recordings.openbci import open_openbci
-from models.eeg_text.batches import TextInputs
 from models.eeg_text.readers import zuco
 from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
@@ -94,12 +91,6 @@ def tokens(path):
     return stream.read(0, len(stream)).tolist()
 
 
-def features(path):
-    rules = SimpleNamespace(samples=1, windows=1, seed=0)
-    samples = SimpleNamespace(rules=rules, numbers=[], items=[])
-    return TextInputs(samples, str(path), "real").made_from
-
-
 FIRST = writers.NAMES
 CACHED = {
     "a.raw": (
@@ -142,16 +133,6 @@ def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
     assert read(path) != before
 
 
-def test_features_of_a_recording_follow_the_file_with_its_samples(tmp_path):
-    path = writers.write_brainvision(tmp_path / "a.vhdr")
-    before = [features(place) for place in (path, tmp_path)]
-    assert before == [features(place) for place in (path, tmp_path)]
-    numbers = tmp_path / "a.eeg"
-    replace(numbers, numbers.read_bytes()[::-1])
-    after = [features(place) for place in (path, tmp_path)]
-    assert after[0] != before[0] and after[1] != before[1]
-
-
 def test_data_that_a_continual_run_was_trained_on(tmp_path):
     folder, run = tmp_path / "data", tmp_path / "run"
     folder.mkdir()
@@ -166,20 +147,6 @@ def test_data_that_a_continual_run_was_trained_on(tmp_path):
     arrivals = Arrivals(folder, 0, 1)
     assert arrivals.new_files(ledger, now=0) == {}
     assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
-
-
-def test_a_record_of_a_continual_run_holds_for_copies_and_without_inodes(tmp_path):
-    first, copied = tmp_path / "first", tmp_path / "copied"
-    first.mkdir()
-    (first / "a.txt").write_text("one")
-    known = record_files(first, list_files(first))
-    old = {name: dataclasses.replace(file, inode=0, ctime_ns=0) for name, file in known.items()}
-    shutil.copytree(first, copied)
-    for folder, files in ((first, old), (copied, known)):
-        assert not list(changed_files(folder, files))
-        arrivals = Arrivals(folder, 0, 1)
-        assert arrivals.new_files(Ledger([Experience(0, files, "trained")]), now=0) == {}
-        assert arrivals.notes == []
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.cli.parser import read
-from launcher.config import presets
-from launcher.config.options import OPTIONS
 from tests.launcher.given import resolved
 from tests.launcher.hub import cached
 from tests.launcher.runs import trained
@@ -76,20 +74,6 @@ def test_a_first_word_that_is_no_command_gets_the_nearest_one(home, capsys):
     assert capsys.readouterr().err.count("error:") == 2
 
 
-def test_without_a_run_the_error_of_a_command_says_how_to_get_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for command in ("predict", "evaluate", "resume", "verify", "report", "track"):
-        line = f"{PROGRAM}  trains a model; then  {PROGRAM} {command} RUN"
-        assert only_error(command) == line
-
-
-def test_train_is_run(home, capsys):
-    assert vars(read(["train", "--lite"]).args) == vars(read(["run", "--lite"]).args)
-    assert read(["train", "--lite"]).command == read(["run", "--lite"]).command
-    assert main(["train", "--dry-run"]) == 0
-    assert main(["help", "train"]) == 0
-
-
 OPTIONS_HERE = {
     "--optim.lr=1e-3": "--set optim.lr=1e-3",
     "--model eeg_text --freeze_encoder": "--set model.freeze_encoder=true",
@@ -107,14 +91,6 @@ def test_a_name_of_ours_that_is_no_option_gets_its_option(home):
     for typed, line in OPTIONS_HERE.items():
         family = "--model eeg_text " if "freeze_encoder" in line else ""
         assert starts(f"{PROGRAM} {family}{line}"), typed
-
-
-def test_each_mode_is_found_as_an_option_of_run_and_of_compare(home):
-    for mode in presets.modes():
-        if f"--{mode}" not in {option.flag for option in OPTIONS}:
-            assert only_error(f"--{mode}") == f"--mode {mode}"
-        assert starts(f"{PROGRAM} --mode {mode}"), mode
-    assert only_error("compare --conservative") == "--modes conservative"
 
 
 MODELS = {
@@ -153,23 +129,3 @@ def test_a_model_that_is_none_gets_one_line(home, capsys):
     for name, line in MODELS.items():
         if line.startswith("--") and not name.startswith("shown"):
             assert starts(f"{PROGRAM} {line}"), name
-
-
-def test_a_config_json_of_the_working_folder_is_this_folder(home, monkeypatch, capsys):
-    monkeypatch.chdir(home / "my_model")
-    assert main(["--model", "config.json"]) == 2
-    assert "fix           --set model.pretrained=.\n" in capsys.readouterr().err
-    assert starts(f"{PROGRAM} --set model.pretrained=.")
-
-
-def test_adapters_without_a_pretrained_model_say_what_is_missing(home, capsys):
-    assert main(["--set", "model.lora.rank=8", "--dry-run"]) == 0
-    expected = "fix           --set model.pretrained=FOLDER  of a local model; or  remove it"
-    assert expected in capsys.readouterr().err
-
-
-def test_a_bare_path_gets_its_option_and_a_missing_run_is_named(home):
-    assert only_error("--lite mine.jsonl") == "--data mine.jsonl"
-    assert only_error("run train.py").startswith(f"{PROGRAM} new-task train_task")
-    for command in ("predict", "evaluate", "resume", "verify", "report", "track"):
-        assert only_error(command) == f"{PROGRAM} {command} {RUN}"

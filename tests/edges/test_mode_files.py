@@ -76,10 +76,3 @@ def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line):
         of_mode("gentle.yaml")
     lines = str(wrong.value).splitlines()
     assert line in lines and lines[1].startswith("  where         gentle.yaml:")
-
-
-def test_a_missing_mode_file_is_named_with_the_nearest():
-    with pytest.raises(SettingsError) as wrong:
-        of_mode("gentel.yaml")
-    lines = ["  did you mean  gentle.yaml", "  fix           --mode gentle.yaml"]
-    assert str(wrong.value).splitlines()[-2:] == lines

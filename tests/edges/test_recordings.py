@@ -3,7 +3,6 @@
 import shlex
 import struct
 import subprocess
-import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from models.eeg_text.montage import SLOTS
 from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
 from tests.edges.edf_files import Signal, write_edf
-from tests.models.eeg_text.readers.writers import write_brainvision, write_eeglab, write_fif
+from tests.models.eeg_text.readers.writers import write_brainvision, write_eeglab
 
 RATE = 250
 CZ, PZ = SLOTS.index("Cz"), SLOTS.index("E62")
@@ -83,14 +82,6 @@ def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
         "a.tsv:4: from 4 to 5 s there is a gap in the recording\n"
         "                a.tsv:5: from 40.2 to 40.4 s there is a gap in the recording"
     )
-
-
-def test_windows_stay_between_gaps(tmp_path):
-    path = pulses(tmp_path / "a.edf", "EDF+D")
-    found = continuous.read(path, ReadingOptions(samples=200))
-    starts = {round(segment.start_s % 1.5, 3) for segment in found.items}
-    assert starts == {0.0, 0.4} and len(found.items) == 80 - 80 // 9
-    assert all(len(found.items[n].load()) == 200 for n in (0, 35, len(found.items) - 1))
 
 
 def test_stimuli_in_gaps_are_counted_and_the_others_averaged(tmp_path):
@@ -204,11 +195,6 @@ def test_what_is_not_as_the_header_says_is_a_note(tmp_path, name):
     np.testing.assert_allclose(samples(recording), noise(seconds=10)[: end_s * RATE], atol=0.01)
 
 
-def test_time_is_0_at_the_first_sample_also_if_it_begins_within_a_second(tmp_path):
-    path = edf(tmp_path, events=[(2.25, 0.5, "word")], starts=[0.25 + n for n in range(10)])
-    assert [event.onset_s for event in open_recording(path).events()] == [2.0]
-
-
 REFUSED = {
     "records that overlap": ({"kind": "EDF+D", "starts": [0.0, 1.0, 1.5, *range(3, 10)]}, "'a.edf' cannot be read: it is EDF+D, and record 3 begins at 1.5 s, before the end of the one before (2 s)"),
     "annotations only": ({"signal": Signal("EDF Annotations", RATE, np.zeros(RATE))}, "has no signal, only annotations"),
@@ -224,13 +210,6 @@ REFUSED = {
 def test_what_cannot_be_read_is_an_error(tmp_path, name):
     options, message = REFUSED[name]
     assert message in error_of(edf(tmp_path, **options)).message
-
-
-def test_a_channel_without_a_scale_is_left_out_beside_others(tmp_path):
-    broken = Signal("Cz", RATE, noise(), low=5, high=5)
-    path = write_edf(tmp_path / "a.edf", [broken, Signal("Pz", RATE, noise())])
-    found = continuous.read(path, ReadingOptions())
-    assert found.notes["channels_dropped"] == ["Cz"] and found.notes["channels"] == 1
 
 
 def test_the_fix_of_a_truncated_recording_keeps_its_whole_records(tmp_path):
@@ -253,16 +232,6 @@ def test_values_are_microvolts_in_every_unit(tmp_path):
         assert recording.notes == (), unit
 
 
-def test_a_channel_in_another_unit_is_no_eeg_and_an_error_if_it_is_named(tmp_path):
-    signals = [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise(), "degC")]
-    path = write_edf(tmp_path / "a.edf", signals)
-    assert continuous.read(path, ReadingOptions()).notes["channels_dropped"] == ["Pz"]
-    places = tmp_path / "map.json"
-    places.write_text('{"Pz": "Cz"}')
-    error = error_of(path, channels=str(places))
-    assert error.message == "channel 'Pz' of 'a.edf' is in degC, not in volts"
-
-
 def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
     status = np.full(RATE * 10, 0x640000, dtype=np.int64)  # its own state
     status[500:510] |= 7
@@ -276,17 +245,6 @@ def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
     recording = open_recording(path)
     assert [(e.onset_s, e.name) for e in recording.events()] == [(2.0, "7"), (4.0, "32771")]
     assert recording.names == ["Cz", "Status"] and recording.notes == ()
-
-
-def test_a_warning_of_mne_is_a_note_and_not_printed(tmp_path, capfd):
-    path = write_fif(tmp_path / "a_raw.fif").rename(tmp_path / "a.fif")
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
-        recording = open_recording(path)
-        samples(recording)
-    assert shown == [] and capfd.readouterr() == ("", "")
-    (note,) = notes_of(recording)
-    assert note.startswith("a.fif: This filename") and "\n" not in note
 
 
 def write_gdf(path, rates, version=b"GDF 2.20", seconds=20):
@@ -385,28 +343,6 @@ def test_other_samples_than_in_the_header_are_an_error(tmp_path, write, name, sa
     data.write_bytes(change(data.read_bytes()))
     message = error_of(path).message
     assert message.startswith(f"'{samples_of}' ") and str(data.stat().st_size) in message
-
-
-def test_a_cut_sample_is_an_error_without_a_number_of_samples_too(tmp_path):
-    path = write_brainvision(tmp_path / "a b.vhdr")
-    data = path.with_suffix(".eeg")
-    whole = data.read_bytes()
-    data.write_bytes(whole + b"x")
-    command = error_of(path).fix.partition("or cut it:  ")[2]
-    subprocess.run(command, shell=True, check=True)
-    assert data.read_bytes() == whole and samples(open_recording(path)).size
-
-
-def test_a_missing_file_of_samples_is_named_and_one_of_markers_is_a_note(tmp_path):
-    path = write_brainvision(tmp_path / "a.vhdr")
-    path.with_suffix(".vmrk").unlink()
-    recording = open_recording(path)
-    assert recording.events() == [] and "'a.vmrk' not found" in recording.notes[0]
-    other = write_brainvision(tmp_path / "b.vhdr")
-    other.with_suffix(".eeg").unlink()
-    error = error_of(other)
-    assert error.message.startswith("'b.vhdr' cannot be read: ")
-    assert error.fix == "copy 'b.eeg' beside it"
 
 
 def test_a_pause_of_a_recording_is_a_gap(tmp_path):

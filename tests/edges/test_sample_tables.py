@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from models.base import Predictions
-from tests.runs.conftest import Program
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from tests.training.trackers.tracked_run import Generation
 from training.trackers.predictions import MISSING, columns_of_one_type, predictions_table
 
 COLUMNS = {
@@ -57,33 +55,3 @@ def test_a_row_of_another_length_is_a_warning_and_the_run_continues():
     warnings = [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
     text = "predictions are disabled: ValueError: a row has 2 cells for 1 columns"
     assert (run.outcome.status, warnings) == ("completed", [text])
-
-
-def tables(folder):
-    found = folder.glob("wandb/*run-*/files/media/table/samples/*.json")
-    return [json.loads(path.read_text()) for path in found]
-
-
-def test_wandb_takes_every_column(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    generation = Generation(tmp_path).begin().log(2)
-    rows = zip(*(cells for cells, _ in COLUMNS.values()), strict=True)
-    plain = [[cell for (cell,) in shown(row).rows] for row in rows]
-    for callback in generation.callbacks:
-        callback.predicted(Predictions(tuple(COLUMNS), plain), 2)
-    generation.end()
-    assert generation.warnings == []
-    (table,) = tables(tmp_path)
-    assert table["columns"] == list(COLUMNS) and len(table["data"]) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["event_seg", "language"])  # with pictures and without
-def test_wandb_has_the_table_of_the_family(tmp_path, family, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    options = ("--max-steps", "1", "--set", "track=[wandb]", "--out", "run")
-    run = Program(tmp_path)("--model", f"{family}:tiny", *options)
-    assert run.returncode == 0
-    assert "could not be sent" not in run.stdout and "disabled" not in run.stdout
-    (table, *_) = tables(tmp_path / "run")
-    assert table["data"]

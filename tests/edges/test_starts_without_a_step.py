@@ -13,7 +13,6 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import read_values
 from launcher.run_folder import lock, run_folder
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
 from tests.launcher.runs import NAME, begun, saved
 from tests.launcher.saved_runs import contents
@@ -86,12 +85,6 @@ def test_a_run_that_starts_or_is_resumed_keeps_its_folder(start):
     assert create().path == MINE
 
 
-def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
-    begun(MINE, resolved())
-    first, second = run_folder.open_existing(MINE), run_folder.open_existing(MINE)
-    assert first.start_lock is not None and second.start_lock is not None
-
-
 def test_of_many_starts_at_once_one_replaces_the_folder():
     begun(MINE, resolved())
     together = threading.Barrier(8)
@@ -122,16 +115,3 @@ def test_stages_are_replaced_until_one_of_them_was_trained():
     saved(MINE / "1-text", 3, resolved())
     assert is_refused()
     assert is_refused(MINE / "2-dialogues")  # its turn may come
-
-
-@pytest.mark.slow
-def test_a_task_that_failed_to_build_trains_into_the_same_folder(here, capsys):
-    task = HEAD + LINE + BODY
-    broken = task.replace("return nn.Sequential", "raise RuntimeError('no') and nn.Sequential")
-    Path("broken.py").write_text(broken)
-    Path("whole.py").write_text(task)
-    assert main(["--model", "broken:Line", "--out", "mine"]) == 1
-    assert (MINE / "settings.yaml").exists()
-    assert main(["--model", "whole:Line", "--out", "mine"]) == 0
-    assert "contains another run" not in capsys.readouterr().err
-    assert main(["--model", "whole:Line", "--out", "mine"]) == 2
