@@ -44,7 +44,7 @@ def local(worlds):
 
 
 @pytest.mark.slow
-@able("fsdp", "zero3")
+@able("fsdp")
 def test_the_example_learns_equally_where_weights_are_whole_and_sharded(worlds, local, engine):
     assert local[0][0] == pytest.approx(2.3, abs=0.1)  # the logarithm of ten
     assert local[1] > 0.5  # chance is 0.1

@@ -21,7 +21,6 @@ from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
 from launcher.plan.target import Described
 from models.abr import loss
-from models.catalog import FAMILIES
 from models.language.config import SIZES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from training.throughput import gpus
@@ -45,7 +44,10 @@ def alone(options):
         ("language", ("memory.activation_checkpointing=full", "train.ema=0.9")),
         ("language", ("precision=bf16", "optim.name=adafactor")),
         ("eeg_text", ("model.freeze_encoder=true",)),  # with the pass that computes its features
-        *(pytest.param(family, (), marks=pytest.mark.slow) for family in FAMILIES),
+        *(
+            pytest.param(family, (), marks=pytest.mark.slow)
+            for family in ("abr", "event_seg", "doc_translation")
+        ),
     ],
 )
 def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
@@ -90,7 +92,7 @@ def test_smaller_micro_batches_and_recomputation_need_less_and_compiled_runs_no_
     assert none.uncompiled is None and "an upper bound" in full.uncompiled
 
 
-@pytest.mark.parametrize("engine", ["ddp", "oss", "fsdp", "zero1", "zero3", "zero2-offload"])
+@pytest.mark.parametrize("engine", ["fsdp", "zero3", "zero2-offload"])
 def test_engines_on_many_ranks(engine):
     few, many = (
         plan("train.micro_batch=1", f"train.global_batch={n}", engine=engine, world_size=n)
@@ -118,7 +120,7 @@ OFFLOADED = ("memory.activation_offload=true", "compile=off", "precision=fp32")
 LONG = {"model": "language:small", "machine": ONE_GPU, "engine": "local"}
 
 
-@pytest.mark.parametrize("recomputed", ["none", "full", "selective"])
+@pytest.mark.parametrize("recomputed", ["none", "selective"])
 def test_a_fake_step_with_offload_holds_what_a_real_one_holds_without_the_host(recomputed):
     sets = (f"memory.activation_checkpointing={recomputed}", "train.micro_batch=8")
     run = resolved(*OFFLOADED, *sets, "train.global_batch=8", **LONG)
@@ -169,7 +171,7 @@ def test_batches_of_all_micro_batches_are_held_and_with_ranks_those_of_the_next_
     assert one.device[Kind.ACTIVATIONS] > 2 * few.device[Kind.ACTIVATIONS]
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+@pytest.mark.parametrize("engine", ["fsdp"])
 def test_ranks_divide_the_work_of_muon_and_send_its_steps(engine):
     sent, operations = {}, {}
     for ranks in (1, 2):
@@ -232,10 +234,9 @@ def test_the_limit_of_a_gpu_is_what_tensors_may_take():
         assert printed.endswith("fits: 5.5 GiB of 5.5 GiB" if fits else leave)
 
 
-@pytest.mark.parametrize("family", ["language", pytest.param("abr", marks=pytest.mark.slow)])
-def test_all_micro_batches_after_the_first_are_alike(family):
+def test_all_micro_batches_after_the_first_are_alike():
     run = resolved(
-        "compile=off", "train.global_batch=4", "train.micro_batch=1", model=f"{family}:tiny"
+        "compile=off", "train.global_batch=4", "train.micro_batch=1", model="language:tiny"
     )
     options = engine_options(run.settings, run, channels_last=False)
     with read_task(run) as data:
@@ -257,14 +258,6 @@ def test_a_heap_has_holes_unless_freed_memory_returns():
     assert holes.device == none.device
     state = none.device[Kind.WEIGHTS] + none.device[Kind.OPTIMIZER]
     assert holes.host_bytes - none.host_bytes == round(HEAP * (none.device_bytes - state))
-
-
-def test_other_settings_of_the_model_are_planned_with_their_own_model():
-    whole, half = (resolved("compile=off", f"model.kv_heads={n}") for n in ("null", 1))
-    with open_planner(whole, Described(LAPTOP)) as planner:
-        many, few = planner.plan(whole), planner.plan(half)
-        assert few.parameters < many.parameters == planner.plan(whole).parameters
-    assert few.parameters == plan_run(half, Described(LAPTOP)).parameters
 
 
 def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
