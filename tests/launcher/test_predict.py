@@ -1,22 +1,18 @@
 """A trained model is used on prompts and on files."""
 
-import importlib
 import io
 import json
 import sys
 from functools import cache, partial
-from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 import launcher
-from launcher.base.diagnostics import SettingsError
 from launcher.saved_runs import predict
 from launcher.saved_runs.predict import result_folder
-from models.base import DataError, Message, Prediction, Prompt, Sampling
+from models.base import DataError, Prediction, Sampling
 from models.language.config import SIZES
 from models.language.generate import generate
 from models.language.model import Transformer
@@ -166,54 +162,6 @@ def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
     assert capsys.readouterr().out.splitlines() == [first, "", second, third, ""]
 
 
-def test_other_texts_are_prompts():
-    task = SimpleNamespace(prompt_suffixes=(".txt",))
-    for given in ("def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"):
-        assert predict.prompts(given, task, "x") == [Prompt("prompt", (Message("user", given),))]
-
-
-def test_a_path_that_does_not_exist_is_no_prompt_and_a_near_one_suggested(
-    run, tmp_path, predicted, monkeypatch
-):
-    error = partial(predicted, run, "--input", code=2)
-    for given in ("no/such", "x.jsonl", "./what is it", f"{tmp_path}/my text", "~no/x"):
-        assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in error(given)
-    (tmp_path / "rows.jsonl").write_text(ROWS)
-    (tmp_path / "my notes.txt").write_text("x")
-    assert f"  did you mean  {tmp_path}/rows.jsonl" in error(f"{tmp_path}/rosw.jsonl")
-    monkeypatch.chdir(tmp_path)
-    err = error("my ntoes.txt")
-    assert "  did you mean  my notes.txt" in err
-    assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
-
-
-def test_an_invalid_option_is_an_error(run, predicted):
-    before = contents(run.parent)
-    for options, message in (
-        (["--temperature", "-1"], "--temperature '-1' is not valid"),
-        (["--temperature", "nan"], "  allowed       a number, at least 0"),
-        (["--top-p", "0"], "  allowed       a number above 0, at most 1"),
-        (["--top-k", "0"], "  allowed       a whole number, at least 1"),
-        (["--max-tokens", "1.5"], "  where         command line: --max-tokens 1.5"),
-        (["--seed", "x"], "--seed 'x' is not valid"),
-        (["--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
-    ):
-        assert message in predicted(run, "--input", "hi", *options, code=2)
-    assert contents(run.parent) == before
-
-
-def test_what_is_no_model_is_an_error(run, tmp_path, said):
-    error = partial(said, "predict", "--input", "hi", code=2)
-    assert "does not exist" in error(tmp_path / "none")
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "config.json").write_text('{"model_type": "llama"}')
-    assert "export RUN --format safetensors" in error(tmp_path / "hf")
-    said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
-    assert "has the weights of one checkpoint" in error(tmp_path / "out", "--checkpoint", "last")
-    with pytest.raises(SettingsError, match="EPL text"):  # the formats of a family
-        predict.files(None, "abr", "x")
-
-
 PREDICT = """
     def setup_without_data(self):
         pass
@@ -272,28 +220,6 @@ def test_files_need_an_input_without_errors_and_no_sampling(
         err = predicted(custom_run[0], *options, code=2)
         assert message in err and "--set" not in err
         assert contents(tmp_path) == before
-
-
-@pytest.fixture
-def forgetful_protocols():
-    """isinstance of a protocol remembers the answer for a class, which a test changes."""
-    kinds = predict.PredictsFiles, predict.GeneratesText
-    for kind in kinds:
-        kind._abc_caches_clear()
-    yield
-    for kind in kinds:
-        kind._abc_caches_clear()
-
-
-@pytest.mark.usefixtures("forgetful_protocols")
-def test_a_task_that_cannot_predict_says_what_to_write(custom_run, predicted, monkeypatch):
-    run, module = custom_run
-    task = importlib.import_module(module).Line
-    for method in ("predict", "setup_without_data"):
-        monkeypatch.delattr(task, method)
-    err = predicted(run, "--input", "x", code=2)
-    assert "its task lacks setup_without_data, predict" in err
-    assert "saved_files, setup_without_data() and predict(model, path)" in err
 
 
 def test_a_name_is_a_file_of_its_own(tmp_path):

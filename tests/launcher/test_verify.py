@@ -20,10 +20,9 @@ from launcher.saved_runs.verify import (
     as_json,
     choose,
     compare_replay,
-    nondeterminism,
     render,
 )
-from tests.launcher.given import SERVER, resolved
+from tests.launcher.given import resolved
 from tests.launcher.runs import saved
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, flip_a_bit
 from tests.runs.conftest import REQUESTS
@@ -76,18 +75,6 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, verify)
     assert found["lines"] == 2  # the line and the evaluation of step 6
     assert contents(run) == before
     assert list(temporary.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, data, temporary, verify):
-    """State missing in checkpoints of older versions comes from the run's settings.yaml."""
-    for step in (2, 4):
-        shutil.rmtree(checkpoint(run, step))
-    added = ("settings", "starts", "metrics", "nonfinite", "data", "evaluated_at")
-    change_state(checkpoint(run, 6), lambda state: [state["facts"].pop(name) for name in added])
-    out = verify(run)
-    assert out.startswith("identical: 80 tensors, 6 steps\n")
-    assert "replayed from the start of the run" in out
 
 
 def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, verify, monkeypatch):
@@ -201,20 +188,6 @@ def test_too_many_processes_are_an_error_with_the_largest_number():
         resolved_as(tree(), WRITTEN, CliArgs(options={"engine.nproc": ("--nproc", "100000")}))
 
 
-def test_a_folder_without_a_run_is_an_error(run, tmp_path, verify):
-    shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
-    shutil.rmtree(run / "checkpoints")
-    (tmp_path / "empty").mkdir()
-    for words, message in (
-        (["copi"], "did you mean  copy\n  fix           python -m launcher verify"),
-        (["empty"], "is not a run folder: it has no settings.yaml"),
-        (["copy"], "has no checkpoint"),
-        (["alone"], "is a checkpoint outside of its run folder"),
-        ([], "error: verify requires RUN"),
-    ):
-        assert message in verify(*(tmp_path / word for word in words), code=2)
-
-
 @pytest.fixture
 def again(trained, tmp_path):
     """A folder as a replay leaves it."""
@@ -319,17 +292,6 @@ def test_beyond_the_tolerance_which_moments_have_larger_is_a_difference(compare,
         assert compare(again, engine="ddp").agrees == agrees, (kind, factor)
         assert compare(again, engine="ddp", precision="bf16").agrees
         change_tensor(checkpoint(again, 6), f"{kind}|{NORM}|0", lambda t: t.div_(factor))  # noqa: B023
-
-
-def test_other_versions_of_libraries_and_a_nondeterministic_gpu_are_noted(compare, trained, again):
-    last = open_checkpoint(checkpoint(trained, 6))
-    last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
-    note = f"torch 1.0 wrote the checkpoint; the replay used torch {torch.__version__}"
-    assert compare(again, last=last).notes == [note]
-    note = "train.deterministic is off: cuda may add numbers in any order"
-    assert list(nondeterminism(resolved(machine=SERVER))) == [note]
-    for run in (resolved(), resolved("train.deterministic=true", machine=SERVER)):
-        assert list(nondeterminism(run)) == []
 
 
 def test_a_run_without_the_lines_or_tensors_of_the_interval_is_not_identical(

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import re
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +15,6 @@ from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
 from training.data.workers import WorkerDied
-from training.resources.oom import OutOfMemory
 from training.storage import StorageError
 
 PROGRAM = "python -m launcher "
@@ -139,16 +136,3 @@ def test_the_findings_of_a_run_are_read_from_its_events(here):
 
 
 SIZES = {"micro_batch": 8, "global_batch": 8, "smaller": 4}
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("out_of_memory", str(OutOfMemory(MemoryError("4 GiB"), SimpleNamespace(**SIZES)))),
-        ("resume_refused", "schedule.warmup 9 differs from 5, used by runs/x until step 10"),
-        ("clock_skew", "the clock of node7 differs by 42 s from that of rank 0"),
-    ],
-)
-def test_the_message_of_another_module_is_that_of_the_table(name, text):
-    pattern = re.escape(FAULTS[name].seen_by_all).replace(faults.UNKNOWN, ".+")
-    assert re.search(pattern, text)

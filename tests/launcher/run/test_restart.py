@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -284,14 +283,3 @@ def test_a_rank_that_the_kernel_kills_restarts_with_half_the_micro_batch(killed,
     events = (tmp_path / "run" / "events.jsonl").read_text()
     assert events.count('"kind": "out_of_memory"') == 2
     assert "the kernel killed 1 process" in events
-
-
-def test_a_rank_that_the_kernel_kills_with_a_micro_batch_of_1_ends_the_run_with_a_fix(killed):
-    shown, attempts = killed(0, 1)
-    assert attempts == ["1"]
-    assert shown[1:] == [
-        "out of memory, 1",
-        f"error: rank 0 on {socket.gethostname()} out of memory with a micro-batch of 1: "
-        "the kernel killed 1 process",
-        "  fix           a smaller model, shorter samples, or  --resource-efficient",
-    ]

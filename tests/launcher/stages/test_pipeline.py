@@ -3,13 +3,10 @@
 import json
 import os
 
-import pytest
-
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
-from models.catalog import stages_of
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
 from tests.launcher.stages.conftest import EEG
@@ -60,59 +57,6 @@ def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_wa
     assert prepared(sets=["model.word_dropout=0.2"]).warnings == []
     content = [diagnostic.message for diagnostic in prepared(sets=["save.every=100000"]).warnings]
     assert len(content) == len(set(content)) >= 1
-
-
-@pytest.mark.parametrize(
-    ("args", "expected"),
-    [
-        (
-            ["--mode", "staged", "--stage", "encodr"],
-            "error: unknown stage 'encodr'\n"
-            "  where         --stage encodr\n"
-            "  allowed       KNOWN\n"
-            "  did you mean  encoder\n"
-            "  fix           --stage encoder\n",
-        ),
-        (
-            ["--mode", "staged", "--set", "stages=[text,encoder]"],
-            "error: stages ['text', 'encoder'] are not in declared order\n"
-            "  where         --set stages=[text,encoder]\n"
-            "  allowed       KNOWN\n"
-            "  did you mean  [encoder,text]\n"
-            "  fix           --set 'stages=[encoder,text]'\n",
-        ),
-        (
-            ["--mode", "staged", "--stage", "text"],
-            "error: stage text starts from the weights of stage encoder, and no run is given\n"
-            "  where         --stage text\n"
-            "  allowed       --from RUN, a run of stage encoder; or all stages, --mode staged\n"
-            "  fix           --from RUN\n",
-        ),
-        (
-            ["--stage", "encoder", "--fast"],
-            "error: stages ['encoder'] needs mode staged, and the mode is fast\n"
-            "  where         --stage encoder\n"
-            "  fix           --mode staged\n",
-        ),
-        (
-            ["--mode", "staged", "--from", "elsewhere"],
-            "error: --from elsewhere: stage encoder starts from random weights\n"
-            "  where         --from elsewhere\n"
-            "  allowed       with a later stage\n"
-            "  fix           leave it out\n",
-        ),
-        (
-            ["--from", "elsewhere"],
-            "error: --from elsewhere needs a stage, but none is selected\n"
-            "  where         --from elsewhere\n"
-            "  allowed       with  --mode staged --stage NAME\n",
-        ),
-    ],
-)
-def test_errors_have_this_text_and_nothing_is_written(command, here, args, expected):
-    known = ", ".join(stage.name for stage in stages_of("eeg_text"))
-    assert command("--model", EEG, *args) == (2, "", expected.replace("KNOWN", known))
-    assert list(here.iterdir()) == []
 
 
 def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepared, monkeypatch):
@@ -182,29 +126,6 @@ def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     assert values(again, "model.start") == [("y/1-lower", "stage lower of this run")]
     [(_, upper)] = again.left
     assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
-
-
-def test_completed_stages_leave_nothing_to_do_and_commands_for_one_run_name_the_last(
-    command, prepared, task
-):
-    ready(prepared(task, out="x"), "lower", "upper")
-    for verb, *more in (["verify"], ["export", "--format", "safetensors"]):
-        code, _, content = command(verb, "x", *more)
-        assert code == 2
-        assert content.startswith("error: 'x' contains several runs, one per stage\n")
-        assert content.endswith(f"python -m launcher {verb} x/2-upper\n")
-    code, content, _ = command("resume", "x")
-    assert code == 0 and content.startswith("nothing to do: all stages of x are completed")
-    assert json.loads(command("resume", "x", "--json")[1])["status"] == "completed"
-
-
-def test_arguments_without_effect_on_resumed_stages_are_refused(command, prepared, task):
-    ready(prepared(task, out="x"), "lower")
-    for args in (["--stage", "upper"], ["--from", "y"], ["--out", "z"]):
-        code, _, content = command("resume", "x", *args)
-        assert code == 2
-        assert content.startswith(f"error: {args[0]} has no effect on the resumed stages of x")
-        assert "x/1-lower, x/2-upper" in content
 
 
 def test_auto_finds_the_newest_stages_of_the_same_model(prepared, task):

@@ -47,25 +47,6 @@ def ended(folder, plan, steps, **changes):
     return json.loads((folder / "result.json").read_text())["estimate"]
 
 
-def test_a_run_that_was_cut_short_estimates_its_whole_plan(tmp_path):
-    plan = train_plan(total_steps=40, eval_every=10, stop_after=12)
-    expected = {
-        "total_s": pytest.approx(12.5 + 28 * 0.5 + 3 * 4.0),  # with evaluations at 20, 30 and 40
-        "is_least": True,  # the save at the end was never measured
-        "planned_steps": 40,
-        "measured_steps": 11,
-    }
-    assert ended(tmp_path, plan, 12) == expected
-    uncut = train_plan(total_steps=40, eval_every=10)
-    assert ended(tmp_path, uncut, 12, status="stopped") == expected
-
-
-def test_a_run_that_ended_by_itself_or_too_early_has_no_estimate(tmp_path):
-    assert ended(tmp_path, train_plan(total_steps=40), 40) is None
-    assert ended(tmp_path, train_plan(total_steps=40), 12) is None  # early stopping
-    assert ended(tmp_path, train_plan(total_steps=40), 1, status="stopped") is None
-
-
 def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):
     missing = tmp_path / "gone"
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
