@@ -1,5 +1,6 @@
 """A damaged file of any format is data or one error, never another exception, a warning or a hang."""
 
+import gzip
 import io
 import json
 from functools import partial
@@ -14,7 +15,7 @@ from PIL import Image
 from models.abr.readers.epl import EplReader
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging, RecordingReader
-from models.common.data_files import BadRecords
+from models.common.data_files import ALWAYS_UNPACKED, BadRecords
 from models.common.pictures import count_pages, open_picture
 from models.common.recordings.files import open_recording
 from models.eeg_text.readers import continuous, zuco
@@ -116,14 +117,24 @@ def test_a_recording_of_eeg(tmp_path, name):
 
 
 @pytest.mark.parametrize("following", [0x24, -16])
-def test_tags_of_fif_in_a_circle_are_an_error_and_no_hang(tmp_path, following):
+@pytest.mark.parametrize("name", ["a_raw.fif", "a_raw.fif.gz"])
+def test_tags_of_fif_in_a_circle_are_an_error_and_no_hang(tmp_path, following, name):
     fif(tmp_path / "a_raw.fif")
     whole = bytearray((tmp_path / "a_raw.fif").read_bytes())
     # The directory pointer at byte 36 names itself, or has a length of -16.
     place = 36 + 12 if following > 0 else 36 + 8
     whole[place : place + 4] = following.to_bytes(4, "big", signed=True)
-    (tmp_path / "a_raw.fif").write_bytes(whole)
-    assert error_of(partial(use, tmp_path / "a_raw.fif")) is not None
+    (tmp_path / name).write_bytes(gzip.compress(whole) if name.endswith("gz") else whole)
+    assert error_of(partial(use, tmp_path / name)) is not None
+
+
+def test_packed_fif_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path):
+    path = tmp_path / "a_raw.fif.gz"
+    fif(path)
+    assert error_of(partial(use, path)) is None
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(10**6)) * 80)
+    error = error_of(partial(use, path))
+    assert error is not None and error.allowed.startswith(f"at most {ALWAYS_UNPACKED:,} ")
 
 
 def test_a_level_series_is_rows_or_bad_records(tmp_path):

@@ -138,6 +138,13 @@ def test_a_claim_of_a_terabyte_is_found(file, options, problem):
     assert hdf5_problem(file.create_dataset("a", (10**12,), np.float32, **options)) == problem
 
 
+def test_a_dataset_that_unpacks_to_far_more_than_real_data_is_found(file):
+    packed = {"chunks": (10**6,), "compression": "gzip"}
+    found = file.create_dataset("a", data=np.zeros(8 * 10**7, np.uint8), **packed)
+    assert "unpacks to 80,000,000" in hdf5_problem(found)
+    assert hdf5_problem(file.create_dataset("b", data=np.zeros(10**7, np.uint8), **packed)) is None
+
+
 def test_a_dataset_that_was_written_in_part_is_found(file):
     found = file.create_dataset("a", (100, 4), np.float32, chunks=(10, 4))
     found[:25] = 1
