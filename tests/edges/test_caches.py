@@ -1,21 +1,12 @@
 """A file that was replaced by another one of its size and modification time is read again."""
 
-import gzip
 import os
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.feature_settings import Download
-from launcher.continual.arrivals import Arrivals, list_files
-from launcher.download.fetch import fetch
-from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import changed_files, record_files
 from models.common.data_files import identity
 from models.common.recordings.files import open_recording
 from models.common.recordings.openbci import open_openbci
@@ -131,48 +122,3 @@ def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
     assert not name.endswith("edf") or open_recording(path) is open_recording(path)
     replace(path, change(path.read_bytes()))
     assert read(path) != before
-
-
-def test_data_that_a_continual_run_was_trained_on(tmp_path):
-    folder, run = tmp_path / "data", tmp_path / "run"
-    folder.mkdir()
-    run.mkdir()
-    (folder / "a.txt").write_text("one")
-    ledger = Ledger([Experience(0, record_files(folder, list_files(folder)), "trained")])
-    ledger.save(run)
-    known = experiences.load(run).known_files()
-    assert not list(changed_files(folder, known))
-    replace(folder / "a.txt", b"two")
-    assert list(changed_files(folder, known)) == ["a.txt"]
-    arrivals = Arrivals(folder, 0, 1)
-    assert arrivals.new_files(ledger, now=0) == {}
-    assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
-
-
-@pytest.fixture
-def download(tmp_path):
-    (tmp_path / "from").mkdir()
-    (tmp_path / "from" / "a.bin").write_bytes(b"one")
-    (tmp_path / "from" / "b.txt.gz").write_bytes(gzip.compress(b"one"))
-
-    def again(name="a.bin"):
-        files = [(tmp_path / "from" / name).as_uri()]
-        settings = {"files": files, "folder": str(tmp_path / "to")}
-        [found] = fetch(Download.model_validate(settings, strict=True))
-        return found
-
-    return again
-
-
-@pytest.mark.parametrize(("name", "write"), [("a.bin", by_rename), ("b.txt.gz", in_place)])
-def test_a_downloaded_file_and_its_copy(download, name, write):
-    record, path = download(name).record, download(name).path
-    times = record.mtime_ns, record.ctime_ns, record.inode
-    assert times == identity(path)[1:]  # so that it need not be read again
-    copy = path.with_suffix(".copy")
-    shutil.copy2(path, copy)
-    copy.replace(path)
-    assert not download(name).is_new
-    replace(path, b"two", write)
-    with pytest.raises(SettingsError, match="is not the declared file, or was changed"):
-        download(name)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from launcher.run.rank_data import RankData
 from tests.training.shelf import Shelf
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
@@ -30,13 +29,6 @@ def test_one_sample_of_each_part_of_the_split_is_chosen(length, most, monkeypatc
     chosen = list(given.spread(most))
     parts = [range(n * length // most, (n + 1) * length // most) for n in range(most)]
     assert all(index in part for index, part in zip(chosen, parts, strict=True))
-
-
-def test_the_choice_follows_from_the_seed_and_has_no_period():
-    chosen = list(samples(4000).spread(1000))
-    assert chosen == list(samples(4000).spread(1000)) != list(samples(4000, seed=1).spread(1000))
-    by_class = [sum(index % 4 == rest for index in chosen) for rest in range(4)]
-    assert min(by_class) > 200  # every fourth sample would be of one class
 
 
 def read(share):
@@ -78,13 +70,3 @@ def test_scores_on_other_samples_are_not_compared_after_a_resume(first, then):
     assert resumed.outcome.steps == 6  # two evaluations without improvement before do not count
     assert resumed.outcome.best["step"] > 3 and resumed.outcome.best["samples"] == used
     assert shelf.saved[6]["score"].samples == then
-
-
-def test_a_noise_control_is_evaluated_whole():
-    band = {"error": {"max": 1.0, "chance": 0.5}}
-    for control, used in ((band, 40), (None, 10)):
-        task = TinyTask(val=40, control=control)
-        data = RankData(0, task.data("train"), [task])
-        given = (one_rank(), make_settings().loader, None, ())
-        validation, _ = data.evaluation(0, 10, 3, *given)
-        assert (validation.samples, validation.split_samples) == (used, 40)

@@ -71,29 +71,3 @@ def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
     assert theirs.eos_token_id == tokenizer.end
     with pytest.raises(Exception, match="unknown role critic"):
         rendered(theirs, [("critic", "no")])
-
-
-def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):
-    tokenizer = external(tmp_path / "theirs")
-    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    (tmp_path / "theirs" / "chat_template.jinja").write_text(template)
-    theirs = exported(load(tokenizer.folder), tmp_path / "out")
-    assert theirs.chat_template == template
-
-
-def test_a_tokenizer_that_would_make_other_tokens_gets_no_template_and_a_note(tmp_path, caplog):
-    from tokenizers.normalizers import Prepend
-
-    texts = [json.dumps(turns) for turns in CONVERSATIONS] * 3
-    inner = bpe.train(texts, 400).inner
-    inner.normalizer = Prepend("_")  # as SentencePiece adds a space to each text
-    folder = tmp_path / "theirs"
-    tokens = {"bos_token": bpe.START, "eos_token": bpe.END}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
-    assert exported(load(folder), tmp_path / "out").chat_template is None
-    [note] = caplog.messages
-    assert note.startswith(
-        f"note: the export has no chat template: the tokenizer of {folder} makes"
-    )
-    assert exported(load(folder), tmp_path / "text", is_chat=False).chat_template is None
-    assert caplog.messages == [note]

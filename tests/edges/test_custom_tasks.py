@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import folder_for
@@ -111,14 +110,6 @@ def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
     matrices, others = built(in_two_groups).param_groups
     assert (matrices["momentum"], others["momentum"]) == (0.9, 0)
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]
-
-
-def test_an_optimizer_of_less_than_all_parameters_is_an_error():
-    with pytest.raises(EngineError, match="optimizer returns a NoneType, not a torch"):
-        built(lambda parameters: None)
-    too_few = "has 1 parameters, and the model trains 2; freeze the others"
-    with pytest.raises(EngineError, match=too_few):
-        built(lambda parameters: torch.optim.SGD(parameters[:1], lr=0.1))
 
 
 class NoTest(CustomTask):

@@ -1,14 +1,9 @@
 """Events of each encoding are those of the sensor; what is no recording is one error."""
 
-from types import SimpleNamespace
-
-import h5py
 import numpy as np
 import pytest
 
 from models.base import DataError
-from models.common.data_files import BadRecords
-from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import BY_ENCODING, recognize
 from models.event_seg.readers import prophesee
 from models.event_seg.readers.prophesee import RawRecording
@@ -134,34 +129,6 @@ def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
     assert sum(map(len, windows)) == inside.sum()
     write_masks(path, moved.t[[500, 900, 1500]])
     assert opened(path).labels == "masks of events_masks.h5"
-
-
-def test_a_dsec_scene_is_its_left_camera(tmp_path):
-    for side in ("left", "right"):
-        write_dsec(
-            tmp_path / "interlaken_00_c" / "events" / side / "events.h5", random_events(99, 9999)
-        )
-        maps = tmp_path / "interlaken_00_c" / "events" / side / "rectify_map.h5"
-        with h5py.File(maps, "w") as file:
-            file["rectify_map"] = np.zeros((4, 4, 2), np.float32)
-    chosen = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
-    found, facts = find_recordings(tmp_path, chosen, BadRecords())
-    assert [recording.name for recording in found] == ["interlaken_00_c/events/left/events.h5"]
-    assert facts["right_cameras"].startswith("1, of scenes")
-
-
-def test_a_missing_filter_is_an_error_with_the_command_that_installs_it(tmp_path):
-    path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), events__x=None)
-    with h5py.File(path, "a") as file:
-        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_chunk((99,))
-        layout.set_filter(32_999, h5py.h5z.FLAG_OPTIONAL, (1,))
-        space = h5py.h5s.create_simple((99,))
-        array = h5py.h5d.create(file["events"].id, b"x", h5py.h5t.STD_U16LE, space, layout)
-        h5py.Dataset(array)[:] = 1
-    text = error_text(path)
-    assert "'/events/x' of 'events.h5' is compressed by the HDF5 filter 32999" in text
-    assert text.endswith("fix           pip install hdf5plugin")
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,11 @@
 import json
 import re
 
-import numpy as np
 import pytest
 import torch
 
 from models.base import Context, DataError
 from models.language.config import Data, Model
-from models.language.rows import fitting_length
 from models.language.task import LanguageTask
 
 
@@ -65,10 +63,3 @@ def test_one_long_answer_may_also_be_skipped_and_long_requests_are_cut(tmp_path)
         again.setup()
         assert again.facts()["truncated_prompts"] == cut
         assert ("warning" in again.facts()) == (cut > 0)
-
-
-def test_no_length_above_that_of_the_model_is_proposed():
-    sizes = np.array([10, 20, 5, 30])
-    found = {longest: fitting_length(sizes, longest) for longest in (None, 36, 30, 29)}
-    assert found == {None: 40, 36: 36, 30: 30, 29: None}
-    assert fitting_length(np.array([999, 20, 5, 30]), None) == 32

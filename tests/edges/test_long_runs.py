@@ -2,15 +2,13 @@
 
 import json
 import re
-import shutil
 import tracemalloc
 
 import pytest
 
-from launcher.report import report, run_record
+from launcher.report import run_record
 from launcher.report.plots import BUCKETS, ThinnedLine
 from launcher.report.watched_run import WatchedRun
-from launcher.run_folder.records import RunLines
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
 from tests.training.facts import logged, train_plan
@@ -45,16 +43,6 @@ def long_run(tmp_path_factory):
     EventsWriter(storage).end(Outcome("completed", "all", 0, LINES, 2.0, 9.0, None, None))
     ended(folder, "completed", LINES)
     return folder
-
-
-def test_a_watched_run_parses_a_part_of_many_lines_and_each_of_the_newest(long_run, tmp_path):
-    folder = shutil.copytree(long_run, tmp_path / "run")
-    thinned = RunLines(folder)
-    lines = [line for line in thinned.new() if line["kind"] == "train"]
-    assert len(lines) < LINES / 1.5
-    assert [line["step"] for line in lines[-500:]] == list(range(LINES - 499, LINES + 1))
-    append(folder / "metrics.jsonl", lines[-1] | {"step": LINES + 1})
-    assert [line["step"] for line in thinned.new()] == [LINES + 1]
 
 
 @pytest.mark.slow
@@ -124,17 +112,3 @@ def rows_of(page, part):
     section = page.partition(part)[2].partition("</section>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
-
-
-def test_the_findings_of_many_runs_are_one_table(runs, tmp_path):
-    report.write(runs, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert page.count("What to do") == 1
-    head, *rows = rows_of(page, '<section class="findings">')
-    assert head == ["run", "seen", "likely cause", "next"]
-    assert [row[0] for row in rows] == ["lr-0", "lr-3"]
-    assert rows[1] == ["lr-3", "it &lt;rose&gt;", "lr", "--set optim.lr=3"]
-    head, *rows = rows_of(page, '<section id="differing">')
-    assert head == ["run", "optim.lr"]
-    assert [row[1] for row in rows] == ["1e-3", "0.002", "0.003", "0.004", "0.005"]
-    assert page.count('<details class="whole-run">') == 5  # closed

@@ -4,11 +4,8 @@ import math
 
 import pytest
 
-from launcher.run.faults import advice
 from tests.training.tiny import TinyMetric, TinyTask, one_rank, run_tiny
-from training.callbacks.base import EvalResult
 from training.evaluation.early_stopping import EarlyStopping, parse_target
-from training.health import Expected, Health
 from training.settings import Stop
 
 BAD = [math.nan, math.inf, -math.inf]
@@ -86,17 +83,3 @@ def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noi
     assert run.outcome.status == "completed" and run.outcome.best is None
     run = undefined(*[1.0] * 9, control={"side": {"max": 0.1}})
     assert run.outcome.status == "completed"
-
-
-def test_a_run_warns_of_it_once_with_the_metrics():
-    events = []
-
-    def state(fault, values):
-        events.append(advice(fault, values, {"nonfinite": "<fix>"}))
-
-    health = Health(Expected(), state)
-    for step in (1, 2):
-        health.evaluated(EvalResult(step, "val", {"a": math.inf, "b": 1.0}, False, 0.1))
-    ((kind, facts),) = events
-    assert (kind, facts["names"], facts["fix"]) == ("warning", ["a"], "<fix>")
-    assert facts["seen"] == "a inf in the evaluation of val at step 1"

@@ -91,14 +91,6 @@ def test_killed_and_resumed_from_the_newest_checkpoint(kill):
     ends_as_the_whole_run(trained(shelf, step=max(shelf.saved, default=None)), shelf)
 
 
-@pytest.mark.parametrize("step", [1, 6, 13])
-def test_stopped_by_a_signal_and_resumed(step):
-    first = trained(requests={step: Action.SIGNAL | Action.SAVE})
-    assert first.outcome.exit_code == 75
-    run = trained(first.shelf, step=max(first.shelf.saved))
-    ends_as_the_whole_run(run, first.shelf)
-
-
 @pytest.mark.parametrize("step", [4, 9])
 @pytest.mark.parametrize(("section", "key"), [("stop", "after"), ("train", "max_steps")])
 def test_ended_early_and_resumed_to_the_end(step, section, key):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import struct
 import zlib
 
@@ -10,11 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from models.base import DataError
 from models.common.pictures import open_picture
 from models.doc_translation import prediction
 from models.doc_translation.readers import dota, pairs
-from tests.edges.damage import error_of
 
 _ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 262, 339
 
@@ -195,36 +192,3 @@ def test_training_and_use_show_the_same_pixels(tmp_path, name):
     used = prediction.read(tmp_path / "imgs", pairs.Layout("en", None, 1, None), "stop")[0].image()
     assert np.array_equal(np.asarray(trained), np.asarray(used))
     assert np.array_equal(np.asarray(trained.convert("L")), PAGE)
-
-
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        (saved(np.full((3, 4), np.nan, np.float32)), "pixels are not finite numbers"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content has no known format"),
-        (saved(page(), "PNG")[:-40], "is not a readable image: OSError: "),
-        (b"", "its content has no known format"),
-        (b"P5 9000 9000 255\n", "it has more than 67,108,864 pixels"),
-        (b"P5 90000 90000 255\n", "it has more than 67,108,864 pixels"),
-    ],
-)
-def test_what_is_no_page_is_one_error_with_its_file(tmp_path, data, problem):
-    path = tmp_path / "page.png"
-    path.write_bytes(data)
-    with pytest.raises(DataError, match=problem) as error:
-        open_picture(path)
-    assert str(path) in error.value.message
-    assert error.value.fix == (
-        "make it smaller"
-        if "more than" in problem
-        else "fetch it again, or save it as PNG in the program that made it"
-    )
-
-
-def test_the_library_of_tiff_prints_nothing_itself(capfd):
-    packed = bytearray(saved(page(), "TIFF", compression="tiff_lzw"))
-    packed[20:60] = bytes(40)
-    os.write(2, b"before\n")
-    assert error_of(lambda: open_picture(io.BytesIO(bytes(packed)))) is not None
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "before\nafter\n"

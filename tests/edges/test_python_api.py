@@ -1,7 +1,6 @@
 """A run in Python: opened again, used by its methods, in scripts, notebooks and threads."""
 
 import asyncio
-import importlib
 import json
 import shutil
 import signal
@@ -14,15 +13,8 @@ import pytest
 import torch
 
 import launcher
-from launcher.run_folder import lock
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.launcher.given import resolved
-from tests.launcher.runs import begun
 from tests.runs.conftest import REQUESTS, environment
-from tests.training.facts import logged, train_plan
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
-from training.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -66,19 +58,6 @@ def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     assert found.predict("what", max_tokens=2)[0].name == "prompt"
     (tmp_path / "staged" / "2-dialogues" / "result.json").unlink()
     assert launcher.open_run(tmp_path / "staged").status == "killed"
-
-
-def test_a_run_that_goes_on_has_the_numbers_of_its_last_logged_step(tmp_path):
-    folder = tmp_path / "mine"
-    begun(folder, resolved())
-    assert launcher.open_run(folder).status == "not started"
-    with lock.hold(folder):
-        EventsWriter(Storage(folder)).start(train_plan())
-        MetricsWriter(Storage(folder)).logged(logged(7))
-        found = launcher.open_run(folder)
-        assert (found.status, found.steps, found.best) == ("running", 7, None)
-        assert [line["step"] for line in found.metrics("train")] == [7]
-    assert launcher.open_run(folder).status == "killed"
 
 
 def test_what_is_no_run_folder_is_one_error(run):
@@ -214,33 +193,6 @@ def test_errors_of_methods_name_their_arguments(run):
         with pytest.raises(launcher.SettingsError) as error:
             call(run)
         assert error.value.diagnostics[0].where == where
-
-
-def define(width):
-    """The class of a task as a notebook defines it, in a module that stays."""
-    layers = BODY.replace("nn.Linear(2, 4)", f"nn.Linear(2, {width})")
-    source = HEAD + LINE + layers.replace("nn.Linear(4, 1)", f"nn.Linear({width}, 1)")
-    exec(compile(source, "cell", "exec"), vars(sys.modules["notebook_cells"]))
-    return sys.modules["notebook_cells"].Line
-
-
-def test_a_class_that_is_defined_again_trains_as_it_is_now(here, tmp_path, monkeypatch):
-    (here / "notebook_cells.py").write_text("")
-    sys.path.insert(0, str(here))
-    importlib.import_module("notebook_cells")
-    widths = []
-    old = define(4)
-    for width in (4, 6):
-        task = define(width)
-        task.__module__ = "notebook_cells"
-        run = launcher.train(task, out=tmp_path / str(width), console=False)
-        widths.append(run.model()[0].out_features)
-    assert widths == [4, 6]
-    old.__module__ = "notebook_cells"
-    with pytest.raises(launcher.SettingsError, match="'Line' is not what 'notebook_cells' has"):
-        launcher.train(old)
-    with pytest.raises(launcher.SettingsError, match="at the top of a module"):
-        launcher.train(type("Local", (old,), {}))
 
 
 def test_training_in_a_thread_with_a_running_loop_leaves_signals_alone(here, tmp_path):

@@ -1,12 +1,9 @@
 """Sentences and stimuli come from tables beside a recording, whatever characters they contain."""
 
-import json
-
 import numpy as np
 import pytest
 
 from models.abr.readers.recordings import Averaging, RecordingReader
-from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings.bids import events_path
 from models.eeg_text.readers import continuous
@@ -15,7 +12,6 @@ from tests.edges.edf_files import Signal, write_edf
 from tests.models.errors import error_of
 
 RATE, SECONDS = 250, 60
-SEPARATORS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 
 
 @pytest.fixture
@@ -48,17 +44,6 @@ def test_a_table_with_semicolons_and_decimal_commas_is_read(recording):
     assert found.notes["notes"] == ["sub-01_task-read_eeg.csv: decimal comma"]
 
 
-def test_texts_of_events_may_have_separators_and_be_in_any_encoding(tmp_path, recording):
-    for text, encoding in (
-        *((f"two{separator}parts", "utf-8") for separator in SEPARATORS),
-        *(("größer", encoding) for encoding in ("utf-16", "latin-1", "utf-8-sig")),
-    ):
-        in_json = json.dumps({"own": text}, ensure_ascii=False)
-        for name, content in (("a.json", in_json), ("a.csv", f"name;text\nown;{text}\n")):
-            (tmp_path / name).write_bytes(content.encode(encoding))
-            assert texts_of(recording, texts=str(tmp_path / name)) == [text], (name, encoding)
-
-
 def test_the_events_of_bids_are_the_sentences(recording, events):
     events(
         "onset\tduration\ttrial_type\tvalue\n2.0\tn/a\tthe old man\t1\n4.0\t0\tn/a\t2\n"
@@ -86,17 +71,6 @@ def test_the_first_filled_column_has_the_sentences(recording, events):
     # A table named as the recording comes before that of BIDS.
     recording.with_suffix(".tsv").write_text("onset_s\tduration_s\ttext\n2\t1\town table\n")
     assert texts_of(recording) == ["own table"]
-
-
-def test_names_of_texts_may_be_those_of_bids_or_of_the_recording(tmp_path, recording, events):
-    events("onset\tduration\ttrial_type\tvalue\n2\t1\tread\t17\n")
-    table = tmp_path / "texts.json"
-    for name in ("read", "17", "own"):
-        table.write_text(f'{{"{name}": "by {name}"}}')
-        assert texts_of(recording, texts=str(table)) == [f"by {name}"]
-    table.write_text('{"other": "none"}')
-    error = error_of(texts_of, recording, texts=str(table))
-    assert error.allowed == "events of the recording: 17, own, read"
 
 
 def test_stages_without_text_read_windows_and_prediction_the_segments_of_bids(recording, events):
@@ -151,17 +125,3 @@ def test_stimuli_come_from_the_table_of_bids(tmp_path):
     found = list(reader.read(path, path.name))
     assert [row.level for row in found] == [60, 60] and reader.bad_records.rows == []
     assert found[0].rate == pytest.approx(50)
-
-
-def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(recording):
-    table = recording.with_suffix(".csv")
-    table.write_text("onset;length;sentence\n2,5;1,5;the old man\n5,25;1,5;a child\n")
-    with pytest.raises(DataError, match="has no column onset_s") as error:
-        texts_of(recording)
-    assert error.value.fix.startswith("--set 'data.columns=[onset=onset_s, ")
-    columns = {"onset": "onset_s", "length": "duration_s", "sentence": "text"}
-    assert texts_of(recording, columns=columns) == ["the old man", "a child"]
-    table.write_text("a;b;c\n2,5;1,5;the old man\n")
-    with pytest.raises(DataError) as error:
-        texts_of(recording)
-    assert error.value.fix == "--set 'data.columns=[a=onset_s, b=duration_s, c=text]'"

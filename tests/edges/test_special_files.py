@@ -11,10 +11,6 @@ from launcher.__main__ import main
 from launcher.config.schema import task_class
 from models.base import Context, DataError
 from models.catalog import FAMILIES
-from models.doc_translation import prediction
-from models.doc_translation.readers.pairs import Layout
-from models.event_seg import prediction as event_prediction
-from models.event_seg.readers.hdf5 import Masks
 
 KINDS = ("pipe", "socket", "device", "link", "loop")
 NAMES = {"doc_translation": "imgs/a_1.png", "event_seg": "a.raw", "language": "a.txt"}
@@ -58,20 +54,6 @@ def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
         with pytest.raises(DataError, match=problem(kind)) as error:
             task.setup()
         assert str(path) in error.value.message and error.value.fix
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_predict_refuses_them(tmp_path, kind):
-    make(tmp_path / "a.png", kind)
-    with pytest.raises(DataError, match=problem(kind)):
-        prediction.read(tmp_path, Layout("en", None, 1, None), "stop")
-    trained = event_prediction.TrainedOnEvents(33, (4, 4), True)
-    found = event_prediction.windows(tmp_path, trained, None, 1, torch.device("cpu"))
-    with pytest.raises(DataError, match=problem(kind)):
-        next(found)
-    if kind == "pipe":
-        with pytest.raises(DataError, match="is not a regular file"):
-            Masks(tmp_path / "a.png")
 
 
 SETTINGS = {

@@ -12,7 +12,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import read_values
-from launcher.run_folder import lock, run_folder
+from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
 from tests.launcher.runs import NAME, begun, saved
 from tests.launcher.saved_runs import contents
@@ -62,17 +62,6 @@ def test_a_start_that_took_no_step_is_replaced():
 def test_a_file_of_the_user_or_of_a_job_keeps_the_folder(name):
     begun(MINE, resolved())
     (MINE / name).mkdir() if name in ("data", "slurm") else (MINE / name).touch()
-    assert is_refused()
-
-
-def test_a_step_a_checkpoint_or_a_rank_without_its_supervisor_keeps_the_folder():
-    begun(MINE, resolved())
-    with lock.hold(MINE):
-        assert is_refused()
-    (MINE / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
-    assert is_refused()
-    (MINE / "metrics.jsonl").unlink()
-    saved(MINE, 0, resolved())
     assert is_refused()
 
 

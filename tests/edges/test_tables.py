@@ -13,7 +13,6 @@ from models.abr.responses import UNKNOWN_CLASS
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.table import open_table
-from models.eeg_text.readers import tables as sentence_tables
 from models.language.generate import read_prompts
 from models.language.readers.corpus import read_corpus
 from tests.models.errors import error_of
@@ -117,24 +116,6 @@ def test_a_cell_of_any_length_is_read_for_training_and_use(tmp_path, size):
     path = write(tmp_path / "a.csv", f'text\nshort\n"{"x " * (size // 2)}"\nlast\n')
     assert len(read_corpus(path, None, "stop")) == 3
     assert len(read_prompts(path, {}, "stop")) == 3
-
-
-def test_a_separator_within_a_line_is_text(tmp_path):
-    for character, quote in product("\u2028\u2029\x85\x0b\x0c\x1c\x1e", ('"', "")):
-        rows = [("question", "answer"), (f"one{character}two", f"three{character}four")]
-        path = write(tmp_path / "a.csv", table(rows=rows, quote=quote))
-        assert read(path)[1] == rows[1:], (character, quote)
-        assert pairs(read_corpus(path, None, "stop")) == [rows[1]], (character, quote)
-
-
-@pytest.mark.parametrize(
-    ("name", "is_packed"), [("a.csv", True), ("a.tsv.gz", True), ("a.csv.gz", False)]
-)
-def test_gzip_is_found_in_the_content(tmp_path, name, is_packed):
-    content = table().encode()
-    path = write(tmp_path / name, gzip.compress(content) if is_packed else content)
-    assert read(path)[1] == ROWS[1:]
-    assert len(read_corpus(path, None, "stop")) == len(read_prompts(path, {}, "stop")) == 40
 
 
 @pytest.mark.parametrize(
@@ -242,18 +223,3 @@ def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
     np.testing.assert_equal(cells, [(3, [1, 2.5, 0.5]), (5, [2, 3, np.nan])])
     assert not bad.rows
     assert found.notes == ["decimal comma", "sheet 'first'; 2 other sheets are not read"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "problem"),
-    [
-        ("a.csv", "event,text\n1,hello\n1,world\n", "'1' is 'hello' and 'world'"),
-        ("a.json", '{"1": "hello", "1": "world"}', "'1' is 'hello' and 'world'"),
-        ("a.csv", "event,x,sentence\n1,a,b\n", "it has the columns event, x, sentence"),
-    ],
-)
-def test_a_map_with_two_texts_for_a_name_is_refused(tmp_path, name, text, problem):
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(DataError, match=problem):
-        sentence_tables.pairs(path, "data.texts", "events")

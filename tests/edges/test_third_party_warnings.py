@@ -23,26 +23,6 @@ def always():
         yield
 
 
-def test_a_warning_of_a_library_is_written_once_and_not_shown(capsys):
-    written = []
-    with library_warnings.logged(written.append):
-        for _ in range(3):
-            warnings.warn_explicit("old name", FutureWarning, LIBRARY, 7)
-        warnings.warn_explicit("older name", FutureWarning, LIBRARY, 9)
-    assert written == [
-        f"warning of a library: {LIBRARY}:7: FutureWarning: old name",
-        f"warning of a library: {LIBRARY}:9: FutureWarning: older name",
-    ]
-    assert capsys.readouterr().err == ""
-
-
-def test_a_warning_of_the_users_code_is_shown(tmp_path):
-    written = []
-    with pytest.warns(UserWarning, match="mine"), library_warnings.logged(written.append):
-        warnings.warn_explicit("mine", UserWarning, str(tmp_path / "my_task.py"), 3)
-    assert written == []
-
-
 def log(name, path, level, text):
     logger = logging.getLogger(name)
     logger.handle(logger.makeRecord(name, level, path, 1, text, (), None))

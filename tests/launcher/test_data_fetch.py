@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.launcher.download.conftest import here, server
 from tests.launcher.download.server import BODY
+
+__all__ = ["here", "server"]
 
 
 def declare(*urls):
