@@ -1,7 +1,6 @@
 """Runs of many lines, and many runs: read as a stream, shown in one table, no point lost."""
 
 import json
-import re
 import tracemalloc
 
 import pytest
@@ -106,9 +105,3 @@ def runs(tmp_path_factory):
             append(folder / "events.jsonl", event)
         ended(folder, "completed", 10)
     return folders
-
-
-def rows_of(page, part):
-    section = page.partition(part)[2].partition("</section>")[0]
-    rows = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
-    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]

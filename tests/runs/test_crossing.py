@@ -26,9 +26,6 @@ def crossings(worlds, tmp_path_factory):
     return Crossings(worlds, tmp_path_factory.mktemp("runs"))
 
 
-Crossing = tuple[str, int, str, int]
-
-
 def cases(*quick, slow=()):
     """Source and its world size, target and its world size."""
 

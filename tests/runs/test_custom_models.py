@@ -151,20 +151,6 @@ def test_a_setting_that_the_task_never_reads_is_reported(here, capsys, monkeypat
     ]
 
 
-def test_invalid_arguments_write_nothing(here, program, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(here), *sys.path])
-    before = program.files()
-    for args, expected in (
-        (("--model", "images:Image"), "module 'images' has no class 'Image'"),
-        (("--model", "images:Images", "--set", "model.widht=3"), "did you mean  model.width"),
-        (("--model", "images:Images", "--data", "x"), "unknown setting 'data.path'"),
-        (("--model", "images:Images", "--mode", "staged"), "images:Images declares none"),
-    ):
-        assert main(list(args)) == 2
-        assert expected in capsys.readouterr().err
-    assert [name for name in program.files() if "__pycache__" not in name] == before
-
-
 def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = write(here, HEAD + LINE + BODY.replace("square().sum()", "square().mean()"))

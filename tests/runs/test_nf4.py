@@ -149,22 +149,6 @@ def test_a_base_without_layers_in_4_bits_is_refused(run, tmp_path, sets, message
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("family", "sets", "message", "fix"),
-    [
-        ("eeg_text", [], "freeze_encoder is false", "model.freeze_encoder=true; or  remove it"),
-        ("doc_translation", ["model.stage=encoder"], "model.stage is encoder, not whole", "remove"),
-    ],
-)
-def test_a_trained_encoder_in_4_bits_is_refused(run, tmp_path, family, sets, message, fix):
-    before = sorted(tmp_path.rglob("*"))
-    options = [part for key in ["model.quantize=nf4", *sets] for part in ("--set", key)]
-    code, _, stderr = run("--model", f"{family}:tiny", *options)
-    assert code == 2 and "error: model.quantize 'nf4' has no effect" in stderr
-    assert message in stderr and fix in stderr, stderr
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_in_a_pipeline_the_stage_with_the_frozen_encoder_has_4_bits(run):
     code, _, stderr = run(
         *("--model", "eeg_text:tiny", "--mode", "staged", "--dry-run"),

@@ -133,6 +133,3 @@ def test_the_findings_of_a_run_are_read_from_its_events(here):
         '{"kind": "started", "facts": {}}\n{"kind": "advice", "facts": {"fault": "starved"}}\n{"ki'
     )
     assert faults.reported(here) == {"starved"}
-
-
-SIZES = {"micro_batch": 8, "global_batch": 8, "smaller": 4}

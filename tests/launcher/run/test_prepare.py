@@ -215,10 +215,6 @@ def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
     assert ready.resume is None
 
 
-AGAIN = "run again: python -m launcher --config 'my runs/x/settings.yaml'"
-RESUME = "resume: python -m launcher resume 'my runs/x'"
-
-
 def test_all_files_are_copied_except_those_the_new_run_creates(here):
     old = ended(trained(here / "old", resolved(), 10), "stopped", 10)
     for name in ("metrics.jsonl", "events.jsonl", "split.json", "report.html", ".lock"):

@@ -2,8 +2,6 @@ import numpy as np
 
 from models.doc_translation.readers.page import PageBlock, Sheet, draw, missing_characters
 
-TEXT = "The quick brown fox jumps over the lazy dog. " * 6
-
 
 def dark(page):
     return np.asarray(page) < 128

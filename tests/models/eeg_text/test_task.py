@@ -267,6 +267,3 @@ def test_the_other_item_has_another_sentence():
     assert all(groups[i] != groups[k] for i, k in enumerate(chosen))
     assert len(set(chosen.tolist())) > 20
     assert (chosen == random_others(groups, 3)).all()
-
-
-CPU = torch.device("cpu")

@@ -10,8 +10,6 @@ from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.recording import edges
 from tests.models.event_seg.writers import write_mvsec
 
-LAYOUT = "'a.hdf5' does not have the MVSEC layout: events"
-
 
 def opened(path):
     return MvsecRecording(path, path.name)

@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from tests.training.facts import about, evaluation, outcome, step, train_plan
-from tests.training.logging.clock import Clock
+from tests.training.facts import about, outcome, train_plan
 from training.logging.result import ResultWriter
 from training.storage import Storage, StorageError
 
@@ -30,21 +29,6 @@ def test_the_result_has_its_keys(tmp_path):
         "trainable_parameters": 4_000,
         **{"environment": {}, "data": {}, "machine": {}},
     }
-
-
-def ended(folder, plan, steps, **changes):
-    """The estimate of a run whose steps take 0.5 s, and an evaluation after step 10 of 4 s."""
-    clock = Clock()
-    result = ResultWriter(about(folder), Storage(folder), now=clock)
-    result.start(plan)
-    for number in range(plan.first_step + 1, steps + 1):
-        clock.seconds += 0.5
-        result.step(step(number))
-        if number == 10:
-            clock.seconds += 4.0
-            result.evaluated(evaluation(number))
-    result.end(outcome(steps=steps, **changes))
-    return json.loads((folder / "result.json").read_text())["estimate"]
 
 
 def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):
