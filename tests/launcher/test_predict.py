@@ -12,7 +12,7 @@ import torch
 import launcher
 from launcher.saved_runs import predict
 from launcher.saved_runs.predict import result_folder
-from models.base import DataError, Prediction, Sampling
+from models.base import Prediction, Sampling
 from models.language.config import SIZES
 from models.language.generate import generate
 from models.language.model import Transformer
@@ -86,13 +86,6 @@ def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
     run.rename(staged / "2-dialogues")
     for place in (tmp_path / "out", staged):
         assert texts(place, "--input", "what is 7") == [expected(6)], place
-
-
-def test_the_same_seed_gives_the_same_text(run, texts):
-    given = ("--input", "what is 7")
-    assert texts(run, *given) == texts(run, *given, "--seed", "0")
-    assert texts(run, *given) != texts(run, *given, "--seed", "1")
-    assert texts(run, *given, "--top-k", "1") == [""]
 
 
 def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, predicted):
@@ -201,37 +194,6 @@ def test_a_custom_task_predicts_files(custom_run, tmp_path, predicted):
         assert float(value) == pytest.approx(float(answer), abs=1e-5)
     assert last == f"wrote 2 files to {out}"
     assert {p.name: p.read_text() for p in out.iterdir()} == {"line-0.txt": "1", "line-1.txt": "2"}
-
-
-def test_files_need_an_input_without_errors_and_no_sampling(
-    custom_run, tmp_path, predicted, monkeypatch
-):
-    (tmp_path / "in.txt").write_text("1")
-    (tmp_path / "bad.txt").write_text("1 bad")  # an error after a prediction
-    monkeypatch.chdir(tmp_path)
-    before = contents(tmp_path)
-    for options, message in (
-        ([], "/able --input FILE"),
-        (["--input", "none"], "--input 'none' does not exist"),
-        (["--input", "in.txt", "--top-k", "2"], "  fix           remove --top-k"),
-        (["--input", "in.txt", "--out", "."], ". is not empty"),
-        (["--input", "bad.txt", "--out", "out"], "error: bad line"),
-    ):
-        err = predicted(custom_run[0], *options, code=2)
-        assert message in err and "--set" not in err
-        assert contents(tmp_path) == before
-
-
-def test_a_name_is_a_file_of_its_own(tmp_path):
-    for predictions, message in (
-        ([Prediction("../x", "", {".txt": b""})], "is not valid"),
-        ([Prediction("x", "", {"/../y": b""})], "is not valid"),
-        ([Prediction("x", "", {".txt": b""})] * 2, "is written twice"),
-    ):
-        with pytest.raises(DataError, match=message), result_folder(tmp_path / "out") as folder:
-            for prediction in predictions:
-                folder.write(prediction)
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_complete_stays_when_a_person_stops(tmp_path):

@@ -66,14 +66,6 @@ def test_a_run_without_a_checkpoint_starts_again_with_a_learning_rate_ten_times_
     assert (found["lower_lr"], found["higher_lr"]) == ("3e-4", "0.03")
 
 
-@pytest.mark.parametrize(
-    ("workers", "cores", "option"),
-    [(0, 8, "--num-workers 2"), (4, 6, "--num-workers 5"), (7, 8, "--set loader.prefetch=8")],
-)
-def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
-    assert faults.loader_option(workers, cores) == option
-
-
 BUS_ERROR = (
     "DataLoader worker (pid 77) is killed by signal: Bus error. It is possible that dataloader's "
     "workers are out of shared memory. Please try to raise your shared memory limit."

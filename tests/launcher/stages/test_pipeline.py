@@ -1,6 +1,5 @@
 """The stages of a command line, their settings, and what is refused before the start."""
 
-import json
 import os
 
 from launcher.run.prepare import PreparedRun
@@ -9,7 +8,6 @@ from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
-from tests.launcher.stages.conftest import EEG
 
 
 def values(pipeline, key):
@@ -69,28 +67,6 @@ def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepa
     [content] = prepared()
     assert content.startswith("each stage runs in its own processes, but torchrun")
     assert isinstance(prepared(stage="encoder"), PreparedRun)
-
-
-def test_a_dry_run_shows_all_stages_and_writes_nothing(command, here):
-    code, shown, _ = command("--model", EEG, "--mode", "staged", "--out", "x", "--dry-run")
-    assert code == 0
-    assert shown.index("stage 1 of 2: encoder") < shown.index("stage 2 of 2: text")
-    assert "x/1-encoder" in shown and "stage encoder of this run" in shown
-    code, content, _ = command("--model", EEG, "--mode", "staged", "--dry-run", "--json")
-    stages = json.loads(content)["stages"]
-    assert [stage["name"] for stage in stages] == ["encoder", "text"]
-    assert stages[0]["processes"][0]["started"]
-    assert list(here.iterdir()) == []
-
-
-def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
-    args = ("explain", "optim.lr", "--model", "eeg_text", "--mode", "staged")
-    _, shown, _ = command(*args)
-    lines = [line for line in shown.splitlines() if line.startswith("optim.lr")]
-    assert lines == ["optim.lr = 5e-5", "optim.lr = 1e-5"]
-    layers = {n: s["optim.lr"]["layer"] for n, s in json.loads(command(*args, "--json")[1]).items()}
-    assert layers == {"encoder": "mode", "text": "mode"}
-    assert command(*args, "--stage", "encoder")[1].startswith("optim.lr = 5e-5")
 
 
 def ready(pipeline, *completed):
