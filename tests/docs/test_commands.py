@@ -51,7 +51,7 @@ PYTHON = [
     and page.name != "docs/staged.md"  # tests/edges/test_features_of_stages.py: needs features
 ]
 _CUSTOM_TASK = re.compile(r"[\w.]+:[A-Z]\w*")
-_LARGE = re.compile(r"language:(124M|350M|1\.3B)")
+_LARGE = re.compile(r"language:(350M|1\.3B)")
 
 
 def starts_a_process(args: list[str]) -> bool:
