@@ -11,7 +11,7 @@ def stays_empty(here):
     assert not list(here.iterdir())
 
 
-def test_the_ladder_is_printed_and_in_json_with_the_rung_to_take(said):
+def test_the_ladder_is_in_json_with_the_rung_to_take(said):
     needs = said("plan", "--model", "language:tiny", "--gpus=1", "--json")
     memory = 0.5 * needs["device_peak_bytes"]["total"] + CONTEXT_BYTES
     words = ["--model", "language:tiny", "--gpus=1", f"--gpu-memory={memory / 2**20:.3f}MiB"]
@@ -23,14 +23,6 @@ def test_the_ladder_is_printed_and_in_json_with_the_rung_to_take(said):
     assert take["device_peak_bytes"]["total"] <= memory - CONTEXT_BYTES
     assert take["relative_time"] > 1 and any(
         "train.micro_batch=" in text for text in found["rungs"][0]["set"]
-    )
-    lines = said("plan", *words).splitlines()
-    start = next(n for n, line in enumerate(lines) if line.startswith("  ladder"))
-    rows = lines[start + 1 : start + 1 + len(names)]
-    assert [row[2:27].strip() for row in rows] == names
-    assert [row[0] for row in rows] == [">" if rung["take"] else " " for rung in found["rungs"]]
-    assert all(
-        ("fits" in row) == rung["fits"] for row, rung in zip(rows, found["rungs"], strict=True)
     )
 
 

@@ -57,6 +57,7 @@ def checkpoints(folder):
     return sorted(manifest.read(entry).step for entry in entries)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_saves_a_checkpoint_of_all_and_sets_the_exit_code(tmp_path):
     with training(tmp_path, "--nproc", "2") as process:
         os.kill(ranks(process)[1], signal.SIGUSR1)
@@ -133,6 +134,7 @@ def test_closing_the_terminal_saves_the_run(tmp_path):
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
 
 
+@pytest.mark.slow
 def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(program, tmp_path):
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     with open("/dev/full", "w") as full:

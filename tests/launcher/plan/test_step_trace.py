@@ -11,10 +11,9 @@ from tests.launcher.given import ROOT, SERVER, python, resolved
 from tests.simulated_cuda import simulated_cuda
 
 OPTIMIZERS = {
-    "adamw": ("local", "ddp", "fsdp", "zero2-offload"),
-    "sgd": ("local", "ddp", "fsdp", "zero2-offload"),
-    "muon": ("local", "ddp", "fsdp"),
-    "adafactor": ("local", "ddp", "oss"),
+    "adamw": ("local", "fsdp", "zero2-offload"),
+    "muon": ("ddp", "fsdp"),
+    "adafactor": ("oss",),
 }
 SETS = ("memory.activation_checkpointing=selective", "train.global_batch=8", "train.micro_batch=2")
 
