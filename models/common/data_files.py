@@ -71,6 +71,9 @@ def hdf5_problem(dataset: Any) -> str | None:
     stored = dataset.id.get_num_chunks()
     if stored < whole:
         return f"claims {shape} values in {whole:,} chunks, but the file stores {stored:,}"
+    unpacked, packed = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if dataset.ndim < 3 and unpacked > max(ALWAYS_UNPACKED, _MOST_RATIO * packed):  # no pictures
+        return f"has {packed:,} bytes and unpacks to {unpacked:,}"
     return None
 
 

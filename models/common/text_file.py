@@ -61,7 +61,7 @@ _BINARY = {
 """What a file is by its first bytes, and what to do: no text begins like this."""
 
 
-class _Unpacked(gzip.GzipFile):
+class Unpacked(gzip.GzipFile):
     """The unpacked bytes of a file. `read` raises DataError as `check_expansion`."""
 
     def read(self, size: int | None = -1) -> bytes:
@@ -167,7 +167,7 @@ class TextFile:
     def open(self) -> BinaryIO:
         """The bytes of the text, decompressed. Raises OSError."""
         if self.is_packed():
-            return cast(BinaryIO, _Unpacked(self.path, "rb"))
+            return cast(BinaryIO, Unpacked(self.path, "rb"))
         return self.path.open("rb")
 
     def is_packed(self) -> bool:

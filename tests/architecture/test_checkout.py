@@ -22,7 +22,7 @@ from tests.architecture.test_files import (
     vague_names,
 )
 from tests.architecture.test_layers import collectives_in_models, foreign_imports, wrong_directions
-from tests.architecture.test_refusals import known_engines, stubs, unsafe_reads
+from tests.architecture.test_refusals import known_engines, trusted_files
 
 MOST_BROAD_EXCEPTS = 5
 MOST_ENVIRONMENT_READERS = 5
@@ -30,7 +30,7 @@ CHECKS = [
     *(long_files, long_functions, vague_names, missing_module_docstrings, code_in_init),
     *(wrong_directions, foreign_imports, collectives_in_models),
     *(file_cycles, folder_cycles, upward_imports),
-    *(unsafe_reads, stubs, known_engines),
+    *(trusted_files, known_engines),
 ]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import lora
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
 from engines.catalog import ENGINES
@@ -52,19 +51,11 @@ def test_a_benchmark_shows_its_options(module, monkeypatch, capsys):
 
 
 STEPS = "--steps 4 --warmup 2 --rounds 1"
-SLOW = {
-    "lora": ("--smoke", [*lora.CONTENDERS]),
-    "plan_error": ("--families language --engines zero2 --limit 1", None),  # fails if 5 % away
-}  # fmt: skip
-"""Options of the smallest run, and the first cell of each row; None: of some rows."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", SLOW)
-def test_a_benchmark_prints_a_row_for_each_contender(module):
-    options, names = SLOW[module]
-    found = first_cells(table_of(module, options))
-    assert found == names if names else found
+def test_plans_are_at_most_5_percent_away():
+    assert table_of("plan_error", "--families language --engines zero2 --limit 1")
 
 
 @pytest.mark.slow
@@ -83,9 +74,6 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
         "command line",
         "lost rank",
         "plain local",
-        "overlap_comm",
-        "hybrid",
-        "abr",
         "test_throughput",
     )
     rows = table_of("gpu", f"--smoke --json {path} --only {' '.join(map(repr, chosen))}")
@@ -93,13 +81,9 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     assert len(found["engines agree"].figures["errors"]) == 2 * len(ENGINES)
     assert found["command line"].figures["memory_bytes"] is None
     assert found["lost rank"].figures["end_s"] > 0
-    assert found["tiny ours zero2, unpacked, compiled, overlap_comm False"].gpus == 2
-    assert found["tiny ours fsdp, unpacked, compiled, hybrid_shard True"].gpus == 2
     figures = found["tiny plain local, unpacked, compiled"].figures
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
     assert any("attention" in name for name in figures["attention"]) and figures["head"]
-    family = found["abr:tiny ours local, compiled"].figures
-    assert family["anchor"] > 0 and family["launches"] > 1000
     assert rows[-1] == "`tests/training/test_throughput.py` | 1 skipped | –"
 
 

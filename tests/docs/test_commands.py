@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,18 +44,35 @@ def commands_by_page() -> dict[str, list[list[str]]]:
 
 
 COMMANDS_OF = commands_by_page()
-STARTED = [
-    pytest.param(page, id=page.name, marks=[] if page.name == "README.md" else [SLOW])
-    for page in PAGES
-    if any(launcher_args(args) is not None for args in COMMANDS_OF[page.name])
-]
 PYTHON = [
-    pytest.param(page, id=page.name)
+    page
     for page in PAGES
     if any(block.language == "python" for block in page.blocks)
     and page.name != "docs/staged.md"  # tests/edges/test_features_of_stages.py: needs features
 ]
 _CUSTOM_TASK = re.compile(r"[\w.]+:[A-Z]\w*")
+_LARGE = re.compile(r"language:(350M|1\.3B)")
+
+
+def starts_a_process(args: list[str]) -> bool:
+    """Also of a custom task: a process imports only one module of a name."""
+    return (args[:1] != [] and args[0] in OWN_PROCESS) or any(map(_CUSTOM_TASK.fullmatch, args))
+
+
+def started() -> Iterator[object]:
+    """README, the pages whose commands start no process, and each of the others."""
+    quick = []
+    for page in PAGES:
+        found = [args for a in COMMANDS_OF[page.name] if (args := launcher_args(a)) is not None]
+        if page.name == "README.md":
+            yield pytest.param([page], id=page.name)
+        elif found and any(map(starts_a_process, found)):
+            yield pytest.param([page], id=page.name, marks=SLOW)
+        elif found:
+            quick.append(page)
+    yield pytest.param(quick, id="in this process", marks=SLOW)
+
+
 _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 Launch = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
@@ -94,7 +111,8 @@ def real_run(tmp_path_factory) -> Path:
 
 
 def with_dry_run(args: list[str]) -> list[str]:
-    """`args` with --dry-run, if they start a training run."""
+    """`args` with --dry-run, if they start a training run, and a plan of a small model."""
+    args = [_LARGE.sub("language:small", word) for word in args]
     is_run = not args or args[0].startswith("-") or args[0] in ON_DRY
     return [*args, "--dry-run"] if is_run and not {"--dry-run", "--help"} & set(args) else args
 
@@ -131,10 +149,12 @@ def write_settings(page_text: str, folder: Path) -> None:
             (folder / match[1]).write_text(block)
 
 
-@pytest.mark.parametrize("page", STARTED)
-def test_the_commands_of_a_page_work(page, tmp_path, request, launch_here):
-    commands = map(launcher_args, COMMANDS_OF[page.name])
-    for number, args in enumerate(args for args in commands if args is not None):
+@pytest.mark.parametrize("pages", started())
+def test_the_commands_of_a_page_work(pages, tmp_path, request, launch_here):
+    commands = [(page, launcher_args(args)) for page in pages for args in COMMANDS_OF[page.name]]
+    for number, (page, args) in enumerate(commands):
+        if args is None:
+            continue
         folder = tmp_path / str(number)
         folder.mkdir()
         fill(folder)
@@ -143,10 +163,7 @@ def test_the_commands_of_a_page_work(page, tmp_path, request, launch_here):
             real = request.getfixturevalue("real_run")
             shutil.copytree(real, folder / "runs" / "mine", symlinks=True)
         write_settings(page.text, folder)
-        first = next(iter(args), None)
-        # A process imports only one module of a name.
-        is_separate = first in OWN_PROCESS or any(map(_CUSTOM_TASK.fullmatch, args))
-        done = (launch if is_separate else launch_here)(args, folder)
+        done = (launch if starts_a_process(args) else launch_here)(args, folder)
         assert done.returncode == 0, (args, done.stdout + done.stderr)
         assert "warning" not in done.stderr.lower(), args
 
@@ -178,11 +195,14 @@ def test_python_of_a_page_is_python():
 
 
 @SLOW
-@pytest.mark.parametrize("page", PYTHON)
-def test_python_of_a_page_runs(page, sandbox):
-    text = "\n".join(block.text for block in page.blocks if block.language == "python")
+def test_python_of_the_pages_runs(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", text], cwd=sandbox, env=environment, check=True)
+    for page in PYTHON:
+        folder = tmp_path / page.name
+        folder.mkdir(parents=True)
+        fill(folder)
+        text = "\n".join(block.text for block in page.blocks if block.language == "python")
+        subprocess.run([sys.executable, "-c", text], cwd=folder, env=environment, check=True)
 
 
 def test_every_command_is_shown_somewhere():

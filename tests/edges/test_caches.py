@@ -1,27 +1,15 @@
 """A file that was replaced by another one of its size and modification time is read again."""
 
-import dataclasses
-import gzip
 import os
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.feature_settings import Download
-from launcher.continual.arrivals import Arrivals, list_files
-from launcher.download.fetch import fetch
-from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import changed_files, record_files
 from models.common.data_files import identity
 from models.common.recordings.files import open_recording
 from models.common.recordings.openbci import open_openbci
-from models.eeg_text.batches import TextInputs
 from models.eeg_text.readers import zuco
 from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
@@ -94,12 +82,6 @@ def tokens(path):
     return stream.read(0, len(stream)).tolist()
 
 
-def features(path):
-    rules = SimpleNamespace(samples=1, windows=1, seed=0)
-    samples = SimpleNamespace(rules=rules, numbers=[], items=[])
-    return TextInputs(samples, str(path), "real").made_from
-
-
 FIRST = writers.NAMES
 CACHED = {
     "a.raw": (
@@ -140,72 +122,3 @@ def test_a_replaced_file_is_read_again(tmp_path, name, monkeypatch):
     assert not name.endswith("edf") or open_recording(path) is open_recording(path)
     replace(path, change(path.read_bytes()))
     assert read(path) != before
-
-
-def test_features_of_a_recording_follow_the_file_with_its_samples(tmp_path):
-    path = writers.write_brainvision(tmp_path / "a.vhdr")
-    before = [features(place) for place in (path, tmp_path)]
-    assert before == [features(place) for place in (path, tmp_path)]
-    numbers = tmp_path / "a.eeg"
-    replace(numbers, numbers.read_bytes()[::-1])
-    after = [features(place) for place in (path, tmp_path)]
-    assert after[0] != before[0] and after[1] != before[1]
-
-
-def test_data_that_a_continual_run_was_trained_on(tmp_path):
-    folder, run = tmp_path / "data", tmp_path / "run"
-    folder.mkdir()
-    run.mkdir()
-    (folder / "a.txt").write_text("one")
-    ledger = Ledger([Experience(0, record_files(folder, list_files(folder)), "trained")])
-    ledger.save(run)
-    known = experiences.load(run).known_files()
-    assert not list(changed_files(folder, known))
-    replace(folder / "a.txt", b"two")
-    assert list(changed_files(folder, known)) == ["a.txt"]
-    arrivals = Arrivals(folder, 0, 1)
-    assert arrivals.new_files(ledger, now=0) == {}
-    assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
-
-
-def test_a_record_of_a_continual_run_holds_for_copies_and_without_inodes(tmp_path):
-    first, copied = tmp_path / "first", tmp_path / "copied"
-    first.mkdir()
-    (first / "a.txt").write_text("one")
-    known = record_files(first, list_files(first))
-    old = {name: dataclasses.replace(file, inode=0, ctime_ns=0) for name, file in known.items()}
-    shutil.copytree(first, copied)
-    for folder, files in ((first, old), (copied, known)):
-        assert not list(changed_files(folder, files))
-        arrivals = Arrivals(folder, 0, 1)
-        assert arrivals.new_files(Ledger([Experience(0, files, "trained")]), now=0) == {}
-        assert arrivals.notes == []
-
-
-@pytest.fixture
-def download(tmp_path):
-    (tmp_path / "from").mkdir()
-    (tmp_path / "from" / "a.bin").write_bytes(b"one")
-    (tmp_path / "from" / "b.txt.gz").write_bytes(gzip.compress(b"one"))
-
-    def again(name="a.bin"):
-        files = [(tmp_path / "from" / name).as_uri()]
-        settings = {"files": files, "folder": str(tmp_path / "to")}
-        [found] = fetch(Download.model_validate(settings, strict=True))
-        return found
-
-    return again
-
-
-@pytest.mark.parametrize(("name", "write"), [("a.bin", by_rename), ("b.txt.gz", in_place)])
-def test_a_downloaded_file_and_its_copy(download, name, write):
-    record, path = download(name).record, download(name).path
-    times = record.mtime_ns, record.ctime_ns, record.inode
-    assert times == identity(path)[1:]  # so that it need not be read again
-    copy = path.with_suffix(".copy")
-    shutil.copy2(path, copy)
-    copy.replace(path)
-    assert not download(name).is_new
-    replace(path, b"two", write)
-    with pytest.raises(SettingsError, match="is not the declared file, or was changed"):
-        download(name)

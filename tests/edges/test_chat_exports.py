@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from launcher.__main__ import main
 from models.language import bpe
 from models.language.external_tokenizer import load
 from models.language.hugging_face import write_tokenizer
-from models.language.readers.columns import turns_of
 from models.language.readers.records import Turn
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
 
@@ -73,58 +71,3 @@ def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
     assert theirs.eos_token_id == tokenizer.end
     with pytest.raises(Exception, match="unknown role critic"):
         rendered(theirs, [("critic", "no")])
-
-
-def test_parts_of_a_content_are_rendered_as_lines(tokenizer, theirs):
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "so"}]
-    *before, last = turns_of(messages, "messages")
-    tokens = prompt_and_answer(before, last, tokenizer)
-    text = theirs.apply_chat_template(messages, tokenize=False)
-    assert theirs(text, add_special_tokens=False)["input_ids"] == np.concatenate(tokens).tolist()
-
-
-def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):
-    tokenizer = external(tmp_path / "theirs")
-    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    (tmp_path / "theirs" / "chat_template.jinja").write_text(template)
-    theirs = exported(load(tokenizer.folder), tmp_path / "out")
-    assert theirs.chat_template == template
-
-
-def test_a_tokenizer_that_would_make_other_tokens_gets_no_template_and_a_note(tmp_path, caplog):
-    from tokenizers.normalizers import Prepend
-
-    texts = [json.dumps(turns) for turns in CONVERSATIONS] * 3
-    inner = bpe.train(texts, 400).inner
-    inner.normalizer = Prepend("_")  # as SentencePiece adds a space to each text
-    folder = tmp_path / "theirs"
-    tokens = {"bos_token": bpe.START, "eos_token": bpe.END}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
-    assert exported(load(folder), tmp_path / "out").chat_template is None
-    [note] = caplog.messages
-    assert note.startswith(
-        f"note: the export has no chat template: the tokenizer of {folder} makes"
-    )
-    assert exported(load(folder), tmp_path / "text", is_chat=False).chat_template is None
-    assert caplog.messages == [note]
-
-
-@pytest.mark.parametrize("kind", ["chat", "text"])
-def test_an_exported_run_has_a_template_if_it_was_trained_on_chats(kind, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f"ask {i}", "response": f"{i}"} for i in range(60)]
-    texts = [{"text": f"A text about {i}. " * 20} for i in range(60)]
-    lines = map(json.dumps, rows if kind == "chat" else texts)
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    options = "--data rows.jsonl --max-steps 1 --seq-len 64 --out run --set train.preview=false"
-    tokens = "--set model.tokenizer=bpe --set model.vocabulary=300"
-    assert main(f"--model language:tiny {options} {tokens}".split()) == 0
-    assert main(["export", "run", "--format", "hf", "--out", "out"]) == 0
-    theirs = transformers.AutoTokenizer.from_pretrained("out", local_files_only=True)
-    if kind == "text":
-        assert theirs.chat_template is None
-        return
-    turns, ours = [("user", "ask 3")], bpe.load_from_run(tmp_path / "run")
-    prompt, _ = prompt_and_answer((Turn(*turns[0]),), Turn("assistant", "-"), ours)
-    assert rendered(theirs, turns, add_generation_prompt=True) == prompt.tolist()

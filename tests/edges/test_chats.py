@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from models.base import DataError
 from models.common.table import declared_columns
 from models.language.generate import read_prompts, tokens
 from models.language.readers.corpus import read_corpus
@@ -67,12 +66,6 @@ def test_only_answers_of_the_completion_and_not_those_of_weight_0_are_learned(tm
         assert exchange.answer == "four" and exchange.before[1].text == "five"
 
 
-def test_developer_is_the_system(tmp_path):
-    row = {"messages": [{"role": "developer", "content": "Be brief."}, USER, FOUR]}
-    [exchange] = exchanges(write(tmp_path, row))
-    assert pieces(exchange)[0] == f"<system>Be brief.</system>\n{QUESTION}"
-
-
 @pytest.mark.parametrize(
     ("row", "problem", "field"),
     [
@@ -112,9 +105,3 @@ def test_prompts_of_each_format_are_those_of_training(tmp_path, row):
     [prompt] = read_prompts(write(tmp_path, row), {}, "stop")
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokens(prompt, tokenizer, is_request=True)) == QUESTION
-
-
-def test_preferences_are_columns_that_are_not_read(tmp_path):
-    with pytest.raises(DataError, match="chosen, rejected") as error:
-        exchanges(write(tmp_path, {"prompt": "q", "answer": "a", "chosen": "b", "rejected": "c"}))
-    assert "chosen=ignore" in error.value.fix

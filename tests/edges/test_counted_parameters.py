@@ -42,10 +42,3 @@ def test_the_dry_run_counts_what_is_built(model, sets, tmp_path, monkeypatch, ca
     typed = [word for text in sets.split() for word in ("--set", text)]
     assert main(["--model", model, *typed, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == built
-
-
-def test_a_tokenizer_of_a_file_leaves_the_count_open(tmp_path, monkeypatch, capsys):
-    (tmp_path / "tokenizer.json").write_text("{}")
-    typed = ["--set", f"model.tokenizer={tmp_path / 'tokenizer.json'}"]
-    assert main(["--model", "language:tiny", *typed, "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "model    language:tiny"

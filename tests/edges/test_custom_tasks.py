@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import folder_for
 from launcher.config.settings_file import read_values
 from models.base import DataError
 from models.custom import CustomTask
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.launcher.saved_runs import change_state, checkpoint
@@ -61,21 +59,6 @@ def test_a_folder_that_does_not_count_is_an_error_naming_file_and_option(project
         (error,) = raised.value.diagnostics
         assert (error.key, error.where) == ("model.folder", f"{run}/settings.yaml:3")
         assert error.fix == "--set model.folder=DIR"
-
-
-def test_instead_the_module_is_looked_for_where_the_user_is(projects, capsys, monkeypatch):
-    first, copy, run = projects / "first", projects / "copy", projects / "copy/runs/a"
-    sys.path.append(str(copy))
-    assert found(projects / "gone", run) is None
-    sys.path.remove(str(copy))
-    monkeypatch.chdir(copy)
-    for _ in range(2):
-        assert found(first, run) == found(projects / "lost", run) == str(copy)
-    assert capsys.readouterr().err.splitlines() == [
-        f"note: {TASK} is loaded from {copy / 'copied_task.py'}, not from {folder}"
-        for folder in (projects / "gone", first, projects / "lost")
-    ]
-    assert found(first, first / "runs/a") == str(first)  # not a copy
 
 
 @pytest.fixture
@@ -129,36 +112,6 @@ def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]
 
 
-def test_an_optimizer_of_less_than_all_parameters_is_an_error():
-    with pytest.raises(EngineError, match="optimizer returns a NoneType, not a torch"):
-        built(lambda parameters: None)
-    too_few = "has 1 parameters, and the model trains 2; freeze the others"
-    with pytest.raises(EngineError, match=too_few):
-        built(lambda parameters: torch.optim.SGD(parameters[:1], lr=0.1))
-
-
-@pytest.fixture
-def own_optimizer(tmp_path, monkeypatch):
-    method = "    def optimizer(self, parameters):\n        return torch.optim.SGD(parameters)\n"
-    (tmp_path / "task_with_optimizer.py").write_text(HEAD + LINE + BODY + method)
-    monkeypatch.syspath_prepend(tmp_path)
-    return "task_with_optimizer:Line"
-
-
-def test_an_engine_that_shards_the_optimizer_of_a_task_is_an_error(own_optimizer):
-    for engine in ("oss", "zero2"):
-        with pytest.raises(SettingsError) as raised:
-            resolved(model=own_optimizer, engine=engine, nproc="2")
-        (error,) = raised.value.diagnostics
-        parts = f"has its own optimizer, to which engine {engine} gives parts of parameters"
-        assert error.message == f"{own_optimizer} {parts}"
-        assert (error.allowed, error.fix) == ("local, ddp, fsdp, fsdp-offload", "--engine fsdp")
-    found = resolved("optim.weight_decay=0.5", "optim.lr=0.1", model=own_optimizer).warnings
-    assert [warning.message for warning in found] == [
-        f"optim.weight_decay 0.5 has no effect: {own_optimizer} has its own optimizer"
-    ]
-
-
 class NoTest(CustomTask):
     def __init__(self, test):
         super().__init__(None, None, None)  # type: ignore[arg-type]
@@ -191,16 +144,3 @@ def test_a_task_may_lack_a_test_split():
         assert raised.value.allowed == "train, val"
     with pytest.raises(KeyError, match="labels"):
         NoTest(raises(KeyError("labels"))).setup()
-
-
-def test_the_error_of_data_names_the_field_to_add(tmp_path, monkeypatch):
-    (tmp_path / "task_without_path.py").write_text(HEAD + LINE + BODY)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SettingsError) as raised:
-        resolved(model="task_without_path:Line", data=str(tmp_path))
-    (error,) = raised.value.diagnostics
-    assert (error.message, error.did_you_mean) == ("unknown setting 'data.path'", None)
-    assert error.fix == (
-        "in Line:  class Data(BaseModel): path: str | None = None  "
-        "(samples reads self.data_settings.path)"
-    )

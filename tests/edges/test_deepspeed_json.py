@@ -1,11 +1,8 @@
 """What a DeepSpeed config may ask trains as under local, or is refused with the reason."""
 
-import pytest
-
-from engines.zero.config import FIXED, FREE, ZERO
+from engines.zero.config import FREE, ZERO
 from tests.engines.parity import Case, distance, train
 from tests.engines.test_parity import TOLERANCE, able
-from tests.engines.zero.test_config import conflicts, values
 
 _OFF = ("allgather_partitions", "contiguous_gradients", "overlap_comm", "reduce_scatter")
 _ON = ("enable_sanity_checks", "log_trace_cache_warnings", "parameter_alignment")
@@ -50,39 +47,3 @@ def test_admitted_keys_change_no_loss_norm_or_moment(worlds, engine):
 
 def zero(**keys):
     return {"zero_optimization": keys}
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"prescale_gradients": True},
-        {"gradient_predivide_factor": 2.0},
-        {"communication_data_type": "bf16"},
-        {"data_types": {"grad_accum_dtype": "bf16"}},
-        zero(zero_hpz_partition_size=2),
-        zero(zero_quantized_weights=True),
-        zero(zero_quantized_gradients=True),
-        zero(stage3_module_granularity_threshold=1000),
-        zero(leaf_module={"classes": ["torch.nn.Linear"]}),
-        zero(mics_shard_size=2),
-        zero(round_robin_gradients=True),
-        {"sparse_gradients": True},
-    ],
-)
-def test_what_trains_otherwise_is_refused(own):
-    (conflict,) = conflicts(own, values())
-    assert conflict.allowed == ((FIXED[conflict.key][0],) if conflict.key in FIXED else ())
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"prescale_gradients": False, "gradient_predivide_factor": 1},
-        {"communication_data_type": "fp32", "data_types": {"grad_accum_dtype": "fp32"}},
-        zero(zero_hpz_partition_size=1, zero_quantized_weights=False),
-        zero(leaf_module={}),
-        {"communication_data_type": None, "data_types": "auto"},
-    ],
-)
-def test_values_that_change_nothing_are_accepted(own):
-    assert conflicts(own, values()) == []

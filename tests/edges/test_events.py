@@ -1,32 +1,17 @@
 """Events of each encoding are those of the sensor; what is no recording is one error."""
 
-from types import SimpleNamespace
-
-import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.base import DataError
-from models.common.data_files import BadRecords
-from models.event_seg.dataset import find_recordings
-from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
-from models.event_seg.prediction import TrainedOnEvents
+from models.event_seg.formats import BY_ENCODING, recognize
 from models.event_seg.readers import prophesee
-from models.event_seg.readers.mvsec import MvsecEvents, MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording
-from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, read_header
 from models.event_seg.readers.recording import Events
-from tests.edges.damage import damaged, error_of, fuzz
 from tests.models.event_seg.writers import (
-    HEADERS,
-    WORDS,
     random_events,
     write_dsec,
     write_masks,
-    write_mvsec,
-    write_raw,
 )
 
 
@@ -131,14 +116,6 @@ def test_a_header_that_names_no_known_encoding_is_one_error(tmp_path, header):
     assert HEADS[header] in text and "a.raw, byte 0" in text
 
 
-def test_other_spellings_of_evt2_are_read(tmp_path):
-    path = tmp_path / "a.raw"
-    for header in ("% evt 2.0\n", "% evt 2\n", "% format EVT2;width=9;height=9\n"):
-        words = WORDS["EVT2"](random_events(20, 90, (9, 9))).tobytes()
-        path.write_bytes(header.encode() + words)
-        assert read_header(path).encoding == "EVT2" and len(all_events(opened(path))) == 20
-
-
 def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
     monkeypatch.setattr(prophesee, "PIECE", 100)
     events = random_events(2000, 200_000)
@@ -152,34 +129,6 @@ def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
     assert sum(map(len, windows)) == inside.sum()
     write_masks(path, moved.t[[500, 900, 1500]])
     assert opened(path).labels == "masks of events_masks.h5"
-
-
-def test_a_dsec_scene_is_its_left_camera(tmp_path):
-    for side in ("left", "right"):
-        write_dsec(
-            tmp_path / "interlaken_00_c" / "events" / side / "events.h5", random_events(99, 9999)
-        )
-        maps = tmp_path / "interlaken_00_c" / "events" / side / "rectify_map.h5"
-        with h5py.File(maps, "w") as file:
-            file["rectify_map"] = np.zeros((4, 4, 2), np.float32)
-    chosen = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
-    found, facts = find_recordings(tmp_path, chosen, BadRecords())
-    assert [recording.name for recording in found] == ["interlaken_00_c/events/left/events.h5"]
-    assert facts["right_cameras"].startswith("1, of scenes")
-
-
-def test_a_missing_filter_is_an_error_with_the_command_that_installs_it(tmp_path):
-    path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), events__x=None)
-    with h5py.File(path, "a") as file:
-        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_chunk((99,))
-        layout.set_filter(32_999, h5py.h5z.FLAG_OPTIONAL, (1,))
-        space = h5py.h5s.create_simple((99,))
-        array = h5py.h5d.create(file["events"].id, b"x", h5py.h5t.STD_U16LE, space, layout)
-        h5py.Dataset(array)[:] = 1
-    text = error_text(path)
-    assert "'/events/x' of 'events.h5' is compressed by the HDF5 filter 32999" in text
-    assert text.endswith("fix           pip install hdf5plugin")
 
 
 @pytest.mark.parametrize(
@@ -198,46 +147,3 @@ def test_a_missing_filter_is_an_error_with_the_command_that_installs_it(tmp_path
 def test_a_file_without_the_layout_of_dsec_is_one_error(tmp_path, change, problem):
     path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), **change)
     assert recognize(path) == BY_ENCODING["DSEC"] and problem in error_text(path)
-
-
-def written(folder, name):
-    events = random_events(300, 100_000)
-    path = folder / f"seed.{name}"
-    if name == "MVSEC":
-        return write_mvsec(path, frames=4, per_frame=20).read_bytes()
-    if name == "DSEC":
-        return write_dsec(path, events).read_bytes()
-    return write_raw(path, events, name).read_bytes()
-
-
-@pytest.mark.parametrize("name", [*HEADERS, "MVSEC", "DSEC"])
-def test_a_damaged_recording_is_events_or_one_error(tmp_path, name):
-    path = tmp_path / ("a.dat" if name == "DAT" else "a.raw")
-
-    @settings(fuzz, max_examples=60 if name in HEADERS else 30)
-    @given(st.just(written(tmp_path, name)).flatmap(damaged))
-    def run(data):
-        path.write_bytes(data)
-        form = recognize(path)
-        if form is not None:
-            error_of(lambda: read_whole(path, form))
-
-    run()
-
-
-def read_whole(path, form):
-    if form != MVSEC:
-        recording = opened(path)
-        for window in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
-            recording.events(window)
-        return
-    without_frames = MvsecEvents(path, "a", TrainedOnEvents(9, (52, 69), True).window_ms, (52, 69))
-    for number in range(0, len(without_frames.windows), max(1, len(without_frames.windows) // 3)):
-        without_frames.events(number)
-    recording = MvsecRecording(path, "a")
-    for number in range(len(recording.windows)):
-        recording.events(number), recording.label(number, 1)
-
-
-def test_every_encoding_has_a_format():
-    assert {name.split()[0] for name in ENCODING_BY_NAME} == set(BY_ENCODING)

@@ -3,13 +3,11 @@
 import json
 import re
 
-import numpy as np
 import pytest
 import torch
 
 from models.base import Context, DataError
 from models.language.config import Data, Model
-from models.language.rows import fitting_length
 from models.language.task import LanguageTask
 
 
@@ -65,26 +63,3 @@ def test_one_long_answer_may_also_be_skipped_and_long_requests_are_cut(tmp_path)
         again.setup()
         assert again.facts()["truncated_prompts"] == cut
         assert ("warning" in again.facts()) == (cut > 0)
-
-
-def test_every_answer_too_long_names_the_length_even_if_rows_are_skipped(tmp_path):
-    path = chats(tmp_path / "a.jsonl", ["x" * 300] * 30)
-    with pytest.raises(DataError, match="every answer is longer") as error:
-        task(path, on_bad="skip").setup()
-    task(path, on_bad="skip", seq_len=int(error.value.fix.removeprefix("--seq-len "))).setup()
-
-
-def test_no_length_above_that_of_the_model_is_proposed():
-    sizes = np.array([10, 20, 5, 30])
-    found = {longest: fitting_length(sizes, longest) for longest in (None, 36, 30, 29)}
-    assert found == {None: 40, 36: 36, 30: 30, 29: None}
-    assert fitting_length(np.array([999, 20, 5, 30]), None) == 32
-
-
-def test_text_shorter_than_one_sample_names_a_length_that_works(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("\n\n".join(f"word {i}" for i in range(6)))
-    with pytest.raises(DataError) as error:
-        task(path).setup()
-    [value] = re.findall(r"--set data.seq_len=(\d+)", error.value.fix)
-    task(path, seq_len=int(value)).setup()

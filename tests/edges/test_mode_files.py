@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import read
 from launcher.compare import candidates
 from launcher.config.provenance import CliArgs
@@ -60,26 +59,3 @@ def test_compare_takes_a_mode_file_by_its_name(capsys):
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert main([*runs[1]["arguments"], "--dry-run"]) == 0
     assert "gentle.yaml:2 (mode)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("optim:\n  lrr: 1\n", "error: unknown setting 'optim.lrr'"),
-        ("model:\n  size: small\n", "error: a mode file cannot set model.size"),
-        ("mode: fsat\n", "  did you mean  fast"),
-    ],
-)
-def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line):
-    Path("gentle.yaml").write_text(text)
-    with pytest.raises(SettingsError) as wrong:
-        of_mode("gentle.yaml")
-    lines = str(wrong.value).splitlines()
-    assert line in lines and lines[1].startswith("  where         gentle.yaml:")
-
-
-def test_a_missing_mode_file_is_named_with_the_nearest():
-    with pytest.raises(SettingsError) as wrong:
-        of_mode("gentel.yaml")
-    lines = ["  did you mean  gentle.yaml", "  fix           --mode gentle.yaml"]
-    assert str(wrong.value).splitlines()[-2:] == lines

@@ -1,19 +1,12 @@
 """An evaluation that is NaN or infinite is a warning, ends the run, and is never the best."""
 
-import json
 import math
 
 import pytest
 
-from launcher.run.faults import advice
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.runs.conftest import Program, result
 from tests.training.tiny import TinyMetric, TinyTask, one_rank, run_tiny
-from training.callbacks.base import EvalResult
 from training.evaluation.early_stopping import EarlyStopping, parse_target
-from training.health import Expected, Health
 from training.settings import Stop
-from training.trackers.metrics_reader import chart_values
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -74,12 +67,6 @@ def test_it_is_never_the_best_counts_as_not_improved_and_reaches_no_target(bad):
         assert not parse_target(target).is_reached({"error": bad})
 
 
-def test_a_run_of_such_evaluations_only_has_no_best():
-    run = evaluated(*BAD)
-    assert run.outcome.status == "completed" and run.outcome.best is None
-    assert all(saved["score"] is None for saved in run.shelf.saved.values())
-
-
 def undefined(*values, **changes):
     """A run whose side metric is undefined."""
     task = Values(*values, control=changes.pop("control", None))
@@ -96,56 +83,3 @@ def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noi
     assert run.outcome.status == "completed" and run.outcome.best is None
     run = undefined(*[1.0] * 9, control={"side": {"max": 0.1}})
     assert run.outcome.status == "completed"
-
-
-def test_an_undefined_goal_ends_the_run_as_nan_does_and_a_metric_that_decides_nothing_does_not():
-    assert evaluated(2.0, None, 1.0, policy="stop").outcome.fault == "nonfinite_evaluation"
-    assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
-
-
-def test_a_run_warns_of_it_once_with_the_metrics():
-    events = []
-
-    def state(fault, values):
-        events.append(advice(fault, values, {"nonfinite": "<fix>"}))
-
-    health = Health(Expected(), state)
-    for step in (1, 2):
-        health.evaluated(EvalResult(step, "val", {"a": math.inf, "b": 1.0}, False, 0.1))
-    ((kind, facts),) = events
-    assert (kind, facts["names"], facts["fix"]) == ("warning", ["a"], "<fix>")
-    assert facts["seen"] == "a inf in the evaluation of val at step 1"
-
-
-def test_trackers_get_it_as_a_number():
-    line = {"kind": "eval", "step": 1, "split": "val", "metrics": {"val_loss": "NaN"}}
-    (value,) = [v for k, v in chart_values(line).items() if k.endswith("val_loss")]
-    assert math.isnan(value)
-
-
-NAN = """
-    defaults = {"train.micro_batch": 4, "eval.every": 2, "train.max_steps": 4}
-
-    def samples(self, split):
-        first = float("nan") if split == "val" else 1.0
-        return [(torch.tensor([first if i == 0 else 1.0, 1.0]), 2.0) for i in range(24)]
-"""
-
-
-@pytest.mark.slow
-def test_console_files_and_report_name_it_and_the_fix_works(tmp_path):
-    (tmp_path / "nan_task.py").write_text(HEAD + LINE + BODY + NAN)
-    program = Program(tmp_path)
-    run = program("--model", "nan_task:Line", "--out", "run")
-    seen = "val_loss nan in the evaluation of val at step 2"
-    assert run.returncode == 1
-    assert run.stdout.count(seen) == 1
-    assert f"error: {seen}" in run.stderr
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").open()]
-    assert [e["facts"]["seen"] for e in events if e["kind"] == "warning"] == [seen]
-    assert seen in (tmp_path / "run" / "report.html").read_text()
-    assert result(tmp_path / "run")["best"] is None
-    resumed = program("resume", "run", "--set", "train.on_nonfinite=skip 9")
-    assert resumed.returncode == 0
-    assert seen not in resumed.stdout  # each run warns once
-    assert "finished   4 steps" in resumed.stdout

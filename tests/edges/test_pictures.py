@@ -2,22 +2,16 @@
 
 import io
 import json
-import logging
-import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageDraw
+from PIL import Image, ImageDraw
 
-from models.base import DataError
-from models.common.pictures import count_pages, open_picture
+from models.common.pictures import open_picture
 from models.doc_translation import prediction
 from models.doc_translation.readers import dota, pairs
-from tests.edges.damage import damaged, error_of, fuzz
 
 _ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 262, 339
 
@@ -67,13 +61,6 @@ def ink(mode):
     """The page as black of different opacity."""
     clear = Image.new("L", (60, 80), 0)
     return Image.merge("LA", (clear, page().point(lambda grey: 255 - grey))).convert(mode)
-
-
-def lab():
-    rgb, profile = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    changed = ImageCms.profileToProfile(page().convert("RGB"), rgb, profile, outputMode="LAB")
-    assert changed is not None
-    return changed
 
 
 def palette():
@@ -128,7 +115,6 @@ FILES = {
     "CMYK of others": cmyk_of_no_adobe(),
     "CMYK, TIFF": saved(page().convert("RGB").convert("CMYK")),
     "YCbCr": saved(page().convert("RGB").convert("YCbCr")),
-    "Lab": saved(lab()),
     "grey with opacity": saved(ink("LA"), "PNG"),
     "color with opacity": saved(ink("RGBA"), "PNG"),
     "color with opacity, TIFF": saved(ink("RGBA")),
@@ -191,12 +177,6 @@ def test_each_turn_of_exif_is_upright(name):
         assert differs(data) <= 2, turn
 
 
-def test_a_page_of_one_shade_is_black_or_white():
-    for value, shade in ((0, 0), (300, 75), (255 * 257, 255)):
-        shown = open_picture(io.BytesIO(saved(np.full((4, 5), value, np.uint16), "PNG")))
-        assert shown.getextrema() == (shade, shade)
-
-
 @pytest.mark.parametrize("name", ["16 bits", "palette with transparency"])
 def test_training_and_use_show_the_same_pixels(tmp_path, name):
     (tmp_path / "imgs").mkdir()
@@ -212,80 +192,3 @@ def test_training_and_use_show_the_same_pixels(tmp_path, name):
     used = prediction.read(tmp_path / "imgs", pairs.Layout("en", None, 1, None), "stop")[0].image()
     assert np.array_equal(np.asarray(trained), np.asarray(used))
     assert np.array_equal(np.asarray(trained.convert("L")), PAGE)
-
-
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        (saved(np.full((3, 4), np.nan, np.float32)), "pixels are not finite numbers"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content has no known format"),
-        (saved(page(), "PNG")[:-40], "is not a readable image: OSError: "),
-        (b"", "its content has no known format"),
-        (b"P5 9000 9000 255\n", "it has more than 67,108,864 pixels"),
-        (b"P5 90000 90000 255\n", "it has more than 67,108,864 pixels"),
-    ],
-)
-def test_what_is_no_page_is_one_error_with_its_file(tmp_path, data, problem):
-    path = tmp_path / "page.png"
-    path.write_bytes(data)
-    with pytest.raises(DataError, match=problem) as error:
-        open_picture(path)
-    assert str(path) in error.value.message
-    assert error.value.fix == (
-        "make it smaller"
-        if "more than" in problem
-        else "fetch it again, or save it as PNG in the program that made it"
-    )
-
-
-@pytest.mark.filterwarnings("error")
-def test_warnings_of_the_library_are_not_printed(capsys, monkeypatch):
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
-    truncated = bytearray(saved(page(), exif=Image.Exif()))
-    start = struct.unpack_from("<I", truncated, 4)[0]
-    struct.pack_into("<H", truncated, start, 400)
-    error_of(lambda: open_picture(io.BytesIO(bytes(truncated))))
-    wide = with_tag(saved(page().convert("RGB")), 277, 9)  # SamplesPerPixel
-    assert error_of(lambda: open_picture(io.BytesIO(wide))) is not None
-    assert capsys.readouterr() == ("", "") and not logging.getLogger("PIL").handlers
-
-
-def test_the_library_of_tiff_prints_nothing_itself(capfd):
-    packed = bytearray(saved(page(), "TIFF", compression="tiff_lzw"))
-    packed[20:60] = bytes(40)
-    os.write(2, b"before\n")
-    assert error_of(lambda: open_picture(io.BytesIO(bytes(packed)))) is not None
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "before\nafter\n"
-
-
-def test_each_page_of_a_tiff_file_is_a_page_and_of_an_animation_the_first(tmp_path):
-    sheets = [Image.new("L", (6, 8), grey) for grey in (10, 20, 30)]
-    pages = {}
-    for form in ("TIFF", "GIF", "WEBP", "PNG"):
-        path = tmp_path / f"a.{form}"
-        path.write_bytes(saved(sheets[0], form, save_all=True, append_images=sheets[1:]))
-        shown = [open_picture(path, page=number) for number in range(count_pages(path))]
-        pages[form] = [round(one.convert("L").getpixel((0, 0)), -1) for one in shown]
-    assert pages == {"TIFF": [10, 20, 30], "GIF": [10], "WEBP": [10], "PNG": [10]}
-
-
-SEEDS = [
-    *(FILES[n] for n in ("16 bits", "16 bits, TIFF", "palette, GIF", "CMYK of Adobe", "Lab")),
-    *(FILES[n] for n in ("color with opacity, WebP", "PGM of 12 bits", "float from 0 to 1")),
-    saved(page(), "BMP"),
-    saved(page(), "TIFF", compression="tiff_lzw", save_all=True, append_images=[page()]),
-]
-
-
-@settings(fuzz, max_examples=200)
-@given(st.sampled_from(SEEDS).flatmap(damaged))
-def test_a_damaged_picture_is_a_page_or_one_error(tmp_path, data):
-    path = tmp_path / "page"
-    path.write_bytes(data)
-
-    def read():
-        for number in range(min(3, count_pages(path))):
-            assert open_picture(path, page=number).mode in ("L", "RGB")
-
-    error_of(read)

@@ -1,7 +1,6 @@
 """A run in Python: opened again, used by its methods, in scripts, notebooks and threads."""
 
 import asyncio
-import importlib
 import json
 import shutil
 import signal
@@ -9,22 +8,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
-import numpy
 import pytest
 import torch
 
 import launcher
-from launcher.run_folder import lock
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.launcher.given import resolved
-from tests.launcher.runs import begun
 from tests.runs.conftest import REQUESTS, environment
-from tests.training.facts import logged, train_plan
-from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
-from training.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -58,12 +48,6 @@ def run(here):
     return launcher.open_run("run")
 
 
-def test_a_run_is_opened_as_training_returned_it(run, tmp_path):
-    again = launcher.train("language:tiny", settings=TINY, out=tmp_path / "new", console=False)
-    assert launcher.open_run(tmp_path / "new") == again
-    assert launcher.open_run("run").metrics() == run.metrics() != []
-
-
 @pytest.mark.slow
 def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     settings = {key: value for key, value in TINY.items() if key != "data.path"}
@@ -74,30 +58,6 @@ def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     assert found.predict("what", max_tokens=2)[0].name == "prompt"
     (tmp_path / "staged" / "2-dialogues" / "result.json").unlink()
     assert launcher.open_run(tmp_path / "staged").status == "killed"
-
-
-def test_a_failed_run_is_opened_with_its_reason(tmp_path):
-    broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
-    with pytest.raises(launcher.RunError):
-        launcher.train("language:tiny", settings=broken, out=tmp_path / "bad", console=False)
-    found = launcher.open_run(tmp_path / "bad")
-    assert (found.status, found.best) == ("failed", None)
-    assert "nan" in found.reason or "inf" in found.reason
-    with pytest.raises(launcher.SettingsError, match="has no checkpoint"):
-        found.model()
-
-
-def test_a_run_that_goes_on_has_the_numbers_of_its_last_logged_step(tmp_path):
-    folder = tmp_path / "mine"
-    begun(folder, resolved())
-    assert launcher.open_run(folder).status == "not started"
-    with lock.hold(folder):
-        EventsWriter(Storage(folder)).start(train_plan())
-        MetricsWriter(Storage(folder)).logged(logged(7))
-        found = launcher.open_run(folder)
-        assert (found.status, found.steps, found.best) == ("running", 7, None)
-        assert [line["step"] for line in found.metrics("train")] == [7]
-    assert launcher.open_run(folder).status == "killed"
 
 
 def test_what_is_no_run_folder_is_one_error(run):
@@ -235,63 +195,6 @@ def test_errors_of_methods_name_their_arguments(run):
         assert error.value.diagnostics[0].where == where
 
 
-def test_paths_and_numbers_of_arrays_are_values_of_settings(run, tmp_path):
-    settings = {
-        **TINY,
-        "data.path": Path("mine.jsonl"),
-        "optim.lr": torch.tensor(1e-3),
-        "optim.betas": numpy.array([0.9, 0.95]),
-        "train.max_steps": numpy.int64(1),
-        "schedule.warmup": 0,
-    }
-    found = launcher.train("language:tiny", settings=settings, out=tmp_path / "new", console=False)
-    assert (found.steps, found.metrics("train")[0]["lr"]) == (1, pytest.approx(1e-3))
-
-
-def test_a_model_of_the_hub_is_an_argument(here):
-    with pytest.raises(launcher.SettingsError) as error:
-        launcher.train("gpt2")
-    [diagnostic] = error.value.diagnostics
-    assert diagnostic.where == "train(model='gpt2')"
-    assert diagnostic.fix == "--set model.pretrained=hf:gpt2"
-
-
-def test_warnings_are_printed_as_on_the_command_line(here, tmp_path, capsys):
-    settings = {**TINY, "stop.patience": 2, "optim.momentum": 0.5}
-    launcher.train("language:tiny", settings=settings, out=tmp_path / "run")
-    out, err = capsys.readouterr()
-    assert "warning: optim.momentum" in err
-    assert "train(settings={'optim.momentum': 0.5})" in err
-    assert out.startswith("language:tiny, mode default, engine local on cpu")
-
-
-def define(width):
-    """The class of a task as a notebook defines it, in a module that stays."""
-    layers = BODY.replace("nn.Linear(2, 4)", f"nn.Linear(2, {width})")
-    source = HEAD + LINE + layers.replace("nn.Linear(4, 1)", f"nn.Linear({width}, 1)")
-    exec(compile(source, "cell", "exec"), vars(sys.modules["notebook_cells"]))
-    return sys.modules["notebook_cells"].Line
-
-
-def test_a_class_that_is_defined_again_trains_as_it_is_now(here, tmp_path, monkeypatch):
-    (here / "notebook_cells.py").write_text("")
-    sys.path.insert(0, str(here))
-    importlib.import_module("notebook_cells")
-    widths = []
-    old = define(4)
-    for width in (4, 6):
-        task = define(width)
-        task.__module__ = "notebook_cells"
-        run = launcher.train(task, out=tmp_path / str(width), console=False)
-        widths.append(run.model()[0].out_features)
-    assert widths == [4, 6]
-    old.__module__ = "notebook_cells"
-    with pytest.raises(launcher.SettingsError, match="'Line' is not what 'notebook_cells' has"):
-        launcher.train(old)
-    with pytest.raises(launcher.SettingsError, match="at the top of a module"):
-        launcher.train(type("Local", (old,), {}))
-
-
 def test_training_in_a_thread_with_a_running_loop_leaves_signals_alone(here, tmp_path):
     async def cell():
         await asyncio.sleep(0)
@@ -344,13 +247,3 @@ def test_a_class_of_a_script_is_found_later_and_needs_a_guard(tmp_path):
     said = typed(tmp_path, "script.py")
     assert "'script' trains while a process imports it" in said
     assert 'fix           put what trains below  if __name__ == "__main__":' in said
-
-
-@pytest.mark.slow
-def test_a_class_of_a_notebook_trains_in_one_process_and_says_what_others_need(tmp_path):
-    for nproc, runs, part in ((2, 0, "from my_task import Line"), (1, 1, "Run.evaluate()")):
-        said = typed(tmp_path, "-", text=f"{SCRIPT}\nmain({nproc})\n")
-        assert said.startswith(
-            "error: class 'Line' is of a notebook or was typed, which other proc"
-        )
-        assert part in said and len(list((tmp_path / "runs").glob("*"))) == runs

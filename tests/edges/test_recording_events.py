@@ -1,13 +1,9 @@
 """Sentences and stimuli come from tables beside a recording, whatever characters they contain."""
 
-import json
-
 import numpy as np
 import pytest
 
-from models.abr.readers.epl import read_analysis
 from models.abr.readers.recordings import Averaging, RecordingReader
-from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings.bids import events_path
 from models.eeg_text.readers import continuous
@@ -16,7 +12,6 @@ from tests.edges.edf_files import Signal, write_edf
 from tests.models.errors import error_of
 
 RATE, SECONDS = 250, 60
-SEPARATORS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 
 
 @pytest.fixture
@@ -41,32 +36,12 @@ def texts_of(path, **reading):
     return [item.text for item in continuous.read(path, ReadingOptions(**reading)).items]
 
 
-@pytest.mark.parametrize(("suffix", "cell"), [(".tsv", "\t"), (".csv", ",")])
-def test_a_separator_of_unicode_in_a_sentence_ends_no_row(recording, suffix, cell):
-    texts = [f"sentence {n} has two{separator}parts" for n, separator in enumerate(SEPARATORS)]
-    rows = [f"{2 + 2 * n}{cell}1.5{cell}{text}" for n, text in enumerate(texts)]
-    head = f"onset_s{cell}duration_s{cell}text"
-    recording.with_suffix(suffix).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
-    assert texts_of(recording) == texts
-
-
 def test_a_table_with_semicolons_and_decimal_commas_is_read(recording):
     rows = "onset_s;duration_s;text\n2,5;1,5;the old man\n5,25;1,5;a child\n"
     recording.with_suffix(".csv").write_bytes(rows.encode("utf-16"))
     found = continuous.read(recording, ReadingOptions())
     assert [item.start_s for item in found.items] == [2.5, 5.25]
     assert found.notes["notes"] == ["sub-01_task-read_eeg.csv: decimal comma"]
-
-
-def test_texts_of_events_may_have_separators_and_be_in_any_encoding(tmp_path, recording):
-    for text, encoding in (
-        *((f"two{separator}parts", "utf-8") for separator in SEPARATORS),
-        *(("größer", encoding) for encoding in ("utf-16", "latin-1", "utf-8-sig")),
-    ):
-        in_json = json.dumps({"own": text}, ensure_ascii=False)
-        for name, content in (("a.json", in_json), ("a.csv", f"name;text\nown;{text}\n")):
-            (tmp_path / name).write_bytes(content.encode(encoding))
-            assert texts_of(recording, texts=str(tmp_path / name)) == [text], (name, encoding)
 
 
 def test_the_events_of_bids_are_the_sentences(recording, events):
@@ -96,17 +71,6 @@ def test_the_first_filled_column_has_the_sentences(recording, events):
     # A table named as the recording comes before that of BIDS.
     recording.with_suffix(".tsv").write_text("onset_s\tduration_s\ttext\n2\t1\town table\n")
     assert texts_of(recording) == ["own table"]
-
-
-def test_names_of_texts_may_be_those_of_bids_or_of_the_recording(tmp_path, recording, events):
-    events("onset\tduration\ttrial_type\tvalue\n2\t1\tread\t17\n")
-    table = tmp_path / "texts.json"
-    for name in ("read", "17", "own"):
-        table.write_text(f'{{"{name}": "by {name}"}}')
-        assert texts_of(recording, texts=str(table)) == [f"by {name}"]
-    table.write_text('{"other": "none"}')
-    error = error_of(texts_of, recording, texts=str(table))
-    assert error.allowed == "events of the recording: 17, own, read"
 
 
 def test_stages_without_text_read_windows_and_prediction_the_segments_of_bids(recording, events):
@@ -139,18 +103,6 @@ def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events
         assert "sub-01_task-read_events.tsv" in error.where and error.fix
 
 
-def test_bad_rows_of_tables_are_skipped_and_counted(tmp_path, recording, events):
-    rows = "onset\tduration\ttrial_type\nx\t1\tword\n3\t1\tword\n"
-    events(rows)
-    found = continuous.read(recording, ReadingOptions("skip"))
-    assert [item.start_s for item in found.items] == [3] and found.left_out == {"bad": 1}
-    (tmp_path / "texts.csv").write_text("name,text\nword,A word.\nown\n")
-    texts = ReadingOptions("skip", texts=str(tmp_path / "texts.csv"))
-    found = continuous.read(recording, texts)
-    assert [item.text for item in found.items] == ["A word."] and found.left_out == {"bad": 2}
-    assert error_of(continuous.read, recording, ReadingOptions(texts=texts.texts)).fix
-
-
 def test_the_table_of_a_recording_is_found_by_its_name(tmp_path):
     for name, beside in (
         ("sub-01_task-x_eeg.edf", "sub-01_task-x_events.tsv"),
@@ -173,44 +125,3 @@ def test_stimuli_come_from_the_table_of_bids(tmp_path):
     found = list(reader.read(path, path.name))
     assert [row.level for row in found] == [60, 60] and reader.bad_records.rows == []
     assert found[0].rate == pytest.approx(50)
-
-
-def test_marks_of_raters_end_at_line_ends_only(tmp_path):
-    path = tmp_path / "ABR-1-16.00kHz-anna-analyzed.txt"
-    text = (
-        "Threshold (dB SPL): 40\r\nNOTE\x85a\x1cb\r\nLevel\tremark\tP5 Latency\tP5 Amplitude\r\n"
-        "80\tgood\x0b\x85 one\t4.5\t0.3\r\n"
-    )
-    path.write_bytes(text.encode("iso-8859-1"))
-    assert read_analysis(path).peaks == {80.0: (4.5, 0.3)}
-
-
-def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(recording):
-    table = recording.with_suffix(".csv")
-    table.write_text("onset;length;sentence\n2,5;1,5;the old man\n5,25;1,5;a child\n")
-    with pytest.raises(DataError, match="has no column onset_s") as error:
-        texts_of(recording)
-    assert error.value.fix.startswith("--set 'data.columns=[onset=onset_s, ")
-    columns = {"onset": "onset_s", "length": "duration_s", "sentence": "text"}
-    assert texts_of(recording, columns=columns) == ["the old man", "a child"]
-    table.write_text("a;b;c\n2,5;1,5;the old man\n")
-    with pytest.raises(DataError) as error:
-        texts_of(recording)
-    assert error.value.fix == "--set 'data.columns=[a=onset_s, b=duration_s, c=text]'"
-
-
-def test_columns_of_bids_and_of_texts_have_meanings_too(tmp_path, recording, events):
-    events("begin\tduration\tword\tcode\n2\t1.5\tthe old man\ta\n5\tn/a\tn/a\tb\n")
-    columns = {"begin": "onset_s", "word": "text"}
-    assert texts_of(recording, columns=columns) == ["the old man"]
-    table = tmp_path / "texts.csv"
-    table.write_text("speaker,code,words\nx,a,old\nx,b,child\n")
-    with pytest.raises(DataError, match="it has the columns speaker, code, words") as error:
-        texts_of(recording, texts=str(table))
-    assert error.value.fix == ("--set 'data.columns=[speaker=event, code=text, words=ignore]'")
-    events("begin\tduration\ttrial_type\n2\t1.5\ta\n5\tn/a\tb\n")
-    columns = {"begin": "onset_s", "speaker": "ignore"}
-    assert texts_of(recording, texts=str(table), columns=columns) == ["old", "child"]
-    columns |= {"code": "text", "words": "event"}
-    with pytest.raises(DataError, match=r"data\.texts names no event"):
-        texts_of(recording, texts=str(table), columns=columns)

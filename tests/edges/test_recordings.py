@@ -3,20 +3,17 @@
 import shlex
 import struct
 import subprocess
-import warnings
 
 import numpy as np
 import pytest
 
-from models.abr.readers.recordings import Averaging, RecordingReader
 from models.base import DataError
-from models.common.data_files import BadRecords
 from models.common.recordings.files import notes_of, open_recording
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
 from tests.edges.edf_files import Signal, write_edf
-from tests.models.eeg_text.readers.writers import write_brainvision, write_eeglab, write_fif
+from tests.models.eeg_text.readers.writers import write_brainvision
 
 RATE = 250
 CZ, PZ = SLOTS.index("Cz"), SLOTS.index("E62")
@@ -69,59 +66,6 @@ def test_each_event_of_a_recording_with_gaps_is_on_its_pulse(tmp_path, kind, rec
     ]
 
 
-def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
-    path = pulses(tmp_path / "a.edf", "EDF+D")
-    table = "onset_s\tduration_s\ttext\n1.5\t0.9\tone word\n3.0\t0.5\tanother word\n"
-    path.with_suffix(".tsv").write_text(table)
-    found = continuous.read(path, ReadingOptions())
-    assert [item.start_s for item in found.items] == [1.5, 3.0]
-    # The pulse of 16 ms is 80 ms after the start of each record, also through the filters.
-    for number in range(2):
-        assert abs(np.argmax(found.items[number].load()[:, CZ]) - 0.088 * 500) < 6
-    path.with_suffix(".tsv").write_text(table + "4.0\t1.0\ta gap\n40.2\t0.2\ta gap\n")
-    assert error_of(path).where == (
-        "a.tsv:4: from 4 to 5 s there is a gap in the recording\n"
-        "                a.tsv:5: from 40.2 to 40.4 s there is a gap in the recording"
-    )
-
-
-def test_windows_stay_between_gaps(tmp_path):
-    path = pulses(tmp_path / "a.edf", "EDF+D")
-    found = continuous.read(path, ReadingOptions(samples=200))
-    starts = {round(segment.start_s % 1.5, 3) for segment in found.items}
-    assert starts == {0.0, 0.4} and len(found.items) == 80 - 80 // 9
-    assert all(len(found.items[n].load()) == 200 for n in (0, 35, len(found.items) - 1))
-
-
-def test_stimuli_in_gaps_are_counted_and_the_others_averaged(tmp_path):
-    rate, starts = 10_000, [1.5 * n for n in range(6)]
-    values = np.zeros(6 * rate)
-    for n in range(6):
-        for click in range(9):
-            values[n * rate + 1000 * click + 50 : n * rate + 1000 * click + 55] = 5
-    clicks = [(s + 0.1 * k, 0.0, "click 80 dB") for s in starts for k in range(9)]
-    gaps = [(s + 1 - 0.004, 0.0, "click 80 dB") for s in starts[:-1]]
-    signals = [Signal("Cz", rate, values)]
-    path = write_edf(tmp_path / "a.edf", signals, clicks + gaps, kind="EDF+D", starts=starts)
-    reader = RecordingReader(BadRecords("files"), Averaging(54, 40.0, None))
-    (row,) = reader.read(path, path.name)
-    assert reader.sweeps_at_gaps == 5 and reader.leftover_sweeps == 0
-    assert np.argmax(row.signal) * 0.05 == pytest.approx(5.2, abs=0.2) and row.signal.max() > 1
-    assert reader.notes == ["a.edf: EDF+D with 5 gaps; events are placed by the clock"]
-
-
-def test_a_slow_channel_is_refused_whatever_the_rate_of_another_is(tmp_path):
-    signals = [Signal("EEG Cz", 256, noise(256, 10)), Signal("Audio", 16_000, noise(16_000, 10))]
-    path = write_edf(tmp_path / "a.edf", signals, [(0.1 * n, 0, "click") for n in range(90)])
-    reader = RecordingReader(BadRecords("files"), Averaging(20, 1000.0, None))
-    assert list(reader.read(path, path.name)) == []
-    assert [problem for _, problem in reader.bad_records.rows] == [
-        "channel 'EEG Cz' is sampled at 256 Hz; more than 6000 Hz are required"
-    ]
-    reader = RecordingReader(BadRecords("files"), Averaging(20, 1000.0, "Audio"))
-    assert len(list(reader.read(path, path.name))) == 4
-
-
 def test_channels_of_several_rates_are_each_read_at_their_own(tmp_path):
     signals = [
         Signal("Cz", 256, sine(256)),
@@ -136,19 +80,6 @@ def test_channels_of_several_rates_are_each_read_at_their_own(tmp_path):
     expected = 20 * np.sin(2 * np.pi * 10 * (start + np.arange(800) / 500))
     np.testing.assert_allclose(eeg[:, CZ], expected, atol=0.4)
     np.testing.assert_allclose(eeg[:, PZ], expected, atol=0.4)
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
-def test_annotations_in_latin_1_are_read_with_a_note(tmp_path, encoding):
-    texts = ["Überraschung", "frère", "naïve"] * 9
-    events = [(2 + n, 1.5, text) for n, text in enumerate(texts)]
-    for kind in ("EDF+C", "BDF+C"):
-        path = tmp_path / f"a.{kind[:3].lower()}"
-        write_edf(path, [Signal("Cz", RATE, noise())], events, kind=kind, encoding=encoding)
-        recording = open_recording(path)
-        assert [event.name for event in recording.events()] == texts
-        notes = ("its annotations are not UTF-8; they are read as Latin-1",)
-        assert recording.notes == (notes if encoding == "latin-1" else ())
 
 
 @pytest.mark.parametrize(
@@ -204,11 +135,6 @@ def test_what_is_not_as_the_header_says_is_a_note(tmp_path, name):
     np.testing.assert_allclose(samples(recording), noise(seconds=10)[: end_s * RATE], atol=0.01)
 
 
-def test_time_is_0_at_the_first_sample_also_if_it_begins_within_a_second(tmp_path):
-    path = edf(tmp_path, events=[(2.25, 0.5, "word")], starts=[0.25 + n for n in range(10)])
-    assert [event.onset_s for event in open_recording(path).events()] == [2.0]
-
-
 REFUSED = {
     "records that overlap": ({"kind": "EDF+D", "starts": [0.0, 1.0, 1.5, *range(3, 10)]}, "'a.edf' cannot be read: it is EDF+D, and record 3 begins at 1.5 s, before the end of the one before (2 s)"),
     "annotations only": ({"signal": Signal("EDF Annotations", RATE, np.zeros(RATE))}, "has no signal, only annotations"),
@@ -224,13 +150,6 @@ REFUSED = {
 def test_what_cannot_be_read_is_an_error(tmp_path, name):
     options, message = REFUSED[name]
     assert message in error_of(edf(tmp_path, **options)).message
-
-
-def test_a_channel_without_a_scale_is_left_out_beside_others(tmp_path):
-    broken = Signal("Cz", RATE, noise(), low=5, high=5)
-    path = write_edf(tmp_path / "a.edf", [broken, Signal("Pz", RATE, noise())])
-    found = continuous.read(path, ReadingOptions())
-    assert found.notes["channels_dropped"] == ["Cz"] and found.notes["channels"] == 1
 
 
 def test_the_fix_of_a_truncated_recording_keeps_its_whole_records(tmp_path):
@@ -253,16 +172,6 @@ def test_values_are_microvolts_in_every_unit(tmp_path):
         assert recording.notes == (), unit
 
 
-def test_a_channel_in_another_unit_is_no_eeg_and_an_error_if_it_is_named(tmp_path):
-    signals = [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise(), "degC")]
-    path = write_edf(tmp_path / "a.edf", signals)
-    assert continuous.read(path, ReadingOptions()).notes["channels_dropped"] == ["Pz"]
-    places = tmp_path / "map.json"
-    places.write_text('{"Pz": "Cz"}')
-    error = error_of(path, channels=str(places))
-    assert error.message == "channel 'Pz' of 'a.edf' is in degC, not in volts"
-
-
 def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
     status = np.full(RATE * 10, 0x640000, dtype=np.int64)  # its own state
     status[500:510] |= 7
@@ -276,17 +185,6 @@ def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
     recording = open_recording(path)
     assert [(e.onset_s, e.name) for e in recording.events()] == [(2.0, "7"), (4.0, "32771")]
     assert recording.names == ["Cz", "Status"] and recording.notes == ()
-
-
-def test_a_warning_of_mne_is_a_note_and_not_printed(tmp_path, capfd):
-    path = write_fif(tmp_path / "a_raw.fif").rename(tmp_path / "a.fif")
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
-        recording = open_recording(path)
-        samples(recording)
-    assert shown == [] and capfd.readouterr() == ("", "")
-    (note,) = notes_of(recording)
-    assert note.startswith("a.fif: This filename") and "\n" not in note
 
 
 def write_gdf(path, rates, version=b"GDF 2.20", seconds=20):
@@ -365,48 +263,6 @@ def test_brainvision_markers_are_read_as_their_header_says(tmp_path, codepage, e
     said = encoding.upper() if encoding.startswith("utf-16") else said
     assert recording.notes == ((f"its markers are read as {said}",) if said else ())
     assert recording.files == (path.with_suffix(".eeg"),) and samples(recording).std() > 10
-
-
-def brainvision_with_count(path):
-    write_brainvision(path)
-    count = path.with_suffix(".eeg").stat().st_size // 2 // len(open_recording(path).channels)
-    path.write_text(path.read_text().replace("DataFormat", f"DataPoints={count}\nDataFormat"))
-    return path
-
-
-@pytest.mark.parametrize("change", [lambda data: data[:-5], lambda data: data * 2])
-@pytest.mark.parametrize(
-    ("write", "name", "samples_of"),
-    [(brainvision_with_count, "a.vhdr", "a.eeg"), (write_eeglab, "a.set", "a.fdt")],
-)
-def test_other_samples_than_in_the_header_are_an_error(tmp_path, write, name, samples_of, change):
-    path, data = write(tmp_path / name), tmp_path / samples_of
-    assert samples(open_recording(path)).size  # and again once the other file changed
-    data.write_bytes(change(data.read_bytes()))
-    message = error_of(path).message
-    assert message.startswith(f"'{samples_of}' ") and str(data.stat().st_size) in message
-
-
-def test_a_cut_sample_is_an_error_without_a_number_of_samples_too(tmp_path):
-    path = write_brainvision(tmp_path / "a b.vhdr")
-    data = path.with_suffix(".eeg")
-    whole = data.read_bytes()
-    data.write_bytes(whole + b"x")
-    command = error_of(path).fix.partition("or cut it:  ")[2]
-    subprocess.run(command, shell=True, check=True)
-    assert data.read_bytes() == whole and samples(open_recording(path)).size
-
-
-def test_a_missing_file_of_samples_is_named_and_one_of_markers_is_a_note(tmp_path):
-    path = write_brainvision(tmp_path / "a.vhdr")
-    path.with_suffix(".vmrk").unlink()
-    recording = open_recording(path)
-    assert recording.events() == [] and "'a.vmrk' not found" in recording.notes[0]
-    other = write_brainvision(tmp_path / "b.vhdr")
-    other.with_suffix(".eeg").unlink()
-    error = error_of(other)
-    assert error.message.startswith("'b.vhdr' cannot be read: ")
-    assert error.fix == "copy 'b.eeg' beside it"
 
 
 def test_a_pause_of_a_recording_is_a_gap(tmp_path):

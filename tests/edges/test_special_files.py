@@ -8,16 +8,9 @@ import pytest
 import torch
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
 from launcher.config.schema import task_class
-from launcher.report.data_check import find_families
 from models.base import Context, DataError
 from models.catalog import FAMILIES
-from models.common import data_files
-from models.doc_translation import prediction
-from models.doc_translation.readers.pairs import Layout
-from models.event_seg import prediction as event_prediction
-from models.event_seg.readers.hdf5 import Masks
 
 KINDS = ("pipe", "socket", "device", "link", "loop")
 NAMES = {"doc_translation": "imgs/a_1.png", "event_seg": "a.raw", "language": "a.txt"}
@@ -61,44 +54,6 @@ def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
         with pytest.raises(DataError, match=problem(kind)) as error:
             task.setup()
         assert str(path) in error.value.message and error.value.fix
-
-
-@pytest.mark.parametrize("family", [None, "event_seg", "language", "eeg_text", "abr"])
-def test_data_check_refuses_them(tmp_path, family):
-    for kind in ("socket", "loop"):
-        place(tmp_path, kind, f"deep/{NAMES[family or 'language']}")
-        with pytest.raises(SettingsError, match=problem(kind)):
-            find_families(str(tmp_path / kind), family, "data check")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_predict_refuses_them(tmp_path, kind):
-    make(tmp_path / "a.png", kind)
-    with pytest.raises(DataError, match=problem(kind)):
-        prediction.read(tmp_path, Layout("en", None, 1, None), "stop")
-    trained = event_prediction.TrainedOnEvents(33, (4, 4), True)
-    found = event_prediction.windows(tmp_path, trained, None, 1, torch.device("cpu"))
-    with pytest.raises(DataError, match=problem(kind)):
-        next(found)
-    if kind == "pipe":
-        with pytest.raises(DataError, match="is not a regular file"):
-            Masks(tmp_path / "a.png")
-
-
-def test_a_link_to_a_file_or_a_folder_is_data(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "b").mkdir()
-    (tmp_path / "a").touch()
-    (tmp_path / "data" / "c").symlink_to(tmp_path / "a")
-    (tmp_path / "data" / "d").symlink_to(tmp_path / "data" / "b")
-    walked = list(data_files.walk(tmp_path / "data"))
-    assert walked == [(tmp_path / "data", ["b", "d"], ["c"]), (tmp_path / "data" / "b", [], [])]
-
-
-def test_hidden_ones_are_left_out(tmp_path):
-    make(tmp_path / ".lock", "socket")
-    make(tmp_path / ".git" / "pipe", "pipe")
-    assert data_files.files(tmp_path) == []
 
 
 SETTINGS = {

@@ -12,8 +12,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import read_values
-from launcher.run_folder import lock, run_folder
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
+from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
 from tests.launcher.runs import NAME, begun, saved
 from tests.launcher.saved_runs import contents
@@ -66,17 +65,6 @@ def test_a_file_of_the_user_or_of_a_job_keeps_the_folder(name):
     assert is_refused()
 
 
-def test_a_step_a_checkpoint_or_a_rank_without_its_supervisor_keeps_the_folder():
-    begun(MINE, resolved())
-    with lock.hold(MINE):
-        assert is_refused()
-    (MINE / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
-    assert is_refused()
-    (MINE / "metrics.jsonl").unlink()
-    saved(MINE, 0, resolved())
-    assert is_refused()
-
-
 @pytest.mark.parametrize("start", [create, lambda: run_folder.open_existing(MINE)])
 def test_a_run_that_starts_or_is_resumed_keeps_its_folder(start):
     begun(MINE, resolved())
@@ -84,12 +72,6 @@ def test_a_run_that_starts_or_is_resumed_keeps_its_folder(start):
     assert is_refused()
     del starting
     assert create().path == MINE
-
-
-def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
-    begun(MINE, resolved())
-    first, second = run_folder.open_existing(MINE), run_folder.open_existing(MINE)
-    assert first.start_lock is not None and second.start_lock is not None
 
 
 def test_of_many_starts_at_once_one_replaces_the_folder():
@@ -122,16 +104,3 @@ def test_stages_are_replaced_until_one_of_them_was_trained():
     saved(MINE / "1-text", 3, resolved())
     assert is_refused()
     assert is_refused(MINE / "2-dialogues")  # its turn may come
-
-
-@pytest.mark.slow
-def test_a_task_that_failed_to_build_trains_into_the_same_folder(here, capsys):
-    task = HEAD + LINE + BODY
-    broken = task.replace("return nn.Sequential", "raise RuntimeError('no') and nn.Sequential")
-    Path("broken.py").write_text(broken)
-    Path("whole.py").write_text(task)
-    assert main(["--model", "broken:Line", "--out", "mine"]) == 1
-    assert (MINE / "settings.yaml").exists()
-    assert main(["--model", "whole:Line", "--out", "mine"]) == 0
-    assert "contains another run" not in capsys.readouterr().err
-    assert main(["--model", "whole:Line", "--out", "mine"]) == 2

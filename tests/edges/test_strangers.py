@@ -23,8 +23,7 @@ COMMANDS = {
     "dry run": ["resume", "run", "--dry-run", *LONGER],
     "plan": ["explain", "--resume", "run"],
 }
-NAMES = (".report.html.new", "evaluations.jsonl", "log.txt", ".lock", "split.json.partial")
-NAMES += ("samples/before.json", "checkpoints/step-00000007", "predictions", "best")
+NAMES = (".report.html.new", "evaluations.jsonl", "checkpoints/step-00000007", "best")
 
 
 @pytest.fixture

@@ -6,19 +6,15 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from openpyxl import Workbook
 
 from models.abr.readers.files import Names, read_responses
 from models.abr.responses import UNKNOWN_CLASS
-from models.base import Context, DataError
+from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.table import open_table
-from models.eeg_text.readers import tables as sentence_tables
-from models.language.config import Data, Model
 from models.language.generate import read_prompts
 from models.language.readers.corpus import read_corpus
-from models.language.task import LanguageTask
 from tests.models.errors import error_of
 from tests.models.language.reading import pairs
 
@@ -115,37 +111,11 @@ def test_another_encoding_is_refused_not_read_as_a_western_one(tmp_path, raw):
         read(write(tmp_path / "a.csv", raw))
 
 
-def test_facts_name_the_encoding_that_was_assumed(tmp_path):
-    path = write(tmp_path / "a.csv", table(), "cp1252")
-    context = Context(0, 0.1, None, torch.device("cpu"))
-    task = LanguageTask(Model(size="tiny"), Data(path=str(path)), context)
-    task.setup()
-    assert task.facts()["encoding"] == "Windows-1252 (Latin-1), since it is not UTF-8: a.csv"
-
-
 @pytest.mark.parametrize("size", [131_072, 131_073])
 def test_a_cell_of_any_length_is_read_for_training_and_use(tmp_path, size):
     path = write(tmp_path / "a.csv", f'text\nshort\n"{"x " * (size // 2)}"\nlast\n')
     assert len(read_corpus(path, None, "stop")) == 3
     assert len(read_prompts(path, {}, "stop")) == 3
-
-
-def test_a_separator_within_a_line_is_text(tmp_path):
-    for character, quote in product("\u2028\u2029\x85\x0b\x0c\x1c\x1e", ('"', "")):
-        rows = [("question", "answer"), (f"one{character}two", f"three{character}four")]
-        path = write(tmp_path / "a.csv", table(rows=rows, quote=quote))
-        assert read(path)[1] == rows[1:], (character, quote)
-        assert pairs(read_corpus(path, None, "stop")) == [rows[1]], (character, quote)
-
-
-@pytest.mark.parametrize(
-    ("name", "is_packed"), [("a.csv", True), ("a.tsv.gz", True), ("a.csv.gz", False)]
-)
-def test_gzip_is_found_in_the_content(tmp_path, name, is_packed):
-    content = table().encode()
-    path = write(tmp_path / name, gzip.compress(content) if is_packed else content)
-    assert read(path)[1] == ROWS[1:]
-    assert len(read_corpus(path, None, "stop")) == len(read_prompts(path, {}, "stop")) == 40
 
 
 @pytest.mark.parametrize(
@@ -164,24 +134,6 @@ def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, content, problem):
         with pytest.raises(DataError, match=problem) as error:
             read_corpus(write(tmp_path / name, content), None, "stop")
         assert error.value.fix
-
-
-def test_names_of_rows_are_left_out_and_columns_of_one_name_refused(tmp_path):
-    path = write(tmp_path / "a.csv", ",question,answer\n0,a,b\n1,c,d\n")
-    assert pairs(read_corpus(path, None, "stop")) == [("a", "b"), ("c", "d")]
-    path = write(tmp_path / "a.csv", "text,Text\na,b\n")
-    with pytest.raises(DataError, match="2 columns with the name 'text'"):
-        read_corpus(path, None, "stop")
-    path = write(tmp_path / "a.csv", "onset_s,duration_s,text,onset_s\n0,1,a,5\n")
-    with pytest.raises(DataError, match="has 2 columns onset_s"):
-        sentence_tables.sentences(path, BadRecords())
-
-
-@pytest.mark.parametrize("content", ["question,answer\n", '"question";"answer"', "\n\n"])
-def test_a_table_without_rows_is_refused(tmp_path, content):
-    path = write(tmp_path / "a.csv", content)
-    with pytest.raises(DataError, match=r"no usable data|is empty"):
-        read_corpus(path, None, "stop")
 
 
 def numbers(tmp_path, *cells, delimiter=";"):
@@ -247,18 +199,6 @@ def test_responses_are_equal_with_decimal_commas_and_points(tmp_path, delimiter,
     assert found.notes == (["a.csv: decimal comma"] if comma else [])
 
 
-def test_responses_with_too_many_or_too_few_cells_are_refused(tmp_path):
-    path = tmp_path / "a.csv"
-    with pytest.raises(DataError, match="4 of 4 responses cannot be used") as error:
-        responses(path, delimiter=",")
-    assert f"a.csv:2: 403 of 203 columns: {COMMA}" in error.value.where
-    responses(path, comma=False)
-    write(path, path.read_text().rstrip("\n").rpartition(";")[0])
-    with pytest.raises(DataError, match="1 of 4 responses cannot be used") as error:
-        read_responses(str(path), "stop", None)
-    assert error.value.where == "a.csv:5: 202 of 203 columns"
-
-
 def test_labels_of_classes_get_their_meaning_from_the_line_to_paste(tmp_path):
     losses = ("SNHL", "norml", "2", "NA", "")
     assert error_of(responses, tmp_path / "a.csv", losses).fix.startswith(
@@ -283,24 +223,3 @@ def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
     np.testing.assert_equal(cells, [(3, [1, 2.5, 0.5]), (5, [2, 3, np.nan])])
     assert not bad.rows
     assert found.notes == ["decimal comma", "sheet 'first'; 2 other sheets are not read"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "problem"),
-    [
-        ("a.csv", "event,text\n1,hello\n1,world\n", "'1' is 'hello' and 'world'"),
-        ("a.json", '{"1": "hello", "1": "world"}', "'1' is 'hello' and 'world'"),
-        ("a.csv", "event,x,sentence\n1,a,b\n", "it has the columns event, x, sentence"),
-    ],
-)
-def test_a_map_with_two_texts_for_a_name_is_refused(tmp_path, name, text, problem):
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(DataError, match=problem):
-        sentence_tables.pairs(path, "data.texts", "events")
-
-
-def test_an_equal_repetition_in_a_map_is_read(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("event;text\n1;hello\n1;hello\n2;world\n")
-    assert sentence_tables.pairs(path, "data.texts", "events") == {"1": "hello", "2": "world"}

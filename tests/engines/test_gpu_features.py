@@ -14,11 +14,7 @@ from tests.engines.test_parity import able, able_mark
 @pytest.mark.slow
 @each_device
 @pytest.mark.parametrize(
-    ("engine", "keep_products"),
-    [
-        pytest.param("local", True, id="local-selective"),
-        pytest.param("fsdp", False, id="fsdp-full", marks=able_mark("fsdp")),
-    ],
+    ("engine", "keep_products"), [pytest.param("fsdp", True, marks=able_mark("fsdp"))]
 )
 def test_compiled_blocks_may_recompute_their_activations(request, device, engine, keep_products):
     case = Case(engine, steps=3, activation_checkpointing=1, keep_products=keep_products)

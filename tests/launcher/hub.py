@@ -84,20 +84,5 @@ def serving_hub(home, monkeypatch):
         hub.fetch.cache_clear()
 
 
-def cached(home, monkeypatch, *names):
-    """An offline cache in the folder `home` with models by name, or NAME@REVISION."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
-    for model, _, revision in (name.partition("@") for name in names):
-        folder = home / f"models--{model.replace('/', '--')}"
-        for path, text in (
-            (f"refs/{revision or 'main'}", COMMIT),
-            (f"snapshots/{COMMIT}/config.json", '{"model_type": "llama"}'),
-        ):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text)
-    hub.fetch.cache_clear()
-
-
 def is_proxy(name):
     return name.lower().endswith("_proxy")

@@ -100,26 +100,6 @@ def test_bash_completes_files_and_run_folders(bash, tmp_path):
         assert bash(f"gearshift {words} {tmp_path}/{start}") == [f"{tmp_path}/{found}"]
 
 
-@needs("fish")
-def test_fish_completes_files_and_run_folders(script, tmp_path):
-    (tmp_path / "mine.jsonl").touch()
-    (tmp_path / "runs").mkdir()
-    for line, found in (
-        (f"gearshift resume {tmp_path}/ru", [f"{tmp_path}/runs/", "Directory"]),
-        (f"gearshift data check {tmp_path}/mi", [f"{tmp_path}/mine.jsonl"]),
-    ):
-        code = f"source {script('fish')}; complete -C '{line}'"
-        assert run_shell("fish", "--no-config", "-c", code).split() == found
-
-
-@needs("fish")
-def test_fish_completes(script):
-    for line, found in (*LINES[:-1], ("gearshift --model language:ti", ["language:tiny"])):
-        code = f"source {script('fish')}; complete -C '{line}'"
-        shown = run_shell("fish", "--no-config", "-c", code).splitlines()
-        assert sorted(line.split("\t")[0] for line in shown) == sorted(found), line
-
-
 @needs("zsh")
 @pytest.mark.parametrize(
     ("typed", "rest"),

@@ -1,8 +1,5 @@
 """`data check` prints findings and writes a page with pictures; invalid data exits with 2."""
 
-import os
-import re
-import shlex
 from functools import partial
 
 import pytest
@@ -78,25 +75,6 @@ def test_the_findings_and_the_command_to_train_are_printed(here, check):
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
 
-def test_the_command_to_train_repeats_every_setting_and_the_size_that_was_checked(
-    here, check, said
-):
-    (here / "mine.yaml").write_text("eval:\n  share: 0.25\n")
-    settings = ["--config", "mine.yaml", "--set", "data.columns=[prompt=request, x=ignore]"]
-    printed = check("mine.jsonl", "--model", "language:tiny", *settings).splitlines()
-    line = printed[-1].removeprefix("train on it:  python -m launcher ")
-    assert shlex.split(line) == [
-        *("--model", "language:tiny", "--config", "mine.yaml", "--data", "mine.jsonl"),
-        *settings[2:],
-    ]
-    said(*shlex.split(line), "--dry-run")
-    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
-    model = f"{write(here, HEAD + sized)}:Line"
-    out = check("mine.jsonl", "--model", model)
-    assert f"  read by            {model}:s\n" in out
-    assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
-
-
 def test_json_has_the_findings(here, drawn, check):
     options = ("--json", "--model", "language:small", "--set", "eval.share=0.25")
     found = check("embedded:commands", *options, "--out", "there")
@@ -150,40 +128,3 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, check):
         fix = "  fix           correct mine.jsonl:81, or skip them with  --set data.on_bad=skip\n"
         assert fix in err
         assert names(here) == ["mine.jsonl"]
-
-
-def test_a_fix_has_settings_and_no_options_of_a_run(here, check):
-    row = '{"prompt": "q %d", "completion": "%s"}\n'
-    (here / "mine.jsonl").write_text("".join(row % (i, "x" * 200) for i in range(9)))
-    words = ("mine.jsonl", "--model", "language:tiny", "--set", "eval.share=0.3")
-    fix = re.search(r"fix +fit all:  (--set) (\S+)\n", check(*words, code=2))
-    check(*words, *fix.groups())
-
-
-def test_wrong_arguments_are_errors_and_nothing_is_written(here, check, said, tmp_path_factory):
-    other = tmp_path_factory.mktemp("other")
-    os.mkfifo(other / "pipe")
-    for arguments, message in (
-        (["mine.jsonl", "--model", "langage"], "error: unknown model 'langage'"),
-        (["mine.jsonl", "--set", "data.on_bda=skip"], "error: unknown setting 'data.on_bda'"),
-        (["mine.json"], "error: file or folder 'mine.json' does not exist"),
-        ([], "error: data check requires PATH"),
-        (["mine.jsonl", "--out", "mine.jsonl"], "error: mine.jsonl is a file"),
-        (["mine.jsonl", "--out", "."], "error: . contains other files"),
-        (["mine.jsonl", "more"], "error: unexpected argument 'more'"),
-        (["/"], "is the whole disk"),
-        ([str(other / "pipe")], "regular"),
-    ):
-        assert message in check(*arguments, code=2)
-        assert names(here) == ["mine.jsonl"]
-    err = said("data", "chekc", "mine.jsonl", code=2)
-    assert "  fix           python -m launcher data check mine.jsonl\n" in err
-
-
-def test_a_stage_that_reads_other_data_is_an_error(here, check):
-    words = ("mine.jsonl", "--model", "language:tiny", "--set", "model.stage=text")
-    assert check(*words, code=2).splitlines() == [
-        "error: data.path 'mine.jsonl' has no effect: model.stage is text, not whole",
-        "  where         data check mine.jsonl",
-    ]
-    assert names(here) == ["mine.jsonl"]

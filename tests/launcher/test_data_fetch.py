@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.download.conftest import here, server
-from tests.launcher.download.server import BODY, Response
+from tests.launcher.download.server import BODY
 
 __all__ = ["here", "server"]
 
@@ -33,21 +33,3 @@ def test_downloads_and_the_command_to_train_are_printed_and_json_lists_the_files
     assert first == "downloads/data.csv exists already, as declared"
     [found] = fetch("--json", "--out", "there")
     assert (found["path"], found["size"], found["is_new"]) == ("there/data.csv", len(BODY), True)
-
-
-def test_a_failed_download_is_an_error(server, fetch):
-    for response, code in ((Response(404), 2), (Response(503, headers={"Retry-After": "9999"}), 1)):
-        declare(server.on("/data.csv", response))
-        assert f"the server responds {response.status}" in fetch(code=code)
-        assert fetch("--json", code=code)["diagnostics"][0]["severity"] == "error"
-
-
-def test_wrong_arguments_are_errors(here, said):
-    for arguments, message in (
-        ([], "error: data fetch: download.files declares no URL"),
-        (["mine.csv"], "error: data fetch 'mine.csv' names no model"),
-        (["--config", "none.yaml"], "error: none.yaml does not exist"),
-        (["--set", "download.retries=-1"], "error: download.retries -1 is out of range"),
-    ):
-        assert message in said("data", "fetch", *arguments, code=2)
-        assert list(here.iterdir()) == []

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import launcher
-from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit, train
@@ -19,10 +18,6 @@ OTHER_GOAL = """\
             self.goal = Goal("val_reconstruction", "min")
 """
 DATA = "    class Data(BaseModel):\n        path: str = 'labeled'\n\n"
-NO_TEST = """\
-    def setup(self):
-        self._splits = {name: _FixedSamples(self.samples(name)) for name in ("train", "val")}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +114,6 @@ def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, ev
     folder = trained_on(write(tmp_path, head + LINE + DATA + BODY + "\n" + OTHER_GOAL), tmp_path)
     (tmp_path / "bare").touch()
     assert "the data has no labels for val_loss" in evaluate(folder, "--data", "bare", code=2)
-
-
-def test_a_task_without_a_test_split_is_refused_before_the_run(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    head = HEAD + "from models.custom import _FixedSamples\n\n"
-    module = write(tmp_path, head + LINE + BODY + "\n" + NO_TEST)
-    with pytest.raises(SettingsError, match="the task has no split 'test'") as error:
-        trained_on(module, tmp_path, **{"eval.test": True})
-    assert "allowed       train, val" in str(error.value)
-    assert not (tmp_path / "run").exists()
 
 
 COMMANDS = {

@@ -58,10 +58,3 @@ def test_json_contains_value_origin_and_replaced_values_of_each_key(explain):
     optim = schema["$defs"][schema["properties"]["optim"]["$ref"].rpartition("/")[2]]
     assert optim["additionalProperties"] is False
     assert optim["properties"]["lr"]["description"] == "Peak learning rate."
-
-
-def test_unknown_options_settings_and_keys_are_errors(explain):
-    output = explain("--fsat", "--lr", "quick", code=2)
-    assert "unknown option '--fsat'" in output and "optim.lr 'quick' is text" in output
-    for key in ("optim.ler", "lr", "train.lr"):
-        assert "fix           python -m launcher explain optim.lr\n" in explain(key, code=2)

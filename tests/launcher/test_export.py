@@ -109,21 +109,6 @@ def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, export):
     assert not (tmp_path / "hf").exists()
 
 
-def test_invalid_options_are_errors_and_write_nothing(run, export):
-    before = contents(run.parent)
-    for place, options, message in (
-        (run, [], "error: export requires --format"),
-        (run, ["--format", "hff"], "  did you mean  hf\n  fix           --format hf"),
-        (run, ["--format", "hf", "--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
-        (run, ["--format", "hf", "--checkpoint", "best"], "error: no checkpoint 'best'"),
-        (run, ["--format", "hf", "--out", run], "is not empty"),
-        (run, ["--format", "hf", "--out", run / "log.txt"], "is a file"),
-        (run / "none", ["--format", "hf"], "does not exist"),
-    ):
-        assert message in export(place, *options, code=2)
-    assert contents(run.parent) == before
-
-
 def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, export):
     bpe = {"model.tokenizer": "bpe"}
     change_state(checkpoint(run, 6), lambda state: state["facts"]["settings"].update(bpe))
@@ -142,14 +127,6 @@ class Mute:
 
     def __init__(self, model, data, context):
         pass
-
-
-def test_a_family_without_a_transformers_model_is_an_error(run, export, monkeypatch):
-    monkeypatch.setattr(Family, "task", f"{__name__}:Mute")
-    err = export(run, "--format", "hf", code=2)
-    assert "transformers has no model for the family 'language'" in err
-    assert "  allowed       safetensors, dcp\n  fix           --format safetensors\n" in err
-    assert not (run / "export-hf").exists()
 
 
 def test_dcp_loads_the_model_and_converts_to_torch(run, tmp_path, export):

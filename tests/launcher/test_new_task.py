@@ -46,15 +46,6 @@ def test_the_commented_lines_of_the_template_train_a_folder_with_momentum(here):
         assert any(name.startswith("momentum_buffer|") for name in state.keys())  # noqa: SIM118
 
 
-def test_another_folder_is_part_of_the_command_that_trains_it(here, said):
-    assert said("new-task", "Rings", "--out", "two words", "--json") == {
-        "file": "two words/rings.py",
-        "model": "rings:Rings",
-        "command": "python -m launcher --model rings:Rings --set 'model.folder=two words'",
-    }
-    said("--model", "rings:Rings", "--set", "model.folder=two words", "--dry-run")
-
-
 def test_file_and_class_follow_pythons_naming(here, said):
     for name, module, model in (
         ("MyFineImages", "my_fine_images", "MyFineImages"),
@@ -79,22 +70,3 @@ def test_a_file_that_exists_or_cannot_be_written_is_an_error(here, said):
     assert err.startswith("error: cannot write mine_too.py/there/my_images.py: ")
     assert "  where         --out mine_too.py/there\n" in err
     assert names(here) == ["mine_too.py"]
-
-
-def test_a_name_that_python_cannot_import_is_an_error(here, said):
-    start = "  fix           python -m launcher new-task "
-    for names_given, expected in (
-        (["my-images"], f"  did you mean  my_images\n{start}my_images"),
-        (["1st"], "error: '1st' is not a valid task name"),
-        (["class"], "error: 'class' is a Python keyword"),
-        (["bücher"], "  allowed       letters, digits and _, starting with a letter, such as "),
-        (["json"], "error: Python would import another module 'json' instead of this file"),
-        (["models"], f"  did you mean  my_models\n{start}my_models"),
-        (
-            [],
-            f"error: new-task requires NAME\n  where         command line: new-task\n"
-            f"  allowed       a name of letters, digits and _, such as my_images\n{start}my_task",
-        ),
-    ):
-        assert expected in said("new-task", *names_given, code=2)
-        assert names(here) == []

@@ -1,10 +1,8 @@
 """The command `plan`: text, JSON, advice to paste, and errors."""
 
-import shlex
-
 import pytest
 
-from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
+from launcher.config.machine import CONTEXT_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -13,43 +11,7 @@ def stays_empty(here):
     assert not list(here.iterdir())
 
 
-@pytest.mark.slow
-def test_a_plan_that_does_not_fit_prints_lines_that_do(said):
-    machine = ["--gpus", "1", "--gpu-memory", f"{150 + CONTEXT_BYTES // 2**20}MiB"]
-    text = said("plan", "--model", "language:small", *machine)
-    assert "does not fit: " in text and " of 150.0 MiB" in text
-    lines = [line for line in text.splitlines() if line.startswith("  python -m launcher ")]
-    assert lines
-    words = shlex.split(lines[0].partition("    (")[0])[3:]
-    assert said("plan", *words, *machine, "--json")["fits"] is True
-
-
-def test_a_line_to_paste_replaces_what_was_typed(said):
-    replaced = ["--engine", "ddp", "--batch-size=4", "--set", "train.accumulation=2"]
-    words = [
-        "--model",
-        "language:tiny",
-        "--lr",
-        "1e-3",
-        "--set",
-        "compile=off",
-        "--set",
-        "memory.activation_checkpointing=full",
-        *replaced,
-    ]
-    needs = said("plan", "--gpus=2", *words, "--json")["device_peak_bytes"]["total"]
-    memory = 0.94 * needs + CONTEXT_BYTES + NCCL_BYTES
-    machine = ["--gpus=2", "--gpu-memory", f"{memory / 2**20:.3f}MiB"]
-    lines = said("plan", *machine, *words).splitlines()
-    lines = [line for line in lines if "-m launcher" in line]
-    (line,) = lines
-    assert "--set train.micro_batch=" in line and "--batch-size" not in line
-    pasted = shlex.split(line.partition("    (")[0])[3:]
-    assert pasted[:8] == words[:8]
-    assert said("plan", *machine, *pasted, "--json")["fits"] is True
-
-
-def test_the_ladder_is_printed_and_in_json_with_the_rung_to_take(said):
+def test_the_ladder_is_in_json_with_the_rung_to_take(said):
     needs = said("plan", "--model", "language:tiny", "--gpus=1", "--json")
     memory = 0.5 * needs["device_peak_bytes"]["total"] + CONTEXT_BYTES
     words = ["--model", "language:tiny", "--gpus=1", f"--gpu-memory={memory / 2**20:.3f}MiB"]
@@ -61,14 +23,6 @@ def test_the_ladder_is_printed_and_in_json_with_the_rung_to_take(said):
     assert take["device_peak_bytes"]["total"] <= memory - CONTEXT_BYTES
     assert take["relative_time"] > 1 and any(
         "train.micro_batch=" in text for text in found["rungs"][0]["set"]
-    )
-    lines = said("plan", *words).splitlines()
-    start = next(n for n, line in enumerate(lines) if line.startswith("  ladder"))
-    rows = lines[start + 1 : start + 1 + len(names)]
-    assert [row[2:27].strip() for row in rows] == names
-    assert [row[0] for row in rows] == [">" if rung["take"] else " " for rung in found["rungs"]]
-    assert all(
-        ("fits" in row) == rung["fits"] for row, rung in zip(rows, found["rungs"], strict=True)
     )
 
 
@@ -90,9 +44,6 @@ def test_errors_of_options_machine_and_stages_come_together_with_the_fix(said):
 
 def test_stages_are_planned_one_after_the_other(said):
     staged = ["plan", "--model", "language:small", "--mode", "staged"]
-    text = said(*staged)
-    first, second = text.index("stage 1 of 2: text"), text.index("stage 2 of 2: dialogues")
-    assert first < second and text.count("peak of a rank") == 2
     found = said(*staged, "--json")
     assert list(found) == ["text", "dialogues"]
     text, dialogues = found.values()
@@ -103,13 +54,11 @@ def test_stages_are_planned_one_after_the_other(said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["abr", "eeg_text"])
-def test_stages_of_other_families(family, said):
-    found = said("plan", "--model", f"{family}:tiny", "--mode", "staged", "--json")
+def test_stages_of_another_family(said):
+    found = said("plan", "--model", "eeg_text:tiny", "--mode", "staged", "--json")
     first, *_, last = found.values()
     assert first["trainable_parameters"] == first["parameters"] < last["parameters"]
-    is_frozen = last["trainable_parameters"] < 0.9 * last["parameters"]
-    assert is_frozen == (family == "eeg_text")
+    assert last["trainable_parameters"] < 0.9 * last["parameters"]  # its encoder is frozen
 
 
 def test_a_named_gpu_gives_memory_and_time(said):

@@ -1,22 +1,18 @@
 """A trained model is used on prompts and on files."""
 
-import importlib
 import io
 import json
 import sys
 from functools import cache, partial
-from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 import launcher
-from launcher.base.diagnostics import SettingsError
 from launcher.saved_runs import predict
 from launcher.saved_runs.predict import result_folder
-from models.base import DataError, Message, Prediction, Prompt, Sampling
+from models.base import Prediction, Sampling
 from models.language.config import SIZES
 from models.language.generate import generate
 from models.language.model import Transformer
@@ -92,13 +88,6 @@ def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
         assert texts(place, "--input", "what is 7") == [expected(6)], place
 
 
-def test_the_same_seed_gives_the_same_text(run, texts):
-    given = ("--input", "what is 7")
-    assert texts(run, *given) == texts(run, *given, "--seed", "0")
-    assert texts(run, *given) != texts(run, *given, "--seed", "1")
-    assert texts(run, *given, "--top-k", "1") == [""]
-
-
 def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, predicted):
     (tmp_path / "my rows.jsonl").write_text(ROWS)
     (run / "predictions").mkdir()
@@ -166,54 +155,6 @@ def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
     assert capsys.readouterr().out.splitlines() == [first, "", second, third, ""]
 
 
-def test_other_texts_are_prompts():
-    task = SimpleNamespace(prompt_suffixes=(".txt",))
-    for given in ("def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"):
-        assert predict.prompts(given, task, "x") == [Prompt("prompt", (Message("user", given),))]
-
-
-def test_a_path_that_does_not_exist_is_no_prompt_and_a_near_one_suggested(
-    run, tmp_path, predicted, monkeypatch
-):
-    error = partial(predicted, run, "--input", code=2)
-    for given in ("no/such", "x.jsonl", "./what is it", f"{tmp_path}/my text", "~no/x"):
-        assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in error(given)
-    (tmp_path / "rows.jsonl").write_text(ROWS)
-    (tmp_path / "my notes.txt").write_text("x")
-    assert f"  did you mean  {tmp_path}/rows.jsonl" in error(f"{tmp_path}/rosw.jsonl")
-    monkeypatch.chdir(tmp_path)
-    err = error("my ntoes.txt")
-    assert "  did you mean  my notes.txt" in err
-    assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
-
-
-def test_an_invalid_option_is_an_error(run, predicted):
-    before = contents(run.parent)
-    for options, message in (
-        (["--temperature", "-1"], "--temperature '-1' is not valid"),
-        (["--temperature", "nan"], "  allowed       a number, at least 0"),
-        (["--top-p", "0"], "  allowed       a number above 0, at most 1"),
-        (["--top-k", "0"], "  allowed       a whole number, at least 1"),
-        (["--max-tokens", "1.5"], "  where         command line: --max-tokens 1.5"),
-        (["--seed", "x"], "--seed 'x' is not valid"),
-        (["--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
-    ):
-        assert message in predicted(run, "--input", "hi", *options, code=2)
-    assert contents(run.parent) == before
-
-
-def test_what_is_no_model_is_an_error(run, tmp_path, said):
-    error = partial(said, "predict", "--input", "hi", code=2)
-    assert "does not exist" in error(tmp_path / "none")
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "config.json").write_text('{"model_type": "llama"}')
-    assert "export RUN --format safetensors" in error(tmp_path / "hf")
-    said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
-    assert "has the weights of one checkpoint" in error(tmp_path / "out", "--checkpoint", "last")
-    with pytest.raises(SettingsError, match="EPL text"):  # the formats of a family
-        predict.files(None, "abr", "x")
-
-
 PREDICT = """
     def setup_without_data(self):
         pass
@@ -253,59 +194,6 @@ def test_a_custom_task_predicts_files(custom_run, tmp_path, predicted):
         assert float(value) == pytest.approx(float(answer), abs=1e-5)
     assert last == f"wrote 2 files to {out}"
     assert {p.name: p.read_text() for p in out.iterdir()} == {"line-0.txt": "1", "line-1.txt": "2"}
-
-
-def test_files_need_an_input_without_errors_and_no_sampling(
-    custom_run, tmp_path, predicted, monkeypatch
-):
-    (tmp_path / "in.txt").write_text("1")
-    (tmp_path / "bad.txt").write_text("1 bad")  # an error after a prediction
-    monkeypatch.chdir(tmp_path)
-    before = contents(tmp_path)
-    for options, message in (
-        ([], "/able --input FILE"),
-        (["--input", "none"], "--input 'none' does not exist"),
-        (["--input", "in.txt", "--top-k", "2"], "  fix           remove --top-k"),
-        (["--input", "in.txt", "--out", "."], ". is not empty"),
-        (["--input", "bad.txt", "--out", "out"], "error: bad line"),
-    ):
-        err = predicted(custom_run[0], *options, code=2)
-        assert message in err and "--set" not in err
-        assert contents(tmp_path) == before
-
-
-@pytest.fixture
-def forgetful_protocols():
-    """isinstance of a protocol remembers the answer for a class, which a test changes."""
-    kinds = predict.PredictsFiles, predict.GeneratesText
-    for kind in kinds:
-        kind._abc_caches_clear()
-    yield
-    for kind in kinds:
-        kind._abc_caches_clear()
-
-
-@pytest.mark.usefixtures("forgetful_protocols")
-def test_a_task_that_cannot_predict_says_what_to_write(custom_run, predicted, monkeypatch):
-    run, module = custom_run
-    task = importlib.import_module(module).Line
-    for method in ("predict", "setup_without_data"):
-        monkeypatch.delattr(task, method)
-    err = predicted(run, "--input", "x", code=2)
-    assert "its task lacks setup_without_data, predict" in err
-    assert "saved_files, setup_without_data() and predict(model, path)" in err
-
-
-def test_a_name_is_a_file_of_its_own(tmp_path):
-    for predictions, message in (
-        ([Prediction("../x", "", {".txt": b""})], "is not valid"),
-        ([Prediction("x", "", {"/../y": b""})], "is not valid"),
-        ([Prediction("x", "", {".txt": b""})] * 2, "is written twice"),
-    ):
-        with pytest.raises(DataError, match=message), result_folder(tmp_path / "out") as folder:
-            for prediction in predictions:
-                folder.write(prediction)
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_complete_stays_when_a_person_stops(tmp_path):

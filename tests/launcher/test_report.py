@@ -39,14 +39,6 @@ def test_several_runs_share_a_report_here_and_stages_one(run, tmp_path, monkeypa
     assert [one["folder"] for one in found["runs"]] == [str(other)]
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path, monkeypatch, report):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.html").write_text("mine")
-    for name in ("nothing", "mine.html"):
-        assert f"error: {name} is not a run folder" in report(name, code=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
-
-
 def test_a_file_of_another_program_is_never_replaced(run, report):
     mine = run.parent / "mine.html"
     mine.write_text("mine")

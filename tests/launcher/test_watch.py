@@ -47,16 +47,6 @@ def test_watch_alone_shows_the_newest_run_and_a_folder_of_runs_all(said):
     said("watch", "runs/notes", code=2)
 
 
-def test_another_folder_is_an_error_with_the_nearest(capsys):
-    begun(Path("mine"), resolved())
-    assert main(["watch", "mine", "mnie"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "run folder 'mnie' does not exist" in captured.err
-    assert "did you mean  mine" in captured.err
-    assert main(["watch", "mine", "--once=1"]) == 2
-
-
 def test_ctrl_c_ends_the_view_and_not_the_run(tmp_path):
     folder = begun(tmp_path / "mine", resolved())
     before = contents(folder)

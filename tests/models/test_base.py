@@ -197,6 +197,9 @@ def test_a_kernel_that_the_device_lacks_is_an_error(case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", ["event_seg", "language answers", "abr", "doc_translation", "eeg_text"], indirect=True
+)
 def test_the_whole_model_compiles_as_one_graph(task):
     torch.compiler.reset()
     model, batch = built(task).eval(), task.collate(rows_of(task, "train", 2))

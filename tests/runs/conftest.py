@@ -68,6 +68,19 @@ def program(tmp_path):
 
 
 @pytest.fixture
+def inside(program, monkeypatch, capfd, one_thread):
+    """As `program`, in this process, which has imported torch already: it takes most of the time."""
+    monkeypatch.chdir(program.folder)
+
+    def run(*args):
+        capfd.readouterr()
+        code = main(args)
+        return subprocess.CompletedProcess(args, code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Runs a command line in a directory with data: exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)

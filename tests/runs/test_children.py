@@ -43,23 +43,19 @@ CHILDREN = {
 @pytest.mark.parametrize(
     ("child", "number", "ends"),
     [
-        ("worker", signal.SIGKILL, 1),
-        ("worker", signal.SIGSTOP, 1),
         ("worker", signal.SIGHUP, None),
         ("worker, restarted", signal.SIGKILL, None),
-        ("worker of two ranks", signal.SIGKILL, 1),
         ("worker of two ranks", signal.SIGTERM, None),
-        ("rank", signal.SIGKILL, 1),
         ("rank", signal.SIGHUP, 75),
-        ("rank", signal.SIGSTOP, 1),
         ("rank", signal.SIGSTOP, 75),
-        ("tracker", signal.SIGKILL, None),
         ("tracker", signal.SIGSTOP, None),
-        ("tracker", signal.SIGTERM, None),
     ],
 )
 def test_a_run_survives_or_ends_with_its_child(tmp_path, child, number, ends):
-    """`ends`: its exit code; None: it goes on. A closed terminal then ends it with 75."""
+    """`ends`: its exit code; None: it goes on. A closed terminal then ends it with 75.
+
+    Also: training/data/test_workers.py, test_ends.py, training/trackers/test_wandb_faults.py.
+    """
     is_child, options = CHILDREN[child]
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     with subprocess.Popen(

@@ -8,8 +8,6 @@ from engines.catalog import ENGINES
 from tests.engines.test_parity import SHARDED, able, able_mark
 from tests.runs.crossing import Crossings, differences, drift
 
-SIZES = ((1, 2), (2, 1))
-"""Worlds that stay as they are: test_the_same_engine_resumes_bit_by_bit."""
 # Both runs rounded differently before the crossing: at most 1.3e-7 apart in the 400 cases.
 # The losses are near 3.6, where one unit in the last place of fp32 is 6.6e-8 of them.
 FP32 = 1e-6
@@ -28,9 +26,6 @@ def crossings(worlds, tmp_path_factory):
     return Crossings(worlds, tmp_path_factory.mktemp("runs"))
 
 
-Crossing = tuple[str, int, str, int]
-
-
 def cases(*quick, slow=()):
     """Source and its world size, target and its world size."""
 
@@ -47,16 +42,15 @@ def cases(*quick, slow=()):
 
 
 def in_turn(*engines):
-    """Each engine once before and once after each change of the world size, with another one.
+    """Each engine once before and once after a world that grows and shrinks by turns.
 
     The layout of a checkpoint is that of its engine and world size, whatever reads it, so not every
     pair of engines is needed.
     """
-    count = len(engines)
+    followers = [*engines[1:], engines[0]]
     return [
-        (name, a, engines[(index + 1 + turn % (count - 1)) % count], b)
-        for turn, (a, b) in enumerate(SIZES)
-        for index, name in enumerate(engines)
+        (name, 1 + turn % 2, follower, 2 - turn % 2)
+        for turn, (name, follower) in enumerate(zip(engines, followers, strict=True))
     ]
 
 
@@ -91,14 +85,25 @@ def test_factors_of_parts_cross_and_change(crossings, source, before, target, af
     assert drift(without.end, reference.end) > 100 * FP32
 
 
-@pytest.mark.parametrize("is_half", [False, pytest.param(True, marks=pytest.mark.slow)])
-@cases(("local", 1, "local", 1), *((name, 2, name, 2) for name in CPU_ENGINES))
-def test_the_same_engine_resumes_bit_by_bit(crossings, source, before, target, after, is_half):
+HALF_OF = {"ddp": "bf16", "fsdp": "fp16", "zero2-offload": "bf16", "zero3": "fp16"}
+"""One engine of each layout; a test below crosses with both."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "size", "precision"),
+    [
+        pytest.param("local", 1, "fp32"),
+        *(pytest.param(name, 2, "fp32", marks=able_mark(name)) for name in CPU_ENGINES),
+        *(
+            pytest.param(name, 2, half, marks=[able_mark(name), pytest.mark.slow])
+            for name, half in HALF_OF.items()
+        ),
+    ],
+)
+def test_the_same_engine_resumes_bit_by_bit(crossings, engine, size, precision):
     """Without a tolerance: losses, norms, and the whole state after the last step."""
-    half = ("fp16", "bf16")[CPU_ENGINES.index(source) % 2]  # a test below crosses with both
-    precision = half if is_half else "fp32"
-    run = crossings.source(source, before, precision)
-    crossed = crossings.cross(run, target, after, precision)
+    run = crossings.source(engine, size, precision)
+    crossed = crossings.cross(run, engine, size, precision)
     assert differences(run.saved, crossed.taken) == []
     for end, uninterrupted in zip(crossed.end, run.end, strict=True):
         assert end.losses == uninterrupted.losses

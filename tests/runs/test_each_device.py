@@ -36,7 +36,7 @@ def memory(device):
     ("family", "device"),
     # test_deterministic_steps.py: the operators of every family.
     [
-        *(("language", "cpu"), ("event_seg", "cpu")),
+        ("event_seg", "cpu"),
         *(pytest.param(family, "cuda", marks=pytest.mark.gpu) for family in FAMILIES),
     ],
 )

@@ -57,6 +57,7 @@ def checkpoints(folder):
     return sorted(manifest.read(entry).step for entry in entries)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_saves_a_checkpoint_of_all_and_sets_the_exit_code(tmp_path):
     with training(tmp_path, "--nproc", "2") as process:
         os.kill(ranks(process)[1], signal.SIGUSR1)
@@ -68,11 +69,10 @@ def test_a_signal_to_one_rank_saves_a_checkpoint_of_all_and_sets_the_exit_code(t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nproc", [1, 2])
-def test_a_run_started_by_nohup_goes_on_when_the_terminal_is_closed(tmp_path, nproc):
+def test_a_run_started_by_nohup_goes_on_when_the_terminal_is_closed(tmp_path):
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
     try:
-        with training(tmp_path, "--nproc", str(nproc), "--max-steps", "40") as process:
+        with training(tmp_path, "--nproc", "2", "--max-steps", "40") as process:
             process.send_signal(signal.SIGHUP)
             rest = process.stdout.read()
     finally:
@@ -117,14 +117,13 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nproc", [1, 2])
-def test_closing_the_terminal_saves_the_run(tmp_path, nproc):
+def test_closing_the_terminal_saves_the_run(tmp_path):
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(tmp_path)
         os.environ.update(environment())
-        command = [sys.executable, "-m", "launcher", *ARGS, "--nproc", str(nproc)]
+        command = [sys.executable, "-m", "launcher", *ARGS, "--nproc", "1"]
         os.execv(sys.executable, command)
     shown = b""
     while b"saved" not in shown:
@@ -135,6 +134,7 @@ def test_closing_the_terminal_saves_the_run(tmp_path, nproc):
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
 
 
+@pytest.mark.slow
 def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(program, tmp_path):
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     with open("/dev/full", "w") as full:

@@ -9,12 +9,12 @@ from tests.runs.conftest import last
 
 
 @pytest.mark.slow
-def test_an_engine_resumes_adapters_of_another(program, adapted):
+def test_an_engine_resumes_adapters_of_another(program, inside, adapted):
     two = ("--nproc", "2", "--engine")
     for engine, run in (("zero3", "a"), ("fsdp", "whole")):
-        done = program(*adapted, *two, engine, "--out", run)
+        done = inside(*adapted, *two, engine, "--out", run)
         assert done.returncode == 0, done.stderr
-    done = program("resume", "a/checkpoints/step-00000003", *two, "fsdp", "--out", "b")
+    done = inside("resume", "a/checkpoints/step-00000003", *two, "fsdp", "--out", "b")
     assert done.returncode == 0, done.stderr
     found, expected = last(program, "b"), last(program, "whole")
     assert found.shapes and all(".lora_" in name for name in found.shapes)
@@ -26,21 +26,21 @@ def test_an_engine_resumes_adapters_of_another(program, adapted):
 
 
 @pytest.mark.slow
-def test_a_run_verifies_exports_and_refuses_another_base(program, adapted):
-    assert program(*adapted, "--out", "run").returncode == 0
+def test_a_run_verifies_exports_and_refuses_another_base(program, inside, adapted):
+    assert inside(*adapted, "--out", "run").returncode == 0
     facts = last(program, "run").facts["base"]
     assert facts["folder"] == str(program.folder / "base") and len(facts["sha256"]) == 64
-    assert "identical" in program("verify", "run").stdout
+    assert "identical" in inside("verify", "run").stdout
     for name, note in (
         ("hf", "GGUF     python llama.cpp/convert_hf_to_gguf.py run"),
         ("adapter", ""),
     ):
-        done = program("export", "run", "--format", name)
+        done = inside("export", "run", "--format", name)
         assert done.returncode == 0 and note in done.stdout
-    assert "allowed       adapter, hf" in program("export", "run", "--format", "dcp").stderr
-    assert program("export", "run", "--format", "safetensors").returncode == 0
+    assert "allowed       adapter, hf" in inside("export", "run", "--format", "dcp").stderr
+    assert inside("export", "run", "--format", "safetensors").returncode == 0
     answers = [
-        program("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")
+        inside("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")
         for run in ("run", "run/export-safetensors")
     ]
     assert answers[0].stdout == answers[1].stdout != "\n", answers[0].stderr
@@ -59,37 +59,37 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, adapted):
         program.folder / "base/model.safetensors",
         {"format": "pt"},
     )
-    done = program("resume", "run/checkpoints/step-00000003", "--out", "again")
+    done = inside("resume", "run/checkpoints/step-00000003", "--out", "again")
     assert done.returncode == 2
     assert "are not those that the checkpoint of step 3 was trained on" in done.stderr
     assert f"with sha256 {facts['sha256']}" in done.stderr
     for run in ("run", "run/export-safetensors"):
-        done = program("predict", run, "--input", "ask 3")
+        done = inside("predict", run, "--input", "ask 3")
         assert done.returncode == 2
         assert "are not those that the checkpoint" in done.stderr and "fix" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_run_of_all_weights_has_no_adapter(program, adapted):
+def test_a_run_of_all_weights_has_no_adapter(program, inside, adapted):
     options = [*adapted, "--set", "model.lora.rank=null", "--max-steps", "1", "--out", "run"]
-    assert program(*options).returncode == 0
-    done = program("export", "run", "--format", "adapter")
+    assert inside(*options).returncode == 0
+    done = inside("export", "run", "--format", "adapter")
     assert done.returncode == 2
     assert "the run trained all weights, without model.lora" in done.stderr
     assert "allowed       hf, safetensors, dcp" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_pretrained_folder_may_move(program, adapted):
-    assert program(*adapted, "--out", "run").returncode == 0
+def test_a_pretrained_folder_may_move(program, inside, adapted):
+    assert inside(*adapted, "--out", "run").returncode == 0
     (program.folder / "base").rename(program.folder / "moved")
     moved = ("--set", "model.pretrained=moved")
     resume = ("resume", "run/checkpoints/step-00000003", "--out")
     for command in (("verify", "run"), ("export", "run", "--format", "hf"), (*resume, "again")):
-        done = program(*command)
+        done = inside(*command)
         assert done.returncode == 2, command
         assert "fix           --set model.pretrained=DIR  if it has moved" in done.stderr
-        done = program(*command, *moved)
+        done = inside(*command, *moved)
         assert done.returncode == 0, done.stderr
     assert "base → moved" in done.stdout
     assert "model.pretrained: moved" not in (program.folder / "run/settings.yaml").read_text()
@@ -102,7 +102,7 @@ def test_a_pretrained_folder_may_move(program, adapted):
     save_file({name: value + 1 for name, value in tensors.items()}, weights, {"format": "pt"})
     for command in ((*resume, "third"), ("verify", "run")):
         before = program.files()
-        done = program(*command, *moved)
+        done = inside(*command, *moved)
         assert done.returncode == 2, done.stdout
         assert "are not those that the checkpoint of step" in done.stderr
         assert "Traceback" not in done.stderr and program.files() == before

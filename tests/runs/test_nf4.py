@@ -36,23 +36,41 @@ def difference(program, run, other):
 
 
 @pytest.mark.slow
-def test_sharding_engines_resume_a_run_whose_base_has_4_bits(program, given):
-    whole = program(*given, "--out", "whole")
+def test_a_run_whose_base_has_4_bits_resumes_verifies_predicts_and_exports(program, inside, given):
+    whole = inside(*given, "--out", "whole")
     assert whole.returncode == 0, whole.stderr
-    done = program("resume", "whole/checkpoints/step-00000003", "--out", "local")
-    assert done.returncode == 0, done.stderr
-    assert difference(program, "local", "whole") == 0
     point = "whole/checkpoints/step-00000003"
-    for engine in ("fsdp", "zero3"):
-        done = program("resume", point, "--engine", engine, "--nproc", "2", "--out", engine)
+    for engine, nproc, most in (("local", "1", 0), ("fsdp", "2", 1e-5), ("zero3", "2", 1e-5)):
+        done = inside("resume", point, "--engine", engine, "--nproc", nproc, "--out", engine)
         assert done.returncode == 0, done.stderr
-        assert difference(program, engine, "whole") < 1e-5, engine
+        assert difference(program, engine, "whole") <= most, engine
     wide = ("--set", "model.quantize=null", "--out", "wide")
-    done = program("resume", point, *wide)
-    assert done.returncode == 2
-    assert "model.quantize null differs from nf4, used by whole until step 3" in done.stderr
-    assert program(*given, *wide).returncode == 0
+    assert inside("resume", point, *wide).returncode == 2
+    assert inside(*given, *wide).returncode == 0
     assert difference(program, "wide", "whole") > 1e-3  # so that the bound above means something
+
+    stored = last(program, "whole")
+    assert stored.shapes and all(".lora_" in name for name in stored.shapes)
+    assert stored.facts["base"]["folder"] == str(program.folder / "base")
+    assert not stored.buffer_shapes
+    assert "identical" in inside("verify", "whole").stdout
+    result = json.loads((program.folder / "whole/result.json").read_text())
+    plain = transformers.AutoModelForCausalLM.from_pretrained(program.folder / "base")
+    adapters = sum(torch.Size(shape).numel() for shape in stored.shapes.values())
+    assert result["parameters"] == plain.num_parameters() + adapters
+    for name in ("hf", "adapter", "safetensors"):
+        assert inside("export", "whole", "--format", name).returncode == 0
+    answers = [
+        inside("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")
+        for run in ("whole", "whole/export-safetensors")
+    ]
+    assert answers[0].stdout == answers[1].stdout != "\n", answers[0].stderr
+    load, ids = transformers.AutoModelForCausalLM.from_pretrained, torch.arange(10, 30)[None]
+    merged = load(program.folder / "whole/export-hf").float().eval()(ids).logits
+    base = theirs_in_4_bits(program.folder / "base")
+    assert not torch.allclose(merged, base(ids).logits, atol=1e-3)
+    adapted = peft.PeftModel.from_pretrained(base, program.folder / "whole/export-adapter").eval()
+    torch.testing.assert_close(adapted(ids).logits, merged, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture
@@ -67,17 +85,17 @@ def given_encoder():
 
 
 @pytest.mark.slow
-def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_under_a_sharding_engine(
-    program, given_encoder
+def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_verifies_and_exports_plain_weights(
+    program, inside, given_encoder
 ):
-    done = program(*given_encoder, "--out", "whole")
+    done = inside(*given_encoder, "--out", "whole")
     assert done.returncode == 0, done.stderr
     whole = last(program, "whole")
     bits = [name for name in whole.buffer_shapes if name.endswith(".codes")]
     assert bits and not any(name.replace(".codes", ".weight") in whole.shapes for name in bits)
-    assert "identical" in program("verify", "whole").stdout
+    assert "identical" in inside("verify", "whole").stdout
     point = "whole/checkpoints/step-00000003"
-    done = program("resume", point, "--engine", "zero3", "--nproc", "2", "--out", "zero3")
+    done = inside("resume", point, "--engine", "zero3", "--nproc", "2", "--out", "zero3")
     assert done.returncode == 0, done.stderr
     assert difference(program, "zero3", "whole") < 1e-3
     resumed = last(program, "zero3")
@@ -85,52 +103,19 @@ def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_under_a_sharding_engine(
         torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name)) for name in bits
     )
 
-
-@pytest.mark.slow
-def test_an_export_of_a_frozen_encoder_in_4_bits_has_plain_weights(program, given_encoder):
-    assert program(*given_encoder, "--out", "run").returncode == 0
     Image.new("RGB", (120, 160), "white").save(program.folder / "page.png")
-    assert program("export", "run", "--format", "safetensors").returncode == 0
-    stored = last(program, "run")
-    exported = load_file(program.folder / "run/export-safetensors/model.safetensors")
-    config = json.loads((program.folder / "run/export-safetensors/config.json").read_text())
+    assert inside("export", "whole", "--format", "safetensors").returncode == 0
+    folder = program.folder / "whole/export-safetensors"
+    exported = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
     assert config["model"]["quantize"] is None
     assert config["parameters"] == SIZES["tiny"].parameters
-    assert not any("codes" in name for name in exported) and len(exported) > len(stored.shapes)
-    answers = [
-        program("predict", run, "--input", "page.png", "--out", f"of-{run.replace('/', '-')}")
-        for run in ("run", "run/export-safetensors")
-    ]
-    assert answers[0].returncode == answers[1].returncode == 0, answers[0].stderr
+    assert not any("codes" in name for name in exported) and len(exported) > len(whole.shapes)
+    for number, run in enumerate(("whole", "whole/export-safetensors")):
+        done = inside("predict", run, "--input", "page.png", "--out", f"of-{number}")
+        assert done.returncode == 0, done.stderr
     texts = [path.read_text() for path in sorted(program.folder.glob("of-*/*.md"))]
     assert len(texts) == 2 and texts[0] == texts[1]
-
-
-@pytest.mark.slow
-def test_a_run_with_4_bits_verifies_predicts_and_exports_what_it_trained(program, given):
-    assert program(*given, "--out", "run").returncode == 0
-    stored = last(program, "run")
-    assert stored.shapes and all(".lora_" in name for name in stored.shapes)
-    assert stored.facts["base"]["folder"] == str(program.folder / "base")
-    assert not stored.buffer_shapes
-    assert "identical" in program("verify", "run").stdout
-    result = json.loads((program.folder / "run/result.json").read_text())
-    plain = transformers.AutoModelForCausalLM.from_pretrained(program.folder / "base")
-    adapters = sum(torch.Size(shape).numel() for shape in stored.shapes.values())
-    assert result["parameters"] == plain.num_parameters() + adapters
-    for name in ("hf", "adapter", "safetensors"):
-        assert program("export", "run", "--format", name).returncode == 0
-    answers = [
-        program("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")
-        for run in ("run", "run/export-safetensors")
-    ]
-    assert answers[0].stdout == answers[1].stdout != "\n", answers[0].stderr
-    load, ids = transformers.AutoModelForCausalLM.from_pretrained, torch.arange(10, 30)[None]
-    merged = load(program.folder / "run/export-hf").float().eval()(ids).logits
-    base = theirs_in_4_bits(program.folder / "base")
-    assert not torch.allclose(merged, base(ids).logits, atol=1e-3)
-    adapted = peft.PeftModel.from_pretrained(base, program.folder / "run/export-adapter").eval()
-    torch.testing.assert_close(adapted(ids).logits, merged, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -161,22 +146,6 @@ def test_a_base_without_layers_in_4_bits_is_refused(run, tmp_path, sets, message
     options = [part for key in given for part in ("--set", key)]
     code, _, stderr = run("--model", "language", "--data", "mine.jsonl", *options)
     assert code == 2 and message in stderr and fix in stderr, stderr
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("family", "sets", "message", "fix"),
-    [
-        ("eeg_text", [], "freeze_encoder is false", "model.freeze_encoder=true; or  remove it"),
-        ("doc_translation", ["model.stage=encoder"], "model.stage is encoder, not whole", "remove"),
-    ],
-)
-def test_a_trained_encoder_in_4_bits_is_refused(run, tmp_path, family, sets, message, fix):
-    before = sorted(tmp_path.rglob("*"))
-    options = [part for key in ["model.quantize=nf4", *sets] for part in ("--set", key)]
-    code, _, stderr = run("--model", f"{family}:tiny", *options)
-    assert code == 2 and "error: model.quantize 'nf4' has no effect" in stderr
-    assert message in stderr and fix in stderr, stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 

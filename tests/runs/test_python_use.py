@@ -67,14 +67,6 @@ def test_the_result_gives_the_trained_model(here):
     assert torch.equal(best, run.model(run.best["step"]).lm_head.weight)
 
 
-def test_settings_may_come_from_files_and_single_values_win(here):
-    (here / "mine.yaml").write_text("train:\n  max_steps: 1\n  seed: 5\noptim:\n  lr: 1e-4\n")
-    given = {"settings": {**TINY, "train.max_steps": 2}, "out": here / "mine", "console": False}
-    run = launcher.train(model="language:tiny", config="mine.yaml", **given)
-    assert (run.steps, run.folder) == (2, here / "mine")
-    assert max(line["lr"] for line in run.metrics("train")) <= 1e-4
-
-
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(here, monkeypatch, resumed):
     if resumed:
@@ -91,20 +83,6 @@ def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(here, mon
     after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
     changed = [path for path in before | after if before.get(path) != after.get(path)]
     assert changed in ([], [here / "mine" / ".lock"])
-
-
-def test_invalid_arguments_and_a_failure_raise_with_the_text_of_the_command_line(here):
-    with pytest.raises(launcher.SettingsError, match="unknown mode 'fsat'") as wrong:
-        launcher.train(mode="fsat", settings={"optim.rl": 1})
-    assert "unknown setting 'optim.rl'" in str(wrong.value)
-    (here / "mine.jsonl").write_text("")
-    with pytest.raises(launcher.SettingsError, match=r"'mine\.jsonl' is empty"):
-        launcher.train(model="language:tiny", settings=TINY, console=False)
-    assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
-    (here / "mine.jsonl").write_text(REQUESTS)
-    broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
-    with pytest.raises(launcher.RunError, match=r"not finite|infinite|NaN|nan"):
-        launcher.train(model="language:tiny", settings=broken, console=False)
 
 
 def test_the_model_of_a_custom_task_is_built_with_its_data(here):

@@ -31,12 +31,12 @@ COMMANDS = (
 
 
 @pytest.mark.slow
-def test_a_secret_is_in_no_output_and_no_file(program):
+def test_a_secret_is_in_no_output_and_no_file(program, inside):
     own = "download: {files: [{url: '" + URL + "'}]}\ndata: {path: mine.jsonl}\n"
     (program.folder / "mine.yaml").write_text(f"model: language:tiny\n{own}")
     (program.folder / "mine.jsonl").write_text(REQUESTS)
     for command in COMMANDS:
-        done = program(*command)
+        done = inside(*command)
         assert "Traceback" not in done.stderr, command
         assert SECRET not in done.stdout + done.stderr, command
     files = (path for path in program.folder.rglob("*") if path.is_file())

@@ -25,19 +25,6 @@ def test_each_mode_of_an_original_has_statements():
     assert {mode for _, mode in stated} <= set(presets.modes())
 
 
-def test_a_row_shows_the_promise_and_its_measurement():
-    lines = mode_tables.stated()
-    [epoch] = [line for line in lines if "an epoch in less than 1 hour" in line]
-    bound = mode_tables.promises_of(STATED[0])["epoch_time"]["at_most"]
-    assert f"| epoch_time at most {bound} (size full) |" in epoch
-    assert epoch.endswith("✓ |")
-
-
-def test_a_promise_without_a_measurement_says_so():
-    one = Stated("event_seg", "lite", "a number", ["host_peak"])
-    assert mode_tables.measured_text(one, "host_peak").startswith("not measured: ")
-
-
 def test_lite_fits_into_one_gibibyte():
     lite = Stated("event_seg", "lite", "1 GB of GPU memory", ["device_peak_bytes"])
     assert mode_tables.promises_of(lite)["device_peak_bytes"]["at_most"] == 2**30

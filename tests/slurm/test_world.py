@@ -73,16 +73,11 @@ def under_srun(login):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["static", "c10d"])
-def test_torchrun_on_two_nodes_trains_as_srun_does(login, backend, under_srun):
+def test_torchrun_on_two_nodes_trains_as_srun_does(login, under_srun):
     rendezvous = "--nnodes=2 --nproc-per-node=1 --node-rank=$SLURM_NODEID "
-    if backend == "static":
-        rendezvous += "--rdzv-backend=static --master-addr=node1 --master-port=29411"
-    else:
-        rendezvous += "--rdzv-backend=c10d --rdzv-endpoint=node1:29412 --rdzv-id=7"
-    command = training(login, f"torchrun-{backend}")
-    over_two_nodes(login, f"{TORCHRUN} {rendezvous} -m launcher {command}")
-    assert losses(login.folder / f"torchrun-{backend}") == under_srun
+    rendezvous += "--rdzv-backend=c10d --rdzv-endpoint=node1:29412 --rdzv-id=7"
+    over_two_nodes(login, f"{TORCHRUN} {rendezvous} -m launcher {training(login, 'torchrun')}")
+    assert losses(login.folder / "torchrun") == under_srun
     assert len(under_srun) == STEPS
 
 

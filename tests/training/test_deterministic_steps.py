@@ -87,7 +87,17 @@ def test_neither_a_step_nor_an_evaluation_on_a_cpu(tmp_path, family):
 
 
 @pytest.mark.parametrize(
-    ("family", "sets"), [*runs(), pytest.param("event_seg", ("model.objective=masked-voxels",))]
+    ("family", "sets"),
+    [
+        *(
+            run
+            for run in runs()
+            if "language" in run.values or "model.freeze_encoder=true" in run.values[1]
+        ),
+        pytest.param("eeg_text", ("model.stage=encoder",), marks=pytest.mark.slow),
+        pytest.param("abr", (), marks=pytest.mark.slow),
+        pytest.param("event_seg", ("model.objective=masked-voxels",)),
+    ],
 )
 def test_nor_a_step_on_a_device_from_which_it_reads_nothing(tmp_path, family, sets):
     assert host_reads.of_a_family(tmp_path, family, *sets, kind=RaisingOnDevice) == {}

@@ -165,38 +165,6 @@ def test_what_is_no_starved_loader(times):
     assert Checked().losses(FALLING, **times).found == []
 
 
-@pytest.mark.parametrize(
-    ("first_s", "total", "is_compiled", "found"),
-    [
-        (60.0, 100, True, ["compiling"]),
-        (60.0, 100, False, []),  # a slow start for another reason
-        (5.0, 100, True, []),  # short
-        (60.0, 100_000, True, []),  # it pays
-    ],
-)
-def test_compiling_is_named_if_it_does_not_pay(first_s, total, is_compiled, found):
-    checked = Checked(Expected(is_compiled=is_compiled), train_plan(total_steps=total))
-    checked.health.logged(logged(1, step_time_s=first_s))
-    for number in range(10, 70, 10):
-        checked.health.logged(logged(number, step_time_s=0.1))
-    assert checked.found == found
-
-
-@pytest.mark.parametrize(
-    ("classes", "found"),
-    [
-        ({"normal": 40, "total": 0}, ["one_class"]),
-        ({"normal": 40, "total": 1}, []),
-        ({"normal": 40}, []),  # a task of one class
-        ({"normal": 0, "total": 0}, []),  # no label: the task does not train on them
-    ],
-)
-def test_labels_of_one_class(classes, found):
-    checked = Checked(Expected(classes=classes))
-    assert checked.found == found
-    assert all("all 40 labels" in facts["seen"] for _, facts in checked.events)
-
-
 def test_a_clock_that_differs_is_named_with_its_host_and_once_for_all_processes():
     checked = Checked(skews=[ClockSkew("node7", -42.3)])
     assert checked.found == ["clock_skew"]

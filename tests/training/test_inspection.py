@@ -91,19 +91,6 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
     assert len({rows[1][0] for rows in found.values()}) == 3
 
 
-def test_predictions_are_shown_at_the_end_without_an_evaluation():
-    changes = {"eval": {"every": 2, "last": False}, "train": {"max_steps": 3}}
-    run = run_tiny(one_rank(), PreviewTask(), track=["wandb"], **changes)
-    assert list(run.recorder.shown) == [2, 3]
-    assert [evaluation.step for evaluation in run.recorder.evaluations] == [2]
-
-
-def test_nothing_is_predicted_without_preview_and_samples_of_a_tracker():
-    options = {"track": ["wandb"], "tracking": {"samples": False}, "train": {"preview": False}}
-    run = run_tiny(one_rank(), PreviewTask(fails_on=0), **options)
-    assert not shown(run) and not run.recorder.samples and not warnings(run)
-
-
 def test_samples_are_predicted_before_and_after_training_without_a_tracker():
     run = run_tiny(one_rank(), PreviewTask(), train={"max_steps": 3})
     assert not shown(run)

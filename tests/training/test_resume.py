@@ -128,15 +128,6 @@ def test_a_replay_ends_at_its_step_and_saves_there(whole):
     assert same(rest.shelf.saved[7]["pieces"], whole.shelf.saved[7]["pieces"])
 
 
-def test_a_resumed_run_reports_its_resume_point_and_damaged_checkpoints(whole):
-    before = whole.shelf.before(4, damaged={5: "step 5 is damaged"}, changes=["a 1 → 2"])
-    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, **CHANGES)
-    events = dict(rest.recorder.events)
-    assert events["resumed"]["changes"] == ["a 1 → 2"]
-    assert events["resumed"]["written_by"] == {"engine": "local", "world_size": 1}
-    assert events["warning"]["text"] == "step 5 is damaged; resumed from an earlier one"
-
-
 def test_a_reset_schedule_covers_the_remaining_steps():
     changes = {"train": {"epochs": 2}, "schedule": {"name": "linear"}, "log": {"every": 1}}
     whole = run_tiny(one_rank(), save={"every": 2}, **changes)

@@ -18,7 +18,6 @@ from training.step_timer import (
     DATA,
     EVALUATION,
     FORWARD,
-    MAX_MARKS,
     OPTIMIZER,
     SAVING,
     StepTimer,
@@ -115,14 +114,6 @@ def test_a_step_that_the_device_has_not_ended_counts_in_a_later_line(split, late
     split.read(wait=True)
     assert split.summary(100.0)["forward_s"] == 8.0
     assert split.means() == {FORWARD: 4.0, BACKWARD: 6.0, OPTIMIZER: 1.0}
-
-
-def test_marks_are_released_without_a_logged_step(split, late):
-    train(split, late, MAX_MARKS)
-    assert len(late.held) <= MAX_MARKS
-    late.reached = late.seconds_now  # the device stops: nothing waits for it
-    train(split, late, 2 * MAX_MARKS)
-    assert len(late.held) > 2 * MAX_MARKS
 
 
 def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
@@ -268,17 +259,3 @@ def test_every_engine_has_all_parts(two_ranks, engine):
         assert all(seconds > 0 for seconds in split.values())
         for line in found["lines"]:
             assert sum(getattr(line, name) for name in PARTS) <= line.step_time_s
-
-
-def test_a_run_that_fails_tells_where_its_time_went():
-    class Broken(TinyTask):
-        def loss(self, model, batch):
-            if 5 in batch["index"].tolist():
-                raise ZeroDivisionError
-            return super().loss(model, batch)
-
-    recorder = RecordingCallback()
-    with pytest.raises(ZeroDivisionError):
-        run_tiny(one_rank(), Broken(), recorder, train={"epochs": 1})
-    (outcome,) = recorder.outcomes
-    assert sum(outcome.time_split.values()) == pytest.approx(outcome.wall_s)

@@ -26,22 +26,6 @@ def test_a_device_is_known_by_the_name_of_its_driver(name, precision, tera):
     assert peak_flops(name, precision) == pytest.approx(tera * 1e12)
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("Tesla T4", "bf16"),
-        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16"),
-        ("NVIDIA GeForce RTX 3090 Ti", "bf16"),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16"),
-        ("NVIDIA L40", "bf16"),
-        ("NVIDIA H100", "bf16"),
-        ("NVIDIA Graphics Device", "fp32"),
-    ],
-)
-def test_a_device_without_the_format_or_with_other_clocks_is_not_known(name, precision):
-    assert peak_flops(name, precision) is None
-
-
 @pytest.mark.gpu
 def test_mfu_is_arithmetic_over_the_peak_of_all_devices():
     device = torch.device("cuda", 0)

@@ -21,7 +21,7 @@ import numpy as np
 from models.base import DataError
 from models.common.data_files import check_matlab5, identity, unreadable_file
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
-from models.common.text_file import wide_without_mark
+from models.common.text_file import CHUNK, Unpacked, wide_without_mark
 
 SUFFIXES = (".vhdr", ".ahdr")
 _NAMED = re.compile(r"^(DataFile|MarkerFile)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
@@ -157,7 +157,7 @@ def _raw(path: Path) -> tuple[Any, str]:
     if path.suffix.lower() in SUFFIXES:
         with readable(path) as (header, note):
             return mne.io.read_raw_brainvision(str(header), verbose="warning"), note
-    if path.suffix.lower() == ".fif":
+    if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_chain(path)
     if path.suffix.lower() == ".set":
         check_matlab5(path)
@@ -167,10 +167,13 @@ def _raw(path: Path) -> tuple[Any, str]:
 def _check_chain(path: Path) -> None:
     """Raise DataError if the tags of a FIF file name each other in a circle: MNE never ends then.
 
+    Also if a packed one unpacks to far more than real data.
     Source: the header of a tag in Functional image file format, Elekta Neuromag, 2009.
     """
     seen: set[int] = set()
-    with path.open("rb") as file:
+    with Unpacked(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        while isinstance(file, Unpacked) and file.read(CHUNK):
+            pass
         at = 0
         while at not in seen:
             seen.add(at)

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any
 
 from models.base import DataError
@@ -16,8 +16,8 @@ from models.common.text_file import TextFile, check_characters, parse_json
 from models.language.readers.columns import RawRow
 from models.language.readers.records import Conversation, Turn
 
-_BATCH = 1024
-"""Rows that are read at a time."""
+_BATCH = 16
+"""Rows that are decoded at a time: each may be as long as the dictionary of its column."""
 
 
 def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
@@ -39,8 +39,13 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
         with ParquetFile(file.path) as table:
             groups = (table.metadata.row_group(n) for n in range(table.num_row_groups))
             check_expansion(file.path, sum(group.total_byte_size for group in groups))
-            rows = (row for batch in table.iter_batches(_BATCH) for row in batch.to_pylist())
-            yield from (RawRow(n, n, row) for n, row in enumerate(rows, start=1))
+            unpacked, rows = 0, count(1)
+            for batch in table.iter_batches(_BATCH):
+                unpacked += batch.nbytes  # values of a dictionary count as often as they occur
+                check_expansion(file.path, unpacked)
+                yield from (
+                    RawRow(n, n, row) for row, n in zip(batch.to_pylist(), rows, strict=False)
+                )
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"'{name}' is not Parquet: {str(error).splitlines()[0]}",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, as_json, listed, nearest_match, plain, render
-from tests.launcher.given import NEW_CPU, SERVER, refused
+from tests.launcher.given import refused
 
 
 @pytest.fixture
@@ -247,49 +247,6 @@ error: optim.lr is set twice, to 1e-3 and to 2e-3
 
 def test_all_errors_on_the_command_line_have_this_text(lines):
     assert lines(*WRONG_SETS, **WRONG_OPTIONS) == ERRORS_OF_OPTIONS.splitlines()
-
-
-def test_an_option_against_machine_or_catalog_has_this_text(lines):
-    assert lines(model="langage:tiny")[-1] == "  fix           --model language"
-    assert lines(nproc="8", machine=SERVER) == [
-        "error: engine.nproc 8 is more than the 4 GPUs of this machine",
-        "  where         --nproc 8",
-        "  allowed       1 to 4",
-        "  did you mean  4",
-        "  fix           --nproc 4",
-    ]
-    assert lines(batch_size="5", world_size=2) == [
-        "error: a global batch of 5 cannot be split among 2 processes",
-        "  where         --batch-size 5",
-        "  allowed       a multiple of 2, or a number of processes that divides 5",
-        "  did you mean  4, or 1 processes",
-        "  fix           --set train.global_batch=4",
-    ]
-    assert lines(precision="fp16", machine=NEW_CPU) == [
-        "error: precision 'fp16' needs a GPU, and this run is on the CPU",
-        "  where         --precision fp16 (overrides fp32 from ds_configs/models/language.yaml:N)",
-        "  allowed       fp32, bf16 on a CPU",
-        "  did you mean  bf16",
-        "  fix           --precision bf16",
-    ]
-
-
-def test_a_file_that_cannot_be_read_has_this_text(lines):
-    assert lines(text='{"optim":\n {"lr": }}', name="mine.json") == [
-        "error: mine.json cannot be read as JSON: expecting value",
-        "  where         mine.json:2:9",
-    ]
-    assert lines(configs=[Path("mien.json")]) == [
-        "error: mien.json does not exist (HERE/mien.json)",
-        "  where         --config mien.json",
-        "  did you mean  mine.json",
-        "  fix           --config mine.json",
-    ]
-    Path("folder").mkdir()
-    assert lines(configs=[Path("folder")]) == [
-        "error: folder cannot be read: is a directory",
-        "  where         --config folder",
-    ]
 
 
 def test_a_diagnostic_in_json_is_an_object_and_a_warning_begins_with_its_name():

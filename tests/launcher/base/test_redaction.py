@@ -9,10 +9,8 @@ import pytest
 from launcher.base.redaction import (
     Url,
     expand_variables,
-    file_name,
     redact,
     redact_variables,
-    url_problem,
 )
 
 
@@ -52,25 +50,3 @@ def test_variables_are_substituted():
     )
     with pytest.raises(KeyError, match="A"):
         expand_variables("https://${A}@h/", {})
-
-
-def test_the_form_of_a_url_and_the_name_of_its_file():
-    for url, name in (
-        ("https://h/set/data%20one.zip?x=/y.tar", "data one.zip"),
-        ("https://h/set/", ""),
-        ("https://h", ""),
-        ("https://h/..%2f..%2fetc%2fpasswd", "passwd"),
-    ):
-        assert file_name(url) == name
-    for url in ("https://h/a", "file:///a", "file://localhost/a"):
-        assert url_problem(url) is None
-    for url, expected in (
-        ("ftp://h/a", "has the scheme 'ftp'"),
-        ("h/a", "has no scheme"),
-        ("https:///a", "names no host"),
-        ("file://h/a", "names a host"),
-        ("file:a", "has no absolute path"),
-        ("https://h:port/a", "is not a URL: "),
-        ("https://[::1/a", "is not a URL: "),
-    ):
-        assert url_problem(url).startswith(expected)

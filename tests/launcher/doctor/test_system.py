@@ -7,7 +7,7 @@ import pytest
 
 from launcher.doctor import system
 from tests.control_group import limited
-from tests.launcher.given import LAPTOP, python
+from tests.launcher.given import python
 
 MIB = 2**20
 
@@ -82,28 +82,11 @@ def control_group(folder, **numbers):
     return folder, folder / "membership"
 
 
-def test_a_low_limit_of_a_control_group_is_reported(tmp_path):
-    for limit, status in ((500 * MIB, "failure"), (1024 * MIB, "warning")):
-        group = control_group(tmp_path, memory_max=limit, memory_current=0)
-        found = system.check_memory(LAPTOP, *group)
-        assert found.status == status
-        assert "that the control group allows" in found.found and "sbatch --mem" in found.fix
-
-
 def test_a_real_control_group_is_read():
     with limited(1000 * MIB) as prefix:
         [(status, text, fix)] = in_child(("", (), "check_memory(LAPTOP)"), prefix=prefix)
     assert status == "warning" and "1000.0 MiB that the control group allows" in text
     assert "docker run --memory" in fix
-
-
-def test_swap_in_use_is_a_warning(tmp_path):
-    files = {"memory_swap_max": 100 * MIB, "memory_max": 900 * MIB, "memory_current": 0}
-    group = control_group(tmp_path, memory_swap_current=80 * MIB, **files)
-    found = system.check_swap(*group)
-    assert found.status == "warning" and found.found.startswith("80.0 MiB of ")
-    (tmp_path / "memory.swap.current").write_text("0\n")
-    assert system.check_swap(*group).status == "ok"
 
 
 def test_a_clock_before_the_newest_file_is_a_failure(tmp_path):

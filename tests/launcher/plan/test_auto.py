@@ -73,19 +73,6 @@ def test_where_nothing_fits_the_processes_decide_and_settings_of_the_user_stay()
     assert run.settings.memory.activation_checkpointing == "none"
 
 
-@pytest.mark.slow
-def test_a_single_gpu_gets_smaller_steps():
-    whole = decided(gpus(1, None), options={})
-    run = decided(gpus(1, 12 * MIB), engine="auto", options={})
-    assert run.settings.engine.name == "local" and run.chosen is not None
-    assert run.settings.memory.activation_checkpointing == "full"
-    assert run.batching == whole.batching
-    run = decided(gpus(1, 8 * MIB), engine="auto", options={})
-    assert run.batching.micro_batch < whole.batching.micro_batch
-    assert run.batching.global_batch == whole.batching.global_batch
-    assert run.values["train.micro_batch"].origin.where.startswith("engine auto: ")
-
-
 @pytest.fixture(scope="module")
 def small_steps():
     """A default of eight micro-batches of one sample, which starts more kernels than it needs."""
@@ -93,6 +80,7 @@ def small_steps():
     return run.with_batching(Batching(8, 1, 8, 1), "of a test")
 
 
+@pytest.mark.slow
 def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
     whole = auto.with_larger_batch(small_steps, gpus(1, 2**30))
     assert whole.batching == Batching(8, 8, 1, 1)
@@ -102,6 +90,7 @@ def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
     assert less.batching == Batching(8, 4, 2, 1)
 
 
+@pytest.mark.slow
 def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(
     small_steps, monkeypatch
 ):
@@ -151,12 +140,3 @@ def test_a_dry_run_says_why_and_explain_shows_what_each_engine_would_need(capsys
     assert text.startswith("engine.name = ddp\n") and text.count("\n  planned ") == 6
     assert main(["explain", "engine.name", *words, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["engine.name"]["others"]) == 6
-
-
-def test_a_plan_is_that_of_the_chosen_engine(capsys):
-    machine = ["--gpus", "1", "--gpu-memory", "524MiB", "--engine", "auto"]
-    assert main(["plan", "--model", "language:tiny", *machine]) == 0
-    text = capsys.readouterr().out
-    line = "engine auto: local with memory.activation_checkpointing=full: "
-    assert line in text and "\nfits: " in text
-    assert text.count(" estimated ") == 1  # engines that offload are slower

@@ -1,4 +1,4 @@
-"""Plans of what runs: every family, mode, engine and stage, and pretrained folders."""
+"""Plans of what runs: every family and engine, and pretrained folders."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 
 from engines.catalog import ENGINES
 from launcher.commands.new_task import template
-from launcher.config import custom_task, presets
+from launcher.config import custom_task
 from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.storages import Kind
 from launcher.plan.target import Described
@@ -18,8 +18,6 @@ from tests.models.eeg_text.test_pretrained import save_bart
 from tests.models.language.test_pretrained import CONFIGS, TEXT, save
 
 TWO_GPUS = replace(SERVER, gpus=2)
-MODES = [mode for mode in presets.modes() if mode != "staged"]
-THIRDS = 3
 
 
 def plan(*sets, machine=LAPTOP, **choice):
@@ -27,56 +25,34 @@ def plan(*sets, machine=LAPTOP, **choice):
     return plan_run(run, Described(machine))
 
 
-def family_and_mode():
-    """Every family in mode default, and in each other mode one family, in turn."""
-    families = list(FAMILIES)
-    others = [mode for mode in MODES if mode != "default"]
-    turns = [(families[number % len(families)], mode) for number, mode in enumerate(others)]
-    return [*((family, "default") for family in families), *turns]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "mode"), family_and_mode())
-def test_every_family_in_every_mode_and_under_every_engine(family, mode):
-    """Mode default under every engine, each other mode under a third of them, in turns.
-
-    Plans of one task share its data, and engines that compute alike a trace.
-    """
-    turn = (list(FAMILIES).index(family) + MODES.index(mode)) % THIRDS
-    engines = list(ENGINES) if mode == "default" else list(ENGINES)[turn::THIRDS]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_under_every_engine(family):
+    """Plans of one task share its data, and engines that compute alike a trace."""
 
     def under(engine):
         machine = replace(SERVER, gpus=1) if engine == "local" else TWO_GPUS
-        choice = {"model": f"{family}:tiny", "mode": mode, "engine": engine}
-        return resolved("compile=off", machine=machine, **choice)
+        return resolved("compile=off", machine=machine, model=f"{family}:tiny", engine=engine)
 
     with open_planner(under("local"), Described(TWO_GPUS)) as planner:
-        for engine in engines:
+        for engine in ENGINES:
             found = planner.plan(under(engine))
             assert found.engine == engine
             assert found.device_bytes > found.parameters / 2, engine
             assert (found.sent_bytes > 0) == (engine != "local"), engine
 
 
-@pytest.mark.parametrize(
-    ("engine", "sets"),
-    [
-        ("local", ("model.lora.rank=4", "precision=bf16")),
-        pytest.param("fsdp", (), marks=pytest.mark.slow),
-    ],
-)
-def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, engine, sets):
+def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
-    machine = TWO_GPUS if engine == "fsdp" else LAPTOP
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}", *sets)
-    found = plan("data.seq_len=32", *given, model="language", engine=engine, machine=machine)
-    assert found.parameters > 320 * 32
-    assert (found.trainable < found.parameters) == bool(sets)
-    if sets:  # adapters have fp32 weights, which checkpoints have alone
-        held = 2 * found.parameters + 2 * found.trainable
-        assert found.device[Kind.WEIGHTS] == pytest.approx(held, rel=0.01)
-        assert found.checkpoint_bytes == 4 * 4 * found.trainable
+    given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}")
+    sets = ("data.seq_len=32", "model.lora.rank=4", "precision=bf16")
+    found = plan(*sets, *given, model="language", engine="local")
+    assert found.parameters > 320 * 32 and found.trainable < found.parameters
+    # Adapters have fp32 weights, which checkpoints have alone.
+    held = 2 * found.parameters + 2 * found.trainable
+    assert found.device[Kind.WEIGHTS] == pytest.approx(held, rel=0.01)
+    assert found.checkpoint_bytes == 4 * 4 * found.trainable
 
 
 @pytest.mark.parametrize("engine", ["local", "zero2"])

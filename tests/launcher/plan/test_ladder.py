@@ -142,6 +142,7 @@ def test_what_fits_is_found_by_bisection(least, absent):
     assert first_fit([{"number": 1}], plan_with) is None or not absent
 
 
+@pytest.mark.slow
 def test_each_rung_of_a_small_run_fits_where_it_needs_no_more():
     run = resolved("compile=off", machine=ONE_GPU, engine="local")
     with open_planner(run, Described(ONE_GPU)) as planner:

@@ -10,18 +10,16 @@ import torch.distributed as dist
 from engines.environment import RankInfo
 from engines.local import local
 from engines.world import ProcessWorld
-from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.machine import CONTEXT_BYTES
 from launcher.plan.cost import cost
-from launcher.plan.plan import HEAP, Planner, open_planner, plan_run
+from launcher.plan.plan import HEAP, open_planner, plan_run
 from launcher.plan.render import text
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
 from launcher.plan.target import Described
 from models.abr import loss
-from models.catalog import FAMILIES
 from models.language.config import SIZES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from training.throughput import gpus
@@ -45,7 +43,10 @@ def alone(options):
         ("language", ("memory.activation_checkpointing=full", "train.ema=0.9")),
         ("language", ("precision=bf16", "optim.name=adafactor")),
         ("eeg_text", ("model.freeze_encoder=true",)),  # with the pass that computes its features
-        *(pytest.param(family, (), marks=pytest.mark.slow) for family in FAMILIES),
+        *(
+            pytest.param(family, (), marks=pytest.mark.slow)
+            for family in ("abr", "event_seg", "doc_translation")
+        ),
     ],
 )
 def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
@@ -90,7 +91,7 @@ def test_smaller_micro_batches_and_recomputation_need_less_and_compiled_runs_no_
     assert none.uncompiled is None and "an upper bound" in full.uncompiled
 
 
-@pytest.mark.parametrize("engine", ["ddp", "oss", "fsdp", "zero1", "zero3", "zero2-offload"])
+@pytest.mark.parametrize("engine", ["fsdp", "zero3", "zero2-offload"])
 def test_engines_on_many_ranks(engine):
     few, many = (
         plan("train.micro_batch=1", f"train.global_batch={n}", engine=engine, world_size=n)
@@ -118,7 +119,7 @@ OFFLOADED = ("memory.activation_offload=true", "compile=off", "precision=fp32")
 LONG = {"model": "language:small", "machine": ONE_GPU, "engine": "local"}
 
 
-@pytest.mark.parametrize("recomputed", ["none", "full", "selective"])
+@pytest.mark.parametrize("recomputed", ["none", "selective"])
 def test_a_fake_step_with_offload_holds_what_a_real_one_holds_without_the_host(recomputed):
     sets = (f"memory.activation_checkpointing={recomputed}", "train.micro_batch=8")
     run = resolved(*OFFLOADED, *sets, "train.global_batch=8", **LONG)
@@ -169,7 +170,7 @@ def test_batches_of_all_micro_batches_are_held_and_with_ranks_those_of_the_next_
     assert one.device[Kind.ACTIVATIONS] > 2 * few.device[Kind.ACTIVATIONS]
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+@pytest.mark.parametrize("engine", ["fsdp"])
 def test_ranks_divide_the_work_of_muon_and_send_its_steps(engine):
     sent, operations = {}, {}
     for ranks in (1, 2):
@@ -209,18 +210,6 @@ def test_a_run_fits_or_not():
         assert replace(planned, target=replace(planned.target, **known)).fits is fits, known
 
 
-def test_a_run_on_a_gpu_of_unknown_memory_is_not_compared_with_main_memory():
-    found = plan(machine=ONE_GPU, engine="local")
-    huge = replace(found, device={Kind.ACTIVATIONS: 2**50})
-    assert (huge.fits, huge.is_host_bound) == (None, False)
-    assert huge.needs == "1024.0 TiB, GPU memory unknown"
-    printed = text(resolved(machine=ONE_GPU, engine="local"), huge, [], lambda sets: "")
-    assert "needs 1024.0 TiB, GPU memory unknown; say how much" in printed
-    assert "] of " not in printed, "the bar has no limit"
-    lacking = replace(huge, host_bytes=2**50)  # main memory is too small, whatever the GPU has
-    assert (lacking.fits, lacking.needs) == (False, "1024.0 TiB of 512.0 GiB")
-
-
 def test_the_limit_of_a_gpu_is_what_tensors_may_take():
     found = plan(machine=replace(ONE_GPU, gpu_bytes=6 * 2**30), engine="local")
     limit = 6 * 2**30 - CONTEXT_BYTES
@@ -232,10 +221,9 @@ def test_the_limit_of_a_gpu_is_what_tensors_may_take():
         assert printed.endswith("fits: 5.5 GiB of 5.5 GiB" if fits else leave)
 
 
-@pytest.mark.parametrize("family", ["language", pytest.param("abr", marks=pytest.mark.slow)])
-def test_all_micro_batches_after_the_first_are_alike(family):
+def test_all_micro_batches_after_the_first_are_alike():
     run = resolved(
-        "compile=off", "train.global_batch=4", "train.micro_batch=1", model=f"{family}:tiny"
+        "compile=off", "train.global_batch=4", "train.micro_batch=1", model="language:tiny"
     )
     options = engine_options(run.settings, run, channels_last=False)
     with read_task(run) as data:
@@ -259,22 +247,6 @@ def test_a_heap_has_holes_unless_freed_memory_returns():
     assert holes.host_bytes - none.host_bytes == round(HEAP * (none.device_bytes - state))
 
 
-def test_other_settings_of_the_model_are_planned_with_their_own_model():
-    whole, half = (resolved("compile=off", f"model.kv_heads={n}") for n in ("null", 1))
-    with open_planner(whole, Described(LAPTOP)) as planner:
-        many, few = planner.plan(whole), planner.plan(half)
-        assert few.parameters < many.parameters == planner.plan(whole).parameters
-    assert few.parameters == plan_run(half, Described(LAPTOP)).parameters
-
-
-def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
-    with pytest.raises(SettingsError, match=r"exceeds the \d+ training samples"):
-        plan("train.global_batch=100000")
-    (tmp_path / "a.txt").write_bytes(b"")
-    with pytest.raises(SettingsError):
-        plan(f"data.path={tmp_path}")
-
-
 def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))  # otherwise it grows
     monkeypatch.setattr("launcher.plan.plan.psutil.Process", lambda: process)
@@ -287,14 +259,3 @@ def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
     on_gpu, _ = added(machine=ONE_GPU, engine="local")
     assert more - on_gpu == held[Kind.WEIGHTS]
     assert 0 < on_gpu < 2**20  # the batches they load ahead
-
-
-def test_a_process_holds_what_its_model_imports():
-    planner = Planner(None, Described(LAPTOP))
-    before, imported = planner.process_bytes, torch.ones(16 * 2**20)
-    planner.note_model()
-    grown = planner.process_bytes - before
-    assert imported.nbytes * 0.9 < grown < imported.nbytes * 1.5
-    traced = torch.ones(16 * 2**20)
-    planner.note_model()
-    assert planner.process_bytes - before == grown and traced.nbytes

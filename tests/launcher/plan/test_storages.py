@@ -98,29 +98,6 @@ def peak(storages):
     return max(moment.total for moment in storages.moments())
 
 
-def test_softmax_and_convolutions_copy_what_is_in_another_layout():
-    rows = torch.rand(2, 4, 8, 8)
-    other = rows.to(memory_format=torch.channels_last)
-    for values, copies in ((rows, 0), (other, 1)):
-        storages = Storages()
-        with storages:
-            values.log_softmax(1)
-        assert peak(storages) == (1 + copies) * values.nbytes
-    weight = torch.rand(4, 4, 3, 3)
-    turned = weight.to(memory_format=torch.channels_last)
-
-    def taken(values, weight):
-        storages = Storages()
-        with storages:
-            options = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
-            torch.ops.aten.convolution_backward(rows, values, weight, *options)
-        return peak(storages)
-
-    least = taken(rows, weight)
-    assert taken(other, turned) - least == rows.nbytes
-    assert taken(other, weight) - least == rows.nbytes + 3 * weight.nbytes
-
-
 def test_kernels_are_counted_by_phase_and_views_start_none():
     storages = Storages()
     with storages, storages.during(Phase.FORWARD):

@@ -72,36 +72,6 @@ def test_two_buckets_live_from_the_first_gradient_and_parts_from_the_first_full_
     assert placed(1, [FIRST], weight_size=2).device[Kind.COMMUNICATION] == 4 * 2 * BUCKET
 
 
-def test_a_model_smaller_than_a_bucket_is_averaged_after_its_backward_pass():
-    moments = [FORWARD, LATER, UPDATE]
-    device = placed(2, moments, reduce_bucket_size=10**6).device
-    assert (device[Kind.ACTIVATIONS], device[Kind.GRADIENTS]) == (10**6, 0)
-    small = [(Phase.FORWARD, 0, 8), (Phase.BACKWARD, NUMEL, 8), UPDATE]
-    device = placed(2, small, reduce_bucket_size=10**6).device  # as large as set, not as the model
-    assert device[Kind.COMMUNICATION] == 4 * (2 * 10**6 + NUMEL)
-    assert device[Kind.GRADIENTS] == 4 * NUMEL / 2
-
-
-def test_the_update_measures_gradients_in_fp64_and_copies_a_group():
-    part = 4 * NUMEL // 2
-    assert placed(2, [UPDATE]).device[Kind.GRADIENTS] in (part, part + 8 * 5000)
-    update = placed(2, [(Phase.UPDATE, 0, 10**6)], reduce_bucket_size=1).device
-    assert update[Kind.GRADIENTS] == part + 8 * 5000  # 6000 in one tensor, 5000 of them here
-
-
-@pytest.mark.parametrize(("stage", "size"), [(1, 4), (2, 4), (2, 2)])
-def test_gradients_between_micro_batches(stage, size):
-    moments = [FORWARD, LATER, (Phase.FORWARD, 0, 2 * 10**6)]
-    device = placed(stage, moments, Ranks(2, 2), weight_size=size).device
-    assert device[Kind.GRADIENTS] == (0 if stage == 1 else 4 * NUMEL / 2)
-    later = [*moments, (Phase.BACKWARD, BUCKET + 1, 3 * 10**6)]
-    device = placed(stage, later, Ranks(2, 2), weight_size=size).device
-    whole = 4 * (BUCKET + 1) + 4 * NUMEL / 2  # averaged in the last pass only
-    assert device[Kind.GRADIENTS] == (
-        whole if stage == 1 else 4 * NUMEL / 2 * (2 if size == 4 else 1)
-    )
-
-
 def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():
     found = placed(2, [LATER], **OFFLOAD)
     assert found.device[Kind.OPTIMIZER] == found.device[Kind.GRADIENTS] == 0
@@ -150,15 +120,6 @@ def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     assert device[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + arriving)
     frozen = placed(3, [BEFORE], frozen=[7000], **ahead).device
     assert frozen[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + 1000)
-
-
-def test_what_averaging_a_bucket_of_16_bits_copies():
-    def buffers(stage):
-        return placed(stage, [LATER], weight_size=2).device[Kind.COMMUNICATION]
-
-    assert buffers(1) == 4 * 2 * BUCKET + 4 * BUCKET  # its buckets are fp32
-    assert buffers(2) == 2 * 2 * BUCKET + 2 * BUCKET + 4 * BUCKET  # a copy, and one of it in fp32
-    assert buffers(3) == 4 * BUCKET + 4 * BUCKET
 
 
 def test_stage_3_offloads_weights_only_if_set():

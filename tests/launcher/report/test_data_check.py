@@ -37,15 +37,6 @@ def test_an_embedded_dataset_belongs_to_its_family():
     assert found[-1].endswith("python -m launcher data check embedded:commands")
 
 
-def test_a_missing_path_is_an_error_with_the_nearest_match(table):
-    assert error_lines(table.with_name("pair.csv")) == [
-        f"error: file or folder '{table.with_name('pair.csv')}' does not exist",
-        f"  where         {ORIGIN}",
-        f"  did you mean  {table}",
-        f"  fix           python -m launcher data check {table}",
-    ]
-
-
 def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
     (tmp_path / "a.xyz").touch()
     found = "\n".join(error_lines(tmp_path / "a.xyz"))

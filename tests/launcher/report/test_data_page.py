@@ -62,16 +62,6 @@ def test_a_sample_shows_what_counts_in_the_loss_and_names_are_escaped(html):
     assert f'<tr><th scope="row">learned</th><td>{"b" * data_page.SHOWN}…</td></tr>' in html
 
 
-def test_the_page_is_accessible_and_has_a_dark_mode(html):
-    outline = Outline(html)
-    assert dict(outline.attributes)["html"] == {"lang": "en"}
-    assert {"main", "h1", "caption", "figcaption", "title"} <= set(outline.seen)
-    headers = [a for tag, a in outline.attributes if tag == "th"]
-    assert headers and all(a == {"scope": "row"} for a in headers)
-    assert "prefers-color-scheme: dark" in html
-    assert "color-scheme: light dark" in html
-
-
 def test_overlap_is_reported():
     for groups, line, heading in (
         ([], "none: no group is in two splits", "good"),
@@ -82,8 +72,3 @@ def test_overlap_is_reported():
         assert data_page.overlap(found) == line
         shown = f'<p class="{heading}"><strong>Overlap:</strong> {line}'
         assert shown in data_page.render(found).decode()
-
-
-def test_files_of_a_page_are_its_pictures(html):
-    assert data_page.files_of(html) == ["page-one"]
-    assert data_page.files_of('<figure id="mine">') == []  # not a page of Gearshift

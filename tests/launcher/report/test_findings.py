@@ -47,24 +47,6 @@ def test_an_exceeded_limit_has_its_cause_and_a_command_with_a_higher_one():
     assert fix == f"end other programs, or  {again}"
 
 
-def test_a_run_stopped_at_a_limit_is_resumed_with_a_higher_one():
-    facts = {"over": ["ram", "disk"], **READING}
-    run = record(("pressure", facts), status="stopped", reason="a resource limit is exceeded")
-    ram, disk, end = findings.rows(run)
-    assert ram[2].endswith("launcher resume /runs/mine --set limits.ram=41")
-    assert disk[2].startswith("free some space, or  ")
-    assert end == (
-        *("stopped at step 6", "a resource limit is exceeded"),
-        "python -m launcher resume /runs/mine",
-    )
-
-
-def test_a_failure_that_was_not_recognized_names_the_log():
-    [row] = findings.rows(record(checkpoints=[], status="failed", reason="KeyError: 'x'"))
-    cause = "not recognized; the log has all messages"
-    assert row == ("failed at step 6: KeyError: 'x'", cause, "less /runs/mine/log.txt")
-
-
 @pytest.mark.parametrize("facts", [{}, {"over": "ram"}, {"over": ["new"]}, {"over": ["ram"]}])
 def test_events_of_another_version_are_left_out(facts):
     assert findings.rows(record(("throttled", facts), status="completed")) == []

@@ -187,42 +187,6 @@ def test_hostile_text_is_shown_as_text(run, chromium):
     opened.page.close()
 
 
-def test_a_healthy_run_has_its_gain_and_what_to_do_next(run):
-    page = written(run)
-    section = page.partition('<section class="findings">')[2].partition("</section>")[0]
-    assert "<td>completed, and no fault was found</td>" in section
-    assert "python -m launcher" in section
-    other = run.parent / "other"
-    shutil.copytree(run, other)
-    report.write([run, other], run / "both.html")
-    assert "What to do" not in (run / "both.html").read_text()
-
-
-def test_evaluations_after_training_have_a_table(run):
-    change(run / "result.json", test={"step": 6, "metrics": {"val_loss": 1.25}})
-    append(run / "evaluations.jsonl", EVALUATION)
-    facts = {"text": "val_iou 0.3, not at most 0.1", "at_chance": False}
-    append(run / "events.jsonl", {"time": "", "kind": "control", "step": 6, "facts": facts})
-    page = written(run)
-    cells = ["end of the run", "step 6", "test", "of the run", "val_loss 1.2500"]
-    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
-    cells = ["2026-01-02 03:04:05 UTC", "step 4, EMA, ddp on 2 processes", "test"]
-    cells += ["of the run, 12 samples", "val_loss 1.5000, token_accuracy nan"]
-    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
-    assert '<p class="bad">Noise control: val_iou 0.3, not at most 0.1</p>' in page
-
-
-def test_the_way_of_a_run_is_told_with_its_steps(run):
-    change(run / "result.json", epochs=0.00309)
-    facts = {"checkpoint": "step-00000002", "written_by": {"engine": "local", "world_size": 1}}
-    facts |= {"reset": [], "changes": []}
-    event = {"time": "", "kind": "resumed", "facts": facts}
-    append(run / "events.jsonl", event | {"step": 2}, event | {"step": 4})
-    page = written(run)
-    assert "on the way: 2 resumes (steps 2, 4)" in page
-    assert "6 steps (0.31% of an epoch)" in page
-
-
 def test_a_staged_run_has_one_report_with_the_outcome_of_each_stage(run):
     whole = run.with_name("whole")
     for number, name in ((1, "first"), (2, "second"), (3, "third")):

@@ -3,8 +3,6 @@
 import base64
 import json
 
-import pytest
-
 from launcher.report import run_record, samples
 from launcher.report.samples import PICTURE_BYTES
 
@@ -56,27 +54,3 @@ def test_a_stopped_run_shows_samples_before_training_unless_later_ones_are_of_ot
     found = read(run)
     assert found.when == "after training with the weights of step 6"
     assert [card.name for card in found.cards] == ["c"]
-
-
-def test_pictures_beyond_the_room_are_left_out_those_before_training_first(run):
-    rows = [("a", "", "", 0.1), ("b", "", "", 0.1)]
-    write(run, "before", rows, 0, [PNG, PNG])
-    write(run, "after", rows, 6, [PNG, PNG])
-    found = read(run, 3 * len(base64.b64encode(PNG)))
-    assert found.left_out == 1
-    assert [len(card.pictures) for card in found.cards] == [2, 1]
-    assert found.cards[1].pictures[0].when == "after training"
-
-
-def test_pictures_that_are_not_those_of_the_samples_stand_alone(run):
-    write(run, "after", [("a", "yes", "no", 0.1)], 6, [PNG, PNG])
-    assert [(card.name, len(card.pictures)) for card in read(run).cards] == [
-        *(("", 1), ("", 1), ("a", 0))
-    ]
-
-
-@pytest.mark.parametrize("rows", [3, [["a"]], [[]], None])
-def test_samples_of_another_version_are_left_out(run, rows):
-    assert read(run) is None
-    write(run, "after", rows, 6)
-    assert read(run) is None

@@ -1,14 +1,13 @@
 """A watched run is what its files and its lock say."""
 
 import io
-import json
 from datetime import datetime, timezone
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from launcher.report.watch_view import WatchScreen, as_json, plain
+from launcher.report.watch_view import WatchScreen, plain
 from launcher.report.watched_run import WatchedRun
 from launcher.run_folder import lock, run_folder
 from tests.launcher.given import resolved
@@ -76,37 +75,12 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
     ]
 
 
-def test_a_save_costs_what_its_event_says(run):
-    with lock.hold(run.folder):
-        run.call("start", train_plan(save_every=40))
-        run.train(1, 40)
-        for writer in run.writers:
-            writer.saved(run.folder / "checkpoints" / "step-00000040", 40, 7.0)
-        # 60 steps, an evaluation that was never measured, and the save at 80
-        assert run.watched.snapshot().view.position.remaining_s == pytest.approx(30.0 + 7.0)
-    found = json.loads(json.dumps(as_json(run.watched.snapshot())))
-    assert (found["step"], found["total_steps"], found["last_step"]["loss"]) == (40, 100, 2.5)
-
-
 def test_a_run_without_lock_and_result_was_killed(run):
     run.call("start", train_plan())
     run.train(1)
     found = run.watched.snapshot()
     assert (found.state, found.view.next_save) == ("killed", None)
     assert "killed: no process holds its lock, and it wrote no result" in plain(found)
-
-
-def test_a_run_that_has_ended_shows_its_result(run):
-    run.call("start", train_plan())
-    run.train(1, 100)
-    run.call("end", Outcome("completed", "all", 0, 100, 2.0, 9.0, None, None))
-    best = {"metric": "val_loss", "value": 2.25, "step": 50}
-    ended(run.folder, "completed", 100, best=best, reason="all steps taken")
-    found = run.watched.snapshot()
-    assert (found.state, found.has_ended) == ("completed", True)
-    assert plain(found).startswith(f"run        {run.folder}, completed; all steps taken\n")
-    assert plain(found).endswith("\nbest       val_loss 2.2500 at step 50")
-    assert as_json(found)["best"] == best
 
 
 def test_a_resumed_run_is_shown_from_its_resume_point(run):

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from launcher.__main__ import main
-from launcher.run.prepare import PreparedRun, first_line
-from tests.launcher.given import resolved, set_torchrun
+from tests.launcher.given import set_torchrun
 
 
 @pytest.fixture
@@ -31,14 +30,6 @@ def test_a_dry_run_shows_model_numbers_folder_and_notes(dry_run):
     assert any("no model named" in line for line in lines)
 
 
-def test_a_dry_run_shows_processes_threads_and_changed_settings_with_their_origin(dry_run):
-    sets = ("--set", "engine.threads=3", "--set", "device=cpu")
-    printed = dry_run("--nproc", "2", "--lr", "3e-4", *sets)
-    assert "engine   ddp on cpu, 2 processes, 3 threads each" in printed
-    assert ["lr", "3e-4", "--lr", "3e-4"] in [line.split() for line in printed.splitlines()]
-    assert "betas" not in printed
-
-
 def test_a_dry_run_in_json_is_complete(dry_run):
     found = json.loads(dry_run("--json", "--model", "language:tiny", "--nproc", "2"))
     assert (found["settings"]["model"]["size"], found["parameters"]) == ("tiny", 124_224)
@@ -52,12 +43,3 @@ def test_a_dry_run_under_torchrun_starts_no_processes(dry_run, monkeypatch):
     printed = dry_run()
     assert "one of 2 processes started by torchrun" in printed
     assert json.loads(dry_run("--json"))["processes"] == []
-
-
-def test_the_first_line_names_model_device_and_folder(tmp_path):
-    run_settings = resolved(engine="zero2", nproc="2")
-    line = first_line(PreparedRun(run_settings, None, tmp_path, "", threads=1))
-    assert line == (
-        f"language:tiny, mode default, engine zero2 on cpu, 2 processes, 1 thread each; "
-        f"run folder {tmp_path}"
-    )

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import re
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +15,6 @@ from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
 from training.data.workers import WorkerDied
-from training.resources.oom import OutOfMemory
 from training.storage import StorageError
 
 PROGRAM = "python -m launcher "
@@ -67,14 +64,6 @@ def test_a_run_without_a_checkpoint_starts_again_with_a_learning_rate_ten_times_
     found = faults.commands(resolved("optim.lr=0.003"), begun)
     assert found["retry"] == found["again"] == f"{PROGRAM}--config new/settings.yaml"
     assert (found["lower_lr"], found["higher_lr"]) == ("3e-4", "0.03")
-
-
-@pytest.mark.parametrize(
-    ("workers", "cores", "option"),
-    [(0, 8, "--num-workers 2"), (4, 6, "--num-workers 5"), (7, 8, "--set loader.prefetch=8")],
-)
-def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
-    assert faults.loader_option(workers, cores) == option
 
 
 BUS_ERROR = (
@@ -136,19 +125,3 @@ def test_the_findings_of_a_run_are_read_from_its_events(here):
         '{"kind": "started", "facts": {}}\n{"kind": "advice", "facts": {"fault": "starved"}}\n{"ki'
     )
     assert faults.reported(here) == {"starved"}
-
-
-SIZES = {"micro_batch": 8, "global_batch": 8, "smaller": 4}
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("out_of_memory", str(OutOfMemory(MemoryError("4 GiB"), SimpleNamespace(**SIZES)))),
-        ("resume_refused", "schedule.warmup 9 differs from 5, used by runs/x until step 10"),
-        ("clock_skew", "the clock of node7 differs by 42 s from that of rank 0"),
-    ],
-)
-def test_the_message_of_another_module_is_that_of_the_table(name, text):
-    pattern = re.escape(FAULTS[name].seen_by_all).replace(faults.UNKNOWN, ".+")
-    assert re.search(pattern, text)

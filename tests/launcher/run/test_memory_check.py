@@ -58,17 +58,6 @@ def test_precision_and_optimizer_count(engine, setting, fits, lacking):
     assert lacks(engine, lacking * GIB + FIXED, setting) is not None
 
 
-def test_the_error_names_an_engine_that_fits():
-    error = lacks("ddp", 12 * GIB + FIXED)
-    assert error.message == (
-        "language:tiny does not fit under engine ddp: weights, gradients and optimizer state take "
-        "16.0 GiB of 12.0 GiB on a GPU"
-    )
-    assert (error.where, error.fix) == ("--engine ddp", "--engine fsdp")
-    assert lacks("fsdp", 12 * GIB + FIXED) is None
-    assert lacks("ddp", GIB, ram=8 * GIB).fix is None, "nothing fits"
-
-
 def test_processes_on_a_cpu_share_its_memory():
     run = resolved(engine="ddp", nproc="2")
     one = next(check_memory(run, replace(LAPTOP, ram_bytes=20 * GIB), GIB // 2, 2), None)

@@ -1,7 +1,6 @@
 """A run in this process from its arguments to its last line, with a few lines as training."""
 
 import os
-import shlex
 import signal
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
 from launcher.run.execute import copy_run, execute_run, render_last_line, train_ranks
 from launcher.run.prepare import prepare_run
@@ -215,59 +213,6 @@ def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
     assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
     ready = prepare_run(CliArgs(model="language:tiny"), Path("mine"), [])
     assert ready.resume is None
-
-
-AGAIN = "run again: python -m launcher --config 'my runs/x/settings.yaml'"
-RESUME = "resume: python -m launcher resume 'my runs/x'"
-
-
-@pytest.mark.parametrize(
-    ("code", "saved", "expected"),
-    [
-        (0, [], AGAIN),
-        (75, [], AGAIN),
-        (1, [], "details: my runs/x/log.txt"),
-        (75, [10], RESUME),
-        (1, [10], f"details: my runs/x/log.txt; {RESUME}"),
-    ],
-)
-def test_the_last_line_names_the_folder_its_report_and_the_next_command(code, saved, expected):
-    folder = trained(Path("my runs/x"), resolved(), *saved)
-    assert render_last_line(code, folder) == f"run folder my runs/x; {expected}"
-    (folder / "report.html").touch()
-    line = f"run folder my runs/x; report: my runs/x/report.html; {expected}"
-    assert render_last_line(code, folder) == line
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "expected"),
-    [
-        ("language", "embedded:python", "predict 'my run' --input 'def '"),
-        ("language", "embedded:commands", "predict 'my run' --input 'list /tmp by size'"),
-        ("language", "my rows.jsonl", "predict 'my run'"),
-        ("abr", "embedded:patients", "--model abr:tiny --data FOLDER"),
-        ("abr", "my table.csv", "predict 'my run' --input 'my table.csv'"),
-        ("event_seg", "a.h5", "predict 'my run' --input a.h5"),
-    ],
-)
-def test_a_completed_run_says_what_its_family_can_do_next(model, data, expected):
-    if ":" not in data:
-        Path(data).touch()
-    folder = trained(Path("my run"), resolved(f"data.path={data}", model=f"{model}:tiny"), 10)
-    line = render_last_line(0, folder)
-    assert line.partition("python -m launcher ")[2] == expected
-    assert read(shlex.split(expected)).diagnostics == []
-    fast = trained(Path("x"), resolved(model="abr:tiny", mode="fast"), 10)
-    assert render_last_line(0, fast).endswith("--model abr:tiny --mode fast --data FOLDER")
-
-
-def test_an_encoder_alone_and_a_run_without_a_checkpoint_predict_nothing():
-    Path("a.csv").touch()
-    own = ("data.path=a.csv", "model.stage=encoder")
-    encoder = trained(Path("x"), resolved(*own, model="abr:tiny"), 10)
-    nothing = begun(Path("y"), resolved("data.path=a.csv", model="abr:tiny"))
-    for folder in (encoder, nothing):
-        assert render_last_line(0, folder).endswith(f"--config {folder}/settings.yaml")
 
 
 def test_all_files_are_copied_except_those_the_new_run_creates(here):

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,12 +89,6 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
-
-
-@pytest.mark.parametrize(("size", "attempts"), [("32", 4), ("1", 1)])
-def test_three_halvings_are_tried_while_there_is_a_smaller_micro_batch(run, size, attempts):
-    ending, tried = run(*[out_of_memory()] * 4, settings=resolved(batch_size=size))
-    assert (ending.kind, len(tried)) == ("out of memory", attempts)
 
 
 def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(run):
@@ -201,27 +194,10 @@ def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):
     assert [path.name for path in run.iterdir()] == ["slurm"]
 
 
-def test_another_job_is_no_later_generation(tmp_path):
-    write_generation(tmp_path, 0, 5)
-    cli_args = CliArgs()
-    assert args_of(tmp_path, cli_args, Generation("13", 1)) is cli_args
-    assert not generations.has_predecessor(tmp_path, FIRST)  # nor its own claim alone
-
-
 def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_path):
     (tmp_path / "settings.yaml").touch()
     JobGeneration(FIRST, tmp_path, 0).claim()
     assert generations.lines(tmp_path) == []
-
-
-@pytest.mark.parametrize("line", ["{", '{"kind": "claimed"}'])
-def test_a_line_cut_off_by_a_kill_is_ignored(tmp_path, line):
-    generations.claim(tmp_path, FIRST)
-    with (tmp_path / "slurm" / generations.NAME).open("a") as file:
-        file.write(line)
-    assert generations.claimed(tmp_path) == [FIRST]
-    generations.claim(tmp_path, SECOND)
-    assert generations.claimed(tmp_path) == [FIRST, SECOND]
 
 
 def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_path):
@@ -284,14 +260,3 @@ def test_a_rank_that_the_kernel_kills_restarts_with_half_the_micro_batch(killed,
     events = (tmp_path / "run" / "events.jsonl").read_text()
     assert events.count('"kind": "out_of_memory"') == 2
     assert "the kernel killed 1 process" in events
-
-
-def test_a_rank_that_the_kernel_kills_with_a_micro_batch_of_1_ends_the_run_with_a_fix(killed):
-    shown, attempts = killed(0, 1)
-    assert attempts == ["1"]
-    assert shown[1:] == [
-        "out of memory, 1",
-        f"error: rank 0 on {socket.gethostname()} out of memory with a micro-batch of 1: "
-        "the kernel killed 1 process",
-        "  fix           a smaller model, shorter samples, or  --resource-efficient",
-    ]

@@ -55,7 +55,6 @@ def outcome(folder):
         (signal.SIGTERM, 0),
         (signal.SIGUSR1, 40),
         (signal.SIGHUP, 700),
-        pytest.param(signal.SIGUSR1, 160, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 1200, marks=pytest.mark.slow),
     ],
 )

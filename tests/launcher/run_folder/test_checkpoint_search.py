@@ -54,39 +54,6 @@ def test_a_step_belongs_to_the_run_started_or_resumed_last():
     assert find("10", out="runs/old").folder == Path("runs/old")
 
 
-def test_a_missing_step_is_reported_with_the_existing_ones_and_needs_a_run():
-    assert refused("12") == [
-        "error: there is no run in runs/ to take the checkpoint from",
-        "  where         --resume 12",
-        "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
-    ]
-    assert refused("12", out="here")[:2] == [
-        "error: here is not a run folder",
-        "  where         --resume 12, --out here",
-    ]
-    trained(Path("runs/a"), TINY, 10, 20)
-    assert refused("12") == [
-        "error: runs/a has no checkpoint of step 12",
-        "  where         --resume 12",
-        "  allowed       10, 20",
-        "  did you mean  10",
-        "  fix           python -m launcher resume runs/a/checkpoints/step-00000010",
-    ]
-
-
-def test_a_folder_without_a_run_is_reported_with_the_nearest_run():
-    begun(Path("runs/tiny-1"), TINY)
-    assert refused("runs/tiny_1") == [
-        f"error: run folder 'runs/tiny_1' does not exist ({Path('runs/tiny_1').absolute()})",
-        "  where         --resume runs/tiny_1",
-        "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
-        "  did you mean  runs/tiny-1",
-        "  fix           python -m launcher resume runs/tiny-1",
-    ]
-    Path("notes").mkdir()
-    assert refused("notes")[0] == ("error: 'notes' is not a run folder: it has no settings.yaml")
-
-
 CANNOT = "error: cannot use the checkpoint of step"
 
 

@@ -76,21 +76,6 @@ def test_auto_starts_a_new_run_if_there_is_none():
     assert decision.line == "resume auto: y has no checkpoint yet; starting a new run there"
 
 
-def test_all_errors_are_reported_at_once():
-    trained(X, resolved(), 10)
-    lines = refused("runs/x", "schedule.warmup=4", reset=["optimiser"], mode="fast")
-    assert [line for line in lines if line.startswith("error")] == [
-        "error: unknown --reset 'optimiser'",
-        "error: mode fast differs from default, used by runs/x until step 10",
-        "error: schedule.warmup 4 differs from 5, used by runs/x until step 10",
-    ]
-    lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
-    assert [line for line in lines if line.startswith("error")] == [
-        "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
-    ]
-    assert "error: unknown engine 'zreo2'" in refused("runs/y", engine="zreo2")
-
-
 def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
@@ -105,14 +90,6 @@ def test_settings_of_an_older_version_are_those_of_its_folder():
     saved(X, 10, resolved(), b'{"facts": {}}')
     line = refused("runs/x", "schedule.warmup=4")[0]
     assert line == "error: schedule.warmup 4 differs from 3, used by runs/x until step 10"
-
-
-def test_a_reset_without_a_run_is_refused():
-    assert refused(None, reset=["data"]) == [
-        "error: --reset requires --resume",
-        "  where         --reset data",
-        "  allowed       with --resume auto|DIR|STEP",
-    ]
 
 
 DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
@@ -145,41 +122,6 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
 
 
-@pytest.mark.parametrize(
-    ("first", "suffix", "most", "reset"),
-    [((), " --reset schedule", "60", ("schedule",)), (FREE, "", "60", ()), (FREE, "", "10", ())],
-)
-def test_a_length_that_a_completed_run_has_reached_is_answered(first, suffix, most, reset):
-    ended(trained(X, resolved(*first), 60), "completed", 60)
-    assert decided(max_steps=most, reset=reset).nothing_left.line == (
-        f"nothing to do: runs/x was completed at step 60, and --max-steps {most} does not extend "
-        f"it; to train longer: python -m launcher resume runs/x --max-steps 120{suffix}"
-    )
-
-
-def test_more_steps_than_the_epochs_of_a_completed_run_are_answered():
-    """Two epochs of 240 samples in batches of 8 end after 60 steps."""
-    first = resolved("train.max_steps=null", epochs="2")
-    ended(trained(X, first, 60), "completed", 60, epochs=2.0, samples=240)
-    assert decided(max_steps="90").nothing_left.line == (
-        "nothing to do: runs/x was completed at step 60, and --max-steps 90 does not extend "
-        "it; to train longer: python -m launcher resume runs/x --epochs 3 --max-steps 90 "
-        "--reset schedule"
-    )
-    more = decided(max_steps="90", epochs="3", reset=["schedule"])
-    assert more.nothing_left is None
-    assert "--epochs 1 does not extend it" in decided(epochs="1").nothing_left.line
-
-
-def test_the_line_to_type_has_changes_that_do_not_extend_a_run_and_what_completed_it():
-    ended(trained(X, resolved("stop.after=20"), 20), "completed", 20)
-    line = decided(lr="1e-5").nothing_left.line
-    assert "→ 1e-5 does not extend it; to train longer: python -m launcher resume runs/x " in line
-    assert line.endswith(" --lr 1e-5")
-    line = decided(max_steps="90", reset=["schedule"]).nothing_left.line
-    assert line.endswith("resume runs/x --set stop.after=null --max-steps 90 --reset schedule")
-
-
 def test_more_steps_train_a_completed_run_longer_or_name_the_option():
     ended(trained(X, resolved(*FREE), 60), "completed", 60)
     assert decided(max_steps="61").nothing_left is None
@@ -207,21 +149,6 @@ def test_a_decay_or_a_share_names_the_checkpoint_and_the_warm_up_that_train_on()
     decision = decided(stable, "schedule.warmup=4", max_steps="80")
     assert decision.line == "resuming runs/x from step 32"
     assert decision.resume.changes == ["train.max_steps 40 → 80", "schedule.warmup 10% → 4"]
-
-
-def test_a_completed_run_without_checkpoints_says_so():
-    ended(trained(X, resolved()), "completed", 60)
-    assert decided().nothing_left.line == (
-        "nothing to do: runs/x was completed at step 60; it has no checkpoint left; to train "
-        "again: python -m launcher --config runs/x/settings.yaml"
-    )
-    for more in ({"max_steps": "120"}, {"reset": ["data"]}):
-        assert refused(**more) == [
-            "error: runs/x was completed, and has no checkpoint left to train on from",
-            "  where         resume runs/x",
-            "  allowed       a run with a checkpoint",
-            "  fix           python -m launcher --config runs/x/settings.yaml",
-        ]
 
 
 def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
@@ -266,17 +193,6 @@ def test_an_engine_that_rounds_at_other_operations_is_announced(old, new, precis
     trained(X, resolved(f"engine.name={old}", f"precision={precision}", "device=cpu"), 10)
     request = decided("runs/x", f"engine.name={new}").resume
     assert [line for line in request.changes if "rounds" in line] == notes
-
-
-def test_explain_shows_the_line_of_the_resumed_run(capsys):
-    trained(X, resolved(lr="3e-4"), 10)
-    assert main(["explain", "optim.lr", "--resume", "runs/x"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "optim.lr = 3e-4"
-    assert lines[2].startswith("  where      runs/x/settings.yaml:")
-    changed = ["--resume", "runs/x", "--set", "schedule.warmup=4"]
-    assert main(["explain", "schedule.warmup", *changed]) == 2
-    assert "error: schedule.warmup 4 differs from 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["--resume", "auto"]])

@@ -46,18 +46,6 @@ def before(*sets, **options):
     return {key: value.value for key, value in resolved(*sets, **options).values.items()}
 
 
-def test_differences_are_lines_in_the_order_of_declaration():
-    now = resolved("optim.betas=[0.8, 0.9]", engine="zero2", nproc="2", lr="3e-4")
-    assert [each.line for each in resume_rules.differences(before("loader.workers=1"), now)] == [
-        "engine.name local → zero2",
-        "engine.nproc 1 → 2",
-        "train.micro_batch 8 → 4",
-        "optim.lr 0.002 → 3e-4",
-        "optim.betas [0.9, 0.95] → [0.8, 0.9]",
-        "loader.workers 1 → 0",
-    ]
-
-
 def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
     old = before()
     del old["stop.patience"], old["eval.share"]
@@ -162,14 +150,3 @@ def test_epochs_and_the_decay_count_from_where_a_reset_began_them():
         checkpoint = SavedCheckpoint(step, None, starts=starts, steps_per_epoch=10)
         (found,) = resume_rules.differences(old, now, checkpoint=checkpoint)
         assert (found.key, found.rule) == ("train.epochs", rule)
-
-
-def test_an_unknown_reset_is_reported_with_the_nearest():
-    (error,) = resume_rules.unknown_parts(["schedule", "optimiser"])
-    assert diagnostics.render([error]).splitlines() == [
-        "error: unknown --reset 'optimiser'",
-        "  where         --reset optimiser",
-        "  allowed       optimizer, schedule, data",
-        "  did you mean  optimizer",
-        "  fix           --reset optimizer",
-    ]

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 import launcher
 from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.stages import execute
 from launcher.stages import pipeline as chain_of
@@ -88,15 +87,6 @@ def test_the_result_lists_its_stages(pipeline):
     assert lines[-1] == (
         "run folder x; export the model: python -m launcher export x/2-upper --format safetensors"
     )
-
-
-@pytest.mark.slow
-def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatch):
-    monkeypatch.chdir(home)
-    (home / "mine.yaml").write_text("model.start: nowhere\n")
-    with pytest.raises(SettingsError, match=r"model\.start 'nowhere' has no weights"):
-        launcher.train(model=name, mode="staged", config="mine.yaml", out="y", console=False)
-    assert not (home / "y").exists()
 
 
 def test_a_signal_between_two_stages_ends_it_before_the_next(home, pipeline, monkeypatch):
@@ -225,30 +215,3 @@ def test_every_checkpoint_of_a_run_feeds_the_next_stage(home, name, command):
         assert code == 0, err
         expected = initial(checkpoint)["lower.weight"]
         assert tensors(home / f"u{number}")["lower.weight"].equal(expected)
-
-
-def test_a_stage_prints_the_command_of_the_next_which_runs(name, command):
-    settings = ("--set", "model.width=3", "--set", "train.seed=5", "--set", "eval.share=0.25")
-    code, out, _ = command(*lone(name, "a b"), *settings)
-    assert code == 0
-    line = out.splitlines()[-1]
-    start = f"run folder a b; next stage, here or elsewhere: python -m launcher --model {name}"
-    assert line.startswith(start) and line.endswith(" --stage upper --from 'a b'")
-    next_stage = printed(out, "elsewhere")
-    code, out, err = command(*next_stage, "--max-steps", "2", "--out", "after a b")
-    assert code == 0, err
-    nothing = ("--set", "save.keep_best=0", "--set", "save.last=false")
-    code, out, _ = command(*lone(name, "nothing"), *nothing)
-    assert code == 0 and "next stage" not in out
-
-
-@pytest.mark.slow
-def test_the_command_after_a_failed_stage_resumes_the_pipeline(home, name, command):
-    code, out, _ = command(
-        *("--model", name, "--mode", "staged", "--max-steps", "2", "--out", "failed"),
-        *("--set", "save.required=true", "--set", "model.fails=upper.txt"),
-    )
-    assert code == 1
-    (home / "upper.txt").touch()
-    code, _, err = command(*printed(out, "resume"))
-    assert code == 0, err

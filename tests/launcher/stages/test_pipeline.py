@@ -1,18 +1,13 @@
 """The stages of a command line, their settings, and what is refused before the start."""
 
-import json
 import os
-
-import pytest
 
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
-from models.catalog import stages_of
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
-from tests.launcher.stages.conftest import EEG
 
 
 def values(pipeline, key):
@@ -62,59 +57,6 @@ def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_wa
     assert len(content) == len(set(content)) >= 1
 
 
-@pytest.mark.parametrize(
-    ("args", "expected"),
-    [
-        (
-            ["--mode", "staged", "--stage", "encodr"],
-            "error: unknown stage 'encodr'\n"
-            "  where         --stage encodr\n"
-            "  allowed       KNOWN\n"
-            "  did you mean  encoder\n"
-            "  fix           --stage encoder\n",
-        ),
-        (
-            ["--mode", "staged", "--set", "stages=[text,encoder]"],
-            "error: stages ['text', 'encoder'] are not in declared order\n"
-            "  where         --set stages=[text,encoder]\n"
-            "  allowed       KNOWN\n"
-            "  did you mean  [encoder,text]\n"
-            "  fix           --set 'stages=[encoder,text]'\n",
-        ),
-        (
-            ["--mode", "staged", "--stage", "text"],
-            "error: stage text starts from the weights of stage encoder, and no run is given\n"
-            "  where         --stage text\n"
-            "  allowed       --from RUN, a run of stage encoder; or all stages, --mode staged\n"
-            "  fix           --from RUN\n",
-        ),
-        (
-            ["--stage", "encoder", "--fast"],
-            "error: stages ['encoder'] needs mode staged, and the mode is fast\n"
-            "  where         --stage encoder\n"
-            "  fix           --mode staged\n",
-        ),
-        (
-            ["--mode", "staged", "--from", "elsewhere"],
-            "error: --from elsewhere: stage encoder starts from random weights\n"
-            "  where         --from elsewhere\n"
-            "  allowed       with a later stage\n"
-            "  fix           leave it out\n",
-        ),
-        (
-            ["--from", "elsewhere"],
-            "error: --from elsewhere needs a stage, but none is selected\n"
-            "  where         --from elsewhere\n"
-            "  allowed       with  --mode staged --stage NAME\n",
-        ),
-    ],
-)
-def test_errors_have_this_text_and_nothing_is_written(command, here, args, expected):
-    known = ", ".join(stage.name for stage in stages_of("eeg_text"))
-    assert command("--model", EEG, *args) == (2, "", expected.replace("KNOWN", known))
-    assert list(here.iterdir()) == []
-
-
 def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepared, monkeypatch):
     alone = prepared(stage="encoder")
     assert isinstance(alone, PreparedRun)
@@ -125,28 +67,6 @@ def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepa
     [content] = prepared()
     assert content.startswith("each stage runs in its own processes, but torchrun")
     assert isinstance(prepared(stage="encoder"), PreparedRun)
-
-
-def test_a_dry_run_shows_all_stages_and_writes_nothing(command, here):
-    code, shown, _ = command("--model", EEG, "--mode", "staged", "--out", "x", "--dry-run")
-    assert code == 0
-    assert shown.index("stage 1 of 2: encoder") < shown.index("stage 2 of 2: text")
-    assert "x/1-encoder" in shown and "stage encoder of this run" in shown
-    code, content, _ = command("--model", EEG, "--mode", "staged", "--dry-run", "--json")
-    stages = json.loads(content)["stages"]
-    assert [stage["name"] for stage in stages] == ["encoder", "text"]
-    assert stages[0]["processes"][0]["started"]
-    assert list(here.iterdir()) == []
-
-
-def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
-    args = ("explain", "optim.lr", "--model", "eeg_text", "--mode", "staged")
-    _, shown, _ = command(*args)
-    lines = [line for line in shown.splitlines() if line.startswith("optim.lr")]
-    assert lines == ["optim.lr = 5e-5", "optim.lr = 1e-5"]
-    layers = {n: s["optim.lr"]["layer"] for n, s in json.loads(command(*args, "--json")[1]).items()}
-    assert layers == {"encoder": "mode", "text": "mode"}
-    assert command(*args, "--stage", "encoder")[1].startswith("optim.lr = 5e-5")
 
 
 def ready(pipeline, *completed):
@@ -182,29 +102,6 @@ def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     assert values(again, "model.start") == [("y/1-lower", "stage lower of this run")]
     [(_, upper)] = again.left
     assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
-
-
-def test_completed_stages_leave_nothing_to_do_and_commands_for_one_run_name_the_last(
-    command, prepared, task
-):
-    ready(prepared(task, out="x"), "lower", "upper")
-    for verb, *more in (["verify"], ["export", "--format", "safetensors"]):
-        code, _, content = command(verb, "x", *more)
-        assert code == 2
-        assert content.startswith("error: 'x' contains several runs, one per stage\n")
-        assert content.endswith(f"python -m launcher {verb} x/2-upper\n")
-    code, content, _ = command("resume", "x")
-    assert code == 0 and content.startswith("nothing to do: all stages of x are completed")
-    assert json.loads(command("resume", "x", "--json")[1])["status"] == "completed"
-
-
-def test_arguments_without_effect_on_resumed_stages_are_refused(command, prepared, task):
-    ready(prepared(task, out="x"), "lower")
-    for args in (["--stage", "upper"], ["--from", "y"], ["--out", "z"]):
-        code, _, content = command("resume", "x", *args)
-        assert code == 2
-        assert content.startswith(f"error: {args[0]} has no effect on the resumed stages of x")
-        assert "x/1-lower, x/2-upper" in content
 
 
 def test_auto_finds_the_newest_stages_of_the_same_model(prepared, task):

@@ -71,24 +71,7 @@ def test_the_exit_code_of_a_stage_wins_over_its_result(tmp_path, lower, code, wh
     assert (content["status"], content["stages"][0]["status"]) == (whole, stage)
 
 
-ESTIMATE = {"total_s": 7200.0, "is_least": False, "planned_steps": 5000, "measured_steps": 19}
-
-
 def lines(folder, **stages):
     loaded = pipeline(folder, **stages)
     report = RankReport("ended", exit_codes.DONE, 0, "here", 0.0)
     return summary.summary(FinishedRun(report, folder, record.summarize(loaded))).splitlines()
-
-
-def test_a_stage_that_was_cut_short_names_the_estimate_and_a_whole_one_its_time(tmp_path):
-    upper = result(estimate=ESTIMATE | {"is_least": True})
-    first, second, *_ = lines(tmp_path, lower=result(estimate=ESTIMATE), upper=upper)
-    basis = "(estimate from 19 measured here)"
-    assert first.endswith(f", 2.0 s, all 5,000 steps would take about 2h00m {basis}")
-    assert second.endswith(f", all 5,000 steps would take at least 2h00m {basis}")
-    stages = record.summarize(record.load(tmp_path))["stages"]
-    assert [one["estimate"]["is_least"] for one in stages] == [False, True]
-    (tmp_path / "whole").mkdir()
-    first, second, *_ = lines(tmp_path / "whole", lower=result(estimate=None), upper=None)
-    assert first.endswith(", val_loss 1.0000 at step 4, 2.0 s")
-    assert second == "  upper  waiting"

@@ -2,7 +2,6 @@
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
 from launcher.stages import record, selection
 from models.catalog import Stage
 
@@ -45,20 +44,3 @@ def test_the_latest_matching_stage_is_used(tmp_path):
         tmp_path, *(f"{n}-{name}/best/model.safetensors" for n, name in enumerate(stages, 1))
     )
     assert found(tmp_path) == tmp_path / "2-middle"
-
-
-@pytest.mark.parametrize(
-    ("stages", "files", "given", "message"),
-    [
-        (["upper"], [], "", "{} has no stage lower or middle, whose weights stage upper takes"),
-        ([], ["settings.yaml", "last/state.json"], "", "'{}' holds no weights for stage upper"),
-        ([], [], "/x", "'{}/x' does not exist"),
-    ],
-)
-def test_sources_without_weights_are_refused(tmp_path, stages, files, given, message):
-    write_files(tmp_path, *files)
-    if stages:
-        record.save(tmp_path, stages)
-    with pytest.raises(SettingsError) as error:
-        found(f"{tmp_path}{given}")
-    assert error.value.diagnostics[0].message == message.format(tmp_path)

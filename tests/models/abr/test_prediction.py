@@ -9,12 +9,8 @@ from PIL import Image
 from models.abr.config import CLASS_NAMES
 from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.embedded import read_patients
-from models.abr.readers.table import POINT_NAMES, TableReader
-from models.base import DataError
-from models.common.data_files import BadRecords
+from models.abr.readers.table import POINT_NAMES
 from tests.models import tasks
-from tests.models.abr.readers.edf import write_edf
-from tests.models.abr.readers.test_recordings import second
 
 
 @pytest.fixture(scope="module")
@@ -105,30 +101,6 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
     assert f"threshold {float(rows[0]['threshold (dB)']):.0f} dB" in line
 
 
-def test_the_family_reads_the_table_that_it_writes(without_data, few, tmp_path):
-    task, model = without_data()
-    prediction = next(task.predict(model, few[0]))
-    (tmp_path / "own.csv").write_bytes(prediction.files[".csv"])
-    bad = BadRecords()
-    rows = list(TableReader(bad).read(tmp_path / "own.csv", "own.csv"))
-    assert not bad.count and [row.where for row in rows[:1]] == ["own.csv:2"]
-    assert [CLASS_NAMES[row.target] for row in rows] == [c["hear_loss"] for c in cells(prediction)]
-    assert np.isfinite([row.threshold for row in rows]).all()
-
-
-def test_left_out_rows_are_counted_and_a_model_of_tables_reads_recordings(
-    without_data, patients, tmp_path
-):
-    task, model = without_data(sweeps=20)
-    path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity="rarefaction")
-    text = path.read_text(encoding="utf-8").replace("rarefaction", "alternating", 1)
-    path.write_text(text, encoding="utf-8")
-    found = list(task.predict(model, path))
-    assert [(len(p.files), p.text) for p in found[1:]] == [(0, "left out: other_polarity 1")]
-    found = list(task.predict(model, write_edf(tmp_path / "a.edf", map(second, range(2)))))
-    assert found[0].name == "a.edf" and len(cells(found[0])) >= 3
-
-
 def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed, tmp_path):
     for number in range(6):
         path = series(f"ABR-{number}-1", seed=number)
@@ -146,31 +118,6 @@ def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed,
     assert [row["intensity"] for row in rows] == ["40", "60"]
     assert "hear_loss" not in rows[0] and rows[0]["threshold (dB)"]
     assert found[1].text == "left out: silent_levels 1"
-
-
-@pytest.mark.parametrize(
-    ("case", "problem", "allowed"),
-    [
-        ("column", "the table has no column intensity", "patient_id, intensity, 1 … 200; and"),
-        ("animal", "has animal responses of 8.5 ms, and the model was .* human .* 10", "human"),
-        ("none", "has no usable response", "EPL text"),
-    ],
-)
-def test_unusable_inputs_are_errors(
-    without_data, patients, series, tmp_path, case, problem, allowed
-):
-    task, model = without_data()
-    polarity = "rarefaction" if case == "none" else "alternating"
-    path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity=polarity)
-    if case == "animal":
-        path = series("ABR-1-1")
-    elif case == "column":
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace("intensity", "loudness"), encoding="utf-8")
-    with pytest.raises(DataError, match=problem) as error:
-        task.predict(model, path)
-    assert allowed in error.value.allowed and error.value.where
-    assert "data.path" not in str(error.value)
 
 
 def test_a_stage_without_a_decoder_writes_features(without_data, few, patients, ready_task):

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.abr.config import Data, Model
 from models.abr.loss import TERMS
-from models.abr.task import AbrTask
-from models.base import Context, DataError, Goal
+from models.base import DataError, Goal
 from tests.models.errors import error_of
 
 SPLITS = ("train", "val", "test")
@@ -164,16 +162,6 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, 
         ready_task(path=str(path), split="patient")
 
 
-def test_several_recordings_are_not_split_by_level(ready_task, series):
-    series("ABR-1-1", seed=1), series("ABR-2-1", seed=2)
-    assert str(error_of(ready_task, path=str(series("ABR-3-1", seed=3).parent), split="level")) == (
-        "data.split=level would put 3 patients or files into more than one split\n"
-        "  where         data.split\n"
-        "  allowed       level only with one or two recordings\n"
-        "  fix           --set data.split=patient"
-    )
-
-
 def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, make_task, ready_task):
     first, second = ready_task(tmp_path), make_task(tmp_path)
     path = tmp_path / "statistics.json"
@@ -201,26 +189,6 @@ def test_a_noise_control_gives_each_response_the_input_of_another_patient(ready_
         assert (real["signal"] != noise_sample["signal"]).any()
     band = noise.facts()["control"]["val_macro_f1"]
     assert ("max" in band) == (control == "noise") and "control" not in plain.facts()
-
-
-def test_pictures_show_training_responses_with_their_class(task):
-    pictures = task.pictures()
-    trained = set(task.dataset.responses.patient[task.data("train").index])
-    assert len(pictures) == 2 and len({p.name for p in pictures}) == 2
-    for picture in pictures:
-        assert picture.png.startswith(b"\x89PNG") and len(picture.png) > 5000
-        assert picture.caption.split(",")[0] in trained
-
-
-def test_a_preview_shows_a_response_and_the_confusion_matrix(task):
-    torch.manual_seed(0)
-    model = task.build()
-    state = torch.get_rng_state()
-    lines = task.preview(model).splitlines()
-    assert torch.equal(state, torch.get_rng_state()) and model.training
-    assert [line.split()[0] for line in lines[:3]] == ["response", "reconstructed", "true,"]
-    counts = [int(word) for line in lines[3:] for word in line.split()[1:]]
-    assert len(counts) == 25 and sum(counts) == 64
 
 
 def test_stage_encoder_masks_spans_and_gives_no_labels(ready_task, batch_of):
@@ -270,13 +238,3 @@ def test_a_masked_noise_control_predicts_another_patient(ready_task, batch_of, c
     assert not torch.isclose(ours["seen"], theirs["seen"]).all(-1).any()
     band = noise.facts()["control"]["val_masked_r2"]
     assert ("max" in band) == (control == "noise") and 0 < band["chance"] < 0.5
-
-
-def test_with_flash_attention_the_facts_name_the_attentions_without_it(task):
-    assert "flash_attention" not in task.facts()
-    context = Context(0, 0.2, None, torch.device("cpu"), "flash")
-    flash = AbrTask(Model(size="tiny"), Data(path="embedded:few-patients"), context)
-    flash.setup()
-    assert flash.facts()["flash_attention"] == (
-        "all attentions but those with relative positions, which flash kernels do not take"
-    )

@@ -1,5 +1,4 @@
 import os
-import time
 from pathlib import Path
 
 import h5py
@@ -72,16 +71,6 @@ def test_an_unreadable_file_is_an_error_with_its_reason(tmp_path):
     assert unreadable.message == f"'{tmp_path / 'gone'}' cannot be read: No such file or directory"
 
 
-def test_an_unknown_embedded_name_gets_a_suggestion():
-    error = data_files.unknown_embedded(
-        "embedded:comands", ["embedded:python", "embedded:commands"]
-    )
-    assert error.did_you_mean == "embedded:commands"
-    assert error.fix == "--data embedded:commands"
-    error = data_files.unknown_format(Path("x"), ("EVT2", "EVT3"))
-    assert (error.message, error.allowed) == ("'x' has an unknown format", "EVT2; EVT3")
-
-
 def bad_pages(count):
     records = BadRecords("pages")
     for number in range(1, count + 1):
@@ -117,19 +106,6 @@ def test_later_records_can_be_forgotten(count):
     assert records.examples() == before
 
 
-def test_lines_have_count_total_and_time_left(capsys, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with data_files.progress("tokenizing documents", 4000) as show:
-        for second in range(31):
-            now[0] = float(second)
-            show(100 * second)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("tokenizing documents: 1,100 of 4,000")
-    assert lines[1].startswith("tokenizing documents: 2,200 of 4,000, about 1")
-
-
 @pytest.fixture
 def file(tmp_path):
     with h5py.File(tmp_path / "some.h5", "w") as opened:
@@ -160,6 +136,13 @@ def test_an_empty_or_a_scalar_dataset_has_no_problem(file):
 )
 def test_a_claim_of_a_terabyte_is_found(file, options, problem):
     assert hdf5_problem(file.create_dataset("a", (10**12,), np.float32, **options)) == problem
+
+
+def test_a_dataset_that_unpacks_to_far_more_than_real_data_is_found(file):
+    packed = {"chunks": (10**6,), "compression": "gzip"}
+    found = file.create_dataset("a", data=np.zeros(8 * 10**7, np.uint8), **packed)
+    assert "unpacks to 80,000,000" in hdf5_problem(found)
+    assert hdf5_problem(file.create_dataset("b", data=np.zeros(10**7, np.uint8), **packed)) is None
 
 
 def test_a_dataset_that_was_written_in_part_is_found(file):

@@ -1,29 +1,9 @@
 import io
 
 import numpy as np
-import pytest
 
-from models.base import DataError
 from models.common import predictions
-from models.common.predictions import DistinctNames, FixedDraws, input_errors, spread_positions
-
-
-def test_errors_of_readers_name_the_option_instead_of_the_setting():
-    with pytest.raises(DataError) as error, input_errors():
-        raise DataError(
-            "data.path 'x' does not exist",
-            where="data.path",
-            allowed="a table",
-            did_you_mean="y",
-            fix="correct page 1",
-        )
-    assert str(error.value) == (
-        "--input 'x' does not exist\n"
-        "  where         --input\n"
-        "  allowed       a table\n"
-        "  did you mean  y\n"
-        "  fix           correct page 1"
-    )
+from models.common.predictions import DistinctNames, FixedDraws, spread_positions
 
 
 def test_files_of_a_folder_that_are_no_input_are_named(tmp_path):
@@ -49,23 +29,6 @@ def test_names_have_only_letters_digits_and_a_few_signs():
     names = DistinctNames()  # none is given twice, also without case
     given = [names.of(text) for text in ("a b", "a-b", "A-B", "a-b-2", "a b")]
     assert given == ["a-b", "a-b-2", "A-B-3", "a-b-2-2", "a-b-4"]
-
-
-@pytest.mark.parametrize(
-    ("fix", "shown"),
-    [
-        ("correct page 1, or skip them with  --set data.on_bad=skip", "correct page 1"),
-        (
-            "--set 'data.columns=[a=ignore]'",
-            "name the columns as in the data of the run, or remove them from the file",
-        ),
-        ("pip install pyarrow", "pip install pyarrow"),
-    ],
-)
-def test_a_fix_for_an_input_has_no_setting_of_the_data(fix, shown):
-    with pytest.raises(DataError) as error, input_errors():
-        raise DataError("wrong", fix=fix)
-    assert error.value.fix == shown
 
 
 def test_positions_are_spread_over_a_split_of_any_size():

@@ -45,23 +45,6 @@ def test_an_empty_validation_split_is_an_error_with_the_line_to_type():
     )
 
 
-@pytest.mark.parametrize(
-    ("count", "share", "message"),
-    [
-        (99, 0.001, "99 documents: eval.share=0.001 gives 0 for val; at least 0.011"),
-        (3, 0.1, "3 documents: eval.share=0.1 gives 0 for val; at least 0.334"),
-        (10, 0.5, "10 documents: eval.share=0.5 gives 5 for val and 0 for train; at most 0.49"),
-        (2, 0.1, "2 documents: eval.share=0.1 gives 0 for val"),
-        (1, 0.1, "1 group (documents): eval.share=0.1 gives 0 for val"),
-    ],
-)
-def test_the_message_has_the_border_of_the_share_if_one_fits(count, share, message):
-    error = error_of(count, share)
-    assert error.message == message
-    is_hopeless = error.fix == "add data: three splits need at least 3 documents"
-    assert is_hopeless == (count < 3)
-
-
 def test_every_proposed_share_fits():
     for count in (*range(3, 100), 100, 101, 999, 1000, 10_000, 20_001):
         for share in (1e-6, 0.99):

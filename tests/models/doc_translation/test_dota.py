@@ -1,11 +1,9 @@
 import json
-import struct
 
 import pytest
 from PIL import Image
 
 from launcher.report.data_check import Match, find_families
-from models.base import DataError
 from models.doc_translation import formats
 from models.doc_translation.dataset import read as read_data
 from models.doc_translation.prediction import read as read_input
@@ -64,34 +62,6 @@ def test_incomplete_and_unlisted_pages_are_skipped_and_listed(dota):
     assert found.counts == {"skipped_pages": 0, "left_out_pages": 4}
 
 
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        (b"", "empty"),
-        (b"\xff\xd8\xff\xe0 a photograph", "not a PNG image"),
-        ("half", "truncated after {} bytes"),
-        ("bomb", "60,000 × 50,000 pixels, more than 67,108,864"),
-    ],
-)
-def test_an_incomplete_png_is_an_error_or_skipped(dota, content, what):
-    path = dota / "imgs" / "2101.00002_1.png"
-    if content == "half":
-        content = path.read_bytes()[:-20]
-    if content == "bomb":  # the header of a file of a few bytes
-        whole = path.read_bytes()
-        content = whole[:16] + struct.pack(">II", 60_000, 50_000) + whole[24:]
-    path.write_bytes(content)
-    assert str(error_of(read, dota, "zh", "file", "stop")) == (
-        "1 of 20 pages cannot be used\n"
-        f"  where         imgs/2101.00002_1.png: {what.format(len(content))}\n"
-        "  fix           fetch it again or save it as PNG, or remove its name from "
-        "split_dataset.json, or skip them with  --set data.on_bad=skip"
-    )
-    found = read(dota, "zh", "file", "skip")
-    assert len(found.pages) == 19 and found.counts["skipped_pages"] == 1
-    assert found.skipped == [("imgs/2101.00002_1.png", what.format(len(content)))]
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
 def test_texts_and_lists_of_other_encodings_are_read_with_a_note(dota, encoding):
     for path in (dota / "zh_mmd" / "2101.00002_1.mmd", dota / "split_dataset.json"):
@@ -102,32 +72,6 @@ def test_texts_and_lists_of_other_encodings_are_read_with_a_note(dota, encoding)
     assert page.target() == page.target() == "größer"
     assumed = {"utf-16": 0, "utf-16-le": 1, "latin-1": 1}
     assert len(found.notes) == assumed[encoding]
-
-
-def test_a_damaged_image_and_text_are_errors_when_they_are_read(dota):
-    path = dota / "imgs" / "2101.00002_1.png"
-    raw = path.read_bytes()
-    path.write_bytes(raw[:60] + b"\0" * 20 + raw[80:])
-    (dota / "zh_mmd" / "2101.00002_1.mmd").write_bytes("正文".encode("gb18030"))
-    page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
-    with pytest.raises(DataError, match="is not a readable image") as error:
-        page.image()
-    assert error.value.fix == (
-        "fetch it again or save it as PNG, or remove its name from split_dataset.json"
-    )
-    with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' is not UTF-8") as error:
-        page.target()
-    assert "-f WINDOWS-1251 -t UTF-8" in error.value.fix
-
-
-def test_a_folder_without_the_language_or_pages_is_an_error(dota):
-    error = error_of(read, dota, "fr", "file", "stop")
-    assert error.message == f"'{dota}' has no texts in 'fr'"
-    assert error.allowed == "en, zh"
-    for path in (dota / "zh_mmd").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match="has no page with an image and a text in 'zh'"):
-        read(dota, "zh", "file", "stop")
 
 
 @pytest.mark.parametrize(

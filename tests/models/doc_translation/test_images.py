@@ -19,30 +19,12 @@ def test_margins_are_cropped_also_around_faded_ink_on_grey_paper():
         assert images.without_margins(given).size == (30, 40)
 
 
-@pytest.mark.parametrize("shade", [0, 255])
-def test_a_page_of_one_shade_stays_as_it_is(shade):
-    blank = Image.new("L", (70, 90), shade)
-    assert images.without_margins(blank).size == (70, 90)
-    assert images.local_view(blank, 96, 64).shape == (1, 96, 64)
-
-
 def test_the_local_view_keeps_the_aspect_ratio_and_is_padded_with_white():
     view = images.local_view(page(box=(10, 10, 40, 20)), 96, 64)[0]
     rows, columns = np.flatnonzero((view < 128).any(1)), np.flatnonzero((view < 128).any(0))
     assert (len(columns), len(rows)) == (64, pytest.approx(64 / 3, abs=1))
     assert rows[0] == pytest.approx(96 - 1 - rows[-1], abs=1)
     assert (view[0] == 255).all()
-
-
-def test_a_page_of_the_right_size_without_margins_is_left_alone():
-    dots = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
-    dots[(0, -1), :] = dots[:, (0, -1)] = 0
-    assert np.array_equal(images.local_view(Image.fromarray(dots), 96, 64)[0], dots)
-
-
-def test_colors_are_kept():
-    for mode, channels in (("L", 1), ("1", 1), ("RGB", 3), ("P", 3)):
-        assert images.global_view(page(mode=mode), 64).shape == (channels, 64, 64)
 
 
 def test_batches_are_normalized_as_each_encoder_was_trained():

@@ -24,13 +24,7 @@ def test_images_of_other_documents_give_no_gain(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("control", "steps"), [("real", 150), ("noise", 50)])
-def test_patches_are_filled_from_the_page_and_not_from_another_document(tmp_path, control, steps):
-    settings = {"model__stage": "encoder", "data__control": control}
-    result, metrics = train_tiny("doc_translation", tmp_path / "run", steps, **settings)
+def test_patches_are_filled_from_the_page(tmp_path):
+    result, metrics = train_tiny("doc_translation", tmp_path / "run", 150, model__stage="encoder")
     assert result["parameters"] == 199_052
-    if control == "real":
-        assert metrics["val_masked_r2"] > 0.2  # the mean gives 0; 600 steps give 0.76
-    else:
-        assert result["data"]["control"] == {"val_masked_gain": {"max": 0.02}}
-        assert metrics["val_masked_gain"] <= 0.02
+    assert metrics["val_masked_r2"] > 0.2  # the mean gives 0; 600 steps give 0.76

@@ -11,7 +11,6 @@ from models.doc_translation.metric import (
     steds,
     tree,
 )
-from models.doc_translation.readers.page import bleu_tokenizer
 from tests.models.doc_translation.test_decoding import Counted
 
 
@@ -68,17 +67,6 @@ def test_counts_of_parts_give_the_bleu_of_the_whole(tokenize):
     assert len(summed) == SIZE
     whole = sacrebleu.corpus_bleu(WRITTEN, [REFERENCES], tokenize=tokenize, force=True).score
     assert bleu.score(summed) == pytest.approx(whole, abs=1e-9)
-
-
-def test_empty_text_scores_0_and_equal_text_100():
-    bleu = Bleu("13a")
-    assert bleu.score(bleu.counts([""], ["a b c d e"])) == 0
-    assert bleu.score(bleu.counts(["a b c d e"], ["a b c d e"])) == pytest.approx(100)
-
-
-def test_chinese_is_tokenized_by_character():
-    languages = ["zh", "ZH", "zh_TW", "zh-Hans", "de"]
-    assert [bleu_tokenizer(language) for language in languages] == [*["zh"] * 4, "13a"]
 
 
 @pytest.mark.parametrize(

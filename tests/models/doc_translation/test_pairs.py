@@ -1,12 +1,8 @@
-import gzip
-import json
 import pickle
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
-from openpyxl import Workbook
 
 from models.base import DataError
 from models.doc_translation import formats
@@ -78,13 +74,6 @@ def test_text_with_characters_that_the_font_lacks_is_an_error(pairs):
     assert error.value.fix.startswith("--set data.font=FILE")
 
 
-def test_an_invalid_font_file_is_an_error(pairs, tmp_path):
-    path = tmp_path / "font.ttf"
-    path.write_bytes(b"none")
-    with pytest.raises(DataError, match=r"data\.font .* is not a readable font"):
-        read(pairs([row(0)]), Layout("en", "zh", 3, str(path)), "stop")
-
-
 TEXTS = [
     ("ch00-0001", "cafe, one", "一"),
     ("ch00-0002", "two;\nlines", "zwei"),
@@ -121,33 +110,6 @@ def test_pairs_are_read_from_tables(tmp_path, delimiter, encoding):
         assert texts(path) == (PAGES, notes, 0)
 
 
-def test_pairs_are_read_from_other_encodings_packed_files_and_sheets(tmp_path):
-    german = [(name, english, "fünf") for name, english, _ in TEXTS]
-    rows = [dict(zip(AS_TABLE[0], row, strict=True)) for row in german]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (tmp_path / "latin.jsonl").write_bytes(lines.encode("latin-1"))
-    (tmp_path / "wide.jsonl").write_bytes(lines.encode("utf-16"))
-    (tmp_path / "mac.jsonl").write_bytes(lines.replace("\n", "\r").encode())
-    (tmp_path / "lines.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    (tmp_path / "table.csv.gz").write_bytes(
-        gzip.compress(table_text([AS_TABLE[0], *german]).encode("cp1252"))
-    )
-    book = Workbook()
-    for cells in (AS_TABLE[0], *german):
-        book.active.append(cells)
-    book.save(tmp_path / "sheet.xlsx")
-    assumed = ": Windows-1252 (Latin-1), since it is not UTF-8"
-    for path in sorted(tmp_path.iterdir()):
-        notes = [path.name + assumed] if path.name.startswith(("latin", "table")) else []
-        assert texts(path) == ([("ch00", "fünf\n\nfünf"), ("b", "fünf")], notes, 0), path
-        assert formats.recognize(path) == formats.PAIRS
-    book = Workbook()  # whose cells are texts
-    for cells in (("id", "en", "zh"), (1, date(2024, 1, 2), 3.5), (2, True, "x")):
-        book.active.append(cells)
-    book.save(tmp_path / "a.xlsx")
-    assert [target for _, target in texts(tmp_path / "a.xlsx")[0]] == ["3.5", "x"]
-
-
 def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("English,Chinese,Seen\nhello,ni hao,2024-01-01\nbye,zai jian,\n")
@@ -167,39 +129,6 @@ def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(tmp_
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"id": "a-1", "English": "hello", "Chinese": "ni hao"}\n')
     assert texts(lines, layout)[0] == [("a", "ni hao")]
-
-
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        ('a-9,"a quote, that is open', "a quoted cell that does not end takes all up to line 5"),
-        ("a-9,only two", "2 of 3 columns"),
-        ("a-9,,empty", "'en' is empty or not text; allowed keys: id, en, zh"),
-        (f"a-9,{'x' * (MAX_PARAGRAPH + 1)},long", "'en' has 4001 characters, more than 4000"),
-    ],
-)
-def test_a_bad_row_of_a_table_is_reported_with_its_line(tmp_path, row, problem):
-    path = tmp_path / "a.csv"
-    path.write_text(f'id,en,zh\na-1,"two\nlines",x\n{row}\na-3,next,y\n')
-    for _ in range(2):  # the second time from the cache
-        assert error_of(read, path, EN_ZH, "stop").where == f"a.csv:4: {problem}"
-    assert texts(path, on_bad="skip")[2] == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "is empty"),
-        ("id,en,zh\n", "has no valid pair of paragraphs"),
-        ("id,en,EN,zh\n1,a,b,c\n", "2 columns have the name 'en'"),
-        ("id,en,zh\n1,a\0b,c\n", "is not UTF-8: a zero byte"),
-    ],
-)
-def test_a_table_without_pairs_is_one_error(tmp_path, text, problem):
-    path = tmp_path / "a.csv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=problem):
-        read(path, EN_ZH, "stop")
 
 
 def test_a_file_that_changes_while_it_is_trained_on_changes_no_page(pairs):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError
 from models.doc_translation import embedded
 from models.doc_translation.decoding import beam_search, texts
 from tests.models import tasks
@@ -105,31 +104,6 @@ def test_the_vocabulary_of_a_pretrained_decoder_is_kept(make_task, ready_task, t
     )
     rows = later.build().decoder.bert.embeddings.word_embeddings.weight.shape[0]
     assert rows == task.size.vocabulary
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("empty", "'.*empty' has an unknown format"),
-        ("broken.png", "'.*broken.png' is not a readable image"),
-        ("rows.jsonl", "1 of 2 rows cannot be used"),
-    ],
-)
-def test_unusable_inputs_are_errors(without_data, tmp_path, name, problem):
-    task, model = without_data(beams=1)
-    path = tmp_path / name
-    if name == "empty":
-        path.mkdir()
-    elif name == "broken.png":
-        path.write_text("none")
-    elif name == "rows.jsonl":
-        path.write_text('{"id": "a-1", "en": "Text."}\n{"id": "a-2", "text": "Text."}')
-    with pytest.raises(DataError, match=problem) as error:
-        list(task.predict(model, path))
-    assert error.value.where
-    assert "data.path" not in str(error.value)
-    if name != "rows.jsonl":
-        assert "png" in error.value.allowed.lower()
 
 
 def test_a_stage_without_a_decoder_writes_features(without_data, ready_task, card_files):

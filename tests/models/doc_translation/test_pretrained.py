@@ -9,10 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from engines import deferred_init
 from engines.deferred_init import is_deferred
-from models.base import DataError
 from models.doc_translation import model as model_parts
 from models.doc_translation.config import SIZES
-from models.doc_translation.pretrained import PARTS, load
+from models.doc_translation.pretrained import PARTS
 from tests.engines.test_deferred_init import Rank
 from tests.models.errors import error_of
 
@@ -160,27 +159,6 @@ def test_the_tokenizer_of_a_pretrained_decoder_is_used(make_task, ready_task, sa
     assert task.vocabulary.size == first.vocabulary.size
     rows = model.decoder.bert.embeddings.word_embeddings.weight.shape[0]
     assert rows == -(-first.vocabulary.size // 8) * 8
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / "global/config.json").unlink(), "has no config.json"),
-        (lambda f: (f / "global/model.safetensors").write_bytes(b"no"), "cannot be loaded"),
-        (lambda f: (f / "global/config.json").write_text('{"model_type": ""}'), "cannot be loaded"),
-    ],
-)
-def test_a_folder_that_cannot_be_loaded_is_an_error(make_task, saved, damage, message):
-    folder, _ = saved
-    damage(folder)
-    with pytest.raises(DataError, match=message):
-        build(make_task, folder)
-
-
-def test_a_folder_without_any_part_is_an_error(tmp_path):
-    assert error_of(load, torch.nn.Module(), tmp_path, PARTS, [], None).message == (
-        f"model.pretrained '{tmp_path}' has none of the folders global, local, decoder"
-    )
 
 
 def test_the_encoder_of_a_whole_donut_or_nougat_is_found(make_task, tmp_path):

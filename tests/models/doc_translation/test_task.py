@@ -43,17 +43,6 @@ def test_the_split_of_the_folder_is_used_and_a_fraction_of_each_side(ready_task,
     assert task.facts()["groups"] == {"train": 4, "val": 1, "test": 1}
 
 
-def test_a_split_without_pages_is_an_error(ready_task, dota):
-    path = dota / "split_dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "test_name_list": []}))
-    assert str(error_of(ready_task, path=dota)) == (
-        "the test split is empty: none of its pages exists\n"
-        f"  where         {dota}\n"
-        "  allowed       pages for train, val and test\n"
-        "  fix           --set data.split=article"
-    )
-
-
 def test_a_split_file_has_no_folds(ready_task, dota):
     error = error_of(ready_task, path=dota, fold="1/2")
     assert error.message == "data.fold 1/2 cannot be cut: a file gives the split of this data"
@@ -132,30 +121,8 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(car
     assert "control" not in real.facts()
 
 
-def test_pictures_are_pages_beside_their_translations(cards, ready_task, dota):
-    chinese = ready_task(path=dota)
-    for task in (cards, chinese):
-        found = task.pictures()
-        assert len(found) == 3
-        assert all(picture.png.startswith(b"\x89PNG") for picture in found)
-        assert "input of the local encoder" in found[0].caption
-    assert "the font lacks" in found[0].caption  # Chinese, and Pillow's own font
-
-
 def test_a_text_longer_than_the_positions_is_an_error(make_task):
     assert error_of(make_task, seq_len=129).fix == "--set data.seq_len=128"
-
-
-def test_unknown_data_is_an_error(ready_task, tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("a,b\n1,2\n")
-    for given, problem, allowed in (
-        ("embedded:card", "unknown data.path", "embedded:pages, embedded:cards"),
-        (path, f"'{path}' has an unknown format", ""),
-        (tmp_path / "nothing", "does not exist", ""),
-    ):
-        error = error_of(ready_task, path=given)
-        assert problem in error.message and allowed in error.allowed
 
 
 def test_frozen_encoders_cost_their_forward_pass_only(cards, ready_task):

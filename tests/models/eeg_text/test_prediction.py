@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.preview import sentences
@@ -198,30 +197,6 @@ def test_a_channel_map_is_kept(without_data, tmp_path):
     task, model = without_data(data, **trained_first)
     channels.unlink()
     assert len(rows(next(task.predict(model, new)))) == 21
-
-
-@pytest.mark.parametrize(
-    ("name", "problem", "allowed"),
-    [
-        (
-            "few.edf",
-            "'few.edf' has 13 of the 105 channels in training; missing: E2, .* more",
-            "at least half",
-        ),
-        ("short.edf", "'short.edf' cannot be read: it has no record of samples", "EDF"),
-        ("table.edf", "'table.tsv' has no column duration_s", "onset_s, duration_s"),
-    ],
-)
-def test_unusable_inputs_are_errors(without_data, tmp_path, name, problem, allowed):
-    task, model = without_data()
-    path = tmp_path / name
-    write_edf(path, NAMES, 0 if name == "short.edf" else 4, make=waves)
-    if name == "table.edf":
-        path.with_suffix(".tsv").write_text("onset_s\ttext\n1\tword\n")
-    with pytest.raises(DataError, match=problem) as error:
-        list(task.predict(model, path))
-    assert allowed in error.value.allowed and error.value.where
-    assert "data.path" not in str(error.value)
 
 
 def test_a_stage_without_a_decoder_writes_features(without_data, text_task, zuco):

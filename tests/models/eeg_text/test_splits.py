@@ -57,27 +57,7 @@ def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
         split_items(items(), "sentence", rule).save(tmp_path, False, rule)
 
 
-def test_too_few_sentences_or_readers_are_an_error():
-    with pytest.raises(
-        DataError, match=r"^2 sentences or blocks of recordings: eval.share=0.2 gives 0 for val"
-    ):
-        split_items(items()[:2], "sentence", SplitRule(0.2))
-    with pytest.raises(DataError, match=r"^1 group \(readers\): eval.share=0.2 gives 0"):
-        split_items(items()[:30], "subject+sentence", SplitRule(0.2))
-
-
 def test_readers_and_sentences_together_have_no_folds():
     error = error_of(split_items, items(), "subject+sentence", SplitRule(0.2, fold="1/2"))
     assert error.message == "data.fold 1/2 cannot be cut: both readers and sentences are groups"
     assert error.fix == "--set data.split=sentence"
-
-
-def test_readers_without_a_common_sentence_are_an_error():
-    # Both splits are drawn with one seed: in this order they never coincide.
-    alone = [
-        Item(text, f"S{9 - number}", text, 500, text, load)
-        for number, text in enumerate(SENTENCES[:10])
-    ]
-    assert error_of(split_items, alone, "subject+sentence", SplitRule(0.1)).message.endswith(
-        "would be empty: none of its readers read one of its sentences"
-    )

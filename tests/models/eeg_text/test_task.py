@@ -142,18 +142,6 @@ def test_sentences_beside_a_recording_train_the_whole_model(ready_task, tmp_path
     assert np.isfinite(list(found.values())).all()
 
 
-def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
-    from io import BytesIO
-
-    from PIL import Image
-
-    pictures = text_task.pictures()
-    assert len(pictures) == 3
-    for picture in pictures:
-        assert Image.open(BytesIO(picture.png)).size[0] == 1000
-    assert "reader S01: " in pictures[0].caption
-
-
 def weights_of(task, folder):
     """A file of the weights of a model that was just built."""
     from safetensors.torch import save_file
@@ -279,18 +267,3 @@ def test_the_other_item_has_another_sentence():
     assert all(groups[i] != groups[k] for i, k in enumerate(chosen))
     assert len(set(chosen.tolist())) > 20
     assert (chosen == random_others(groups, 3)).all()
-
-
-CPU = torch.device("cpu")
-
-
-def test_predicted_sentences_are_those_of_the_preview(text_task):
-    torch.manual_seed(0)
-    model = text_task.build().eval()
-    found = text_task.predictions(model)
-    lines = text_task.preview(model).splitlines()
-    assert [line.split()[0] for line in lines] == ["read", "generated"] * 3
-    shown = [line.split(maxsplit=1)[1:] or [""] for line in lines]
-    assert [[row[1]] for row in found.rows] == shown[::2]
-    assert [[row[2]] for row in found.rows] == shown[1::2]
-    assert len(found.pictures) == 3 and "generated sentence" in found.pictures[0].caption

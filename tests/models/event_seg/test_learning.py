@@ -27,21 +27,17 @@ def test_tiny_finds_edges_far_better_than_chance(make_task, train, counts_of):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("control", ["noise", "shuffle"])
-def test_without_information_tiny_ends_at_chance(make_task, train, counts_of, control):
-    task = make_task(control=control)
+def test_without_information_tiny_ends_at_chance(make_task, train, counts_of):
+    task = make_task(control="shuffle")
     found, band = result(task, train, counts_of, steps=50), task.facts()["control"]["val_iou"]
     assert band["chance"] == pytest.approx(found["all_foreground_iou"])
     assert found["val_iou"] <= band["max"] == band["chance"] + 0.03
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("settings", "steps", "least"),
-    [({"objective": "masked-voxels"}, 150, 0.1), ({"stage": "encoder"}, 200, 0.03)],
-)
-def test_hidden_events_are_predicted(make_task, train, counts_of, settings, steps, least):
-    real, noise = make_task(**settings), make_task(**settings, control="noise")
-    assert least < result(real, train, counts_of, steps)["val_masked_r2"]
-    assert result(noise, train, counts_of, steps)["val_masked_r2"] <= 0.03
+def test_hidden_events_are_predicted(make_task, train, counts_of):
+    """What stage `encoder` trains is this on fewer layers."""
+    real, noise = (make_task(objective="masked-voxels", control=c) for c in ("real", "noise"))
+    assert result(real, train, counts_of, 150)["val_masked_r2"] > 0.1
+    assert result(noise, train, counts_of, 50)["val_masked_r2"] <= 0.03
     assert noise.facts()["control"] == {"val_masked_r2": {"max": 0.03, "chance": 0.0}}

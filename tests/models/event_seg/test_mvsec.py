@@ -8,10 +8,7 @@ from models.base import DataError
 from models.event_seg.readers import mvsec
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.recording import edges
-from tests.models.errors import error_of
 from tests.models.event_seg.writers import write_mvsec
-
-LAYOUT = "'a.hdf5' does not have the MVSEC layout: events"
 
 
 def opened(path):
@@ -76,28 +73,6 @@ def test_a_forked_process_opens_its_own_handle(tmp_path, monkeypatch):
     assert recording._hdf5.file is before
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert recording._hdf5.file is not before
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"events": None}, "'davis/left/events' does not exist in 'a.hdf5'"),
-        ({"image_raw": None}, "'davis/left/image_raw' does not exist in 'a.hdf5'"),
-        ({"image_raw_ts": np.zeros((3, 3))}, "'davis/left/image_raw_ts' does not have 1 axes"),
-        ({"events": np.zeros((9, 3))}, f"{LAYOUT} float64 (9, 3), image_raw uint8"),
-        ({"events": np.zeros((9, 4), "f4")}, f"{LAYOUT} float32"),
-        ({"events": np.zeros((0, 4))}, "'a.hdf5' has 12 frames, 12 times, 12 indices, 0 events"),
-        ({"image_raw_ts": np.arange(3.0)}, "'a.hdf5' has 12 frames, 3 times, 12 indices"),
-        ({"image_raw_ts": np.arange(12.0)[::-1]}, "times of frames are not sorted: 10.0 follows"),
-        ({"image_raw_ts": np.full(12, np.nan)}, "times of frames are not finite"),
-        ({"events": np.full((9, 4), 7.0)}, "polarities are 7"),
-    ],
-)
-def test_a_file_without_the_mvsec_layout_is_an_error(tmp_path, change, text):
-    path = write_mvsec(tmp_path / "a.hdf5", **change)
-    error = error_of(opened, path)
-    assert str(error).startswith(text)
-    assert str(path) in error.where and error.allowed
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import io
-import re
 
 import h5py
 import numpy as np
@@ -7,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from models.base import DataError
 from models.event_seg.embedded import recordings
 from models.event_seg.readers.recording import Events
 from models.event_seg.windows import normalize, voxelize
@@ -126,29 +124,6 @@ def test_recordings_of_a_folder_have_distinct_names_and_masks_of_samples(trained
     path = tmp_path / "b.raw"  # without the size of its sensor, which is that in training
     path.write_bytes(b"% evt 2.0\n" + evt2_words(random_events(500, 50_000, (20, 30))).tobytes())
     assert mask(next(task.predict(model, path))).shape == (24, 32)
-
-
-@pytest.mark.parametrize(
-    ("name", "problem", "allowed"),
-    [
-        ("short.raw", "'short.raw' is shorter than a window of 33.33 ms", "at least one window"),
-        ("empty.hdf5", "'.*empty.hdf5' has an unknown format", "DSEC HDF5"),
-        ("wide.hdf5", "an event is 64, ", "x from 0 to 63, y from 0 to 47"),
-    ],
-)
-def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
-    task, model = trained()
-    path = tmp_path / name
-    if name == "short.raw":
-        write_raw(path, random_events(50, 20_000))
-    elif name == "empty.hdf5":
-        h5py.File(path, "w").close()
-    elif name == "wide.hdf5":
-        write_mvsec(path, image_raw=None)
-    with pytest.raises(DataError) as error:
-        list(task.predict(model, path))
-    assert re.search(problem, error.value.message) and allowed in error.value.allowed
-    assert error.value.where and "data.path" not in str(error.value)
 
 
 @pytest.mark.parametrize("given", [{"stage": "encoder"}, {"is_labeled": False}])

@@ -95,17 +95,6 @@ def test_the_sensor_comes_from_settings_header_masks_or_events(tmp_path):
     assert (opened(path).sensor, opened(path).sensor_source) == ((60, 80), "masks")
 
 
-def test_a_file_without_a_known_header_is_an_error(tmp_path):
-    path = tmp_path / "a.raw"
-    for content in (b"", b"\x00" * 64):
-        path.write_bytes(content)
-        assert error_text(path) == (
-            "'a.raw' has no Prophesee header\n  where         a.raw, byte 0\n"
-            "  allowed       % evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of "
-            "a DAT or HDF5 file"
-        )
-
-
 def test_a_truncated_an_empty_and_an_unsorted_file_are_errors(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     whole = path.read_bytes()
@@ -137,28 +126,6 @@ def test_events_outside_the_sensor_are_an_error(tmp_path):
         "  allowed       events within the sensor\n"
         "  fix           --set 'data.sensor=[48,64]'"
     )
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"t": None}, "'t' does not exist in 'a_masks.h5'"),
-        ({"t": [1.5, 2.5]}, "'a_masks.h5' is not a mask file: `t` is float64, `masks` is uint8"),
-        ({"t": [1, 2, 3]}, "'a_masks.h5' has 2 masks and 3 times"),
-        ({"t": [9, 2]}, "times of masks are not sorted: 2 follows 9"),
-        ({"t": [10**9, 2 * 10**9]}, "masks span 1000000000 to 2000000000 µs, events span"),
-        ({"masks": np.zeros((2, 9, 9), np.uint8)}, "masks are 9×9, the sensor is 48×64 (header)"),
-        ({"masks": np.zeros((2, 9), np.uint8)}, "'masks' does not have 3 axes in 'a_masks.h5'"),
-    ],
-)
-def test_invalid_mask_files_are_errors(tmp_path, change, text):
-    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
-    with h5py.File(write_masks(path, [20_000, 50_000]), "r+") as file:
-        for name, array in change.items():
-            del file[name]
-            if array is not None:
-                file[name] = array
-    assert error_text(path).startswith(text)
 
 
 NINE = [(10 * i, i, i, i % 2) for i in range(9)]
@@ -211,29 +178,3 @@ def test_wrong_polarity_and_order_are_errors_with_a_byte(tmp_path, monkeypatch, 
 
 
 END, EM = len(HEADER), "% Data file containing EM events"
-
-
-@pytest.mark.parametrize(
-    ("written", "message", "at"),
-    [
-        ({"header": "% Version 1\n"}, "has an unknown header line: % Version 1", 0),
-        ({"header": "% Width 6\n% Version 3\n"}, "has an unknown header line: % Version 3", 10),
-        ({"header": f"{EM}\n"}, f"has an unknown header line: {EM}", 0),
-        ({"kind": 14}, "has events of type 14", END),
-        ({"size": 16}, "has events of 16 bytes", END + 1),
-        ({"length": 0}, "has no Prophesee header", 0),
-        ({"length": END - 1}, "has a header line without an end", HEADER.index("% Height")),
-        ({"length": END}, "ends before the type and size of its events", END),
-        ({"length": END + 1}, "ends before the type and size of its events", END + 1),
-        ({"length": END + 31}, "is truncated: its last word has 5 of 8 bytes", END + 26),
-    ],
-)
-def test_another_or_incomplete_file_is_an_error_with_its_byte(tmp_path, written, message, at):
-    length = written.pop("length", None)
-    path = write_dat(tmp_path / "a.dat", NINE, **written)
-    path.write_bytes(path.read_bytes()[:length])
-    assert error_of(path) == (f"'a.dat' {message}", f"byte {at}")
-    if "kind" in written:
-        with pytest.raises(DataError) as error:
-            opened(path)
-        assert error.value.allowed == "event type 0 (2D) or 12 (CD), event size 8"

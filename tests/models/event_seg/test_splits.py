@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 
 from launcher.__main__ import main
-from models.base import DataError
 from models.common.split import SplitRule
 from models.event_seg.readers.recording import spans
 from models.event_seg.splits import choose, choose_one, split_recordings
-from tests.launcher.given import resolved
 from tests.models.errors import error_of
-from tests.models.event_seg.writers import random_events, write_mvsec, write_raw
+from tests.models.event_seg.writers import write_mvsec
 
 
 def recording(name="a", windows=100, seconds=0.1, second=1e6):
@@ -78,17 +76,6 @@ def test_a_fraction_that_leaves_few_recordings_cuts_those_by_time():
     assert all(len(set(windows[:, 0])) == 2 for windows in parts.windows.values())
 
 
-def test_too_few_windows_are_an_error():
-    assert str(error_of(split_recordings, [recording(windows=4)], SplitRule(0.2))) == (
-        "'a' is too short to split by time: 4 windows in 0.4 s with eval.share=0.2\n"
-        "  where         data.path, data.window_ms, eval.share\n"
-        "  allowed       at least one window each for train, val and test, and one between them\n"
-        "  fix           add recordings, or use shorter windows or a smaller eval.share"
-    )
-    with pytest.raises(DataError, match=r"3 recordings: eval.share=0.2 gives 0 for val"):
-        split_recordings([recording(f"r{i}") for i in range(3)], SplitRule(0.2))
-
-
 PATHS = ["indoor/indoor_flying1_data.hdf5", "night.raw", "outdoor/outdoor_day1_data.hdf5"]
 
 
@@ -136,24 +123,6 @@ def test_names_choose_in_the_order_of_the_files_and_once():
     assert facts == {"sequences": f"2 of 3: {PATHS[0]}, {PATHS[2]} (data.sequences)"}
 
 
-def test_an_unknown_name_is_an_error_with_all_names_and_the_nearest():
-    assert str(error_of(choose, PATHS, ["night", "outdor_day1"])) == (
-        "unknown recording 'outdor_day1'\n"
-        "  where         data.sequences\n"
-        "  allowed       indoor_flying1, night, outdoor_day1\n"
-        "  did you mean  outdoor_day1\n"
-        "  fix           --set 'data.sequences=[night, outdoor_day1]'"
-    )
-
-
-def test_a_name_of_several_recordings_is_an_error_with_a_name_for_each():
-    paths = ["a.raw", "left/a.raw", "left/b.dat", "right/a.raw"]
-    error = error_of(choose, paths, ["a"])
-    assert error.message == "3 recordings are called 'a'"
-    assert error.allowed == "a.raw, left/a.raw, b, right/a.raw"
-    assert choose(paths, error.allowed.split(", "))[0] == paths
-
-
 def test_only_the_chosen_recordings_are_opened(mvsec, start):
     folder = mvsec("outdoor_day1", "outdoor_day2", "outdoor_night1")
     (folder / "outdoor_day" / "outdoor_day2_data.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n broken")
@@ -172,24 +141,3 @@ def test_lite_trains_on_outdoor_day1_alone(mvsec, start, capsys):
     )
     assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
     assert "sequences 1 of 4: outdoor_day/outdoor_day1_data.hdf5" in capsys.readouterr().out
-
-
-def test_lite_names_the_first_sequence_if_outdoor_day1_is_missing(mvsec, start):
-    code, facts = start("--data", str(mvsec("indoor_flying2", "indoor_flying1")), "--lite")
-    assert code == 0 and facts["sequences"] == (
-        "1 of 2: indoor_flying/indoor_flying1_data.hdf5 (the first by name, because none is "
-        "'outdoor_day1', data.mvsec_sequence)"
-    )
-
-
-def test_lite_keeps_the_named_sequences_and_other_formats(mvsec, start, ready_task, tmp_path):
-    folder = mvsec("outdoor_day1", "outdoor_day2")
-    lite = ("--data", str(folder), "--lite")
-    code, facts = start(*lite, "--set", "data.sequences=outdoor_day2")
-    assert code == 0 and facts["sequences"].startswith("1 of 2: outdoor_day/outdoor_day2_data")
-    preferred = resolved(model="event_seg", mode="lite").settings.data.mvsec_sequence
-    (tmp_path / "raw").mkdir()
-    for name in "abc":
-        write_raw(tmp_path / "raw" / f"{name}.raw", random_events(900, 90_000))
-    task = ready_task(share=0.34, path=tmp_path / "raw", mvsec_sequence=preferred)
-    assert len(task.dataset.recordings) == 3 and "sequences" not in task.facts()

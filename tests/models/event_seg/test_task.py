@@ -1,14 +1,10 @@
-import io
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from models.base import DataError, Goal
 from models.event_seg.config import SIZES
 from models.event_seg.network import MaskedEncoder
-from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
 
@@ -86,34 +82,11 @@ def test_no_labels_train_on_hidden_events(ready_task, recording, draws, counts_o
     assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
 
 
-def test_missing_labels_are_an_error_if_required(ready_task, recording):
-    write_raw(recording.with_name("b.raw"), random_events(600, 60_000))
-    write_masks(recording, [20_000, 50_000])
-    assert str(error_of(ready_task, path=recording.parent)) == (
-        "1 of 2 recordings have no labels: b.raw\n"
-        f"  where         data.path '{recording.parent}'\n"
-        "  allowed       frames (MVSEC), or NAME_masks.h5 next to NAME.raw: `masks` [mask, height, "
-        "width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` [mask], microseconds "
-        "of the recording, ascending\n"
-        "  fix           train without labels:  --set model.objective=masked-voxels"
-    )
-    with pytest.raises(DataError, match=r"1 of 1 recordings have no labels: b\.raw"):
-        ready_task(path=recording.with_name("b.raw"), objective="edges")
-
-
 def test_labels_of_one_class_are_an_error(ready_task, tmp_path):
     images = np.zeros((40, 52, 69), np.uint8)
     path = write_mvsec(tmp_path / "a.hdf5", frames=40, image_raw=images)
     with pytest.raises(DataError, match="all training labels are background"):
         ready_task(path=path)
-
-
-def test_pictures_are_of_windows_that_train(ready_task, recording):
-    task = ready_task(path=recording, size="lite")
-    pictures = task.pictures()
-    assert [picture.name for picture in pictures] == ["window_1", "window_2"]
-    assert pictures[0].caption.startswith("a.raw, window 5: ")
-    assert Image.open(io.BytesIO(pictures[0].png)).size == (3 * (64 + 4 + 64), 3 * 48)
 
 
 def test_the_model_can_be_built_before_data_is_read(make_task):

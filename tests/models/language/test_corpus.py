@@ -124,61 +124,10 @@ def test_conversations_with_equal_first_request_are_in_one_split(tmp_path):
     assert corpus.left_out["duplicates"] == 2
 
 
-@pytest.mark.parametrize(
-    ("content", "on_bad", "start"),
-    [
-        (
-            None,
-            "stop",
-            "data.path 'DATA' does not exist\n"
-            "  where         looked for DATA\n"
-            "  allowed       a file or folder of text, JSON, CSV or Parquet; embedded:python, "
-            "embedded:commands",
-        ),
-        (" \n\n", "stop", "'DATA' is empty\n  where         data.path, 3 bytes\n"),
-        ("input,output\na\n", "skip", "'DATA' has no usable data\n"),
-    ],
-)
-def test_a_file_without_data_is_an_error(tmp_path, content, on_bad, start):
-    path = tmp_path / "a.csv"
-    if content is not None:
-        write(path, content)
-    assert error_text(path, on_bad).startswith(start)
-
-
-def test_a_folder_without_text_or_with_two_kinds_is_an_error(tmp_path):
-    write(tmp_path / "a.png", b"\x89PNG")
-    message = "data.path 'DATA' has no file with a known suffix (1 other files)\n"
-    assert error_text(tmp_path).startswith(message)
-    write(tmp_path / "a.csv", "input,output\na,b\n")
-    write(tmp_path / "b.txt", "prose")
-    message = "'DATA' contains plain text (documents: 1) and conversations (1)\n"
-    assert error_text(tmp_path).startswith(message)
-
-
 def test_rows_of_texts_are_documents(tmp_path):
     jsonl = rows(tmp_path / "a.jsonl", {"text": "one"}, {"text": "\U0001f642"})
     table = write(tmp_path / "a.csv", "id,text\n1,one\n2,\U0001f642\n")
     assert texts(read(jsonl)) == texts(read(table)) == ["one", "\U0001f642"]
-
-
-@pytest.mark.parametrize(
-    ("content", "position", "fix"),
-    [
-        (b"ok\nno\0text", "2, byte 5", "remove them, for example:  tr -d '\\000'"),
-        (
-            "ok\nПривет".encode("cp1251"),
-            "2, byte 3",
-            "convert it, for example from Windows-1251:  iconv -f WINDOWS-1251 -t UTF-8",
-        ),
-    ],
-)
-def test_text_that_is_not_utf8_is_an_error(tmp_path, content, position, fix):
-    message = error_text(write(tmp_path / "a.txt", content))
-    assert message.startswith("'DATA' is not UTF-8: ")
-    assert f"  where         DATA:{position}\n" in message
-    words, _, command = fix.partition(":  ")
-    assert message.endswith(f"  {words}:  mv DATA DATA.old && {command} < DATA.old > DATA")
 
 
 def test_a_folder_without_permission_is_an_error(tmp_path):
@@ -340,40 +289,6 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, reason):
     )
     left = read_corpus(path, None, "skip")
     assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
-
-
-def test_short_rows_empty_answers_and_a_cut_in_a_quoted_field_are_bad_rows(tmp_path):
-    path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
-    assert error_text(path) == (
-        "2 of 3 rows cannot be used\n"
-        "  where         a.csv:4: 1 of 2 columns\n"
-        "                a.csv:6: output is empty\n"
-        "  fix           correct output in a.csv:6, or skip them with  --set data.on_bad=skip"
-    )
-    path.write_text('input,output\na,b\n"c,d\ne,f')
-    assert error_text(path) == (
-        "1 of 2 rows cannot be used\n"
-        "  where         a.csv:3: a quoted cell that does not end takes all up to line 4\n"
-        "  fix           close or double the quote of the row that begins in line 3, "
-        "or skip them with  --set data.on_bad=skip"
-    )
-    assert pairs(read(path, "skip")) == [("a", "b")]
-
-
-def test_a_missing_answers_file_is_reported_with_its_key(tmp_path):
-    path = tmp_path / "a.nl"
-    path.write_text("a\n")
-    allowed = "two files: line N of data.answers answers line N of data.path"
-    assert error_text(path, answers=tmp_path / "b") == (
-        "data.answers 'FOLDER/b' is not a file\n"
-        f"  where         FOLDER/b\n  allowed       {allowed}"
-    )
-    (tmp_path / "b").write_text("")
-    assert error_text(path, answers=tmp_path / "b").startswith("'FOLDER/b' is empty\n")
-    (tmp_path / "folder").mkdir()
-    assert error_text(tmp_path / "folder", answers=path).startswith(
-        "data.path 'DATA' is not a file\n"
-    )
 
 
 def test_a_file_that_turns_invalid_late_leaves_no_documents_and_one_bad_row(tmp_path):

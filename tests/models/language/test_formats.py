@@ -3,9 +3,7 @@ import json
 
 import pytest
 
-from models.language.formats import FILES_CHECKED, FORMATS, recognize
-from models.language.readers.corpus import read_corpus
-from tests.models.errors import error_of
+from models.language.formats import FORMATS, recognize
 
 CSV, JSONL, JSON, PARQUET, TEXT = FORMATS
 
@@ -73,27 +71,9 @@ def test_a_folder_is_what_most_of_its_files_are(tmp_path):
     assert recognize(tmp_path) is None
 
 
-def test_only_the_first_files_of_a_large_folder_are_checked(tmp_path):
-    for i in range(FILES_CHECKED):
-        (tmp_path / f"{i:05}.txt").write_text("prose")
-    for i in range(FILES_CHECKED, 2 * FILES_CHECKED + 5):
-        (tmp_path / f"{i:05}.bin").write_bytes(b"\0")
-    assert recognize(tmp_path) == TEXT
-
-
 @pytest.mark.parametrize("name", ["none.txt", "pipe"])
 def test_a_path_without_a_regular_file_is_not_recognized(tmp_path, name):
     import os
 
     os.mkfifo(tmp_path / "pipe")
     assert recognize(tmp_path / name) is None
-
-
-def test_binary_data_is_reported_with_all_formats(tmp_path):
-    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n\0\0")
-    error = error_of(read_corpus, tmp_path / "a.h5", None, "stop")
-    assert str(error).replace(str(tmp_path), "FOLDER") == (
-        "'FOLDER/a.h5' has an unknown format\n"
-        "  where         data.path\n"
-        f"  allowed       {CSV}; {JSONL}; {JSON}; {PARQUET}; {TEXT}"
-    )

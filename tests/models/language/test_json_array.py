@@ -3,7 +3,7 @@ import json
 import pytest
 
 from models.common import text_file
-from tests.models.language.reading import error_text, exchanges, pairs, read, texts, write
+from tests.models.language.reading import error_text, exchanges, pairs, read, write
 
 ROWS = [{"prompt": f"ask {i}", "response": f'answer {i}, \\ ["]'} for i in range(40)]
 
@@ -65,20 +65,3 @@ def test_objects_by_line_in_a_json_file_are_json_lines(tmp_path):
     assert len(read(path)) == 40
     long = [{"text": "long " * 300_000}, {"text": "short"}]
     assert len(read(write(path, "\n".join(map(json.dumps, long))))) == 2
-
-
-def test_one_object_over_several_lines_is_an_error(tmp_path):
-    message = error_text(write(tmp_path / "a.json", json.dumps({"data": ROWS}, indent=1)))
-    assert message.startswith("'a.json' is one object, not an array of rows\n")
-    assert "an array of objects, or one object per line" in message
-    assert "is empty" in error_text(write(tmp_path / "b.json", " \n"))
-
-
-def test_a_folder_ignores_json_files_that_hold_no_rows(tmp_path):
-    write(tmp_path / "a.json", json.dumps([{"text": "one"}, {"text": "two"}]))
-    write(tmp_path / "b.json", '{"text": "three"}\n{"text": "four"}\n')
-    write(tmp_path / "config.json", json.dumps({"width": 3}, indent=2))
-    write(tmp_path / "words.json", '["a", "b"]')
-    found = read(tmp_path)
-    assert texts(found) == ["one", "two", "three", "four"]
-    assert found.left_out["ignored_files"] == 2

@@ -34,12 +34,6 @@ print(peak() - before, facts["bytes"] / seconds, sum(facts["tokens"].values()))
 """
 
 
-def text(path):
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(BYTES // len(PARAGRAPH) + 1):
-            file.write(f"part {number}\n{PARAGRAPH}\n")
-
-
 def json_lines(path):
     with path.open("w", encoding="utf-8") as file:
         for number in range(BYTES // len(PARAGRAPH) + 1):
@@ -65,7 +59,7 @@ def disk(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process from /proc")
-@pytest.mark.parametrize("write", [text, json_lines, one_document])
+@pytest.mark.parametrize("write", [json_lines, one_document])
 def test_peak_memory_stays_small_whatever_the_size_of_the_data(disk, write):
     path = disk / ("data.jsonl" if write is json_lines else "data")
     write(path)

@@ -79,20 +79,13 @@ def test_real_text_trains_and_shuffled_text_ends_at_chance(tmp_path, ready_task,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("control", "steps"), [("real", 600), ("noise", 200)])
-def test_permuted_answers_end_at_chance(ready_task, train, counts_of, control, steps):
-    task = ready_task(path="embedded:commands", control=control)
+def test_permuted_answers_end_at_chance(ready_task, train, counts_of):
+    task = ready_task(path="embedded:commands", control="noise")
     torch.manual_seed(0)
     model = task.build()
-    train(task, model, steps=steps, lr=8e-3, batch=32)
+    train(task, model, steps=200, lr=8e-3, batch=32)
     metric, counts = counts_of(task, model, "val", 64)
-    result = metric.result(counts)
-    if control == "noise":
-        band = task.facts()["control"]
-        assert band["exact_match"]["max"] == 2 / 40
-        assert result["exact_match"] <= band["exact_match"]["max"]
-        assert result["matched_gap"] <= band["matched_gap"]["max"]
-    else:
-        # Four times the score of chance; two seeds gave 0.32 and 0.45. Some slots are ambiguous, so
-        # that no model gets all of them.
-        assert 0.2 < result["exact_match"] < 1.0
+    result, band = metric.result(counts), task.facts()["control"]
+    assert band["exact_match"]["max"] == 2 / 40
+    assert result["exact_match"] <= band["exact_match"]["max"]
+    assert result["matched_gap"] <= band["matched_gap"]["max"]

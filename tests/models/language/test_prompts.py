@@ -55,21 +55,3 @@ def test_each_object_of_a_json_array_is_a_prompt(prompts):
     for content, problem in (('{\n"prompt": 1}', "one object"), ("[1]", "int"), ("[{]", "JSON")):
         error = error_of(prompts, content, "a.json")
         assert problem in str(error)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"prompt": "a"}\n{"prompt": 3}', "my rows.jsonl:2: prompt is int, not text"),
-        ('{"prompt": "a"}\nhello', "my rows.jsonl:2: not JSON"),
-        ('{"prompt": "a"}\n[1]', "my rows.jsonl:2: list, not an object"),
-        ('{"wrong": "a"}\n{"prompt": "a"}', "my rows.jsonl:1: no column for a prompt among: wrong"),
-        ('{"prompt": "a", "document": "b"}', "1 column is not read: document"),
-        ("", "is empty\n  where         --input, 0 bytes"),
-    ],
-)
-def test_a_row_that_is_no_prompt_is_an_error(prompts, content, message):
-    error = error_of(prompts, content)
-    assert message in str(error)
-    if '"prompt": 3' in content:
-        assert list(prompts(content, on_bad="skip")) == ["my-rows-1"]

@@ -7,7 +7,6 @@ from models.language.model import Transformer
 from models.language.readers.records import Turn
 from models.language.rows import collate
 from models.language.tokenizer import prompt_and_answer
-from tests.models.errors import error_of
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 TEXTS = ["one and two", "", "three is a longer text of its own", "four", "fünf"]
@@ -114,17 +113,6 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length)
         row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
     )
     assert samples.truncated == int(len(whole.inputs) > length)
-
-
-def test_an_answer_that_does_not_fit_is_reported_with_its_line():
-    pairs = [conversation("long", "a much longer answer"), conversation()]
-    assert str(error_of(dialogues, pairs, 16)) == (
-        "1 of 2 rows cannot be used\n"
-        "  where         x.csv:2: the answer has 21 tokens; data.seq_len is 16\n"
-        "  fix           fit all:  --seq-len 24  or skip them with  --set data.on_bad=skip"
-    )
-    left = dialogues(pairs, 16, "skip")
-    assert (len(left), left.skipped) == (1, 1)
 
 
 def test_rows_are_padded_to_the_longest_in_multiples_of_eight():

@@ -1,5 +1,4 @@
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -7,12 +6,9 @@ import tokenizers
 
 from models.base import DataError
 from models.language import bpe
-from models.language.encoded import encode
 from models.language.external_tokenizer import ExternalTokenizer, load
 from models.language.readers.records import Turn
-from models.language.tokenizer import TAGS, ByteTokenizer, prompt_and_answer
-from tests.models.errors import error_of
-from tests.models.language.reading import read, write
+from models.language.tokenizer import TAGS, ByteTokenizer
 
 TEXTS = [
     "def main():\n    return 0\n",
@@ -72,18 +68,6 @@ def test_a_tokenizer_json_is_read(tmp_path, trained):
     assert tokenizer.encode(TEXTS[1]).tolist() == trained.encode(TEXTS[1]).tolist()
 
 
-def test_an_invalid_tokenizer_is_an_error(tmp_path):
-    broken = tmp_path / "broken.json"
-    broken.write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match="is not a tokenizer"):
-        load(broken)
-    with pytest.raises(DataError, match="transformers cannot load a tokenizer from"):
-        load(tmp_path)
-    with pytest.raises(DataError, match="does not exist") as error:
-        load(tmp_path / "none")
-    assert "allowed       bytes, bpe, a Hugging Face folder" in str(error.value)
-
-
 @pytest.mark.parametrize("name", ["tokenizer.json", "."])
 def test_a_pattern_that_does_not_end_is_an_error(folder, name):
     file = folder / "tokenizer.json"
@@ -114,39 +98,6 @@ def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
     assert tokenizer.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
     assert tokenizer.template((Turn("user", "q"),), Turn("assistant", "a")) is None
-
-
-@pytest.mark.parametrize(
-    ("template", "problem"),
-    [
-        ("a\n{% for m in messages %}", "line 2: Unexpected end of template."),
-        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
-        ("{{ messages[0].content + 1 }}", "can only concatenate str"),
-        ("{{ nothing.at_all }}", "'nothing' is undefined"),
-    ],
-)
-def test_a_broken_chat_template_is_an_error_that_names_its_file(folder, template, problem):
-    file = "chat_template.jinja" if "nothing" in template else "tokenizer_config.json"
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    if file == "chat_template.jinja":
-        (folder / file).write_text(template)
-    else:
-        (folder / file).write_text(json.dumps({**config, "chat_template": template}))
-    tokenizer = load(folder)
-    with pytest.raises(DataError) as error:
-        prompt_and_answer(
-            (Turn("system", "s"), Turn("user", "q")), Turn("assistant", "a"), tokenizer
-        )
-    assert error.value.message.startswith(f"the chat template fails: {problem}")
-    assert error.value.where == f"{folder / file}, for a conversation of system, user"
-    assert pickle.loads(pickle.dumps(error.value)).where == error.value.where
-
-
-def test_the_error_of_a_chat_template_names_the_row(folder):
-    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
-    rows = write(folder / "rows.jsonl", '\n{"prompt": "q", "response": "a"}')
-    error = error_of(encode, read(rows), load(folder))
-    assert error.where.endswith("for a conversation of user (rows.jsonl:2)")
 
 
 def test_a_chat_template_is_cut_before_the_answer(folder):

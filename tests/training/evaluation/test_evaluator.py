@@ -1,7 +1,7 @@
 import pytest
 
 from models.base import Goal
-from tests.training.tiny import RecordingCallback, TinyMetric, TinyTask, one_rank, run_tiny
+from tests.training.tiny import TinyMetric, TinyTask, one_rank, run_tiny
 from training.evaluation.evaluator import goal_of
 from training.settings import SettingError
 
@@ -82,11 +82,3 @@ def test_the_last_evaluation_alone_has_the_final_metrics(changes, steps):
     assert last.metrics["final_error"] == last.metrics["error"]
     assert 0 < last.final_s < last.seconds
     assert all("final_error" not in e.metrics and e.final_s == 0 for e in others)
-
-
-def test_an_unknown_metric_or_a_final_one_is_an_error_before_callbacks_start():
-    for metric in ("loss", "final_error min"):
-        callback = RecordingCallback()
-        with pytest.raises(SettingError, match="names no metric of this task"):
-            run_tiny(one_rank(), TaskWithFinalMetric(), callback, eval={"metric": metric})
-        assert callback.calls == []

@@ -7,9 +7,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tests.training.facts import logged, train_plan
+from tests.training.facts import logged
 from training.logging.live_view import LiveView, sparkline
-from training.logging.progress import Curve, Position, next_save
+from training.logging.progress import Curve, Position
 
 VIEW = LiveView(
     Position(40, 100, 12.0, 30.0, False, logged(40)),
@@ -48,16 +48,6 @@ def test_no_line_wraps(width):
         assert shown[0].rstrip().endswith("step 40/100  ETA 30 s") and shown[0].startswith("━━━")
 
 
-def test_what_is_unknown_has_no_line():
-    first = LiveView(Position(0, 100, 0.0, None, False, None), "tokens")
-    assert lines(first, 100)[1:] == ["waiting for the first logged step"]
-
-
-def test_an_ascii_terminal_gets_ascii():
-    assert lines(VIEW, 100, "ascii")[2] == "ram ######---- 63% of 90%  gpu ########## 96% of 95%"
-    assert "".join(lines(VIEW, 100, "ascii")).isascii()
-
-
 def test_a_sparkline_spans_the_range_of_its_means():
     assert sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == "▁▂▃▄▅▆▇█"
     assert sparkline([1.0] * 99) == "▁" * 16
@@ -74,10 +64,3 @@ def test_a_curve_keeps_the_course_in_bounded_memory():
     assert 64 <= len(points) < 128
     assert list(points) == sorted(points)
     assert points[0] < 200 and points[-1] > 9_700
-
-
-def test_the_next_save_is_planned_or_the_last():
-    plan = train_plan(save_every=40)
-    assert [next_save(plan, step, True) for step in (0, 39, 40, 80, 100)] == [40, 40, 80, 100, None]
-    assert next_save(plan, 80, False) is None
-    assert next_save(train_plan(), 3, False) is None

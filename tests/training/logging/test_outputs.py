@@ -3,11 +3,9 @@
 import io
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
-from training.logging.outputs import LogFileOutput, PlainOutput
-from training.storage import Storage
+from training.logging.outputs import PlainOutput
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = [sys.executable, "-m", "tests.training.logging.reported_run"]
@@ -47,16 +45,3 @@ def test_log_only_text_is_not_shown():
     output.write("log", "event")
     output.write("warning", "careful")
     assert stream.getvalue() == "warning    careful\n"
-
-
-def test_each_line_has_its_time(tmp_path):
-    log = LogFileOutput(Storage(tmp_path), now=lambda: datetime(2025, 1, 2, 3, 4, 5, 6))
-    log.write("head", "model  tiny\nmode   lite")
-    log.write("warning", "careful")
-    log.write("log", "event  \udc80")
-    log.write_block("before training", "Once\nupon")
-    log.close()
-    texts = ["model  tiny", "mode   lite", "warning    careful", "event  �", "before training"]
-    texts += ["| Once", "| upon"]
-    lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert lines == [f"2025-01-02 03:04:05  {text}" for text in texts]

@@ -47,29 +47,6 @@ def test_actions_due_after_the_current_step_are_counted():
     assert progress.position().remaining_s == 0.0
 
 
-def test_evaluations_at_the_end_of_each_epoch_are_counted():
-    plan = train_plan(total_steps=100, eval_every=30, steps_per_epoch=20, eval_each_epoch=True)
-    position = run(plan, 50, evaluation_s=3.0).position()
-    # At 60, which is both, 80, 90 and 100.
-    assert position.remaining_s == pytest.approx(50 * 0.1 + 4 * 3.0 + 0.0)
-
-
-def test_what_only_a_stop_causes_is_extra_and_several_splits_are_one_evaluation():
-    clock = Clock()
-    progress = Progress(train_plan(total_steps=8, eval_every=4), clock)
-    for step in range(1, 7):
-        clock.seconds += 1.0
-        progress.stepped(step)
-        if step in (4, 6):
-            for seconds in (1.0, 2.0):
-                clock.seconds += seconds
-                progress.evaluated()
-            clock.seconds += 2.0
-            progress.saved(step)
-        assert progress.extra_s == (5.0 if step == 6 else 0.0)
-    assert progress.position().remaining_s == pytest.approx(2 * 1.0 + 3.0 + 2.0)
-
-
 def test_an_unmeasured_part_makes_the_eta_a_lower_bound():
     assert run(train_plan(eval_every=50), 10).position().remaining_is_least
     assert run(train_plan(), 1).position().remaining_s is None

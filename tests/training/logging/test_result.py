@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from tests.training.facts import about, evaluation, outcome, step, train_plan
-from tests.training.logging.clock import Clock
+from tests.training.facts import about, outcome, train_plan
 from training.logging.result import ResultWriter
 from training.storage import Storage, StorageError
 
@@ -30,40 +29,6 @@ def test_the_result_has_its_keys(tmp_path):
         "trainable_parameters": 4_000,
         **{"environment": {}, "data": {}, "machine": {}},
     }
-
-
-def ended(folder, plan, steps, **changes):
-    """The estimate of a run whose steps take 0.5 s, and an evaluation after step 10 of 4 s."""
-    clock = Clock()
-    result = ResultWriter(about(folder), Storage(folder), now=clock)
-    result.start(plan)
-    for number in range(plan.first_step + 1, steps + 1):
-        clock.seconds += 0.5
-        result.step(step(number))
-        if number == 10:
-            clock.seconds += 4.0
-            result.evaluated(evaluation(number))
-    result.end(outcome(steps=steps, **changes))
-    return json.loads((folder / "result.json").read_text())["estimate"]
-
-
-def test_a_run_that_was_cut_short_estimates_its_whole_plan(tmp_path):
-    plan = train_plan(total_steps=40, eval_every=10, stop_after=12)
-    expected = {
-        "total_s": pytest.approx(12.5 + 28 * 0.5 + 3 * 4.0),  # with evaluations at 20, 30 and 40
-        "is_least": True,  # the save at the end was never measured
-        "planned_steps": 40,
-        "measured_steps": 11,
-    }
-    assert ended(tmp_path, plan, 12) == expected
-    uncut = train_plan(total_steps=40, eval_every=10)
-    assert ended(tmp_path, uncut, 12, status="stopped") == expected
-
-
-def test_a_run_that_ended_by_itself_or_too_early_has_no_estimate(tmp_path):
-    assert ended(tmp_path, train_plan(total_steps=40), 40) is None
-    assert ended(tmp_path, train_plan(total_steps=40), 12) is None  # early stopping
-    assert ended(tmp_path, train_plan(total_steps=40), 1, status="stopped") is None
 
 
 def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path):

@@ -160,32 +160,6 @@ def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_in
     assert machine.kinds[-3:] == ["settled", "relieved", "pressure"]
 
 
-def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine):
-    machine.steps(BUSY, BUSY, BUSY)
-    assert machine.throttled(BUSY, SMALLER) == SMALLER
-    assert machine.throttled(BUSY, SMALLER) == NOTHING
-    assert settle(machine, BUSY) == [NOTHING, FREE]
-    assert machine.throttled(BUSY, SMALLER) == SMALLER
-    assert machine.throttled(BUSY, FREE) == NOTHING
-    assert settle(machine, CALM) == [NOTHING, NOTHING]
-    assert machine.steps(BUSY, BUSY) == [NOTHING] * 2
-
-
-def test_throttling_without_lasting_effect_leads_to_the_next_throttling_step(machine):
-    machine.steps(FULL)
-    assert machine.throttled(CALM, ALL) == NOTHING
-    assert machine.steps(CALM, FULL) == [NOTHING, FREE]
-    assert machine.throttled(CALM, ALL) == WORKERS
-    assert machine.throttled(CALM, ALL) == NOTHING
-
-
-def test_long_after_throttling_a_limit_is_a_new_incident(machine):
-    machine.steps(FULL)
-    machine.throttled(CALM, ALL)
-    machine.steps(*[CALM] * 10, FULL)
-    assert machine.throttled(CALM, ALL) == NOTHING
-
-
 @pytest.mark.parametrize("over", [{"cpu": 99.0}, {"temperature": 95.0}])
 def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, over):
     reading, machine = replace(CALM, **over), machine_of(limits=Limits(cpu=90))
@@ -208,15 +182,3 @@ def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_ca
     assert machine.kinds == ["disk_filling"]
     assert machine.steps(replace(CALM, disk=99.5)) == [STOP]
     assert machine.events[-1][1]["over"] == ["disk"]
-
-
-@pytest.mark.parametrize(
-    ("at_start", "kind", "ends"),
-    [(99.5, "limit_given_up", NOTHING), (96.0, "limit_exceeded_at_start", STOP)],
-)
-def test_a_disk_that_was_full_before_the_run_is_ignored_and_one_that_was_filling_is_not(
-    machine_of, at_start, kind, ends
-):
-    machine = machine_of(replace(CALM, disk=at_start))
-    assert [(kind, facts["over"]) for kind, facts in machine.events] == [(kind, ["disk"])]
-    assert machine.steps(replace(CALM, disk=97.0), replace(CALM, disk=99.6)) == [NOTHING, ends]

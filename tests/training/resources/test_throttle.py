@@ -30,16 +30,20 @@ def undisturbed():
 
 
 @pytest.mark.slow
-def test_lasting_pressure_takes_every_throttling_step_and_ends_with_75_within_one_interval():
+def test_lasting_pressure_takes_every_throttling_step_ends_with_75_and_is_resumed(undisturbed):
     before = set(multiprocessing.active_children())
     callback = SimulatedLoad(FULL)
-    run = summary(run_tiny(one_rank(), callback=callback, **LONG | HELPED))
+    stopped = run_tiny(one_rank(), callback=callback, **LONG | HELPED)
+    run = summary(stopped)
     steps = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
     assert steps == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
     # Two steps, and two more with smaller micro-batches; all of one reading.
     assert (run["steps"], run["exit_code"], run["saved"]) == (4, 75, [4])
     assert run["kinds"].count("limit_warning") == 1
     assert set(multiprocessing.active_children()) <= before
+    rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
+    losses = [line.loss for line in (*callback.lines, *rest.recorder.lines)]
+    assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
 
 
 @pytest.mark.slow
@@ -52,15 +56,6 @@ def test_a_throttled_run_has_the_losses_of_an_undisturbed_one(undisturbed):
     assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
     assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)
     assert run["samples"] == undisturbed["samples"]
-
-
-@pytest.mark.slow
-def test_a_run_ended_by_pressure_resumes_with_the_losses_of_an_undisturbed_one(undisturbed):
-    callback = SimulatedLoad(FULL)
-    stopped = run_tiny(one_rank(), callback=callback, **LONG | HELPED)
-    rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
-    losses = [line.loss for line in (*callback.lines, *rest.recorder.lines)]
-    assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
 
 
 def test_pressure_on_one_rank_throttles_and_ends_both(two_ranks):

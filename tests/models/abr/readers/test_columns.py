@@ -57,15 +57,6 @@ def test_a_missing_column_is_an_error_with_the_columns_found_and_the_option_to_t
     ]
 
 
-def test_missing_points_are_an_error_without_an_option():
-    assert str(error_of(*NEEDED, points=POINT_NAMES[4:])).splitlines() == [
-        "the table has no column 1, 2, 3 and 1 more among: patient_id, intensity, hear_loss",
-        "  where         a.csv",
-        ALLOWED,
-        "  fix           name the columns of the signal 1 … 200",
-    ]
-
-
 @pytest.mark.parametrize("head", ["Stim-level: 1, 'left' ear", "Stim level [peak]"])
 def test_the_option_of_the_error_reads_the_table(head):
     fix = error_of("patient_id", "hear_loss", head).fix.partition("means:  ")[2]
@@ -76,25 +67,3 @@ def typed(option):
     """data.columns after typing `option` in a shell."""
     assignment = shlex.split(option)[1]
     return resolved(assignment, model="abr:tiny").values["data.columns"].value
-
-
-@pytest.mark.parametrize(
-    ("head", "message"),
-    [
-        ("V Amplitude (nV)", "is in nV; v_amplitude is read in µV"),
-        ("rate (1/min)", "is in 1/min; rate is read in 1/s"),
-    ],
-)
-def test_a_column_in_another_unit_is_an_error_unless_it_is_ignored(head, message):
-    error = error_of(*NEEDED, head)
-    assert error.message == f"the column '{head}' {message}"
-    declared = typed(error.fix.partition("out:  ")[2])
-    assert set(find(*NEEDED, head, declared=declared)) == {*NEEDED, *POINT_NAMES}
-
-
-def test_two_columns_of_one_meaning_are_an_error_with_the_option_to_type():
-    error = error_of(*NEEDED, "Intensity (dB)")
-    assert error.message == "2 columns mean intensity: intensity, Intensity (dB)"
-    assert error.fix == "--set 'data.columns=[Intensity (dB)=ignore]'"
-    assert find(*NEEDED, "Intensity (dB)", declared=["intensity (dB)=ignore"])["intensity"] == 1
-    assert error_of(*NEEDED, "intensity").fix == "rename or remove one of them"

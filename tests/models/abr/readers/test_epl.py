@@ -105,25 +105,6 @@ def test_a_broken_file_is_one_bad_record(series, old, new, message):
     assert rows == [] and len(reader.bad_records.rows) == 1
 
 
-@pytest.mark.parametrize(
-    ("threshold", "table", "message"),
-    [
-        ("", "", "no line 'Threshold (dB SPL): …'"),
-        ("30\n", "", "no table with the column Level and P5 Latency and P5 A"),
-        ("30\n", "Level\tP1 Latency\tP5 Latency\n", "no table with the column P5 Amplitude"),
-        ("soon\n", "Level\tP1 Latency\n", "a value that is not a number"),
-        ("soon\n", "Level\tP5 Latency\tP5 Amplitude\n", "a value that is not a number"),
-        ("3\n", "Level\tP5 Latency\tP5 Amplitude\n20\t5", "an incomplete row"),
-    ],
-)
-def test_a_broken_file_of_a_rater_is_one_bad_record(series, threshold, table, message):
-    path = series()
-    text = f"Threshold (dB SPL): {threshold}{table}" if threshold else "Frequency (kHz): 16"
-    path.with_name("ABR-1-1-16kHz-analyzed.txt").write_text(text)
-    rows, reader = read(path)
-    assert rows == [] and message in reader.bad_records.rows[0][1]
-
-
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the shared sample ABR-52-3 is not here")
 def test_a_real_recording_matches_its_description(tmp_path):
     path = Path(shutil.copy(SAMPLE, tmp_path))

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 
 import numpy as np
@@ -45,18 +44,6 @@ def test_duplicate_rows_are_used_once_and_those_of_a_second_rater_stay(people):
     assert found.patient.tolist() == ["patient 1", "patient 1"]
     assert found.target.tolist() == [0, 2]
     assert {name: count for name, count in found.left_out.items() if count} == {"duplicates": 2}
-
-
-def test_declared_columns_are_for_the_tables_of_a_folder(tmp_path, people, series):
-    signal = np.random.default_rng(0).standard_normal((2, 200))
-    people([(1, 80, 0, signal[0])], "a.csv")
-    other = people([(2, 60, 0, signal[1])], "b.csv")
-    other.write_text(other.read_text().replace("intensity", "Stim"))
-    assert read(tmp_path, columns=["Stim=intensity"]).static[:, 1].tolist() == [80, 60]
-    with pytest.raises(DataError, match="no table has the column 'stimulus'"):
-        read(tmp_path, columns=["Stim=intensity", "Stimulus=polarity"])
-    with pytest.raises(DataError, match="names columns of tables"):
-        read(series(), columns=["Stim=intensity"])
 
 
 def test_animals_and_people_are_not_mixed(tmp_path, people, series):
@@ -147,62 +134,3 @@ def test_memory_does_not_grow_with_a_table(people):
     assert len(found) == 70_000 and found.signal.nbytes > 55e6
     # Some 200 bytes a row for labels and duplicate detection; its signal is 800.
     assert anonymous_bytes() - before < 45e6
-
-
-SCALER = '''
-class Scaler:
-    """Stands in for a StandardScaler of scikit-learn: twice the value, plus 10."""
-
-    def inverse_transform(self, rows):
-        return [[2 * value + 10 for value in row] for row in rows]
-'''
-JOBLIB = """
-import pickle
-
-def load(path):
-    with open(path, "rb") as file:
-        return pickle.load(file)
-"""
-
-
-@pytest.mark.parametrize("has_scaler", [True, False])
-def test_a_pickle_is_refused_with_the_lines_to_export_it(tmp_path, monkeypatch, has_scaler):
-    import importlib
-    import pickle
-
-    (tmp_path / "scaler_of_test.py").write_text(SCALER)
-    (tmp_path / "joblib.py").write_text(JOBLIB)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    rng = np.random.default_rng(0)
-    saved = [
-        {
-            "patient_id": number // 2,
-            "static_params": np.array([5.0, 30.0 + number, 10.0, 1.0]),
-            "signal": rng.standard_normal(200),
-            "v_peak": np.array([5.5, 0.3]),
-            "v_peak_mask": np.array([number != 3, number != 3]),
-            "target": number % 5,
-        }
-        for number in range(8)
-    ]
-    content = saved
-    if has_scaler:
-        scaler = importlib.import_module("scaler_of_test").Scaler()
-        content = {"data": saved, "scaler": scaler, "metadata": {}}
-    path = tmp_path / "data" / "it's.pkl"
-    path.parent.mkdir()
-    path.write_bytes(pickle.dumps(content))
-    for given in (path, path.parent):
-        error = error_of(read, given)
-        assert error.message.startswith(f"'{path}' is a pickle, which can run any program")
-    lines = error.fix.partition("\n")[2]
-    subprocess.run(
-        [sys.executable, "-c", lines], env={"PYTHONPATH": str(tmp_path)}, check=True, timeout=60
-    )
-    found = read(path.with_suffix(".csv"))
-    assert found.patient.tolist() == [f"patient {row['patient_id']}" for row in saved]
-    np.testing.assert_allclose(found.signal, [row["signal"] for row in saved], rtol=1e-6)
-    assert found.target.tolist() == [row["target"] for row in saved]
-    assert found.labels["exists"].tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
-    levels = [2 * (30 + n) + 10 for n in range(8)] if has_scaler else [np.nan] * 8
-    np.testing.assert_array_equal(found.static[:, 1], levels)

@@ -80,17 +80,6 @@ def test_a_hearing_loss_is_a_number_or_a_name(table):
     assert [row.target for row in rows] == [2, 2, 2, UNKNOWN_CLASS]
 
 
-def test_a_declared_column_that_no_table_has_is_an_error(table):
-    _, reader = read(table([line()]), ["Heer_Loss=hear_loss"])
-    assert str(error_of(reader.check_declared)) == (
-        "no table has the column 'heer_loss' of data.columns\n"
-        "  where         data.columns\n"
-        "  allowed       Patient ID, Age, Intensity, Rate, Fmp, Hear_Loss, V Latancy, V Amplitude\n"
-        "  did you mean  Hear_Loss\n"
-        "  fix           --set 'data.columns=[Hear_Loss=hear_loss]'"
-    )
-
-
 def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):
     lines = [
         line(extra=("Alternating", "3")),

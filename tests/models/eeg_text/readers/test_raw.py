@@ -100,18 +100,6 @@ def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
     assert found.notes["channels"] == len(NAMES) - 1
 
 
-def test_a_recording_without_eeg_is_an_error(tmp_path):
-    path = write_fif(tmp_path / "a_raw.fif", kind="eog")
-    assert str(error_of(continuous.read, path, ReadingOptions())) == (
-        "'a_raw.fif' has no EEG channel\n"
-        f"  where         {path}\n"
-        "  allowed       channels of type eeg that are not marked bad; it has 13 eog, 1 stim\n"
-        "  fix           name channels yourself:  --set data.channels=FILE"
-    )
-    mapped = continuous.read(path, reading(tmp_path, NAMES))
-    assert mapped.notes["channels"] == len(NAMES)
-
-
 def test_a_split_recording_is_read_once(tmp_path):
     names = NAMES * 12
     path = tmp_path / "long_raw.fif"
@@ -147,18 +135,6 @@ def test_a_damaged_or_incomplete_file_is_an_error(tmp_path, name):
 def test_a_missing_library_is_an_error_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "a.mff").mkdir()
     assert error_of(continuous.read, tmp_path, ReadingOptions()).fix == "pip install mffpy"
-
-
-def test_an_openbci_header_without_rate_or_channels_is_an_error(tmp_path):
-    path = write_openbci(tmp_path / "a.txt", has_titles=False)
-    lines = path.read_text().splitlines()
-    for line, problem in (
-        ("%Sample Rate", "its header has no Sample Rate"),
-        ("%Number", "its header has neither names of columns nor Number of channels"),
-    ):
-        path.write_text("\n".join(other for other in lines if not other.startswith(line)))
-        with pytest.raises(DataError, match=problem):
-            continuous.read(path, ReadingOptions())
 
 
 def test_a_folder_of_several_formats_is_read_whole(tmp_path):

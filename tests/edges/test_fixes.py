@@ -1,0 +1,140 @@
+"""Wrong command lines: the key and the place of the error, and a fix after which the command starts."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import PROGRAM
+from launcher.commands.catalog import ALIASES, COMMANDS
+from launcher.config.options import HELP
+from launcher.config.schema import setting_infos
+from models.catalog import FAMILIES
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
+from tests.launcher.given import resolved
+from tests.launcher.runs import trained
+from tests.runs.conftest import REQUESTS
+
+TASK = HEAD + LINE + BODY
+DATA = {"mine.jsonl": REQUESTS}
+TEXTS = {"texts/a.jsonl": REQUESTS}
+STAGED = "--mode staged --set stages"
+CASES = [
+    ("--nproc 100000", {}, "engine.nproc", "--nproc 100000"),
+    ("--set train.global_batch=10 --batch-size 4 --set train.accumulation=2", {}, "train.global_batch", "--set train.global_batch=10; --batch-size 4; --set train.accumulation=2"),
+    ("--set train.global_batch=7 --nproc 2", {}, "train.global_batch", "--set train.global_batch=7"),
+    ("--mode fast --lite", {}, "mode", "command line: --mode fast, and --lite"),
+    ("new-task", {}, None, "command line: new-task"),
+    ("new-task my-task", {}, None, "command line: new-task my-task"),
+    ("--config mine.yaml", {"mine.yaml": "optim:\n  lrr: 1e-3\n"}, "optim.lrr", "mine.yaml:2 optim.lrr"),
+    ("--config mine.yaml", {"mine.yaml": "precision: bf61\n"}, "precision", "mine.yaml:1 precision"),
+    ("--config mien.yaml", {"mine.yaml": "train.seed: 3\n"}, None, "--config mien.yaml"),
+    ("--set optim.lr=1e-3 --lr 1e-4", {}, "optim.lr", "--lr 1e-4, and --set optim.lr=1e-3"),
+    ("--model near_task:Lien", {"near_task.py": TASK}, "model.family", "--model near_task:Lien; near_task.py"),
+    ("--model ../there/far_task.py:Line", {"../there/far_task.py": TASK}, "model.family", "--model ../there/far_task.py:Line"),
+    ("--continuous-learning --data mine.jsonl", DATA, "data.path", "--data mine.jsonl"),
+    ("--continuous-learning --data embedded:commands", {}, "data.path", "--data embedded:commands"),
+    ("--continuous-learning --data texts --set save.last=false", TEXTS, "save.last", "--set save.last=false"),
+    ("--continuous-learning --data texts --out texts/run", TEXTS, "data.path", "--data texts"),
+    ("--data mine.jsonl --config mine.yaml", DATA | {"mine.yaml": "download:\n  files:\n    - https://a.b/\n"}, "download.files", "mine.yaml:2 download.files"),
+    ("--mode gentle.yaml", {"gentle.yaml": "mode: fast\nmodel:\n  size: small\n"}, "model.size", "gentle.yaml:3 model.size"),
+    ("--model abr --set stages=[encoder]", {}, "stages", "--set stages=[encoder]"),
+    ("--model whole_task:Line --mode staged", {"whole_task.py": TASK}, "mode", "--mode staged"),
+    (f"{STAGED}=[txt,dialogues]", {}, "stages", "--set stages=[txt,dialogues]"),
+    (f"{STAGED}=[dialogues,text]", {}, "stages", "--set stages=[dialogues,text]"),
+    ("--ds-config ds.json --engine ddp", {"ds.json": "{}"}, "engine.ds_config", "--ds-config ds.json"),
+    ("--data mien.jsonl", DATA, "data.path", "--data mien.jsonl"),
+    ("--set train.max_steps=null --set train.epochs=null", {}, "train.epochs", "--set train.epochs=null"),
+    ("explain optim.lrr", {}, "optim.lrr", "command line: explain optim.lrr"),
+    ("compare --steps 1", {}, None, "the command line: compare"),
+    ("compare --modes fast --steps x", {}, None, "the command line: --steps x"),
+    ("--tiny", {}, None, "command line: --tiny"),
+    ("--lite optim.lr=1e-3", {}, None, "command line: optim.lr=1e-3"),
+    ("--lite mine.jsonl", DATA, None, "command line: mine.jsonl"),
+    ("--model tiny", {}, "model.family", "--model tiny"),
+    ("new-task name.py", {}, None, "command line: new-task name.py"),
+    ("plan --gpu H100", {}, None, "--gpu H100"),
+    ("--lite zero2", {}, None, "command line: zero2"),
+    ("submit --exclusive", {}, None, "command line: --exclusive"),
+    ("data check mien.jsonl", DATA, None, "command line: data check mien.jsonl"),
+    ("data check embedded:comands", {}, None, "command line: data check embedded:comands"),
+    ("export runs/mine --format safetensor", {}, "--format", "command line: --format safetensor"),
+    ("plan --model language:tiny --ram 8", {}, None, "--ram 8"),
+    ("plan --model language:tiny --gpu h1000", {}, None, "--gpu h1000"),
+    ("plan --model language:tiny --engine local --nodes 2", {}, "engine.name", "--nodes 2"),
+    ("resume runs/mien", {}, None, "resume runs/mien"),
+    ("resume 7", {}, None, "resume 7"),
+    ("resume runs/mine/checkpoints/step-00000007", {}, None, "resume runs/mine/checkpoints/step-00000007"),
+    ("--data mine.jsonl --out runs/mine", DATA, None, "--out runs/mine"),
+]  # fmt: skip
+"""What is typed, the files it needs, and the key and the place of its only error."""
+
+
+def options_of(words):
+    """The options of a command line, each with its values; a setting is an option of its own."""
+    found: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or not found:
+            found.append([word])
+        else:
+            found[-1].append(word)
+    return found
+
+
+def name_of(option):
+    return option[1].partition("=")[0] if option[0] == "--set" else option[0].partition("=")[0]
+
+
+def pasted(typed, fix):
+    """The command line with the options of a fix instead of those that it replaces."""
+    new = options_of(shlex.split(fix.partition("  ")[0]))
+    names = {name_of(option) for option in new}
+    kept = [option for option in options_of(typed) if name_of(option) not in names]
+    return [word for option in [*kept, *new] for word in option]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a run."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trained(Path("runs/mine"), resolved(), 10)
+
+
+@pytest.mark.parametrize(("typed", "files", "key", "where"), CASES)
+def test_an_error_has_its_key_its_place_and_a_fix_that_works(
+    here, capsys, typed, files, key, where
+):
+    for name, content in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content)
+    assert main([*shlex.split(typed), "--json"]) == 2
+    [error] = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert (error.get("key"), error["where"]) == (key, where)
+    fix = error["fix"]
+    if key and typed.startswith("--") and fix.startswith("--") and not fix.split()[1].isupper():
+        assert main([*pasted(shlex.split(typed), fix), "--dry-run"]) == 0, capsys.readouterr().err
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+SETTING = re.compile(r"--set ['\"]?([A-Za-z_][\w.]*)=")
+OTHERS = {"model.folder", "model.width", "KEY", "batch_size"}
+"""Settings that no family has: of custom tasks, the form of --set, and what somebody typed."""
+
+
+def test_every_option_setting_and_command_that_the_program_may_print_exists():
+    settings = {key for family in FAMILIES for key in setting_infos(family)} | OTHERS
+    flags = {option.flag for command in COMMANDS.values() for option in command.options}
+    flags.add(HELP.flag)
+    root = Path(__file__).parents[2]
+    for package in ("launcher", "models", "training", "engines"):
+        for path in (root / package).rglob("*.py"):
+            text = path.read_text(encoding="utf-8").replace("{PROGRAM}", PROGRAM)
+            assert {*SETTING.findall(text)} <= settings, path
+            for line in re.findall(rf"{re.escape(PROGRAM)} [^\"\n]*", text):
+                command = re.match(r"[a-z][a-z-]*", line[len(PROGRAM) + 1 :])
+                assert command is None or command[0] in {*COMMANDS, *ALIASES, "help"}, path
+                assert {*FLAG.findall(line)} <= flags, (path, line)
