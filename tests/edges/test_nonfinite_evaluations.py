@@ -13,7 +13,7 @@ from training.callbacks.base import EvalResult
 from training.evaluation.early_stopping import EarlyStopping, parse_target
 from training.health import Expected, Health
 from training.settings import Stop
-from training.trackers.metrics_reader import chart_values
+from training.trackers.follow import chart_values
 
 BAD = [math.nan, math.inf, -math.inf]
 

@@ -12,7 +12,7 @@ from models.base import Predictions
 from tests.runs.conftest import Program
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 from tests.training.trackers.tracked_run import Generation
-from training.trackers.predictions import MISSING, columns_of_one_type, predictions_table
+from training.inspection import MISSING
 
 COLUMNS = {
     "text and numbers": (["a", 1.5, 3], ["a", "1.5", "3"]),
@@ -22,10 +22,7 @@ COLUMNS = {
     "NumPy and torch": ([np.float32(1.5), torch.tensor(2.0), np.int64(3)], [1.5, 2.0, 3]),
     "truth values": ([True, np.bool_(False), "a"], ["True", "False", "a"]),
     "another type": ([Path("a"), [1, 2], torch.ones(2)], ["a", "[1, 2]", "tensor([1., 1.])"]),
-    "not finite": (
-        [math.nan, math.inf, 0.0],
-        [pytest.approx(math.nan, nan_ok=True), math.inf, 0.0],
-    ),
+    "not finite": ([math.nan, math.inf, 0.0], [math.nan, math.inf, 0.0]),
 }
 """Cells of a column, and what trackers get."""
 
@@ -43,13 +40,6 @@ def shown(cells):
     return found
 
 
-def test_the_types_of_a_column_are_one():
-    for name, (cells, expected) in COLUMNS.items():
-        found = shown(cells)
-        assert [cell for (cell,) in columns_of_one_type(found)] == expected, name
-        assert json.dumps(found.rows) and predictions_table(found)
-
-
 def test_a_row_of_another_length_is_a_warning_and_the_run_continues():
     task = Table()
     task.rows = [["a", "b"]]
@@ -64,25 +54,27 @@ def tables(folder):
     return [json.loads(path.read_text()) for path in found]
 
 
-def test_wandb_takes_every_column(tmp_path, monkeypatch):
+def test_wandb_takes_every_column_with_cells_of_one_type(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     generation = Generation(tmp_path).begin().log(2)
     rows = zip(*(cells for cells, _ in COLUMNS.values()), strict=True)
     plain = [[cell for (cell,) in shown(row).rows] for row in rows]
-    for callback in generation.callbacks:
-        callback.predicted(Predictions(tuple(COLUMNS), plain), 2)
+    generation.callbacks.predicted(Predictions(tuple(COLUMNS), plain), 2)
     generation.end()
     assert generation.warnings == []
     (table,) = tables(tmp_path)
-    assert table["columns"] == list(COLUMNS) and len(table["data"]) == 3
+    assert table["columns"] == list(COLUMNS)
+    expected = zip(*(cells for _, cells in COLUMNS.values()), strict=True)
+    assert [[str(cell) for cell in row] for row in table["data"]] == [
+        [str(cell) for cell in row] for row in expected
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["event_seg", "language"])  # with pictures and without
-def test_wandb_has_the_table_of_the_family(tmp_path, family, monkeypatch):
+def test_wandb_has_the_table_of_a_family(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     options = ("--max-steps", "1", "--set", "track=[wandb]", "--out", "run")
-    run = Program(tmp_path)("--model", f"{family}:tiny", *options)
+    run = Program(tmp_path)("--model", "event_seg:tiny", *options)
     assert run.returncode == 0
     assert "could not be sent" not in run.stdout and "disabled" not in run.stdout
     (table, *_) = tables(tmp_path / "run")

@@ -55,7 +55,6 @@ CHILDREN = {
         ("rank", signal.SIGSTOP, 75),
         ("tracker", signal.SIGKILL, None),
         ("tracker", signal.SIGSTOP, None),
-        ("tracker", signal.SIGTERM, None),
     ],
 )
 def test_a_run_survives_or_ends_with_its_child(tmp_path, child, number, ends):
