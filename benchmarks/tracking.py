@@ -19,10 +19,12 @@ from pathlib import Path
 from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
 from training.callbacks.base import Callback, Outcome, RunInfo, StepMetrics
+from training.logging.events import EventsWriter
 from training.logging.metrics import MetricsWriter
-from training.settings import Tracking
+from training.logging.result import ResultWriter
 from training.storage import Storage
-from training.trackers.base import TrackedRun, build_trackers
+from training.trackers.follow import Run
+from training.trackers.process import Trackers
 from training.train_plan import TrainPlan
 
 PACKAGES = ("torch", "wandb")
@@ -51,12 +53,14 @@ def logged_step(folder: Path, track: bool) -> float:
     """Seconds of one logged step in all callbacks that write metrics, as a mean over STEPS."""
     folder.mkdir()
     about = RunInfo("language:tiny", "default", "local", "cpu", "fp32", 1, folder)
-    tracked = TrackedRun(
-        folder, {}, {}, about, Tracking(), lambda kind, facts: None, lambda kind, text: None, ""
-    )
+    facts = {"model": about.model, "mode": about.mode, "engine": about.engine}
+    run = Run(folder, ["wandb"], os.getpid(), {}, {}, facts, command="")
+    trackers = Trackers(run, 600.0, lambda kind, facts: None, lambda kind, text: None)
     callbacks: Sequence[Callback] = [
+        EventsWriter(Storage(folder)),
         MetricsWriter(Storage(folder)),
-        *build_trackers(["wandb"] if track else [], tracked),
+        ResultWriter(about, Storage(folder)),
+        *[trackers] * track,
     ]
     train_plan = TrainPlan(STEPS, STEPS, 1, 1, 1, 1, "tokens")
     for callback in callbacks:

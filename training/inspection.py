@@ -6,17 +6,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import Module
 
 from models.base import HasPredictions
+from training.callbacks.base import Action
+from training.interruption import Interrupted
+from training.trackers.follow import caught
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from engines.base import Engine
     from models.base import Predictions, Task
     from training.callbacks.callback_list import CallbackList
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
 _MAX_NAMES = 8
 _DIGEST_LETTERS = 16
+MISSING = "–"
+"""The cell of a value that is unknown."""
+_OTHER_RANK = "another rank could not make them"
+_FAILED = 1 << 15
+"""A rank could not make its predictions; above the bits of Action."""
 Event = tuple[str, dict[str, object]]
 """Kind and facts of an event."""
 
@@ -157,13 +164,78 @@ class Preview:
             return None
         if self._newest is not None and self._newest[0] == step:
             return self._newest[1]
-        from training.trackers.predictions import predict_on_all_ranks  # of some tasks only
-
         with torch.no_grad(), self._averaged(), _not_compiled():
-            predictions, error = predict_on_all_ranks(task, self._module, self._interruption)
+            predictions, error = _predict_on_all_ranks(task, self._module, self._interruption)
         if predictions is None:
             self._can_predict = False
             self._callbacks.event("warning", {"text": f"predictions are disabled: {error}"})
             return None
         self._newest = step, predictions
         return predictions
+
+
+def _predict_on_all_ranks(
+    task: HasPredictions, module: Module, interruption: Interruption
+) -> tuple[Predictions | None, str]:
+    """The predictions of `task` on every rank; or None on every rank, and the error.
+
+    Collective. Raises Interrupted. `module` is in evaluation mode meanwhile, and in training mode
+    afterwards.
+    """
+    predictions, failures = None, list[str]()
+    module.eval()
+    try:
+        with caught(failures.append):
+            predictions = _plain(task.predictions(_InStep(module, interruption)))
+    except _OtherRankFailed:
+        return None, _OTHER_RANK
+    finally:
+        module.train()
+    if interruption.world.agree(_FAILED if predictions is None else 0):
+        return None, failures[0] if failures else _OTHER_RANK
+    return predictions, ""
+
+
+class _OtherRankFailed(BaseException):
+    """A rank will not call the model any more."""
+
+
+class _InStep(Module):
+    """Calls a module only if all ranks are about to.
+
+    Sharded engines gather weights in a call, and would wait for a rank that could not read its
+    samples until the run times out. Raises Interrupted on all ranks in the same call.
+    """
+
+    def __init__(self, module: Module, interruption: Interruption) -> None:
+        super().__init__()
+        self.module, self._interruption = module, interruption
+        self.training = module.training
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        agreed = self._interruption.world.agree(int(self._interruption.requested()))
+        if agreed & _FAILED:
+            raise _OtherRankFailed
+        if agreed:
+            raise Interrupted(Action(agreed))
+        return self.module(*inputs, **named)
+
+
+def _plain(predictions: Predictions) -> Predictions:
+    """With cells that are text or a number, and MISSING for None. Raises ValueError."""
+    for row in predictions.rows:
+        if len(row) != len(predictions.columns):
+            raise ValueError(f"a row has {len(row)} cells for {len(predictions.columns)} columns")
+    return replace(predictions, rows=[tuple(map(_plain_cell, row)) for row in predictions.rows])
+
+
+def _plain_cell(cell: Any) -> str | float:
+    if cell is None:
+        return MISSING
+    if isinstance(cell, str | float) or type(cell) is int:
+        return cell
+    try:
+        number = cell.item()  # of NumPy and torch, with one element
+    except (AttributeError, RuntimeError, ValueError):
+        return str(cell)
+    return number if isinstance(number, float) or type(number) is int else str(number)

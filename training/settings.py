@@ -86,8 +86,10 @@ class FeatureCache(Section):
 
 @dataclass(frozen=True)
 class Tracker:
-    """A tracker. Its module has a function `tracker(tracked, detail)` that returns a Callback."""
+    """A tracker. Its module has a class Session: training.trackers.follow.Tracker."""
 
+    label: str
+    """Its name in messages."""
     module: str
     form: str
     """How the user types it."""
@@ -100,9 +102,11 @@ class Tracker:
 # W&B takes no such letters in the name of a project, and no longer ones.
 _PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
 TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker("training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
-    "tensorboard": Tracker("training.trackers.tensorboard", "tensorboard"),
-    "mlflow": Tracker("training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"),
+    "wandb": Tracker("W&B", "training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
+    "tensorboard": Tracker("TensorBoard", "training.trackers.tensorboard", "tensorboard"),
+    "mlflow": Tracker(
+        "MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"
+    ),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
 TRACK_PATTERN = "^({})$".format(

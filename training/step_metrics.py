@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from training import throughput
 from training.callbacks.base import StepMetrics
 from training.resources import memory
-from training.step_timer import BACKWARD, EVALUATION, FORWARD, OPTIMIZER, StepTimer
+from training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
 
 if TYPE_CHECKING:
     import torch
@@ -124,8 +124,6 @@ class RunMetrics:
             backward_time_s=means.get(BACKWARD),
             optimizer_time_s=means.get(OPTIMIZER),
             lrs=step.lrs,
-            eval_s=self._timer.pauses.pop(EVALUATION, 0.0),
-            rest_s=sum(self._timer.pauses.values()),
         )
         self._begin_line()
         return metrics
@@ -141,7 +139,6 @@ class RunMetrics:
     def _begin_line(self) -> None:
         self._steps = self._line_units = self._skipped = 0
         self._data_s = 0.0
-        self._timer.pauses.clear()
         self._is_log_due = False
         self._last = None
 

@@ -92,8 +92,6 @@ class StepTimer:
         """`times_each_step`: wait for the device after each step, and keep its seconds."""
         self._now, self._started = now, now()
         self._paused_s = self._line_began = self._step_began = 0.0
-        self.pauses: dict[str, float] = {}
-        """Seconds of the pauses by part; the caller clears it."""
         self._times_each_step = times_each_step
         self.step_seconds: list[float] = []
         """Of each step, without pauses, if each is timed."""
@@ -127,9 +125,7 @@ class StepTimer:
         began = self._now()
         with self.within(part):
             yield
-        seconds = self._now() - began
-        self._paused_s += seconds
-        self.pauses[part] = self.pauses.get(part, 0.0) + seconds
+        self._paused_s += self._now() - began
 
     def end_step(self) -> None:
         """End a step; waits for the device if each step is timed."""

@@ -253,12 +253,12 @@ _ALL = (
     ),
     _command(
         "track",
-        "upload the missing metrics of a finished run to W&B or MLflow",
+        "send the trackers of a finished run what they lack",
         (
             option(
                 "--to TRACKER",
-                "wandb or mlflow, with a project after a colon. Default: the trackers of the run, "
-                "else wandb.",
+                "wandb, mlflow (a project after a colon) or tensorboard. Default: the trackers "
+                "of the run, else wandb.",
             ),
         ),
         argument="RUN",

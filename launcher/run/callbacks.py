@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -91,7 +92,7 @@ class RankCallbacks:
         if self.world.rank == 0 and not is_replay:
             callbacks.append(SamplesWriter(self.storage, emit))
             if track:
-                callbacks += self._trackers(settings, info, emit)
+                callbacks.append(self._trackers(settings, info, emit))
             if profile is not None:
                 from training.callbacks.profiler import Profiler
 
@@ -179,25 +180,28 @@ class RankCallbacks:
         keys = {n: (f"limits.{n}", f"limits.critical.{n}") for n in RESOURCES}
         return [name for name, pair in keys.items() if any(map(is_chosen, pair))]
 
-    def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
+    def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> Callback:
         """The trackers of rank 0."""
-        from training.trackers.base import TrackedRun, build_trackers
+        from training.trackers.follow import Run
+        from training.trackers.process import Trackers
 
         values, folder = self.job.resolved.values.items(), self.storage.path
         resume = self.job.resume
-        origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}
-        tracked = TrackedRun(
-            folder=folder,
+        names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
+        run = Run(
+            folder=folder.absolute(),
+            track=settings.track,
+            pid=os.getpid(),
             settings=_without_secrets({key: item.value for key, item in values}),
-            origins=_without_secrets(origins),
-            about=info,
-            tracking=settings.tracking,
-            emit=emit,
-            report=self._report,
+            origins=_without_secrets(
+                {key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}
+            ),
+            facts={name: getattr(info, name) for name in names},
             went_back=resume is not None and resume.rewinds(folder),
-            sync_command=f"{PROGRAM} track {shlex.quote(str(folder))}",
+            checkpoints=settings.tracking.checkpoints,
+            command=f"{PROGRAM} track {shlex.quote(str(folder))}",
         )
-        return build_trackers(settings.track, tracked)
+        return Trackers(run, settings.tracking.wait_s, emit, self._report)
 
     def _report(self, kind: Literal["notice", "warning"], text: str) -> None:
         """Write a message after the outputs of the run were closed."""

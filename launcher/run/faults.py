@@ -183,16 +183,10 @@ FAULTS: Mapping[str, Fault] = {
         "{retry} --set schedule.warmup=5% --reset schedule",
     ),
     "tracker": Fault(
-        "W&B is unreachable",
-        "W&B: recorded offline ({text}); to send it:  {command}",
-        "no network, a firewall, or a server that is down; the run continues",
+        "a tracker is unreachable",
+        "W&B: {text}; to send what it lacks:  {command}",
+        "no network, a wrong address, or a server that is down; the run continues",
         "{track}",
-    ),
-    "tracker_late": Fault(
-        "MLflow is unreachable",
-        "MLflow: {text}; the run continues, and sends what it lacks later",
-        "a wrong address, no network, or a server that is down; it is tried again every 5 minutes",
-        "{track} --to mlflow",
     ),
     "clock_skew": Fault(
         "clocks of nodes differ",

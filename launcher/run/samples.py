@@ -1,8 +1,8 @@
-"""Samples of what the model predicts before and after training, kept for the report."""
+"""Samples of what the model predicts, kept for the report and for trackers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.base import DataError
@@ -28,8 +28,8 @@ _LONGEST = 4000
 class SamplesWriter(Callback):
     """Writes samples/before.json and samples/after.json with small pictures beside them.
 
-    For rank 0. Touches the disk. A failure is a warning event, since a run must not end for its
-    report.
+    With trackers also samples/step-N.json of evaluations. For rank 0. Touches the disk. A failure
+    is a warning event, since a run must not end for its report.
     """
 
     def __init__(self, storage: Storage, emit: Emit) -> None:
@@ -37,28 +37,39 @@ class SamplesWriter(Callback):
 
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Replace the samples of that time."""
-        try:
-            (self._storage.path / FOLDER).mkdir(exist_ok=True)
-            self._write(predictions, when, step)
-        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
-            text = f"samples for the report were not written: {error}"
-            self._emit("warning", {"text": text, "subject": FOLDER})
-
-    def _write(self, predictions: Predictions, when: str, step: int) -> None:
         from models.common.pictures import small
 
+        self._write(predictions, when, step, lambda png: small(png, SIDE, BYTES))
+
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        """Write those of an evaluation, and an event that names the file."""
+        if self._write(predictions, name := f"step-{step:08}", step, lambda png: png):
+            self._emit("predicted", {"file": f"{name}.json"})
+
+    def _write(
+        self, predictions: Predictions, when: str, step: int, picture: Callable[[bytes], bytes]
+    ) -> bool:
+        """Write the samples, each `picture` as that makes it; whether it succeeded."""
         pictures: list[Mapping[str, str]] = []
-        for number, picture in enumerate(predictions.pictures, start=1):
-            file = f"{when}-{number}.png"  # a name of a custom task may be no file name
-            self._storage.atomic_write(f"{FOLDER}/{file}", small(picture.png, SIDE, BYTES))
-            pictures.append({"name": picture.name, "caption": picture.caption, "file": file})
-        content: dict[str, Any] = {
-            "step": step,
-            "columns": list(predictions.columns),
-            "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
-            "pictures": pictures,
-        }
-        self._storage.atomic_write(f"{FOLDER}/{when}.json", encode_bytes(content, indent=2) + b"\n")
+        try:
+            (self._storage.path / FOLDER).mkdir(exist_ok=True)
+            for number, drawn in enumerate(predictions.pictures, start=1):
+                file = f"{when}-{number}.png"  # a name of a custom task may be no file name
+                self._storage.atomic_write(f"{FOLDER}/{file}", picture(drawn.png))
+                pictures.append({"name": drawn.name, "caption": drawn.caption, "file": file})
+            content: dict[str, Any] = {
+                "step": step,
+                "columns": list(predictions.columns),
+                "rows": [[_cut(cell) for cell in row] for row in predictions.rows],
+                "pictures": pictures,
+            }
+            data = encode_bytes(content, indent=2) + b"\n"
+            self._storage.atomic_write(f"{FOLDER}/{when}.json", data)
+        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
+            text = f"samples were not written: {error}"
+            self._emit("warning", {"text": text, "subject": FOLDER})
+            return False
+        return True
 
 
 def _cut(cell: str | float | None) -> str | float | None:

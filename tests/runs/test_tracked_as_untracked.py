@@ -18,4 +18,4 @@ def test_losses_are_bit_equal(program, monkeypatch):
         return [{k: v for k, v in line.items() if not k.endswith(MEASURED)} for line in found]
 
     assert lines("tracked", "--track", "wandb") == lines("alone")
-    assert "wandb sync" in (program.folder / "tracked" / "log.txt").read_text()
+    assert "launcher track tracked" in (program.folder / "tracked" / "log.txt").read_text()

@@ -98,10 +98,6 @@ class StepMetrics:
     """Gradient norm, clipping and update."""
     lrs: Mapping[str, float] = field(default_factory=dict)
     """As `Step.lrs`."""
-    eval_s: float = 0.0
-    """Of evaluations since the last logged step."""
-    rest_s: float = 0.0
-    """Of saves and other pauses since the last logged step."""
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
 _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
 """Fields of StepMetrics whose key differs."""
-_UNWRITTEN = ("eval_s", "rest_s")
-"""Fields for trackers only."""
 _IF_KNOWN = ("loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
 """Fields without a key unless they have a value."""
 NEAR = 5.0
@@ -81,7 +79,7 @@ class MetricsWriter(Callback):
         known = {
             _NAMES.get(name, name): value
             for name, value in vars(line).items()
-            if name not in _UNWRITTEN and not (value is None and name in _IF_KNOWN)
+            if not (value is None and name in _IF_KNOWN)
         }
         if not line.parts:
             del known["parts"]
@@ -133,9 +131,7 @@ def truncate(
 def step_metrics(line: Mapping[str, Any]) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
     values: dict[str, Any] = {
-        field.name: line.get(_NAMES.get(field.name, field.name))
-        for field in fields(StepMetrics)
-        if field.name not in _UNWRITTEN
+        field.name: line.get(_NAMES.get(field.name, field.name)) for field in fields(StepMetrics)
     }
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
     numbers = {name: float(line[name]) for name in ("loss", "grad_norm")}

@@ -2,124 +2,71 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
-from training.logging.metrics import NAME as METRICS
-from training.trackers.base import TrackedRun, failure_of
-from training.trackers.metrics_reader import STEP, MetricsReader, chart_values
-from training.trackers.predictions import predictions_table, settings_table
-from training.train_plan import TrainPlan
+from training.trackers.follow import Row, Run, Tracker
 
-if TYPE_CHECKING:
-    from models.base import Predictions
-
-FOLDER = "tensorboard"
-_FLUSH_S = 5
+_PLAIN = frozenset(" ,;:.'\"/?=%@")
 
 
-def tracker(run: TrackedRun, detail: str | None) -> Callback:
-    """The callback; imports and writes nothing before the run starts. There is no `detail`."""
-    return TensorBoard(run)
+class Session(Tracker):
+    """A new event file with all of a run."""
 
+    def __init__(self, run: Run, project: str, id_: str) -> None:
+        """Start the file. Imports TensorBoard."""
+        board: Any = importlib.import_module("torch.utils.tensorboard")
+        folder = run.folder / "tensorboard"
+        self.notice = "notice", f"tensorboard --logdir {folder}"
+        # `purge_step`: all earlier files are void.
+        self._writer = board.SummaryWriter(str(folder), purge_step=0, max_queue=0, flush_secs=5)
+        settings = {
+            key: value if type(value) in (int, float, str) else json.dumps(value, default=str)
+            for key, value in run.settings.items()
+        }
+        # add_hparams would write them as another run.
+        _, start, self._end = board.summary.hparams(settings, {})
+        self._writer.file_writer.add_summary(start)
+        rows = ((key, str(value), run.origins.get(key, "")) for key, value in run.settings.items())
+        self._writer.add_text("run/settings", _table(("setting", "value", "from"), rows), 0)
 
-class TensorBoard(Callback):
-    """Writes one event file per generation of a run. Touches disk; never raises.
-
-    The first failure is a warning, and nothing is written after it.
-    """
-
-    def __init__(self, run: TrackedRun) -> None:
-        self._run, self._lines = run, MetricsReader(run.folder / METRICS)
-        self._writer: Any = None
-        self._has_ended = False
-
-    def start(self, train_plan: TrainPlan) -> None:
-        """Start a file that continues at the first step of this process."""
-        first = train_plan.first_step
-
-        def open_file() -> None:
-            from torch.utils.tensorboard import SummaryWriter  # takes most of a second
-            from torch.utils.tensorboard.summary import hparams
-
-            folder = self._run.folder / FOLDER
-            folder.mkdir(exist_ok=True)
-            self._lines.lines()  # of earlier processes
-            # At step 0 all earlier files are void, with what they hold of before the first step.
-            self._writer = SummaryWriter(
-                str(folder), purge_step=first + 1 if first else 0, max_queue=0, flush_secs=_FLUSH_S
-            )
-            settings = {
-                key: value if type(value) in (int, float, str) else json.dumps(value, default=str)
-                for key, value in self._run.settings.items()
-            }
-            # add_hparams would write them as another run.
-            _, start, self._end = hparams(settings, {})
-            self._writer.file_writer.add_summary(start)
-            table = settings_table(self._run.settings, self._run.origins)
-            self._writer.add_text("run/settings", table, first)
-
-        self._try(open_file)
-
-    def logged(self, line: StepMetrics) -> None:
-        """A point of each curve, as in the new line of metrics.jsonl."""
-        self._write(self._add_curves)
-
-    def evaluated(self, evaluation: EvalResult) -> Action:
-        """A point per metric, and one for the duration."""
-        self._write(self._add_curves)
-        if evaluation.split == "val":
-            self._write(
-                lambda: self._writer.add_scalar("time/eval_s", evaluation.seconds, evaluation.step)
-            )
-        return Action.NOTHING
-
-    def predicted(self, predictions: Predictions, step: int) -> None:
-        """Pictures, and the table as text."""
-
-        def add() -> None:
-            from tensorboard.compat.proto.summary_pb2 import Summary
-
-            for picture in predictions.pictures:  # add_image would decode and encode it again
-                width, height = struct.unpack(">II", picture.png[16:24])  # of the PNG header
-                image = Summary.Image(
-                    width=width, height=height, colorspace=3, encoded_image_string=picture.png
-                )
-                value = Summary.Value(tag=f"samples/{picture.name}", image=image)
-                self._writer.file_writer.add_summary(Summary(value=[value]), step)
-            self._writer.add_text("samples/table", predictions_table(predictions), step)
-
-        self._write(add)
-
-    def end(self, outcome: Outcome) -> None:
-        """Write the rest."""
-        self._has_ended = True
-        if outcome.status == "completed":
-            self._write(lambda: self._writer.file_writer.add_summary(self._end))
-        self._write(lambda: self._writer.close())
-
-    def _add_curves(self) -> None:
-        """The points of all new lines of the metrics file."""
-        for line in self._lines.lines():
-            points = chart_values(line)
-            step = int(points.pop(STEP))
-            for tag, value in points.items():
+    def log(self, rows: Sequence[Row]) -> None:
+        for step, values in rows:
+            for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
 
-    def _write(self, action: Callable[[], object]) -> None:
-        if self._writer is not None:
-            self._try(action)
+    def log_samples(self, step: int, samples: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-    def _try(self, action: Callable[[], object]) -> None:
-        error = failure_of(action)
-        if error is None:
-            return
-        self._writer = None
-        text = f"TensorBoard does not show all of this run: {error}"
-        if self._has_ended:
-            self._run.report("warning", text)
-        else:
-            self._run.emit("warning", {"text": text})
+        for picture in samples["pictures"]:  # add_image would decode and encode it again
+            png = Path(picture["path"]).read_bytes()
+            width, height = struct.unpack(">II", png[16:24])  # of the PNG header
+            size = {"width": width, "height": height}
+            image = Summary.Image(**size, colorspace=3, encoded_image_string=png)
+            value = Summary.Value(tag=f"samples/{picture['name']}", image=image)
+            self._writer.file_writer.add_summary(Summary(value=[value]), step)
+        captions = [f"{each['name']}: {_escape(each['caption'])}" for each in samples["pictures"]]
+        table = _table(samples["columns"], samples["rows"])
+        self._writer.add_text("samples/table", "\n\n".join([table, *captions]), step)
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
+        if exit_code == 0:
+            self._writer.file_writer.add_summary(self._end)
+        self._writer.close()
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    texts = [[c if isinstance(c, str) else f"{c:.4g}" for c in row] for row in rows]
+    lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in [columns, *texts]]
+    return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]])
+
+
+def _escape(text: str) -> str:
+    """`text` with every character that Markdown or HTML interprets as a character reference."""
+    return "".join(
+        "<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text
+    )

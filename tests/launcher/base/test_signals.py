@@ -44,7 +44,7 @@ import subprocess
 import sys
 del signal.SIGHUP, signal.SIGUSR1
 import launcher.__main__, launcher.compare.runner, launcher.run.supervisor, launcher.run.rank
-import launcher.continual.stop_conditions, launcher.saved_runs.rerun, training.trackers.session
+import launcher.continual.stop_conditions, launcher.saved_runs.rerun, training.trackers.follow
 from training.callbacks.preemption import ENDING, heeded
 assert list(ENDING) == heeded() == [signal.SIGINT, signal.SIGTERM]
 """

@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.trackers import mlflow_server, wandb_server
 from tests.training.trackers.local_server import serving
-from training.trackers import process_tracker
+from training.trackers import process
 
 # Four by four black pixels.
 PNG = bytes.fromhex(
@@ -18,7 +18,11 @@ KEY = "secret0123456789" + "a" * 24
 
 @pytest.fixture(autouse=True)
 def no_login(tmp_path_factory, monkeypatch):
-    """No key, no settings, and no server except the local one."""
+    """No key, no settings, and no server except the local one.
+
+    A stopped run waits for it also on a busy machine.
+    """
+    monkeypatch.setattr(process, "_STOPPED_WAIT_S", 120.0)
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
@@ -41,11 +45,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def mlflow(monkeypatch):
-    """A local MLflow server, whose client does not wait between its attempts.
-
-    A stopped run waits for it also on a busy machine.
-    """
-    monkeypatch.setattr(process_tracker, "_STOPPED_WAIT_S", 120.0)
+    """A local MLflow server, whose client does not wait between its attempts."""
     with serving(mlflow_server.Server()) as running:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.url)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

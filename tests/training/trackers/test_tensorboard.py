@@ -8,34 +8,11 @@ from PIL import Image
 import launcher
 from models.base import Picture, Predictions
 from tests.launcher.saved_runs import SETTINGS
-from tests.training import facts
 from tests.training.trackers.board import PLUGIN, opened
-from training.callbacks.callback_list import CallbackList
-from training.logging.metrics import NAME, MetricsWriter, truncate
-from training.settings import Tracking
-from training.storage import Storage
-from training.trackers.base import TrackedRun
-from training.trackers.tensorboard import FOLDER, tracker
+from tests.training.trackers.tracked_run import Generation
+from training.logging.metrics import NAME
 
-
-class Console:
-    """The lines for the user, during the run and after it."""
-
-    def __init__(self):
-        self.events = []
-        self.printed = []
-
-    def tracked_run(self, folder, **settings):
-        return TrackedRun(
-            folder=folder,
-            settings={"optim.lr": 1e-3, "train.debug": False, "model.size": "tiny"} | settings,
-            origins={"optim.lr": "config: mine.yaml"},
-            about=facts.about(folder),
-            tracking=Tracking(),
-            emit=lambda kind, facts: self.events.append((kind, facts)),
-            report=lambda kind, text: self.printed.append((kind, text)),
-            sync_command="send it",
-        )
+FOLDER = "tensorboard"
 
 
 def png(shade):
@@ -44,23 +21,18 @@ def png(shade):
     return file.getvalue()
 
 
-def train_generation(folder, first, last, console=None, **ended):
+def train_generation(folder, first, last, **ended):
     """A generation of a run: a line per step; evaluation and predictions every second step."""
-    truncate(Storage(folder), first, first)
-    metrics, shown = (
-        MetricsWriter(Storage(folder)),
-        tracker((console or Console()).tracked_run(folder), None),
-    )
-    callback = CallbackList([metrics, shown])
-    callback.start(facts.train_plan(first_step=first))
+    run = Generation(folder, ("tensorboard",)).begin(first)
     for step in range(first + 1, last + 1):
-        callback.logged(facts.logged(step, loss=1 / step, parts={"edge": 0.5}))
+        run.log(step, parts={"edge": 0.5})
         if step % 2 == 0:
-            callback.evaluated(facts.evaluation(step))
             picture = Picture("page_1", "a *page*", png(step))
             rows = [("<b>|x|</b>", 0.123456)]
-            callback.predicted(Predictions(("given", "score"), rows, [picture]), step)
-    callback.end(facts.outcome(**ended))
+            run.evaluate(step).callbacks.predicted(
+                Predictions(("given", "score"), rows, [picture]), step
+            )
+    return run.end(**ended)
 
 
 @pytest.fixture(scope="module")
@@ -160,17 +132,7 @@ def test_tables_of_predictions_are_shown_literally(board):
     assert "<th>target</th>" in last and "what is" in last
 
 
-def test_nothing_is_written_before_the_run_starts(tmp_path):
-    (tmp_path / "run").mkdir()
-    tracker(Console().tracked_run(tmp_path / "run"), None).end(facts.outcome())
-    assert not list((tmp_path / "run").iterdir())
-
-
 def test_a_folder_that_cannot_be_created_is_one_warning(tmp_path):
     (tmp_path / FOLDER).write_text("in the way")
-    console = Console()
-    train_generation(tmp_path, 0, 50, console)
-    warnings = [found["text"] for kind, found in console.events if kind == "warning"]
-    warnings += [text for kind, text in console.printed if kind == "warning"]
-    assert len(warnings) == 1
-    assert warnings[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
+    (warning,) = train_generation(tmp_path, 0, 5).warnings
+    assert "FileExistsError" in warning

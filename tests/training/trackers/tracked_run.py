@@ -1,4 +1,4 @@
-"""Generations of a run as trackers see them, without training: growing files and callbacks."""
+"""Generations of a run as trackers see them, without training: growing files and a process."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.run.samples import SamplesWriter
 from tests.training import facts
 from tests.waiting import until
+from training.callbacks.callback_list import CallbackList
 from training.logging import metrics
+from training.logging.events import EventsWriter
 from training.logging.metrics import MetricsWriter
+from training.logging.result import ResultWriter
 from training.settings import Tracking
 from training.storage import Storage
-from training.trackers.base import TrackedRun, build_trackers
+from training.trackers.follow import Run
+from training.trackers.process import Trackers
 
 
 @dataclass
@@ -28,31 +33,63 @@ class Generation:
     def begin(self, first_step=0):
         """Start the callbacks after `first_step` updates; a resume removes later lines."""
         self.folder.mkdir(exist_ok=True)
-        metrics.truncate(Storage(self.folder), first_step, first_step)
-        self.metrics = MetricsWriter(Storage(self.folder))
-        self.callbacks = build_trackers(self.names, self._tracked_run())
-        for callback in (self.metrics, *self.callbacks):
-            callback.start(facts.train_plan(first_step=first_step))
+        storage = Storage(self.folder)
+        metrics.truncate(storage, first_step, first_step)
+        events, about = EventsWriter(storage), facts.about(self.folder)
+        tracking = Tracking(**{"wait_s": 120, **self.tracking})
+        run = Run(
+            folder=self.folder,
+            track=self.names,
+            pid=os.getpid(),
+            settings={"optim.lr": 1e-3, "mode": "lite", "train.debug": False},
+            origins={"optim.lr": "config: mine.yaml:3", "mode": "command line: --lite"},
+            facts={"model": "language:tiny", "mode": "lite", "engine": "ddp"},
+            went_back=self.went_back,
+            checkpoints=tracking.checkpoints,
+            command=f"send {self.folder}",
+        )
+        self.trackers = Trackers(
+            run,
+            tracking.wait_s,
+            emit=lambda kind, facts: self.printed.append((kind, str(facts["text"]))),
+            report=lambda kind, text: self.printed.append((kind, text)),
+        )
+        writers = MetricsWriter(storage), ResultWriter(about, storage)
+        samples = SamplesWriter(storage, events.event)
+        self.callbacks = CallbackList([events, *writers, samples, self.trackers])
+        self.callbacks.start(facts.train_plan(first_step=first_step))
         return self
+
+    @property
+    def process(self):
+        """The process of the trackers."""
+        return self.trackers._follower.process
 
     def log(self, *steps, **changes):
         """Log each of `steps`, with the loss 1/step."""
         for step in steps:
-            line = facts.logged(step, **{"loss": 1 / step, **changes})
-            for callback in (self.metrics, *self.callbacks):
-                callback.logged(line)
+            self.callbacks.step(facts.step(step))
+            self.callbacks.logged(facts.logged(step, **{"loss": 1 / step, **changes}))
         return self
 
     def evaluate(self, step):
         """Evaluate after `step`."""
-        for callback in (self.metrics, *self.callbacks):
-            callback.evaluated(facts.evaluation(step))
+        self.callbacks.evaluated(facts.evaluation(step))
+        return self
+
+    def save(self, step):
+        """A checkpoint of `step`, the best so far."""
+        folder = self.folder / "checkpoints" / f"step-{step:08}"
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
+            (folder / name).write_text(name)
+        (self.folder / "best").symlink_to(folder)
+        self.callbacks.saved(folder, step, 0.5)
         return self
 
     def end(self, **changes):
         """End, all steps taken."""
-        for callback in (self.metrics, *self.callbacks):
-            callback.end(facts.outcome(**changes))
+        self.callbacks.end(facts.outcome(**changes))
         return self
 
     def stop(self):
@@ -60,20 +97,15 @@ class Generation:
         return self.end(status="stopped", exit_code=75, reason="SIGTERM")
 
     def die(self):
-        """End as after kill -9: pipes are closed without an end message."""
-        self.metrics.end(facts.outcome())
-        for callback in self.callbacks:
-            process = callback._process._process
-            os.close(os.dup(process.stdin.fileno()))
-            callback._process._outgoing.put(None)
-            process.wait()
+        """End as after kill -9: the pipe is closed."""
+        self.process.stdin.close()
+        self.process.wait()
 
     def until_open(self):
         """Wait until the tracker has reported its address; logs nothing."""
 
         def is_reported():
-            for callback in self.callbacks:
-                callback._check_process()
+            self.trackers._pass_on()
             return bool(self.printed)
 
         until(is_reported)
@@ -82,19 +114,3 @@ class Generation:
     @property
     def warnings(self):
         return [text for kind, text in self.printed if kind == "warning"]
-
-    def _tracked_run(self):
-        def emit(kind, facts):
-            self.printed.append((kind, str(facts["text"])))
-
-        return TrackedRun(
-            folder=self.folder,
-            settings={"optim.lr": 1e-3, "mode": "lite"},
-            origins={"optim.lr": "config: mine.yaml:3", "mode": "command line: --lite"},
-            about=facts.about(self.folder),
-            tracking=Tracking(**self.tracking),
-            emit=emit,
-            report=lambda kind, text: self.printed.append((kind, text)),
-            sync_command=f"send {self.folder}",
-            went_back=self.went_back,
-        )
