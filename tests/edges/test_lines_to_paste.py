@@ -66,7 +66,6 @@ UNPROVOKED = [
     "resume runs/mine --reset data --dry-run",
     "--model doc_translation --set 'model.partial=[global]' --dry-run",
     "--model doc_translation --set data.font=mine.jsonl --dry-run",
-    "--model doc_translation --set data.paragraphs=1 --dry-run",
     "--model eeg_text --set data.split=sentence --dry-run",
     "--data embedded:commands --dry-run",
     f"{PLAIN} --set data.seq_len=64",

@@ -15,7 +15,6 @@ from models.base import Context, DataError
 from models.catalog import FAMILIES
 from models.common import data_files
 from models.doc_translation import prediction
-from models.doc_translation.readers.pairs import Layout
 from models.event_seg import prediction as event_prediction
 from models.event_seg.readers.hdf5 import Masks
 
@@ -75,7 +74,7 @@ def test_data_check_refuses_them(tmp_path, family):
 def test_predict_refuses_them(tmp_path, kind):
     make(tmp_path / "a.png", kind)
     with pytest.raises(DataError, match=problem(kind)):
-        prediction.read(tmp_path, Layout("en", None, 1, None), "stop")
+        prediction.read(tmp_path)
     trained = event_prediction.TrainedOnEvents(33, (4, 4), True)
     found = event_prediction.windows(tmp_path, trained, None, 1, torch.device("cpu"))
     with pytest.raises(DataError, match=problem(kind)):
