@@ -164,7 +164,7 @@ class Data(FamilySection):
 
     path: str = "embedded:reading"
     """A ZuCo .mat file, a recording in a format that MNE reads (EDF, BrainVision, FIF, ...),
-    OpenBCI text, or a folder of any of them; or embedded:reading, embedded:reading-small."""
+    or a folder of any of them; or embedded:reading, embedded:reading-small."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

@@ -35,16 +35,6 @@ def edf(path, kind):
     )
 
 
-def openbci(path):
-    """Three seconds of two channels."""
-    rows = np.random.default_rng(0).normal(0, 10, (3 * RATE, 2))
-    lines = ["%OpenBCI Raw EXG Data", "%Number of channels = 2", f"%Sample Rate = {RATE} Hz"]
-    lines += ["Sample Index, EXG Channel 0, EXG Channel 1, Marker Channel"]
-    lines += [f"{n % 256}, {a:.2f}, {b:.2f}, {float(n == 400)}" for n, (a, b) in enumerate(rows)]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def fif(path):
     """Four seconds of two channels, with an annotation."""
     import mne
@@ -82,7 +72,6 @@ WRITERS = {
     "a.vmrk": lambda path: writers.write_brainvision(path.with_suffix(".vhdr")),
     "a.set": writers.write_eeglab,
     "a_raw.fif": fif,
-    "a.txt": openbci,
     "resultsA_NR.mat": small(writers.write_matlab5),
     "resultsB_NR.mat": small(writers.write_matlab73),
 }
@@ -92,7 +81,6 @@ WRITERS = {
 def folder(tmp_path_factory):
     """Whole files of each format, with a map of channels."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "map.json").write_text('{"EXG Channel 0": "Cz", "EXG Channel 1": "Pz"}')
     for name, write in WRITERS.items():
         write(folder / name)
     epl(folder / "ABR-1-1")
@@ -106,10 +94,7 @@ def use(path):
     else:
         recording = open_recording(path.with_suffix(".vhdr") if path.suffix == ".vmrk" else path)
         recording.events()
-        channels = str(path.with_name("map.json")) if path.suffix == ".txt" else None
-        found = continuous.read(
-            recording.path, ReadingOptions("skip", samples=400, channels=channels)
-        )
+        found = continuous.read(recording.path, ReadingOptions("skip", samples=400))
         reader = RecordingReader(BadRecords("files"), Averaging(2, 1000.0, None))
         list(reader.read(recording.path, path.name))
     for number in range(min(2, len(found.items))):
