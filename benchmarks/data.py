@@ -74,7 +74,6 @@ def cases(scale: float) -> list[Case]:
         Case("table", "abr:tiny", _file("a.csv", made.write_table, n(2000) + 30, 5)),
         Case("embedded", "doc_translation:tiny"),
         Case("DoTA", "doc_translation:tiny", _file("dota", made.write_dota, n(100) + 20)),
-        Case("pairs", "doc_translation:tiny", _file("a.jsonl", made.write_pairs, n(2000) + 400)),
         Case("embedded", "eeg_text:tiny"),
         Case("ZuCo 1.0", "eeg_text:tiny", _file("resultsA_NR.mat", made.write_zuco, many, 4.0)),
         Case("ZuCo 2.0", "eeg_text:tiny", _file("resultsB_NR.mat", made.write_zuco2, many, 4.0)),

@@ -133,17 +133,6 @@ def write_dota(folder: Path, articles: int) -> Path:
     return folder
 
 
-def write_pairs(path: Path, paragraphs: int) -> Path:
-    """Paragraphs in two languages, a chapter every 20."""
-    rng = np.random.default_rng(0)
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(paragraphs):
-            text = " ".join(_sentence(rng, number) for _ in range(3))
-            row = {"id": f"ch{number // 20:02}-{number:04}", "en": text, "zh": text[::-1]}
-            file.write(json.dumps(row) + "\n")
-    return path
-
-
 def write_text(path: Path, megabytes: int) -> Path:
     """Prose in paragraphs."""
     rng = np.random.default_rng(0)

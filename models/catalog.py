@@ -99,8 +99,8 @@ _FAMILIES = (
         "auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold",
         "AbrTask",
         (
-            _encoder("the encoder is pre-trained on masked responses, without labels"),
-            _on_encoder("whole", "decoder and heads are trained on the pre-trained encoder"),
+            _encoder("the encoder is trained, decoder and heads are frozen"),
+            _on_encoder("whole", "decoder and heads are trained on the frozen encoder"),
         ),
     ),
     Family(

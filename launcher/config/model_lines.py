@@ -34,8 +34,8 @@ _WITHOUT_OWNER = re.compile(
     r"(distil)?gpt2(-\w+)?|openai-gpt|((distil|cam)?(ro)?berta?|t5|xlm|albert)-[\w-]+"
 )
 """The oldest models of the hub, the only ones whose id has no owner."""
-_SEQ2SEQ = re.compile(r"(bart|t5|pegasus|marian)", re.IGNORECASE)
-"""Names of models with an encoder and a decoder, which family eeg_text takes."""
+_BART = re.compile(r"(?<!m)bart", re.IGNORECASE)
+"""Names of models whose decoder family eeg_text takes."""
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 _SUFFIXES = {".sbatch", ".yaml", ".yml", ".json", ".jsonl", ".txt", ".csv"}
 """Of files, which may not exist."""
@@ -77,10 +77,8 @@ def pretrained_line(name: str) -> str:
     path = path.parent if path.is_file() else path
     name = str(path) if path.is_dir() else name
     values = _config(path / CONFIG)
-    is_seq2seq = bool(values.get("is_encoder_decoder")) or bool(
-        _SEQ2SEQ.search(str(values.get("model_type")) if path.is_dir() else name)
-    )
-    option = "--model eeg_text " if is_seq2seq else ""
+    kind = str(values.get("model_type")) if path.is_dir() else name
+    option = "--model eeg_text " if _BART.search(kind) else ""
     return fetched(name, lambda folder: f"{option}--set {PRETRAINED}={shlex.quote(folder)}")
 
 

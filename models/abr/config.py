@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -48,15 +48,14 @@ SIZES = {
 }
 
 
-_WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
-Weight = Annotated[float, Field(ge=0, json_schema_extra=_WHOLE)]
-Epochs = Annotated[float, Field(ge=0, le=10**6, json_schema_extra={"unit": "epochs", **_WHOLE})]
+Weight = Annotated[float, Field(ge=0)]
+Epochs = Annotated[float, Field(ge=0, le=10**6, json_schema_extra={"unit": "epochs"})]
 
 
 class LossSettings(FamilySection):
     """Weights of the loss terms, and their form."""
 
-    regression: Annotated[Literal["mse", "huber"], Field(json_schema_extra=_WHOLE)] = "mse"
+    regression: Literal["mse", "huber"] = "mse"
     """Regression loss of signal, latency and amplitude; huber is linear beyond 1."""
     signal: Weight = 1.0
     """Loss weight of the reconstruction."""
@@ -71,7 +70,7 @@ class LossSettings(FamilySection):
     """Loss weight of the kind of hearing loss."""
     threshold: Weight = 0.8
     """Loss weight of the threshold."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_WHOLE)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each class label spread over all classes."""
 
 
@@ -95,12 +94,10 @@ class Model(StagedModel):
     """Model family."""
     size: str = "full"
     """Model size; see `list models`."""
+    stage: Literal["whole", "encoder"] = "whole"
+    """whole: train the model. encoder: train its encoder, the other parts are frozen."""
     loss: LossSettings = LossSettings()
     curriculum: Curriculum = Curriculum()
-    mask_share: Annotated[
-        float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
-    ] = 0.3
-    """Share of a response's points to mask."""
 
 
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""Responses as samples of the splits, in a noise control and in masked pre-training."""
+"""Responses as samples of the splits, also in a noise control."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.abr.config import CLASS_NAMES, CLASSES, POINTS
+from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.responses import LABELS, STATIC_NAMES, Responses, Statistics
 from models.base import Batch, DataError, Draws, SplitName
 from models.common.data_files import few
-from models.common.masked_series import draw_spans
-from models.common.predictions import FixedDraws
 from models.common.split import SPLITS
 
 Control = Literal["real", "noise", "noise-signal"]
 MARGIN = 0.04
 """How far above chance macro-F1 may be."""
-R2_MARGIN = 0.02
-"""How far above chance the explained variance of masked points may be."""
 
 
 def permute_responses(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -61,27 +57,14 @@ def chance_macro_f1(target: NDArray[np.int64]) -> float:
     return max(constant, uniform)
 
 
-def masked_chance(
-    train: NDArray[np.float32], val: NDArray[np.float32], hidden: NDArray[np.bool_]
-) -> float:
-    """The explained variance of the masked points of `val` by the mean of `train` at each point.
-
-    Responses of other patients give no more. All are [response, 200].
-    """
-    errors = (val - train.mean(0, dtype=np.float64))[hidden]
-    return float(1 - np.square(errors).mean() / val[hidden].var(dtype=np.float64))
-
-
-def chance_band(
-    metric: str, chance: float, margin: float, control: Control
-) -> dict[str, dict[str, float]]:
-    """The bounds of a metric in a noise control.
+def chance_band(chance: float, control: Control) -> dict[str, dict[str, float]]:
+    """The bounds of macro-F1 in a noise control.
 
     Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
     information about the hearing loss, and the level about the amplitude.
     """
-    bounds = {"max": chance + margin} if control == "noise" else {}
-    return {metric: {"chance": chance, **bounds}}
+    bounds = {"max": chance + MARGIN} if control == "noise" else {}
+    return {"val_macro_f1": {"chance": chance, **bounds}}
 
 
 Sample = dict[str, Any]
@@ -130,52 +113,6 @@ def scaled_facts(facts: NDArray[np.float32], statistics: Statistics) -> NDArray[
     return np.nan_to_num(scaled).astype(np.float32)
 
 
-SHORTEST, LONGEST = 5, 20
-"""Points per masked span: 0.25 to 1 ms of 10 ms."""
-
-
-@dataclass(frozen=True)
-class MaskedSplit:
-    """The responses of one split with masked spans; labels are not read."""
-
-    responses: ResponseSplit
-    share: float
-    """Share of the points to mask."""
-    fixed: tuple[int, int] | None
-    """The seed of the same spans in each epoch; None: other spans in each epoch."""
-
-    def __len__(self) -> int:
-        return len(self.responses)
-
-    def sample(self, index: int, draws: Draws) -> Sample:
-        """One response; reads only its own row.
-
-        In a noise control the encoder gets the response of another patient and must predict this
-        one.
-        """
-        split = self.responses
-        given = split.sample(index, draws)
-        rng = draws.rng() if self.fixed is None else np.random.default_rng([*self.fixed, index])
-        return {
-            "signal": split.signal(int(split.index[index])),
-            "seen": given["signal"],
-            "static": given["static"],
-            "hidden": draw_spans(rng, POINTS, self.share, SHORTEST, LONGEST),
-        }
-
-
-def collate_masked(samples: Sequence[Sample]) -> Batch:
-    """One batch: signal, to predict, and seen, both [batch, 1, 200]; static [batch, 4].
-
-    hidden [batch, 200], bool: masked points. units, their number.
-    """
-    batch: dict[str, Any] = {
-        name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
-        for name in ("signal", "seen", "static", "hidden")
-    }
-    return batch | {"units": int(batch["hidden"].sum())}
-
-
 def collate(samples: Sequence[Sample]) -> Batch:
     """One batch; unknown labels are 0 and masked.
 
@@ -209,14 +146,9 @@ class ResponseSplits:
         statistics: Statistics,
         control: Control,
         seed: int,
-        mask_share: float | None = None,
     ) -> None:
-        """`groups`: the group of each response; `splits`: the groups of each split.
-
-        `mask_share`: the share of points to mask; None: nothing is masked, labels are used.
-        """
+        """`groups`: the group of each response; `splits`: the groups of each split."""
         self.responses, self.splits, self.statistics = responses, splits, statistics
-        self._seed, self._mask_share = seed, mask_share
         self.control, self.by_level = control, groups is not responses.patient
         self.samples: dict[SplitName, ResponseSplit] = {}
         for number, name in enumerate(SPLITS):
@@ -240,14 +172,12 @@ class ResponseSplits:
 
     def facts(self) -> dict[str, Any]:
         responses, origin = self.responses, self.responses.origin
-        count, not_trained = len(set(responses.patient)), list[str]()
+        count = len(set(responses.patient))
         which = "patient or recording" if count == 1 else f"{count} patients or recordings"
         by_level = (
             f"by level of the only {which}, each training level {REPEATS} times per epoch: scores "
             "do not generalize to other ears"
         )
-        if self._mask_share is None:
-            not_trained = [name for name in ("class", *LABELS) if name not in self.terms]
         unknown = [
             name
             for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
@@ -261,7 +191,7 @@ class ResponseSplits:
             "samples": {name: len(self.samples[name]) for name in SPLITS},
             "files_of_raters": responses.marked,
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
-            "not_trained": not_trained,
+            "not_trained": [name for name in ("class", *LABELS) if name not in self.terms],
             "unknown": unknown,
             "left_out": {name: count for name, count in responses.left_out.items() if count},
             "notes": few(responses.notes),
@@ -270,23 +200,10 @@ class ResponseSplits:
         return {name: value for name, value in facts.items() if value not in ([], {})}
 
     def _control(self) -> dict[str, dict[str, float]]:
-        train, val = self.samples["train"].index, self.samples["val"].index
-        if self._mask_share is not None:
-            masked, signal = self.masked("val"), self.responses.signal
-            samples = (masked.sample(i, FixedDraws()) for i in range(len(masked)))
-            hidden = np.stack([sample["hidden"] for sample in samples])
-            chance = masked_chance(signal[train], signal[val], hidden)
-            return chance_band("val_masked_r2", chance, R2_MARGIN, self.control)
         if "class" not in self.terms:
             return {}
-        chance = chance_macro_f1(self.responses.target[val])
-        return chance_band("val_macro_f1", chance, MARGIN, self.control)
-
-    def masked(self, name: SplitName) -> MaskedSplit:
-        """The samples of a split with masked spans, other ones in each epoch of training."""
-        assert self._mask_share is not None
-        fixed = None if name == "train" else (self._seed, SPLITS.index(name))
-        return MaskedSplit(self.samples[name], self._mask_share, fixed)
+        val = self.samples["val"].index
+        return chance_band(chance_macro_f1(self.responses.target[val]), self.control)
 
     def _classes(self, name: SplitName) -> dict[str, int]:
         """The number of responses of each class, including 0."""

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.loss import TermSums, labels, units
 from models.base import Batch
-from models.common.masked_series import MaskedSeries, interpolated
 
 BINS = 512
 """Histogram bins of the probability of a wave V; two responses in one bin are a tie."""
@@ -61,13 +60,6 @@ class ResponseMetric:
                 error, count = of_term.tolist()
                 metrics[_MEANS[term]] = error / count if count else None
         return metrics
-
-
-MASKED = MaskedSeries(
-    predict=lambda model, batch: model(batch["seen"], batch["static"], batch["hidden"]),
-    target=lambda batch: (batch["signal"], batch["hidden"][:, None]),
-    lines=lambda batch: interpolated(batch["seen"].mT, ~batch["hidden"]).mT,
-)
 
 
 def macro_f1(confusion: Tensor) -> Scores:

@@ -1,4 +1,4 @@
-"""The network of the abr family, and its encoder with a head for masked responses."""
+"""The network of the abr family."""
 
 from __future__ import annotations
 
@@ -29,14 +29,20 @@ ENCODER = ("static", "input", "encoder", "bottleneck")
 """The parts that stage `encoder` trains."""
 
 
-class TraceEncoder(HasFrozenParts):
-    """The part of a network from the trace to the lowest rate."""
+class Network(HasFrozenParts):
+    """An encoder and a decoder over time with skip connections, and four heads.
+
+    Heads without labels keep their initial weights and are not computed.
+    """
 
     signal_rms: Tensor
     static_mean: Tensor
     static_scale: Tensor
 
-    def __init__(self, size: Size, kernel: str) -> None:
+    def __init__(
+        self, size: Size, statistics: Statistics, terms: Collection[str], kernel: str = "auto"
+    ) -> None:
+        """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()
         widths = size.widths
         self.static = static_embedding()
@@ -46,61 +52,6 @@ class TraceEncoder(HasFrozenParts):
             for before, width in zip((size.base, *widths[:-1]), widths, strict=True)
         )
         self.bottleneck = Bottleneck(widths[-1], size, kernel)
-
-    def encode(self, signal: Tensor, static: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Features [batch, time, channel] of the input and of each level, bottleneck, condition."""
-        condition = self.static(static)
-        features = [self.input(signal.mT)]
-        for level in self.encoder:
-            features.append(level(features[-1], condition))
-        return features, self.bottleneck(features[-1], condition), condition
-
-    def freeze_encoder(self) -> None:
-        """Freeze the parts that stage `encoder` trains."""
-        self.freeze(*(self.get_submodule(name) for name in ENCODER))
-
-    @property
-    def is_encoder_frozen(self) -> bool:
-        return not next(self.input.parameters()).requires_grad
-
-
-class MaskedTrace(TraceEncoder):
-    """The encoder, and a head that predicts masked points at the lowest rate."""
-
-    def __init__(self, size: Size, statistics: Statistics, kernel: str = "auto") -> None:
-        super().__init__(size, kernel)
-        width = size.widths[-1]
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 2**size.levels)
-        )
-        for name in ("signal_rms", "static_mean", "static_scale"):
-            self.register_buffer(name, statistics.tensors()[name])
-        initialize_weights(self, keep_bias=self.input)
-
-    def forward(self, signal: Tensor, static: Tensor, hidden: Tensor) -> Tensor:
-        """All points [batch, 1, 200], predicted from the visible ones.
-
-        `hidden` [batch, 200], bool: points of `signal` that are 0 for the encoder.
-        """
-        _, x, _ = self.encode(signal * ~hidden[:, None], static)
-        return self.head(x).flatten(1)[:, None, : signal.shape[-1]]
-
-    def blocks(self) -> list[nn.Module]:
-        return [self.input, *self.encoder, self.bottleneck, self.head]
-
-
-class Network(TraceEncoder):
-    """An encoder and a decoder over time with skip connections, and four heads.
-
-    Heads without labels keep their initial weights and are not computed.
-    """
-
-    def __init__(
-        self, size: Size, statistics: Statistics, terms: Collection[str], kernel: str = "auto"
-    ) -> None:
-        """`terms`: the loss terms (loss.TERMS) with labels in the data."""
-        super().__init__(size, kernel)
-        widths = size.widths
         skips = (size.base, *widths[:-1])
         below = (widths[-1], *widths[:0:-1])
         self.decoder = nn.ModuleList(
@@ -127,6 +78,23 @@ class Network(TraceEncoder):
         peak.requires_grad_(bool(peak.output_names))
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in terms)
+
+    def encode(self, signal: Tensor, static: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Features [batch, time, channel] of the input and of each level, bottleneck, condition."""
+        condition = self.static(static)
+        features = [self.input(signal.mT)]
+        for level in self.encoder:
+            features.append(level(features[-1], condition))
+        return features, self.bottleneck(features[-1], condition), condition
+
+    @property
+    def encoder_parts(self) -> list[nn.Module]:
+        """The parts that stage `encoder` trains."""
+        return [self.get_submodule(name) for name in ENCODER]
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        return not next(self.input.parameters()).requires_grad
 
     def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
@@ -164,13 +132,12 @@ class Network(TraceEncoder):
 class UnscaledNetwork(nn.Module):
     """A trained network, or the encoder of one, for inputs in their own units."""
 
-    def __init__(self, model: TraceEncoder) -> None:
+    def __init__(self, model: Network, is_encoder: bool) -> None:
         """Renames a head of `model`, which must not be saved after that."""
         super().__init__()
-        self.model = model
-        if isinstance(model, Network):
-            # torch.export writes Python with these names, and "class" is a keyword.
-            model.heads = _Heads(model.heads)  # type: ignore[assignment]
+        self.model, self.is_encoder = model, is_encoder
+        # torch.export writes Python with these names, and "class" is a keyword.
+        model.heads = _Heads(model.heads)  # type: ignore[assignment]
 
     def forward(self, signal: Tensor, static: Tensor) -> Tensor | dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
@@ -180,11 +147,11 @@ class UnscaledNetwork(nn.Module):
         model = self.model
         signal = signal / model.signal_rms
         static = ((static - model.static_mean) / model.static_scale).nan_to_num()
-        if isinstance(model, Network):
-            outputs: dict[str, Tensor] = model(signal, static)
-            reconstruction = outputs.pop("signal") * model.signal_rms
-            return {"reconstruction": reconstruction, **outputs}
-        return model.encode(signal, static)[1]
+        if self.is_encoder:
+            return model.encode(signal, static)[1]
+        outputs: dict[str, Tensor] = model(signal, static)
+        reconstruction = outputs.pop("signal") * model.signal_rms
+        return {"reconstruction": reconstruction, **outputs}
 
 
 class _Heads(nn.Module):
@@ -202,10 +169,8 @@ def flops_per_sample(model: Module) -> float:
 
     Without the Fourier transforms of the state space layers (below 1 %).
     """
-    assert isinstance(model, TraceEncoder)
+    assert isinstance(model, Network)
     inputs = [torch.zeros(1, 1, POINTS), torch.zeros(1, STATIC)]
-    if isinstance(model, MaskedTrace):
-        inputs.append(torch.zeros(1, POINTS, dtype=torch.bool))
     return count_flops(model, inputs, ENCODER if model.is_encoder_frozen else ())
 
 

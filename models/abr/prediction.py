@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.network import TraceEncoder
+from models.abr.network import Network
 from models.abr.preview import draw_responses, highest
 from models.abr.readers.files import Unlabeled
 from models.abr.responses import STATIC_NAMES, ResponseOrigin, ResponseRow, Statistics
@@ -111,7 +111,7 @@ def _inputs(rows: Sequence[ResponseRow], statistics: Statistics, device: torch.d
 def _features(
     model: Module, inputs: Sequence[Inputs], rows: Sequence[ResponseRow], name: str, title: str
 ) -> Prediction:
-    assert isinstance(model, TraceEncoder)
+    assert isinstance(model, Network)
     tokens = [model.encode(*given)[1].float().cpu().numpy() for given in inputs]
     more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
     items = [row.where for row in rows]

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, CLASSES
-from models.abr.dataset import MaskedSplit, ResponseSplit, collate, collate_masked
-from models.abr.metric import MASKED
+from models.abr.dataset import ResponseSplit, collate
 from models.abr.responses import Responses
-from models.base import Batch, Picture, Predictions
+from models.base import Picture, Predictions
 from models.common import predictions
-from models.common.predictions import few_samples, placed, scores_of, spread_positions
+from models.common.predictions import few_samples, spread_positions
 from models.common.traces import INK, MARK, TraceRow, draw_traces
 
 PREVIEW_RESPONSES = 64
@@ -32,7 +31,6 @@ COLUMNS = (
     *("response", "class", "predicted class", "probability", "threshold dB"),
     *("predicted threshold", "wave V ms", "predicted wave V", "error µV"),
 )
-MASKED_COLUMNS = ("response", "masked_r2", "interpolation_r2")
 
 MAX_TRACES = 16
 """Traces in one picture."""
@@ -60,37 +58,15 @@ def render_preview(model: Module, split: ResponseSplit, device: torch.device) ->
     return "\n".join([text, *rows])
 
 
-def render_masked(model: Module, split: MaskedSplit, device: torch.device) -> str:
-    """A response, its visible points, and these with the predictions of the masked ones.
-
-    One forward pass, the same on every rank. Collective.
-    """
-    with predictions.evaluating(model):
-        batch, guess = _masked_guess(model, split, 1, device)
-    true, hidden = batch["signal"][0, 0].cpu(), batch["hidden"][0].cpu()
-    filled = torch.where(hidden, guess[0, 0].cpu(), true)
-    visible = true.masked_fill(hidden, nan)
-    return _bars({"response": true, "visible": visible, "predicted": filled})
-
-
-def _masked_guess(
-    model: Module, split: MaskedSplit, limit: int, device: torch.device
-) -> tuple[Batch, Tensor]:
-    """A batch of at most `limit` responses, and the prediction of all their points."""
-    batch = placed(collate_masked(few_samples(split, limit)), device)
-    return batch, MASKED.predict(model, batch).float()
-
-
 def _bars(traces: dict[str, Tensor]) -> str:
-    """Traces as lines of block characters on the scale of the first one; NaN is a blank."""
+    """Traces as lines of block characters on the scale of the first one."""
     first = next(iter(traces.values())).numpy()
     low, high = float(first.min()), float(first.max())
     points, lines = np.linspace(0, len(first) - 1, BAR_COLUMNS).astype(int), []
     for name, trace in traces.items():
         share = (trace.numpy()[points] - low) / max(high - low, 1e-9)
-        levels = (np.nan_to_num(share) * len(BARS)).astype(int).clip(0, len(BARS) - 1)
-        bars = (BARS[i] if x == x else " " for i, x in zip(levels, share, strict=True))
-        lines.append(f"{name:<14} {''.join(bars)}")
+        levels = (share * len(BARS)).astype(int).clip(0, len(BARS) - 1)
+        lines.append(f"{name:<14} {''.join(BARS[i] for i in levels)}")
     return "\n".join(lines)
 
 
@@ -123,25 +99,6 @@ def build_predictions(model: Module, split: ResponseSplit, device: torch.device)
         image = draw_comparison(recorded, predicted, pairs[1], responses.origin.window_ms)
         pictures.append(Picture(f"response_{row + 1}", caption, image))
     return Predictions(COLUMNS, rows, pictures)
-
-
-def masked_predictions(model: Module, split: MaskedSplit, device: torch.device) -> Predictions:
-    """Predicted masked points of a few responses of a split. One forward pass, collective."""
-    batch, guess = _masked_guess(model, split, SHOWN, device)
-    responses, rms = split.responses.responses, split.responses.statistics.signal_rms
-    shown = torch.where(batch["hidden"][:, None], guess, nan) * rms
-    rows, pictures = [], []
-    for row, position in enumerate(spread_positions(len(split), SHOWN)):
-        scores = scores_of(MASKED, guess, batch, row)
-        response = int(split.responses.index[position])
-        name = _name(responses, response)
-        rows.append((name, scores["val_masked_r2"], scores["val_interpolation_r2"]))
-        recorded = np.asarray(responses.signal[response], np.float32)
-        predicted, window = shown[row, 0].cpu().numpy(), responses.origin.window_ms
-        image = draw_comparison(recorded, predicted, (nan, nan), window)
-        caption = f"{name}: recorded (dark), and predicted masked points (red)"
-        pictures.append(Picture(f"response_{row + 1}", caption, image))
-    return Predictions(MASKED_COLUMNS, rows, pictures)
 
 
 def _name(responses: Responses, response: int) -> str:

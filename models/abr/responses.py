@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from math import nan
 from pathlib import Path
@@ -101,12 +101,6 @@ class Responses:
 
     def __len__(self) -> int:
         return len(self.target)
-
-    def without_labels(self) -> Responses:
-        """The same responses; all labels are unknown."""
-        unknown = np.full(len(self), np.nan, np.float32)
-        labels, target = dict.fromkeys(LABELS, unknown), np.full(len(self), UNKNOWN_CLASS)
-        return replace(self, labels=labels, target=target, marked={})
 
     @property
     def levels(self) -> NDArray[np.str_]:

@@ -14,18 +14,11 @@ from torch.nn import Module
 
 from models.abr import dataset, prediction, preview, responses
 from models.abr.config import POINTS, SIZES, STATIC, Data, Model
-from models.abr.dataset import MaskedSplit, ResponseSplit, ResponseSplits, members
+from models.abr.dataset import ResponseSplit, ResponseSplits, members
 from models.abr.embedded import PATIENTS, read_patients
 from models.abr.loss import TERMS, TermRamps, TermSums, units
-from models.abr.metric import MASKED, ResponseMetric
-from models.abr.network import (
-    ENCODER,
-    PEAK,
-    MaskedTrace,
-    Network,
-    TraceEncoder,
-    UnscaledNetwork,
-)
+from models.abr.metric import ResponseMetric
+from models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from models.abr.network import flops_per_sample as flops_of
 from models.abr.prediction import TrainedOnResponses
 from models.abr.readers.files import Names, read_responses, read_unlabeled
@@ -45,7 +38,6 @@ from models.base import (
 )
 from models.common import initial_weights, layers, model_facts
 from models.common.data_files import unknown_embedded
-from models.common.masked_series import MaskedSeries, check_share
 from models.common.predictions import input_errors
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
@@ -56,6 +48,7 @@ _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file o
 class AbrTask:
     """See models/base.py: Task."""
 
+    goal, units = BY_CLASS, "samples"
     channels_last = False
     saved_files: Sequence[str] = (model_facts.FACTS_FILE, responses.FILE)
     """What setup_without_data reads in the run folder."""
@@ -65,15 +58,11 @@ class AbrTask:
         self.context = context
         self.size = SIZES[model.size]
         # Settings without effect are not read, so that they are reported as unused.
-        self.encoder, self.is_frozen, self.mask_share = None, False, None
+        self.encoder, self.is_frozen, self.stage = None, False, model.stage
+        self._read_loss(model)
         if model.stage == "whole":
-            self._read_loss(model)
             self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
             self.is_frozen = model.freeze_encoder
-            self.goal, self.units = BY_CLASS, "samples"
-        else:
-            self.mask_share = model.mask_share
-            self.goal, self.units = Goal("val_masked_r2", "max"), "values"
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
         self.on_bad, self._data = data.on_bad, data
         self.averaging, self.split_by = None, "patient"
@@ -112,8 +101,6 @@ class AbrTask:
         Split and statistics are saved in the run folder. Without any class label, the goal is the
         reconstruction. Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
-        if self.mask_share is not None:
-            check_share(self.mask_share, POINTS, dataset.SHORTEST)
         responses = self._read()
         rule, folder = self.rule, self.context.folder
         groups, noun = self._groups(responses)
@@ -122,12 +109,10 @@ class AbrTask:
             save_split(splits, folder, self.context.reset_data, rule)
         self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
         self.dataset = ResponseSplits(
-            responses, groups, splits, self.statistics, self.control, rule.seed, self.mask_share
+            responses, groups, splits, self.statistics, self.control, rule.seed
         )
         self.terms, origin = self.dataset.terms, responses.origin
         model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
-        if self.mask_share is not None:
-            return
         self.goal = BY_CLASS if "class" in self.terms else Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
@@ -140,19 +125,14 @@ class AbrTask:
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
-        if self.mask_share is not None:
-            return
         self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
-        has_labels = self.mask_share is None
         if self.averaging is not None:
-            every = read_responses(self.path, self.on_bad, self.averaging, self.names, has_labels)
-        elif self.path in PATIENTS:
-            every = read_patients(self.path, self.shares)
-        else:
-            raise unknown_embedded(self.path, PATIENTS)
-        return every if has_labels else every.without_labels()
+            return read_responses(self.path, self.on_bad, self.averaging, self.names)
+        if self.path in PATIENTS:
+            return read_patients(self.path, self.shares)
+        raise unknown_embedded(self.path, PATIENTS)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
@@ -174,54 +154,39 @@ class AbrTask:
 
         `model.encoder` provides the weights of the encoder. Raises DataError.
         """
-        kernel = self.context.attention
-        if self.mask_share is not None:
-            return MaskedTrace(self.size, self.statistics, kernel)
-        model = Network(self.size, self.statistics, self.terms, kernel)
+        model = Network(self.size, self.statistics, self.terms, self.context.attention)
         if self.encoder is not None:
             path, parts = self.encoder, tuple(f"{name}." for name in ENCODER)
             self.loaded = initial_weights.load("model.encoder", model, path, _ENCODER, parts)
         if self.is_frozen:
-            model.freeze_encoder()
+            model.freeze(*model.encoder_parts)
+        if self.stage == "encoder":
+            model.train_only(*model.encoder_parts)
         return model
 
-    def data(self, split: SplitName) -> ResponseSplit | MaskedSplit:
-        if self.mask_share is not None:
-            return self.dataset.masked(split)
+    def data(self, split: SplitName) -> ResponseSplit:
         return self.dataset.samples[split]
 
-    def collate(self, samples: Sequence[Any]) -> Batch:
-        collate = dataset.collate if self.mask_share is None else dataset.collate_masked
-        return collate(samples)
+    collate = staticmethod(dataset.collate)
 
     def num_units(self, batch: Batch) -> NumUnits:
-        """Masked points; or by term, the known labels of `batch`, where signal counts samples."""
-        if self.mask_share is not None:
-            return int(batch["units"])
+        """By term, the known labels of `batch`, where signal counts samples."""
         return units(batch, self.terms)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
-        if self.mask_share is None:
-            self._factors = self.curriculum.factors(TERMS, epoch, epochs)
+        self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Squared errors, summed over masked points.
-
-        Or by term, the sum over its units times its weight and its curriculum factor.
-        """
-        if self.mask_share is not None:
-            return MASKED.loss(model, batch)
+        """By term, the sum over its units times its weight and its curriculum factor."""
         sums = self._sums(model(batch["signal"], batch["static"]), batch)
         factors = {term: self.weights[term] * self._factors[term] for term in sums}
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
 
-    def metric(self) -> ResponseMetric | MaskedSeries:
-        if self.mask_share is not None:
-            return MASKED
+    def metric(self) -> ResponseMetric:
         return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
 
     def blocks(self, model: Module) -> list[Module]:
-        assert isinstance(model, Network | MaskedTrace)
+        assert isinstance(model, Network)
         return model.blocks()
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
@@ -229,19 +194,13 @@ class AbrTask:
         return {"encoder": [model.get_submodule(name) for name in ENCODER]}
 
     def preview(self, model: Module) -> str | None:
-        samples, device = self.data("val"), self.context.device
-        if isinstance(samples, MaskedSplit):
-            return preview.render_masked(model, samples, device)
-        return preview.render_preview(model, samples, device)
+        return preview.render_preview(model, self.data("val"), self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
         return preview.level_series(self.dataset.samples["train"])
 
     def predictions(self, model: Module) -> Predictions:
-        samples, device = self.data("val"), self.context.device
-        if isinstance(samples, MaskedSplit):
-            return preview.masked_predictions(model, samples, device)
-        return preview.build_predictions(model, samples, device)
+        return preview.build_predictions(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See prediction.predict. All responses are read first. Raises DataError."""
@@ -250,20 +209,16 @@ class AbrTask:
         with input_errors():
             unlabeled = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
         self._trained.check(unlabeled.origin, path)
-        statistics, device, is_encoder = (
-            self.statistics,
-            self.context.device,
-            self.mask_share is not None,
-        )
-        return prediction.predict(model, unlabeled, statistics, device, is_encoder=is_encoder)
+        device, is_encoder = self.context.device, self.stage == "encoder"
+        return prediction.predict(model, unlabeled, self.statistics, device, is_encoder=is_encoder)
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""
-        assert isinstance(model, TraceEncoder)
+        assert isinstance(model, Network)
         tensors = self.statistics.tensors()
         signal = tensors["signal_rms"] * torch.randn(8, 1, POINTS)
         static = tensors["static_mean"] + tensors["static_scale"] * torch.randn(8, STATIC)
-        return UnscaledNetwork(model), {"signal": signal, "static": static}
+        return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
 
     flops_per_sample = staticmethod(flops_of)
 

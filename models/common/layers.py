@@ -51,6 +51,12 @@ class HasFrozenParts(nn.Module):
             part.requires_grad_(False)
             part.eval()
 
+    def train_only(self, *parts: nn.Module) -> None:
+        """Freeze all but these children."""
+        self.freeze(*(child for child in self.children() if child not in parts))
+        for parameter in self.parameters(recurse=False):
+            parameter.requires_grad_(False)
+
     def train(self, mode: bool = True) -> HasFrozenParts:
         """As for any module, except that frozen parts stay in evaluation mode."""
         super().train(mode)

@@ -16,9 +16,7 @@ from models.common.config import (
     Quantize,
     SplitSeed,
     StagedModel,
-    column_field,
 )
-from models.common.data_files import IGNORE
 
 
 @dataclass(frozen=True)
@@ -171,35 +169,24 @@ class Model(StagedModel):
         return size.parameters + layers * layer + queries * 2 * d
 
 
-def _language(example: str, **more: Any) -> Any:
-    allowed: Any = {"allowed": f"a language code, for example {example}", **more}
-    return Field(pattern=r"^[A-Za-z][A-Za-z_-]*$", json_schema_extra=allowed)
-
-
-ID, SOURCE, TARGET = "id", "source", "target"
-Columns = list[Annotated[str, column_field((ID, SOURCE, TARGET, IGNORE), "English=source")]]
-
-
 class Data(FamilySection):
     """Pages and their translations."""
 
     path: str = "embedded:pages"
-    """Folder in the DoTA layout, or file of paragraph pairs (JSONL, CSV, TSV or XLSX, rendered as
-    pages); or embedded:pages, embedded:cards."""
-    source: Annotated[str, _language("en")] = "en"
-    """Key or column of the source paragraphs in a file of pairs."""
-    target: Annotated[str, _language("zh", **_WHOLE)] = "zh"
-    """Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of BLEU."""
-    columns: Columns = Field(default_factory=list)
-    """What keys or columns of a file of pairs mean whose names are not `id` and the languages, such
-    as "English=source"; other meanings: id (document and number), target, ignore."""
+    """Folder in the DoTA layout; or embedded:pages, embedded:cards."""
+    target: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z][A-Za-z_-]*$",
+            json_schema_extra={"allowed": "a language code, for example zh", **_WHOLE},
+        ),
+    ] = "zh"
+    """Target language: folder `zh_mmd`; selects the tokenizer of BLEU."""
     split: Literal["file", "article"] = "file"
     """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by
     article)."""
     font: str | None = None
-    """Font file for rendering paragraphs. Default: the font of Pillow (Latin letters only)."""
-    paragraphs: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Maximum number of paragraphs rendered on one page."""
+    """Font file of texts in pictures. Default: the font of Pillow (Latin letters only)."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

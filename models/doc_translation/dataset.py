@@ -14,7 +14,7 @@ from models.common.data_files import OnBad, existing_path, unknown_embedded, unk
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.model import IGNORE
-from models.doc_translation.readers import dota, pairs
+from models.doc_translation.readers import dota
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.vocabulary import Vocabulary
 
@@ -119,18 +119,15 @@ def collate(samples: Sequence[PageSample], pad: int) -> dict[str, Any]:
     }
 
 
-def read(path: str, layout: pairs.Layout, split: dota.Split, on_bad: OnBad) -> Collection:
-    """Read the pages at `data.path`. Disk access; raises DataError."""
+def read(path: str, language: str | None, split: dota.Split, on_bad: OnBad) -> Collection:
+    """Read the pages at `data.path`, with texts in `language`. Disk access; raises DataError."""
     if path in formats.EMBEDDED:
         from models.doc_translation import embedded
 
         return embedded.read_cards() if path == "embedded:cards" else embedded.read_pages()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
-    known = formats.recognize(source)
-    if known == formats.DOTA:
-        return dota.read(source, layout.target, split, on_bad)
-    if known == formats.PAIRS or (source.is_file() and formats.may_be_pairs(source)):
-        return pairs.read(formats.pairs_files(source)[0], layout, on_bad)
-    raise unknown_format(source, formats.FORMATS)
+    source = existing_path(path, "; ".join((formats.DOTA, *formats.EMBEDDED)))
+    if formats.recognize(source) is None:
+        raise unknown_format(source, (formats.DOTA,))
+    return dota.read(source, language, split, on_bad)

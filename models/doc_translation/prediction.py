@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from PIL import Image
@@ -13,7 +12,7 @@ from torch.nn import Module
 
 from models.base import Prediction
 from models.common import data_files
-from models.common.data_files import OnBad, existing_path, unknown_format
+from models.common.data_files import existing_path, unknown_format
 from models.common.pictures import count_pages, open_picture
 from models.common.predictions import (
     DistinctNames,
@@ -21,11 +20,10 @@ from models.common.predictions import (
     input_errors,
     printable,
 )
-from models.doc_translation import formats, images
+from models.doc_translation import images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.masked_pages import MaskedEncoders
-from models.doc_translation.readers import pairs
 from models.doc_translation.vocabulary import Vocabulary
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
@@ -45,49 +43,32 @@ class ImagePage:
         return open_picture(self.path, page=self.number)
 
 
-class UnlabeledPage(Protocol):
-    """A page without its translation."""
-
-    @property
-    def name(self) -> str:
-        """Name of the page."""
-
-    def image(self) -> Image.Image:
-        """Image of the page. Raises DataError."""
-
-
 def is_image(path: Path) -> bool:
     """Whether a file has the suffix of an image."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledPage]:
-    """The pages of an image, a folder of images or a file of pairs. Disk access; raises DataError.
+def read(path: Path) -> list[ImagePage]:
+    """The pages of an image or a folder of images. Disk access; raises DataError.
 
-    Reads only heads of images; a TIFF file may have several pages. `layout`: rendering of the
-    paragraphs of a file of pairs, whose translations are not read.
+    Reads only heads of images; a TIFF file may have several pages.
     """
-    allowed = (IMAGES, formats.PAIRS)
     with input_errors():
-        source = existing_path(str(path), "; ".join(allowed))
-        pages: list[UnlabeledPage] = []
+        source = existing_path(str(path), IMAGES)
+        pages: list[ImagePage] = []
         for file in filter(is_image, data_files.files(source)):
             name = file.relative_to(source) if file != source else Path(file.name)
             title, count = name.with_suffix("").as_posix(), count_pages(file)
             titles = [f"{title} page {n + 1}" for n in range(count)] if count > 1 else [title]
             pages += [ImagePage(file, title, n) for n, title in enumerate(titles)]
-        if pages:
-            return pages
-        is_known = formats.may_be_pairs(source) or formats.recognize(source) == formats.PAIRS
-        if not is_known or formats.recognize(source) == formats.DOTA:
-            raise unknown_format(path, allowed)
-        (file,) = formats.pairs_files(source)
-        return pairs.read(file, layout, on_bad, keeps_duplicates=True).pages
+        if not pages:
+            raise unknown_format(path, (IMAGES,))
+        return pages
 
 
 @torch.no_grad()
 def features(
-    model: Module, pages: Sequence[UnlabeledPage], size: Size, device: torch.device
+    model: Module, pages: Sequence[ImagePage], size: Size, device: torch.device
 ) -> Iterator[Prediction]:
     """The features of each page by the local encoder, and those by the global one beside them.
 
@@ -105,7 +86,7 @@ def features(
 @torch.no_grad()
 def predict(
     model: Module,
-    pages: Sequence[UnlabeledPage],
+    pages: Sequence[ImagePage],
     size: Size,
     vocabulary: Vocabulary,
     count: int,
@@ -124,7 +105,7 @@ def predict(
         yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
 
 
-def _views(page: UnlabeledPage, size: Size, device: torch.device) -> list[torch.Tensor]:
+def _views(page: ImagePage, size: Size, device: torch.device) -> list[torch.Tensor]:
     with input_errors():
         image = page.image()
     return [view.to(device) for view in images.batches([images.views(image, size)])]

@@ -31,8 +31,7 @@ from models.common.layers import check_kernel, restrict_blocks
 from models.common.predictions import passed_over, spread_positions
 from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.common.table import declared_columns
-from models.doc_translation import formats, masked_pages, prediction, pretrained, preview
+from models.doc_translation import masked_pages, prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
 from models.doc_translation.dataset import (
     MAX_GAIN,
@@ -45,8 +44,7 @@ from models.doc_translation.dataset import (
 from models.doc_translation.masked_pages import MaskedEncoders, MaskedMetric, MaskedPages
 from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
-from models.doc_translation.readers.page import Collection, Page
-from models.doc_translation.readers.pairs import Layout
+from models.doc_translation.readers.page import Collection, Page, font
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
 if TYPE_CHECKING:
@@ -87,10 +85,8 @@ class DocTranslationTask:
         self.partial = [] if self.pretrained is None else model.partial
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
         # Settings without effect are not read, so that they are reported as unused.
-        target = data.target if self.translates else None
-        columns = declared_columns(data.columns)
-        self.layout = Layout(data.source, target, data.paragraphs, data.font, columns)
-        self.split, self.on_bad = data.split, data.on_bad
+        self.language = data.target if self.translates else None
+        self.split, self.on_bad, self.font = data.split, data.on_bad, data.font
         self._data: dict[SplitName, Any] = {}
         self._reports: dict[str, pretrained.TensorMatches] = {}
         self.loaded: str | None = None
@@ -127,7 +123,8 @@ class DocTranslationTask:
         Stage encoder has no vocabulary. Disk access: rank 0 first, then the other ranks. Raises
         DataError.
         """
-        collection = self.collection = read(self.path, self.layout, self.split, self.on_bad)
+        font(self.font, 10)  # an invalid one is an error before training
+        collection = self.collection = read(self.path, self.language, self.split, self.on_bad)
         self.splits = self._split(collection)
         folder, seed = self.context.folder, self.rule.seed
         if folder is not None:
@@ -287,7 +284,7 @@ class DocTranslationTask:
     def pictures(self) -> Sequence[Picture]:
         if not self.translates:
             return preview.masked_pictures(self._data["train"])
-        return preview.pictures(self._data["train"], self.layout.font)
+        return preview.pictures(self._data["train"], self.font)
 
     def predictions(self, model: Module) -> Predictions:
         """Translations or masked patches of a few validation pages. Collective."""
@@ -295,18 +292,17 @@ class DocTranslationTask:
         if not self.translates:
             return preview.predict_masked(model, pages, self.mean_page, device)
         bleu = Bleu(self._tokenize)
-        return preview.predict(model, pages, self.count, bleu, self.layout.font, device)
+        return preview.predict(model, pages, self.count, bleu, self.font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        pages = prediction.read(path, replace(self.layout, target=None), self.on_bad)
+        pages = prediction.read(path)
         size, device = self.size, self.context.device
         if not self.translates:
             yield from prediction.features(model, pages, size, device)
         else:
             decoding = self.vocabulary, self.count, self.beams
             yield from prediction.predict(model, pages, size, *decoding, device)
-        images = [file for file in files(path) if prediction.is_image(file)]
-        yield from passed_over(path, images or formats.pairs_files(path))
+        yield from passed_over(path, filter(prediction.is_image, files(path)))
 
     def flops_per_sample(self, model: Module) -> float | None:
         if not self.translates:

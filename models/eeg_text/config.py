@@ -117,9 +117,9 @@ class Model(FamilySection):
     """Initial weights of the model: the run folder of a stage text, or a safetensors file. Default:
     random."""
     pretrained: PathOfText = None
-    """Local folder of an encoder-decoder model of transformers (BART, mBART, T5, Pegasus, Marian,
-    ...), or hf:OWNER/NAME with or without @REVISION: its decoder, with sizes, weights and
-    tokenizer, replaces the text decoder of the size."""
+    """Local folder of a BART in the layout of transformers, or hf:OWNER/NAME with or without
+    @REVISION: its decoder, with sizes, weights and tokenizer, replaces the text decoder of the
+    size."""
     freeze_encoder: Annotated[bool, Field(json_schema_extra=_TEXT)] = False
     """Train the text decoder only."""
     unfreeze: Annotated[
@@ -164,7 +164,7 @@ class Data(FamilySection):
 
     path: str = "embedded:reading"
     """A ZuCo .mat file, a recording in a format that MNE reads (EDF, BrainVision, FIF, ...),
-    OpenBCI text, or a folder of any of them; or embedded:reading, embedded:reading-small."""
+    or a folder of any of them; or embedded:reading, embedded:reading-small."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

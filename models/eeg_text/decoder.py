@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.common.layers import restrict_blocks
@@ -53,7 +54,17 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
 class TextDecoder(nn.Module):
     """Logits of the next token from hidden states of EEG and the previous tokens."""
 
-    def __init__(self, size: Size, pad: int, dropout: float, kernel: str = "auto") -> None:
+    bias: Tensor | None
+    """Of the output, [1, vocabulary]; BART has it as a constant."""
+
+    def __init__(
+        self,
+        size: Size,
+        pad: int,
+        dropout: float,
+        kernel: str = "auto",
+        is_pretrained: bool = False,
+    ) -> None:
         super().__init__()
         self.bridge = nn.Linear(size.width, size.text_width)
         text = bart(size, pad, dropout)
@@ -61,6 +72,7 @@ class TextDecoder(nn.Module):
         self.text = text
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = text.embed_tokens.weight
+        self.register_buffer("bias", torch.zeros(1, size.vocabulary) if is_pretrained else None)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -80,4 +92,4 @@ class TextDecoder(nn.Module):
             use_cache=False,
         )
         logits: Tensor = self.output(outputs.last_hidden_state)
-        return logits
+        return logits if self.bias is None else logits + self.bias

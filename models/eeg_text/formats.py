@@ -10,14 +10,13 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATLAB = b"MATLAB 5.0 MAT-file"
 
 
-ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF, OPENBCI = (
+ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF = (
     "ZuCo .mat files (MATLAB 5, 7 or 7.3)",
     "EDF or EDF+ recordings",
     "BDF recordings",
     "EEGLAB .set files, with their .fdt",
     "BrainVision .vhdr files, with their .eeg and .vmrk",
     "FIF recordings",
-    "OpenBCI .txt recordings",
 )
 _MFF, _MEF, _CTF = "EGI .mff folders", "MEF3 .mefd folders", "CTF .ds folders"
 _FOLDERS = (_MFF, _MEF, _CTF)
@@ -45,7 +44,6 @@ _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     (_MEF, (".mefd",), ()),
     (_CTF, (".ds",), ()),
     ("KIT .sqd or .con recordings", (".sqd", ".con"), ()),
-    (OPENBCI, (".txt",), (b"%OpenBCI",)),
 )
 """Each format, the ends of its names and, if there are any, its first bytes."""
 FORMATS = tuple(name for name, *_ in _KINDS)

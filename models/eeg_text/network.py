@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,10 +10,6 @@ from torch.nn import functional as F
 from models.common.layers import HasFrozenParts
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from models.eeg_text.encoder import Encoder, SelfAttention
-
-if TYPE_CHECKING:
-    from models.eeg_text.decoder import TextDecoder
-    from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 
 
 class EegText(HasFrozenParts):
@@ -27,23 +22,14 @@ class EegText(HasFrozenParts):
         pad: int,
         dropout: float,
         kernel: str = "auto",
-        pretrained: TextModel | None = None,
+        is_pretrained: bool = False,
     ) -> None:
-        """`samples`: the most EEG samples; `pad`: the padding token.
-
-        The decoder is that of `pretrained`, its values undefined; None: that of `size`.
-        """
-        # Not imported in stage encoder.
-        from models.eeg_text.decoder import TextDecoder
-        from models.eeg_text.pretrained_decoder import PretrainedTextDecoder
+        """`samples`: the most EEG samples; `pad`: the padding token."""
+        from models.eeg_text.decoder import TextDecoder  # not imported in stage encoder
 
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
-        self.decoder: TextDecoder | PretrainedTextDecoder
-        if pretrained is None:
-            self.decoder = TextDecoder(size, pad, dropout, kernel)
-        else:
-            self.decoder = PretrainedTextDecoder(size.width, pretrained, dropout, kernel)
+        self.decoder = TextDecoder(size, pad, dropout, kernel, is_pretrained)
 
     def freeze_encoder(self, trains_top: bool = False) -> None:
         """Freeze the encoder; with `trains_top`, its ten regions, not its global transformer."""
@@ -125,26 +111,21 @@ class MaskedEeg(nn.Module):
         return self.encoder.blocks()
 
 
-_BRIDGE = r"\.(bridge|enc_to_dec_proj)$"
-_CROSS = r"(encoder_attn|EncDecAttention|cross_?attn|cross_?attention)(\.self)?"
-_READS_EEG = re.compile(rf"{_BRIDGE}|\.{_CROSS}\.(k|v|key|value)(_proj)?$")
+_READS_EEG = re.compile(r"\.bridge$|\.encoder_attn\.[kv]_proj$")
 """Layers of the decoder that process EEG tokens, by their names in transformers."""
 
 
 def flops_per_sample(
     model: nn.Module, tokens: int, text: float, is_cached: bool = False, windows: float = 1
-) -> float | None:
+) -> float:
     """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
 
     The encoder processes `windows` of `tokens` each.
 
     Six per weight and token, and 12·d·T² for attention over T tokens of EEG; attention over the
     few text tokens is left out. A third of that for frozen weights; nothing for the encoder if
-    its features are cached (`is_cached`). None for a text decoder with other layers than linear
-    ones, or whose cross-attention is not found. Source: Chowdhery et al., PaLM, 2022, appendix B.
+    its features are cached (`is_cached`). Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
-    if isinstance(model, EegText) and not _is_countable(model.decoder):
-        return None
     total = 0.0
     for name, module in model.named_modules():
         in_encoder = name.startswith("encoder.")
@@ -164,15 +145,3 @@ def flops_per_sample(
         each = 6.0 if module.weight.requires_grad else 2.0
         total += times * each * module.weight.numel() * positions
     return total
-
-
-def _is_countable(decoder: nn.Module) -> bool:
-    """Whether all matrices of `decoder` are those of linear layers, cross-attention among them."""
-    linear = {name for name, part in decoder.named_modules() if isinstance(part, nn.Linear)}
-    matrices = {
-        name
-        for name, part in decoder.named_modules()
-        if not isinstance(part, nn.Embedding)
-        and any(p.dim() > 1 for p in part.parameters(recurse=False))
-    }
-    return matrices <= linear and any(re.search(rf"\.{_CROSS}\.", name) for name in linear)

@@ -29,8 +29,6 @@ from models.eeg_text.config import TOKEN_SAMPLES, Size
 from models.eeg_text.dataset import SampleRules, read_segment
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.network import MaskedEeg, pooled
-from models.eeg_text.pretrained_decoder import TextModel
-from models.eeg_text.pretrained_tokenizer import FOLDER, PretrainedTokenizer
 from models.eeg_text.readers import files
 from models.eeg_text.readers.continuous import first_parts
 from models.eeg_text.recordings import RATE_HZ, Item, ReadingOptions, Recordings
@@ -45,8 +43,8 @@ class TrainedOnEeg:
     """What the model was trained on, as far as predictions depend on it."""
 
     size: Size
-    pretrained: TextModel | None
-    """The structure of the pretrained text decoder."""
+    is_pretrained: bool
+    """Whether the text decoder began as that of a BART."""
     steps: int
     """Tokens to generate: those of the longest training sentence."""
     is_bytes: bool
@@ -60,18 +58,15 @@ class TrainedOnEeg:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
         if isinstance(tokenizer, BartTokenizer):
             subwords.save_tokenizer(tokenizer.inner, folder)
-        elif isinstance(tokenizer, PretrainedTokenizer):
-            tokenizer.save(folder)
         model_facts.save(self, folder)
 
     def tokenizer(self, folder: Path) -> SentenceTokenizer:
         """The saved tokenizer. Reads the disk. Raises DataError."""
         if self.is_bytes:
             return SentenceByteTokenizer()
-        if self.pretrained is not None:
-            return PretrainedTokenizer(folder / FOLDER, self.pretrained)
         path = folder / subwords.TOKENIZER_FILE
-        return BartTokenizer(subwords.load_tokenizer(path, str(path)), str(path))
+        inner = subwords.load_tokenizer(path, str(path))
+        return BartTokenizer(inner, str(path), self.is_pretrained)
 
     def check(self, item: Item, path: Path) -> None:
         """Raise DataError unless `item` has half of the channels in training."""

@@ -32,7 +32,7 @@ from models.common.predictions import few_samples
 from models.common.split import SPLITS, SplitRule
 from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
-from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
+from models.eeg_text import batches, prediction, pretrained, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import (
@@ -47,8 +47,6 @@ from models.eeg_text.metric import MASKED, TextMetric, encode_inputs
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.network import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.prediction import TrainedOnEeg
-from models.eeg_text.pretrained import PretrainedDecoder
-from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 from models.eeg_text.readers import files, tables
 from models.eeg_text.recordings import ItemSplit, ReadingOptions, Recordings, split_items
 from models.eeg_text.texts import (
@@ -71,13 +69,8 @@ class EegTextTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files: Sequence[str] = (
-        model_facts.FACTS_FILE,
-        TOKENIZER_FILE,
-        pretrained_tokenizer.FOLDER,
-    )
-    """What setup_without_data reads in the run folder: in stage encoder no tokenizer, else at most
-    one: the file, or the folder of a pretrained one."""
+    saved_files: Sequence[str] = (model_facts.FACTS_FILE, TOKENIZER_FILE)
+    """What setup_without_data reads in the run folder: in stage encoder no tokenizer."""
     recordings: Recordings  # these after setup; in stage encoder without texts and tokenizer
     parts: ItemSplit
     rules: SampleRules
@@ -127,7 +120,6 @@ class EegTextTask:
             )
         check_kernel(context.attention, context.device)
         self._trained: TrainedOnEeg | None = None  # after setup_without_data
-        self._pretrained: PretrainedDecoder | None = None
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
         self._features: Mapping[SplitName, CachedFeatures] = {}
@@ -159,7 +151,7 @@ class EegTextTask:
         channel_map = self.reading.channels
         TrainedOnEeg(
             self.size,
-            self._text_model if self.writes else None,
+            self.folder is not None,
             self.texts.steps if self.writes else 0,
             self.writes and isinstance(self.tokenizer, SentenceByteTokenizer),
             tuple(SLOTS[channel] for channel in recordings.channels),
@@ -167,16 +159,15 @@ class EegTextTask:
         ).save(context.folder, self.tokenizer if self.writes else None)
 
     def _read_texts(self, by_group: Mapping[str, str]) -> None:
-        splits, context = self.parts.groups, self.size.text_context
+        splits = self.parts.groups
         if self.folder is not None:
-            self._pretrained = PretrainedDecoder(self.folder, self.context.attention)
-            self.tokenizer = self._pretrained.tokenizer
-            context = self._pretrained.context or self.text_len
+            self.size = pretrained.size_of(self.folder, self.size)
+            self.tokenizer = pretrained.tokenizer_of(self.folder, self.size)
         else:
             train, folder = [by_group[key] for key in splits["train"]], self.context.folder
             name, limit = self.tokenizer_word, self.size.vocabulary
             self.tokenizer = build_tokenizer(name, train, limit, folder)
-        longest = min(self.text_len, context)
+        longest = min(self.text_len, self.size.text_context)
         self.texts = SentenceTexts(by_group, splits, self.tokenizer, longest, self.rule.seed)
 
     def setup_without_data(self) -> None:
@@ -184,16 +175,10 @@ class EegTextTask:
         self.encoder = self.start = self.quantizer = None
         folder = self.context.folder
         self._trained = model_facts.load(folder, TrainedOnEeg)
+        self.size = self._trained.size
         assert folder is not None, "the facts were loaded from it"
         if self.writes:
             self.tokenizer = self._trained.tokenizer(folder)
-
-    @property
-    def _text_model(self) -> TextModel | None:
-        """The structure of the pretrained decoder; None: the decoder of the size."""
-        if self._trained is not None:
-            return self._trained.pretrained
-        return self._pretrained.model if self._pretrained is not None else None
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
@@ -209,17 +194,16 @@ class EegTextTask:
                 masked.encoder.recompute_regions()
             self._flops = flops_per_sample(masked, tokens, 0)
             return masked
-        pad, structure = self.tokenizer.pad, self._text_model
-        model = EegText(self.size, self.samples, pad, self.dropout, kernel, structure)
+        pad, has_folder = self.tokenizer.pad, self.folder is not None
+        model = EegText(self.size, self.samples, pad, self.dropout, kernel, has_folder)
         if self.recomputes_regions:
             model.encoder.recompute_regions()
         load = initial_weights.load
         if self.start is not None:
             self.loaded["start"] = load("model.start", model, self.start, _START)
         else:
-            if self._pretrained is not None:
-                assert isinstance(model.decoder, PretrainedTextDecoder)
-                self.loaded["pretrained"] = self._pretrained.load(model.decoder)
+            if self.folder is not None and self._trained is None:
+                self.loaded["pretrained"] = pretrained.load(model.decoder, self.folder)
             if self.encoder is not None:
                 path, parts = self.encoder, ("encoder.",)
                 self.loaded["encoder"] = load("model.encoder", model, path, _ENCODER, parts)

@@ -23,13 +23,11 @@ class SentenceTokenizer(Protocol):
     pad: int
     start: int
     end: int
-    suffix: tuple[int, ...]
-    """What follows a sentence: the end token, and in mBART the language."""
     hidden: int
     """Replaces inputs that are hidden from the decoder."""
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without start and suffix."""
+        """The tokens of `text`, without start and end."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens` up to the first end token."""
@@ -40,7 +38,6 @@ class SentenceByteTokenizer:
 
     name = "bytes"
     pad, start, end, hidden = 256, 257, 258, 259
-    suffix: tuple[int, ...] = (end,)
     size = 272
 
     def encode(self, text: str) -> list[int]:
@@ -54,27 +51,32 @@ class SentenceByteTokenizer:
 class BartTokenizer:
     """A tokenizer of the tokenizers library with the special tokens of BART."""
 
-    def __init__(self, inner: Any, name: str) -> None:
-        """Raises DataError if a special token is missing."""
+    def __init__(self, inner: Any, name: str, is_pretrained: bool = False) -> None:
+        """Raises DataError if a special token is missing.
+
+        `is_pretrained`: sentences begin with </s> <s>, as BART was trained.
+        """
+        self._where = "model.pretrained" if is_pretrained else "model.tokenizer"
         inner.encode_special_tokens = True  # otherwise a text that contains </s> would end there
         self.inner, self.name = inner, name
         self.size = max(inner.get_vocab().values()) + 1
-        self.pad, self.start, self.end, self.hidden = map(self._find, (PAD, START, END, HIDDEN))
-        self.suffix: tuple[int, ...] = (self.end,)
-        self._specials = {self.pad, self.start, self.end, self.hidden}
+        self.pad, start, self.end, self.hidden = map(self._find, (PAD, START, END, HIDDEN))
+        self._specials = {self.pad, start, self.end, self.hidden}
+        self.start, self._before = (self.end, [start]) if is_pretrained else (start, [])
 
     def _find(self, token: str) -> int:
         number = self.inner.token_to_id(token)
         if number is None:
             raise DataError(
                 f"tokenizer '{self.name}' has no token {token}",
-                where="model.tokenizer",
+                where=self._where,
                 allowed=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
             )
         return int(number)
 
     def encode(self, text: str) -> list[int]:
-        return list(self.inner.encode(text, add_special_tokens=False).ids)
+        with subwords.encode_errors(self._where):
+            return [*self._before, *self.inner.encode(text, add_special_tokens=False).ids]
 
     def decode(self, tokens: Sequence[int]) -> str:
         visible = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
@@ -136,12 +138,11 @@ class SentenceTexts:
         self.cut = 0
         """Number of truncated sentences."""
         self.tokens: dict[str, np.ndarray] = {}
-        """Start token, tokens, end token; in mBART then the language."""
+        """Start token, tokens, end token."""
         for key, text in texts.items():
             tokens = tokenizer.encode(text)
-            room = longest - len(tokenizer.suffix)
-            self.cut += len(tokens) > room
-            sequence = [tokenizer.start, *tokens[:room], *tokenizer.suffix]
+            self.cut += len(tokens) >= longest
+            sequence = [tokenizer.start, *tokens[: longest - 1], tokenizer.end]
             self.tokens[key] = np.array(sequence, dtype=np.int64)
         self.steps = max(len(self.tokens[key]) for key in splits["train"]) - 1
         """Tokens to generate: those of the longest training sentence, including the end token."""

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
@@ -38,13 +35,11 @@ from models.language.model import Shape, matrix_elements
 if TYPE_CHECKING:
     from models.common.nf4 import Quantizer
 
-_aten = torch.ops.aten
-_VIEWS = (
-    *(_aten.t.default, _aten.view.default, _aten._unsafe_view.default),
-    *(_aten.slice.Tensor, _aten.alias.default, _aten.detach.default),
+PLAIN_HEADS = (
+    *("gemma", "gemma3_text", "glm4", "gpt2", "gpt_neox", "llama", "mistral", "olmo2"),
+    *("opt", "phi3", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2"),
 )
-_PLAIN_HEADS: dict[str, bool] = {}
-"""By architecture: a planner builds the same model for each of its plans."""
+"""Architectures whose logits are the output layer of the last hidden state, and nothing else."""
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 Unread = list[tuple[Tensor, StoredTensor]]
 """Weights of a model without values, and what they are to be read from."""
@@ -53,8 +48,8 @@ Unread = list[tuple[Tensor, StoredTensor]]
 class Pretrained(HasFrozenParts):
     """Wraps a model loaded by transformers; tied weights stay tied.
 
-    A plain output layer is replaced by Head, under the same name. The logits of other models are
-    in memory as a whole; only their float32 copies are made chunk by chunk.
+    The output layer of PLAIN_HEADS is replaced by Head, under the same name. The logits of other
+    models are in memory as a whole; only their float32 copies are made chunk by chunk.
     """
 
     def __init__(self, inner: Any, smoothing: float) -> None:
@@ -114,58 +109,11 @@ class Pretrained(HasFrozenParts):
 
 
 def _has_plain_head(inner: Any) -> bool:
-    """Whether the logits are a linear layer of the last hidden state, neither shifted nor scaled.
-
-    Architectures differ in this. Their operators show it, which need no values: weights may not be
-    read yet.
-    """
-    head = inner.get_output_embeddings()
-    if type(head) is not nn.Linear or head.bias is not None:
-        return False
-    key = f"{type(inner)} {inner.config.to_json_string()}"
-    if key not in _PLAIN_HEADS:
-        _PLAIN_HEADS[key] = _shows_plain_head(inner, head)
-    return _PLAIN_HEADS[key]
-
-
-def _shows_plain_head(inner: Any, head: nn.Linear) -> bool:
-    given = {"input_ids": torch.tensor([[0, 1]]), "use_cache": False}
-    of_base, of_all = _Operators(), _Operators()
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            with of_base:
-                hidden = getattr(inner.base_model(**given), "last_hidden_state", None)
-            with of_all:
-                logits = inner(**given).logits
-    except RuntimeError:  # it depends on values
-        return False
-    count = len(of_base.calls)
-    added = [function for function, _ in of_all.calls[count:]]
-    return (
-        hidden is not None
-        and hidden.shape[-1] == head.in_features
-        and logits.shape == (1, 2, head.out_features)
-        and of_all.calls[:count] == of_base.calls
-        and added.count(_aten.mm.default) == 1
-        and {*added} <= {_aten.mm.default, *_VIEWS}
-    )
-
-
-class _Operators(TorchDispatchMode):
-    """Notes the operators that are called, with the shapes of their tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, Any]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func.namespace == "aten":  # others ask for the device
-            shapes = tree_map(
-                lambda x: (x.shape, x.dtype) if isinstance(x, Tensor) else x, (args, kwargs)
-            )
-            self.calls.append((func, shapes))
-        return func(*args, **kwargs)
+    """Whether the logits are a product with the last hidden state: not shifted, scaled, capped."""
+    head, config = inner.get_output_embeddings(), inner.config
+    is_known = config.model_type in PLAIN_HEADS
+    is_capped = getattr(config, "final_logit_softcapping", None) is not None
+    return is_known and not is_capped and type(head) is nn.Linear and head.bias is None
 
 
 def read_config(folder: Path) -> Any:

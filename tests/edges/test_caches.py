@@ -9,7 +9,6 @@ import pytest
 
 from models.common.data_files import identity
 from models.common.recordings.files import open_recording
-from models.common.recordings.openbci import open_openbci
 from models.eeg_text.readers import zuco
 from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
@@ -90,11 +89,6 @@ CACHED = {
         darker,
     ),
     "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
-    "openbci.txt": (
-        writers.write_openbci,
-        lambda path: open_openbci(path).read(range(13), 0, 1000).tolist(),
-        lambda data: data.replace(b".1", b".2"),
-    ),
     "resultsYAC_NR.mat": (
         writers.write_matlab5,
         lambda path: zuco.matlab5_arrays(path)["eeg"].tolist(),

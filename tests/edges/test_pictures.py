@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from models.common.pictures import open_picture
 from models.doc_translation import prediction
-from models.doc_translation.readers import dota, pairs
+from models.doc_translation.readers import dota
 
 _ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 262, 339
 
@@ -189,6 +189,6 @@ def test_training_and_use_show_the_same_pixels(tmp_path, name):
     for (name,) in names.values():
         (tmp_path / "imgs" / f"{name}.png").write_bytes(saved(turned, "PNG", exif=exif, **clear))
     trained = dota.read(tmp_path, None, "file", "stop").pages[0].image()
-    used = prediction.read(tmp_path / "imgs", pairs.Layout("en", None, 1, None), "stop")[0].image()
+    used = prediction.read(tmp_path / "imgs")[0].image()
     assert np.array_equal(np.asarray(trained), np.asarray(used))
     assert np.array_equal(np.asarray(trained.convert("L")), PAGE)

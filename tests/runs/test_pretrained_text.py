@@ -1,4 +1,4 @@
-"""A pretrained BART or T5 as text decoder in whole command lines: stages, resuming, engines."""
+"""A pretrained BART as text decoder in whole command lines: stages, resuming, engines."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.engines.test_parity import missing_backend
-from tests.models.eeg_text.pretrained_folders import save_bart, save_model, untied_output
+from tests.models.eeg_text.pretrained_folders import save_bart
 from tests.models.eeg_text.readers.writers import write_matlab5
 from tests.runs.conftest import Program, result
 
@@ -25,8 +25,6 @@ def staged_run(tmp_path_factory):
     home = tmp_path_factory.mktemp("eeg")
     (home / "bart").mkdir()
     save_bart(home / "bart")
-    (home / "t5").mkdir()
-    save_model(home / "t5", "t5", untied_output, tie_word_embeddings=False)
     done = Program(home)(*STAGED, *SHORT, "--out", "x")
     assert done.returncode == 0, done.stderr
     assert "has no effect" not in done.stdout + done.stderr
@@ -45,8 +43,8 @@ def test_the_decoder_is_used_in_stage_text_only(staged_run):
     assert text["data"]["tokenizer"] == "pretrained"
     trained = load_file(staged_run / "x/2-text/best/model.safetensors")
     stored = load_file(staged_run / "bart/model.safetensors")
-    assert trained["decoder.text.final_logits_bias"].equal(stored["final_logits_bias"])
-    before, after = stored[LAYER], trained["decoder.text." + LAYER]
+    assert trained["decoder.bias"].equal(stored["final_logits_bias"])
+    before, after = stored[LAYER], trained[LAYER.replace("model.decoder", "decoder.text")]
     assert 0 < (after - before).abs().max() < 0.05  # four steps from these weights
 
 
@@ -67,31 +65,25 @@ def test_a_stopped_stage_resumes_bit_by_bit_and_a_later_stage_starts_from_it(sta
     assert facts["start"].startswith("loaded 337/337") and "pretrained" not in facts
 
 
-@pytest.mark.parametrize(
-    ("model", "engine"),
-    # A T5 computes its positions in the first layer, and its output layer is not tied.
-    [("bart", "zero3"), ("t5", "fsdp")],
-)
-def test_engines_train_it_equally(staged_run, model, engine):
+@pytest.mark.parametrize("engine", ["zero3", "fsdp"])
+def test_engines_train_it_equally(staged_run, engine):
     if reason := missing_backend(engine):
         pytest.skip(reason)
     home, program = staged_run, Program(staged_run)
-    args = ("--model", "eeg_text:tiny", "--mode", "staged", "--set", f"model.pretrained={model}")
-    args += ("--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
-    if not (home / f"{model}-local").exists():
-        assert program(*args, "--out", f"{model}-local").returncode == 0
-    out = f"{model}-{engine}"
+    args = (*STAGED, "--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
+    if not (home / "bart-local").exists():
+        assert program(*args, "--out", "bart-local").returncode == 0
+    out = f"bart-{engine}"
     done = program(*args, "--nproc", "2", "--engine", engine, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert losses(home / out) == pytest.approx(losses(home / f"{model}-local"), rel=1e-4)
+    assert losses(home / out) == pytest.approx(losses(home / "bart-local"), rel=1e-4)
 
 
 def test_predictions_need_no_pretrained_folder(staged_run):
     program, text = Program(staged_run), staged_run / "x/2-text"
     done = program("export", str(text), "--format", "safetensors", "--out", "export")
     assert done.returncode == 0, done.stderr
-    names = {file.name for file in (staged_run / "export/tokenizer").iterdir()}
-    assert names == {file.name for file in (text / "tokenizer").iterdir()} != set()
+    assert (staged_run / "export/tokenizer.json").is_file()
     write_matlab5(staged_run / "results.mat")
     (staged_run / "bart").rename(staged_run / "moved")
     try:

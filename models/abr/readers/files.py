@@ -34,14 +34,12 @@ def read_responses(
     on_bad: OnBad,
     averaging: recordings.Averaging,
     names: Names = NO_NAMES,
-    has_labels: bool = True,
 ) -> Responses:
     """The responses of the file or folder `path`; `names` are those of tables.
 
-    Unless `has_labels`, columns of labels are neither required nor read.
     Reads the disk. Raises DataError.
     """
-    reader, root, rows = _open(path, averaging, names, has_labels)
+    reader, root, rows = _open(path, averaging, names, has_labels=True)
     for key, values in (("data.columns", names.columns), ("data.classes", names.classes)):
         if values and not isinstance(reader, table.TableReader):
             kind, form = key.partition(".")[2], reader.format

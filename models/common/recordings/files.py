@@ -324,17 +324,14 @@ def _identities(recording: Recording) -> list[tuple[int, ...]]:
 @lru_cache(maxsize=8)
 def _opened(path: Path, as_it_is: tuple[int, ...]) -> tuple[Recording, list[tuple[int, ...]]]:
     """Cached by the identity of the file; with those of its files of samples. Raises OSError."""
-    from models.common.recordings import edf, openbci
+    from models.common.recordings import edf
 
     suffix, is_edf = path.suffix.lower(), False
     if path.is_file():
         with path.open("rb") as stream:
             is_edf = edf.is_edf(stream.read(8)) or suffix in (".edf", ".bdf")
-    if is_edf:
-        # MNE gives all channels one rate, and ignores gaps.
-        recording = edf.open_edf(path)
-    else:
-        recording = openbci.open_openbci(path) if suffix == ".txt" else open_with_mne(path)
+    # MNE gives all channels of an EDF one rate, and ignores gaps.
+    recording = edf.open_edf(path) if is_edf else open_with_mne(path)
     return recording, _identities(recording)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
-from models.base import SplitName
+from models.base import DataError, SplitName
 
 
 class Page(Protocol):
@@ -112,10 +112,17 @@ class _Line:
 def font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     """Font of the file `path`, or of Pillow, with letters `size` pixels high. Disk access.
 
-    Raises OSError if the file is not a font.
+    Raises DataError if the file is not a font.
     """
     if path is not None:
-        return ImageFont.truetype(path, size)
+        try:
+            return ImageFont.truetype(path, size)
+        except OSError as error:
+            raise DataError(
+                f"data.font '{path}' is not a readable font: {error}",
+                where="data.font",
+                allowed="a font file, for example DejaVuSans.ttf or NotoSansCJK.ttc",
+            ) from None
     default = ImageFont.load_default(size)
     assert isinstance(default, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return default

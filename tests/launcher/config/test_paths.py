@@ -14,7 +14,7 @@ from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
 
-NO_PATHS = {"data.mvsec_sequence", "data.source", "data.target", "memory.activation_checkpointing"}
+NO_PATHS = {"data.mvsec_sequence", "data.target", "memory.activation_checkpointing"}
 """Texts whose description mentions a file or folder that they do not name."""
 
 

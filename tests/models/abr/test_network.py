@@ -4,7 +4,7 @@ import torch
 from models.abr.config import SIZES, STATIC
 from models.abr.layers import SequenceAttention, upsample
 from models.abr.loss import TERMS
-from models.abr.network import ENCODER, MaskedTrace, Network, flops_per_sample
+from models.abr.network import ENCODER, Network, flops_per_sample
 from models.abr.responses import Statistics
 from tests.models.tasks import Operators
 
@@ -76,38 +76,9 @@ def test_gradients_have_the_strides_of_their_parameters():
     assert odd == []  # DDP warns of them, and copies
 
 
-def masked_trace(size="tiny"):
-    torch.manual_seed(0)
-    return MaskedTrace(SIZES[size], Statistics())
-
-
-def hidden_points():
-    return torch.rand(3, 200, generator=torch.Generator().manual_seed(2)) < 0.3
-
-
-def test_the_masked_trace_has_200_points_and_the_encoder_of_the_network():
-    model = masked_trace("lite")
-    assert model(*inputs(), hidden_points()).shape == (3, 1, 200)
-    parts = tuple(f"{name}." for name in ENCODER)
-    shapes = [
-        {name: x.shape for name, x in one.state_dict().items() if name.startswith(parts)}
-        for one in (model, build_network(size="lite"))
-    ]
-    assert shapes[0] == shapes[1] and len(shapes[0]) > 50
-
-
-def test_masked_points_are_not_seen():
-    model, hidden = masked_trace().eval(), hidden_points()
-    signal, static = inputs()
-    changed = torch.where(hidden[:, None], torch.randn_like(signal), signal)
-    torch.testing.assert_close(model(changed, static, hidden), model(signal, static, hidden))
-    seen = torch.where(hidden[:, None], signal, torch.randn_like(signal))
-    assert not torch.allclose(model(seen, static, hidden), model(signal, static, hidden))
-
-
 def test_a_frozen_encoder_stays_in_evaluation_and_costs_no_backward():
     free, model = build_network(), build_network()
-    model.freeze_encoder()
+    model.freeze(*model.encoder_parts)
     model.train()
     for name in ENCODER:
         part = model.get_submodule(name)
@@ -117,16 +88,15 @@ def test_a_frozen_encoder_stays_in_evaluation_and_costs_no_backward():
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert trained == {"decoder", "output", "heads"}
-    alone = flops_per_sample(masked_trace()) - 6 * 50 * (16 * 32 + 32 * 4)  # without its head
-    assert flops_per_sample(free) - flops_per_sample(model) == pytest.approx(alone * 2 / 3)
+    assert flops_per_sample(model) < flops_per_sample(free)
 
 
 def test_counting_operations_leaves_compiled_blocks_compiled():
-    model, graphs = masked_trace(), []
+    model, graphs = build_network(), []
     model.input.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
     flops_per_sample(model)
     assert not graphs
-    model(torch.zeros(1, 1, 200), torch.zeros(1, STATIC), torch.zeros(1, 200, dtype=torch.bool))
+    model(torch.zeros(1, 1, 200), torch.zeros(1, STATIC))
     assert graphs
     torch._dynamo.reset()
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.abr.dataset import chance_macro_f1, masked_chance, permute_responses
+from models.abr.dataset import chance_macro_f1, permute_responses
 from tests.models.errors import error_of
 
 
@@ -31,12 +31,3 @@ def test_chance_is_the_best_of_two_blind_guesses():
     ):
         target = np.repeat(np.arange(5), counts)
         assert chance_macro_f1(target) == pytest.approx(wanted, abs=5e-4), counts
-
-
-def test_chance_of_masked_points_is_the_mean_response_of_the_training_patients():
-    rng = np.random.default_rng(0)
-    shape = np.sin(np.arange(200) / 10).astype(np.float32)
-    train, val = (shape + rng.standard_normal((n, 200), np.float32) for n in (500, 300))
-    hidden = rng.random((300, 200)) < 0.3
-    variance = 0.5  # of a sine
-    assert masked_chance(train, val, hidden) == pytest.approx(variance / 1.5, abs=0.02)

@@ -130,8 +130,7 @@ def test_a_stage_without_a_decoder_writes_features(without_data, few, patients, 
     signal = np.stack([scaled_signal(patients.signal[row], full.statistics) for row in index])
     facts = np.stack([scaled_facts(patients.static[row], full.statistics) for row in index])
     with torch.no_grad():
-        hidden = torch.zeros(len(index), 200, dtype=torch.bool)
-        model(torch.from_numpy(signal), torch.from_numpy(facts), hidden)
+        model(torch.from_numpy(signal), torch.from_numpy(facts))
     files = [np.load(io.BytesIO(p.files[".npz"])) for p in found]
     assert len(files) == 2 and sum(len(file["item"]) for file in files) == len(index)
     features = np.concatenate([file["features"] for file in files])

@@ -49,21 +49,3 @@ def dota(tmp_path):
     }
     (root / "split_dataset.json").write_text(json.dumps(split))
     return root
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    """A JSONL file of `rows`, or of ten chapters of four short paragraphs."""
-
-    def write(rows=None):
-        if rows is None:
-            rows = [
-                {"id": f"ch{i // 4:02}-{i:04}", "en": f"This is text {i}.", "zh": f"这是第{i}段。"}
-                for i in range(40)
-            ]
-        path = tmp_path / "pairs.jsonl"
-        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        path.write_text("\n".join(lines), encoding="utf-8")
-        return path
-
-    return write

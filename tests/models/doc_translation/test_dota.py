@@ -3,13 +3,9 @@ import json
 import pytest
 from PIL import Image
 
-from launcher.report.data_check import Match, find_families
 from models.doc_translation import formats
-from models.doc_translation.dataset import read as read_data
-from models.doc_translation.prediction import read as read_input
 from models.doc_translation.readers.dota import read
 from models.doc_translation.readers.page import without_number
-from models.doc_translation.readers.pairs import Layout
 from tests.models.errors import error_of
 
 
@@ -93,24 +89,8 @@ def test_an_invalid_split_file_is_an_error(dota, text, problem):
     assert error.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
 
 
-def test_formats_are_recognized_by_content(dota, pairs, tmp_path):
+def test_a_folder_is_recognized_by_its_parts(dota, tmp_path):
     assert formats.recognize(dota) == formats.DOTA
-    path = pairs()
-    assert formats.recognize(path) == formats.PAIRS
-    folder = tmp_path / "with pairs"
-    folder.mkdir()
-    (folder / "README.md").write_text("about the data")
-    assert formats.recognize(folder) is None
-    path.rename(folder / "a.jsonl")
-    assert formats.recognize(folder) == formats.PAIRS
-    assert find_families(str(folder), None, "data check") == [
-        Match("doc_translation", formats.PAIRS)
-    ]
-    layout = Layout("en", "zh", 1, None)
-    assert len(read_data(str(folder), layout, "file", "stop").pages) == 40
-    assert len(read_input(folder, layout, "stop")) == 40
-    broken = pairs(["{"])
-    assert formats.recognize(broken) == formats.PAIRS  # the reader reports its line
     other = tmp_path / "notes.txt"
     other.write_text("some text")
     assert formats.recognize(other) is None

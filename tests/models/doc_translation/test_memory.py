@@ -6,7 +6,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from models.doc_translation.readers import dota, pairs
+from models.doc_translation.readers import dota
 
 BOUND = 60 * 2**20
 
@@ -17,23 +17,6 @@ def grown(action):
     before = process.memory_info().rss
     result = action()
     return process.memory_info().rss - before, result
-
-
-@pytest.mark.slow
-def test_a_large_file_of_pairs_is_read_row_by_row(tmp_path):
-    path, filler = tmp_path / "large.jsonl", "word " * 330
-    with path.open("w", encoding="utf-8") as file:
-        for i in range(50_000):
-            text = f"{i} {filler}"
-            row = {"id": f"ch{i // 1000:03}-{i:06}", "en": text, "zh": text}
-            file.write(json.dumps(row) + "\n")
-    assert path.stat().st_size > 150 * 2**20
-    layout = pairs.Layout("en", "zh", 4, None)
-    growth, found = grown(lambda: pairs.read(path, layout, "stop"))
-    assert growth < BOUND and len(found.pages) == 50_000
-    more, _ = grown(lambda: [found.pages[i].image().size for i in range(0, 50_000, 5000)])
-    assert more < BOUND
-    assert found.pages[49_999].target().startswith("49999 word")
 
 
 @pytest.mark.slow

@@ -1,5 +1,4 @@
 import io
-import json
 import shutil
 
 import numpy as np
@@ -68,14 +67,6 @@ def test_each_image_has_its_translation_with_data(
     prediction = next(task.predict(model, folder))
     assert prediction.text == "# a\N{REPLACEMENT CHARACTER}[2Jb\n"  # nothing controls a terminal
     assert prediction.files[".md"] == b"# a\x1b[2Jb\n\n"
-
-
-def test_a_jsonl_file_needs_no_translations_and_keeps_equal_paragraphs(without_data, tmp_path):
-    task, model = without_data(beams=1)
-    path = tmp_path / "new.jsonl"
-    rows = [{"id": f"ch{i // 2}-{i}", "en": "The same text."} for i in range(4)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    assert [p.name for p in task.predict(model, path)] == ["ch0-page-1", "ch1-page-1"]
 
 
 def test_a_folder_in_the_dota_layout_needs_images_only(without_data, dota):

@@ -19,9 +19,9 @@ TINY = SIZES["tiny"]
 
 
 @pytest.fixture
-def make_task(make_task, pairs):
+def make_task(make_task, dota):
     """A task of few texts, which are read faster than the cards."""
-    return partial(make_task, path=pairs())
+    return partial(make_task, path=dota)
 
 
 @pytest.fixture(scope="module")

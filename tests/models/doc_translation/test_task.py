@@ -8,6 +8,7 @@ from models.base import DataError
 from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
 from models.doc_translation.dataset import permute_images
+from models.doc_translation.readers.page import without_number
 from tests.models.errors import error_of
 from tests.models.tasks import check_in_4_bits
 
@@ -18,13 +19,12 @@ def sides_of(task):
     }
 
 
-@pytest.mark.parametrize("kind", ["cards", "dota", "article", "pairs"])
-def test_no_document_is_in_two_splits(ready_task, dota, pairs, kind):
+@pytest.mark.parametrize("kind", ["cards", "dota", "article"])
+def test_no_document_is_in_two_splits(ready_task, dota, kind):
     settings = {
         "cards": {},
         "dota": {"path": dota},
         "article": {"path": dota, "split": "article"},
-        "pairs": {"path": pairs(), "paragraphs": 2},
     }[kind]
     task = ready_task(**settings)
     sides = sides_of(task)
@@ -61,18 +61,20 @@ def test_skipped_pages_are_listed_in_the_run_folder(ready_task, dota, tmp_path):
     assert task.facts()["left_out_pages"] == 1
 
 
-def test_the_vocabulary_is_trained_on_training_pages_only(ready_task, pairs):
-    letters = "abcdefghijklmnopqrst"
-    rows = [
-        {"id": f"{c}-{i}", "en": f"{c} {i}", "zh": f"mark{c} " * 9}
-        for c in letters
-        for i in range(2)
-    ]
-    task = ready_task(path=pairs(rows))
+def test_an_invalid_font_file_is_an_error(ready_task, dota):
+    error = error_of(ready_task, path=dota, font=str(dota / "split_dataset.json"))
+    assert error.where == "data.font"
+
+
+def test_the_vocabulary_is_trained_on_training_pages_only(ready_task, dota):
+    marks = {f"2101.0000{number}": f"mark{letter}" for number, letter in enumerate("abcdefghij")}
+    for file in (dota / "zh_mmd").iterdir():
+        file.write_text(f"{marks[without_number(file.stem)]} " * 9)
+    task = ready_task(path=dota)
     known = " ".join(task.vocabulary.inner.get_vocab())
     for side, documents in sides_of(task).items():
         for document in documents:
-            assert (f"mark{document}" in known) == (side == "train")
+            assert (marks[document] in known) == (side == "train")
 
 
 def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(cards):
@@ -84,17 +86,18 @@ def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(cards):
     assert task.vocabulary.decode(sample.labels) == sample.reference
 
 
-def test_a_long_translation_is_truncated_without_an_end_token(ready_task, pairs):
-    task = ready_task(path=pairs(), seq_len=8)
+def test_a_long_translation_is_truncated_without_an_end_token(ready_task):
+    task = ready_task(seq_len=8)
     sample = task.data("train").sample(0, None)
     assert len(sample.inputs) == len(sample.labels) == 8
     assert task.vocabulary.end not in sample.labels
     assert task.facts()["cut_share"] > 0.5
 
 
-def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(ready_task, pairs):
-    rows = [{"id": f"c{i}-1", "en": f"text {i}", "zh": "字" * (1 + 3 * (i % 5))} for i in range(20)]
-    task = ready_task(path=pairs(rows), paragraphs=1)
+def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(ready_task, dota):
+    for number, file in enumerate(sorted((dota / "zh_mmd").iterdir())):
+        file.write_text("字" * (1 + 3 * (number % 5)), encoding="utf-8")
+    task = ready_task(path=dota)
     samples = [task.data("train").sample(i, None) for i in range(5)]
     batch = task.collate(samples)
     longest = max(len(sample.labels) for sample in samples)
@@ -138,19 +141,13 @@ def test_frozen_encoders_have_4_bits(ready_task):
     check_in_4_bits(ready_task, lambda model: [model.global_encoder, model.local_encoder])
 
 
-@pytest.mark.parametrize("kind", ["dota", "pairs"])
-def test_stage_encoder_needs_no_translations(ready_task, dota, pairs, kind):
+def test_stage_encoder_needs_no_translations(ready_task, dota):
     import shutil
 
-    if kind == "dota":
-        shutil.rmtree(dota / "zh_mmd")
-        path = dota
-    else:
-        rows = [{"id": f"ch{i // 4:02}-{i:04}", "en": f"This is text {i}."} for i in range(40)]
-        path = pairs(rows)
+    shutil.rmtree(dota / "zh_mmd")
     with pytest.raises(DataError):
-        ready_task(path=path)
-    task = ready_task(path=path, stage="encoder")
+        ready_task(path=dota)
+    task = ready_task(path=dota, stage="encoder")
     samples = [task.data("train").sample(i, FixedDraws()) for i in range(2)]
     batch = task.collate(samples)
     assert batch["page_local"].shape == (2, 3, 96, 64)

@@ -34,7 +34,6 @@ def test_every_suffix_that_mne_reads_eeg_from_is_known():
         ("a.fif", b"\0\0\0\x64\0\0\0\x1f", formats.FIF),
         ("a.cdt", b"any", "Curry .cdt or .dap recordings"),
         ("a.data", b"any", None),
-        ("a.txt", b"%OpenBCI Raw EXG Data", formats.OPENBCI),
         ("a.txt", b"A child paints.", None),
         ("a.edf", b"", None),
     ],

@@ -12,7 +12,9 @@ from engines.deferred_init import is_deferred
 from engines.preparation import checkpoint_blocks
 from models.base import DataError
 from models.language import bpe, pretrained
+from models.language.head import Head
 from models.language.model import decoder_layers
+from models.language.pretrained import PLAIN_HEADS, Pretrained
 from tests.engines.test_deferred_init import Rank
 from tests.models.errors import error_of
 from training.optim.groups import lr_factors
@@ -192,6 +194,21 @@ def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, tex
     logits = model(batch["input_ids"])
     expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
     torch.testing.assert_close(task.loss(model, batch).sum, expected)
+
+
+@pytest.mark.parametrize("kind", sorted({*PLAIN_HEADS} - {"gpt2", "opt"}))
+def test_a_known_output_layer_gives_the_logits_of_transformers(kind):
+    config = transformers.CONFIG_MAPPING[kind](
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, pad_token_id=0,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    inner = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.arange(1, 9)[None]
+    expected = F.cross_entropy(inner(ids).logits[0], ids[0], reduction="sum")
+    model = Pretrained(inner, 0.0)
+    assert type(model.head) is Head
+    torch.testing.assert_close(model(ids, ids), expected)
 
 
 @tied_and_untied

@@ -165,17 +165,3 @@ def write_eeglab(path):
     facts |= {"xmin": 0.0, "xmax": SECONDS - 1 / RATE_HZ, "data": data.name, "setname": "a"}
     savemat(path, {"EEG": facts | {"chanlocs": location, "event": event, "epoch": [], "times": []}})
     return path
-
-
-def write_openbci(path, has_titles=True):
-    """An OpenBCI recording of 13 channels, with acceleration, time and markers."""
-    titles = ["Sample Index", *(f"EXG Channel {n}" for n in range(len(NAMES)))]
-    titles += ["Accel Channel 0", "Timestamp", "Marker Channel", "Timestamp (Formatted)"]
-    lines = ["%OpenBCI Raw EXG Data", f"%Number of channels = {len(NAMES)}"]
-    lines += [f"%Sample Rate = {RATE_HZ} Hz", "%Board = OpenBCI_GUI$BoardCytonSerial"]
-    lines += [", ".join(titles)] if has_titles else []
-    for number, (row, code) in enumerate(zip(all_waves().T, _codes(), strict=True)):
-        values = [float(number % RATE_HZ), *row, 0.25, number / RATE_HZ, code]
-        lines.append(", ".join(f"{value:.6f}" for value in values) + ", 2020-09-13 12:26:40.000")
-    path.write_text("\n".join(lines) + "\n")
-    return path
