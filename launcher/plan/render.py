@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
-from launcher.plan.cost import cost
 from launcher.plan.ladder import Step, taken
 from launcher.plan.plan import MARGIN, MEASURED, Plan
 from launcher.plan.storages import Kind
@@ -77,7 +76,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     whole = max(plan.device_bytes, 1)
     yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
     for kind, held in plan.device.items():
-        yield f"  {_MARKS[kind]} {kind.value:<14} {size(held):>10}  {held / whole:>4.0%}"
+        yield f"  {_MARKS[kind]} {kind.name.lower():<14} {size(held):>10}  {held / whole:>4.0%}"
     yield f"{'host, each node':<18} {size(plan.host_bytes):>10}" + (
         f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
     )
@@ -115,6 +114,6 @@ def _rungs(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
         mark = ">" if step is take else " "
         yield (
             f"{mark} {step.name:<25}{size(step.plan.device_bytes):>10} "
-            f"{size(step.plan.host_bytes):>10} {cost(step.plan) / cost(plan):>6.2f}  "
+            f"{size(step.plan.host_bytes):>10} {step.plan.cost / plan.cost:>6.2f}  "
             f"{', '.join(filter(None, marks))}"
         ).rstrip()

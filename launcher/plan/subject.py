@@ -16,7 +16,7 @@ from launcher.base.ending import temporary_folder
 from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved
-from launcher.plan.step_trace import Subject, encoded
+from launcher.plan.step_trace import UNTRACED_ERRORS, Subject, Tracing
 from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
@@ -91,13 +91,18 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
         return None
     from training.data import feature_cache
 
-    def first_inputs() -> Batch:
-        inputs = task.encoder_inputs("train")
-        return inputs.batch([n % len(inputs) for n in range(feature_cache.BATCH)])
-
-    if (found := encoded(task, first_inputs)) is None:
+    tracing = Tracing(is_fake=True)
+    try:
+        model = tracing.build(task)
+        if task.frozen_encoder(model) is None:
+            return None
+        first = task.encoder_inputs("train")
+        batch = first.batch([n % len(first) for n in range(feature_cache.BATCH)])
+        given = tracing.copied(batch)
+        with tracing.computing(), torch.no_grad():
+            made = task.encode(model, given)
+    except UNTRACED_ERRORS:  # the encoder needs values
         return None
-    batch, made = found
     inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
     rows: dict[str, np.ndarray] = {}
     for name, values in made.items():
