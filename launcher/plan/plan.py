@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.nn import Module
-from torch.utils._pytree import tree_leaves
 
 from engines.base import EngineError, Options
 from engines.catalog import ENGINES, Entry, build_engine, by_processes
@@ -39,7 +37,7 @@ from launcher.plan.step_trace import (
     untraced,
 )
 from launcher.plan.storages import Kind
-from launcher.plan.subject import TaskData, read_task
+from launcher.plan.subject import TaskData, batch_bytes, read_task
 from launcher.plan.target import Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds
 from models.base import DataError
@@ -63,19 +61,11 @@ UNCOMPILED = (
 _CPU = torch.device("cpu")
 
 
-class _Speeds(NamedTuple):
-    """What a rank does in a second, roughly: only ratios between engines count."""
-
-    flops: float
-    memory_bytes: float
-    sent_bytes: float
-    offloaded_bytes: float
-    start_s: float
-    """To start a kernel."""
-
-
-_GPU_SPEEDS = _Speeds(1e14, 1.5e12, 5e10, 1e10, 5e-6)
-_CPU_SPEEDS = _Speeds(3e10, 5e9, 5e8, 5e9, 1e-6)
+_GPU_SPEEDS, _CPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10), (3e10, 5e9, 5e8, 5e9)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
+and back. Only ratios between engines count."""
+_GPU_START_S, _CPU_START_S = 5e-6, 1e-6
+"""To start a kernel."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,6 @@ class Plan:
     micro_batch: int
     accumulation: int
     steps: int
-    steps_per_epoch: int
     seconds: Seconds = UNKNOWN
     untraced: Untraced | None = None
     """Why the step was measured instead of traced; None: it was traced."""
@@ -143,7 +132,7 @@ class Plan:
     @property
     def start_s(self) -> float:
         """Estimated seconds to start the kernels of a step."""
-        return self.launches * (_CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS).start_s
+        return self.launches * (_CPU_START_S if self.target.device == "cpu" else _GPU_START_S)
 
     @property
     def cost(self) -> float:
@@ -153,13 +142,8 @@ class Plan:
         """
         speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
         update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
-        return (
-            self.flops / speeds.flops
-            + update / speeds.memory_bytes
-            + self.sent_bytes / speeds.sent_bytes
-            + self.copied_bytes / speeds.offloaded_bytes
-            + self.start_s
-        )
+        work = (self.flops, update, self.sent_bytes, self.copied_bytes)
+        return sum(n / speed for n, speed in zip(work, speeds, strict=True)) + self.start_s
 
     @property
     def is_host_bound(self) -> bool:
@@ -303,9 +287,8 @@ class Planner:
             placed = replicated(trace, ranks, engine.placement)
         offloaded_bytes = placed.offloaded_bytes + trace.offloaded
         rank_bytes = self.process_bytes + offloaded_bytes
-        workers, leaves = settings.loader.workers, tree_leaves(subject.micro_batch.batch)
-        batch_bytes = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
-        beside = workers * settings.loader.prefetch * batch_bytes
+        workers = settings.loader.workers
+        beside = workers * settings.loader.prefetch * batch_bytes(subject.micro_batch)
         if is_cpu:
             rank_bytes += placed.device_bytes
             if not settings.memory.return_freed:
@@ -353,7 +336,6 @@ class Planner:
             micro_batch=numbers.micro_batch,
             accumulation=numbers.accumulation,
             steps=subject.train_plan.end_step,
-            steps_per_epoch=subject.train_plan.steps_per_epoch,
             seconds=seconds,
             untraced=obstacle,
             uncompiled=UNCOMPILED if settings.compile != "off" else None,

@@ -24,7 +24,7 @@ def text(
     command: Callable[[Sequence[str]], str],
 ) -> str:
     """The plan for people. `command` gives the run with further settings."""
-    lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
+    lines = [*_head(resolved, plan), "", *_memory(plan), "", _verdict(plan)]
     if steps:
         lines += ["", *_rungs(plan, steps)]
     if (take := taken(steps)) is not None:
@@ -62,14 +62,11 @@ def _time(seconds: Seconds) -> str:
     if seconds.step is None or seconds.epoch is None or seconds.run is None:
         return seconds.basis
     least = "at least " if seconds.is_least else ""
-    return (
-        f"{least}{_short(seconds.step)} per step, {_short(seconds.epoch)} per epoch, "
-        f"{_short(seconds.run)} for the run ({seconds.basis})"
+    step, epoch, run = (
+        duration(each) if each >= 1 else f"{1000 * each:.3g} ms"
+        for each in (seconds.step, seconds.epoch, seconds.run)
     )
-
-
-def _short(seconds: float) -> str:
-    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"{least}{step} per step, {epoch} per epoch, {run} for the run ({seconds.basis})"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -81,28 +78,23 @@ def _memory(plan: Plan) -> Iterator[str]:
         f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
     )
     scale = max(plan.device_bytes, plan.target.device_bytes or 0)
-    yield f"[{_bar(plan, scale)}]" + (f" of {size(scale)}" if scale != plan.device_bytes else "")
-
-
-def _bar(plan: Plan, scale: int) -> str:
-    """Each kind in proportion; a dot is free memory."""
-    ends, total, bar = [], 0, ""
+    total, bar = 0, ""  # each kind in proportion; a dot is free memory
     for kind, held in plan.device.items():
         total += held
-        ends.append((kind, round(_WIDTH * total / max(scale, 1))))
-    for kind, end in ends:
-        bar += _MARKS[kind] * (end - len(bar))
-    return bar.ljust(_WIDTH, ".")
+        bar += _MARKS[kind] * (round(_WIDTH * total / max(scale, 1)) - len(bar))
+    of = f" of {size(scale)}" if scale != plan.device_bytes else ""
+    yield f"[{bar.ljust(_WIDTH, '.')}]{of}"
 
 
-def _verdict(plan: Plan) -> Iterator[str]:
+def _verdict(plan: Plan) -> str:
+    if plan.fits:
+        return f"fits: {plan.needs}"
+    if plan.fits is None:
+        return f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
     free = f", of which {MARGIN:.0%} stay free"
     if not plan.is_host_bound:
         free = " that other processes, the CUDA context and NCCL leave"
-    if plan.fits is None:
-        yield f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
-    else:
-        yield f"fits: {plan.needs}" if plan.fits else f"does not fit: {plan.needs}{free}"
+    return f"does not fit: {plan.needs}{free}"
 
 
 def _rungs(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:

@@ -143,14 +143,14 @@ def trace_step(
         count = plan.accumulation * (2 if plan.world_size > 1 else 1)
         batch, num_units = subject.micro_batch.batch, subject.micro_batch.num_units
         batches = [MicroBatch(tracing.copied(batch), num_units) for _ in range(count)]
-        start = storages.changes
+        start = len(storages.changes)
         if subject.encoded is not None:
             assert isinstance(task, HasFrozenEncoder)
             given = tracing.copied(subject.encoded)
             with tracing.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
                 task.encode(module, given)
             del given
-        encoding, flops = storages.changes - start, storages.flops
+        encoding, flops = len(storages.changes) - start, storages.flops
         storages.launches.clear()
         storages.sent = 0.0
         most = min(MICRO_BATCHES, plan.accumulation)

@@ -121,8 +121,8 @@ class Storages(TorchDispatchMode):
         self.host_bytes = 0
         self._now: dict[int, _Life] = {}
         """By the address of the storage."""
-        self._changes: list[tuple[Phase, int, _Life, int]] = []
-        """With the completed gradients. 1: begins; -1: ends."""
+        self.changes: list[tuple[Phase, int, _Life, int]] = []
+        """Allocations and releases so far, with the completed gradients. 1: begins; -1: ends."""
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -147,7 +147,7 @@ class Storages(TorchDispatchMode):
                 self._count(tensor.untyped_storage())
         if copied := _copied_bytes(func, args):  # begins and ends within the operator
             life = _Life(copied, self.phase)
-            self._changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
+            self.changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
         if (count := _FLOPS.get(func._overloadpacket)) is not None:
             self.flops += int(count(*args, **kwargs, out_val=result))
         self.launches[self.phase] += _launches(func, args)
@@ -197,17 +197,12 @@ class Storages(TorchDispatchMode):
 
     def moments(self, start: int = 0) -> Moments:
         """What was held before the change with the number `start`, and after each from then on."""
-        phase, computed, lives, signs = zip(*self._changes, strict=True)
+        phase, computed, lives, signs = zip(*self.changes, strict=True)
         held = np.zeros((len(signs) + 1, len(Kind)), np.int64)
         kinds, sizes = zip(*((life.kind, life.size) for life in lives), strict=True)
         held[range(1, len(signs) + 1), kinds] = np.multiply(signs, sizes)
         at = [start, *range(start, len(signs))]
         return Moments(np.array(phase)[at], held.cumsum(0)[start:], np.array(computed)[at])
-
-    @property
-    def changes(self) -> int:
-        """The number of allocations and releases so far."""
-        return len(self._changes)
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._now:
@@ -218,10 +213,10 @@ class Storages(TorchDispatchMode):
 
     def _change(self, address: int, life: _Life | None) -> None:
         if (before := self._now.pop(address, None)) is not None:
-            self._changes.append((self.phase, self.computed, before, -1))
+            self.changes.append((self.phase, self.computed, before, -1))
         if life is not None:
             self._now[address] = life
-            self._changes.append((self.phase, self.computed, life, 1))
+            self.changes.append((self.phase, self.computed, life, 1))
 
     def _note_collective(self, name: str, args: Any) -> None:
         tensors = [leaf for leaf in tree_leaves(args) if type(leaf) in _COUNTED]
