@@ -17,7 +17,6 @@ from launcher.config.command_line import CommandLine
 from launcher.config.options import PLANNED_MACHINE
 from launcher.config.provenance import keys_of
 from launcher.plan import ladder, target
-from launcher.plan.cost import cost
 from launcher.plan.target import Described
 from launcher.run import affinity
 from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
@@ -75,7 +74,7 @@ def _as_json(plan: Plan, steps: Sequence[ladder.Step]) -> dict[str, Any]:
             "name": step.name,
             "set": step.sets,
             "effect": step.effect,
-            "relative_time": cost(step.plan) / cost(plan),
+            "relative_time": step.plan.cost / plan.cost,
             "take": step is take,
             **step.plan.as_json(),
         }

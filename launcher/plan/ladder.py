@@ -12,7 +12,6 @@ from launcher.base.diagnostics import SettingsError, plain
 from launcher.config import batching
 from launcher.config.check import why_ineffective
 from launcher.config.provenance import Resolved
-from launcher.plan.cost import cost
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -45,7 +44,9 @@ class Rung:
     """The fastest of these that fit is taken; of others the first."""
 
 
-_SHARDED = Placement("sharded", "sharded", "sharded")
+_SHARDED, _HOST = Placement("sharded", "sharded", "sharded"), Placement("host", "host", "host")
+_UPDATED_ON_HOST = Placement(gradients="host", optimizer="host")
+_EARLIER = (ENGINE, _STATE, _ACTIVATIONS)
 RUNGS = (
     Rung("smaller micro-batch", is_usual=True),
     Rung("activation checkpointing", {"memory.activation_checkpointing": "full"}, is_usual=True),
@@ -56,29 +57,10 @@ RUNGS = (
     Rung("optimizer states in bf16", {_STATE: "bf16"}, NUMBERS),
     Rung("optimizer states in int8", {_STATE: "int8"}, NUMBERS),
     Rung("activation offload", {_ACTIVATIONS: True}, saves="gpu"),
-    Rung(
-        "optimizer offload",
-        placement=Placement(gradients="host", optimizer="host"),
-        saves="gpu",
-        drops=(_STATE,),
-    ),
-    Rung(
-        "weights offload", placement=Placement("host", "host", "host"), saves="gpu", drops=(_STATE,)
-    ),
-    Rung(
-        "LoRA",
-        {"model.lora.rank": 16},
-        TRAINED,
-        placement=_SHARDED,
-        drops=(ENGINE, _STATE, _ACTIVATIONS),
-    ),
-    Rung(
-        "nf4 weights",
-        {"model.quantize": "nf4"},
-        TRAINED,
-        placement=_SHARDED,
-        drops=(ENGINE, _STATE, _ACTIVATIONS),
-    ),
+    Rung("optimizer offload", placement=_UPDATED_ON_HOST, saves="gpu", drops=(_STATE,)),
+    Rung("weights offload", placement=_HOST, saves="gpu", drops=(_STATE,)),
+    Rung("LoRA", {"model.lora.rank": 16}, TRAINED, _SHARDED, drops=_EARLIER),
+    Rung("nf4 weights", {"model.quantize": "nf4"}, TRAINED, _SHARDED, drops=_EARLIER),
 )
 """Cheap to costly. A rung whose settings do not exist for a run is left out."""
 USUAL = [rung for rung in RUNGS if rung.is_usual]
@@ -157,30 +139,24 @@ def climb(
 def _exists(rung: Rung, resolved: Resolved, plan: Plan, keeps_given: bool) -> bool:
     """Whether its settings exist and may change, and it saves memory that is too small."""
     values = resolved.values
-    may_change = all(
+    is_cpu = plan.target.device == "cpu"
+    lacks = {"any": True, "gpu": plan.lacks_device, "host": plan.lacks_ram, "cpu": is_cpu}
+    return lacks[rung.saves] and all(
         key in values
         and why_ineffective(values, key) is None
         and not (keeps_given and values[key].is_of_user)
         for key in rung.change
     )
-    lacks = {
-        "any": True,
-        "gpu": plan.lacks_device(),
-        "host": plan.lacks_ram(),
-        "cpu": plan.target.device == "cpu",
-    }
-    return may_change and lacks[rung.saves]
 
 
 def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     """The engines of its placement, which shards for several ranks only; or that of the run."""
-    engine = ENGINES[resolved.settings.engine.name]
-    if rung.placement in (None, engine.placement):
-        return [{}]
-    if rung.placement == _SHARDED and plan.target.ranks == 1:
+    same = (None, ENGINES[resolved.settings.engine.name].placement)
+    is_sharded = rung.placement == _SHARDED
+    if rung.placement in same or (is_sharded and plan.target.ranks == 1):
         return [{}]
     able = [e for e in ENGINES.values() if e.placement == rung.placement and not missing(e)]
-    if rung.placement != _SHARDED:
+    if not is_sharded:
         able.sort(key=lambda each: each.ds_config is None)  # DeepSpeed updates faster on a CPU
     return [{ENGINE: each.name} for each in able]
 
@@ -208,4 +184,4 @@ def taken(steps: Sequence[Step]) -> Step | None:
     """The fastest of the usual rungs that fit, otherwise the first that fits; None: none does."""
     fitting = [step for step in steps if step.plan.fits is not False]
     usual = [step for step in fitting if step.is_usual]
-    return min(usual, key=lambda step: cost(step.plan), default=next(iter(fitting), None))
+    return min(usual, key=lambda step: step.plan.cost, default=next(iter(fitting), None))

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
+
+import numpy as np
 
 from engines.catalog import Placement
 from engines.ddp import BUCKET_BYTES
 from launcher.plan.step_trace import StepTrace
-from launcher.plan.storages import Kind, Moment, Phase
+from launcher.plan.storages import Kind, Phase, fullest
 
 FP32_BYTES = 4
+_FP64_BYTES = 8
+DEFAULTS: Mapping[str, Any] = {
+    "contiguous_gradients": True,
+    "reduce_bucket_size": 500_000_000,
+    "reduce_scatter": True,
+    "stage3_max_reuse_distance": 1_000_000_000,
+    "stage3_param_persistence_threshold": 100_000,
+    "stage3_prefetch_bucket_size": 50_000_000,
+    "sub_group_size": 1_000_000_000,
+    "use_multi_rank_bucket_allreduce": True,
+}
+"""DeepSpeed's own values of what a `zero_optimization` block may leave out."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +58,30 @@ class Ranks:
         """The share of a tensor that is on other ranks when it is sharded over all."""
         return (self.size - 1) / self.size
 
+    def part(self, count: int) -> int:
+        """What one of them has of `count`, rounded up."""
+        return -(-count // self.size)
 
-def as_traced(
-    trace: StepTrace, ranks: Ranks, *, offloads: bool = False, on_cpu: bool = False
-) -> Placed:
+
+def as_traced(trace: StepTrace, ranks: Ranks, *, offloads: bool, on_cpu: bool) -> Placed:
     """The engine was traced itself: local, or fsdp with its collectives.
 
     `offloads`: shards of weights, gradients and optimizer are in host memory. `on_cpu`: that is the
     memory of the device, too, and the peak is that of both together. Otherwise torch pins the
     memory of each gradient, a power of two.
     """
+    held = trace.moments.held.copy()
     if not offloads:
-        return Placed(trace.peak.held, 0, trace.sent)
-    moments = [trace.peak] if on_cpu else trace.moments
-    moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
-    device = fullest(_without(moment, moved) for moment in moments)
-    host = max(sum(moment.held[kind] for kind in moved) for moment in moments)
+        return Placed(fullest(held), 0, trace.sent)
+    if on_cpu:
+        held = held[[held.sum(1).argmax()]]
+    moved = [Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER]
+    host = int(held[:, moved].sum(1).max())
+    held[:, moved] = 0
     if not on_cpu:
-        shards = (FP32_BYTES * -(-numel // ranks.size) for numel in chain(*trace.groups))
+        shards = (FP32_BYTES * ranks.part(numel) for numel in chain(*trace.groups))
         host += sum((1 << (size - 1).bit_length()) - size for size in shards)
-    return Placed(device, host, trace.sent)
+    return Placed(fullest(held), host, trace.sent)
 
 
 def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
@@ -72,54 +91,120 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
     of all micro-batches but the last one of a step, which moves them to the buckets one by one.
     What the trace sent is of an optimizer whose ranks divide its work.
     """
-    gradients = FP32_BYTES * trace.trainable
-    sent = 2 * ranks.away * gradients
-    shards_optimizer = placement.optimizer != "replicated"
-    largest = max(chain(*trace.groups), default=0)
-    bucket = min(gradients, max(BUCKET_BYTES, FP32_BYTES * largest))
-    share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
-
-    def placed(moment: Moment, passes: int) -> dict[Kind, int]:
-        held = dict(moment.held)
-        beside = 0
-        if ranks.accumulation > 1 and moment.phase is not Phase.UPDATE:
-            moved = FP32_BYTES * moment.computed if passes == ranks.accumulation else 0
-            beside = max(held[Kind.GRADIENTS] - moved, 0)
-        held[Kind.GRADIENTS] = gradients + beside
-        held[Kind.OPTIMIZER] = round(share * held[Kind.OPTIMIZER])
-        if moment.phase is Phase.UPDATE:
-            # The first one averages bucket by bucket the gradients that it has.
-            held[Kind.COMMUNICATION] += bucket
-        return held
-
     if ranks.size == 1:
-        return Placed(trace.peak.held, 0, 0.0)
-    sent += ranks.away * gradients if shards_optimizer else trace.sent
-    moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
-    return Placed(fullest(moments), 0, sent)
+        return Placed(trace.moments.peak, 0, 0.0)
+    phase, held, computed = (array.copy() for array in trace.moments)
+    gradients, numels = FP32_BYTES * trace.trainable, [*chain(*trace.groups)]
+    sent, share = 2 * ranks.away * gradients + trace.sent, 1.0
+    if placement.optimizer != "replicated":
+        sent = 3 * ranks.away * gradients
+        parts = [0] * ranks.size  # FairScale gives the next parameter to the emptiest
+        for numel in numels:
+            parts[parts.index(min(parts))] += numel
+        share = max(parts) / max(sum(parts), 1)
+    in_update = phase == Phase.UPDATE
+    beside = held[:, Kind.GRADIENTS] - (_passes(phase) == ranks.accumulation) * (
+        FP32_BYTES * computed
+    )
+    beside[in_update] = 0
+    held[:, Kind.GRADIENTS] = gradients + (ranks.accumulation > 1) * beside.clip(0)
+    held[:, Kind.OPTIMIZER] = np.rint(share * held[:, Kind.OPTIMIZER])
+    # The first update averages bucket by bucket the gradients that it has.
+    bucket = min(gradients, max(BUCKET_BYTES, FP32_BYTES * max(numels, default=0)))
+    held[in_update, Kind.COMMUNICATION] += bucket
+    return Placed(fullest(held), 0, sent)
 
 
-def _largest_share(groups: Sequence[Sequence[int]], ranks: int) -> float:
-    """The share of the rank with the most: FairScale gives the next parameter to the emptiest."""
-    held = [0] * ranks
-    for numel in chain(*groups):
-        held[held.index(min(held))] += numel
-    return max(held) / max(sum(held), 1)
+def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -> Placed:
+    """DeepSpeed with a `zero_optimization` block of its config; formulas of version 0.19.8.
+
+    Stages 1 and 2 have all weights on every rank; each updates an equal part of the flat tensor of
+    each group. A gradient goes into a bucket when it is complete, and from there to the rank of its
+    part. In fp32 the parts of a micro-batch are new tensors, to which those before are added; in 16
+    bits there is one fp32 tensor for all.
+
+    Under stage 3 each rank has an equal part of each weight, of its gradient, and of what updates
+    it. Small weights stay gathered. Others are gathered ahead of the layer that needs them, and
+    stay if a layer needs them again soon: by default from the forward to the backward pass.
+    """
+    layout = {**DEFAULTS, **zero_optimization}
+    stage, bucket = layout["stage"], layout["reduce_bucket_size"]
+    is_contiguous = bool(layout["contiguous_gradients"])
+    offloads, offloads_weights = (
+        layout.get(f"offload_{kind}", {}).get("device") == "cpu" for kind in ("optimizer", "param")
+    )
+    size = round(trace.weight_bytes / trace.parameters)  # of an element; frozen ones are rounded
+    is_fp32, several = size == FP32_BYTES, ranks.accumulation > 1
+    groups, largest = trace.groups, max(chain(*trace.groups))
+    optimizer, weights, host = ranks.part(trace.slot_bytes), trace.buffer_bytes, 0
+    # The last bucket is averaged when the backward pass is complete: a moment of its own.
+    end = np.flatnonzero(trace.moments.phase == Phase.UPDATE)[:1]
+    rows = np.insert(np.arange(len(trace.moments.phase)), end, end)
+    phase, held, computed = (array[rows] for array in trace.moments)
+    phase[end], computed[end] = Phase.BACKWARD, np.iinfo(computed.dtype).max
+    is_later, is_averaged = _passes(phase) > 1, computed > bucket
+    gradients: Any = 0
+    if stage < 3:
+        parts = [2 * -(-sum(group) // (2 * ranks.size)) for group in groups]  # they are aligned
+        part, is_whole = FP32_BYTES * sum(parts), stage == 1 and several
+        in_bucket = FP32_BYTES if stage == 1 else size
+        weights += trace.weight_bytes
+        optimizer += part
+        kept = 0 if offloads and is_fp32 else part
+        gradients = kept * (is_later & (not is_whole)) + kept * (
+            is_averaged & (~is_later | is_fp32 | is_whole)
+        )
+        if is_whole:
+            gradients += held[:, Kind.GRADIENTS] * FP32_BYTES // size
+        # The bucket is copied, and in 16 bits that copy is then copied to fp32.
+        copies = in_bucket + FP32_BYTES * (in_bucket < FP32_BYTES)
+        count = (1 + bool(layout.get("overlap_comm"))) * is_contiguous
+        always, buffers = 0, in_bucket * count * bucket * (computed > 0)
+        # Gradients are measured one by one in fp64, then copied group by group.
+        measured = _FP64_BYTES * min(largest, sum(parts))
+        update = kept + max(measured, is_fp32 * FP32_BYTES * max(parts))
+        if offloads:  # gradients, those of other micro-batches, and weights on their way back
+            always, update = size * largest, kept
+            host = part + size * (sum(parts) + largest) + is_fp32 * several * part
+        gathered = trace.trainable
+    else:
+        part = FP32_BYTES * sum(map(ranks.part, chain(*groups)))
+        shards = size * (part // FP32_BYTES + ranks.part(trace.parameters - trace.trainable))
+        small = layout["stage3_param_persistence_threshold"]
+        persistent = sum(numel for numel in trace.sizes if numel <= small)
+        others, most = trace.parameters - persistent, max(trace.sizes)
+        soon, fetched = (
+            layout["stage3_max_reuse_distance"] // 2,
+            layout["stage3_prefetch_bucket_size"],
+        )
+        ahead = min(others, soon + 2 * fetched + most)
+        arriving = min(ahead, fetched + most) * (phase == Phase.FORWARD)
+        weights += size * persistent + shards
+        optimizer += 2 * part
+        copies, always = FP32_BYTES, FP32_BYTES * bucket * is_contiguous
+        buffers = size * (ranks.size > 1) * (ahead + arriving)
+        update = max(
+            min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * ranks.part(largest)
+        )
+        if offloads:
+            moved = shards * offloads_weights
+            weights, host, update = weights - moved, moved + part, 0
+        gathered = persistent + ranks.accumulation * (2 * others - min(others, soon + fetched))
+    if offloads:
+        optimizer, host = 0, host + optimizer
+    buffers = buffers + always + copies * min(bucket, trace.trainable) * is_averaged
+    in_update = phase == Phase.UPDATE
+    held[:, Kind.WEIGHTS], held[:, Kind.OPTIMIZER] = weights, optimizer
+    held[:, Kind.GRADIENTS] = np.where(in_update, update, gradients)
+    held[:, Kind.COMMUNICATION] = np.where(in_update, always, buffers)
+    held[in_update, Kind.TEMPORARIES] //= ranks.size
+    # Stages 1 and 2 give every rank the means of all gradients, and keep those of its part.
+    goes_to_one = layout["reduce_scatter"] and not layout["use_multi_rank_bucket_allreduce"]
+    rounds = 1 if stage == 3 or goes_to_one else 2
+    reduced = rounds * (1 if stage == 1 else ranks.accumulation) * FP32_BYTES * trace.trainable
+    return Placed(fullest(held), host, ranks.away * (reduced + size * gathered))
 
 
-def _without(moment: Moment, kinds: tuple[Kind, ...]) -> dict[Kind, int]:
-    return {kind: 0 if kind in kinds else n for kind, n in moment.held.items()}
-
-
-def with_passes(moments: Iterable[Moment]) -> Iterator[tuple[Moment, int]]:
-    """Each moment with the number of forward passes so far."""
-    before, passes = Phase.UPDATE, 0
-    for moment in moments:
-        passes += moment.phase is Phase.FORWARD and before is not Phase.FORWARD
-        before = moment.phase
-        yield moment, passes
-
-
-def fullest(moments: Iterator[Mapping[Kind, int]]) -> Mapping[Kind, int]:
-    """The moment with the most bytes."""
-    return max(moments, key=lambda held: sum(held.values()))
+def _passes(phase: np.ndarray) -> np.ndarray:
+    """The number of forward passes so far."""
+    return (np.diff(phase == Phase.FORWARD, prepend=False) & (phase == Phase.FORWARD)).cumsum()

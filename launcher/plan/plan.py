@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.nn import Module
-from torch.utils._pytree import tree_leaves
 
-from engines.base import EngineError, Options, World
+from engines.base import EngineError, Options
 from engines.catalog import ENGINES, Entry, build_engine, by_processes
 from engines.environment import RankInfo
 from engines.frozen_weights import round_weights
@@ -27,8 +25,8 @@ from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights
-from launcher.plan import placement, time
-from launcher.plan.placement import Placed, Ranks
+from launcher.plan import time
+from launcher.plan.placement import FP32_BYTES, Ranks, as_traced, replicated, zero
 from launcher.plan.step_trace import (
     UNTRACED_ERRORS,
     StepTrace,
@@ -39,10 +37,9 @@ from launcher.plan.step_trace import (
     untraced,
 )
 from launcher.plan.storages import Kind
-from launcher.plan.subject import TaskData, read_task
+from launcher.plan.subject import TaskData, batch_bytes, read_task
 from launcher.plan.target import Described, PlanTarget
-from launcher.plan.time import UNKNOWN, Seconds, Work
-from launcher.plan.zero_placement import zero
+from launcher.plan.time import UNKNOWN, Seconds
 from models.base import DataError
 from training.checkpoint import base_weights, room
 from training.logging.quantities import size
@@ -63,8 +60,12 @@ UNCOMPILED = (
 )
 _CPU = torch.device("cpu")
 
-Traced = tuple[StepTrace, int, Untraced | None]
-"""The trace of a step, the bytes of a checkpoint, and why it was measured."""
+
+_GPU_SPEEDS, _CPU_SPEEDS = (1e14, 1.5e12, 5e10, 1e10), (3e10, 5e9, 5e8, 5e9)
+"""What a rank does in a second, roughly: operations, bytes in memory, bytes sent, and to the host
+and back. Only ratios between engines count."""
+_GPU_START_S, _CPU_START_S = 5e-6, 1e-6
+"""To start a kernel."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,6 @@ class Plan:
     micro_batch: int
     accumulation: int
     steps: int
-    steps_per_epoch: int
     seconds: Seconds = UNKNOWN
     untraced: Untraced | None = None
     """Why the step was measured instead of traced; None: it was traced."""
@@ -109,27 +109,46 @@ class Plan:
         return sum(self.device.values())
 
     @property
-    def fits(self) -> bool | None:
-        """Whether the peaks are below the memory of the target; None: it is unknown."""
-        device, ram = self.target.device_bytes, self.target.ram_bytes
-        if self.lacks_device() or self.lacks_ram():
-            return False
-        return None if ram is None or (device is None and self.target.device != "cpu") else True
-
     def lacks_device(self) -> bool:
         """Whether the peak of a rank is more than the memory of a GPU for tensors."""
         limit = self.target.device_bytes
         return limit is not None and self.device_bytes > limit
 
+    @property
     def lacks_ram(self) -> bool:
         """Whether the peak of a node leaves less than MARGIN of its main memory."""
         limit = self.target.ram_bytes
         return limit is not None and self.host_bytes > limit * (1 - MARGIN)
 
     @property
+    def fits(self) -> bool | None:
+        """Whether the peaks are below the memory of the target; None: it is unknown."""
+        if self.lacks_device or self.lacks_ram:
+            return False
+        is_gpu, target = self.target.device != "cpu", self.target
+        is_unknown = target.ram_bytes is None or (is_gpu and target.device_bytes is None)
+        return None if is_unknown else True
+
+    @property
+    def start_s(self) -> float:
+        """Estimated seconds to start the kernels of a step."""
+        return self.launches * (_CPU_START_S if self.target.device == "cpu" else _GPU_START_S)
+
+    @property
+    def cost(self) -> float:
+        """Estimated seconds of a step, for comparing plans only.
+
+        Operations, the update, traffic, offload and the start of kernels, one after the other.
+        """
+        speeds = _CPU_SPEEDS if self.target.device == "cpu" else _GPU_SPEEDS
+        update = 2 * (self.device[Kind.OPTIMIZER] + self.device[Kind.WEIGHTS])
+        work = (self.flops, update, self.sent_bytes, self.copied_bytes)
+        return sum(n / speed for n, speed in zip(work, speeds, strict=True)) + self.start_s
+
+    @property
     def is_host_bound(self) -> bool:
         """Whether main memory decides: on a CPU, or if only that is too small."""
-        return self.target.device == "cpu" or (self.lacks_ram() and not self.lacks_device())
+        return self.target.device == "cpu" or (self.lacks_ram and not self.lacks_device)
 
     @property
     def needs(self) -> str:
@@ -148,7 +167,7 @@ class Plan:
             "device_memory_bytes": self.target.device_bytes,
             "device_peak_bytes": {
                 "total": self.device_bytes,
-                **{kind.value: n for kind, n in self.device.items()},
+                **{kind.name.lower(): n for kind, n in self.device.items()},
             },
             "host_peak_bytes": self.host_bytes,
             "bytes_per_step": round(self.sent_bytes),
@@ -209,7 +228,8 @@ class Planner:
         """To be made when the data was read."""
         self._data = data
         self._described = described
-        self._traces: dict[str, Traced] = {}
+        self._traces: dict[str, tuple[StepTrace, int, Untraced | None]] = {}
+        """With the bytes of a checkpoint, and why a step was measured."""
         self.process_bytes = psutil.Process().memory_info().rss
         """Host memory of a process before the training: programs, data, libraries of the model."""
         self._is_built = False
@@ -226,8 +246,7 @@ class Planner:
                 return other.plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
-            subject, target = self._data.subject(resolved), self._described.target(resolved)
-            return self._predict(resolved, subject, target)
+            return self._predict(resolved, self._data.subject(resolved))
 
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
@@ -242,27 +261,63 @@ class Planner:
             self._is_built = True
             self.process_bytes = psutil.Process().memory_info().rss
 
-    def _predict(self, resolved: Resolved, subject: Subject, target: PlanTarget) -> Plan:
+    def _predict(self, resolved: Resolved, subject: Subject) -> Plan:
         settings, numbers = resolved.settings, resolved.batching
-        options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
+        engine, target = ENGINES[settings.engine.name], self._described.target(resolved)
+        options = engine_options(settings, resolved, subject.task.channels_last)
+        # A precision that the CPU has, with tensors of the same size.
+        precision: Any = {"tf32": "fp32", "fp8": "bf16"}.get(options.precision, options.precision)
+        options = replace(options, precision=precision, compile=False)
         key = _trace_key(resolved, target, options)
         if key not in self._traces:
-            self._traces[key] = self._trace_or_measure(
-                settings.engine.name, subject, target, options
-            )
+            try:
+                self._traces[key] = *self._trace(engine, subject, target, options), None
+            except SettingError:
+                raise
+            except UNTRACED_ERRORS as error:  # a step that depends on values is measured
+                real = self._trace(engine, replace(subject, is_fake=False), target, options)
+                self._traces[key] = *real, untraced(error)
         trace, checkpoint_bytes, obstacle = self._traces[key]
-        engine = ENGINES[settings.engine.name]
-        ranks = Ranks(target.ranks, numbers.accumulation)
-        placed = _placed(engine, trace, ranks, options, on_cpu=target.device == "cpu")
+        ranks, is_cpu = Ranks(target.ranks, numbers.accumulation), target.device == "cpu"
+        if engine.ds_config is not None:
+            placed = zero(trace, ranks, options.ds_config["zero_optimization"])
+        elif engine.is_traced:
+            placed = as_traced(trace, ranks, offloads=engine.placement.offloads, on_cpu=is_cpu)
+        else:
+            placed = replicated(trace, ranks, engine.placement)
         offloaded_bytes = placed.offloaded_bytes + trace.offloaded
         rank_bytes = self.process_bytes + offloaded_bytes
         workers = settings.loader.workers
-        beside = workers * settings.loader.prefetch * _batch_bytes(subject)
-        if target.device == "cpu":
-            rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved, target, trace)
+        beside = workers * settings.loader.prefetch * batch_bytes(subject.micro_batch)
+        if is_cpu:
+            rank_bytes += placed.device_bytes
+            if not settings.memory.return_freed:
+                state_bytes = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
+                heap_bytes = HEAP * (placed.device_bytes - state_bytes)
+                if engine.is_traced and target.ranks > 1:
+                    heap_bytes += GATHERED * FP32_BYTES * trace.parameters
+                rank_bytes += round(heap_bytes)
             # Loader workers are forks: they keep the pages of the weights as they were at their
             # start, which the next update copies. All share these. Forks inherit no pinned memory.
             beside += placed.device[Kind.WEIGHTS] if workers else 0
+        seconds, parameters = UNKNOWN, trace.parameters + trace.quantized
+        if target.gpu is not None:
+            val_samples = len(subject.task.data("val"))
+            seconds = time.by_data_sheet(
+                target.gpu,
+                settings.precision,
+                target,
+                engine.placement,
+                parameters,
+                subject.train_plan,
+                min(val_samples, settings.eval.samples or val_samples),
+                flops=trace.flops,
+                moved=time.moved_bytes(
+                    placed.device, trace.trainable, numbers.accumulation, trace.offloaded
+                ),
+                sent=placed.sent_bytes,
+                copied=2 * numbers.accumulation * trace.offloaded,
+            )
         return Plan(
             engine=engine.name,
             target=target,
@@ -273,7 +328,7 @@ class Planner:
             rank_host_bytes=rank_bytes,
             sent_bytes=placed.sent_bytes,
             checkpoint_bytes=checkpoint_bytes,
-            parameters=trace.parameters + trace.quantized,
+            parameters=parameters,
             trainable=trace.trainable,
             flops=trace.flops,
             launches=trace.launches,
@@ -281,29 +336,16 @@ class Planner:
             micro_batch=numbers.micro_batch,
             accumulation=numbers.accumulation,
             steps=subject.train_plan.end_step,
-            steps_per_epoch=subject.train_plan.steps_per_epoch,
-            seconds=_seconds(resolved, subject, target, trace, placed),
+            seconds=seconds,
             untraced=obstacle,
             uncompiled=UNCOMPILED if settings.compile != "off" else None,
         )
 
-    def _trace_or_measure(
-        self, engine: str, subject: Subject, target: PlanTarget, options: Options
-    ) -> Traced:
-        """The trace on fake tensors, or where the step depends on values, that of a real step."""
-        try:
-            return *self._trace(engine, subject, target, options), None
-        except SettingError:
-            raise
-        except UNTRACED_ERRORS as error:
-            real = replace(subject, is_fake=False)
-            return *self._trace(engine, real, target, options), untraced(error)
-
     def _trace(
-        self, engine: str, subject: Subject, target: PlanTarget, options: Options
+        self, engine: Entry, subject: Subject, target: PlanTarget, options: Options
     ) -> tuple[StepTrace, int]:
         """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
-        entry, checkpoints = ENGINES[engine], []
+        checkpoints, rounds = [], _rounds(engine, options)
 
         def change(model: Module) -> None:
             if subject.is_fake:
@@ -311,63 +353,27 @@ class Planner:
             only_trained = base_weights.has_adapters(subject.task)
             bytes_ = room.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
             checkpoints.append(bytes_)
-            if _rounds(entry, options):
+            if rounds:
                 norms_in_fp32(model)
                 weights = dict(model.named_parameters())
                 round_weights(weights, DTYPES[options.precision], keeps=False)
 
-        if entry.is_traced:
-            with _fake_world(target) as world:
-                trace = trace_step(subject, build_engine(engine, world, options), change)
-        else:
-            alone = build_engine(by_processes(1), ProcessWorld(RankInfo(), _CPU, 0.0), options)
-            # Autocast keeps the casts of the first micro-batch for later ones; rounded weights need
-            # none.
-            repeats = options.precision not in DTYPES or _rounds(entry, options)
-            with _fake_world(target) if _shares_work(entry, subject.settings) else nullcontext():
-                trace = trace_step(subject, alone, change, repeats=repeats)
-        return trace, checkpoints[0]
+        # Autocast keeps the casts of the first micro-batch for later ones; rounded ones need none.
+        repeats = not engine.is_traced and (options.precision not in DTYPES or rounds)
+        info, name = RankInfo(), by_processes(1)
+        if engine.is_traced:
+            info = RankInfo(0, target.ranks, 0, target.ranks_per_node, 0)
+            name = engine.name
+        with ExitStack() as stack:
+            if engine.is_traced or _shares_work(engine, subject.settings):
+                # Rank 0 of a process group whose other ranks do not exist: nothing is sent.
+                from torch.testing._internal.distributed.fake_pg import FakeStore
 
-
-def _heap_bytes(placed: Placed, resolved: Resolved, target: PlanTarget, trace: StepTrace) -> int:
-    if resolved.settings.memory.return_freed:
-        return 0
-    state_bytes = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
-    bytes_ = HEAP * (placed.device_bytes - state_bytes)
-    if ENGINES[resolved.settings.engine.name].is_traced and target.ranks > 1:
-        bytes_ += GATHERED * placement.FP32_BYTES * trace.parameters
-    return round(bytes_)
-
-
-def _seconds(
-    resolved: Resolved, subject: Subject, target: PlanTarget, trace: StepTrace, placed: Placed
-) -> Seconds:
-    if target.gpu is None:
-        return UNKNOWN
-    accumulation = resolved.batching.accumulation
-    val_samples = len(subject.task.data("val"))
-    return time.by_data_sheet(
-        target.gpu,
-        resolved.settings.precision,
-        target,
-        ENGINES[resolved.settings.engine.name].placement,
-        trace.parameters + trace.quantized,
-        Work(
-            trace.flops,
-            time.moved_bytes(placed.device, trace.trainable, accumulation, trace.offloaded),
-            placed.sent_bytes,
-            2 * accumulation * trace.offloaded,
-        ),
-        subject.train_plan,
-        min(val_samples, resolved.settings.eval.samples or val_samples),
-    )
-
-
-def _on_cpu(options: Options) -> Options:
-    """`options` with a precision that the CPU has, and tensors of the same size; not compiled."""
-    same_size = {"tf32": "fp32", "fp8": "bf16"}
-    precision: Any = same_size.get(options.precision, options.precision)
-    return replace(options, precision=precision, compile=False)
+                store, size = FakeStore(), target.ranks
+                dist.init_process_group("fake", rank=0, world_size=size, store=store)
+                stack.callback(dist.destroy_process_group)
+            built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
+            return trace_step(subject, built, change, repeats=repeats), checkpoints[0]
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
@@ -393,19 +399,6 @@ def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
     return json.dumps([kind, ranks, content], default=str, sort_keys=True)
 
 
-@contextmanager
-def _fake_world(target: PlanTarget) -> Iterator[World]:
-    """Rank 0 of a process group whose other ranks do not exist: nothing is sent."""
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    size = target.ranks
-    dist.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
-    try:
-        yield ProcessWorld(RankInfo(0, size, 0, target.ranks_per_node, 0), _CPU, 0.0)
-    finally:
-        dist.destroy_process_group()
-
-
 def _shares_work(engine: Entry, settings: TrainingSettings) -> bool:
     """Whether the ranks divide the work of the optimizer, each with all parameters."""
     return settings.optim.name == "muon" and not engine.placement.spread_parts
@@ -414,19 +407,3 @@ def _shares_work(engine: Entry, settings: TrainingSettings) -> bool:
 def _rounds(engine: Entry, options: Options) -> bool:
     """Whether weights have 16 bits, as DeepSpeed keeps them beside those in fp32."""
     return engine.ds_config is not None and options.precision in DTYPES
-
-
-def _placed(
-    engine: Entry, trace: StepTrace, ranks: Ranks, options: Options, *, on_cpu: bool
-) -> Placed:
-    if engine.ds_config is not None:
-        return zero(trace, ranks, options.ds_config["zero_optimization"])
-    if engine.is_traced:
-        offloads = engine.placement.offloads
-        return placement.as_traced(trace, ranks, offloads=offloads, on_cpu=on_cpu)
-    return placement.replicated(trace, ranks, engine.placement)
-
-
-def _batch_bytes(subject: Subject) -> int:
-    leaves = tree_leaves(subject.micro_batch.batch)
-    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
-from launcher.plan.cost import cost
 from launcher.plan.ladder import Step, taken
 from launcher.plan.plan import MARGIN, MEASURED, Plan
 from launcher.plan.storages import Kind
@@ -25,7 +24,7 @@ def text(
     command: Callable[[Sequence[str]], str],
 ) -> str:
     """The plan for people. `command` gives the run with further settings."""
-    lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
+    lines = [*_head(resolved, plan), "", *_memory(plan), "", _verdict(plan)]
     if steps:
         lines += ["", *_rungs(plan, steps)]
     if (take := taken(steps)) is not None:
@@ -63,47 +62,39 @@ def _time(seconds: Seconds) -> str:
     if seconds.step is None or seconds.epoch is None or seconds.run is None:
         return seconds.basis
     least = "at least " if seconds.is_least else ""
-    return (
-        f"{least}{_short(seconds.step)} per step, {_short(seconds.epoch)} per epoch, "
-        f"{_short(seconds.run)} for the run ({seconds.basis})"
+    step, epoch, run = (
+        duration(each) if each >= 1 else f"{1000 * each:.3g} ms"
+        for each in (seconds.step, seconds.epoch, seconds.run)
     )
-
-
-def _short(seconds: float) -> str:
-    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"{least}{step} per step, {epoch} per epoch, {run} for the run ({seconds.basis})"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
     whole = max(plan.device_bytes, 1)
     yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
     for kind, held in plan.device.items():
-        yield f"  {_MARKS[kind]} {kind.value:<14} {size(held):>10}  {held / whole:>4.0%}"
+        yield f"  {_MARKS[kind]} {kind.name.lower():<14} {size(held):>10}  {held / whole:>4.0%}"
     yield f"{'host, each node':<18} {size(plan.host_bytes):>10}" + (
         f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
     )
     scale = max(plan.device_bytes, plan.target.device_bytes or 0)
-    yield f"[{_bar(plan, scale)}]" + (f" of {size(scale)}" if scale != plan.device_bytes else "")
-
-
-def _bar(plan: Plan, scale: int) -> str:
-    """Each kind in proportion; a dot is free memory."""
-    ends, total, bar = [], 0, ""
+    total, bar = 0, ""  # each kind in proportion; a dot is free memory
     for kind, held in plan.device.items():
         total += held
-        ends.append((kind, round(_WIDTH * total / max(scale, 1))))
-    for kind, end in ends:
-        bar += _MARKS[kind] * (end - len(bar))
-    return bar.ljust(_WIDTH, ".")
+        bar += _MARKS[kind] * (round(_WIDTH * total / max(scale, 1)) - len(bar))
+    of = f" of {size(scale)}" if scale != plan.device_bytes else ""
+    yield f"[{bar.ljust(_WIDTH, '.')}]{of}"
 
 
-def _verdict(plan: Plan) -> Iterator[str]:
+def _verdict(plan: Plan) -> str:
+    if plan.fits:
+        return f"fits: {plan.needs}"
+    if plan.fits is None:
+        return f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
     free = f", of which {MARGIN:.0%} stay free"
     if not plan.is_host_bound:
         free = " that other processes, the CUDA context and NCCL leave"
-    if plan.fits is None:
-        yield f"needs {plan.needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
-    else:
-        yield f"fits: {plan.needs}" if plan.fits else f"does not fit: {plan.needs}{free}"
+    return f"does not fit: {plan.needs}{free}"
 
 
 def _rungs(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
@@ -115,6 +106,6 @@ def _rungs(plan: Plan, steps: Sequence[Step]) -> Iterator[str]:
         mark = ">" if step is take else " "
         yield (
             f"{mark} {step.name:<25}{size(step.plan.device_bytes):>10} "
-            f"{size(step.plan.host_bytes):>10} {cost(step.plan) / cost(plan):>6.2f}  "
+            f"{size(step.plan.host_bytes):>10} {step.plan.cost / plan.cost:>6.2f}  "
             f"{', '.join(filter(None, marks))}"
         ).rstrip()

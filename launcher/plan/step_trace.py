@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
-from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -25,7 +25,7 @@ from engines import pinned
 from engines.activation_offload import Copies
 from engines.base import Engine
 from engines.state import WEIGHT, stored
-from launcher.plan.storages import Kind, Moment, Phase, Storages
+from launcher.plan.storages import Kind, Moments, Phase, Storages
 from models.base import Batch, HasFrozenEncoder, Task
 from training.accumulate import accumulate, total_units
 from training.data.samples import MicroBatch
@@ -38,12 +38,8 @@ from training.train_plan import TrainPlan
 _LruCache = type(lru_cache(len))
 _NO_TENSORS = {"torch", "launcher", *sys.stdlib_module_names}
 """Packages whose caches stay. That of launcher holds the classes of settings."""
-_known_caches: WeakKeyDictionary[ModuleType, tuple[int, Sequence[Any]]] = WeakKeyDictionary()
-"""With the number of names of the module: looking through torch takes 0.1 s."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
-
-
 UNTRACED_ERRORS = (
     *(RuntimeError, TypeError, ValueError),
     *(LookupError, ArithmeticError, AssertionError),
@@ -74,7 +70,7 @@ class Subject:
 class StepTrace:
     """What a step does on one rank."""
 
-    moments: Sequence[Moment]
+    moments: Moments
     """From the end of the step before to the end of this one; first those of encoding features."""
     sizes: Sequence[int]
     """Elements of each parameter, in the order of the model."""
@@ -107,16 +103,11 @@ class StepTrace:
         """Elements of the trained parameters."""
         return sum(map(sum, self.groups))
 
-    @property
-    def peak(self) -> Moment:
-        """The moment with the most bytes."""
-        return max(self.moments, key=lambda moment: moment.total)
-
 
 def trace_step(
     subject: Subject,
     engine: Engine,
-    change: Callable[[Module], None] | None = None,
+    change: Callable[[Module], None] = lambda _: None,
     *,
     repeats: bool = False,
 ) -> StepTrace:
@@ -126,15 +117,12 @@ def trace_step(
     step do the same under this engine, so one is traced. Raises what the step raises; torch's
     DynamicOutputShapeException and DataDependentOutputException if it depends on values.
     """
-    task, settings, world = subject.task, subject.settings, engine.world
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    storages = Storages(mode)
-    tracing = _Tracing(storages, mode, subject.is_fake)
+    task, settings, plan = subject.task, subject.settings, subject.train_plan
+    tracing = Tracing(subject.is_fake)
+    storages = tracing.storages
     with storages.resizes():
-        with tracing.computing(), _changed_torch():
-            model = task.build()
-        if change is not None:
-            change(model)
+        model = tracing.build(task)
+        change(model)
         # Without references to them: an engine may replace and free parameters.
         sizes = [p.numel() for p in model.parameters()]
         weight_bytes = sum(p.nbytes for p in model.parameters())
@@ -142,78 +130,67 @@ def trace_step(
         quantized = quantized_elements(model)
         blocks = task.blocks(model)
         with storages:
-            spec = optimizer.spec(settings, model, world, blocks, task)
+            spec = optimizer.spec(settings, model, engine.world, blocks, task)
             module = engine.prepare(model, spec, blocks)
-            slot_bytes = _label_state(engine, module, storages)
-            updater = Updater(settings, subject.train_plan)
+            slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+            storages.label(slots, Kind.OPTIMIZER)
+            storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
+            slot_bytes = sum(part.nbytes for slot in slots for part in stored(slot))
+            del slots
+            updater = Updater(settings, plan)
             updater.start(engine)
-        accumulation = subject.train_plan.accumulation
         # Several ranks hold those of the next step as well: they agree on it early.
-        steps = 2 if subject.train_plan.world_size > 1 else 1
-        batches = [tracing.micro_batch(subject.micro_batch) for _ in range(steps * accumulation)]
-        before = storages.changes
+        count = plan.accumulation * (2 if plan.world_size > 1 else 1)
+        batch, num_units = subject.micro_batch.batch, subject.micro_batch.num_units
+        batches = [MicroBatch(tracing.copied(batch), num_units) for _ in range(count)]
+        start = len(storages.changes)
         if subject.encoded is not None:
             assert isinstance(task, HasFrozenEncoder)
             given = tracing.copied(subject.encoded)
             with tracing.computing(), torch.no_grad(), storages.during(Phase.FORWARD):
                 task.encode(module, given)
             del given
-        encoding = list(storages.moments(before)) if subject.encoded is not None else []
-        start = storages.changes
-        flops = storages.flops
+        encoding, flops = len(storages.changes) - start, storages.flops
         storages.launches.clear()
         storages.sent = 0.0
-        traced = 1 if repeats else min(MICRO_BATCHES, accumulation)
+        most = min(MICRO_BATCHES, plan.accumulation)
+        traced = 1 if repeats else most
         forward = _Forward(storages)
-        _step(subject, engine, module, updater, batches[:traced], tracing, forward)
-    moments = list(storages.moments(start))
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                note = partial(_note_gradient, storages)
+                parameter.register_post_accumulate_grad_hook(note)
+        last = max(plan.total_steps - 1, 0)
+        updater.prepare(task, engine, last)
+        units = total_units([num_units] * traced)
+        with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
+            done = accumulate(task, engine, module, batches[:traced], units, forward)
+        gradients = (p.grad for p in module.parameters() if p.grad is not None)
+        storages.label(gradients, Kind.GRADIENTS)
+        with storages, storages.during(Phase.UPDATE):
+            updater.take(engine, done, last + 1)
+    moments = storages.moments(start)
+    if traced < most:  # a second micro-batch is like the first, but adds to complete gradients
+        end = int(np.argmax(moments.phase == Phase.UPDATE)) or len(moments.phase)
+        again = Moments(*(array[encoding:end].copy() for array in moments))
+        again.held[:, Kind.GRADIENTS] = moments.held[end - 1, Kind.GRADIENTS]
+        parts = zip(moments, again, strict=True)
+        moments = Moments(*(np.concatenate([m[:end], new, m[end:]]) for m, new in parts))
     update = storages.launches[Phase.UPDATE]
     passes = storages.launches.total() - update
-    if traced < min(MICRO_BATCHES, accumulation):
-        moments = _repeated(moments)
     return StepTrace(
-        encoding + moments,
+        moments,
         sizes,
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slot_bytes,
-        (storages.flops - flops) * accumulation / traced,
-        passes * accumulation / traced + update,
-        storages.sent + (accumulation - traced) * forward.sent_before_last,
+        (storages.flops - flops) * plan.accumulation / traced,
+        passes * plan.accumulation / traced + update,
+        storages.sent + (plan.accumulation - traced) * forward.sent_before_last,
         quantized,
         buffer_bytes,
         storages.host_bytes,
     )
-
-
-def encoded(
-    task: HasFrozenEncoder, inputs: Callable[[], Batch]
-) -> tuple[Batch, Mapping[str, Tensor]] | None:
-    """Inputs of the frozen encoder of `task`, and what it gives for them, without values.
-
-    None: the encoder is trained, or needs values. Raises DataError as `inputs` does.
-    """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tracing = _Tracing(Storages(mode), mode, is_fake=True)
-    try:
-        with tracing.computing(), _changed_torch():
-            model = cast(Task, task).build()
-        if task.frozen_encoder(model) is None:
-            return None
-        batch = inputs()
-        given = tracing.copied(batch)
-        with tracing.computing(), torch.no_grad():
-            return batch, task.encode(model, given)
-    except UNTRACED_ERRORS:
-        return None
-
-
-def _repeated(moments: Sequence[Moment]) -> list[Moment]:
-    """A step of two micro-batches from that of one: the second adds to complete gradients."""
-    end = next((n for n, m in enumerate(moments) if m.phase is Phase.UPDATE), len(moments))
-    complete = {Kind.GRADIENTS: moments[end - 1].held[Kind.GRADIENTS]}
-    again = [replace(moment, held={**moment.held, **complete}) for moment in moments[:end]]
-    return [*moments[:end], *again, *moments[end:]]
 
 
 @contextmanager
@@ -234,43 +211,33 @@ def hidden_gpus() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _changed_torch() -> Iterator[None]:
-    """Inside, fake models can be built and converted."""
-    skip = patch.object(nn.utils, "skip_init", _whole)
-    with skip, patch.object(torch.utils, "swap_tensors", _set_data):
-        yield
+class Tracing:
+    """Records the storages of what is computed, on fake tensors or real ones."""
 
-
-def _whole(kind: type[Module], *args: Any, **kwargs: Any) -> Module:
-    """As skip_init, which cannot move fake tensors from the meta device."""
-    return kind(*args, **kwargs)
-
-
-def _set_data(parameter: Tensor, converted: Tensor) -> None:
-    """For swap_tensors in `Module.to`, which refuses fake tensors that an operator has changed."""
-    parameter.data = converted.data
-
-
-@dataclass(frozen=True)
-class _Tracing:
-    storages: Storages
-    mode: FakeTensorMode
-    is_fake: bool
+    def __init__(self, is_fake: bool) -> None:
+        self._is_fake = is_fake
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.storages = Storages(self._mode)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Inside, new tensors are fake, and all are recorded."""
         with ExitStack() as stack:
-            if self.is_fake:
+            if self._is_fake:
                 stack.callback(_clear_caches)
-                stack.enter_context(self.mode)
+                stack.enter_context(self._mode)
             stack.enter_context(self.storages)  # after the mode: it sees what the mode returns
             yield
 
-    def micro_batch(self, given: MicroBatch) -> MicroBatch:
-        """`given` with copies of its tensors."""
-        return MicroBatch(self.copied(given.batch), given.num_units)
+    def build(self, task: Task) -> Module:
+        """The model. What cannot move or convert fake tensors is replaced."""
+
+        def set_data(parameter: Tensor, converted: Tensor) -> None:
+            parameter.data = converted.data
+
+        whole = patch.object(nn.utils, "skip_init", lambda kind, *args, **kw: kind(*args, **kw))
+        with self.computing(), whole, patch.object(torch.utils, "swap_tensors", set_data):
+            return task.build()
 
     def copied(self, batch: Batch) -> Batch:
         """`batch` with copies of its tensors."""
@@ -278,8 +245,10 @@ class _Tracing:
         def copied(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
+            if not self._is_fake:
+                return value.clone()
             # A new one: the mode has one fake tensor for each real one.
-            return self.mode.from_tensor(torch.empty_like(value)) if self.is_fake else value.clone()
+            return self._mode.from_tensor(torch.empty_like(value))
 
         made = tree_map(copied, batch)
         tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
@@ -289,26 +258,9 @@ class _Tracing:
 
 def _clear_caches() -> None:
     """Empty the caches of functions and methods: fake tensors in them would reach a training."""
-    for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and _package(name) not in _NO_TENSORS:
-            for cache in _caches_of(module):
-                cache.cache_clear()
-
-
-def _caches_of(module: ModuleType) -> Sequence[Any]:
-    """The caches in a module and its classes, looked for again once it has more or fewer names."""
-    known = _known_caches.get(module)
-    if known is None or known[0] != len(vars(module)):
-        held = list(vars(module).values())
-        owners = [held, *(list(vars(x).values()) for x in held if isinstance(x, type))]
-        caches = {id(x): x for owner in owners for x in owner if isinstance(x, _LruCache)}
-        wanted = [x for x in caches.values() if _package(x.__module__) not in _NO_TENSORS]
-        known = _known_caches[module] = (len(vars(module)), wanted)
-    return known[1]
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]
+    for cache in gc.get_objects():
+        if type(cache) is _LruCache and cache.__module__.partition(".")[0] not in _NO_TENSORS:
+            cache.cache_clear()
 
 
 class _Forward:
@@ -327,35 +279,17 @@ class _Forward:
         self.sent_before_last = self._storages.sent
         self._storages.keep(Phase.BACKWARD, Kind.GRADIENTS)
         self._storages.computed = 0
-        self._phase = self._storages.during(Phase.FORWARD)
-        self._phase.__enter__()
+        self._storages.phase = Phase.FORWARD
 
     def __exit__(self, *error: Any) -> None:
-        self._phase.__exit__(*error)
+        self._storages.phase = Phase.BACKWARD
         self._storages.keep(Phase.FORWARD, Kind.ACTIVATIONS)
 
 
-def _step(
-    subject: Subject,
-    engine: Engine,
-    module: Module,
-    updater: Updater,
-    batches: Sequence[MicroBatch],
-    tracing: _Tracing,
-    forward: _Forward,
-) -> None:
-    storages, task = tracing.storages, subject.task
-    last = max(subject.train_plan.total_steps - 1, 0)
-    hooks = _label_gradients(module, storages)
-    updater.prepare(task, engine, last)
-    units = total_units([batch.num_units for batch in batches])
-    with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-        accumulated = accumulate(task, engine, module, batches, units, forward)
-    storages.label((p.grad for p in module.parameters() if p.grad is not None), Kind.GRADIENTS)
-    with storages, storages.during(Phase.UPDATE):
-        updater.take(engine, accumulated, last + 1)
-    for hook in hooks:
-        hook.remove()
+def _note_gradient(storages: Storages, parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    storages.label([parameter.grad], Kind.GRADIENTS)
+    storages.computed += parameter.numel()
 
 
 @contextmanager
@@ -364,8 +298,10 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
     original = Copies.to_device
 
     def to_host(size: int, device: torch.device) -> Tensor:
-        with storages.on_host():
-            return torch.empty(size, dtype=torch.uint8)
+        storages.is_host = True
+        made = torch.empty(size, dtype=torch.uint8)
+        storages.is_host = False
+        return made
 
     def to_device(copies: Copies, host: Tensor, size: int) -> tuple[Tensor, Any]:
         target, event = original(copies, host, size)
@@ -374,24 +310,6 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
 
     with patch.object(pinned, "allocate", to_host), patch.object(Copies, "to_device", to_device):
         yield
-
-
-def _label_gradients(module: Module, storages: Storages) -> list[Any]:
-    def label(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        storages.label([parameter.grad], Kind.GRADIENTS)
-        storages.computed += parameter.numel()
-
-    trained = (p for p in module.parameters() if p.requires_grad)
-    return [p.register_post_accumulate_grad_hook(label) for p in trained]
-
-
-def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
-    """Label weights, buffers and slots; returns the bytes of the slots."""
-    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-    storages.label(slots, Kind.OPTIMIZER)
-    storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
-    return sum(part.nbytes for slot in slots for part in stored(slot))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
@@ -35,41 +37,54 @@ _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 _IN_ROWS = (torch.ops.aten._log_softmax.default, torch.ops.aten._softmax.default)
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_FLOPS: Mapping[Any, Any] = {
+    **flop_registry,  # of attention, kernels of GPUs only
+    _CPU_ATTENTION: lambda *args, **_: sdpa_flop_count(*(x.shape for x in args[:3])),
+    _CPU_ATTENTION_BACKWARD: lambda *args, **_: sdpa_backward_flop_count(
+        *(x.shape for x in args[:4])
+    ),
+}
+"""Operations of one call; those that compute an element at a time are left out."""
 
 
-class Kind(Enum):
+class Kind(IntEnum):
     """What a storage holds, in the order of a report."""
 
-    WEIGHTS = "weights"
-    GRADIENTS = "gradients"
-    OPTIMIZER = "optimizer"
-    ACTIVATIONS = "activations"
-    TEMPORARIES = "temporaries"
-    COMMUNICATION = "communication"
+    WEIGHTS = 0
+    GRADIENTS = 1
+    OPTIMIZER = 2
+    ACTIVATIONS = 3
+    TEMPORARIES = 4
+    COMMUNICATION = 5
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """A part of a step; setup comes before the first one."""
 
-    SETUP = "setup"
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    UPDATE = "update"
+    SETUP = 0
+    FORWARD = 1
+    BACKWARD = 2
+    UPDATE = 3
 
 
-@dataclass(frozen=True)
-class Moment:
-    """The bytes of each kind after an allocation or a release."""
+class Moments(NamedTuple):
+    """What is held after each allocation and release; int64, [moment] where not said otherwise."""
 
-    phase: Phase
-    held: Mapping[Kind, int]
-    computed: int = 0
+    phase: np.ndarray
+    held: np.ndarray
+    """Bytes [moment, kind]."""
+    computed: np.ndarray
     """Elements of the gradients that the backward pass has completed."""
 
     @property
-    def total(self) -> int:
-        """All bytes."""
-        return sum(self.held.values())
+    def peak(self) -> Mapping[Kind, int]:
+        """The moment with the most bytes."""
+        return fullest(self.held)
+
+
+def fullest(held: np.ndarray) -> Mapping[Kind, int]:
+    """The moment with the most of `held` bytes [moment, kind]."""
+    return dict(zip(Kind, held[held.sum(1).argmax()].tolist(), strict=True))
 
 
 @dataclass
@@ -85,11 +100,11 @@ class Storages(TorchDispatchMode):
     """Records the storages that operators return while it is on, real and fake ones.
 
     Those on the meta device have no bytes, and neither have fake tensors of another mode than
-    `mode`, if it is given: DTensor makes some of the whole size, once, to learn the shapes of its
-    shards. A number that the program reads from a fake tensor is 1.
+    `mode`: DTensor makes some of the whole size, once, to learn the shapes of its shards. A number
+    that the program reads from a fake tensor is 1.
     """
 
-    def __init__(self, mode: FakeTensorMode | None = None) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
         self._mode = mode
         self.phase = Phase.SETUP
@@ -101,13 +116,13 @@ class Storages(TorchDispatchMode):
         """Kernels that a GPU would start, by phase."""
         self.computed = 0
         """Elements of the completed gradients of a backward pass."""
+        self.is_host = False
+        """New storages are in host memory: no moment has their bytes."""
         self.host_bytes = 0
-        """Of storages made in `on_host`."""
-        self._is_host = False
         self._now: dict[int, _Life] = {}
         """By the address of the storage."""
-        self._changes: list[tuple[Phase, int, _Life, int]] = []
-        """With the completed gradients. 1: begins; -1: ends."""
+        self.changes: list[tuple[Phase, int, _Life, int]] = []
+        """Allocations and releases so far, with the completed gradients. 1: begins; -1: ends."""
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -121,26 +136,24 @@ class Storages(TorchDispatchMode):
             return NotImplemented  # it calls again with the tensors of this rank
         if func is _READ and isinstance(args[0], FakeTensor):
             return 1.0 if args[0].is_floating_point() else 1
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         leaves = [result] if isinstance(result, Tensor) else tree_leaves(result)
         tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]
-        if any(map(self._is_foreign, tensors)):
+        if any(getattr(tensor, "fake_mode", self._mode) is not self._mode for tensor in tensors):
             return result
         for tensor in tensors:
             if tensor.device.type != "meta":
                 self._count(tensor.untyped_storage())
-        if copied := _copied_bytes(func, args):
-            self._pass(_Life(copied, self.phase))
-        self.flops += _flops(func._overloadpacket, args, kwargs or {}, result)
-        self.launches[self.phase] += launches(func, args)
+        if copied := _copied_bytes(func, args):  # begins and ends within the operator
+            life = _Life(copied, self.phase)
+            self.changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
+        if (count := _FLOPS.get(func._overloadpacket)) is not None:
+            self.flops += int(count(*args, **kwargs, out_val=result))
+        self.launches[self.phase] += _launches(func, args)
         if func.namespace == "c10d":
             self._note_collective(func.__name__, args)
         return result
-
-    def _is_foreign(self, tensor: Tensor) -> bool:
-        if self._mode is None or not isinstance(tensor, FakeTensor):
-            return False
-        return tensor.fake_mode is not self._mode
 
     def label(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """From now on the storages of `tensors` hold `kind`."""
@@ -160,15 +173,6 @@ class Storages(TorchDispatchMode):
         finally:
             self.phase = before
 
-    @contextmanager
-    def on_host(self) -> Iterator[None]:
-        """Inside, new storages are in host memory: no moment has their bytes."""
-        self._is_host = True
-        try:
-            yield
-        finally:
-            self._is_host = False
-
     def keep(self, phase: Phase, kind: Kind) -> None:
         """Temporaries of `phase` that are not freed by now were `kind` from the start."""
         for life in self._now.values():
@@ -183,67 +187,48 @@ class Storages(TorchDispatchMode):
 
         def resize(storage: torch.UntypedStorage, size: int) -> Any:
             done = original(storage, size)
-            kind = Kind.COMMUNICATION
             self._count(storage)
-            self._change(storage._cdata, _Life(storage.nbytes(), self.phase, kind))
+            life = _Life(storage.nbytes(), self.phase, Kind.COMMUNICATION)
+            self._change(storage._cdata, life)
             return done
 
-        storages.resize_ = resize
-        try:
+        with patch.object(storages, "resize_", resize):
             yield
-        finally:
-            storages.resize_ = original
 
-    def moments(self, start: int = 0) -> Iterator[Moment]:
-        """The moments after the first `start` changes, and that one itself."""
-        held = dict.fromkeys(Kind, 0)
-        for number, (phase, computed, life, sign) in enumerate(self._changes):
-            if number == start:
-                yield Moment(phase, dict(held), computed)
-            held[life.kind] += sign * life.size
-            if number >= start:
-                yield Moment(phase, dict(held), computed)
-
-    @property
-    def changes(self) -> int:
-        """The number of allocations and releases so far."""
-        return len(self._changes)
+    def moments(self, start: int = 0) -> Moments:
+        """What was held before the change with the number `start`, and after each from then on."""
+        phase, computed, lives, signs = zip(*self.changes, strict=True)
+        held = np.zeros((len(signs) + 1, len(Kind)), np.int64)
+        kinds, sizes = zip(*((life.kind, life.size) for life in lives), strict=True)
+        held[range(1, len(signs) + 1), kinds] = np.multiply(signs, sizes)
+        at = [start, *range(start, len(signs))]
+        return Moments(np.array(phase)[at], held.cumsum(0)[start:], np.array(computed)[at])
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._now:
             weakref.finalize(storage, self._change, storage._cdata, None).atexit = False
-            size = 0 if self._is_host else storage.nbytes()
+            size = 0 if self.is_host else storage.nbytes()
             self.host_bytes += storage.nbytes() - size
             self._change(storage._cdata, _Life(size, self.phase))
 
     def _change(self, address: int, life: _Life | None) -> None:
         if (before := self._now.pop(address, None)) is not None:
-            self._changes.append((self.phase, self.computed, before, -1))
+            self.changes.append((self.phase, self.computed, before, -1))
         if life is not None:
             self._now[address] = life
-            self._changes.append((self.phase, self.computed, life, 1))
-
-    def _pass(self, life: _Life) -> None:
-        """It begins and ends within an operator."""
-        self._changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
+            self.changes.append((self.phase, self.computed, life, 1))
 
     def _note_collective(self, name: str, args: Any) -> None:
         tensors = [leaf for leaf in tree_leaves(args) if type(leaf) in _COUNTED]
-        groups = [ProcessGroup.unbox(arg) for arg in args if _is_group(arg)]
+        groups = [arg for arg in args if isinstance(arg, torch.ScriptObject)]
         if tensors and groups:
             # The ring of an all-reduce passes the data around twice.
-            rounds, ranks = 2 if name.startswith("allreduce") else 1, groups[0].size()
-            self.sent += rounds * max(map(_nbytes, args)) * (ranks - 1) / ranks
+            rounds = 2 if name.startswith("allreduce") else 1
+            ranks = ProcessGroup.unbox(groups[0]).size()
+            parts = [[x.nbytes for x in tree_leaves(arg) if isinstance(x, Tensor)] for arg in args]
+            whole = max(map(sum, parts))
+            self.sent += rounds * whole * (ranks - 1) / ranks
             self.label(tensors, Kind.COMMUNICATION)
-
-
-def _nbytes(arg: Any) -> int:
-    return sum(leaf.nbytes for leaf in tree_leaves(arg) if isinstance(leaf, Tensor))
-
-
-def _is_group(arg: Any) -> bool:
-    kind: Any = arg._type() if isinstance(arg, torch.ScriptObject) else None
-    return kind is not None and kind.name() == "ProcessGroup"
 
 
 def _copied_bytes(func: Any, args: Any) -> int:
@@ -272,7 +257,7 @@ torch, aten/src/ATen/native/cuda/MultiTensorApply.cuh."""
 _MOST_ELEMENTS = 320 * 65536
 
 
-def launches(func: Any, args: Any) -> int:
+def _launches(func: Any, args: Any) -> int:
     """The kernels that an operator starts on a GPU: one, several over lists, none for a view."""
     if not _computes(func):
         return 0
@@ -292,13 +277,3 @@ def _computes(func: Any) -> bool:
     is_view = any(each.alias_info and not each.alias_info.is_write for each in returns)
     name = func.__name__.partition(".")[0]
     return func.namespace not in ("prim", "profiler") and not is_view and name not in _STARTS_NONE
-
-
-def _flops(operator: Any, args: Any, kwargs: Any, result: Any) -> int:
-    """Operations of one call; 0 for operators that compute an element at a time."""
-    if operator is _CPU_ATTENTION:  # torch's counter has the kernels of GPUs only
-        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
-    if operator is _CPU_ATTENTION_BACKWARD:
-        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
-    count = flop_registry.get(operator)
-    return 0 if count is None else int(count(*args, **kwargs, out_val=result))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from launcher.base.ending import temporary_folder
 from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved
-from launcher.plan.step_trace import Subject, encoded
+from launcher.plan.step_trace import UNTRACED_ERRORS, Subject, Tracing
 from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
@@ -72,16 +73,6 @@ def read_task(resolved: Resolved) -> Iterator[TaskData]:
         yield TaskData(task, samples, settings.model, encoded)
 
 
-@dataclass(frozen=True)
-class _NoFeatures:
-    """Rows of cached features in their forms, without values."""
-
-    rows: Mapping[str, np.ndarray]
-
-    def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        return self.rows
-
-
 def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
     """Let `task` return samples with cached features, if a run does; inputs of one encoder pass.
 
@@ -91,13 +82,18 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
         return None
     from training.data import feature_cache
 
-    def first_inputs() -> Batch:
-        inputs = task.encoder_inputs("train")
-        return inputs.batch([n % len(inputs) for n in range(feature_cache.BATCH)])
-
-    if (found := encoded(task, first_inputs)) is None:
+    tracing = Tracing(is_fake=True)
+    try:
+        model = tracing.build(task)
+        if task.frozen_encoder(model) is None:
+            return None
+        first = task.encoder_inputs("train")
+        batch = first.batch([n % len(first) for n in range(feature_cache.BATCH)])
+        given = tracing.copied(batch)
+        with tracing.computing(), torch.no_grad():
+            made = task.encode(model, given)
+    except UNTRACED_ERRORS:  # the encoder needs values
         return None
-    batch, made = found
     inputs = {split: task.encoder_inputs(split) for split in feature_cache.SPLITS}
     rows: dict[str, np.ndarray] = {}
     for name, values in made.items():
@@ -106,7 +102,7 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
     needed = sum(row.nbytes for row in rows.values()) * sum(map(len, inputs.values()))
     if needed > cache.limit_gb * 1e9:
         return None
-    task.use_features({split: _NoFeatures(rows) for split in inputs})
+    task.use_features({split: defaultdict(lambda: rows) for split in inputs})
     return batch
 
 
@@ -122,9 +118,10 @@ def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
                 raise given
             batches.append(given)
             if len(batches) == _TRIED or time.monotonic() > end:
-                return max(batches, key=_bytes)
-    return max(batches, key=_bytes)
+                return max(batches, key=batch_bytes)
+    return max(batches, key=batch_bytes)
 
 
-def _bytes(given: MicroBatch) -> int:
+def batch_bytes(given: MicroBatch) -> int:
+    """Bytes of its tensors."""
     return sum(leaf.nbytes for leaf in tree_leaves(given.batch) if isinstance(leaf, Tensor))

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, nearest_match
@@ -16,9 +17,10 @@ from training import throughput
 from training.throughput import Gpu
 
 _UNITS = {
-    **{f"{letter}iB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)},
-    **{f"{letter}B": 10 ** (3 * power) for power, letter in enumerate("KMGT", start=1)},
+    **{f"{letter}b": 10 ** (3 * power) for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}{b}": 1 << 10 * n for n, letter in enumerate("kmgt", 1) for b in ("", "ib")},
 }
+"""Bytes; a letter alone is binary."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -45,22 +47,18 @@ class Described:
             return resolved
         resolved = resolve(self.nodes * resolved.nproc)
         engine = resolved.settings.engine.name
-        max_ranks = ENGINES[engine].processes
-        if max_ranks is not None and self.nodes > max_ranks:
-            raise SettingsError([self._too_many(engine, max_ranks)])
+        most, where = ENGINES[engine].processes, f"{NODES.flag} {self.nodes}"
+        if most is not None and self.nodes > most:
+            others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
+            raise SettingsError.of(
+                f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
+                key="engine.name",
+                value=engine,
+                where=where,
+                allowed=f"{most}; or another engine: {others}",
+                fix=f"{NODES.flag} {most}",
+            )
         return resolved
-
-    def _too_many(self, engine: str, max_ranks: int) -> Diagnostic:
-        where = f"{NODES.flag} {self.nodes}"
-        others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
-        return Diagnostic(
-            f"{where} is more than the {counted(max_ranks, 'rank')} of engine {engine}",
-            key="engine.name",
-            value=engine,
-            where=where,
-            allowed=f"{max_ranks}; or another engine: {others}",
-            fix=f"{NODES.flag} {max_ranks}",
-        )
 
     def target(self, resolved: Resolved) -> PlanTarget:
         """What the ranks of a run have there."""
@@ -97,12 +95,59 @@ class PlanTarget:
 
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
-    gpus = _count(values, GPUS.flag, diagnostics)
-    nodes = _count(values, NODES.flag, diagnostics) or 1
-    memory = _bytes(values, GPU_MEMORY.flag, diagnostics)
-    ram = _bytes(values, RAM.flag, diagnostics)
-    gpu = _gpu(values, memory, diagnostics)
+
+    def wrong(flag: str, problem: str, **parts: Any) -> None:
+        diagnostics.append(Diagnostic(problem, where=f"{flag} {values[flag]}", **parts))
+
+    def count(flag: str) -> int | None:
+        text = values.get(flag)
+        if text is None or (text.isdigit() and int(text) > 0):
+            return None if text is None else int(text)
+        wrong(flag, f"{flag} {text} is not a count", allowed="1 or more")
+        return None
+
+    def size(flag: str) -> int | None:
+        if (text := values.get(flag)) is None:
+            return None
+        match = _SIZE.fullmatch(text.strip())
+        number, unit = match.groups() if match else ("", "")
+        scale = _UNITS.get(unit.casefold(), 0)
+        if scale and float(number) > 0:
+            return round(float(number) * scale)
+        has_no_unit = match is not None and not unit
+        problem = "has no unit" if has_no_unit else "is not a size"
+        allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
+        fix = f"{flag} {number}GiB" if has_no_unit else None
+        wrong(flag, f"{flag} {text} {problem}", allowed=allowed, fix=fix)
+        return None
+
+    gpus, nodes = count(GPUS.flag), count(NODES.flag) or 1
+    memory, ram = size(GPU_MEMORY.flag), size(RAM.flag)
     machine = here if ram is None else replace(here, ram_bytes=ram)
+    known, gpu = throughput.gpus(), None
+    if (text := values.get(GPU.flag)) is not None:
+        names = {_joined(each): each for each in known}
+        gpu = known.get(names.get(_joined(text), ""))
+        if gpu is None:
+            inside = [each for each in known if _joined(text) in _joined(each)]
+            boards = [each for each in inside if "HBM" in each or "SXM" in each]  # the commonest
+            suggestion = (boards or inside)[0] if inside else nearest_match(text, known)
+            wrong(
+                GPU.flag,
+                f"several GPUs are named '{text}'" if inside[1:] else f"unknown GPU '{text}'",
+                allowed=", ".join(inside or known),
+                did_you_mean=suggestion,
+                fix=suggestion and f"{GPU.flag} {shlex.quote(suggestion)}",
+            )
+        elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
+            variants = [each for each in known if each.startswith(f"{gpu.name} ")]
+            also = f"{', '.join(variants)}; or " if variants else ""
+            wrong(
+                GPU.flag,
+                f"GPUs of the name {gpu.name} differ in memory",
+                allowed=f"{also}{GPU_MEMORY.flag} SIZE beside it",
+                fix=f"{GPU.flag} {text} {GPU_MEMORY.flag} SIZE",
+            )
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1
     if gpus is not None:
@@ -113,78 +158,6 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     return Described(machine, nodes, memory, gpu, is_here=nodes == 1 and gpus is None)
 
 
-def _gpu(
-    values: Mapping[str, str], memory: int | None, diagnostics: list[Diagnostic]
-) -> Gpu | None:
-    """The GPU of --gpu; an error if it is unknown, or if its name leaves its memory open."""
-    text = values.get(GPU.flag)
-    if text is None:
-        return None
-    known = throughput.gpus()
-    name = {_joined(each): each for each in known}.get(_joined(text))
-    where = f"{GPU.flag} {text}"
-    if name is None:
-        inside = [each for each in known if _joined(text) in _joined(each)]
-        boards = [each for each in inside if "HBM" in each or "SXM" in each]  # the commonest
-        suggestion = (boards or inside)[0] if inside else nearest_match(text, known)
-        fix = suggestion and f"{GPU.flag} {shlex.quote(suggestion)}"
-        allowed = ", ".join(inside or known)
-        is_part = len(inside) > 1
-        problem = f"several GPUs are named '{text}'" if is_part else f"unknown GPU '{text}'"
-        diagnostics.append(
-            Diagnostic(problem, where=where, allowed=allowed, did_you_mean=suggestion, fix=fix)
-        )
-        return None
-    gpu = known[name]
-    if gpu.memory_bytes is None and memory is None and GPU_MEMORY.flag not in values:
-        variants = [each for each in known if each.startswith(f"{name} ")]
-        also = f"{', '.join(variants)}; or " if variants else ""
-        diagnostics.append(
-            Diagnostic(
-                f"GPUs of the name {name} differ in memory",
-                where=where,
-                allowed=f"{also}{GPU_MEMORY.flag} SIZE beside it",
-                fix=f"{where} {GPU_MEMORY.flag} SIZE",
-            )
-        )
-    return gpu
-
-
 def _joined(name: str) -> str:
     """`name` without case, `-`, `_` and spaces."""
     return fold(name).replace(" ", "")
-
-
-def _count(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> int | None:
-    text = values.get(flag)
-    if text is None:
-        return None
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    diagnostics.append(
-        Diagnostic(f"{flag} {text} is not a count", where=f"{flag} {text}", allowed="1 or more")
-    )
-    return None
-
-
-def _bytes(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> int | None:
-    text = values.get(flag)
-    if text is None:
-        return None
-    match = _SIZE.fullmatch(text.strip())
-    number, unit = match.groups() if match else ("", "")
-    named = {name.casefold(): name for name in _UNITS}
-    known = named.get(unit.casefold()) or named.get(f"{unit}ib".casefold()) if unit else None
-    if match and known and float(number) > 0:
-        return round(float(number) * _UNITS[known])
-    problem = "has no unit" if match and not unit else "is not a size"
-    fix = f"{flag} {number}GiB" if match and not unit else None
-    diagnostics.append(
-        Diagnostic(
-            f"{flag} {text} {problem}",
-            where=f"{flag} {text}",
-            allowed="a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB",
-            fix=fix,
-        )
-    )
-    return None

@@ -43,18 +43,6 @@ class Seconds:
 UNKNOWN = Seconds(None, None, None, "none: --gpu NAME uses data sheets")
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one rank does in a step."""
-
-    flops: float
-    moved_bytes: float
-    """Read from and written to the memory of the device, at least."""
-    sent_bytes: float
-    copied_bytes: float = 0.0
-    """Activations to the host and back."""
-
-
 def moved_bytes(
     held: Mapping[Kind, int], trainable: int, accumulation: int, offloaded: int = 0
 ) -> float:
@@ -75,47 +63,46 @@ def by_data_sheet(
     target: PlanTarget,
     placement: Placement,
     parameters: int,
-    work: Work,
     plan: TrainPlan,
     val_samples: int,
+    *,
+    flops: float,
+    moved: float,
+    sent: float,
+    copied: float,
 ) -> Seconds:
     """Roofline: the longest of computation, memory and links, which overlap.
 
-    An evaluation computes a third of the operations of training for each sample. Starting,
-    reading data and saving are not part of it.
+    In a step of a rank are `flops`, and bytes `moved` from and to its memory at least, `sent`, and
+    `copied` to the host and back. An evaluation computes a third of the operations of training for
+    each sample. Starting, reading data and saving are not part of it.
     """
     peak = gpu.peaks.get(precision)
     if peak is None:
         return Seconds(None, None, None, f"none: the data sheet of {gpu.name} has no {precision}")
     size = "1.3B" if parameters > _LARGE else "124M"
     share = SHARES[size, "host" if placement.offloads else placement.weights]
-    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": work.flops / peak / share}
+    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": flops / peak / share}
     if gpu.memory_bytes_per_s is not None:
         speed = gpu.memory_bytes_per_s
-        parts[f"memory at {speed / 1e9:g} GB/s"] = work.moved_bytes / speed
-    if work.copied_bytes:
-        parts[f"host link at {_HOST_LINK / 1e9:g} GB/s"] = work.copied_bytes / _HOST_LINK
+        parts[f"memory at {speed / 1e9:g} GB/s"] = moved / speed
+    if copied:
+        parts[f"host link at {_HOST_LINK / 1e9:g} GB/s"] = copied / _HOST_LINK
     missing = ""
-    if work.sent_bytes and target.nodes == 1 and gpu.link_bytes_per_s is not None:
+    if sent and target.nodes == 1 and gpu.link_bytes_per_s is not None:
         speed = gpu.link_bytes_per_s
-        parts[f"links at {speed / 1e9:g} GB/s"] = work.sent_bytes / speed
-    elif work.sent_bytes:
+        parts[f"links at {speed / 1e9:g} GB/s"] = sent / speed
+    elif sent:
         missing = ", links not counted"
     limit = max(parts, key=lambda name: parts[name])
     step = parts[limit]
-    forward = work.flops / plan.global_batch * target.ranks / 3 / peak / share
+    forward = flops / plan.global_batch * target.ranks / 3 / peak / share
     evaluation = val_samples / target.ranks * forward
     basis = (
         f"data sheet of {gpu.name}, {limit}{missing}; the share of the peak is that of PyTorch "
         f"with {size} parameters on an H200, of a matrix product"
     )
-    run = plan.end_step * step + evaluations(plan) * evaluation
+    periods = [plan.eval_every, plan.steps_per_epoch if plan.eval_each_epoch else None]
+    steps = {n for period in periods if period for n in range(period, plan.end_step + 1, period)}
+    run = plan.end_step * step + len(steps | {plan.end_step}) * evaluation
     return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)
-
-
-def evaluations(plan: TrainPlan) -> int:
-    """The number of evaluations of a whole run, with the one at its end."""
-    end, every = plan.end_step, plan.eval_every
-    periods = {p for p in (every, plan.steps_per_epoch if plan.eval_each_epoch else None) if p}
-    due = {step for period in periods for step in range(period, end + 1, period)}
-    return len(due | {end})

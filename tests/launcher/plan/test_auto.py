@@ -8,7 +8,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.config.provenance import Batching, Chosen, CliArgs
-from launcher.plan import auto, cost
+from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
 from launcher.run_folder.start import decide
@@ -94,7 +94,7 @@ def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
 def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(
     small_steps, monkeypatch
 ):
-    monkeypatch.setattr(cost, "_GPU", replace(cost._GPU, start_s=1e-12))
+    monkeypatch.setattr("launcher.plan.plan.Plan.start_s", 1e-12)
     assert auto.with_larger_batch(small_steps, gpus(1, 2**30)) is small_steps
     monkeypatch.setattr(auto, "_in_child", never)
     assert auto.with_larger_batch(small_steps, gpus(1, None)) is small_steps

@@ -19,7 +19,6 @@ from launcher.plan.ladder import (
     taken,
 )
 from launcher.plan.plan import MARGIN, open_planner
-from launcher.plan.storages import Kind
 from launcher.plan.target import Described
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved
 
@@ -45,16 +44,16 @@ SAVES = {
 }
 
 
-def planned(needs, limit, seconds=1.0):
+def planned(needs, limit, cost=1.0):
     """A plan on a GPU of `limit` bytes."""
     return SimpleNamespace(
-        device={Kind.ACTIVATIONS: needs, Kind.WEIGHTS: 0, Kind.OPTIMIZER: 0},
+        device=needs,
         host_bytes=0,
         fits=needs <= limit,
-        lacks_device=lambda: needs > limit,
-        lacks_ram=lambda: False,
+        lacks_device=needs > limit,
+        lacks_ram=False,
         target=SimpleNamespace(device="cuda", ranks=1),
-        **{"flops": 1e14 * seconds, "sent_bytes": 0, "copied_bytes": 0, "launches": 0},
+        cost=cost,
     )
 
 
@@ -70,7 +69,7 @@ def climbed(limit, *sets, **options):
         micro = change.get("train.micro_batch", 8)
         smaller = {8: 0, 4: 5, 2: 10, 1: 15}[micro]
         saved = smaller + sum(n for key, n in SAVES.items() if key in change)
-        return planned(100 - saved, limit, seconds=1 + (8 / micro - 1) / 2)
+        return planned(100 - saved, limit, cost=1 + (8 / micro - 1) / 2)
 
     return list(climb(run, plan_with({}), plan_with, ORDER, **options)), tried
 

@@ -1,16 +1,32 @@
-"""What a rank holds under ddp and oss, from the sizes of parameters."""
+"""What a rank holds under each engine: closed forms from the sizes of parameters and ranks."""
 
 from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
 
 from engines.catalog import ENGINES
-from launcher.plan.placement import Ranks, as_traced, replicated
+from engines.zero.library import load
+from launcher.plan.placement import DEFAULTS, Ranks, as_traced, replicated, zero
 from launcher.plan.step_trace import StepTrace
-from launcher.plan.storages import Kind, Moment, Phase
+from launcher.plan.storages import Kind, Moments, Phase
+from tests.engines.parity import Case, prepared
 
 DDP, OSS = ENGINES["ddp"].placement, ENGINES["oss"].placement
-GROUPS = [[50, 30], [20, 20]]
 HELD = {**dict.fromkeys(Kind, 0), Kind.WEIGHTS: 480, Kind.OPTIMIZER: 960, Kind.TEMPORARIES: 7}
-TRACE = StepTrace([Moment(Phase.FORWARD, HELD)], [50, 30, 20, 20], GROUPS, 480, 240, 0.0, 0.0)
+
+
+def moments(*given):
+    """Of phase, what is held, and the elements of complete gradients."""
+    phase, held, computed = zip(*given, strict=True)
+    rows = [[each.get(kind, 0) for kind in Kind] for each in held]
+    return Moments(np.array(phase), np.array(rows), np.array(computed))
+
+
+TRACE = StepTrace(
+    moments((Phase.FORWARD, HELD, 0)), [50, 30, 20, 20], [[50, 30], [20, 20]], 480, 240, 0.0, 0.0
+)
 
 
 def test_ddp_keeps_gradients_in_buckets_and_oss_gives_parameters_to_the_rank_with_the_least():
@@ -29,14 +45,14 @@ def test_ddp_keeps_gradients_in_buckets_and_oss_gives_parameters_to_the_rank_wit
 def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
     def moment(phase, gradients, temporaries, computed=0):
         held = {**HELD, Kind.GRADIENTS: gradients, Kind.TEMPORARIES: temporaries}
-        return Moment(phase, held, computed)
+        return phase, held, computed
 
     first = [moment(Phase.FORWARD, 0, 7), moment(Phase.BACKWARD, 480, 8, 120)]
     second = [moment(Phase.FORWARD, 480, 9), moment(Phase.BACKWARD, 480, 1000, 60)]
     update = moment(Phase.UPDATE, 480, 5000)
 
     def gradients(accumulation, *later):
-        trace = replace(TRACE, moments=[*first, *later])
+        trace = replace(TRACE, moments=moments(*first, *later))
         return replicated(trace, Ranks(2, accumulation), DDP).device[Kind.GRADIENTS]
 
     assert gradients(1) == 480
@@ -47,18 +63,200 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
 
 
 def test_the_first_update_averages_one_bucket_beside_the_gradients():
-    update = replace(TRACE, moments=[Moment(Phase.UPDATE, HELD)])
+    update = replace(TRACE, moments=moments((Phase.UPDATE, HELD, 0)))
     device = replicated(update, Ranks(2, 1), DDP).device
     assert device[Kind.COMMUNICATION] == device[Kind.GRADIENTS] == 480  # less than a bucket
 
 
 def test_offload_on_a_cpu_has_one_peak_for_both():
-    early = Moment(Phase.FORWARD, {**HELD, Kind.ACTIVATIONS: 900})
-    late = Moment(Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800})
-    trace = replace(TRACE, moments=[early, late])
-    apart = as_traced(trace, Ranks(2, 1), offloads=True)
+    early = (Phase.FORWARD, {**HELD, Kind.ACTIVATIONS: 900}, 0)
+    late = (Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800}, 0)
+    trace = replace(TRACE, moments=moments(early, late))
+    apart = as_traced(trace, Ranks(2, 1), offloads=True, on_cpu=False)
     # torch pins a power of two for each gradient: of 25, 15, 10 and 10 elements here.
     rounded = (128 - 100) + (64 - 60) + 2 * (64 - 40)
     assert (apart.device_bytes, apart.offloaded_bytes) == (907, 480 + 960 + 800 + rounded)
     together = as_traced(trace, Ranks(2, 1), offloads=True, on_cpu=True)
     assert (together.device_bytes, together.offloaded_bytes) == (907, 480 + 960)
+
+
+GROUPS = [[6000, 3000], [1000]]
+NUMEL, SLOTS = 10_000, 20_000
+BUCKET = 500
+BOTH = Ranks(2, 1)
+
+
+def trace(*given, weight_size=4, frozen=()):
+    """A step of local; a moment is its phase, the elements of complete gradients, and a peak."""
+    sizes = [*(numel for group in GROUPS for numel in group), *frozen]
+    size = weight_size * sum(sizes)
+    held = [
+        (phase, {Kind.GRADIENTS: weight_size * computed, Kind.ACTIVATIONS: activations}, computed)
+        for phase, computed, activations in given
+    ]
+    return StepTrace(moments(*held), sizes, GROUPS, size, 4 * SLOTS, 0.0, 0.0)
+
+
+def placed(stage, given, ranks=BOTH, *, weight_size=4, frozen=(), **layout):
+    layout = {"stage": stage, "overlap_comm": True, "reduce_bucket_size": BUCKET, **layout}
+    return zero(trace(*given, weight_size=weight_size, frozen=frozen), ranks, layout)
+
+
+FORWARD = (Phase.FORWARD, 0, 10**6)
+BEFORE = (Phase.BACKWARD, 0, 10**6)
+FIRST = (Phase.BACKWARD, BUCKET, 10**6)
+"""The first gradients fill a bucket."""
+LATER = (Phase.BACKWARD, BUCKET + 1, 10**6)
+UPDATE = (Phase.UPDATE, NUMEL, 0)
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_stages_1_and_2_hold_all_weights_and_a_part_of_what_updates_them(stage):
+    device = placed(stage, [FORWARD]).device
+    assert device[Kind.WEIGHTS] == 4 * NUMEL
+    assert device[Kind.OPTIMIZER] == 4 * (NUMEL + SLOTS) / 2
+    assert device[Kind.GRADIENTS] == device[Kind.COMMUNICATION] == 0
+
+
+def test_two_buckets_live_from_the_first_gradient_and_parts_from_the_first_full_bucket():
+    assert placed(2, [BEFORE]).device[Kind.COMMUNICATION] == 0
+    first = placed(2, [FIRST]).device
+    assert (first[Kind.COMMUNICATION], first[Kind.GRADIENTS]) == (4 * 2 * BUCKET, 0)
+    later = placed(2, [LATER]).device
+    assert later[Kind.COMMUNICATION] == 4 * 3 * BUCKET  # and a copy of what is averaged
+    assert later[Kind.GRADIENTS] == 4 * NUMEL / 2
+    assert placed(2, [FIRST], overlap_comm=False).device[Kind.COMMUNICATION] == 4 * BUCKET
+    assert placed(2, [FIRST], weight_size=2).device[Kind.COMMUNICATION] == 2 * 2 * BUCKET
+    assert placed(1, [FIRST], weight_size=2).device[Kind.COMMUNICATION] == 4 * 2 * BUCKET
+
+
+def test_a_model_smaller_than_a_bucket_is_averaged_after_its_backward_pass():
+    device = placed(2, [FORWARD, LATER, UPDATE], reduce_bucket_size=10**6).device
+    assert (device[Kind.ACTIVATIONS], device[Kind.GRADIENTS]) == (10**6, 0)
+    small = [(Phase.FORWARD, 0, 8), (Phase.BACKWARD, NUMEL, 8), UPDATE]
+    device = placed(2, small, reduce_bucket_size=10**6).device  # as large as set, not as the model
+    assert device[Kind.COMMUNICATION] == 4 * (2 * 10**6 + NUMEL)
+    assert device[Kind.GRADIENTS] == 4 * NUMEL / 2
+
+
+def test_the_update_measures_gradients_in_fp64_and_copies_a_group():
+    part = 4 * NUMEL // 2
+    assert placed(2, [UPDATE]).device[Kind.GRADIENTS] in (part, part + 8 * 5000)
+    update = placed(2, [(Phase.UPDATE, 0, 10**6)], reduce_bucket_size=1).device
+    assert update[Kind.GRADIENTS] == part + 8 * 5000  # 6000 in one tensor, 5000 of them here
+
+
+@pytest.mark.parametrize(("stage", "size"), [(1, 4), (2, 4), (2, 2)])
+def test_gradients_between_micro_batches(stage, size):
+    early = [FORWARD, LATER, (Phase.FORWARD, 0, 2 * 10**6)]
+    device = placed(stage, early, Ranks(2, 2), weight_size=size).device
+    assert device[Kind.GRADIENTS] == (0 if stage == 1 else 4 * NUMEL / 2)
+    later = [*early, (Phase.BACKWARD, BUCKET + 1, 3 * 10**6)]
+    device = placed(stage, later, Ranks(2, 2), weight_size=size).device
+    whole = 4 * (BUCKET + 1) + 4 * NUMEL / 2  # averaged in the last pass only
+    assert device[Kind.GRADIENTS] == (
+        whole if stage == 1 else 4 * NUMEL / 2 * (2 if size == 4 else 1)
+    )
+
+
+def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():
+    found = placed(2, [LATER], **OFFLOAD)
+    assert found.device[Kind.OPTIMIZER] == found.device[Kind.GRADIENTS] == 0
+    assert found.device[Kind.COMMUNICATION] == 4 * (3 * BUCKET + 6000)
+    # fp32 weights, two slots, gradients, weights on their way back; and the largest gradient
+    assert found.offloaded_bytes == 4 * (5 * NUMEL / 2 + 6000)
+    accumulated = placed(2, [LATER], Ranks(2, 2), **OFFLOAD)
+    assert accumulated.offloaded_bytes == found.offloaded_bytes + 4 * NUMEL / 2
+
+
+def pinned_by_deepspeed(world, case):
+    """Bytes that DeepSpeed pins at the start, and the elements of the parameters by group."""
+    load("cpu")
+    from deepspeed.accelerator import get_accelerator
+
+    sizes = []
+    get_accelerator().pin_memory = lambda tensor: sizes.append(tensor.nbytes) or tensor
+    with prepared(world, case) as (engine, _):
+        state = engine.state()
+    return sum(sizes), [[prod(state.shapes[n]) for n in g["names"]] for g in state.groups]
+
+
+def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
+    pytest.importorskip("deepspeed")
+    for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):
+        trained = sum(map(sum, groups))
+        held = moments((Phase.FORWARD, {}, 0))
+        step = StepTrace(held, [trained], groups, 4 * trained, 8 * trained, 0.0, 0.0)
+        planned = zero(step, BOTH, {"stage": 2, "overlap_comm": True, **OFFLOAD})
+        assert planned.offloaded_bytes == pinned + 4 * trained
+
+
+def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
+    assert placed(3, [FORWARD]).device[Kind.WEIGHTS] == 4 * (NUMEL / 2 + NUMEL)
+    settings = {"stage3_param_persistence_threshold": 1000}
+    device = placed(3, [FORWARD], **settings).device
+    assert device[Kind.WEIGHTS] == 4 * (NUMEL / 2 + 1000)
+    # The others, and in the forward pass what they arrive in.
+    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + 2 * 9000)
+    assert placed(3, [BEFORE], **settings).device[Kind.COMMUNICATION] == 4 * (BUCKET + 9000)
+    ahead = {"stage3_max_reuse_distance": 100, "stage3_prefetch_bucket_size": 200, **settings}
+    device = placed(3, [FORWARD], **ahead).device
+    gathered, arriving = 50 + 2 * 200 + 6000, 200 + 6000
+    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + arriving)
+    frozen = placed(3, [BEFORE], frozen=[7000], **ahead).device
+    assert frozen[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + 1000)
+
+
+def test_what_averaging_a_bucket_of_16_bits_copies():
+    def buffers(stage):
+        return placed(stage, [LATER], weight_size=2).device[Kind.COMMUNICATION]
+
+    assert buffers(1) == 4 * 2 * BUCKET + 4 * BUCKET  # its buckets are fp32
+    assert buffers(2) == 2 * 2 * BUCKET + 2 * BUCKET + 4 * BUCKET  # a copy, and one of it in fp32
+    assert buffers(3) == 4 * BUCKET + 4 * BUCKET
+
+
+def test_stage_3_offloads_weights_only_if_set():
+    small = {"stage3_param_persistence_threshold": 0}
+    kept = placed(3, [FORWARD], **OFFLOAD, **small)
+    moved = placed(3, [FORWARD], **OFFLOAD, **small, offload_param={"device": "cpu"})
+    assert kept.device[Kind.WEIGHTS] == 4 * NUMEL / 2
+    assert moved.device[Kind.WEIGHTS] == 0
+    assert kept.offloaded_bytes == 4 * 5 * NUMEL / 2
+    assert moved.offloaded_bytes == kept.offloaded_bytes + 4 * NUMEL / 2
+
+
+def test_parts_are_padded_to_the_ranks_and_frozen_weights_have_16_bits_and_are_sent_by_stage_3():
+    three = placed(2, [FORWARD], Ranks(3, 1)).device
+    assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 26667
+    frozen = {"weight_size": 2, "frozen": [50]}
+    whole = placed(2, [FORWARD], **frozen)
+    assert whole.device[Kind.WEIGHTS] == 2 * (NUMEL + 50)
+    assert whole.sent_bytes == (2 * 4 + 2) * NUMEL / 2
+    assert placed(3, [FORWARD], **frozen).sent_bytes == (4 * NUMEL + 2 * (NUMEL + 50)) / 2
+
+
+def test_stage_3_gathers_small_weights_once_a_step_and_distant_ones_twice_a_pass():
+    def gathered(**layout):
+        settings = {"stage3_param_persistence_threshold": 1000, **layout}
+        sent = placed(3, [FORWARD], Ranks(2, 3), **settings).sent_bytes
+        return sent * 2 / 4 - 3 * NUMEL
+
+    assert gathered() == 1000 + 3 * 9000
+    near = {"stage3_max_reuse_distance": 4000, "stage3_prefetch_bucket_size": 500}
+    assert gathered(**near) == 1000 + 3 * (2 * 9000 - 2500)
+
+
+def test_gradients_of_stages_1_and_2_go_to_all_ranks_unless_each_goes_to_one():
+    means = 4 * NUMEL * 2 / 2
+    rounds = {"use_multi_rank_bucket_allreduce": False}
+    assert placed(2, [FORWARD], Ranks(2, 3)).sent_bytes == 3 * means + 4 * NUMEL / 2
+    assert placed(1, [FORWARD], Ranks(2, 3)).sent_bytes == means + 4 * NUMEL / 2
+    assert placed(1, [FORWARD], **rounds).sent_bytes == means / 2 + 4 * NUMEL / 2
+
+
+def test_defaults_are_those_of_deepspeed():
+    config = pytest.importorskip("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
+    fields = {field.alias or name: field.default for name, field in config.model_fields.items()}
+    assert {key: fields[key] for key in DEFAULTS} == DEFAULTS

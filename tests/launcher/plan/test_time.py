@@ -6,11 +6,10 @@ import pytest
 
 from benchmarks.gpu_tables import GOALS
 from engines.catalog import ENGINES
-from launcher.plan import time
 from launcher.plan.plan import plan_run
 from launcher.plan.storages import Kind
 from launcher.plan.target import Described, PlanTarget
-from launcher.plan.time import SHARES, Work, by_data_sheet
+from launcher.plan.time import SHARES, by_data_sheet, moved_bytes
 from tests.launcher.given import ONE_GPU, SERVER, resolved
 from training.throughput import gpus
 from training.train_plan import TrainPlan
@@ -20,39 +19,44 @@ PLAN = TrainPlan(100, 20, 8, 8, 1, 1, "samples", eval_every=20)
 ONE, EIGHT, NODES = (PlanTarget(n, m, "cuda", None, None) for n, m in ((1, 1), (1, 8), (2, 8)))
 
 
-def times(work, target=ONE, gpu=H200, engine="local", parameters=10**8, precision="bf16", val=0):
-    placement = ENGINES[engine].placement
-    return by_data_sheet(gpu, precision, target, placement, parameters, work, PLAN, val)
+def times(flops=1e15, target=ONE, gpu=H200, engine="local", size=10**8, val=0, plan=PLAN, **bytes_):
+    placement, work = ENGINES[engine].placement, {"moved": 0, "sent": 0, "copied": 0, **bytes_}
+    return by_data_sheet(gpu, "bf16", target, placement, size, plan, val, flops=flops, **work)
 
 
 def test_the_longest_of_computation_memory_and_links_limits():
     share = SHARES["124M", "replicated"]
-    computed = times(Work(1e15, 0, 0))
+    computed = times()
     assert computed.step == pytest.approx(1e15 / 989.5e12 / share)
     assert "58% of 989.5 TFLOP/s in bf16" in computed.basis and computed.is_least
-    moved = times(Work(1e9, 4.8e12, 0))
+    moved = times(1e9, moved=4.8e12)
     assert moved.step == pytest.approx(1) and "memory at 4800 GB/s" in moved.basis
-    sent = times(Work(1e9, 0, 450e9), EIGHT)
+    sent = times(1e9, EIGHT, sent=450e9)
     assert sent.step == pytest.approx(1) and "links at 450 GB/s" in sent.basis
-    between = times(Work(1e9, 0, 450e9), NODES)
+    between = times(1e9, NODES, sent=450e9)
     assert between.step < 1e-3 and "links not counted" in between.basis
 
 
 def test_epoch_and_run_with_evaluations():
-    without, found = (times(Work(1e15, 0, 0), val=n) for n in (0, 80))
+    without, found = (times(val=n) for n in (0, 80))
     assert without.epoch == pytest.approx(20 * without.step)
     assert without.run == pytest.approx(100 * without.step)
     forward = found.step / PLAN.global_batch / 3
     assert found.run - without.run == pytest.approx(5 * 80 * forward)
-    assert time.evaluations(replace(PLAN, eval_every=None)) == 1
-    assert time.evaluations(replace(PLAN, eval_every=30, eval_each_epoch=True)) == 7
-    assert time.evaluations(replace(PLAN, stop_after=50)) == 3
+    for count, changes in (
+        (1, {"eval_every": None}),
+        (7, {"eval_every": 30, "eval_each_epoch": True}),
+        (3, {"stop_after": 50}),
+    ):
+        plan = replace(PLAN, **changes)
+        evaluating = times(val=80, plan=plan).run - plan.end_step * without.step
+        assert evaluating == pytest.approx(count * 80 * forward)
 
 
 def test_larger_and_sharded_models_have_their_own_share():
     cases = ((10**8, "local"), (10**9, "ddp"), (10**9, "zero3"), (10**9, "zero2-offload"))
     small, large, sharded, offloaded = (
-        times(Work(1e15, 0, 0), engine=engine, parameters=count).step for count, engine in cases
+        times(engine=engine, size=count).step for count, engine in cases
     )
     assert large < sharded < small < offloaded
 
@@ -66,8 +70,8 @@ def test_the_shares_are_the_anchors_of_the_benchmark():
 
 def test_bytes_moved_are_those_of_passes_and_update():
     held = {Kind.WEIGHTS: 100, Kind.ACTIVATIONS: 1000, Kind.OPTIMIZER: 200}
-    assert time.moved_bytes(held, 25, 1) == 2 * 100 + 2 * 1000 + 4 * 25 + 2 * 300
-    assert time.moved_bytes(held, 25, 3) == 3 * 2200 + 700
+    assert moved_bytes(held, 25, 1) == 2 * 100 + 2 * 1000 + 4 * 25 + 2 * 300
+    assert moved_bytes(held, 25, 3) == 3 * 2200 + 700
 
 
 def test_a_plan_has_times_with_a_named_gpu_that_has_the_precision_only():
@@ -76,5 +80,5 @@ def test_a_plan_has_times_with_a_named_gpu_that_has_the_precision_only():
     found = plan_run(run, Described(ONE_GPU, gpu=H200))
     assert found.seconds.run > found.steps * found.seconds.step > 0
     assert found.as_json()["seconds"].keys() == {"step", "epoch", "run", "basis", "is_least"}
-    found = times(Work(1e15, 0, 0), gpu=gpus()["T4"])
+    found = times(gpu=gpus()["T4"])
     assert found.step is None and found.basis == "none: the data sheet of T4 has no bf16"
