@@ -15,16 +15,18 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
-from launcher.config.provenance import CliArgs
+from launcher.config.options import STAGE
+from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.stages import execute, pipeline, selection
-from launcher.submit import allocation, jobs, queueing, sweep
+from launcher.submit import allocation, jobs, queueing
 from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
+from launcher.submit.options import SWEEP
 from launcher.submit.sweep import Element
 from slurm import sbatch
 from training.logging.printable import printable
@@ -82,7 +84,7 @@ def _decide(
 
     Raises SettingsError with `diagnostics` and all further errors.
     """
-    if requested.array is not None or sweep.file_of(command_line) is not None:
+    if requested.array is not None or SWEEP.flag in command_line.values:
         return jobs.array(command_line, requested, diagnostics, _select)
 
     def prepare_stage(
@@ -113,7 +115,13 @@ def _select(element: Element) -> tuple[CliArgs, list[Diagnostic]]:
     """The arguments of an element's run, and the errors among them."""
     args, errors = selection.with_weights(element.command_line.args)
     if selection.stages(element.command_line.args):
-        errors.append(sweep.staged(element))
+        errors.append(
+            Diagnostic(
+                f"mode {STAGED_MODE} needs one job per stage, but an array element is a single job",
+                where=element.where,
+                allowed=f"one stage per element, with  {STAGE.flag} NAME ; or  submit  alone",
+            )
+        )
     return args, errors
 
 

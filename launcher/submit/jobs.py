@@ -20,7 +20,7 @@ from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
-from launcher.submit.options import MODE_FLAGS, run_arguments
+from launcher.submit.options import ARRAY, MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
 from slurm import script
 
@@ -159,7 +159,17 @@ def array(
     jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM)
     if folder is not None and not (jobs_only and (folder / SLURM / run_folder.LINES).is_file()):
         errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
-    warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
+    warnings: list[Diagnostic] = []
+    if SWEEP.flag not in command_line.values and len(elements) > 1:
+        warnings.append(
+            Diagnostic(
+                f"{ARRAY.flag} without {SWEEP.flag}: all {len(elements)} runs have the same "
+                "arguments and train the same model",
+                where=f"{ARRAY.flag} {requested.array}",
+                allowed=f"{SWEEP.flag} FILE with one line of further arguments per run",
+                severity="warning",
+            )
+        )
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
     for element in elements:
@@ -178,7 +188,7 @@ def array(
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
     if errors or folder is None:
         raise SettingsError(errors)
-    header = {**requested.header, "array": sweep.indices(list(texts), throttle)}
+    header = {**requested.header, "array": sweep.indices(texts) + throttle}
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
     logs = _pattern(folder / SLURM / LOGS, "%A_%a.out")
@@ -205,8 +215,11 @@ def _element(
     try:
         return prepare(args, element.command_line.out, diagnostics, requested)
     except SettingsError as error:
-        located = [sweep.located(diagnostic, element) for diagnostic in error.diagnostics]
-        errors += [diagnostic for diagnostic in located if diagnostic not in errors]
+        for new in error.diagnostics:
+            if element.arguments and new.severity == "error":  # the line may have caused it
+                new = replace(new, where=": ".join(filter(None, (element.where, new.where))))
+            if new not in errors:
+                errors.append(new)
         return None
 
 
