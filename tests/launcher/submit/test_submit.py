@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from types import SimpleNamespace
@@ -143,6 +144,26 @@ def test_all_errors_of_options_and_settings_are_printed_together(
         "error: option '--mail-type' belongs to sbatch, not to submit",
         "error: optim.lr 'fast' is text, not a number",
     ]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--gpus", "4"), ("--gpus-per-node", "4")),
+        (("--gpus=4",), ("--gpus-per-node", "4")),
+        (("-G4",), ("--gpus-per-node", "4")),
+        (("--", "-N", "2"), ("--nodes", "2")),
+        (("--", "--time=10"), ("--time", "10")),
+        (("--mail-type", "END"), ("--dry-run", "--json", "--", "--mail-type", "END")),
+        (("--exclusive", "--gres=gpu:2"), ("--gres=gpu:2", "--", "--exclusive")),
+    ],
+)
+def test_the_fix_of_an_option_of_sbatch_keeps_its_value_and_works(here, capsys, args, words):
+    assert submit("--dry-run", "--json", *args) == 2
+    fix = shlex.split(json.loads(capsys.readouterr().out)["diagnostics"][0]["fix"])
+    assert tuple(fix[-len(words) :]) == words
+    if "--gres=gpu:2" not in args:  # its own error is the next one
+        assert main(fix[3:] if fix[0] == "python" else ["submit", *TINY, "--dry-run", *fix]) == 0
 
 
 def test_the_site_file_sets_the_header_in_a_subshell_and_its_failure_is_an_error(
