@@ -50,7 +50,7 @@ def test_the_latest_matching_stage_is_used(tmp_path):
 @pytest.mark.parametrize(
     ("stages", "files", "given", "message"),
     [
-        (["upper"], [], "", "{} has no stage lower or middle, whose weights stage upper takes"),
+        (["upper"], [], "", "{} has no stage lower or middle"),
         ([], ["settings.yaml", "last/state.json"], "", "'{}' holds no weights for stage upper"),
         ([], [], "/x", "'{}/x' does not exist"),
     ],
