@@ -6,28 +6,19 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
-from launcher.config.options import STAGE
-from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
-from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
-from launcher.stages import execute, pipeline, selection
 from launcher.submit import allocation, jobs, queueing
 from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
-from launcher.submit.options import SWEEP
-from launcher.submit.sweep import Element
 from slurm import sbatch
 from training.logging.printable import printable
 
@@ -52,90 +43,35 @@ def main(command_line: CommandLine) -> int:
         if redact(argument) != argument
     ]
     requested = allocation.read(command_line, diagnostics)
-    submission = _decide(command_line, requested, diagnostics)
+    submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
         print(render(submission.warnings), file=sys.stderr)
-    if (line := _nothing_left(submission)) is not None:
-        facts = {"folder": str(submission.folder), "jobs": []}
-        print(json.dumps(facts, indent=2) if as_json else line)
-        return exit_codes.DONE
-    if is_dry:
-        facts = _as_json(submission, requested)
+    left = [run.begun.nothing_left for run in submission.runs]
+    if None not in left:  # all runs are complete
+        done = "\n".join([run.line for run in left if run] or [submission.line or ""])
         print(
-            json.dumps(facts, indent=2) if as_json else printable(_dry_run(submission, requested))
+            json.dumps(_as_json(submission, requested) | {"jobs": []}, indent=2)
+            if as_json
+            else done
         )
         return exit_codes.DONE
-    queueing.check_room(submission)
-    for run in (run for job in submission.jobs for run in job.runs):
-        fetch_weights(run.begun.resolved.settings.model)
-    queueing.test(submission, requested)
-    ids = queueing.submit_all(submission, requested)
+    ids = []
+    if not is_dry:
+        queueing.check_room(submission)
+        for run in submission.runs:
+            fetch_weights(run.begun.resolved.settings.model)
+        queueing.test(submission, requested)
+        ids = queueing.submit_all(submission, requested)
     if as_json:
         print(json.dumps(_as_json(submission, requested, ids), indent=2), flush=True)
     else:
-        print(printable(_submitted(submission, requested, ids)), flush=True)
+        show = _dry_run(submission, requested) if is_dry else _submitted(submission, requested, ids)
+        print(printable(show), flush=True)
     return exit_codes.DONE
 
 
-def _decide(
-    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
-) -> Submission:
-    """Check the runs and choose their folders. Reads settings files and run folders.
-
-    Raises SettingsError with `diagnostics` and all further errors.
-    """
-    if requested.array is not None or SWEEP.flag in command_line.values:
-        return jobs.array(command_line, requested, diagnostics, _select)
-
-    def prepare_stage(
-        args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]
-    ) -> PreparedRun:
-        # Each stage is a job of its own: this process is none of its ranks.
-        return replace(jobs.prepare(args, out, diagnostics, requested), launched=None)
-
-    stages = pipeline.prepare_pipeline(
-        command_line.args, command_line.out, list(diagnostics), prepare_stage
-    )
-    if stages is None:
-        args, errors = selection.with_weights(command_line.args)
-        return jobs.single(command_line, requested, args, [*diagnostics, *errors])
-    folder = stages.folder.absolute()
-    runs = [
-        SubmittedRun(folder / stage.folder.name, begun, stage.name) for stage, begun in stages.left
-    ]
-    return replace(
-        jobs.staged(command_line, requested, folder, runs, stages.is_resumed),
-        warnings=stages.warnings,
-        lines=[stages.resume_line] if stages.resume_line else [],
-        make_folder=None if stages.is_resumed else partial(execute.make, stages),
-    )
-
-
-def _select(element: Element) -> tuple[CliArgs, list[Diagnostic]]:
-    """The arguments of an element's run, and the errors among them."""
-    args, errors = selection.with_weights(element.command_line.args)
-    if selection.stages(element.command_line.args):
-        errors.append(
-            Diagnostic(
-                f"mode {STAGED_MODE} needs one job per stage, but an array element is a single job",
-                where=element.where,
-                allowed=f"one stage per element, with  {STAGE.flag} NAME ; or  submit  alone",
-            )
-        )
-    return args, errors
-
-
-def _nothing_left(submission: Submission) -> str | None:
-    """The text to print if all runs are complete; None: some run is not."""
-    if not submission.jobs:
-        return "\n".join(submission.lines)
-    completed = [run.begun.nothing_left for job in submission.jobs for run in job.runs]
-    lines = [left.line for left in completed if left is not None]
-    return "\n".join(lines) if len(lines) == len(completed) else None
-
-
 def _dry_run(submission: Submission, requested: Allocation) -> str:
-    parts = list(submission.lines)
+    parts = [submission.line] if submission.line else []
     commands: list[str] = []
     for number, job in enumerate(submission.jobs):
         parts.append(f"{_title(job, requested)}\n\n{job.script}\n{_indented(job.text)}")
@@ -150,7 +86,7 @@ def _dry_run(submission: Submission, requested: Allocation) -> str:
 
 def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
     """The jobs, their folders and logs, and the commands that follow, cancel and resume them."""
-    lines = list(submission.lines)
+    lines = [submission.line] if submission.line else []
     for job_id, job in zip(ids, submission.jobs, strict=True):
         lines.append(f"job      {job_id}  {_title(job, requested)}")
         lines += [f"folder   {_named(run)}{run.folder}" for run in job.runs[:_SHOWN]]

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.config.model_lines import model_line, named_option
 from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, Option, is_switch, names
-from slurm.sbatch import option_of
+from slurm.sbatch import SWITCHES, option_of
 
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
@@ -31,21 +31,25 @@ def unknown_option(
         where = f"{argument} {following or ''}".strip()
         path_fix = f"{command.call} check {shlex.quote(following or 'PATH')}"
         return _error(message, where, value=argument, fix=path_fix, order=(_ORDER, position))
+    theirs = "gpus-per-node" if theirs == "gpus" else theirs  # theirs counts those of all nodes
     if theirs is not None and f"--{theirs}" not in flags:
-        ours = [word for word in argv if word not in (argument, "--")]
+        is_short = len(argument) > 2 and not argument.startswith("--")
+        moved = words[:1] if is_joined or is_short or theirs in SWITCHES else words
+        ours = [*argv[: position - 1], *argv[position - 1 + len(moved) :]]
         return _error(
             f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
             argument,
             value=argument,
             allowed=f"options of {command.passthrough} at the end, after  -- ",
-            fix=f"{command.call} {shlex.join([*ours, '--', argument])}",
+            fix=f"{command.call} {shlex.join([*ours, '--', *moved])}",
             order=(_ORDER, position),
         )
     value_text = value if is_joined else following
     word = flag
-    if theirs is not None and not argument.startswith("--"):
-        # sbatch's letter for one of our options: `-o here`, `-ohere`
-        word, value_text = f"--{theirs}", argument[2:] or following
+    if theirs is not None:
+        # sbatch's word for one of our options: `--gpus 4`; its letter: `-o here`, `-ohere`
+        word = f"--{theirs}"
+        value_text = value_text if argument.startswith("--") else argument[2:] or following
     suggestion, fix = nearest_option(command.options, word, value_text)
     return _error(
         f"unknown option '{flag}'",

@@ -23,7 +23,7 @@ from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.file_records import FileRecord, record_files
+from launcher.run_folder.file_records import record_files
 from launcher.run_folder.resume import ResumeRequest
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
@@ -148,11 +148,19 @@ class ContinualLoop:
         """Train on an experience; a report if that ends the run."""
         if experience.state == "planned":
             experience = self._prepared(experience)
-        if experience.number and (missing := self._missing_file(experience)):
-            self._postpone(experience, missing)
-            return None
+        numbers = (*experience.replayed, experience.number) if experience.number else ()
+        for needed in (e for e in self._ledger.experiences if e.number in numbers):
+            if missing := experiences.missing_file(self._folder, needed):
+                is_own = needed.number == experience.number
+                of = "" if is_own else f" of experience {needed.number}"
+                self._postpone(experience, f"{missing}{of} changed or is gone")
+                return None
         signals: set[int] = set()
-        ending = self._train(self._job_of(experience), signals)
+        spec = spec_of(self._folder, experience, self._stops.wall_deadline)
+        if experience.number:
+            record_settings(self._job.resolved, spec)
+        resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
+        ending = self._train(replace(self._job, experience=spec, resume=resume), signals)
         self._clock.signals |= signals
         if experience.number and ending.kind == "invalid input":
             self._postpone(experience, ending.text.removeprefix("error: "))
@@ -184,24 +192,6 @@ class ContinualLoop:
         self._save(self._ledger.updated(experience))
         return experience
 
-    def _missing_file(self, experience: Experience) -> str | None:
-        """Why an experience cannot be trained on as planned; None if it can."""
-        numbers = (*experience.replayed, experience.number)
-        for needed in (e for e in self._ledger.experiences if e.number in numbers):
-            if missing := experiences.missing_file(self._folder, needed):
-                is_own = needed.number == experience.number
-                of = "" if is_own else f" of experience {needed.number}"
-                return f"{missing}{of} changed or is gone"
-        return None
-
-    def _job_of(self, experience: Experience) -> Job:
-        """The job of the ranks; writes the settings of the experience into its folder."""
-        spec = spec_of(self._folder, experience, self._stops.wall_deadline)
-        if experience.number:
-            record_settings(self._job.resolved, spec)
-        resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
-        return replace(self._job, experience=spec, resume=resume)
-
     def _postpone(self, experience: Experience, reason: str) -> None:
         """Postpone an experience; its files are tried again with the next new ones."""
         links = str(experiences.folder_of(self._folder, experience.number).data)
@@ -230,19 +220,16 @@ class ContinualLoop:
                     self._reporter.print(note)
                 self._arrivals.notes.clear()
                 if files:
-                    self._plan(files)
+                    number, settings = self._ledger.next_number, recorded_settings(self._settings)
+                    new = Experience(number, files, start_step=self._step or 0, settings=settings)
+                    self._save(self._ledger.updated(new))
+                    names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
+                    count = counted(len(files), "new file")
+                    self._reporter.print(f"experience {number}: {count}: {names}")
+                    planned = {"number": number, "files": list(files)}
+                    self._reporter.event("experience_planned", planned, new.start_step)
                     return None
                 clock.wait(self._stops.wait_s(self._settings.check_every_s, last_change))
-
-    def _plan(self, files: dict[str, FileRecord]) -> None:
-        number, step = self._ledger.next_number, self._step or 0
-        settings = recorded_settings(self._settings)
-        planned = Experience(number, files, start_step=step, settings=settings)
-        self._save(self._ledger.updated(planned))
-        names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
-        self._reporter.print(f"experience {number}: {counted(len(files), 'new file')}: {names}")
-        facts = {"number": number, "files": list(files)}
-        self._reporter.event("experience_planned", facts, step)
 
     @property
     def _step(self) -> int | None:

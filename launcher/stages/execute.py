@@ -14,7 +14,7 @@ from launcher.report.report import write_at_end
 from launcher.run import failures, rank
 from launcher.run.execute import FinishedRun, execute_run, train_ranks
 from launcher.run.failures import RankReport
-from launcher.run.prepare import PreparedRun, first_line
+from launcher.run.prepare import first_line
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.stages import record
@@ -42,10 +42,19 @@ def train_stages(
         with rank.stoppable():
             for stage, ready in pipeline.left:
                 announce(f"{pipeline.title(stage)}\n{first_line(ready)}")
-                ending = _train(ready, console, show)
+                signals: set[int] = set()
+                trained = execute_run(ready, console, show, partial(train_ranks, forwarded=signals))
+                if trained.wants_report and trained.folder is not None:
+                    write_at_end(trained.folder)
+                ending = trained.report
+                is_done = ending.exit_code == exit_codes.DONE
+                if is_done and signals:  # they came too late for this stage to stop
+                    if signal.SIGINT in signals:
+                        raise KeyboardInterrupt
+                    raise Stopped(signal.Signals(min(signals)).name)
                 codes[stage.name] = ending.exit_code
                 record.write(pipeline.record, codes)
-                if ending.exit_code != exit_codes.DONE:
+                if not is_done:
                     break
     except (KeyboardInterrupt, Stopped) as error:
         ending = replace(failures.failed(error, 0), text="stopped between two stages")
@@ -60,22 +69,6 @@ def train_stages(
     if all(ready.resolved.settings.report.enabled for _, ready in pipeline.left):
         write_at_end(pipeline.folder)
     return finished
-
-
-def _train(ready: PreparedRun, console: bool, show: Callable[[RankReport], None]) -> RankReport:
-    """Train one stage.
-
-    Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
-    """
-    signals: set[int] = set()
-    finished = execute_run(ready, console, show, partial(train_ranks, forwarded=signals))
-    if finished.wants_report and finished.folder is not None:
-        write_at_end(finished.folder)
-    if finished.report.exit_code == exit_codes.DONE and signals:
-        if signal.SIGINT in signals:
-            raise KeyboardInterrupt
-        raise Stopped(signal.Signals(min(signals)).name)
-    return finished.report
 
 
 def make(pipeline: Pipeline) -> RunFolder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -205,8 +205,23 @@ def _resumed(
     diagnostics: Sequence[Diagnostic],
     prepare_stage: Prepare,
 ) -> Pipeline:
-    invalid = [*diagnostics, *_misplaced(before, args, out)]
-    declared = _declared(before)
+    invalid = list(diagnostics)
+    useless = {str(entry.option): entry.origin.where for entry in args.filled}
+    if args.weights is not None:
+        useless[FROM.flag] = f"{FROM.flag} {args.weights}"
+    if out is not None and out.resolve() != before.folder.resolve():
+        useless["--out"] = f"--out {out}"
+    folders = ", ".join(map(str, before.stages.values()))
+    for option, where in useless.items():
+        message = f"{option} has no effect on the resumed stages of {before.folder}"
+        fix = f"leave out {option}  or resume the folder of one stage: {folders}"
+        invalid.append(Diagnostic(message, key=option, where=where, fix=fix))
+    try:
+        family = _settings(before).get("model.family")
+        of_family = declared_stages(family) if family is not None else ()
+    except SettingsError:  # such as a custom task that was moved; preparing its run reports that
+        of_family = ()
+    declared = {stage.name: stage for stage in of_family}
     entries: list[PipelineStage] = []
     for name, folder in before.stages.items():
         stage = declared.get(name, Stage(name, ""))
@@ -232,21 +247,6 @@ def _resumed(
             f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
         )
     return Pipeline(before.folder, entries, True, line)
-
-
-def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
-    arguments: list[tuple[str, Any]] = [
-        (str(entry.option), entry.origin.where) for entry in args.filled
-    ]
-    if args.weights is not None:
-        arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
-    if out is not None and out.resolve() != before.folder.resolve():
-        arguments.append(("--out", f"--out {out}"))
-    folders = ", ".join(map(str, before.stages.values()))
-    for option, where in arguments:
-        message = f"{option} has no effect on the resumed stages of {before.folder}"
-        fix = f"leave out {option}  or resume the folder of one stage: {folders}"
-        yield Diagnostic(message, key=option, where=where, fix=fix)
 
 
 def _find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
@@ -282,13 +282,3 @@ def _settings(pipeline: PipelineRecord) -> Mapping[str, Any]:
         return read_values(first / run_folder.SETTINGS)
     except SettingsError:
         return {}
-
-
-def _declared(pipeline: PipelineRecord) -> dict[str, Stage]:
-    """The stages that the family of a pipeline declares, by name. Reads the disk."""
-    family = _settings(pipeline).get("model.family")
-    try:
-        declared = declared_stages(family) if family is not None else ()
-    except SettingsError:  # such as a custom task that was moved; preparing its run reports that
-        declared = ()
-    return {stage.name: stage for stage in declared}

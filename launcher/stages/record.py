@@ -74,9 +74,18 @@ def summarize(
     record: PipelineRecord, codes: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
-    stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
-    read = [records.read_result(folder) for folder in record.stages.values()]
-    results = [result for result in read if result is not None]
+    stages, results = [], []
+    for name, folder in record.stages.items():
+        result, code = records.read_result(folder) or {}, codes.get(name)
+        stage = {"name": name, "folder": folder.name, **{key: result.get(key) for key in _KEPT}}
+        if code is not None:
+            stage["status"] = _STATUSES.get(code, "stopped")
+        elif not result:
+            stage["status"] = WAITING
+        elif stage["status"] == "completed":
+            code = exit_codes.DONE
+        stages.append({**stage, "exit_code": code})
+        results += [result] if result else []
     last: Mapping[str, Any] = results[-1] if results else {}
     peaks = _known(results, "peak_memory_bytes")
     kinds = list(dict.fromkeys(kind for peak in peaks for kind in peak))
@@ -93,20 +102,6 @@ def summarize(
         "samples_per_s": last.get("samples_per_s"),
         "stages": stages,
     }
-
-
-def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
-    """The entry of one stage in the result."""
-    result = records.read_result(folder)
-    code = codes.get(name)
-    content: dict[str, Any] = {key: (result or {}).get(key) for key in _KEPT}
-    if code is not None:
-        content["status"] = _STATUSES.get(code, "stopped")
-    elif result is None:
-        content["status"] = WAITING
-    elif content["status"] == "completed":
-        code = exit_codes.DONE
-    return {"name": name, "folder": folder.name, **content, "exit_code": code}
 
 
 def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

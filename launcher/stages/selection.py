@@ -86,7 +86,12 @@ def find(word: str, stage: Stage) -> Path:
     if path.is_dir():
         pipeline = record.load(path)
         if pipeline is not None:
-            path = _newest(pipeline, stage, where)
+            matching = [folder for name, folder in pipeline.stages.items() if name in stage.of]
+            if not matching:
+                what = f"{path} has no stage {' or '.join(stage.of)}"
+                allowed = f"it has {', '.join(pipeline.stages)}"
+                raise SettingsError.of(what, value=str(path), where=where, allowed=allowed)
+            path = matching[-1]
         steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
         for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
             # A complete checkpoint, or an export; the best one is found by the folder of the run.
@@ -95,13 +100,3 @@ def find(word: str, stage: Stage) -> Path:
         what = f"'{path}' holds no weights for stage {stage.name}"
     allowed = "a run folder, one of its checkpoints, an export or a safetensors file"
     raise SettingsError.of(what, key=FROM.flag, value=word, where=where, allowed=allowed)
-
-
-def _newest(pipeline: record.PipelineRecord, stage: Stage, where: str) -> Path:
-    """The run of the latest stage of a pipeline whose weights `stage` takes."""
-    matching = [folder for name, folder in pipeline.stages.items() if name in stage.of]
-    if matching:
-        return matching[-1]
-    whose, there = " or ".join(stage.of), ", ".join(pipeline.stages)
-    what = f"{pipeline.folder} has no stage {whose}, whose weights stage {stage.name} takes"
-    raise SettingsError.of(what, value=str(pipeline.folder), where=where, allowed=f"it has {there}")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Literal
 
 from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic
 from launcher.config.command_line import CommandLine
-from launcher.config.machine import Machine
-from launcher.submit import options
+from launcher.submit.options import SBATCH
 from slurm import sbatch
-from slurm.environment import RankEnvironment
 
 FOLDER = environment.ROOT / "slurm"
 """The folder of job.sh and of the site file."""
@@ -32,12 +30,12 @@ _LINE = re.compile(r".*\S.*")
 _RESERVED = ("chdir", "error", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
 """Options of sbatch that submit sets itself, or that would change how it works."""
 _FORMATS = {
-    options.NODES.flag: ("1, 2, … or MIN-MAX", _NODES),
-    options.GPUS.flag: ("1, 2, … or TYPE:N", _GPUS),
-    options.RANKS.flag: ("1, 2, …", re.compile(r"[1-9]\d*")),
-    options.CPUS.flag: ("1, 2, …", re.compile(r"[1-9]\d*")),
-    options.TIME.flag: ("MINUTES, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS", _TIME),
-    options.ARRAY.flag: ("a range: 1-8, 0-30:10, 1,4,7 or 1-8%2", re.compile(r"[\d,:%-]*\d")),
+    "--nodes": ("1, 2, … or MIN-MAX", _NODES),
+    "--gpus-per-node": ("1, 2, … or TYPE:N", _GPUS),
+    "--ranks-per-node": ("1, 2, …", re.compile(r"[1-9]\d*")),
+    "--cpus-per-task": ("1, 2, …", re.compile(r"[1-9]\d*")),
+    "--time": ("MINUTES, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS", _TIME),
+    "--array": ("a range: 1-8, 0-30:10, 1,4,7 or 1-8%2", re.compile(r"[\d,:%-]*\d")),
 }
 
 
@@ -60,24 +58,6 @@ class Allocation:
     is_torchrun: bool
     array: str | None = None
 
-    def machine(self, here: Machine) -> Machine:
-        """A node of the job, assumed to equal `here` otherwise."""
-        cores = here.cores if self.cpus is None else self.cpus * self.ranks
-        if not self.gpus:
-            return replace(here, cores=cores)
-        return replace(here, cores=cores, gpus=self.gpus, device="cuda")
-
-    def rank_environments(self) -> list[RankEnvironment | None]:
-        """Rank 0 of each world that the job may get; None: a single process without a world."""
-        source: Literal["torchrun", "srun"] = "torchrun" if self.is_torchrun else "srun"
-        sizes = (nodes * self.ranks for nodes in self.nodes)
-        return [
-            RankEnvironment(0, size, 0, self.ranks, 0, "", 0, source)
-            if size > 1 or self.is_torchrun
-            else None
-            for size in sizes
-        ]
-
 
 def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation:
     """The allocation that the options and the site file request; errors join `diagnostics`.
@@ -85,28 +65,32 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     Runs the site file in a subshell.
     """
     environ = _site(environment.variables(), diagnostics)
-    values = {
-        flag: text
-        for flag, text in command_line.values.items()
-        if _is_valid(flag, text, diagnostics)
-    }
+    values = {}
+    for flag, text in command_line.values.items():
+        allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
+        match = pattern.fullmatch(text)
+        if match and (pattern != _NODES or int(match[1]) <= int(match[2] or match[1])):
+            values[flag] = text
+            continue
+        message, where = f"invalid {flag} {text!r}", f"command line: {flag} {text}"
+        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
     diagnostics += _misplaced(command_line.passthrough)
     header = sbatch.header(environ)
-    header.update({o.flag[2:]: values[o.flag] for o in options.SBATCH if o.flag in values})
+    header.update({o.flag[2:]: values[o.flag] for o in SBATCH if o.flag in values})
     header.setdefault("nodes", "1")
     array = header.pop("array", None)
     gpus = _gpus(header, command_line.passthrough)
-    cpus = values.get(options.CPUS.flag)
-    ranks = values.get(options.RANKS.flag) or environ.get(RANKS, "")
+    cpus = values.get("--cpus-per-task")
+    ranks = values.get("--ranks-per-node") or environ.get(RANKS, "")
     count = int(ranks) if re.fullmatch(r"[1-9]\d*", ranks) else gpus or 1
     # sbatch takes the script for one task per node, and each rank needs at least one CPU. With
     # GPUs, the site's defaults decide how many CPUs go with each.
     if cpus is not None or (count > 1 and not gpus and "cpus-per-task" not in header):
         header["cpus-per-task"] = str(int(cpus or 1) * count)
-    is_torchrun = options.TORCHRUN.flag in command_line.flags or environ.get(_LAUNCH) == "torchrun"
+    is_torchrun = "--torchrun" in command_line.flags or environ.get(_LAUNCH) == "torchrun"
     variables = {}
-    if options.RANKS.flag in values:
-        variables[RANKS] = values[options.RANKS.flag]
+    if "--ranks-per-node" in values:
+        variables[RANKS] = values["--ranks-per-node"]
     if is_torchrun:
         variables[_LAUNCH] = "torchrun"
     # Unless the site selects one, the job uses this Python.
@@ -138,45 +122,26 @@ def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[
     try:
         return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
     except sbatch.SiteError as error:
-        reason, _, output = str(error).partition("\n")
-        message = f"site file {path} failed: {reason}" + (f"\n{output}" if output else "")
-        named = sbatch.SITE_VARIABLE in environ
-        where = f"{sbatch.SITE_VARIABLE}={path}" if named else str(path)
+        where = f"{sbatch.SITE_VARIABLE}={path}" if sbatch.SITE_VARIABLE in environ else str(path)
         allowed = "shell settings whose last command succeeds; see slurm/site.example.sh"
+        message = f"site file {path} failed: {error}"
         diagnostics.append(Diagnostic(message, value=str(path), where=where, allowed=allowed))
         return outside
 
 
-def _is_valid(flag: str, text: str, diagnostics: list[Diagnostic]) -> bool:
-    allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
-    is_valid = pattern.fullmatch(text) is not None
-    if is_valid and flag == options.NODES.flag:
-        least, _, most = text.partition("-")
-        is_valid = int(least) <= int(most or least)
-    if not is_valid:
-        message, where = f"invalid {flag} {text!r}", f"command line: {flag} {text}"
-        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
-    return is_valid
-
-
-def _misplaced(passthrough: Sequence[str]) -> list[Diagnostic]:
+def _misplaced(passthrough: Sequence[str]) -> Iterator[Diagnostic]:
     """An error for each option after `--` that submit must set or see."""
-    ours = {option.flag[2:] for option in options.SBATCH}
-    diagnostics = []
-    for argument in passthrough:
-        name = sbatch.option_of(argument)
+    ours = {option.flag[2:] for option in SBATCH}
+    for argument, following in zip_longest(passthrough, passthrough[1:], fillvalue=""):
+        name, where = sbatch.option_of(argument), f"command line: -- … {argument}"
         if name in ours:
-            message = f"{argument} must precede -- : submit reads it"
             value = argument.partition("=")[2] if argument.startswith("--") else argument[2:]
-            allowed, fix = "before  -- ", f"--{name} {value}".strip() + "  before  -- "
+            message, allowed = f"{argument} must precede -- : submit reads it", "before  -- "
+            fix = shlex.join([f"--{name}", value or following])
+            yield Diagnostic(message, value=argument, where=where, allowed=allowed, fix=fix)
         elif name in _RESERVED:
-            message, allowed, fix = f"submit sets {argument} itself", "other sbatch options", None
-        else:
-            continue
-        where = f"command line: -- … {argument}"
-        parts = {"where": where, "allowed": allowed, "fix": fix}
-        diagnostics += SettingsError.of(message, value=argument, **parts).diagnostics
-    return diagnostics
+            message, allowed = f"submit sets {argument} itself", "other sbatch options"
+            yield Diagnostic(message, value=argument, where=where, allowed=allowed)
 
 
 def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:

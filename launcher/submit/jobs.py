@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
@@ -17,23 +18,20 @@ from launcher.config.provenance import FILES_LAYER, STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import PreparedRun, check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.run_folder import RunFolder
+from launcher.stages import selection
+from launcher.stages.pipeline import Pipeline, prepare_pipeline
 from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
-from launcher.submit.options import ARRAY, MODE_FLAGS, SWEEP, run_arguments
+from launcher.submit.options import MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
 from slurm import script
+from slurm.environment import RankEnvironment
 
-LOGS = "log"
-NEXT = "next"
-"""Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
 """The index of the first line of lines.txt, if it is not 1."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
 SLURM = "slurm"
 """Subfolder of a run folder for its jobs."""
-Select = Callable[[sweep.Element], tuple[CliArgs, list[Diagnostic]]]
-"""Gives the arguments of an element's run, and the errors among them."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,7 @@ class SubmittedRun:
     folder: Path
     begun: PreparedRun
     name: str = ""
-    """The name of the stage or array element; empty: the only run of the submission."""
-    index: int | None = None
-    """The index of the array element."""
+    """The name of the stage, or index of the array; empty: the only run of the submission."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +61,10 @@ class SlurmJob:
         """The file of the job script."""
         return self.folder / SLURM / run_folder.JOB_SCRIPT
 
-    @property
-    def logs(self) -> Path:
-        """The folder of its logs."""
-        return self.folder / SLURM / LOGS
-
     def log(self, job_id: str, run: SubmittedRun) -> Path:
         """The log of a run; requeues append to it."""
-        element = "" if run.index is None else f"_{run.index}"
-        return self.logs / f"{job_id}{element}.out"
+        element = "" if self.lines is None else f"_{run.name}"
+        return self.folder / SLURM / "log" / f"{job_id}{element}.out"
 
 
 @dataclass(frozen=True)
@@ -83,106 +74,104 @@ class Submission:
     folder: Path
     jobs: Sequence[SlurmJob]
     warnings: Sequence[Diagnostic] = ()
-    lines: Sequence[str] = ()
-    """Lines to print about runs that are resumed."""
-    make_folder: Callable[[], RunFolder] | None = None
-    """Makes the folder of a new staged run."""
+    line: str | None = None
+    """The line to print about a resumed run."""
+    stages: Pipeline | None = None
+    """A new staged run, whose folders are to be made."""
+
+    @property
+    def runs(self) -> list[SubmittedRun]:
+        """The runs of all jobs."""
+        return [run for job in self.jobs for run in job.runs]
 
 
-def single(
-    command_line: CommandLine,
-    requested: Allocation,
-    args: CliArgs,
-    diagnostics: Sequence[Diagnostic],
+def decide(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
 ) -> Submission:
-    """A job of one run. Raises SettingsError with `diagnostics` and all further errors."""
-    begun = prepare(args, command_line.out, diagnostics, requested)
+    """Check the runs and choose their folders. Reads settings files and run folders.
+
+    Raises SettingsError with `diagnostics` and all further errors.
+    """
+    if requested.array is not None or SWEEP.flag in command_line.values:
+        return _array(command_line, requested, diagnostics)
+
+    def prepare_stage(
+        args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]
+    ) -> PreparedRun:
+        # Each stage is a job of its own: this process is none of its ranks.
+        return replace(_prepare(args, out, diagnostics, requested), launched=None)
+
+    args, out, argv = command_line.args, command_line.out, command_line.argv
+    if stages := prepare_pipeline(args, out, list(diagnostics), prepare_stage):
+        # A job for each remaining stage, which reads its settings from the folder of the stage.
+        arguments = run_arguments(argv, ("--resume",)) if stages.is_resumed else []
+        jobs = []
+        for stage, begun in stages.left:
+            folder = stages.folder.absolute() / stage.folder.name
+            header = {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header}
+            run = SubmittedRun(folder, begun, stage.name)
+            resumed = [*arguments, f"--resume={folder}", f"--out={folder}"]
+            jobs.append(_job("default", header, folder, resumed, [run]))
+        made = None if stages.is_resumed else stages
+        folder = stages.folder.absolute()
+        return Submission(folder, jobs, stages.warnings, stages.resume_line, made)
+    args, errors = selection.with_weights(args)
+    begun = _prepare(args, out, [*diagnostics, *errors], requested)
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
     folder = (run_folder.unused_path(begun.name) if is_new else begun.folder).absolute()
-    arguments = run_arguments(command_line.argv)
-    if command_line.args.resume == checkpoint_search.AUTO and command_line.out is None:
+    arguments = run_arguments(argv)
+    if args.resume == checkpoint_search.AUTO and out is None:
         # The run that is the newest now.
-        arguments = run_arguments(command_line.argv, ("--resume",))
+        arguments = run_arguments(argv, ("--resume",))
         arguments += [f"--resume={begun.folder.absolute()}"] if begun.resume else []
     arguments += _pinned(begun)
-    job = _job(command_line.args, arguments, requested, SubmittedRun(folder, begun))
-    return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
-
-
-def staged(
-    command_line: CommandLine,
-    requested: Allocation,
-    folder: Path,
-    stages: Sequence[SubmittedRun],
-    is_resumed: bool,
-) -> Submission:
-    """A job for each remaining stage, which reads its settings from the folder of the stage."""
-    arguments = run_arguments(command_line.argv, ("--resume",)) if is_resumed else []
-    jobs = []
-    for run in stages:
-        header = {"job-name": f"gearshift-{STAGED_MODE}-{run.name}", **requested.header}
-        resumed = [*arguments, f"--resume={run.folder}"]
-        jobs.append(_job(CliArgs(), resumed, replace(requested, header=header), run))
-    return Submission(folder, jobs)
-
-
-def _job(
-    args: CliArgs, arguments: Sequence[str], requested: Allocation, run: SubmittedRun
-) -> SlurmJob:
     name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
     if name is not None:
         arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode
         arguments = [*([f"--mode={name}"] if name == "default" else []), *arguments]
-    logs = _pattern(run.folder / SLURM / LOGS, "%j.out")
-    text = _render(name or "default", requested, logs, [*arguments, f"--out={run.folder}"])
-    return SlurmJob(run.folder, text, [run])
+    run, arguments = SubmittedRun(folder, begun), [*arguments, f"--out={folder}"]
+    job = _job(name or "default", requested.header, folder, arguments, [run])
+    return Submission(folder, [job], begun.resolved.warnings, begun.line)
 
 
-def array(
-    command_line: CommandLine,
-    requested: Allocation,
-    diagnostics: Sequence[Diagnostic],
-    select: Select,
+def _array(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
 ) -> Submission:
-    """A job array: one run and one folder per element.
-
-    Reads the file of --sweep. Raises SettingsError with `diagnostics` and all further errors.
-    """
+    """A job array: one run and one folder per element. Reads the file of --sweep."""
     try:
         elements, throttle = sweep.read(command_line, requested.array)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from error
     folder = None if command_line.out is None else command_line.out.absolute()
     runs: list[SubmittedRun] = []
-    errors = list(diagnostics)
+    errors, warnings = list(diagnostics), list[Diagnostic]()
     # An earlier array may have written to the folder.
     jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM)
     if folder is not None and not (jobs_only and (folder / SLURM / run_folder.LINES).is_file()):
         errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
-    warnings: list[Diagnostic] = []
-    if SWEEP.flag not in command_line.values and len(elements) > 1:
-        warnings.append(
-            Diagnostic(
-                f"{ARRAY.flag} without {SWEEP.flag}: all {len(elements)} runs have the same "
-                "arguments and train the same model",
-                where=f"{ARRAY.flag} {requested.array}",
-                allowed=f"{SWEEP.flag} FILE with one line of further arguments per run",
-                severity="warning",
-            )
-        )
     texts: dict[int, str] = {}
-    first = 0 if any(element.index == 0 for element in elements) else 1
+    first = min(1, *(element.index for element in elements))
     for element in elements:
-        begun = _element(element, requested, select, errors)
-        if begun is None:
+        line = element.command_line
+        args, invalid = selection.with_weights(line.args)
+        if selection.stages(line.args):
+            message = f"mode {STAGED_MODE} needs one job per stage: an array element is one job"
+            invalid.append(Diagnostic(message, where=element.where, allowed="--stage NAME"))
+        try:
+            begun = _prepare(args, line.out, [*line.diagnostics, *invalid], requested)
+        except SettingsError as error:
+            for new in error.diagnostics:
+                if element.arguments and new.severity == "error":  # the line may have caused it
+                    new = replace(new, where=": ".join(filter(None, (element.where, new.where))))
+                if new not in errors:
+                    errors.append(new)
             continue
         if folder is None:
             folder = run_folder.unused_path(f"sweep-{begun.name}").absolute()
-        chosen = element.command_line.out
-        out = chosen.absolute() if chosen else folder / str(element.index)
+        out = line.out.absolute() if line.out else folder / str(element.index)
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
-        runs.append(SubmittedRun(out, begun, str(element.index), element.index))
+        runs.append(SubmittedRun(out, begun, str(element.index)))
         arguments = [*run_arguments(element.arguments), *_pinned(begun), f"--out={out}"]
         texts[element.index] = shlex.join(arguments)
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
@@ -191,11 +180,32 @@ def array(
     header = {**requested.header, "array": sweep.indices(texts) + throttle}
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
-    logs = _pattern(folder / SLURM / LOGS, "%A_%a.out")
     arguments = [str(folder / SLURM / run_folder.LINES), *run_arguments(command_line.argv)]
-    text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
-    return Submission(folder, [SlurmJob(folder, text, runs, lines)], warnings)
+    return Submission(folder, [_job("sweep", header, folder, arguments, runs, lines)], warnings)
+
+
+def _job(
+    name: str,
+    header: Mapping[str, str | None],
+    folder: Path,
+    arguments: Sequence[str],
+    runs: Sequence[SubmittedRun],
+    lines: str | None = None,
+) -> SlurmJob:
+    """A job by the shipped file `name`. Raises SettingsError."""
+    logs = folder / SLURM / "log"
+    if _MARK.search(str(logs)):  # Slurm 22.05 replaces some patterns of a folder even if escaped
+        message = f"{logs} contains a pattern of sbatch, such as %j"
+        allowed = "a run folder without % before a letter in its path"
+        raise SettingsError.of(message, value=str(logs), allowed=allowed)
+    output = str(logs / ("%j.out" if lines is None else "%A_%a.out"))
+    try:
+        header = {**header, "output": output, "chdir": str(Path.cwd())}
+        text = script.render(name, header, arguments, str(FOLDER))
+    except ValueError as error:
+        raise SettingsError.of(str(error), allowed="names without line breaks") from error
+    return SlurmJob(folder, text, runs, lines)
 
 
 def _pinned(run: PreparedRun) -> list[str]:
@@ -206,69 +216,35 @@ def _pinned(run: PreparedRun) -> list[str]:
     return [f"--set={PRETRAINED}={setting.value}"] if str(setting.value).startswith(HUB) else []
 
 
-def _element(
-    element: sweep.Element, requested: Allocation, select: Select, errors: list[Diagnostic]
-) -> PreparedRun | None:
-    """The run of an element; None: it has errors, which are added to `errors`."""
-    args, invalid = select(element)
-    diagnostics = [*element.command_line.diagnostics, *invalid]
-    try:
-        return prepare(args, element.command_line.out, diagnostics, requested)
-    except SettingsError as error:
-        for new in error.diagnostics:
-            if element.arguments and new.severity == "error":  # the line may have caused it
-                new = replace(new, where=": ".join(filter(None, (element.where, new.where))))
-            if new not in errors:
-                errors.append(new)
-        return None
-
-
-def _render(name: str, requested: Allocation, logs: str, arguments: Sequence[str]) -> str:
-    header = {**requested.header, "output": logs, "chdir": str(Path.cwd())}
-    try:
-        return script.render(name, header, arguments, str(FOLDER))
-    except ValueError as error:
-        raise SettingsError.of(str(error), allowed="names without line breaks") from error
-
-
-def _pattern(logs: Path, name: str) -> str:
-    """The path of the logs; sbatch replaces the patterns in `name` only.
-
-    Raises SettingsError: Slurm 22.05 replaces some patterns of a folder even if escaped.
-    """
-    if _MARK.search(str(logs)):
-        message = f"{logs} contains a pattern of sbatch, such as %j"
-        allowed = "a run folder without % before a letter in its path"
-        raise SettingsError.of(message, value=str(logs), allowed=allowed)
-    return str(logs / name)
-
-
-def prepare(
+def _prepare(
     args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], requested: Allocation
 ) -> PreparedRun:
-    """Prepare one run on a node of the cluster, in its largest world. Starts nothing.
-
-    Reads settings files, and the folder of a resumed run. Raises SettingsError with `diagnostics`
-    and all further errors.
-    """
-    node = requested.machine(machine.detect_machine())
+    """Prepare one run on a node of the cluster, in its largest world. Starts nothing."""
+    node, ranks = machine.detect_machine(), requested.ranks  # like this machine but for these
+    if requested.cpus is not None:
+        node = replace(node, cores=requested.cpus * ranks)
+    if requested.gpus:
+        node = replace(node, gpus=requested.gpus, device="cuda")
     errors = list(diagnostics)
     begun: PreparedRun | None = None
-    worlds = requested.rank_environments()
+    source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
+    sizes = [nodes * ranks for nodes in requested.nodes]
     # The smallest and the largest world, and at most 16 of those between.
-    for ranks in [*worlds[: -1 : -(-len(worlds) // 16)], worlds[-1]]:
+    for size in [*sizes[: -1 : -(-len(sizes) // 16)], sizes[-1]]:
+        is_world = size > 1 or requested.is_torchrun
+        rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source) if is_world else None
         try:
-            begun = prepare_run_at(args, out, [], node, ranks)
+            begun = prepare_run_at(args, out, [], node, rank_0)
         except SettingsError as error:
             known = {diagnostic.message for diagnostic in errors}
             errors += [new for new in error.diagnostics if new.message not in known]
     if begun is not None:
-        values, last = begun.resolved.values, worlds[-1]
-        if last is None:
-            errors += check_processes(values, requested.ranks, "srun")
+        values = begun.resolved.values
+        if sizes[-1] == 1 and not requested.is_torchrun:
+            errors += check_processes(values, ranks, "srun")
         engine = ENGINES[begun.resolved.settings.engine.name]
-        if last is not None and last.world_size > (engine.processes or last.world_size):
-            problem = f"is for one process, and the job has {last.world_size}"
+        if sizes[-1] > (engine.processes or sizes[-1]):
+            problem = f"is for one process, and the job has {sizes[-1]}"
             others = [other.name for other in ENGINES.values() if other.processes is None]
             parts = {"allowed": ", ".join(others), "fix": f"--engine {others[0]}"}
             errors.append(about_value(values, "engine.name", problem, **parts))

@@ -6,63 +6,52 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Option
+from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, in_group, option
 from launcher.config.schema import PRETRAINED
 from models.common.hub import HUB
 
 CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
-JOBS = "jobs"
 _SINGLE_MACHINE = ("--nproc", "--max-restarts")
 """Slurm decides the number of processes and restarts them."""
 _DRY_RUN = BY_FLAG["--dry-run"]
-NODES = Option("--nodes", CLUSTER, "N|MIN-MAX", sentence="Nodes of the job. Default: 1.")
-GPUS = Option("--gpus-per-node", CLUSTER, "[TYPE:]N", sentence="GPUs per node. Default: none.")
-RANKS = Option(
-    "--ranks-per-node", CLUSTER, "N", sentence="Ranks per node. Default: one per GPU, or one."
+_RESOURCES = (
+    *in_group(
+        CLUSTER,
+        option("--nodes N|MIN-MAX", "Nodes of the job. Default: 1."),
+        option("--gpus-per-node [TYPE:]N", "GPUs per node. Default: none."),
+        option("--ranks-per-node N", "Ranks per node. Default: one per GPU, or one."),
+        option("--cpus-per-task N", "CPUs per rank."),
+        option(
+            "--time LIMIT",
+            "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it.",
+        ),
+        option("--partition NAME", "Partition."),
+        option("--account NAME", "Account to charge."),
+        option("--qos NAME", "Quality of service."),
+        option("--constraint LIST", "Features that the nodes must have."),
+        option("--mem SIZE", "Memory per node, such as 64G."),
+        option("--job-name NAME", "Job name. Default: gearshift-<mode>."),
+        option("--torchrun", "Start the ranks of each node with torchrun. Default: srun."),
+    ),
 )
-CPUS = Option("--cpus-per-task", CLUSTER, "N", sentence="CPUs per rank.")
-TIME = Option(
-    "--time",
-    CLUSTER,
-    "LIMIT",
-    sentence="Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it.",
+ARRAY, SWEEP = in_group(
+    "jobs",
+    option(
+        "--array RANGE",
+        "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines.",
+    ),
+    option(
+        "--sweep FILE",
+        "Submit one run per line of the file; the line holds further options of the run.",
+        values="files",
+    ),
 )
-ARRAY = Option(
-    "--array",
-    JOBS,
-    "RANGE",
-    sentence="Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines.",
-)
-SWEEP = Option(
-    "--sweep",
-    JOBS,
-    "FILE",
-    sentence="Submit one run per line of the file; the line holds further options of the run.",
-    values="files",
-)
-SBATCH = (
-    NODES,
-    GPUS,
-    CPUS,
-    TIME,
-    Option("--partition", CLUSTER, "NAME", sentence="Partition."),
-    Option("--account", CLUSTER, "NAME", sentence="Account to charge."),
-    Option("--qos", CLUSTER, "NAME", sentence="Quality of service."),
-    Option("--constraint", CLUSTER, "LIST", sentence="Features that the nodes must have."),
-    Option("--mem", CLUSTER, "SIZE", sentence="Memory per node, such as 64G."),
-    Option("--job-name", CLUSTER, "NAME", sentence="Job name. Default: gearshift-<mode>."),
-    ARRAY,
-)
+_NOT_OF_SBATCH = ("--ranks-per-node", "--torchrun")
+SBATCH = (*(option for option in _RESOURCES if option.flag not in _NOT_OF_SBATCH), ARRAY)
 """Options that sbatch has under the same name."""
-TORCHRUN = Option(
-    "--torchrun", CLUSTER, sentence="Start the ranks of each node with torchrun. Default: srun."
-)
 SUBMIT = (
     *(o for o in OPTIONS if o.flag not in _SINGLE_MACHINE and o.group != OUTPUT),
-    *SBATCH[:2],
-    RANKS,
-    *SBATCH[2:-1],
-    TORCHRUN,
+    *_RESOURCES,
     ARRAY,
     SWEEP,
     *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),

@@ -10,11 +10,15 @@ from launcher.base import disk, environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
+from launcher.stages import execute
 from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import NEXT, SlurmJob, Submission
+from launcher.submit.jobs import Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 from training.storage import open_staged
+
+NEXT = "next"
+"""Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 
 
 def missing_sbatch() -> list[Diagnostic]:
@@ -36,7 +40,7 @@ def check_room(submission: Submission) -> None:
 
     Raises SettingsError.
     """
-    for run in (run for job in submission.jobs for run in job.runs):
+    for run in submission.runs:
         needed = least_room_bytes(run.begun.resolved)
         where = f"--out {run.folder}"
         disk.check_writable(run.folder, where, noun="run folder", needed_bytes=needed)
@@ -58,16 +62,29 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     """
     ids: list[str] = []
     with ExitStack() as undo:
-        _make_files(submission, undo)
-        for job in submission.jobs:
-            options = [*requested.passthrough, *(dependency(ids[-1]) if ids else [])]
-            try:
+        try:
+            if submission.stages is not None:
+                undo.callback(execute.make(submission.stages).discard)
+            for job in submission.jobs:
+                _make_folder(job.script.with_name("log"), undo)
+                _write(job.script, job.text, undo)
+                if job.lines is not None:
+                    _write(job.script.with_name(run_folder.LINES), job.lines, undo)
+            for job in submission.jobs:
+                options = [*requested.passthrough, *(dependency(ids[-1]) if ids else [])]
                 ids.append(sbatch.submit(job.script, options, environment.variables()))
-            except SbatchError as error:
-                raise _rejected(error) from error
-            undo.callback(queue.cancel, ids[-1])
-        for job, following in zip(submission.jobs, ids[1:], strict=False):
-            _write_next(job, following, undo)
+                undo.callback(queue.cancel, ids[-1])
+            for job, following in zip(submission.jobs, ids[1:], strict=False):
+                _write(job.script.with_name(NEXT), f"{following}\n", undo)
+        except SbatchError as error:
+            raise _rejected(error) from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            message = f"cannot write {error.filename or submission.folder}: {reason}"
+            allowed = "a writable run folder that all nodes share"
+            raise SettingsError.of(
+                message, value=str(submission.folder), allowed=allowed
+            ) from error
         undo.pop_all()
     return ids
 
@@ -78,38 +95,7 @@ def dependency(job_id: str) -> list[str]:
 
 
 def _rejected(error: SbatchError) -> SettingsError:
-    message, _, more = str(error).partition("\n")
-    text = "\n".join(filter(None, (f"Slurm rejected the job: {message}", more)))
-    return SettingsError.of(text, where="sbatch")
-
-
-def _make_files(submission: Submission, undo: ExitStack) -> None:
-    """Make all folders and write all scripts, which `undo` removes. Raises SettingsError."""
-    try:
-        if submission.make_folder is not None:
-            undo.callback(submission.make_folder().discard)
-        for job in submission.jobs:
-            _make_folder(job.logs, undo)
-            _write(job.script, job.text, undo)
-            if job.lines is not None:
-                _write(job.script.with_name(run_folder.LINES), job.lines, undo)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"cannot write {error.filename or submission.folder}: {reason}"
-        allowed = "a writable run folder that all nodes share"
-        raise SettingsError.of(message, value=str(submission.folder), allowed=allowed) from error
-
-
-def _write_next(job: SlurmJob, following: str, undo: ExitStack) -> None:
-    """Write the id of the job that depends on `job`; slurm/next.sh updates its dependency.
-
-    Raises SettingsError. Disk access.
-    """
-    path = job.script.with_name(NEXT)
-    try:
-        _write(path, f"{following}\n", undo)
-    except OSError as error:
-        raise SettingsError.of(f"cannot write {path}: {error.strerror}") from error
+    return SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch")
 
 
 def _make_folder(path: Path, undo: ExitStack) -> None:

@@ -2,7 +2,11 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,6 +129,43 @@ def test_a_dry_run_needs_no_slurm_and_writes_nothing(here, tmp_path, monkeypatch
     assert capsys.readouterr().err.startswith("error: sbatch is not on PATH")
 
 
+def test_all_errors_of_options_and_settings_are_printed_together(
+    here, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    args = ("--nodes", "two", "--lr", "fast", "-pdebug", "--mail-type=END", "--", "-N2", "--wrap=x")
+    assert submit(*args) == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if line[0] != " "] == [
+        "error: sbatch is not on PATH: this machine cannot submit jobs",
+        "error: invalid --nodes 'two'",
+        "error: -N2 must precede -- : submit reads it",
+        "error: submit sets --wrap=x itself",
+        "error: unknown option '-pdebug'",
+        "error: option '--mail-type' belongs to sbatch, not to submit",
+        "error: optim.lr 'fast' is text, not a number",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--gpus", "4"), ("--gpus-per-node", "4")),
+        (("--gpus=4",), ("--gpus-per-node", "4")),
+        (("-G4",), ("--gpus-per-node", "4")),
+        (("--", "-N", "2"), ("--nodes", "2")),
+        (("--", "--time=10"), ("--time", "10")),
+        (("--mail-type", "END"), ("--dry-run", "--json", "--", "--mail-type", "END")),
+        (("--exclusive", "--gres=gpu:2"), ("--gres=gpu:2", "--", "--exclusive")),
+    ],
+)
+def test_the_fix_of_an_option_of_sbatch_keeps_its_value_and_works(here, capsys, args, words):
+    assert submit("--dry-run", "--json", *args) == 2
+    fix = shlex.split(json.loads(capsys.readouterr().out)["diagnostics"][0]["fix"])
+    assert tuple(fix[-len(words) :]) == words
+    if "--gres=gpu:2" not in args:  # its own error is the next one
+        assert main(fix[3:] if fix[0] == "python" else ["submit", *TINY, "--dry-run", *fix]) == 0
+
+
 def test_the_site_file_sets_the_header_in_a_subshell_and_its_failure_is_an_error(
     programs, here, monkeypatch, capsys
 ):
@@ -167,6 +208,19 @@ def test_a_resumed_run_uses_its_folder(programs, here, capsys):
     programs.add("sbatch", (1, "", "no\n"))
     assert main(["submit", "--resume", "runs/mine"]) == 2
     assert set(os.listdir(here / "runs" / "mine")) == {*before, "slurm"}
+
+
+def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(
+    programs, here, monkeypatch, capsys
+):
+    assert submit("--out", "100%j") == 2
+    assert "contains a pattern of sbatch, such as %j" in capsys.readouterr().err
+    assert submit("--out", "100%", "--dry-run") == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**10))
+    assert submit("--out", "mine") == 2
+    needed = rf"error: the run folder {here}/mine needs [0-9.]+ MiB, and its disk has 1.0 KiB free"
+    assert re.search(needed, capsys.readouterr().err)
+    assert os.listdir(here) == [] and programs.calls("sbatch") == []
 
 
 STAGED = ("submit", "--model", "eeg_text:tiny", "--mode", "staged", "--out", "all")

@@ -1,0 +1,202 @@
+"""Each check in a real bad situation, and beside it in a good one."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import requests  # noqa: F401  # before `installed` hides it
+
+from launcher.doctor import checks
+from slurm import queue
+from tests.control_group import limited
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, python
+from training.resources.cgroup import Share
+
+MIB = 2**20
+NEEDS = ("torch>=2.6,<2.14", "wandb>=0.19", "pyyaml>=6.0", 'tomli>=9; python_version < "3"')
+
+CODE = """
+import resource
+from pathlib import Path
+from launcher.doctor import checks
+from tests.launcher.given import LAPTOP
+from training.resources import cgroup
+for limit, numbers, call in {calls}:
+    if limit:
+        resource.setrlimit(getattr(resource, limit), numbers)
+    found = eval("checks." + call)
+    print(found.status, found.fix, sep="|")
+"""
+
+
+def in_child(*calls, prefix=()):
+    """Status and fix of checks in a process with limits of its own."""
+    done = python("-c", CODE.format(calls=calls), prefix=prefix)
+    assert done.returncode == 0, done.stderr
+    return [line.split("|") for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install only this program and `versions`; nothing without them."""
+    library = [folder for folder in sys.path if not folder.endswith("-packages")]
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *library])
+
+    def install(**versions):
+        for name, version in {"gearshift": "0.1.0", **versions}.items():
+            info = tmp_path / "site" / f"{name}-{version}.dist-info"
+            info.mkdir(parents=True, exist_ok=True)
+            head = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+            if name == "gearshift":
+                head += ["Requires-Python: >=3.10,<3.14", *(f"Requires-Dist: {n}" for n in NEEDS)]
+            (info / "METADATA").write_text("\n".join(head) + "\n")
+
+    return install
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A PATH with nothing but what `programs` writes."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+
+    def write(*names, text="exit 0"):
+        for name in names:
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+
+    return write
+
+
+def test_python_is_in_the_required_range_and_the_program_installed(installed):
+    clone = checks.check_python("3.12.0")
+    assert clone.status == "warning" and clone.fix.startswith("pip install -e ")
+    installed()
+    versions = ("3.9.18", "3.10.0", "3.13.1", "3.14.0rc1")
+    statuses = [checks.check_python(version).status for version in versions]
+    assert statuses == ["failure", "ok", "ok", "failure"]
+
+
+def test_missing_and_old_packages_are_one_failure_with_one_line_to_type(installed):
+    installed()
+    assert checks.check_others()[1::2] == ("failure", "pip install 'pyyaml>=6.0'")
+    assert checks.check_package("torch")[1::2] == ("failure", "pip install 'torch<2.14,>=2.6'")
+    assert checks.check_package("deepspeed")[1::2] == ("warning", "pip install deepspeed")
+    installed(pyyaml="5.4", torch="2.16.0")
+    assert checks.check_others().status == checks.check_package("torch").status == "failure"
+
+
+def test_packages_in_valid_versions_are_ok(installed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    installed(pyyaml="6.0.2", torch="2.13.0+cpu")
+    assert checks.check_others().status == checks.check_package("torch").status == "ok"
+
+
+def test_a_torch_that_cannot_be_imported_is_a_failure(installed, monkeypatch):
+    installed(torch="2.13.0")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = checks.check_package("torch")
+    assert found.status == "failure" and found.fix.endswith(" --force-reinstall")
+
+
+def test_a_compiler_that_is_missing_or_lacks_headers_is_a_warning(programs, tmp_path, monkeypatch):
+    assert checks.check_compiler().status == "warning"
+    programs("c++", text="echo 'fatal error: vector: No such file or directory' >&2; exit 1")
+    assert checks.check_compiler().status == "warning"
+    programs("c++")
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    assert checks.check_compiler().status == "ok"
+
+
+def test_a_slurm_that_lacks_a_command_or_does_not_answer_is_a_warning(programs):
+    assert checks.check_slurm().status == "ok"
+    programs("sbatch", "sinfo", "srun", "scontrol")
+    assert checks.check_slurm()[1:3] == ("warning", "scancel not on PATH")
+    programs(*queue.COMMANDS, text="echo gpu; echo cpu; echo gpu")
+    assert checks.check_slurm()[1:3] == ("ok", "partitions cpu, gpu")
+    programs("sinfo", text="echo 'sinfo: Unable to contact' >&2; exit 1")
+    assert checks.check_slurm().status == "warning"
+
+
+def test_the_environment_or_a_netrc_file_logs_in_to_wandb(tmp_path, monkeypatch, installed):
+    installed(wandb="0.20.1")
+    file = tmp_path / ".netrc"
+    file.write_text("machine api.wandb.ai\n  login user\n  password secret\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("NETRC", str(file))
+        assert checks.check_wandb({}).status == "ok"
+        assert checks.check_wandb({"WANDB_BASE_URL": "https://wandb.mine"}).status == "warning"
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert checks.check_wandb({}).status == "warning"
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+        assert checks.check_wandb({name: "secret"}).status == "ok"
+    assert "secret" not in checks.check_wandb({"WANDB_API_KEY": "secret"}).found
+    installed(wandb="0.10")
+    (tmp_path / "site" / "wandb-0.20.1.dist-info" / "METADATA").unlink()
+    assert checks.check_wandb({"WANDB_API_KEY": "secret"}).fix == "pip install 'wandb>=0.19'"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ("size=1m", "failure"),
+        ("size=1g", "warning"),
+        ("size=6g", "ok"),
+        ("size=6g,nr_inodes=1", "failure"),
+        ("size=6g,ro", "failure"),
+    ],
+)
+def test_a_disk_that_is_small_or_cannot_be_written_to_is_reported(disk, options, status):
+    folder = disk(options)
+    assert checks.check_disk("", folder, 5 * 2**30, 200 * MIB, "").status == status
+    assert checks.check_disk("", folder / "none", 0, 0, "").status == "failure"
+
+
+def test_low_limits_of_open_files_and_of_locked_memory_beside_infiniband_are_reported(tmp_path):
+    (tmp_path / "one" / "mlx5_0").mkdir(parents=True)
+    files, locked = "check_open_files()", "check_locked_memory(Path({!r}))"
+    enough, low, failed, without, beside = in_child(
+        ("RLIMIT_NOFILE", (1024, 4096), files),
+        ("RLIMIT_NOFILE", (512, 4096), files),
+        ("RLIMIT_NOFILE", (100, 100), files),
+        ("RLIMIT_MEMLOCK", (65536, 65536), locked.format(str(tmp_path / "none"))),
+        ("RLIMIT_MEMLOCK", (65536, 65536), locked.format(str(tmp_path / "one"))),
+    )
+    assert enough == without == ["ok", "None"]
+    assert low == ["warning", "ulimit -n 4096"]
+    assert failed[0] == "failure" and beside[0] == "warning"
+
+
+def test_a_low_limit_of_a_control_group_and_swap_in_use_are_reported():
+    limits = (500 * MIB, 1024 * MIB)
+    statuses = [checks.check_memory(LAPTOP, Share(limit, 0)).status for limit in limits]
+    assert statuses == ["failure", "warning"]
+    statuses = [checks.check_swap(Share(100 * MIB, used * MIB)).status for used in (80, 0)]
+    assert statuses == ["warning", "ok"]
+
+
+def test_a_real_control_group_is_read():
+    call = "check_memory(LAPTOP, cgroup.memory())"
+    with limited(1000 * MIB) as prefix:
+        [(status, fix)] = in_child(("", (), call), prefix=prefix)
+    assert status == "warning" and "docker run --memory" in fix
+
+
+def test_a_clock_before_the_newest_file_is_a_failure():
+    statuses = [checks.check_clock(now, 1.7e9).status for now in (1.6e9, 1.8e9, 1.7e9 - 60)]
+    assert statuses == ["failure", "ok", "ok"]
+
+
+def test_gpus_that_torch_cannot_use_alone_or_together_are_reported():
+    two = replace(SERVER, gpus=2)
+    for names, here, boards, nccl, status in (
+        ((), LAPTOP, 0, None, "ok"),
+        (("A",), ONE_GPU, 1, None, "ok"),
+        (("A", "A"), two, 2, "2.27", "ok"),
+        (("A", "A"), two, 2, None, "warning"),
+        ((), LAPTOP, 2, "2.27", "warning"),  # hidden
+        ((), replace(LAPTOP, unused="the driver is not loaded"), 2, None, "warning"),
+        ((), two, 2, "2.27", "failure"),
+    ):
+        found = checks.check_gpu(names, here, boards, nccl)
+        assert (found.status, found.fix is None) == (status, status == "ok"), found
