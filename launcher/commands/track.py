@@ -6,14 +6,15 @@ import importlib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from launcher.base import ending, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
-from launcher.run_folder import lock, records, run_folder
+from launcher.run_folder import lock, run_folder
+from launcher.run_folder.reader import RunReader
 from training.settings import TRACK_PATTERN, TRACKERS
 from training.trackers.process_tracker import Service, end_message, lines_message, start_message
 from training.trackers.tracker_process import Message, TrackerProcess
@@ -44,11 +45,11 @@ def main(command_line: CommandLine) -> int:
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     run_folder.check_existing(folder, f"command line: track {folder}")
-    records.check(folder)
+    RunReader(folder).check()
     ending.leave("the same command uploads the rest")
     code = exit_codes.DONE
     with lock.hold(folder):
-        values = records.read_object(folder / run_folder.ORIGINS, is_redacted=True) or {}
+        values = RunReader(folder, redacts=True).origins()
         for text in [to] if to else _trackers(values.get("track", {}).get("value", ())):
             name, _, project = text.partition(":")
             service = importlib.import_module(TRACKERS[name].module).SERVICE
@@ -70,7 +71,7 @@ def _upload(
     folder: Path, service: Service, values: dict[str, Any], project: str | None
 ) -> tuple[str | None, str | None]:
     """The URL of the tracked run, and why the upload is incomplete; None: it is complete."""
-    result = records.read_object(folder / run_folder.RESULT, is_redacted=True) or {}
+    result = RunReader(folder, redacts=True).result() or {}
     is_completed = result.get("status") == "completed"
     tracker = TrackerProcess(service.module)
     tracker.send(_start_message(folder, result, values, project))
@@ -87,7 +88,7 @@ def _upload(
 
 
 def _start_message(
-    folder: Path, result: dict[str, Any], values: dict[str, Any], project: str | None
+    folder: Path, result: Mapping[str, Any], values: dict[str, Any], project: str | None
 ) -> Message:
     names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
     return start_message(

@@ -20,7 +20,8 @@ from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
@@ -260,7 +261,7 @@ def _is_study(folder: Path | None) -> bool:
     if {path.name for path in folder.iterdir()} - {RUNS, JSON_FILE, PAGE}:
         return False
     path = folder / JSON_FILE
-    content = records.read_object(path) or {"folds": 1}
+    content = RunReader(path.parent).object(path.name) or {"folds": 1}
     return bool(content.get("folds") or content.get("seeds"))
 
 

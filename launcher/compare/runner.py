@@ -32,7 +32,8 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from slurm.environment import JOB_VARIABLES
 from training.callbacks.preemption import heeded
 
@@ -205,7 +206,7 @@ def _candidate_rows(
     if not progress.runs:
         return [row if row.error else replace(row, error=rows.NOT_RUN)]
     try:
-        results = [records.read_result(folder) or {} for folder in progress.runs]
+        results = [RunReader(folder).result() or {} for folder in progress.runs]
     except SettingsError as error:  # a damaged file
         return [replace(row, error=error.diagnostics[0].message)]
     if not any(result.get("stages") for result in results):

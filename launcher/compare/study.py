@@ -16,7 +16,8 @@ from launcher.config.folds import count_groups
 from launcher.config.least_steps import FITTED
 from launcher.config.provenance import FITTED_LAYERS, Resolved
 from launcher.config.render import ORIGINS
-from launcher.run_folder import lock, records
+from launcher.run_folder import lock
+from launcher.run_folder.reader import RunReader
 from models.catalog import is_custom
 from training.storage import read_json
 
@@ -183,7 +184,7 @@ def array_task(variables: Mapping[str, str]) -> ArrayTask | None:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` is complete. Reads the disk. Raises SettingsError."""
-    result = records.read_result(folder)
+    result = RunReader(folder).result()
     return result is not None and result["status"] == "completed"
 
 
@@ -208,7 +209,7 @@ def check_idle(folder: Path) -> None:
 
 def parts(folder: Path) -> list[Path]:
     """The run in `folder`, or the runs of its stages. Reads the disk. Raises SettingsError."""
-    stages = (records.read_result(folder) or {}).get("stages") or []
+    stages = (RunReader(folder).result() or {}).get("stages") or []
     return [folder / stage["folder"] for stage in stages] or [folder]
 
 

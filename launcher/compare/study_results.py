@@ -14,7 +14,7 @@ from launcher.compare import statistics
 from launcher.compare.promises import INVERTED, PromiseResult
 from launcher.compare.statistics import Estimate
 from launcher.compare.study import Study, parts
-from launcher.run_folder import records, run_folder
+from launcher.run_folder.reader import RunReader
 from training.callbacks.base import TEST
 from training.logging.quantities import counted, real
 
@@ -202,15 +202,15 @@ def _validation_groups(folder: Path) -> str | None:
     from models.common.split import SPLIT_FILE  # imports numpy
 
     path = parts(folder)[-1] / SPLIT_FILE
-    groups = (records.read_object(path) or {}).get("val")
+    groups = (RunReader(path.parent).object(path.name) or {}).get("val")
     return None if groups is None else sha256(repr(groups).encode()).hexdigest()[:16]
 
 
 def _evaluation(folder: Path) -> tuple[dict[str, float], Mapping[str, Any] | None]:
     """The metrics of the best evaluation, or else of the last one, and the best of result.json."""
     folder = parts(folder)[-1]
-    best, metrics = (records.read_result(folder) or {}).get("best"), {}
-    for line in run_folder.json_lines(folder / run_folder.EVENTS):
+    best, metrics = (RunReader(folder).result() or {}).get("best"), {}
+    for line in RunReader(folder).events():
         facts = line["facts"]
         if line["kind"] != "evaluated" or facts.get("split") == TEST:
             continue

@@ -14,7 +14,7 @@ from launcher.compare import study as studies
 from launcher.compare.candidates import RUNS, ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.runner import CandidateRuns, Load, MeasuredRun, PrintLine
 from launcher.compare.study import ComparisonRound
-from launcher.run_folder import records
+from launcher.run_folder.reader import RunReader
 from training.logging.quantities import duration
 
 MEASURED_STEPS = 4
@@ -103,9 +103,7 @@ def _seconds(
 ) -> dict[int, list[float]]:
     """What the finished runs of each of the `wanted` candidates took, or else a prediction."""
     return {
-        number: [
-            (records.read_result(folder) or {})["wall_s"] for folder in candidates[number].runs
-        ]
+        number: [(RunReader(folder).result() or {})["wall_s"] for folder in candidates[number].runs]
         or _predicted(comparison.candidates[number], comparison.limits)
         for number in wanted
     }

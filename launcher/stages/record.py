@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.run_folder import checkpoint_search, records, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
@@ -48,13 +49,13 @@ def save(folder: Path, stages: Sequence[str]) -> None:
 
 def load(folder: Path) -> PipelineRecord | None:
     """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
-    stages = checkpoint_search.stage_folders(folder)
+    stages = RunReader(folder).stages()
     return PipelineRecord(folder, stages) if stages else None
 
 
 def is_completed(folder: Path) -> bool:
     """Whether the run of a stage is completed. Reads the disk."""
-    result = records.read_result(folder)
+    result = RunReader(folder).result()
     return result is not None and result.get("status") == "completed"
 
 
@@ -75,7 +76,7 @@ def summarize(
 ) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
-    read = [records.read_result(folder) for folder in record.stages.values()]
+    read = [RunReader(folder).result() for folder in record.stages.values()]
     results = [result for result in read if result is not None]
     last: Mapping[str, Any] = results[-1] if results else {}
     peaks = _known(results, "peak_memory_bytes")
@@ -97,7 +98,7 @@ def summarize(
 
 def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
     """The entry of one stage in the result."""
-    result = records.read_result(folder)
+    result = RunReader(folder).result()
     code = codes.get(name)
     content: dict[str, Any] = {key: (result or {}).get(key) for key in _KEPT}
     if code is not None:

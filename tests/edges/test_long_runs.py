@@ -10,7 +10,7 @@ import pytest
 from launcher.report import report, run_record
 from launcher.report.plots import BUCKETS, ThinnedLine
 from launcher.report.watched_run import WatchedRun
-from launcher.run_folder.records import RunLines
+from launcher.run_folder.reader import FollowedLines
 from tests.launcher.browser import browser, open_page
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
@@ -50,7 +50,7 @@ def long_run(tmp_path_factory):
 
 def test_a_watched_run_parses_a_part_of_many_lines_and_each_of_the_newest(long_run, tmp_path):
     folder = shutil.copytree(long_run, tmp_path / "run")
-    thinned = RunLines(folder)
+    thinned = FollowedLines(folder)
     lines = [line for line in thinned.new() if line["kind"] == "train"]
     assert len(lines) < LINES / 1.5
     assert [line["step"] for line in lines[-500:]] == list(range(LINES - 499, LINES + 1))
