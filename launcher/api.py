@@ -33,7 +33,8 @@ from launcher.report.report import refresh
 from launcher.report.watched_run import WatchedRun
 from launcher.run.failures import RankReport
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder import checkpoint_search, records, run_folder
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import evaluate, export, predict, saved_model
 from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_run import find_saved
@@ -104,7 +105,7 @@ class Run:
         if self.folder is None:
             return []
         folders = self.stages.values() or (self.folder,)
-        lines = [line for folder in folders for line in records.metrics_lines(folder)]
+        lines = [line for folder in folders for line in RunReader(folder).metrics()]
         return [line for line in lines if kind in (None, line["kind"])]
 
     def model(self, checkpoint: str | int | None = None) -> Module:
@@ -313,7 +314,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     """The implementation of `launcher.open_run`."""
     check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
-    stages = checkpoint_search.stage_folders(path)
+    stages = RunReader(path).stages()
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
             raise _no_run(path)
@@ -321,7 +322,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         newest = [
             snapshot for snapshot in snapshots if snapshot.state != "not started"
         ] or snapshots[:1]
-        result = records.read_result(path) or {}
+        result = RunReader(path).result() or {}
         if stages:
             result = record.summarize(record.PipelineRecord(path, stages))
     last = newest[-1]

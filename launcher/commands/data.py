@@ -36,7 +36,7 @@ from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
-_RESUMES = "the same command resumes"
+_REST = "the same command downloads the rest"
 
 
 def main(command_line: CommandLine) -> int:
@@ -166,7 +166,7 @@ def _fetch(command_line: CommandLine) -> int:
     download = resolved.settings.download
     from launcher.download.fetch import fetch  # with requests, which takes time to import
 
-    ending.leave(_RESUMES)
+    ending.leave(_REST)
     try:
         files = fetch(download, is_shown=not command_line.as_json)
     except FetchError as error:
@@ -176,7 +176,7 @@ def _fetch(command_line: CommandLine) -> int:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
     if command_line.as_json:
-        rows = [{"path": str(f.path), "is_new": f.is_new, **asdict(f.record)} for f in files]
+        rows = [{**asdict(f), "path": str(f.path)} for f in files]
         print(encode(rows, indent=2))
     else:
         path = getattr(resolved.settings.data, "path", None)
@@ -196,7 +196,7 @@ def _fetch_model(command_line: CommandLine) -> int:
             allowed=hub.FORM,
             fix=f"{PROGRAM} data fetch {fetched(typed, str)}" if hub_address(typed) else None,
         )
-    ending.leave(_RESUMES)
+    ending.leave(_REST)
     name = hub.fetch(typed, weights=True)
     if command_line.as_json:
         print(encode({"model": name, "path": str(folder_of(name))}, indent=2))

@@ -10,7 +10,8 @@ from pathlib import Path
 from launcher.base import ending, exit_codes
 from launcher.base.diagnostics import SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
-from launcher.run_folder import lock, records, run_folder
+from launcher.run_folder import lock, run_folder
+from launcher.run_folder.reader import RunReader
 from training.settings import TRACK_PATTERN, TRACKER_FORMS, TRACKERS
 from training.trackers.follow import Run
 from training.trackers.process import Follower
@@ -37,11 +38,11 @@ def main(command_line: CommandLine) -> int:
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     run_folder.check_existing(folder, f"command line: track {folder}")
-    records.check(folder)
+    RunReader(folder).check()
     ending.leave("the same command uploads the rest")
     with lock.hold(folder):
-        values = records.read_object(folder / run_folder.ORIGINS, is_redacted=True) or {}
-        result = records.read_object(folder / run_folder.RESULT, is_redacted=True) or {}
+        values = RunReader(folder, redacts=True).origins()
+        result = RunReader(folder, redacts=True).result() or {}
         names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
         run = Run(
             folder=folder.absolute(),

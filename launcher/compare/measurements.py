@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from launcher.run_folder import records, run_folder
+from launcher.run_folder.reader import RunReader
 from models.base import Goal
 from training.callbacks.base import TEST
 from training.evaluation.early_stopping import Target
@@ -152,9 +152,9 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
 
     `goal`: what it was to reach. Raises SettingsError if one of its files is damaged.
     """
-    result = records.read_result(folder)
-    metrics = records.metrics_lines(folder)
-    events = list(run_folder.json_lines(folder / run_folder.EVENTS))
+    result = RunReader(folder).result()
+    metrics = RunReader(folder).metrics()
+    events = list(RunReader(folder).events())
     plan = next((line["facts"] for line in events if line["kind"] == "started"), None)
     steps = list(_steps([line for line in metrics if line["kind"] == "train"]))
     if result is None or plan is None or not steps:

@@ -31,7 +31,8 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from slurm.environment import JOB_VARIABLES
 from training.callbacks.preemption import heeded
 
@@ -185,7 +186,7 @@ def _candidate_rows(
         return rows.measured(row, known) if known else replace(row, error="it took no step")
 
     try:
-        results = [records.read_result(folder) or {} for folder in folders]
+        results = [RunReader(folder).result() or {} for folder in folders]
         names = next((result["stages"] for result in results if result.get("stages")), ())
         if not names:
             return [measured(row, folders)]

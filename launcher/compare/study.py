@@ -15,7 +15,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.compare import measurements
 from launcher.config.folds import count_groups
 from launcher.config.provenance import Resolved
-from launcher.run_folder import records
+from launcher.run_folder.reader import RunReader
 from models.catalog import is_custom
 
 FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
@@ -219,9 +219,9 @@ def figures(study: Study, runs: Mapping[str, Path], failed: Mapping[str, str]) -
     groups: dict[str, str | None] = {}
     goal, less = None, False
     for name, folder in runs.items():
-        stages = (records.read_result(folder) or {}).get("stages")
+        stages = (RunReader(folder).result() or {}).get("stages")
         last = folder / stages[-1]["folder"] if stages else folder
-        validating = (records.read_object(last / SPLIT_FILE) or {}).get("val")
+        validating = (RunReader(last).object(SPLIT_FILE) or {}).get("val")
         digest = sha256(repr(validating).encode()).hexdigest()[:16]
         groups[name] = None if validating is None else digest
         found[name] = {}

@@ -21,9 +21,10 @@ from launcher.run.experience import record_settings, recorded_settings, spec_of
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
+from launcher.run_folder import checkpoint_search, experiences, lock, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.file_records import record_files
+from launcher.run_folder.reader import RunReader
 from launcher.run_folder.resume import ResumeRequest
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
@@ -304,7 +305,7 @@ class Reporter:
 
     def update_result(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
-        result = records.read_result(self.folder)
+        result = RunReader(self.folder).result()
         if result is None:
             return
         experiences = [
@@ -326,13 +327,13 @@ class Reporter:
 
     def outcome(self) -> dict[str, Any]:
         """The last result: the fields of training.callbacks.base.Outcome."""
-        result = records.read_result(self.folder) or {}
+        result = RunReader(self.folder).result() or {}
         return {field.name: result.get(field.name) for field in fields(Outcome)}
 
     def started_at(self) -> float | None:
         """When the run started, in seconds since the epoch; None if it is not known."""
         try:
-            text = next(run_folder.json_lines(self.folder / run_folder.EVENTS))["time"]
+            text = next(RunReader(self.folder).events()).get("time", "")
             return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        except (StopIteration, ValueError, KeyError, TypeError):
+        except (StopIteration, ValueError):
             return None

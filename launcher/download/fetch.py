@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from http.client import responses
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import url2pathname
+
+import requests
+from pydantic import TypeAdapter
+from requests import exceptions
 
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
@@ -19,46 +30,64 @@ from launcher.config import errors
 from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
-from launcher.download.transfer import (
-    DownloadRecord,
-    Show,
-    Transfer,
-    read_record,
-    settings_error,
-    sha256_of,
-)
 from launcher.run_folder import lock
-from models.common.data_files import progress
+from models.common.data_files import identity, progress
 from slurm.environment import RankEnvironment
 from training.logging.outputs import PlainOutput
-from training.logging.quantities import size
-from training.storage import StorageError
+from training.logging.quantities import duration, size
+from training.storage import StorageError, atomic_write, open_staged, read_regular
+
+_PIECE_BYTES = 1 << 16
+_MOST_WAIT_S = 600
+_BROKEN = (
+    *(exceptions.ConnectionError, exceptions.Timeout),
+    *(exceptions.ChunkedEncodingError, exceptions.ContentDecodingError),
+)
+_LOGIN = (
+    "put user and password into ~/.netrc, or use  https://${USER}:${PASSWORD}@HOST/…  with "
+    "environment variables"
+)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A declared file that exists now."""
+    """A declared file that exists now, as it is recorded beside it."""
 
     path: Path
     """The file, or the folder that its archive was unpacked to."""
-    record: DownloadRecord
-    is_new: bool
+    url: str
+    """Without secrets."""
+    sha256: str
+    """Of the downloaded file, before it was unpacked."""
+    size: int
+    content: str
+    """The checksum of the file at `path`; empty: a folder."""
+    stamp: tuple[int, ...]
+    """The identity of the file at `path`: as long as it stays, the file is not read again."""
+    is_new: bool = False
     """Whether this call downloaded it."""
+
+
+class _Transient(Exception):
+    """One attempt failed; a retry may succeed, after the wait that the server asks for."""
+
+    def __init__(self, reason: str = "", wait_s: float = 0.0) -> None:
+        super().__init__(reason + (f", and asks to wait {duration(wait_s)}" if wait_s else ""))
+        self.wait_s = wait_s
 
 
 def fetch(settings: Download, is_shown: bool = False, show_existing: bool = True) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
 
     A file is complete at its path, or does not exist there: it is downloaded under another name,
-    checked, unpacked and moved. After a failure or Ctrl-C the next call resumes. Of several
-    processes that download one file, one does, and the others wait.
-
-    `is_shown`: lines on stdout, of existing files if `show_existing`; progress on stderr.
+    checked, unpacked and moved. Of several processes that download one file, one does, and the
+    others wait. `is_shown`: lines on stdout, of existing files if `show_existing`; progress on
+    stderr.
 
     Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError
     if network, server or disk fail. Touches the network and the disk.
     """
-    show: Show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
+    show = partial(PlainOutput(sys.stdout).write, "notice") if is_shown else str
     files = [_Fetch(target, settings, show).run() for target in targets(settings)]
     for fetched in files:
         if show_existing and not fetched.is_new:
@@ -80,7 +109,7 @@ def fetch_for_run(
     if ranks is not None and ranks.world_size > ranks.local_size:
         for target in targets(settings.download):
             if not target.path.exists():
-                raise settings_error(
+                raise _error(
                     f"{target.path} does not exist; on several machines of {ranks.source} the "
                     "files are not downloaded",
                     target.file.url,
@@ -90,26 +119,29 @@ def fetch_for_run(
     fetch(settings.download, is_shown, is_main)
 
 
+def _error(message: str, url: str, **parts: object) -> SettingsError:
+    """An error that the user can fix: wrong URL, file or archive; `parts`: allowed, fix."""
+    return SettingsError.of(message, value=url, where=str(url), **parts)
+
+
 class _Fetch:
     """The download of one target into its place."""
 
-    def __init__(self, target: DownloadTarget, settings: Download, show: Show) -> None:
+    def __init__(self, target: DownloadTarget, settings: Download, show: Any) -> None:
         self._target, self._settings, self._show = target, settings, show
-        self._record_path = target.state / f"{target.path.name}.record.json"
+        self._record = target.state / f"{target.path.name}.record.json"
 
     def run(self) -> Fetched:
         target = self._target
         try:
-            if (record := self._find()) is not None:  # also in a read-only folder
-                return Fetched(target.path, record, is_new=False)
+            if (found := self._find()) is not None:  # also in a read-only folder
+                return found
             disk.check_writable(target.folder, "download.folder")
             name = f"{target.name}.lock"
             with disk.new_parents(target.state / name):
                 try:
                     with lock.hold(target.state, math.inf, name):
-                        if (record := self._find()) is not None:  # another process was first
-                            return Fetched(target.path, record, is_new=False)
-                        return Fetched(target.path, self._download(), is_new=True)
+                        return self._find() or self._download()  # another process may be first
                 except SettingsError:  # an invalid download leaves nothing
                     if [path.name for path in target.state.iterdir()] == [name]:
                         (target.state / name).unlink()
@@ -120,8 +152,8 @@ class _Fetch:
             fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
             raise FetchError(message, str(target.file.url), fix) from error
 
-    def _find(self) -> DownloadRecord | None:
-        """The record of the file at the target's path; None if it has to be downloaded.
+    def _find(self) -> Fetched | None:
+        """The file at the target's path; None if it has to be downloaded.
 
         Raises SettingsError if another file is there: files of the user are never replaced.
         """
@@ -129,81 +161,176 @@ class _Fetch:
         url, declared = str(target.file.url), target.file.sha256 or ""
         if not path.exists():
             return None
-        # Without a record: the user may have copied it.
-        record = read_record(self._record_path) or DownloadRecord(url, None, declared)
-        now = record.of(path)
-        if now != record:
-            content = record.content_sha256 if target.kind else record.sha256
-            if not content or sha256_of(path) != content:
+        try:
+            found = TypeAdapter(Fetched).validate_json(read_regular(self._record))
+        except (OSError, ValueError):  # the user may have copied the file
+            content, bytes_ = "" if target.kind else declared, path.stat().st_size
+            found = Fetched(path, url, declared, bytes_, content, (-1,))
+        now = _stamp(path)
+        if now != found.stamp:
+            if not found.content or _sha256(path) != found.content:
                 raise self._occupied("is not the declared file, or was changed")
-            record = now if target.kind else replace(now, size=path.stat().st_size)
+            found = replace(found, stamp=now)
             with suppress(OSError):  # a read-only folder: the file is read again the next time
-                target.state.mkdir(exist_ok=True)
-                record.write(self._record_path)
-        if declared not in ("", record.sha256):
-            raise self._occupied(f"has the checksum {record.sha256}, not the declared one")
-        if not declared and record.url != url:
-            raise self._occupied(f"was downloaded from {record.url}")
-        return record
+                self._write_record(found)
+        if declared not in ("", found.sha256):
+            raise self._occupied(f"has the checksum {found.sha256}, not the declared one")
+        if not declared and found.url != url:
+            raise self._occupied(f"was downloaded from {found.url}")
+        return replace(found, path=path, is_new=False)
+
+    def _write_record(self, found: Fetched) -> None:
+        self._record.parent.mkdir(exist_ok=True)
+        atomic_write(self._record, TypeAdapter(Fetched).dump_json(found, indent=1))
 
     def _occupied(self, problem: str) -> SettingsError:
         path = self._target.path
-        remove = f"rm -r {shlex.quote(str(path))}"
-        fix = f"--set download.folder=DIR  for another folder, or  {remove}"
-        return settings_error(f"{path} {problem}", self._target.file.url, fix=fix)
+        fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
+        return _error(f"{path} {problem}", self._target.file.url, fix=fix)
 
-    def _download(self) -> DownloadRecord:
-        target = self._target
-        shown = target.file.url
+    def _download(self) -> Fetched:
+        target, shown = self._target, self._target.file.url
         url, secrets = _with_variables(shown, self._settings.variables)
-        transfer = Transfer(target, self._settings, self._show)
-        resumed = f", resuming after {size(transfer.size)}" if transfer.size else ""
-        self._show(f"{target.path}: downloading {shown}{resumed}")
-        try:
-            sha256, total = transfer.run(url, secrets), transfer.size
-            record = DownloadRecord(str(target.file.url), transfer.version, sha256, total)
-            record = self._move_into_place(transfer.path, record)
-            transfer.discard()
-        except ArchiveError as error:
-            transfer.discard()
-            fix = "unpack: no  to keep it as it is"
-            raise settings_error(f"{target.name} {error}", target.file.url, fix=fix) from None
-        finally:
-            if not transfer.size:
-                transfer.discard()
-        add = f"; to check it the next time, write  sha256: {sha256}"
-        checked = add if target.file.sha256 is None else ", checksum correct"
-        self._show(f"{target.path}: {size(total)} downloaded{checked}")
-        return record
-
-    def _move_into_place(self, part: Path, record: DownloadRecord) -> DownloadRecord:
-        """Move or unpack `part` to the target's path, completely or not at all; its final record.
-
-        Raises ArchiveError if the archive is broken or unsafe; nothing of it stays.
-        """
-        target, new = self._target, part
-        folder = target.state / f"{target.name}.unpacking"
+        self._show(f"{target.path}: downloading {shown}")
+        part, folder = (target.state / f"{target.name}.{end}" for end in ("part", "unpacking"))
         shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
         try:
+            sha256, total = self._transferred(url, secrets, part)
+            new = part
             if target.kind is not None:
-                folder.mkdir()
                 new = folder / target.path.name
+                folder.mkdir()
                 with progress(f"unpacking {target.name}, bytes", None) as update:
                     unpack(part, target.kind, new, int(self._settings.max_gb * 10**9), update)
             if new.is_dir():
                 members = [path for path in new.iterdir() if path.name != "__MACOSX"]
-                if len(members) == 1 and members[0].is_dir() and not members[0].is_symlink():
-                    [new] = members
-            elif target.kind is not None:
-                record = replace(record, content_sha256=sha256_of(new))
-            # First: after a kill between the two lines the next start downloads again.
-            record.of(new).write(self._record_path)
+                new = members[0] if len(members) == 1 and members[0].is_dir() else new
+            content = "" if new.is_dir() else sha256 if new == part else _sha256(new)
+            found = Fetched(target.path, str(shown), sha256, total, content, _stamp(new), True)
+            self._write_record(found)  # first: after a kill the next start downloads again
             new.replace(target.path)
-            record = record.of(target.path)  # the change time is that of the move
-            record.write(self._record_path)
-            return record
+            found = replace(found, stamp=_stamp(target.path))  # its change time is that of the move
+            self._write_record(found)
+        except ArchiveError as error:
+            fix = "unpack: no  to keep it as it is"
+            raise _error(f"{target.name} {error}", shown, fix=fix) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            part.unlink(missing_ok=True)
+        add = f"; to check it the next time, write  sha256: {sha256}"
+        checked = add if target.file.sha256 is None else ", checksum correct"
+        self._show(f"{target.path}: {size(total)} downloaded{checked}")
+        return found
+
+    def _transferred(self, url: str, secrets: Sequence[str], part: Path) -> tuple[str, int]:
+        """Transfer `url` to the file `part`, again after a broken connection; SHA-256 and size."""
+        name, error = self._target.name, _Transient()
+        for attempt in range(self._settings.retries + 1):
+            if attempt:
+                wait_s = max(min(60.0, 2.0 ** (attempt - 1)), error.wait_s)
+                self._show(f"{name}: {error}; attempt {attempt + 1} in {duration(wait_s)}")
+                time.sleep(wait_s)
+            try:
+                with self._opened(url, secrets) as (total, pieces):
+                    return self._written(part, total, pieces)
+            except _Transient as failed:
+                error = failed
+            if error.wait_s > _MOST_WAIT_S:
+                break
+        fix = "run the same command again later"
+        raise FetchError(f"cannot download {name}: {error}", self._target.file.url, fix)
+
+    @contextmanager
+    def _opened(
+        self, url: str, secrets: Sequence[str]
+    ) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        """The size of the file, None: unknown; and its bytes. Raises _Transient, SettingsError."""
+        shown = self._target.file.url
+        if urlsplit(url).scheme == "file":
+            path = Path(url2pathname(urlsplit(url).path))
+            if not path.is_file():
+                fix = "leave out --download-data  and type  --data PATH  for a folder"
+                raise _error("cannot read the file: it is none", shown, fix=fix)
+            with path.open("rb") as file:
+                yield path.stat().st_size, iter(partial(file.read, _PIECE_BYTES), b"")
+            return
+        headers = {"User-Agent": "gearshift", "Accept-Encoding": "identity"}
+        try:
+            with requests.Session() as session:
+                session.max_redirects = 10
+                session.hooks["response"].append(partial(check_redirect, shown, secrets))
+                timeout_s = self._settings.timeout_s
+                with session.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
+                    self._check_status(response)
+                    length = response.headers.get("Content-Length", "")
+                    is_chunked = "Transfer-Encoding" in response.headers
+                    total = int(length) if length.isdecimal() and not is_chunked else None
+                    yield total, response.iter_content(_PIECE_BYTES)
+        except exceptions.SSLError as error:
+            message = f"no secure connection to the server: {_reason(error)}"
+            fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
+            raise _error(message, shown, fix=fix) from None
+        except _BROKEN as error:
+            raise _Transient(_reason(error)) from None
+        except (ValueError, exceptions.TooManyRedirects):  # no host, or another scheme
+            message = "this URL, or the one it redirects to, is not a usable http or https URL"
+            raise _error(message, shown) from None
+
+    def _check_status(self, response: requests.Response) -> None:
+        status, retry_after = response.status_code, response.headers.get("Retry-After", "")
+        message = f"the server responds {status} {responses.get(status, '')}".rstrip()
+        if status in (408, 425, 429) or 500 <= status < 600:
+            raise _Transient(message, float(retry_after) if retry_after.isdecimal() else 0.0)
+        if status != 200:
+            fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
+            raise _error(message, self._target.file.url, fix=fix)
+
+    def _written(self, part: Path, total: int | None, pieces: Iterator[bytes]) -> tuple[str, int]:
+        """Write the `pieces` to `part`; SHA-256 and size, which are those that were declared."""
+        file, done, digest = self._target.file, 0, hashlib.sha256()
+        if total is not None:
+            self._check("size", total, file.size)
+        total_mb = None if total is None else total // 10**6
+        with open_staged(part) as out, progress(f"{self._target.name}, MB", total_mb) as update:
+            for piece in chain([b""], pieces):
+                done += len(piece)
+                if max(done, total or 0) > self._settings.max_gb * 10**9:
+                    message = f"{self._target.name} has {size(max(done, total or 0))} or more"
+                    allowed = f"at most {self._settings.max_gb:g} GB (download.max_gb)"
+                    raise _error(message, file.url, allowed=allowed)
+                digest.update(piece)
+                out.write(piece)
+                update(done // 10**6)
+        if done < (total or 0):
+            raise _Transient(f"only {done} of {total} bytes arrived")
+        self._check("size", done, file.size)
+        self._check("sha256", digest.hexdigest(), file.sha256)
+        return digest.hexdigest(), done
+
+    def _check(self, key: str, value: object, declared: object) -> None:
+        if declared is not None and value != declared:
+            raise _error(
+                f"{self._target.name} has {key} {value}: not the declared one",
+                self._target.file.url,
+                allowed=str(declared),
+                fix=f"check the URL; if the file changed, set  {key}: {value}",
+            )
+
+
+def check_redirect(shown: str, secrets: Sequence[str], response: Any, **_: object) -> None:
+    """Refuse a redirect from https to http, and one of a secret to another host.
+
+    requests drops the password there. `shown`: the declared URL. Raises SettingsError.
+    """
+    new = urljoin(response.url, response.headers.get("Location", ""))
+    if response.url.startswith("https:") and new.startswith("http:"):
+        raise _error("the server redirects from https to http", shown)
+    hosts = {urlsplit(url).hostname or "" for url in (response.url, new)}
+    if len(hosts) == 1 or all(map(redaction.is_here, hosts)):
+        return
+    values = "|".join(re.escape(value) for value in secrets if value)
+    if values and re.search(rf"(?<!\w)({values})(?!\w)", unquote(new)):
+        raise _error("the server redirects to another host with a variable of the URL", shown)
 
 
 def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]:
@@ -214,7 +341,7 @@ def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]
     text = shown.unredacted if isinstance(shown, redaction.Url) else shown
     names, variables = redaction.variables_of(text), environment.variables()
     if refused := [name for name in names if name not in allowed]:
-        raise settings_error(
+        raise _error(
             f"the URL uses the environment variable {refused[0]}, which the command line does not "
             "allow",
             shown,
@@ -222,9 +349,29 @@ def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]
         )
     if unset := [name for name in names if name not in variables]:
         message = f"the URL uses the environment variable {unset[0]}, which is not set"
-        raise settings_error(message, shown)
+        raise _error(message, shown)
     url = redaction.expand_variables(text, variables)
     if names and not redaction.is_private(url):
         message = "the URL would send an environment variable without encryption"
-        raise settings_error(message, shown, allowed="https, or http to this machine")
+        raise _error(message, shown, allowed="https, or http to this machine")
     return url, [variables[name] for name in names]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(partial(file.read, _PIECE_BYTES), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    return identity(path) if path.is_file() else ()
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed, without the URL, which may contain a secret."""
+    if "timed out" in str(error):
+        return "the server does not respond"
+    causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+    return causes[-1].lower() if causes else f"the connection broke ({type(error).__name__})"

@@ -13,6 +13,7 @@ from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
 from launcher.report import page
 from launcher.report.run_record import RunEvent, RunRecord
 from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from training.logging import console_text
 from training.logging.quantities import amount, counted, duration, real, size
 
@@ -229,15 +230,16 @@ def warnings(run: RunRecord) -> list[RunEvent]:
 def promises(run: RunRecord) -> list[Row]:
     """What the mode promises: measure and bounds."""
     rows: list[Row] = []
-    for name, bounds in (run.value("promise") or {}).items():
-        texts = []
-        for side in ("at_least", "at_most"):
-            if value := (bounds or {}).get(side):
-                is_bytes = name.endswith("_bytes")
-                shown = size(value) if is_bytes else f"{value:g} × mode default"
-                texts.append(f"{side.replace('_', ' ')} {shown}")
-        if texts:
-            rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
+    with suppress(*_INVALID):
+        for name, bounds in (run.value("promise") or {}).items():
+            texts = []
+            for side in ("at_least", "at_most"):
+                if value := (bounds or {}).get(side):
+                    is_bytes = name.endswith("_bytes")
+                    shown = size(value) if is_bytes else f"{value:g} × mode default"
+                    texts.append(f"{side.replace('_', ' ')} {shown}")
+            if texts:
+                rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
     return rows
 
 
@@ -334,7 +336,7 @@ def evaluations(run: RunRecord) -> list[Row]:
         if test := run.result.get("test"):
             step = f"step {test['step']:,}"
             rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
-    for line in run_folder.json_lines(run.folder / run_folder.EVALUATIONS):
+    for line in RunReader(run.folder).evaluations():
         with suppress(*_INVALID):
             when = str(line["time"]).removesuffix("Z").replace("T", " ")
             average = ", EMA" if line["weights"] == "ema" else ""

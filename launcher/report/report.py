@@ -11,7 +11,7 @@ from launcher.base import signals
 from launcher.report import curves, events, facts, findings, page, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
-from launcher.run_folder.records import InvalidRecord
+from launcher.run_folder.reader import InvalidRecord
 from training.logging.events import append_event
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher.report.plots import Point, ThinnedLine, number
-from launcher.run_folder import checkpoint_search, records, run_folder
-from training.storage import read_json
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.reader import RunReader
+from training.checkpoint import manifest
+from training.checkpoint.manifest import CheckpointError
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
@@ -93,7 +95,7 @@ def runs_of(folder: Path) -> list[Path]:
 
     Empty: there is no run.
     """
-    stages = checkpoint_search.stage_folders(folder)
+    stages = RunReader(folder).stages()
     return [path for path in stages.values() or [folder] if run_folder.is_run_folder(path)]
 
 
@@ -107,9 +109,10 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
 
     Raises InvalidRecord.
     """
-    if not checkpoint_search.stage_folders(folder):
+    reader = RunReader(folder, redacts=True)
+    if not reader.stages():
         return None
-    result = read_object(folder / run_folder.RESULT) or {"steps": sum(run.steps for run in stages)}
+    result = reader.result() or {"steps": sum(run.steps for run in stages)}
     return RunRecord(folder, {}, result, {}, {}, [], [])
 
 
@@ -120,9 +123,10 @@ def read(folder: Path) -> RunRecord:
     a link.
     """
     run_folder.check_regular(folder)
+    reader = RunReader(folder, redacts=True)
     train = defaultdict[str, ThinnedLine](ThinnedLine)
     evaluations = defaultdict[str, ThinnedLine](ThinnedLine)
-    for line in records.metrics_lines(folder):
+    for line in reader.metrics():
         is_train, step = line["kind"] == "train", line["step"]
         columns = train if is_train else evaluations
         for key, value in _values(line) if is_train else _metrics(line):
@@ -131,13 +135,13 @@ def read(folder: Path) -> RunRecord:
                 columns[key].add(point)
     return RunRecord(
         folder,
-        read_object(folder / run_folder.ORIGINS),
-        read_object(folder / run_folder.RESULT),
+        reader.origins(),
+        reader.result() or {},
         {key: column.points for key, column in train.items()},
         {key: column.points for key, column in evaluations.items()},
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
-        sorted(_checkpoints(folder), key=lambda checkpoint: checkpoint.step),
-        read_object(folder / run_folder.PROFILE),
+        list(_checkpoints(folder)),
+        reader.profile(),
     )
 
 
@@ -156,41 +160,28 @@ def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield name if split == VALIDATION or name.startswith(split) else f"{split} {name}", value
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, without secrets; empty: there is no file. Reads the disk.
-
-    Raises InvalidRecord.
-    """
-    return records.read_object(path, is_redacted=True) or {}
-
-
 def _events(folder: Path) -> Iterator[RunEvent]:
-    for path in sorted(folder.glob("events*.jsonl")):
+    for path in folder.glob("events*.jsonl"):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
-        for line in run_folder.json_lines(path):
-            if not isinstance(line, dict):
-                continue
-            kind, step, facts = line.get("kind"), line.get("step"), line.get("facts")
-            if isinstance(kind, str) and type(step) is int:
-                facts = dict(facts) if isinstance(facts, dict) else {}
-                of_rank = {"rank": rank} if rank else {}
-                yield RunEvent(str(line.get("time", "")), kind, step, of_rank | facts)
+        of_rank = {"rank": rank} if rank else {}
+        for line in RunReader(folder).events(path.name):
+            yield RunEvent(
+                line.get("time", ""), line["kind"], line["step"], of_rank | line["facts"]
+            )
 
 
 def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
     links = {
         link: path.resolve().name for link in run_folder.LINKS if (path := folder / link).is_dir()
     }
-    for path in (folder / run_folder.CHECKPOINTS).glob("step-*/manifest.json"):
-        try:
-            manifest = read_json(path)
-            score = manifest.get("score")
+    for step, path in checkpoint_search.checkpoints(folder).items():
+        with suppress(CheckpointError):  # `verify` and `resume` name the damage
+            written = manifest.read(path)
+            score = written.score
             yield CheckpointFacts(
-                int(manifest["step"]),
-                sum(int(file["bytes"]) for file in manifest["files"]),
-                f"{score['metric']} {score['value']:.6g}" if score else "",
-                tuple(link for link, name in links.items() if name == path.parent.name),
-                dict(manifest["libraries"]),
+                step,
+                sum(file.bytes for file in written.files),
+                f"{score.metric} {score.value:.6g}" if score else "",
+                tuple(link for link, name in links.items() if name == path.name),
+                written.libraries,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # of another version; `verify` and `resume` name the damage

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.report.run_record import RunRecord, read_object
+from launcher.report.run_record import RunRecord
 from launcher.run.samples import AFTER, BEFORE, FOLDER
+from launcher.run_folder.reader import RunReader
+from training.storage import read_regular
 
 PICTURE_BYTES = 900_000
 """Of all pictures of a report together, in base64: with the plots it stays below 3 MB."""
@@ -53,7 +55,8 @@ def read(run: RunRecord, room: int) -> ShownSamples | None:
 
     Reads the disk. Raises InvalidRecord for a damaged file.
     """
-    files = {when: read_object(run.folder / FOLDER / f"{when}.json") for when in (BEFORE, AFTER)}
+    reader = RunReader(run.folder, redacts=True)
+    files = {when: reader.object(f"{FOLDER}/{when}.json") for when in (BEFORE, AFTER)}
     by_time = {when: content for when, content in files.items() if content}
     if not by_time:
         return None
@@ -127,8 +130,8 @@ def _pictures(
         for number, picture in enumerate(by_time[when]["pictures"]):
             of_sample = shown.setdefault(number, {})
             content = b""
-            with suppress(OSError):
-                content = (folder / Path(str(picture["file"])).name).read_bytes()
+            with suppress(OSError, ValueError):
+                content = read_regular(folder / Path(str(picture["file"])).name)
             png = b64encode(content).decode()
             if not content.startswith(b"\x89PNG") or len(png) > room:
                 left_out += 1

@@ -10,11 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import read_values
 from launcher.report import run_record
-from launcher.run_folder import checkpoint_search, lock, records, run_folder
-from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
+from launcher.run_folder import checkpoint_search, lock, run_folder
+from launcher.run_folder.reader import FollowedLines, RunReader
 from slurm.environment import SLURM_FOLDER
 from training.callbacks.base import StepMetrics
 from training.logging.console_text import describe_event
@@ -24,6 +26,7 @@ from training.logging.progress import Curve, Progress, next_save
 from training.settings import nested
 from training.train_plan import TrainPlan
 
+_TRAIN_PLAN = TypeAdapter(TrainPlan)
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
 ENDED: tuple[State, ...] = ("completed", "stopped", "failed", "killed")
 
@@ -53,7 +56,11 @@ class WatchedRun:
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         run_folder.check_regular(folder)
         self._folder, self._now = folder, now
-        self._lines = RunLines(folder)
+        self._lines = FollowedLines(folder)
+        self._settings: Mapping[str, Any] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
         self._clock = 0.0
         """Of the last event, or now while the run continues; seconds since the epoch."""
         self._last_kind = ""
@@ -63,15 +70,16 @@ class WatchedRun:
         self._losses = Curve()
         self._usage: Mapping[str, float] = {}
         self._event: str | None = None
-        self._settings: Mapping[str, Any] | None = None
 
     def snapshot(self) -> Snapshot:
         """The run now. Raises SettingsError if a file of it is damaged."""
         is_held = lock.is_held(self._folder)  # first: a run releases it after its last line
+        if self._lines.restarted():
+            self._forget()
         for line in self._lines.new():
-            with suppress(*INVALID_LINE):
+            with suppress(KeyError, TypeError, ValueError, AttributeError):  # of another version
                 self._add(line)
-        result = records.read_result(self._folder) or {}
+        result = RunReader(self._folder).result() or {}
         state = self._state(is_held, result)
         has_result = state in ENDED and state != "killed"
         return Snapshot(
@@ -100,7 +108,7 @@ class WatchedRun:
         self._clock = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
         self._last_kind = kind
         if kind == "started":
-            train_plan = TrainPlan(**known_fields(TrainPlan, facts))
+            train_plan = _TRAIN_PLAN.validate_python(facts)
             if not train_plan.first_step:
                 self._losses = Curve()
             self._train_plan, self._newest = train_plan, None
@@ -156,7 +164,7 @@ def folders_of(argument: str) -> list[Path]:
     SettingsError if it is none of these, nor the folder of a job to come.
     """
     path = Path(argument)
-    if stages := checkpoint_search.stage_folders(path):
+    if stages := RunReader(path).stages():
         return list(stages.values())
     if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
         return [path]

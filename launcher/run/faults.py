@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -257,10 +255,6 @@ def loader_option(workers: int, cores: int) -> str:
 
 def reported(folder: Path) -> set[str]:
     """The faults that the run in `folder` has reported so far. Reads the disk."""
-    names = set()
-    with suppress(OSError, ValueError):  # damage is reported by those who need the file
-        for line in (folder / run_folder.EVENTS).read_text(encoding="utf-8").splitlines():
-            if '"fault"' in line:
-                event: Mapping[str, Mapping[str, str]] = json.loads(line)
-                names.add(event["facts"]["fault"])
-    return names
+    from launcher.run_folder.reader import RunReader  # for runs that end with a fault
+
+    return {str(e["facts"]["fault"]) for e in RunReader(folder).events() if "fault" in e["facts"]}

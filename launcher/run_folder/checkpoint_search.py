@@ -14,12 +14,12 @@ from launcher.config.provenance import CliArgs
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
 from launcher.config.settings_file import read_values
-from launcher.run_folder import records, run_folder
-from launcher.run_folder.records import InvalidRecord
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import InvalidRecord, RunReader
 from models.catalog import FAMILIES
 from training.checkpoint import base_weights, checksums, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
-from training.storage import parse_json, read_json
+from training.storage import parse_json
 from training.train_plan import StartSteps
 
 AUTO = "auto"
@@ -194,7 +194,7 @@ def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
         raise unreadable(error, where) from error
     if checkpoint is None and (saved := checkpoints(folder)):
         _checkpoint_at(folder, max(saved), where)  # raises with the reason
-    return ResumableRun(folder, step, checkpoint, records.check(folder))
+    return ResumableRun(folder, step, checkpoint, RunReader(folder).check())
 
 
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
@@ -277,23 +277,9 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed after `command`, that is no run folder. Reads the disk."""
     message, nearest = _no_run(path)
     fix = nearest and _line(nearest, command)
-    if stages := stage_folders(path):
+    if stages := RunReader(path).stages():
         message = f"'{path}' contains several runs, one per stage"
         nearest, fix = None, _line(list(stages.values())[-1], command)
     parts = {"allowed": "a run folder, or one of its checkpoints", "fix": fix}
     nearest = nearest and Path(nearest).name
     return SettingsError.of(message, value=str(path), where=where, did_you_mean=nearest, **parts)
-
-
-def stage_folders(folder: Path) -> dict[str, Path]:
-    """The run folder of each stage of the staged run in `folder`, by name; empty: it is none.
-
-    Reads the disk.
-    """
-    try:
-        stages = read_json(folder / run_folder.STAGES)["stages"]
-        inside = {stage["name"]: folder / stage["folder"] for stage in stages}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    is_own = all(path.parent == folder and path.name != ".." for path in inside.values())
-    return inside if is_own else {}

@@ -110,10 +110,10 @@ def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
-    from launcher.run_folder.run_folder import json_lines  # slow: signal handlers come first
+    from launcher.run_folder.reader import RunReader  # slow: signal handlers come first
 
     valid = []
-    for line in json_lines(run / SLURM_FOLDER / NAME):
+    for line in RunReader(run).lines(f"{SLURM_FOLDER}/{NAME}"):
         with suppress(ValueError, TypeError, KeyError):
             _generation(line)
             valid.append(line)
@@ -171,6 +171,6 @@ def _generation(line: Mapping[str, Any]) -> Generation:
 
 
 def _train_lines(run: Path) -> list[Mapping[str, Any]]:
-    from launcher.run_folder.run_folder import METRICS, json_lines  # as in `lines`
+    from launcher.run_folder.reader import RunReader  # as in `lines`
 
-    return [line for line in json_lines(run / METRICS) if line["kind"] == "train"]
+    return [line for line in RunReader(run).metrics() if line["kind"] == "train"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -134,8 +134,7 @@ def _resumed(
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
         until = f"{folder} until step {checkpoint.step}"
-        line = _same_rates_line(run, before, changed, resolved)
-        diagnostics += errors_of(changed, args.reset, resolved, until, line)
+        diagnostics += errors_of(changed, args.reset, resolved, until)
     elif run.is_completed and (args.reset or _gives_more(changed)):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
         where, allowed = f"{args.resume_option} {args.resume}", "a run with a checkpoint"
@@ -176,14 +175,15 @@ def _nothing_left(
     assert run.result is not None
     steps, now = run.result.get("steps"), _values(resolved)
     extension, length = end or (", ".join(change.line for change in changed), _longer(now, steps))
-    again, more = run.folder, ""
-    if any(key in length for key in LENGTH):
-        same = None if "schedule" in reset else _with_same_rates(run, before, {**now, **length})
-        again, more = same or (run.folder, " --reset schedule")
+    known, more = run.checkpoint, ""
+    if any(key in length for key in LENGTH) and not (
+        known and "schedule" not in reset and _has_same_rates(before, {**now, **length}, known)
+    ):
+        more = " --reset schedule"
     options = [_line(key, value) for key, value in length.items()]
     if end is None:
         options += [_typed(change.key, resolved) for change in changed]
-    longer = f"{shlex.quote(str(again))} {' '.join(options)}{more}"
+    longer = f"{shlex.quote(str(run.folder))} {' '.join(options)}{more}"
     hint = f"to train longer: {PROGRAM} resume {longer}"
     if run.checkpoint is None:
         hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
@@ -356,43 +356,6 @@ def _peak(settings: Mapping[str, Any], checkpoint: SavedCheckpoint) -> tuple[int
     return steps, max(starts.schedule + steps, decay)
 
 
-def _with_same_rates(
-    run: ResumableRun, before: Mapping[str, Any], now: Mapping[str, Any]
-) -> tuple[Path, str] | None:
-    """What `now` can resume without --reset: the run or a checkpoint; and an option it then needs.
-
-    None: no checkpoint has had the learning rates of `now`. Reads the disk.
-    """
-    known = run.checkpoint
-    peak = None if known is None else _peak(before, known)
-    if known is None or peak is None:
-        return None
-    found = checkpoint_search.checkpoints(run.folder)
-    warmup = {_WARMUP: peak[0]}  # a share of another length would be another warm-up
-    for option, settings in (("", now), (f" {_line(_WARMUP, peak[0])}", {**now, **warmup})):
-        steps = [s for s in found if _has_same_rates(before, settings, replace(known, step=s))]
-        if steps:
-            newest = max(steps)
-            return run.folder if newest == max(found) else found[newest], option
-    return None
-
-
-def _same_rates_line(
-    run: ResumableRun,
-    before: Mapping[str, Any],
-    changed: Sequence[SettingChange],
-    resolved: Resolved,
-) -> str | None:
-    """The command that makes those of the changes that `_with_same_rates` allows."""
-    keys = [change.key for change in changed if change.key in _OF_RATES]
-    same = _with_same_rates(run, before, _values(resolved))
-    if same is None or not keys:
-        return None
-    again, option = same
-    typed = [_typed(key, resolved) for key in keys if not (option and key == _WARMUP)]
-    return f"{' '.join([PROGRAM, 'resume', shlex.quote(str(again)), *typed])}{option}"
-
-
 def _rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> Iterator[str]:
     """A note if weights of 16 bits replace autocast over fp32 weights, or the reverse."""
     precision = resolved.settings.precision
@@ -423,12 +386,8 @@ def errors_of(
     reset: Collection[str],
     resolved: Resolved,
     run: str,
-    same_rates: str | None = None,
 ) -> Iterator[Diagnostic]:
-    """Errors for changes without their --reset; `run` names the run and the step it reached.
-
-    `same_rates` is a command that changes the schedule where it makes no difference so far.
-    """
+    """Errors for changes without their --reset; `run` names the run and the step it reached."""
     for change in changes:
         if change.rule == "free" or change.rule in reset:
             continue
@@ -438,8 +397,6 @@ def errors_of(
             allowed = f"{old}; or another value with  --reset {change.rule}"
             allowed += "; or a new run, without --resume"
             fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
-            if same_rates is not None and change.key in _OF_RATES:
-                fix = f"{same_rates}  (the learning rate stays), or {fix}"
         yield Diagnostic(
             f"{name} {new} differs from {old}, used by {run}",
             key=change.key,

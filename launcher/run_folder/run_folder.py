@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from launcher.base import disk
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
@@ -27,10 +26,7 @@ from training.storage import (
     Storage,
     StorageError,
     is_file,
-    lines_of,
     open_staged,
-    open_to_read,
-    parse_json,
     publish_new,
     storage_errors,
 )
@@ -425,14 +421,6 @@ def task_files(folder: Path) -> list[Path]:
     ours = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, LOG, EVALUATIONS)
     others = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith((".", "events"))]
     return [path for path in others if path.name not in ours]
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, without half a line that a kill left. Reads the disk."""
-    with suppress(OSError), open_to_read(path) as file:
-        for line in lines_of(file):
-            with suppress(ValueError):
-                yield parse_json(line.decode(errors="replace"))
 
 
 def append_log(folder: Path, text: str) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, ending, library_warnings
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.saved_run import SavedRun
@@ -242,7 +243,7 @@ def write(
     model, checkpoint = saved_model.open_checkpoint(run, path)
     task = None if format_name == "safetensors" else _task(model, format_name)
     metrics = None
-    for line in records.metrics_lines(model.folder) if model.folder is not None else ():
+    for line in RunReader(model.folder).metrics() if model.folder is not None else ():
         if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
             metrics = line["metrics"]
     source = ExportSource(model, checkpoint, task, metrics, folder)

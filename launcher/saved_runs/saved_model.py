@@ -17,7 +17,8 @@ from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED, config_of, task_class
 from launcher.config.settings_file import read_values
 from launcher.run import affinity
-from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_folders
 from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
@@ -251,7 +252,7 @@ def open_model(
             message = f"'{path}' is an export, which has the weights of one checkpoint"
             raise SettingsError.of(message, value=name, where=where)
         return _open_export(path, command, moved_folders(sets))
-    stages = list(checkpoint_search.stage_folders(path).values())
+    stages = list(RunReader(path).stages().values())
     run = find_saved(str(stages[-1]) if stages else argument, command, sets)
     model, _ = open_checkpoint(run, run.chosen(name))
     if model.base is not None or model.has_moved:  # other tasks do not read it again

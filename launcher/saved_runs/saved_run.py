@@ -11,7 +11,8 @@ from launcher.base.diagnostics import SettingsError, nearest_match
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import PRETRAINED
-from launcher.run_folder import checkpoint_search, records, run_folder
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.reader import RunReader
 from training.checkpoint import manifest, retention
 from training.storage import is_file
 
@@ -75,9 +76,8 @@ class SavedRun:
 
         Of several at one step the last counts: the results of the others were replaced.
         """
-        path = self.folder and self.folder / run_folder.EVENTS
         by_step = {}
-        for event in run_folder.json_lines(path) if path is not None else ():
+        for event in RunReader(self.folder).events() if self.folder is not None else ():
             with suppress(KeyError, TypeError):  # of another version
                 if event["kind"] == "resumed" and after <= event["step"] < upto:
                     facts, step = event["facts"], event["step"]
@@ -135,7 +135,7 @@ def _find_saved(word: str, command: str, where: str, moved: Mapping[str, str]) -
     if folder is None and named is None:
         raise checkpoint_search.no_run(path, where, command)
     if folder is not None:
-        records.check(folder)
+        RunReader(folder).check()
     checkpoints = checkpoint_search.checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         message = f"{path} has no checkpoint"

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.run_folder import checkpoint_search, records, run_folder
+from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
@@ -48,13 +49,13 @@ def save(folder: Path, stages: Sequence[str]) -> None:
 
 def load(folder: Path) -> PipelineRecord | None:
     """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
-    stages = checkpoint_search.stage_folders(folder)
+    stages = RunReader(folder).stages()
     return PipelineRecord(folder, stages) if stages else None
 
 
 def is_completed(folder: Path) -> bool:
     """Whether the run of a stage is completed. Reads the disk."""
-    result = records.read_result(folder)
+    result = RunReader(folder).result()
     return result is not None and result.get("status") == "completed"
 
 
@@ -76,7 +77,7 @@ def summarize(
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages, results = [], []
     for name, folder in record.stages.items():
-        result, code = records.read_result(folder) or {}, codes.get(name)
+        result, code = RunReader(folder).result() or {}, codes.get(name)
         stage = {"name": name, "folder": folder.name, **{key: result.get(key) for key in _KEPT}}
         if code is not None:
             stage["status"] = _STATUSES.get(code, "stopped")

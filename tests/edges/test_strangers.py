@@ -9,7 +9,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import stage_folders
+from launcher.run_folder.reader import RunReader
 from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained
 
@@ -106,6 +106,6 @@ def test_stages_are_folders_in_the_run(run):
     for name, is_stage in (("a", True), ("..", False), ("/etc", False), ("a/../../b", False)):
         stages = [{"name": "a", "folder": name}]
         (run / "stages.json").write_text(json.dumps({"stages": stages}))
-        assert bool(stage_folders(run)) == is_stage
+        assert bool(RunReader(run).stages()) == is_stage
     shutil.rmtree(run)
-    assert stage_folders(run) == {}
+    assert RunReader(run).stages() == {}

@@ -76,7 +76,7 @@ def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
 
 def render_part(samples: int | None, split_samples: int | None) -> str:
     """`512 of 3,672 samples (eval.samples)`; empty: all were evaluated, or it is unknown."""
-    if samples == split_samples:
+    if samples is None or split_samples is None or samples == split_samples:
         return ""
     return f"{samples:,} of {split_samples:,} samples (eval.samples)"
 

@@ -40,10 +40,10 @@ def run(
         eval_each_epoch=eval_each_epoch,
         stop_after=stop_after,
     )
-    events = [{"kind": "started", "facts": vars(plan)}]
+    events = [{"kind": "started", "step": 0, "facts": vars(plan)}]
     for step, (loss, took) in results.items():
         facts = {"step": step, "seconds": took, "metrics": {"val_loss": loss}}
-        events.append({"kind": "evaluated", "facts": facts})
+        events.append({"kind": "evaluated", "step": step, "facts": facts})
     if final_s:
         events[-1]["facts"] |= {"seconds": took + final_s, "final_s": final_s}
     lines = []

@@ -22,8 +22,6 @@ class Response:
     """Close the connection after this many bytes of the body."""
     length: int | None = None
     """The Content-Length to send instead of the true one; 0: none."""
-    ranges: bool = True
-    """Whether it supports ranges."""
     silent: bool = False
     """Sends nothing."""
     chunked: bool = False
@@ -45,11 +43,6 @@ class Server:
         """Set the responses to `path`; gives its URL."""
         self.responses[path] = list(responses) or [Response()]
         return self.url + path
-
-    @property
-    def ranges(self):
-        """The Range of each request."""
-        return [headers.get("range") for _, headers in self.requests]
 
     def next(self, path):
         """The response to a request."""
@@ -88,34 +81,8 @@ class _Requests(BaseHTTPRequestHandler):
         if response.silent:
             server.stopping.wait(20)
             return
-        start = self._start(response, headers)
-        self._head(response, start)
-        if self.command != "HEAD":
-            self._send(response, response.body[start or 0 :])
-
-    do_HEAD = do_GET
-
-    def _start(self, response, headers):
-        """The first byte of the response; None: the whole file."""
-        wanted = headers.get("range", "")
-        if response.status != 200 or not response.ranges or not wanted.startswith("bytes="):
-            return None
-        stamps = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
-        if headers.get("if-range", stamps[0]) not in stamps:
-            return None
-        return int(wanted.removeprefix("bytes=").rstrip("-"))
-
-    def _head(self, response, start):
-        size, remaining = len(response.body), len(response.body) - (start or 0)
-        if start is not None and not remaining:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{size}")
-        elif start is not None:
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        else:
-            self.send_response(response.status)
-        length = remaining if response.length is None else response.length
+        self.send_response(response.status)
+        length = len(response.body) if response.length is None else response.length
         if response.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif length or response.length is None:
@@ -124,6 +91,10 @@ class _Requests(BaseHTTPRequestHandler):
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command != "HEAD":
+            self._send(response, response.body)
+
+    do_HEAD = do_GET
 
     def _send(self, response, body):
         sent = body if response.cut is None else body[: response.cut]

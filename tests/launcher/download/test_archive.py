@@ -144,7 +144,6 @@ def test_a_folder_of_the_user_is_not_taken_for_an_archive(here, get):
 
 
 REG, SYM, LNK, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
-OUT = "a link to no file or folder"
 UNSAFE = "which is not a safe path"
 BROKEN = "is broken, or not an archive of this kind"
 HOSTILE_TAR = {
@@ -154,19 +153,11 @@ HOSTILE_TAR = {
     "a drive": ([("C:/bad", REG, "")], UNSAFE),
     "a backslash": ([("..\\bad", REG, "")], UNSAFE),
     "a control character": ([("ba\x1b[2Jd", REG, "")], UNSAFE),
-    "a device": ([("null", tarfile.CHRTYPE, "")], "contains the hard link or device"),
-    "a pipe": ([("pipe", tarfile.FIFOTYPE, "")], "contains the hard link or device"),
-    "a link upwards": ([("l", SYM, "../secret")], OUT),
-    "a link to an absolute path": ([("l", SYM, "/etc/passwd")], OUT),
-    "a file through a link": ([("l", SYM, ".."), ("l/bad", REG, "")], OUT),
-    "a file through a link that is good": ([("l", SYM, "in"), ("l/bad", REG, "")], BROKEN),
-    "a link below a link": ([("l", SYM, "in"), ("l/m", SYM, "../a.txt")], BROKEN),
-    "a link over a file": ([("a.txt", SYM, "in/b.txt")], BROKEN),
-    "a link to itself": ([("l", SYM, "l")], OUT),
-    "a link to a link to the folder": ([("d/l", SYM, "../m"), ("m", SYM, ".")], OUT),
-    "a link to nothing": ([("l", SYM, "none")], OUT),
-    "a link to a link": ([("l", SYM, "a.txt"), ("m", SYM, "l")], OUT),
-    "a hard link": ([("l", LNK, "a.txt")], "contains the hard link or device 'l'"),
+    "a device": ([("null", tarfile.CHRTYPE, "")], "contains the link or device"),
+    "a pipe": ([("pipe", tarfile.FIFOTYPE, "")], "contains the link or device"),
+    "a link upwards": ([("l", SYM, "../secret")], "contains the link or device 'l'"),
+    "a link to a file in it": ([("l", SYM, "a.txt")], "contains the link or device 'l'"),
+    "a hard link": ([("l", LNK, "a.txt")], "contains the link or device 'l'"),
     "a file as a folder": ([("a.txt/bad", REG, "")], BROKEN),
     "a folder as a file": ([("in", REG, "")], BROKEN),
 }
@@ -184,18 +175,7 @@ def test_a_hostile_zip_file_leaves_nothing(refused):
     for name in ("../bad", "in\\..\\..\\bad", "/tmp/bad", "C:\\bad"):
         assert UNSAFE in refused("set.zip", zipped((name, b"bad"))).splitlines()[0], name
     link = zipped(("l", b"a.txt"), mode=stat.S_IFLNK | 0o777)
-    assert "contains the link 'l'" in refused("set.zip", link).splitlines()[0]
-
-
-def test_links_within_are_kept(unpacked):
-    links = [("in/up", SYM, "../in/../a.txt"), ("folder", SYM, "in")]
-    found = unpacked("set.tar", tar(*links, ("./", DIR, "")))
-    assert found["in/up"] == b"one"
-    out = Path("downloads/set")
-    assert os.readlink(out / "in/up") == "../a.txt"
-    assert (out / "folder" / "b.txt").is_file()
-    content = tar(("deep/l", SYM, "../deep/a.txt"), files={"deep/a.txt": b"one"})
-    assert unpacked("nested.tar", content)["l"] == b"one"  # the only folder is not nested
+    assert "contains the link or device 'l'" in refused("set.zip", link).splitlines()[0]
 
 
 def test_the_only_folder_of_an_archive_is_not_nested(unpacked):

@@ -1,28 +1,23 @@
-"""Declared files are downloaded completely, once, and resume after a broken connection."""
+"""Declared files are downloaded completely, once, and again after a broken connection."""
 
 import hashlib
 import os
-import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import requests
 
 from launcher.base.diagnostics import FetchError, SettingsError
-from launcher.config.feature_checks import targets
 from launcher.config.feature_settings import Download
-from launcher.download.transfer import Transfer
+from launcher.download.fetch import check_redirect
 from tests.launcher.download.server import BODY, Response
 
 SHA256 = hashlib.sha256(BODY).hexdigest()
 PATH = Path("downloads/data.bin")
 HALF = len(BODY) // 2
-KEPT_BYTES = HALF - HALF % (1 << 14)
-"""Bytes kept of half a body: whole pieces."""
 
 
 def files_left():
@@ -34,7 +29,7 @@ def files_left():
 def test_a_file_is_downloaded_and_its_checksum_printed(server, get):
     [found] = get(server.on("/set/data.bin"))
     assert (found.path, found.is_new) == (PATH, True)
-    assert (found.record.sha256, found.record.size) == (SHA256, len(BODY))
+    assert (found.sha256, found.size) == (SHA256, len(BODY))
     assert PATH.read_bytes() == BODY
     assert get.printed[-1].endswith(f"to check it the next time, write  sha256: {SHA256}")
     assert files_left() == ["data.bin"]
@@ -55,117 +50,20 @@ def test_an_existing_file_is_not_downloaded_again(server, get):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_broken_transfer_resumes(server, get, chunked):
-    headers = {"ETag": '"one"'}
-    first = Response(cut=HALF, headers=headers, chunked=chunked)
-    get(server.on("/data.bin", first, Response(headers=headers)))
-    assert PATH.read_bytes() == BODY
-    begun = int(server.ranges[1].removeprefix("bytes=").rstrip("-"))
-    assert begun >= KEPT_BYTES - (1 << 14)
-    assert server.requests[1][1]["if-range"] == '"one"'
-    assert "attempt 2 of 6 in" in get.printed[1]
-
-
-def test_a_range_shorter_than_requested_is_continued(server, get):
-    quarter = len(BODY) // 4
-    helpings = [
-        Response(
-            206,
-            BODY[start : start + quarter],
-            {"ETag": '"x"', "Content-Range": f"bytes {start}-{start + quarter - 1}/{len(BODY)}"},
-        )
-        for start in (quarter, 2 * quarter, 3 * quarter)
-    ]
-    get(server.on("/data.bin", Response(cut=quarter, headers={"ETag": '"x"'}), *helpings))
-    assert PATH.read_bytes() == BODY
-    assert any(f"only {2 * quarter} of {len(BODY)} bytes arrived" in line for line in get.printed)
-
-
-def test_the_next_call_resumes_a_failed_download(server, get):
-    headers = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
-    url = server.on("/data.bin", Response(cut=HALF, headers=headers))
-    assert "are kept" in get.error(url, kind=FetchError, retries=0)
-    assert files_left() == ["data.bin.part"]
-    server.on("/data.bin", Response(headers=headers))
+def test_a_broken_transfer_starts_again_and_leaves_no_part(server, get, chunked):
+    url = server.on("/data.bin", Response(cut=HALF, chunked=chunked), Response(chunked=chunked))
     get(url)
-    assert PATH.read_bytes() == BODY and server.ranges[1] is not None
-    assert "resuming after" in get.printed[0]
-
-
-@pytest.mark.parametrize(
-    ("headers", "ranges", "sha256", "resumes"),
-    [
-        ({"ETag": '"x"'}, False, None, True),  # requested in vain
-        ({}, True, None, False),  # which version it was is unknown
-        ({}, True, SHA256, True),  # the checksum will tell
-    ],
-)
-def test_a_broken_transfer_arrives_whole(server, get, headers, ranges, sha256, resumes):
-    parts = [Response(cut=HALF, headers=headers, ranges=ranges)]
-    url = server.on("/data.bin", *parts, Response(headers=headers, ranges=ranges))
-    get({"url": url, **({"sha256": sha256} if sha256 else {})})
-    assert (server.ranges[1] is not None) == resumes and PATH.read_bytes() == BODY
-
-
-NEW = BODY[::-1]
-
-
-@pytest.mark.parametrize("supports_if_range", [True, False])
-def test_a_file_that_changed_between_attempts_restarts(server, get, supports_if_range):
-    first = Response(cut=HALF, headers={"ETag": '"old"'})
-    second = Response(body=NEW, headers={"ETag": '"new"'})
-    if not supports_if_range:  # a part of the new file, though the old one was requested
-        second = Response(206, NEW, {"ETag": '"new"', "Content-Range": f"bytes {KEPT_BYTES}-9/10"})
-    get(server.on("/data.bin", first, second, Response(body=NEW, headers={"ETag": '"new"'})))
-    assert PATH.read_bytes() == NEW
-
-
-def test_parts_of_two_versions_fail_the_checksum_and_restart(server, get):
-    mixed = Response(body=bytes(len(BODY)), cut=HALF)
-    url = server.on("/data.bin", mixed, Response())
-    get({"url": url, "sha256": SHA256})
-    assert PATH.read_bytes() == BODY
-    assert any("another version; restarting from byte 0" in line for line in get.printed)
-
-
-def test_a_part_of_another_url_is_not_resumed(server, get):
-    first = server.on("/a/data.bin", Response(cut=HALF, headers={"ETag": '"x"'}))
-    get.error(first, kind=FetchError, retries=0)
-    get(server.on("/b/data.bin", Response(body=NEW, headers={"ETag": '"x"'})))
-    assert server.ranges == [None, None] and PATH.read_bytes() == NEW
-
-
-def keep_part(content, record):
-    """A part on disk, as an earlier call left it."""
-    state = Path("downloads/.fetch")
-    state.mkdir(parents=True, exist_ok=True)
-    (state / "data.bin.part").write_bytes(content)
-    (state / "data.bin.part.json").write_text(record)
-
-
-def test_a_part_that_is_complete_too_long_or_without_a_valid_record(server, get):
-    url = server.on("/data.bin", Response(headers={"ETag": '"x"'}))
-    record = f'{{"url": "{url}", "version": "\\"x\\""}}'
-    keep_part(BODY, record)
-    get(url)
-    assert server.ranges == [f"bytes={len(BODY)}-"] and PATH.read_bytes() == BODY
-    server.on("/data.bin", Response(416), Response())
+    assert PATH.read_bytes() == BODY and len(server.requests) == 2
     PATH.unlink()
-    keep_part(BODY + b"more", record)
-    get(url)
-    assert server.ranges[2:] == [None] and PATH.read_bytes() == BODY
-    for broken in ("[", "[]", '{"url": 3}', f'{{"url": "{url}", "version": 3}}'):
-        PATH.unlink()
-        keep_part(b"something", broken)
-        get(url)
-        assert PATH.read_bytes() == BODY
+    get.error(server.on("/data.bin", Response(cut=HALF)), kind=FetchError, retries=0)
+    assert files_left() == []
 
 
 def test_a_server_error_is_retried_and_retry_after_respected_up_to_a_limit(server, get):
     for status in (500, 502, 503, 429, 408):
         get(server.on(f"/{status}.bin", Response(status, b"later"), Response()))
         assert Path(f"downloads/{status}.bin").read_bytes() == BODY
-        assert len(get.waited) == 1 and 0.5 <= get.waited[0] <= 1
+        assert get.waited == [1]
     get(server.on("/data.bin", Response(429, headers={"Retry-After": "37"}), Response()))
     assert get.waited == [37]
     url = server.on("/b.bin", Response(503, headers={"Retry-After": "7200"}), Response())
@@ -183,16 +81,10 @@ def test_retries_in_a_row_are_limited(server, get):
     error = get.error(server.on("/data.bin", Response(500)), kind=FetchError, retries=3)
     assert len(server.requests) == 4 and len(get.waited) == 3
     assert get.waited == sorted(get.waited)
-    assert error.splitlines()[0] == (
-        "cannot download data.bin: the server responds 500 Internal Server Error, 4 times in a row"
-    )
+    assert "the server responds 500 Internal Server Error" in error
     url = server.on("/silent.bin", Response(silent=True))
     error = get.error(url, kind=FetchError, retries=1, timeout_s=0.1)
-    assert "the server does not respond, 2 times in a row" in error
-    big = BODY * 20  # an attempt with progress does not count
-    parts = [Response(body=big, cut=len(BODY) * 5, headers={"ETag": '"x"'})] * 4
-    get(server.on("/data.bin", *parts, Response(body=big, headers={"ETag": '"x"'})), retries=1)
-    assert PATH.read_bytes() == big
+    assert "the server does not respond" in error
 
 
 def test_a_refused_connection_is_reported_without_secrets_and_a_variable_must_be_set(get, here):
@@ -210,7 +102,7 @@ def test_a_refused_connection_is_reported_without_secrets_and_a_variable_must_be
         ({"size": 7}, {}, None, f"data.bin has size {len(BODY)}: not the declared one"),
         ({"size": len(BODY) + 1}, {}, 0, f"data.bin has size {len(BODY)}: not the declared one"),
         ({}, {"max_gb": 1e-4}, None, "(download.max_gb)"),
-        ({}, {"max_gb": 1e-4}, 0, "more bytes than download.max_gb allows"),
+        ({}, {"max_gb": 1e-4}, 0, "(download.max_gb)"),
     ],
 )
 def test_a_file_that_is_not_as_declared_leaves_nothing(
@@ -220,14 +112,6 @@ def test_a_file_that_is_not_as_declared_leaves_nothing(
     url = server.on("/data.bin", Response(length=length))
     assert message in get.error({"url": url, **declared}, **settings)
     assert files_left() == [] and len(server.requests) == 1
-
-
-def test_a_body_longer_than_announced_is_refused(server, get):
-    headers = {"ETag": '"x"'}
-    announced = f"bytes {KEPT_BYTES}-{KEPT_BYTES + 9}/{KEPT_BYTES + 10}"
-    lie = Response(206, BODY, {**headers, "Content-Range": announced})
-    url = server.on("/data.bin", Response(cut=KEPT_BYTES + 1, headers=headers), lie)
-    assert "more bytes than the server announced" in get.error(url) and files_left() == []
 
 
 def test_redirects_send_the_password_to_the_same_host_only(server, get):
@@ -246,14 +130,12 @@ def test_an_unsafe_or_endless_redirect_is_refused(server, get):
     for location in places:
         url = server.on("/data.bin", Response(302, headers={"Location": location}))
         assert "is not a usable http or https URL" in get.error(url)
-    settings = Download(files=[{"url": "https://ann:hidden@h/a"}])
     response = requests.Response()
     response.url, response.headers["Location"] = "https://ann:hidden@h/a", "//h/b"
-    transfer = Transfer(targets(settings)[0], settings, str)
-    transfer.check_redirect(response)
+    check_redirect("https://***@h/a", [], response)
     response.headers["Location"] = "http://h/b"
     with pytest.raises(SettingsError, match="redirects from https to http") as wrong:
-        transfer.check_redirect(response)
+        check_redirect("https://***@h/a", [], response)
     assert "hidden" not in str(wrong.value)
 
 
@@ -270,7 +152,7 @@ def test_files_of_the_user_are_never_replaced(server, get):
     get(url)
     other = server.on("/other/data.bin")
     assert f"{PATH} was downloaded from {url}" in get.error(other)
-    error = get.error({"url": url, "sha256": hashlib.sha256(NEW).hexdigest()})
+    error = get.error({"url": url, "sha256": hashlib.sha256(b"other").hexdigest()})
     assert f"{PATH} has the checksum {SHA256}, not the declared one" in error
     assert PATH.read_bytes() == BODY
     PATH.write_text("mine")
@@ -320,13 +202,10 @@ def test_a_variable_is_sent_only_if_allowed_and_unread_by_others(server, get, mo
     ],
 )
 def test_no_redirect_carries_a_variable_to_another_host(place, is_refused):
-    settings = Download(files=[{"url": "http://127.0.0.1/a?id=${MINE}"}])
-    transfer = Transfer(targets(settings)[0], settings, str)
-    transfer._secrets = ["", "hidden/1"]
     response = requests.Response()
     response.url, response.headers["Location"] = "http://127.0.0.1/a?id=hidden/1", place
     with pytest.raises(SettingsError, match="another host") if is_refused else nullcontext():
-        transfer.check_redirect(response)
+        check_redirect("http://127.0.0.1/a?id=${MINE}", ["", "hidden/1"], response)
 
 
 def test_a_file_url_is_copied(get, here):
@@ -339,23 +218,15 @@ def test_a_file_url_is_copied(get, here):
         get.error({"url": wrong, "name": "other"})
 
 
-def test_ctrl_c_keeps_the_part(server, get, monkeypatch):
-    headers = {"ETag": '"x"'}
-    url = server.on("/data.bin", Response(cut=HALF, headers=headers), Response(headers=headers))
-
+def test_ctrl_c_leaves_nothing(server, get, monkeypatch):
+    url = server.on("/data.bin", Response(cut=HALF))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(time, "sleep", Mock(side_effect=KeyboardInterrupt))
         get(url)
-    get(url)
-    assert server.ranges[1] is not None and PATH.read_bytes() == BODY
+    assert files_left() == []
 
 
-def test_a_folder_without_room_or_that_is_a_file_is_an_error(server, get, here, monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
-        error = get.error(server.on("/data.bin"))
-    assert "more; its disk has 10 B free" in error
-    assert list(here.iterdir()) == []
+def test_a_folder_that_is_a_file_is_an_error(server, get, here):
     (here / "downloads").write_text("a file")
     assert "downloads is a file" in get.error(server.on("/data.bin"))
 

@@ -122,6 +122,7 @@ def test_a_failure_of_unknown_cause_stays_as_it_is(error, run):
 def test_the_findings_of_a_run_are_read_from_its_events(here):
     assert faults.reported(here) == set()
     (here / "events.jsonl").write_text(
-        '{"kind": "started", "facts": {}}\n{"kind": "advice", "facts": {"fault": "starved"}}\n{"ki'
+        '{"kind": "started", "step": 0, "facts": {}}\n'
+        '{"kind": "advice", "step": 1, "facts": {"fault": "starved"}}\n{"ki'
     )
     assert faults.reported(here) == {"starved"}

@@ -131,21 +131,15 @@ def test_more_steps_train_a_completed_run_longer_or_name_the_option():
     )
 
 
-def test_a_decay_or_a_share_names_the_checkpoint_and_the_warm_up_that_train_on():
+def test_a_run_after_the_decay_restarts_its_schedule_and_one_before_it_does_not():
     """Of 40 steps, the warm-up takes 4 and the decay 8."""
     wsd = ("schedule.name=wsd", "schedule.warmup=10%", "schedule.warmup_cap=null")
     first = resolved(*wsd, "schedule.decay=20%", max_steps="40")
     ended(trained(X, first, 20, 32, 40, steps_per_epoch=30), "completed", 40)
-    stable, warmup = "runs/x/checkpoints/step-00000032", "--set schedule.warmup=4"
-    line = f"python -m launcher resume {stable} --max-steps 80 {warmup}"
+    line = "python -m launcher resume runs/x --max-steps 80 --reset schedule"
     assert decided().nothing_left.line.endswith(f"to train longer: {line}")
-    assert refused(max_steps="80")[-1] == (
-        f"  fix           {line}  (the learning rate stays), or --reset schedule  "
-        "(the learning-rate schedule restarts)"
-    )
-    assert refused("runs/x", "schedule.warmup=9", max_steps="80")[-1].startswith(
-        f"  fix           {line}  (the"
-    )
+    assert refused(max_steps="80")[-1].startswith("  fix           --reset schedule")
+    stable = "runs/x/checkpoints/step-00000032"
     decision = decided(stable, "schedule.warmup=4", max_steps="80")
     assert decision.line == "resuming runs/x from step 32"
     assert decision.resume.changes == ["train.max_steps 40 → 80", "schedule.warmup 10% → 4"]

@@ -1,0 +1,320 @@
+"""The reader of a run folder, which may be from somebody else, or still be written to."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from launcher.base import environment
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.redaction import redact_variables
+from launcher.config.render import ORIGINS
+from launcher.run_folder.run_folder import (
+    EVALUATIONS,
+    EVENTS,
+    METRICS,
+    PROFILE,
+    RESULT,
+    STAGES,
+    check_regular,
+)
+from training.storage import lines_of, open_to_read, parse_json, read_regular
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12)]
+_Number = float | Literal["NaN", "Infinity", "-Infinity"]
+_PARSED_BYTES, _NEWEST_BYTES = 8_000_000, 1_000_000
+"""About how much of many lines is parsed; the newest are parsed each."""
+
+
+class InvalidRecord(SettingsError):
+    """A file of a run folder is not as the run wrote it, or cannot be read."""
+
+
+class _Record(BaseModel):
+    """What is read of a record; it may have more, such as that of another version."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Best(_Record):
+    metric: str
+    value: _Number
+    step: _Count
+    samples: _Count | None = None
+    split_samples: _Count | None = None
+
+
+class _Test(_Record):
+    metrics: dict[str, _Number]
+    step: _Count
+
+
+class _Environment(_Record):
+    memory_bytes: _Count | None = None
+    libraries: dict[str, Any] = {}
+
+
+class _Stage(_Record):
+    name: str
+    folder: Annotated[str, Field(pattern=r"^[^/.][^/]*$")]
+
+
+class _Stages(_Record):
+    stages: list[_Stage]
+
+
+class _Result(_Record):
+    status: str
+    reason: str | None = None
+    steps: _Count | None = None
+    epochs: _Seconds | None = None
+    wall_s: _Seconds | None = None
+    time_split: dict[str, _Seconds] | None = None
+    best: _Best | None = None
+    test: _Test | None = None
+    peak_memory_bytes: dict[str, _Count | None] | None = None
+    samples_per_s: _Number | None = None
+    parameters: _Count | None = None
+    samples: _Count | None = None
+    data: dict[str, Any] | None = None
+    environment: _Environment | None = None
+    machine: dict[str, float] | None = None
+    stages: list[_Stage] | None = None
+
+
+class _Origin(_Record):
+    layer: str = ""
+    origin: str = ""
+    replaced: list[dict[str, Any]] = []
+
+
+class _Operator(_Record):
+    calls: _Count
+    self_cpu_s: _Seconds
+    self_device_s: _Seconds
+
+
+class _Profile(_Record):
+    first_step: _Count
+    steps: _Count
+    operators: list[_Operator] = []
+
+
+class _TrainLine(_Record):
+    kind: Literal["train"]
+    step: _Count
+
+
+class _EvalLine(_Record):
+    kind: Literal["eval"]
+    step: _Count
+    metrics: dict[str, Any]
+
+
+class _Event(_Record):
+    time: str = ""
+    kind: str
+    step: _Count
+    facts: dict[str, Any]
+
+
+_ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_RESULT, _STAGES, _PROFILE = TypeAdapter(_Result), TypeAdapter(_Stages), TypeAdapter(_Profile)
+_ORIGINS, _EVENT = TypeAdapter(dict[str, _Origin]), TypeAdapter(_Event)
+_METRICS: TypeAdapter[Any] = TypeAdapter(
+    Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")]
+)
+
+
+class RunReader:
+    """Reads the files of one run folder: regular ones, of bounded size and depth, checked by type.
+
+    `redacts`: without secrets of the environment. All methods read the disk, and raise
+    InvalidRecord with the file and the key.
+    """
+
+    def __init__(self, folder: Path, *, redacts: bool = False) -> None:
+        self._folder, self._redacts = folder, redacts
+
+    def check(self) -> Mapping[str, Any] | None:
+        """Check result.json, metrics.jsonl and the kinds of all files; gives the result.
+
+        Raises SettingsError for a link.
+        """
+        check_regular(self._folder)
+        result = self.result()
+        for _ in self.metrics():
+            pass
+        return result
+
+    def result(self) -> Mapping[str, Any] | None:
+        """result.json; None: the run has not ended."""
+        return self.object(RESULT, _RESULT)
+
+    def origins(self) -> dict[str, Any]:
+        """origins.json: each key its value and layers; empty: there is none."""
+        return self.object(ORIGINS, _ORIGINS) or {}
+
+    def profile(self) -> dict[str, Any]:
+        """profile/summary.json; empty: the run was not profiled."""
+        return self.object(PROFILE, _PROFILE) or {}
+
+    def object(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> dict[str, Any] | None:
+        """The JSON object in the file `name`; None: there is no file."""
+        path = self._folder / name
+        try:
+            content = read_regular(path)
+            if self._redacts:
+                text = content.decode(errors="replace")
+                content = redact_variables(text, environment.variables()).encode()
+            return _parsed(content, adapter)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        except ValueError as error:
+            raise _damaged(path, error) from error
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl, without half a line at its end, which a kill left, and
+        without lines of other programs. Raises InvalidRecord at the first damaged line.
+        """
+        path = self._folder / METRICS
+        try:
+            file = open_to_read(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        with file:
+            for number, content in enumerate(lines_of(file), start=1):
+                try:
+                    line = parse_json(content)
+                    if not isinstance(line, dict) or {"kind", "step"} & set(line):
+                        _METRICS.validate_python(line)
+                        yield line
+                except ValueError as error:
+                    raise _damaged(path, error, number) from error
+
+    def lines(self, name: str, adapter: TypeAdapter[Any] = _ANY) -> Iterator[dict[str, Any]]:
+        """The lines of another file that are as the run writes them; the others are skipped."""
+        with suppress(OSError), open_to_read(self._folder / name) as file:
+            for line in lines_of(file):
+                with suppress(ValueError):
+                    yield _parsed(line.decode(errors="replace"), adapter)
+
+    def events(self, name: str = EVENTS) -> Iterator[dict[str, Any]]:
+        """The lines of events.jsonl, or of that of another rank: time, kind, step, facts."""
+        return self.lines(name, _EVENT)
+
+    def evaluations(self) -> Iterator[dict[str, Any]]:
+        """The results of the command `evaluate`."""
+        return self.lines(EVALUATIONS)
+
+    def stages(self) -> dict[str, Path]:
+        """The run folder of each stage of a staged run, by name; empty: it is none."""
+        with suppress(InvalidRecord):
+            stages = (self.object(STAGES, _STAGES) or {}).get("stages", ())
+            return {stage["name"]: self._folder / stage["folder"] for stage in stages}
+        return {}
+
+
+class FollowedLines:
+    """The new "train" lines and events of a run; of many lines, only some of the older ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, tuple[int, int, bytes]] = {}
+        """Of each file the inode, the end of the lines that were returned, and the last of them."""
+
+    def restarted(self) -> bool:
+        """Whether a file was cut or replaced, as a resume does: all lines then count as new."""
+        is_cut = False
+        for name in list(self._read):
+            with suppress(OSError), open_to_read(self._folder / name) as file:
+                is_cut |= not self._continues(name, file)
+        if is_cut:
+            self._read.clear()
+        return is_cut
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """The lines since the last call. Reads the disk."""
+        events = []
+        for content, _ in self._lines(EVENTS):
+            with suppress(ValueError):
+                events.append(_parsed(content, _EVENT))
+        # The metrics of a step precede its events; two generations are not mixed.
+        start = max((n for n, e in enumerate(events) if e["kind"] == "started"), default=-1)
+        yield from events[: start + 1]
+        later = sorted(events[start + 1 :], key=_step)
+        yield from heapq.merge(self._train_lines(), later, key=_step)
+
+    def _train_lines(self) -> Iterator[dict[str, Any]]:
+        every, skipped = 0, 0
+        for line, left in self._lines(METRICS):
+            every = every or left // _PARSED_BYTES + 1
+            skipped += 1
+            if skipped < every and left > _NEWEST_BYTES:
+                continue  # parsing takes 6 µs, all else 1 µs
+            with suppress(ValueError):
+                if (content := _parsed(line, _METRICS))["kind"] == "train":
+                    skipped = 0
+                    yield content
+
+    def _lines(self, name: str) -> Iterator[tuple[bytes, int]]:
+        """Each complete line since the last call, and the bytes after it."""
+        with suppress(OSError), open_to_read(self._folder / name) as file:
+            if not self._continues(name, file):
+                return
+            stat, end = os.fstat(file.fileno()), file.tell()
+            for line in lines_of(file):
+                end += len(line)
+                self._read[name] = stat.st_ino, end, line
+                yield line, stat.st_size - end
+
+    def _continues(self, name: str, file: IO[bytes]) -> bool:
+        """Whether `file` begins with the lines that were returned; `file` is then after them."""
+        inode, end, last = self._read.get(name, (0, 0, b""))
+        file.seek(end - len(last))
+        is_same = not inode or inode == os.fstat(file.fileno()).st_ino
+        return is_same and file.read(len(last)) == last
+
+
+def _step(line: Mapping[str, Any]) -> int:
+    return int(line["step"])
+
+
+def _parsed(content: str | bytes, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The JSON in `content`, as `adapter` describes it. Raises ValueError."""
+    value: dict[str, Any] = parse_json(content)
+    adapter.validate_python(value)
+    return value
+
+
+def _damaged(path: Path, error: ValueError, line: int | None = None) -> InvalidRecord:
+    where, quoted, key, reason = str(path), shlex.quote(str(path)), None, f"not JSON: {error}"
+    fix = f"rm {quoted}  (the run then counts as one that has not ended)"
+    if line is not None:
+        where, fix = f"{path}:{line}", f"sed -i {line}d {quoted}  (removes the line)"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or None
+        reason = ": ".join(filter(None, (key, first["msg"])))
+    message, allowed = f"{where} is damaged: {reason}", "the file as the run wrote it"
+    parts: dict[str, Any] = {"key": key, "where": where, "allowed": allowed, "fix": fix}
+    return InvalidRecord([Diagnostic(message, value=str(path), **parts)])
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidRecord:
+    message = f"{path} cannot be read: {error.strerror or error}"
+    fix = f"chmod a+r {shlex.quote(str(path))}  as its owner"
+    fix_line = fix if isinstance(error, PermissionError) else None
+    return InvalidRecord([Diagnostic(message, value=str(path), where=str(path), fix=fix_line)])
