@@ -127,7 +127,7 @@ def read(path: str, language: str | None, split: dota.Split, on_bad: OnBad) -> C
         return embedded.read_cards() if path == "embedded:cards" else embedded.read_pages()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    source = existing_path(path, "; ".join((formats.DOTA, *formats.EMBEDDED)))
+    source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
     if formats.recognize(source) is None:
-        raise unknown_format(source, (formats.DOTA,))
+        raise unknown_format(source, formats.FORMATS)
     return dota.read(source, language, split, on_bad)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DOTA = "a folder in the DoTA layout: imgs/, zh_mmd/ (or another language), split_dataset.json"
+FORMATS = (DOTA,)
 EMBEDDED = ("embedded:pages", "embedded:cards")
 
 
