@@ -23,7 +23,7 @@ ROOMS = (
 """The rooms of launcher/ in import order: each may import those before it."""
 FEATURES = ("continual", "compare", "submit", "doctor")
 """The rooms at one level, `features`: none imports another."""
-LONGEST_FUNCTION = 60
+LONGEST_FUNCTION = 100
 SHORTEST_FILE = 60
 """A file of fewer lines with a single importer needs a reason."""
 
