@@ -33,6 +33,7 @@ from launcher.config.schema import (
     unseen_by_schema,
 )
 from launcher.config.settings_file import parse_yaml_scalar
+from models.catalog import is_custom
 from training.settings import TRACKERS, nested
 
 _LIKE = 0.4
@@ -71,14 +72,17 @@ def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
         exact = [key for key in here if fold(key) == fold(entry.key)]
         near = _nearest_whole(entry.key, here)
         suggestion = next(iter([*exact, *same]), near) or nearest_key(entry.key, infos)
+    fits = suggestion is not None and _fits(family, suggestion, entry.value)
+    fix = _write(entry, suggestion, value) if suggestion and fits else None
+    if entry.key == "data.path" and is_custom(family):
+        suggestion, field = None, "class Data(BaseModel): path: str | None = None"
+        fix = f"in {family.partition(':')[2]}:  {field}  (samples reads self.data_settings.path)"
     return _about(
         entry,
         f"unknown setting '{entry.key}'",
         allowed=listed(sorted(key.rpartition(".")[2] for key in here), "explain"),
         did_you_mean=suggestion,
-        fix=_write(entry, suggestion, value)
-        if suggestion and _fits(family, suggestion, entry.value)
-        else None,
+        fix=fix,
     )
 
 
