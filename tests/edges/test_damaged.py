@@ -53,16 +53,6 @@ def edf(path, kind):
     write_edf(path, signals, events, kind=kind, starts=starts, record_s=2.0, encoding="latin-1")
 
 
-def openbci(path):
-    """Three seconds of two channels, and the map of their names."""
-    rows = np.random.default_rng(0).normal(0, 10, (3 * RATE, 2))
-    lines = ["%OpenBCI Raw EXG Data", "%Number of channels = 2", f"%Sample Rate = {RATE} Hz"]
-    lines += ["Sample Index, EXG Channel 0, EXG Channel 1, Marker Channel"]
-    lines += [f"{n % 256}, {a:.2f}, {b:.2f}, {float(n == 400)}" for n, (a, b) in enumerate(rows)]
-    path.write_text("\n".join(lines) + "\n")
-    path.with_name("map.json").write_text('{"EXG Channel 0": "Cz", "EXG Channel 1": "Pz"}')
-
-
 def fif(path):
     """Four seconds of two channels, with an annotation."""
     import mne
@@ -88,7 +78,6 @@ RECORDINGS = {
     "a.vmrk": lambda path: writers.write_brainvision(path.with_suffix(".vhdr")),
     "a.set": writers.write_eeglab,
     "a_raw.fif": fif,
-    "a.txt": openbci,
     "resultsA_NR.mat": small(writers.write_matlab5),
     "resultsB_NR.mat": small(writers.write_matlab73),
 }
@@ -101,8 +90,7 @@ def use(path):
     else:
         recording = open_recording(path.with_suffix(".vhdr") if path.suffix == ".vmrk" else path)
         recording.events()
-        channels = str(path.with_name("map.json")) if path.suffix == ".txt" else None
-        options = ReadingOptions("skip", samples=400, channels=channels)
+        options = ReadingOptions("skip", samples=400, channels=None)
         found = continuous.read(recording.path, options)
         reader = RecordingReader(BadRecords("files"), Averaging(2, 1000.0, None))
         list(reader.read(recording.path, path.name))

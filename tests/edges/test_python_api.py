@@ -140,7 +140,7 @@ def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path)
     assert [json.loads(line)["split"] for line in lines] == ["val", "test"]
 
 
-NO_DATA = {"settings": {"data": {"path": "no such.jsonl"}}}
+NO_DATA = {"settings": {"data": {"path": "mien.jsonl"}}}
 NO_SPLIT = {"settings": {**TINY, "eval.share": 0.9}, "model": "language:tiny", "out": "no"}
 ARGUMENTS = [
     ({"engine": "zeroo"}, "train(engine='zeroo')", "--engine zero3"),
@@ -152,7 +152,7 @@ ARGUMENTS = [
     ({"settings": [1]}, "train(settings=[1])", None),
     ({"settings": {"seed": {3}}}, "train(settings={'seed': {3}})", None),
     ({"settings": {"optim.rl": 0.5}}, "train(settings={'optim.rl': '0.5'})", "--set optim.lr=0.5"),
-    (NO_DATA, "train(settings={'data.path': 'no such.jsonl'})", "--set data.path=mine.jsonl"),
+    (NO_DATA, "train(settings={'data.path': 'mien.jsonl'})", "--set data.path=mine.jsonl"),
     (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.49"),
     ({"mode": "staged", "settings": {"stages": ["txt"]}}, "train(settings={'stages': ['txt']})", "--set 'stages=[text]'"),
     ({"modle": "abr"}, "train(modle='abr')", "model='abr'"),

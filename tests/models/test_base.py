@@ -64,7 +64,7 @@ CASES = {
         "language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0
     ),
     "abr": Case("abr", {}, PATIENTS, "val_macro_f1 max samples", 4),
-    "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_masked_r2 max values", 4),
+    "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_macro_f1 max samples", 4),
     "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, "val_bleu max tokens", 3),
     "doc_translation encoder": Case(
         "doc_translation", {"stage": "encoder"}, CARDS, "val_masked_r2 max patches", 3
@@ -339,12 +339,12 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
         task.build()
 
 
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("family", sorted(ENCODERS.keys() - {"abr"}))
 def test_masked_predictions_have_the_scores_of_each_sample_alone(family):
     task = CASES[f"{family} encoder"].ready()
     model, metric = built(task).eval(), task.metric()
     found = predicted(task, model)
-    assert task.preview(model) is None or family == "abr"
+    assert task.preview(model) is None
     for row, sample in zip(found.rows, few_samples(task.data("val"), len(found.rows)), strict=True):
         with torch.no_grad():
             scores = metric.result(metric.update(model, task.collate([sample])))
@@ -353,7 +353,7 @@ def test_masked_predictions_have_the_scores_of_each_sample_alone(family):
                 assert cell == pytest.approx(scores[f"val_{name}"], rel=1e-3, abs=1e-6), name
 
 
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("family", sorted(ENCODERS.keys() - {"abr"}))
 def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family):
     task = CASES[f"{family} encoder"].ready()
 

@@ -1,5 +1,6 @@
 """Each check in a real bad situation, and beside it in a good one."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -132,7 +133,7 @@ def test_the_environment_or_a_netrc_file_logs_in_to_wandb(tmp_path, monkeypatch,
         assert checks.check_wandb({name: "secret"}).status == "ok"
     assert "secret" not in checks.check_wandb({"WANDB_API_KEY": "secret"}).found
     installed(wandb="0.10")
-    (tmp_path / "site" / "wandb-0.20.1.dist-info" / "METADATA").unlink()
+    shutil.rmtree(tmp_path / "site" / "wandb-0.20.1.dist-info")
     assert checks.check_wandb({"WANDB_API_KEY": "secret"}).fix == "pip install 'wandb>=0.19'"
 
 
