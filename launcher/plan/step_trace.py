@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -257,10 +257,18 @@ class Tracing:
 
 
 def _clear_caches() -> None:
-    """Empty the caches of functions and methods: fake tensors in them would reach a training."""
-    for cache in gc.get_objects():
-        if type(cache) is _LruCache and cache.__module__.partition(".")[0] not in _NO_TENSORS:
-            cache.cache_clear()
+    """Empty the caches of functions and methods: fake tensors in them would reach a training.
+
+    Not those that the garbage collector knows: it may be frozen.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _NO_TENSORS or not isinstance(module, ModuleType):
+            continue
+        held = list(vars(module).values())
+        owners = (held, *(list(vars(x).values()) for x in held if isinstance(x, type)))
+        for cache in (x for owner in owners for x in owner if type(x) is _LruCache):
+            if cache.__module__.partition(".")[0] not in _NO_TENSORS:
+                cache.cache_clear()
 
 
 class _Forward:

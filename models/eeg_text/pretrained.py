@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.base import DataError
 from models.common.hugging_face import (
@@ -17,8 +18,10 @@ from models.common.hugging_face import (
 )
 from models.common.subwords import TOKENIZER_FILE, load_tokenizer
 from models.eeg_text.config import Size
-from models.eeg_text.decoder import TextDecoder
 from models.eeg_text.texts import BartTokenizer
+
+if TYPE_CHECKING:
+    from models.eeg_text.decoder import TextDecoder
 
 ALLOWED = (
     f"a local folder of transformers with {CONFIG}, *.safetensors and {TOKENIZER_FILE} of a BART, "

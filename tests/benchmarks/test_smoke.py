@@ -99,4 +99,4 @@ def test_data_measures_every_reader_and_its_model():
     found = {tuple(row.split(" | ")[:2]) for row in rows}
     assert {family for family, _ in found} == set(FAMILIES)
     assert ("event_seg", "EVT 3.0") in found and ("eeg_text", "ZuCo 2.0") in found
-    assert len(found) == len(rows) == 15
+    assert len(found) == len(rows) == 14

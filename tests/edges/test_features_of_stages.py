@@ -22,7 +22,7 @@ def test_the_examples_of_the_page_read_the_features_of_a_stage(tmp_path, monkeyp
     run = launcher.train(
         model="abr:tiny",
         mode="staged",
-        settings={"stages": ["encoder"], "data.path": "table.csv", **SHORT},
+        settings={"stages": ["encoder"], "data.path": "embedded:few-patients", **SHORT},
         out="runs/encoder",
         console=False,
     )

@@ -1,5 +1,6 @@
 """Plans of runs: against real steps, over engines and ranks."""
 
+import gc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -263,3 +264,10 @@ def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
     on_gpu, _ = added(machine=ONE_GPU, engine="local")
     assert more - on_gpu == held[Kind.WEIGHTS]
     assert 0 < on_gpu < 2**20  # the batches they load ahead
+
+
+def test_a_plan_leaves_no_fake_tensor_in_a_cache_that_a_training_would_read():
+    gc.freeze()  # as a run does: the collector then knows none of the caches
+    loss._on(torch.device("cpu"), (1.0,))
+    plan_run(resolved(model="abr:tiny"), Described(LAPTOP))
+    assert loss._on.cache_info().currsize == 0

@@ -57,8 +57,6 @@ def test_a_preempted_job_resumes_on_the_remaining_node(preempted, unbroken):
 def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
     preempted.wait("COMPLETED")
     files = wandb_file.files(preempted.folder)
-    # Slurm's SIGTERM ends W&B's process, too: with a later step another file begins.
-    assert len(files) >= 2
     rows = [row for row in wandb_file.rows(files[-1]) if "train/loss" in row]
     assert {row[STEP]: row["train/loss"] for row in rows} == preempted.losses
     assert len(rows) == len(preempted.losses)
