@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
-from launcher.config.model_lines import model_line, named_option
+from launcher.config.model_lines import is_run, model_line, named_option
 from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, Option, is_switch, names
 from slurm.sbatch import SWITCHES, option_of
 
@@ -79,7 +79,7 @@ def unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 
 
 def unexpected(command: Command, argument: str) -> Diagnostic:
-    if Path(argument, "settings.yaml").is_file() and command.name == "compare":
+    if command.name == "compare" and is_run(Path(argument)):
         fix = f"{PROGRAM} report {shlex.quote(argument)}  compares it with other runs"
         return _error(f"unexpected argument '{argument}'", argument, value=argument, fix=fix)
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]

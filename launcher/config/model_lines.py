@@ -132,7 +132,7 @@ def path_line(path: Path) -> str:
         module = ".".join(path.with_suffix("").parts) if is_below else path.stem
         folder = "" if is_below else f" --set model.folder={shlex.quote(str(path.parent))}"
         return f"--model {module}:{name}{folder}"
-    if (path / "settings.yaml").is_file() and (path / "origins.json").is_file():
+    if is_run(path):
         return f"--resume {quoted}"
     is_part = path.suffix in _WEIGHTS or path.name == CONFIG
     if _is_pretrained(path.parent if is_part else path):
@@ -140,6 +140,11 @@ def path_line(path: Path) -> str:
     if path.suffix in (".yaml", ".yml"):
         return f"--config {quoted}"
     return f"--data {quoted}"
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is the folder of a run. Reads the disk."""
+    return (path / "settings.yaml").is_file() and (path / "origins.json").is_file()
 
 
 def _task_class(path: Path) -> str | None:

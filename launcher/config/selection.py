@@ -123,7 +123,8 @@ def _given(
     A setting without effect does not count.
     """
     infos = setting_infos(family)
-    keys = [key for key in infos if file.block("given", key)]
+    lines = [line.key for line in file.lines if line.key.startswith("given.")]
+    keys = [k for k in infos if any(line.startswith(f"given.{k}.") for line in lines)]
     before = {} if base is None else base.chosen(keys)
     typed = {**before, **user.highest(keys, family)}
     values = {key: entry.value for key, entry in typed.items() if entry.value is not None}

@@ -15,6 +15,7 @@ from launcher.base.diagnostics import SettingsError, nearest_match
 
 MAPPINGS = ("promise", "optim.groups")
 """Settings that hold names of the user's with values, no further settings."""
+_WHOLE = tuple(f".{key}" for key in MAPPINGS)
 CHANGES = {"scale", "at_least", "at_most", "smaller_of"}
 """What a mode's file may do to a default, instead of a value."""
 _MAX_BYTES = 1 << 18
@@ -134,7 +135,8 @@ def parse_json(text: str, name: str = "") -> Iterator[Line]:
 def parse_yaml(text: str, name: str = "") -> Iterator[Line]:
     """The settings of a document of the file `name`. Raises Unreadable, and SettingsError."""
     root = _compose(text)
-    if root is None or (isinstance(root, yaml.ScalarNode) and root.value in ("", "~", "null")):
+    is_plain = isinstance(root, yaml.ScalarNode) and not root.style
+    if root is None or (is_plain and _WORDS.get(root.value, root) is None):
         return iter(())
     if not isinstance(root, yaml.MappingNode):
         raise SettingsError.of(
@@ -179,17 +181,13 @@ class _Reader:
     def lines(self, node: yaml.MappingNode, prefix: str, depth: int) -> Iterator[Line]:
         """The settings of a section; an empty one has none."""
         for key, mark, child in self._pairs(node, depth):
-            dotted, names = (
-                f"{prefix}{key}",
-                [k.value for k, _ in getattr(child, "value", [])[:9]]
-                if isinstance(child, yaml.MappingNode)
-                else None,
-            )
-            is_leaf = names is None or f".{dotted}".endswith(tuple(f".{key}" for key in MAPPINGS))
-            if is_leaf or (names and {*map(str, names)} <= CHANGES):
-                yield Line(dotted, self.value(child, depth + 1), f"{self._name}:{mark.line + 1}")
-            else:
+            dotted = f"{prefix}{key}"
+            is_section = isinstance(child, yaml.MappingNode) and not f".{dotted}".endswith(_WHOLE)
+            names = {str(inner.value) for inner, _ in child.value} if is_section else set()
+            if is_section and not (names and names <= CHANGES):
                 yield from self.lines(child, f"{dotted}.", depth + 1)
+            else:
+                yield Line(dotted, self.value(child, depth + 1), f"{self._name}:{mark.line + 1}")
 
     def value(self, node: Any, depth: int) -> Any:
         """The value of a node. Raises Unreadable."""

@@ -181,8 +181,11 @@ def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
     if info.key == "track":
         texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
         parts = [text.partition(":") for text in texts]
-        near = [f"{nearest_match(name, TRACKERS)}{colon}{rest}" for name, colon, rest in parts]
-        return ",".join(near) if near != texts and "None" not in str(near) else None
+        names_near = [nearest_match(name, TRACKERS) for name, _, _ in parts]
+        if None in names_near or names_near == [name for name, _, _ in parts]:
+            return None
+        pairs = zip(names_near, parts, strict=True)
+        return ",".join(f"{name}{colon}{rest}" for name, (_, colon, rest) in pairs)
     if isinstance(names, tuple):
         for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
             if word in words and (option := next((s for s in switched if s in names), None)):
