@@ -95,9 +95,7 @@ def measure_method(options: argparse.Namespace, name: str) -> Mapping[str, float
         threads = str(options.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
         environment["LOCAL_RANK"] = "0"  # required by DeepSpeed
-        done = subprocess.run(
-            arguments, capture_output=True, text=True, env=environment, timeout=300
-        )
+        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
         return json.loads(result.read_text())

@@ -187,15 +187,11 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
             yield f"{out.name}: {link} is of step {found.manifest.step}, not {right.manifest.step}"
         elif (first := compare(right, found).first) is not None:
             yield f"{out.name}: {link} differs in {first.place}"
-    checkpoints = [
-        sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)
-    ]
+    checkpoints = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)]
     if checkpoints[0] != checkpoints[1]:
         yield f"{out.name}: holds {checkpoints[1]}, not {checkpoints[0]}"
     expected, actual = reference / "metrics.jsonl", out / "metrics.jsonl"
-    logged = [
-        [(line["kind"], line["step"]) for line in _lines(path)] for path in (expected, actual)
-    ]
+    logged = [[(line["kind"], line["step"]) for line in _lines(path)] for path in (expected, actual)]
     if logged[0] != logged[1]:
         yield f"{out.name}: logged {logged[1]}, not {logged[0]}"
     lines = compare_metrics(expected, actual, 0, logged[0][-1][1])

@@ -60,11 +60,7 @@ def cases(scale: float) -> list[Case]:
     many, made = n(200) + 20, recordings
     return [
         Case("embedded", "event_seg:tiny"),
-        Case(
-            "MVSEC HDF5",
-            "event_seg:lite",
-            _file("a_data.hdf5", made.write_mvsec, n(20_000_000), 20),
-        ),
+        Case("MVSEC HDF5", "event_seg:lite", _file("a_data.hdf5", made.write_mvsec, n(20_000_000), 20)),
         Case("EVT 2.0", "event_seg:lite", _file("a.raw", made.write_evt2, **events), masked),
         Case("EVT 3.0", "event_seg:lite", _file("a.raw", made.write_evt3, **events), masked),
         Case("embedded", "language:tiny"),

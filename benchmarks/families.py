@@ -51,16 +51,10 @@ SAMPLES: dict[str, list[Arguments]] = {
     ],
     "abr": [["--model", "abr:tiny", "--data", "{abr/ABR-52-3}"]],
     "doc_translation": [
-        [
-            *("--model", "doc_translation:tiny"),
-            *("--data", "{doc_translation/debian_reference_en_zh.jsonl}"),
-        ]
+        [*("--model", "doc_translation:tiny"), *("--data", "{doc_translation/debian_reference_en_zh.jsonl}")]
     ],
     "eeg_text": [
-        [
-            *("--model", "eeg_text:tiny", "--data", "{eeg/eeglab_data.set}"),
-            *("--set", "model.stage=encoder"),
-        ]
+        [*("--model", "eeg_text:tiny", "--data", "{eeg/eeglab_data.set}"), *("--set", "model.stage=encoder")]
     ],
 }
 """Runs on recordings; `{...}` is a file below FOLDER."""
@@ -79,10 +73,7 @@ _FILE = re.compile(r"\{(.+)\}")
 def run(family: str, kind: str, arguments: Arguments, samples: Path | None) -> Row:
     """Run the command line `arguments` and read its results."""
     shown = [_FILE.sub(lambda match: Path(match[1]).name, argument) for argument in arguments]
-    given = [
-        _FILE.sub(lambda match: str((samples or Path()) / match[1]), argument)
-        for argument in arguments
-    ]
+    given = [_FILE.sub(lambda match: str((samples or Path()) / match[1]), argument) for argument in arguments]
     line = shlex.join(["python", "-m", "launcher", *shown])
     with tempfile.TemporaryDirectory() as folder:
         run_folder = Path(folder) / "run"

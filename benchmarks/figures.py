@@ -96,9 +96,7 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
     """Where it was measured: processor, cores, system and the versions of `packages`."""
     facts = {
         "processor": _processor(),
-        "cores": str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -181,11 +179,7 @@ def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list
 
 def save_rows(path: Path, command_line: str, facts: Mapping[str, str], rows: Sequence[Any]) -> None:
     """Write rows of any dataclass as JSON; with the command."""
-    content = {
-        "command": command_line,
-        "machine": dict(facts),
-        "rows": [asdict(row) for row in rows],
-    }
+    content = {"command": command_line, "machine": dict(facts), "rows": [asdict(row) for row in rows]}
     write(path, content)
 
 

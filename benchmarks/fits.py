@@ -117,11 +117,7 @@ def plan_layout(name: str, layout: Mapping[str, Any], rungs: Sequence[Rung]) -> 
         parameters = step.plan.parameters
         row = Row(name, parameters, method, step.name, step.effect, step.sets, *needs, line)
         rows.append(row)
-        print(
-            f"{name}: {step.name}: {size(needs[0])}, host {size(needs[1])}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"{name}: {step.name}: {size(needs[0])}, host {size(needs[1])}", file=sys.stderr, flush=True)
 
     # Nothing fits, so that every rung is planned.
     options = {GPUS.flag: "1", GPU_MEMORY.flag: "1MiB", RAM.flag: "1MiB"}
@@ -173,15 +169,10 @@ def largest(rows: Sequence[Row], method: str, gpu_gib: int, ram_gib: int) -> Row
     return max(fitting, key=lambda row: row.parameters, default=None)
 
 
-def table(
-    rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB
-) -> str:
+def table(rows: Sequence[Row], gpus: Sequence[int] = GPUS_GIB, rams: Sequence[int] = RAMS_GIB) -> str:
     """The largest layouts by memory, as a Markdown table."""
     methods = [method for method in METHODS if any(row.method == method for row in rows)]
-    lines = [
-        f"| GPU | main memory | {' | '.join(methods)} |",
-        "|---:|---:" + "|---" * len(methods) + "|",
-    ]
+    lines = [f"| GPU | main memory | {' | '.join(methods)} |", "|---:|---:" + "|---" * len(methods) + "|"]
     for gpu in gpus:
         for ram in rams:
             found = [largest(rows, method, gpu, ram) for method in methods]

@@ -86,18 +86,14 @@ def agreement(report: Report, is_smoke: bool) -> None:
         raise RuntimeError("; ".join(wrong))
 
 
-def _errors(
-    world: World, work: Work, reference: Reference, name: str, precision: Any
-) -> dict[str, float]:
+def _errors(world: World, work: Work, reference: Reference, name: str, precision: Any) -> dict[str, float]:
     """The relative errors of losses and of first moments. Collective."""
     seed_weights(SEED)
     model = work.task.build()
     decays = [group["weight_decay"] for group in work.groups(model)]
     layout = ENGINES[name].ds_config
     options = Options(
-        precision=precision,
-        micro_batch=work.micro_batch,
-        ds_config=shipped(layout) if layout else {},
+        precision=precision, micro_batch=work.micro_batch, ds_config=shipped(layout) if layout else {}
     )
     spec = OptimizerSpec(
         options=[{"weight_decay": decay} for decay in decays],

@@ -114,9 +114,7 @@ def with_anchor(row: Row, measured: Iterable[Row]) -> Row:
     """`row` with the rate of the fastest of its anchors that the same call has `measured`."""
     if "seconds" not in row.figures:
         return row
-    anchors = [
-        _rate(other) for other in measured if is_anchor(other, row) and "seconds" in other.figures
-    ]
+    anchors = [_rate(other) for other in measured if is_anchor(other, row) and "seconds" in other.figures]
     return replace(row, figures={**row.figures, "anchor": max(anchors, default=None)})
 
 
@@ -285,9 +283,7 @@ def _contender(row: Row) -> str:
     case = row.arguments
     titles = {"plain": "plain", "raw": "our model by hand in", "ours": "Gearshift"}
     kind = [] if case["compile"] else ["eager"]
-    return ", ".join(
-        [f"{titles[case['side']]} {case['engine']}", *kind, *changes(case["settings"])]
-    )
+    return ", ".join([f"{titles[case['side']]} {case['engine']}", *kind, *changes(case["settings"])])
 
 
 def changes(settings: Mapping[str, Any]) -> list[str]:
@@ -324,11 +320,7 @@ def _table(heads: Sequence[str], rows: Sequence[list[str]], numbers: Iterable[in
         return NOT_MEASURED
     right = set(numbers)
     marks = ["---:" if i in right else "---" for i in range(len(heads))]
-    return [
-        f"| {' | '.join(heads)} |",
-        f"|{'|'.join(marks)}|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
+    return [f"| {' | '.join(heads)} |", f"|{'|'.join(marks)}|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 TABLES = (checks, speed, kernels, tests)

@@ -61,9 +61,7 @@ class Row:
     seconds: float
 
 
-def rows(
-    engine: str, ranks: int, moments: Sequence[str], cause: str, folder: Path
-) -> Iterator[Row]:
+def rows(engine: str, ranks: int, moments: Sequence[str], cause: str, folder: Path) -> Iterator[Row]:
     """The runs of an engine. Raises SystemExit if it does not train even without ballast."""
     reference = folder / f"{engine}-{ranks}"
     done = train(engine, ranks, "", cause, reference)
@@ -85,9 +83,7 @@ def rows(
         yield Row(engine, ranks, moment, cause, problem, step, difference, seconds)
 
 
-def train(
-    engine: str, ranks: int, moment: str, cause: str, out: Path
-) -> subprocess.CompletedProcess[str]:
+def train(engine: str, ranks: int, moment: str, cause: str, out: Path) -> subprocess.CompletedProcess[str]:
     """A run on `ranks` ranks to its end, in a control group of its own if it is to be killed."""
     arguments = ["-m", "launcher", "--model", "benchmarks.ballast:Ballast", "--engine", engine]
     arguments += ["--nproc", str(ranks), "--max-steps", str(STEPS), "--out", str(out)]
@@ -103,9 +99,7 @@ def train(
 
 def _run(arguments: list[str], moment: str, size: int) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, ballast.MOMENT: moment, ballast.BYTES: str(size)}
-    return subprocess.run(
-        arguments, env=variables, capture_output=True, text=True, timeout=_LIMIT_S
-    )
+    return subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=_LIMIT_S)
 
 
 def compare(reference: Path, out: Path, restarted_from: int) -> tuple[str, float | None]:
@@ -188,9 +182,7 @@ def main() -> int:
                     found.append(row)
                     print(row, file=sys.stderr, flush=True)
                     if options.json:
-                        save_rows(
-                            options.json, command("out_of_memory", sys.argv[1:]), facts, found
-                        )
+                        save_rows(options.json, command("out_of_memory", sys.argv[1:]), facts, found)
     print(table(found))
     return 1 if any(row.problem for row in found) else 0
 

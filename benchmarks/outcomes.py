@@ -70,7 +70,6 @@ def table(rows: Sequence[Row], shown: Mapping[str, Sequence[str]]) -> str:
         found = ", ".join(f"{name} {row.metrics[name]:.3g}" for name in names)
         control = "; ".join(row.control) if row.kind == "noise" else "–"
         lines.append(
-            f"| {row.family} | `{row.command}` | {row.parameters:,} | {row.data} | {found} "
-            f"| {control} |"
+            f"| {row.family} | `{row.command}` | {row.parameters:,} | {row.data} | {found} | {control} |"
         )
     return "\n".join(lines)

@@ -423,8 +423,7 @@ def _case(row: Row) -> Case:
 def table(rows: Sequence[Row]) -> str:
     """The rows with the largest errors as a Markdown table."""
     lines = [
-        "| family | engine | ranks | settings | predicted MB | measured MB | error "
-        "| with workspaces MB |",
+        "| family | engine | ranks | settings | predicted MB | measured MB | error | with workspaces MB |",
         "|---|---|---:|---|---:|---:|---:|---:|",
     ]
     for row in sorted(rows, key=lambda row: abs(row.error), reverse=True)[:SHOWN]:

@@ -53,11 +53,7 @@ def run_contender(options: argparse.Namespace, train: Callable[[Work], object]) 
 def work_of(options: argparse.Namespace) -> Work:
     """The work of each contender."""
     return Work(
-        options.size,
-        options.micro_batch,
-        options.steps,
-        device=options.device,
-        threads=options.threads,
+        options.size, options.micro_batch, options.steps, device=options.device, threads=options.threads
     )
 
 
@@ -75,9 +71,7 @@ def seconds_of(module: str, contender: str, options: argparse.Namespace) -> floa
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         if options.device == "cpu":
             environment["DS_ACCELERATOR"] = "cpu"
-        done = subprocess.run(
-            arguments, capture_output=True, text=True, env=environment, timeout=300
-        )
+        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300)
         if done.returncode:
             raise RuntimeError(f"{contender} failed:\n{done.stdout[-2000:]}{done.stderr[-8000:]}")
         return float(result.read_text())

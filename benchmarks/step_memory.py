@@ -197,9 +197,7 @@ def main() -> int:
     rows = []
     for engine in options.engines:
         for ranks in options.ranks if engine != "local" else [1]:
-            found = isolated.run(
-                "benchmarks.step_memory:step", {"engine": engine}, ranks, _LIMIT_S, {}
-            )
+            found = isolated.run("benchmarks.step_memory:step", {"engine": engine}, ranks, _LIMIT_S, {})
             if found.error:
                 raise SystemExit(f"{engine} on {ranks} ranks: {found.error}")
             kept, peak = found.figures["kept"], found.figures["peak"]

@@ -41,14 +41,7 @@ class Tally:
 
 def table(tallies: Sequence[Tally]) -> str:
     """A row for each engine and one for the total, as a Markdown table."""
-    heads = [
-        "engine",
-        "runs",
-        "kills",
-        *MOMENTS,
-        *(f"killed: {name}" for name in WHOM),
-        "identical",
-    ]
+    heads = ["engine", "runs", "kills", *MOMENTS, *(f"killed: {name}" for name in WHOM), "identical"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     rows = [_cells(tally) for tally in tallies]
     rows.append(["in all", *(sum(column) for column in zip(*(r[1:] for r in rows), strict=True))])
@@ -61,15 +54,9 @@ def _cells(tally: Tally) -> list[Any]:
     return [tally.engine, tally.runs, tally.killed, *counts, tally.identical]
 
 
-def save(
-    path: Path, command_line: str, machine: Mapping[str, str], tallies: Sequence[Tally]
-) -> None:
+def save(path: Path, command_line: str, machine: Mapping[str, str], tallies: Sequence[Tally]) -> None:
     """Write the counts as JSON; with the command."""
-    content = {
-        "command": command_line,
-        "machine": machine,
-        "rows": [vars(tally) for tally in tallies],
-    }
+    content = {"command": command_line, "machine": machine, "rows": [vars(tally) for tally in tallies]}
     write(path, content)
 
 
@@ -77,7 +64,6 @@ def load(path: Path) -> tuple[str, dict[str, str], list[Tally]]:
     """Command, machine and rows of a file that `save` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = [
-        row | {"kills": Counter(row["kills"]), "moments": Counter(row["moments"])}
-        for row in content["rows"]
+        row | {"kills": Counter(row["kills"]), "moments": Counter(row["moments"])} for row in content["rows"]
     ]
     return content["command"], content["machine"], [Tally(**row) for row in rows]

@@ -34,15 +34,7 @@ STEPS = 5000
 
 def first_step(size: str, folder: Path, track: bool) -> float:
     """Seconds from the command to the first line of metrics."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "launcher",
-        "--model",
-        f"language:{size}",
-        "--engine",
-        "local",
-    ]
+    arguments = [sys.executable, "-m", "launcher", "--model", f"language:{size}", "--engine", "local"]
     arguments += ["--max-steps", "1", "--batch-size", "16", "--out", str(folder)]
     arguments += ["--set", "log.every=1", "--set", "train.accumulation=1", "--precision", "fp32"]
     arguments += ["--track", "wandb"] if track else []
@@ -78,23 +70,7 @@ def logged_step(folder: Path, track: bool) -> float:
 
 def _line(step: int) -> StepMetrics:
     return StepMetrics(
-        step,
-        0.5,
-        step,
-        step,
-        1 / step,
-        {},
-        1.0,
-        1e-3,
-        0,
-        None,
-        0.1,
-        0.01,
-        10.0,
-        10.0,
-        None,
-        None,
-        1,
+        step, 0.5, step, step, 1 / step, {}, 1.0, 1e-3, 0, None, 0.1, 0.01, 10.0, 10.0, None, None, 1
     )
 
 

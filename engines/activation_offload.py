@@ -258,9 +258,7 @@ class _Pass:
     block: Module
     before: Callable[[], _Pass | None] = lambda: None
     """That of the block before, if its backward pass is to come."""
-    moved: weakref.WeakValueDictionary[int, _Moved] = field(
-        default_factory=weakref.WeakValueDictionary
-    )
+    moved: weakref.WeakValueDictionary[int, _Moved] = field(default_factory=weakref.WeakValueDictionary)
     """In the order in which they were saved."""
     is_back: bool = False
     """Whether its backward pass has begun."""
@@ -297,12 +295,7 @@ class _Keep(TorchDispatchMode):
 class _Reuse(TorchDispatchMode):
     """Returns the outputs that `_Keep` packed instead of computing them."""
 
-    def __init__(
-        self,
-        is_kept: Callable[[Any], bool],
-        outputs: deque[Any],
-        unpack: Callable[[Any], Tensor],
-    ):
+    def __init__(self, is_kept: Callable[[Any], bool], outputs: deque[Any], unpack: Callable[[Any], Tensor]):
         super().__init__()
         self._is_kept, self._outputs, self._unpack = is_kept, outputs, unpack
 

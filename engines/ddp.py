@@ -111,9 +111,7 @@ class BucketedAveraging:
             parts = buffer.split([parameter.numel() for parameter in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
                 # In the layout of the parameter, or dense if it has gaps.
-                mean = part.as_strided(
-                    parameter.shape, torch.empty_like(parameter, device="meta").stride()
-                )
+                mean = part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
                 if parameter.grad is not None:
                     torch.mul(parameter.grad, 1 / self._world.size, out=mean)
                 parameter.grad = mean if parameter in reached else None
@@ -126,11 +124,7 @@ class BucketedAveraging:
         no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
             no_sync["init_sync"] = False
-        averaged = _FixedBuckets(
-            self.module.module,
-            gradient_as_bucket_view=True,
-            **no_sync,
-        )
+        averaged = _FixedBuckets(self.module.module, gradient_as_bucket_view=True, **no_sync)
         self.module.averaged.append(averaged)
 
 

@@ -103,10 +103,7 @@ def _sent(tensor: Tensor, world: World) -> Iterator[tuple[int, Tensor]]:
     length = _CHUNK_BYTES // flat.itemsize
     for start in range(0, flat.numel(), length):
         values = flat[start : start + length]
-        if world.rank == 0:
-            values = values.to(world.device)
-        else:
-            values = torch.empty_like(values, device=world.device)
+        values = values.to(world.device) if world.rank == 0 else torch.empty_like(values, device=world.device)
         if world.size > 1:
             dist.broadcast(values, 0)
         yield start, values

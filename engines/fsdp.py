@@ -134,17 +134,13 @@ class FSDP(EngineWithOptimizerStep):
         axes = {"replicas": self._replicas, "shards": self._shards}
         if self._replicas == 1:
             del axes["replicas"]
-        mesh = init_device_mesh(
-            self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes)
-        )
+        mesh = init_device_mesh(self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
         offload = CPUOffloadPolicy(pin_memory=True) if self._offloads else OffloadPolicy()
         dtype = DTYPES.get(self._options.precision)
         # Gathered in 16 bits, reduced in fp32. Autocast alone would gather fp32, and keep a copy
         # of all gathered weights in 16 bits until the backward pass. It casts the inputs.
         policy = MixedPrecisionPolicy(
-            param_dtype=dtype,
-            reduce_dtype=torch.float32 if dtype else None,
-            cast_forward_inputs=False,
+            param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None, cast_forward_inputs=False
         )
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "offload_policy": offload}
         if whole:

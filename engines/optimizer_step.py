@@ -162,17 +162,12 @@ def _average_flat(parameters: Sequence[Parameter], world: World) -> None:
     flat = torch.cat([piece.reshape(-1) for piece in pieces])
     flat /= world.size
     dist.all_reduce(flat)
-    for parameter, piece in zip(
-        parameters, flat.split([p.numel() for p in parameters]), strict=True
-    ):
+    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.grad = piece.view(parameter.shape)
 
 
 def global_norm(
-    gradients: Sequence[Tensor],
-    world: World,
-    replicas: int | None,
-    whole: Sequence[Tensor] = (),
+    gradients: Sequence[Tensor], world: World, replicas: int | None, whole: Sequence[Tensor] = ()
 ) -> Tensor:
     """The Euclidean norm of all gradients, a scalar on the world's device.
 

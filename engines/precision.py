@@ -35,8 +35,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
             )
     elif precision == "tf32":
         raise EngineError(
-            f"precision 'tf32' is a format of NVIDIA GPUs; allowed on {device.type}: "
-            "fp32, bf16, fp16"
+            f"precision 'tf32' is a format of NVIDIA GPUs; allowed on {device.type}: fp32, bf16, fp16"
         )
 
 
@@ -70,9 +69,7 @@ def autocast_inside(model: Module, precision: Precision, device: torch.device) -
         model.forward = partial(_autocast, model.forward, device.type, dtype)
 
 
-def _autocast(
-    forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args: Any, **kwargs: Any
-) -> Any:
+def _autocast(forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
     with torch.autocast(kind, dtype):
         output = forward(*args, **kwargs)
     return tree_map(partial(_widen, dtype), output)

@@ -54,10 +54,7 @@ _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
 def change_forward(
-    model: Module,
-    blocks: Sequence[Module],
-    options: Options,
-    device: torch.device,
+    model: Module, blocks: Sequence[Module], options: Options, device: torch.device
 ) -> ActivationOffload | None:
     """Add checkpointing, memory format, autocast, compilation and offload; names stay unchanged.
 
@@ -103,10 +100,7 @@ def change_forward(
 
 
 def _compiled(
-    modules: Sequence[Module],
-    offload: ActivationOffload | None,
-    graph: GraphModule,
-    inputs: Sequence[Any],
+    modules: Sequence[Module], offload: ActivationOffload | None, graph: GraphModule, inputs: Sequence[Any]
 ) -> Any:
     """A backend of torch.compile that leaves `modules` as they are once a compilation failed.
 

@@ -27,9 +27,7 @@ class Turns:
     def turn(self) -> Iterator[None]:
         """Count this rank as working; at the end without an error, as done."""
         stopping = threading.Event()
-        beats = threading.Thread(
-            target=self._beat, args=(stopping,), name="setup progress", daemon=True
-        )
+        beats = threading.Thread(target=self._beat, args=(stopping,), name="setup progress", daemon=True)
         beats.start()
         try:
             yield

@@ -142,9 +142,7 @@ class _Endpoint:
         errors = []
         for port in self.ports:
             try:
-                store = tcp_store(
-                    self.address, port, is_master=True, timeout=timeout, wait_for_workers=False
-                )
+                store = tcp_store(self.address, port, is_master=True, timeout=timeout, wait_for_workers=False)
                 store.set(self.token, "")
                 return store
             except (dist.DistError, RuntimeError, OSError) as error:
@@ -243,8 +241,7 @@ def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, l
 def _read_peers(store: dist.Store, keys: Sequence[str]) -> dict[int, Peer]:
     texts = store.multi_get(list(keys))
     return {
-        int(key.partition("/")[2]): Peer(*json.loads(text))
-        for key, text in zip(keys, texts, strict=True)
+        int(key.partition("/")[2]): Peer(*json.loads(text)) for key, text in zip(keys, texts, strict=True)
     }
 
 
@@ -273,9 +270,7 @@ def _difference(store: dist.Store, peers: Mapping[int, Peer]) -> str:
             continue
         other = json.loads(store.get(f"facts/{digest}"))
         names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
-        lines = [
-            f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names
-        ]
+        lines = [f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names]
         hosts = _hosts({rank: peers[rank] for rank in ranks})
         return (
             f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "

@@ -40,9 +40,7 @@ def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     return 0, values.view(-1)
 
 
-def slot_names(
-    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
-) -> tuple[str, ...]:
+def slot_names(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> tuple[str, ...]:
     """The state tensors that `optimizer` keeps for `parameter` of `group`.
 
     Raises EngineError for an unknown class of optimizer.
@@ -97,9 +95,7 @@ class _Initial(UserDict[str, Any]):
         super().__setitem__(key, value)
 
 
-def _initial_state(
-    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
-) -> dict[str, Any]:
+def _initial_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
     """The state that `optimizer` makes for `parameter`, from a step of one element of zero."""
     element = torch.zeros((1,) * parameter.dim(), dtype=parameter.dtype, device=parameter.device)
     element.grad = torch.zeros_like(element)
@@ -165,9 +161,7 @@ def stored(tensor: Tensor) -> list[Tensor]:
     return [part for each in inner if isinstance(each, Tensor) for part in stored(each)]
 
 
-def load_steps(
-    optimizer: Optimizer, named: Mapping[str, Parameter], steps: Mapping[str, float]
-) -> None:
+def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Mapping[str, float]) -> None:
     """Set the step count of each parameter in `optimizer`. Raises KeyError if one is missing."""
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
@@ -198,8 +192,7 @@ def gather_state(
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
     pieces = [
-        Piece(WEIGHT, name, *interval_of(parameter), weight_replica)
-        for name, parameter in named.items()
+        Piece(WEIGHT, name, *interval_of(parameter), weight_replica) for name, parameter in named.items()
     ]
     steps, waiting = {}, _waiting(optimizer)
     for group in optimizer.param_groups:

@@ -49,9 +49,7 @@ class ProcessWorld:
         Raises EngineError if there is no group to join or ranks differ, and PeersMissing.
         """
         if dist.is_initialized():
-            raise EngineError(
-                "a process group is already open in this process; close it before a run starts"
-            )
+            raise EngineError("a process group is already open in this process; close it before a run starts")
         backend = _backend(self.device.type)
         from engines.network import select_interface, use_loopback
         from engines.rendezvous import check_ranks, open_store
@@ -142,9 +140,7 @@ class ProcessWorld:
         try:
             dist.monitored_barrier(self._hosts, timedelta(seconds=seconds), wait_all_ranks=True)
         except RuntimeError as error:
-            raise TimeoutError(
-                f"rank {self.rank} waited {seconds:g} s at a barrier: {error}"
-            ) from error
+            raise TimeoutError(f"rank {self.rank} waited {seconds:g} s at a barrier: {error}") from error
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
         """As `World.rank_0_first`."""
@@ -210,8 +206,7 @@ def _versions(device: torch.device) -> dict[str, str]:
 def _backend(kind: str) -> str:
     if kind not in _BACKENDS:
         raise EngineError(
-            f"no process group backend for device {kind}; "
-            "use engine local with one process, or device cpu"
+            f"no process group backend for device {kind}; use engine local with one process, or device cpu"
         )
     backend = _BACKENDS[kind]
     missing = [

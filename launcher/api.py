@@ -11,23 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import (
-    SettingsError,
-    nearest_match,
-    render,
-)
+from launcher.base.diagnostics import SettingsError, nearest_match, render
 from launcher.commands import run as run_command
 from launcher.config import custom_task
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
-from launcher.config.python_arguments import (
-    EVALUATE,
-    as_arguments,
-    check_types,
-    flat,
-    no_argument,
-    text_of,
-)
+from launcher.config.python_arguments import EVALUATE, as_arguments, check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
 from launcher.report.report import refresh
 from launcher.report.watched_run import WatchedRun
@@ -117,9 +106,7 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.open_model(
-                self._require_folder("model"), _name(checkpoint), "model"
-            )
+            saved = saved_model.open_model(self._require_folder("model"), _name(checkpoint), "model")
             forget_tasks()
             return saved.load(saved.task("cpu"))
 
@@ -219,10 +206,7 @@ class Run:
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
-        self,
-        format: str,
-        out: str | PathLike[str] | None = None,
-        checkpoint: str | int | None = None,
+        self, format: str, out: str | PathLike[str] | None = None, checkpoint: str | int | None = None
     ) -> Path:
         """Write the model for other programs; the folder, by default export-FORMAT in the run's.
 
@@ -319,9 +303,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         if not stages and not run_folder.is_run_folder(path):
             raise _no_run(path)
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
-        newest = [
-            snapshot for snapshot in snapshots if snapshot.state != "not started"
-        ] or snapshots[:1]
+        newest = [snapshot for snapshot in snapshots if snapshot.state != "not started"] or snapshots[:1]
         result = RunReader(path).result() or {}
         if stages:
             result = record.summarize(record.PipelineRecord(path, stages))

@@ -24,13 +24,7 @@ class DataError(Exception):
     """The data or model settings cannot be used: message, where, allowed, did you mean, fix."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        where: str = "",
-        allowed: str = "",
-        did_you_mean: str = "",
-        fix: str = "",
+        self, message: str, *, where: str = "", allowed: str = "", did_you_mean: str = "", fix: str = ""
     ) -> None:
         super().__init__(message)
         self.message, self.where, self.allowed = message, where, allowed

@@ -109,10 +109,7 @@ _FAMILIES = (
         "DocTranslationTask",
         (
             _encoder("both image encoders are pre-trained on masked pages, without texts"),
-            _on_encoder(
-                "whole",
-                "query transformers and decoder are trained on the pre-trained encoders",
-            ),
+            _on_encoder("whole", "query transformers and decoder are trained on the pre-trained encoders"),
         ),
     ),
     Family(

@@ -106,9 +106,7 @@ class CustomTask(ABC):
             has_draws = hasattr(samples, "sample")
             self._splits[split] = samples if has_draws else _FixedSamples(samples)
 
-    def split_groups(
-        self, groups: Iterable[str], noun: str = "groups"
-    ) -> dict[SplitName, list[str]]:
+    def split_groups(self, groups: Iterable[str], noun: str = "groups") -> dict[SplitName, list[str]]:
         """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
 
         Groups are what must not be in two splits: patients, recordings, documents; `noun` names
@@ -132,15 +130,12 @@ class CustomTask(ABC):
         if self.goal.metric not in names and type(self).metric is CustomTask.metric:
             similar = get_close_matches(self.goal.metric, names, n=1)
             raise DataError(
-                f"the goal of {type(self).__name__} is {self.goal.metric!r}, which measure does "
-                "not return",
+                f"the goal of {type(self).__name__} is {self.goal.metric!r}, which measure does not return",
                 where=self._place("measure"),
                 allowed=", ".join(names),
                 did_you_mean="".join(similar),
             )
-        first, second = (
-            _number(measured["loss"]) for measured in (sums, self._measured(model, twice))
-        )
+        first, second = (_number(measured["loss"]) for measured in (sums, self._measured(model, twice)))
         is_sum = self.num_units(twice) == self.num_units(once) or abs(first) < _SAME
         if not is_sum and abs(second - first) <= _SAME * abs(first):
             raise DataError(
@@ -160,8 +155,7 @@ class CustomTask(ABC):
                 raise DataError(
                     f"{type(self).__name__}.measure returns {name!r} {what}",
                     where=self._place("measure"),
-                    allowed="a scalar tensor: the sum over the samples; or a pair of a sum and "
-                    "a count",
+                    allowed="a scalar tensor: the sum over the samples; or a pair of a sum and a count",
                     fix=f"{name}.sum()" if shape else "",
                 )
 
@@ -271,9 +265,7 @@ class CustomMetric:
         device = next((x.device for x in values if isinstance(x, Tensor)), None)
         if device is not None and device.type == "mps":  # has no float64
             device = torch.device("cpu")
-        return torch.stack(
-            [torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values]
-        )
+        return torch.stack([torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values])
 
     def result(self, counts: Tensor) -> dict[str, float | None]:
         """The means by name, None where the count is 0; at least one batch was measured before."""

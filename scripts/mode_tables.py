@@ -82,16 +82,11 @@ def stated() -> list[str]:
 
     Statements about a mode that are not measured for one reason share a row.
     """
-    rows = [
-        "| mode | of | stated by the original | promised here | measured |",
-        "|---|---|---|---|---|",
-    ]
+    rows = ["| mode | of | stated by the original | promised here | measured |", "|---|---|---|---|---|"]
     for (mode, model, why), group in groupby(STATED, lambda one: (one.mode, one.model, one.why)):
         start = f"| `{mode}` | `{model}` |"
         if why:
-            rows.append(
-                f"{start} {'; '.join(one.text for one in group)} | – | not measured: {why} |"
-            )
+            rows.append(f"{start} {'; '.join(one.text for one in group)} | – | not measured: {why} |")
         else:
             rows += [f"{start} {one.text} | {_promised_text(one)} |" for one in group]
     return rows
@@ -132,9 +127,7 @@ def _resolved(family: str, mode: str, sets: Sequence[str] = ()) -> Resolved:
 
 def general() -> list[str]:
     """A row for each setting that a mode changes in general, a column for each mode."""
-    columns = {
-        mode: {line.key: line.value for line in presets.mode(mode).lines} for mode in GENERAL
-    }
+    columns = {mode: {line.key: line.value for line in presets.mode(mode).lines} for mode in GENERAL}
     order = dict.fromkeys(key for family in FAMILIES for key in setting_infos(family))
     keys = [k for k in order if k != "promise" and any(k in found for found in columns.values())]
     return [
@@ -164,9 +157,5 @@ def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
     return load_rows(RESULTS, measured.Row)
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {
-    "promises": promises,
-    "stated": stated,
-    "general": general,
-}
+TABLES: dict[str, Callable[[], list[str]]] = {"promises": promises, "stated": stated, "general": general}
 """By the name in the page."""

@@ -112,9 +112,7 @@ def slowest_readers() -> list[str]:
 def promises() -> list[str]:
     """A row for each mode of a comparison: its promises by what was measured."""
     rows = []
-    for (model, mode, _), group in groupby(
-        _rows(modes), lambda row: (row.model, row.mode, row.command)
-    ):
+    for (model, mode, _), group in groupby(_rows(modes), lambda row: (row.model, row.mode, row.command)):
         cells: dict[bool | str | None, list[str]] = {True: [], False: [], "planned": [], None: []}
         for row in group:
             cells["planned" if row.planned else row.kept].append(_promise(row))

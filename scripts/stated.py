@@ -34,9 +34,7 @@ STATED = (
         *("event_seg", "lite", "11,936 samples instead of 51,663"),
         why="depends on the recordings; lite takes a quarter of them, at least one",
     ),
-    Stated(
-        "language", "resource-efficient", "50 to 70% of the memory", ["peak_memory", "device_peak"]
-    ),
+    Stated("language", "resource-efficient", "50 to 70% of the memory", ["peak_memory", "device_peak"]),
     Stated("language", "resource-efficient", "40 to 60% of the speed", ["samples_per_s"]),
     Stated("language", "resource-efficient", "64 samples per step, as before", ["global_batch"]),
     Stated("language:full", "resource-efficient", "runs in 8 GB of RAM", ["host_peak_bytes"]),
@@ -54,9 +52,7 @@ STATED = (
     Stated("abr", "fast", "40 to 60% less memory", ["peak_memory", "device_peak"]),
     Stated("abr", "fast", "the same network", ["parameters"]),
     Stated("abr", "fast", "as good or better, and sooner", ["metric", "time_to_metric"]),
-    Stated(
-        *("abr", "fast", "8, 6, 4 and 48 hours become 2.5, 1.8, 1.2 and 15"), why=_OTHER_MACHINE
-    ),
+    Stated(*("abr", "fast", "8, 6, 4 and 48 hours become 2.5, 1.8, 1.2 and 15"), why=_OTHER_MACHINE),
     Stated("abr", "fast", "1.5 to 2 times by the larger batch", why=_PART),
     Stated("abr", "fast", "1.2 times, and 30% less memory, by accumulation", why=_PART),
     Stated("abr", "fast", "1.3 to 1.8 times by more loader workers", why=_PART),
@@ -65,17 +61,13 @@ STATED = (
     Stated("abr", "ultra-fast", "3 to 5 times faster", ["total_time"]),
     Stated("abr", "ultra-fast", "40 to 60% less memory", ["peak_memory", "device_peak"]),
     Stated("abr", "ultra-fast", "the same network", ["parameters"]),
-    Stated(
-        *("abr", "ultra-fast", "8, 6, 4 and 48 hours become 1.5, 1, 0.75 and 8"),
-        why=_OTHER_MACHINE,
-    ),
+    Stated(*("abr", "ultra-fast", "8, 6, 4 and 48 hours become 1.5, 1, 0.75 and 8"), why=_OTHER_MACHINE),
     Stated("doc_translation", "conservative", "twice as fast per step", ["step_time"]),
     Stated("doc_translation", "conservative", "2 to 3 times faster in all", ["total_time"]),
     Stated("doc_translation", "conservative", "32 samples per step, as before", ["global_batch"]),
     Stated("doc_translation", "conservative", "the same network", ["parameters"]),
     Stated(
-        *("doc_translation", "conservative", "10 to 15 minutes per step instead of 25"),
-        why=_OTHER_MACHINE,
+        *("doc_translation", "conservative", "10 to 15 minutes per step instead of 25"), why=_OTHER_MACHINE
     ),
     Stated("eeg_text", "staged", "half the peak memory", ["peak_memory", "device_peak"]),
     Stated("eeg_text", "staged", "no loss of quality", ["metric"]),
@@ -87,10 +79,7 @@ STATED = (
         *("eeg_text", "staged", "stage 2 in 6 to 8 GB", ["device_peak_bytes", "host_peak_bytes"]),
         stage="text",
     ),
-    Stated(
-        *("eeg_text", "staged", "2 to 3 hours, then 4 to 5, on a CPU"),
-        why=_OTHER_MACHINE,
-    ),
+    Stated(*("eeg_text", "staged", "2 to 3 hours, then 4 to 5, on a CPU"), why=_OTHER_MACHINE),
     Stated(
         *("eeg_text", "staged", "271 million parameters, then 352"),
         why="tests count them: [EEG to text](eeg-text.md)",

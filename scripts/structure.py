@@ -74,9 +74,7 @@ def folder_cycles(tree: Tree) -> list[str]:
 def cycles(graph: dict[str, set[str]]) -> list[str]:
     """The groups of nodes that reach one another, each as `a <-> b`."""
     reach = {node: _reachable(graph, node) for node in graph}
-    groups = {
-        frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in graph if a in reach[a]
-    }
+    groups = {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in graph if a in reach[a]}
     return sorted(" <-> ".join(sorted(group)) for group in groups)
 
 

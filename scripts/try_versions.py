@@ -84,9 +84,7 @@ class Environment:
         return f"would install {', '.join(gpu)}" if gpu else self.error(*pip, *wanted)
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self._python, *arguments], cwd=self._folder, capture_output=True, text=True
-        )
+        return subprocess.run([self._python, *arguments], cwd=self._folder, capture_output=True, text=True)
 
 
 def steps(
@@ -105,10 +103,7 @@ def steps(
     yield "command line", next((error for error in failed if error is not None), None)
     for engine, count in ENGINES.items() if torch is not None else ():
         tiny = ("--model", "language:tiny", "--max-steps", "2", "--out", engine)
-        yield (
-            engine,
-            environment.error("-m", "launcher", *tiny, "--engine", engine, "--nproc", count),
-        )
+        yield (engine, environment.error("-m", "launcher", *tiny, "--engine", engine, "--nproc", count))
 
 
 def tried(python: str, torches: Sequence[str], wheel: Path, *, gpu_builds: bool) -> Iterator[Row]:

@@ -29,13 +29,7 @@ from launcher.base import exit_codes
 from launcher.config import presets, provenance
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
-from scripts import (
-    fault_table,
-    mode_tables,
-    result_tables,
-    setting_tables,
-    structure,
-)
+from scripts import fault_table, mode_tables, result_tables, setting_tables, structure
 from scripts.source import PACKAGES, Module, Tree, read
 
 ROOT = Path(__file__).parents[1]
@@ -72,17 +66,13 @@ def models() -> list[str]:
 def sizes(family: str) -> list[str]:
     """A row for each size of a family, with its declared numbers."""
     found = _sizes(family)
-    names = [
-        field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"
-    ]
+    names = [field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"]
     heads = [name.replace("_", " ") for name in names]
     return [
         f"| size | parameters | {' | '.join(heads)} |",
         "|---|---:|" + "---:|" * len(names),
         *(
-            f"| `{name}` | {s.parameters:,} | "
-            + " | ".join(_number(getattr(s, n)) for n in names)
-            + " |"
+            f"| `{name}` | {s.parameters:,} | " + " | ".join(_number(getattr(s, n)) for n in names) + " |"
             for name, s in found.items()
         ),
     ]
@@ -116,10 +106,7 @@ def rules() -> list[str]:
     meaning = {
         "free": "may change; each change is an event",
         "never": "cannot change: start a new run",
-        **{
-            part: f"with `--reset {part}`: {what}"
-            for part, what in resume_rules.RESET_EFFECTS.items()
-        },
+        **{part: f"with `--reset {part}`: {what}" for part, what in resume_rules.RESET_EFFECTS.items()},
     }
     return head + [
         f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
@@ -131,9 +118,7 @@ def imports() -> list[str]:
     """A row for each package that imports others of ours, from the imports of every file."""
     tree = _read(ROOT)
     edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
-    targets = {
-        name: [f"`{target}`" for start, target in edges if start == name] for name in PACKAGES
-    }
+    targets = {name: [f"`{target}`" for start, target in edges if start == name] for name in PACKAGES}
     rows = [f"| `{name}/` | {', '.join(found)} |" for name, found in targets.items() if found]
     return ["| package | imports |", "|---|---|", *reversed(rows)]
 
@@ -155,9 +140,7 @@ def rooms() -> list[str]:
     names = {room for m in tree.ours if (room := structure.room(m.name)) is not None}
     order = sorted(names, key=lambda name: (structure.order(name) or 0, name))
     head = ["| room | content |", "|---|---|"]
-    return head + [
-        f"| `{name}` | {_sentence(tree.modules[f'launcher.{name}'])} |" for name in order
-    ]
+    return head + [f"| `{name}` | {_sentence(tree.modules[f'launcher.{name}'])} |" for name in order]
 
 
 def _sentence(module: Module) -> str:

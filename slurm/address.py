@@ -66,9 +66,7 @@ def reachable(
     raise _unreachable(ranks, environ, addresses)
 
 
-def _slurm_addresses(
-    environ: Mapping[str, str], node_address: Callable[[str], str | None]
-) -> list[str]:
+def _slurm_addresses(environ: Mapping[str, str], node_address: Callable[[str], str | None]) -> list[str]:
     """Slurm's addresses of the first node of the step."""
     of_step = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     first = first_host(of_step)
@@ -96,8 +94,7 @@ def _unreachable(
         reason = f"which {socket.gethostname()} cannot resolve"
     name = "MASTER_ADDR" if environ.get("MASTER_ADDR") else "the host of rank 0"
     return InvalidEnvironment(
-        f"{name}={given}, {reason}; {ranks.local_size} of {ranks.world_size} ranks run on this "
-        "node",
+        f"{name}={given}, {reason}; {ranks.local_size} of {ranks.world_size} ranks run on this node",
         "MASTER_ADDR: an address of rank 0's node that all nodes can reach, such as NodeAddr of "
         " scontrol show node",
     )

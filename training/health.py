@@ -112,11 +112,7 @@ class Health(Callback):
     """Recognizes common faults, each once per run; for rank 0, after the writers of files."""
 
     def __init__(
-        self,
-        expected: Expected,
-        state: State,
-        said: Collection[str] = (),
-        skews: Sequence[ClockSkew] = (),
+        self, expected: Expected, state: State, said: Collection[str] = (), skews: Sequence[ClockSkew] = ()
     ) -> None:
         """`said` are the faults that earlier processes of the run have stated."""
         self._expected, self._state, self._skews = expected, state, skews

@@ -30,13 +30,9 @@ class Save(Section):
 
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
-    keep_last: Annotated[
-        int, Field(ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}})
-    ] = 2
+    keep_last: Annotated[int, Field(ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}})] = 2
     """Periodic checkpoints to keep; older ones are deleted."""
-    keep_every: Annotated[
-        Cadence | None, Field(json_schema_extra={"unless": {"save.every": [None]}})
-    ] = None
+    keep_every: Annotated[Cadence | None, Field(json_schema_extra={"unless": {"save.every": [None]}})] = None
     """Keep a periodic checkpoint permanently at this interval; null: never."""
     keep_best: Annotated[int, Field(ge=0, le=10**6)] = 1
     """Checkpoints of the best evaluations to keep."""
@@ -76,9 +72,7 @@ class FeatureCache(Section):
     mode: Literal["auto", "on", "off"] = "auto"
     """Cache the outputs of the frozen encoder on disk. auto: if they fit; on: or fail; off:
     recompute them in each step."""
-    limit_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})] = (
-        20.0
-    )
+    limit_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})] = 20.0
     """Maximum size of the cache, in 10⁹ bytes."""
     folder: Annotated[str | None, Field(json_schema_extra=_KEPT)] = None
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
@@ -104,9 +98,7 @@ _PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
 TRACKERS: Mapping[str, Tracker] = {
     "wandb": Tracker("W&B", "training.trackers.wandb", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
     "tensorboard": Tracker("TensorBoard", "training.trackers.tensorboard", "tensorboard"),
-    "mlflow": Tracker(
-        "MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"
-    ),
+    "mlflow": Tracker("MLflow", "training.trackers.mlflow", "mlflow[:EXPERIMENT]", r"[^\s:,]+", "mlflow"),
 }
 TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
 TRACK_PATTERN = "^({})$".format(
@@ -125,9 +117,7 @@ _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
 class Tracking(Section):
     """What trackers get beside metrics; `track` lists the trackers."""
 
-    checkpoints: Annotated[Literal["none", "best", "all"], Field(json_schema_extra=_TRACKED)] = (
-        "none"
-    )
+    checkpoints: Annotated[Literal["none", "best", "all"], Field(json_schema_extra=_TRACKED)] = "none"
     """Checkpoints to upload as artifacts to W&B and MLflow."""
     samples: Annotated[bool, Field(json_schema_extra=_TRACKED)] = True
     """Log predictions for a few samples at each evaluation."""
@@ -177,9 +167,7 @@ class Limits(Section):
     """Seconds between two measurements."""
 
 
-TARGET_PATTERN = (
-    r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]{1,2})?) *$"
-)
+TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]{1,2})?) *$"
 TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
 
 # launcher/config/schema.py reads json_schema_extra: `allowed` (forms, for
@@ -243,8 +231,7 @@ class Optim(Section):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     groups: Annotated[
-        dict[str, float],
-        Field(json_schema_extra={"allowed": "names of parts, each with a factor above 0"}),
+        dict[str, float], Field(json_schema_extra={"allowed": "names of parts, each with a factor above 0"})
     ] = Field(default_factory=dict)
     """Factor of the learning rate for each named part of the model, such as {encoder: 0.1}; other
     parts have 1."""
@@ -263,8 +250,7 @@ class Optim(Section):
     eps: Annotated[float, Field(gt=0, json_schema_extra=_ADAMW)] = 1e-8
     """AdamW and Muon: term that prevents division by zero."""
     momentum: Annotated[
-        float | None,
-        Field(ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}}),
+        float | None, Field(ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}})
     ] = None
     """SGD and Muon: momentum; null: 0.9 for SGD, 0.95 for Muon."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -289,9 +275,7 @@ class Optim(Section):
 class Schedule(Section):
     """The learning-rate schedule."""
 
-    name: Literal[
-        "constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"
-    ] = "cosine"
+    name: Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle", "wsd", "plateau"] = "cosine"
     """Learning-rate schedule after warm-up. wsd (warm-up, stable, decay) keeps the peak until a
     decay at the end, so a run can be trained on; plateau lowers it where `eval.metric` stalls."""
     warmup: Duration = 0
@@ -306,9 +290,7 @@ class Schedule(Section):
     """cosine-restarts: length of a cycle relative to the cycle before."""
     decay: Annotated[Duration, Field(json_schema_extra=_WSD)] = "20%"
     """wsd: length of the decay at the end of the run."""
-    patience: Annotated[
-        int, Field(ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"})
-    ] = 2
+    patience: Annotated[int, Field(ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"})] = 2
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
     drop: Annotated[float, Field(gt=0, lt=1, json_schema_extra=_PLATEAU)] = 0.5
     """plateau: factor of the learning rate at a drop, down to `final`."""
@@ -349,13 +331,11 @@ class Stop(Section):
     patience: Annotated[int | None, Field(ge=1, le=10**6)] = None
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
-    min_delta: Annotated[
-        float, Field(ge=0, json_schema_extra={"unless": {"stop.patience": [None]}})
-    ] = 0.0
+    min_delta: Annotated[float, Field(ge=0, json_schema_extra={"unless": {"stop.patience": [None]}})] = 0.0
     """Minimum change of the metric that counts as an improvement."""
-    at: Annotated[
-        str | None, Field(pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS})
-    ] = None
+    at: Annotated[str | None, Field(pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS})] = (
+        None
+    )
     """Stop at the first evaluation that reaches this: 'val_loss <= 1.9'; null: never."""
     after: Cadence | None = None
     """Stop early after this long, with the schedule of the full run; null: run to the end."""

@@ -112,11 +112,7 @@ class RunMetrics:
             samples_per_s=samples_per_s,
             units_per_s=self._line_units / seconds,
             mfu=throughput.mfu(
-                self._plan.flops_per_sample,
-                samples_per_s,
-                world.device,
-                self._precision,
-                world.size,
+                self._plan.flops_per_sample, samples_per_s, world.device, self._precision, world.size
             ),
             device_memory_bytes=memory.device_bytes(world.device),
             host_memory_bytes=memory.host_bytes(),

@@ -86,9 +86,7 @@ class StepTimer:
     overlaps with computing counts as computing.
     """
 
-    def __init__(
-        self, times_each_step: bool = False, now: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, times_each_step: bool = False, now: Callable[[], float] = time.perf_counter) -> None:
         """`times_each_step`: wait for the device after each step, and keep its seconds."""
         self._now, self._started = now, now()
         self._paused_s = self._line_began = self._step_began = 0.0

@@ -127,9 +127,7 @@ Decided = dict[str, tuple[str, Any, tuple[Any, ...]]]
 """By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it."""
 
 
-def decided_keys(
-    engine: str, shipped: Mapping[str, Any], batching: BatchNumbers, settings: Any
-) -> Decided:
+def decided_keys(engine: str, shipped: Mapping[str, Any], batching: BatchNumbers, settings: Any) -> Decided:
     """The keys of a DeepSpeed config that repeat a setting.
 
     `shipped` is the config of `engine`, which fixes stage and offload; of `settings` the sections

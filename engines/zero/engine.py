@@ -18,13 +18,7 @@ from engines.base import EngineError, OptimizerSpec, Options, State, Update, Wor
 from engines.deferred_init import is_deferred
 from engines.device import use_threads
 from engines.frozen_weights import round_weights
-from engines.precision import (
-    DTYPES,
-    LossScale,
-    check_precision,
-    norms_in_fp32,
-    set_matmul_precision,
-)
+from engines.precision import DTYPES, LossScale, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
 from engines.used_parameters import UsedParameters
@@ -107,9 +101,7 @@ class Zero:
         if self._layout["stage"] < 3 or not self._options.compile:
             return self._options
         if self.world.rank == 0:
-            log.warning(
-                "ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer"
-            )
+            log.warning("ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer")
         return replace(self._options, compile=False)
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
@@ -203,12 +195,8 @@ class Zero:
         return Update(norm, self._loss_scale.update(overflow), used)
 
     def _norm(self) -> Tensor:
-        norm = torch.as_tensor(
-            self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
-        )
-        return norm.masked_fill(
-            norm < 0, torch.inf
-        )  # DeepSpeed writes -1 for a norm that is not finite
+        norm = torch.as_tensor(self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device)
+        return norm.masked_fill(norm < 0, torch.inf)  # DeepSpeed writes -1 for a norm that is not finite
 
     def settle(self) -> None:
         """As `Engine.settle`."""
@@ -269,9 +257,7 @@ def _follow_training(engine: Any) -> None:
     engine.train, engine.eval = train, partial(train, False)
 
 
-def save_by_reference(
-    model: Module, offload: ActivationOffload | None = None
-) -> Callable[[], None]:
+def save_by_reference(model: Module, offload: ActivationOffload | None = None) -> Callable[[], None]:
     """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after

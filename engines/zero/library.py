@@ -34,9 +34,7 @@ _CHUNK_BYTES = 4 * 2**20
 def load(kind: str) -> ModuleType:
     """Import DeepSpeed for devices of `kind`. Raises EngineError if that is impossible."""
     if kind not in ACCELERATORS:
-        raise EngineError(
-            f"the zero engines do not run on device {kind}; allowed: {', '.join(ACCELERATORS)}"
-        )
+        raise EngineError(f"the zero engines do not run on device {kind}; allowed: {', '.join(ACCELERATORS)}")
     # DeepSpeed reads it at import and takes the first device it finds otherwise.
     variables = environment.variables()
     variables["DS_ACCELERATOR"] = ACCELERATORS[kind]
@@ -117,11 +115,7 @@ def clean_architectures(variables: MutableMapping[str, str]) -> None:
 
 
 def initialize(
-    deepspeed: ModuleType,
-    world: World,
-    model: Module,
-    optimizer: Optimizer,
-    config: Mapping[str, Any],
+    deepspeed: ModuleType, world: World, model: Module, optimizer: Optimizer, config: Mapping[str, Any]
 ) -> Module:
     """DeepSpeed's engine around `model`. Collective. Raises EngineError for an invalid `config`."""
     with quiet():

@@ -79,10 +79,7 @@ class ZeroState:
         for name, interval in self._intervals():
             held = self.optimizer.state[interval.flat]
             tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
-            pieces += [
-                Piece(kind, name, interval.start, interval.of(flat))
-                for kind, flat in tensors.items()
-            ]
+            pieces += [Piece(kind, name, interval.start, interval.of(flat)) for kind, flat in tensors.items()]
             if "step" in held:
                 steps[name] = float(held["step"])
         return State(

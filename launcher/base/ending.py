@@ -62,9 +62,7 @@ class EndingSignals:
         for number in heeded():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
-        threading.Thread(
-            target=self._read, args=(read_end,), name="ending signals", daemon=True
-        ).start()
+        threading.Thread(target=self._read, args=(read_end,), name="ending signals", daemon=True).start()
 
     def caused(self, error: BaseException) -> bool:
         """Whether a signal caused `error`; a library may turn its exception into another one."""

@@ -57,9 +57,7 @@ def _unknown_command(argv: Sequence[str]) -> CommandLine:
         where="command line, first argument",
         allowed=f"{', '.join(COMMANDS)}; or options of {DEFAULT}",
         did_you_mean=nearest,
-        fix=f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}"
-        if nearest and not parsed.diagnostics
-        else None,
+        fix=f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}" if nearest and not parsed.diagnostics else None,
         order=(0, 0),
     )
     # These errors are printed alone: what else is wrong depends on what is meant.
@@ -149,9 +147,7 @@ def _epilog() -> Iterator[str]:
     yield ""
     yield "layers of settings; a later layer overrides an earlier one:"
     indent = "  "
-    yield from textwrap.wrap(
-        " < ".join(LAYERS), _WIDTH, initial_indent=indent, subsequent_indent=indent
-    )
+    yield from textwrap.wrap(" < ".join(LAYERS), _WIDTH, initial_indent=indent, subsequent_indent=indent)
     codes = [(str(code), text) for code, text in exit_codes.MEANINGS.items()]
     yield from _section("exit codes", codes)
     yield ""

@@ -80,9 +80,7 @@ _COMPARE = (
             and o.flag not in ("--continuous-learning", "--max-hours")
         )
     ),
-    out_option(
-        "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
-    ),
+    out_option("Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."),
     JSON,
 )
 _PREDICT = (
@@ -104,15 +102,9 @@ _PREDICT = (
             "Divisor of the logits; 0: always the likeliest token. Default: 0 after training on "
             "conversations, 0.8 on text.",
         ),
-        option(
-            "--top-p X",
-            "Sample from the likeliest tokens whose probabilities add up to X. Default: 1.",
-        ),
+        option("--top-p X", "Sample from the likeliest tokens whose probabilities add up to X. Default: 1."),
         option("--top-k N", "Sample from the N likeliest tokens. Default: all."),
-        option(
-            "--seed N",
-            f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}.",
-        ),
+        option("--seed N", f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}."),
     ),
     out_option(
         "Folder for files of predictions, new or empty. Default: predictions in the run folder, "
@@ -159,10 +151,7 @@ _ALL = (
         choices=("models", "modes", "engines"),
     ),
     _command(
-        "plan",
-        "predict the memory and traffic of a run, and what fits a machine",
-        PLAN,
-        adds_errors=True,
+        "plan", "predict the memory and traffic of a run, and what fits a machine", PLAN, adds_errors=True
     ),
     _command(
         "verify",
@@ -178,8 +167,7 @@ _ALL = (
             *in_group(
                 MODEL,
                 option(
-                    "--split NAME",
-                    f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}.",
+                    "--split NAME", f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}."
                 ),
                 _CHECKPOINT,
             ),
@@ -203,13 +191,7 @@ _ALL = (
         _COMPARE,
         adds_errors=True,
     ),
-    _command(
-        "submit",
-        "check a run and submit it to Slurm",
-        SUBMIT,
-        passthrough="sbatch",
-        adds_errors=True,
-    ),
+    _command("submit", "check a run and submit it to Slurm", SUBMIT, passthrough="sbatch", adds_errors=True),
     _command(
         "export",
         "export the model of a run for other programs",
@@ -278,8 +260,7 @@ _ALL = (
         (
             *(BY_FLAG["--model"], BY_FLAG["--config"], BY_FLAG["--set"]),
             out_option(
-                "Folder for downloads, or for data.html and the plots. Default: downloads, or "
-                "data-check."
+                "Folder for downloads, or for data.html and the plots. Default: downloads, or data-check."
             ),
             JSON,
         ),

@@ -10,15 +10,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from launcher.base import ending, exit_codes
-from launcher.base.diagnostics import (
-    PROGRAM,
-    Diagnostic,
-    FetchError,
-    SettingsError,
-    as_json,
-    counted,
-    render,
-)
+from launcher.base.diagnostics import PROGRAM, Diagnostic, FetchError, SettingsError, as_json, counted, render
 from launcher.base.redaction import redact
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
@@ -147,9 +139,7 @@ def _as_json(findings: Findings, written: Sequence[Path]) -> dict[str, object]:
         "overlapping_groups": findings.overlapping_groups,
         "sample": findings.sample,
         "text": [asdict(part) for part in findings.text],
-        "pictures": [
-            {"name": picture.name, "caption": picture.caption} for picture in findings.pictures
-        ],
+        "pictures": [{"name": picture.name, "caption": picture.caption} for picture in findings.pictures],
         "files": [str(file) for file in written],
     }
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from launcher.base.diagnostics import (
-    PROGRAM,
-    SettingsError,
-    listed,
-    plain,
-)
+from launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
 from launcher.commands.catalog import SCHEMA
 from launcher.config import machine, render
 from launcher.config.command_line import CommandLine

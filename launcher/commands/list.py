@@ -64,8 +64,7 @@ def modes() -> list[dict[str, Any]]:
     """The modes with their promises, as ratios to mode default."""
     definitions = [presets.mode(name) for name in presets.modes()]
     return [
-        {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)}
-        for mode in definitions
+        {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)} for mode in definitions
     ]
 
 
@@ -76,9 +75,7 @@ def engines() -> list[dict[str, Any]]:
 
 
 def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
-    missing = [
-        package for package in ("torch", *needs) if importlib.util.find_spec(package) is None
-    ]
+    missing = [package for package in ("torch", *needs) if importlib.util.find_spec(package) is None]
     reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
     return {
         "name": name,

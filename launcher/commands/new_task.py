@@ -43,9 +43,7 @@ def main(command_line: CommandLine) -> int:
 def _names(name: str) -> tuple[str, str]:
     """The names of the module and of the class. Raises SettingsError."""
     if not _NAME.fullmatch(name) or iskeyword(name):
-        suggestion = re.sub(r"\W+", "_", name.removesuffix(".py"), flags=re.ASCII).strip(
-            "_0123456789"
-        )
+        suggestion = re.sub(r"\W+", "_", name.removesuffix(".py"), flags=re.ASCII).strip("_0123456789")
         usable = bool(_NAME.fullmatch(suggestion)) and not iskeyword(suggestion)
         problem = "is a Python keyword" if iskeyword(name) else "is not a valid task name"
         raise _error(f"'{name}' {problem}", name, _ALLOWED, suggestion if usable else None)

@@ -50,9 +50,7 @@ def main(command_line: CommandLine) -> int:
     return 0
 
 
-def _planned(
-    described: Described, part: PlannedRun
-) -> tuple[PlannedRun, Plan, Sequence[ladder.Step]]:
+def _planned(described: Described, part: PlannedRun) -> tuple[PlannedRun, Plan, Sequence[ladder.Step]]:
     from launcher.plan.plan import open_planner
 
     with open_planner(part.resolved, described) as planner:

@@ -47,9 +47,7 @@ def main(command_line: CommandLine) -> int:
         raise
 
 
-def prepare(
-    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]
-) -> PreparedRun | Pipeline:
+def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> PreparedRun | Pipeline:
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
         return prepare_run(args, out, list(diagnostics))
@@ -58,9 +56,7 @@ def prepare(
     return pipeline.prepare(args, out, diagnostics)
 
 
-def train(
-    ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankReport], None]
-) -> FinishedRun:
+def train(ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankReport], None]) -> FinishedRun:
     """Train one run, its stages, or on data as it arrives; and write the report of the run.
 
     `show` gets the report of a failure at once. Raises SettingsError.

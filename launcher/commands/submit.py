@@ -49,11 +49,7 @@ def main(command_line: CommandLine) -> int:
     left = [run.begun.nothing_left for run in submission.runs]
     if None not in left:  # all runs are complete
         done = "\n".join([run.line for run in left if run] or [submission.line or ""])
-        print(
-            json.dumps(_as_json(submission, requested) | {"jobs": []}, indent=2)
-            if as_json
-            else done
-        )
+        print(json.dumps(_as_json(submission, requested) | {"jobs": []}, indent=2) if as_json else done)
         return exit_codes.DONE
     ids = []
     if not is_dry:
@@ -101,9 +97,7 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
     return "\n".join(lines)
 
 
-def _as_json(
-    submission: Submission, requested: Allocation, ids: Sequence[str] = ()
-) -> dict[str, Any]:
+def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> dict[str, Any]:
     """The submission for programs; without `ids` the jobs are not submitted."""
     rows = []
     for number, job in enumerate(submission.jobs):

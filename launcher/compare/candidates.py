@@ -185,9 +185,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
 
 
 def _study(
-    values: Mapping[str, str],
-    baseline: Callable[[], ModeCandidate],
-    diagnostics: list[Diagnostic],
+    values: Mapping[str, str], baseline: Callable[[], ModeCandidate], diagnostics: list[Diagnostic]
 ) -> Study | None:
     """The study of --folds and --seeds; None: neither is given, or there is an error."""
     given = [flag for flag in ("--folds", "--seeds") if flag in values]
@@ -210,9 +208,7 @@ def _study(
         return None
 
 
-def _candidate(
-    args: CliArgs, mode: str, engine: str | None, limits: ComparisonLimits
-) -> ModeCandidate:
+def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonLimits) -> ModeCandidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     sets = [*args.sets, *limits.sets]
     arguments = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)

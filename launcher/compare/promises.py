@@ -85,9 +85,7 @@ def check(
     return results
 
 
-def _value(
-    measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool
-) -> tuple[float | None, str | None]:
+def _value(measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool) -> tuple[float | None, str | None]:
     """The measurement of a row, or why there is none."""
     if row.error is not None:
         return None, NOT_RUN if row.error == NOT_RUN else "the run failed"

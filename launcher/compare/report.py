@@ -29,9 +29,7 @@ _MOST_POINTS = 200
 """Points of a curve, as a plot shows no more."""
 
 
-def write(
-    comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome
-) -> str:
+def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
     """Write both files into the folder; gives the text of compare.json. Touches the disk.
 
     `facts`: command, machine, device, and the time `at` which it began. Raises StorageError.
@@ -156,8 +154,7 @@ def differences(rows: Sequence[ComparisonRow]) -> list[tuple[str, ...]]:
             "larger than the noise" if is_larger_than_noise(mean) else "not larger",
         )
         for row in rows
-        if row.study is not None
-        and (mean := row.study.differences.get(row.study.metric or "")) is not None
+        if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")) is not None
     ]
     return [("paired difference", "mean ± sd [95% interval]", ""), *lines] if lines else []
 
@@ -215,9 +212,7 @@ def _number(item: PromiseResult, value: float) -> str:
     return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
 
 
-def text(
-    comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome
-) -> str:
+def text(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
     rows, folder = outcome.rows, comparison.folder
     lines = ["", title(comparison, facts), "", *_columns(table(rows, comparison.limits.until))]
@@ -242,9 +237,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def render(
-    comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome
-) -> bytes:
+def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
     head, *lines = table(rows, comparison.limits.until)
@@ -261,9 +254,7 @@ def render(
         legend=list(legend(rows)),
         differences=differences(rows),
         promises=[
-            (row.name, name.replace("_", " "), *cells)
-            for row in rows
-            for name, *cells in _promises(row)
+            (row.name, name.replace("_", " "), *cells) for row in rows for name, *cells in _promises(row)
         ],
         bars=list(_bars(rows)),
         notes=[f"{row.name}: {note}" for row in rows for note in row.notes],
@@ -280,11 +271,7 @@ def _bars(rows: Sequence[ComparisonRow]) -> Iterator[dict[str, Any]]:
         ("A step: median, and its quartiles", "step_s", _seconds),
         ("Peak memory of the device", "device_peak_bytes", size),
         ("Peak memory of the host, whole process", "host_peak_bytes", size),
-        (
-            "Peak memory of the model and its data, without the program itself",
-            "peak_memory_bytes",
-            size,
-        ),
+        ("Peak memory of the model and its data, without the program itself", "peak_memory_bytes", size),
     ):
         bars = []
         for color, row in enumerate(rows):

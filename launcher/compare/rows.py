@@ -73,9 +73,7 @@ class ComparisonRow:
     """All steps of an epoch, plus its share of the evaluations."""
     total_s: float | None = None
     """All steps and evaluations of the training plan."""
-    extrapolated: Mapping[str, bool] = field(
-        default_factory=lambda: {"epoch": False, "total": False}
-    )
+    extrapolated: Mapping[str, bool] = field(default_factory=lambda: {"epoch": False, "total": False})
     """Which times are extrapolated from the steps taken."""
     samples_per_s: float | None = None
     units_per_s: float | None = None

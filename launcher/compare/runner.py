@@ -155,9 +155,7 @@ def _rows(
             if study and row.study and base is not None and base.study:
                 for at, one in enumerate(kept):
                     if one.name == QUALITY and one.measured is not None:
-                        ratio, is_kept, why = studies.judged(
-                            study, one.promised, row.study, base.study
-                        )
+                        ratio, is_kept, why = studies.judged(study, one.promised, row.study, base.study)
                         kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results

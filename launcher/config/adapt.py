@@ -12,15 +12,7 @@ from launcher.base.diagnostics import Diagnostic, counted, plain, shown
 from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.machine import Machine
-from launcher.config.provenance import (
-    MACHINE_LAYER,
-    MODE_LAYER,
-    Batching,
-    Chosen,
-    Origin,
-    Setting,
-    Values,
-)
+from launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Batching, Chosen, Origin, Setting, Values
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 from models.common.hub import folder_of
 
@@ -69,9 +61,7 @@ class Adaptation:
                 f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
             )
 
-    def reject(
-        self, key: str, new: Any, problem: str, reason: str, allowed: str | None = None
-    ) -> None:
+    def reject(self, key: str, new: Any, problem: str, reason: str, allowed: str | None = None) -> None:
         """Report a user's setting that is impossible here, for a `problem`; replace a default."""
         if self.is_set(key):
             self.diagnostics.append(self.impossible(key, problem, new, allowed))
@@ -95,10 +85,7 @@ class Adaptation:
 
 
 def adapt(
-    values: dict[str, Setting],
-    machine: Machine,
-    world_size: int | None = None,
-    chosen: Chosen | None = None,
+    values: dict[str, Setting], machine: Machine, world_size: int | None = None, chosen: Chosen | None = None
 ) -> Adaptation:
     """Adapt `values` to the machine and to data that is downloaded.
 

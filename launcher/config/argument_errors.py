@@ -18,9 +18,7 @@ _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
 
 
-def unknown_option(
-    command: Command, words: Sequence[str], position: int, argv: Sequence[str]
-) -> Diagnostic:
+def unknown_option(command: Command, words: Sequence[str], position: int, argv: Sequence[str]) -> Diagnostic:
     """The error of an unknown option; the second of its `words` is most likely its value."""
     argument, following = words[0], words[1] if len(words) > 1 else None
     flag, is_joined, value = argument.partition("=")
@@ -121,9 +119,7 @@ def missing_argument(command: Command, example_run: Callable[[], str | None]) ->
     name = command.argument or ""
     run = example_run() if name == "RUN" else None
     example = next(iter(command.choices), "my_task" if name == "NAME" else name)
-    fix = " ".join(
-        [command.call, shlex.quote(run) if run else example, *filter(None, [command.operand])]
-    )
+    fix = " ".join([command.call, shlex.quote(run) if run else example, *filter(None, [command.operand])])
     if name == "RUN" and run is None:
         fix = f"{PROGRAM}  trains a model; then  {fix}"
     allowed = ", ".join(command.choices) or command.allowed

@@ -76,11 +76,7 @@ def larger(numbers: Batching) -> Iterator[Batching]:
 
 def may_grow(resolved: Resolved) -> bool:
     """Whether the memory of a GPU may decide the micro-batch: neither user nor mode has set it."""
-    layers = {
-        origin.layer
-        for key in (MICRO, ACCUMULATION)
-        for _, origin in resolved.values[key].all_values
-    }
+    layers = {origin.layer for key in (MICRO, ACCUMULATION) for _, origin in resolved.values[key].all_values}
     is_gpu, several = resolved.device != "cpu", resolved.batching.accumulation > 1
     return is_gpu and several and layers.isdisjoint((MODE_LAYER, *USER_LAYERS))
 
@@ -103,9 +99,7 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     """
     limit = min(max_samples, samples) // world_size * world_size
     sizes = range(limit, 0, -world_size)
-    return min(
-        sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None
-    )
+    return min(sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None)
 
 
 def batch_line(resolved: Resolved, total: int) -> str:

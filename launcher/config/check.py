@@ -32,16 +32,7 @@ from training.settings import TRACKERS
 
 _OF_OPTIMIZER = [
     f"optim.{key}"
-    for key in (
-        "name",
-        "state",
-        "groups",
-        "layer_decay",
-        "betas",
-        "eps",
-        "momentum",
-        "weight_decay",
-    )
+    for key in ("name", "state", "groups", "layer_decay", "betas", "eps", "momentum", "weight_decay")
 ]
 
 
@@ -213,9 +204,7 @@ def _length(values: Values) -> Iterator[Diagnostic]:
             yield from long_warmup(values, warmup, max_steps)
         yield from too_rare(values, max_steps, None)
     last = values["save.last"]
-    is_saved = (
-        last.value or values["save.every"].value is not None or values["save.keep_best"].value
-    )
+    is_saved = last.value or values["save.every"].value is not None or values["save.keep_best"].value
     if not is_saved and last.is_set_by_user:
         problem = "means that no checkpoint is ever saved"
         fix = _fix(values, "save.last", True)
@@ -355,8 +344,7 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
         if stage.loads is not None and values[stage.loads].value is None:
             earlier = " or ".join(stage.of)
             yield Diagnostic(
-                f"stage {stage.name} starts from the weights of stage {earlier}, and no run is "
-                "given",
+                f"stage {stage.name} starts from the weights of stage {earlier}, and no run is given",
                 key=stage.loads,
                 where=errors.where(KEY, values[KEY].origin),
                 allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
@@ -364,9 +352,7 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
             )
 
 
-def _wrong_names(
-    values: Values, names: Sequence[str], known: Sequence[str]
-) -> Iterator[Diagnostic]:
+def _wrong_names(values: Values, names: Sequence[str], known: Sequence[str]) -> Iterator[Diagnostic]:
     """Errors for unknown names of stages; without any, for a wrong order."""
 
     def error(message: str, suggestion: str | None, corrected: Sequence[str]) -> Diagnostic:

@@ -69,9 +69,7 @@ class CommandLine:
 
 
 def parse(
-    command: Command,
-    argv: Sequence[str],
-    example_run: Callable[[], str | None] = lambda: None,
+    command: Command, argv: Sequence[str], example_run: Callable[[], str | None] = lambda: None
 ) -> CommandLine:
     """Parse the arguments of `command`; all errors are in the result's `diagnostics`.
 
@@ -115,9 +113,7 @@ def parse(
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser,
-    command: Command,
-    describe: Callable[[Option], str] = lambda option: "",
+    parser: argparse.ArgumentParser, command: Command, describe: Callable[[Option], str] = lambda option: ""
 ) -> None:
     """Add the arguments of `command` to `parser`; `describe` gives the help of an option."""
     for dest, metavar in (("argument", command.argument), ("operand", command.operand)):

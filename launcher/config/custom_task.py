@@ -126,9 +126,7 @@ def folder_for(name: object, recorded: object, file: Path, where: str) -> str | 
         problem = f"is inside of {home}, which says so itself"
     # A copied project has its runs inside of it, as the recorded one has.
     elif not (
-        _has_module(here, top)
-        and home.is_relative_to(here)
-        and (folder / home.relative_to(here)).exists()
+        _has_module(here, top) and home.is_relative_to(here) and (folder / home.relative_to(here)).exists()
     ):
         return recorded
     spec = None if top in sys.modules else PathFinder.find_spec(top, [str(here), *sys.path])

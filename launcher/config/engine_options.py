@@ -94,9 +94,7 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
                 where=where,
                 allowed=", ".join(map(plain, conflict.allowed)) or None,
                 did_you_mean=conflict.did_you_mean,
-                fix=f"{conflict.did_you_mean}, or leave it out"
-                if conflict.did_you_mean
-                else "leave it out",
+                fix=f"{conflict.did_you_mean}, or leave it out" if conflict.did_you_mean else "leave it out",
             )
         )
     raise SettingsError(diagnostics)

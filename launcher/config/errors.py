@@ -10,14 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import (
-    Diagnostic,
-    SettingsError,
-    listed,
-    nearest_match,
-    plain,
-    shown,
-)
+from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import (
@@ -111,9 +104,7 @@ def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
     folder, name = Path(path).expanduser().parent, Path(path).name
     names = os.listdir(folder) if folder.is_dir() else []
-    suggestion = nearest_match(
-        name, [other for other in names if other != name]
-    )  # a link to nothing
+    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
     return suggestion and str(Path(path).parent / suggestion)
 
 
@@ -167,10 +158,7 @@ def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]
             diagnostic,
             where=f"{named_at}; {diagnostic.where}" if diagnostic.where else named_at,
             fix=diagnostic.fix
-            or (
-                diagnostic.did_you_mean
-                and fix_line("model.family", origin, diagnostic.did_you_mean)
-            ),
+            or (diagnostic.did_you_mean and fix_line("model.family", origin, diagnostic.did_you_mean)),
         )
         for diagnostic in error.diagnostics
     ]

@@ -158,8 +158,7 @@ def check_download(values: Values) -> Iterator[Diagnostic]:
         yield errors.about(
             values,
             _FILES,
-            "download.files is declared but not downloaded: the run would train on "
-            f"{values[_PATH].value}",
+            f"download.files is declared but not downloaded: the run would train on {values[_PATH].value}",
             fix="--download-data  or name existing data with  --data PATH",
             severity="warning",
         )

@@ -111,13 +111,9 @@ class File(Section):
 
     url: Annotated[str, WrapValidator(_as_url), _allowed(_URLS)]
     """http, https or file; ${NAME} is replaced by that variable of download.variables."""
-    sha256: Annotated[
-        str | None, StringConstraints(to_lower=True, pattern=_SHA256), _allowed(_DIGITS)
-    ] = None
+    sha256: Annotated[str | None, StringConstraints(to_lower=True, pattern=_SHA256), _allowed(_DIGITS)] = None
     """Checksum of the downloaded file, before it is unpacked."""
-    name: Annotated[
-        str | None, AfterValidator(_as_name), _allowed("a file name without a folder")
-    ] = None
+    name: Annotated[str | None, AfterValidator(_as_name), _allowed("a file name without a folder")] = None
     """File name; default: the last part of the URL."""
     unpack: Literal["auto", "no"] = "auto"
     """auto: an archive becomes a folder, a compressed file itself."""
@@ -145,9 +141,7 @@ class Download(Section):
     """Environment variables that URLs may use, as ${NAME}; only the command line can set it."""
     folder: str | None = None
     """Folder for the files; default: downloads/, several files in a subfolder of it."""
-    max_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})] = (
-        100.0
-    )
+    max_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra={"unit": "10^9 bytes"})] = 100.0
     """Maximum size of a file, downloaded and unpacked."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 5
     """Retries in a row after a broken connection."""

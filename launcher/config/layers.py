@@ -118,9 +118,7 @@ def _of_family(choice: Choice, shared: Layer) -> Layer:
     return [e for e in shared if e.key in infos or not e.key.startswith(("model.", "data."))]
 
 
-def merge_layers(
-    family: str, layers: Sequence[Layer]
-) -> tuple[dict[str, Setting], list[Diagnostic]]:
+def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Setting], list[Diagnostic]]:
     """Every setting of the family after the layers, lowest first, and the errors in them.
 
     An invalid value is left out, so that all errors of one start are found together.
@@ -214,8 +212,7 @@ def _plain(value: Any) -> Any:
     """A value with mappings for the schema's classes, holding only what was set."""
     if isinstance(value, list):
         return [
-            item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item
-            for item in value
+            item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item for item in value
         ]
     if isinstance(value, dict):
         return {

@@ -103,11 +103,7 @@ OPTIONS = (
             Option(f"--{mode}", MODEL, sentence=f"Short for --mode {mode}.", mode=mode)
             for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
         ),
-        option(
-            "--stage NAME",
-            "Train this stage only, in mode staged; see `list models`.",
-            values="stages",
-        ),
+        option("--stage NAME", "Train this stage only, in mode staged; see `list models`.", values="stages"),
         option(
             "--from RUN",
             "Initialize the weights of the stage from a run, a staged run, a checkpoint, an "
@@ -131,10 +127,7 @@ OPTIONS = (
         option("--nproc N", key="engine.nproc"),
         option("--max-restarts N", key="engine.max_restarts"),
         option("--precision NAME", key="precision"),
-        option(
-            "--force",
-            "Start a run whose weights, gradients and optimizer state do not fit here.",
-        ),
+        option("--force", "Start a run whose weights, gradients and optimizer state do not fit here."),
         option("--deterministic", key="train.deterministic"),
         option("--debug", key="train.debug"),
     ),
@@ -277,8 +270,6 @@ def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, 
         has_value = bool(_NUMBER.match(following))
         if index + 1 < len(argv) and takes_value.get(argument, not is_known):
             has_value = has_value or not following.startswith("-")
-        words = (
-            [argument, following] if is_option and "=" not in argument and has_value else [argument]
-        )
+        words = [argument, following] if is_option and "=" not in argument and has_value else [argument]
         yield index + 1, words, is_known
         index += len(words)

@@ -45,9 +45,7 @@ class UserSettings:
     diagnostics: Sequence[Diagnostic]
     """Files that cannot be read, and arguments that set nothing."""
 
-    def highest(
-        self, keys: Collection[str] = CHOICES, family: str = FIRST_RUN[0]
-    ) -> dict[str, TypedEntry]:
+    def highest(self, keys: Collection[str] = CHOICES, family: str = FIRST_RUN[0]) -> dict[str, TypedEntry]:
         """The entry of the highest layer for each of `keys` of `family`."""
         found = {}
         for entry in chain(self.mode, *self.files, self.arguments):
@@ -75,9 +73,7 @@ def read(args: CliArgs) -> UserSettings:
     wrong: list[Diagnostic] = []
     return UserSettings(
         mode=_mode_file(args, wrong),
-        files=[
-            _file(FILES_LAYER, path, n, "--config", wrong) for n, path in enumerate(args.configs)
-        ],
+        files=[_file(FILES_LAYER, path, n, "--config", wrong) for n, path in enumerate(args.configs)],
         arguments=list(_arguments(args, wrong)),
         diagnostics=wrong,
     )
@@ -104,9 +100,7 @@ def _mode_file(args: CliArgs, wrong: list[Diagnostic]) -> list[TypedEntry]:
     return [entry for entry in typed if entry.key not in (*MODEL_CHOICES, "sentence")]
 
 
-def _file(
-    layer: str, path: Path, position: int, option: str, wrong: list[Diagnostic]
-) -> list[TypedEntry]:
+def _file(layer: str, path: Path, position: int, option: str, wrong: list[Diagnostic]) -> list[TypedEntry]:
     try:
         return entries(layer, read_lines(path, option), position)
     except SettingsError as error:

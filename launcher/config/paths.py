@@ -38,10 +38,7 @@ def kept_values(values: Values) -> dict[str, Any]:
         from launcher.config import feature_checks  # for the runs that declare files
 
         kept[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
-    return {
-        key: _absolute(value) if _are_paths(key, values, value) else value
-        for key, value in kept.items()
-    }
+    return {key: _absolute(value) if _are_paths(key, values, value) else value for key, value in kept.items()}
 
 
 def typed_paths(values: Values, file_values: Mapping[str, Any]) -> dict[str, str]:
@@ -69,9 +66,7 @@ def keep_recorded(values: dict[str, Setting]) -> None:
         for old, origin in setting.replaced:
             is_recorded = origin.layer == RESUMED_LAYER
             # The commit of the run, if the user names the model again.
-            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(
-                f"{setting.value}@"
-            )
+            is_commit = str(setting.value).startswith(HUB) and str(old).startswith(f"{setting.value}@")
             if is_recorded and (is_commit or is_same(key, old, setting.value, values)):
                 values[key] = replace(setting, value=old)
 

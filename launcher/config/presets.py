@@ -47,11 +47,7 @@ class FamilyFile:
         the user gives that setting a value; and of a custom task's class ("declared").
         """
         prefix = f"{'.'.join(path)}."
-        inside = [
-            (line.key.removeprefix(prefix), line)
-            for line in self.lines
-            if line.key.startswith(prefix)
-        ]
+        inside = [(line.key.removeprefix(prefix), line) for line in self.lines if line.key.startswith(prefix)]
         return [
             line._replace(key=key)
             for key, line in inside

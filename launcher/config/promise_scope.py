@@ -7,13 +7,7 @@ from typing import Any, get_args
 
 from launcher.base.diagnostics import Diagnostic, nearest_match, shown
 from launcher.config import errors
-from launcher.config.provenance import (
-    CLI_LAYER,
-    Origin,
-    Setting,
-    TypedEntry,
-    Values,
-)
+from launcher.config.provenance import CLI_LAYER, Origin, Setting, TypedEntry, Values
 from launcher.config.schema import Bounds, Measure, config_of
 from launcher.config.selection import Choice
 from models.catalog import FAMILIES
@@ -111,9 +105,7 @@ def rejected(entry: TypedEntry, detail: Any) -> Diagnostic:
     return _about(entry, message, detail["input"], allowed, suggestion)
 
 
-def _about(
-    entry: TypedEntry, message: str, value: Any, allowed: str, suggestion: str | None
-) -> Diagnostic:
+def _about(entry: TypedEntry, message: str, value: Any, allowed: str, suggestion: str | None) -> Diagnostic:
     return Diagnostic(
         message,
         key=KEY,

@@ -296,8 +296,6 @@ def with_batch_numbers(values: Values, batching: Batching, reason: str) -> dict[
 def entries(layer: str, lines: Iterable[Line], position: int = -1) -> list[TypedEntry]:
     """The entries of a file's lines; `position` is that of the file on the command line."""
     return [
-        TypedEntry(
-            key, value, Origin(layer, where), order=(position, int(where.rpartition(":")[2]))
-        )
+        TypedEntry(key, value, Origin(layer, where), order=(position, int(where.rpartition(":")[2])))
         for key, value, where in lines
     ]

@@ -76,9 +76,7 @@ def text_of(key: str, value: Any, call: str) -> str:
         ) from None
 
 
-def check_types(
-    given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
-) -> None:
+def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True) -> None:
     """Raise SettingsError for arguments of another type than these, and impossible paths.
 
     `none`: or None.

@@ -12,14 +12,7 @@ from typing import Any
 from launcher.base.diagnostics import plain
 from launcher.config import paths
 from launcher.config.batching import ACCUMULATION
-from launcher.config.provenance import (
-    CLI_LAYER,
-    FILES_LAYER,
-    Origin,
-    Resolved,
-    Setting,
-    Values,
-)
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, Values
 from launcher.config.settings_file import MAPPINGS, parse_yaml_scalar
 from training.settings import nested
 

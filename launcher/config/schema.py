@@ -94,9 +94,7 @@ class Root(engines.EngineSection):
     """Promises of the mode, as ratios to mode default; memory in bytes. null withdraws one."""
     stages: list[str] = Field(default_factory=list)
     """Stages of the model family to train, in order."""
-    track: list[Track] = Field(
-        default_factory=list, json_schema_extra={"allowed": f"some of {TRACKERS}"}
-    )
+    track: list[Track] = Field(default_factory=list, json_schema_extra={"allowed": f"some of {TRACKERS}"})
     """Experiment trackers: wandb, tensorboard, mlflow."""
 
 
@@ -202,10 +200,7 @@ def settings_class(family: str) -> type[BaseModel]:
     """The whole tree for one family: frozen, refusing unknown keys."""
     config = config_of(family)
     return create_model(
-        "Settings",
-        __base__=Settings,
-        model=(config.Model, config.Model()),
-        data=(config.Data, config.Data()),
+        "Settings", __base__=Settings, model=(config.Model, config.Model()), data=(config.Data, config.Data())
     )
 
 
@@ -283,9 +278,7 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
 @cache
 def sections(family: str) -> frozenset[str]:
     """The dotted keys that hold other keys."""
-    return frozenset(
-        key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == "."
-    )
+    return frozenset(key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == ".")
 
 
 def forget_tasks() -> None:

@@ -13,14 +13,7 @@ from launcher.config import errors, presets
 from launcher.config.parse import CHOICES, UserSettings, read
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import STAGED_MODE, CliArgs, Resolved, TypedEntry
-from launcher.config.schema import (
-    FIRST_RUN,
-    PRETRAINED,
-    config_of,
-    model_part,
-    replaces_size,
-    setting_infos,
-)
+from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, model_part, replaces_size, setting_infos
 from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 if TYPE_CHECKING:
@@ -115,9 +108,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     )
 
 
-def _given(
-    user: UserSettings, base: Base | None, family: str, file: presets.FamilyFile
-) -> dict[str, Any]:
+def _given(user: UserSettings, base: Base | None, family: str, file: presets.FamilyFile) -> dict[str, Any]:
     """The value of each setting that the user gives, and that the family's file has a block for.
 
     A setting without effect does not count.
@@ -175,8 +166,7 @@ def _custom_task_errors(
     path = None if folder is None else folder.value
     if folder is not None and isinstance(path, str) and custom_task.is_other_task(name, path):
         yield Diagnostic(
-            f"{name} in {path} cannot be used: this process has imported another module of "
-            "that name",
+            f"{name} in {path} cannot be used: this process has imported another module of that name",
             key=TASK_FOLDER,
             value=path,
             where=errors.where(TASK_FOLDER, folder.origin),
@@ -185,9 +175,7 @@ def _custom_task_errors(
         )
 
 
-def _default_size(
-    file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool
-) -> str:
+def _default_size(file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool) -> str:
     """The size of the family's file, or of a first run, after what the mode makes of it."""
     default = {line.key: line.value for line in (*file.block("default"), *file.block("declared"))}
     size: str = FIRST_RUN[1]

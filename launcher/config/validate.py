@@ -64,9 +64,7 @@ def check_before_training(
         print(render(diagnostics), file=sys.stderr)
 
 
-def check_train_plan(
-    resolved: Resolved, total_steps: int, steps_per_epoch: int
-) -> list[Diagnostic]:
+def check_train_plan(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Diagnostic]:
     """The errors and warnings that need the number of samples."""
     values = resolved.values
     warmup = duration.steps(values["schedule.warmup"].value, steps_per_epoch, total_steps)
@@ -138,9 +136,7 @@ def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagno
         if patience is None or count > patience or train_plan.first_step or not is_chosen:
             continue
         every = (steps - 1) // (patience + 1)
-        problem = (
-            f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
-        )
+        problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
         fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
         yield errors.about_value(values, key, problem, fix=fix, severity="warning")
 

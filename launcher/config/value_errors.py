@@ -9,29 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from launcher.base.diagnostics import (
-    OFF,
-    ON,
-    Diagnostic,
-    fold,
-    listed,
-    nearest_match,
-    plain,
-    shown,
-)
+from launcher.base.diagnostics import OFF, ON, Diagnostic, fold, listed, nearest_match, plain, shown
 from launcher.config import errors, promise_scope
 from launcher.config.argument_errors import meant
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
 from launcher.config.model_lines import model_line, path_line
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
-from launcher.config.schema import (
-    SettingInfo,
-    sections,
-    setting_infos,
-    settings_class,
-    unseen_by_schema,
-)
+from launcher.config.schema import SettingInfo, sections, setting_infos, settings_class, unseen_by_schema
 from launcher.config.settings_file import parse_yaml_scalar
 from models.catalog import is_custom
 from training.settings import TRACKERS, nested

@@ -8,13 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.run_folder.experiences import Ledger
-from launcher.run_folder.file_records import (
-    FileRecord,
-    FileStamp,
-    changed_files,
-    record_files,
-    stamp_of,
-)
+from launcher.run_folder.file_records import FileRecord, FileStamp, changed_files, record_files, stamp_of
 
 _UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".swp", ".lock")
 """Endings of files that get another name when they are complete; also `~`."""
@@ -50,9 +44,7 @@ class FolderWatch:
         for name, (stamp, since) in before.items():
             if stamps.get(name) == stamp:
                 self._known[name] = stamp, since
-        is_complete = {
-            name: now - since >= self.settle_s for name, (_, since) in self._known.items()
-        }
+        is_complete = {name: now - since >= self.settle_s for name, (_, since) in self._known.items()}
         complete = {name: stamp for name, stamp in stamps.items() if is_complete[name]}
         growing = {name: stamp for name, stamp in stamps.items() if not is_complete[name]}
         return FolderScan(complete, growing)
@@ -116,9 +108,7 @@ class Arrivals:
         files = self._without_copies(record_files(self.folder, complete), known)
         return files if any(name in fresh for name in files) else {}
 
-    def _is_ready(
-        self, scan: FolderScan, fresh: Mapping[str, FileStamp], now: float, least: int
-    ) -> bool:
+    def _is_ready(self, scan: FolderScan, fresh: Mapping[str, FileStamp], now: float, least: int) -> bool:
         """Whether enough files are complete, and no other file is expected soon."""
         if len(fresh) < least:
             self._ready_since = None

@@ -36,9 +36,7 @@ Train = Callable[[Job, set[int]], RankReport]
 """Run the ranks of a job to their end, and collect the signals that were passed on to them."""
 
 
-def train_continually(
-    start: PreparedRun, job: Job, show: Callable[[RankReport], None]
-) -> RankReport:
+def train_continually(start: PreparedRun, job: Job, show: Callable[[RankReport], None]) -> RankReport:
     """Train on the data of `job`, then on new files; gives the report of the end.
 
     Ranks run only while there is something to train on. An experience that cannot be trained on is
@@ -66,9 +64,7 @@ def train_continually(
 class ContinualLoop:
     """Watches a folder, and starts the ranks of a run for each experience."""
 
-    def __init__(
-        self, job: Job, train: Train, reporter: Reporter, clock: Clock, is_trained: bool
-    ) -> None:
+    def __init__(self, job: Job, train: Train, reporter: Reporter, clock: Clock, is_trained: bool) -> None:
         """`is_trained`: the data that the run began with is trained on."""
         assert job.folder is not None, "the run folder exists"
         self._job, self._train, self._reporter, self._clock = job, train, reporter, clock

@@ -44,9 +44,7 @@ class Check(NamedTuple):
     """What to do; None: nothing."""
 
 
-def _check(
-    name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False
-) -> Check:
+def _check(name: str, found: str, fix: str, *, failure: bool = False, warning: bool = False) -> Check:
     status = "failure" if failure else "warning" if warning else "ok"
     return Check(name, status, found, None if status == "ok" else fix)
 

@@ -39,9 +39,7 @@ class ArchiveError(Exception):
     """An archive is broken, unsafe or too large; the message follows its name."""
 
 
-def unpack(
-    archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]
-) -> None:
+def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]) -> None:
     """Unpack `archive` to the new file or folder `out`, at most `max_bytes`; links are refused.
 
     Raises ArchiveError; `out` may then exist. Touches the disk. `progress` is called with the
@@ -59,9 +57,7 @@ def unpack(
         raise ArchiveError(f"is broken, or not an archive of this kind: {error}") from None
 
 
-def _unpack(
-    archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]
-) -> None:
+def _unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]) -> None:
     written = members = 0
 
     def add(count: int) -> None:

@@ -95,9 +95,7 @@ def fetch(settings: Download, is_shown: bool = False, show_existing: bool = True
     return files
 
 
-def fetch_for_run(
-    settings: Any, ranks: RankEnvironment | None, is_shown: bool, is_main: bool
-) -> None:
+def fetch_for_run(settings: Any, ranks: RankEnvironment | None, is_shown: bool, is_main: bool) -> None:
     """Download the files of a run, if it requests that; `is_shown`: with progress.
 
     Of the processes that torchrun or srun started on one machine, one downloads; `is_main` marks
@@ -241,9 +239,7 @@ class _Fetch:
         raise FetchError(f"cannot download {name}: {error}", self._target.file.url, fix)
 
     @contextmanager
-    def _opened(
-        self, url: str, secrets: Sequence[str]
-    ) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+    def _opened(self, url: str, secrets: Sequence[str]) -> Iterator[tuple[int | None, Iterator[bytes]]]:
         """The size of the file, None: unknown; and its bytes. Raises _Transient, SettingsError."""
         shown = self._target.file.url
         if urlsplit(url).scheme == "file":
@@ -342,8 +338,7 @@ def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]
     names, variables = redaction.variables_of(text), environment.variables()
     if refused := [name for name in names if name not in allowed]:
         raise _error(
-            f"the URL uses the environment variable {refused[0]}, which the command line does not "
-            "allow",
+            f"the URL uses the environment variable {refused[0]}, which the command line does not allow",
             shown,
             fix=errors.line("--set", VARIABLES, list(dict.fromkeys([*allowed, *names]))),
         )

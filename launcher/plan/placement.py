@@ -103,9 +103,7 @@ def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
             parts[parts.index(min(parts))] += numel
         share = max(parts) / max(sum(parts), 1)
     in_update = phase == Phase.UPDATE
-    beside = held[:, Kind.GRADIENTS] - (_passes(phase) == ranks.accumulation) * (
-        FP32_BYTES * computed
-    )
+    beside = held[:, Kind.GRADIENTS] - (_passes(phase) == ranks.accumulation) * (FP32_BYTES * computed)
     beside[in_update] = 0
     held[:, Kind.GRADIENTS] = gradients + (ranks.accumulation > 1) * beside.clip(0)
     held[:, Kind.OPTIMIZER] = np.rint(share * held[:, Kind.OPTIMIZER])
@@ -173,19 +171,14 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
         small = layout["stage3_param_persistence_threshold"]
         persistent = sum(numel for numel in trace.sizes if numel <= small)
         others, most = trace.parameters - persistent, max(trace.sizes)
-        soon, fetched = (
-            layout["stage3_max_reuse_distance"] // 2,
-            layout["stage3_prefetch_bucket_size"],
-        )
+        soon, fetched = (layout["stage3_max_reuse_distance"] // 2, layout["stage3_prefetch_bucket_size"])
         ahead = min(others, soon + 2 * fetched + most)
         arriving = min(ahead, fetched + most) * (phase == Phase.FORWARD)
         weights += size * persistent + shards
         optimizer += 2 * part
         copies, always = FP32_BYTES, FP32_BYTES * bucket * is_contiguous
         buffers = size * (ranks.size > 1) * (ahead + arriving)
-        update = max(
-            min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * ranks.part(largest)
-        )
+        update = max(min(part, FP32_BYTES * layout["sub_group_size"]), _FP64_BYTES * ranks.part(largest))
         if offloads:
             moved = shards * offloads_weights
             weights, host, update = weights - moved, moved + part, 0

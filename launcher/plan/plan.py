@@ -55,9 +55,7 @@ GATHERED = 1.5
 gathered weights. Measured by benchmarks.plan_host on two ranks."""
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
-UNCOMPILED = (
-    "planned as if not compiled, an upper bound: a compiled language model needs half of it"
-)
+UNCOMPILED = "planned as if not compiled, an upper bound: a compiled language model needs half of it"
 _CPU = torch.device("cpu")
 
 
@@ -312,9 +310,7 @@ class Planner:
                 subject.train_plan,
                 min(val_samples, settings.eval.samples or val_samples),
                 flops=trace.flops,
-                moved=time.moved_bytes(
-                    placed.device, trace.trainable, numbers.accumulation, trace.offloaded
-                ),
+                moved=time.moved_bytes(placed.device, trace.trainable, numbers.accumulation, trace.offloaded),
                 sent=placed.sent_bytes,
                 copied=2 * numbers.accumulation * trace.offloaded,
             )

@@ -18,10 +18,7 @@ _MARKS = dict(zip(Kind, "WGOATC", strict=True))
 
 
 def text(
-    resolved: Resolved,
-    plan: Plan,
-    steps: Sequence[Step],
-    command: Callable[[Sequence[str]], str],
+    resolved: Resolved, plan: Plan, steps: Sequence[Step], command: Callable[[Sequence[str]], str]
 ) -> str:
     """The plan for people. `command` gives the run with further settings."""
     lines = [*_head(resolved, plan), "", *_memory(plan), "", _verdict(plan)]
@@ -38,10 +35,7 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     trained = "" if plan.trainable == plan.parameters else f", {plan.trainable:,} of them trained"
     yield f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}"
     yield f"mode         {settings.mode}, {settings.precision}"
-    yield (
-        f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, "
-        f"{target.device}"
-    )
+    yield (f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, {target.device}")
     if resolved.chosen is not None:
         yield f"             {resolved.chosen.line}"
         for other in resolved.chosen.others:

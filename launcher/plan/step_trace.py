@@ -40,10 +40,7 @@ _NO_TENSORS = {"torch", "launcher", *sys.stdlib_module_names}
 """Packages whose caches stay. That of launcher holds the classes of settings."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
-UNTRACED_ERRORS = (
-    *(RuntimeError, TypeError, ValueError),
-    *(LookupError, ArithmeticError, AssertionError),
-)
+UNTRACED_ERRORS = (*(RuntimeError, TypeError, ValueError), *(LookupError, ArithmeticError, AssertionError))
 """What a step may raise because its tensors have no values: torch's DynamicOutputShapeException,
 DataDependentOutputException and UnsupportedFakeTensorException are RuntimeErrors, and numbers that
 were made up lead to others."""

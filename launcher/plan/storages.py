@@ -22,11 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import (
-    flop_registry,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from engines.state import stored
 
@@ -40,9 +36,7 @@ _CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for
 _FLOPS: Mapping[Any, Any] = {
     **flop_registry,  # of attention, kernels of GPUs only
     _CPU_ATTENTION: lambda *args, **_: sdpa_flop_count(*(x.shape for x in args[:3])),
-    _CPU_ATTENTION_BACKWARD: lambda *args, **_: sdpa_backward_flop_count(
-        *(x.shape for x in args[:4])
-    ),
+    _CPU_ATTENTION_BACKWARD: lambda *args, **_: sdpa_backward_flop_count(*(x.shape for x in args[:4])),
 }
 """Operations of one call; those that compute an element at a time are left out."""
 

@@ -112,9 +112,7 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
             refusal = getattr(_formats(name), "refusal", None)
             if refusal is not None and (error := refusal(Path(path).expanduser())) is not None:
                 raise _about(error, path, origin)
-        known = "\n           ".join(
-            f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families
-        )
+        known = "\n           ".join(f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families)
         message = f"unknown data format: '{path}'"
         raise SettingsError.of(message, value=path, where=origin, allowed=known)
     return matches

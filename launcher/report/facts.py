@@ -134,8 +134,7 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     """The settings that differ between several runs, a row for each run, below a head."""
     known = dict.fromkeys(key for run in runs for key in run.settings if key != "promise")
     columns = {
-        key: [_value(run.settings[key]) if key in run.settings else "–" for run in runs]
-        for key in known
+        key: [_value(run.settings[key]) if key in run.settings else "–" for run in runs] for key in known
     }
     differing = {key: values for key, values in columns.items() if len(set(values)) > 1}
     if not differing:
@@ -251,9 +250,7 @@ def promise_command(run: RunRecord) -> str:
 
 def checkpoints(run: RunRecord) -> list[Row]:
     """Step, size, score and links of each checkpoint."""
-    return [
-        (f"{c.step:,}", size(c.bytes), c.score or "–", ", ".join(c.links)) for c in run.checkpoints
-    ]
+    return [(f"{c.step:,}", size(c.bytes), c.score or "–", ", ".join(c.links)) for c in run.checkpoints]
 
 
 def versions(run: RunRecord) -> list[Row]:
@@ -267,8 +264,7 @@ def versions(run: RunRecord) -> list[Row]:
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
     folder, settings = (
-        shlex.quote(from_here(path.absolute()))
-        for path in (run.folder, run.folder / run_folder.SETTINGS)
+        shlex.quote(from_here(path.absolute())) for path in (run.folder, run.folder / run_folder.SETTINGS)
     )
     lines = [("repeat", f"{PROGRAM} --config {settings}")]
     if run.checkpoints:

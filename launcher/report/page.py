@@ -75,9 +75,7 @@ def fact_text(value: Any) -> str:
     """A fact as text: numbers in groups of three digits, mappings in a row."""
     if isinstance(value, Mapping):
         texts = {
-            name: f"({fact_text(inner)})"
-            if isinstance(inner, Mapping) and inner
-            else fact_text(inner)
+            name: f"({fact_text(inner)})" if isinstance(inner, Mapping) and inner else fact_text(inner)
             for name, inner in value.items()
         }
         return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"

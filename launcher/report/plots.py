@@ -77,8 +77,7 @@ class Plots:
         return {
             "axis": asdict(self.axis),
             "plots": [
-                {"title": plot.title, "unit": plot.unit, "lines": list(_lines(plot))}
-                for plot in self.plots
+                {"title": plot.title, "unit": plot.unit, "lines": list(_lines(plot))} for plot in self.plots
             ],
             "marks": [asdict(mark) for mark in self.marks],
         }

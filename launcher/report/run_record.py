@@ -165,15 +165,11 @@ def _events(folder: Path) -> Iterator[RunEvent]:
         rank = path.stem.removeprefix("events").removeprefix("-rank")
         of_rank = {"rank": rank} if rank else {}
         for line in RunReader(folder).events(path.name):
-            yield RunEvent(
-                line.get("time", ""), line["kind"], line["step"], of_rank | line["facts"]
-            )
+            yield RunEvent(line.get("time", ""), line["kind"], line["step"], of_rank | line["facts"])
 
 
 def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
-    links = {
-        link: path.resolve().name for link in run_folder.LINKS if (path := folder / link).is_dir()
-    }
+    links = {link: path.resolve().name for link in run_folder.LINKS if (path := folder / link).is_dir()}
     for step, path in checkpoint_search.checkpoints(folder).items():
         with suppress(CheckpointError):  # `verify` and `resume` name the damage
             written = manifest.read(path)

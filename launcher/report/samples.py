@@ -68,9 +68,7 @@ def read(run: RunRecord, room: int) -> ShownSamples | None:
 
 def _samples(folder: Path, by_time: Mapping[str, Content], room: int) -> ShownSamples:
     newest = by_time.get(AFTER) or by_time[BEFORE]
-    shapes = [
-        (content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()
-    ]
+    shapes = [(content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {when: content for when, content in by_time.items() if content is newest}
     pictures, left_out = _pictures(folder, by_time, room)
@@ -99,9 +97,7 @@ def _texts(by_time: Sequence[tuple[str, Content]]) -> list[list[tuple[str, str]]
     texts: list[list[tuple[str, str]]] = [[] for _ in tables[0]]
     for at, column in enumerate(by_time[-1][1]["columns"][1:], start=1):
         columns = [[row[at] for row in rows] for rows in tables]
-        is_fixed = all(
-            len({str(cell) for cell in cells}) == 1 for cells in zip(*columns, strict=True)
-        )
+        is_fixed = all(len({str(cell) for cell in cells}) == 1 for cells in zip(*columns, strict=True))
         for cards, *cells in zip(texts, *columns, strict=True):
             if is_fixed:
                 cards.append((str(column), _text(cells[0])))

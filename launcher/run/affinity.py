@@ -93,9 +93,7 @@ def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
     os.sched_setaffinity(0, share(cores, gpu_cores, int(environ.get("LOCAL_RANK", 0)), ranks))
 
 
-def share(
-    cores: Sequence[Set[int]], gpu_cores: Sequence[Set[int]], rank: int, ranks: int
-) -> frozenset[int]:
+def share(cores: Sequence[Set[int]], gpu_cores: Sequence[Set[int]], rank: int, ranks: int) -> frozenset[int]:
     """The processors of local rank `rank` of `ranks`: whole cores, near its GPU if possible.
 
     `cores` are the processors of each physical core, `near` those beside the GPU of each rank;

@@ -42,11 +42,7 @@ def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
         "resume": None if ready.resume is None else ready.resume.as_json(),
         "processes": _processes(ready),
         "fetch": [
-            {
-                "url": str(target.file.url),
-                "path": str(target.path),
-                "is_there": target.path.exists(),
-            }
+            {"url": str(target.file.url), "path": str(target.path), "is_there": target.path.exists()}
             for target in _to_fetch(resolved.settings)
         ],
         "notes": _notes(resolved),

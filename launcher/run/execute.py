@@ -53,9 +53,7 @@ class FinishedRun:
         return "" if self.folder is None else render_last_line(self.report.exit_code, self.folder)
 
 
-def execute_run(
-    start: PreparedRun, console: bool, show: Show, train: Train | None = None
-) -> FinishedRun:
+def execute_run(start: PreparedRun, console: bool, show: Show, train: Train | None = None) -> FinishedRun:
     """Create the run folder and train to the end with `train`, by default `train_ranks`.
 
     `show` gets the report of a failure at once. The folder of a run that did not train, because of
@@ -122,11 +120,7 @@ def train_ranks(
 
 
 def _train_here(
-    start: PreparedRun,
-    load_work: Callable[[], rank.Work],
-    job: Job,
-    show: Show,
-    forwarded: set[int],
+    start: PreparedRun, load_work: Callable[[], rank.Work], job: Job, show: Show, forwarded: set[int]
 ) -> RankReport:
     """Train one rank in this process, or in a fork of it."""
     variables = environment.variables()

@@ -68,9 +68,7 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     from, and keeps the value that it overrides.
     """
     # Each changed setting, its value, the setting it follows from, and how.
-    changes: list[tuple[str, Any, str, str]] = [
-        ("data.path", str(spec.folders[0].data), "enabled", "")
-    ]
+    changes: list[tuple[str, Any, str, str]] = [("data.path", str(spec.folders[0].data), "enabled", "")]
     if spec.number:
         lr, schedule = (resolved.values[key].value for key in ("optim.lr", "schedule.name"))
         given, scale = spec.settings, spec.settings["lr_scale"]

@@ -98,10 +98,7 @@ def build_report(
     variables = environment.variables()
     text, trace = (redact_variables(part, variables) for part in (text, trace))
     parts["diagnostics"] = [
-        replace(
-            one,
-            **{k: redact_variables(v, variables) for k, v in vars(one).items() if type(v) is str},
-        )
+        replace(one, **{k: redact_variables(v, variables) for k, v in vars(one).items() if type(v) is str})
         for one in parts.get("diagnostics", ())
     ]
     host = socket.gethostname()
@@ -129,9 +126,7 @@ def _failed(error: BaseException, rank: int) -> RankReport:
         text = "interrupted before anything was saved"
         return build_report("stopped", exit_codes.INTERRUPTED, rank, text)
     if isinstance(error, Stopped):
-        return report(
-            "stopped", f"stopped by {error.signal_name} before anything was saved; run again"
-        )
+        return report("stopped", f"stopped by {error.signal_name} before anything was saved; run again")
     # Imported for an error only: a run that works needs none of them, and a thread that ends one
     # at a signal would wait for an import of the main thread.
     from engines.base import EngineError, PeersMissing
@@ -217,8 +212,7 @@ def explained(report: RankReport, resolved: Resolved, folder: Path) -> RankRepor
         from launcher.config.errors import as_typed
 
         fixed = [
-            replace(one, fix=one.fix and as_typed(one.fix, resolved.values))
-            for one in report.diagnostics
+            replace(one, fix=one.fix and as_typed(one.fix, resolved.values)) for one in report.diagnostics
         ]
         return replace(report, text=render(fixed), diagnostics=fixed)
     if report.fault is None:

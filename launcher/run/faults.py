@@ -103,8 +103,7 @@ FAULTS: Mapping[str, Fault] = {
     "dead_worker": Fault(
         "a loader worker died",
         "data-loader worker {pid} died by signal {signal}; {free} GB of memory is free now",
-        "the kernel killed it as memory ran out, or a library in it crashed; what was trained is "
-        "saved",
+        "the kernel killed it as memory ran out, or a library in it crashed; what was trained is saved",
         "{retry} --num-workers 0",
         message=r"data-loader worker \d+ died",
     ),

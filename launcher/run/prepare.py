@@ -208,11 +208,7 @@ def _allow_open_files(workers: int) -> None:
 
 
 def _decide(
-    args: CliArgs,
-    out: Path | None,
-    here: Machine,
-    launched: RankEnvironment | None,
-    chooses_engine: bool,
+    args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None, chooses_engine: bool
 ) -> Decision:
     world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
@@ -332,8 +328,7 @@ def check_memory(
         key=_ENGINE,
         value=engine.name,
         where=resolved.values[_ENGINE].origin.where,
-        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
-        f"to start anyway: {FORCE.flag}",
+        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; to start anyway: {FORCE.flag}",
         fix=None if fitting is None else f"--engine {fitting}",
     )
 

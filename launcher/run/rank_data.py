@@ -130,9 +130,7 @@ def _earlier_splits(
     return json.loads(world.broadcast(json.dumps(earlier).encode())) or None
 
 
-def uses_feature_cache(
-    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
-) -> bool:
+def uses_feature_cache(settings: Settings, task: Task, model: Module, module: Module, engine: Engine) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
     from models.common.data_files import cache_folder  # for tasks with such an encoder
     from training.data import feature_cache

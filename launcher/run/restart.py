@@ -28,11 +28,7 @@ Attempt = Callable[[Job, Show, set[int]], RankReport]
 
 
 def supervise(
-    job: Job,
-    threads: int,
-    show: Show,
-    module: str = "launcher.run.rank",
-    forwarded: set[int] | None = None,
+    job: Job, threads: int, show: Show, module: str = "launcher.run.rank", forwarded: set[int] | None = None
 ) -> RankReport:
     """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
     from launcher.run import supervisor

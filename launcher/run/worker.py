@@ -140,17 +140,11 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
 
 
 def _facts(
-    resolved: Resolved,
-    data: RankData,
-    files: dict[str, str] | None,
-    order: DataOrder,
-    world: World,
+    resolved: Resolved, data: RankData, files: dict[str, str] | None, order: DataOrder, world: World
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
     task = data.tasks[0]
-    samples, validation = (
-        Samples(task, split, order.seed) for split in (data.train, task.data("val"))
-    )
+    samples, validation = (Samples(task, split, order.seed) for split in (data.train, task.data("val")))
     return {
         "settings": paths.kept_values(resolved.values),
         "data": {
@@ -334,9 +328,7 @@ def _check_data(job: Job, task: Task, facts: dict[str, Any], trained: ResumePoin
         )
 
 
-def _check_room(
-    resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool
-) -> None:
+def _check_room(resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool) -> None:
     """Check that the disk of the run folder has room for a checkpoint, before training. Collective.
 
     Raises SettingsError on every rank.
@@ -378,12 +370,7 @@ def _prepare_engine(
 
 
 def _train_plan(
-    job: Job,
-    settings: Settings,
-    task: Task,
-    model: Module,
-    order: DataOrder,
-    resumed: ResumePoint | None,
+    job: Job, settings: Settings, task: Task, model: Module, order: DataOrder, resumed: ResumePoint | None
 ) -> TrainPlan:
     batching = job.resolved.batching
     return solve(

@@ -126,8 +126,7 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                         f"the run folder {path.parent} is in use by {holder}",
                         value=str(path.parent),
                         allowed="one run at a time in a folder",
-                        fix="wait for that run or stop it; or choose another folder with  "
-                        "--out DIR",
+                        fix="wait for that run or stop it; or choose another folder with  --out DIR",
                     )
                 if not is_reported:
                     print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)

@@ -129,9 +129,7 @@ class _Event(_Record):
 _ANY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 _RESULT, _STAGES, _PROFILE = TypeAdapter(_Result), TypeAdapter(_Stages), TypeAdapter(_Profile)
 _ORIGINS, _EVENT = TypeAdapter(dict[str, _Origin]), TypeAdapter(_Event)
-_METRICS: TypeAdapter[Any] = TypeAdapter(
-    Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")]
-)
+_METRICS: TypeAdapter[Any] = TypeAdapter(Annotated[_TrainLine | _EvalLine, Field(discriminator="kind")])
 
 
 class RunReader:

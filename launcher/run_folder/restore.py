@@ -57,12 +57,7 @@ def load_resume_point(
 
 
 def prepare_folder(
-    resume: ResumeRequest,
-    resolved: Resolved,
-    storage: Storage,
-    point: ResumePoint | None,
-    *,
-    is_end: bool,
+    resume: ResumeRequest, resolved: Resolved, storage: Storage, point: ResumePoint | None, *, is_end: bool
 ) -> None:
     """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
 

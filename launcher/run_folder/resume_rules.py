@@ -37,9 +37,7 @@ RESET_EFFECTS: Mapping[str, str] = {
     "schedule": "the learning-rate schedule restarts",
     "data": "the data order restarts",
 }
-RULES: Mapping[Rule, Sequence[str]] = json.loads(
-    Path(__file__).with_suffix(".json").read_text("utf-8")
-)
+RULES: Mapping[Rule, Sequence[str]] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
 _WARMUP, _CAP, _DECAY = "schedule.warmup", "schedule.warmup_cap", "schedule.decay"
@@ -321,9 +319,7 @@ def _rule(
     return rule
 
 
-def _has_same_rates(
-    before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint
-) -> bool:
+def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint) -> bool:
     """Whether the steps up to the checkpoint have the same learning rates by both settings."""
     old, new = (_peak(settings, checkpoint) for settings in (before, now))
     name, other = (settings.get("schedule.name") for settings in (before, now))
@@ -337,11 +333,7 @@ def _peak(settings: Mapping[str, Any], checkpoint: SavedCheckpoint) -> tuple[int
 
     None: the schedule has no peak, or a length in steps is unknown.
     """
-    name, per_epoch, starts = (
-        settings.get("schedule.name"),
-        checkpoint.steps_per_epoch,
-        checkpoint.starts,
-    )
+    name, per_epoch, starts = (settings.get("schedule.name"), checkpoint.steps_per_epoch, checkpoint.starts)
     warmup, cap = settings.get(_WARMUP, 0), settings.get(_CAP)
     needs_epoch = name == _WSD or isinstance(warmup, str) or isinstance(cap, str)
     if name not in (*_AT_PEAK, _PLATEAU) or (per_epoch is None and needs_epoch):
@@ -382,10 +374,7 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
 
 
 def errors_of(
-    changes: Sequence[SettingChange],
-    reset: Collection[str],
-    resolved: Resolved,
-    run: str,
+    changes: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
 ) -> Iterator[Diagnostic]:
     """Errors for changes without their --reset; `run` names the run and the step it reached."""
     for change in changes:

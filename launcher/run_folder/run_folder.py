@@ -22,14 +22,7 @@ from launcher.config.render import ORIGINS, SETTINGS
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
 from slurm.environment import SLURM_FOLDER
-from training.storage import (
-    Storage,
-    StorageError,
-    is_file,
-    open_staged,
-    publish_new,
-    storage_errors,
-)
+from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
 
 LOG = "log.txt"
 RESULT = "result.json"
@@ -68,9 +61,7 @@ _BEFORE_A_STEP = re.compile(
     r"|statistics\.json|left_out\.json|tokenizer(\.json|_config\.json)?"
 )
 """Names that a run and the built-in families create before the first step."""
-_JOB_FILES = re.compile(
-    r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch"
-)
+_JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch")
 """Names in the subfolder slurm/."""
 
 
@@ -230,10 +221,7 @@ def clear_except(folder: Path, names: Collection[str]) -> None:
 
 
 def create(
-    resolved: Resolved,
-    out: Path | None,
-    name: str,
-    fill: Callable[[Path], None] = lambda folder: None,
+    resolved: Resolved, out: Path | None, name: str, fill: Callable[[Path], None] = lambda folder: None
 ) -> RunFolder:
     """Create the run folder and write settings.yaml and origins.json to it.
 

@@ -229,9 +229,7 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     return [Diagnostic(message, key="--format", value=format_name, where=where, **parts)]
 
 
-def write(
-    run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str
-) -> dict[str, Any]:
+def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str) -> dict[str, Any]:
     """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
     `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint

@@ -24,16 +24,7 @@ from launcher.config.errors import nearest_file
 from launcher.config.options import INPUT
 from launcher.run_folder import run_folder
 from launcher.saved_runs.saved_model import SavedModel, open_model
-from models.base import (
-    DataError,
-    GeneratesText,
-    Message,
-    Prediction,
-    PredictsFiles,
-    Prompt,
-    Sampling,
-    Task,
-)
+from models.base import DataError, GeneratesText, Message, Prediction, PredictsFiles, Prompt, Sampling, Task
 from models.catalog import FAMILIES
 from training.logging.printable import printable
 from training.logging.strict_json import encode
@@ -58,9 +49,7 @@ class _Number:
 
 SAMPLING = {
     "--max-tokens": _Number("max_tokens", int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--temperature": _Number(
-        "temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"
-    ),
+    "--temperature": _Number("temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"),
     "--top-p": _Number("top_p", float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
     "--top-k": _Number("top_k", int, lambda n: n >= 1, "a whole number, at least 1"),
     "--seed": _Number("seed", int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
@@ -331,9 +320,7 @@ class ResultFolder:
         Raises StorageError, and DataError for a name that is invalid or was given before.
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
-        is_valid = _NAME.fullmatch(prediction.name) and all(
-            map(_SUFFIX.fullmatch, prediction.files)
-        )
+        is_valid = _NAME.fullmatch(prediction.name) and all(map(_SUFFIX.fullmatch, prediction.files))
         if not is_valid or self.names & set(names):
             problem = "is written twice" if is_valid else "is not valid"
             raise DataError(

@@ -124,11 +124,7 @@ def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
 
 @contextmanager
 def rerun(
-    resolved: Resolved,
-    run: Path,
-    checkpoint: Path | None,
-    step: int,
-    job: Callable[[Path, Path], Job],
+    resolved: Resolved, run: Path, checkpoint: Path | None, step: int, job: Callable[[Path, Path], Job]
 ) -> Iterator[Rerun]:
     """Start the ranks of `job(source, folder)`; the run folder `run` is only read.
 

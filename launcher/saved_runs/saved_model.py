@@ -103,8 +103,7 @@ class SavedModel:
                 "was trained on",
                 value=str(folder),
                 where=where,
-                allowed=f"the weights with sha256 {self.base['sha256']}, once in "
-                f"{self.base['folder']}",
+                allowed=f"the weights with sha256 {self.base['sha256']}, once in {self.base['folder']}",
             )
 
     def task(self, device: str) -> Task:
@@ -213,9 +212,7 @@ def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
     )
 
 
-def _relocated(
-    settings: Mapping[str, Any], moved: Mapping[str, str], source: Path
-) -> dict[str, Any]:
+def _relocated(settings: Mapping[str, Any], moved: Mapping[str, str], source: Path) -> dict[str, Any]:
     """`settings` with the folders of the pretrained model and of a custom task as they are now.
 
     `moved`: see SavedRun; `source`: the file or folder with the settings. Raises SettingsError.
@@ -235,9 +232,7 @@ def _relocated(
     return {**settings, "model": model}
 
 
-def open_model(
-    argument: str, name: str | None, command: str, sets: Sequence[str] = ()
-) -> SavedModel:
+def open_model(argument: str, name: str | None, command: str, sets: Sequence[str] = ()) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
     `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as of moved_folders. An export

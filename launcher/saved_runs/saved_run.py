@@ -100,9 +100,7 @@ def moved_folders(sets: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def find_saved(
-    word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
-) -> SavedRun:
+def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False) -> SavedRun:
     """What `word`, typed after `command`, names; `sets` are those of moved_folders.
 
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises

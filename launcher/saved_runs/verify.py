@@ -197,9 +197,7 @@ def compare_replay(
         )
     tolerance = conditions.tolerance(last.manifest)
 
-    def compared(
-        within: Tolerance | None,
-    ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
+    def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
         ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
         return (
             compare.compare(last, replayed, within),
@@ -265,9 +263,7 @@ def nondeterminism(resolved: Resolved) -> Iterator[str]:
 
 
 def _describe(difference: compare.Difference) -> str:
-    return (
-        f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
-    )
+    return f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
 
 
 def as_json(result: VerifyResult) -> dict[str, Any]:

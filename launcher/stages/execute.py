@@ -22,10 +22,7 @@ from launcher.stages.pipeline import Pipeline
 
 
 def train_stages(
-    pipeline: Pipeline,
-    console: bool,
-    show: Callable[[RankReport], None],
-    announce: Callable[[str], None],
+    pipeline: Pipeline, console: bool, show: Callable[[RankReport], None], announce: Callable[[str], None]
 ) -> FinishedRun:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 

@@ -11,14 +11,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
-from launcher.config.provenance import (
-    CLI_LAYER,
-    STAGED_MODE,
-    CliArgs,
-    Origin,
-    Resolved,
-    TypedEntry,
-)
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, TypedEntry
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_values
@@ -100,9 +93,7 @@ Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], PreparedRun]
 """Prepares one run, as `launcher.run.prepare` does."""
 
 
-def prepare(
-    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]
-) -> PreparedRun | Pipeline:
+def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> PreparedRun | Pipeline:
     """Resolve one run, or all runs of a pipeline; start nothing.
 
     Reads settings files and the JSON of resumed runs. Raises SettingsError with `diagnostics` and
@@ -115,10 +106,7 @@ def prepare(
 
 
 def prepare_pipeline(
-    args: CliArgs,
-    out: Path | None,
-    diagnostics: Sequence[Diagnostic],
-    prepare_stage: Prepare = prepare_run,
+    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare = prepare_run
 ) -> Pipeline | None:
     """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
     if (before := _find(args, out)) is not None:
@@ -170,9 +158,7 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]
     return [TypedEntry(stage.loads, str(before[-1].folder), origin, FROM.flag)]
 
 
-def _prepared(
-    args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare
-) -> PreparedRun | None:
+def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare) -> PreparedRun | None:
     """One stage; None: it has errors, which are added to `diagnostics` once."""
     try:
         made = prepare_stage(args, None, [])

@@ -29,9 +29,7 @@ class PlannedRun:
     title: str = ""
 
 
-def planned_runs(
-    described: Described, args: CliArgs, diagnostics: list[Diagnostic]
-) -> list[PlannedRun]:
+def planned_runs(described: Described, args: CliArgs, diagnostics: list[Diagnostic]) -> list[PlannedRun]:
     """The runs to plan. Raises SettingsError with `diagnostics` and all other errors."""
     given: list[CliArgs] = []
 

@@ -16,11 +16,7 @@ from training.storage import atomic_write, storage_errors
 
 WAITING = "waiting"
 """The status of a stage that has not started."""
-_STATUSES = {
-    exit_codes.DONE: "completed",
-    exit_codes.FAILURE: "failed",
-    exit_codes.INVALID_INPUT: "failed",
-}
+_STATUSES = {exit_codes.DONE: "completed", exit_codes.FAILURE: "failed", exit_codes.INVALID_INPUT: "failed"}
 _KEPT = (
     *("status", "steps", "parameters", "best", "peak_memory_bytes"),
     *("wall_s", "time_split", "estimate"),
@@ -71,9 +67,7 @@ def write(record: PipelineRecord, codes: Mapping[str, int]) -> dict[str, Any]:
     return result
 
 
-def summarize(
-    record: PipelineRecord, codes: Mapping[str, int] = MappingProxyType({})
-) -> dict[str, Any]:
+def summarize(record: PipelineRecord, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages, results = [], []
     for name, folder in record.stages.items():

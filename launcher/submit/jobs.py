@@ -85,9 +85,7 @@ class Submission:
         return [run for job in self.jobs for run in job.runs]
 
 
-def decide(
-    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
-) -> Submission:
+def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]) -> Submission:
     """Check the runs and choose their folders. Reads settings files and run folders.
 
     Raises SettingsError with `diagnostics` and all further errors.
@@ -95,9 +93,7 @@ def decide(
     if requested.array is not None or SWEEP.flag in command_line.values:
         return _array(command_line, requested, diagnostics)
 
-    def prepare_stage(
-        args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]
-    ) -> PreparedRun:
+    def prepare_stage(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
         # Each stage is a job of its own: this process is none of its ranks.
         return replace(_prepare(args, out, diagnostics, requested), launched=None)
 
@@ -134,9 +130,7 @@ def decide(
     return Submission(folder, [job], begun.resolved.warnings, begun.line)
 
 
-def _array(
-    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
-) -> Submission:
+def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]) -> Submission:
     """A job array: one run and one folder per element. Reads the file of --sweep."""
     try:
         elements, throttle = sweep.read(command_line, requested.array)

@@ -21,10 +21,7 @@ _RESOURCES = (
         option("--gpus-per-node [TYPE:]N", "GPUs per node. Default: none."),
         option("--ranks-per-node N", "Ranks per node. Default: one per GPU, or one."),
         option("--cpus-per-task N", "CPUs per rank."),
-        option(
-            "--time LIMIT",
-            "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it.",
-        ),
+        option("--time LIMIT", "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it."),
         option("--partition NAME", "Partition."),
         option("--account NAME", "Account to charge."),
         option("--qos NAME", "Quality of service."),
@@ -37,8 +34,7 @@ _RESOURCES = (
 ARRAY, SWEEP = in_group(
     "jobs",
     option(
-        "--array RANGE",
-        "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines.",
+        "--array RANGE", "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines."
     ),
     option(
         "--sweep FILE",
@@ -55,10 +51,7 @@ SUBMIT = (
     ARRAY,
     SWEEP,
     *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
-    replace(
-        _DRY_RUN,
-        sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm.",
-    ),
+    replace(_DRY_RUN, sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm."),
 )
 _KNOWN = {option.flag: option for option in SUBMIT}
 _REPLACED = ("--out", "--dry-run", "--json")

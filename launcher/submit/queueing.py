@@ -82,9 +82,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
             reason = error.strerror or str(error)
             message = f"cannot write {error.filename or submission.folder}: {reason}"
             allowed = "a writable run folder that all nodes share"
-            raise SettingsError.of(
-                message, value=str(submission.folder), allowed=allowed
-            ) from error
+            raise SettingsError.of(message, value=str(submission.folder), allowed=allowed) from error
         undo.pop_all()
     return ids
 

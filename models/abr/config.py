@@ -7,15 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import (
-    FamilySection,
-    Fold,
-    Fraction,
-    OnBad,
-    SplitSeed,
-    StagedModel,
-    column_field,
-)
+from models.common.config import FamilySection, Fold, Fraction, OnBad, SplitSeed, StagedModel, column_field
 from models.common.data_files import IGNORE
 
 
@@ -139,9 +131,7 @@ class Data(FamilySection):
     "SNHL=sensorineural"; unknown: the response has no label."""
     sweeps: Annotated[int, Field(ge=2, le=10**6)] = 1000
     """Sweeps of a recording to average into one response."""
-    reject_uv: Annotated[float, Field(gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})] = (
-        40.0
-    )
+    reject_uv: Annotated[float, Field(gt=0, le=10**9, json_schema_extra={"unit": "microvolts"})] = 40.0
     """Exclude sweeps beyond this amplitude from the average."""
     channel: str | None = None
     """Channel of a recording. Default: its first EEG channel."""

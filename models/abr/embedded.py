@@ -75,10 +75,7 @@ def muscle_artifact(strength: Array, onset: Array, rng: np.random.Generator) -> 
 
 
 PATIENTS = dict(zip(EMBEDDED, (600, 160), strict=True))
-SHARES = {
-    "balanced": (0.40, 0.15, 0.15, 0.15, 0.15),
-    "clinical": (0.797, 0.008, 0.106, 0.033, 0.056),
-}
+SHARES = {"balanced": (0.40, 0.15, 0.15, 0.15, 0.15), "clinical": (0.797, 0.008, 0.106, 0.033, 0.056)}
 """Shares of the classes, in the order of CLASS_NAMES."""
 ORIGIN = ResponseOrigin("simulated", "human", 10.0, "µV, as simulated")
 VERSION = 3
@@ -162,9 +159,7 @@ def _hearing(kind: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, 
     return threshold, gap, np.where(kind == SENSORINEURAL, 8.0, 25.0)
 
 
-def _examinations(
-    threshold: Array, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], Array, Array]:
+def _examinations(threshold: Array, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array, Array]:
     """Ear, level and rate of each response, in descending steps of 10 dB.
 
     An ear with a high threshold is examined from 90 dB, any other from 80 or 70 dB: as in a
@@ -177,9 +172,7 @@ def _examinations(
     rates = rng.integers(1, 3, ears)
     rate = RATES[rng.permuted(np.tile(np.arange(len(RATES)), (ears, 1)), axis=1)[:, :2]]
     ear = np.repeat(np.arange(ears), levels * rates)
-    number = np.arange(len(ear)) - np.repeat(
-        np.cumsum(levels * rates) - levels * rates, levels * rates
-    )
+    number = np.arange(len(ear)) - np.repeat(np.cumsum(levels * rates) - levels * rates, levels * rates)
     down, which = np.divmod(number, rates[ear])
     return ear, LEVELS[first[ear] + down].astype(np.float64), rate[ear, which]
 

@@ -221,10 +221,7 @@ CONDITION_DROPOUT = 0.15
 def static_embedding() -> nn.Sequential:
     """The layers from facts [batch, 4] to the condition [batch, 8]."""
     return nn.Sequential(
-        nn.Linear(STATIC, CONDITION),
-        nn.GELU(),
-        nn.LayerNorm(CONDITION),
-        nn.Linear(CONDITION, CONDITION),
+        nn.Linear(STATIC, CONDITION), nn.GELU(), nn.LayerNorm(CONDITION), nn.Linear(CONDITION, CONDITION)
     )
 
 

@@ -41,9 +41,7 @@ class EncoderLevel(nn.Module):
         self.projection = TimeConv(inputs, width, 1, stride=2 if self.is_residual else 1)
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
         self.halving = Halving(width)
-        self.state_spaces = nn.Sequential(
-            *(StateSpace(width, size.states, size.dropout) for _ in range(2))
-        )
+        self.state_spaces = nn.Sequential(*(StateSpace(width, size.states, size.dropout) for _ in range(2)))
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
@@ -63,14 +61,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, size.heads, 4, kernel, size.dropout)
-            for _ in range(BOTTLENECK_LAYERS)
+            EncoderLayer(width, size.heads, 4, kernel, size.dropout) for _ in range(BOTTLENECK_LAYERS)
         )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
-        self.joined = nn.Sequential(
-            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.joined = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)
 
@@ -164,9 +159,7 @@ class PeakHead(nn.Module):
         self.exists = _mlp(base, half, 1)
         self.latency = _mlp(base, base, half, 1)
         self.amplitude = _mlp(base, base, half, 1)
-        self.output_names = tuple(
-            name for name in ("exists", "latency", "amplitude") if name in trained
-        )
+        self.output_names = tuple(name for name in ("exists", "latency", "amplitude") if name in trained)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; returns [batch, output], in the order of `output_names`."""

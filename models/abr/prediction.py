@@ -57,12 +57,7 @@ class TrainedOnResponses:
 
 
 def predict(
-    model: Module,
-    unlabeled: Unlabeled,
-    statistics: Statistics,
-    device: torch.device,
-    *,
-    is_encoder: bool,
+    model: Module, unlabeled: Unlabeled, statistics: Statistics, device: torch.device, *, is_encoder: bool
 ) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
@@ -125,8 +120,7 @@ def _outputs(
     """The cells of each response, and their predicted signals [response, 200] in µV."""
     batches = [model(*given) for given in inputs]
     columns = {
-        term: torch.cat([batch[term].float().cpu() for batch in batches]).numpy()
-        for term in batches[0]
+        term: torch.cat([batch[term].float().cpu() for batch in batches]).numpy() for term in batches[0]
     }
     signals = columns["signal"][:, 0] * np.float32(statistics.signal_rms)
     rows: list[Cells] = []
@@ -147,9 +141,7 @@ def _outputs(
     return rows, signals
 
 
-def _table(
-    rows: Sequence[ResponseRow], cells: Sequence[Cells], signals: NDArray[np.float32]
-) -> bytes:
+def _table(rows: Sequence[ResponseRow], cells: Sequence[Cells], signals: NDArray[np.float32]) -> bytes:
     """A row for each response, with the columns that the format of tables has too."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
@@ -182,10 +174,7 @@ def _line(row: ResponseRow, cells: Cells) -> str:
 
 
 def _draw(
-    rows: Sequence[ResponseRow],
-    cells: Sequence[Cells],
-    signals: NDArray[np.float32],
-    window_ms: float,
+    rows: Sequence[ResponseRow], cells: Sequence[Cells], signals: NDArray[np.float32], window_ms: float
 ) -> bytes:
     """The PNG of responses (dark) with their predictions (red), highest level first."""
     shown = []

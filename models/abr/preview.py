@@ -158,9 +158,7 @@ def draw_comparison(
     return draw_responses([row], window_ms, largest)
 
 
-def draw_responses(
-    rows: Sequence[TraceRow], window_ms: float, largest: float | None = None
-) -> bytes:
+def draw_responses(rows: Sequence[TraceRow], window_ms: float, largest: float | None = None) -> bytes:
     """The PNG of responses on one scale; `largest`: the amplitude in µV that fills a row."""
     if largest is None:
         # A quantile: a few traces with muscle artifacts must not flatten all others.

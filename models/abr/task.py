@@ -83,15 +83,9 @@ class AbrTask:
     def _read_loss(self, model: Model) -> None:
         loss, starts = model.loss, model.curriculum
         self.regression, self.smoothing = loss.regression, loss.label_smoothing
-        self.weights = {
-            term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
-        }
+        self.weights = {term: getattr(loss, "class_" if term == "class" else term) for term in TERMS}
         self.curriculum = TermRamps(
-            {
-                **dict.fromkeys(PEAK, starts.peak),
-                "class": starts.class_,
-                "threshold": starts.threshold,
-            },
+            {**dict.fromkeys(PEAK, starts.peak), "class": starts.class_, "threshold": starts.threshold},
             starts.ramp,
         )
 
@@ -108,9 +102,7 @@ class AbrTask:
         if folder is not None:
             save_split(splits, folder, self.context.reset_data, rule)
         self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
-        self.dataset = ResponseSplits(
-            responses, groups, splits, self.statistics, self.control, rule.seed
-        )
+        self.dataset = ResponseSplits(responses, groups, splits, self.statistics, self.control, rule.seed)
         self.terms, origin = self.dataset.terms, responses.origin
         model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
         self.goal = BY_CLASS if "class" in self.terms else Goal("val_signal_mse", "min")
@@ -145,9 +137,7 @@ class AbrTask:
                 fix="--set data.split=patient",
             )
         by_level = count < len(SPLITS) and self.split_by != "patient"
-        return (
-            (responses.levels, "levels") if by_level else (responses.patient, "patients or files")
-        )
+        return (responses.levels, "levels") if by_level else (responses.patient, "patients or files")
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.

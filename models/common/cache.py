@@ -87,9 +87,7 @@ def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
         return files.setdefault(key, BytesIO())
 
     write(new)
-    return {
-        key: np.load(BytesIO(file.getbuffer()), allow_pickle=False) for key, file in files.items()
-    }
+    return {key: np.load(BytesIO(file.getbuffer()), allow_pickle=False) for key, file in files.items()}
 
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:

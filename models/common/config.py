@@ -33,7 +33,7 @@ Quantize = Annotated[
     Literal["nf4"] | None,
     Field(
         description="Hold the linear layers of the frozen encoder in 4 bits; null: in 16 bits, or "
-        "with precision fp32 in 32. Needs bitsandbytes.",
+        "with precision fp32 in 32. Needs bitsandbytes."
     ),
 ]
 

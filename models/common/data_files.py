@@ -234,8 +234,7 @@ def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
             f"'{shown}' is a link to a file that does not exist",
             where="data.path",
             allowed="files, and links to files",
-            fix="fetch the file, or remove all such links:  "
-            f"find {quote(str(root))} -xtype l -delete",
+            fix=f"fetch the file, or remove all such links:  find {quote(str(root))} -xtype l -delete",
         )
     raise DataError(
         f"'{shown}' is not a regular file",
@@ -312,9 +311,7 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
 
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     """The error for data in no format that the family reads."""
-    return DataError(
-        f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats)
-    )
+    return DataError(f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats))
 
 
 MAX_NOTES = 8

@@ -129,11 +129,7 @@ class Coverage:
 
     def render(self) -> str:
         """The first names of each kind, and how many more there are; empty: nothing differs."""
-        kinds = {
-            "missing": self.missing,
-            "another shape": self.wrong_shape,
-            "unexpected": self.unexpected,
-        }
+        kinds = {"missing": self.missing, "another shape": self.wrong_shape, "unexpected": self.unexpected}
         return "; ".join(
             f"{kind}: {', '.join(names[:_NAMED])}"
             + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
@@ -154,13 +150,9 @@ def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
     """
     options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
     with quiet():
-        inner, report = kind.from_pretrained(
-            str(folder), output_loading_info=True, **options, **_LOCAL
-        )
+        inner, report = kind.from_pretrained(str(folder), output_loading_info=True, **options, **_LOCAL)
     shapes = sorted(wrong_shape(*entry) for entry in report["mismatched_keys"])
-    return inner, Coverage(
-        sorted(report["missing_keys"]), shapes, sorted(report["unexpected_keys"])
-    )
+    return inner, Coverage(sorted(report["missing_keys"]), shapes, sorted(report["unexpected_keys"]))
 
 
 @dataclass(frozen=True)
@@ -212,10 +204,7 @@ class StoredWeights:
         self._prefix = f"{inner.base_model_prefix}."
         self._ignored = tuple(getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ())
         groups: dict[int, list[str]] = {}
-        for name, weight in [
-            *inner.named_parameters(remove_duplicate=False),
-            *inner.named_buffers(),
-        ]:
+        for name, weight in [*inner.named_parameters(remove_duplicate=False), *inner.named_buffers()]:
             groups.setdefault(id(weight), []).append(name)
         self.tied = {name: group for group in groups.values() for name in group}
         """For each parameter and buffer of the model the names of those tied to it, and its own."""

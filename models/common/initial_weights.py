@@ -25,10 +25,7 @@ _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
 _PARTS = ("best", "last")
 _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
-_FAULTS = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
-    SafetensorError,
-)
+_FAULTS = (*(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError), SafetensorError)
 
 
 class _Part(NamedTuple):
@@ -152,9 +149,7 @@ class InitialWeights:
             ) from None
 
 
-def load(
-    setting: str, model: Module, path: Path, allowed: str, parts: tuple[str, ...] = ("",)
-) -> str:
+def load(setting: str, model: Module, path: Path, allowed: str, parts: tuple[str, ...] = ("",)) -> str:
     """Load the tensors of `model` from what `path` stands for; returns a summary.
 
     `setting` is the key that names `path`, and `allowed` its values, as text. Only names that
@@ -173,8 +168,7 @@ def load(
         what = "encoder" if setting.endswith(".encoder") else "model"
         matching = len(set(tensors) - set(wrong))
         raise DataError(
-            f"{setting} '{stored.path}' is another {what}: "
-            f"{matching} of {len(tensors)} tensors match",
+            f"{setting} '{stored.path}' is another {what}: {matching} of {len(tensors)} tensors match",
             where=f"{wrong[0]}{more}",
             allowed=f"{allowed}, of the same model.size",
         )

@@ -91,10 +91,7 @@ def _one_error(file: Path | IO[bytes], fix: str) -> Iterator[None]:
         if isinstance(error, Image.DecompressionBombError):  # Pillow has a limit of its own, too
             problem, fix = f"it has more than {MAX_PIXELS:,} pixels", "make it smaller"
         raise DataError(
-            f"'{_name(file)}' is not a readable image: {problem}",
-            where="data.path",
-            allowed=ALLOWED,
-            fix=fix,
+            f"'{_name(file)}' is not a readable image: {problem}", where="data.path", allowed=ALLOWED, fix=fix
         ) from None
     finally:
         logging.getLogger("PIL").removeHandler(silent)

@@ -64,9 +64,7 @@ def scores_of(metric: Any, guess: Any, batch: Batch, row: int) -> dict[str, floa
 
 def printable(text: str) -> str:
     """`text` without control characters."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def known_lines(x: np.ndarray, y: np.ndarray) -> list[list[tuple[float, float]]]:

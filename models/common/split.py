@@ -98,9 +98,7 @@ def _part(fold: str, others: int, tests: int, noun: str) -> tuple[int, int]:
 
 def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
     given = f"{count} {noun}" if count > 1 else f"{count} group ({noun})"
-    message = f"{given}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (
-        held > 0
-    )
+    message = f"{given}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (held > 0)
     fix = f"add data: three splits need at least 3 {noun}"
     if count > 2:
         least = -(-1000 // count) / 1000

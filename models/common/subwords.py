@@ -17,9 +17,7 @@ TOKENIZER_FILE = "tokenizer.json"
 """Its name in the run folder, and in a folder of transformers."""
 
 
-def train_byte_bpe(
-    texts: Iterable[str], size: int, specials: Sequence[str]
-) -> tokenizers.Tokenizer:
+def train_byte_bpe(texts: Iterable[str], size: int, specials: Sequence[str]) -> tokenizers.Tokenizer:
     """Byte-level BPE of at most `size` entries; equal texts give an equal tokenizer.
 
     Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword
@@ -73,9 +71,7 @@ def encode_errors(where: str) -> Iterator[None]:
         ) from None
 
 
-def load_or_fit(
-    folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]
-) -> tokenizers.Tokenizer:
+def load_or_fit(folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
     """The tokenizer saved in the run folder; if there is none, it is fitted and saved there."""
     path = folder / TOKENIZER_FILE if folder else None
     if path is not None and path.exists():

@@ -16,13 +16,7 @@ from typing import Any
 from zipfile import ZipFile
 
 from models.base import DataError
-from models.common.data_files import (
-    IGNORE,
-    BadRecords,
-    check_expansion,
-    library_errors,
-    unreadable_file,
-)
+from models.common.data_files import IGNORE, BadRecords, check_expansion, library_errors, unreadable_file
 from models.common.text_file import CHUNK, TextFile
 
 _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
@@ -141,9 +135,7 @@ class TextTable:
         problem = f"{len(cells)} of {len(self.header)} columns"
         whole = sum(cell.strip().lstrip("+-").isdecimal() for cell in cells)
         if self.delimiter == "," and len(cells) > len(self.header) and 2 * whole > len(cells):
-            return (
-                f"{problem}: numbers with a decimal comma need quotes, or semicolons between them"
-            )
+            return f"{problem}: numbers with a decimal comma need quotes, or semicolons between them"
         has_lines = any("\n" in cell for cell in cells)
         return problem + ": a quoted cell has several lines" * has_lines
 
@@ -156,9 +148,7 @@ class TextTable:
 class _Rows:
     """Rows of lines, each with the number of its first line."""
 
-    def __init__(
-        self, lines: Iterator[str], delimiter: str, path: str, name: str, skipped: int = 0
-    ) -> None:
+    def __init__(self, lines: Iterator[str], delimiter: str, path: str, name: str, skipped: int = 0) -> None:
         """`skipped`: the number of lines before `lines`."""
         self._path, self._name, self._is_at_end = path, name, False
         self.begin = self.line = skipped

@@ -24,11 +24,7 @@ class TraceRow(NamedTuple):
 
 
 def draw_traces(
-    rows: Sequence[TraceRow],
-    ticks: Sequence[tuple[float, str]],
-    height: int,
-    scale: float,
-    title: str = "",
+    rows: Sequence[TraceRow], ticks: Sequence[tuple[float, str]], height: int, scale: float, title: str = ""
 ) -> bytes:
     """The PNG of `rows`.
 

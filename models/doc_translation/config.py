@@ -127,11 +127,7 @@ class Model(StagedModel):
     """Subfolders of `pretrained` that may provide less than 95 % of the weights."""
     quantize: Annotated[
         Quantize,
-        Field(
-            json_schema_extra={
-                "only_if": {"model.stage": ["whole"], "model.freeze_encoder": [True]}
-            }
-        ),
+        Field(json_schema_extra={"only_if": {"model.stage": ["whole"], "model.freeze_encoder": [True]}}),
     ] = None
     decoder_layers: Annotated[int | None, Field(ge=1, le=1000, json_schema_extra=_WHOLE)] = None
     """Decoder layers. Default: that of the size."""

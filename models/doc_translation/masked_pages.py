@@ -188,8 +188,7 @@ def loss(model: Module, batch: Batch, size: Size) -> Tensor:
     """The squared error of each masked patch, the mean of its pixels, summed over both views."""
     pairs = zip(predict(model, batch), true_patches(batch, size), VIEWS, strict=True)
     whole, local = (
-        ((guess - true).square().mean(-1) * batch[f"mask_{view}"]).sum()
-        for guess, true, view in pairs
+        ((guess - true).square().mean(-1) * batch[f"mask_{view}"]).sum() for guess, true, view in pairs
     )
     return whole + local
 

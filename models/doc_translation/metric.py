@@ -162,9 +162,7 @@ class TranslationMetric:
     With `against_blank` also `val_bleu_gain`: BLEU minus BLEU of blank pages.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, tokenize: str, count: int, against_blank: bool
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, tokenize: str, count: int, against_blank: bool) -> None:
         """`count`: tokens generated per page."""
         self.vocabulary, self.count = vocabulary, count
         self.against_blank = against_blank

@@ -244,18 +244,13 @@ def flops_per_sample(size: Size, time: int, is_frozen: bool = False) -> float:
         total = forward_flops(lambda: model(whole, local, decoder_ids=ids))
         frozen = 0
         if is_frozen:
-            frozen = forward_flops(
-                lambda: (model.global_encoder(whole), model.local_encoder(local))
-            )
+            frozen = forward_flops(lambda: (model.global_encoder(whole), model.local_encoder(local)))
     return 3.0 * (total - frozen) + frozen
 
 
 def blank_views(size: Size) -> tuple[Tensor, Tensor]:
     """Uninitialized `page_global` and `page_local` of one page."""
-    return (
-        torch.empty(1, 3, size.whole.pixels, size.whole.pixels),
-        torch.empty(1, 3, *size.local.pixels),
-    )
+    return (torch.empty(1, 3, size.whole.pixels, size.whole.pixels), torch.empty(1, 3, *size.local.pixels))
 
 
 def forward_flops(run: Callable[[], object]) -> int:

@@ -14,12 +14,7 @@ from models.base import Prediction
 from models.common import data_files
 from models.common.data_files import existing_path, unknown_format
 from models.common.pictures import count_pages, open_picture
-from models.common.predictions import (
-    DistinctNames,
-    features_file,
-    input_errors,
-    printable,
-)
+from models.common.predictions import DistinctNames, features_file, input_errors, printable
 from models.doc_translation import images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, texts

@@ -14,13 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.hugging_face import (
-    StoredTensor,
-    StoredWeights,
-    from_pretrained,
-    load_errors,
-    read_config,
-)
+from models.common.hugging_face import StoredTensor, StoredWeights, from_pretrained, load_errors, read_config
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +84,7 @@ def load(
             examples = ", ".join((report.missing + report.wrong_shape)[:3])
             listed = ", ".join(f"{what}: {count}" for what, count in counts.items())
             raise DataError(
-                f"'{folder / name}' fills {report.share:.0%} of the part '{name}'; "
-                f"missing: {examples}",
+                f"'{folder / name}' fills {report.share:.0%} of the part '{name}'; missing: {examples}",
                 where=f"model.pretrained; {listed}",
                 allowed=f"at least {MIN_FILLED:.0%}",
                 fix=f"--set 'model.partial=[{name}]'  to accept this",

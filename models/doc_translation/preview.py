@@ -11,15 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.predictions import (
-    FixedDraws,
-    evaluating,
-    few_samples,
-    placed,
-    png,
-    printable,
-    scores_of,
-)
+from models.common.predictions import FixedDraws, evaluating, few_samples, placed, png, printable, scores_of
 from models.doc_translation import images, masked_pages
 from models.doc_translation.dataset import Pages, PageSample, collate
 from models.doc_translation.decoding import beam_search, texts
@@ -96,9 +88,7 @@ def predict(
     samples: list[PageSample] = few_samples(pages, SHOWN)
     rows: list[tuple[str | float, ...]] = []
     pictures = []
-    for sample, written in zip(
-        samples, _written(model, samples, pages, count, device), strict=True
-    ):
+    for sample, written in zip(samples, _written(model, samples, pages, count, device), strict=True):
         name = f"{sample.name} of {sample.document}"
         reference = pages.vocabulary.decode(sample.labels[:count].tolist())
         shown = [printable(reference), printable(written)]

@@ -13,17 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Module
 
-from models.base import (
-    Batch,
-    Context,
-    DataError,
-    Goal,
-    Loss,
-    Picture,
-    Prediction,
-    Predictions,
-    SplitName,
-)
+from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions, SplitName
 from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few, files
 from models.common.hub import folder_of
@@ -33,14 +23,7 @@ from models.common.split import SPLITS, SplitRule, atomic_write, save_split, spl
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import masked_pages, prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import (
-    MAX_GAIN,
-    MAX_R2_GAIN,
-    Pages,
-    collate,
-    permute_images,
-    read,
-)
+from models.doc_translation.dataset import MAX_GAIN, MAX_R2_GAIN, Pages, collate, permute_images, read
 from models.doc_translation.masked_pages import MaskedEncoders, MaskedMetric, MaskedPages
 from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
@@ -271,9 +254,7 @@ class DocTranslationTask:
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
-        return {
-            "encoder": [model.get_submodule(name.rstrip(".")) for name in masked_pages.ENCODERS]
-        }
+        return {"encoder": [model.get_submodule(name.rstrip(".")) for name in masked_pages.ENCODERS]}
 
     def preview(self, model: Module) -> str | None:
         """The translation of the first validation page; None in stage encoder. Collective."""

@@ -36,9 +36,7 @@ class Vocabulary:
         self.inner = inner
         self.size = max(inner.get_vocab().values()) + 1
         """Number of token ids; every id is below it."""
-        self.pad, self.start, self.end = (
-            self._first(names, where) for names in (_PADS, _STARTS, _ENDS)
-        )
+        self.pad, self.start, self.end = (self._first(names, where) for names in (_PADS, _STARTS, _ENDS))
 
     def _first(self, names: Sequence[str], where: str) -> int:
         candidates = (self.inner.token_to_id(name) for name in names)

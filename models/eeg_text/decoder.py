@@ -58,12 +58,7 @@ class TextDecoder(nn.Module):
     """Of the output, [1, vocabulary]; BART has it as a constant."""
 
     def __init__(
-        self,
-        size: Size,
-        pad: int,
-        dropout: float,
-        kernel: str = "auto",
-        is_pretrained: bool = False,
+        self, size: Size, pad: int, dropout: float, kernel: str = "auto", is_pretrained: bool = False
     ) -> None:
         super().__init__()
         self.bridge = nn.Linear(size.width, size.text_width)

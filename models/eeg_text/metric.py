@@ -66,18 +66,14 @@ class TextMetric:
         is_mps = memory.device.type == "mps"  # has no float64
         return torch.from_numpy(counts).to("cpu" if is_mps else memory.device)
 
-    def _likelihood(
-        self, model: Module, memory: Tensor, valid: Tensor, candidates: Tensor
-    ) -> Tensor:
+    def _likelihood(self, model: Module, memory: Tensor, valid: Tensor, candidates: Tensor) -> Tensor:
         """Log-likelihood [input × batch, candidate] of each candidate for each input."""
         sums = []
         for number in range(self.texts.candidate_count):
             tokens = candidates[:, number].repeat(len(INPUTS), 1)
             logits = model(None, valid, tokens[:, :-1], memory=memory).float()
             pad = self.texts.tokenizer.pad
-            nats = F.cross_entropy(
-                logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none"
-            )
+            nats = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none")
             sums.append(-nats.sum(1))
         return torch.stack(sums, dim=1)
 

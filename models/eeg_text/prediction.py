@@ -15,14 +15,7 @@ from torch.nn import Module
 from models.base import Batch, DataError, Prediction
 from models.common import model_facts, subwords
 from models.common.data_files import existing_path, listed, unknown_format
-from models.common.predictions import (
-    OPTION,
-    DistinctNames,
-    features_file,
-    input_errors,
-    passed_over,
-    placed,
-)
+from models.common.predictions import OPTION, DistinctNames, features_file, input_errors, passed_over, placed
 from models.common.recordings import bids
 from models.eeg_text import batches, formats
 from models.eeg_text.config import TOKEN_SAMPLES, Size
@@ -82,10 +75,7 @@ class TrainedOnEeg:
 
 
 def write_sentences(
-    generate: Callable[[Batch], Sequence[str]],
-    rules: SampleRules,
-    recordings: Recordings,
-    title: str,
+    generate: Callable[[Batch], Sequence[str]], rules: SampleRules, recordings: Recordings, title: str
 ) -> Prediction:
     """The sentence that `generate` gives for each item: as lines, and as JSON with times."""
     rows = []
@@ -130,10 +120,7 @@ def _batches(recordings: Recordings, rules: SampleRules) -> Iterator[tuple[Seque
 
 
 def predict(
-    write: Callable[[Recordings, str], Prediction],
-    trained: TrainedOnEeg,
-    path: Path,
-    reading: ReadingOptions,
+    write: Callable[[Recordings, str], Prediction], trained: TrainedOnEeg, path: Path, reading: ReadingOptions
 ) -> Iterator[Prediction]:
     """What `write` makes of each recording of a file or folder, and of its title.
 

@@ -77,9 +77,7 @@ def load(decoder: TextDecoder, folder: Path) -> str:
     unknown or of another shape.
     """
     with load_errors(folder, ALLOWED):
-        stored = {
-            name.removeprefix("model."): tensor for name, tensor in stored_tensors(folder).items()
-        }
+        stored = {name.removeprefix("model."): tensor for name, tensor in stored_tensors(folder).items()}
     if not stored:
         raise DataError(
             f"{KEY} '{folder}' has no *.safetensors",

@@ -13,14 +13,7 @@ from models.common.predictions import evaluating, placed, scores_of
 from models.common.predictions import spread_positions as positions_of
 from models.common.traces import MARK, TraceRow, draw_traces
 from models.eeg_text.dataset import MaskedSamples, TextSamples
-from models.eeg_text.metric import (
-    MASKED,
-    encode_inputs,
-    generate,
-    masked_values,
-    rouge1,
-    word_errors,
-)
+from models.eeg_text.metric import MASKED, encode_inputs, generate, masked_values, rouge1, word_errors
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
 from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
@@ -63,9 +56,7 @@ def sentences(
 SHOWN = 3
 
 
-def text_predictions(
-    model: Module, samples: TextSamples, batch: Batch, device: torch.device
-) -> Predictions:
+def text_predictions(model: Module, samples: TextSamples, batch: Batch, device: torch.device) -> Predictions:
     """Sentences generated for `batch`, which holds `SHOWN` of `samples`, and for noise beside them.
 
     Collective.

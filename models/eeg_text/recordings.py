@@ -60,9 +60,7 @@ class Recordings:
     @property
     def channels(self) -> list[int]:
         """The indices of the channels that were recorded in any item."""
-        return sorted(
-            {channel for of_item in {i.channels for i in self.items} for channel in of_item}
-        )
+        return sorted({channel for of_item in {i.channels for i in self.items} for channel in of_item})
 
 
 @dataclass(frozen=True)

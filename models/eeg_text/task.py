@@ -49,12 +49,7 @@ from models.eeg_text.network import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.prediction import TrainedOnEeg
 from models.eeg_text.readers import files, tables
 from models.eeg_text.recordings import ItemSplit, ReadingOptions, Recordings, split_items
-from models.eeg_text.texts import (
-    SentenceByteTokenizer,
-    SentenceTexts,
-    SentenceTokenizer,
-    build_tokenizer,
-)
+from models.eeg_text.texts import SentenceByteTokenizer, SentenceTexts, SentenceTokenizer, build_tokenizer
 
 if TYPE_CHECKING:
     from models.common.nf4 import Quantizer
@@ -219,11 +214,7 @@ class EegTextTask:
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
-        items, numbers, is_training = (
-            self.recordings.items,
-            self.parts.numbers[split],
-            split == "train",
-        )
+        items, numbers, is_training = (self.recordings.items, self.parts.numbers[split], split == "train")
         if not self.writes:
             segments = SegmentSamples(items, numbers, self.rules)
             return MaskedSamples(segments, self.mask_share, is_training)
@@ -267,9 +258,7 @@ class EegTextTask:
         valid, pool = batch.get("eeg_windows", batch["eeg_mask"]), batch.get("eeg_pool")
         logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
         targets = batch["labels"].flatten()
-        nats = F.cross_entropy(
-            logits.flatten(0, 1), targets, ignore_index=batches.IGNORE, reduction="sum"
-        )
+        nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=batches.IGNORE, reduction="sum")
         return Loss(nats, {})
 
     def metric(self) -> TextMetric | MaskedSeries:
@@ -347,9 +336,7 @@ class EegTextTask:
         }
         if rules.windows > 1:
             facts["windows"] = f"up to {rules.windows} per segment"
-        control: dict[str, dict[str, float]] = {
-            "val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}
-        }
+        control: dict[str, dict[str, float]] = {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
         if self.writes:
             facts |= {"tokenizer": self.tokenizer.name, "candidates": self.texts.candidate_count}
             facts |= {"texts_cut": self.texts.cut} if self.texts.cut else {}

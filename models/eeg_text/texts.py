@@ -89,9 +89,7 @@ def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     return numbers[: numbers.index(end)] if end in numbers else numbers
 
 
-def build_tokenizer(
-    name: str, texts: Iterable[str], limit: int, folder: Path | None
-) -> SentenceTokenizer:
+def build_tokenizer(name: str, texts: Iterable[str], limit: int, folder: Path | None) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
     A trained tokenizer is saved in the run folder, and loaded from there if it exists. Reads and
@@ -101,9 +99,7 @@ def build_tokenizer(
         return SentenceByteTokenizer()
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
-        inner = subwords.load_or_fit(
-            folder, lambda: subwords.train_byte_bpe(texts, limit, specials)
-        )
+        inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, limit, specials))
     else:
         path = Path(name).expanduser()
         inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)

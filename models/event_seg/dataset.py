@@ -103,14 +103,10 @@ def is_embedded(path: str) -> bool:
     return path in EMBEDDED
 
 
-def read_files(
-    path: str, settings: Data, on_bad: OnBad
-) -> tuple[Sequence[EventRecording], dict[str, Any]]:
+def read_files(path: str, settings: Data, on_bad: OnBad) -> tuple[Sequence[EventRecording], dict[str, Any]]:
     """Read the recordings at `data.path`, and facts of the others. Raises DataError."""
     bad_records = BadRecords("recordings")
-    recordings, facts = find_recordings(
-        existing_path(path, "; ".join(FORMATS)), settings, bad_records
-    )
+    recordings, facts = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
     skipped = bad_records.finish(on_bad, len(recordings))
     if not recordings:
         raise DataError(
@@ -165,8 +161,7 @@ class WindowSplits:
                 self.foreground[name] = foreground / both if both else 0.0
             if not 0 < self.foreground["train"] < 1:
                 raise DataError(
-                    "all training labels are "
-                    + ("foreground" if self.foreground["train"] else "background"),
+                    "all training labels are " + ("foreground" if self.foreground["train"] else "background"),
                     where="data.path",
                     allowed="pixels of both classes",
                 )

@@ -65,9 +65,7 @@ class Camera:
     def _gathered(self, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Events:
         parts = parts or [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int8))]
         t, at, sign = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Events(
-            t, (at % self._width).astype(np.uint16), (at // self._width).astype(np.uint16), sign
-        )
+        return Events(t, (at % self._width).astype(np.uint16), (at // self._width).astype(np.uint16), sign)
 
 
 SPEEDS = (20.0, 300.0)
@@ -188,9 +186,7 @@ def _direction(rng: np.random.Generator) -> np.ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _waves(
-    rng: np.random.Generator, count: int, height: float, sensor: tuple[int, int]
-) -> np.ndarray:
+def _waves(rng: np.random.Generator, count: int, height: float, sensor: tuple[int, int]) -> np.ndarray:
     """Waves with lengths from a tenth of the sensor height to all of it."""
     frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
     angle = rng.uniform(0, 2 * np.pi, count)

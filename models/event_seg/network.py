@@ -195,8 +195,7 @@ def flops_per_sample(
         scale = 2 ** (depth - size.is_deep)
         layers[depth:] = [(size.widths[-1] * CLASSES * scale**2, area)]
     return sum(
-        (2.0 if is_frozen and i < depth else 6.0) * taps * area
-        for i, (taps, area) in enumerate(layers)
+        (2.0 if is_frozen and i < depth else 6.0) * taps * area for i, (taps, area) in enumerate(layers)
     )
 
 

@@ -48,11 +48,7 @@ class Window:
 
 
 def windows(
-    path: Path,
-    trained: TrainedOnEvents,
-    sensor: Sequence[int] | None,
-    downsample: int,
-    device: torch.device,
+    path: Path, trained: TrainedOnEvents, sensor: Sequence[int] | None, downsample: int, device: torch.device
 ) -> Iterator[Window]:
     """The windows of the recordings at `path`, of the length of those in training.
 
@@ -80,9 +76,7 @@ def masks(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
         maps = model(window.events)[0]
         mask = (maps[1] > maps[0]).cpu().numpy()
         text = f"{window.title}, foreground {mask.mean():.1%}"
-        yield Prediction(
-            window.name, text, {".png": png(Image.fromarray(mask.astype(np.uint8) * 255))}
-        )
+        yield Prediction(window.name, text, {".png": png(Image.fromarray(mask.astype(np.uint8) * 255))})
 
 
 @torch.no_grad()
@@ -138,9 +132,7 @@ def _voxels(recording: Unlabeled, window: int, factor: int) -> tuple[np.ndarray,
     """The input of the model for a window, [bin, height, width], and the number of its events."""
     events, (height, width) = recording.events(window), recording.sensor
     if len(events) and (
-        min(events.x.min(), events.y.min()) < 0
-        or events.y.max() >= height
-        or events.x.max() >= width
+        min(events.x.min(), events.y.min()) < 0 or events.y.max() >= height or events.x.max() >= width
     ):
         raise DataError(
             f"events of '{recording.name}' extend to {events.y.max() + 1}×{events.x.max() + 1}",

@@ -150,9 +150,7 @@ def _before(stops: np.ndarray, start: float, gap: float) -> int:
     return min(by_time, int(np.searchsorted(stops, start, side="right")) - 2)
 
 
-def _joined(
-    pieces: Mapping[SplitName, Sequence[tuple[int, np.ndarray]]],
-) -> dict[SplitName, np.ndarray]:
+def _joined(pieces: Mapping[SplitName, Sequence[tuple[int, np.ndarray]]]) -> dict[SplitName, np.ndarray]:
     """[window, 2] of each split, of the recordings by number and the windows of each."""
     windows: dict[SplitName, np.ndarray] = {}
     for name, blocks in pieces.items():

@@ -12,17 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from models.base import (
-    Batch,
-    Context,
-    DataError,
-    Goal,
-    Loss,
-    Picture,
-    Prediction,
-    Predictions,
-    SplitName,
-)
+from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions, SplitName
 from models.common import initial_weights, model_facts
 from models.common.data_files import files
 from models.common.predictions import passed_over

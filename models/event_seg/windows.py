@@ -57,11 +57,7 @@ class Windows:
     """
 
     def __init__(
-        self,
-        recordings: Sequence[EventRecording],
-        windows: np.ndarray,
-        rules: WindowRules,
-        fixed: int | None,
+        self, recordings: Sequence[EventRecording], windows: np.ndarray, rules: WindowRules, fixed: int | None
     ) -> None:
         """`windows` [window, 2]: recording and window; `fixed`: number of a fixed split."""
         self.recordings, self.windows, self.rules, self.fixed = recordings, windows, rules, fixed

@@ -9,15 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import (
-    Control,
-    FamilySection,
-    Fold,
-    Fraction,
-    OnBad,
-    SplitSeed,
-    column_field,
-)
+from models.common.config import Control, FamilySection, Fold, Fraction, OnBad, SplitSeed, column_field
 from models.common.data_files import IGNORE
 
 
@@ -52,13 +44,7 @@ SIZES = {
 
 PACKS_DOCUMENTS = True
 """A sample may hold several documents, and attention stays within each."""
-_POSITIONS = (
-    "max_position_embeddings",
-    "n_positions",
-    "n_ctx",
-    "max_seq_len",
-    "max_sequence_length",
-)
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
 """Keys of config.json with the longest sample; the last three are those of older models."""
 
 
@@ -84,8 +70,7 @@ class Lora(FamilySection):
     """Low-rank adapters (LoRA): the pretrained weights stay frozen."""
 
     rank: Annotated[
-        int | None,
-        Field(ge=1, le=65536, json_schema_extra={"unless": {"model.pretrained": [None]}}),
+        int | None, Field(ge=1, le=65536, json_schema_extra={"unless": {"model.pretrained": [None]}})
     ] = None
     """Rank of the adapters of model.pretrained; null: train all weights."""
     alpha: Annotated[int | None, Field(ge=1, le=65536, json_schema_extra=_ADAPTED)] = None
@@ -107,9 +92,7 @@ class Model(FamilySection):
 
     family: str = "language"
     """Model family."""
-    size: Annotated[str, Field(json_schema_extra={"only_if": {"model.pretrained": [None]}})] = (
-        "full"
-    )
+    size: Annotated[str, Field(json_schema_extra={"only_if": {"model.pretrained": [None]}})] = "full"
     """Model size; see `list models`."""
     pretrained: str | None = None
     """Local folder of a causal language model that transformers can load, or hf:OWNER/NAME with or
@@ -117,10 +100,7 @@ class Model(FamilySection):
     allow_missing: Annotated[
         bool,
         Field(
-            json_schema_extra={
-                "unless": {"model.pretrained": [None]},
-                "only_if": {"model.lora.rank": [None]},
-            }
+            json_schema_extra={"unless": {"model.pretrained": [None]}, "only_if": {"model.lora.rank": [None]}}
         ),
     ] = False
     """Initialize tensors at random that the files of model.pretrained lack, or have in another

@@ -234,7 +234,4 @@ class Dataset:
             bounds = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
             return {"val_loss": {"min": bounds["floor"], "chance": bounds["chance"]}}
         chance = 1 / len(np.unique(self._index.labels))  # of guessing one of the labels
-        return {
-            "exact_match": {"max": 2 * chance},
-            "matched_gap": {"max": 0.02},
-        }
+        return {"exact_match": {"max": 2 * chance}, "matched_gap": {"max": 0.02}}

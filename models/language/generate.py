@@ -37,9 +37,7 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
     Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
     """
     if not path.is_file():
-        raise DataError(
-            f"--input '{path}' is not a file", where=str(path.absolute()), allowed=ALLOWED
-        )
+        raise DataError(f"--input '{path}' is not a file", where=str(path.absolute()), allowed=ALLOWED)
     stem, bad_records = re.sub(r"[^\w.-]+", "-", path.stem), BadRecords()
     with input_errors():
         file = TextFile(path)
@@ -61,9 +59,7 @@ def text_prompt(text: str, name: str = "prompt") -> Prompt:
     return Prompt(name, (Message("user", text),))
 
 
-def _prompts_of(
-    raw: RawRow, stem: str, reader: RowReader, declared: Mapping[str, str]
-) -> Iterator[Prompt]:
+def _prompts_of(raw: RawRow, stem: str, reader: RowReader, declared: Mapping[str, str]) -> Iterator[Prompt]:
     """The prompt of a row; none, and a bad record, if it is invalid. Raises DataError."""
     row, name = raw.fields, f"{stem}-{raw.number}"
     columns, _ = columns_in(tuple(row), declared)

@@ -24,14 +24,7 @@ from models.language.config import Size
 from models.language.external_tokenizer import ExternalTokenizer
 from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.readers.records import Turn
-from models.language.tokenizer import (
-    ANSWER,
-    FORMS,
-    TAGS,
-    ByteTokenizer,
-    Tokenizer,
-    prompt_and_answer,
-)
+from models.language.tokenizer import ANSWER, FORMS, TAGS, ByteTokenizer, Tokenizer, prompt_and_answer
 
 log = logging.getLogger(__name__)
 _GENERATION = "generation_config.json"
@@ -43,9 +36,7 @@ _TOKENIZER_FILES = (
 """Tokenizer files of transformers."""
 
 
-def write_config(
-    folder: Path, size: Size, kv_heads: int, length: int, tokenizer: Tokenizer
-) -> None:
+def write_config(folder: Path, size: Size, kv_heads: int, length: int, tokenizer: Tokenizer) -> None:
     """Write the configuration of LlamaForCausalLM into `folder`. Disk access.
 
     `size`: with the vocabulary of the weights; `length`: tokens of the longest training sample.
@@ -183,9 +174,7 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_tokens(
-        [AddedToken(text, normalized=False, special=text not in TAGS) for text in bpe.SPECIALS]
-    )
+    inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS) for text in bpe.SPECIALS])
     return inner
 
 

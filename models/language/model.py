@@ -90,9 +90,7 @@ class KeyValueCache:
     def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, [batch, time, heads, width], from those of a pass."""
         if layer in self._layers:
-            k, v = (
-                torch.cat(pair, dim=1) for pair in zip(self._layers[layer], (k, v), strict=True)
-            )
+            k, v = (torch.cat(pair, dim=1) for pair in zip(self._layers[layer], (k, v), strict=True))
         self._layers[layer] = k, v
         return k, v
 

@@ -100,11 +100,7 @@ class Pretrained(HasFrozenParts):
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(
-            logits.float(),
-            labels,
-            ignore_index=IGNORE,
-            reduction="sum",
-            label_smoothing=self.smoothing,
+            logits.float(), labels, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
         )
 
 
@@ -130,8 +126,7 @@ def read_config(folder: Path) -> Any:
     is_causal = is_decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or not is_causal:
         raise DataError(
-            f"model.pretrained '{folder}' is no causal language model: its model_type is "
-            f"{config.model_type}",
+            f"model.pretrained '{folder}' is no causal language model: its model_type is {config.model_type}",
             where=str(folder / "config.json"),
             allowed=ALLOWED,
         )
@@ -145,9 +140,7 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     return inner, coverage
 
 
-def read_weights(
-    inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None
-) -> None:
+def read_weights(inner: Any, unread: Unread, folder: Path, quantizer: Quantizer | None = None) -> None:
     """Read the weights that are `unread`; `quantizer` puts frozen layers into 4 bits meanwhile.
 
     Disk access. Raises DataError.
@@ -176,8 +169,7 @@ def open_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     inner, coverage, unread = result
     if coverage.random and not allow_missing:
         raise DataError(
-            f"the weights in model.pretrained '{folder}' do not fit its config.json: "
-            f"{coverage.render()}",
+            f"the weights in model.pretrained '{folder}' do not fit its config.json: {coverage.render()}",
             where=str(folder / "config.json"),
             allowed="files with all tensors of the model",
             fix="--set model.allow_missing=true  to initialize them at random",
@@ -270,9 +262,7 @@ def _check_layers(inner: Any, layers: Sequence[str]) -> None:
         )
 
 
-def write(
-    inner: Any, settings: Lora, weights: Mapping[str, Tensor], folder: Path, *, merged: bool
-) -> None:
+def write(inner: Any, settings: Lora, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
     """Write adapters as peft reads them; or model.safetensors with them `merged` into `inner`.
 
     `inner` has the pretrained weights and no adapters; `weights` are those of the adapters, by the

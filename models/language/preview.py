@@ -92,9 +92,7 @@ def preview_text(model: Module, dataset: Dataset, device: torch.device) -> str:
     else:
         prompt, seed = dataset.dialogues["val"].prompt(0)[-(length - length // 2) :], None
     count = min(PREVIEW_TOKENS, length - len(prompt))
-    (written,) = continue_tokens(
-        model, [prompt.tolist()], count, pad=tokenizer.pad, device=device, seed=seed
-    )
+    (written,) = continue_tokens(model, [prompt.tolist()], count, pad=tokenizer.pad, device=device, seed=seed)
     return f"{readable(prompt.tolist(), tokenizer)}│{readable(written, tokenizer)}"
 
 

@@ -246,8 +246,7 @@ class Dialogues:
             bad_records.fix = f"fit all:  --seq-len {needed}"
         for i in np.flatnonzero(room < 1):
             bad_records.add(
-                names[pairing.requests[i]],
-                f"the answer has {answers[i]} tokens; data.seq_len is {length}",
+                names[pairing.requests[i]], f"the answer has {answers[i]} tokens; data.seq_len is {length}"
             )
         fits = room >= 1
         self.skipped = bad_records.finish(on_bad, int(fits.sum()))

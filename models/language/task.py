@@ -32,13 +32,7 @@ from models.common.split import SPLITS, SplitRule, save_split, split_groups
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
-from models.language.model import (
-    Shape,
-    Transformer,
-    decoder_layers,
-    flops_per_sample,
-    matrix_elements,
-)
+from models.language.model import Shape, Transformer, decoder_layers, flops_per_sample, matrix_elements
 from models.language.preview import pictures, predict, preview_text, sample_text
 from models.language.readers.corpus import Corpus
 from models.language.rows import Dialogues, Row, TokenWindows, collate
@@ -173,9 +167,7 @@ class LanguageTask:
             kinds = ("conversations", "text")
             old, new = (kinds[bool(task.dataset.text)] for task in (first, self))
             raise DataError(
-                f"the new data is {new}, but the run trains on {old}",
-                where="data.path",
-                allowed=old,
+                f"the new data is {new}, but the run trains on {old}", where="data.path", allowed=old
             )
 
     def _fit_tokenizer(self, corpus: Corpus, train: np.ndarray) -> Tokenizer:
@@ -189,9 +181,7 @@ class LanguageTask:
             return bpe.load_or_copy(self.start, self.context.folder)
         # The library uses about as much memory as the text has bytes.
         every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
-        return bpe.load_or_train(
-            corpus.texts(train[::every]), self.size.vocabulary, self.context.folder
-        )
+        return bpe.load_or_train(corpus.texts(train[::every]), self.size.vocabulary, self.context.folder)
 
     def _local_tokenizer(self) -> Tokenizer | None:
         """Tokenizer of a local file or folder; None: a built-in tokenizer."""

@@ -88,11 +88,7 @@ class ByteTokenizer:
         return None
 
 
-FORMS = {
-    "system": "<system>{}</system>\n",
-    "user": "User: {}\n",
-    "assistant": "Assistant: {}\n",
-}
+FORMS = {"system": "<system>{}</system>\n", "user": "User: {}\n", "assistant": "Assistant: {}\n"}
 """The text form of a message before an answer, by its role."""
 ANSWER = "Assistant:"
 """What comes before an answer, and a space."""

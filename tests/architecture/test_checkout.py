@@ -15,12 +15,7 @@ from scripts.structure import (
     upward_imports,
 )
 from scripts.write_docs import written
-from tests.architecture.test_files import (
-    code_in_init,
-    long_files,
-    missing_module_docstrings,
-    vague_names,
-)
+from tests.architecture.test_files import code_in_init, long_files, missing_module_docstrings, vague_names
 from tests.architecture.test_layers import collectives_in_models, foreign_imports, wrong_directions
 from tests.architecture.test_refusals import known_engines, trusted_files
 

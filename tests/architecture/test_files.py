@@ -30,9 +30,7 @@ def long_files(tree: Tree) -> list[str]:
 
 def vague_names(tree: Tree) -> list[str]:
     """Files, folders and classes with names that do not describe their content."""
-    found = [
-        str(m.path) for m in tree.modules.values() if NAMELESS & set(m.path.with_suffix("").parts)
-    ]
+    found = [str(m.path) for m in tree.modules.values() if NAMELESS & set(m.path.with_suffix("").parts)]
     for module in tree.ours:
         found += [
             f"{module.path}:{node.lineno} {node.name}"
@@ -54,11 +52,7 @@ def missing_module_docstrings(tree: Tree) -> list[str]:
             continue
         if module.package not in PACKAGES:
             text = text.split("\n\n")[0]
-        if (
-            not text.endswith((".", "?"))
-            or "\n\n" in text
-            or re.search(r"[a-z\])`][.!?]\s+[A-Z]", text)
-        ):
+        if not text.endswith((".", "?")) or "\n\n" in text or re.search(r"[a-z\])`][.!?]\s+[A-Z]", text):
             found.append(f"{module.path}: {text!r}")
     return found
 

@@ -10,17 +10,7 @@ import torch
 
 from benchmarks import families, tally
 from benchmarks.clock import StepClock
-from benchmarks.figures import (
-    Memory,
-    load,
-    load_memory,
-    machine,
-    memory_table,
-    rows,
-    save,
-    table,
-    write,
-)
+from benchmarks.figures import Memory, load, load_memory, machine, memory_table, rows, save, table, write
 from models.catalog import FAMILIES
 
 

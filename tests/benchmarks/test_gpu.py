@@ -88,10 +88,7 @@ def test_a_smoke_test_has_every_kind_of_row_that_a_cpu_can_have() -> None:
 
 
 def test_hybrid_sharding_has_two_nodes_where_ranks_can_be_halved() -> None:
-    found = {
-        n: [(p.ranks, p.nodes) for p in parts(n, is_smoke=False) if "hybrid" in p.name]
-        for n in (1, 4)
-    }
+    found = {n: [(p.ranks, p.nodes) for p in parts(n, is_smoke=False) if "hybrid" in p.name] for n in (1, 4)}
     assert found == {1: [(1, 1)] * 2, 4: [(4, 2)] * 2}
 
 
@@ -109,11 +106,7 @@ def test_without_time_every_part_is_a_row_that_says_so(tmp_path: Path) -> None:
     rows = run(parts(1, is_smoke=False), options(path), {}, until=time.monotonic())
     assert {row.status for row in rows} == {"not run: out of time"}
     assert load_rows(path, Row)[2] == rows
-    lines = [
-        line
-        for t in (gpu_tables.checks, gpu_tables.speed, gpu_tables.tests)
-        for line in t(rows)[2:]
-    ]
+    lines = [line for t in (gpu_tables.checks, gpu_tables.speed, gpu_tables.tests) for line in t(rows)[2:]]
     assert len(lines) == len(rows)
     assert all("not run: out of time" in line for line in lines)
 
@@ -151,9 +144,7 @@ def test_an_anchor_is_measured_again_for_what_an_earlier_call_left(tmp_path: Pat
 
 
 def test_the_rest_is_measured_by_a_command_that_is_shown(capsys, tmp_path: Path) -> None:
-    rows = run(
-        parts(4, is_smoke=False), options(tmp_path / "a.json", nproc=4), {}, time.monotonic()
-    )
+    rows = run(parts(4, is_smoke=False), options(tmp_path / "a.json", nproc=4), {}, time.monotonic())
     given = options(tmp_path / "a.json", nproc=4)
     assert gpu.report_end(rows, given) == 0
     said = f"python -m benchmarks.gpu --nproc 4 --continue --json {given.json}\n"
@@ -189,10 +180,7 @@ def test_a_share_is_compared_with_the_fastest_anchor_and_the_goal() -> None:
     ("gpu_name", "text"),
     [
         ("NVIDIA L4", "1e-11 TFLOP/s of a bf16 matrix product, 0.00 of its data sheet"),
-        (
-            "NVIDIA X1",
-            "1e-11 TFLOP/s of a bf16 matrix product, in no data sheet of training/peak_flops.json",
-        ),
+        ("NVIDIA X1", "1e-11 TFLOP/s of a bf16 matrix product, in no data sheet of training/peak_flops.json"),
     ],
 )
 def test_on_other_gpus_than_h200_the_ratio_to_anchors_of_the_call_decides(gpu_name, text) -> None:
@@ -228,9 +216,7 @@ def test_checks_name_the_largest_errors_and_the_known_memory() -> None:
     errors |= {"ddp in fp32": {"loss": 3e-6, "gradient": 1e-6}}
     memory = {"engine": "ddp", "memory_bytes": 2**30, "planned_bytes": 2**21, "peak_bytes": None}
     rows = [
-        Row(
-            "engines agree", 1, "failed: oss in bf16: no", 1.0, {}, {"errors": errors, "wrong": []}
-        ),
+        Row("engines agree", 1, "failed: oss in bf16: no", 1.0, {}, {"errors": errors, "wrong": []}),
         Row("command line", 1, "measured", 1.0, {}, memory),
         Row("lost rank", 1, "measured", 1.0, {}, {"end_s": 2.04}),
     ]

@@ -45,9 +45,7 @@ def report_node(report: Report) -> None:
         report({"first": [os.environ[name] for name in names]})
 
 
-def run(
-    function: str, limit_s: float = LIMIT_S, ranks: int = 1, nodes: int = 1, **arguments: object
-):
+def run(function: str, limit_s: float = LIMIT_S, ranks: int = 1, nodes: int = 1, **arguments: object):
     return isolated.run(f"{HERE}:{function}", arguments, ranks, limit_s, {"MINE": "yes"}, nodes)
 
 

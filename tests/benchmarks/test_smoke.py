@@ -37,9 +37,7 @@ def first_cells(rows: list[str]) -> list[str]:
     return [row.split(" | ")[0].strip("`") for row in rows]
 
 
-PROGRAMS = sorted(
-    path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()
-)
+PROGRAMS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
 
 
 @pytest.mark.parametrize("module", PROGRAMS)
@@ -69,13 +67,7 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 @pytest.mark.slow
 def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     path = tmp_path / "gpu.json"
-    chosen = (
-        "agree",
-        "command line",
-        "lost rank",
-        "plain local",
-        "test_throughput",
-    )
+    chosen = ("agree", "command line", "lost rank", "plain local", "test_throughput")
     rows = table_of("gpu", f"--smoke --json {path} --only {' '.join(map(repr, chosen))}")
     found = {row.name: row for row in load_rows(path, Row)[2] if row.status == "measured"}
     assert len(found["engines agree"].figures["errors"]) == 2 * len(ENGINES)

@@ -9,9 +9,7 @@ from models.base import Context, HasPredictions
 from tests.docs.pages import ROOT, read
 
 EXAMPLE, *PARTS = [
-    block.text
-    for block in read(ROOT / "docs" / "own-models.md").blocks
-    if block.language == "python"
+    block.text for block in read(ROOT / "docs" / "own-models.md").blocks if block.language == "python"
 ]
 
 

@@ -71,9 +71,7 @@ def test_the_family_block_of_a_mode_has_every_value_changed_by_the_table(family,
     file, stage = presets.family(family), staged(family, mode)
     block = file.block("modes", mode) if stage is None else file.block("stages", stage.name)
     own = {line.key for line in block}
-    by_mode = {
-        name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")
-    }
+    by_mode = {name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")}
     changed = {key for key, value in by_mode[mode].items() if value != by_mode["default"].get(key)}
     # Values solved from the batch of a rank are not part of the block.
     assert changed - {"train.global_batch"} <= own

@@ -17,11 +17,7 @@ RUN = [mode for mode in presets.modes() if mode != "staged"]
 
 # Most of the time of the language model are evaluations, and these modes leave out two of three;
 # the EEG model learns to read, and the translation model to copy, after half the steps only.
-SHARES = {
-    "language:tiny": (0.75, 0.55),
-    "eeg_text:tiny": (0.64, 0.25),
-    "doc_translation:tiny": (0.67, 0.25),
-}
+SHARES = {"language:tiny": (0.75, 0.55), "eeg_text:tiny": (0.64, 0.25), "doc_translation:tiny": (0.67, 0.25)}
 
 
 def keys_of(mode):
@@ -100,9 +96,7 @@ def test_the_fast_modes_change_every_large_size_of_abr_by_the_same_factors(size,
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_of_the_default(
-    family, mode
-):
+def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_of_the_default(family, mode):
     default = resolved(model=f"{family}:tiny")
     run = fitted(resolved(model=f"{family}:tiny", mode=mode), 400)
     settings = run.settings

@@ -65,9 +65,7 @@ def darker(data):
 def louder(data):
     """A file of ZuCo with other values; the time of writing is in its header."""
     with TemporaryDirectory() as folder:
-        later = writers.write_matlab5(
-            Path(folder, "a.mat"), raw={0: writers.eeg(0) + 1}
-        ).read_bytes()
+        later = writers.write_matlab5(Path(folder, "a.mat"), raw={0: writers.eeg(0) + 1}).read_bytes()
     return data[:128] + later[128:]
 
 
@@ -95,9 +93,7 @@ CACHED = {
         louder,
     ),
     "a.edf": (
-        lambda path: writers.write_edf(
-            path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves
-        ),
+        lambda path: writers.write_edf(path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves),
         lambda path: open_recording(path).names,
         lambda data: data.replace(FIRST[0].encode(), b"X" * len(FIRST[0])),
     ),

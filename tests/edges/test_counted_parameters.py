@@ -29,11 +29,7 @@ def test_the_dry_run_counts_what_is_built(model, sets, tmp_path, monkeypatch, ca
     shutil.copy(Path(__file__).parents[2] / "docs" / "settings.md", "a.md")
     settings = resolved(*sets.split(), model=model).settings
     context = Context(
-        seed=0,
-        eval_share=settings.eval.share,
-        folder=tmp_path,
-        device=torch.device("cpu"),
-        attention="auto",
+        seed=0, eval_share=settings.eval.share, folder=tmp_path, device=torch.device("cpu"), attention="auto"
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     if settings.model.family != "event_seg":  # whose network does not depend on data

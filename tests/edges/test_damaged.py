@@ -27,19 +27,11 @@ from tests.edges.damage import check_damaged, error_of
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.abr.conftest import HEAD
 from tests.models.eeg_text.readers import writers
-from tests.models.event_seg.writers import (
-    HEADERS,
-    random_events,
-    write_dsec,
-    write_mvsec,
-    write_raw,
-)
+from tests.models.event_seg.writers import HEADERS, random_events, write_dsec, write_mvsec, write_raw
 
 RATE = 250
 ROWS = [{"prompt": f"größe {i}, \u2028 a", "completion": f"answer {i}"} for i in range(12)]
-CHATS = [
-    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-] * 4
+CHATS = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 4
 TABLE = "prompt;completion\n" + "".join(f'"{r["prompt"]}";{r["completion"]}\n' for r in ROWS)
 
 
@@ -130,9 +122,7 @@ def test_a_level_series_is_rows_or_bad_records(tmp_path):
     rows = "\r\n".join("\t".join(f"{x:.6f}" for x in row) for row in values)
     path, marks = tmp_path / "ABR-1-1", tmp_path / "ABR-1-1-16.00kHz-anna-analyzed.txt"
     path.write_bytes(f"{HEAD}:LEVELS:20;40;\r:DATA\r{rows}\r\n".encode("iso-8859-1"))
-    marks.write_text(
-        "Threshold (dB SPL): 20\nLevel\tP5 Latency\tP5 Amplitude\n20\t5.1\t0.2\n40\t4.9\t0.4\n"
-    )
+    marks.write_text("Threshold (dB SPL): 20\nLevel\tP5 Latency\tP5 Amplitude\n20\t5.1\t0.2\n40\t4.9\t0.4\n")
 
     def read(_):
         reader = EplReader(BadRecords("files"))

@@ -8,11 +8,7 @@ from models.event_seg.formats import BY_ENCODING, recognize
 from models.event_seg.readers import prophesee
 from models.event_seg.readers.prophesee import RawRecording
 from models.event_seg.readers.recording import Events
-from tests.models.event_seg.writers import (
-    random_events,
-    write_dsec,
-    write_masks,
-)
+from tests.models.event_seg.writers import random_events, write_dsec, write_masks
 
 
 @pytest.fixture(autouse=True)

@@ -105,9 +105,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("typed", "files", "key", "where"), CASES)
-def test_an_error_has_its_key_its_place_and_a_fix_that_works(
-    here, capsys, typed, files, key, where
-):
+def test_an_error_has_its_key_its_place_and_a_fix_that_works(here, capsys, typed, files, key, where):
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)

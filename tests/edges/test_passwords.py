@@ -15,11 +15,7 @@ START = ["--model", "language:tiny", "--dry-run"]
         *([*START, "--mode", URL], [*START, "--set", f"model.pretrained={URL}"]),
         *([*START, "--set", f"{key}={URL}"] for key in ("download.folder", "feature_cache.folder")),
         *(["evaluate", URL], ["resume", URL], ["report", URL], ["watch", URL]),
-        *(
-            ["new-task", "guarded_task", "--out", URL],
-            ["compare", "--out", URL],
-            ["plan", "--data", URL],
-        ),
+        *(["new-task", "guarded_task", "--out", URL], ["compare", "--out", URL], ["plan", "--data", URL]),
         *(["data", "fetch", "--out", URL, "--set", "download.files=[file:///etc/hostname]"],),
     ],
 )

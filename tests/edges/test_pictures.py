@@ -37,9 +37,7 @@ def saved(image, form="TIFF", **options):
 
 def with_tag(tiff, tag, value):
     """A little-endian TIFF file with another value of a short tag."""
-    at = next(
-        at for at in range(len(tiff) - 8) if tiff[at : at + 8] == struct.pack("<HHI", tag, 3, 1)
-    )
+    at = next(at for at in range(len(tiff) - 8) if tiff[at : at + 8] == struct.pack("<HHI", tag, 3, 1))
     return tiff[: at + 8] + struct.pack("<H", value) + tiff[at + 10 :]
 
 
@@ -51,9 +49,7 @@ def png(depth, color, pixels, transparent):
         (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))),
         (b"IEND", b""),
     ]
-    parts = [
-        struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks
-    ]
+    parts = [struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

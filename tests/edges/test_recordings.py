@@ -61,9 +61,7 @@ def test_each_event_of_a_recording_with_gaps_is_on_its_pulse(tmp_path, kind, rec
         first = piece.sample(event.onset_s, RATE)
         assert recording.read([0], first, first + 4).min() > 190
         assert abs(recording.read([0], first - 1, first)).max() < 10
-    assert notes_of(recording) == [
-        f"{path.name}: {kind} with 39 gaps; events are placed by the clock"
-    ]
+    assert notes_of(recording) == [f"{path.name}: {kind} with 39 gaps; events are placed by the clock"]
 
 
 def test_channels_of_several_rates_are_each_read_at_their_own(tmp_path):
@@ -208,9 +206,7 @@ def write_gdf(path, rates, version=b"GDF 2.20", seconds=20):
         columns += bytes(6 * count) + struct.pack(f"<{count}H", *[4275] * count)
     else:
         columns += b"uV      " * count
-    columns += struct.pack(f"<{count}d", *[-500.0] * count) + struct.pack(
-        f"<{count}d", *[500.0] * count
-    )
+    columns += struct.pack(f"<{count}d", *[-500.0] * count) + struct.pack(f"<{count}d", *[500.0] * count)
     columns += struct.pack(f"<{count}{digital}", *[-32768] * count)
     columns += struct.pack(f"<{count}{digital}", *[32767] * count) + bytes(80 * count)
     columns += struct.pack(f"<{count}I", *rates) + struct.pack(f"<{count}I", *[3] * count)
@@ -237,8 +233,7 @@ def test_gdf_with_one_rate_is_read_and_with_several_only_in_those_of_the_fastest
     places = tmp_path / "map.json"
     places.write_text('{"Pz": "Cz"}')
     assert error_of(path, channels=str(places)).message == (
-        "channel 'Pz' of 'b.gdf' is sampled at 125 Hz, and only those at 500 Hz can be read in "
-        "this format"
+        "channel 'Pz' of 'b.gdf' is sampled at 125 Hz, and only those at 500 Hz can be read in this format"
     )
 
 

@@ -77,9 +77,7 @@ NOISY = """
 @pytest.mark.slow
 def test_no_record_of_a_library_reaches_the_console(tmp_path):
     (tmp_path / "noisy.py").write_text(HEAD + LINE + BODY + NOISY)
-    done = run(
-        tmp_path, "--nproc", "2", "--engine", "zero1", "--out", "run", "--model", "noisy:Line"
-    )
+    done = run(tmp_path, "--nproc", "2", "--engine", "zero1", "--out", "run", "--model", "noisy:Line")
     assert (done.returncode, done.stderr) == (0, "")
     assert "record of transformers" not in done.stdout
     log = (tmp_path / "run" / "log.txt").read_text()

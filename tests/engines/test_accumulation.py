@@ -36,12 +36,8 @@ def fork(world, engine_name, windows, precision="fp32"):
     And the parameters named without gradient. Plain gradient descent: a gradient of zero and none
     are the same to it.
     """
-    descent = OptimizerSpec(
-        [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None
-    )
-    chosen = replace(
-        options(Case(engine_name, precision=precision), world), accumulation=len(windows[0])
-    )
+    descent = OptimizerSpec([{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None)
+    chosen = replace(options(Case(engine_name, precision=precision), world), accumulation=len(windows[0]))
     torch.manual_seed(0)
     model = Fork()
     engine = build_engine(engine_name, world, chosen)

@@ -60,9 +60,7 @@ class LateCopies(Copies):
     def _copy(self, target, source):
         if target.untyped_storage()._cdata == self.device[-1][0].cdata:
             target.fill_(255)
-        copy = [
-            (each.data_ptr(), StorageWeakRef(each.untyped_storage())) for each in (target, source)
-        ]
+        copy = [(each.data_ptr(), StorageWeakRef(each.untyped_storage())) for each in (target, source)]
         self._queue.append(copy)
         copy.append(source.numel())
         return copy
@@ -247,10 +245,7 @@ def trained(world, case):
         moved.append(source.numel())
         return to_host(copies, source)
 
-    with (
-        patch.object(activation_offload, "SMALLEST", 64),
-        patch.object(Copies, "to_host", noted),
-    ):
+    with patch.object(activation_offload, "SMALLEST", 64), patch.object(Copies, "to_host", noted):
         return train(world, case), sum(moved)
 
 

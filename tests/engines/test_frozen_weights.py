@@ -98,9 +98,7 @@ def wide_copies(before):
 def test_frozen_matrices_take_two_bytes_in_a_step_and_numbers_are_those_of_fp32(worlds, engine):
     """Bit by bit, since 16 bits hold the values."""
     plain = worlds[2].run(train, engine, None, True)
-    for (losses, dtypes, copies), (expected, _, _) in zip(
-        worlds[2].run(train, engine), plain, strict=True
-    ):
+    for (losses, dtypes, copies), (expected, _, _) in zip(worlds[2].run(train, engine), plain, strict=True):
         assert losses == expected
         frozen = {name for name in dtypes if not name.startswith("trained")}
         halves = {name for name in dtypes if dtypes[name] == "torch.bfloat16"}

@@ -13,15 +13,11 @@ from tests.engines.test_parity import able, able_mark
 
 @pytest.mark.slow
 @each_device
-@pytest.mark.parametrize(
-    ("engine", "keep_products"), [pytest.param("fsdp", True, marks=able_mark("fsdp"))]
-)
+@pytest.mark.parametrize(("engine", "keep_products"), [pytest.param("fsdp", True, marks=able_mark("fsdp"))])
 def test_compiled_blocks_may_recompute_their_activations(request, device, engine, keep_products):
     case = Case(engine, steps=3, activation_checkpointing=1, keep_products=keep_products)
     ranks = pool(request, device, 1)
-    apart = distance(
-        ranks.run(train, replace(case, compile=True)), ranks.run(train, Case(engine, steps=3))
-    )
+    apart = distance(ranks.run(train, replace(case, compile=True)), ranks.run(train, Case(engine, steps=3)))
     # Kernels add in another order; Adam's first steps amplify that in weights.
     assert apart.pop("weight") < 1e-3 and max(apart.values()) < 1e-4, apart
 

@@ -37,9 +37,7 @@ def test_parameters_may_differ_in_their_counts(worlds, engine):
 
 
 @able("zero1", "zero3")
-def test_zero_rejects_counts_that_differ_within_a_group_unless_one_never_had_a_gradient(
-    worlds, engine
-):
+def test_zero_rejects_counts_that_differ_within_a_group_unless_one_never_had_a_gradient(worlds, engine):
     odd = {"seven": 2.0, "norm.bias": 3.0}
     first, second = worlds[2].run(after_loading, Case(engine), odd)
     assert first == second

@@ -45,9 +45,7 @@ def slot_bytes(world, case):
         slots = [piece.data for piece in engine.state().pieces if piece.kind != "weight"]
         return sum(
             {
-                t.untyped_storage()._cdata: t.untyped_storage().nbytes()
-                for s in slots
-                for t in stored(s)
+                t.untyped_storage()._cdata: t.untyped_storage().nbytes() for s in slots for t in stored(s)
             }.values()
         )
 

@@ -8,13 +8,7 @@ import torch
 from torch import nn
 
 from engines.base import EngineError
-from engines.precision import (
-    LossScale,
-    autocast_inside,
-    check_precision,
-    norms_in_fp32,
-    set_matmul_precision,
-)
+from engines.precision import LossScale, autocast_inside, check_precision, norms_in_fp32, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -34,8 +28,7 @@ class Spy(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("precision", "inside"),
-    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+    ("precision", "inside"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_products_have_low_precision_and_outputs_and_gradients_are_fp32(precision, inside):
     model = Spy()

@@ -154,9 +154,7 @@ def test_a_torch_without_libuv_opens_its_other_store(monkeypatch):
 
     def store(*address, use_libuv=True, **options):
         if use_libuv:
-            raise RuntimeError(
-                "use_libuv was requested but PyTorch was build without libuv support"
-            )
+            raise RuntimeError("use_libuv was requested but PyTorch was build without libuv support")
         opened.append((address, options))
         return "store"
 
@@ -169,9 +167,7 @@ def test_a_torch_without_libuv_opens_its_other_store(monkeypatch):
     ("address", "is_local", "addresses"),
     [("node1", True, {LOOPBACK}), (LOOPBACK, False, {LOOPBACK}), ("localhost", False, {"::"})],
 )
-def test_ranks_of_one_machine_listen_on_loopback_only(
-    port, monkeypatch, address, is_local, addresses
-):
+def test_ranks_of_one_machine_listen_on_loopback_only(port, monkeypatch, address, is_local, addresses):
     monkeypatch.setenv("MASTER_ADDR", address)
     store = open_store(0, 2, SHORT, is_local)
     assert listening(psutil.Process(), port) == addresses

@@ -61,11 +61,7 @@ def train(world, name, precision, steps, build=Branches, **options):
     engine = build_engine(
         name,
         world,
-        Options(
-            precision=precision,
-            ds_config=shipped(config) if config else {},
-            accumulation=accumulation,
-        ),
+        Options(precision=precision, ds_config=shipped(config) if config else {}, accumulation=accumulation),
     )
     module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [*net.children()])
     norms = []
@@ -97,12 +93,7 @@ CASES = {
     "a rank that uses none, zero3": ("zero3-offload", "bf16", [[[A], [NONE]]], {}),
     "adapters": ("zero2", "fp32", [[[A], [B]]], {"adapters": True}),
     "no forward pass": ("zero2", "fp32", [[[A], [B]]], {"build": Functional}),
-    "no forward pass, fsdp": (
-        "fsdp",
-        "fp32",
-        [[[A], [B]]],
-        {"build": Block, "inner": Functional},
-    ),
+    "no forward pass, fsdp": ("fsdp", "fp32", [[[A], [B]]], {"build": Block, "inner": Functional}),
 }
 
 

@@ -33,8 +33,7 @@ def saved(folder, step, resolved, state=None, steps_per_epoch=None):
         manifest.rank_file(0): tensor_file.file_head([], {"steps": "{}"}),
     }
     listed = tuple(
-        CheckpointFile(name, len(content), (zlib.crc32(content),))
-        for name, content in files.items()
+        CheckpointFile(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
     )
     files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.render(
         Manifest(step, step * 8, "local", 1, True, {}, listed)

@@ -25,8 +25,7 @@ def test_downloads_and_the_command_to_train_are_printed_and_json_lists_the_files
     lines = fetch("--model", "language:tiny").splitlines()
     assert lines[0] == f"downloads/data.csv: downloading {server.url}/data.csv"
     assert lines[-1] == (
-        "train on it:  python -m launcher --model language:tiny --config mine.yaml "
-        "--data downloads/data.csv"
+        "train on it:  python -m launcher --model language:tiny --config mine.yaml --data downloads/data.csv"
     )
     assert sorted(p.name for p in Path().iterdir()) == ["downloads", "mine.yaml"]
     first, *_ = fetch("--model", "language:tiny").splitlines()

@@ -42,9 +42,7 @@ def logged(run, split):
     return next(line["metrics"] for line in reversed(lines) if line.get("split") == split)
 
 
-def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(
-    run, evaluate
-):
+def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(run, evaluate):
     before = contents(run)
     out = evaluate(run)
     result = json.loads((run / "result.json").read_text())["test"]
@@ -74,9 +72,7 @@ def test_two_processes_give_the_same_numbers_to_rounding(run, evaluate):
     assert found["metrics"] == pytest.approx(logged(run, "val"), rel=1e-5)
 
 
-def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(
-    run, monkeypatch, evaluate
-):
+def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(run, monkeypatch, evaluate):
     monkeypatch.chdir(run.parent)
     for args, first, allowed in (
         (["copy", "--checkpoint", "5"], "no checkpoint '5' in copy", "best, last, 2, 4, 6"),
@@ -116,11 +112,7 @@ def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, ev
     assert "the data has no labels for val_loss" in evaluate(folder, "--data", "bare", code=2)
 
 
-COMMANDS = {
-    "evaluate": [],
-    "predict": ["--input", "First"],
-    "export": ["--format", "safetensors"],
-}
+COMMANDS = {"evaluate": [], "predict": ["--input", "First"], "export": ["--format", "safetensors"]}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

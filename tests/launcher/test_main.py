@@ -144,9 +144,7 @@ RUN = ("--model", "abr:tiny", "--max-steps", "1", "--out", "run", "--nproc", "2"
         pytest.param("exec >&-", RUN, 0, "", marks=pytest.mark.slow),
     ],
 )
-def test_closed_output_and_few_open_files_end_in_no_traceback(
-    tmp_path, shell, arguments, code, text
-):
+def test_closed_output_and_few_open_files_end_in_no_traceback(tmp_path, shell, arguments, code, text):
     command = ("sh", "-c", f'{shell}; exec "$@"', "sh")
     done = python("-m", "launcher", *arguments, folder=tmp_path, prefix=command)
     assert (done.returncode, done.stdout) == (code, "")

@@ -49,9 +49,7 @@ def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint)
     assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
     run = replace(run, moved=saved_run.moved_folders([f"model.pretrained={folder}"]))
     model_of(run, checkpoint).check_pretrained()
-    assert model_of(run, checkpoint).settings == {
-        "model": {"pretrained": str(folder), "size": "full"}
-    }
+    assert model_of(run, checkpoint).settings == {"model": {"pretrained": str(folder), "size": "full"}}
 
 
 def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):

@@ -18,9 +18,7 @@ def test_the_template_trains_unchanged(here):
     program = Program(here)
     done = program("new-task", "my_images")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        "wrote my_images.py\ntrain it:  python -m launcher --model my_images:MyImages\n"
-    )
+    assert done.stdout == ("wrote my_images.py\ntrain it:  python -m launcher --model my_images:MyImages\n")
     done = program("--model", "my_images:MyImages", "--epochs", "4", "--out", "run")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -33,9 +31,7 @@ def test_the_commented_lines_of_the_template_train_a_folder_with_momentum(here):
     text = template("Uncommented").replace("# path:", "path:")
     start = text.index("# def optimizer")
     text = text[:start] + text[start:].replace("# ", "")
-    text = text.replace(
-        "        rng =", "        if split == 'test':\n            return\n        rng ="
-    )
+    text = text.replace("        rng =", "        if split == 'test':\n            return\n        rng =")
     (here / "uncommented.py").write_text(text)
     program = Program(here)
     options = ("--data", ".", "--epochs", "2", "--out", "run")

@@ -73,9 +73,7 @@ def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, 
     assert texts(run, "--input", "what is 7", "--checkpoint", 2) == [expected(2)] != [expected(6)]
 
 
-def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
-    run, expected, texts, tmp_path, said
-):
+def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(run, expected, texts, tmp_path, said):
     said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
     staged = tmp_path / "staged"
     staged.mkdir()
@@ -116,9 +114,7 @@ def test_a_prompt_is_written_only_into_a_given_folder(run, tmp_path, predicted):
     assert contents(tmp_path) == before
 
 
-def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(
-    run, expected, texts, predicted, monkeypatch
-):
+def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(run, expected, texts, predicted, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
     assert texts(run) == [expected(6)]
     assert "the prompt is empty" in predicted(run, code=2)

@@ -13,14 +13,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import RerunFailed, resolved_as
-from launcher.saved_runs.verify import (
-    Conditions,
-    ReplayInterval,
-    as_json,
-    choose,
-    compare_replay,
-    render,
-)
+from launcher.saved_runs.verify import Conditions, ReplayInterval, as_json, choose, compare_replay, render
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit
 from tests.runs.conftest import REQUESTS
 from training.checkpoint import manifest
@@ -181,9 +174,7 @@ def again(trained, tmp_path):
 def compare(trained):
     """Compares a run with a replay of its last two steps."""
 
-    def compared(
-        again, engine="local", world_size=1, precision="fp32", notes=(), last=None, run=trained
-    ):
+    def compared(again, engine="local", world_size=1, precision="fp32", notes=(), last=None, run=trained):
         conditions = Conditions(ReplayInterval(None, 4, 6), engine, world_size, precision)
         last = last or open_checkpoint(checkpoint(trained, 6))
         return compare_replay(conditions, run, last, again, notes)

@@ -60,9 +60,7 @@ CASES = {
     "event_seg": Case("event_seg", {}, {}, "val_iou max pixels", 4),
     "event_seg encoder": Case("event_seg", {"stage": "encoder"}, {}, "val_masked_r2 max pixels", 4),
     "language text": Case("language", {"tokenizer": "bpe"}, PYTHON, "val_loss min tokens", 0),
-    "language answers": Case(
-        "language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0
-    ),
+    "language answers": Case("language", {}, {"path": "embedded:commands"}, "val_loss min tokens", 0),
     "abr": Case("abr", {}, PATIENTS, "val_macro_f1 max samples", 4),
     "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_macro_f1 max samples", 4),
     "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, "val_bleu max tokens", 3),
@@ -70,11 +68,7 @@ CASES = {
         "doc_translation", {"stage": "encoder"}, CARDS, "val_masked_r2 max patches", 3
     ),
     "eeg_text": Case(
-        "eeg_text",
-        {"stage": "text", "tokenizer": "bpe"} | PLAIN,
-        READING,
-        "val_rouge1_gain max tokens",
-        3,
+        "eeg_text", {"stage": "text", "tokenizer": "bpe"} | PLAIN, READING, "val_rouge1_gain max tokens", 3
     ),
     "eeg_text encoder": Case(
         "eeg_text", {"stage": "encoder"} | PLAIN, READING, "val_masked_r2 max values", 3
@@ -118,9 +112,7 @@ def rows_of(task, split, count):
 def total(task, model, batch):
     """The sums of all terms of the loss together."""
     sums = task.loss(model, batch).sum
-    return torch.stack(
-        [x.reshape(()) for x in (sums.values() if isinstance(sums, dict) else [sums])]
-    ).sum()
+    return torch.stack([x.reshape(()) for x in (sums.values() if isinstance(sums, dict) else [sums])]).sum()
 
 
 def gradients(task, model, *batches):
@@ -140,9 +132,7 @@ def test_parts_of_a_batch_add_up_to_the_whole_and_reach_every_parameter(task):
         assert units[0] == units[1] + units[2] > 0
     loss = total(task, model, whole)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(
-        sum(total(task, model, p) for p in parts), loss, rtol=1e-4, atol=1e-3
-    )
+    torch.testing.assert_close(sum(total(task, model, p) for p in parts), loss, rtol=1e-4, atol=1e-3)
     apart = gradients(task, model, *parts)
     for name, gradient in gradients(task, model, whole).items():
         assert gradient is not None, name
@@ -152,10 +142,7 @@ def test_parts_of_a_batch_add_up_to_the_whole_and_reach_every_parameter(task):
 def test_counts_of_parts_of_a_split_add_up_to_those_of_the_whole(task):
     model, rows = built(task).eval(), rows_of(task, "val", 5)
     counts = [
-        sum(
-            task.metric().update(model, task.collate(rows[at : at + size]))
-            for at in range(0, 5, size)
-        )
+        sum(task.metric().update(model, task.collate(rows[at : at + size])) for at in range(0, 5, size))
         for size in (5, 2)
     ]
     whole = counts[0]
@@ -330,9 +317,7 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
         n for n, p in trained.named_parameters() if p.requires_grad and n not in stored
     }
     part = lr_factors(Optim(groups={"encoder": 0.1}), trained, whole)
-    assert part.keys() == {
-        n for n, p in trained.named_parameters() if p.requires_grad and n in stored
-    }
+    assert part.keys() == {n for n, p in trained.named_parameters() if p.requires_grad and n in stored}
     assert task.flops_per_sample(model) < whole.flops_per_sample(trained)
     save_file({f"{ENCODERS[family][0]}x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: 0 of "):

@@ -161,10 +161,7 @@ def test_a_mean_over_the_batch_is_found_and_sums_are_not_refused():
 def test_a_goal_that_measure_does_not_return_is_found():
     wrong = error_of(check, measuring(dict, goal=Goal("val_rigth", "max")))
     assert "the goal of Given is 'val_rigth'" in wrong.message
-    assert (wrong.allowed, wrong.did_you_mean) == (
-        "val_loss, val_right, val_thirds",
-        "val_right",
-    )
+    assert (wrong.allowed, wrong.did_you_mean) == ("val_loss, val_right, val_thirds", "val_right")
     check(measuring(dict, goal=Goal("val_right", "max")))
 
 

@@ -35,9 +35,7 @@ def test_unreadable_data_is_reported_and_nothing_stays(program, bound_by_permiss
     assert program.files() == ["locked"]
 
 
-def test_a_run_folder_or_working_directory_that_may_not_be_written_is_refused(
-    program, bound_by_permissions
-):
+def test_a_run_folder_or_working_directory_that_may_not_be_written_is_refused(program, bound_by_permissions):
     (program.folder / "mine").mkdir(mode=0o500)
     done = program("--out", "mine/new", prefix=bound_by_permissions)
     assert done.returncode == 2, done.stderr

@@ -35,18 +35,13 @@ def memory(device):
 @pytest.mark.parametrize(
     ("family", "device"),
     # test_deterministic_steps.py: the operators of every family.
-    [
-        ("event_seg", "cpu"),
-        *(pytest.param(family, "cuda", marks=pytest.mark.gpu) for family in FAMILIES),
-    ],
+    [("event_seg", "cpu"), *(pytest.param(family, "cuda", marks=pytest.mark.gpu) for family in FAMILIES)],
 )
 def test_a_deterministic_run_of_a_family_can_be_repeated_and_others_run(tmp_path, device, family):
     def losses(name, *, is_deterministic):
         settings = {"device": device, "train.deterministic": is_deterministic, "log.every": 1}
         settings |= NOTHING_ELSE | {"train.max_steps": 2, "eval.last": False}
-        run = launcher.train(
-            f"{family}:tiny", settings=settings, out=tmp_path / name, console=False
-        )
+        run = launcher.train(f"{family}:tiny", settings=settings, out=tmp_path / name, console=False)
         return [(line["loss"], line["grad_norm"]) for line in run.metrics("train")]
 
     first, second = (losses(name, is_deterministic=True) for name in ("first", "second"))
@@ -91,9 +86,7 @@ WORKSPACE = 2**26
     [
         ("cpu", "language:tiny", ("compile=off",)),
         *(
-            pytest.param(
-                "cuda", "language:124M", ("train.micro_batch=4", *sets), marks=pytest.mark.gpu
-            )
+            pytest.param("cuda", "language:124M", ("train.micro_batch=4", *sets), marks=pytest.mark.gpu)
             for sets in (
                 ("compile=off",),
                 ("compile=on",),
@@ -125,9 +118,7 @@ def test_adapters_need_two_bytes_for_a_frozen_weight(program, device):
 
 @each_device
 def test_engine_auto_knows_the_memory_of_the_device(program, device):
-    done = program(
-        "--set", f"device={device}", "--engine", "auto", "--dry-run", "--model", "language:tiny"
-    )
+    done = program("--set", f"device={device}", "--engine", "auto", "--dry-run", "--model", "language:tiny")
     assert done.returncode == 0, done.stderr
     engine, number, unit = CHOSEN.search(done.stdout + done.stderr).groups()
     most = memory(device)

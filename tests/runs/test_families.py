@@ -77,9 +77,7 @@ def test_losses_moments_and_metrics_are_those_of_local(training_runs, family, en
 
 
 @families_under(("eeg_text", "fsdp"), ("doc_translation", "zero3"))
-def test_weights_of_16_bits_compute_nearly_as_autocast_does(
-    training_runs, tmp_path, family, engine
-):
+def test_weights_of_16_bits_compute_nearly_as_autocast_does(training_runs, tmp_path, family, engine):
     pool = training_runs.pool
     plain = pool.run(first_step, family, "local", "bf16", tmp_path)
     found = pool.run(first_step, family, engine, "bf16", tmp_path)

@@ -58,9 +58,7 @@ def test_the_number_of_folds_of_one_group_is_that_of_the_groups_that_do_not_test
         count_groups(few)
 
 
-@pytest.mark.parametrize(
-    "fold", ["0/3", "4/3", "1/1", "2", "a/b", "1/group", "-1/3", "1.5/3", "1/"]
-)
+@pytest.mark.parametrize("fold", ["0/3", "4/3", "1/1", "2", "a/b", "1/group", "-1/3", "1.5/3", "1/"])
 def test_what_is_no_fold_is_refused_before_the_data_is_read(fold):
     (error,) = refused(f"data.fold={fold}")
     assert error.message == f"data.fold '{fold}' is not understood"

@@ -31,9 +31,7 @@ ALONE = [case for case in in_turn(*ENGINES) if (case[1], case[3]) == (1, 1)]
 
 
 @cases(*ALONE)
-def test_another_engine_resumes_as_if_it_had_taken_all_steps(
-    crossings, source, before, target, after
-):
+def test_another_engine_resumes_as_if_it_had_taken_all_steps(crossings, source, before, target, after):
     saved = crossings.source(source, before)
     crossed = crossings.cross(saved, target, after)
     assert differences(saved.saved, crossed.taken) == []
@@ -70,14 +68,7 @@ def three_fifths():
     return torch.cuda.get_device_properties(0).total_memory * 3 // 5
 
 
-WATCHED = (
-    "--set",
-    "limits.gpu=50",
-    "--set",
-    "limits.check_every_s=0.1",
-    "--set",
-    "train.max_steps=200",
-)
+WATCHED = ("--set", "limits.gpu=50", "--set", "limits.check_every_s=0.1", "--set", "train.max_steps=200")
 
 
 @pytest.fixture

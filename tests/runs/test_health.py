@@ -114,9 +114,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source
         ),
     ],
 )
-def test_a_run_that_learns_badly_or_waits_for_data_has_advice(
-    train, tmp_path, request, source, args
-):
+def test_a_run_that_learns_badly_or_waits_for_data_has_advice(train, tmp_path, request, source, args):
     task = write(tmp_path, source) + ":Line"
     code, out, _, found = train(task, *EACH, *NO_CHECKPOINT, *args.split())
     assert code == 0

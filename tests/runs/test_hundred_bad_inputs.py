@@ -32,8 +32,7 @@ LINES = {
     'bom.json | zip.yaml | empty-name.yaml --config ""',
     "--engine zero2 --ds-config": "list.json | unknown.json",
     "--engine ddp --ds-config": "good.json",
-    "--model language:tiny --data": "fifo | empty | zeros.txt | broken.jsonl | nested.jsonl | "
-    'quote.csv | ""',
+    "--model language:tiny --data": 'fifo | empty | zeros.txt | broken.jsonl | nested.jsonl | quote.csv | ""',
     "--data": "huge.h5 --model event_seg | pages --model doc_translation | "
     "embedded:python --model abr | embedded:python --continuous-learning",
     "--mode staged --model abr --from": "missing",

@@ -18,10 +18,7 @@ from tests.runs.conftest import last
 @pytest.fixture
 def given(adapted):
     """The options of a run on a pretrained folder, whose layers have 4 bits."""
-    return (
-        *adapted,
-        *("--set", "model.quantize=nf4", "--set", "optim.lr=0.02"),
-    )
+    return (*adapted, *("--set", "model.quantize=nf4", "--set", "optim.lr=0.02"))
 
 
 def difference(program, run, other):
@@ -99,9 +96,7 @@ def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_verifies_and_exports_plai
     assert done.returncode == 0, done.stderr
     assert difference(program, "zero3", "whole") < 1e-3
     resumed = last(program, "zero3")
-    assert all(
-        torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name)) for name in bits
-    )
+    assert all(torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name)) for name in bits)
 
     Image.new("RGB", (120, 160), "white").save(program.folder / "page.png")
     assert inside("export", "whole", "--format", "safetensors").returncode == 0
@@ -151,7 +146,6 @@ def test_a_base_without_layers_in_4_bits_is_refused(run, tmp_path, sets, message
 
 def test_in_a_pipeline_the_stage_with_the_frozen_encoder_has_4_bits(run):
     code, _, stderr = run(
-        *("--model", "eeg_text:tiny", "--mode", "staged", "--dry-run"),
-        *("--set", "model.quantize=nf4"),
+        *("--model", "eeg_text:tiny", "--mode", "staged", "--dry-run"), *("--set", "model.quantize=nf4")
     )
     assert code == 0 and "quantize" not in stderr, stderr

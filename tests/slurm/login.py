@@ -99,17 +99,13 @@ class Job:
     def wait_for_step(self, step, seconds=200):
         """Wait until metrics.jsonl contains that step."""
         self._wait_for(
-            lambda: max(self.steps, default=0) >= step or self.state == "FAILED",
-            f"no step {step}",
-            seconds,
+            lambda: max(self.steps, default=0) >= step or self.state == "FAILED", f"no step {step}", seconds
         )
         assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.output}"
 
     def wait_for_restart(self, count=1, seconds=60):
         """Wait until it was requeued `count` times."""
-        self._wait_for(
-            lambda: int(self.facts.get("Restarts", 0)) >= count, f"no restart {count}", seconds
-        )
+        self._wait_for(lambda: int(self.facts.get("Restarts", 0)) >= count, f"no restart {count}", seconds)
 
     def wait_for_line(self, text, seconds=60):
         """Wait until its log contains `text`."""

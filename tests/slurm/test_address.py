@@ -35,9 +35,7 @@ LAUNCHED = {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "ENVIRONMENT": "BATCH"}
         (TWO_NODES, STEP | LAUNCHED, None, "10.0.0.1"),
     ],
 )
-def test_an_address_is_kept_unless_it_is_loopback_or_unknown_here(
-    rank, environ, node_address, expected
-):
+def test_an_address_is_kept_unless_it_is_loopback_or_unknown_here(rank, environ, node_address, expected):
     assert address(rank, environ, node_address) == expected
 
 
@@ -53,11 +51,7 @@ def test_a_single_node_of_srun_needs_no_host_name():
         # srun was run on a login node, which has no ranks.
         (TWO_NODES, STEP | {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1"}, "host of rank 0=node1"),
         (replace(TWO_NODES, master_addr="127.0.0.1"), {}, f"MASTER_ADDR=127.0.0.1, {LOOPBACK}"),
-        (
-            replace(TWO_NODES, node=0, master_addr="localhost"),
-            {},
-            f"MASTER_ADDR=localhost, {LOOPBACK}",
-        ),
+        (replace(TWO_NODES, node=0, master_addr="localhost"), {}, f"MASTER_ADDR=localhost, {LOOPBACK}"),
         (
             replace(TWO_NODES, master_addr="nowhere", source="torchrun"),
             {},

@@ -47,9 +47,7 @@ class Cluster:
             program.write_text(f'#!/bin/bash\necho "{name} $*" >>"$STATE/calls"\n{text}')
             program.chmod(0o755)
         (folder / "record").write_text(RECORD.format(requeue=1))
-        (folder / "job.sbatch").write_text(
-            f'#SBATCH --nodes=1-2\n. {FOLDER}/job.sh\ngearshift_job "$@"\n'
-        )
+        (folder / "job.sbatch").write_text(f'#SBATCH --nodes=1-2\n. {FOLDER}/job.sh\ngearshift_job "$@"\n')
         self.environ = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "STATE": str(folder)}
         job = {"ID": "7", "NAME": "mine", "NUM_NODES": "2", "NODELIST": "node[1-2]"}
         job["CPUS_PER_NODE"] = "16(x3),8"
@@ -163,10 +161,7 @@ def test_a_generation_is_the_first_job_and_the_number_of_restarts(cluster):
 
 
 def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster):
-    choose, show = (
-        "GEARSHIFT_JOB=7; gearshift_choose_out",
-        'echo "$gearshift_out|${gearshift_rest[*]}"',
-    )
+    choose, show = ("GEARSHIFT_JOB=7; gearshift_choose_out", 'echo "$gearshift_out|${gearshift_rest[*]}"')
     assert cluster.run(f"{choose} --mode fast; {show}") == "runs/mine-7|--mode fast"
     assert cluster.run(f"{choose} --lr 1 --out='a b/'; {show}") == "a b|--lr 1"
 
@@ -268,9 +263,7 @@ def test_usr1_is_forwarded_to_the_ranks_repeatedly_and_the_shell_waits_for_them(
 
 def test_usr1_during_the_start_of_the_ranks_reaches_them(cluster):
     line = "trap '[[ $BASH_COMMAND != gearshift_ranks=* ]] || kill -USR1 $$' DEBUG"
-    (cluster.folder / "job.sbatch").write_text(
-        f'. {FOLDER}/job.sh\nset -T\n{line}\ngearshift_job "$@"\n'
-    )
+    (cluster.folder / "job.sbatch").write_text(f'. {FOLDER}/job.sh\nset -T\n{line}\ngearshift_job "$@"\n')
     code, log = cluster.train(_waiting(cluster, 1))
     assert code == 0, log
 

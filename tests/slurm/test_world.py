@@ -23,9 +23,7 @@ def over_two_nodes(login, shell, *options, **environment):
     """The output of a shell run as one task on each of two nodes. RuntimeError if it fails."""
     same_environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ""}
     command = ("srun", "--nodes=2", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=1")
-    return login.type(
-        *command, *options, "bash", "-c", shell, environment=same_environment | environment
-    )
+    return login.type(*command, *options, "bash", "-c", shell, environment=same_environment | environment)
 
 
 def training(login, run, **settings):
@@ -49,8 +47,7 @@ def private_hosts_script(folder):
     """Shell code that resolves each node's own name to 127.0.1.1, as Debian's installer does."""
     path = folder / "hosts.$SLURMD_NODENAME"
     return (
-        f"sed s/{SUBNET}.$((SLURM_NODEID+1))/127.0.1.1/ /etc/hosts > {path}; "
-        f"mount --bind {path} /etc/hosts; "
+        f"sed s/{SUBNET}.$((SLURM_NODEID+1))/127.0.1.1/ /etc/hosts > {path}; mount --bind {path} /etc/hosts; "
     )
 
 

@@ -64,9 +64,7 @@ def test_micro_batches_give_loss_and_weights_of_one_big_batch(task, micro_batch)
     ("engine", "micro_batch", "two_terms"),
     [("local", 1, False), ("ddp", 4, False), ("local", 1, True), ("ddp", 1, True)],
 )
-def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(
-    two_ranks, engine, micro_batch, two_terms
-):
+def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(two_ranks, engine, micro_batch, two_terms):
     terms, weights = by_hand(TwoTermsTask() if two_terms else TinyTask(), 6)
     changes = {"train": {"epochs": 2}, **SGD, "engine": engine, "micro_batch": micro_batch}
     for found in two_ranks.run(tiny_run, {}, {}, changes, two_terms):

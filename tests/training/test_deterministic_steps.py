@@ -89,11 +89,7 @@ def test_neither_a_step_nor_an_evaluation_on_a_cpu(tmp_path, family):
 @pytest.mark.parametrize(
     ("family", "sets"),
     [
-        *(
-            run
-            for run in runs()
-            if "language" in run.values or "model.freeze_encoder=true" in run.values[1]
-        ),
+        *(run for run in runs() if "language" in run.values or "model.freeze_encoder=true" in run.values[1]),
         pytest.param("eeg_text", ("model.stage=encoder",), marks=pytest.mark.slow),
         pytest.param("abr", (), marks=pytest.mark.slow),
         pytest.param("event_seg", ("model.objective=masked-voxels",)),

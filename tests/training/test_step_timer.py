@@ -13,15 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from models.base import Loss
 from tests.training.ranks import tiny_run
 from tests.training.tiny import RecordingCallback, TinyNet, TinySplit, TinyTask, one_rank, run_tiny
-from training.step_timer import (
-    BACKWARD,
-    DATA,
-    EVALUATION,
-    FORWARD,
-    OPTIMIZER,
-    SAVING,
-    StepTimer,
-)
+from training.step_timer import BACKWARD, DATA, EVALUATION, FORWARD, OPTIMIZER, SAVING, StepTimer
 
 PARTS = ("forward_time_s", "backward_time_s", "optimizer_time_s")
 

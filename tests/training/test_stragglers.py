@@ -38,9 +38,7 @@ def test_a_rank_that_waits_for_its_data_is_named(worlds):
 
 def started(rank, timer, *callbacks):
     """What compares two ranks, without their processes."""
-    world = SimpleNamespace(
-        rank=rank, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a"
-    )
+    world = SimpleNamespace(rank=rank, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a")
     engine = SimpleNamespace(world=world, gathers_weights=False)
     return Stragglers(1.5, engine, nn.Linear(1, 1), CallbackList(callbacks), timer, 0)
 

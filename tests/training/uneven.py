@@ -47,9 +47,7 @@ def train(world, engine, phases):
     torch.manual_seed(0)
     recorder = RecordingCallback()
     net = nn.Sequential(*(Repeated(WIDTH, WIDTH) for _ in range(3)))
-    spec = OptimizerSpec(
-        [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=1e-3), None
-    )
+    spec = OptimizerSpec([{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=1e-3), None)
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(net, spec, list(net))
     timer = StepTimer()
@@ -80,7 +78,5 @@ def train(world, engine, phases):
                 stragglers.note(record.line(world))
             stragglers.update(agreement()[2])
     made.close()
-    assert all(facts["host"] == socket.gethostname() for _, facts in recorder.events), (
-        recorder.events
-    )
+    assert all(facts["host"] == socket.gethostname() for _, facts in recorder.events), recorder.events
     return recorder.events

@@ -21,9 +21,7 @@ class CallbackList(Callback):
         self._callbacks = list(callbacks)
         # Called after every update: those that would do nothing are omitted.
         self._steps = [c.step for c in callbacks if type(c).step is not Callback.step]
-        self._requested = [
-            c.requested for c in callbacks if type(c).requested is not Callback.requested
-        ]
+        self._requested = [c.requested for c in callbacks if type(c).requested is not Callback.requested]
 
     def start(self, train_plan: TrainPlan) -> None:
         for callback in self._callbacks:

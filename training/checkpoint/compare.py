@@ -101,9 +101,7 @@ class MetricsComparison:
     the other run's first step does not count."""
 
 
-def compare(
-    ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = None
-) -> TensorComparison:
+def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = None) -> TensorComparison:
     """Compare everything that resuming restores, weights first. Touches disk, in bounded memory.
 
     Without `tolerance`, bit by bit: equal NaNs are equal and -0 is not 0. With one, a tensor may
@@ -255,9 +253,7 @@ def compare_metrics(
     return MetricsComparison(len(both), None, is_missing=bool(logged) and not both)
 
 
-def _lines(
-    path: Path, after: int, upto: int, with_evaluations: bool
-) -> dict[tuple[int, bool, str], Line]:
+def _lines(path: Path, after: int, upto: int, with_evaluations: bool) -> dict[tuple[int, bool, str], Line]:
     """The lines of those steps by step, kind (training first) and split.
 
     The later of two lines of one step: the run had gone back. Only complete lines: a killed process
@@ -279,9 +275,7 @@ def _lines(
     return lines
 
 
-def _line_differences(
-    first: Line, second: Line, tolerance: Tolerance | None
-) -> Iterator[Difference]:
+def _line_differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
     keys = _TRAIN if tolerance is None else _REPRODUCED
     for key in ("metrics",) if first["kind"] == "eval" else keys:
         within = None

@@ -112,11 +112,7 @@ class StateFile:
     """Of the loop."""
 
 
-_MANIFEST, _FILE, _STATE = (
-    TypeAdapter(Manifest),
-    TypeAdapter(CheckpointFile),
-    TypeAdapter(StateFile),
-)
+_MANIFEST, _FILE, _STATE = (TypeAdapter(Manifest), TypeAdapter(CheckpointFile), TypeAdapter(StateFile))
 _STEPS = TypeAdapter(dict[str, Annotated[FiniteFloat, Field(ge=0)]])
 
 
@@ -177,9 +173,7 @@ def read(folder: Path) -> Manifest:
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not the manifest of a checkpoint")
         if (version := fields.get("version")) != VERSION:
-            raise CheckpointError(
-                f"{path} has format version {version!r}; this program reads {VERSION}"
-            )
+            raise CheckpointError(f"{path} has format version {version!r}; this program reads {VERSION}")
         manifest = _MANIFEST.validate_json(content, strict=True)
         _check_files(manifest)
     except ValidationError as error:
@@ -194,9 +188,7 @@ def read(folder: Path) -> Manifest:
     for file in manifest.files:
         size = _regular_size(folder / file.name)
         if size != file.bytes:
-            raise CheckpointError(
-                f"{folder / file.name} is damaged: {size} bytes instead of {file.bytes}"
-            )
+            raise CheckpointError(f"{folder / file.name} is damaged: {size} bytes instead of {file.bytes}")
     return manifest
 
 

@@ -82,9 +82,7 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     if errors:
         if (more := len(errors) - _MAX_ERRORS) > 0:
             errors[_MAX_ERRORS:] = [f"and {more} more"]
-        raise CheckpointError(
-            "\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors])
-        )
+        raise CheckpointError("\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors]))
 
 
 def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
@@ -129,9 +127,7 @@ def _rounded(checkpoint: Checkpoint, state: State) -> Iterator[str]:
         if buffer.numel() and checkpoint.buffer_shapes.get(name) == tuple(buffer.shape):
             stored = checkpoint.interval(BUFFER, name, 0, 1).dtype
             if stored != buffer.dtype:
-                yield (
-                    f"buffer '{name}' is {stored} in the checkpoint and {buffer.dtype} in the model"
-                )
+                yield (f"buffer '{name}' is {stored} in the checkpoint and {buffer.dtype} in the model")
 
 
 def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:

@@ -74,9 +74,7 @@ def rank_intervals(state: State, rank: int) -> list[Interval]:
         first, last = size * replica // replicas, size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
-            interval = Interval(
-                piece.kind, piece.name, piece.start + first, flat[first:last], torch.float32
-            )
+            interval = Interval(piece.kind, piece.name, piece.start + first, flat[first:last], torch.float32)
             intervals.append(interval)
     if rank == 0:
         # The widest first: each is then aligned to its width, for readers that map the file.

@@ -60,9 +60,7 @@ class _Shard:
 class _BackgroundWrite:
     """Runs `write` and then `commit` (rank 0 only) on a thread, without collectives."""
 
-    def __init__(
-        self, write: Callable[[], None], commit: Callable[[_BackgroundWrite], None] | None
-    ) -> None:
+    def __init__(self, write: Callable[[], None], commit: Callable[[_BackgroundWrite], None] | None) -> None:
         self.written = Event()
         """The shard of this rank is on disk, or its write failed."""
         self.done = Event()
@@ -106,9 +104,7 @@ class CheckpointWriter:
     """How long files of other ranks may take to appear here; some network file systems look again
     for a missing file only after half a minute."""
 
-    def __init__(
-        self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool
-    ) -> None:
+    def __init__(self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool) -> None:
         """`storage` is that of the run folder."""
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
@@ -290,8 +286,7 @@ class CheckpointWriter:
             retention.settle(self._storage, final, self._keep)
         except OSError as error:
             raise CheckpointError(
-                f"{final} is complete, but its links or older checkpoints cannot be changed:"
-                f" {error}"
+                f"{final} is complete, but its links or older checkpoints cannot be changed: {error}"
             ) from error
 
     def _reported_shard(self, folder: Path, rank: int, write: _BackgroundWrite) -> CheckpointFile:

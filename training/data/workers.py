@@ -225,7 +225,5 @@ class DataWatchdog:
             for worker in before & stopped:
                 worker.kill()
             if since is not None and time.monotonic() - since > self.limit_s:
-                self._give_up(
-                    f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s"
-                )
+                self._give_up(f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s")
                 return

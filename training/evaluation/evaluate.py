@@ -98,16 +98,12 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
     known = [name for name in SPLITS if has_samples(name)]
     if split not in known:
         raise DataError(
-            f"the task has no split '{split}'",
-            where=f"data('{split}') of the task",
-            allowed=", ".join(known),
+            f"the task has no split '{split}'", where=f"data('{split}') of the task", allowed=", ".join(known)
         )
     return Samples(task, task.data(split), seed)
 
 
-def measure(
-    task: Task, module: Module, chosen: SplitSamples, interruption: Interruption
-) -> dict[str, float]:
+def measure(task: Task, module: Module, chosen: SplitSamples, interruption: Interruption) -> dict[str, float]:
     """All metrics of a split, those of the end of a run included. As `evaluate`. Collective."""
     batches = chosen.batches()
     try:
@@ -138,9 +134,7 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
     if not isinstance(task, ChecksMeasures):
         return
     split = task.data("val")
-    samples = [
-        split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))
-    ]
+    samples = [split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))]
     once, twice = (on_device(task.collate(some), world.device) for some in (samples, samples * 2))
     module.eval()
     try:
@@ -152,10 +146,7 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
 
 
 def _measure(
-    metric: Metric,
-    module: Module,
-    batches: Iterable[tuple[MicroBatch, bool]],
-    interruption: Interruption,
+    metric: Metric, module: Module, batches: Iterable[tuple[MicroBatch, bool]], interruption: Interruption
 ) -> Mapping[str, float | None]:
     total: Tensor | None = None
     module.eval()

@@ -110,6 +110,5 @@ def _numbers(splits: Any) -> Mapping[str, Metrics] | None:
     if splits is None:
         return None
     return {
-        split: {name: float(value) for name, value in metrics.items()}
-        for split, metrics in splits.items()
+        split: {name: float(value) for name, value in metrics.items()} for split, metrics in splits.items()
     }

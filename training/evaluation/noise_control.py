@@ -30,10 +30,7 @@ def check(
         at_chance = band.get("min", -math.inf) <= value <= band.get("max", math.inf)
         chance = f" (chance {band['chance']:.4g})" if "chance" in band else ""
         text = f"{name} {value:.4g}, {'' if at_chance else 'not '}{' and '.join(bounds)}{chance}"
-        report(
-            "control",
-            {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band},
-        )
+        report("control", {"text": text, "metric": name, "value": value, "at_chance": at_chance, **band})
         if not at_chance:
             leaks.append(text)
     return failed(f"the noise control leaks: {'; '.join(leaks)}") if leaks else None

@@ -8,15 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from training.callbacks.base import (
-    Action,
-    Callback,
-    EvalResult,
-    Outcome,
-    RunInfo,
-    Step,
-    StepMetrics,
-)
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step, StepMetrics
 from training.logging import console_text
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind

@@ -21,12 +21,7 @@ _WIDTH = 88
 """Width at which text after a label is wrapped."""
 
 
-_PARTS = {
-    DATA: "waiting for data",
-    OPTIMIZER: "the optimizer",
-    EVALUATION: "evaluation",
-    SAVING: "saving",
-}
+_PARTS = {DATA: "waiting for data", OPTIMIZER: "the optimizer", EVALUATION: "evaluation", SAVING: "saving"}
 _DOMINANT, _DOMINANT_S = 1 / 3, 10.0
 """Share of a run, and seconds, from which a part of _PARTS stands in its last lines."""
 _EVALUATION = 0.1
@@ -301,9 +296,7 @@ def _step(step: int, total: int) -> str:
 
 
 def _facts(facts: Facts) -> str:
-    return ", ".join(
-        f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items()
-    )
+    return ", ".join(f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items())
 
 
 def _value(value: Any) -> str:
@@ -340,9 +333,7 @@ _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
     "deadline": "--max-hours reached: saving and stopping after this step",
-    "limit_exceeded_at_start": (
-        "{use}, over its limit before the run: only limits.critical applies to it"
-    ),
+    "limit_exceeded_at_start": ("{use}, over its limit before the run: only limits.critical applies to it"),
     "throttled": "{use}, over its limit: releasing unused memory",
     "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
     "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
@@ -351,8 +342,6 @@ _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "straggler_gone": "rank {rank} on {host} is as fast as the others again",
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
     "out_of_memory": "out of memory in step {at}: {text}",
-    "smaller_micro_batch": (
-        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
-    ),
+    "smaller_micro_batch": ("micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"),
 }
 """Text by kind of event. Braces hold a fact, or `use`; a function renders more than that."""

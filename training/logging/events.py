@@ -24,11 +24,7 @@ def _now() -> datetime:
 
 
 def append_event(
-    storage: Storage,
-    kind: str,
-    step: int,
-    facts: Mapping[str, object],
-    now: Callable[[], datetime] = _now,
+    storage: Storage, kind: str, step: int, facts: Mapping[str, object], now: Callable[[], datetime] = _now
 ) -> None:
     """Add one line to events.jsonl while no rank writes to it. Raises StorageError."""
     storage.append_line(NAME, _line(now(), kind, step, facts))

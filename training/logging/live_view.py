@@ -54,9 +54,7 @@ class LiveView:
     next_save: int | None = None
     """The step of the next planned checkpoint; None: there is none."""
 
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The lines, in the width of `options`."""
         yield self._progress(options.max_width)
         curve = "" if options.ascii_only else sparkline(self.losses)

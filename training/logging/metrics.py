@@ -84,9 +84,7 @@ class MetricsWriter(Callback):
         if not line.parts:
             del known["parts"]
         known |= {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs").items()}
-        self._open().write(
-            encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)})
-        )
+        self._open().write(encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)}))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
         """Write an "eval" line."""
@@ -107,9 +105,7 @@ class MetricsWriter(Callback):
         return self._file
 
 
-def truncate(
-    storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False
-) -> None:
+def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False) -> None:
     """Remove the lines that a run resumed from `step` will write again. Touches disk.
 
     These are the lines of later steps, an evaluation after `step` that its checkpoint does not know

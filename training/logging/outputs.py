@@ -54,9 +54,7 @@ def shortened(text: str) -> list[str]:
     """At most PREVIEW_LINES lines of `text`, none of them empty, with a word about the rest."""
     lines = [line for line in printable(text).splitlines() if line.strip()]
     shown = lines if len(lines) <= PREVIEW_LINES else lines[: PREVIEW_LINES - 1]
-    cut = [
-        line if len(line) <= _PREVIEW_WIDTH else f"{line[: _PREVIEW_WIDTH - 1]}…" for line in shown
-    ]
+    cut = [line if len(line) <= _PREVIEW_WIDTH else f"{line[: _PREVIEW_WIDTH - 1]}…" for line in shown]
     rest = len(lines) - len(shown)
     return [*cut, f"… {rest} more lines in log.txt"] if rest else cut
 

@@ -144,9 +144,7 @@ class Progress:
         if self._steps.count:
             remaining = (end - self._step) * self._steps.mean_s
             remaining += evaluations * self._evaluations.mean_s + saves * self._saves.mean_s
-        unknown = (evaluations > 0 and not self._evaluations.count) or (
-            saves > 0 and not self._saves.count
-        )
+        unknown = (evaluations > 0 and not self._evaluations.count) or (saves > 0 and not self._saves.count)
         return Position(self._step, end, self._now() - self._start, remaining, unknown, self.last)
 
     def _note_extra(self, seconds: float) -> None:

@@ -32,9 +32,7 @@ class TerminalOutput(ConsoleOutput):
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console  # for a terminal only
 
-        self._console = Console(
-            file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
-        )
+        self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._has_gone = False
 

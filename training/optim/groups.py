@@ -33,8 +33,7 @@ def with_factors(
     order = list(dict.fromkeys(kind(*each) for each in trained))
     order.sort(key=lambda each: each[0])  # as without factors: a checkpoint fits both
     options = [
-        {**spec.options[group], **({PART: of[0], LR_FACTOR: of[1]} if of else {})}
-        for group, of in order
+        {**spec.options[group], **({PART: of[0], LR_FACTOR: of[1]} if of else {})} for group, of in order
     ]
     return replace(spec, options=options, group_of=lambda n, p: order.index(kind(n, p)))
 
@@ -78,9 +77,7 @@ def _trained_parts(model: Module, task: object) -> dict[str, list[list[str]]]:
 
     The parts that the task names, and children of the model that have nothing in common with them.
     """
-    parts: dict[str, Sequence[Module]] = (
-        dict(task.model_parts(model)) if isinstance(task, HasParts) else {}
-    )
+    parts: dict[str, Sequence[Module]] = dict(task.model_parts(model)) if isinstance(task, HasParts) else {}
     named = {p for module in chain(*parts.values()) for p in module.parameters()}
     for name, child in model.named_children():
         if named.isdisjoint(child.parameters()):
@@ -97,9 +94,7 @@ def _refuse(groups: Mapping[str, float], unknown: str, parts: Sequence[str]) -> 
     """Raise SettingError about a part that the model does not have, or does not train."""
     near = get_close_matches(unknown, parts, n=1)
     meant = (
-        ", ".join(
-            f"{near[0] if part == unknown else part}: {factor}" for part, factor in groups.items()
-        )
+        ", ".join(f"{near[0] if part == unknown else part}: {factor}" for part, factor in groups.items())
         if near
         else ""
     )

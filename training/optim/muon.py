@@ -73,11 +73,7 @@ class Muon(Optimizer):
                     done += len(batch)
 
     def _update(
-        self,
-        matrices: Sequence[Tensor],
-        counts: Sequence[int],
-        ranks: _Ranks,
-        group: Mapping[str, Any],
+        self, matrices: Sequence[Tensor], counts: Sequence[int], ranks: _Ranks, group: Mapping[str, Any]
     ) -> None:
         """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
         for matrix in matrices:

@@ -57,9 +57,7 @@ class Nonfinite:
         self._evaluations = facts.get("evaluations", 0)
         self.has_updated = bool(facts.get("has_updated", True))
 
-    def error_of_evaluation(
-        self, deciding: Mapping[str, float], step: int
-    ) -> tuple[str, str] | None:
+    def error_of_evaluation(self, deciding: Mapping[str, float], step: int) -> tuple[str, str] | None:
         """The error and its fault if the policy ends the run after this evaluation.
 
         `deciding` are the metrics that decide: the goal, and the validation loss.
@@ -89,17 +87,13 @@ class Nonfinite:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
             newest = {}
-            for step, loss, norm, update in zip(
-                steps, _numbers(losses), norms, updates, strict=True
-            ):
+            for step, loss, norm, update in zip(steps, _numbers(losses), norms, updates, strict=True):
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
                 newest[step] = loss, 0.0 if update.skipped else norm
                 self.has_updated |= not update.skipped and _is_sound(0.0, norm)
             self._checked, self._newest = self._newest | newest, newest
             self._unchecked.clear()
-        return self._error is not None or any(
-            not _is_sound(*values) for values in self._checked.values()
-        )
+        return self._error is not None or any(not _is_sound(*values) for values in self._checked.values())
 
     def describe(self, world: World) -> tuple[str, str]:
         """The error and its fault, the same on every rank. Collective, once any rank found one."""

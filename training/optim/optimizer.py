@@ -74,9 +74,7 @@ def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
     (group,) = groups
     what, optimizer = f"{type(task).__name__}.optimizer", task.optimizer(group["params"])
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise EngineError(
-            f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer"
-        )
+        raise EngineError(f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer")
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     if sorted(held) != sorted(map(id, group["params"])):
         raise EngineError(
@@ -86,8 +84,7 @@ def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
     are_sharded = any(hasattr(parameter, "to_local") for parameter in group["params"])
     if isinstance(optimizer, torch.optim.Adafactor) and are_sharded:
         raise EngineError(
-            f"{what} is Adafactor, which needs whole rows; use an engine that keeps all weights on "
-            "each rank"
+            f"{what} is Adafactor, which needs whole rows; use an engine that keeps all weights on each rank"
         )
     return optimizer
 
@@ -99,8 +96,7 @@ def _matrices(model: Module, blocks: Sequence[Module]) -> set[str]:
     matrices = {n for n, p in model.named_parameters() if p.ndim == 2 and id(p) in inside}
     if not matrices:
         raise EngineError(
-            "optim.name=muon updates the weights of blocks that are matrices; this model has none; "
-            "use adamw"
+            "optim.name=muon updates the weights of blocks that are matrices; this model has none; use adamw"
         )
     return matrices
 
@@ -123,9 +119,7 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
 
 
-def _fastest(
-    kind: Callable[..., Optimizer], groups: list[dict[str, Any]], **options: Any
-) -> Optimizer:
+def _fastest(kind: Callable[..., Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:
     """The fused optimizer, or the default implementation of torch if there is no fused kernel."""
     parameters = [p for group in groups for p in group["params"]]
     # Since torch 2.6 all supported devices have the kernels, for real numbers only.

@@ -116,9 +116,7 @@ class LrSchedule:
         return steps
 
 
-def warmup_steps(
-    warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int
-) -> int:
+def warmup_steps(warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int) -> int:
     """The steps of a warm-up, at most `cap`. Raises ValueError for a bad duration."""
     lengths = [warmup] if cap is None else [warmup, cap]
     return min(duration.steps(length, steps_per_epoch, total_steps) for length in lengths)

@@ -77,9 +77,7 @@ def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     return _tightest(share, mount, membership)
 
 
-def oom_kills(
-    mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path = VMSTAT
-) -> int | None:
+def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path = VMSTAT) -> int | None:
     """How many processes the kernel has killed because memory ran out; None: it does not tell.
 
     Those of this process's group; of the whole machine if that group does not count them. The
@@ -117,9 +115,7 @@ def folders(
             yield root / part, version
 
 
-def _tightest(
-    share: Callable[[Path, int], Share | None], mount: Path, membership: Path
-) -> Share | None:
+def _tightest(share: Callable[[Path, int], Share | None], mount: Path, membership: Path) -> Share | None:
     shares = [share(*group) for group in folders("memory", mount, membership)]
     return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
 

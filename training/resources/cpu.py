@@ -15,10 +15,7 @@ from training.resources import cgroup
 
 _LEAST_S = 0.5
 """Shorter intervals are too coarse: the kernel counts in hundredths of a second."""
-_SENSORS = (
-    *("coretemp", "k10temp", "zenpower"),
-    *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"),
-)
+_SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
 """Names of the sensors of processors in Linux, from the most exact to the least."""
 _PLAUSIBLE = (1.0, 150.0)
 """Degrees Celsius: a sensor that is not connected gives others."""

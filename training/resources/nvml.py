@@ -64,8 +64,7 @@ def gpu_states(named: str | None) -> list[GpuState | None]:
         ids = [_id(library, number) for number in range(count.value)]
         parts = [part for name in named.split(",") if (part := name.strip()) not in ("", "-1")]
         names = [
-            part if part.isdigit() else next((i for i in ids if i.startswith(part)), part)
-            for part in parts
+            part if part.isdigit() else next((i for i in ids if i.startswith(part)), part) for part in parts
         ]
     states = [_state(library, name) for name in names]
     library.nvmlShutdown()

@@ -50,8 +50,7 @@ class OutOfMemory(RuntimeError):
         if smaller is not None:
             fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
         super().__init__(
-            f"out of memory with a micro-batch of {size}: {_first_line(error)}\n"
-            f"  fix           {fix}"
+            f"out of memory with a micro-batch of {size}: {_first_line(error)}\n  fix           {fix}"
         )
 
 
@@ -78,11 +77,7 @@ class OomFallback:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        module: Module,
-        batches: BatchSizes,
-        halve: Callable[[str, int], None],
+        self, engine: Engine, module: Module, batches: BatchSizes, halve: Callable[[str, int], None]
     ):
         """`halve` halves the micro-batch, given a reason and the updates so far."""
         self._engine, self._batches, self._halve = engine, batches, halve

@@ -116,9 +116,7 @@ class Lines:
 class _Following:
     """Sends one run to one tracker, from the first line that it lacks to the end of the run."""
 
-    def __init__(
-        self, run: Run, track: str, over: threading.Event, say: Callable[..., None]
-    ) -> None:
+    def __init__(self, run: Run, track: str, over: threading.Event, say: Callable[..., None]) -> None:
         """`say` takes kind and text."""
         self._run, self._over, self._say, self._done = run, over, say, run.begun
         self._name, _, self._project = track.partition(":")
@@ -245,9 +243,7 @@ def read_samples(run: Path, name: str) -> dict[str, Any]:
     # As below, and as training/logging/strict_json.py wrote them.
     numbers = ("NaN", "Infinity", "-Infinity")
     rows = [[float(cell) if cell in numbers else cell for cell in row] for row in samples["rows"]]
-    pictures = [
-        {**each, "path": str(run / "samples" / each["file"])} for each in samples["pictures"]
-    ]
+    pictures = [{**each, "path": str(run / "samples" / each["file"])} for each in samples["pictures"]]
     return {**samples, "rows": rows, "pictures": pictures}
 
 

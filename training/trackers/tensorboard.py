@@ -67,6 +67,4 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _escape(text: str) -> str:
     """`text` with every character that Markdown or HTML interprets as a character reference."""
-    return "".join(
-        "<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text
-    )
+    return "".join("<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text)

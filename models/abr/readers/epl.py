@@ -144,9 +144,7 @@ def _header(text: TextIO, path: Path) -> dict[str, str]:
     whole = "".join(lines)
     fields = {name: m[1] for name, field in _FIELDS.items() if (m := field.search(whole))}
     if missing := [
-        field
-        for name, field in (("levels", ":LEVELS:"), ("step", "SAMPLE (…sec):"))
-        if name not in fields
+        field for name, field in (("levels", ":LEVELS:"), ("step", "SAMPLE (…sec):")) if name not in fields
     ]:
         raise _error(path, f"the header has no {' and no '.join(missing)}")
     return fields

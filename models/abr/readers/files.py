@@ -30,10 +30,7 @@ NO_NAMES = Names()
 
 
 def read_responses(
-    path: str,
-    on_bad: OnBad,
-    averaging: recordings.Averaging,
-    names: Names = NO_NAMES,
+    path: str, on_bad: OnBad, averaging: recordings.Averaging, names: Names = NO_NAMES
 ) -> Responses:
     """The responses of the file or folder `path`; `names` are those of tables.
 
@@ -67,9 +64,7 @@ class Unlabeled:
     """What the user should know about how files were read."""
 
 
-def read_unlabeled(
-    path: str, on_bad: OnBad, averaging: recordings.Averaging, names: Names
-) -> Unlabeled:
+def read_unlabeled(path: str, on_bad: OnBad, averaging: recordings.Averaging, names: Names) -> Unlabeled:
     """As read_responses, but labels are not read and duplicates are kept; in memory."""
     reader, root, given = _open(path, averaging, names, has_labels=False)
     inputs = [file for file in files(root) if formats.of_file(file)]
@@ -115,9 +110,7 @@ def _open(
         reader = epl.EplReader(BadRecords("files and levels"), has_labels)
     else:
         reader = recordings.RecordingReader(BadRecords("files and levels"), averaging)
-    name_of = {
-        file: file.relative_to(root).as_posix() if file != root else file.name for file in form_of
-    }
+    name_of = {file: file.relative_to(root).as_posix() if file != root else file.name for file in form_of}
     return reader, root, (row for file, name in name_of.items() for row in reader.read(file, name))
 
 

@@ -231,9 +231,7 @@ class TableReader:
                     fix=columns_option({close[0]: self.declared[name]}) if close else "",
                 )
 
-    def _row(
-        self, table: Table, columns: Mapping[str, int], cells: Cells, where: str
-    ) -> ResponseRow | None:
+    def _row(self, table: Table, columns: Mapping[str, int], cells: Cells, where: str) -> ResponseRow | None:
         """One response; None if the rules leave it out. Raises ValueError."""
 
         def cell(name: str) -> Any:

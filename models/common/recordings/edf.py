@@ -110,13 +110,9 @@ def open_edf(path: Path) -> Recording:
     channels = [_channel(signal, header.record_s) for signal in signals]
     if not channels:
         raise _error(path, "has no signal, only annotations or nothing")
-    unknown = [
-        c.name for c, s in zip(channels, signals, strict=True) if c.kind == "eeg" and not s.unit
-    ]
+    unknown = [c.name for c, s in zip(channels, signals, strict=True) if c.kind == "eeg" and not s.unit]
     if unknown:
-        more.append(
-            f"{len(unknown)} channels name no unit and are read as µV: {listed(unknown, 3)}"
-        )
+        more.append(f"{len(unknown)} channels name no unit and are read as µV: {listed(unknown, 3)}")
     said, samples = (*header.notes, *notes, *more), _EdfSamples(header, signals).read
     found = tuple(channels), tuple(pieces)
     return Recording(path, *found, events, said, samples, has_integers=True, files=(path,))
@@ -145,9 +141,7 @@ class _EdfSamples:
                     row[begin - first : end - first] = self._decoded(signal, data)[span]
         return values
 
-    def _block(
-        self, file: BinaryIO, record: int, records: int, signal: _Signal | None = None
-    ) -> np.ndarray:
+    def _block(self, file: BinaryIO, record: int, records: int, signal: _Signal | None = None) -> np.ndarray:
         """Bytes [record, byte] of whole records, or of one signal of a record."""
         header = self._header
         offset, size = header.size + record * header.record_bytes, header.record_bytes
@@ -196,8 +190,7 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
     size, width = int(_number(path, texts, "bytes of the header")), 2 if head[0] != 0xFF else 3
     if count < 1 or size != _HEAD * (count + 1):
         raise _error(
-            path,
-            f"has a header of {size} bytes for {count} signals, which need {_HEAD * (count + 1)}",
+            path, f"has a header of {size} bytes for {count} signals, which need {_HEAD * (count + 1)}"
         )
     record_s = _number(path, texts, "duration of a record")
     if not 0 < record_s < 1e6:
@@ -298,9 +291,7 @@ def _counted(header: _Header) -> _Header:
     elif whole < records:
         expected = header.size + records * header.record_bytes
         # The command writes another number of records into the header.
-        command = (
-            f"printf '%-8d' {whole} | dd of={quote(str(header.path))} bs=1 seek=236 conv=notrunc"
-        )
+        command = f"printf '%-8d' {whole} | dd of={quote(str(header.path))} bs=1 seek=236 conv=notrunc"
         keep = f", or keep its first {whole} of {records} records:  {command}"
         raise DataError(
             f"'{header.path.name}' is truncated: {header.size + data_bytes} of {expected} bytes",
@@ -365,9 +356,7 @@ def _entries(data: bytes) -> Iterator[tuple[float, float, list[bytes]] | None]:
             yield float(match[1]), float(match[2] or 0), match[3].split(b"\x14")
 
 
-def _pieces(
-    header: _Header, times: Sequence[float | None]
-) -> tuple[list[RecordingPiece], list[str]]:
+def _pieces(header: _Header, times: Sequence[float | None]) -> tuple[list[RecordingPiece], list[str]]:
     """The pieces between gaps, and notes. Raises DataError if the times of records are wrong."""
     whole = [RecordingPiece(0.0, 0.0, header.records * header.record_s)]
     if not header.has_times or (times[0] is None and not header.may_have_gaps):

@@ -26,8 +26,7 @@ from models.common.text_file import CHUNK, Unpacked, wide_without_mark
 SUFFIXES = (".vhdr", ".ahdr")
 _NAMED = re.compile(r"^(DataFile|MarkerFile)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
 _FACTS = re.compile(
-    r"^(DataFormat|BinaryFormat|NumberOfChannels|DataPoints)=(.*?)\s*$",
-    re.MULTILINE | re.IGNORECASE,
+    r"^(DataFormat|BinaryFormat|NumberOfChannels|DataPoints)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE
 )
 _WIDTHS = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
 """Bytes of a value."""
@@ -122,9 +121,7 @@ def open_with_mne(path: Path) -> Recording:
                 kind,
                 channel_rate,
                 name in bads,
-                ""
-                if np.isclose(channel_rate, rate)
-                else f"is sampled at {channel_rate:g} Hz, {only}",
+                "" if np.isclose(channel_rate, rate) else f"is sampled at {channel_rate:g} Hz, {only}",
             )
             for name, kind, channel_rate in zip(raw.ch_names, types, rates, strict=True)
         )

@@ -68,9 +68,7 @@ LEADING = 1.35
 """Line height as a multiple of the letter height."""
 
 _SCALE = {"title": 1.6, "centered": 1.25, "ruled": 1.25, "numbered": 1.25}
-_WORDS = re.compile(
-    r"[\u1100-\uD7FF\uF900-\uFAFF\uFF00-\uFFEF]\s*|[^\s\u1100-\uD7FF\uF900-\uFAFF]+\s*"
-)
+_WORDS = re.compile(r"[\u1100-\uD7FF\uF900-\uFAFF\uFF00-\uFFEF]\s*|[^\s\u1100-\uD7FF\uF900-\uFAFF]+\s*")
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ def check_channels(recording: Recording, picks: Sequence[int]) -> None:
             )
 
 
-def read_segment(
-    path: Path, placed: ChannelPicks, start_s: float, samples: int, line_hz: int
-) -> np.ndarray:
+def read_segment(path: Path, placed: ChannelPicks, start_s: float, samples: int, line_hz: int) -> np.ndarray:
     """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
     The mains frequency is filtered out. Reads only the segment and its margins, up to the next

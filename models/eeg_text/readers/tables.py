@@ -35,10 +35,7 @@ def beside(recording: Path) -> Path | None:
 
 
 def sentences(
-    path: Path,
-    bad_records: BadRecords,
-    declared: Mapping[str, str] = NO_COLUMNS,
-    has_text: bool = True,
+    path: Path, bad_records: BadRecords, declared: Mapping[str, str] = NO_COLUMNS, has_text: bool = True
 ) -> tuple[list[Reading], list[str]]:
     """The rows of a table of sentences, and notes about how it was read.
 

@@ -14,14 +14,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import (
-    BadRecords,
-    OnBad,
-    check_matlab5,
-    hdf5_problem,
-    identity,
-    library_errors,
-)
+from models.common.data_files import BadRecords, OnBad, check_matlab5, hdf5_problem, identity, library_errors
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV, Item, Recordings, normalized
@@ -83,9 +76,7 @@ def _open(path: Path, has_text: bool) -> tuple[list[Sentence], Callable[[Path, i
         arrays = matlab5_arrays(path)
     sentences = [tuple(sentence) for sentence in json.loads(bytes(arrays["sentences"]))]
     if not has_text:  # the index of MATLAB 5 files has the problems of texts
-        sentences = [
-            (t, n, None if problem == NO_WORDS else problem) for t, n, problem in sentences
-        ]
+        sentences = [(t, n, None if problem == NO_WORDS else problem) for t, n, problem in sentences]
     return sentences, read_hdf5_eeg if is_hdf5 else read_matlab5_eeg
 
 

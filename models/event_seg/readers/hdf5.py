@@ -117,9 +117,7 @@ class Masks:
         self.times = self._hdf5.read(times, slice(None))
         if self.times.dtype.kind not in "iu" or masks.dtype != np.uint8:
             types = f"`t` is {self.times.dtype}, `masks` is {masks.dtype}"
-            raise DataError(
-                f"'{path.name}' is not a mask file: {types}", where=str(path), allowed=ALLOWED
-            )
+            raise DataError(f"'{path.name}' is not a mask file: {types}", where=str(path), allowed=ALLOWED)
         if len(masks) != len(self.times) or len(masks) < 2:
             raise DataError(
                 f"'{path.name}' has {len(masks)} masks and {len(self.times)} times",

@@ -10,14 +10,7 @@ import numpy as np
 
 from models.base import DataError
 from models.event_seg.readers.hdf5 import Hdf5
-from models.event_seg.readers.recording import (
-    RECIPE,
-    Events,
-    check_ascending,
-    check_count,
-    edges,
-    spans,
-)
+from models.event_seg.readers.recording import RECIPE, Events, check_ascending, check_count, edges, spans
 
 GROUP = "davis/left"
 ALLOWED = (
@@ -91,9 +84,7 @@ class MvsecRecording:
             margin *= 4  # the indices may follow a clock with an offset
         check_ascending(times, f"{self._hdf5.path}: {GROUP}/events {low} to {high}")
         rows = rows[slice(*np.searchsorted(times, (start, stop)))]
-        return _checked(
-            rows, self._off, self.sensor, f"{self._hdf5.path}: {GROUP}/events, after event {low}"
-        )
+        return _checked(rows, self._off, self.sensor, f"{self._hdf5.path}: {GROUP}/events, after event {low}")
 
     def label(self, index: int, factor: int) -> np.ndarray:
         """Edges of the frame at the end of a window. Raises DataError."""
@@ -167,8 +158,7 @@ def _checked(rows: np.ndarray, off: float, sensor: tuple[int, int], where: str) 
         raise DataError(
             f"an event is {', '.join(f'{n:.10g}' for n in invalid)} (x, y, t, polarity)",
             where=where,
-            allowed=f"x from 0 to {width - 1}, y from 0 to {height - 1}, finite times, "
-            f"polarity {off:g} or 1",
+            allowed=f"x from 0 to {width - 1}, y from 0 to {height - 1}, finite times, polarity {off:g} or 1",
         )
     x, y = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
     return Events(t, x, y, np.where(p == 1, 1, -1).astype(np.int8))

@@ -24,13 +24,7 @@ from models.event_seg.readers.prophesee_format import (
     invalid,
     read_header,
 )
-from models.event_seg.readers.recording import (
-    Events,
-    check_ascending,
-    check_count,
-    downsample_mask,
-    spans,
-)
+from models.event_seg.readers.recording import Events, check_ascending, check_count, downsample_mask, spans
 
 NAMES = ("t", "x", "y", "p")
 ALLOWED = (

@@ -16,9 +16,7 @@ from models.event_seg.readers.recording import Events
 
 MAX_HEADER_BYTES = 65536
 """Maximum bytes of a header."""
-_ALLOWED = (
-    "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
-)
+_ALLOWED = "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
 
 
 @dataclass(frozen=True)
@@ -259,10 +257,7 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     own_sign = np.where(is_single, load >> 11, signs[count_base])
     at = at[word]
     events = Events(
-        times[seen[at]],
-        (start[at] + bit).astype(np.int32),
-        rows[count_y[at]],
-        _signed(own_sign[at]),
+        times[seen[at]], (start[at] + bit).astype(np.int32), rows[count_y[at]], _signed(own_sign[at])
     )
     end = int(origins[-1] + lengths.sum())
     return events, (int(times[-1]), int(rows[-1]), end, int(signs[-1]))
@@ -325,8 +320,6 @@ ENCODING_BY_NAME = {
     "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
     "EVT21": Encoding(np.dtype([("mask", "<u4"), ("head", "<u4")]), (-1,), decode_evt21),
     "EVT21 legacy": Encoding(np.dtype([("head", "<u4"), ("mask", "<u4")]), (-1,), decode_evt21),
-    "DSEC": Encoding(
-        np.dtype([("t", "<i8"), ("x", "<i4"), ("y", "<i4"), ("p", "i1")]), (), decode_dsec
-    ),
+    "DSEC": Encoding(np.dtype([("t", "<i8"), ("x", "<i4"), ("y", "<i4"), ("p", "i1")]), (), decode_dsec),
     "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }

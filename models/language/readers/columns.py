@@ -14,12 +14,7 @@ from models.language.readers.plain_text import split_text
 from models.language.readers.records import Conversation, Document, Record, Turn
 
 ROLES = ("system", "user", "assistant")
-_ALIASES = {
-    "human": "user",
-    "gpt": "assistant",
-    "model": "assistant",
-    "developer": "system",
-}
+_ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 """Roles of ShareGPT, and those of APIs that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""

@@ -8,23 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from models.base import DataError
-from models.common.data_files import (
-    BadRecords,
-    identity,
-    unknown_format,
-    unreadable_file,
-)
+from models.common.data_files import BadRecords, identity, unknown_format, unreadable_file
 from models.common.text_file import TextFile, has_byte_order_mark, wide_without_mark
 from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
-from models.language.readers.plain_text import (
-    FORMATS,
-    SUFFIXES,
-    Kind,
-    file_kind,
-    find_files,
-    suffix_of,
-)
+from models.language.readers.plain_text import FORMATS, SUFFIXES, Kind, file_kind, find_files, suffix_of
 from models.language.readers.records import Record
 from models.language.readers.tables import (
     has_rows,

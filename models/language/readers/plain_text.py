@@ -176,9 +176,7 @@ def _pieces(file: TextFile, minimum: int, by_line: bool) -> Iterator[tuple[int, 
             number, size, gap = number + 1, 0, ""
 
 
-def read_conversations(
-    file: TextFile, name: str, bad_records: BadRecords
-) -> Iterator[Conversation]:
+def read_conversations(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Conversation]:
     """Read one conversation per sequence of blocks that starts with a User or System line."""
     last: Conversation | None = None
     for line, block in file.numbered_blocks():

@@ -42,9 +42,7 @@ def parquet_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator
             for batch in table.iter_batches(_BATCH):
                 unpacked += batch.nbytes  # values of a dictionary count as often as they occur
                 check_expansion(file.path, unpacked)
-                yield from (
-                    RawRow(n, n, row) for row, n in zip(batch.to_pylist(), rows, strict=False)
-                )
+                yield from (RawRow(n, n, row) for row, n in zip(batch.to_pylist(), rows, strict=False))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"'{name}' is not Parquet: {str(error).splitlines()[0]}",
@@ -75,9 +73,7 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
         yield RawRow(line, line, fields, table.header_line)
 
 
-def read_parallel(
-    requests: TextFile, answers: TextFile, bad_records: BadRecords
-) -> Iterator[Conversation]:
+def read_parallel(requests: TextFile, answers: TextFile, bad_records: BadRecords) -> Iterator[Conversation]:
     """Read two files; line N of `answers` answers line N of `requests`.
 
     Raises DataError at the end if the files have different numbers of lines.

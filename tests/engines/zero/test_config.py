@@ -161,9 +161,7 @@ def test_parameters_of_a_scheduler_are_decided_by_schedule():
 
 
 def test_weights_of_zero3_offload_may_stay_on_the_device():
-    own = {
-        d: nested({"zero_optimization.offload_param.device": d}) for d in ("none", "nvme", "cpu")
-    }
+    own = {d: nested({"zero_optimization.offload_param.device": d}) for d in ("none", "nvme", "cpu")}
     assert conflicts(own["none"], values("zero3-offload")) == []
     assert only(own["nvme"], engine="zero3-offload").allowed == ("cpu", "none", "auto")
     assert only(own["cpu"], engine="zero3").setting == "engine.name"

@@ -14,17 +14,7 @@ from torch.utils._pytree import tree_leaves
 from engines.base import EngineError
 from engines.catalog import build_engine
 from engines.zero.state import ZeroState
-from tests.engines.parity import (
-    TIME,
-    Case,
-    Net,
-    distance,
-    one_step,
-    options,
-    prepared,
-    spec,
-    train,
-)
+from tests.engines.parity import TIME, Case, Net, distance, one_step, options, prepared, spec, train
 
 pytest.importorskip("deepspeed")
 
@@ -95,9 +85,7 @@ def rejection(world, case):
 def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds):
     case = Case("zero2", zero={"reduce_bucket_size": "big"})
     (message,) = worlds[1].run(rejection, case)
-    assert re.fullmatch(
-        r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message
-    )
+    assert re.fullmatch(r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message)
 
 
 def training_flags(world, case):
@@ -160,9 +148,7 @@ def test_an_offloading_step_in_fp16_takes_one_norm_of_each_gradient(worlds, engi
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_offloading_step_does_not_wait_for_the_device_at_each_parameter(worlds, precision):
-    for count, parameters, _ in worlds[2].run(
-        numbers_read, Case("zero2-offload", precision=precision)
-    ):
+    for count, parameters, _ in worlds[2].run(numbers_read, Case("zero2-offload", precision=precision)):
         assert count < parameters / 2
 
 
@@ -191,7 +177,5 @@ def test_a_process_can_train_repeatedly_without_output(tmp_path):
 
 def test_zero3_offload_trains_the_same_with_weights_on_the_device(worlds):
     stays = {"offload_param": {"device": "none"}}
-    kept, moved = (
-        worlds[2].run(train, Case("zero3-offload", steps=2, zero=zero)) for zero in (stays, {})
-    )
+    kept, moved = (worlds[2].run(train, Case("zero3-offload", steps=2, zero=zero)) for zero in (stays, {}))
     assert max(distance(kept, moved).values()) == 0.0

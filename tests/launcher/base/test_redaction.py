@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.redaction import (
-    Url,
-    expand_variables,
-    redact,
-    redact_variables,
-)
+from launcher.base.redaction import Url, expand_variables, redact, redact_variables
 
 
 def test_secrets_are_redacted():
@@ -45,8 +40,6 @@ def test_a_url_is_printed_saved_and_compared_without_its_secret():
 
 
 def test_variables_are_substituted():
-    assert (
-        expand_variables("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
-    )
+    assert expand_variables("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
     with pytest.raises(KeyError, match="A"):
         expand_variables("https://${A}@h/", {})

@@ -120,9 +120,7 @@ def test_memory_of_a_gpu_is_planned_where_there_is_none_with_its_own_sign():
     (measured,) = check({"device_peak": {"at_most": 0.5}}, on_gpu, on_gpu, planned=PLANNED)
     assert (measured.measured, measured.planned, measured.mark) == (1.0, False, "✗")
     failed = planned("device_peak", {"at_most": 1}, PlannedMemory("no plan"))
-    assert (failed.measured, failed.kept, failed.why, failed.planned) == (
-        *(None, None, "no plan", False),
-    )
+    assert (failed.measured, failed.kept, failed.why, failed.planned) == (*(None, None, "no plan", False),)
 
 
 def test_a_time_of_a_gpu_stays_open_without_one():

@@ -23,11 +23,7 @@ from tests.launcher.compare.runs_on_disk import run
 STUDIES = 4000
 FOLDS = Study(
     *(3, False, 2),
-    [
-        ComparisonRound(f"fold{fold}-seed{seed}", (), f"fold{fold}")
-        for seed in (1, 2)
-        for fold in (1, 2, 3)
-    ],
+    [ComparisonRound(f"fold{fold}-seed{seed}", (), f"fold{fold}") for seed in (1, 2) for fold in (1, 2, 3)],
 )
 SEEDS = Study(None, False, 4, [ComparisonRound(f"seed{n}", (), f"seed{n}") for n in range(1, 5)])
 BASE = {"fold1": (2.0, 2.2), "fold2": (2.1, 2.2), "fold3": (2.2, 2.2)}

@@ -97,9 +97,7 @@ def test_moments_of_fewer_bits_are_those_of_adamw():
     for name in ("adafactor", "muon", "sgd"):
         sets = (f"optim.name={name}", "optim.state=int8")
         [found] = refused(*sets, model="language", machine=SERVER)
-        assert found.message == (
-            f"optim.state 'int8' is impossible: {name} keeps its state in fp32"
-        )
+        assert found.message == (f"optim.state 'int8' is impossible: {name} keeps its state in fp32")
         assert found.allowed == f"fp32 with {name}; int8 with optim.name=adamw"
         assert found.fix == "--set optim.state=fp32"
     # The mode's adafactor becomes AdamW under this engine.

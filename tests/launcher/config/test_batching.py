@@ -2,13 +2,7 @@
 
 from itertools import product
 
-from launcher.config.batching import (
-    larger,
-    largest_divisor,
-    may_grow,
-    nearest_multiple,
-    solve_batching,
-)
+from launcher.config.batching import larger, largest_divisor, may_grow, nearest_multiple, solve_batching
 from launcher.config.layers import merge_layers
 from launcher.config.provenance import Batching, Origin, TypedEntry
 from tests.launcher.given import ONE_GPU, refused, resolved

@@ -86,10 +86,7 @@ def test_only_the_command_line_allows_variables(here):
     assert kept_values(run.values)["download.variables"] == []
     (here / "c.yaml").write_text("download:\n  variables: [ONE]\n")
     [found] = refused(configs=[here / "c.yaml"])
-    assert (found.key, found.where) == (
-        "download.variables",
-        f"{here}/c.yaml:2 download.variables",
-    )
+    assert (found.key, found.where) == ("download.variables", f"{here}/c.yaml:2 download.variables")
     assert found.fix == "remove it, and type  --set download.variables=ONE"
     run = resolved("download.variables=TWO", configs=[here / "c.yaml"])
     assert run.settings.download.variables == ["TWO"]

@@ -100,8 +100,7 @@ def test_a_length_is_cut_to_the_context_with_a_note_or_a_warning(fine_tuned, bas
     assert run.settings.data.seq_len == 64
     (warning,) = run.warnings
     assert str(warning.message) == (
-        "data.seq_len 200 is longer than the context of model.pretrained: samples have 64 tokens "
-        "instead"
+        "data.seq_len 200 is longer than the context of model.pretrained: samples have 64 tokens instead"
     )
     assert (warning.where, warning.fix) == ("--seq-len 200", "--seq-len 64")
     assert fine_tuned(seq_len="32").settings.data.seq_len == 32

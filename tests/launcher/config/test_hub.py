@@ -152,9 +152,7 @@ def test_no_name_is_an_error_before_any_request(server, capsys):
     assert "names no model" in error_of("hf:a/b/c").message
     assert "names no model" in error_of(f"{NAME}@").message
     assert main(["data", "fetch", "facebook/bart-base"]) == 2
-    assert "fix           python -m launcher data fetch hf:facebook/bart-base" in (
-        capsys.readouterr().err
-    )
+    assert "fix           python -m launcher data fetch hf:facebook/bart-base" in (capsys.readouterr().err)
     assert not server.logins
 
 

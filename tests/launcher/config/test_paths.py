@@ -99,9 +99,7 @@ IMPOSSIBLE = ["x" * 256, "/".join(["y" * 200] * 30), "~nosuchuser/a"]
         ("evaluate . --set model.pretrained={}", "model.pretrained", "--set"),
     ],
 )
-def test_a_path_that_no_file_can_have_is_an_error_at_its_place(
-    here, capsys, line, key, where, path
-):
+def test_a_path_that_no_file_can_have_is_an_error_at_its_place(here, capsys, line, key, where, path):
     before = sorted(here.iterdir())
     assert main([*line.format(path).split(), "--json"]) == 2
     errors = json.loads(capsys.readouterr().out)["diagnostics"]

@@ -4,12 +4,7 @@ import json
 from itertools import cycle, product
 
 from launcher.config import presets, settings_file
-from launcher.config.render import (
-    describe_overridden,
-    render_origins,
-    render_scalar,
-    render_settings,
-)
+from launcher.config.render import describe_overridden, render_origins, render_scalar, render_settings
 from launcher.config.settings_file import read_values
 from tests.launcher.given import LAPTOP, SERVER, resolved
 

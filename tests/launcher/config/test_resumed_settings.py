@@ -23,9 +23,7 @@ def resume_settings(first, *sets, machine=LAPTOP, world_size=None, engine=None, 
     """The settings of the resume of a run started with `first`."""
     if not Path("x").exists():
         begun(Path("x"), first)
-    option_values = {
-        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
-    }
+    option_values = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
     cli_args = CliArgs(sets=sets, engine=engine, options=option_values)
     return resolve(cli_args, machine, world_size, resumed_settings.read(Path("x")))
 

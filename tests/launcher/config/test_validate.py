@@ -52,8 +52,7 @@ def test_an_interval_longer_than_the_run_or_no_checkpoint_warns():
     assert warned(model="language", max_steps="5") == []  # a default that is longer
     uncapped = ("schedule.warmup=90", "schedule.warmup_cap=null")
     assert errors(*uncapped, max_steps="50") == [
-        "schedule.warmup 90 is 90 steps, and the run has 50: "
-        "the learning rate would never reach its peak"
+        "schedule.warmup 90 is 90 steps, and the run has 50: the learning rate would never reach its peak"
     ]
     assert warned("schedule.warmup=90", max_steps="50") == []
     assert warned("save.last=false", "save.keep_best=0") == [
@@ -63,9 +62,7 @@ def test_an_interval_longer_than_the_run_or_no_checkpoint_warns():
 
 
 def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
-    run = resolved(
-        "eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2"
-    )
+    run = resolved("eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2")
     found = check_train_plan(run, total_steps=20, steps_per_epoch=10)
     assert [(diagnostic.key, diagnostic.severity) for diagnostic in found] == [
         ("eval.every", "warning"),
@@ -159,9 +156,7 @@ def task(train, val):
 
 def batch_warnings(capsys, steps_per_epoch, dropped_samples):
     run = resolved(batch_size="8")
-    train_plan = TrainPlan(
-        30, steps_per_epoch, 8, 8, 1, 1, "tokens", dropped_samples=dropped_samples
-    )
+    train_plan = TrainPlan(30, steps_per_epoch, 8, 8, 1, 1, "tokens", dropped_samples=dropped_samples)
     validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 

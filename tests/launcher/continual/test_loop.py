@@ -136,10 +136,7 @@ def events(start, kind):
 def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     ending, ranks, clock = start(
         *("continual.quiet_s=60", "optim.lr=0.01"),
-        scheduled={
-            20: lambda: add(start.data, "b.txt"),
-            50: lambda: add(start.data, "c.txt", "d.txt"),
-        },
+        scheduled={20: lambda: add(start.data, "b.txt"), 50: lambda: add(start.data, "c.txt", "d.txt")},
     )
     assert ranks.trained == [(0, ["a.txt"]), (1, ["b.txt"]), (2, ["c.txt", "d.txt"])]
     assert [job.resume for job in ranks.jobs] == [None, *[ResumeRequest(start.folder)] * 2]

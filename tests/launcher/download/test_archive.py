@@ -66,9 +66,7 @@ def unpacked(here, get):
         if out.is_file():
             return out.read_bytes()
         return {
-            path.relative_to(out).as_posix(): path.read_bytes()
-            for path in out.rglob("*")
-            if path.is_file()
+            path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()
         }
 
     return unpack

@@ -105,9 +105,7 @@ def test_a_refused_connection_is_reported_without_secrets_and_a_variable_must_be
         ({}, {"max_gb": 1e-4}, 0, "(download.max_gb)"),
     ],
 )
-def test_a_file_that_is_not_as_declared_leaves_nothing(
-    server, get, declared, settings, length, message
-):
+def test_a_file_that_is_not_as_declared_leaves_nothing(server, get, declared, settings, length, message):
     """A `length` of 0: the server does not announce it."""
     url = server.on("/data.bin", Response(length=length))
     assert message in get.error({"url": url, **declared}, **settings)
@@ -166,9 +164,7 @@ def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
     url = server.on("/data.bin").replace("//", "//ann:${MINE}@")
     get(f"{url}?api_key=hidden", variables=["MINE"])
     path, headers = server.requests[0]
-    assert (
-        path == "/data.bin?api_key=hidden" and headers["authorization"] == "Basic YW5uOmhpZGRlbg=="
-    )
+    assert path == "/data.bin?api_key=hidden" and headers["authorization"] == "Basic YW5uOmhpZGRlbg=="
     assert "hidden" not in "".join(get.printed)
     for file in here.rglob("*"):
         assert not file.is_file() or b"hidden" not in file.read_bytes()

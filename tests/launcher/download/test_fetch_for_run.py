@@ -80,9 +80,7 @@ def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
 
 
 def rank_environment(rank, machines):
-    return RankEnvironment(
-        rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun"
-    )
+    return RankEnvironment(rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun")
 
 
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):

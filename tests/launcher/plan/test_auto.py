@@ -91,9 +91,7 @@ def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
 
 
 @pytest.mark.slow
-def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(
-    small_steps, monkeypatch
-):
+def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(small_steps, monkeypatch):
     monkeypatch.setattr("launcher.plan.plan.Plan.start_s", 1e-12)
     assert auto.with_larger_batch(small_steps, gpus(1, 2**30)) is small_steps
     monkeypatch.setattr(auto, "_in_child", never)

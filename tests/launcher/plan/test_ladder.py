@@ -7,17 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.machine import CONTEXT_BYTES
-from launcher.plan.ladder import (
-    ENGINE,
-    EXACT,
-    NUMBERS,
-    RUNGS,
-    TRAINED,
-    Rung,
-    climb,
-    first_fit,
-    taken,
-)
+from launcher.plan.ladder import ENGINE, EXACT, NUMBERS, RUNGS, TRAINED, Rung, climb, first_fit, taken
 from launcher.plan.plan import MARGIN, open_planner
 from launcher.plan.target import Described
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved
@@ -179,8 +169,7 @@ def test_a_run_on_a_cpu_returns_freed_memory_where_nothing_else_is_left():
     run = with_sets()
     with open_planner(run, Described(LAPTOP)) as planner:
         needed = [
-            planner.plan(with_sets(f"memory.return_freed={freed}")).host_bytes
-            for freed in ("true", "false")
+            planner.plan(with_sets(f"memory.return_freed={freed}")).host_bytes for freed in ("true", "false")
         ]
         ram = round(sum(needed) / 2 / (1 - MARGIN))
         small = replace(LAPTOP, ram_bytes=ram)

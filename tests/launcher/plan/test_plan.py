@@ -99,8 +99,7 @@ def test_smaller_micro_batches_and_recomputation_need_less_and_compiled_runs_no_
 @pytest.mark.parametrize("engine", ["fsdp", "zero3", "zero2-offload"])
 def test_engines_on_many_ranks(engine):
     few, many = (
-        plan("train.micro_batch=1", f"train.global_batch={n}", engine=engine, world_size=n)
-        for n in (2, 64)
+        plan("train.micro_batch=1", f"train.global_batch={n}", engine=engine, world_size=n) for n in (2, 64)
     )
     assert not dist.is_initialized()
     kept = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
@@ -132,8 +131,7 @@ def test_a_fake_step_with_offload_holds_what_a_real_one_holds_without_the_host(r
     with read_task(run) as data:
         subject = data.subject(run)
         fake, real = (
-            trace_step(replace(subject, is_fake=is_fake), alone(options))
-            for is_fake in (True, False)
+            trace_step(replace(subject, is_fake=is_fake), alone(options)) for is_fake in (True, False)
         )
     assert peak(fake)[0] == pytest.approx(peak(real)[0], rel=0.03)
     assert fake.offloaded == real.offloaded > 0
@@ -227,14 +225,11 @@ def test_the_limit_of_a_gpu_is_what_tensors_may_take():
 
 
 def test_all_micro_batches_after_the_first_are_alike():
-    run = resolved(
-        "compile=off", "train.global_batch=4", "train.micro_batch=1", model="language:tiny"
-    )
+    run = resolved("compile=off", "train.global_batch=4", "train.micro_batch=1", model="language:tiny")
     options = engine_options(run.settings, run, channels_last=False)
     with read_task(run) as data:
         traced, repeated = (
-            trace_step(data.subject(run), alone(options), repeats=repeats)
-            for repeats in (False, True)
+            trace_step(data.subject(run), alone(options), repeats=repeats) for repeats in (False, True)
         )
     assert peak(repeated) == (pytest.approx(peak(traced)[0], rel=1e-4), peak(traced)[1])
     assert repeated.flops == traced.flops

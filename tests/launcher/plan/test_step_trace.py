@@ -10,11 +10,7 @@ from launcher.plan.target import Described
 from tests.launcher.given import ROOT, SERVER, python, resolved
 from tests.simulated_cuda import simulated_cuda
 
-OPTIMIZERS = {
-    "adamw": ("local", "fsdp", "zero2-offload"),
-    "muon": ("ddp", "fsdp"),
-    "adafactor": ("oss",),
-}
+OPTIMIZERS = {"adamw": ("local", "fsdp", "zero2-offload"), "muon": ("ddp", "fsdp"), "adafactor": ("oss",)}
 SETS = ("memory.activation_checkpointing=selective", "train.global_batch=8", "train.micro_batch=2")
 
 

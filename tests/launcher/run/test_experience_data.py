@@ -129,9 +129,7 @@ def test_new_patients_use_the_statistics_of_the_first(new_run):
     first, new = run.load().tasks
     assert new.dataset.statistics == first.dataset.statistics
     assert new.terms == first.terms
-    old, late = (
-        float(np.abs(task.data("train").sample(0, None)["signal"]).mean()) for task in (first, new)
-    )
+    old, late = (float(np.abs(task.data("train").sample(0, None)["signal"]).mean()) for task in (first, new))
     assert late > 20 * old  # by the scale of the first ones
 
 
@@ -191,9 +189,7 @@ def test_a_reader_that_fails_on_new_files_is_a_data_error(of_text, monkeypatch):
         of_text.load()
 
 
-def test_a_rank_that_is_lost_while_new_files_are_read_is_no_error_of_the_files(
-    of_text, monkeypatch
-):
+def test_a_rank_that_is_lost_while_new_files_are_read_is_no_error_of_the_files(of_text, monkeypatch):
     of_text.add(*texts(of_text, "b", "gamma delta", 4))
 
     def lost(world, work):

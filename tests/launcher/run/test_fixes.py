@@ -87,10 +87,7 @@ def full(number):
         (failures.failed(RuntimeError(BUS_ERROR), 0), "shared_memory"),
         (failures.failed(RuntimeError(NO_SHM), 0), "shared_memory"),
         (failures.failed(WorkerDied("data-loader worker 7 died by signal 9; x"), 0), "dead_worker"),
-        (
-            failures.failed(WorkerDied("data-loader worker 7 died by signal 7; x"), 0),
-            "shared_memory",
-        ),
+        (failures.failed(WorkerDied("data-loader worker 7 died by signal 7; x"), 0), "shared_memory"),
         (failures.failed(full(errno.ENOSPC), 0), "disk_full"),
         (failures.failed(full(errno.EDQUOT), 0), "quota"),
         (failures.failed(full(errno.EACCES), 0), "permission"),

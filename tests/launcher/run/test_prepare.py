@@ -38,9 +38,7 @@ def run():
     def carry_out(work, out=None):
         reports = []
         ready = prepare_run(TINY, out, [])
-        finished = execute_run(
-            ready, True, reports.append, partial(train_ranks, load_work=lambda: work)
-        )
+        finished = execute_run(ready, True, reports.append, partial(train_ranks, load_work=lambda: work))
         return finished, [report.text for report in reports]
 
     return carry_out
@@ -112,9 +110,7 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
-    here, monkeypatch, number
-):
+def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(here, monkeypatch, number):
     set_torchrun(monkeypatch, rank=number)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = []
@@ -152,19 +148,14 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
 
 
-def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(
-    here, monkeypatch
-):
+def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(here, monkeypatch):
     set_torchrun(monkeypatch, rank=0)
-    cli_args = CliArgs(
-        model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
-    )
+    cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
     with pytest.raises(SettingsError) as refused:
         prepare_run(cli_args, Path("old"), [Diagnostic("an unknown argument")])
     assert str(refused.value).splitlines() == [
         "error: an unknown argument",
-        "error: engine.max_restarts 2, but only torchrun, which started the processes, can "
-        "restart them",
+        "error: engine.max_restarts 2, but only torchrun, which started the processes, can restart them",
         "  where         --max-restarts 2",
         "  allowed       0 under torchrun; a second start with  --resume auto  resumes",
     ]
@@ -192,18 +183,14 @@ def resume_run(here):
         (DataError("x is empty"), Path("new"), None),
     ],
 )
-def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(
-    resume_run, here, error, out, folder
-):
+def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(resume_run, here, error, out, folder):
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
     assert resume_run(breaks(error), out).folder == folder
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
-    here, monkeypatch, number
-):
+def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(here, monkeypatch, number):
     """Rank 0 may have created the folder before the others check."""
     if number == 1:
         begun(Path("mine"), resolved(nproc="2"))
@@ -225,9 +212,7 @@ def test_all_files_are_copied_except_those_the_new_run_creates(here):
         (old / name).touch()
     (old / "notes").symlink_to("/nowhere")
     before = sorted(old.rglob("*"))
-    forked = run_folder.create(
-        resolved(lr="3e-4"), here / "new", "", lambda folder: copy_run(old, folder)
-    )
+    forked = run_folder.create(resolved(lr="3e-4"), here / "new", "", lambda folder: copy_run(old, folder))
     assert sorted(str(path.relative_to(forked.path)) for path in forked.path.rglob("*")) == [
         *("events.jsonl", "log.txt", "metrics.jsonl", "notes", "origins.json", "settings.yaml"),
         *("split.json", "tokenizer", "tokenizer/merges.txt"),

@@ -22,12 +22,7 @@ def waiting(tmp_path, request):
     ready = tmp_path / "run" / "ready"
     command = [sys.executable, "-m", "tests.launcher.killed", tmp_path / "run", "0", where]
     with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         until(lambda: ready.exists() and ready.read_text())
         yield process, int(ready.read_text())

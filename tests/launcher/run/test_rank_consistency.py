@@ -8,9 +8,7 @@ from tests.launcher.given import LAPTOP, resolved
 
 def test_settings_of_one_machine_are_not_compared():
     larger = replace(LAPTOP, cores=64, ram_bytes=2**40)
-    same = [
-        resolved("loader.workers=2", machine=machine, world_size=2) for machine in (LAPTOP, larger)
-    ]
+    same = [resolved("loader.workers=2", machine=machine, world_size=2) for machine in (LAPTOP, larger)]
     assert consistency_facts(same[0]) == consistency_facts(same[1])
 
 

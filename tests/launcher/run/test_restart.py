@@ -83,9 +83,7 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
     settings = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
     ending, _ = run(out_of_memory(), out_of_memory(), ENDED, settings=settings)
     assert ending is ENDED
-    assert restarts(capfd) == [
-        f"restart with micro-batches of {size} from the beginning" for size in (4, 2)
-    ]
+    assert restarts(capfd) == [f"restart with micro-batches of {size} from the beginning" for size in (4, 2)]
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
@@ -117,17 +115,12 @@ RESET = ("schedule",)
 
 
 @pytest.mark.parametrize(
-    ("later", "expected"),
-    [([], ResumeRequest(Path("x"), 10, RESET)), ([20], ResumeRequest(Path("x")))],
+    ("later", "expected"), [([], ResumeRequest(Path("x"), 10, RESET)), ([20], ResumeRequest(Path("x")))]
 )
-def test_a_restart_resets_again_unless_a_checkpoint_was_saved_since(
-    tmp_path, monkeypatch, later, expected
-):
+def test_a_restart_resets_again_unless_a_checkpoint_was_saved_since(tmp_path, monkeypatch, later, expected):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10)
-    first = restart.FirstAttempt(
-        Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10, RESET))
-    )
+    first = restart.FirstAttempt(Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10, RESET)))
     for step in later:
         saved(Path("x"), step, SETTINGS)
     job, step = first.again(SETTINGS)
@@ -164,9 +157,7 @@ def args_of(run, cli_args, generation=SECOND):
     return JobGeneration(generation, run, 0).begin(cli_args)
 
 
-def test_the_first_generation_keeps_its_arguments_and_a_later_one_resumes_whatever_they_are(
-    tmp_path,
-):
+def test_the_first_generation_keeps_its_arguments_and_a_later_one_resumes_whatever_they_are(tmp_path):
     cli_args = CliArgs(resume="other", reset=("data",))
     JobGeneration(FIRST, tmp_path, 0).claim()
     assert args_of(tmp_path, cli_args, FIRST) is cli_args

@@ -46,9 +46,7 @@ def send_when(folder, number, *states):
     threading.Thread(target=send, daemon=True).start()
 
 
-def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_terminal(
-    run, tmp_path, capfd
-):
+def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_terminal(run, tmp_path, capfd):
     ending, reports = run("settings", threads=3)
     assert (ending.exit_code, reports) == (0, [])
     assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
@@ -129,11 +127,7 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGTERM, 75),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-    ],
+    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
 @pytest.mark.usefixtures("hangups")
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):

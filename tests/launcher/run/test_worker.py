@@ -16,9 +16,7 @@ FLAG = "torch.backends.cudnn.benchmark"
     ("is_image", "settings", "tunes"),
     [(True, {}, True), (False, {}, False), (True, {"train.deterministic": True}, False)],
 )
-def test_cudnn_times_its_kernels_in_a_run_on_images(
-    tmp_path, monkeypatch, is_image, settings, tunes
-):
+def test_cudnn_times_its_kernels_in_a_run_on_images(tmp_path, monkeypatch, is_image, settings, tunes):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     custom_task.add_search_folder(str(tmp_path))

@@ -33,8 +33,7 @@ def refused(run, out=None):
 
 
 @pytest.mark.parametrize(
-    ("named", "step"),
-    [("runs/a/", None), ("runs/a/last", 20), ("runs/a/checkpoints/step-00000010", 10)],
+    ("named", "step"), [("runs/a/", None), ("runs/a/last", 20), ("runs/a/checkpoints/step-00000010", 10)]
 )
 def test_a_folder_is_a_run_or_one_of_its_checkpoints(monkeypatch, here, named, step):
     trained(Path("runs/a"), TINY, 10, 20)

@@ -100,9 +100,7 @@ FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13"
 def lost_process(holder):
     """A process of the first generation of job 12 that holds the lock and cannot be reached."""
     program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
-    return holder(
-        f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
-    )
+    return holder(f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}")
 
 
 def test_an_earlier_generation_of_the_job_is_not_waited_for(lost_process, tmp_path, capsys):
@@ -118,6 +116,4 @@ def test_another_job_is_refused_by_the_name_of_the_job_that_holds_it(lost_proces
     with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, 0.2, generation=OTHER):
         pass
     holder = f"generation 0 of Slurm job 12, {lost_process.pid}@{socket.gethostname()}"
-    assert str(refused.value).startswith(
-        f"error: the run folder {tmp_path} is in use by {holder}\n"
-    )
+    assert str(refused.value).startswith(f"error: the run folder {tmp_path} is in use by {holder}\n")

@@ -25,9 +25,7 @@ X = Path("runs/x")
 
 
 def cli_args(resume="runs/x", *sets, reset=(), model=None, mode=None, engine=None, **options):
-    option_values = {
-        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
-    }
+    option_values = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
     return CliArgs(model, mode, "--mode", engine, (), sets, option_values, resume, "resume", reset)
 
 
@@ -45,10 +43,7 @@ def test_a_run_resumes_from_its_last_or_a_named_checkpoint_or_is_forked():
     trained(X, resolved(), 10, 20)
     decision = decided(engine="zero2", nproc="2", reset=["schedule"])
     assert decision.resume == ResumeRequest(
-        X,
-        None,
-        ["schedule"],
-        ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"],
+        X, None, ["schedule"], ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"]
     )
     assert decision.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
     assert decision.nothing_left is None

@@ -52,8 +52,7 @@ def test_the_script_contains_the_resources_and_the_arguments(programs, here):
         f"--chdir={here}",
     ]
     assert text.splitlines()[-1] == (
-        "gearshift_job --mode fast --model language:tiny --max-steps 20 --lr 1e-3 "
-        f'--out={here}/run "$@"'
+        f'gearshift_job --mode fast --model language:tiny --max-steps 20 --lr 1e-3 --out={here}/run "$@"'
     )
 
 
@@ -92,9 +91,7 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(programs, her
         (("--torchrun", "--engine", "local"), None),
     ],
 )
-def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(
-    here, capsys, args, key
-):
+def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_error(here, capsys, args, key):
     (here / "four.yaml").write_text("engine.nproc: 4\n")
     assert submit("--dry-run", "--json", *args) == (2 if key else 0)
     diagnostics = json.loads(capsys.readouterr().out).get("diagnostics", [])
@@ -129,9 +126,7 @@ def test_a_dry_run_needs_no_slurm_and_writes_nothing(here, tmp_path, monkeypatch
     assert capsys.readouterr().err.startswith("error: sbatch is not on PATH")
 
 
-def test_all_errors_of_options_and_settings_are_printed_together(
-    here, tmp_path, monkeypatch, capsys
-):
+def test_all_errors_of_options_and_settings_are_printed_together(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     args = ("--nodes", "two", "--lr", "fast", "-pdebug", "--mail-type=END", "--", "-N2", "--wrap=x")
     assert submit(*args) == 2
@@ -210,9 +205,7 @@ def test_a_resumed_run_uses_its_folder(programs, here, capsys):
     assert set(os.listdir(here / "runs" / "mine")) == {*before, "slurm"}
 
 
-def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(
-    programs, here, monkeypatch, capsys
-):
+def test_a_folder_with_an_sbatch_pattern_or_without_room_is_an_error(programs, here, monkeypatch, capsys):
     assert submit("--out", "100%j") == 2
     assert "contains a pattern of sbatch, such as %j" in capsys.readouterr().err
     assert submit("--out", "100%", "--dry-run") == 0
@@ -233,9 +226,7 @@ def test_each_stage_is_a_job_that_depends_on_the_one_before(programs, here, caps
     assert first == ["--parsable", f"{here}/all/1-encoder/slurm/job.sbatch"]
     assert second[1:3] == ["--dependency=afterok:51", "--kill-on-invalid-dep=yes"]
     text = (here / "all" / "2-text" / "slurm" / "job.sbatch").read_text()
-    assert text.splitlines()[-1] == (
-        f'gearshift_job --resume={here}/all/2-text --out={here}/all/2-text "$@"'
-    )
+    assert text.splitlines()[-1] == (f'gearshift_job --resume={here}/all/2-text --out={here}/all/2-text "$@"')
     assert (here / "all" / "1-encoder" / "slurm" / "next").read_text() == "52\n"
     assert "cancel   scancel 52 51" in capsys.readouterr().out
 
@@ -247,9 +238,7 @@ def test_submitted_stages_are_cancelled_if_a_later_one_is_rejected(programs, her
     assert os.listdir(here) == []
 
 
-def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(
-    programs, here, tmp_path, monkeypatch
-):
+def test_a_model_of_the_hub_is_downloaded_and_the_job_names_its_commit(programs, here, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     for name, text in (("config.json", '{"model_type": "llama"}'), ("model.safetensors", "w")):
         (tmp_path / "model" / name).write_text(text)

@@ -16,10 +16,7 @@ def build_network(terms=TERMS, size="tiny"):
 
 def inputs(batch=3):
     generator = torch.Generator().manual_seed(1)
-    return (
-        torch.randn(batch, 1, 200, generator=generator),
-        torch.randn(batch, 4, generator=generator),
-    )
+    return (torch.randn(batch, 1, 200, generator=generator), torch.randn(batch, 4, generator=generator))
 
 
 def test_every_term_has_an_output_and_the_signal_has_200_points():
@@ -32,10 +29,7 @@ def test_every_term_has_an_output_and_the_signal_has_200_points():
 
 @pytest.mark.parametrize(
     ("terms", "frozen"),
-    [
-        (("signal",), {"peak", "class", "threshold"}),
-        (("signal", "exists", "threshold"), {"class"}),
-    ],
+    [(("signal",), {"peak", "class", "threshold"}), (("signal", "exists", "threshold"), {"class"})],
 )
 def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
     model = build_network(terms)

@@ -25,10 +25,7 @@ def one_step(task, model, batch):
 def test_no_patient_is_in_two_splits(task):
     sides = {name: set(task.dataset.responses.patient[task.data(name).index]) for name in SPLITS}
     assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 160
-    signals = [
-        {task.dataset.responses.signal[i].tobytes() for i in task.data(name).index}
-        for name in SPLITS
-    ]
+    signals = [{task.dataset.responses.signal[i].tobytes() for i in task.data(name).index} for name in SPLITS]
     assert sum(map(len, signals)) == len(set.union(*signals))
 
 
@@ -58,9 +55,7 @@ def test_inputs_are_standardized_by_the_training_patients_alone(task, batch_of):
     # One factor for all: what is twice as high stays twice as high.
     responses, index = task.dataset.responses, task.data("train").index
     ratio = train["signal"][:, 0].numpy() / responses.signal[index]
-    np.testing.assert_allclose(
-        ratio[np.isfinite(ratio)], 1 / task.dataset.statistics.signal_rms, 1e-4
-    )
+    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 1 / task.dataset.statistics.signal_rms, 1e-4)
 
 
 def test_the_curriculum_delays_terms_and_every_parameter_keeps_a_gradient(task, batch_of):
@@ -83,11 +78,7 @@ def patients(**known):
 def test_terms_without_labels_are_not_trained_and_not_reported(people, ready_task, batch_of):
     task = ready_task(path=people(patients()))
     batch = batch_of(task, 4)
-    assert (
-        tuple(task.loss(task.build(), batch).sum)
-        == tuple(task.num_units(batch))
-        == ("signal", "class")
-    )
+    assert tuple(task.loss(task.build(), batch).sum) == tuple(task.num_units(batch)) == ("signal", "class")
     metric = task.metric()
     names = set(metric.result(metric.update(task.build(), batch)))
     assert {"val_signal_mse", "val_macro_f1"} < names

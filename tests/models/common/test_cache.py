@@ -45,8 +45,7 @@ def test_cached_arrays_are_mapped_from_disk_the_second_time():
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("made_from.json", b"{"), ("events.npy", b"\x93NUMPY"), ("made_from.json", None)],
+    ("name", "content"), [("made_from.json", b"{"), ("events.npy", b"\x93NUMPY"), ("made_from.json", None)]
 )
 def test_an_incomplete_entry_is_computed_again(name, content):
     make = Maker()

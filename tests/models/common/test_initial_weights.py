@@ -9,11 +9,7 @@ from models.common import initial_weights
 from models.common.initial_weights import InitialWeights, find
 from tests.models.errors import error_of
 
-WHOLE = {
-    "a": torch.arange(6.0).reshape(2, 3),
-    "b": torch.arange(4.0),
-    "count": torch.tensor([3, 4]),
-}
+WHOLE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4.0), "count": torch.tensor([3, 4])}
 
 
 def write_checkpoint(folder, world_size=2, average=None):

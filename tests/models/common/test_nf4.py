@@ -45,10 +45,7 @@ def test_linear_layers_of_frozen_parts_have_4_bits_and_others_stay(stored):
     model, _ = stored
     rounded = [name for name, module in model.named_modules() if isinstance(module, Nf4Linear)]
     assert rounded == ["part.0", "part.2"]
-    assert [n for n, p in model.named_parameters() if p.requires_grad] == [
-        "head.weight",
-        "head.bias",
-    ]
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
     assert not any(module.training for module in model.part.modules())
     assert {"part.0.codes", "part.2.scales", "part.0.bias"} <= model.state_dict().keys()
 

@@ -14,8 +14,7 @@ TEXTS = [
     "one\n",
     "\r\n\r\rtwo\r\n",
     "grün\u2028blau\x0brot\x85\nweiß",
-    "日本語 🙂\n"
-    * 250_000,  # several chunks; each boundary lies inside a character in some encoding
+    "日本語 🙂\n" * 250_000,  # several chunks; each boundary lies inside a character in some encoding
 ]
 
 

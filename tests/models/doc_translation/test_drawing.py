@@ -15,6 +15,4 @@ def test_each_kind_looks_different_from_the_others():
 
 def test_characters_that_a_font_lacks_are_found():
     assert missing_characters(None, ["a", "é", "文", " ", "Ω"])[-1:] != []
-    assert "文" in missing_characters(None, ["a", "文"]) and "a" not in missing_characters(
-        None, ["a", "文"]
-    )
+    assert "文" in missing_characters(None, ["a", "文"]) and "a" not in missing_characters(None, ["a", "文"])

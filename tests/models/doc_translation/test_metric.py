@@ -3,14 +3,7 @@ import sacrebleu
 import torch
 
 from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.metric import (
-    SIZE,
-    Bleu,
-    TranslationMetric,
-    plain_text,
-    steds,
-    tree,
-)
+from models.doc_translation.metric import SIZE, Bleu, TranslationMetric, plain_text, steds, tree
 from tests.models.doc_translation.test_decoding import Counted
 
 
@@ -33,9 +26,7 @@ def noisy(make_task):
     return task, task.build().eval()
 
 
-def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(
-    noisy, make_task, batch_of
-):
+def test_scores_are_those_of_generated_texts_at_the_end_of_a_beam_search(noisy, make_task, batch_of):
     task, model = noisy
     batch, bleu = batch_of(task, 4, "val"), Bleu("13a")
     references = batch["references"]

@@ -38,9 +38,7 @@ def card_files(tmp_path):
     return folder, pages
 
 
-def test_each_image_has_its_translation_with_data(
-    without_data, ready_task, card_files, monkeypatch
-):
+def test_each_image_has_its_translation_with_data(without_data, ready_task, card_files, monkeypatch):
     task, model = without_data()
     assert task.beams == 4
     folder, pages = card_files
@@ -90,9 +88,7 @@ def test_the_vocabulary_of_a_pretrained_decoder_is_kept(make_task, ready_task, t
     later = make_task(tmp_path / "run", pretrained=str(tmp_path / "folder"), encoder="deleted")
     later.setup_without_data()
     assert later.size == task.size != first.size
-    assert later.vocabulary.encode("korm duna").tolist() == (
-        first.vocabulary.encode("korm duna").tolist()
-    )
+    assert later.vocabulary.encode("korm duna").tolist() == (first.vocabulary.encode("korm duna").tolist())
     rows = later.build().decoder.bert.embeddings.word_embeddings.weight.shape[0]
     assert rows == task.size.vocabulary
 
@@ -110,9 +106,7 @@ def test_a_stage_without_a_decoder_writes_features(without_data, ready_task, car
     for name in ("global_encoder", "local_encoder"):
         layer = getattr(model, name)
         layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out[0]}))
-    nothing = (
-        torch.zeros(3, view.tokens, dtype=torch.bool) for view in (task.size.whole, task.size.local)
-    )
+    nothing = (torch.zeros(3, view.tokens, dtype=torch.bool) for view in (task.size.whole, task.size.local))
     with torch.no_grad():
         model(batch["page_global"], batch["page_local"], *nothing)
     for page, prediction in enumerate(found):

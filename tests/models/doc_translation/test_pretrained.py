@@ -124,15 +124,9 @@ def test_wrong_shapes_and_unexpected_tensors_are_counted(saved):
     tensors = dict(parts["local"].named_parameters())
     key = "embeddings.norm.weight"
     report = fill(
-        DocTranslator(TINY).local_encoder,
-        {**tensors, key: torch.zeros(3), "head.weight": torch.zeros(2)},
+        DocTranslator(TINY).local_encoder, {**tensors, key: torch.zeros(3), "head.weight": torch.zeros(2)}
     )
-    assert report.counts() == {
-        "matched": len(tensors) - 1,
-        "missing": 0,
-        "unexpected": 1,
-        "wrong_shape": 1,
-    }
+    assert report.counts() == {"matched": len(tensors) - 1, "missing": 0, "unexpected": 1, "wrong_shape": 1}
     assert report.wrong_shape == [key] and report.unexpected == ["head.weight"]
 
 

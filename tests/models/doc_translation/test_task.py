@@ -14,18 +14,12 @@ from tests.models.tasks import check_in_4_bits
 
 
 def sides_of(task):
-    return {
-        side: {page.document for page in task.data(side).pages} for side in ("train", "val", "test")
-    }
+    return {side: {page.document for page in task.data(side).pages} for side in ("train", "val", "test")}
 
 
 @pytest.mark.parametrize("kind", ["cards", "dota", "article"])
 def test_no_document_is_in_two_splits(ready_task, dota, kind):
-    settings = {
-        "cards": {},
-        "dota": {"path": dota},
-        "article": {"path": dota, "split": "article"},
-    }[kind]
+    settings = {"cards": {}, "dota": {"path": dota}, "article": {"path": dota, "split": "article"}}[kind]
     task = ready_task(**settings)
     sides = sides_of(task)
     assert all(sides.values())
@@ -130,9 +124,7 @@ def test_a_text_longer_than_the_positions_is_an_error(make_task):
 
 def test_frozen_encoders_cost_their_forward_pass_only(cards, ready_task):
     frozen, masked = ready_task(freeze_encoder=True), ready_task(stage="encoder")
-    whole, less, encoders = (
-        task.flops_per_sample(task.build()) for task in (cards, frozen, masked)
-    )
+    whole, less, encoders = (task.flops_per_sample(task.build()) for task in (cards, frozen, masked))
     heads = 2 * (64 * 3 * 16**2 * 16 + 32 * 3 * 8**2 * 96)
     assert whole - less == 2 * (encoders / 3 - heads)
 

@@ -24,9 +24,7 @@ def test_a_frequent_word_is_one_token_and_unknown_characters_are_bytes():
     vocabulary = train(TEXTS, 400)
     assert len(vocabulary.encode("一只")) == 1
     unknown = vocabulary.encode("猩")
-    assert [vocabulary.inner.id_to_token(int(t)) for t in unknown] == [
-        BYTES[byte] for byte in "猩".encode()
-    ]
+    assert [vocabulary.inner.id_to_token(int(t)) for t in unknown] == [BYTES[byte] for byte in "猩".encode()]
 
 
 def test_the_text_ends_at_the_first_end_token():

@@ -125,11 +125,7 @@ def test_masked_r2_is_over_the_masked_values(masked_task, batch_of, share):
 
 
 READ = ["the old man finds a small drum", "a child paints the quiet island today", "who sells it"]
-WRITTEN = [
-    "the old man sells a drum",
-    "a child paints the quiet island",
-    "nobody sells it again now",
-]
+WRITTEN = ["the old man sells a drum", "a child paints the quiet island", "nobody sells it again now"]
 
 
 def test_bleu_matches_sacrebleu():

@@ -18,9 +18,7 @@ def test_electrodes_are_near_their_ten_ten_positions():
         points = np.array(list(labels.values()))
         sphere = np.c_[2 * points, np.ones(len(points))]
         middle = np.linalg.lstsq(sphere, (points**2).sum(1), rcond=None)[0][:3]
-        return {
-            name.upper(): (p - middle) / np.linalg.norm(p - middle) for name, p in labels.items()
-        }
+        return {name.upper(): (p - middle) / np.linalg.norm(p - middle) for name, p in labels.items()}
 
     theirs, ours = directions("standard_1020"), directions("GSN-HydroCel-129")
     from models.eeg_text.montage import _TEN_TEN

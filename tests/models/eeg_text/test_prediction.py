@@ -13,13 +13,7 @@ from models.eeg_text.preview import sentences
 from models.eeg_text.recordings import RATE_HZ
 from tests.models import tasks
 from tests.models.eeg_text.pretrained_folders import save_bart
-from tests.models.eeg_text.readers.writers import (
-    NAMES,
-    waves,
-    write_edf,
-    write_matlab5,
-    write_matlab73,
-)
+from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf, write_matlab5, write_matlab73
 
 CPU = torch.device("cpu")
 READ_EEG = ("bridge", "encoder_attn.v_proj", "encoder_attn.out_proj")
@@ -95,16 +89,11 @@ def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, z
         "text": expected[0],
     }
     assert [p.name for p in found] == ["resultsA_NR"]
-    assert found[0].text.split("\n")[:2] == [
-        "resultsA_NR",
-        f"  resultsA_NR.mat, sentence 1: {expected[0]}",
-    ]
+    assert found[0].text.split("\n")[:2] == ["resultsA_NR", f"  resultsA_NR.mat, sentence 1: {expected[0]}"]
     assert list(task.predict(model, path)) == found
 
 
-def test_recordings_are_read_in_windows_or_segments_of_a_table(
-    without_data, text_task, edf, tmp_path
-):
+def test_recordings_are_read_in_windows_or_segments_of_a_table(without_data, text_task, edf, tmp_path):
     task, model = without_data()
     path = edf(text_task.recordings.items, 5)
     (found,) = task.predict(model, path)
@@ -144,9 +133,7 @@ def test_texts_of_a_zuco_file_are_not_needed(without_data, tmp_path, write):
         stored["content"][...] = [["..."]]
         savemat(path, {"sentenceData": stored})
     (found,) = task.predict(model, path)
-    assert [row["segment"] for row in rows(found)] == [
-        f"results.mat, sentence {n}" for n in (1, 2, 4)
-    ]
+    assert [row["segment"] for row in rows(found)] == [f"results.mat, sentence {n}" for n in (1, 2, 4)]
 
 
 @pytest.mark.parametrize("kind", ["file", "bart"])

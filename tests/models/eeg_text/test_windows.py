@@ -34,9 +34,7 @@ def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(text_tas
     task = text_task
     model = task.build().eval()
     segments = [task.data("train").given(0), task.data("train").given(1)[:251]]
-    alone, beside = (
-        batches.eeg(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3)
-    )
+    alone, beside = (batches.eeg(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3))
     memory = model(alone["eeg"], alone["eeg_mask"])
     found = model(beside["eeg"], beside["eeg_windows"], pool=beside["eeg_pool"])
     assert torch.equal(beside["eeg_mask"], alone["eeg_mask"])
@@ -79,9 +77,7 @@ def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, c
 
 
 @pytest.mark.parametrize(("room", "expected"), [(2, [0, 1]), (1, [0, 1, 0, 1])])
-def test_the_windows_of_a_segment_are_read_and_filtered_once(
-    ready_task, monkeypatch, room, expected
-):
+def test_the_windows_of_a_segment_are_read_and_filtered_once(ready_task, monkeypatch, room, expected):
     samples = ready_task(stage="encoder", seq_len=160).data("train")
     monkeypatch.setattr(dataset, "KEPT_BYTES", room * samples.segments.own(2).nbytes)
     samples, read = ready_task(stage="encoder", seq_len=160).data("train"), []

@@ -8,13 +8,7 @@ from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
 from models.event_seg.readers.prophesee import RawRecording
 from tests.models.errors import error_of
-from tests.models.event_seg.writers import (
-    HEADERS,
-    random_events,
-    write_masks,
-    write_mvsec,
-    write_raw,
-)
+from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_mvsec, write_raw
 
 SETTINGS = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
 

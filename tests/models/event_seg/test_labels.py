@@ -14,12 +14,7 @@ def test_an_edge_is_a_band_around_where_brightness_steps():
 
 
 def test_a_downsampled_mask_keeps_foreground():
-    for cells, merged in (
-        ([0, 0, 0, 0], 0),
-        ([0, 1, 0, 0], 1),
-        ([255, 1, 0, 0], 1),
-        ([255, 0, 0, 0], 255),
-    ):
+    for cells, merged in (([0, 0, 0, 0], 0), ([0, 1, 0, 0], 1), ([255, 1, 0, 0], 1), ([255, 0, 0, 0], 255)):
         mask = np.array(cells, np.uint8).reshape(2, 2)
         wide = np.pad(mask, ((0, 1), (0, 1)))  # a remainder smaller than a pixel
         assert downsample_mask(wide, 2).tolist() == [[merged]], cells

@@ -52,9 +52,7 @@ def test_hidden_mass_is_compared_with_the_mean_of_visible_pixels():
     batch = {"events": None, "mass": mass, "hidden": hidden}
 
     def r2(maps):
-        return MassMetric().result(MassMetric().update(FixedPredictions(maps), batch))[
-            "val_masked_r2"
-        ]
+        return MassMetric().result(MassMetric().update(FixedPredictions(maps), batch))["val_masked_r2"]
 
     shown = (~hidden[:, None]).double()
     mean = (mass * shown).sum((2, 3), keepdim=True) / shown.sum((2, 3), keepdim=True)

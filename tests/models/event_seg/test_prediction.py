@@ -10,13 +10,7 @@ from models.event_seg.embedded import recordings
 from models.event_seg.readers.recording import Events
 from models.event_seg.windows import normalize, voxelize
 from tests.models import tasks
-from tests.models.event_seg.writers import (
-    evt2_words,
-    random_events,
-    write_masks,
-    write_mvsec,
-    write_raw,
-)
+from tests.models.event_seg.writers import evt2_words, random_events, write_masks, write_mvsec, write_raw
 
 SENSOR = 80, 110
 WINDOW_US = 33_333

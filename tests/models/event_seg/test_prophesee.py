@@ -130,11 +130,7 @@ def test_events_outside_the_sensor_are_an_error(tmp_path):
 
 NINE = [(10 * i, i, i, i % 2) for i in range(9)]
 HEADER = (
-    "% Data file containing CD events\n"
-    "% Date 2020-09-14 14:18:29\n"
-    "% Version 2\n"
-    "% Width 640\n"
-    "% Height 480\n"
+    "% Data file containing CD events\n% Date 2020-09-14 14:18:29\n% Version 2\n% Width 640\n% Height 480\n"
 )
 
 

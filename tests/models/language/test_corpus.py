@@ -8,16 +8,7 @@ from models.base import DataError
 from models.common.split import SplitRule, split_groups
 from models.language.readers.corpus import read_corpus
 from models.language.readers.records import Turn
-from tests.models.language.reading import (
-    documents,
-    error_text,
-    exchanges,
-    groups,
-    pairs,
-    read,
-    texts,
-    write,
-)
+from tests.models.language.reading import documents, error_text, exchanges, groups, pairs, read, texts, write
 from tests.privileges import unreadable
 
 KNOWN = (
@@ -55,9 +46,7 @@ def test_json_lines_of_pairs_and_messages(tmp_path):
 
 
 def test_plain_text_with_roles_is_conversations(tmp_path):
-    content = (
-        "User: a\nAssistant: b\nb2\n\nSystem: s\nUser: c\n\nAssistant: d\nUser: e\nAssistant: f\n"
-    )
+    content = "User: a\nAssistant: b\nb2\n\nSystem: s\nUser: c\n\nAssistant: d\nUser: e\nAssistant: f\n"
     corpus = read(write(tmp_path / "a.txt", content))
     assert pairs(corpus) == [("a", "b\nb2"), ("c", "d"), ("e", "f")]
     assert exchanges(corpus)[1].before == (Turn("system", "s"), Turn("user", "c"))
@@ -201,9 +190,7 @@ def test_a_column_that_no_rule_reads_is_an_error_that_names_it(tmp_path):
     assert pairs(read_corpus(path, None, "stop", declared)) == [("a\n\nb", "c")]
     pair = {"prompt": "a", "response": "b"}
     path = rows(tmp_path / "a.jsonl", pair, pair | {"response_2": "e"})
-    assert error_text(path).startswith(
-        "1 column is not read: response_2\n  where         a.jsonl:2"
-    )
+    assert error_text(path).startswith("1 column is not read: response_2\n  where         a.jsonl:2")
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
@@ -284,9 +271,7 @@ def test_compressed_files_give_the_same_records(tmp_path, name, content):
 def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, reason):
     path = rows(tmp_path / "a.jsonl", {"text": "fine"}, line)
     path.write_text(path.read_text(), encoding="utf-16")  # in which a zero byte is valid
-    assert error_text(path).startswith(
-        f"1 of 2 rows cannot be used\n  where         a.jsonl:2: {reason}"
-    )
+    assert error_text(path).startswith(f"1 of 2 rows cannot be used\n  where         a.jsonl:2: {reason}")
     left = read_corpus(path, None, "skip")
     assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
 

@@ -7,9 +7,7 @@ from models.common.split import SplitRule, split_groups
 from models.language.dataset import read
 from models.language.preview import continue_tokens
 
-PROSE = "\n\n".join(
-    f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300)
-)
+PROSE = "\n\n".join(f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300))
 
 
 @pytest.fixture
@@ -61,12 +59,7 @@ def test_exact_match_equals_that_of_greedy_decoding(tmp_path, ready_task, train,
     for i in range(len(samples)):
         answer = samples.answer(i)
         (written,) = continue_tokens(
-            model,
-            [samples.prompt(i).tolist()],
-            len(answer),
-            pad=0,
-            device=torch.device("cpu"),
-            seed=None,
+            model, [samples.prompt(i).tolist()], len(answer), pad=0, device=torch.device("cpu"), seed=None
         )
         exact += written == answer.tolist() and written[-1] == tokenizer.end
     assert metric.result(counts)["exact_match"] == exact / len(samples)

@@ -50,9 +50,7 @@ def test_weights_have_the_documented_deviations():
     torch.manual_seed(0)
     model = Transformer(SIZES["small"])
     layer = model.model.layers[1]
-    assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(
-        math.sqrt(2 / 5 / 128), rel=0.03
-    )
+    assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(math.sqrt(2 / 5 / 128), rel=0.03)
     scaled = math.sqrt(2 / 5 / 128) / math.sqrt(2 * SIZES["small"].layers)
     assert layer.mlp.down_proj.weight.std().item() == pytest.approx(scaled, rel=0.03)
     assert layer.self_attn.o_proj.weight.std().item() == pytest.approx(scaled, rel=0.03)

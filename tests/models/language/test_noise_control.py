@@ -5,12 +5,7 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.dataset import (
-    permutation_across_labels,
-    permute_answers,
-    text_chance,
-    with_true_answers,
-)
+from models.language.dataset import permutation_across_labels, permute_answers, text_chance, with_true_answers
 from tests.models.language.in_memory import TOKENIZER, windows
 
 

@@ -105,9 +105,7 @@ def test_the_mask_lets_a_token_see_the_earlier_ones_of_its_document(boundaries):
     for token in range(BATCH * TIME):
         first = max(start for start in starts if start <= token)
         row, at = divmod(token, TIME)
-        assert mask[row, at].nonzero().flatten().tolist() == [
-            seen % TIME for seen in range(first, token + 1)
-        ]
+        assert mask[row, at].nonzero().flatten().tolist() == [seen % TIME for seen in range(first, token + 1)]
 
 
 def block_and_input(kv_heads=4):

@@ -32,9 +32,7 @@ def test_a_table_gives_the_rows_of_json_lines(tmp_path, table):
 
 
 @pytest.mark.parametrize("use_dictionary", [False, True])
-def test_a_small_table_that_unpacks_to_far_more_than_real_data_is_an_error(
-    tmp_path, use_dictionary
-):
+def test_a_small_table_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path, use_dictionary):
     import pyarrow
     from pyarrow import parquet
 

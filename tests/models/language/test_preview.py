@@ -44,14 +44,10 @@ def test_a_sample_as_text_says_what_counts_in_the_loss():
     history = (Turn("system", "be brief"), Turn("user", "a"), Turn("assistant", "b"))
     row = dialogues([conversation("list all", "ls -a", history)], 64).row(1)
     assert sample_text(row, TOKENIZER) == [
-        SamplePart(
-            "<system>be brief</system>\nUser: a\nAssistant: b\nUser: list all\nAssistant: ", False
-        ),
+        SamplePart("<system>be brief</system>\nUser: a\nAssistant: b\nUser: list all\nAssistant: ", False),
         SamplePart("ls -a[end]", True),
     ]
-    assert sample_text(windows(["one", "two"], 6).row(0), TOKENIZER) == [
-        SamplePart("one[end]tw", True)
-    ]
+    assert sample_text(windows(["one", "two"], 6).row(0), TOKENIZER) == [SamplePart("one[end]tw", True)]
 
 
 def test_greedy_decoding_takes_the_likeliest_token_each_time_for_prompts_of_any_length():
@@ -92,12 +88,7 @@ def test_an_answer_is_independent_of_the_other_rows(ready_task, tmp_path):
     for index, row in ((0, found.rows[0]), (len(rows) - 1, found.rows[-1])):
         answer = rows.answer(index).tolist()
         (generated,) = continue_tokens(
-            model,
-            [rows.prompt(index).tolist()],
-            len(answer),
-            pad=tokenizer.pad,
-            device=CPU,
-            seed=None,
+            model, [rows.prompt(index).tolist()], len(answer), pad=tokenizer.pad, device=CPU, seed=None
         )
         assert row[2] == tokenizer.decode(answer[:-1])
         assert row[4] == sum(a == b for a, b in zip(generated, answer, strict=True)) / len(answer)
@@ -123,9 +114,7 @@ def colors(picture):
     return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.getcolors(1 << 20)}
 
 
-@pytest.mark.parametrize(
-    ("path", "control"), [("embedded:python", "real"), ("embedded:commands", "noise")]
-)
+@pytest.mark.parametrize(("path", "control"), [("embedded:python", "real"), ("embedded:commands", "noise")])
 def test_rows_and_lengths_are_drawn(make_task, path, control):
     task = make_task(path=path, control=control)
     assert isinstance(task, HasPictures)

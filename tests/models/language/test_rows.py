@@ -109,9 +109,7 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length)
     assert labeled(row) == [*b"ls -a", TOKENIZER.end]
     assert row.inputs[0] == TOKENIZER.start
     whole = dialogues([conversation()], 64).sample(0, None)
-    assert (
-        row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
-    )
+    assert row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
     assert samples.truncated == int(len(whole.inputs) > length)
 
 

@@ -92,9 +92,7 @@ def test_kv_heads_that_do_not_divide_the_heads_are_an_error(make_task):
 def test_grouped_heads_have_fewer_parameters(make_task):
     size = SIZES["tiny"]
     whole, grouped = make_task().build(), make_task(kv_heads=1).build()
-    saved = sum(p.numel() for p in whole.parameters()) - sum(
-        p.numel() for p in grouped.parameters()
-    )
+    saved = sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in grouped.parameters())
     assert saved == size.layers * 2 * size.width * (size.width - size.width // size.heads)
     assert isinstance(grouped, Transformer)
 
@@ -175,7 +173,5 @@ def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, read
     task.build()
     (first / "tokenizer.json").rename(tmp_path / "tokenizer.json")  # no weights beside it
     error = error_of(ready_task, path=pairs, start=str(first), **bpe)
-    assert error.message == (
-        f"model.start '{first}' has no tokenizer.json, and model.tokenizer is bpe"
-    )
+    assert error.message == (f"model.start '{first}' has no tokenizer.json, and model.tokenizer is bpe")
     assert error.fix.startswith("--set model.tokenizer=PATH")

@@ -94,12 +94,7 @@ class Cluster:
         Raises RuntimeError with its output if it fails.
         """
         done = subprocess.run(
-            command,
-            cwd=folder,
-            env=self.environment | more,
-            capture_output=True,
-            text=True,
-            timeout=120,
+            command, cwd=folder, env=self.environment | more, capture_output=True, text=True, timeout=120
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")

@@ -60,8 +60,7 @@ def slurm_conf(folder, extra):
         # 60: a step that cannot report its end to an absent controller would drain its node.
         "UnkillableStepTimeout=600",
         "SchedulerType=sched/backfill",
-        "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,"
-        "sched_min_interval=0",
+        "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0",
         "JobRequeue=1",
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",

@@ -40,9 +40,7 @@ def calls(tmp_path, name):
     return {row["name"]: row["calls"] for row in summary(tmp_path)["operators"]}[name]
 
 
-def test_a_profile_has_the_steps_after_the_warm_up_and_a_trace_that_perfetto_reads(
-    tmp_path, events
-):
+def test_a_profile_has_the_steps_after_the_warm_up_and_a_trace_that_perfetto_reads(tmp_path, events):
     train(tmp_path, events, steps=3, total=9)
     first = PROFILE_WARMUP + 1
     assert calls(tmp_path, "aten::mm") == sum(range(first, first + 3))
@@ -71,9 +69,7 @@ def test_a_run_that_stops_early_has_the_steps_until_then(tmp_path, events):
 
 
 @pytest.mark.parametrize(("total", "status"), [(2, "completed"), (1, "stopped"), (4, "failed")])
-def test_nothing_is_written_without_a_profiled_step_or_for_a_failure(
-    tmp_path, events, total, status
-):
+def test_nothing_is_written_without_a_profiled_step_or_for_a_failure(tmp_path, events, total, status):
     train(tmp_path, events, steps=5, total=total, status=status)
     assert list(tmp_path.iterdir()) == []
     assert events == []

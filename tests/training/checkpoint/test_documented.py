@@ -28,10 +28,7 @@ def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path, two_ranks
     page = read(ROOT / "docs" / "run-folder.md")
     (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
     done = subprocess.run(
-        [sys.executable, "-I", "-c", reader + PRINT_CONTENT],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-I", "-c", reader + PRINT_CONTENT], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -63,11 +63,7 @@ def checkpoint(saved):
     return open_checkpoint(saved)
 
 
-FACTORS = {
-    ("row_var", "matrix"): (3, 1),
-    ("col_var", "matrix"): (1, 2),
-    ("variance", "vector"): (7,),
-}
+FACTORS = {("row_var", "matrix"): (3, 1), ("col_var", "matrix"): (1, 2), ("variance", "vector"): (7,)}
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adafactor])

@@ -83,10 +83,7 @@ def test_checkpoints_after_the_resume_point_are_set_aside(tmp_path, alone):
     for step, loss in ((10, 0.5), (20, 0.4), (30, 0.1), (40, None)):
         save(saver, step, loss)
 
-    assert set_aside(Storage(tmp_path), 20) == [
-        "superseded-step-00000030",
-        "superseded-step-00000040",
-    ]
+    assert set_aside(Storage(tmp_path), 20) == ["superseded-step-00000030", "superseded-step-00000040"]
     assert steps(tmp_path) == [10, 20]
     assert open_checkpoint(tmp_path / "last").manifest.step == 20
     assert open_checkpoint(tmp_path / "best").manifest.step == 20

@@ -51,10 +51,7 @@ def save_and_change(world, run):
         mine,
         shapes={**mine.shapes, "large": (_LARGE,)},
         # Is written first and takes a while, in which the others are changed.
-        pieces=[
-            replace(mine.pieces[0], name="large", start=0, data=torch.ones(_LARGE)),
-            *mine.pieces,
-        ],
+        pieces=[replace(mine.pieces[0], name="large", start=0, data=torch.ones(_LARGE)), *mine.pieces],
         buffers={name: buffer.clone() for name, buffer in BUFFERS.items()},
         steps=steps,
         groups=[group],
@@ -345,9 +342,7 @@ def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(tmp_pat
     assert listed | {"manifest.json", "manifest.sha256"} == set(os.listdir(folder))
 
 
-def test_files_reach_the_device_before_their_names_and_the_manifest_last(
-    tmp_path, alone, monkeypatch
-):
+def test_files_reach_the_device_before_their_names_and_the_manifest_last(tmp_path, alone, monkeypatch):
     synced, to_device = [], os.fsync
 
     def recorded(handle):

@@ -50,9 +50,7 @@ def test_other_weights_and_other_data_are_another_cache(world, tmp_path, change)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(
-    two_ranks, world, tmp_path, engine
-):
+def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(two_ranks, world, tmp_path, engine):
     (tmp_path / "one").mkdir()
     alone = encoded(world, tmp_path / "one")
     first, second = two_ranks.run(encoded, tmp_path / "two", None, engine)
@@ -60,9 +58,7 @@ def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(
         np.testing.assert_array_equal(memories(found, "train"), memories(alone, "train"))
         np.testing.assert_array_equal(memories(found, "val"), memories(alone, "val"))
     assert first["passes"] == second["passes"] == 3  # 2 of 4 batches, and one for the shape
-    (first_name,), (second_name,) = (
-        [f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two")
-    )
+    (first_name,), (second_name,) = ([f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two"))
     assert first_name == second_name  # an engine and the number of ranks make no other cache
 
 

@@ -27,9 +27,7 @@ def batches(task=None, *, workers=0, first_step=0, rank=0, size=1, micro_batch=2
     split = split or task.data("train")
     order = DataOrder(len(split), 8, seed=0)
     accumulation = 8 // micro_batch // size
-    train_plan = TrainPlan(
-        6, order.steps_per_epoch, 8, micro_batch, accumulation, size, "", first_step
-    )
+    train_plan = TrainPlan(6, order.steps_per_epoch, 8, micro_batch, accumulation, size, "", first_step)
     loader = make_settings(loader={"workers": workers}).loader
     return Batches(Samples(task, split, 0), order, train_plan, world(rank, size), loader)
 
@@ -102,9 +100,7 @@ def evaluation(length, size, micro_batch=3, workers=0):
     task = TinyTask(val=length)
     samples = Samples(task, task.data("val"), 0)
     loader = make_settings(loader={"workers": workers}).loader
-    return [
-        EvaluationBatches(samples, micro_batch, world(rank, size), loader) for rank in range(size)
-    ]
+    return [EvaluationBatches(samples, micro_batch, world(rank, size), loader) for rank in range(size)]
 
 
 @pytest.mark.parametrize(("length", "size"), [(1, 2), (7, 1), (7, 3), (24, 5)])

@@ -107,8 +107,7 @@ def test_a_run_continues_with_a_further_target(whole):
         ("eror <= 1", "stop.at 'eror <= 1' names no metric of this task; allowed: error, "),
         (
             "units = 3",
-            "stop.at 'units = 3' does not say which way is better; "
-            "allowed: 'units <= 3' or 'units >= 3'",
+            "stop.at 'units = 3' does not say which way is better; allowed: 'units <= 3' or 'units >= 3'",
         ),
     ],
 )

@@ -26,10 +26,7 @@ def test_the_goal_is_parsed_from_its_setting(written, goal):
 @pytest.mark.parametrize(
     ("written", "text"),
     [
-        (
-            "acuracy max",
-            "eval.metric 'acuracy max' names no metric of this task; allowed: accuracy, error",
-        ),
+        ("acuracy max", "eval.metric 'acuracy max' names no metric of this task; allowed: accuracy, error"),
         (
             "accuracy",
             "eval.metric 'accuracy' does not say which way is better; "

@@ -34,8 +34,7 @@ def test_the_header_names_model_machine_batch_and_length():
 
 def test_a_logged_step_is_one_line_aligned_with_others_of_what_is_known():
     assert console_text.render_step(logged(5), HALF, "tokens") == (
-        "step         5/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s"
-        "  300.0 MiB  ETA 1m05s"
+        "step         5/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s  300.0 MiB  ETA 1m05s"
     )
     small = console_text.render_step(logged(5, loss=12.5, units_per_s=7.0), HALF, "tokens")
     other = logged(100, loss=0.0625, host_memory_bytes=2**34)
@@ -65,6 +64,5 @@ def test_the_summary_shows_the_end_and_memory_beside_its_prediction():
     ]
     last = console_text.render_summary(ended, {"device": 9 * 2**30, "host": 200 * 2**20})[-1]
     assert last == (
-        "memory     at most device 8.0 GiB (predicted: 9.0 GiB), "
-        "host 300.0 MiB (predicted: 200.0 MiB)"
+        "memory     at most device 8.0 GiB (predicted: 9.0 GiB), host 300.0 MiB (predicted: 200.0 MiB)"
     )

@@ -5,13 +5,7 @@ from dataclasses import replace
 
 from tests.training.facts import evaluation, logged, outcome
 from tests.training.readings import CALM
-from training.logging.metrics import (
-    MetricsWriter,
-    NearLimit,
-    ResourceUsage,
-    step_metrics,
-    truncate,
-)
+from training.logging.metrics import MetricsWriter, NearLimit, ResourceUsage, step_metrics, truncate
 from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
 
@@ -48,10 +42,7 @@ def test_a_train_line_has_its_keys_and_full_precision_and_no_key_for_the_unknown
 def test_learning_rates_of_parts_have_keys_of_their_own(tmp_path):
     step = logged(10, lrs={"encoder": 1e-4, "layers.0": 1e-5})
     (line,) = written(tmp_path, step)
-    assert {key: line[key] for key in set(line) - ALWAYS} == {
-        "lr.encoder": 1e-4,
-        "lr.layers.0": 1e-5,
-    }
+    assert {key: line[key] for key in set(line) - ALWAYS} == {"lr.encoder": 1e-4, "lr.layers.0": 1e-5}
     assert step_metrics(line) == step
 
 

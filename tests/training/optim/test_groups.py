@@ -25,7 +25,7 @@ def test_without_decay_all_layers_are_one_part():
     lrs = set_lr(groups := [dict(options) for options in divided.options], 2.0)
     assert lrs == {"layers": 0.2}
     assert [(group["weight_decay"], group["lr"]) for group in groups] == [
-        *((0.1, 2.0), (0.1, 0.2), (0.0, 2.0), (0.0, 0.2)),
+        *((0.1, 2.0), (0.1, 0.2), (0.0, 2.0), (0.0, 0.2))
     ]
     for name, parameter in model.named_parameters():
         group = groups[divided.group_of(name, parameter)]

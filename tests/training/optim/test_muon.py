@@ -34,8 +34,7 @@ def test_the_singular_values_of_a_step_are_near_one(shape):
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=str)
 def test_a_matrix_is_updated_as_by_torch(shape):
     ours, theirs = (
-        torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
-        for _ in range(2)
+        torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1))) for _ in range(2)
     )
     optimizers = [
         Muon([{"params": [ours], **OPTIONS}], lr=0.02),

@@ -85,9 +85,7 @@ SKIP = {"on_nonfinite": "skip 9"}
     ],
     ids=["floor", "floor skipped", "search", "skipped", "no units"],
 )
-def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(
-    task, train, steps, word, fault
-):
+def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(task, train, steps, word, fault):
     precision = "fp16" if task is FP16 else "fp32"
     run = run_tiny(one_rank(), task, train=train, precision=precision)
     assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
@@ -98,9 +96,7 @@ def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(
 
 def test_one_finite_step_resets_the_count():
     indices = [int(DataOrder(24, 8, 0).batch(step)[1][0]) for step in (0, 2)]
-    run = run_tiny(
-        one_rank(), TinyTask(infinite_at=indices), train={"epochs": 1, "on_nonfinite": "skip 1"}
-    )
+    run = run_tiny(one_rank(), TinyTask(infinite_at=indices), train={"epochs": 1, "on_nonfinite": "skip 1"})
     assert run.outcome.status == "completed"
     assert [s.step for s in run.recorder.steps if s.skipped] == [1, 3]
 

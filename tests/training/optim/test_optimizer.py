@@ -35,9 +35,7 @@ def test_matrices_decay_and_vectors_do_not():
 
 
 def test_an_optimizer_gets_the_numbers_of_the_settings():
-    spec, optimizer = build(
-        Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0}
-    )
+    spec, optimizer = build(Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0})
     assert isinstance(optimizer, torch.optim.AdamW)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-5)

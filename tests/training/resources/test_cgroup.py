@@ -26,9 +26,7 @@ def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path):
     assert found.percent == 37.5
 
 
-def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_of_the_mount(
-    tmp_path,
-):
+def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_of_the_mount(tmp_path):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})

@@ -118,9 +118,7 @@ def test_a_reading_from_before_the_throttling_is_ignored(machine):
 
 def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(machine_of):
     machine = machine_of(BUSY)
-    assert [(kind, facts["over"]) for kind, facts in machine.events] == [
-        ("limit_exceeded_at_start", ["ram"])
-    ]
+    assert [(kind, facts["over"]) for kind, facts in machine.events] == [("limit_exceeded_at_start", ["ram"])]
     assert machine.steps(*[BUSY] * 6, FULL) == [NOTHING] * 6 + [FREE]
     assert machine.throttled(FULL) == STOP
 
@@ -131,9 +129,7 @@ def test_a_value_that_becomes_critical_during_throttling_ends_the_run(machine_of
     assert machine.throttled(replace(FULL, swap=0.0)) == STOP
 
 
-def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave_of_a_gpu(
-    machine_of,
-):
+def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave_of_a_gpu(machine_of):
     unlimited = machine_of(limits=Limits(ram=100, critical=Critical(ram=100)))
     assert unlimited.steps(replace(CALM, ram=100.0)) == [NOTHING]
     for others in (0.5, 10.0, 89.0, None):  # 10: a desktop

@@ -10,8 +10,7 @@ from training.resources.cpu import cpu_celsius
 
 def sensors(**values):
     return {
-        name: [SimpleNamespace(label="", current=value) for value in found]
-        for name, found in values.items()
+        name: [SimpleNamespace(label="", current=value) for value in found] for name, found in values.items()
     }
 
 

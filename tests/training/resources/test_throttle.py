@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from engines.catalog import ENGINES, missing
-from tests.training.resources.simulated_load import (
-    LONG,
-    SimulatedLoad,
-    loaded_run,
-    summary,
-    throttled_run,
-)
+from tests.training.resources.simulated_load import LONG, SimulatedLoad, loaded_run, summary, throttled_run
 from tests.training.tiny import one_rank, run_tiny
 from training.callbacks.base import Action
 
@@ -49,9 +43,7 @@ def test_lasting_pressure_takes_every_throttling_step_ends_with_75_and_is_resume
 @pytest.mark.slow
 def test_a_throttled_run_has_the_losses_of_an_undisturbed_one(undisturbed):
     # Full at step 2; calm after the step to smaller micro-batches.
-    run = summary(
-        run_tiny(one_rank(), callback=SimulatedLoad([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED)
-    )
+    run = summary(run_tiny(one_rank(), callback=SimulatedLoad([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED))
     assert run["exit_code"] == 0
     assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
     assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)

@@ -29,9 +29,7 @@ def train_generation(folder, first, last, **ended):
         if step % 2 == 0:
             picture = Picture("page_1", "a *page*", png(step))
             rows = [("<b>|x|</b>", 0.123456)]
-            run.evaluate(step).callbacks.predicted(
-                Predictions(("given", "score"), rows, [picture]), step
-            )
+            run.evaluate(step).callbacks.predicted(Predictions(("given", "score"), rows, [picture]), step)
     return run.end(**ended)
 
 

@@ -134,9 +134,7 @@ def test_without_wandb_there_is_one_warning(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_run_waits_only_so_long_for_a_server_that_is_gone_or_a_suspended_process(
-    server, tmp_path
-):
+def test_the_run_waits_only_so_long_for_a_server_that_is_gone_or_a_suspended_process(server, tmp_path):
     generation = Generation(tmp_path / "gone", tracking={"wait_s": 2}).begin().log(1).until_open()
     server.close()
     generation.log(2, 3).end()

@@ -78,10 +78,7 @@ def test_runs_of_a_subject_are_one_group_and_alternating_names_have_the_rate_of_
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (
-            {"sweeps": 1000},
-            r"'click 80 dB' has \d+ sweeps within ±40 µV; a response needs data.sweeps=1000",
-        ),
+        ({"sweeps": 1000}, r"'click 80 dB' has \d+ sweeps within ±40 µV; a response needs data.sweeps=1000"),
         ({"channel": "Cy"}, "no channel 'Cy'; did you mean 'Cz'"),
         ({"reject_uv": 1e-3}, "has 0 sweeps within ±0.001 µV"),
     ],

@@ -158,9 +158,7 @@ def test_a_channel_that_joins_event_lines_replaces_them(tmp_path):
     types = ["eeg"] * len(NAMES) + ["stim"] * 2
     lines = events(write_numbers(tmp_path / "lines_raw.fif", rows, types))
     assert lines == [(500 / RATE_HZ, 0.0, "1"), (550 / RATE_HZ, 0.0, "1")]
-    joined = events(
-        write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"])
-    )
+    joined = events(write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"]))
     assert joined == [(n / RATE_HZ, 0.0, name) for n, name in ((500, "1"), (550, "3"), (600, "2"))]
 
 

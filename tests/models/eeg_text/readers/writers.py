@@ -58,9 +58,7 @@ def write_matlab73(path, raw=None, leave_out=()):
             if "rawData" in fields:
                 fields["rawData"][number, 0] = entry.ref
     with path.open("r+b") as stream:
-        stream.write(
-            b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM"
-        )
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM")
     return path
 
 
