@@ -9,16 +9,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from launcher.base import ending, environment, exit_codes, library_warnings
+from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.signals import Stopped
-from launcher.run import startup
-from slurm.environment import InvalidEnvironment, read_rank_environment
+from slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_rank_environment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
-    with ending.imports():
+    with signals.imports():
         from launcher.base.diagnostics import SettingsError
         from launcher.cli import parser
         from launcher.config.options import HELP, VERSION
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return exit_codes.DONE
         if diagnostics and not command_line.command.adds_errors:
             raise SettingsError(diagnostics)
-        with environment.importing(), ending.imports():
+        with environment.importing(), signals.imports():
             command = importlib.import_module(command_line.command.module)
         # A command with a log, such as `run`, writes them to it.
         with library_warnings.logged(lambda text: None):
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt, Stopped) as error:
-        handler = ending.ending_signals() or ending.EndingSignals()
+        handler = signals.installed() or signals.Signals()
         if handler.caused(error):
             handler.clean_up()
             print(handler.text, file=sys.stderr)
@@ -91,9 +90,12 @@ def _open_streams() -> None:
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     _open_streams()
-    handler = ending.EndingSignals()
+    handler = signals.Signals()
     handler.listen()
-    startup.handle_startup_signals(sys.argv, environment.variables())
+    if environment.variables().get(JOB_VARIABLE):
+        from launcher.run_folder.generations import start_publisher
+
+        handler.start_job(start_publisher(sys.argv, environment.variables()))
     environment.Process.is_own = True
     code = main()
     handler.finish()

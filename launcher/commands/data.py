@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
-from launcher.base import ending, exit_codes
+from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, Diagnostic, FetchError, SettingsError, as_json, counted, render
 from launcher.base.redaction import redact
 from launcher.config import errors, hub, machine
@@ -156,7 +156,7 @@ def _fetch(command_line: CommandLine) -> int:
     download = resolved.settings.download
     from launcher.download.fetch import fetch  # with requests, which takes time to import
 
-    ending.leave(_REST)
+    signals.leave(_REST)
     try:
         files = fetch(download, is_shown=not command_line.as_json)
     except FetchError as error:
@@ -186,7 +186,7 @@ def _fetch_model(command_line: CommandLine) -> int:
             allowed=hub.FORM,
             fix=f"{PROGRAM} data fetch {fetched(typed, str)}" if hub_address(typed) else None,
         )
-    ending.leave(_REST)
+    signals.leave(_REST)
     name = hub.fetch(typed, weights=True)
     if command_line.as_json:
         print(encode({"model": name, "path": str(folder_of(name))}, indent=2))

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from launcher.base import ending, environment, exit_codes
+from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import Diagnostic, render
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
-from launcher.run import failures, startup
+from launcher.run import failures
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import RankReport
 from launcher.run.prepare import PreparedRun, first_line, prepare_run
@@ -41,7 +41,7 @@ def main(command_line: CommandLine) -> int:
     try:
         return _main(command_line, generation)
     except BaseException as error:  # the job script needs an outcome for every end
-        startup.finish_startup()
+        signals.end_start()
         report = failures.failed(error, generation.rank)
         generation.end(report.kind, report.exit_code, report.text)
         raise
@@ -112,7 +112,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
         return 0 if generation is None else generation.end("ended", exit_codes.DONE, left.line)
     if generation is not None:
         generation.claim()
-    ending.leave("")
+    signals.leave("")
     finished = train(ready, console=not as_json, show=print_report)
     report, code = finished.report, finished.report.exit_code
     if as_json and ready.is_rank_0:

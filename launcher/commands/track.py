@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from launcher.base import ending, exit_codes
+from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import lock, run_folder
@@ -39,7 +39,7 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     run_folder.check_existing(folder, f"command line: track {folder}")
     RunReader(folder).check()
-    ending.leave("the same command uploads the rest")
+    signals.leave("the same command uploads the rest")
     with lock.hold(folder):
         values = RunReader(folder, redacts=True).origins()
         result = RunReader(folder, redacts=True).result() or {}

@@ -20,8 +20,7 @@ import psutil
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
-from launcher.base.ending import kill_children
-from launcher.base.signals import Stopped, handling
+from launcher.base.signals import Stopped, handling, kill_children
 from launcher.compare import measurements, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison

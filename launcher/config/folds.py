@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from launcher.base.diagnostics import SettingsError
-from launcher.base.ending import temporary_folder
+from launcher.base.signals import temporary_folder
 from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
 from launcher.config.schema import task_with_data

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from launcher.base.ending import temporary_folder
+from launcher.base.signals import temporary_folder
 from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base import ending, environment
+from launcher.base import environment, signals
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config.errors import about_data, nearest_file
 from launcher.config.options import OPTIONS, TRAINING
@@ -47,7 +47,7 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 
     Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
     """
-    with ending.temporary_folder("gearshift-data-") as folder:
+    with signals.temporary_folder("gearshift-data-") as folder:
         try:
             return _inspect(path, format, resolved, folder)
         except DataError as error:

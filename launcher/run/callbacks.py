@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from engines.base import World
-from launcher.base import environment
+from launcher.base import environment, signals
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.run import startup
 from launcher.run.job_spec import Job
 from launcher.run.samples import SamplesWriter
 from models.base import TracksProgress
@@ -226,11 +225,11 @@ class _FinishStartup(Callback):
     """Ends the handling of startup signals when the training starts."""
 
     def __init__(self) -> None:
-        self._startup = startup.startup_signals()
+        self._startup = signals.job_signals()
 
     def start(self, train_plan: TrainPlan) -> None:
         if self._startup is not None:
-            self._startup.finish()
+            self._startup.end_start()
 
 
 def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:

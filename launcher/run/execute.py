@@ -13,15 +13,14 @@ from typing import Any
 
 from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
-from launcher.base.ending import at_signal
-from launcher.base.signals import Stopped
+from launcher.base.signals import Stopped, at_signal
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
-from launcher.run import affinity, failures, rank, restart, startup
+from launcher.run import affinity, failures, rank, restart
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
@@ -79,7 +78,7 @@ def execute_run(start: PreparedRun, console: bool, show: Show, train: Train | No
     folder = None
     try:
         with rank.stoppable():
-            with startup.startup_deferred(), signals.deferred():
+            with signals.critical(), signals.deferred():
                 folder = _create_folder(start)
             explain = partial(failures.explained, resolved=start.resolved, folder=folder.path)
             with at_signal(folder.discard):
@@ -134,9 +133,9 @@ def _train_here(
         report = rank.run(job, start.launched.rank if start.launched else 0, load_work)
     if report.kind == "peer lost" and start.launched is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
-        startup.finish_startup(report.exit_code)
+        signals.end_start(report.exit_code)
         time.sleep(_LOST_PEER_WAIT_S)
-    startup.finish_startup()
+    signals.end_start()
     if report.kind != "ended":
         show(report)
     return report

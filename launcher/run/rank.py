@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from launcher.base import environment, exit_codes, library_warnings, signals
-from launcher.base.ending import ending_signals
 from launcher.base.signals import Stopped, handling
-from launcher.run import affinity, failures, job_spec, startup
+from launcher.run import affinity, failures, job_spec
 from launcher.run.failures import RankReport, exit_now
 from launcher.run.job_spec import Job
-from training.callbacks.preemption import heeded
+from training.callbacks.preemption import SignalReader, heeded
 from training.resources import cgroup
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> RankRepo
 
 def can_fork() -> bool:
     """Whether `run_forked` is needed, and possible: a control group limits the memory."""
-    is_free = environment.Process.is_own and startup.startup_signals() is None
+    is_free = environment.Process.is_own and signals.job_signals() is None
     return is_free and cgroup.memory() is not None
 
 
@@ -123,7 +122,7 @@ def stoppable() -> Iterator[None]:
 
 def _is_handled_elsewhere() -> bool:
     is_main = threading.current_thread() is threading.main_thread()
-    return not is_main or startup.startup_signals() is not None
+    return not is_main or signals.job_signals() is not None
 
 
 @contextmanager
@@ -136,38 +135,27 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
     if _is_handled_elsewhere():
         yield
         return
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    ending, has_ended = heeded(), threading.Event()
-    handler = ending_signals()  # now: while torch is imported, signals are deferred by another one
+    has_ended = threading.Event()
+    handler = signals.installed()  # now: while torch is imported, signals are deferred by another one
 
-    def watch() -> None:
-        while arrived := os.read(read_end, 64):
-            number = next((number for number in ending if number in arrived), None)
-            if number is None or has_ended.wait(_UNWIND_S):
-                continue
-            is_interrupt = number is signal.SIGINT
-            error = KeyboardInterrupt() if is_interrupt else Stopped(number.name)
-            report = failures.failed(error, rank)
-            if job.reports is not None:
-                _save_and_exit(report, job.reports)
-            if handler is not None:
-                handler.clean_up()
-            os.write(2, f"{report.text}\n".encode())
-            exit_now(report.exit_code)
+    def end_late(number: signal.Signals) -> None:
+        if has_ended.wait(_UNWIND_S):
+            return
+        error = KeyboardInterrupt() if number is signal.SIGINT else Stopped(number.name)
+        report = failures.failed(error, rank)
+        if job.reports is not None:
+            _save_and_exit(report, job.reports)
+        if handler is not None:
+            handler.clean_up()
+        os.write(2, f"{report.text}\n".encode())
+        exit_now(report.exit_code)
 
-    os.register_at_fork(after_in_child=signals.forget_pipe)
-    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    thread = threading.Thread(target=watch, name="late end", daemon=True)
-    thread.start()
+    reader = SignalReader(end_late)
     try:
         yield
     finally:
         has_ended.set()
-        signal.set_wakeup_fd(before)
-        os.close(write_end)
-        thread.join()
-        os.close(read_end)
+        reader.close()
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:

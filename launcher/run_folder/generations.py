@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment
-from slurm.environment import SLURM_FOLDER, Generation
+from launcher.base import environment, exit_codes
+from slurm.environment import SLURM_FOLDER, Generation, InvalidEnvironment, read_generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, open_staged, publish_new, storage_errors
@@ -19,8 +20,26 @@ from training.storage import Storage, open_staged, publish_new, storage_errors
 NAME = "generations.jsonl"
 OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
 """First word of an outcome file, which slurm/job.sh reads, by exit code."""
+_OUT = "--out"
 _CLAIMED = "claimed"
 _STARTED = "began"
+
+
+def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
+    """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
+    try:
+        generation = read_generation(environ)
+    except InvalidEnvironment:  # reported when all arguments are checked
+        generation = None
+    out = None  # the run folder, before the arguments are parsed
+    for position, argument in enumerate(argv):
+        if argument == _OUT and position + 1 < len(argv):
+            out = argv[position + 1]
+        elif argument.startswith(f"{_OUT}="):
+            out = argument.partition("=")[2]
+    if generation is None or not out:
+        return lambda text: True
+    return partial(publish_outcome, Path(out), generation, exit_codes.RUN_AGAIN)
 
 
 def record_start(storage: Storage, generation: Generation, step: int, world_size: int) -> None:

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import disk, ending, library_warnings
+from launcher.base import disk, library_warnings, signals
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
@@ -255,7 +255,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     with (
         storage_errors(folder),
         disk.new_parents(folder),
-        ending.temporary_folder(f".{folder.name}.gearshift-", folder.parent) as hidden,
+        signals.temporary_folder(f".{folder.name}.gearshift-", folder.parent) as hidden,
         library_warnings.logged(lambda text: None),  # of torch about its own functions
     ):
         made = hidden / folder.name

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import ending
+from launcher.base import signals
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.base.signals import handling
 from launcher.config.custom_task import class_location
@@ -373,8 +373,8 @@ def result_folder(path: Path) -> Iterator[ResultFolder]:
     above = next(parent for parent in path.absolute().parents if parent.exists())
     with ExitStack() as stack:
         with storage_errors(path):
-            staged = stack.enter_context(ending.temporary_folder(f".{path.name}.gearshift-", above))
+            staged = stack.enter_context(signals.temporary_folder(f".{path.name}.gearshift-", above))
         folder = ResultFolder(path, staged)
-        stack.enter_context(ending.with_cleanup(folder.publish))
+        stack.enter_context(signals.with_cleanup(folder.publish))
         stack.push(folder.forget_after_error)
         yield folder

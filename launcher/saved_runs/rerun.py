@@ -18,8 +18,7 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.base.ending import ending_signals, temporary_folder
-from launcher.base.signals import handling
+from launcher.base.signals import handling, installed, temporary_folder
 from launcher.config import machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
@@ -182,7 +181,7 @@ def _exit_on_signals() -> Iterator[None]:
 
     Only the main thread may, unlike one of a notebook.
     """
-    if ending_signals() or threading.current_thread() is not threading.main_thread():
+    if installed() or threading.current_thread() is not threading.main_thread():
         yield
         return
 

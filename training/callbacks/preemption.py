@@ -31,12 +31,46 @@ def heeded() -> list[signal.Signals]:
     return [number for number in ENDING if number is not hangup or not is_ignored]
 
 
+class SignalReader:
+    """Calls `take` with each signal that ends a command, in a thread, until it is closed.
+
+    The interpreter writes each signal to a pipe, and the thread reads it: a Python handler would have
+    to wait for the main thread, which may be in a long backward pass, in an import or stuck in a
+    collective. For the main thread: only it may set the pipe. The newest reader gets the signals.
+    """
+
+    def __init__(self, take: Callable[[signal.Signals], None]) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._before = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        # A forked data-loader worker shares the pipe: without this its signals would count as ours.
+        os.register_at_fork(after_in_child=_forget_pipe)
+        self._thread = threading.Thread(target=self._read, args=(take,), name="signals", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Give the signals to the reader before, and wait until `take` has returned."""
+        signal.set_wakeup_fd(self._before)
+        os.close(self._write_end)
+        self._thread.join()
+        os.close(self._read_end)
+
+    def _read(self, take: Callable[[signal.Signals], None]) -> None:
+        while numbers := os.read(self._read_end, 64):
+            for number in numbers:
+                if number in ENDING:
+                    take(signal.Signals(number))
+
+
+def _forget_pipe() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+
+
 class Preemption(Callback):
     """Turns the signals that end a run into actions; a second Ctrl-C ends it at once.
 
-    The interpreter writes each signal to a pipe, and a thread reads it: a Python handler would have
-    to wait for the main thread, which may be in a long backward pass or stuck in a collective. Does
-    nothing outside the main thread, as Python installs handlers only there.
+    Does nothing outside the main thread, as Python installs handlers only there.
     """
 
     def __init__(self, emit: Emit, saves: bool = True) -> None:
@@ -46,24 +80,15 @@ class Preemption(Callback):
         self._names: list[str] = []
         self._interrupted_at: float | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
-        self._old_wakeup = -1
-        self._pipe: tuple[int, int] | None = None
-        self._thread: threading.Thread | None = None
+        self._reader: SignalReader | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
         """Install the handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
-        read_end, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        self._pipe = read_end, write_end
-        self._old_wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        # A forked data-loader worker shares the pipe: without this its signals would count as ours.
-        os.register_at_fork(after_in_child=self._detach)
+        self._reader = SignalReader(self._add)
         for number in heeded():
             self._old_handlers[number] = signal.signal(number, _nothing)
-        self._thread = threading.Thread(target=self._read, args=(read_end,), daemon=True)
-        self._thread.start()
 
     def step(self, step: Step) -> Action:
         """The actions that the signals so far request."""
@@ -78,27 +103,14 @@ class Preemption(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """Restore the old handlers."""
-        if self._pipe is None:
+        if self._reader is None:
             return
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._old_wakeup)
-        read_end, write_end = self._pipe
-        self._pipe = None
-        os.close(write_end)
-        if self._thread is not None:
-            self._thread.join()
-        os.close(read_end)
+        self._reader.close()
+        self._reader = None
 
-    def _read(self, read_end: int) -> None:
-        while numbers := os.read(read_end, 64):
-            for number in numbers:
-                self._add(number)
-
-    def _add(self, number: int) -> None:
-        if number not in ENDING:
-            return
-        arrived = signal.Signals(number)
+    def _add(self, arrived: signal.Signals) -> None:
         if arrived is signal.SIGINT:
             now = time.monotonic()
             # One press reaches a process twice if its parent forwards signals too.
@@ -110,10 +122,6 @@ class Preemption(Callback):
             self._names.append(arrived.name)
         action = Action.INTERRUPT if arrived is signal.SIGINT else Action.SIGNAL
         self._actions |= action | Action.SAVE
-
-    def _detach(self) -> None:
-        if self._pipe is not None:
-            signal.set_wakeup_fd(-1)
 
 
 class Deadline(Callback):

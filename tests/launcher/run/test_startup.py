@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from launcher.run import startup
 from tests.launcher import custom_tasks
 from tests.runs.conftest import REQUESTS, environment
 
@@ -110,21 +109,12 @@ def test_a_signal_during_a_long_import_leaves_no_run_folder(tmp_path, number, co
     assert (process.returncode, (tmp_path / "mine").exists()) == (code, False)
 
 
-def test_without_a_job_signals_keep_their_handlers(tmp_path):
-    before = [signal.getsignal(number) for number in BLOCKED]
-    startup.handle_startup_signals(["--out", "mine"], {})
-    assert [signal.getsignal(number) for number in BLOCKED] == before
-    assert startup.startup_signals() is None
-    with startup.startup_deferred():
-        startup.finish_startup()
-
-
 LOST_PEER = f"""\
 import os
 import signal
 
 {custom_tasks.HEAD}
-from launcher.run.startup import startup_signals
+from launcher.base.signals import job_signals
 from tests.waiting import until
 from training.data.loader import Batches
 
@@ -143,7 +133,7 @@ class Lost(Line):
 
 def close(self):
     os.kill(os.getpid(), signal.SIGTERM)
-    until(lambda: startup_signals()._arrived_late)
+    until(lambda: job_signals().arrived_late)
 """
 
 
