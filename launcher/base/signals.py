@@ -68,7 +68,7 @@ class Signals:
         """Raise the exception. A forked worker exits."""
         if os.getpid() != self._process:
             os._exit(_code(number))
-        if self.in_job and number != signal.SIGINT:
+        if not self._raises(number):
             return
         self.arrived = signal.Signals(number)
         if number == signal.SIGINT:
@@ -136,7 +136,7 @@ class Signals:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """End the process at once on a signal: an interrupted import fails in any way."""
-        handled = [number for number in heeded() if signal.getsignal(number) is self]
+        handled = [n for n in heeded() if self._raises(n) and signal.getsignal(n) is self]
         with handling(handled, lambda number, frame: self._end(signal.Signals(number))):
             yield
 
@@ -155,9 +155,13 @@ class Signals:
         self._is_over.set()
         self.clean_up()
 
+    def _raises(self, number: int) -> bool:
+        return self._publish is None or number == signal.SIGINT
+
     def _take(self, number: signal.Signals) -> None:
         if self._publish is None:
-            if signal.getsignal(number) is self and not self._is_over.wait(_LIMIT_S):
+            is_handled = signal.getsignal(number) is self
+            if is_handled and not self._is_over.wait(_LIMIT_S):
                 self._end(number)
         elif number is not signal.SIGINT:
             with self._critical:
