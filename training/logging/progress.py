@@ -1,10 +1,10 @@
-"""Progress of a run: the current step, the course of the loss, and the time to the end."""
+"""Progress of a run: the current step, and the time to the end."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from training.callbacks.base import StepMetrics
@@ -12,7 +12,6 @@ from training.train_plan import TrainPlan
 
 _MEMORY_S = 30.0
 """Time constant of the mean step time: throughput changes, for example with sequence length."""
-_POINTS = 64
 
 
 @dataclass(frozen=True)
@@ -27,34 +26,6 @@ class Position:
     remaining_is_least: bool
     """An evaluation or save is still to come and was never measured."""
     last: StepMetrics | None
-
-
-class Curve:
-    """The course of a number since the start, in a bounded number of means."""
-
-    def __init__(self) -> None:
-        self._points: list[float] = []
-        self._each = 1
-        """Values per point."""
-        self._sum, self._count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        """Add the next value; NaN and infinities are left out."""
-        if not math.isfinite(value):
-            return
-        self._sum, self._count = self._sum + value, self._count + 1
-        if self._count == self._each:
-            self._points.append(self._sum / self._count)
-            self._sum, self._count = 0.0, 0
-        if len(self._points) == 2 * _POINTS:
-            pairs = zip(self._points[::2], self._points[1::2], strict=True)
-            self._points = [(first + second) / 2 for first, second in pairs]
-            self._each *= 2
-
-    @property
-    def points(self) -> Sequence[float]:
-        """The means in order; the values of an incomplete mean are left out."""
-        return self._points
 
 
 def next_save(train_plan: TrainPlan, step: int, saves_last: bool) -> int | None:
