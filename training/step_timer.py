@@ -105,8 +105,6 @@ class StepTimer:
         """Updates that were read, and the seconds of each part after the last of them."""
         self._at_means = self._steps, self._after_step
 
-    # Seconds of the host
-
     @property
     def wall_s(self) -> float:
         """Seconds since the start of the run, over all its processes."""
@@ -141,8 +139,6 @@ class StepTimer:
     def _training_s(self) -> float:
         return self._now() - self._paused_s
 
-    # Seconds of the device
-
     def start(self, clock: HostClock | None) -> None:
         """Measure parts with `clock`; None: the device has none, and they are not measured."""
         self._clock = clock
@@ -167,10 +163,12 @@ class StepTimer:
         finally:
             self.enter(OTHER)
 
-    @property
-    def forward(self) -> _ForwardPass:
-        """A context around each forward pass: what follows it is backward."""
-        return _ForwardPass(self)
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Around each forward pass: what follows it is backward."""
+        self.enter(self.part_of_pass)
+        yield
+        self.enter(BACKWARD)
 
     def time_modules(self, module: Module) -> None:
         """Let `computing_s` count the modules with weights of their own, one by one.
@@ -210,12 +208,11 @@ class StepTimer:
         self.read()
         (steps, before), now = self._at_means, self._after_step
         self._at_means, self.computing_s = (self._steps, now), None
-        if self._steps == steps:
+        if not (count := self._steps - steps):
             return {}
-        means = {part: (now[part] - before[part]) / (self._steps - steps) for part in now}
-        self.computing_s = means[FORWARD]
-        joined = _joined(means)
-        return {part: joined[part] for part in PARTS_OF_STEP}
+        self.computing_s = (now[FORWARD] - before[FORWARD]) / count
+        old, new = _joined(before), _joined(now)
+        return {part: (new[part] - old[part]) / count for part in PARTS_OF_STEP}
 
     def facts(self) -> dict[str, float]:
         """The seconds of each part so far, as JSON, for `resume`."""
@@ -235,19 +232,6 @@ class StepTimer:
             return None
         split = {f"{part}_s": seconds for part, seconds in self.facts().items()}
         return {**split, f"{OTHER}_s": max(wall_s - sum(split.values()), 0.0)}
-
-
-class _ForwardPass:
-    """See StepTimer.forward."""
-
-    def __init__(self, timer: StepTimer):
-        self._timer = timer
-
-    def __enter__(self) -> None:
-        self._timer.enter(self._timer.part_of_pass)
-
-    def __exit__(self, *error: object) -> None:
-        self._timer.enter(BACKWARD)
 
 
 def _joined(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -121,7 +121,7 @@ def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
 def test_nothing_is_known_of_a_device_without_a_clock():
     split = StepTimer()
     split.start(None)
-    with split.within(DATA), split.forward:
+    with split.within(DATA), split.forward():
         pass
     assert (split.means(), split.summary(10.0)) == ({}, None)
 
