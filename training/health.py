@@ -116,7 +116,6 @@ class Health(Callback):
         self._lines, self._timed_steps, self._data_s, self._steps_s = 0, 0, 0.0, 0.0
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Check the clocks and the labels."""
         self._plan, self._last_step = train_plan, train_plan.first_step
         # A resumed run starts with a low loss, which need not fall any more.
         self._judges_loss &= not train_plan.first_step and not train_plan.experience
@@ -127,7 +126,6 @@ class Health(Callback):
             self._find("one_class", name=present[0][0], count=present[0][1])
 
     def logged(self, metrics: StepMetrics) -> None:
-        """Check the loss and the times."""
         steps, self._last_step = metrics.step - self._last_step, metrics.step
         if self._first is None:
             self._first = metrics  # its times are left out: it compiles, and waits for the first batch
@@ -153,7 +151,6 @@ class Health(Callback):
         return Action.NOTHING
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """State a loss that is not finite: it ends the run."""
         if kind == "nonfinite":
             self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
 

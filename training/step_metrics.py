@@ -51,11 +51,9 @@ class RunMetrics:
         self._begin_line()
 
     def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
         return {"units": self.units, "is_log_due": self._is_log_due, "skipped": self._skipped}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
         self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
         self._skipped = facts.get("skipped", 0)
 

@@ -39,7 +39,6 @@ class Profiler(Callback):
         self._first = self._newest = 0
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Note the first step to profile."""
         self._first = train_plan.first_step + PROFILE_WARMUP + 1
 
     def step(self, step: Step) -> Action:

@@ -42,7 +42,6 @@ class ConsoleReporter(Callback):
         self._is_starved = False
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Write the header."""
         self._train_plan = train_plan
         self._progress = Progress(train_plan, self._now)
         self._drawn_step = train_plan.first_step
@@ -56,14 +55,12 @@ class ConsoleReporter(Callback):
         return Action.NOTHING
 
     def logged(self, line: StepMetrics) -> None:
-        """Write the numbers of a logged step."""
         assert self._train_plan is not None
         self._progress.last = line
         position, usage = self._progress.position(), console_text.render_usage(self._usage.newest)
         self._write("train", console_text.render_step(line, position, self._train_plan.units, usage))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Write the metrics of a split."""
         assert self._train_plan is not None
         self._progress.evaluated()
         self._draw_newest()
@@ -72,7 +69,6 @@ class ConsoleReporter(Callback):
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        """Write the name of a checkpoint that is on disk."""
         assert self._train_plan is not None
         self._progress.saved(step)
         self._draw_newest()

@@ -75,7 +75,6 @@ class MetricsWriter(Callback):
         self._open()
 
     def logged(self, line: StepMetrics) -> None:
-        """Write a "train" line."""
         known = {
             _NAMES.get(name, name): value
             for name, value in vars(line).items()
@@ -87,14 +86,12 @@ class MetricsWriter(Callback):
         self._open().write(encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)}))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Write an "eval" line."""
         names = ("step", "split", "samples", "split_samples", "metrics")
         values = {name: getattr(evaluation, name) for name in names}
         self._open().write(encode_bytes({"kind": "eval", **values}))
         return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -64,7 +64,6 @@ class LimitEnforcer(Callback):
         self._since_relief = MEMORY_READINGS
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Take the first reading and start the monitor."""
         reading = self._monitor.read()
         for name in self._chosen:
             if getattr(reading, name) is None:
@@ -110,7 +109,6 @@ class LimitEnforcer(Callback):
         return incident.requested or self._give_up(over, reading)
 
     def end(self, outcome: Outcome) -> None:
-        """Stop the monitor."""
         self._monitor.stop()
 
     def _check(self, reading: MachineReading) -> Action:

@@ -134,7 +134,6 @@ class CacheClearing(Callback):
         """How often the cache was emptied."""
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Note the micro-batches of a step."""
         self._accumulation = train_plan.accumulation
 
     def step(self, step: Step) -> Action:
