@@ -9,7 +9,6 @@ from typing import Any
 
 from training import stop_reason
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
-from training.logging.metrics import NearLimit
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
 from training.step_timer import DATA, EVALUATION, OPTIMIZER, SAVING
@@ -113,7 +112,7 @@ def _amount(resource: str, value: float, form: str = ".0f") -> str:
     return f"{value:{form}}{' °C' if resource == 'temperature' else '%'}"
 
 
-def render_near_limits(limits: Sequence[NearLimit]) -> list[str]:
+def render_near_limits(limits: Sequence[tuple[str, float, float]]) -> list[str]:
     """The resources that came near a limit or exceeded it, as lines of a summary."""
     texts = [
         f"{name} at most {_amount(name, highest)}, {'over' if highest > limit else 'near'}"
