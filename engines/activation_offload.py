@@ -76,7 +76,7 @@ class ActivationOffload:
 
     def _pack(self, one: _Pass, tensor: Tensor) -> Any:
         if not self._moves(one.block, tensor):
-            return _Saved(one, self.keep(tensor))
+            return one, self.keep(tensor), None
         # The weak reference in `moved` keeps the address from another storage.
         key = tensor.untyped_storage()._cdata, tensor._version
         moved = self._moved.get(key)
@@ -84,7 +84,7 @@ class ActivationOffload:
             moved = self._moved[key] = _Moved(tensor.detach(), self._copies)
         one.moved[id(moved)] = moved
         view = tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
-        return _Saved(one, moved, view)
+        return one, moved, view
 
     def _moves(self, block: Module, tensor: Tensor) -> bool:
         is_plain = tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
@@ -106,15 +106,15 @@ class ActivationOffload:
                 if not is_traceable_wrapper_subclass(tensor):
                     yield tensor.untyped_storage()
 
-    def _unpack(self, saved: _Saved) -> Tensor:
-        one = saved.of
+    def _unpack(self, saved: tuple[_Pass, Any, Any]) -> Tensor:
+        one, content, view = saved
         if not one.is_back:
             one.is_back = True
             self._leaving.clear()  # they are needed first
             for each in (one, one.before()):
                 for moved in reversed(list(each.moved.values()) if each else []):
                     moved.load()
-        return saved.content.view(*saved.view) if saved.view else self.kept(saved.content)
+        return self.kept(content) if view is None else content.view(*view)
 
 
 def _is_cast(tensor: Tensor, weight: Tensor) -> bool:
@@ -246,14 +246,3 @@ class _Pass:
     """In the order in which they were saved."""
     is_back: bool = False
     """Whether its backward pass has begun."""
-
-
-@dataclass
-class _Saved:
-    """What autograd holds for one saved tensor."""
-
-    of: _Pass
-    content: Any
-    """A _Moved, or what was kept of a tensor that stays."""
-    view: tuple[Any, ...] = ()
-    """Of a _Moved."""

@@ -17,6 +17,8 @@ from engines.state import WEIGHT
 _CHUNK_BYTES = 4 * 2**20
 _TRIM_BYTES = 32 * 2**20
 _MARK = "_gearshift_deferred"
+_READS_VALUES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AssertionError)
+"""What a model raises that needs a value; a fault of its own is raised again with values."""
 
 
 def is_deferred(tensor: Tensor) -> bool:
@@ -34,14 +36,11 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, DeferredWei
     if world.size == 1:
         return make(), DeferredWeights({})
     start = torch.get_rng_state()
-    model, failure = None, None
+    model = None
     try:
         model = make() if world.rank == 0 else _without_values(make)
-    except Exception as error:  # all ranks raise it, below
-        failure = error
-    needs_values = world.agree(int(model is None))
-    if failure is not None:
-        raise failure
+    finally:  # also with an error, so that all ranks meet their own
+        needs_values = world.agree(int(model is None))
     if model is None or (needs_values and world.rank):
         torch.set_rng_state(start)
         model = make()
@@ -62,7 +61,7 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
     try:
         with torch.device("meta"):
             model = make()
-    except Exception:  # it reads a value, or a library refuses; else it fails with values, too
+    except _READS_VALUES:
         return None
     is_plain = all(type(p) is Parameter for p in model.parameters()) and _replace_meta(model)
     has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list

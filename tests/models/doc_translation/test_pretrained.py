@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engines import deferred_init
 from models.doc_translation import model as model_parts
 from models.doc_translation.config import SIZES
 from models.doc_translation.pretrained import PARTS
+from tests.engines.test_deferred_init import Rank
 from tests.models.errors import error_of
 
 TINY = SIZES["tiny"]
@@ -68,6 +70,17 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
     assert all(c["missing"] == c["unexpected"] == c["wrong_shape"] == 0 for c in counts.values())
     assert not model.global_encoder.embeddings.mask_token.requires_grad
     assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
+
+
+def test_only_rank_0_reads_the_weights(ready_task, saved):
+    folder, parts = saved
+    task = ready_task(pretrained=str(folder))
+    for rank in (0, 1):
+        model, _ = deferred_init.build(task.build, Rank(rank))
+        for name in ("local", "decoder"):
+            for key, value in parts[name].named_parameters():
+                own = model.get_parameter(f"{PARTS[name]}.{key}")
+                assert deferred_init.is_deferred(own) and (rank or torch.equal(own, value)), key
 
 
 def test_names_that_transformers_must_convert_are_left_to_it(make_task, saved):
