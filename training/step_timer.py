@@ -38,9 +38,6 @@ class HostClock:
         """How far two marks are apart."""
         return float(end - begin)
 
-    def release(self, mark: Any) -> None:
-        """Use `mark` for another moment."""
-
 
 class DeviceClock(HostClock):
     """For an asynchronous device: waits for it only when a time is read."""
@@ -49,10 +46,9 @@ class DeviceClock(HostClock):
         import torch  # not at the top: `compare` reads metrics without it
 
         self._event = torch.get_device_module(device).Event
-        self._free: list[Any] = []
 
     def mark(self) -> Any:
-        event = self._free.pop() if self._free else self._event(enable_timing=True)
+        event = self._event(enable_timing=True)
         event.record()
         return event
 
@@ -66,9 +62,6 @@ class DeviceClock(HostClock):
         end.synchronize()  # of a pass that has long ended
         seconds: float = begin.elapsed_time(end) / 1000
         return seconds
-
-    def release(self, mark: Any) -> None:
-        self._free.append(mark)
 
 
 def clock_of(device: torch.device) -> HostClock | None:
@@ -195,7 +188,6 @@ class StepTimer:
         while clock is not None and marks and (wait or clock.has_passed(marks[0][1])):
             part, end = marks.popleft()
             self._seconds[part] += clock.seconds(self._begin, end)
-            clock.release(self._begin)
             self._begin = end
             if part == OPTIMIZER:
                 self._steps, self._after_step = self._steps + 1, self._seconds.copy()

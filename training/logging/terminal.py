@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from training.logging import console_text
-from training.logging.outputs import ConsoleOutput, Kind, shortened
+from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.printable import printable
 
 if TYPE_CHECKING:
@@ -48,15 +48,6 @@ class TerminalOutput(ConsoleOutput):
         if kind in ("head", "summary"):
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
         self._try(lambda: self._console.print(styled))
-
-    def write_block(self, title: str, text: str) -> None:
-        """Print the first lines of `text` in a small panel above the bar."""
-        from rich.panel import Panel
-        from rich.text import Text
-
-        body = Text("\n".join(shortened(text)))
-        panel = Panel(body, title=title, title_align="left", expand=False)
-        self._try(lambda: self._console.print(panel))
 
     def draw(self, view: LiveView) -> None:
         """Redraw the view."""
