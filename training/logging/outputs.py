@@ -12,7 +12,7 @@ from training.logging.printable import printable
 from training.storage import Storage
 
 if TYPE_CHECKING:
-    from training.logging.live_view import LiveView
+    from rich.console import RenderableType
 
 Kind = Literal["head", "train", "evaluated", "best", "saved", "notice", "warning", "summary", "log"]
 """The subject of a text; "log" is for the log file only."""
@@ -33,7 +33,7 @@ class ConsoleOutput:
         """Add the first lines of a longer `text` below its title, each after a bar."""
         self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
 
-    def draw(self, view: LiveView) -> None:
+    def draw(self, view: RenderableType) -> None:
         """Show the progress instead of the last one."""
 
     def close(self) -> None:

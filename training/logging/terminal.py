@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from training.logging.live_view import LiveView
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
@@ -49,13 +48,9 @@ class TerminalOutput(ConsoleOutput):
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
         self._try(lambda: self._console.print(styled))
 
-    def draw(self, view: LiveView) -> None:
-        """Redraw the view."""
-        self.draw_renderable(view)
-
-    def draw_renderable(self, renderable: RenderableType) -> None:
-        """Show any object of rich instead of the bar."""
-        self._try(lambda: self._update(renderable))
+    def draw(self, view: RenderableType) -> None:
+        """Show any object of rich instead of the last one."""
+        self._try(lambda: self._update(view))
 
     def close(self) -> None:
         """Remove the bar."""
