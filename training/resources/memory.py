@@ -8,9 +8,8 @@ import re
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -146,38 +145,13 @@ class CacheClearing(Callback):
         return Action.NOTHING
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
-    """Memory of one device in bytes."""
-
-    used: int
-    """By all processes."""
-    total: int
-    reserved: int
-    """Held by our own allocator, in use or not."""
-    allocated: int
-    """The part of `reserved` that holds tensors."""
-    by_process: int
-    """Held by this process, with the driver's and NCCL's buffers for it."""
-
-    @property
-    def percent(self) -> float:
-        """Use in percent; what our allocator holds in reserve counts as free."""
-        return 100 * (self.used - (self.reserved - self.allocated)) / self.total
-
-    @property
-    def others_percent(self) -> float:
-        """Use by other processes in percent."""
-        return 100 * max(0, self.used - self.by_process) / self.total
-
-
-def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory | None:
-    """The memory of `device` as its driver counts it; None if there is no such count.
+def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
+    """The uses of `device` in a MachineReading, as its driver counts them; empty: it does not.
 
     `state` comes from NVML; None: the runtime of training is asked.
     """
     if device.type != "cuda":
-        return None
+        return {}
     import torch
 
     if state is not None:
@@ -186,4 +160,10 @@ def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory 
         free, total = torch.cuda.mem_get_info(device)
         used, by_process = total - free, None
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    return DeviceMemory(used, total, reserved, allocated, by_process or reserved + _CONTEXT_BYTES)
+    others = max(0, used - (by_process or reserved + _CONTEXT_BYTES))
+    return {
+        "gpu": 100 * others / total,
+        "gpu_all": 100 * (used - (reserved - allocated)) / total,
+        "gpu_reserved_bytes": reserved,
+        "gpu_driver_bytes": used,
+    }
