@@ -6,7 +6,7 @@ import math
 import socket
 import time
 from array import array
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -60,21 +60,13 @@ State = Callable[[str, Mapping[str, object]], None]
 """Gets the name of a fault, and the values of its symptom."""
 
 
-@dataclass(frozen=True)
-class ClockSkew:
-    """A clock that differs by SKEW_S or more from that of rank 0."""
-
-    host: str
-    seconds: float
-
-
-def clock_skews(world: World, now: Callable[[], float] = time.time) -> list[ClockSkew]:
-    """The clocks that differ by SKEW_S or more from that of rank 0, one per host. Collective.
+def clock_skews(world: World, now: Callable[[], float] = time.time) -> dict[str, float]:
+    """By host, the seconds by which its clock differs from that of rank 0, if SKEW_S or more. Collective.
 
     Each rank reads its clock when it leaves a barrier, which all leave within a second.
     """
     if world.size == 1:
-        return []
+        return {}
     world.barrier()
     clocks = torch.zeros(world.size, dtype=torch.float64)
     clocks[world.rank] = now()
@@ -83,8 +75,8 @@ def clock_skews(world: World, now: Callable[[], float] = time.time) -> list[Cloc
     for rank, at in enumerate(times):
         if abs(at - times[0]) >= SKEW_S:
             host = world.broadcast(socket.gethostname().encode(), rank).decode(errors="replace")
-            skews[host] = ClockSkew(host, at - times[0])
-    return list(skews.values())
+            skews[host] = at - times[0]
+    return skews
 
 
 @dataclass(frozen=True)
@@ -104,10 +96,14 @@ class Health(Callback):
     """Recognizes common faults, each once per run; for rank 0, after the writers of files."""
 
     def __init__(
-        self, expected: Expected, state: State, said: Collection[str] = (), skews: Sequence[ClockSkew] = ()
+        self,
+        expected: Expected,
+        state: State,
+        said: Collection[str] = (),
+        skews: Mapping[str, float] | None = None,
     ) -> None:
         """`said` are the faults that earlier processes of the run have stated."""
-        self._expected, self._state, self._skews, self._said = expected, state, skews, set(said)
+        self._expected, self._state, self._skews, self._said = expected, state, skews or {}, set(said)
         self._judges_loss, self._is_improved = expected.learns, False
         self._losses = array("d")
         self._evaluations: list[tuple[EvalResult, float, int]] = []
@@ -119,8 +115,8 @@ class Health(Callback):
         self._plan, self._last_step = train_plan, train_plan.first_step
         # A resumed run starts with a low loss, which need not fall any more.
         self._judges_loss &= not train_plan.first_step and not train_plan.experience
-        for skew in self._skews:
-            self._find("clock_skew", host=skew.host, seconds=f"{skew.seconds:.0f}")
+        for host, seconds in self._skews.items():
+            self._find("clock_skew", host=host, seconds=f"{seconds:.0f}")
         present = [(name, count) for name, count in self._expected.classes.items() if count]
         if len(present) == 1 and len(self._expected.classes) > 1:
             self._find("one_class", name=present[0][0], count=present[0][1])
