@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,15 +15,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import Module
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._pytree import tree_map_only
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from engines import pinned
 from engines.base import EngineError
 
 SMALLEST = 2**20
 """Bytes; a copy of less takes as long to start as to run."""
-_Modes = tuple[TorchDispatchMode, TorchDispatchMode]
 
 
 class ActivationOffload:
@@ -66,14 +63,6 @@ class ActivationOffload:
                 call = partial(self._call, block, block._compiled_call_impl)
                 block._compiled_call_impl = call
 
-    def kept_outputs(self, is_kept: Callable[[Any], bool]) -> _Modes:
-        """Around a forward pass and its recomputation: outputs of `is_kept` operators are moved.
-
-        torch's own modes of selective checkpointing keep them without the hooks of saved tensors.
-        """
-        keep = _Keep(is_kept, partial(self._pack, self._pass))
-        return keep, _Reuse(is_kept, keep.outputs, self._unpack)
-
     def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return call(*args, **kwargs)
@@ -87,7 +76,7 @@ class ActivationOffload:
 
     def _pack(self, one: _Pass, tensor: Tensor) -> Any:
         if not self._moves(one.block, tensor):
-            return _Saved(one, self.keep(tensor))
+            return one, self.keep(tensor), None
         # The weak reference in `moved` keeps the address from another storage.
         key = tensor.untyped_storage()._cdata, tensor._version
         moved = self._moved.get(key)
@@ -95,17 +84,12 @@ class ActivationOffload:
             moved = self._moved[key] = _Moved(tensor.detach(), self._copies)
         one.moved[id(moved)] = moved
         view = tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
-        return _Saved(one, moved, view)
+        return one, moved, view
 
     def _moves(self, block: Module, tensor: Tensor) -> bool:
-        if (
-            block is self._blocks[-1]
-            or tensor.device.type != self._device.type
-            or tensor.layout is not torch.strided
-            or is_traceable_wrapper_subclass(tensor)
-            or tensor.is_conj()
-            or tensor.is_neg()
-        ):
+        is_plain = tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
+        is_other = tensor.device.type != self._device.type or tensor.is_conj() or tensor.is_neg()
+        if block is self._blocks[-1] or is_other or not is_plain:
             return False
         storage = tensor.untyped_storage()
         size = storage.nbytes()
@@ -122,15 +106,15 @@ class ActivationOffload:
                 if not is_traceable_wrapper_subclass(tensor):
                     yield tensor.untyped_storage()
 
-    def _unpack(self, saved: _Saved) -> Tensor:
-        one = saved.of
+    def _unpack(self, saved: tuple[_Pass, Any, Any]) -> Tensor:
+        one, content, view = saved
         if not one.is_back:
             one.is_back = True
             self._leaving.clear()  # they are needed first
             for each in (one, one.before()):
                 for moved in reversed(list(each.moved.values()) if each else []):
                     moved.load()
-        return saved.content.view(*saved.view) if saved.view else self.kept(saved.content)
+        return self.kept(content) if view is None else content.view(*view)
 
 
 def _is_cast(tensor: Tensor, weight: Tensor) -> bool:
@@ -262,44 +246,3 @@ class _Pass:
     """In the order in which they were saved."""
     is_back: bool = False
     """Whether its backward pass has begun."""
-
-
-@dataclass
-class _Saved:
-    """What autograd holds for one saved tensor."""
-
-    of: _Pass
-    content: Any
-    """A _Moved, or what was kept of a tensor that stays."""
-    view: tuple[Any, ...] = ()
-    """Of a _Moved."""
-
-
-class _Keep(TorchDispatchMode):
-    """Packs the outputs of some operators, in their order."""
-
-    def __init__(self, is_kept: Callable[[Any], bool], pack: Callable[[Tensor], Any]):
-        super().__init__()
-        self._is_kept, self._pack = is_kept, pack
-        self.outputs: deque[Any] = deque()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self._is_kept(func):
-            # Detached: autograd makes `result` a part of the graph, which holds what is kept.
-            packed = tree_map_only(Tensor, lambda output: self._pack(output.detach()), result)
-            self.outputs.append(packed)
-        return result
-
-
-class _Reuse(TorchDispatchMode):
-    """Returns the outputs that `_Keep` packed instead of computing them."""
-
-    def __init__(self, is_kept: Callable[[Any], bool], outputs: deque[Any], unpack: Callable[[Any], Tensor]):
-        super().__init__()
-        self._is_kept, self._outputs, self._unpack = is_kept, outputs, unpack
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._is_kept(func):
-            return tree_map_only(_Saved, self._unpack, self._outputs.popleft())
-        return func(*args, **(kwargs or {}))

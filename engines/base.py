@@ -79,10 +79,9 @@ class World(Protocol):
         """Wait for every rank; raises TimeoutError after `timeout_s` (default: the group's own)."""
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
-        """Call `work` on rank 0, then on all others; each waits until all are done.
+        """Call `work` on rank 0, then on all others; each waits, without a limit, until all are done.
 
-        A rank waits as long as any other makes progress: it uses a processor or reads a file.
-        Raises TimeoutError, and whatever `work` raises.
+        Raises whatever `work` raises.
         """
 
     def host_memory(self, size: int) -> Tensor:

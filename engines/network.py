@@ -26,15 +26,19 @@ def interfaces() -> dict[str, list[str]]:
 
 
 def check_interfaces(variables: Mapping[str, str], available: Mapping[str, list[str]]) -> None:
-    """Raise EngineError if a variable names an interface that is not `available`."""
-    for variable, missing in (
-        (GLOO, _missing_gloo(variables.get(GLOO, ""), available)),
-        (NCCL, _missing_nccl(variables.get(NCCL, ""), available)),
-    ):
-        if missing:
+    """Raise EngineError if a variable names an interface that is not `available`.
+
+    NCCL accepts any of the given prefixes; `=` marks full names, `^` excluded ones.
+    """
+    for variable, text in ((name, variables.get(name, "")) for name in (GLOO, NCCL)):
+        names = [name.partition(":")[0] for name in text.removeprefix("=").split(",") if name]
+        is_prefix = variable == NCCL and not text.startswith("=")
+        missing = [n for n in names if not any(a.startswith(n) if is_prefix else a == n for a in available)]
+        is_enough = variable == NCCL and len(missing) < len(names)
+        if missing and not is_enough and not text.startswith("^"):
             raise EngineError(
-                f"{variable}={variables[variable]}: {socket.gethostname()} has no interface "
-                f"{missing}; available: {_listed(available)}"
+                f"{variable}={text}: {socket.gethostname()} has no interface "
+                f"{', '.join(missing)}; available: {_listed(available)}"
             )
 
 
@@ -90,23 +94,6 @@ def _source(address: str) -> str | None:
 def _is_local(address: str) -> bool:
     number = ipaddress.ip_address(address.partition("%")[0])
     return number.is_loopback or number.is_link_local
-
-
-def _missing_gloo(text: str, available: Mapping[str, list[str]]) -> str:
-    return ", ".join(name for name in text.split(",") if name and name not in available)
-
-
-def _missing_nccl(text: str, available: Mapping[str, list[str]]) -> str:
-    """NCCL accepts any of the given prefixes; `=` marks full names, `^` excluded ones."""
-    if not text or text.startswith("^"):
-        return ""
-    names = text.removeprefix("=").split(",")
-    if text.startswith("="):
-        fits = any(name.partition(":")[0] in available for name in names)
-    else:
-        prefixes = tuple(name.partition(":")[0] for name in names)
-        fits = any(name.startswith(prefixes) for name in available)
-    return "" if fits else ", ".join(names)
 
 
 def _listed(available: Mapping[str, list[str]]) -> str:

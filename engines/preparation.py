@@ -68,14 +68,11 @@ def change_forward(
 
         linears_in_fp8(blocks)
     offload: ActivationOffload | None = None
-    contexts = _keep_products
     if options.activation_offload:
         from engines.activation_offload import ActivationOffload
 
         offload = ActivationOffload(model, blocks, device)
-        if not options.compile:
-            contexts = partial(offload.kept_outputs, _is_product)
-    kept = contexts if options.keep_products else None
+    kept = _keep_products if options.keep_products else None
     checkpoint_blocks(blocks, options.activation_checkpointing, kept)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
@@ -230,12 +227,8 @@ def _keep_products() -> _Contexts:
 
 
 def _kept_product(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    kept = _is_product(operator)
+    kept = operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def _is_product(operator: Any) -> bool:
-    return operator in _PRODUCTS or operator.name() == _PACKED_ATTENTION
 
 
 def _keep_buffers(block: Module, kept: Callable[[], _Contexts]) -> _Contexts:

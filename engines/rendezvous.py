@@ -6,14 +6,9 @@ import hashlib
 import json
 import os
 import socket
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -22,26 +17,13 @@ import torch.distributed as dist
 from engines import environment
 from engines.base import EngineError, PeersMissing
 
-PORTS = 8
-"""Ports in a row that are tried, because another job may use the first one."""
 TOKEN = "GEARSHIFT_RENDEZVOUS"
 """The variable with what only the ranks of one start share: no key without it counts."""
 LOOPBACK = "127.0.0.1"
-_CONNECT_S = 2.0
-_FOREIGN_S = 5.0
 _RESULT_S = 5.0
 _MAX_SHOWN = 8
-
-
-@dataclass(frozen=True)
-class Peer:
-    """The registration of a rank."""
-
-    host: str
-    digest: str
-    """Of its facts; ranks with the same facts have the same digest."""
-    device: str
-    """The id of hardware that two ranks must not share; empty: they may."""
+_Peers = Mapping[int, tuple[str, str, str]]
+"""Of each rank its host, the digest of its facts, and the id of hardware that no two may share."""
 
 
 def check_ranks(
@@ -71,9 +53,9 @@ def check_ranks(
 def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False) -> dist.Store:
     """The store through which ranks exchange addresses; empty at each attempt of torchrun.
 
-    `is_local`: all ranks are on this machine, and no other machine can connect. Raises EngineError
-    if the environment has no address or the port is in use, and PeersMissing if rank 0 does not
-    answer within `timeout`.
+    A key counts only with the token of these ranks. `is_local`: all ranks are on this machine, and
+    no other machine can connect. Raises EngineError if the environment has no address or the port
+    is in use, and PeersMissing if rank 0 does not answer within `timeout`.
     """
     if size == 1:
         return dist.HashStore()
@@ -91,16 +73,20 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
     token = variables.get(TOKEN, "")
     if is_local and not agent_has_store:
         address = LOOPBACK
-    endpoint = _Endpoint(address, int(text), "" if agent_has_store else token)
+    serves = rank == 0 and not agent_has_store
     try:
-        if rank == 0 and not agent_has_store:
-            store = endpoint.open(timeout)
-        else:
-            store = endpoint.connect(rank, timeout)
-    except (dist.DistError, RuntimeError) as error:
+        store = tcp_store(address, int(text), is_master=serves, timeout=timeout, wait_for_workers=False)
+    except (dist.DistError, RuntimeError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        if serves:
+            raise EngineError(
+                f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {address}:{text}: {reason}\n"
+                "  cause         another job or program on this machine uses the port\n"
+                f"  fix           export MASTER_PORT={_free_port()}"
+            ) from error
         raise PeersMissing(
             f"rank {rank} on {socket.gethostname()} could not reach the rendezvous at "
-            f"{address}:{text}: {error}"
+            f"{address}:{text}: {reason}"
         ) from error
     # Restarted workers would find the addresses of the dead under the same keys and hang.
     attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -125,84 +111,6 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
         return dist.TCPStore(address, port, use_libuv=False, **options)
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    """The address of the store; with a `token`, one of several ports from the first on."""
-
-    address: str
-    port: int
-    token: str
-
-    @property
-    def ports(self) -> range:
-        return range(self.port, min(self.port + (PORTS if self.token else 1), 65536))
-
-    def open(self, timeout: timedelta) -> dist.TCPStore:
-        """A store in this process, at the first free port."""
-        errors = []
-        for port in self.ports:
-            try:
-                store = tcp_store(self.address, port, is_master=True, timeout=timeout, wait_for_workers=False)
-                store.set(self.token, "")
-                return store
-            except (dist.DistError, RuntimeError, OSError) as error:
-                errors.append(str(error).partition("\n")[0])
-        raise EngineError(
-            f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {self}: {errors[-1]}\n"
-            "  cause         another job or program on this machine uses the port\n"
-            f"  fix           export MASTER_PORT={_free_port()}"
-        )
-
-    def connect(self, rank: int, timeout: timedelta) -> dist.TCPStore:
-        """The store of rank 0, or of torchrun."""
-        if not self.token:
-            return tcp_store(self.address, self.port, is_master=False, timeout=timeout)
-        end = time.monotonic() + timeout.total_seconds()
-        pause = 0.05
-        pending: dict[int, Future[dist.TCPStore | None]] = {}
-        while time.monotonic() < end:
-            for port in self.ports:
-                if port not in pending and _is_listening(self.address, port):
-                    pending[port] = self._connect_in_thread(port)
-            futures.wait(pending.values(), pause, futures.FIRST_COMPLETED)
-            for port in [port for port, result in pending.items() if result.done()]:
-                store = pending.pop(port).result()
-                if store is not None:
-                    store.set_timeout(timeout)
-                    return store
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-        raise PeersMissing(
-            f"rank {rank} on {socket.gethostname()} found no rank 0 at {self} within "
-            f"{timeout.total_seconds():g} s"
-        )
-
-    def _connect_in_thread(self, port: int) -> Future[dist.TCPStore | None]:
-        """The result of `_connect`, in a daemon thread.
-
-        torch waits forever for a program that accepts the connection and never answers, whatever
-        its timeout.
-        """
-        result: Future[dist.TCPStore | None] = Future()
-        threading.Thread(
-            target=lambda: result.set_result(self._connect(port)), name="rendezvous", daemon=True
-        ).start()
-        return result
-
-    def _connect(self, port: int) -> dist.TCPStore | None:
-        """The store at `port`; None: it belongs to another job or program."""
-        with suppress(dist.DistError, RuntimeError):
-            wait = timedelta(seconds=_FOREIGN_S)
-            store = tcp_store(self.address, port, is_master=False, timeout=wait)
-            if store.check([self.token]):
-                return store
-        return None
-
-    def __str__(self) -> str:
-        ports = self.ports
-        return f"{self.address}:{ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
-
-
 def _free_port() -> int:
     """A port that no program of this machine uses now."""
     with socket.socket() as opened:
@@ -211,92 +119,55 @@ def _free_port() -> int:
         return port
 
 
-def _is_listening(address: str, port: int) -> bool:
-    """Whether a program listens at the port; torch would take seconds to find out."""
-    try:
-        with socket.create_connection((address, port), _CONNECT_S) as connection:
-            # If no program listens, a system now and then connects a port to itself.
-            return connection.getsockname() != connection.getpeername()
-    except OSError:
-        return False
-
-
 def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:
     """The problem that keeps the ranks from training, or "", and the missing ranks."""
-    keys = [f"peer/{rank}" for rank in range(size)]
+    keys, missing = [f"peer/{rank}" for rank in range(size)], []
     try:
         store.wait(keys, timedelta(seconds=timeout_s))
     except (dist.DistError, RuntimeError):
         missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
-        present = _read_peers(store, [k for r, k in enumerate(keys) if r not in set(missing)])
-        return (
-            f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s; "
-            f"registered: {_hosts(present)}",
-            missing,
-        )
-    peers = _read_peers(store, keys)
-    return _shared_device(peers) or _difference(store, peers), []
-
-
-def _read_peers(store: dist.Store, keys: Sequence[str]) -> dict[int, Peer]:
-    texts = store.multi_get(list(keys))
-    return {
-        int(key.partition("/")[2]): Peer(*json.loads(text)) for key, text in zip(keys, texts, strict=True)
-    }
-
-
-def _shared_device(peers: Mapping[int, Peer]) -> str:
-    users = defaultdict(list)
-    for rank, peer in peers.items():
-        if peer.device:
-            users[peer.host, peer.device].append(rank)
+    present = [rank for rank in range(size) if rank not in set(missing)]
+    texts = store.multi_get([keys[rank] for rank in present])
+    peers = {rank: tuple(json.loads(text)) for rank, text in zip(present, texts, strict=True)}
+    if missing:
+        problem = f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s"
+        return f"{problem}; registered: {_hosts(peers)}", missing
+    users, by_digest = defaultdict(list), defaultdict(list)
+    for rank, (host, digest, device) in peers.items():
+        users[host, device or rank].append(rank)
+        by_digest[digest].append(rank)
     for (host, device), ranks in users.items():
         if len(ranks) > 1:
             return (
                 f"{_ranks(ranks)} on {host} use the same GPU, {device}; start at most one rank "
                 "for each GPU, and let each see its own or all of the node (CUDA_VISIBLE_DEVICES)"
-            )
-    return ""
+            ), []
+    if len(by_digest) == 1:
+        return "", []
+    expected, other = (json.loads(store.get(f"facts/{digest}")) for digest in [*by_digest][:2])
+    names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
+    lines = [f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names]
+    hosts = _hosts({rank: peers[rank] for rank in [*by_digest.values()][1]})
+    return (
+        f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "
+        f"({peers[0][0]}); start every node with the same command and environment"
+    ), []
 
 
-def _difference(store: dist.Store, peers: Mapping[int, Peer]) -> str:
-    """The facts in which ranks differ from rank 0, if there are any."""
-    by_digest = defaultdict(list)
-    for rank, peer in peers.items():
-        by_digest[peer.digest].append(rank)
-    expected = json.loads(store.get(f"facts/{peers[0].digest}"))
-    for digest, ranks in by_digest.items():
-        if digest == peers[0].digest:
-            continue
-        other = json.loads(store.get(f"facts/{digest}"))
-        names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
-        lines = [f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names]
-        hosts = _hosts({rank: peers[rank] for rank in ranks})
-        return (
-            f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "
-            f"({peers[0].host}); start every node with the same command and environment"
-        )
-    return ""
-
-
-def _hosts(peers: Mapping[int, Peer]) -> str:
-    """`node1 (ranks 0 to 3), node2 (rank 4)`."""
+def _hosts(peers: _Peers) -> str:
+    """`node1 (ranks 0, 1), node2 (rank 2)`."""
     by_host = defaultdict(list)
-    for rank, peer in peers.items():
-        by_host[peer.host].append(rank)
+    for rank, (host, *_) in peers.items():
+        by_host[host].append(rank)
     shown = [f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN]]
-    more = len(by_host) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return ", ".join(shown) + (" and others" if len(by_host) > _MAX_SHOWN else "")
 
 
 def _ranks(ranks: Sequence[int]) -> str:
-    """`rank 3`, `ranks 1, 4`, `ranks 0 to 7`."""
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    if len(ranks) > 2 and ranks[-1] - ranks[0] == len(ranks) - 1:
-        return f"ranks {ranks[0]} to {ranks[-1]}"
+    """`rank 3`, `ranks 1, 4`."""
     listed = ", ".join(map(str, ranks[: 4 * _MAX_SHOWN]))
-    return f"ranks {listed}" + (" and more" if len(ranks) > 4 * _MAX_SHOWN else "")
+    more = " and more" if len(ranks) > 4 * _MAX_SHOWN else ""
+    return f"rank{'s' if len(ranks) > 1 else ''} {listed}{more}"
 
 
 def _read_result(store: dist.Store, rank: int, timeout_s: float) -> tuple[str, list[int]]:

@@ -185,8 +185,7 @@ def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
     if environ.get("MASTER_PORT"):
         port = _port(environ)
     else:
-        # Every rank of a step computes it, and two steps on a node seldom share it; when they do,
-        # the rendezvous of engines/ takes one of the next ports.
+        # Every rank of a step computes it, and two steps on a node seldom share it.
         job = _number(environ, _first_of(environ, "SLURM_JOB_ID"))
         port = _FIRST_PORT + (job + 977 * _number(environ, step)) % _PORTS
     names = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT")

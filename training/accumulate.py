@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
@@ -43,7 +43,7 @@ def accumulate(
     module: Module,
     micro_batches: Sequence[MicroBatch],
     units: Units,
-    forward: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it has no state
+    forward: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Accumulated:
     """Leave the gradient of the mean loss over `units` of all ranks in the engine. Collective.
 
@@ -58,7 +58,7 @@ def accumulate(
     parts: dict[str, Tensor] = {}
     for number, micro_batch in enumerate(micro_batches, start=1):
         with engine.accumulate(last=number == len(micro_batches)):
-            with forward:
+            with forward():
                 result = task.loss(module, micro_batch.batch)
             terms = by_term(result.sum)
             loss = reduce(add, [terms[term] * scale for term, scale in scales.items()])

@@ -6,10 +6,10 @@ import math
 import socket
 import time
 from array import array
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -60,21 +60,13 @@ State = Callable[[str, Mapping[str, object]], None]
 """Gets the name of a fault, and the values of its symptom."""
 
 
-@dataclass(frozen=True)
-class ClockSkew:
-    """A clock that differs by SKEW_S or more from that of rank 0."""
-
-    host: str
-    seconds: float
-
-
-def clock_skews(world: World, now: Callable[[], float] = time.time) -> list[ClockSkew]:
-    """The clocks that differ by SKEW_S or more from that of rank 0, one per host. Collective.
+def clock_skews(world: World, now: Callable[[], float] = time.time) -> dict[str, float]:
+    """By host, the seconds by which its clock differs from that of rank 0, if SKEW_S or more. Collective.
 
     Each rank reads its clock when it leaves a barrier, which all leave within a second.
     """
     if world.size == 1:
-        return []
+        return {}
     world.barrier()
     clocks = torch.zeros(world.size, dtype=torch.float64)
     clocks[world.rank] = now()
@@ -83,8 +75,8 @@ def clock_skews(world: World, now: Callable[[], float] = time.time) -> list[Cloc
     for rank, at in enumerate(times):
         if abs(at - times[0]) >= SKEW_S:
             host = world.broadcast(socket.gethostname().encode(), rank).decode(errors="replace")
-            skews[host] = ClockSkew(host, at - times[0])
-    return list(skews.values())
+            skews[host] = at - times[0]
+    return skews
 
 
 @dataclass(frozen=True)
@@ -100,55 +92,44 @@ class Expected:
     """The number of training labels of each class; empty: unknown."""
 
 
-class _Evaluation(NamedTuple):
-    step: int
-    loss: float
-    is_best: bool
-    lines: int
-    """Losses logged before it."""
-
-
 class Health(Callback):
     """Recognizes common faults, each once per run; for rank 0, after the writers of files."""
 
     def __init__(
-        self, expected: Expected, state: State, said: Collection[str] = (), skews: Sequence[ClockSkew] = ()
+        self,
+        expected: Expected,
+        state: State,
+        said: Collection[str] = (),
+        skews: Mapping[str, float] | None = None,
     ) -> None:
         """`said` are the faults that earlier processes of the run have stated."""
-        self._expected, self._state, self._skews = expected, state, skews
-        self._said = set(said)
-        self._judges_loss = expected.learns
+        self._expected, self._state, self._skews, self._said = expected, state, skews or {}, set(said)
+        self._judges_loss, self._is_improved = expected.learns, False
         self._losses = array("d")
+        self._evaluations: list[tuple[EvalResult, float, int]] = []
+        """Each with its validation loss, and the number of losses logged before it."""
         self._first: StepMetrics | None = None
         self._lines, self._timed_steps, self._data_s, self._steps_s = 0, 0, 0.0, 0.0
-        self._evaluations: list[_Evaluation] = []
-        self._is_improved = False
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Check the clocks and the labels."""
-        self._plan = train_plan
-        self._last_step = train_plan.first_step
-        is_first = not train_plan.first_step and not train_plan.experience
+        self._plan, self._last_step = train_plan, train_plan.first_step
         # A resumed run starts with a low loss, which need not fall any more.
-        self._judges_loss = self._judges_loss and is_first
-        for skew in self._skews:
-            self._find("clock_skew", host=skew.host, seconds=f"{skew.seconds:.0f}")
-        present = {name: count for name, count in self._expected.classes.items() if count}
+        self._judges_loss &= not train_plan.first_step and not train_plan.experience
+        for host, seconds in self._skews.items():
+            self._find("clock_skew", host=host, seconds=f"{seconds:.0f}")
+        present = [(name, count) for name, count in self._expected.classes.items() if count]
         if len(present) == 1 and len(self._expected.classes) > 1:
-            name, count = next(iter(present.items()))
-            self._find("one_class", name=name, count=count)
+            self._find("one_class", name=present[0][0], count=present[0][1])
 
     def logged(self, metrics: StepMetrics) -> None:
-        """Check the loss and the times."""
         steps, self._last_step = metrics.step - self._last_step, metrics.step
         if self._first is None:
-            self._first = metrics
+            self._first = metrics  # its times are left out: it compiles, and waits for the first batch
         else:
-            self._check_times(metrics, steps)
+            self._check_times(metrics, steps, self._first)
         if self._judges_loss and math.isfinite(metrics.loss):
             self._losses.append(metrics.loss)
-            self._check_high(metrics)
-            self._check_falling(metrics)
+            self._check_loss(metrics.step, metrics.step / self._plan.total_steps)
 
     def evaluated(self, result: EvalResult) -> Action:
         """Check that the metrics are finite, and the validation loss."""
@@ -160,14 +141,12 @@ class Health(Callback):
         if result.split == "val" and self._judges_loss:
             self._is_improved |= bool(self._evaluations) and result.is_best
             loss = result.metrics.get("val_loss", math.nan)
-            lines = len(self._losses)
-            self._evaluations.append(_Evaluation(result.step, loss, result.is_best, lines))
-            if not self._expected.has_patience:
+            self._evaluations.append((result, loss, len(self._losses)))
+            if not self._expected.has_patience and len(self._evaluations) > RISES:
                 self._check_overfitting()
         return Action.NOTHING
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """State a loss that is not finite: it ends the run."""
         if kind == "nonfinite":
             self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
 
@@ -176,61 +155,44 @@ class Health(Callback):
             self._said.add(name)
             self._state(name, seen)
 
-    def _check_high(self, metrics: StepMetrics) -> None:
-        first = self._losses[0]
-        if len(self._losses) <= HIGH_LINES or metrics.step < HIGH_SHARE * self._plan.total_steps:
+    def _check_loss(self, step: int, share: float) -> None:
+        losses = self._losses
+        if len(losses) > HIGH_LINES and share >= HIGH_SHARE:
+            least, first = min(losses[-HIGH_LINES:]), losses[0]
+            if least > HIGH * first > 0:
+                self._find("lr_too_high", least=real(least), lines=HIGH_LINES, first=real(first))
+        enough = LINES if len(self._evaluations) >= EVALUATIONS else LINES_WITHOUT_EVALUATION
+        is_told = self._is_improved or self._said & {"lr_too_high", "not_falling"}
+        if is_told or len(losses) < enough or share < LEAST_SHARE:
             return
-        least = min(self._losses[-HIGH_LINES:])
-        if first > 0 and least > HIGH * first:
-            self._find("lr_too_high", least=real(least), lines=HIGH_LINES, first=real(first))
-
-    def _check_falling(self, metrics: StepMetrics) -> None:
-        if self._is_improved or self._said & {"lr_too_high", "not_falling"}:
-            return
-        is_confirmed = len(self._evaluations) >= EVALUATIONS
-        least = LINES if is_confirmed else LINES_WITHOUT_EVALUATION
-        lines, third = len(self._losses), len(self._losses) // 3
-        if lines < least or metrics.step < LEAST_SHARE * self._plan.total_steps:
-            return
-        first, last = np.array(self._losses[:third]), np.array(self._losses[-third:])
-        before, now = float(first.mean()), float(last.mean())
-        error = math.sqrt((first.var() + last.var()) / third)
-        if before <= now <= before + RISEN * error:
-            self._find("not_falling", first=real(before), last=real(now), steps=metrics.step)
+        third = len(losses) // 3
+        first_third, last_third = np.array(losses[:third]), np.array(losses[-third:])
+        before, now = float(first_third.mean()), float(last_third.mean())
+        if 0 <= now - before <= RISEN * math.sqrt((first_third.var() + last_third.var()) / third):
+            self._find("not_falling", first=real(before), last=real(now), steps=step)
 
     def _check_overfitting(self) -> None:
-        if len(self._evaluations) <= RISES:
-            return
-        *earlier, start = self._evaluations[:-RISES]
-        newest = [start, *self._evaluations[-RISES:]]
-        if any(evaluation.is_best for evaluation in newest[1:]):
-            return
-        losses = [evaluation.loss for evaluation in newest]
-        rises = all(a < b for a, b in pairwise(losses))
-        if not rises or not losses[-1] > WORSE * losses[0] > 0:
+        newest = self._evaluations[-RISES - 1 :]
+        losses = [loss for _, loss, _ in newest]
+        rises = all(a < b for a, b in pairwise(losses)) and losses[-1] > WORSE * losses[0] > 0
+        if not rises or any(result.is_best for result, _, _ in newest[1:]):
             return
         # The training losses of the interval before the best evaluation, and of the last one.
-        then = self._losses[earlier[-1].lines if earlier else 0 : start.lines]
-        now = self._losses[newest[-2].lines : newest[-1].lines]
+        start = self._evaluations[-RISES - 2][2] if len(self._evaluations) > RISES + 1 else 0
+        then, now = self._losses[start : newest[0][2]], self._losses[newest[-2][2] : newest[-1][2]]
         if then and now and np.mean(now) < np.mean(then):
-            numbers = {"best": real(losses[0]), "now": real(losses[-1])}
-            self._find("overfitting", step=start.step, **numbers)
+            self._find("overfitting", step=newest[0][0].step, best=real(losses[0]), now=real(losses[-1]))
 
-    def _check_times(self, metrics: StepMetrics, steps: int) -> None:
-        """The first line is left out: it compiles, allocates and waits for the first batch."""
-        self._lines += 1
-        self._timed_steps += steps
+    def _check_times(self, metrics: StepMetrics, steps: int, first: StepMetrics) -> None:
+        self._lines, self._timed_steps = self._lines + 1, self._timed_steps + steps
         self._data_s += metrics.data_time_s * steps
         self._steps_s += metrics.step_time_s * steps
-        is_enough = self._lines >= STARVED_LINES and self._data_s >= STARVED_S
-        if is_enough and self._data_s > STARVED * self._steps_s:
-            self._find("starved", share=round(100 * self._data_s / self._steps_s))
-        if not self._expected.is_compiled or self._lines < STARVED_LINES:
+        if self._lines < STARVED_LINES:
             return
-        assert self._first is not None
-        first = self._first.step_time_s - self._first.data_time_s
-        later = self._steps_s / self._timed_steps
-        rest = later * (self._plan.end_step - self._plan.first_step)
-        extra = first - later
-        if extra > COMPILING_S and first > COMPILING * later and extra > COMPILING_SHARE * rest:
-            self._find("compiling", first_s=f"{first:.3g}", later_s=f"{later:.3g}")
+        if self._data_s >= STARVED_S and self._data_s > STARVED * self._steps_s:
+            self._find("starved", share=round(100 * self._data_s / self._steps_s))
+        first_s, later_s = first.step_time_s - first.data_time_s, self._steps_s / self._timed_steps
+        rest_s = later_s * (self._plan.end_step - self._plan.first_step)
+        least_s = max(COMPILING_S, COMPILING_SHARE * rest_s)
+        if self._expected.is_compiled and first_s > COMPILING * later_s and first_s - later_s > least_s:
+            self._find("compiling", first_s=f"{first_s:.3g}", later_s=f"{later_s:.3g}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from training import throughput
 from training.callbacks.base import StepMetrics
 from training.resources import memory
@@ -51,11 +53,9 @@ class RunMetrics:
         self._begin_line()
 
     def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
         return {"units": self.units, "is_log_due": self._is_log_due, "skipped": self._skipped}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
         self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
         self._skipped = facts.get("skipped", 0)
 
@@ -148,28 +148,16 @@ def timing(seconds: Sequence[float], train_plan: TrainPlan) -> Mapping[str, floa
     if not seconds:
         return None
     warmup_steps = warmup(len(seconds))
-    ordered = sorted(seconds[warmup_steps:])
-    median = percentile(ordered, 50)
+    p10, median, p90 = np.percentile(seconds[warmup_steps:], (10, 50, 90)).tolist()
     return {
-        "steps": len(ordered),
+        "steps": len(seconds) - warmup_steps,
         "warmup_steps": warmup_steps,
         "median_s": median,
-        "p10_s": percentile(ordered, 10),
-        "p90_s": percentile(ordered, 90),
+        "p10_s": p10,
+        "p90_s": p90,
         "batches_per_s": train_plan.accumulation * train_plan.world_size / median,
         "samples_per_s": train_plan.global_batch / median,
     }
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of `ordered` lie, interpolated linearly.
-
-    Source: Hyndman and Fan, Sample Quantiles in Statistical Packages, 1996, definition 7.
-    """
-    position = (len(ordered) - 1) * percent / 100
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 def warmup(steps: int) -> int:

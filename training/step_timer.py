@@ -38,9 +38,6 @@ class HostClock:
         """How far two marks are apart."""
         return float(end - begin)
 
-    def release(self, mark: Any) -> None:
-        """Use `mark` for another moment."""
-
 
 class DeviceClock(HostClock):
     """For an asynchronous device: waits for it only when a time is read."""
@@ -49,10 +46,9 @@ class DeviceClock(HostClock):
         import torch  # not at the top: `compare` reads metrics without it
 
         self._event = torch.get_device_module(device).Event
-        self._free: list[Any] = []
 
     def mark(self) -> Any:
-        event = self._free.pop() if self._free else self._event(enable_timing=True)
+        event = self._event(enable_timing=True)
         event.record()
         return event
 
@@ -66,9 +62,6 @@ class DeviceClock(HostClock):
         end.synchronize()  # of a pass that has long ended
         seconds: float = begin.elapsed_time(end) / 1000
         return seconds
-
-    def release(self, mark: Any) -> None:
-        self._free.append(mark)
 
 
 def clock_of(device: torch.device) -> HostClock | None:
@@ -105,8 +98,6 @@ class StepTimer:
         """Updates that were read, and the seconds of each part after the last of them."""
         self._at_means = self._steps, self._after_step
 
-    # Seconds of the host
-
     @property
     def wall_s(self) -> float:
         """Seconds since the start of the run, over all its processes."""
@@ -141,8 +132,6 @@ class StepTimer:
     def _training_s(self) -> float:
         return self._now() - self._paused_s
 
-    # Seconds of the device
-
     def start(self, clock: HostClock | None) -> None:
         """Measure parts with `clock`; None: the device has none, and they are not measured."""
         self._clock = clock
@@ -167,10 +156,12 @@ class StepTimer:
         finally:
             self.enter(OTHER)
 
-    @property
-    def forward(self) -> _ForwardPass:
-        """A context around each forward pass: what follows it is backward."""
-        return _ForwardPass(self)
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Around each forward pass: what follows it is backward."""
+        self.enter(self.part_of_pass)
+        yield
+        self.enter(BACKWARD)
 
     def time_modules(self, module: Module) -> None:
         """Let `computing_s` count the modules with weights of their own, one by one.
@@ -197,7 +188,6 @@ class StepTimer:
         while clock is not None and marks and (wait or clock.has_passed(marks[0][1])):
             part, end = marks.popleft()
             self._seconds[part] += clock.seconds(self._begin, end)
-            clock.release(self._begin)
             self._begin = end
             if part == OPTIMIZER:
                 self._steps, self._after_step = self._steps + 1, self._seconds.copy()
@@ -210,12 +200,11 @@ class StepTimer:
         self.read()
         (steps, before), now = self._at_means, self._after_step
         self._at_means, self.computing_s = (self._steps, now), None
-        if self._steps == steps:
+        if not (count := self._steps - steps):
             return {}
-        means = {part: (now[part] - before[part]) / (self._steps - steps) for part in now}
-        self.computing_s = means[FORWARD]
-        joined = _joined(means)
-        return {part: joined[part] for part in PARTS_OF_STEP}
+        self.computing_s = (now[FORWARD] - before[FORWARD]) / count
+        old, new = _joined(before), _joined(now)
+        return {part: (new[part] - old[part]) / count for part in PARTS_OF_STEP}
 
     def facts(self) -> dict[str, float]:
         """The seconds of each part so far, as JSON, for `resume`."""
@@ -235,19 +224,6 @@ class StepTimer:
             return None
         split = {f"{part}_s": seconds for part, seconds in self.facts().items()}
         return {**split, f"{OTHER}_s": max(wall_s - sum(split.values()), 0.0)}
-
-
-class _ForwardPass:
-    """See StepTimer.forward."""
-
-    def __init__(self, timer: StepTimer):
-        self._timer = timer
-
-    def __enter__(self) -> None:
-        self._timer.enter(self._timer.part_of_pass)
-
-    def __exit__(self, *error: object) -> None:
-        self._timer.enter(BACKWARD)
 
 
 def _joined(seconds: Mapping[str, float]) -> dict[str, float]:

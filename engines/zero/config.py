@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 AUTO = "auto"
 """Hugging Face's value for: taken from the settings."""
@@ -30,45 +30,27 @@ _OF_ZERO = (
 )  # fmt: skip
 FREE = frozenset([*_TOP, *(f"{ZERO}.{key}" for key in _OF_ZERO)])
 """Keys that are passed to DeepSpeed as written; of a block, with all its keys."""
-_SUMS = "sums of rounded gradients give other losses"
-_HYBRID = "use --engine fsdp --set engine.hybrid_shard=true"
-_RELEASED = "the backward pass finds released weights"
-FIXED: dict[str, tuple[Any, str]] = {
-    "communication_data_type": ("fp32", _SUMS),
-    "data_types.grad_accum_dtype": ("fp32", _SUMS),
-    "gradient_allreduce_op": ("mean", "losses are means"),
-    "gradient_predivide_factor": (1.0, "stage 3 loses the factor, stage 2 refuses it"),
-    "managed_gradient_accumulation": (True, "the loop says where a step ends"),
-    "prescale_gradients": (False, "stages 2 and 3 refuse it"),
-    "zero_allow_untested_optimizer": (True, "the optimizer is torch's"),
-    "zero_force_ds_cpu_optimizer": (False, "the optimizer is torch's"),
-    f"{ZERO}.compute_grad_norm": (True, "it is logged"),
-    f"{ZERO}.elastic_checkpoint": (False, "checkpoints here are elastic under every engine"),
-    f"{ZERO}.stage3_module_granularity_threshold": (0, _RELEASED),
-    f"{ZERO}.zero_hpz_partition_size": (
-        1,
-        f"the second copy of the weights misses what is loaded, and training gives NaN; {_HYBRID}",
-    ),
-    f"{ZERO}.zero_quantized_gradients": (False, "gradients in 4 bits give other losses"),
-    f"{ZERO}.zero_quantized_weights": (False, "weights in 8 bits give other losses"),
+FIXED: dict[str, Any] = {
+    # Sums of rounded gradients, and weights or gradients in fewer bits, give other losses.
+    **{"communication_data_type": "fp32", "data_types.grad_accum_dtype": "fp32"},
+    **{f"{ZERO}.zero_quantized_gradients": False, f"{ZERO}.zero_quantized_weights": False},
+    # Stage 3 loses the factor, stages 2 and 3 refuse to prescale.
+    **{"gradient_allreduce_op": "mean", "gradient_predivide_factor": 1.0, "prescale_gradients": False},
+    # Decided by the loop and by its optimizer, which is torch's.
+    **{"managed_gradient_accumulation": True, f"{ZERO}.compute_grad_norm": True},
+    **{"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False},
+    f"{ZERO}.elastic_checkpoint": False,
+    # The backward pass finds released weights; the second copy of weights misses what is loaded.
+    **{f"{ZERO}.stage3_module_granularity_threshold": 0, f"{ZERO}.zero_hpz_partition_size": 1},
 }
-"""The one value of a key under these engines, and why."""
-WHY = {
-    f"{ZERO}.leaf_module": _RELEASED,
-    f"{ZERO}.mics_shard_size": f"DeepSpeed has removed it; {_HYBRID}",
-    f"{ZERO}.round_robin_gradients": "it reorders weights that a checkpoint finds by position",
-}
-"""Why a key is refused."""
+"""The one value of a key under these engines."""
 SETTING = {
     **dict.fromkeys(("amp", "bf16", "bfloat16", "fp16", "torch_autocast"), "precision"),
     **dict.fromkeys(("comet", "csv_monitor", "tensorboard", "wandb"), "track"),
     **dict.fromkeys(("checkpoint", "datastates_ckpt", "nebula"), "save"),
-    "activation_checkpointing": "memory.activation_checkpointing",
-    "compile": "compile",
-    "optimizer": "optim",
-    "scheduler": "schedule",
-    f"{ZERO}.cpu_offload": "engine.name",
-    f"{ZERO}.cpu_offload_param": "engine.name",
+    **{"activation_checkpointing": "memory.activation_checkpointing", "compile": "compile"},
+    **{"optimizer": "optim", "scheduler": "schedule"},
+    **dict.fromkeys((f"{ZERO}.cpu_offload", f"{ZERO}.cpu_offload_param"), "engine.name"),
 }
 """What decides a key, or a block with all its keys."""
 OPTIMIZERS = {"adamw": ("AdamW", "Adam"), "sgd": ("SGD",)}
@@ -107,31 +89,16 @@ class ConfigConflict(ValueError):
         super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}" for c in conflicts))
 
 
-class BatchNumbers(Protocol):
-    """The batch numbers of a step."""
-
-    @property
-    def global_batch(self) -> int:
-        """Samples per step over all ranks."""
-
-    @property
-    def micro_batch(self) -> int:
-        """Samples per forward and backward pass of a rank."""
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches per step and rank."""
-
-
 Decided = dict[str, tuple[str, Any, tuple[Any, ...]]]
 """By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it."""
 
 
-def decided_keys(engine: str, shipped: Mapping[str, Any], batching: BatchNumbers, settings: Any) -> Decided:
+def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, settings: Any) -> Decided:
     """The keys of a DeepSpeed config that repeat a setting.
 
-    `shipped` is the config of `engine`, which fixes stage and offload; of `settings` the sections
-    `optim` and `schedule` and the values `precision` and `engine.offload` are read.
+    `shipped` is the config of `engine`, which fixes stage and offload; `batching` has the batch
+    numbers; of `settings` the sections `optim` and `schedule` and the values `precision` and
+    `engine.offload` are read.
     """
     optim, zero, offload = settings.optim, shipped[ZERO], settings.engine.offload
     same: dict[str, tuple[str, Any]] = {
@@ -211,25 +178,17 @@ def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
         problem, allowed = f"differs from {setting}", (*means, AUTO)
         return Conflict(key, value, problem, setting, setting_value, allowed)
     if key in FIXED:
-        needed, why = FIXED[key]
-        if _is_auto(value) or _equal(value, needed):
-            return None
-        shown = needed if isinstance(needed, str) else json.dumps(needed)
-        problem = f"must be {shown} under this engine: {why}"
-        return Conflict(key, value, problem, allowed=(needed,))
+        is_same = _is_auto(value) or _equal(value, FIXED[key])
+        return None if is_same else Conflict(key, value, "is fixed under this engine", allowed=(FIXED[key],))
     known = sorted({*decided, *FIXED, *FREE})
     is_block = any(name.startswith(f"{key}.") for name in known)
     by = next((SETTING[block] for block in SETTING if f"{key}.".startswith(f"{block}.")), None)
     is_off = key.endswith(".enabled") and value is False
     if _is_free(key) or is_off or ((by or is_block) and _is_auto(value)):
         return None
-    if is_block:
-        return Conflict(key, value, "must be an object")
-    if by:
-        return Conflict(key, value, f"is decided by {by}", by)
-    why = next((f": {WHY[block]}" for block in WHY if f"{key}.".startswith(f"{block}.")), "")
-    nearest = None if why else next(iter(difflib.get_close_matches(key, known, 1, 0.6)), None)
-    return Conflict(key, value, f"is not supported by this engine{why}", did_you_mean=nearest)
+    problem = "must be an object" if is_block else f"is decided by {by}" if by else "is not supported here"
+    nearest = difflib.get_close_matches(key, [] if is_block or by else known, 1, 0.6)
+    return Conflict(key, value, problem, None if is_block else by, did_you_mean=next(iter(nearest), None))
 
 
 def _is_free(key: str) -> bool:

@@ -67,7 +67,7 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
             while ended < _ENDED_AFTER and not interrupts:
                 snapshots = [run.snapshot() for run in runs]
                 screen = WatchScreen(snapshots)
-                output.draw_renderable(screen)
+                output.draw(screen)
                 ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
                 next_look = time.monotonic() + _REFRESH_S
                 while not interrupts and time.monotonic() < next_look:

@@ -161,7 +161,7 @@ def trace_step(
         updater.prepare(task, engine, last)
         units = total_units([num_units] * traced)
         with tracing.computing(), _offload_recorded(storages), storages.during(Phase.BACKWARD):
-            done = accumulate(task, engine, module, batches[:traced], units, forward)
+            done = accumulate(task, engine, module, batches[:traced], units, lambda: forward)
         gradients = (p.grad for p in module.parameters() if p.grad is not None)
         storages.label(gradients, Kind.GRADIENTS)
         with storages, storages.during(Phase.UPDATE):

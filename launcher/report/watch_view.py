@@ -14,7 +14,7 @@ from rich.text import Text
 from launcher.report.watched_run import Snapshot
 from training.logging import console_text
 from training.logging.console_text import render_row
-from training.logging.live_view import MEMORY, LiveView, sparkline, unwrapped
+from training.logging.live_view import unwrapped
 from training.logging.printable import printable
 from training.logging.quantities import amount, real
 
@@ -55,12 +55,12 @@ def plain(snapshot: Snapshot) -> str:
     if view.position.last is not None:
         usage = console_text.render_usage(view.usage)
         lines.append(console_text.render_step(view.position.last, view.position, view.units, usage))
-    if memory := _memory(view):
+    if memory := view.memory():
         lines.append(render_row("memory", ", ".join(memory)))
     if view.event is not None:
         lines.append(render_row("last", view.event))
-    if view.next_save is not None:
-        lines.append(render_row("next", view.render_next_save()))
+    if save := view.render_next_save():
+        lines.append(render_row("next", save))
     if snapshot.best is not None:
         lines.append(render_row("best", _best(snapshot.best)))
     return "\n".join(lines)
@@ -93,40 +93,30 @@ def _best(best: Mapping[str, Any]) -> str:
     return f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
 
 
-def _memory(view: LiveView) -> list[str]:
-    return [
-        f"{name} {console_text.render_use(view.usage[name], view.limits.get(name))}"
-        for name in MEMORY
-        if name in view.usage
-    ]
-
-
 def _table(snapshots: Sequence[Snapshot], options: ConsoleOptions) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
     headings = ["run", "state", "step", "ETA"]
     headings += ["loss", "speed"] if options.max_width >= 60 else []
-    headings += ["curve", "memory"] if options.max_width >= 90 else []
+    headings += ["memory"] if options.max_width >= 90 else []
     for heading in headings:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for snapshot in snapshots:
-        cells = _cells(snapshot, has_curve=not options.ascii_only)
+        cells = _cells(snapshot)
         table.add_row(*(cells[heading] for heading in headings))
     return table
 
 
-def _cells(snapshot: Snapshot, has_curve: bool) -> dict[str, Text]:
-    cells = dict.fromkeys(("step", "ETA", "loss", "speed", "curve", "memory"), "–")
+def _cells(snapshot: Snapshot) -> dict[str, Text]:
+    cells = dict.fromkeys(("step", "ETA", "loss", "speed", "memory"), "–")
     if (view := snapshot.view) is not None:
         position = view.position
         cells["step"] = f"{position.step}/{position.total_steps}"
-        cells["memory"] = " ".join(_memory(view)) or "–"
+        cells["memory"] = " ".join(view.memory()) or "–"
         if not snapshot.has_ended:
             cells["ETA"] = console_text.render_eta(position).removeprefix("ETA ")
         if position.last is not None:
             cells["loss"] = real(position.last.loss)
             cells["speed"] = f"{amount(position.last.samples_per_s)} samples/s"
-        if has_curve:
-            cells["curve"] = sparkline(view.losses) or "–"
     state = Text(snapshot.state, style=_STYLES.get(snapshot.state, ""))
     texts = {name: Text(printable(text)) for name, text in cells.items()}
     return {"run": Text(printable(Path(snapshot.name).name)), "state": state, **texts}

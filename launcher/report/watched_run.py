@@ -22,7 +22,7 @@ from training.callbacks.base import StepMetrics
 from training.logging.console_text import describe_event
 from training.logging.live_view import LiveView
 from training.logging.metrics import step_metrics, usage_of
-from training.logging.progress import Curve, Progress, next_save
+from training.logging.progress import Progress, next_save
 from training.settings import nested
 from training.train_plan import TrainPlan
 
@@ -67,7 +67,6 @@ class WatchedRun:
         self._train_plan: TrainPlan | None = None
         self._progress: Progress | None = None
         self._newest: StepMetrics | None = None
-        self._losses = Curve()
         self._usage: Mapping[str, float] = {}
         self._event: str | None = None
 
@@ -109,8 +108,6 @@ class WatchedRun:
         self._last_kind = kind
         if kind == "started":
             train_plan = _TRAIN_PLAN.validate_python(facts)
-            if not train_plan.first_step:
-                self._losses = Curve()
             self._train_plan, self._newest = train_plan, None
             self._progress = Progress(train_plan, lambda: self._clock)
         elif kind == "evaluated" and self._progress is not None:
@@ -126,7 +123,6 @@ class WatchedRun:
             return
         progress.stepped(metrics.step, metrics.step_time_s)
         progress.last = self._newest = metrics
-        self._losses.add(metrics.loss)
 
     def _view(self, state: State) -> LiveView | None:
         if self._progress is None or self._train_plan is None:
@@ -143,7 +139,6 @@ class WatchedRun:
             self._train_plan.units,
             self._usage,
             {name: limits.get(name) for name in self._usage if name != "gpu"},
-            self._losses.points,
             self._event,
             None if state in ENDED else planned,
         )

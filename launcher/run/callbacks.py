@@ -7,9 +7,9 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ from launcher.run.samples import SamplesWriter
 from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
-from training.health import ClockSkew, Expected, Health
+from training.health import Expected, Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
@@ -52,7 +52,7 @@ class RankCallbacks:
     storage: Storage
     """The run folder."""
     world: World
-    skews: Sequence[ClockSkew] = ()
+    skews: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
         """All callbacks of this rank; rank 0 also writes files and to the console."""

@@ -18,7 +18,6 @@ from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.parameters import check_parameters, with_dense_tensors
-from engines.precision import DTYPES
 from engines.preparation import tune_convolutions
 from engines.state import WEIGHT, stored
 from engines.world import open_world
@@ -201,11 +200,8 @@ def _place_model(
     """Build the model, place it, and restore what is resumed. Collective."""
     resolved = job.resolved
     seeds.seed_weights(settings.train.seed)
-    # So that base weights which are held in 16 bits are not in memory as a whole in fp32 before.
     has_adapters = isinstance(task, HasBaseWeights) and task.has_adapters
-    defers_alone = has_adapters and settings.precision in DTYPES
-    make = partial(with_dense_tensors, task.build)
-    model, initial = deferred_init.build(make, world, defers_alone=defers_alone)
+    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
     check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
     built = architecture(model)  # before an engine shards its parameters
     base = None

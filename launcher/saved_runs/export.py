@@ -110,7 +110,8 @@ def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[i
 
 def hugging_face(source: ExportSource, folder: Path) -> Notes:
     """Write a folder that transformers loads. Disk access. Raises DataError."""
-    from training.checkpoint.weights import write_sharded
+    from training.checkpoint.manifest import MODEL
+    from training.checkpoint.weights import write_weights
 
     task, target = source.task, shlex.quote(str(source.target))
     notes = {"vLLM": f"vllm serve {target}"}
@@ -125,8 +126,7 @@ def hugging_face(source: ExportSource, folder: Path) -> Notes:
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}
-    # The default shard size of Hugging Face's tools.
-    write_sharded(source.checkpoint, folder, source.model.kind, names, 5 * 10**9)
+    write_weights(source.checkpoint, folder / MODEL, source.model.kind, names)
     return notes
 
 

@@ -1,14 +1,11 @@
 """Deferred initialization: values, generator, memory, and every engine."""
 
-import copy
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engines import deferred_init
 from engines.catalog import build_engine
@@ -28,6 +25,9 @@ class Rank:
 
     def broadcast(self, data):
         return data
+
+    def agree(self, flags):
+        return flags
 
 
 def plain():
@@ -61,11 +61,6 @@ def orthogonal():
     return model
 
 
-def copied_layer():
-    layer = nn.Linear(5, 5)
-    return nn.ModuleList([nn.Linear(5, 5), copy.deepcopy(layer), copy.deepcopy(layer), layer])
-
-
 def read_by_numpy():
     model = plain()
     model.register_buffer("mean", torch.tensor(float(model[0].weight.detach().numpy().mean())))
@@ -77,13 +72,6 @@ def buffers():
     model.register_buffer("ones", torch.empty(4).fill_(1))
     model.register_buffer("drawn", torch.empty(4).uniform_())
     model.register_buffer("triangle", torch.ones(4, 4).triu_())
-    return model
-
-
-def run_without_values():
-    model = plain()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        assert model(torch.ones(2, 30)).shape == (2, 3)
     return model
 
 
@@ -108,64 +96,44 @@ def shared_memory():
     return model
 
 
-WITHOUT_READS = (plain, drawn_twice, changed_afterwards, padding_and_ties, run_without_values)
-WITH_READS = (
-    *(orthogonal, copied_layer, read_by_numpy, buffers, drawn_order),
-    *(unregistered, shared_memory),
-)
+WITHOUT_READS = (plain, drawn_twice, changed_afterwards, padding_and_ties, orthogonal, buffers)
+WITH_READS = (read_by_numpy, drawn_order, unregistered, shared_memory)
 
 
-def build(make, rank):
-    torch.manual_seed(5)
-    model, weights = deferred_init.build(make, Rank(rank))
-    return model, weights, torch.get_rng_state()
+def test_values_buffers_and_generator_are_those_of_a_plain_start(worlds):
+    for found in worlds[2].run(built):
+        for name, (is_deferred_, wrong) in found.items():
+            assert wrong == [], name
+            assert is_deferred_ == (name in {make.__name__ for make in WITHOUT_READS}), name
 
 
-@pytest.mark.parametrize("make", [*WITHOUT_READS, *WITH_READS])
-def test_values_and_generator_are_those_of_a_plain_start(make):
-    torch.manual_seed(5)
-    expected = make()
-    model, weights, generator = build(make, 0)
-    assert torch.equal(generator, torch.get_rng_state())
-    # In another order than they were recorded, and at another state of the generator.
-    for tensor in reversed(weights._tensors.values()):
-        weights._recorder.finish(tensor)
-    assert_equal(model.state_dict(), expected.state_dict())
-    assert getattr(model, "order", list)() == getattr(expected, "order", list)()
-
-
-def assert_equal(found, expected):
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
-
-
-@pytest.mark.parametrize("make", [*WITHOUT_READS, *WITH_READS])
-def test_all_ranks_defer_the_same_parameters_and_rank_0_alone_draws_what_nothing_reads(make):
-    (first, weights, _), (other, others, generator) = build(make, 0), build(make, 1)
-    for model, deferred in ((first, weights), (other, others)):
-        names = [name for name, p in model.named_parameters() if is_deferred(p)]
-        assert names == list(deferred._tensors) == list(weights._tensors) != []
-        assert not {"first", "second"} & {*names}  # they share memory
-    if make in WITHOUT_READS:
+def built(world):
+    """For each model whether it is deferred, and what differs from a plain start."""
+    found = {}
+    for make in (*WITHOUT_READS, *WITH_READS):
         torch.manual_seed(5)
-        assert torch.equal(generator, torch.get_rng_state())
-        assert not others._recorder._draws
-        return
-    for name, parameter in other.named_parameters():
-        if not is_deferred(parameter):
-            assert torch.equal(parameter, first.get_parameter(name)), name
-    assert_equal(dict(other.named_buffers()), dict(first.named_buffers()))
-    assert getattr(other, "order", list)() == getattr(first, "order", list)()
+        expected, generator = make(), torch.get_rng_state()
+        torch.manual_seed(5)
+        model, weights = deferred_init.build(make, world)
+        deferred = [name for name, p in model.named_parameters() if is_deferred(p)]
+        assert deferred == list(weights._tensors)
+        values = {**model.state_dict(), "order": getattr(model, "order", list)()}
+        wrong = [
+            name
+            for name, value in {**expected.state_dict(), "order": getattr(expected, "order", list)()}.items()
+            if (world.rank == 0 or not is_deferred(dict(model.named_parameters()).get(name, value)))
+            and not (torch.equal(values[name], value) if name != "order" else values[name] == value)
+            and not (world.rank and name == "head.weight")  # tied to a deferred one
+        ]
+        wrong += [] if torch.equal(generator, torch.get_rng_state()) else ["generator"]
+        found[make.__name__] = bool(deferred), wrong
+    return found
 
 
 def test_one_rank_defers_nothing():
     world = Rank(0)
     world.size = 1
-    torch.manual_seed(5)
     model, _ = deferred_init.build(plain, world)
-    torch.manual_seed(5)
-    assert_equal(model.state_dict(), plain().state_dict())
     assert not any(map(is_deferred, model.parameters()))
 
 
@@ -214,51 +182,16 @@ def peak():
 def make():
     return nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(6)))
 
-deferred_init.build(lambda: nn.Linear(2, 2), Rank(0))  # imports
+deferred_init.build(lambda: nn.Linear(2, 2), Rank(1))  # imports
 before = peak()
-model, weights = deferred_init.build(make, Rank(int(sys.argv[1])))
+model, weights = deferred_init.build(make, Rank(1))
 assert sum(p.numel() for p in model.parameters()) * 4 > 96 * 2**20
 print(peak() - before)
 """
 
 
-ALONE = """
-from engines.base import Options
-from engines.catalog import build_engine
-from tests.engines.parity import spec
-
-def frozen():
-    return make().requires_grad_(False).append(nn.Linear(2048, 2))
-
-def prepared(make):
-    world = Rank(0)
-    world.size = 1
-    model, weights = deferred_init.build(make, world, defers_alone=True)
-    engine = build_engine("local", world, Options(precision="bf16"))
-    engine.prepare(model, spec(1.0, 1e-3), [])
-    weights.write(engine)
-    return engine
-
-prepared(lambda: nn.Linear(2, 2))
-before = peak()
-engine = prepared(frozen)
-print(peak() - before)
-"""
-
-
-def peak_mib(program, *arguments, **variables):
-    command, env = [sys.executable, "-c", program, *arguments], {**os.environ, **variables}
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    return float(found.stdout.split()[-1])
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_model_of_100_mib_is_built_in_the_memory_of_one_layer():
-    assert peak_mib(MEMORY, "0") < 48
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_frozen_weights_of_100_mib_are_placed_in_half_of_it_and_the_memory_of_two_layers():
-    """Also if the heap, not the system, gets what is freed, as after larger blocks."""
-    threshold = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20)}
-    assert peak_mib(MEMORY + ALONE, "1", **threshold) < 48 + 32
+def test_ranks_other_than_0_build_a_model_of_100_mib_in_less_than_one_of_its_layers():
+    command = [sys.executable, "-c", MEMORY]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(found.stdout.split()[-1]) < 16

@@ -1,7 +1,6 @@
 """Ranks register and start, or get an error with missing ranks or different settings."""
 
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -10,7 +9,7 @@ import pytest
 import torch.distributed as dist
 
 from engines.base import EngineError, PeersMissing
-from engines.rendezvous import LOOPBACK, PORTS, TOKEN, check_ranks, open_store, tcp_store
+from engines.rendezvous import LOOPBACK, TOKEN, check_ranks, open_store, tcp_store
 
 HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
@@ -39,7 +38,7 @@ def test_every_rank_gets_the_missing_ranks():
     for error in register([({}, "")] * 2, size=5):
         assert isinstance(error, PeersMissing)
         assert str(error) == (
-            f"ranks 2 to 4 of 5 did not register within 0.2 s; registered: {HOST} (ranks 0, 1)"
+            f"ranks 2, 3, 4 of 5 did not register within 0.2 s; registered: {HOST} (ranks 0, 1)"
         )
 
 
@@ -61,88 +60,22 @@ def test_ranks_with_the_same_settings_and_gpus_of_their_own_start(peers, text):
         assert text is None or (text in str(error) and "optim.lr" not in str(error))
 
 
-def free_ports():
-    """The first of several free ports in a row."""
-    for first in range(23000, 32000, 3 * PORTS):
-        try:
-            for port in range(first, first + PORTS):
-                with socket.socket() as probe:
-                    probe.bind(("", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no ports in a row are free")
-
-
-@pytest.fixture(autouse=True)
-def no_open_connection():
-    """torch prints a trace of C++ for a connection that never gets a response, and later aborts."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name == "rendezvous":
-            thread.join(20)
-
-
 @pytest.fixture
 def port(monkeypatch):
-    first = free_ports()
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        first = probe.getsockname()[1]
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(first))
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     return first
 
 
-def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
-    stores = {}
-    for job in ("7.0.0", "12007.0.0"):
-        monkeypatch.setenv(TOKEN, job)
-        stores[job] = open_store(0, 2, SHORT)
-        stores[job].set("of", job)
-    for job in stores:
-        monkeypatch.setenv(TOKEN, job)
-        assert open_store(1, 2, SHORT).get("of").decode() == job
-
-
-@pytest.mark.slow
-def test_a_port_of_another_program_is_skipped(port, monkeypatch):
-    monkeypatch.setenv(TOKEN, "7.0.0")
-    # One uses the first port, one the last, and neither responds to a connection.
-    with socket.create_server(("", port)) as other, socket.create_server(("", port + PORTS - 1)):
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(open_store, 1, 2, SHORT)
-            _silent, _ = other.accept()  # it connects before rank 0 has opened the store
-            own = open_store(0, 2, SHORT)
-            own.set("of", "7")
-            assert found.result().get("of") == b"7"
-        assert open_store(1, 2, SHORT).get("of") == b"7"
-
-
-def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
-    """A port can connect to itself if no program listens."""
-    connect = socket.create_connection
-
-    def reach_itself(address, timeout):
-        return connect(address, timeout, source_address=address)
-
-    monkeypatch.setenv(TOKEN, "7.0.0")
-    monkeypatch.setattr(socket, "create_connection", reach_itself)
-    attempts = []
-    monkeypatch.setattr(dist, "TCPStore", lambda *address, **_: attempts.append(address))
-    with pytest.raises(PeersMissing):
-        open_store(1, 2, timedelta(seconds=0.2))
-    assert attempts == []
-
-
-def test_a_rank_without_rank_0_names_the_ports_it_tried(port, monkeypatch):
-    monkeypatch.setenv(TOKEN, "7.0.0")
-    ports = f"{port} to {port + PORTS - 1}"
-    message = f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{ports} within 0.3"
-    with pytest.raises(PeersMissing, match=message):
+def test_a_rank_without_rank_0_names_the_address(port):
+    with pytest.raises(PeersMissing, match=f"rank 1 on {HOST} could not reach .* 127.0.0.1:{port}"):
         open_store(1, 2, timedelta(seconds=0.3))
 
 
-def test_a_port_in_use_is_named_if_it_is_the_only_one(port, monkeypatch):
-    monkeypatch.delenv(TOKEN, raising=False)
+def test_a_port_in_use_is_named(port):
     with socket.create_server(("", port)), pytest.raises(EngineError) as error:
         open_store(0, 2, SHORT)
     assert f"cannot open the rendezvous at 127.0.0.1:{port}: " in str(error.value)
@@ -171,7 +104,7 @@ def test_ranks_of_one_machine_listen_on_loopback_only(port, monkeypatch, address
     monkeypatch.setenv("MASTER_ADDR", address)
     store = open_store(0, 2, SHORT, is_local)
     assert listening(psutil.Process(), port) == addresses
-    assert store.num_keys() == 1  # of rank 0
+    assert store.num_keys() == 0
 
 
 def listening(process, port):

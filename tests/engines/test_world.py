@@ -14,6 +14,7 @@ from engines.base import EngineError
 from engines.rendezvous import open_store
 from engines.world import open_world
 from tests.engines.test_environment import TORCHRUN
+from tests.waiting import until
 
 
 def test_processes_without_an_address_are_an_error(monkeypatch):
@@ -75,6 +76,41 @@ def test_a_barrier_names_the_missing_ranks(worlds):
     message, _ = worlds[2].run(wait_alone)
     assert message.startswith("rank 0 waited 0.5 s at a barrier") and "Ranks 1 failed" in message
     worlds[2].close()  # gloo closes the connection to a rank that timed out
+
+
+def in_order(world, folder):
+    """The lines that a rank sees when both have worked; rank 0 works once rank 1 is there."""
+    log, is_there = folder / "log", folder / "rank 1 is there"
+
+    def work():
+        if world.rank == 0:
+            until(is_there.exists)
+        with log.open("a") as file:
+            file.write(f"{world.rank}\n")
+
+    if world.rank == 1:
+        is_there.touch()
+    world.rank_0_first(work)
+    return log.read_text().split()
+
+
+def test_rank_0_works_first_and_all_wait_for_all(worlds, tmp_path):
+    for name in "ab":  # twice in the same world
+        (tmp_path / name).mkdir()
+        assert worlds[2].run(in_order, tmp_path / name) == [["0", "1"], ["0", "1"]]
+
+
+def failing(world):
+    def work():
+        raise ValueError("no such data")
+
+    if world.rank == 0:
+        with pytest.raises(ValueError, match="no such data"):
+            world.rank_0_first(work)
+
+
+def test_an_error_of_rank_0_is_raised_there(worlds):
+    worlds[2].run(failing)
 
 
 def test_each_attempt_starts_with_an_empty_store(monkeypatch):

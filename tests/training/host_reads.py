@@ -2,19 +2,14 @@
 
 import sys
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
-from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from engines.catalog import build_engine
 from engines.environment import RankInfo
@@ -34,8 +29,6 @@ from training.optim import optimizer
 from training.run_state import TrainingRun
 from training.train_plan import solve
 
-DEVICE = torch.device("meta")
-CPU = torch.device("cpu")
 FIRST, LAST = 2, 3
 """Counted from the end of one to the end of the other; a run logs its first step, not these."""
 ROOT = Path(__file__).parents[2]
@@ -54,30 +47,16 @@ _READS = {
 
 
 class Reads(TorchDispatchMode):
-    """Counts reads of tensors on `device` by the code that caused them: "file:function".
+    """Counts reads of tensors by the code that caused them: "file:function"."""
 
-    On DEVICE, tensors are fake: one left on the CPU cannot be mixed with them, a result of unknown
-    shape fails, and a number that is read is 1. Copies to DEVICE count if the host waits for them.
-    """
-
-    def __init__(self, device):
+    def __init__(self):
         super().__init__()
         self.found = Counter()
-        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self._device = device
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if not any(_is_on(self._device, leaf) for leaf in tree_leaves((args, kwargs))):
-            return func(*args, **kwargs)
-        if func in _READS or _is_awaited_copy(func, args, kwargs):
+        if func in _READS:
             self.note()
-        if self._device == CPU:
-            return func(*args, **kwargs)
-        if func is aten._local_scalar_dense.default:
-            return torch.ones((), dtype=args[0].dtype).item()
-        with self.fake:
-            return func(*args, **kwargs)
+        return func(*args, **(kwargs or {}))
 
     def note(self):
         """Count a read by the innermost frame that is neither torch's nor of this file."""
@@ -89,18 +68,16 @@ class Reads(TorchDispatchMode):
 
 
 class Conversions(TorchFunctionMode):
-    """Tells `reads` of reads and copies that are no operations of the dispatcher."""
+    """Tells `reads` of reads that are no operations of the dispatcher."""
 
     def __init__(self, reads):
         super().__init__()
         self._reads = reads
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        is_copy = func in (torch.tensor, torch.as_tensor) and result.device == DEVICE
-        if func in (Tensor.tolist, Tensor.numpy) or (is_copy and not isinstance(args[0], Tensor)):
+        if func in (Tensor.tolist, Tensor.numpy):
             self._reads.note()
-        return result
+        return func(*args, **(kwargs or {}))
 
 
 class Counting(RecordingCallback):
@@ -121,30 +98,20 @@ class Counting(RecordingCallback):
 class Refusing(RecordingCallback):
     """Lets a read of a GPU in the counted steps raise RuntimeError, where it is."""
 
-    reads: ClassVar = {}
-
     def step(self, step):
         if step.step in (FIRST, LAST):
             torch.cuda.set_sync_debug_mode("error" if step.step == FIRST else "default")
         return Action.NOTHING
 
 
-@contextmanager
-def counted(device, kind=Reads):
-    """Inside, reads of tensors on `device` are counted."""
-    reads = kind(device)
-    with reads, Conversions(reads), _like_an_accelerator():
-        yield Counting(reads)
+def of_a_family(folder, family, *sets, task=None, device):
+    """Take a step of a family's tiny model, or of `task`, as a GPU takes it by default.
 
-
-def of_a_family(folder, family, *sets, task=None, accumulation=1, device=DEVICE, kind=Reads):
-    """Reads in a step of a family's tiny model, or of `task`, as a GPU takes it by default.
-
-    Under the engine local. On DEVICE they are counted by `kind`; nothing is compiled there.
+    Under the engine local. A read of the GPU raises RuntimeError.
     """
     world = ProcessWorld(RankInfo(), device, 60.0)
     sets = (*sets, "loader.workers=0", "log.every=100", "eval.last=false", "save.last=false")
-    sets = (*sets, f"train.max_steps={LAST}", f"compile={'off' if device == DEVICE else 'auto'}")
+    sets = (*sets, f"train.max_steps={LAST}", "compile=auto")
     run = resolved(*sets, model=f"{family}:tiny", machine=ONE_GPU)
     settings = run.settings
     if task is None:
@@ -156,16 +123,14 @@ def of_a_family(folder, family, *sets, task=None, accumulation=1, device=DEVICE,
     train_plan = solve(
         settings,
         samples=len(split),
-        global_batch=accumulation * micro_batch,
+        global_batch=micro_batch,
         micro_batch=micro_batch,
         world_size=1,
         units=task.units,
         first_step=1,  # neither logged nor previewed, as the first one would be
     )
     model = task.build()
-    with counted(device, kind) if device == DEVICE else refused() as counting:
-        if device == DEVICE:
-            move(model, counting._reads.fake)
+    with refused() as refusing:
         options = engine_options(settings, run, task.channels_last)
         engine = build_engine("local", world, options)
         module = engine.prepare(model, optimizer.spec(settings, model, world), task.blocks(model))
@@ -174,11 +139,10 @@ def of_a_family(folder, family, *sets, task=None, accumulation=1, device=DEVICE,
         validation = EvaluationBatches(
             Samples(task, task.data("val"), 0), micro_batch, world, settings.loader
         )
-        run = TrainingRun(settings, train_plan, [counting], validation, Shelf(), {})
+        run = TrainingRun(settings, train_plan, [refusing], validation, Shelf(), {})
         run.finish = lambda: None
         train(task, engine, module, batches, run)
         engine.close()
-    return counting.reads
 
 
 @contextmanager
@@ -192,67 +156,14 @@ def refused():
 
 def of_an_engine(world, engine):
     """Reads in a step of a small model; the CPU is its device. Collective."""
-    with counted(CPU) as counting:
-        task = TinyTask(dtype=torch.float32)
+    reads = Reads()
+    with reads, Conversions(reads):
+        task, counting = TinyTask(dtype=torch.float32), Counting(reads)
         changes = {"train": {"epochs": 2}, "log": {"every": 100}}
         changes |= {"eval": {"every": None}, "save": {"every": None}}
         run_tiny(world, task, counting, engine=engine, **changes)
-    reads = counting.reads.items()
-    return {where: count for where, count in reads if not where.startswith("tests/")}
-
-
-def move(model, fake):
-    """Replace parameters and buffers by fake ones on DEVICE; tied ones stay tied."""
-    moved = {}
-
-    def onto(tensor):
-        if tensor not in moved:
-            with fake:
-                found = fake.from_tensor(tensor.detach()).to(DEVICE)
-            is_parameter = isinstance(tensor, nn.Parameter)
-            moved[tensor] = nn.Parameter(found, tensor.requires_grad) if is_parameter else found
-        return moved[tensor]
-
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
-            tensors.update({k: onto(x) for k, x in tensors.items() if x is not None})
-
-
-@contextmanager
-def _like_an_accelerator():
-    """Let DEVICE have a generator, and autocast that changes nothing."""
-    autocast, is_enabled = torch.autocast, torch.is_autocast_enabled
-
-    def context(device, *args, **kwargs):
-        return nullcontext() if device == DEVICE.type else autocast(device, *args, **kwargs)
-
-    def enabled(*args):
-        return args != (DEVICE.type,) and is_enabled(*args)
-
-    generator = SimpleNamespace(manual_seed=lambda number: None)
-    with (
-        patch.object(torch, DEVICE.type, generator, create=True),
-        patch.object(torch, "autocast", context),
-        patch.object(torch, "is_autocast_enabled", enabled),
-    ):
-        yield
-
-
-def _is_on(device, value):
-    if isinstance(value, Tensor):
-        return value.device == device
-    return isinstance(value, torch.device) and value == device
-
-
-def _is_awaited_copy(func, args, kwargs):
-    """Whether the host waits until values have moved between it and DEVICE."""
-    if func is aten._to_copy.default:
-        source, target = args[0].device, kwargs.get("device") or args[0].device
-        return source != target and not (target == DEVICE and kwargs.get("non_blocking"))
-    if func is aten.copy_.default:
-        is_blocking = len(args) < 3 or not args[2]
-        return args[0].device != args[1].device and (args[0].device == CPU or is_blocking)
-    return False
+    found = counting.reads.items()
+    return {where: count for where, count in found if not where.startswith("tests/")}
 
 
 def _file(frame):

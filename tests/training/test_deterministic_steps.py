@@ -1,4 +1,4 @@
-"""No step calls an operator that raises with --deterministic on a GPU, or waits for its device."""
+"""No step calls an operator that raises with --deterministic on a GPU."""
 
 import pytest
 import torch
@@ -9,8 +9,6 @@ from engines.world import ProcessWorld
 from models.catalog import FAMILIES
 from tests.models.tasks import batch_of
 from tests.runs import families
-from tests.training import host_reads
-from tests.training.test_host_reads import runs
 
 RAISING = {
     # NLLLoss on images, unless its result has a number for each pixel
@@ -67,15 +65,6 @@ class Raising(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
-class RaisingOnDevice(host_reads.Reads):
-    """The same for operators on the device of host_reads, which take other paths than a CPU's."""
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        if raises(operator, args, kwargs or {}):
-            self.found[str(operator)] += 1
-        return super().__torch_dispatch__(operator, types, args, kwargs)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_neither_a_step_nor_an_evaluation_on_a_cpu(tmp_path, family):
     world = ProcessWorld(RankInfo(), torch.device("cpu"), 60.0)
@@ -84,19 +73,6 @@ def test_neither_a_step_nor_an_evaluation_on_a_cpu(tmp_path, family):
         families._train(world, task, engine, module, 1, 1)
         task.metric().update(module.eval(), batch_of(task, 2, "val"))
     assert raising.count > 100 and raising.found == set()
-
-
-@pytest.mark.parametrize(
-    ("family", "sets"),
-    [
-        *(run for run in runs() if "language" in run.values or "model.freeze_encoder=true" in run.values[1]),
-        pytest.param("eeg_text", ("model.stage=encoder",), marks=pytest.mark.slow),
-        pytest.param("abr", (), marks=pytest.mark.slow),
-        pytest.param("event_seg", ("model.objective=masked-voxels",)),
-    ],
-)
-def test_nor_a_step_on_a_device_from_which_it_reads_nothing(tmp_path, family, sets):
-    assert host_reads.of_a_family(tmp_path, family, *sets, kind=RaisingOnDevice) == {}
 
 
 def test_the_documented_operators_are_found():

@@ -68,7 +68,7 @@ def train(world, engine, phases):
             data_s = time.perf_counter() - began
             agreement = agree_later(world, {}, 0, stragglers.own_times())
             with made.accumulate(last=True):
-                with timer.forward:
+                with timer.forward():
                     loss = module(rows).square().mean()
                 made.backward(loss)
             with timer.within(OPTIMIZER):

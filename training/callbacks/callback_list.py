@@ -24,8 +24,7 @@ class CallbackList(Callback):
         self._requested = [c.requested for c in callbacks if type(c).requested is not Callback.requested]
 
     def start(self, train_plan: TrainPlan) -> None:
-        for callback in self._callbacks:
-            callback.start(train_plan)
+        self._each("start", train_plan)
 
     def step(self, step: Step) -> Action:
         return _joined(on_step(step) for on_step in self._steps)
@@ -34,30 +33,28 @@ class CallbackList(Callback):
         return _joined(requested() for requested in self._requested)
 
     def logged(self, metrics: StepMetrics) -> None:
-        for callback in self._callbacks:
-            callback.logged(metrics)
+        self._each("logged", metrics)
 
     def evaluated(self, result: EvalResult) -> Action:
-        return _joined(callback.evaluated(result) for callback in self._callbacks)
+        return _joined(self._each("evaluated", result))
 
     def predicted(self, predictions: Predictions, step: int) -> None:
-        for callback in self._callbacks:
-            callback.predicted(predictions, step)
+        self._each("predicted", predictions, step)
 
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
-        for callback in self._callbacks:
-            callback.sampled(predictions, when, step)
+        self._each("sampled", predictions, when, step)
 
     def throttled(self, available: Action) -> Action:
-        return _joined(callback.throttled(available) for callback in self._callbacks)
+        return _joined(self._each("throttled", available))
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        for callback in self._callbacks:
-            callback.saved(folder, step, seconds)
+        self._each("saved", folder, step, seconds)
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        for callback in self._callbacks:
-            callback.event(kind, facts)
+        self._each("event", kind, facts)
+
+    def _each(self, name: str, *given: object) -> list[Action]:
+        return [getattr(callback, name)(*given) for callback in self._callbacks]
 
     def end(self, outcome: Outcome) -> None:
         """Call every callback, also if one of them fails."""

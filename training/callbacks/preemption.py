@@ -83,7 +83,6 @@ class Preemption(Callback):
         self._reader: SignalReader | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Install the handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._reader = SignalReader(self._add)
@@ -91,18 +90,15 @@ class Preemption(Callback):
             self._old_handlers[number] = signal.signal(number, _nothing)
 
     def step(self, step: Step) -> Action:
-        """The actions that the signals so far request."""
         return self.requested()
 
     def requested(self) -> Action:
-        """As after a step."""
         if self._actions is not self._emitted:
             self._emitted = self._actions
             self._emit("signal", {"names": list(self._names), "saves": self._saves})
         return self._actions
 
     def end(self, outcome: Outcome) -> None:
-        """Restore the old handlers."""
         if self._reader is None:
             return
         for number, handler in self._old_handlers.items():
@@ -136,7 +132,6 @@ class Deadline(Callback):
         return self.requested()
 
     def requested(self) -> Action:
-        """As after a step."""
         if self._now() < self._at:
             return Action.NOTHING
         if not self._is_emitted:

@@ -39,7 +39,6 @@ class Profiler(Callback):
         self._first = self._newest = 0
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Note the first step to profile."""
         self._first = train_plan.first_step + PROFILE_WARMUP + 1
 
     def step(self, step: Step) -> Action:
@@ -89,16 +88,15 @@ def _profile(device: torch.device) -> torch.profiler.profile:
 
 def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
-    rows = [
+    seconds = ("self_cpu_time_total", "self_device_time_total")
+    keys = sorted(profile.key_averages(), key=lambda o: (o.self_device_time_total, o.self_cpu_time_total))
+    return [
         {
             "name": operator.key,
             "calls": operator.count,
-            "self_cpu_s": operator.self_cpu_time_total * _S,
-            "self_device_s": operator.self_device_time_total * _S,
+            **{name.replace("time_total", "s"): getattr(operator, name) * _S for name in seconds},
             "self_cpu_memory_bytes": operator.self_cpu_memory_usage,
             "self_device_memory_bytes": operator.self_device_memory_usage,
         }
-        for operator in profile.key_averages()
+        for operator in keys[: -OPERATORS - 1 : -1]
     ]
-    rows.sort(key=lambda row: (row["self_device_s"], row["self_cpu_s"]), reverse=True)
-    return rows[:OPERATORS]

@@ -110,29 +110,26 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
     What depends on the engine is then not compared: the loss scale, options that only one side has,
     and the implementation of the optimizer. Integers and steps must be equal.
     """
-    first_forms, second_forms = _forms(ours), _forms(theirs)
-    tensors = list({**first_forms, **second_forms})
-    shapes, values = [], []
+    forms, shapes, values = (_forms(ours), _forms(theirs)), [], []
     count, differing, largest, largest_in = 0, 0, 0.0, None
-    for kind, name in sorted(tensors, key=lambda t: (t[0] == BUFFER, t[0] != WEIGHT, t[0])):
-        forms = (first_forms.get((kind, name)), second_forms.get((kind, name)))
-        if forms[0] != forms[1]:
-            shapes.append(Difference("shape", f"{kind} {name}", None, *forms))
+    for kind, name in sorted({**forms[0], **forms[1]}, key=lambda t: (t[0] == BUFFER, t[0] != WEIGHT, t[0])):
+        pair = forms[0].get((kind, name)), forms[1].get((kind, name))
+        if pair[0] != pair[1]:
+            shapes.append(Difference("shape", f"{kind} {name}", None, *pair))
             continue
         count += 1
-        distance = _distance(ours, theirs, kind, name)
-        if distance is None:
+        if (distance := _distance(ours, theirs, kind, name)) is None:
             continue
+        relative, first_bit, farthest = distance
         differing += 1
-        if largest_in is None or not distance.relative <= largest:
-            largest, largest_in = distance.relative, f"{kind} of {name}"
-        if tolerance is None or not distance.relative <= tolerance.of(kind):
-            at = distance.first_bit if tolerance is None else distance.farthest
+        if largest_in is None or not relative <= largest:
+            largest, largest_in = relative, f"{kind} of {name}"
+        if tolerance is None or not relative <= tolerance.of(kind):
+            at = first_bit if tolerance is None else farthest
             a, b = (c.interval(kind, name, at, at + 1).item() for c in (ours, theirs))
             index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
             values.append(Difference(kind, name, index, a, b))
-    differences = [*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]
-    first = differences[0] if differences else None
+    first = next(iter([*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]), None)
     return TensorComparison(count, differing, first, largest, largest_in)
 
 
@@ -155,31 +152,19 @@ def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
     return forms
 
 
-@dataclass(frozen=True)
-class _Distance:
-    """How far two tensors are apart; positions are flat indices."""
+def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tuple[float, int, int] | None:
+    """The norm of the difference over the larger norm, and two flat indices; None: no bit differs.
 
-    first_bit: int
-    relative: float
-    """The norm of the difference over the larger norm; infinite where one is not finite, and for
-    different integers."""
-    farthest: int
-    """The position of the largest difference."""
-
-
-def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> _Distance | None:
-    """None: no bit differs."""
-    different = (
-        start + int(differs.int().argmax())
-        for start, _, _, differs in _chunks(first, second, kind, name)
-        if differs.any()
-    )
-    first_bit = next(different, None)
-    if first_bit is None:
+    Infinite where one is not finite, and for different integers. The indices are those of the first
+    bit that differs, and of the largest difference.
+    """
+    if not any(differs.any() for *_, differs in _chunks(first, second, kind, name)):
         return None
     squares = torch.zeros(3, dtype=torch.float64)
-    largest, farthest = -1.0, 0
+    first_bit, largest, farthest = None, -1.0, 0
     for start, ours, theirs, differs in _chunks(first, second, kind, name):
+        if first_bit is None and differs.any():
+            first_bit = start + int(differs.int().argmax())
         a, b = ours.double(), theirs.double()
         # The same NaN or infinity on both sides has distance 0.
         apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
@@ -190,7 +175,7 @@ def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> _D
         if (value := float(apart.max())) > largest:
             largest, farthest = value, start + int(apart.argmax())
     norm, *norms = squares.sqrt().tolist()
-    return _Distance(first_bit, norm / max(norms) if max(norms) else norm, farthest)
+    return norm / (max(norms) or 1.0), first_bit or 0, farthest
 
 
 def _chunks(

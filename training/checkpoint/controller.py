@@ -32,18 +32,13 @@ class CheckpointController:
         first_step: int,
         now: Callable[[], float] = time.perf_counter,
     ):
-        self._writer = writer
-        self._callbacks = callbacks
-        self._in_background = settings.async_
-        self._is_required = settings.required
+        self._writer, self._callbacks, self._now, self._waited_s = writer, callbacks, now, 0.0
+        self._in_background, self._is_required = settings.async_, settings.required
         self._loads_best = settings.load_best and settings.keep_best > 0
         self.saves_last = settings.last
         """Save when the run ends."""
         self.saves_on_signal = settings.on_signal
         """Save when a signal or a limit ends the run."""
-        self._now = now
-        self._waited_s = 0.0
-        """Seconds that training waited for the last save."""
         self.saved_step = first_step
         """The step of the newest checkpoint, or the first step: its state is on disk."""
 

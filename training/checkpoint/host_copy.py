@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,48 +33,34 @@ class HostCopy:
         self._world = world
         self._buffer: Tensor | None = None
 
-    def missing_bytes(self, intervals: Sequence[Interval]) -> int:
-        """Host memory that a copy of `intervals` needs beyond the memory held."""
-        needed = _needed(intervals)
-        return 0 if self._held() >= needed else needed
+    def take(self, intervals: Sequence[Interval]) -> list[Interval] | None:
+        """A copy of `intervals` in their dtype of the file; None: a rank lacks the memory.
 
-    def reserve(self, intervals: Sequence[Interval]) -> bool:
-        """Allocate memory for a copy of `intervals`; False if the system refuses it.
-
-        Invalidates an earlier copy.
+        Collective. Valid until the next copy.
         """
-        needed = _needed(intervals)
-        if self._held() < needed:
-            self.release()  # first: both together may be too much
-            try:
-                self._buffer = self._world.host_memory(needed)
-            except OSError:
-                return False
-        return True
-
-    def release(self) -> None:
-        """Free the memory."""
-        self._buffer = None
-
-    def take(self, intervals: Sequence[Interval]) -> list[Interval]:
-        """Copy `intervals` into reserved memory, in their dtype of the file.
-
-        Valid until the next copy.
-        """
+        world, needed = self._world, sum(_aligned(interval.bytes) for interval in intervals)
+        is_held = self._buffer is not None and self._buffer.numel() >= needed
+        # Ranks of one machine share its memory, and all check before any of them allocates.
+        largest = int(world.maximum(torch.tensor([0 if is_held else needed]))) * world.local_size
+        if world.agree(int(largest > 0 and largest > available_bytes())):
+            return None
+        if not is_held:
+            self._buffer = None  # first: both together may be too much
+            with suppress(OSError):
+                self._buffer = world.host_memory(needed)
+        if world.agree(int(self._buffer is None)):
+            self._buffer = None
+            return None
         assert self._buffer is not None
-        device = self._world.device
         copied, end = [], 0
         for interval in intervals:
             begin, end = end, end + _aligned(interval.bytes)
             target = self._buffer[begin : begin + interval.bytes].view(interval.dtype)
-            target.copy_(interval.data, non_blocking=device.type == "cuda")
+            target.copy_(interval.data, non_blocking=world.device.type == "cuda")
             copied.append(replace(interval, data=target))
-        if device.type == "cuda":
-            torch.cuda.current_stream(device).synchronize()
+        if world.device.type == "cuda":
+            torch.cuda.current_stream(world.device).synchronize()
         return copied
-
-    def _held(self) -> int:
-        return -1 if self._buffer is None else self._buffer.numel()
 
 
 def available_bytes() -> int:
@@ -83,10 +70,6 @@ def available_bytes() -> int:
     if share is not None:
         free = min(free, share.limit - share.used)
     return free - _SPARE_BYTES
-
-
-def _needed(intervals: Sequence[Interval]) -> int:
-    return sum(_aligned(interval.bytes) for interval in intervals)
 
 
 def _aligned(count: int) -> int:

@@ -176,12 +176,12 @@ def read(folder: Path) -> Manifest:
             raise CheckpointError(f"{path} has format version {version!r}; this program reads {VERSION}")
         manifest = _MANIFEST.validate_json(content, strict=True)
         _check_files(manifest)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path} is no manifest: {place}: {first['msg']}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is no manifest: {error}") from error
+        text = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CheckpointError(f"{path} is no manifest: {text}") from error
     named = step_of(folder.resolve().name)
     if named is not None and named != manifest.step:
         raise CheckpointError(f"{folder} is named for step {named} but holds step {manifest.step}")
@@ -194,15 +194,11 @@ def read(folder: Path) -> Manifest:
 
 def _check_files(manifest: Manifest) -> None:
     """Check that each rank has its file, that there are no unknown ones, and their checksums."""
-    names = [file.name for file in manifest.files]
-    ranks = sorted(name for name in names if is_rank_file(name))
-    others = {name for name in names if not is_rank_file(name)}
-    if len(names) != len(ranks) + len(others) or len(ranks) != manifest.world_size:
-        raise ValueError(f"{len(ranks)} rank files, or duplicates, for {manifest.world_size} ranks")
-    if ranks != sorted(map(rank_file, range(len(ranks)))):
-        raise ValueError("the rank files are not numbered from 0")
-    if not {STATE} <= others <= {STATE, MODEL}:
-        raise ValueError(f"{', '.join(sorted(others))} instead of {STATE} beside the rank files")
+    names = sorted(file.name for file in manifest.files)
+    ranks = list(map(rank_file, range(manifest.world_size))) if manifest.world_size <= len(names) else []
+    allowed = [sorted([*ranks, *others]) for others in ((STATE,), (STATE, MODEL))]
+    if not ranks or names not in allowed:
+        raise ValueError(f"files of {manifest.world_size} ranks: {', '.join(names[:8])}")
     for file in manifest.files:
         if len(file.crc32) != -(-file.bytes // BLOCK_BYTES):
             raise ValueError(f"{file.name} does not have one checksum per {BLOCK_BYTES} bytes")

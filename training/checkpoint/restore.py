@@ -62,23 +62,25 @@ def restore_average(checkpoint: Checkpoint, engine: Engine) -> None:
 
 
 def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
-    """Check that `checkpoint` fits `state`. Raises CheckpointError with all differences by name.
+    """Check that `checkpoint` fits `state`. Raises CheckpointError with the differences by name.
 
     Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots and the
     members of parameter groups. A rank checks the slots that it holds.
     """
+    buffers = {name: tuple(buffer.shape) for name, buffer in state.buffers.items()}
     errors = [
         *_differing("parameter", checkpoint.shapes, state.shapes),
-        *_differing(
-            "buffer",
-            checkpoint.buffer_shapes,
-            {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
-        ),
-        *_rounded(checkpoint, state),
+        *_differing("buffer", checkpoint.buffer_shapes, buffers),
     ]
+    if not errors:
+        stored = {name: checkpoint.dtype(BUFFER, name) for name in buffers}
+        ours = {name: buffer.dtype for name, buffer in state.buffers.items()}
+        errors = [*_differing("buffer", stored, ours)]  # a copy would round it
     if slots and not errors:
-        differences = [*_other_slots(checkpoint, state), *_other_groups(checkpoint, state)]
-        errors = [f"{error}; fix: --reset optimizer" for error in differences]
+        stored_slots, held = _slots(checkpoint, state)
+        groups = (_group_of_each(groups) for groups in (checkpoint.groups, state.groups))
+        errors = [*_differing("optimizer state of", stored_slots, held), *_differing("group of", *groups)]
+        errors = [f"{error}; fix: --reset optimizer" for error in errors]
     if errors:
         if (more := len(errors) - _MAX_ERRORS) > 0:
             errors[_MAX_ERRORS:] = [f"and {more} more"]
@@ -104,68 +106,42 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
             chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
 
 
-def _differing(
-    what: str, stored: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]]
-) -> Iterator[str]:
-    """Tensors that one side lacks or has in another shape."""
-    for name in ours:
-        if name not in stored:
-            yield f"{what} '{name}' {list(ours[name])} is not in the checkpoint"
-        elif stored[name] != ours[name]:
-            yield (
-                f"{what} '{name}' is {list(stored[name])} in the checkpoint"
-                f" and {list(ours[name])} in the model"
-            )
-    for name in stored:
-        if name not in ours:
-            yield f"{what} '{name}' {list(stored[name])} is not in the model"
+def _differing(what: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
+    """Names that one side lacks or has with another value."""
+    for name in {**ours, **stored}:
+        there, here = (side.get(name, "nothing") for side in (stored, ours))
+        if there != here:
+            there, here = (list(value) if isinstance(value, tuple) else value for value in (there, here))
+            yield f"{what} '{name}' is {there} in the checkpoint and {here} in the model"
 
 
-def _rounded(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Buffers of another dtype, which a copy would round."""
-    for name, buffer in state.buffers.items():
-        if buffer.numel() and checkpoint.buffer_shapes.get(name) == tuple(buffer.shape):
-            stored = checkpoint.interval(BUFFER, name, 0, 1).dtype
-            if stored != buffer.dtype:
-                yield (f"buffer '{name}' is {stored} in the checkpoint and {buffer.dtype} in the model")
-
-
-def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Parameters with other optimizer slots, among those whose slots this rank holds."""
-    stored = {kind: set(checkpoint.names(kind)) for kind in checkpoint.kinds if kind != EMA}
+def _slots(checkpoint: Checkpoint, state: State) -> tuple[dict[str, str], dict[str, str]]:
+    """The optimizer slots, and the count of steps, of parameters whose slots this rank holds."""
+    stored = {kind: set(checkpoint.names(kind)) for kind in checkpoint.kinds if kind not in (EMA, WEIGHT)}
     held: dict[str, set[str]] = {}
     for piece in state.pieces:
-        held.setdefault(piece.name, set()).add(piece.kind)
-    for name, kinds in held.items():
-        if kinds == {WEIGHT}:
-            continue
-        known = {kind for kind, names in stored.items() if name in names}
-        # Not every engine has slots of empty tensors.
-        if kinds != known and 0 not in state.shapes[name]:
-            theirs, ours = (", ".join(sorted(k - {WEIGHT})) or "nothing" for k in (known, kinds))
-            yield f"the optimizer has {theirs} of '{name}' in the checkpoint and {ours} in this run"
-        elif name in state.steps and name not in checkpoint.steps:
-            yield f"the checkpoint does not say how often '{name}' was updated"
+        if piece.kind != WEIGHT and 0 not in state.shapes[piece.name]:  # not every engine has those
+            held.setdefault(piece.name, set()).add(piece.kind)
+    theirs = {name: {kind for kind, names in stored.items() if name in names} for name in held}
+    for kinds, steps in ((held, state.steps), (theirs, checkpoint.steps)):
+        for name in held.keys() & state.steps.keys() & steps.keys():
+            kinds[name].add("steps")
+    first, second = (
+        {name: ", ".join(sorted(kinds)) or "nothing" for name, kinds in side.items()}
+        for side in (theirs, held)
+    )
+    return first, second
 
 
-def _other_groups(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    stored, ours = map(_group_of_each, (checkpoint.groups, state.groups))
-    for name in {**ours, **stored}:
-        theirs, here = stored.get(name, "frozen"), ours.get(name, "frozen")
-        if theirs != here:
-            yield f"'{name}' is {theirs} in the checkpoint and {here} in this run"
-
-
-def _group_of_each(groups: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _group_of_each(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The group of each parameter; groups that differ in their learning rate only are one."""
     kinds: list[dict[str, Any]] = []
-    group_of: dict[str, str] = {}
+    group_of: dict[str, int] = {}
     for group in groups:
         kind = {k: v for k, v in group.items() if k not in ("names", "lr", LR_FACTOR, PART)}
         if kind not in kinds:
             kinds.append(kind)
-        place = f"in parameter group {kinds.index(kind)}"
-        group_of |= dict.fromkeys(group["names"], place)
+        group_of |= dict.fromkeys(group["names"], kinds.index(kind))
     return group_of
 
 

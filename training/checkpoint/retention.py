@@ -152,20 +152,12 @@ def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
     return names
 
 
-def _stays(step: int, keep: Keep) -> bool:
-    """Whether the periodic checkpoint of `step` stays forever."""
-    return step == keep.at or bool(keep.every and step % keep.every == 0)
-
-
 def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
     periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
-    checkpoints = [
-        *complete[-1:],
-        *periodic[-keep.last :],
-        *_by_score(complete)[: keep.best],
-        *(each for each in periodic if _stays(each.step, keep)),
-    ]
-    return {manifest.step_folder(checkpoint.step) for checkpoint in checkpoints}
+    forever = [c for c in periodic if c.step == keep.at or (keep.every and c.step % keep.every == 0)]
+    newest = [*complete[-1:], *periodic[-keep.last :]]
+    kept = [*newest, *_by_score(complete)[: keep.best], *forever]
+    return {manifest.step_folder(checkpoint.step) for checkpoint in kept}
 
 
 def _by_score(complete: list[Manifest]) -> list[Manifest]:
@@ -175,12 +167,12 @@ def _by_score(complete: list[Manifest]) -> list[Manifest]:
     and are omitted.
     """
     scored = [(written.score, written) for written in complete if written.score is not None]
-    comparable = [
-        (score.rank, checkpoint.step, checkpoint)
-        for score, checkpoint in scored
+    ranked = [
+        (score.rank, written.step, written)
+        for score, written in scored
         if replace(score, value=0.0) == replace(scored[-1][0], value=0.0)
     ]
-    return [checkpoint for _, _, checkpoint in sorted(comparable, key=lambda entry: entry[:2])]
+    return [written for _, _, written in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def _link(storage: Storage, link: str, name: str) -> None:

@@ -20,7 +20,7 @@ from engines.base import State, World
 from training.agreement import first_error
 from training.checkpoint import manifest, retention, room, tensor_file
 from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.host_copy import HostCopy, available_bytes
+from training.checkpoint.host_copy import HostCopy
 from training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, Score
 from training.checkpoint.retention import Keep
 from training.checkpoint.tensor_file import EMA, WEIGHT, Interval
@@ -141,9 +141,10 @@ class CheckpointWriter:
         self._on_all_ranks(lambda: self._make_folder(needed))
         self._on_all_ranks(self._wait_for_folder)
         commit = self._on_all_ranks(lambda: self._prepare(state, facts, periodic, score))
-        copied = self._copied(shard)
-        self._write = _BackgroundWrite((copied or shard).write, commit)
-        if copied is None:
+        copies = self._copy.take(shard.intervals) if self._copy is not None else None
+        written = shard if copies is None else replace(shard, intervals=copies)
+        self._write = _BackgroundWrite(written.write, commit)
+        if copies is None:
             self._finish()
 
     @property
@@ -305,21 +306,6 @@ class CheckpointWriter:
         file = manifest.read_part(path)
         path.unlink()
         return file
-
-    def _copied(self, shard: _Shard) -> _Shard | None:
-        """`shard` with its tensors copied, if all ranks have the memory."""
-        world, copy = self._world, self._copy
-        if copy is None:
-            return None
-        missing = torch.tensor([copy.missing_bytes(shard.intervals)])
-        # Ranks of one machine share its memory, and all check before any of them allocates.
-        largest = int(world.maximum(missing)) * world.local_size
-        if world.agree(int(largest > 0 and largest > available_bytes())):
-            return None
-        if world.agree(int(not copy.reserve(shard.intervals))):
-            copy.release()
-            return None
-        return _Shard(shard.path, shard.head, copy.take(shard.intervals))
 
     def _on_all_ranks(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; if it fails on one, all raise CheckpointError."""

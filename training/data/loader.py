@@ -136,7 +136,6 @@ class Batches:
         return arrived
 
     def close(self) -> None:
-        """End the workers."""
         self._source.close()
 
 
@@ -194,7 +193,6 @@ class EvaluationBatches:
         return self.samples, self.split_samples
 
     def close(self) -> None:
-        """End the workers."""
         self._source.close()
 
 

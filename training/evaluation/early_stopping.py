@@ -75,13 +75,11 @@ class EarlyStopping:
         return self._patience is not None and self.waited >= self._patience
 
     def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
         best = asdict(self.best) if self.best else None
         counted = {"reference": self._reference, "waited": self.waited}
         return {"best": best, **counted, "best_values": self._best_values}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
         best = facts["best"]
         self.best = Best(float(best["value"]), best["step"]) if best else None
         reference = facts["reference"]

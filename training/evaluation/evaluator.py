@@ -198,7 +198,6 @@ class Evaluator:
         return noise_control.check(bands, self._metrics, report)
 
     def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
         forgetting = {} if self._forgetting is None else {"forgetting": self._forgetting.facts()}
         newest = {"metrics": dict(self._metrics), "samples": self._scored}
         return {**self._early_stopping.facts(), **newest, **forgetting}
@@ -230,7 +229,6 @@ class Evaluator:
             report("experience_trained", experience)
 
     def close(self) -> None:
-        """End the workers."""
         self._batches.close()
         if self._forgetting is not None:
             self._forgetting.close()

@@ -81,15 +81,12 @@ class Forgetting:
         return {"number": self._number, **sides}
 
     def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
         return {"before": self._before, "after": self._after}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
         self._before, self._after = (_numbers(facts.get(name)) for name in ("before", "after"))
 
     def close(self) -> None:
-        """End the workers."""
         for part in (*self._old, self._new):
             part.batches.close()
 

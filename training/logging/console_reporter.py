@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step, StepMetrics
 from training.logging import console_text
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
-from training.logging.progress import Curve, Progress, next_save
+from training.logging.progress import Progress, next_save
 from training.storage import StorageError
 from training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
-_DRAWING_SHARE = 0.002
-"""Of the training thread's time; drawing once takes about a millisecond."""
 
 
 class ConsoleReporter(Callback):
     """Reports the run to `outputs`; for rank 0."""
+
+    _train_plan: TrainPlan | None = None
+    _progress: Progress
 
     def __init__(
         self,
@@ -37,17 +37,11 @@ class ConsoleReporter(Callback):
         self._usage, self._saves_last = usage or ResourceUsage(), saves_last
         self._live = [output for output in outputs if output.is_live]
         self._draw_at, self._drawn_step = now(), 0
-        self._train_plan: TrainPlan | None = None
-        self._progress: Progress
         self._advice: list[str] = []
         """Repeated at the end: the last lines are those that everyone reads."""
         self._is_starved = False
-        self._losses = Curve()
-        self._event: str | None = None
-        """The last event that the live view shows."""
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Write the header."""
         self._train_plan = train_plan
         self._progress = Progress(train_plan, self._now)
         self._drawn_step = train_plan.first_step
@@ -61,37 +55,28 @@ class ConsoleReporter(Callback):
         return Action.NOTHING
 
     def logged(self, line: StepMetrics) -> None:
-        """Write the numbers of a logged step."""
         assert self._train_plan is not None
         self._progress.last = line
-        self._losses.add(line.loss)
-        usage = console_text.render_usage(self._usage.newest)
-        position = self._progress.position()
-        text = console_text.render_step(line, position, self._train_plan.units, usage)
-        self._write("train", text)
+        position, usage = self._progress.position(), console_text.render_usage(self._usage.newest)
+        self._write("train", console_text.render_step(line, position, self._train_plan.units, usage))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Write the metrics of a split."""
         assert self._train_plan is not None
         self._progress.evaluated()
-        self._note("evaluated", asdict(evaluation))
         self._draw_newest()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
         self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        """Write the name of a checkpoint that is on disk."""
         assert self._train_plan is not None
         self._progress.saved(step)
-        self._note("saved", {"step": step})
         self._draw_newest()
         name = f"{folder.parent.name}/{folder.name}"
         self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
-        self._note(kind, facts)
         if kind == "preview":
             for output in self._outputs:
                 output.write_block(f"{facts['when']} training", str(facts["text"]))
@@ -132,12 +117,6 @@ class ConsoleReporter(Callback):
         for output in self._outputs:
             output.write(kind, text)
 
-    def _note(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Keep the text of an event for the live view."""
-        if self._live and self._train_plan is not None:
-            step = self._progress.position().step
-            self._event = console_text.describe_event(kind, step, facts) or self._event
-
     def _draw_newest(self) -> None:
         """Redraw a bar that lacks the newest steps: it stays below the line written next."""
         if self._live and self._progress.position().step != self._drawn_step:
@@ -147,18 +126,9 @@ class ConsoleReporter(Callback):
         from training.logging.live_view import LiveView  # imports rich, for a terminal only
 
         assert self._train_plan is not None
-        began, position = self._now(), self._progress.position()
-        view = LiveView(
-            position,
-            self._train_plan.units,
-            self._usage.newest,
-            self._usage.limits,
-            self._losses.points,
-            self._event,
-            next_save(self._train_plan, position.step, self._saves_last),
-        )
+        plan, position = self._train_plan, self._progress.position()
+        save = next_save(plan, position.step, self._saves_last)
+        view = LiveView(position, plan.units, self._usage.newest, self._usage.limits, next_save=save)
         for output in self._live:
             output.draw(view)
-        self._drawn_step = position.step
-        now = self._now()
-        self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)
+        self._drawn_step, self._draw_at = position.step, self._now() + _REDRAW_S

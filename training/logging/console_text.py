@@ -9,7 +9,6 @@ from typing import Any
 
 from training import stop_reason
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
-from training.logging.metrics import NearLimit
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
 from training.step_timer import DATA, EVALUATION, OPTIMIZER, SAVING
@@ -35,38 +34,28 @@ def render_row(label: str, text: str) -> str:
 
 def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
     """The model, the machine, the batch and the length of a run."""
-    processes = counted(train_plan.world_size, "process")
-    batch = (
-        f"{counted(train_plan.global_batch, 'sample')} = micro-batch {train_plan.micro_batch}"
-        f" × accumulation {train_plan.accumulation} × {processes}"
-    )
-    epochs = counted(train_plan.epoch(train_plan.total_steps), "epoch")
-    of_steps = counted(train_plan.steps_per_epoch, "step")
-    run = f"{counted(train_plan.total_steps, 'step')} = {epochs} of {of_steps}"
-    if train_plan.end_step < train_plan.total_steps:
-        run += f", stops after step {train_plan.end_step}"
-    if train_plan.first_step:
-        run += f", {train_plan.first_step} done before"
-    trained = about.trainable_parameters
-    is_whole = trained is None or trained == about.parameters
-    of_model = f"{amount(about.parameters)} parameters"
-    of_model += "" if is_whole else f", of which {amount(trained or 0)} train"
-    lines = [
-        render_row("model", f"{about.model}, {of_model}"),
-        render_row("mode", about.mode),
-        render_row("engine", f"{about.engine} on {processes}, {about.device}, {about.precision}"),
-        render_row("batch", batch),
-        render_row("run", run),
-    ]
-    if about.data:
-        facts = {name: value for name, value in about.data.items() if name != "warning"}
-        lines.append(_wrapped("data", _facts(facts)))
-    if "warning" in about.data:
-        lines.append(_wrapped("warning", about.data["warning"]))
+    plan, trained = train_plan, about.trainable_parameters
+    processes = counted(plan.world_size, "process")
+    of_model = f"{about.model}, {amount(about.parameters)} parameters"
+    if trained not in (None, about.parameters):
+        of_model += f", of which {amount(trained or 0)} train"
+    batch = f"{counted(plan.global_batch, 'sample')} = micro-batch {plan.micro_batch}"
+    batch += f" × accumulation {plan.accumulation} × {processes}"
+    epochs = counted(plan.epoch(plan.total_steps), "epoch")
+    run = f"{counted(plan.total_steps, 'step')} = {epochs} of {counted(plan.steps_per_epoch, 'step')}"
+    run += f", stops after step {plan.end_step}" if plan.end_step < plan.total_steps else ""
+    run += f", {plan.first_step} done before" if plan.first_step else ""
+    rows = [("model", of_model), ("mode", about.mode)]
+    rows += [("engine", f"{about.engine} on {processes}, {about.device}, {about.precision}")]
+    rows += [("batch", batch), ("run", run)]
+    facts = dict(about.data)
+    warning = facts.pop("warning", None)
+    rows += [("data", _facts(facts))] if about.data else []
+    rows += [] if warning is None else [("warning", warning)]
     if about.evaluated is not None and (part := render_part(*about.evaluated)):
-        lines.append(render_row("eval", f"val: {part}"))
-    lines.extend(_wrapped("note", note) for note in about.notes)
-    return lines
+        rows.append(("eval", f"val: {part}"))
+    rows += [("note", note) for note in about.notes]
+    return [render_row(label, _wrapped(text)) for label, text in rows]
 
 
 def render_part(samples: int | None, split_samples: int | None) -> str:
@@ -88,12 +77,11 @@ def render_step(line: StepMetrics, position: Position, units: str, usage: str = 
     return render_row("step", "  ".join([*filter(None, texts), render_eta(position)]))
 
 
-def render_status(position: Position, units: str, curve: str = "") -> str:
-    """The newest numbers, for the line below a progress bar; `curve` is that of the loss."""
+def render_status(position: Position, units: str) -> str:
+    """The newest numbers, for the line below a progress bar."""
     if position.last is None:
         return "waiting for the first logged step"
-    loss, *texts = (text.strip() for text in _numbers(position.last, units))
-    return "  ".join([f"{loss} {curve}".rstrip(), *texts])
+    return "  ".join(text.strip() for text in _numbers(position.last, units))
 
 
 def render_usage(uses: Mapping[str, float]) -> str:
@@ -111,8 +99,7 @@ def describe_event(kind: str, step: int, facts: Facts) -> str | None:
     if kind == "evaluated":
         name, value = next(iter(facts["metrics"].items()))
         best = ", the best so far" if facts["is_best"] else ""
-        where = f"{facts['split']} at step {facts['step']}"
-        return f"evaluated {where}: {name} {real(float(value))}{best}"
+        return f"evaluated {facts['split']} at step {facts['step']}: {name} {real(float(value))}{best}"
     if kind == "saved":
         return f"saved checkpoint of step {facts['step']}"
     if kind == "resumed":
@@ -125,7 +112,7 @@ def _amount(resource: str, value: float, form: str = ".0f") -> str:
     return f"{value:{form}}{' °C' if resource == 'temperature' else '%'}"
 
 
-def render_near_limits(limits: Sequence[NearLimit]) -> list[str]:
+def render_near_limits(limits: Sequence[tuple[str, float, float]]) -> list[str]:
     """The resources that came near a limit or exceeded it, as lines of a summary."""
     texts = [
         f"{name} at most {_amount(name, highest)}, {'over' if highest > limit else 'near'}"
@@ -160,34 +147,18 @@ def render_resumed(facts: Facts) -> str:
 
 def render_notice(kind: str, facts: Facts) -> str | None:
     """An event that every user wants to see; None: another kind."""
-    if kind == "experience_trained":
-        name, texts = facts["metric"], []
-        for side in ("old", "new"):
-            before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
-            texts.append(f"{side} data {real(before)} → {real(after)}")
-        return render_row("experience", f"{facts['number']} trained: {name} on {', '.join(texts)}")
-    if kind == "best_loaded":
-        return render_row("weights", f"loaded from the best step, {facts['step']}")
-    if kind == "advice" and "is_end" not in facts:
-        text = f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
-        return render_row("advice", text)
-    if kind == "profiled":
-        text = f"{facts['trace']}: {counted(facts['steps'], 'step')} from {facts['first_step']}"
-        return render_row("profile", f"{text}; open it in https://ui.perfetto.dev")
-    if kind == "control":
-        return render_row("control", str(facts["text"]))
-    if kind == "tracked":
-        return render_row(str(facts["by"]), str(facts["text"]))
-    return None
+    if kind not in _NOTICES or (kind == "advice" and "is_end" in facts):
+        return None
+    label, form = _NOTICES[kind]
+    text = form.format_map(facts) if isinstance(form, str) else form(facts)
+    return render_row(label.format_map(facts), text)
 
 
 def render_urgent(kind: str, facts: Facts) -> str | None:
     """The warning for an event that needs attention; None: the event is for the log only."""
     form = _URGENT.get(kind)
-    if form is None:
-        return None
-    if callable(form):
-        return form(facts)
+    if form is None or not isinstance(form, str):
+        return form and form(facts)
     # Use of the resources that are over their limit.
     over = facts.get("over") or facts.get("critical") or []
     use = ", ".join(f"{name} {_amount(name, facts[name])}" for name in over)
@@ -230,29 +201,25 @@ def render_summary(
         )
         lines.append(render_row("timing", text))
     peaks = []
-    for side in ("device", "host"):
-        count, expected = outcome.peak_memory_bytes.get(side), (predicted or {}).get(side)
-        if count is not None:
-            beside = "" if expected is None else f" (predicted: {size(expected)})"
-            peaks.append(f"{side} {size(count)}{beside}")
-    if peaks:
-        lines.append(render_row("memory", "at most " + ", ".join(peaks)))
-    return lines
+    for side, count in outcome.peak_memory_bytes.items():
+        expected = (predicted or {}).get(side)
+        beside = "" if expected is None else f" (predicted: {size(expected)})"
+        peaks += [] if count is None else [f"{side} {size(count)}{beside}"]
+    return lines + ([render_row("memory", "at most " + ", ".join(peaks))] if peaks else [])
 
 
 def _dominant_part(outcome: Outcome, is_starved: bool) -> list[str]:
     """The part beside the passes that took most of the time, if that is worth a change."""
-    names = {part: text for part, text in _PARTS.items() if part != DATA or not is_starved}
-    split = {part: (outcome.time_split or {}).get(f"{part}_s", 0.0) for part in names}
+    split = {p: (outcome.time_split or {}).get(f"{p}_s", 0.0) for p in _PARTS if p != DATA or not is_starved}
     part = max(split, key=split.__getitem__)
-    if split[part] < _DOMINANT_S or split[part] < _DOMINANT * outcome.wall_s:
+    seconds = split[part]
+    if seconds < max(_DOMINANT_S, _DOMINANT * outcome.wall_s):
         return []
-    percent = round(100 * split[part] / outcome.wall_s)
-    text = f"{names[part]} took {percent}% of the time"
+    text = f"{_PARTS[part]} took {round(100 * seconds / outcome.wall_s)}% of the time"
     samples = (outcome.best or {}).get("samples")
     if part == EVALUATION and isinstance(samples, int):
         # So many that evaluations take a tenth of the rest of the run.
-        fewer = int(samples * _EVALUATION * (outcome.wall_s - split[part]) / split[part])
+        fewer = int(samples * _EVALUATION * (outcome.wall_s - seconds) / seconds)
         text += f"; fewer samples:  --set eval.samples={max(fewer, 1)}"
     return [render_row("time", text)]
 
@@ -269,9 +236,8 @@ def render_eta(position: Position) -> str:
     return f"ETA {'≥ ' if position.remaining_is_least else ''}{duration(position.remaining_s)}"
 
 
-def _wrapped(label: str, text: str) -> str:
-    lines = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return render_row(label, "\n".join(lines))
+def _wrapped(text: str) -> str:
+    return "\n".join(wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def _numbers(line: StepMetrics, units: str) -> list[str]:
@@ -329,6 +295,29 @@ def _straggler(facts: Facts) -> str:
     return f"{rank} waits {seconds} per step for its data, the others {others}"
 
 
+def _experience(facts: Facts) -> str:
+    name = facts["metric"]
+    texts = (
+        f"{side} data {' → '.join(real(facts[side][at].get(name, math.nan)) for at in ('before', 'after'))}"
+        for side in ("old", "new")
+    )
+    return f"{facts['number']} trained: {name} on {', '.join(texts)}"
+
+
+def _profiled(facts: Facts) -> str:
+    steps = f"{counted(facts['steps'], 'step')} from {facts['first_step']}"
+    return f"{facts['trace']}: {steps}; open it in https://ui.perfetto.dev"
+
+
+_NOTICES: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
+    "experience_trained": ("experience", _experience),
+    "best_loaded": ("weights", "loaded from the best step, {step}"),
+    "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
+    "profiled": ("profile", _profiled),
+    "control": ("control", "{text}"),
+    "tracked": ("{by}", "{text}"),
+}
+"""Label and text by kind of event."""
 _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,

@@ -49,22 +49,18 @@ class EventsWriter(Callback):
         self._file: LineFile | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Write a "started" line."""
         self._step = train_plan.first_step
         self.event("started", asdict(train_plan))
 
     def step(self, step: Step) -> Action:
-        """Note the step."""
         self._step = step.step
         return Action.NOTHING
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Write an "evaluated" line."""
         self.event("evaluated", asdict(evaluation))
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        """Write a "saved" line."""
         self.event("saved", {"folder": folder.name, "step": step, "seconds": seconds})
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
@@ -73,7 +69,6 @@ class EventsWriter(Callback):
             self.rank_event(kind, facts)
 
     def rank_event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Write an event of this rank."""
         if self._file is None:
             name = NAME if self._rank == 0 else f"events-rank{self._rank}.jsonl"
             self._file = self._storage.open_lines(name)

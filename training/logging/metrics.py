@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from training.callbacks.base import TEST, Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
@@ -25,14 +25,6 @@ NEAR = 5.0
 """Percent below a limit from which a summary mentions it."""
 
 
-class NearLimit(NamedTuple):
-    """A resource that came near its limit, or exceeded it; in percent."""
-
-    name: str
-    highest: float
-    limit: float
-
-
 class ResourceUsage:
     """Use of the machine by resource: newest and highest; empty without a monitor."""
 
@@ -46,10 +38,10 @@ class ResourceUsage:
         highest = {name: max(value, self.highest.get(name, 0.0)) for name, value in uses.items()}
         self.newest, self.highest = uses, {**self.highest, **highest}
 
-    def near_limits(self) -> list[NearLimit]:
-        """The resources whose highest use came within five units of their limit."""
+    def near_limits(self) -> list[tuple[str, float, float]]:
+        """The resources whose highest use came near their limit: name, use, limit, in percent."""
         return [
-            NearLimit(name, value, limit)
+            (name, value, limit)
             for name, value in self.highest.items()
             if (limit := self.limits.get(name)) is not None and value > limit - NEAR
         ]
@@ -75,26 +67,21 @@ class MetricsWriter(Callback):
         self._open()
 
     def logged(self, line: StepMetrics) -> None:
-        """Write a "train" line."""
-        known = {
-            _NAMES.get(name, name): value
-            for name, value in vars(line).items()
-            if not (value is None and name in _IF_KNOWN)
-        }
-        if not line.parts:
-            del known["parts"]
+        known = {_NAMES.get(name, name): value for name, value in vars(line).items()}
+        unknown = {name for name in _IF_KNOWN if known[name] is None} | (
+            {"parts"} if not line.parts else set()
+        )
         known |= {f"{OF_PART}{part}": lr for part, lr in known.pop("lrs").items()}
+        known = {name: value for name, value in known.items() if name not in unknown}
         self._open().write(encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)}))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Write an "eval" line."""
         names = ("step", "split", "samples", "split_samples", "metrics")
         values = {name: getattr(evaluation, name) for name in names}
         self._open().write(encode_bytes({"kind": "eval", **values}))
         return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

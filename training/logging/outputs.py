@@ -12,7 +12,7 @@ from training.logging.printable import printable
 from training.storage import Storage
 
 if TYPE_CHECKING:
-    from training.logging.live_view import LiveView
+    from rich.console import RenderableType
 
 Kind = Literal["head", "train", "evaluated", "best", "saved", "notice", "warning", "summary", "log"]
 """The subject of a text; "log" is for the log file only."""
@@ -30,9 +30,10 @@ class ConsoleOutput:
         """Add `text`, one line or more."""
 
     def write_block(self, title: str, text: str) -> None:
-        """Add a longer `text` below its title, such as output of the model."""
+        """Add the first lines of a longer `text` below its title, each after a bar."""
+        self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
 
-    def draw(self, view: LiveView) -> None:
+    def draw(self, view: RenderableType) -> None:
         """Show the progress instead of the last one."""
 
     def close(self) -> None:
@@ -80,10 +81,6 @@ class PlainOutput(ConsoleOutput):
         except OSError:
             discard(self._stream)
             self._stream = None
-
-    def write_block(self, title: str, text: str) -> None:
-        """Write the first lines of `text` below its title, each after a bar."""
-        self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
 
 
 class LogFileOutput(ConsoleOutput):

@@ -1,10 +1,10 @@
-"""Progress of a run: the current step, the course of the loss, and the time to the end."""
+"""Progress of a run: the current step, and the time to the end."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from training.callbacks.base import StepMetrics
@@ -12,7 +12,6 @@ from training.train_plan import TrainPlan
 
 _MEMORY_S = 30.0
 """Time constant of the mean step time: throughput changes, for example with sequence length."""
-_POINTS = 64
 
 
 @dataclass(frozen=True)
@@ -29,56 +28,12 @@ class Position:
     last: StepMetrics | None
 
 
-class Curve:
-    """The course of a number since the start, in a bounded number of means."""
-
-    def __init__(self) -> None:
-        self._points: list[float] = []
-        self._each = 1
-        """Values per point."""
-        self._sum, self._count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        """Add the next value; NaN and infinities are left out."""
-        if not math.isfinite(value):
-            return
-        self._sum, self._count = self._sum + value, self._count + 1
-        if self._count == self._each:
-            self._points.append(self._sum / self._count)
-            self._sum, self._count = 0.0, 0
-        if len(self._points) == 2 * _POINTS:
-            pairs = zip(self._points[::2], self._points[1::2], strict=True)
-            self._points = [(first + second) / 2 for first, second in pairs]
-            self._each *= 2
-
-    @property
-    def points(self) -> Sequence[float]:
-        """The means in order; the values of an incomplete mean are left out."""
-        return self._points
-
-
 def next_save(train_plan: TrainPlan, step: int, saves_last: bool) -> int | None:
     """The step after `step` at which a checkpoint is planned; None: at none."""
     every, end = train_plan.save_every, train_plan.end_step
     planned = [(step // every + 1) * every] if every else []
     planned += [end] if saves_last else []
     return min((save for save in planned if step < save <= end), default=None)
-
-
-@dataclass
-class _Mean:
-    """A weighted mean of durations."""
-
-    count: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, seconds: float, keep: float = 1.0, count: int = 1) -> None:
-        self.count = keep * self.count + count
-        self.seconds = keep * self.seconds + count * seconds
-
-    @property
-    def mean_s(self) -> float:
-        return self.seconds / self.count if self.count else 0.0
 
 
 class Progress:
@@ -91,7 +46,8 @@ class Progress:
     def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.monotonic) -> None:
         self._train_plan, self._now = train_plan, now
         self._start = self._mark = now()
-        self._steps, self._evaluations, self._saves = _Mean(), _Mean(), _Mean()
+        self._steps, self._evaluations, self._saves = (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)
+        """Counts and seconds, those of steps weighted."""
         # Nothing is due at the first step.
         self._step = self._evaluated_at = self._saved_at = train_plan.first_step
         self._unplanned_saves = 0
@@ -107,24 +63,22 @@ class Progress:
         """
         each, count = self._interval(seconds), step - self._step
         if self._step > self._train_plan.first_step:
-            self._steps.add(each, math.exp(-count * each / _MEMORY_S), count)
+            keep = math.exp(-count * each / _MEMORY_S)
+            self._steps = keep * self._steps[0] + count, keep * self._steps[1] + count * each
         self._step, self.extra_s = step, 0.0
 
     def evaluated(self, seconds: float | None = None) -> None:
         """A split has been evaluated; several splits after one step are one evaluation."""
-        seconds = self._interval(seconds)
+        seconds, is_new = self._interval(seconds), self._evaluated_at != self._step
         self._note_extra(seconds)
-        if self._evaluated_at == self._step:
-            self._evaluations.seconds += seconds
-        else:
-            self._evaluations.add(seconds)
+        self._evaluations = self._evaluations[0] + is_new, self._evaluations[1] + seconds
         self._evaluated_at = self._step
 
     def saved(self, step: int, seconds: float | None = None) -> None:
         """The checkpoint of `step` is on disk; steps may have been taken while it was written."""
         seconds = self._interval(seconds)
         self._note_extra(seconds)
-        self._saves.add(seconds)
+        self._saves = self._saves[0] + 1, self._saves[1] + seconds
         self._saved_at = step
         self._unplanned_saves += not self._train_plan.saves_at(step)
 
@@ -137,14 +91,13 @@ class Progress:
         done = self._step if self._saved_at == self._step else self._step - 1
         every = plan.save_every or end + 1
         saves: float = end // every - done // every
-        if self._evaluations.count:  # the share of them that finds a new best
-            saves += self._unplanned_saves / self._evaluations.count * evaluations
+        if self._evaluations[0]:  # the share of them that finds a new best
+            saves += self._unplanned_saves / self._evaluations[0] * evaluations
         saves = max(saves, 1 if done < end else 0)
-        remaining = None
-        if self._steps.count:
-            remaining = (end - self._step) * self._steps.mean_s
-            remaining += evaluations * self._evaluations.mean_s + saves * self._saves.mean_s
-        unknown = (evaluations > 0 and not self._evaluations.count) or (saves > 0 and not self._saves.count)
+        counts = [(end - self._step, self._steps), (evaluations, self._evaluations), (saves, self._saves)]
+        spent = (number * seconds / (count or 1.0) for number, (count, seconds) in counts)
+        remaining = sum(spent) if self._steps[0] else None
+        unknown = any(number > 0 and not count for number, (count, _) in counts[1:])
         return Position(self._step, end, self._now() - self._start, remaining, unknown, self.last)
 
     def _note_extra(self, seconds: float) -> None:

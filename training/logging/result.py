@@ -51,22 +51,18 @@ class ResultWriter(Callback):
         """Towards the end of the whole training plan, where `stop.after` ends the run earlier."""
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Note the training plan."""
         self._train_plan = train_plan
         self._progress = Progress(replace(train_plan, stop_after=None), self._now)
 
     def step(self, step: Step) -> Action:
-        """Measure the step."""
         self._progress.stepped(step.step)
         return Action.NOTHING
 
     def evaluated(self, result: EvalResult) -> Action:
-        """Measure the evaluation."""
         self._progress.evaluated()
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        """Measure the save."""
         self._progress.saved(step)
 
     def end(self, outcome: Outcome) -> None:

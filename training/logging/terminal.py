@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from training.logging import console_text
-from training.logging.outputs import ConsoleOutput, Kind, shortened
+from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from training.logging.live_view import LiveView
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
@@ -49,22 +48,9 @@ class TerminalOutput(ConsoleOutput):
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
         self._try(lambda: self._console.print(styled))
 
-    def write_block(self, title: str, text: str) -> None:
-        """Print the first lines of `text` in a small panel above the bar."""
-        from rich.panel import Panel
-        from rich.text import Text
-
-        body = Text("\n".join(shortened(text)))
-        panel = Panel(body, title=title, title_align="left", expand=False)
-        self._try(lambda: self._console.print(panel))
-
-    def draw(self, view: LiveView) -> None:
-        """Redraw the view."""
-        self.draw_renderable(view)
-
-    def draw_renderable(self, renderable: RenderableType) -> None:
-        """Show any object of rich instead of the bar."""
-        self._try(lambda: self._update(renderable))
+    def draw(self, view: RenderableType) -> None:
+        """Show any object of rich instead of the last one."""
+        self._try(lambda: self._update(view))
 
     def close(self) -> None:
         """Remove the bar."""

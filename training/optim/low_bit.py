@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from subprocess import SubprocessError
@@ -23,7 +23,7 @@ BLOCK = 256
 _LEAST = 4096
 """Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32."""
 _AT_ONCE = 2**22
-"""Elements updated at once: 16 MB in fp32, for each of a few tensors."""
+"""Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors."""
 _SMALLEST = 1e-30
 """Blocks below it are zeros: the products of codes and smaller scales would lose bits."""
 _ODD = (1013904243, -1640531527, -2048144789, -1028477387)
@@ -86,11 +86,8 @@ class LowBitAdamW(AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the parameters that have a gradient."""
         for group in self.param_groups:
-            plain: list[_Part] = []
-            low: list[_Part] = []
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            plain: list[Sequence[Tensor]] = []
+            for parameter in (p for p in group["params"] if p.grad is not None):
                 state = self.state[parameter]
                 for kind in MOMENTS:
                     if kind not in state:
@@ -98,108 +95,50 @@ class LowBitAdamW(AdamW):
                 if "step" not in state:
                     device = parameter.device if group["fused"] else None
                     state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-                part = _Part(
-                    shard(parameter).view(-1),
-                    shard(parameter.grad).reshape(-1),
-                    state["step"],
-                    [state[kind].view(-1) for kind in MOMENTS],
-                )
-                is_low = isinstance(part.moments[0], Blockwise)
-                is_low |= part.moments[0].dtype != part.weights.dtype
-                (low if is_low else plain).append(part)
+                flat = shard(parameter).view(-1), shard(parameter.grad).reshape(-1)
+                moments = [state[kind].view(-1) for kind in MOMENTS]
+                if isinstance(moments[0], Blockwise) or moments[0].dtype != flat[0].dtype:
+                    _update_low(*flat, state["step"], moments, group)
+                else:
+                    plain.append((*flat, state["step"], *moments))
             if plain:
-                _update(plain, zip(*(part.moments for part in plain), strict=True), group)
-            for chunk in _chunks(low):
-                _update_low(chunk, group)
-            if low:
-                torch._foreach_add_([part.step for part in low], 1)
+                _update(plain, group)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """An interval of a parameter on this rank; flat."""
-
-    weights: Tensor
-    gradient: Tensor
-    step: Tensor
-    moments: Sequence[Tensor]
-
-    def cut(self, start: int, stop: int) -> _Part:
-        """A part of it, with a count of its own."""
-        moments = [moment[start:stop] for moment in self.moments]
-        weights, gradient = self.weights[start:stop], self.gradient[start:stop]
-        return _Part(weights, gradient, self.step.clone(), moments)
-
-
-def _chunks(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-    """`parts` cut and joined to lists of _AT_ONCE elements; blocks stay whole."""
-    chunk, room = [], _AT_ONCE
-    for part in parts:
-        start, size = 0, part.weights.numel()
-        while start < size:
-            stop = min(size, start + room)
-            chunk.append(part.cut(start, stop))
-            room -= -(-(stop - start) // BLOCK) * BLOCK
-            start = stop
-            if not room:
-                yield chunk
-                chunk, room = [], _AT_ONCE
-    if chunk:
-        yield chunk
-
-
-def _update(parts: Sequence[_Part], moments: Any, group: Mapping[str, Any]) -> None:
-    """A step of AdamW; `moments`: the first ones of all parts, then the second ones, in fp32."""
-    first, second = moments
+def _update(parts: Sequence[Sequence[Any]], group: Mapping[str, Any]) -> None:
+    """A step of AdamW; each part: weights, gradient, step and both moments, in fp32."""
+    weights, gradients, steps, first, second = map(list, zip(*parts, strict=True))
     beta1, beta2 = group["betas"]
+    options = {name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")}
     adamw(
-        [part.weights for part in parts],
-        [part.gradient for part in parts],
-        list(first),
-        list(second),
-        [],
-        [part.step for part in parts],
-        foreach=group["foreach"],
-        fused=group["fused"],
-        has_complex=any(part.weights.is_complex() for part in parts),
+        *(weights, gradients, first, second, [], steps),
+        **options,
+        has_complex=any(weight.is_complex() for weight in weights),
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
-        lr=group["lr"],
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
         maximize=False,
     )
 
 
-def _update_low(parts: Sequence[_Part], group: Mapping[str, Any]) -> None:
-    slots: list[list[Any]] = [[part.moments[n] for part in parts] for n in range(len(MOMENTS))]
-    is_codes = isinstance(slots[0][0], Blockwise)
-    whole = [(_decoded if is_codes else _widened)(each) for each in slots]
-    sizes = [-(-part.weights.numel() // BLOCK) * BLOCK for part in parts]
-    values = [
-        [v[: part.weights.numel()] for v, part in zip(flat.split(sizes), parts, strict=True)]
-        for flat in whole
-    ]
-    salt = parts[0].step.to(torch.int32) * _ODD[2]
-    _update(parts, values, group)
-    for each, flat in zip(slots, whole, strict=True):
-        if is_codes:
-            _encode(each, flat)
-            for slot in each:
+def _update_low(
+    weights: Tensor, gradient: Tensor, step: Tensor, moments: Sequence[Any], group: Mapping[str, Any]
+) -> None:
+    """The same for one parameter, flat, part by part, with moments that are decoded meanwhile."""
+    salt = step.to(torch.int32) * _ODD[2]
+    for start in range(0, len(weights), _AT_ONCE):
+        part = slice(start, min(start + _AT_ONCE, len(weights)))
+        slots = [moment[part] for moment in moments]
+        whole = [_decoded(s) if isinstance(s, Blockwise) else s.float() for s in slots]
+        values = [flat[: part.stop - start] for flat in whole]
+        _update([(weights[part], gradient[part], step.clone(), *values)], group)
+        for slot, flat in zip(slots, whole, strict=True):
+            if isinstance(slot, Blockwise):
+                _encode(slot, flat)
                 slot.blocks.begun.clear()
-        else:
-            rounded = _as_one(_rounded, flat, salt).split(sizes)
-            torch._foreach_copy_(each, [r[: len(s)] for r, s in zip(rounded, each, strict=True)])
-
-
-def _widened(slots: Sequence[Tensor]) -> Tensor:
-    """The values of `slots` in fp32, one after the other, each padded to whole blocks."""
-    sizes = [-(-len(slot) // BLOCK) * BLOCK for slot in slots]
-    flat = slots[0].new_zeros(sum(sizes), dtype=torch.float32)
-    views = [view[: len(slot)] for view, slot in zip(flat.split(sizes), slots, strict=True)]
-    torch._foreach_copy_(views, list(slots))
-    return flat
+            else:
+                slot.copy_(_as_one(_rounded, flat, salt))
+    step += 1
 
 
 def _rounded(values: Tensor, salt: Tensor) -> Tensor:
@@ -238,30 +177,21 @@ def _tables(is_signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     return codes.float().to(device), nearest.to(device)
 
 
-def _decoded(slots: Sequence[Blockwise]) -> Tensor:
-    """As `_widened`; of slots that begin and end within blocks, those blocks."""
-    spans = [slot.span for slot in slots]
-    codes = _joined([slot.blocks.codes[span] for slot, span in zip(slots, spans, strict=True)])
-    scales = _joined([slot.blocks.scales[span] for slot, span in zip(slots, spans, strict=True)])
-    table, _ = _tables(slots[0].blocks.is_signed, codes.device)
-    values = _as_one(_products, codes, scales, table)
-    end = 0
-    for slot, span in zip(slots, spans, strict=True):
-        end += (span.stop - span.start) * BLOCK
-        if padding := max(span.stop * BLOCK - slot.blocks.size, 0):
-            values[end - padding : end].zero_()
+def _decoded(slot: Blockwise) -> Tensor:
+    """The values of the blocks of `slot` in fp32, flat; 0 behind the end of the last one."""
+    blocks, span = slot.blocks, slot.span
+    table, _ = _tables(blocks.is_signed, blocks.codes.device)
+    values = _as_one(_products, blocks.codes[span], blocks.scales[span], table)
+    values[max(blocks.size - span.start * BLOCK, 0) :] = 0
     return values
 
 
-def _encode(slots: Sequence[Blockwise], values: Tensor) -> None:
+def _encode(slot: Blockwise, values: Tensor) -> None:
     """Store `values` in the form that `_decoded` returns."""
-    _, nearest = _tables(slots[0].blocks.is_signed, values.device)
+    blocks, span = slot.blocks, slot.span
+    _, nearest = _tables(blocks.is_signed, values.device)
     codes, scales = _as_one(_nearest_codes, values, nearest)
-    counts = [slot.span.stop - slot.span.start for slot in slots]
-    targets = [slot.blocks.codes[slot.span] for slot in slots]
-    torch._foreach_copy_(targets, list(codes.split(counts)))
-    targets = [slot.blocks.scales[slot.span] for slot in slots]
-    torch._foreach_copy_(targets, list(scales.split(counts)))
+    blocks.codes[span], blocks.scales[span] = codes, scales
 
 
 def _products(codes: Tensor, scales: Tensor, table: Tensor) -> Tensor:
@@ -300,10 +230,6 @@ def _as_one(function: Callable[..., _Result], *given: Tensor) -> _Result:
 @cache
 def _compiled(function: Callable[..., _Result]) -> Callable[..., _Result]:
     return torch.compile(function, fullgraph=True, dynamic=True)
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
 @dataclass(frozen=True)
@@ -367,7 +293,7 @@ class Blockwise(Tensor):
         """
         whole, span, size = self._whole(), self.span, self.numel()
         whole[self.first % BLOCK :][:size].copy_(values.reshape(-1))
-        _encode([self], whole)
+        _encode(self, whole)
         end = self.first + size
         edges = {span.start} if self.first % BLOCK else set()
         edges |= {span.stop - 1} if end % BLOCK and end < self.blocks.size else set()
@@ -376,7 +302,7 @@ class Blockwise(Tensor):
 
     def _whole(self) -> Tensor:
         """The values of its blocks, flat."""
-        whole, span = _decoded([self]), self.span
+        whole, span = _decoded(self), self.span
         for block, values in self.blocks.begun.items():
             if span.start <= block < span.stop:
                 whole[(block - span.start) * BLOCK :][:BLOCK] = values

@@ -47,12 +47,10 @@ class Nonfinite:
         self._error: str | None = None
 
     def facts(self) -> dict[str, int]:
-        """The state that `resume` needs, as JSON."""
         counts = {"in_a_row": self._in_a_row, "evaluations": self._evaluations}
         return {**counts, "has_updated": self.has_updated}
 
     def resume(self, facts: Mapping[str, int]) -> None:
-        """Continue from the facts of an earlier process."""
         self._in_a_row = facts["in_a_row"]
         self._evaluations = facts.get("evaluations", 0)
         self.has_updated = bool(facts.get("has_updated", True))

@@ -97,7 +97,6 @@ class LrSchedule:
         return dict(self._plateau) if self._name == "plateau" else {}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
         self._plateau.update(facts)
 
     def _warmup_steps(self, settings: Settings, train_plan: TrainPlan) -> int:

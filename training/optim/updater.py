@@ -47,7 +47,6 @@ class Updater:
         return self._schedule.warnings
 
     def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
         return {"nonfinite": self.nonfinite.facts(), "schedule": self._schedule.facts()}
 
     def start(self, engine: Engine, resume_point: ResumePoint | None = None) -> None:

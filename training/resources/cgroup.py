@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,10 +14,12 @@ VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
-_LIMIT = {1: "memory.limit_in_bytes", 2: "memory.max"}
-_USED = {1: "memory.usage_in_bytes", 2: "memory.current"}
-_SWAP_LIMIT = {1: "memory.memsw.limit_in_bytes", 2: "memory.swap.max"}
-_SWAP_USED = {1: "memory.memsw.usage_in_bytes", 2: "memory.swap.current"}
+_FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
+"""Limit and use of memory by version."""
+_SWAP_FILES = {
+    1: ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
+    2: ("memory.swap.max", "memory.swap.current"),
+}
 _KILL_COUNT = {1: "memory.oom_control", 2: "memory.events"}
 _DROPPABLE = {
     1: ("total_active_file", "total_inactive_file"),
@@ -46,35 +48,29 @@ def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
     """
 
-    def share(folder: Path, version: int) -> Share | None:
-        limit, used = _number(folder / _LIMIT[version]), _number(folder / _USED[version])
-        if limit is None or used is None:
-            return None
-        with suppress(OSError):
-            lines = (folder / "memory.stat").read_text().splitlines()
-            counts = dict(line.split(None, 1) for line in lines)
-            used -= sum(int(counts.get(key, 0)) for key in _DROPPABLE[version])
-        return Share(limit, max(0, used))
-
-    return _tightest(share, mount, membership)
+    shares = []
+    for folder, version in folders("memory", mount, membership):
+        if (share := _share(folder, _FILES[version])) is not None:
+            counts: dict[str, str] = {}
+            with suppress(OSError):
+                lines = (folder / "memory.stat").read_text().splitlines()
+                counts = dict(line.split(None, 1) for line in lines)
+            dropped = sum(int(counts.get(key, 0)) for key in _DROPPABLE[version])
+            shares.append(Share(share.limit, max(0, share.used - dropped)))
+    return min(shares, key=lambda share: share.limit, default=None)
 
 
 def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     """The tightest swap limit on this process, and the use of it; None: no limit."""
 
-    def share(folder: Path, version: int) -> Share | None:
-        names = [_SWAP_LIMIT, _SWAP_USED]
-        names += [_LIMIT, _USED] if version == 1 else []  # there swap counts memory, too
-        numbers = [_number(folder / name[version]) for name in names]
-        known = [number for number in numbers if number is not None]
-        if len(known) < len(names):
-            return None
-        limit, used, *of_memory = known
-        if of_memory:
-            limit, used = limit - of_memory[0], used - of_memory[1]
-        return Share(limit, max(0, used)) if limit > 0 else None
-
-    return _tightest(share, mount, membership)
+    shares = []
+    for folder, version in folders("memory", mount, membership):
+        share = _share(folder, _SWAP_FILES[version])
+        if share is not None and version == 1:  # there swap counts memory, too
+            memory = _share(folder, _FILES[1])
+            share = memory and Share(share.limit - memory.limit, max(0, share.used - memory.used))
+        shares += [share] if share is not None and share.limit > 0 else []
+    return min(shares, key=lambda share: share.limit, default=None)
 
 
 def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path = VMSTAT) -> int | None:
@@ -115,9 +111,10 @@ def folders(
             yield root / part, version
 
 
-def _tightest(share: Callable[[Path, int], Share | None], mount: Path, membership: Path) -> Share | None:
-    shares = [share(*group) for group in folders("memory", mount, membership)]
-    return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
+def _share(folder: Path, files: tuple[str, str]) -> Share | None:
+    """None: there is no limit, or the files do not exist."""
+    limit, used = (_number(folder / name) for name in files)
+    return None if limit is None or used is None else Share(limit, used)
 
 
 def _number(file: Path) -> int | None:

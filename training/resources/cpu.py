@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -17,19 +16,8 @@ _LEAST_S = 0.5
 """Shorter intervals are too coarse: the kernel counts in hundredths of a second."""
 _SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
 """Names of the sensors of processors in Linux, from the most exact to the least."""
-_PLAUSIBLE = (1.0, 150.0)
-"""Degrees Celsius: a sensor that is not connected gives others."""
-
-
-@dataclass(frozen=True)
-class Busy:
-    """CPU time used until a moment; it only grows."""
-
-    at_s: float
-    busy_s: float
-    """Seconds of CPU time used, over all of `cores`."""
-    cores: float
-    """Cores that may be used at once; a quota may be less than one."""
+Busy = tuple[float, float, float]
+"""A moment in seconds, the seconds of CPU time used until then, and the cores that may be used."""
 
 
 def count() -> Busy:
@@ -39,13 +27,12 @@ def count() -> Busy:
     """
     if quota := of_quota():
         return quota
-    cores = _allowed()
     times = psutil.cpu_times(percpu=True)
-    allowed = [times[core] for core in cores if core < len(times)] or times
+    allowed = [times[core] for core in _allowed() if core < len(times)] or times
     # Not busy: idle, iowait; guest time is included in user time.
     not_busy = ("idle", "iowait", "guest", "guest_nice")
     busy = sum(sum(core) - sum(getattr(core, name, 0.0) for name in not_busy) for core in allowed)
-    return Busy(time.monotonic(), busy, len(allowed))
+    return time.monotonic(), busy, len(allowed)
 
 
 def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -> Busy | None:
@@ -60,9 +47,9 @@ def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -
             stat = (folder / "cpu.stat").read_text().split()
             if version == 2 and quota != "max":
                 used = int(stat[stat.index("usage_usec") + 1]) / 1e6
-                quotas.append(Busy(time.monotonic(), used, int(quota) / int(period)))
-    tightest = min(quotas, key=lambda busy: busy.cores, default=None)
-    return tightest if tightest is not None and tightest.cores < len(_allowed()) else None
+                quotas.append((time.monotonic(), used, int(quota) / int(period)))
+    tightest = min(quotas, key=lambda busy: busy[2], default=None)
+    return tightest if tightest is not None and tightest[2] < len(_allowed()) else None
 
 
 class CpuUse:
@@ -75,12 +62,11 @@ class CpuUse:
 
     def percent(self) -> float | None:
         """Since the last call that is at least half a second old; None: the first call."""
-        now, before = self._count(), self._before
-        if before is None or before.cores != now.cores:
+        at, busy, cores = now = self._count()
+        if self._before is None or self._before[2] != cores:
             self._before = now
-        elif now.at_s - before.at_s >= _LEAST_S:
-            used = (now.busy_s - before.busy_s) / (now.at_s - before.at_s) / now.cores
-            self._percent = min(100.0, max(0.0, 100 * used))
+        elif (seconds := at - self._before[0]) >= _LEAST_S:
+            self._percent = min(100.0, max(0.0, 100 * (busy - self._before[1]) / seconds / cores))
             self._before = now
         return self._percent
 
@@ -90,15 +76,13 @@ def cpu_celsius() -> float | None:
 
     None where the system reports none: macOS, Windows, most virtual machines and containers.
     """
-    read = getattr(psutil, "sensors_temperatures", None)
     try:
-        sensors = read() if read else {}
-    except OSError:
+        sensors = psutil.sensors_temperatures()
+    except (OSError, AttributeError):
         return None
-    low, high = _PLAUSIBLE
     for name in _SENSORS:
-        plausible = [s.current for s in sensors.get(name, ()) if low < s.current < high]
-        if plausible:
+        # A sensor that is not connected gives other values.
+        if plausible := [s.current for s in sensors.get(name, ()) if 1 < s.current < 150]:
             return max(plausible)
     return None
 

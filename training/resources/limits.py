@@ -55,16 +55,14 @@ class LimitEnforcer(Callback):
     ) -> None:
         """`chosen`: the resources whose limits the user set."""
         self._chosen = [name for name in chosen if name != "cpu"]  # which has no first reading
-        self._limits = _without(_by_resource(limits), ["disk"])
-        self._critical = _by_resource(limits.critical)
-        self._disk: float | None = limits.disk
+        self._limits, self._critical = _by_resource(limits), _by_resource(limits.critical)
+        self._disk = self._limits.pop("disk", None)
         """Reported once; None: reported already."""
-        self._monitor, self._emit, self._warnings = monitor, emit, 0
+        self._monitor, self._emit = monitor, emit
+        self._warnings, self._since_relief = 0, MEMORY_READINGS
         self._incident: _Incident | None = None
-        self._since_relief = MEMORY_READINGS
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Take the first reading and start the monitor."""
         reading = self._monitor.read()
         for name in self._chosen:
             if getattr(reading, name) is None:
@@ -73,7 +71,7 @@ class LimitEnforcer(Callback):
         exceeded = _over(reading, self._limits)
         if "disk" in _over(reading, self._critical):
             self._stop_watching(["disk"], reading)
-        elif _exceeds(reading.disk, self._disk):
+        elif self._is_disk_full(reading):
             exceeded.append("disk")
         if exceeded:
             self._use_critical_only(exceeded)
@@ -82,18 +80,22 @@ class LimitEnforcer(Callback):
 
     def step(self, step: Step) -> Action:
         """Check a new reading; after smaller micro-batches, take one."""
-        if self._incident is not None and self._incident.settling:
-            self._incident.settling -= 1
-            return Action.NOTHING if self._incident.settling else self._check_settled()
-        if self._incident is not None:
-            return Action.NOTHING  # ranks act on its request a step later
-        reading = self._monitor.take()
-        return Action.NOTHING if reading is None else self._check(reading)
+        incident = self._incident
+        if incident is None:
+            reading = self._monitor.take()
+            return Action.NOTHING if reading is None else self._check(reading)
+        incident.settling -= 1
+        if incident.settling != 0:  # below: ranks act on its request a step later
+            return Action.NOTHING
+        reading = self._measure()
+        over = _over(reading, incident.limits)
+        self._emit("settled", {"still_over": over, **reading.facts()})
+        return Action.FREE_MEMORY if over else self._close()
 
     def throttled(self, available: Action) -> Action:
         """Measure again at once, if this rank requested relief."""
         incident = self._incident
-        if incident is None or incident.settling:
+        if incident is None or incident.settling > 0:
             return Action.NOTHING
         if incident.requested is Action.SMALLER_BATCH:
             incident.requested, incident.settling = Action.FREE_MEMORY, SETTLING_STEPS
@@ -104,20 +106,17 @@ class LimitEnforcer(Callback):
         if incident.is_repeated:
             incident.is_repeated, over = False, over or incident.over
         if not over:
-            self._close()
-            return Action.NOTHING
+            return self._close()
         incident.requested = incident.next_step(over, available)
-        return incident.requested or self._give_up(over, reading)
+        return incident.requested or self._give_up(over, reading, incident.limits)
 
     def end(self, outcome: Outcome) -> None:
-        """Stop the monitor."""
         self._monitor.stop()
 
     def _check(self, reading: MachineReading) -> Action:
         self._since_relief += 1
-        critical = _over(reading, self._critical)
-        over = _over(reading, self._limits)
-        if _exceeds(reading.disk, self._disk):
+        critical, over = _over(reading, self._critical), _over(reading, self._limits)
+        if self._is_disk_full(reading):
             self._disk = None
             self._emit("disk_filling", {"over": ["disk"], **reading.facts()})
         self._warnings = self._warnings + 1 if over or critical else 0
@@ -125,7 +124,7 @@ class LimitEnforcer(Callback):
             facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
             self._emit("limit_warning", facts)
         if "disk" in critical:
-            return self._give_up(critical, reading)
+            return self._give_up(critical, reading, self._critical)
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
         limits = self._critical if critical else self._limits
@@ -134,24 +133,12 @@ class LimitEnforcer(Callback):
         self._emit("throttled", {"critical": critical, "over": over, **reading.facts()})
         return Action.FREE_MEMORY
 
-    def _check_settled(self) -> Action:
-        assert self._incident is not None
-        reading = self._measure()
-        over = _over(reading, self._incident.limits)
-        self._emit("settled", {"still_over": over, **reading.facts()})
-        if over:
-            return Action.FREE_MEMORY
-        self._close()
-        return Action.NOTHING
-
-    def _give_up(self, over: Sequence[str], reading: MachineReading) -> Action:
+    def _give_up(self, over: Sequence[str], reading: MachineReading, limits: Mapping[str, float]) -> Action:
         critical = _over(reading, self._critical)
         fatal = [name for name in over if name not in _NEVER_FATAL or name in critical]
         if not fatal:
             self._stop_watching(over, reading)
-            self._close()
-            return Action.NOTHING
-        limits = self._incident.limits if self._incident else self._critical
+            return self._close()
         self._emit("pressure", {"over": fatal, "limits": dict(limits), **reading.facts()})
         self._incident = None
         return Action.LIMIT_EXCEEDED | Action.SAVE
@@ -159,20 +146,24 @@ class LimitEnforcer(Callback):
     def _stop_watching(self, names: Sequence[str], reading: MachineReading) -> None:
         """Ignore these from now on: nothing that a run does helps."""
         self._use_critical_only(names)
-        self._critical = _without(self._critical, names)
+        self._critical = {n: limit for n, limit in self._critical.items() if n not in names}
         self._emit("limit_given_up", {"over": list(names), **reading.facts()})
 
     def _use_critical_only(self, names: Sequence[str]) -> None:
-        self._limits = _without(self._limits, names)
+        self._limits = {n: limit for n, limit in self._limits.items() if n not in names}
         self._disk = None if "disk" in names else self._disk
+
+    def _is_disk_full(self, reading: MachineReading) -> bool:
+        return self._disk is not None and bool(_over(reading, {"disk": self._disk}))
 
     def _measure(self) -> MachineReading:
         self._monitor.take()  # A reading from before the relief is out of date.
         return self._monitor.read()
 
-    def _close(self) -> None:
+    def _close(self) -> Action:
         self._incident = None
         self._warnings = self._since_relief = 0
+        return Action.NOTHING
 
 
 @dataclass
@@ -188,7 +179,7 @@ class _Incident:
     requested: Action = Action.FREE_MEMORY
     """The last request."""
     settling: int = 0
-    """Steps until the machine is measured."""
+    """Steps until the machine is measured; below 1: it is not."""
     has_halved: bool = False
 
     def next_step(self, over: Sequence[str], left: Action) -> Action:
@@ -207,15 +198,8 @@ def _by_resource(limits: Limits | Critical) -> dict[str, float]:
     return {name: limit for name, limit in values.items() if limit is not None}
 
 
-def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    return {name: limit for name, limit in limits.items() if name not in names}
-
-
 def _over(reading: MachineReading, limits: Mapping[str, float]) -> list[str]:
     # A run may fill what others leave of a GPU: a step that does not fit is repeated with a smaller
     # micro-batch.
-    return [name for name, limit in limits.items() if _exceeds(getattr(reading, name), limit)]
-
-
-def _exceeds(value: float | None, limit: float | None) -> bool:
-    return value is not None and limit is not None and value > limit
+    values = {name: getattr(reading, name) for name in limits}
+    return [name for name, value in values.items() if value is not None and value > limits[name]]

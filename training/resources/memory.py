@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import re
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
-_UNKNOWN = -1
 _ACCELERATORS = ("cuda", "xpu", "mps")
 _CONTEXT_BYTES = 2**30
 """At most this much of a device belongs to a process outside of its allocator: the CUDA context,
@@ -38,7 +34,7 @@ buffers of NCCL and cuBLAS."""
 
 def host_bytes() -> int:
     """Resident memory of this process, without its loader workers."""
-    return _process(os.getpid()).memory_info().rss
+    return psutil.Process().memory_info().rss
 
 
 def device_bytes(device: torch.device) -> int | None:
@@ -99,12 +95,6 @@ def _host_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
 
 
-@lru_cache(maxsize=1)
-def _process(pid: int) -> psutil.Process:
-    """Cached: finding a process costs more than reading it. A fork has another pid."""
-    return psutil.Process(pid)
-
-
 class PeakMemory:
     """Peak memory of a run; created before data and model, so that all later growth counts."""
 
@@ -118,20 +108,16 @@ class PeakMemory:
         the use at creation.
         """
         own_peaks = peaks(device)
-        host = own_peaks["host"] or 0
-        return {**own_peaks, "host_growth": max(0, host - self._before)}
+        return {**own_peaks, "host_growth": max(0, (own_peaks["host"] or 0) - self._before)}
 
     def maximum(self, world: World) -> dict[str, int | None]:
         """The maximum of each number over ranks. Collective."""
         import torch
 
         local = self.local(world.device)
-        counts = [_UNKNOWN if count is None else count for count in local.values()]
-        largest = world.maximum(torch.tensor(counts, dtype=torch.int64, device=world.device))
-        return {
-            name: None if count == _UNKNOWN else count
-            for name, count in zip(local, largest.tolist(), strict=True)
-        }
+        counts = torch.tensor([-1 if n is None else n for n in local.values()], device=world.device)
+        largest = world.maximum(counts).tolist()
+        return {name: None if n < 0 else n for name, n in zip(local, largest, strict=True)}
 
 
 class CacheClearing(Callback):
@@ -142,13 +128,11 @@ class CacheClearing(Callback):
     """
 
     def __init__(self, every: int, device: torch.device) -> None:
-        self._every, self._device = every, device
-        self._accumulation, self._since = 1, 0
+        self._every, self._device, self._since = every, device, 0
         self.times = 0
         """How often the cache was emptied."""
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Note the micro-batches of a step."""
         self._accumulation = train_plan.accumulation
 
     def step(self, step: Step) -> Action:
@@ -161,38 +145,13 @@ class CacheClearing(Callback):
         return Action.NOTHING
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
-    """Memory of one device in bytes."""
-
-    used: int
-    """By all processes."""
-    total: int
-    reserved: int
-    """Held by our own allocator, in use or not."""
-    allocated: int
-    """The part of `reserved` that holds tensors."""
-    by_process: int
-    """Held by this process, with the driver's and NCCL's buffers for it."""
-
-    @property
-    def percent(self) -> float:
-        """Use in percent; what our allocator holds in reserve counts as free."""
-        return 100 * (self.used - (self.reserved - self.allocated)) / self.total
-
-    @property
-    def others_percent(self) -> float:
-        """Use by other processes in percent."""
-        return 100 * max(0, self.used - self.by_process) / self.total
-
-
-def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory | None:
-    """The memory of `device` as its driver counts it; None if there is no such count.
+def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
+    """The uses of `device` in a MachineReading, as its driver counts them; empty: it does not.
 
     `state` comes from NVML; None: the runtime of training is asked.
     """
     if device.type != "cuda":
-        return None
+        return {}
     import torch
 
     if state is not None:
@@ -201,4 +160,10 @@ def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory 
         free, total = torch.cuda.mem_get_info(device)
         used, by_process = total - free, None
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    return DeviceMemory(used, total, reserved, allocated, by_process or reserved + _CONTEXT_BYTES)
+    others = max(0, used - (by_process or reserved + _CONTEXT_BYTES))
+    return {
+        "gpu": 100 * others / total,
+        "gpu_all": 100 * (used - (reserved - allocated)) / total,
+        "gpu_reserved_bytes": reserved,
+        "gpu_driver_bytes": used,
+    }

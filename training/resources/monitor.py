@@ -14,7 +14,7 @@ import psutil
 from training.logging.metrics import ResourceUsage
 from training.resources import cgroup
 from training.resources.cpu import CpuUse, cpu_celsius
-from training.resources.memory import driver_memory, host_bytes
+from training.resources.memory import device_uses, host_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +32,13 @@ class MachineReading:
     ram: float
     """Of main memory; in a container, of its limit."""
     swap: float | None
-    gpu: float | None
-    """Of device memory, by other processes than this one: what limits.gpu limits."""
     host_bytes: int
     """Resident memory of this process."""
-    gpu_reserved_bytes: int | None
+    gpu: float | None = None
+    """Of device memory, by other processes than this one: what limits.gpu limits."""
+    gpu_reserved_bytes: int | None = None
     """Device memory that our allocator holds, in use or not."""
-    gpu_driver_bytes: int | None
+    gpu_driver_bytes: int | None = None
     """Device memory in use as the driver counts it, over all processes."""
     cpu: float | None = None
     """Of the CPU time this process may use, since the reading before; None: the first reading."""
@@ -77,20 +77,16 @@ class ResourceReader:
             gpu = self._read_gpu()
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
-        device = driver_memory(self._device, gpu)
         celsius = [cpu_celsius(), gpu.celsius if gpu else None]
         return MachineReading(
             ram=_ram(),
             swap=_swap(),
-            gpu=None if device is None else device.others_percent,
             host_bytes=host_bytes(),
-            gpu_reserved_bytes=None if device is None else device.reserved,
-            gpu_driver_bytes=None if device is None else device.used,
             cpu=self._cpu.percent(),
             disk=disk,
-            gpu_all=None if device is None else device.percent,
             temperature=max((value for value in celsius if value is not None), default=None),
             gpu_busy=gpu.busy_percent if gpu else None,
+            **device_uses(self._device, gpu),
         )
 
 

@@ -107,11 +107,9 @@ class Trackers(Callback):
             self._warn("trackers", f"their process cannot be started: {error}")
 
     def logged(self, line: StepMetrics) -> None:
-        """Pass on what the process said."""
         self._pass_on()
 
     def end(self, outcome: Outcome) -> None:
-        """Wait for the rest as long as the settings allow."""
         self._is_over, wait_s = True, self.wait_s
         if outcome.status != "completed":
             wait_s = min(wait_s, _STOPPED_WAIT_S)

@@ -65,7 +65,6 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
         found = run.watched.snapshot()
     assert found.view.event == "evaluated val at step 20: loss 2.2500, the best so far"
     assert found.view.position.remaining_s == pytest.approx(40.0 + 1.5)  # one more at the end
-    assert list(found.view.losses) == [2.5, 2.5, 2.5]
     assert plain(found).splitlines()[1:] == [
         "step        20/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s  300.0 MiB"
         "  ram 63%  ETA ≥ 42 s",
@@ -101,7 +100,7 @@ def test_a_resumed_run_is_shown_from_its_resume_point(run):
     assert run.watched.snapshot().state == "killed"
 
 
-@pytest.mark.parametrize(("width", "headings"), [(40, 4), (60, 6), (100, 8)])
+@pytest.mark.parametrize(("width", "headings"), [(40, 4), (60, 6), (100, 7)])
 def test_several_runs_are_a_table_and_one_is_lines_that_do_not_wrap(run, width, headings):
     run.call("start", train_plan())
     run.train(1, 10)

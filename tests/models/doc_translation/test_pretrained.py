@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines import deferred_init
-from engines.deferred_init import is_deferred
 from models.doc_translation import model as model_parts
 from models.doc_translation.config import SIZES
 from models.doc_translation.pretrained import PARTS
@@ -73,17 +72,15 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
     assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
 
 
-def test_deferred_weights_are_read_from_the_files_later(ready_task, saved):
+def test_only_rank_0_reads_the_weights(ready_task, saved):
     folder, parts = saved
     task = ready_task(pretrained=str(folder))
     for rank in (0, 1):
-        model, weights = deferred_init.build(task.build, Rank(rank))
-        for name in ("local", "decoder"):  # transformers 5 has other names for the global encoder
+        model, _ = deferred_init.build(task.build, Rank(rank))
+        for name in ("local", "decoder"):
             for key, value in parts[name].named_parameters():
                 own = model.get_parameter(f"{PARTS[name]}.{key}")
-                assert is_deferred(own)
-                weights._recorder.finish(own)
-                assert torch.equal(own, value), key
+                assert deferred_init.is_deferred(own) and (rank or torch.equal(own, value)), key
 
 
 def test_names_that_transformers_must_convert_are_left_to_it(make_task, saved):

@@ -113,18 +113,14 @@ def test_a_task_trains_with_the_decoder_of_the_folder(ready_task, batch_of, tmp_
     assert task.flops_per_sample(model) > 0
 
 
-def test_deferred_weights_are_read_from_the_files_later(ready_task, tmp_path):
+def test_only_rank_0_reads_the_weights(ready_task, tmp_path):
     theirs = save_bart(tmp_path)
     task = ready_task(pretrained=str(tmp_path))
     values = dict(theirs.get_decoder().named_parameters())
     for rank in (0, 1):
-        model, weights = deferred_init.build(task.build, Rank(rank))
+        model, _ = deferred_init.build(task.build, Rank(rank))
         for part, own in model.decoder.text.named_parameters():
-            assert deferred_init.is_deferred(own)
-            if rank == 0:  # the other one gets them from it
-                weights._recorder.finish(own)
-                assert torch.equal(own, values[part]), part
-        assert torch.equal(model.decoder.bias, theirs.final_logits_bias)
+            assert deferred_init.is_deferred(own) and (rank or torch.equal(own, values[part])), part
 
 
 def test_other_tensors_than_declared_are_an_error(tmp_path):

@@ -143,16 +143,14 @@ def test_a_base_model_without_its_prefix_is_read(tmp_path):
 
 
 @tied_and_untied
-def test_deferred_weights_are_read_from_the_files_later(task):
+def test_only_rank_0_reads_the_weights(task):
     expected = task.build().state_dict()
     for rank in (0, 1):
         model, weights = deferred_init.build(task.build, Rank(rank))
-        assert [n for n, p in model.named_parameters() if is_deferred(p)] == list(weights._tensors)
+        assert all(map(is_deferred, model.parameters()))
         assert len(weights._tensors) == len(list(model.parameters()))
-        for tensor in weights._tensors.values():
-            weights._recorder.finish(tensor)
         for name, value in expected.items():
-            assert torch.equal(model.state_dict()[name], value), name
+            assert rank or torch.equal(model.state_dict()[name], value), name
 
 
 @one_kind

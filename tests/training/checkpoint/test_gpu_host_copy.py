@@ -18,19 +18,17 @@ def test_a_copy_is_in_pinned_memory_and_equal():
         for name, size in (("w", 2**20), ("b", 7))
     ]
     copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
-    assert copy.reserve(intervals)
     taken = copy.take(intervals)
     for mine, theirs in zip(taken, intervals, strict=True):
         assert mine.data.device.type == "cpu" and mine.data.is_pinned()
         assert torch.equal(mine.data, theirs.data.cpu())
-    copy.release()
 
 
 def test_a_released_copy_leaves_no_error_to_the_next_kernel():
     device = torch.device("cuda", 0)
     for _ in range(3):
         copy = HostCopy(ProcessWorld(RankInfo(), device, 0.0))
-        assert copy.reserve([Interval("weight", "w", 0, torch.ones(2**18), torch.float32)])
-        copy.release()
+        assert copy.take([Interval("weight", "w", 0, torch.ones(2**18), torch.float32)])
+        del copy
         torch.ones(1, device=device).add_(1)
         torch.cuda.synchronize()

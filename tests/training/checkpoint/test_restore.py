@@ -104,7 +104,7 @@ def test_nothing_is_written_into_another_model(tmp_path, alone):
     net = Net(5.0)
     net.extra = nn.Parameter(torch.zeros(3))
     engine = engine_of(net, alone, lr=0.25)
-    with pytest.raises(CheckpointError, match=r"'extra' \[3\] is not in the checkpoint"):
+    with pytest.raises(CheckpointError, match="'extra' is nothing in the checkpoint"):
         restore(checkpoint, engine)
     assert bits(net.matrix.detach()) == bits(torch.full((3, 2), 5.0))
     assert net.seen == 5
@@ -132,45 +132,24 @@ def grouped(*names):
 
 
 @pytest.mark.parametrize(
-    ("changed", "text"),
+    ("changed", "name"),
     [
-        (
-            {"shapes": {**state(whole()).shapes, "frozen": (6,)}},
-            r"parameter 'frozen' is \[5\] in the checkpoint and \[6\] in the model",
-        ),
-        (
-            {"shapes": {**state(whole()).shapes, "new": (2, 1)}},
-            r"parameter 'new' \[2, 1\] is not in the checkpoint",
-        ),
-        ({"shapes": {"scalar": ()}}, r"parameter 'embed.weight' \[11, 7\] is not in the model"),
-        (
-            {"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}},
-            r"buffer 'counts' is \[2, 3\] in the checkpoint and \[3, 2\] in the model",
-        ),
-        (
-            {"buffers": {**BUFFERS, "half": torch.zeros(2)}},
-            r"buffer 'half' is torch.bfloat16 in the checkpoint and torch.float32 in the model",
-        ),
-        (
-            {"pieces": with_momentum().pieces},
-            r"the optimizer has exp_avg, exp_avg_sq of 'odd\|name' in the checkpoint"
-            r" and momentum_buffer in this run; fix: --reset optimizer",
-        ),
-        (
-            {"groups": grouped(["embed.weight", "scalar"], ["odd|name", "empty"])},
-            r"'scalar' is in parameter group 1 in the checkpoint and in parameter group 0 in"
-            r" this run; fix: --reset optimizer",
-        ),
-        (
-            {"groups": grouped(["embed.weight"], ["odd|name", "scalar", "empty", "frozen"])},
-            r"'frozen' is frozen in the checkpoint and in parameter group 1 in this run",
-        ),
+        ({"shapes": {**state(whole()).shapes, "frozen": (6,)}}, "parameter 'frozen' is [5]"),
+        ({"shapes": {**state(whole()).shapes, "new": (2, 1)}}, "parameter 'new' is nothing"),
+        ({"shapes": {"scalar": ()}}, "parameter 'embed.weight' is [11, 7]"),
+        ({"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}}, "buffer 'counts'"),
+        ({"buffers": {**BUFFERS, "half": torch.zeros(2)}}, "buffer 'half' is torch.bfloat16"),
+        ({"pieces": with_momentum().pieces}, "'odd|name' is exp_avg, exp_avg_sq"),
+        ({"groups": grouped(["embed.weight", "scalar"], ["odd|name", "empty"])}, "'scalar'"),
+        ({"groups": grouped(["embed.weight"], ["odd|name", "scalar", "empty", "frozen"])}, "'frozen'"),
     ],
 )
-def test_a_state_that_does_not_fit_is_named(checkpoint, changed, text):
-    with pytest.raises(CheckpointError, match=text) as caught:
+def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
+    with pytest.raises(CheckpointError) as caught:
         check(checkpoint, replace(state(whole()), **changed))
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
+    assert name in str(caught.value)
+    assert ("--reset optimizer" in str(caught.value)) == bool({"pieces", "groups"} & changed.keys())
 
 
 def test_of_many_mismatches_the_first_are_named(checkpoint):

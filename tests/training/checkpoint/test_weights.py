@@ -1,6 +1,5 @@
 """The weights of the best checkpoint as one plain safetensors file."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from engines.base import Piece, State
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.weights import write_sharded, write_weights
+from training.checkpoint.weights import write_weights
 
 
 def averaged(rank=0, size=1):
@@ -73,26 +72,3 @@ def test_names_select_and_rename_the_tensors_of_a_checkpoint_without_a_model_fil
     found = load_file(tmp_path / "out")
     assert found.keys() == {"theirs.weight", "counts"}
     assert bits(found["theirs.weight"]) == bits(whole()["weight"]["embed.weight"])
-
-
-@pytest.mark.parametrize(("limit", "count"), [(10**9, 1), (400, 2), (1, 9)])
-def test_large_models_are_cut_into_files_with_an_index(saved, tmp_path, limit, count):
-    out = tmp_path / "out"
-    out.mkdir()
-    source = open_checkpoint(saved)
-    names = {name: f"their.{name}" for name in {**source.shapes, **source.buffer_shapes}}
-    files = write_sharded(source, out, "weight", names, limit)
-
-    assert sorted(file.name for file in files) == sorted(path.name for path in out.iterdir())
-    shards = {path.name: load_file(path) for path in out.glob("*.safetensors")}
-    assert len(shards) == count
-    where = {name: file for file, tensors in shards.items() for name in tensors}
-    assert where.keys() == set(names.values())
-    index = out / "model.safetensors.index.json"
-    assert index.exists() == (count > 1)
-    if count > 1:
-        content = json.loads(index.read_text())
-        assert content["weight_map"] == where
-        tensors = [tensor for shard in shards.values() for tensor in shard.values()]
-        assert content["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors)
-        assert f"model-00001-of-{count:05d}.safetensors" in shards

@@ -105,32 +105,8 @@ def test_the_live_view_has_the_newest_of_everything(tmp_path):
         reporter.step(step(number))
         reporter.logged(logged(number))
     reporter.evaluated(evaluation(2))
-    assert output.view.event == "evaluated val at step 2: loss 2.2500, the best so far"
-    assert (len(output.view.losses), output.view.next_save) == (2, 40)
+    assert (output.view.position.step, output.view.next_save) == (2, 40)
     assert (output.view.usage, output.view.limits) == ({"ram": 63.0}, {"ram": 90.0})
-    reporter.event("relieved", {"ram": 41.0})  # for the log only
-    reporter.step(step(3))
-    reporter.saved(tmp_path / "step-00000003", 3, 0.5)
-    assert output.view.event == "saved checkpoint of step 3"
-
-
-def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path):
-    clock = Clock()
-
-    class Slow(Memory):
-        def draw(self, view):
-            clock.seconds += 0.01
-            super().draw(view)
-
-    output = Slow()
-    reporter = ConsoleReporter(about(tmp_path), [output], clock)
-    reporter.start(train_plan())
-    began = clock.seconds
-    for number in range(1, 101):
-        clock.seconds += 0.5
-        reporter.step(step(number))
-
-    assert len(output.drawn) * 0.01 <= 0.0025 * (clock.seconds - began)
 
 
 def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):

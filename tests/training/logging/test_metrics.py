@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tests.training.facts import evaluation, logged, outcome
 from tests.training.readings import CALM
-from training.logging.metrics import MetricsWriter, NearLimit, ResourceUsage, step_metrics, truncate
+from training.logging.metrics import MetricsWriter, ResourceUsage, step_metrics, truncate
 from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
 
@@ -104,6 +104,6 @@ def test_the_newest_reading_and_the_highest_are_kept():
 
 def test_resources_near_their_limit_are_listed():
     assert usage(79.0, ram=85, gpu=None).near_limits() == []
-    assert usage(82.0, ram=85, gpu=90).near_limits() == [NearLimit("ram", 82.0, 85)]
+    assert usage(82.0, ram=85, gpu=90).near_limits() == [("ram", 82.0, 85)]
     (over,) = usage(91.0, ram=85).near_limits()
-    assert over.highest > over.limit
+    assert over[1] > over[2]

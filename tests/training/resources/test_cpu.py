@@ -2,7 +2,7 @@
 
 from tests.training.resources.test_cgroup import lay_out, membership
 from training.resources import cpu
-from training.resources.cpu import Busy, CpuUse
+from training.resources.cpu import CpuUse
 
 
 def use(*counts):
@@ -12,10 +12,10 @@ def use(*counts):
 
 
 def test_cpu_use_is_the_share_since_the_previous_reading():
-    found = use(Busy(0.0, 5.0, 2.0), Busy(10.0, 10.0, 2.0), Busy(12.0, 14.0, 2.0))
+    found = use((0.0, 5.0, 2.0), (10.0, 10.0, 2.0), (12.0, 14.0, 2.0))
     assert found == [None, 25.0, 100.0]
     # A second reading at once repeats the value.
-    assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 0.5, 1.0), Busy(1.1, 0.6, 1.0)) == [None, 50.0, 50.0]
+    assert use((0.0, 0.0, 1.0), (1.0, 0.5, 1.0), (1.1, 0.6, 1.0)) == [None, 50.0, 50.0]
 
 
 def test_a_quota_of_version_two_replaces_the_cores_unless_it_is_of_all(monkeypatch, tmp_path):
@@ -24,7 +24,7 @@ def test_a_quota_of_version_two_replaces_the_cores_unless_it_is_of_all(monkeypat
     lay_out(tmp_path / "fs" / "box", {"cpu.max": "150000 100000", "cpu.stat": stat})
     lay_out(tmp_path / "fs", {"cpu.max": "max 100000", "cpu.stat": stat})
     found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/box"))
-    assert found is not None and (found.busy_s, found.cores) == (2.5, 1.5)
+    assert found is not None and found[1:] == (2.5, 1.5)
 
     for quota in ("max 100000", "1600000 100000"):
         lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})

@@ -38,10 +38,9 @@ def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, is_shown
     state = GpuState(8 * gib, 20 * gib, 5 * gib if is_shown else None, None, None)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int(6.25 * gib))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * gib)
-    found = memory.driver_memory(torch.device("cuda"), state)
-    assert found is not None
-    assert found.others_percent == others
-    assert found.percent == pytest.approx(100 * (8 - 4.25) / 20)
+    found = memory.device_uses(torch.device("cuda"), state)
+    assert found["gpu"] == others
+    assert found["gpu_all"] == pytest.approx(100 * (8 - 4.25) / 20)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
