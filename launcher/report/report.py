@@ -27,7 +27,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     head, rows = findings.table(runs)
     return page.render(
         _TEMPLATE,
-        curves.plots(runs),
+        curves.drawn(runs),
         title=single.name if single else f"{len(runs)} runs",
         single=single,
         runs=runs,

@@ -14,8 +14,8 @@ from launcher.run.samples import AFTER, BEFORE, FOLDER
 from launcher.run_folder.reader import RunReader
 from training.storage import read_regular
 
-PICTURE_BYTES = 900_000
-"""Of all pictures of a report together, in base64: with the plots it stays below 3 MB."""
+PICTURE_BYTES = 600_000
+"""Of all pictures of a report together, in base64: with the plots it stays below 700 KB."""
 Content = Mapping[str, Any]
 """A file that launcher.run.samples wrote."""
 
