@@ -15,8 +15,7 @@ from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
-from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs import rerun, saved_model
 from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.saved_run import find_saved
 from training.logging.console_text import render_row
@@ -68,8 +67,8 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
     disk. Raises SettingsError, CheckpointError.
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
-    model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
-    model.check_pretrained()
+    _, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
+    model, resolved = rerun.prepare(run, checkpoint, args)
     assert model.settings is not None, "a run folder has settings"
     if model.settings.get("continual", {}).get("enabled"):
         raise SettingsError.of(
@@ -77,7 +76,6 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
             where=str(run.folder),
             allowed="a run without --continuous-learning",
         )
-    resolved = resolved_as(model.settings, checkpoint.manifest, args)
     _, data = args.options.get("data.path", ("", None))
     return Evaluation(model, split, resolved, data)
 
@@ -94,7 +92,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
         resume = ResumeRequest(source, step=model.step, reset=reset)
         return Job(resolved, copy, console=False, resume=resume, split=evaluation.split)
 
-    with rerun(resolved, evaluation.folder, model.path, model.step, job) as finished:
+    with rerun.rerun(resolved, evaluation.folder, model.path, model.step, job) as finished:
         finished.check("evaluation")
         measured = finished.report.outcome
     assert measured is not None, "ranks that are done have measured"
