@@ -9,8 +9,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.config.render import render_settings
-from launcher.run_folder.resume import ResumeRequest
-from launcher.run_folder.start import decide
+from launcher.run_folder.resume import ResumeRequest, decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import begun, ended, saved, trained
 
@@ -98,7 +97,7 @@ FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null
     [
         (resolved(), "--max-steps 120 --reset schedule"),
         (resolved(epochs="2"), "--epochs 4 --reset schedule"),
-        (resolved(*FREE), "--max-steps 120"),
+        (resolved("stop.after=60", max_steps="90"), "--set stop.after=null"),
     ],
 )
 def test_a_completed_run_has_nothing_left_to_do(first, hint):
@@ -120,6 +119,8 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
 def test_more_steps_train_a_completed_run_longer_or_name_the_option():
     ended(trained(X, resolved(*FREE), 60), "completed", 60)
     assert decided(max_steps="61").nothing_left is None
+    for reached in ({"max_steps": "60"}, {"max_steps": "50"}):
+        assert decided(**reached).nothing_left.line.endswith("--max-steps 120 --reset schedule")
     ended(trained(Path("runs/y"), resolved(), 60), "completed", 60)
     assert "  fix           --reset schedule  (the learning-rate schedule restarts)" in refused(
         "runs/y", max_steps="61"
