@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median, quantiles
 from typing import Any
@@ -126,6 +126,7 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
     low, _, high = quantiles(seconds, method="inclusive") if seconds[1:] else seconds * 3
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
     bests.sort(key=lambda best: float(best["value"]))
+    last = first.evaluations[-1] if first.evaluations else {}
     times = _times(first, runs, mean, median(results) if results else None)
     return replace(
         row,
@@ -153,7 +154,7 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
             [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
         ),
         metric=bests[len(bests) // 2] if bests else None,
-        evaluated=first.evaluations[-1].counts if first.evaluations else (None, None),
+        evaluated=(last.get("samples"), last.get("split_samples")),
         time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
         never_reached=first.goal is not None and len(known) < len(runs),
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
@@ -164,22 +165,16 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
 
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
-    last = stages[-1]
-    whole = [item for item in stages if item.total_s is not None]
+    last, totals = stages[-1], [item.total_s for item in stages]
+    largest = ("parameters", "device_peak_bytes", "host_peak_bytes", "peak_memory_bytes")
+    of_last = ("samples", "source", "global_batch", "metric", "evaluated")
     return replace(
         row,
         repeats=min(item.repeats for item in stages),
-        parameters=_largest([item.parameters for item in stages]),
-        samples=last.samples,
-        source=last.source,
-        global_batch=last.global_batch,
-        total_s=sum(item.total_s or 0 for item in whole) if len(whole) == len(stages) else None,
-        extrapolated={"epoch": False, "total": any(one.extrapolated["total"] for one in stages)},
-        device_peak_bytes=_largest([item.device_peak_bytes for item in stages]),
-        host_peak_bytes=_largest([item.host_peak_bytes for item in stages]),
-        peak_memory_bytes=_largest([item.peak_memory_bytes for item in stages]),
-        metric=last.metric,
-        evaluated=last.evaluated,
+        total_s=None if None in totals else sum(total or 0 for total in totals),
+        extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
+        **{name: _largest(getattr(item, name) for item in stages) for name in largest},
+        **{name: getattr(last, name) for name in of_last},
     )
 
 
@@ -217,6 +212,5 @@ def _times(
     }
 
 
-def _largest(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

@@ -131,32 +131,33 @@ def _rows(
     comparison: PlannedComparison, candidates: Sequence[CandidateRuns], plans: Planned
 ) -> list[ComparisonRow]:
     """The rows of all candidates, each followed by those of its stages."""
-    pairs = list(zip(comparison.candidates, candidates, strict=True))
+    pairs, study = list(zip(comparison.candidates, candidates, strict=True)), comparison.study
     groups = [_candidate_rows(comparison, item, progress) for item, progress in pairs]
-    if (study := comparison.study) is not None:
-        wholes: dict[tuple[str, str], ComparisonRow] = {}
-        for (item, progress), group in zip(pairs, groups, strict=True):
+    wholes: dict[tuple[str, str], ComparisonRow] = {}
+    for (item, progress), group in zip(pairs, groups, strict=True):
+        if study is not None:
             found = studies.figures(study, progress.runs, progress.failed)
             # Mode default is compared with that of the first engine.
             engine = comparison.candidates[0].engine if item.mode == BASELINE else item.engine
-            base = wholes.get((BASELINE, engine))
-            if base is not None and base.study is not None:
-                found = studies.against(study, found, base.name, base.study)
-            group[0] = wholes[item.mode, item.engine] = replace(group[0], study=found)
-    baselines = {group[0].engine: group[0] for group in groups if group[0].mode == BASELINE}
+            reference = wholes.get((BASELINE, engine))
+            if reference is not None and reference.study is not None:
+                found = studies.against(study, found, reference.name, reference.study)
+            group[0] = replace(group[0], study=found)
+        wholes[item.mode, item.engine] = group[0]
     results = []
     ends = {"is_cut": comparison.limits.is_cut, "has_goal": comparison.limits.until is not None}
     for item, group in zip(comparison.candidates, groups, strict=True):
-        base = None if item.mode == BASELINE else baselines[item.engine]
+        base = None if item.mode == BASELINE else wholes[BASELINE, item.engine]
         for row in group:
             promised, unpromised = item.promised(row.stage)
             memory = plans.get((row.mode, row.engine, row.stage))
             kept = check(promised, row, base, planned=memory, **ends)
-            if study and row.study and base is not None and base.study:
-                for at, one in enumerate(kept):
-                    if one.name == QUALITY and one.measured is not None:
-                        ratio, is_kept, why = studies.judged(study, one.promised, row.study, base.study)
-                        kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
+            for at, one in enumerate(kept):
+                if one.name != QUALITY or one.measured is None or base is None or study is None:
+                    continue
+                if row.study and base.study:
+                    ratio, is_kept, why = studies.judged(study, one.promised, row.study, base.study)
+                    kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
 
