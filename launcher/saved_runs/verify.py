@@ -13,6 +13,7 @@ from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run import affinity, experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs.rerun import DATA, RerunFailed, prepare, rerun
 from launcher.saved_runs.saved_run import SavedRun, find_saved
@@ -194,7 +195,7 @@ def compare_replay(
     tolerance = conditions.tolerance(last.manifest)
 
     def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
+        ours, theirs = (RunReader(f).metrics() if f else () for f in (run, replay))
         return (
             compare.compare(last, replayed, within),
             compare.compare_metrics(ours, theirs, interval.start, interval.end, within),
@@ -266,7 +267,6 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
     conditions, state = result.conditions, result.state
     first = state.first or result.lines.first
-    largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
     return {
         "identical": result.is_identical,
         "agrees": result.agrees,
@@ -275,7 +275,7 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "tensors": state.tensors,
         "first_difference": first
         and {
-            **{"kind": first.kind, "name": first.name, "index": first.index, "step": first.step},
+            **{name: getattr(first, name) for name in ("kind", "name", "index", "step")},
             **{"run": first.first, "replay": first.second},
         },
         "from_step": conditions.interval.start,
@@ -284,7 +284,9 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "world_size": conditions.world_size,
         "lines": result.lines.lines,
         "differing_tensors": state.differing,
-        "largest_difference": largest,
+        "largest_difference": {"of": state.largest_in, "relative": state.largest}
+        if state.differing
+        else None,
         "notes": list(result.notes),
         "error": None,
     }
@@ -292,12 +294,5 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
 
 def failure_json(reason: str) -> dict[str, Any]:
     """The result for programs if nothing could be compared."""
-    return {
-        "identical": False,
-        "agrees": False,
-        "tolerance": None,
-        "steps": 0,
-        "tensors": 0,
-        "first_difference": None,
-        "error": reason,
-    }
+    unknown = dict.fromkeys(("tolerance", "first_difference"))
+    return {"identical": False, "agrees": False, "steps": 0, "tensors": 0, **unknown, "error": reason}
