@@ -81,19 +81,20 @@ def counts(run: RunRecord) -> str:
     return ", ".join(texts)
 
 
-def tiles(run: RunRecord) -> list[Row]:
-    """The numbers that are looked for first."""
+def figures(run: RunRecord) -> dict[str, str]:
+    """The numbers that are looked for first; a dash for what is unknown."""
     result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
-    rows: list[Row] = [("steps", f"{run.steps:,}")]
-    if best := result.get("best"):
-        rows.append((f"best {best['metric']}", _number(best["value"])))
-    named = (
-        ("time", result.get("wall_s"), duration),
-        ("samples per second", result.get("samples_per_s"), amount),
-        ("parameters", result.get("parameters"), amount),
-        *((f"peak memory, {side}", peaks.get(side), size) for side in ("device", "host")),
-    )
-    return [*rows, *((name, render(value)) for name, value, render in named if value is not None)]
+    best, wall_s = result.get("best"), result.get("wall_s")
+    known = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None]
+    speed, parameters = (result.get(name) for name in ("samples_per_s", "parameters"))
+    return {
+        "steps": f"{run.steps:,}",
+        "time": "–" if wall_s is None else duration(wall_s),
+        "best": f"{best['metric']} {_number(best['value'])}" if best else "–",
+        "samples/s": "–" if speed is None else amount(speed),
+        "parameters": "–" if parameters is None else amount(parameters),
+        "peak memory": ", ".join(known) or "–",
+    }
 
 
 def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
@@ -173,19 +174,10 @@ def machine(run: RunRecord) -> list[Row]:
     return rows
 
 
-def data(run: RunRecord) -> list[Row]:
-    """The facts of the family about its data."""
-    facts = run.result.get("data") or {}
-    return [(name, _cut(text)) for name, text in page.fact_rows(facts)]
-
-
-def previews(run: RunRecord) -> list[Row]:
-    """When a sample of the model's output was taken, and its text."""
-    return [
-        (f"{event.facts.get('when', '')} training".strip(), _cut(event.facts.get("text", "")))
-        for event in run.events
-        if event.kind == "preview"
-    ]
+def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
+    """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
+    facts = [event.facts for event in run.events if event.kind == kind]
+    return [(str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance"))) for f in facts]
 
 
 def warnings(run: RunRecord) -> list[RunEvent]:
@@ -217,19 +209,6 @@ def promise_command(run: RunRecord) -> str:
     return f"{PROGRAM} compare {shlex.join(words)}"
 
 
-def checkpoints(run: RunRecord) -> list[Row]:
-    """Step, size, score and links of each checkpoint."""
-    return [(f"{c.step:,}", size(c.bytes), c.score or "–", ", ".join(c.links)) for c in run.checkpoints]
-
-
-def versions(run: RunRecord) -> list[Row]:
-    """The versions of Python and of the libraries that trained."""
-    facts: Mapping[str, Any] = (run.result.get("environment") or {}).get("libraries") or {}
-    if not facts and run.checkpoints:
-        facts = run.checkpoints[-1].libraries
-    return [(name, str(version)) for name, version in facts.items()]
-
-
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
     folder, settings = (
@@ -240,25 +219,6 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
         lines.append(("resume", f"{PROGRAM} resume {folder}"))
         lines.append(("verify", f"{PROGRAM} verify {folder}"))
     return [*lines, ("write this report again", f"{PROGRAM} report {folder}")]
-
-
-def comparison(runs: Sequence[RunRecord]) -> list[Row]:
-    """The outcomes of several runs, a row each, below a head."""
-    rows: list[Row] = [("run", "", "status", "steps", "time", "best", "samples/s", "peak memory")]
-    for run in runs:
-        best, peaks = run.result.get("best"), run.result.get("peak_memory_bytes") or {}
-        peak = next((peaks[s] for s in ("device", "host") if peaks.get(s) is not None), None)
-        wall, speed = run.result.get("wall_s"), run.result.get("samples_per_s")
-        rows.append(
-            (
-                *(run.name, title(run), status(run)[0], f"{run.steps:,}"),
-                "–" if wall is None else duration(wall),
-                f"{best['metric']} {_number(best['value'])}" if best else "–",
-                "–" if speed is None else amount(speed),
-                "–" if peak is None else size(peak),
-            )
-        )
-    return rows
 
 
 def _value(setting: Mapping[str, Any]) -> str:
@@ -275,12 +235,6 @@ def _setting(run: RunRecord, name: str) -> str:
         parts = [run.value("model.family"), run.value("model.size")]
         return ":".join(str(part) for part in parts if part)
     return str(run.value("engine.name" if name == "engine" else name) or "")
-
-
-def _cut(text: object) -> str:
-    """A text of the data, up to what fits a report."""
-    shown = str(text)
-    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
 
 
 def _number(value: Any) -> str:
@@ -303,15 +257,6 @@ def evaluations(run: RunRecord) -> list[Row]:
             data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
             rows.append((f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)))
     return rows
-
-
-def controls(run: RunRecord) -> list[tuple[str, str]]:
-    """Each metric of a noise control beside chance, and the style of the text."""
-    return [
-        (str(event.facts.get("text", "")), "good" if event.facts.get("at_chance") else "bad")
-        for event in run.events
-        if event.kind == "control"
-    ]
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:

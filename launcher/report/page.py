@@ -65,7 +65,13 @@ def _environment(folder: Path) -> Environment:
 
 def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and text of each fact."""
-    return [(str(name).replace("_", " "), fact_text(value)) for name, value in facts.items()]
+    return [(str(name).replace("_", " "), cut(fact_text(value))) for name, value in facts.items()]
+
+
+def cut(text: object) -> str:
+    """A text, up to what fits a page."""
+    shown = str(text)
+    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
 
 
 def fact_text(value: Any) -> str:

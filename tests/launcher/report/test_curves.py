@@ -12,7 +12,7 @@ POINTS = [(1, 2.0), (2, 1.0)]
 def record(parts=0, metrics=("val_loss",)):
     train = {"loss": POINTS, **{f"parts.part {n}": POINTS for n in range(parts)}}
     evaluations = {name: POINTS for name in metrics}
-    return RunRecord(Path("x"), {}, {}, train, evaluations, [], [])
+    return RunRecord(Path("x"), {}, {}, train, evaluations, [], {})
 
 
 def styles(runs):
