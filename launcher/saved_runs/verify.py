@@ -133,12 +133,11 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
     """
     from training.checkpoint.reader import open_checkpoint
 
-    steps = list(run.checkpoints)
+    steps, notes = list(run.checkpoints), list[str]()
     end = steps[-1]
     if (named := run.named) is not None:
         end = next(step for step in steps if run.checkpoints[step].samefile(named))
-    last = open_checkpoint(run.checkpoints[end])
-    notes = []
+    last, start = open_checkpoint(run.checkpoints[end]), 0
     for step in reversed(steps[: steps.index(end)]):
         try:
             open_checkpoint(run.checkpoints[step])
@@ -147,28 +146,21 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
         except CheckpointError as error:
             notes.append(f"skipped: {error}")
             continue
-        resumed = (restart for restart in run.restarts(step, end) if restart.step == step)
-        reset = next((restart.reset for restart in resumed), ())
-        changes = tuple(_restarts(run, step, last.manifest))
-        interval = ReplayInterval(run.checkpoints[step], step, end, reset, changes)
-        return last, interval, [*notes, *changes]
-    notes.append("no earlier checkpoint: replayed from the start of the run")
-    changes = tuple(_restarts(run, 0, last.manifest))
-    return last, ReplayInterval(None, 0, end, (), changes), [*notes, *changes]
-
-
-def _restarts(run: SavedRun, start: int, last: Manifest) -> Iterator[str]:
-    """Notes on restarts between `start` and the `last` checkpoint that changed the run."""
-    for restart in run.restarts(start, last.step):
-        engine, world_size = restart.writer
-        has_changed = restart.writer != (last.engine, last.world_size)
-        changes = [
-            *[f"from engine {engine}, world size {world_size}"] * has_changed,
-            *(f"--reset {part}" for part in restart.reset),
-            *restart.changes,
-        ]
-        if changes and restart.step > start:
-            yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
+        start = step
+        break
+    else:
+        notes.append("no earlier checkpoint: replayed from the start of the run")
+    restarts, changed = run.restarts(start, end), []
+    for step, facts in restarts.items():
+        writer = tuple(facts["written_by"].get(name) for name in ("engine", "world_size"))
+        changes = [*(f"--reset {part}" for part in facts["reset"]), *facts["changes"]]
+        if writer != (last.manifest.engine, last.manifest.world_size):
+            changes.insert(0, f"from engine {writer[0]}, world size {writer[1]}")
+        if changes and step > start:
+            changed.append(f"the run was resumed with changes at step {step}: {'; '.join(changes)}")
+    reset = tuple(restarts[start]["reset"]) if start in restarts else ()
+    interval = ReplayInterval(run.checkpoints.get(start), start, end, reset, tuple(changed))
+    return last, interval, [*notes, *changed]
 
 
 def compare_replay(
