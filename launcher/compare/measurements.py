@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from math import lcm
 from operator import floordiv, truediv
@@ -16,7 +16,6 @@ from models.base import Goal
 from training.callbacks.base import TEST
 from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
-from training.step_timer import PARTS_OF_STEP
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,11 @@ class MeasuredStep:
     """One step from metrics.jsonl; the mean where a line covers several steps."""
 
     seconds: float
-    data_s: float
-    """Seconds of it spent waiting for batches."""
     units: float
     loss: float | None
     """None: another step of the same line holds it."""
     window: int
     """Steps that the line covers."""
-    parts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of it by part, as far as it was measured."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +163,8 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
     for line in lines:
         window = line["step"] - before
         loss = line["loss"] if isinstance(line["loss"], float | int) else None
-        times = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
-        parts = {part: seconds for part, seconds in times.items() if seconds is not None}
         each = (line["tokens"] - units) / max(window, 1)
         for left in reversed(range(window)):
             shown = None if left else loss
-            yield MeasuredStep(line["step_time_s"], line["data_time_s"], each, shown, window, parts)
+            yield MeasuredStep(line["step_time_s"], each, shown, window)
         before, units = line["step"], line["tokens"]

@@ -237,6 +237,3 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     for row in rows:
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"
-    digests = {row.architecture for row in rows if row.architecture is not None}
-    if len(rows) > 1 and len(digests) == 1:
-        yield "all rows have the same parameter names and shapes"

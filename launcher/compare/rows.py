@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, median, quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
 from launcher.compare.study import StudyFigures
-from training.step_timer import PARTS_OF_STEP
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
@@ -90,9 +89,6 @@ class ComparisonRow:
     """What folds and seeds show of the candidate; None: there are none, or it is a stage."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
-    time_split_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of an epoch: forward, backward, optimizer, rest of a step (or all of these as
-    computing, where the parts are not known), waiting for data, evaluation."""
     curve: Sequence[tuple[float, float]] = ()
     """Points (seconds of training, metric) of the first repeat."""
     losses: Sequence[tuple[float, float]] = ()
@@ -182,32 +178,18 @@ def _times(
     first: RunMeasurements, runs: Sequence[RunMeasurements], mean: float, evaluation_s: float | None
 ) -> dict[str, Any]:
     """Times of an epoch and of the training plan; empty where no evaluation was timed."""
-    steps = median(run.planned_steps for run in runs)
-    results = median(run.planned_evaluations for run in runs)
-    per_epoch = first.plan["steps_per_epoch"]
-    final_s = median(run.final_s for run in runs)
-    data_s = median(fmean(step.data_s for step in run.counted) for run in runs)
+    results, per_epoch = median(run.planned_evaluations for run in runs), first.plan["steps_per_epoch"]
     if results and evaluation_s is None:
         return {}
-    timed = [step for run in runs for step in run.counted]
-    known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in timed)]
-    parts = {part: fmean(step.parts[part] for step in timed) for part in known}
-    rest = max(mean - sum(parts.values()), 0.0)
-    waiting = min(data_s, rest)  # a GPU computes while the host waits
-    parts |= {"rest of a step" if parts else "computing": rest - waiting}
-    parts |= {"waiting for data": waiting}
-    share = median(run.evaluations_per_epoch for run in runs) * (evaluation_s or 0.0)
+    each = evaluation_s or 0.0
+    steps, final_s = median(run.planned_steps for run in runs), median(run.final_s for run in runs)
     return {
         "evaluation_s": evaluation_s,
-        "epoch_s": per_epoch * mean + share,
-        "total_s": steps * mean + results * (evaluation_s or 0.0) + final_s,
+        "epoch_s": per_epoch * mean + median(run.evaluations_per_epoch for run in runs) * each,
+        "total_s": steps * mean + results * each + final_s,
         "extrapolated": {
             "epoch": any(len(run.steps) < per_epoch for run in runs),
             "total": not all(run.is_whole for run in runs),
-        },
-        "time_split_s": {
-            **{name: per_epoch * seconds for name, seconds in parts.items()},
-            "evaluation": share,
         },
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -94,7 +93,7 @@ def run_all(
     disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
-    before, loads, warnings = os.getloadavg()[0], list[float](), list[str]()
+    loads, warnings = list[float](), list[str]()
     code, plans, left = None, Planned(), "runs"
     turns = list(comparison.turns)
 
@@ -123,7 +122,7 @@ def run_all(
     except ComparisonInterrupted as interrupted:
         code = interrupted.code
         warnings.append(f"interrupted: not all {left} were made")
-    warnings += load_warnings(before, loads, machine.detect_machine().cores)
+    warnings += load_warnings(loads, machine.detect_machine().cores)
     return ComparisonOutcome(_rows(comparison, candidates, plans), warnings, code)
 
 
@@ -276,22 +275,15 @@ def first_line(stdout: str, stderr: str) -> str:
     return text.splitlines()[0].removeprefix("error: ")
 
 
-def load_warnings(
-    before: float, loads: Sequence[float], wanted: int, cores: int | None = None
-) -> Iterator[str]:
-    """Warnings where `wanted` cores were not free before or during the runs.
+def load_warnings(loads: Sequence[float], wanted: int, cores: int | None = None) -> Iterator[str]:
+    """A warning where less than 85% of `wanted` cores were free during a run.
 
-    `before`: the load average; `loads`: cores that other programs kept busy during each run;
-    `cores`: of the whole machine. With less than 85% of them free, times are unreliable.
+    `loads`: cores that other programs kept busy during each run; `cores`: of the whole machine.
     """
     cores = cores or psutil.cpu_count() or 1
-    if before > wanted / 2:
-        load = f"load average {before:.1f} on {wanted} cores"
-        yield f"the machine was busy before the first run: {load}"
     if full := [load for load in loads if cores - load < 0.85 * min(wanted, cores)]:
-        took = " to ".join(dict.fromkeys(f"{end(full):.1f}" for end in (min, max)))
         yield (
-            f"other programs used {took} of {cores} cores during {len(full)} of "
+            f"other programs used up to {max(full):.1f} of {cores} cores during {len(full)} of "
             f"{len(loads)} runs: times and ratios are unreliable"
         )
 

@@ -32,7 +32,6 @@ def full(mode, **changes):
     known |= {"total_s": 600.0, "samples_per_s": 200.0, "units_per_s": 26_000.0, "units": "tokens"}
     known |= {"host_peak_bytes": 2**29, "peak_memory_bytes": 2**27}
     known["metric"] = {"metric": "val_loss", "value": 2.5, "step": 6, "direction": "min"}
-    known["time_split_s"] = {"computing": 50.0, "waiting for data": 5.0, "evaluation": 6.0}
     known["curve"] = [(1.0, 3.0), (2.0, 2.5)]
     known["losses"] = [(1.0, 3.0), (2.0, 2.5), (3.0, float("nan"))]
     return ComparisonRow("language:tiny", mode, "local", **known | changes)

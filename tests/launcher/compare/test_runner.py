@@ -128,12 +128,12 @@ def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
 
 
 def test_a_busy_machine_gives_a_warning():
-    before, during = load_warnings(5.0, [0.0, 1.5, 1.7], 2, cores=2)
-    assert "5.0" in before and "1.5 to 1.7 of 2 cores during 2 of 3 runs" in during
+    (during,) = load_warnings([0.0, 1.5, 1.7], 2, cores=2)
+    assert "1.7 of 2 cores during 2 of 3 runs" in during
     for load, wanted, cores, is_busy in (
         (0.1, 2, 2, False),
         (0.5, 2, 2, True),
         (30.0, 2, 64, False),
         (63.0, 2, 64, True),
     ):
-        assert bool([*load_warnings(0.2, [load], wanted, cores)]) is is_busy
+        assert bool([*load_warnings([load], wanted, cores)]) is is_busy
