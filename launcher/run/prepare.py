@@ -19,7 +19,8 @@ from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
-from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest, decide
+from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
+from launcher.run_folder.start import decide
 from models.catalog import is_custom
 from slurm.environment import (
     Generation,

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from launcher.config.provenance import ResetPart, Resolved
 
 if TYPE_CHECKING:
-    from launcher.config.machine import Machine
-    from launcher.config.provenance import Chosen, CliArgs
     from launcher.run_folder.checkpoint_search import ResumableRun
 
 
@@ -63,23 +61,3 @@ class Decision:
     """The message about the resumed run; None: without --resume."""
     nothing_left: NothingLeft | None = None
     """The run was completed before, and its new settings do not extend it."""
-
-
-def decide(
-    args: CliArgs,
-    out: Path | None,
-    machine: Machine,
-    world_size: int | None = None,
-    chosen: Chosen | None = None,
-) -> Decision:
-    """Decide what a start does, from settings files and JSON only: train anew, or resume.
-
-    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
-    """
-    if args.resume is None and not args.reset:
-        from launcher.config.resolve import resolve  # ranks need none of it
-
-        return Decision(resolve(args, machine, world_size, None, chosen))
-    from launcher.run_folder import resume_rules  # an ordinary start does not need it
-
-    return resume_rules.decide(args, out, machine, world_size, chosen)

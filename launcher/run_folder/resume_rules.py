@@ -66,7 +66,7 @@ class SettingChange:
 def decide(
     args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
 ) -> Decision:
-    """As `resume.decide`, for a start with --resume or --reset. Raises SettingsError."""
+    """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
     diagnostics = list(unknown_parts(args.reset))
     run, base = None, None
     if args.resume is None:

@@ -14,7 +14,7 @@ from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder.resume import decide
+from launcher.run_folder.start import decide
 from launcher.stages import pipeline
 from launcher.stages.selection import with_weights
 

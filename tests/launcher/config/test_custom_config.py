@@ -12,7 +12,7 @@ from launcher.config.provenance import CliArgs
 from launcher.config.schema import setting_infos
 from launcher.config.validate import TrackedSettings, unused_diagnostics
 from launcher.run_folder import checkpoint_search
-from launcher.run_folder.resume import decide
+from launcher.run_folder.start import decide
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, refused, resolved
 from tests.launcher.runs import trained
