@@ -46,7 +46,9 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     yield Plot("Learning rate", "number", _lines(runs, _TRAIN, rates[: None if is_one else 1]))
     yield plot("Gradient norm", "number", "grad_norm")
     yield plot("Samples per second", "per second", "samples_per_s")
-    if (units := _units(runs)) != "samples":
+    started = [event for run in runs for event in run.events if event.kind == "started"]
+    names = {str(event.facts.get("units", "units")) for event in started}
+    if (units := names.pop() if len(names) == 1 else "units") != "samples":
         yield plot(f"{units.capitalize()} per second", "per second", "tokens_per_s")
     times = [(label(n), n) for n in trained if n.endswith(_TIME) and n != _STEP]
     named = [("step", _STEP), *(times if is_one else [])]
@@ -70,17 +72,6 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
 def label(key: str) -> str:
     """A key of metrics.jsonl for people: `data_time_s` is data, `ram_percent` ram."""
     return key.removesuffix(_TIME).removesuffix(_PERCENT).replace("_", " ")
-
-
-def _units(runs: Sequence[RunRecord]) -> str:
-    """What the losses sum over: `tokens`; of different runs, `units`."""
-    units = {
-        str(event.facts.get("units", "units"))
-        for run in runs
-        for event in run.events
-        if event.kind == "started"
-    }
-    return units.pop() if len(units) == 1 else "units"
 
 
 def _lines(

@@ -203,12 +203,6 @@ def promises(run: RunRecord) -> list[Row]:
     return rows
 
 
-def promise_command(run: RunRecord) -> str:
-    """The command that measures the promises."""
-    words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
-    return f"{PROGRAM} compare {shlex.join(words)}"
-
-
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
     folder, settings = (
@@ -218,7 +212,9 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     if run.checkpoints:
         lines.append(("resume", f"{PROGRAM} resume {folder}"))
         lines.append(("verify", f"{PROGRAM} verify {folder}"))
-    return [*lines, ("write this report again", f"{PROGRAM} report {folder}")]
+    lines.append(("write this report again", f"{PROGRAM} report {folder}"))
+    words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
+    return [*lines, ("measure the promises of the mode", f"{PROGRAM} compare {shlex.join(words)}")]
 
 
 def _value(setting: Mapping[str, Any]) -> str:

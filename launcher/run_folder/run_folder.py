@@ -317,8 +317,9 @@ def check_regular(folder: Path) -> None:
             with suppress(OSError):  # a running process has removed it; or it cannot be listed
                 inner = [*os.scandir(entry)]
         for file in (entry, *inner):
-            is_ours = file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False)
-            if is_ours or (_LINK.fullmatch(file.name) and _leads_to_checkpoint(file)):
+            if file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False):
+                continue
+            if _LINK.fullmatch(file.name) and file.is_symlink() and _TARGET.fullmatch(os.readlink(file.path)):
                 continue
             problem = "a link" if file.is_symlink() else "not a regular file"
             raise SettingsError.of(
@@ -330,33 +331,25 @@ def check_regular(folder: Path) -> None:
             )
 
 
-def _leads_to_checkpoint(link: os.DirEntry[str]) -> bool:
-    return link.is_symlink() and _TARGET.fullmatch(os.readlink(link.path)) is not None
-
-
 def check_existing(folder: Path, where: str) -> None:
     """Check that the run in `folder` can be written to, with its checkpoints and logs.
 
     Reads the disk. Raises SettingsError.
     """
-    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG))):
+    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG, *LINKS))):
         mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.name in LINKS and path.exists() and not path.is_symlink():
+            message = f"{path} is not a link to a checkpoint, and a save would replace it"
+            fix = f"mv {shlex.quote(str(path))} ELSEWHERE"
+            raise SettingsError.of(message, value=str(path), where=where, fix=fix)
         if path.exists() and not os.access(path, mode):
-            noun = "the run folder" if path == folder else "a part of the run,"
             allowed = "a run that this user may write to; or  --out DIR , which forks it"
-            message = f"{noun} {path} is not writable"
-            raise SettingsError.of(message, value=str(path), where=where, allowed=allowed)
+            raise SettingsError.of(f"{path} is not writable", value=str(path), where=where, allowed=allowed)
 
 
 def open_existing(folder: Path) -> RunFolder:
     """The folder of a run to resume; nothing is written. Raises SettingsError."""
-    where = f"the run in {folder}"
-    check_existing(folder, where)
-    for link in (folder / name for name in LINKS):
-        if link.exists() and not link.is_symlink():
-            message = f"{link} is not a link to a checkpoint, and a save would replace it"
-            fix = f"mv {shlex.quote(str(link))} ELSEWHERE"
-            raise SettingsError.of(message, value=str(link), where=where, fix=fix)
+    check_existing(folder, f"the run in {folder}")
     start_lock = None
     with suppress(BlockingIOError):  # a new run has just replaced it: rank 0 waits for its lock
         start_lock = lock.lock_start(folder)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError, counted
-from launcher.config.provenance import CliArgs, ResetPart, Resolved
+from launcher.config.provenance import CliArgs, ResetPart
 from launcher.run import affinity, experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
@@ -120,7 +120,8 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
 
     with rerun(resolved, folder, interval.source, interval.start, job) as replay:
         replay.check("replay")
-        notes += nondeterminism(resolved)
+        if resolved.device != "cpu" and not settings.train.deterministic:
+            notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")
         return compare_replay(conditions, folder, last, replay.folder, notes)
 
 
@@ -243,12 +244,6 @@ def render(result: VerifyResult) -> str:
     logged = counted(result.lines.lines, "logged line")
     lines.append(f"  replay   {result.conditions.describe()}, {within}; {logged}")
     return "\n".join([*lines, *(f"  note     {note}" for note in result.notes)])
-
-
-def nondeterminism(resolved: Resolved) -> Iterator[str]:
-    """Notes on settings that allow equal steps to differ."""
-    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
-        yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
 
 
 def _describe(difference: compare.Difference) -> str:
