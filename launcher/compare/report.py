@@ -127,7 +127,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
         promised += [
             (row.name, name, _NOTHING, f"not promised: {why}", "") for name, why in row.unpromised.items()
         ]
-    found = [
+    found: list[Table] = [
         ("Measured", measured(rows, until)),
         (
             "Paired differences, on the same folds and seeds",

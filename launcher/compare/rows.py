@@ -164,13 +164,14 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
     last, totals = stages[-1], [item.total_s for item in stages]
     largest = ("parameters", "device_peak_bytes", "host_peak_bytes", "peak_memory_bytes")
     of_last = ("samples", "source", "global_batch", "metric", "evaluated")
+    fields: dict[str, Any] = {name: getattr(last, name) for name in of_last}
+    fields |= {name: _largest(getattr(item, name) for item in stages) for name in largest}
     return replace(
         row,
         repeats=min(item.repeats for item in stages),
         total_s=None if None in totals else sum(total or 0 for total in totals),
         extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
-        **{name: _largest(getattr(item, name) for item in stages) for name in largest},
-        **{name: getattr(last, name) for name in of_last},
+        **fields,
     )
 
 

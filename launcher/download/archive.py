@@ -83,10 +83,10 @@ def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Calla
             if kind == "tar":
                 _untar(stream, out, check)
                 return
-            with out.open("xb") as file:
+            with out.open("xb") as target:
                 for piece in iter(partial(stream.read, _PIECE_BYTES), b""):
                     add(len(piece))
-                    file.write(piece)
+                    target.write(piece)
     except (*_INVALID, OSError) as error:
         if not isinstance(error, _INVALID) and error.errno is not None:
             raise  # of the disk
@@ -113,6 +113,6 @@ def _untar(stream: IO[bytes], out: Path, check: Callable[[str, int, bool], None]
             tar.extract(member, out, set_attrs=False, filter="data")
     # tarfile takes a broken header for the end; a real end is zeros.
     if not last or any(last):
-        raise ArchiveError(f"is broken after {len(tar.members)} members")
+        raise ArchiveError(f"is broken after {len(tar.getmembers())} members")
     while read(_PIECE_BYTES):  # up to the checksum of the compressed stream
         pass

@@ -101,7 +101,7 @@ def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
     """The settings that differ from those of the mode: key, value, value of the mode, origin; the
     user's first. Then all others: key, value, origin.
     """
-    ranked, others = [], []
+    ranked, others = list[tuple[int, Row]](), list[Row]()
     for key, setting in run.settings.items():
         layers = [setting, *setting.get("replaced", ())]
         shipped = [layer.get("value") for layer in layers if layer.get("layer") not in _CHOSEN][:1]

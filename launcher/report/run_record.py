@@ -65,7 +65,7 @@ class RunRecord:
         return int(self.result.get("steps") or max(logged, default=0))
 
     @property
-    def checkpoint_rows(self) -> list[tuple[str, ...]]:
+    def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
         """Step, size, score and links of each checkpoint."""
         rows, links = [], {}
         for link in run_folder.LINKS:
@@ -82,7 +82,7 @@ class RunRecord:
     def libraries(self) -> Mapping[str, str]:
         """The versions of Python and of the libraries that trained."""
         facts: Mapping[str, str] = (self.result.get("environment") or {}).get("libraries") or {}
-        return facts or next((c.libraries for c in reversed(self.checkpoints.values())), {})
+        return facts or next((c.libraries for c in reversed(list(self.checkpoints.values()))), {})
 
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""

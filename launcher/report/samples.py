@@ -79,7 +79,7 @@ def _samples(folder: Path, by_time: Mapping[str, Content], room: int) -> ShownSa
     # A custom task may draw other things than its samples.
     of_pictures = cards if count == len(cards) else [SampleCard("") for _ in range(count)]
     left_out = 0
-    for when, content in reversed(by_time.items()):  # those before have no room first
+    for when, content in reversed(list(by_time.items())):  # those before have no room first
         for card, picture in zip(of_pictures, content["pictures"], strict=False):
             png = b""
             with suppress(OSError, ValueError):
