@@ -97,22 +97,22 @@ def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Calla
 
 
 def _untar(stream: IO[bytes], out: Path, check: Callable[[str, int, bool], None]) -> None:
-    last = b""
+    last, count = b"", 0
 
-    def read(count: int) -> bytes:
+    def read(size: int) -> bytes:
         nonlocal last
-        if not 0 <= count <= _MAX_READ_BYTES:
+        if not 0 <= size <= _MAX_READ_BYTES:
             raise ArchiveError("contains a header that is too long")
-        last = stream.read(count)
+        last = stream.read(size)
         return last
 
     source: Any = SimpleNamespace(read=read, seek=stream.seek, tell=stream.tell)
     with tarfile.open(fileobj=source, mode="r:") as tar:
-        for member in tar:
+        for count, member in enumerate(tar, start=1):
             check(member.name, member.size, member.isreg() or member.isdir())
             tar.extract(member, out, set_attrs=False, filter="data")
     # tarfile takes a broken header for the end; a real end is zeros.
     if not last or any(last):
-        raise ArchiveError(f"is broken after {len(tar.getmembers())} members")
+        raise ArchiveError(f"is broken after {count} members")
     while read(_PIECE_BYTES):  # up to the checksum of the compressed stream
         pass

@@ -19,8 +19,10 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
+from launcher.config.settings_file import read_values
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
+from models.catalog import FAMILIES, TASK_FILES
 from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
 
@@ -57,10 +59,9 @@ _BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|{_STAGED.pattern}")
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
 _BEFORE_A_STEP = re.compile(
     r"settings\.yaml|origins\.json|result\.json|metrics\.jsonl|events(-rank[0-9]+)?\.jsonl|log\.txt"
-    r"|report\.html|samples|profile|tensorboard|checkpoints|split\.json|model_facts\.json"
-    r"|statistics\.json|left_out\.json|tokenizer(\.json|_config\.json)?"
+    r"|report\.html|samples|profile|tensorboard|checkpoints"
 )
-"""Names that a run and the built-in families create before the first step."""
+"""Names that a run creates before the first step, beside the files of its task."""
 _JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch")
 """Names in the subfolder slurm/."""
 
@@ -164,10 +165,13 @@ def _never_trained(folder: Path) -> bool:
     stages = folder / STAGES
     if not stages.is_file() and not is_run_folder(folder):
         return False
+    task_files = set(TASK_FILES)
+    with suppress(SettingsError, KeyError, TypeError):  # several stages, damaged settings, a custom task
+        task_files |= set(FAMILIES[read_values(folder / SETTINGS)["model.family"]].files)
     for entry in folder.iterdir():
         is_stage = stages.is_file() and (is_run_folder(entry) or entry == stages)
         known = _BEFORE_A_STEP.fullmatch(entry.name) or _BEFORE_A_RUN.fullmatch(entry.name)
-        if entry.is_symlink() or not (known or is_stage):
+        if entry.is_symlink() or not (known or is_stage or entry.name in task_files):
             return False
         if is_stage and entry != stages and not _never_trained(entry):
             return False

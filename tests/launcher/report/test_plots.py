@@ -4,23 +4,7 @@ import math
 
 import pytest
 
-from launcher.report.plots import BUCKETS, Plot, PlotLine, ThinnedLine, as_json, number, thinned
-
-
-def test_a_spike_and_a_gap_of_one_point_stay():
-    points = [(step, math.sin(step / 900)) for step in range(100_000)]
-    points[31_337] = (31_337, 50.0)
-    points[62_001] = (62_001, -50.0)
-    points[77_777] = (77_777, None)
-    line = ThinnedLine(200)
-    for point in points:
-        line.add(point)
-    found = line.points
-    assert len(found) <= 3 * 200 + 4
-    assert {(31_337, 50.0), (62_001, -50.0), (77_777, None)} <= set(found)
-    assert found[0] == points[0] and found[-1] == points[-1]
-    assert set(found) <= set(points)  # nothing is averaged
-    assert [x for x, _ in found] == sorted(x for x, _ in found)
+from launcher.report.plots import BUCKETS, Plot, PlotLine, as_json, number, thinned
 
 
 def test_the_lines_of_a_plot_share_the_buckets():

@@ -217,17 +217,6 @@ def test_pictures_never_make_a_report_too_large(run):
     assert f"{80 - shown} pictures are left out" in page
 
 
-def test_ten_thousand_lines_stay_small_and_keep_a_spike(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    line = json.loads(lines[0])
-    many = [line | {"step": step, "loss": 3.0} for step in range(1, 10_001)]
-    many[5_432]["loss"] = 98.765
-    (run / "metrics.jsonl").write_text("")
-    append(run / "metrics.jsonl", *many)
-    page = written(run)
-    assert len(page.encode()) < 700_000 and "98.765" in page
-
-
 def test_a_report_that_fails_is_a_warning_event(run):
     (run / "metrics.jsonl").write_text("no JSON\n")
     report.write_at_end(run)
