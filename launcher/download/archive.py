@@ -108,7 +108,8 @@ def _untar(stream: IO[bytes], out: Path, check: Callable[[str, int, bool], None]
 
     source: Any = SimpleNamespace(read=read, seek=stream.seek, tell=stream.tell)
     with tarfile.open(fileobj=source, mode="r:") as tar:
-        for count, member in enumerate(tar, start=1):
+        for member in tar:
+            count += 1
             check(member.name, member.size, member.isreg() or member.isdir())
             tar.extract(member, out, set_attrs=False, filter="data")
     # tarfile takes a broken header for the end; a real end is zeros.

@@ -67,10 +67,9 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
     disk. Raises SettingsError, CheckpointError.
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
-    _, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
-    model, resolved = rerun.prepare(run, checkpoint, args)
-    assert model.settings is not None, "a run folder has settings"
-    if model.settings.get("continual", {}).get("enabled"):
+    model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
+    resolved = rerun.prepare(model, checkpoint.manifest, args)
+    if resolved.settings.continual.enabled:
         raise SettingsError.of(
             "a run of continual learning has no test split of its own: each experience has one",
             where=str(run.folder),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
@@ -26,15 +26,10 @@ from launcher.run import affinity, supervisor
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.saved_runs import saved_model
 from launcher.saved_runs.saved_model import SavedModel
-from launcher.saved_runs.saved_run import SavedRun
 from training.callbacks.preemption import heeded
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
-
-if TYPE_CHECKING:
-    from training.checkpoint.reader import Checkpoint
 
 _PREFIX = "gearshift-saved-"
 _ORIGIN = "the settings of the run"
@@ -76,15 +71,14 @@ class Rerun:
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
 
 
-def prepare(run: SavedRun, checkpoint: Checkpoint, args: CliArgs) -> tuple[SavedModel, Resolved]:
-    """The model of an open checkpoint of `run`, and its settings for new processes, see `resolved_as`.
+def prepare(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
+    """The settings of a model for new processes, see `resolved_as`; its pretrained weights exist.
 
     Reads the disk. Raises SettingsError.
     """
-    model = saved_model.model_of(run, checkpoint)
     model.check_pretrained()
     assert model.settings is not None, "a run folder has settings"
-    return model, resolved_as(model.settings, checkpoint.manifest, args)
+    return resolved_as(model.settings, written, args)
 
 
 def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:

@@ -15,6 +15,7 @@ from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.run_folder.resume import ResumeRequest
+from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import DATA, RerunFailed, prepare, rerun
 from launcher.saved_runs.saved_run import SavedRun, find_saved
 from training.checkpoint import manifest, retention
@@ -107,7 +108,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     folder = run.folder
     affinity.limit_spinning(environment.variables())  # before torch is imported
     last, interval, notes = choose(run)
-    _, resolved = prepare(run, last, args)
+    resolved = prepare(saved_model.model_of(run, last), last.manifest, args)
     settings, world_size = resolved.settings, resolved.batching.world_size
     conditions = Conditions(interval, settings.engine.name, world_size, settings.precision)
     announce(f"replaying {conditions.describe()}; the run folder is not changed")
