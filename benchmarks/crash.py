@@ -11,7 +11,6 @@ the reference, bit by bit. Exits 1 if anything differs.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import subprocess
@@ -22,12 +21,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from benchmarks.figures import command, machine
 from benchmarks.tally import Tally, save, table
+from launcher.run_folder.reader import RunReader
 from training.checkpoint.compare import compare, compare_metrics
 from training.checkpoint.reader import open_checkpoint
 
@@ -190,17 +189,13 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
     checkpoints = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)]
     if checkpoints[0] != checkpoints[1]:
         yield f"{out.name}: holds {checkpoints[1]}, not {checkpoints[0]}"
-    expected, actual = reference / "metrics.jsonl", out / "metrics.jsonl"
-    logged = [[(line["kind"], line["step"]) for line in _lines(path)] for path in (expected, actual)]
+    expected, actual = ([*RunReader(run).metrics()] for run in (reference, out))
+    logged = [[(line["kind"], line["step"]) for line in lines] for lines in (expected, actual)]
     if logged[0] != logged[1]:
         yield f"{out.name}: logged {logged[1]}, not {logged[0]}"
     lines = compare_metrics(expected, actual, 0, logged[0][-1][1])
     if lines.first is not None:
         yield f"{out.name}: {lines.first.place} is {lines.first.second}, not {lines.first.first}"
-
-
-def _lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def main() -> int:

@@ -259,9 +259,7 @@ _ALL = (
         "model of the Hugging Face hub (data fetch hf:ID)",
         (
             *(BY_FLAG["--model"], BY_FLAG["--config"], BY_FLAG["--set"]),
-            out_option(
-                "Folder for downloads, or for data.html and the plots. Default: downloads, or data-check."
-            ),
+            out_option("Folder for downloads, or for data.html. Default: downloads, or data-check."),
             JSON,
         ),
         argument="WHAT",

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from launcher.base import exit_codes, signals
-from launcher.base.diagnostics import PROGRAM, Diagnostic, FetchError, SettingsError, as_json, counted, render
+from launcher.base.diagnostics import PROGRAM, Diagnostic, FetchError, SettingsError, as_json, render
 from launcher.base.redaction import redact
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
@@ -93,7 +93,7 @@ def _resolved(args: CliArgs, path: str) -> Resolved:
     return resolved
 
 
-def _lines(findings: Findings, written: Sequence[Path], args: CliArgs) -> Iterator[str]:
+def _lines(findings: Findings, written: Path, args: CliArgs) -> Iterator[str]:
     is_file = not findings.path.startswith(EMBEDDED)
     kind = findings.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{findings.path}: {kind}"
@@ -108,8 +108,7 @@ def _lines(findings: Findings, written: Sequence[Path], args: CliArgs) -> Iterat
         first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]
         yield f"  {name:<{_LABEL}} {first}"
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
-    pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
-    yield f"wrote {written[0]}{pictures}"
+    yield f"wrote {written}"
     family, size = split_model_name(findings.model)
     sizes = list(config_of(family).SIZES)
     model = findings.model if size in sizes else family  # a pretrained model has its own size
@@ -130,7 +129,7 @@ def _command(args: CliArgs, model: str | None, path: str | None) -> str:
     return redact(f"{PROGRAM} {shlex.join(options)}")
 
 
-def _as_json(findings: Findings, written: Sequence[Path]) -> dict[str, object]:
+def _as_json(findings: Findings, written: Path) -> dict[str, object]:
     return {
         "path": findings.path,
         "model": findings.model,
@@ -140,7 +139,7 @@ def _as_json(findings: Findings, written: Sequence[Path]) -> dict[str, object]:
         "sample": findings.sample,
         "text": [asdict(part) for part in findings.text],
         "pictures": [{"name": picture.name, "caption": picture.caption} for picture in findings.pictures],
-        "files": [str(file) for file in written],
+        "files": [str(written)],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -138,16 +137,29 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     """
     values, out, args = command_line.values, command_line.out, command_line.args
     diagnostics = list(command_line.diagnostics)
-    limits = _limits(values, diagnostics)
-    repeats = _number(values, "--repeat", diagnostics) or 1
+    option = partial(_parsed, values, diagnostics)
+    limits = ComparisonLimits(
+        option("--steps", _whole),
+        option("--epochs", _epochs, "a number above 0", "1"),
+        option("--until", parse_target, TARGET_FORMS, "val_loss=1.9"),
+    )
+    repeats, folds = option("--repeat", _whole) or 1, option("--folds", _folds_of, _FOLDS)
+    seeds = option("--seeds", _whole)
+    diagnostics += _exclude(values, "--steps", "--epochs", "--until")
+    for flag in ("--folds", "--seeds"):
+        diagnostics += _exclude(values, "--repeat", flag)
     modes, engines = (
         [name for part in values.get(flag, "").split(",") if (name := part.strip())]
         for flag in ("--modes", "--engines")
     )
     first_engine = engines[0] if engines else args.engine
-    study = _study(values, partial(_candidate, args, BASELINE, first_engine, limits), diagnostics)
-    if study is not None:
-        args = args.with_sets(study.rounds[0].sets)
+    study = None
+    if (folds or seeds) and not diagnostics:
+        try:
+            study = studies.plan(folds, seeds, _candidate(args, BASELINE, first_engine, limits).resolved)
+            args = args.with_sets(study.rounds[0].sets)
+        except SettingsError as error:
+            diagnostics += error.diagnostics
     if not modes and not engines:
         message, where = "compare needs --modes or --engines", "the command line: compare"
         allowed, fix = "names separated by commas", "--modes default,fast"
@@ -184,30 +196,6 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     return PlannedComparison(ready, limits, repeats, folder, list(warnings.values()), study)
 
 
-def _study(
-    values: Mapping[str, str], baseline: Callable[[], ModeCandidate], diagnostics: list[Diagnostic]
-) -> Study | None:
-    """The study of --folds and --seeds; None: neither is given, or there is an error."""
-    given = [flag for flag in ("--folds", "--seeds") if flag in values]
-    before = len(diagnostics)
-    folds: str | int | None = values.get("--folds")
-    if isinstance(folds, str) and folds != studies.BY_GROUP:
-        folds = _number(values, "--folds", diagnostics, 2, _FOLDS)
-    seeds = _number(values, "--seeds", diagnostics)
-    if given and "--repeat" in values:
-        what = f"--repeat and {' and '.join(given)} exclude each other: a repeat is the same run "
-        what += "again, and a study varies its fold or its seed"
-        where = f"the command line: --repeat {values['--repeat']}"
-        diagnostics.append(Diagnostic(what, where=where, fix="leave out --repeat"))
-    if not given or len(diagnostics) > before:
-        return None
-    try:
-        return studies.plan(folds, seeds, baseline().resolved)
-    except SettingsError as error:
-        diagnostics += error.diagnostics
-        return None
-
-
 def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonLimits) -> ModeCandidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     sets = [*args.sets, *limits.sets]
@@ -237,49 +225,45 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonL
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
 
 
-def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> ComparisonLimits:
-    given = [flag for flag in ("--steps", "--epochs", "--until") if flag in values]
+def _exclude(values: Mapping[str, str], *flags: str) -> Iterator[Diagnostic]:
+    """The error where more than one of `flags` is given."""
+    given = [flag for flag in flags if flag in values]
     if len(given) > 1:
-        what = f"{' and '.join(given)} exclude each other: each limits how far the runs go"
-        position = f"the command line: {' '.join(given)}"
-        allowed = "one of --steps, --epochs and --until"
-        diagnostics.append(Diagnostic(what, where=position, allowed=allowed))
-    until = epochs = None
-    if (text := values.get("--until")) is not None:
-        try:
-            until = parse_target(text)
-        except ValueError:
-            diagnostics.append(_wrong("--until", text, TARGET_FORMS, "val_loss=1.9"))
-    if (text := values.get("--epochs")) is not None:
-        with suppress(ValueError):
-            epochs = float(text)
-        if epochs is None or not 0 < epochs < inf:
-            diagnostics.append(_wrong("--epochs", text, "a number above 0", "1"))
-    return ComparisonLimits(_number(values, "--steps", diagnostics), epochs, until)
+        where, fix = f"the command line: {' '.join(given)}", f"leave out {given[0]}"
+        yield Diagnostic(f"{' and '.join(given)} exclude each other", where=where, fix=fix)
 
 
-def _number(
+def _parsed(
     values: Mapping[str, str],
-    flag: str,
     diagnostics: list[Diagnostic],
-    least: int = 1,
+    flag: str,
+    parse: Callable[[str], Any],
     allowed: str = f"a whole number, 1 to {_MOST:,}",
-) -> int | None:
-    """The whole number of an option; None: it is not given, or invalid."""
+    example: str = "3",
+) -> Any:
+    """The value of an option; None: it is not given, or invalid."""
     if (text := values.get(flag)) is None:
         return None
-    with suppress(ValueError):
-        if least <= (number := int(text)) <= _MOST:
-            return number
-    diagnostics.append(_wrong(flag, text, allowed, "3"))
-    return None
+    try:
+        return parse(text)
+    except ValueError:
+        where, fix = f"the command line: {flag} {text}", f"{flag} {example}"
+        message = f"{flag} '{text}' is invalid"
+        diagnostics.append(Diagnostic(message, value=text, where=where, allowed=allowed, fix=fix))
+        return None
 
 
-def _wrong(flag: str, text: str, allowed: str, example: str) -> Diagnostic:
-    return Diagnostic(
-        f"{flag} '{text}' is invalid",
-        value=text,
-        where=f"the command line: {flag} {text}",
-        allowed=allowed,
-        fix=f"{flag} {example}",
-    )
+def _whole(text: str, least: int = 1) -> int:
+    if not least <= (number := int(text)) <= _MOST:
+        raise ValueError
+    return number
+
+
+def _epochs(text: str) -> float:
+    if not 0 < (number := float(text)) < inf:
+        raise ValueError
+    return number
+
+
+def _folds_of(text: str) -> str | int:
+    return text if text == studies.BY_GROUP else _whole(text, 2)

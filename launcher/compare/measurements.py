@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from math import lcm
+from operator import floordiv, truediv
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,6 @@ from models.base import Goal
 from training.callbacks.base import TEST
 from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
-from training.step_timer import PARTS_OF_STEP
 
 
 @dataclass(frozen=True)
@@ -23,27 +23,11 @@ class MeasuredStep:
     """One step from metrics.jsonl; the mean where a line covers several steps."""
 
     seconds: float
-    data_s: float
-    """Seconds of it spent waiting for batches."""
     units: float
     loss: float | None
     """None: another step of the same line holds it."""
     window: int
     """Steps that the line covers."""
-    parts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of it by part, as far as it was measured."""
-
-
-@dataclass(frozen=True)
-class MeasuredEvaluation:
-    """One evaluation of the validation split."""
-
-    step: int
-    seconds: float
-    """Without the metrics that only the end of a run has."""
-    metrics: Mapping[str, float]
-    counts: tuple[int | None, int | None] = (None, None)
-    """Samples of it, and of the split; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,9 @@ class RunMeasurements:
     plan: Mapping[str, Any]
     """The fields of its TrainPlan."""
     steps: Sequence[MeasuredStep]
-    evaluations: Sequence[MeasuredEvaluation]
+    evaluations: Sequence[Mapping[str, Any]]
+    """The facts of each event "evaluated" of the validation split; their `seconds` are without the
+    metrics that only the end of a run has."""
     goal: Target | None = None
     """The metric to reach (--until); None: none."""
     final_s: float = 0.0
@@ -65,8 +51,8 @@ class RunMeasurements:
     def reached_at_s(self) -> float | None:
         """Seconds of training until an evaluation reached the goal; None: never."""
         for item in self.evaluations:
-            if self.goal is not None and self.goal.is_reached(item.metrics):
-                return self.seconds_until(item.step)
+            if self.goal is not None and self.goal.is_reached(item["metrics"]):
+                return self.seconds_until(item["step"])
         return None
 
     @property
@@ -92,7 +78,7 @@ class RunMeasurements:
     @property
     def evaluation_s(self) -> float | None:
         """Mean seconds of an evaluation; None: no evaluation."""
-        return fmean(item.seconds for item in self.evaluations) if self.evaluations else None
+        return fmean(item["seconds"] for item in self.evaluations) if self.evaluations else None
 
     @property
     def planned_steps(self) -> int:
@@ -105,12 +91,9 @@ class RunMeasurements:
         if self.is_whole:
             return len(self.evaluations)
         total = self.plan["total_steps"]
-        evaluated_at_end = any(item.step == len(self.steps) for item in self.evaluations)
+        evaluated_at_end = any(item["step"] == len(self.steps) for item in self.evaluations)
         due_at_end = any(total % every == 0 for every in self._cadences)
-        due = sum(total // every for every in self._cadences)
-        if len(self._cadences) == 2:
-            due -= total // lcm(*self._cadences)  # due by both cadences: evaluated once
-        return due + int(evaluated_at_end and not due_at_end)
+        return int(self._due(total, floordiv)) + int(evaluated_at_end and not due_at_end)
 
     @property
     def evaluations_per_epoch(self) -> float:
@@ -118,8 +101,7 @@ class RunMeasurements:
         per_epoch = self.plan["steps_per_epoch"]
         if not self._cadences:
             return self.planned_evaluations * min(1.0, per_epoch / self.planned_steps)
-        due = sum(per_epoch / every for every in self._cadences)
-        return due - per_epoch / lcm(*self._cadences) if len(self._cadences) == 2 else due
+        return self._due(per_epoch, truediv)
 
     @property
     def _cadences(self) -> list[int]:
@@ -127,18 +109,23 @@ class RunMeasurements:
         each_epoch = self.plan["steps_per_epoch"] if self.plan["eval_each_epoch"] else None
         return [every for every in (self.plan["eval_every"], each_epoch) if every]
 
+    def _due(self, steps: int, divide: Callable[[int, int], float]) -> float:
+        """Evaluations that are due in so many steps; those of both cadences count once."""
+        both = divide(steps, lcm(*self._cadences)) if len(self._cadences) == 2 else 0
+        return sum(divide(steps, every) for every in self._cadences) - both
+
     def seconds_until(self, step: int) -> float:
         """Seconds of training up to `step`, evaluations included."""
         times = list(accumulate((item.seconds for item in self.steps), initial=0.0))
-        results = sum(item.seconds for item in self.evaluations if item.step <= step)
+        results = sum(item["seconds"] for item in self.evaluations if item["step"] <= step)
         return times[min(step, len(self.steps))] + results
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """Points (seconds, value), one per evaluation."""
         return [
-            (self.seconds_until(item.step), item.metrics[metric])
+            (self.seconds_until(item["step"]), item["metrics"][metric])
             for item in self.evaluations
-            if isinstance(item.metrics.get(metric), float | int)
+            if isinstance(item["metrics"].get(metric), float | int)
         ]
 
     def losses(self) -> list[tuple[float, float]]:
@@ -160,20 +147,15 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     if result is None or plan is None or not steps:
         return None
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    final_s = [item.get("final_s", 0.0) for item in results]
     evaluations = [
-        MeasuredEvaluation(
-            item["step"],
-            item["seconds"] - final,
-            item["metrics"],
-            (item.get("samples"), item.get("split_samples")),
-        )
-        for item, final in zip(results, final_s, strict=True)
+        {**item, "seconds": item["seconds"] - item.get("final_s", 0.0)}
+        for item in results
         if item.get("split") != TEST
     ]
     if goal is not None and (best := result["best"]) is not None:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
-    return RunMeasurements(result, plan, steps, evaluations, goal, sum(final_s))
+    final_s = sum(item.get("final_s", 0.0) for item in results)
+    return RunMeasurements(result, plan, steps, evaluations, goal, final_s)
 
 
 def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
@@ -181,11 +163,8 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
     for line in lines:
         window = line["step"] - before
         loss = line["loss"] if isinstance(line["loss"], float | int) else None
-        seconds_by_part = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
-        parts = {part: seconds for part, seconds in seconds_by_part.items() if seconds is not None}
         each = (line["tokens"] - units) / max(window, 1)
-        for position in range(window):
-            shown = loss if position == window - 1 else None
-            times = (line["step_time_s"], line["data_time_s"])
-            yield MeasuredStep(*times, each, shown, window, parts)
+        for left in reversed(range(window)):
+            shown = None if left else loss
+            yield MeasuredStep(line["step_time_s"], each, shown, window)
         before, units = line["step"], line["tokens"]

@@ -1,11 +1,10 @@
-"""The result of a comparison: compare.json for programs, compare.html and a table for people."""
+"""The result of a comparison: compare.json for programs, compare.html and tables for people."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,19 @@ from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
 from launcher.compare.study import Estimate, is_larger_than_noise
 from launcher.report import page
-from launcher.report.plots import Axis, Plot, PlotLine, Plots
+from launcher.report.plots import Plot, PlotLine, as_json, thinned
 from training.evaluation.early_stopping import Target
 from training.logging.console_text import render_part
 from training.logging.quantities import amount, counted, duration, real, size
 from training.logging.strict_json import encode
 from training.storage import atomic_write, storage_errors
 
+Table = tuple[str, Sequence[Sequence[str]]]
+"""Its caption, and its lines below a head."""
 _TEMPLATE = Path(__file__).with_suffix(".html")
-_KIND = {True: "good", False: "bad", None: "quiet"}
-NOTHING = "–"
+_NOTHING = "–"
 _MOST_POINTS = 200
-"""Points of a curve, as a plot shows no more."""
+"""Points of a curve in compare.json."""
 
 
 def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
@@ -36,7 +36,7 @@ def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Comp
     """
     limits, study, rows = comparison.limits, comparison.study, []
     for row in outcome.rows:
-        curves = {name: thinned(getattr(row, name)) for name in ("curve", "losses")}
+        curves = {name: thinned(getattr(row, name), _MOST_POINTS) for name in ("curve", "losses")}
         rows.append({**asdict(row), **curves})
     content = {
         **facts,
@@ -57,14 +57,45 @@ def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Comp
     return text
 
 
-def thinned(points: Sequence[Any]) -> list[Any]:
-    """At most _MOST_POINTS, the last one included."""
-    every = -(-len(points) // _MOST_POINTS)
-    return list(points[::-1][:: max(every, 1)][::-1])
+def text(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
+    """The whole comparison for a terminal; the paths of the files last."""
+    lines = ["", title(comparison, facts)]
+    for _, rows in tables(outcome.rows, comparison.limits.until):
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines.append("")
+        for row in rows:
+            lines.append("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip())
+    lines += ["", *notes(outcome.rows), *(f"note: {warning}" for warning in outcome.warnings)]
+    folder = comparison.folder
+    return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
+
+
+def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> bytes:
+    """The HTML page: tables and plots, without network access. Reads the disk."""
+    rows = outcome.rows
+    metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
+    plots = []
+    for name, field in ((metric, "curve"), ("Training loss", "losses")):
+        lines = [
+            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
+            for color, row in enumerate(rows)
+            if (points := getattr(row, field))
+        ]
+        plots += [Plot(f"{name} over the seconds of training", "number", lines)] if lines else []
+    return page.render(
+        _TEMPLATE,
+        as_json("second", plots),
+        title=f"Compared: {', '.join(dict.fromkeys(row.model for row in rows))}",
+        line=f"{title(comparison, facts)}; {facts['at']}",
+        command=facts["command"],
+        warnings=list(outcome.warnings),
+        tables=tables(rows, comparison.limits.until),
+        notes=[*notes(rows), *(f"{row.name}: {note}" for row in rows for note in row.notes)],
+    )
 
 
 def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
-    """The title: machine, device, repeats and limits."""
+    """Machine, limits and repeats."""
     limits, study, repeats = comparison.limits, comparison.study, comparison.repeats
     far = "to completion"
     if limits.steps is not None:
@@ -79,7 +110,35 @@ def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
     return f"on {facts['machine']}; each run {far}{often}"
 
 
-def table(rows: Sequence[ComparisonRow], until: Target | None) -> list[tuple[str, ...]]:
+def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
+    """What was measured, the paired differences of a study, and the promises."""
+    compared = [
+        (
+            f"{row.name} − {row.study.reference}",
+            _mean(row.study.metric, mean, row.study.is_partial),
+            "larger than the noise" if is_larger_than_noise(mean) else "not larger",
+        )
+        for row in rows
+        if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")) is not None
+    ]
+    promised = []
+    for row in rows:
+        promised += [(row.name, p.name, _bounds(p), _figure(p), p.mark) for p in row.promises]
+        promised += [
+            (row.name, name, _NOTHING, f"not promised: {why}", "") for name, why in row.unpromised.items()
+        ]
+    found: list[Table] = [
+        ("Measured", measured(rows, until)),
+        (
+            "Paired differences, on the same folds and seeds",
+            [("paired difference", "mean ± sd [95% interval]", ""), *compared],
+        ),
+        ("Promised, beside mode default", [("mode", "promise", "promised", "measured", ""), *promised]),
+    ]
+    return [(caption, lines) for caption, lines in found if lines[1:]]
+
+
+def measured(rows: Sequence[ComparisonRow], until: Target | None) -> list[Sequence[str]]:
     """The header and one line per row."""
     known = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
     units = known[0] if len(known) == 1 else "units"
@@ -87,10 +146,10 @@ def table(rows: Sequence[ComparisonRow], until: Target | None) -> list[tuple[str
     head += [f"{units}/s"] if known else []
     head += ["device", "host", "growth", "best metric"]
     head += [] if until is None else [f"to {until.text()}"]
-    lines = [tuple(head)]
+    lines: list[Sequence[str]] = [head]
     for row in rows:
         star = {name: " *" * is_so for name, is_so in row.extrapolated.items()}
-        best = NOTHING
+        best = _NOTHING
         if row.study is not None:
             best = _mean(row.study.metric, row.study.goal.estimate, row.study.is_partial)
         elif row.metric is not None:
@@ -108,26 +167,23 @@ def table(rows: Sequence[ComparisonRow], until: Target | None) -> list[tuple[str
         if known:
             unit = "" if row.units_per_s is None or row.units == units else f" {row.units}"
             cells.append(_of(amount, row.units_per_s) + unit)
-        cells += [
-            *(_of(size, row.device_peak_bytes), _of(size, row.host_peak_bytes)),
-            *(_of(size, row.peak_memory_bytes), best),
-        ]
+        cells += [_of(size, n) for n in (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes)]
+        cells.append(best)
         if until is not None:
-            never = "never reached" if row.never_reached else NOTHING
-            reached = row.time_to_metric_s
-            cells.append(never if reached is None else duration(reached))
-        lines.append(tuple(cells))
+            never = "never reached" if row.never_reached else _NOTHING
+            cells.append(never if row.time_to_metric_s is None else duration(row.time_to_metric_s))
+        lines.append(cells)
     return lines
 
 
 def _of(render: Callable[[Any], str], value: float | None) -> str:
-    return NOTHING if value is None else render(value)
+    return _NOTHING if value is None else render(value)
 
 
 def step(row: ComparisonRow) -> str:
     """Median and half the interquartile range: `38.2 ms ± 0.4`."""
     if row.step_s is None or row.step_spread_s is None:
-        return NOTHING
+        return _NOTHING
     spread = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
     if row.step_s < 1:
         return f"{row.step_s * 1e3:.1f} ms ± {spread * 1e3:.1f}"
@@ -137,7 +193,7 @@ def step(row: ComparisonRow) -> str:
 def _mean(name: str | None, mean: Estimate | None, is_partial: bool) -> str:
     """`val_loss 2.5000 ± 0.1000 [2.3758, 2.6242]`."""
     if name is None or mean is None:
-        return NOTHING
+        return _NOTHING
     parts = [name, real(mean.mean)]
     if mean.deviation is not None and mean.interval is not None:
         low, high = map(real, mean.interval)
@@ -145,23 +201,31 @@ def _mean(name: str | None, mean: Estimate | None, is_partial: bool) -> str:
     return " ".join([*parts, *("†" * is_partial)])
 
 
-def differences(rows: Sequence[ComparisonRow]) -> list[tuple[str, ...]]:
-    """The header and one line per candidate that a study compares; empty: there is none."""
-    lines = [
-        (
-            f"{row.name} − {row.study.reference}",
-            _mean(row.study.metric, mean, row.study.is_partial),
-            "larger than the noise" if is_larger_than_noise(mean) else "not larger",
-        )
-        for row in rows
-        if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")) is not None
-    ]
-    return [("paired difference", "mean ± sd [95% interval]", ""), *lines] if lines else []
+def _bounds(item: PromiseResult) -> str:
+    """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
+    ends = {side: _number(item, end) for side in ("at_least", "at_most") if (end := item.promised.get(side))}
+    if len(ends) == 2:
+        return " to ".join(dict.fromkeys(ends.values()))
+    return "".join(f"{side.replace('_', ' ')} {end}" for side, end in ends.items()) or _NOTHING
 
 
-def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
-    """Explanations of the marks in the table."""
+def _figure(item: PromiseResult) -> str:
+    if item.measured is not None:
+        return _number(item, item.measured) + (f" ({item.why})" if item.why else "")
+    if item.kept is False:
+        return item.why or _NOTHING
+    return f"not measured ({item.why})" if item.why not in (None, "not measured") else "not measured"
+
+
+def _number(item: PromiseResult, value: float) -> str:
+    return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
+
+
+def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
+    """Failures, and explanations of the marks in the tables."""
     for row in rows:
+        if row.error is not None:
+            yield row.failure
         if row.study is not None:
             yield from row.study.notes(row.name)
     if any(is_so for row in rows for is_so in row.extrapolated.values()):
@@ -170,163 +234,6 @@ def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         yield "device memory: not measured, no GPU"
     if any(item.planned for row in rows for item in row.promises):
         yield "≈ planned, not measured: there is no GPU"
-    studied = [row.study.goal.estimate for row in rows if row.study is not None]
-    if any(mean is not None and mean.interval is not None for mean in studied):
-        yield "best metric: mean ± standard deviation [95% interval of the mean]"
     for row in rows:
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"
-    digests = {row.architecture for row in rows if row.architecture is not None}
-    if len(rows) > 1 and len(digests) == 1:
-        yield "all rows have the same parameter names and shapes"
-
-
-def bounds(item: PromiseResult) -> str:
-    """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
-    lowest, highest = (
-        None if (end := item.promised.get(side)) is None else _number(item, end)
-        for side in ("at_least", "at_most")
-    )
-    if lowest is not None and highest is not None:
-        return lowest if lowest == highest else f"{lowest} to {highest}"
-    if lowest is not None:
-        return f"at least {lowest}"
-    return NOTHING if highest is None else f"at most {highest}"
-
-
-def _promises(row: ComparisonRow) -> Iterator[tuple[str, str, str, str, str]]:
-    """Measure, bounds, figure, mark and kind of each promise; at last those out of scope."""
-    for item in row.promises:
-        known = item.why if item.why != "not measured" else None
-        figure = "not measured" + (f" ({known})" if known else "")
-        if item.measured is not None:
-            figure = _number(item, item.measured) + (f" ({item.why})" if item.why else "")
-        elif item.kept is False:
-            figure = item.why or NOTHING
-        yield item.name, bounds(item), figure, item.mark, _KIND[item.kept]
-    for name, why in row.unpromised.items():
-        yield name, NOTHING, f"not promised: {why}", "", _KIND[None]
-
-
-def _number(item: PromiseResult, value: float) -> str:
-    return size(value) if item.name.endswith(BYTES) else f"{value:.3g}"
-
-
-def text(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> str:
-    """The whole comparison for a terminal; the paths of the files last."""
-    rows, folder = outcome.rows, comparison.folder
-    lines = ["", title(comparison, facts), "", *_columns(table(rows, comparison.limits.until))]
-    lines += [row.failure for row in rows if row.error is not None]
-    lines += legend(rows)
-    if compared := differences(rows):
-        lines += ["", *_columns(compared)]
-    promised = [("promise", "promised", "measured", "")]
-    for row in rows:
-        promised += [(row.name, "", "", "")] if row.promises or row.unpromised else []
-        promised += [(f"  {item[0]}", *item[1:4]) for item in _promises(row)]
-    if promised[1:]:
-        lines += ["", *_columns(promised)]
-    lines += [f"note: {warning}" for warning in outcome.warnings]
-    return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[position]) for row in rows) for position in range(len(rows[0]))]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-
-
-def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: ComparisonOutcome) -> bytes:
-    """The HTML page: tables and plots, without network access. Reads the disk."""
-    rows = outcome.rows
-    head, *lines = table(rows, comparison.limits.until)
-    return page.render(
-        _TEMPLATE,
-        _curves(rows),
-        title=f"Compared: {', '.join(dict.fromkeys(row.model for row in rows))}",
-        line=f"{title(comparison, facts)}; {facts['at']}",
-        command=facts["command"],
-        warnings=list(outcome.warnings),
-        head=head,
-        lines=lines,
-        failures=[row.failure for row in rows if row.error is not None],
-        legend=list(legend(rows)),
-        differences=differences(rows),
-        promises=[
-            (row.name, name.replace("_", " "), *cells) for row in rows for name, *cells in _promises(row)
-        ],
-        bars=list(_bars(rows)),
-        notes=[f"{row.name}: {note}" for row in rows for note in row.notes],
-    )
-
-
-def _bars(rows: Sequence[ComparisonRow]) -> Iterator[dict[str, Any]]:
-    """The bar plots, for the macro `bars`: lengths in percent of the longest.
-
-    Each part of a bar has the number of its color, the same for a row in every plot; a whisker has
-    start and length.
-    """
-    for title, name, text in (
-        ("A step: median, and its quartiles", "step_s", _seconds),
-        ("Peak memory of the device", "device_peak_bytes", size),
-        ("Peak memory of the host, whole process", "host_peak_bytes", size),
-        ("Peak memory of the model and its data, without the program itself", "peak_memory_bytes", size),
-    ):
-        bars = []
-        for color, row in enumerate(rows):
-            if (value := getattr(row, name)) is not None:
-                low, high = (name == "step_s" and row.step_spread_s) or (0.0, 0.0)
-                bars.append((row.name, value, color, text(value), low, high))
-        scale = 100 / (max((max(value, high) for _, value, *_, high in bars), default=0) or 1)
-        if bars:
-            yield {
-                "title": title,
-                "parts": (),
-                "bars": [
-                    {
-                        "name": of,
-                        "parts": [(value * scale, color)],
-                        "text": shown,
-                        "whisker": (low * scale, (high - low) * scale) if high else None,
-                    }
-                    for of, value, color, shown, low, high in bars
-                ],
-            }
-    split = [(row.name, row.time_split_s) for row in rows if row.time_split_s]
-    if split:
-        parts = list(dict.fromkeys(part for _, times in split for part in times))
-        scale = 100 / (max(sum(times.values()) for _, times in split) or 1)
-        yield {
-            "title": "Where the time of an epoch goes",
-            "parts": parts,
-            "bars": [
-                {
-                    "name": name,
-                    "parts": [(times.get(part, 0) * scale, at) for at, part in enumerate(parts)],
-                    "text": duration(sum(times.values())),
-                    "whisker": None,
-                }
-                for name, times in split
-            ],
-        }
-
-
-def _curves(rows: Sequence[ComparisonRow]) -> Plots:
-    """Metric and loss over the seconds of training."""
-    metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
-    plots = []
-    for title, name in ((metric, "curve"), ("Training loss", "losses")):
-        lines = [
-            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
-            for color, row in enumerate(rows)
-            if (points := getattr(row, name))
-        ]
-        if lines:
-            plots.append(Plot(f"{title} over the seconds of training", "number", lines))
-    ends = [x for plot in plots for x, _ in chain.from_iterable(n.points for n in plot.lines)]
-    return Plots(Axis("second", 0, max(ends, default=0) or 1), plots)
-
-
-def _seconds(value: float) -> str:
-    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"

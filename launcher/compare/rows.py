@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, median, quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
 from launcher.compare.study import StudyFigures
-from training.step_timer import PARTS_OF_STEP
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
@@ -90,9 +89,6 @@ class ComparisonRow:
     """What folds and seeds show of the candidate; None: there are none, or it is a stage."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
-    time_split_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of an epoch: forward, backward, optimizer, rest of a step (or all of these as
-    computing, where the parts are not known), waiting for data, evaluation."""
     curve: Sequence[tuple[float, float]] = ()
     """Points (seconds of training, metric) of the first repeat."""
     losses: Sequence[tuple[float, float]] = ()
@@ -126,6 +122,7 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
     low, _, high = quantiles(seconds, method="inclusive") if seconds[1:] else seconds * 3
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
     bests.sort(key=lambda best: float(best["value"]))
+    last = first.evaluations[-1] if first.evaluations else {}
     times = _times(first, runs, mean, median(results) if results else None)
     return replace(
         row,
@@ -153,7 +150,7 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
             [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
         ),
         metric=bests[len(bests) // 2] if bests else None,
-        evaluated=first.evaluations[-1].counts if first.evaluations else (None, None),
+        evaluated=(last.get("samples"), last.get("split_samples")),
         time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
         never_reached=first.goal is not None and len(known) < len(runs),
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
@@ -164,22 +161,17 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
 
 def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
-    last = stages[-1]
-    whole = [item for item in stages if item.total_s is not None]
+    last, totals = stages[-1], [item.total_s for item in stages]
+    largest = ("parameters", "device_peak_bytes", "host_peak_bytes", "peak_memory_bytes")
+    of_last = ("samples", "source", "global_batch", "metric", "evaluated")
+    fields: dict[str, Any] = {name: getattr(last, name) for name in of_last}
+    fields |= {name: _largest(getattr(item, name) for item in stages) for name in largest}
     return replace(
         row,
         repeats=min(item.repeats for item in stages),
-        parameters=_largest([item.parameters for item in stages]),
-        samples=last.samples,
-        source=last.source,
-        global_batch=last.global_batch,
-        total_s=sum(item.total_s or 0 for item in whole) if len(whole) == len(stages) else None,
-        extrapolated={"epoch": False, "total": any(one.extrapolated["total"] for one in stages)},
-        device_peak_bytes=_largest([item.device_peak_bytes for item in stages]),
-        host_peak_bytes=_largest([item.host_peak_bytes for item in stages]),
-        peak_memory_bytes=_largest([item.peak_memory_bytes for item in stages]),
-        metric=last.metric,
-        evaluated=last.evaluated,
+        total_s=None if None in totals else sum(total or 0 for total in totals),
+        extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
+        **fields,
     )
 
 
@@ -187,36 +179,21 @@ def _times(
     first: RunMeasurements, runs: Sequence[RunMeasurements], mean: float, evaluation_s: float | None
 ) -> dict[str, Any]:
     """Times of an epoch and of the training plan; empty where no evaluation was timed."""
-    steps = median(run.planned_steps for run in runs)
-    results = median(run.planned_evaluations for run in runs)
-    per_epoch = first.plan["steps_per_epoch"]
-    final_s = median(run.final_s for run in runs)
-    data_s = median(fmean(step.data_s for step in run.counted) for run in runs)
+    results, per_epoch = median(run.planned_evaluations for run in runs), first.plan["steps_per_epoch"]
     if results and evaluation_s is None:
         return {}
-    timed = [step for run in runs for step in run.counted]
-    known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in timed)]
-    parts = {part: fmean(step.parts[part] for step in timed) for part in known}
-    rest = max(mean - sum(parts.values()), 0.0)
-    waiting = min(data_s, rest)  # a GPU computes while the host waits
-    parts |= {"rest of a step" if parts else "computing": rest - waiting}
-    parts |= {"waiting for data": waiting}
-    share = median(run.evaluations_per_epoch for run in runs) * (evaluation_s or 0.0)
+    each = evaluation_s or 0.0
+    steps, final_s = median(run.planned_steps for run in runs), median(run.final_s for run in runs)
     return {
         "evaluation_s": evaluation_s,
-        "epoch_s": per_epoch * mean + share,
-        "total_s": steps * mean + results * (evaluation_s or 0.0) + final_s,
+        "epoch_s": per_epoch * mean + median(run.evaluations_per_epoch for run in runs) * each,
+        "total_s": steps * mean + results * each + final_s,
         "extrapolated": {
             "epoch": any(len(run.steps) < per_epoch for run in runs),
             "total": not all(run.is_whole for run in runs),
         },
-        "time_split_s": {
-            **{name: per_epoch * seconds for name, seconds in parts.items()},
-            "evaluation": share,
-        },
     }
 
 
-def _largest(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -93,7 +92,7 @@ def run_all(
     disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
-    before, loads, warnings = os.getloadavg()[0], list[float](), list[str]()
+    loads, warnings = list[float](), list[str]()
     code, plans, left = None, Planned(), "runs"
     turns = list(comparison.turns)
 
@@ -122,7 +121,7 @@ def run_all(
     except ComparisonInterrupted as interrupted:
         code = interrupted.code
         warnings.append(f"interrupted: not all {left} were made")
-    warnings += load_warnings(before, loads, machine.detect_machine().cores)
+    warnings += load_warnings(loads, machine.detect_machine().cores)
     return ComparisonOutcome(_rows(comparison, candidates, plans), warnings, code)
 
 
@@ -130,32 +129,33 @@ def _rows(
     comparison: PlannedComparison, candidates: Sequence[CandidateRuns], plans: Planned
 ) -> list[ComparisonRow]:
     """The rows of all candidates, each followed by those of its stages."""
-    pairs = list(zip(comparison.candidates, candidates, strict=True))
+    pairs, study = list(zip(comparison.candidates, candidates, strict=True)), comparison.study
     groups = [_candidate_rows(comparison, item, progress) for item, progress in pairs]
-    if (study := comparison.study) is not None:
-        wholes: dict[tuple[str, str], ComparisonRow] = {}
-        for (item, progress), group in zip(pairs, groups, strict=True):
+    wholes: dict[tuple[str, str], ComparisonRow] = {}
+    for (item, progress), group in zip(pairs, groups, strict=True):
+        if study is not None:
             found = studies.figures(study, progress.runs, progress.failed)
             # Mode default is compared with that of the first engine.
             engine = comparison.candidates[0].engine if item.mode == BASELINE else item.engine
-            base = wholes.get((BASELINE, engine))
-            if base is not None and base.study is not None:
-                found = studies.against(study, found, base.name, base.study)
-            group[0] = wholes[item.mode, item.engine] = replace(group[0], study=found)
-    baselines = {group[0].engine: group[0] for group in groups if group[0].mode == BASELINE}
+            reference = wholes.get((BASELINE, engine))
+            if reference is not None and reference.study is not None:
+                found = studies.against(study, found, reference.name, reference.study)
+            group[0] = replace(group[0], study=found)
+        wholes[item.mode, item.engine] = group[0]
     results = []
     ends = {"is_cut": comparison.limits.is_cut, "has_goal": comparison.limits.until is not None}
     for item, group in zip(comparison.candidates, groups, strict=True):
-        base = None if item.mode == BASELINE else baselines[item.engine]
+        base = None if item.mode == BASELINE else wholes[BASELINE, item.engine]
         for row in group:
             promised, unpromised = item.promised(row.stage)
             memory = plans.get((row.mode, row.engine, row.stage))
             kept = check(promised, row, base, planned=memory, **ends)
-            if study and row.study and base is not None and base.study:
-                for at, one in enumerate(kept):
-                    if one.name == QUALITY and one.measured is not None:
-                        ratio, is_kept, why = studies.judged(study, one.promised, row.study, base.study)
-                        kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
+            for at, one in enumerate(kept):
+                if one.name != QUALITY or one.measured is None or base is None or study is None:
+                    continue
+                if row.study and base.study:
+                    ratio, is_kept, why = studies.judged(study, one.promised, row.study, base.study)
+                    kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
 
@@ -274,22 +274,15 @@ def first_line(stdout: str, stderr: str) -> str:
     return text.splitlines()[0].removeprefix("error: ")
 
 
-def load_warnings(
-    before: float, loads: Sequence[float], wanted: int, cores: int | None = None
-) -> Iterator[str]:
-    """Warnings where `wanted` cores were not free before or during the runs.
+def load_warnings(loads: Sequence[float], wanted: int, cores: int | None = None) -> Iterator[str]:
+    """A warning where less than 85% of `wanted` cores were free during a run.
 
-    `before`: the load average; `loads`: cores that other programs kept busy during each run;
-    `cores`: of the whole machine. With less than 85% of them free, times are unreliable.
+    `loads`: cores that other programs kept busy during each run; `cores`: of the whole machine.
     """
     cores = cores or psutil.cpu_count() or 1
-    if before > wanted / 2:
-        load = f"load average {before:.1f} on {wanted} cores"
-        yield f"the machine was busy before the first run: {load}"
     if full := [load for load in loads if cores - load < 0.85 * min(wanted, cores)]:
-        took = " to ".join(dict.fromkeys(f"{end(full):.1f}" for end in (min, max)))
         yield (
-            f"other programs used {took} of {cores} cores during {len(full)} of "
+            f"other programs used up to {max(full):.1f} of {cores} cores during {len(full)} of "
             f"{len(loads)} runs: times and ratios are unreliable"
         )
 

@@ -228,9 +228,9 @@ def figures(study: Study, runs: Mapping[str, Path], failed: Mapping[str, str]) -
         if (run := measurements.read(last)) is None:
             continue
         best = run.result["best"]
-        evaluations = [one for one in run.evaluations if best and one.step == best["step"]]
+        evaluations = [one for one in run.evaluations if best and one["step"] == best["step"]]
         for one in (evaluations or run.evaluations)[-1:]:
-            found[name] = {metric: float(value) for metric, value in one.metrics.items()}
+            found[name] = {metric: float(value) for metric, value in one["metrics"].items()}
         if best is not None:
             found[name][best["metric"]] = float(best["value"])
             goal, less = goal or best["metric"], best["direction"] == "min"

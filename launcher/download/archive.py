@@ -33,6 +33,7 @@ _INVALID = (
     RuntimeError,  # zipfile: a password or an unknown compression; tarfile: headers without end
 )
 _MAGIC = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00"}
+_OPENERS: dict[str, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 
 class ArchiveError(Exception):
@@ -45,19 +46,6 @@ def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Calla
     Raises ArchiveError; `out` may then exist. Touches the disk. `progress` is called with the
     bytes so far.
     """
-    try:
-        _unpack(archive, kind, out, max_bytes, progress)
-    except (*_INVALID, OSError) as error:
-        if not isinstance(error, _INVALID) and error.errno is not None:
-            raise  # of the disk
-        with archive.open("rb") as file:
-            if file.read(64).lstrip().startswith(b"<"):
-                message = "is a web page, not an archive; its server may require a login"
-                raise ArchiveError(message) from None
-        raise ArchiveError(f"is broken, or not an archive of this kind: {error}") from None
-
-
-def _unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]) -> None:
     written = members = 0
 
     def add(count: int) -> None:
@@ -79,47 +67,53 @@ def _unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Call
         if not is_plain:
             raise ArchiveError(f"contains the link or device '{name}'")
 
-    if kind == "zip":  # zipfile never gives more bytes than a header states
-        with zipfile.ZipFile(archive) as opened:
-            for info in opened.infolist():
-                info.filename = info.filename.replace("\\", "/")  # some programs of Windows
-                check(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
-                opened.extract(info, out)
-        return
-    with _decompressed(archive, kind) as stream:
-        if kind == "tar":
-            last = b""
-
-            def read(count: int) -> bytes:
-                nonlocal last
-                if not 0 <= count <= _MAX_READ_BYTES:
-                    raise ArchiveError("contains a header that is too long")
-                last = stream.read(count)
-                return last
-
-            source: Any = SimpleNamespace(read=read, seek=stream.seek, tell=stream.tell)
-            with tarfile.open(fileobj=source, mode="r:") as tar:
-                for member in tar:
-                    check(member.name, member.size, member.isreg() or member.isdir())
-                    tar.extract(member, out, set_attrs=False, filter="data")
-            # tarfile takes a broken header for the end; a real end is zeros.
-            if not last or any(last):
-                raise ArchiveError(f"is broken after {members} members")
-            while read(_PIECE_BYTES):  # up to the checksum of the compressed stream
-                pass
-        else:
-            with out.open("xb") as file:
+    with archive.open("rb") as file:
+        head = file.read(64)
+    try:
+        if kind == "zip":  # zipfile never gives more bytes than a header states
+            with zipfile.ZipFile(archive) as opened:
+                for info in opened.infolist():
+                    info.filename = info.filename.replace("\\", "/")  # some programs of Windows
+                    check(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
+                    opened.extract(info, out)
+            return
+        if kind == "tar":  # its first bytes tell its compression
+            inner = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
+        with _OPENERS.get(inner if kind == "tar" else kind, open)(archive, "rb") as stream:
+            if kind == "tar":
+                _untar(stream, out, check)
+                return
+            with out.open("xb") as target:
                 for piece in iter(partial(stream.read, _PIECE_BYTES), b""):
                     add(len(piece))
-                    file.write(piece)
+                    target.write(piece)
+    except (*_INVALID, OSError) as error:
+        if not isinstance(error, _INVALID) and error.errno is not None:
+            raise  # of the disk
+        if head.lstrip().startswith(b"<"):
+            message = "is a web page, not an archive; its server may require a login"
+            raise ArchiveError(message) from None
+        raise ArchiveError(f"is broken, or not an archive of this kind: {error}") from None
 
 
-def _decompressed(archive: Path, kind: str) -> IO[bytes]:
-    """The content of a compressed file; the first bytes of a tar file tell its compression."""
-    if kind == "tar":
-        with archive.open("rb") as file:
-            head = file.read(6)
-        kind = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
-    openers: dict[str, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
-    stream: IO[bytes] = openers.get(kind, open)(archive, "rb")
-    return stream
+def _untar(stream: IO[bytes], out: Path, check: Callable[[str, int, bool], None]) -> None:
+    last, count = b"", 0
+
+    def read(size: int) -> bytes:
+        nonlocal last
+        if not 0 <= size <= _MAX_READ_BYTES:
+            raise ArchiveError("contains a header that is too long")
+        last = stream.read(size)
+        return last
+
+    source: Any = SimpleNamespace(read=read, seek=stream.seek, tell=stream.tell)
+    with tarfile.open(fileobj=source, mode="r:") as tar:
+        for member in tar:
+            count += 1
+            check(member.name, member.size, member.isreg() or member.isdir())
+            tar.extract(member, out, set_attrs=False, filter="data")
+    # tarfile takes a broken header for the end; a real end is zeros.
+    if not last or any(last):
+        raise ArchiveError(f"is broken after {count} members")
+    while read(_PIECE_BYTES):  # up to the checksum of the compressed stream
+        pass

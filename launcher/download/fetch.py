@@ -54,16 +54,14 @@ class Fetched:
     """A declared file that exists now, as it is recorded beside it."""
 
     path: Path
-    """The file, or the folder that its archive was unpacked to."""
+    """The file, or what its archive was unpacked to."""
     url: str
     """Without secrets."""
     sha256: str
     """Of the downloaded file, before it was unpacked."""
     size: int
-    content: str
-    """The checksum of the file at `path`; empty: a folder."""
-    stamp: tuple[int, ...]
-    """The identity of the file at `path`: as long as it stays, the file is not read again."""
+    stamp: tuple[int, ...] = ()
+    """The identity of a file that was not unpacked: as long as it stays, it is not read again."""
     is_new: bool = False
     """Whether this call downloaded it."""
 
@@ -160,26 +158,27 @@ class _Fetch:
         if not path.exists():
             return None
         try:
-            found = TypeAdapter(Fetched).validate_json(read_regular(self._record))
+            record = TypeAdapter(Fetched).validate_json(read_regular(self._record))
         except (OSError, ValueError):  # the user may have copied the file
-            content, bytes_ = "" if target.kind else declared, path.stat().st_size
-            found = Fetched(path, url, declared, bytes_, content, (-1,))
-        now = _stamp(path)
-        if now != found.stamp:
-            if not found.content or _sha256(path) != found.content:
+            record = Fetched(path, url, declared, path.stat().st_size, (-1,))
+        if (stamp := self._stamp(path)) != record.stamp:
+            if not stamp or _sha256(path) != record.sha256:
                 raise self._occupied("is not the declared file, or was changed")
-            found = replace(found, stamp=now)
+            record = replace(record, stamp=stamp)
             with suppress(OSError):  # a read-only folder: the file is read again the next time
-                self._write_record(found)
-        if declared not in ("", found.sha256):
-            raise self._occupied(f"has the checksum {found.sha256}, not the declared one")
-        if not declared and found.url != url:
-            raise self._occupied(f"was downloaded from {found.url}")
-        return replace(found, path=path, is_new=False)
+                self._write_record(record)
+        if declared not in ("", record.sha256):
+            raise self._occupied(f"has the checksum {record.sha256}, not the declared one")
+        if not declared and record.url != url:
+            raise self._occupied(f"was downloaded from {record.url}")
+        return replace(record, path=path, is_new=False)
 
-    def _write_record(self, found: Fetched) -> None:
+    def _stamp(self, path: Path) -> tuple[int, ...]:
+        return identity(path) if self._target.kind is None and path.is_file() else ()
+
+    def _write_record(self, record: Fetched) -> None:
         self._record.parent.mkdir(exist_ok=True)
-        atomic_write(self._record, TypeAdapter(Fetched).dump_json(found, indent=1))
+        atomic_write(self._record, TypeAdapter(Fetched).dump_json(record, indent=1))
 
     def _occupied(self, problem: str) -> SettingsError:
         path = self._target.path
@@ -203,12 +202,11 @@ class _Fetch:
             if new.is_dir():
                 members = [path for path in new.iterdir() if path.name != "__MACOSX"]
                 new = members[0] if len(members) == 1 and members[0].is_dir() else new
-            content = "" if new.is_dir() else sha256 if new == part else _sha256(new)
-            found = Fetched(target.path, str(shown), sha256, total, content, _stamp(new), True)
-            self._write_record(found)  # first: after a kill the next start downloads again
-            new.replace(target.path)
-            found = replace(found, stamp=_stamp(target.path))  # its change time is that of the move
-            self._write_record(found)
+            record = Fetched(target.path, str(shown), sha256, total, self._stamp(new), True)
+            self._write_record(record)  # first: after a kill the next start downloads again
+            new.replace(target.path)  # which changes a time of the stamp
+            record = replace(record, stamp=self._stamp(target.path))
+            self._write_record(record)
         except ArchiveError as error:
             fix = "unpack: no  to keep it as it is"
             raise _error(f"{target.name} {error}", shown, fix=fix) from None
@@ -218,7 +216,7 @@ class _Fetch:
         add = f"; to check it the next time, write  sha256: {sha256}"
         checked = add if target.file.sha256 is None else ", checksum correct"
         self._show(f"{target.path}: {size(total)} downloaded{checked}")
-        return found
+        return record
 
     def _transferred(self, url: str, secrets: Sequence[str], part: Path) -> tuple[str, int]:
         """Transfer `url` to the file `part`, again after a broken connection; SHA-256 and size."""
@@ -358,10 +356,6 @@ def _sha256(path: Path) -> str:
         for piece in iter(partial(file.read, _PIECE_BYTES), b""):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    return identity(path) if path.is_file() else ()
 
 
 def _reason(error: Exception) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from operator import attrgetter
+from typing import Any
 
 from launcher.report import events
-from launcher.report.plots import Axis, Plot, PlotLine, Plots, Point, Unit
+from launcher.report.plots import Plot, PlotLine, Point, Unit, as_json
 from launcher.report.run_record import Columns, RunRecord
 from training.logging.metrics import OF_PART
 
@@ -18,15 +18,11 @@ _TIME = "_time_s"
 _PERCENT = "_percent"
 
 
-def plots(runs: Sequence[RunRecord]) -> Plots:
-    """All curves of `runs`, over steps; events are those of all runs."""
-    drawn = [plot for plot in _all(runs) if any(len(line.points) > 0 for line in plot.lines)]
+def drawn(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """All curves of `runs`, over steps, as JSON; events are those of all runs."""
+    plots = [plot for plot in _all(runs) if any(line.points for line in plot.lines)]
     is_one = len(runs) == 1
-    marks = list(chain.from_iterable(events.marks(run, "" if is_one else run.name) for run in runs))
-    places = [point[0] for plot in drawn for line in plot.lines for point in line.points]
-    places += [mark.x for mark in marks]
-    low, high = min(places, default=0), max(places, default=1)
-    return Plots(Axis("step", low, max(high, low + 1)), drawn, marks)
+    return as_json("step", plots, [m for run in runs for m in events.marks(run, "" if is_one else run.name)])
 
 
 def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
@@ -50,7 +46,9 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     yield Plot("Learning rate", "number", _lines(runs, _TRAIN, rates[: None if is_one else 1]))
     yield plot("Gradient norm", "number", "grad_norm")
     yield plot("Samples per second", "per second", "samples_per_s")
-    if (units := _units(runs)) != "samples":
+    started = [event for run in runs for event in run.events if event.kind == "started"]
+    names = {str(event.facts.get("units", "units")) for event in started}
+    if (units := names.pop() if len(names) == 1 else "units") != "samples":
         yield plot(f"{units.capitalize()} per second", "per second", "tokens_per_s")
     times = [(label(n), n) for n in trained if n.endswith(_TIME) and n != _STEP]
     named = [("step", _STEP), *(times if is_one else [])]
@@ -74,17 +72,6 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
 def label(key: str) -> str:
     """A key of metrics.jsonl for people: `data_time_s` is data, `ram_percent` ram."""
     return key.removesuffix(_TIME).removesuffix(_PERCENT).replace("_", " ")
-
-
-def _units(runs: Sequence[RunRecord]) -> str:
-    """What the losses sum over: `tokens`; of different runs, `units`."""
-    units = {
-        str(event.facts.get("units", "units"))
-        for run in runs
-        for event in run.events
-        if event.kind == "started"
-    }
-    return units.pop() if len(units) == 1 else "units"
 
 
 def _lines(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
-from launcher.report.plots import Mark
+from launcher.report.plots import Mark, thinned
 from launcher.report.run_record import RunEvent, RunRecord
 from training.logging import console_text
 from training.logging.quantities import duration, real
@@ -31,7 +30,6 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
 _OTHER = "other"
 MOST_EVENTS = 400
 """Events of a row on the step axis, and of the list."""
-_Any = TypeVar("_Any")
 
 
 def marks(run: RunRecord, name: str = "") -> list[Mark]:
@@ -42,19 +40,12 @@ def marks(run: RunRecord, name: str = "") -> list[Mark]:
         row, color = next(places, (_OTHER, 3))
         text = f"{name}: {text_of(event)}" if name else text_of(event)
         by_row[row].append(Mark(event.step, row, text[:300], color))
-    return [mark for row in by_row.values() for mark in thinned(row)]
+    return [mark for row in by_row.values() for mark in thinned(row, MOST_EVENTS)]
 
 
 def rows(events: Sequence[RunEvent]) -> list[tuple[str, str, str]]:
     """Step, time and text of each event."""
     return [(str(event.step), event.time, text_of(event)) for event in events]
-
-
-def thinned(items: Sequence[_Any]) -> Sequence[_Any]:
-    """At most MOST_EVENTS of many, evenly, with the first and the last."""
-    if len(items) <= MOST_EVENTS:
-        return items
-    return [items[at * (len(items) - 1) // (MOST_EVENTS - 1)] for at in range(MOST_EVENTS)]
 
 
 def shown(run: RunRecord) -> list[RunEvent]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, from_here, plain
-from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
+from launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
 from launcher.report import page
 from launcher.report.run_record import RunEvent, RunRecord
 from launcher.run_folder import run_folder
@@ -18,8 +17,8 @@ from training.logging import console_text
 from training.logging.quantities import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
-_DEFAULTS = (BUILT_IN_LAYER, FAMILY_LAYER)
-"""Layers of defaults: values that the user did not choose."""
+_CHOSEN = (*FITTED_LAYERS, *USER_LAYERS)
+"""Layers above the mode."""
 _OWN_DATA = "of the run"
 _INVALID = (KeyError, TypeError, ValueError, AttributeError)
 """Raised for a line of another version."""
@@ -35,21 +34,6 @@ _COUNTED = {
 """Kinds of events that tell whether a run went smoothly."""
 _WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressure")
 """Events that a reader should not miss."""
-
-
-@dataclass(frozen=True)
-class TimeShare:
-    """A part of the time of a run."""
-
-    name: str
-    seconds: float
-    share: float
-    """Of the whole, in [0, 1]."""
-
-    @property
-    def text(self) -> str:
-        """Its seconds and its share."""
-        return f"{duration(self.seconds)}, {100 * self.share:.1f}%"
 
 
 def status(run: RunRecord) -> tuple[str, str]:
@@ -97,37 +81,41 @@ def counts(run: RunRecord) -> str:
     return ", ".join(texts)
 
 
-def tiles(run: RunRecord) -> list[Row]:
-    """The numbers that are looked for first."""
-    result = run.result
-    rows: list[Row] = [("steps", f"{run.steps:,}")]
-    if best := result.get("best"):
-        rows.append((f"best {best['metric']}", _number(best["value"])))
-    for name, key, render in (
-        ("time", "wall_s", duration),
-        ("samples per second", "samples_per_s", amount),
-        ("parameters", "parameters", amount),
-    ):
-        if result.get(key) is not None:
-            rows.append((name, render(result[key])))
-    peaks = result.get("peak_memory_bytes") or {}
-    for side in ("device", "host"):
-        if peaks.get(side) is not None:
-            rows.append((f"peak memory, {side}", size(peaks[side])))
-    return rows
+def figures(run: RunRecord) -> dict[str, str]:
+    """The numbers that are looked for first; a dash for what is unknown."""
+    result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
+    best, wall_s = result.get("best"), result.get("wall_s")
+    known = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None]
+    speed, parameters = (result.get(name) for name in ("samples_per_s", "parameters"))
+    return {
+        "steps": f"{run.steps:,}",
+        "time": "–" if wall_s is None else duration(wall_s),
+        "best": f"{best['metric']} {_number(best['value'])}" if best else "–",
+        "samples/s": "–" if speed is None else amount(speed),
+        "parameters": "–" if parameters is None else amount(parameters),
+        "peak memory": ", ".join(known) or "–",
+    }
 
 
-def chosen_settings(run: RunRecord) -> list[Row]:
-    """Settings that differ from their defaults: key, value, default, origin; the user's first."""
-    ranked = []
+def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
+    """The settings that differ from those of the mode: key, value, value of the mode, origin; the
+    user's first. Then all others: key, value, origin.
+    """
+    ranked, others = list[tuple[int, Row]](), list[Row]()
     for key, setting in run.settings.items():
-        default = _default(setting)
-        if key != "promise" and default != [setting.get("value")]:
-            shown = "–" if default in ([], [None]) else plain(default[0])
-            layer = setting.get("layer")
-            rank = -LAYERS.index(layer) if layer in LAYERS else 0
-            ranked.append((rank, (key, _value(setting), shown, _origin(setting))))
-    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+        layers = [setting, *setting.get("replaced", ())]
+        shipped = [layer.get("value") for layer in layers if layer.get("layer") not in _CHOSEN][:1]
+        row = (key, _value(setting), f"{setting.get('origin', '')}{_how(setting)}")
+        if key == "promise":
+            continue
+        if shipped == [setting.get("value")]:
+            others.append(row)
+            continue
+        layer = setting.get("layer")
+        rank = -LAYERS.index(layer) if layer in LAYERS else 0
+        shown = "–" if shipped in ([], [None]) else plain(shipped[0])
+        ranked.append((rank, (*row[:2], shown, row[2])))
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])], others
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
@@ -143,46 +131,28 @@ def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
     return [("run", *differing), *zip(names, *differing.values(), strict=True)]
 
 
-def other_settings(run: RunRecord) -> list[Row]:
-    """All other settings: key, value, origin."""
-    return [
-        (key, _value(setting), _origin(setting))
-        for key, setting in run.settings.items()
-        if key != "promise" and _default(setting) == [setting.get("value")]
-    ]
-
-
-def time_split(run: RunRecord) -> list[TimeShare]:
-    """Where the time of the run went; empty if it is not known."""
+def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
+    """Where the time of the run went: name, percent, text of each part; empty if it is not known."""
     split = run.result.get("time_split") or {}
-    whole = sum(split.values())
-    return [
-        TimeShare(name.removesuffix("_s"), seconds, seconds / whole)
-        for name, seconds in split.items()
-        if seconds > 0
-    ]
+    shares = [(name, s, 100 * s / sum(split.values())) for name, s in split.items() if s > 0]
+    return [(name.removesuffix("_s"), x, f"{duration(s)}, {x:.1f}%") for name, s, x in shares]
 
 
-def operators(run: RunRecord) -> list[Row]:
-    """The operators that took most time of their own in the profile, below a head."""
-    operations = run.profile.get("operators") or []
-    sides = [s for s in ("device", "cpu") if any(o[f"self_{s}_s"] for o in operations)]
-    if not sides:
-        return []
-    names = {"device": "own time on the device", "cpu": "own time on the CPU"}
-    rows: list[Row] = [("operator", "calls", *(names[side] for side in sides))]
-    for operation in operations:
-        times = [f"{1000 * operation[f'self_{side}_s']:,.4g} ms" for side in sides]
-        rows.append((str(operation["name"]), f"{operation['calls']:,}", *times))
-    return rows
-
-
-def profiled(run: RunRecord) -> str:
-    """The steps of the profile, and where its trace is; empty without one."""
+def profile(run: RunRecord) -> tuple[str, list[Row]]:
+    """The steps of the profile with its trace, empty without one; and the operators that took most
+    time of their own, below a head.
+    """
     if not run.profile:
-        return ""
+        return "", []
     first, steps = (int(run.profile[key]) for key in ("first_step", "steps"))
-    return f"{counted(steps, 'step')} from {first:,}; trace: {run.profile['trace']}"
+    operations = run.profile.get("operators") or []
+    names = {"device": "own time on the device", "cpu": "own time on the CPU"}
+    sides = [side for side in names if any(o[f"self_{side}_s"] for o in operations)]
+    rows: list[Row] = [("operator", "calls", *(names[side] for side in sides))] if sides else []
+    for each in operations if sides else ():
+        times = [f"{1000 * each[f'self_{side}_s']:,.4g} ms" for side in sides]
+        rows.append((str(each["name"]), f"{each['calls']:,}", *times))
+    return f"{counted(steps, 'step')} from {first:,}; trace: {run.profile['trace']}", rows
 
 
 def machine(run: RunRecord) -> list[Row]:
@@ -204,19 +174,10 @@ def machine(run: RunRecord) -> list[Row]:
     return rows
 
 
-def data(run: RunRecord) -> list[Row]:
-    """The facts of the family about its data."""
-    facts = run.result.get("data") or {}
-    return [(name, _cut(text)) for name, text in page.fact_rows(facts)]
-
-
-def previews(run: RunRecord) -> list[Row]:
-    """When a sample of the model's output was taken, and its text."""
-    return [
-        (f"{event.facts.get('when', '')} training".strip(), _cut(event.facts.get("text", "")))
-        for event in run.events
-        if event.kind == "preview"
-    ]
+def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
+    """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
+    facts = [event.facts for event in run.events if event.kind == kind]
+    return [(str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance"))) for f in facts]
 
 
 def warnings(run: RunRecord) -> list[RunEvent]:
@@ -242,25 +203,6 @@ def promises(run: RunRecord) -> list[Row]:
     return rows
 
 
-def promise_command(run: RunRecord) -> str:
-    """The command that measures the promises."""
-    words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
-    return f"{PROGRAM} compare {shlex.join(words)}"
-
-
-def checkpoints(run: RunRecord) -> list[Row]:
-    """Step, size, score and links of each checkpoint."""
-    return [(f"{c.step:,}", size(c.bytes), c.score or "–", ", ".join(c.links)) for c in run.checkpoints]
-
-
-def versions(run: RunRecord) -> list[Row]:
-    """The versions of Python and of the libraries that trained."""
-    facts: Mapping[str, Any] = (run.result.get("environment") or {}).get("libraries") or {}
-    if not facts and run.checkpoints:
-        facts = run.checkpoints[-1].libraries
-    return [(name, str(version)) for name, version in facts.items()]
-
-
 def commands(run: RunRecord) -> list[tuple[str, str]]:
     """What each command does, and its line, for the working directory."""
     folder, settings = (
@@ -270,41 +212,17 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     if run.checkpoints:
         lines.append(("resume", f"{PROGRAM} resume {folder}"))
         lines.append(("verify", f"{PROGRAM} verify {folder}"))
-    return [*lines, ("write this report again", f"{PROGRAM} report {folder}")]
-
-
-def comparison(runs: Sequence[RunRecord]) -> list[Row]:
-    """The outcomes of several runs, a row each, below a head."""
-    rows: list[Row] = [("run", "", "status", "steps", "time", "best", "samples/s", "peak memory")]
-    for run in runs:
-        best, peaks = run.result.get("best"), run.result.get("peak_memory_bytes") or {}
-        peak = next((peaks[s] for s in ("device", "host") if peaks.get(s) is not None), None)
-        wall, speed = run.result.get("wall_s"), run.result.get("samples_per_s")
-        rows.append(
-            (
-                *(run.name, title(run), status(run)[0], f"{run.steps:,}"),
-                "–" if wall is None else duration(wall),
-                f"{best['metric']} {_number(best['value'])}" if best else "–",
-                "–" if speed is None else amount(speed),
-                "–" if peak is None else size(peak),
-            )
-        )
-    return rows
-
-
-def _default(setting: Mapping[str, Any]) -> list[Any]:
-    """The value that the layers of defaults give, in a list; empty: they give none."""
-    layers = [setting, *setting.get("replaced", ())]
-    return [layer.get("value") for layer in layers if layer.get("layer") in _DEFAULTS][:1]
+    lines.append(("write this report again", f"{PROGRAM} report {folder}"))
+    words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
+    return [*lines, ("measure the promises of the mode", f"{PROGRAM} compare {shlex.join(words)}")]
 
 
 def _value(setting: Mapping[str, Any]) -> str:
     return plain(setting.get("typed", setting.get("value")))
 
 
-def _origin(setting: Mapping[str, Any]) -> str:
-    how = f": {setting['how']}" if setting.get("how") else ""
-    return f"{setting.get('origin', '')}{how}"
+def _how(setting: Mapping[str, Any]) -> str:
+    return f": {setting['how']}" if setting.get("how") else ""
 
 
 def _setting(run: RunRecord, name: str) -> str:
@@ -313,12 +231,6 @@ def _setting(run: RunRecord, name: str) -> str:
         parts = [run.value("model.family"), run.value("model.size")]
         return ":".join(str(part) for part in parts if part)
     return str(run.value("engine.name" if name == "engine" else name) or "")
-
-
-def _cut(text: object) -> str:
-    """A text of the data, up to what fits a report."""
-    shown = str(text)
-    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
 
 
 def _number(value: Any) -> str:
@@ -341,15 +253,6 @@ def evaluations(run: RunRecord) -> list[Row]:
             data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
             rows.append((f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)))
     return rows
-
-
-def controls(run: RunRecord) -> list[tuple[str, str]]:
-    """Each metric of a noise control beside chance, and the style of the text."""
-    return [
-        (str(event.facts.get("text", "")), "good" if event.facts.get("at_chance") else "bad")
-        for event in run.events
-        if event.kind == "control"
-    ]
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:

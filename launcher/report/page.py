@@ -8,37 +8,34 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.report import plots
+from launcher.report.plots import COLORS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-    from launcher.report.plots import Plots
 
 _HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="gearshift">'
 """Marks a page as written by this program."""
 
 
-def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
-    """The page of `template`, which extends base.html, in UTF-8. Reads the disk.
+def render(template: Path, drawn: Mapping[str, Any] | None = None, **values: Any) -> bytes:
+    """The page of `template`, which extends base.html, in UTF-8; `drawn` is that of plots.as_json.
 
-    Lone surrogates, as of file names that are not UTF-8, become their escapes. Raises OSError.
+    Lone surrogates, as of file names that are not UTF-8, become their escapes. Reads the disk.
+    Raises OSError.
     """
-    count, has_marks, embedded = 0, False, ""
-    if drawn is not None:
-        count, has_marks = len(drawn.plots), bool(drawn.marks)
-        embedded = json.dumps(drawn.as_json(), separators=(",", ":"), allow_nan=False)
+    drawn = drawn or {"plots": (), "marks": ()}
+    embedded = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
     text = (
         _environment(template.parent)
         .get_template(template.name)
         .render(
             mark=MARK,
             style=(_HERE / "page.css").read_text("utf-8"),
-            scripts=plots.scripts() if count or has_marks else "",
-            plots=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
-            count=count,
-            has_marks=has_marks,
+            script=(_HERE / "plots.js").read_text("utf-8"),
+            embedded=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
+            count=len(drawn["plots"]),
+            has_marks=bool(drawn["marks"]),
             **values,
         )
     )
@@ -62,13 +59,19 @@ def _environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["colors"] = plots.COLORS
+    environment.globals["colors"] = COLORS
     return environment
 
 
 def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and text of each fact."""
-    return [(str(name).replace("_", " "), fact_text(value)) for name, value in facts.items()]
+    return [(str(name).replace("_", " "), cut(fact_text(value))) for name, value in facts.items()]
+
+
+def cut(text: object) -> str:
+    """A text, up to what fits a page."""
+    shown = str(text)
+    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
 
 
 def fact_text(value: Any) -> str:

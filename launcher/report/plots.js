@@ -1,197 +1,177 @@
 "use strict";
-// Draws the plots of a page from the JSON in its element #plots, with BokehJS. Names and texts of
-// a run reach the page as text nodes only: Bokeh would render text between $$ by a script that it
-// loads from the network.
+// Draws the plots of a page as SVG from the JSON in its element #plots. Texts of a run are text nodes.
 (() => {
   const {axis, plots, marks} = JSON.parse(document.getElementById("plots").textContent);
-  const root = document.documentElement;
-  const isTouch = matchMedia("(pointer: coarse)").matches;
-  const color = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
-  const [low, high] = [axis.low, axis.high].map(
-    (end, at) => end + (at ? 0.01 : -0.01) * (axis.high - axis.low));
-  const range = new Bokeh.Range1d({start: low, end: high, bounds: [low, high]});
-  const cursor = new Bokeh.Span({dimension: "height", line_dash: "dotted", line_alpha: 0.7});
-  Bokeh.set_log_level("error");
-  const restyles = [];
-  const readouts = [];
+  const LEFT = 64, RIGHT = 12, TOP = 8, BOTTOM = 24;
+  const margin = 0.01 * (axis.high - axis.low);
+  const whole = [axis.low - margin, axis.high + margin];
+  let [low, high] = whole;
+  const redraws = [], readouts = [];
 
   const digits = (value) => {
     const size = Math.abs(value);
-    if (size >= 1e15 || (size > 0 && size < 1e-3)) return value.toExponential(2);
-    for (const [factor, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]])
-      if (size >= factor)
-        return `${Number((value / (letter === "k" ? 1e3 : factor)).toPrecision(4))}${letter}`;
+    if (size >= 1e15 || (size > 0 && size < 1e-3)) return String(Number(value.toPrecision(3)).toExponential());
+    for (const [least, factor, letter] of [[1e12, 1e12, "T"], [1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]])
+      if (size >= least) return `${Number((value / factor).toPrecision(4))}${letter}`;
     return String(Number(value.toPrecision(4)));
   };
   const bytes = (value) => {
-    const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let at = 0;
-    while (Math.abs(value) >= 1024 && at < 4) (value /= 1024), at++;
-    return `${Number(value.toPrecision(3))} ${units[at]}`;
+    const at = Math.max(0, Math.min(4, Math.floor(Math.log2(Math.abs(value) || 1) / 10)));
+    return `${Number((value / 1024 ** at).toPrecision(3))} ${["B", "KiB", "MiB", "GiB", "TiB"][at]}`;
   };
-  const seconds = (value) => (Math.abs(value) < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`);
   const formats = {
-    number: digits, bytes, seconds, percent: (value) => `${digits(value)}%`,
-    "per second": (value) => `${digits(value)}/s`,
+    number: digits, bytes, percent: (value) => `${digits(value)}%`, "per second": (value) => `${digits(value)}/s`,
+    seconds: (value) => (Math.abs(value) < 1 ? `${digits(value * 1e3)} ms` : `${digits(value)} s`),
   };
 
-  const element = (name, className, text) => {
+  const html = (name, className = "", text = "") => {
     const made = document.createElement(name);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
+    made.className = className;
+    made.textContent = text;
+    return made;
+  };
+  const svg = (name, attributes = {}, text = "") => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.textContent = text;
     return made;
   };
 
-  // Bytes have ticks at powers of two; all but plain numbers are shown from zero.
-  const ticks = (made, unit) => {
-    const [axisLeft] = made.left;
-    axisLeft.ticker.desired_num_ticks = 5;
-    axisLeft.formatter = {
-      number: () => new Bokeh.BasicTickFormatter({power_limit_low: -5}),
-      bytes: () => new Bokeh.NumeralTickFormatter({format: "0.[0] ib"}),
-      seconds: () => new Bokeh.BasicTickFormatter({power_limit_low: -5}),
-      percent: () => new Bokeh.PrintfTickFormatter({format: "%g%%"}),
-      "per second": () => new Bokeh.NumeralTickFormatter({format: "0.[0]a"}),
-    }[unit]();
-    if (unit === "bytes") {
-      const mantissas = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-      axisLeft.ticker = new Bokeh.AdaptiveTicker({base: 1024, mantissas, desired_num_ticks: 5});
-      made.ygrid.ticker = axisLeft.ticker;
-    }
+  // About `count` round numbers from `from` to `to`; those of bytes are powers of two.
+  const ticks = (from, to, count, base = 10) => {
+    const power = base ** Math.floor(Math.log((to - from) / count) / Math.log(base));
+    const step = power * ((base === 2 ? [1, 2] : [1, 2, 5, 10]).find((by) => power * by * count >= to - from) ?? 1);
+    const found = [];
+    for (let at = Math.ceil(from / step); at * step <= to; at++) found.push(at * step);
+    return found;
   };
-
-  const base = (height, more = {}) => {
-    const tools = [new Bokeh.CrosshairTool({overlay: cursor})];
-    const zoom = new Bokeh.BoxZoomTool({dimensions: "width"});
-    const pinch = new Bokeh.WheelZoomTool({dimensions: "width"});
-    tools.push(isTouch ? pinch : zoom);
-    const made = Bokeh.Plotting.figure({
-      height, sizing_mode: "stretch_width", x_range: range, tools, toolbar_location: null,
-      min_border_left: 60, min_border_right: 14, outline_line_color: null, background_fill_alpha: 0,
-      border_fill_alpha: 0, ...more,
-    });
-    made.toolbar.active_drag = isTouch ? null : zoom;
-    made.toolbar.active_scroll = isTouch ? pinch : null;
-    restyles.push(() => {
-      for (const side of [...made.below, ...made.left]) side.setv({
-        axis_line_color: color("grid"), major_tick_line_color: color("grid"),
-        minor_tick_line_color: null, major_label_text_color: color("tick"),
-        major_label_text_font: "system-ui, sans-serif", major_label_text_font_size: "11px",
-      });
-      for (const grid of made.center) grid.setv({grid_line_color: color("grid")});
-    });
-    return made;
-  };
-
-  // Where the cursor is: each plot shows its values there; null: outside of all plots.
-  const follow = (made) => {
-    made.on_event("mousemove", (event) => show(event.x));
-    made.on_event("tap", (event) => show(event.x));
-    made.on_event("mouseleave", () => show(null));
-    made.on_event("doubletap", reset);
-  };
-  const show = (x) => { for (const readout of readouts) readout(x); };
-  const reset = () => { range.setv({start: low, end: high}); };
-
   // The index of the value of sorted `xs` that is nearest to `x`.
   const nearest = (xs, x) => {
-    let low = 0, high = xs.length - 1;
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (xs[middle] < x) low = middle; else high = middle;
+    let start = 0, end = xs.length - 1;
+    while (end - start > 1) {
+      const middle = (start + end) >> 1;
+      if (xs[middle] < x) start = middle; else end = middle;
     }
-    return Math.abs(xs[low] - x) <= Math.abs(xs[high] - x) ? low : high;
+    return Math.abs(xs[start] - x) <= Math.abs(xs[end] - x) ? start : end;
+  };
+  const show = (x) => { for (const readout of readouts) readout(x); };
+  const zoom = (from, to) => { [low, high] = [from, to]; for (const redraw of redraws) redraw(); };
+
+  // An empty plot: `vertical` gives ends, ticks and their texts, `content` the elements inside.
+  const frame = (place, height, vertical, content) => {
+    const root = place.appendChild(svg("svg"));
+    const cursor = svg("line", {class: "cursor", y1: 0, y2: height}), range = svg("rect", {class: "range", y: 0, height});
+    let width, dragged = null;
+    const inner = () => width - LEFT - RIGHT;
+    const redraw = () => {
+      width = Math.max(place.clientWidth, 160);
+      root.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      const {from, to, at, text} = vertical();
+      const x = (value) => (value - low) / (high - low) * inner();
+      const y = (value) => TOP + (to - value) / (to - from) * (height - TOP - BOTTOM);
+      const area = svg("svg", {x: LEFT, width: inner(), height: height - BOTTOM});
+      area.append(...content(x, y), range, cursor);
+      root.replaceChildren(
+        ...at.flatMap((value) => [
+          svg("line", {class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value)}),
+          svg("text", {x: LEFT - 8, y: y(value) + 4, "text-anchor": "end"}, text(value))]),
+        ...ticks(low, high, Math.max(2, inner() / 90)).flatMap((value) => [
+          svg("line", {class: "grid", x1: LEFT + x(value), x2: LEFT + x(value), y1: TOP, y2: height - BOTTOM}),
+          svg("text", {class: "x", x: LEFT + x(value), y: height - 6, "text-anchor": "middle"}, Number(value.toPrecision(8)))]),
+        area);
+    };
+    const valueAt = (event) => {
+      const box = root.getBoundingClientRect();
+      const inside = (event.clientX - box.left) / box.width * width - LEFT;
+      return low + Math.max(0, Math.min(1, inside / inner())) * (high - low);
+    };
+    const drag = (from, to) => {
+      range.setAttribute("x", (Math.min(from, to) - low) / (high - low) * inner());
+      range.setAttribute("width", Math.abs(to - from) / (high - low) * inner());
+    };
+    root.addEventListener("pointerdown", (event) => { dragged = valueAt(event); root.setPointerCapture(event.pointerId); });
+    root.addEventListener("pointermove", (event) => {
+      const value = valueAt(event);
+      show(value);
+      if (dragged !== null) drag(dragged, value);
+    });
+    root.addEventListener("pointerup", (event) => {
+      const value = valueAt(event), from = dragged;
+      dragged = null;
+      drag(value, value);
+      if (from !== null && Math.abs(value - from) > 0.01 * (high - low)) zoom(Math.min(from, value), Math.max(from, value));
+      else show(value);
+    });
+    root.addEventListener("pointercancel", () => { dragged = null; drag(low, low); });
+    root.addEventListener("pointerleave", () => show(null));
+    root.addEventListener("dblclick", () => zoom(...whole));
+    readouts.push((x) => {
+      const at = x === null ? -9 : (x - low) / (high - low) * inner();
+      cursor.setAttribute("x1", at);
+      cursor.setAttribute("x2", at);
+    });
+    redraws.push(redraw);
+    new ResizeObserver(() => place.clientWidth !== width && redraw()).observe(place);
   };
 
+  // All but plain numbers are shown from zero; a gap of a line has no value.
   const curves = (place, plot) => {
-    const fromZero = plot.unit === "number" ? {} : {y_range: new Bokeh.DataRange1d({start: 0})};
-    const made = base(220, fromZero);
-    const format = formats[plot.unit];
-    ticks(made, plot.unit);
-    const key = element("ul", "key");
-    place.append(element("figcaption", "", plot.title), key);
+    const format = formats[plot.unit], isDrawn = (line, at) => (line.y[at] ?? null) !== null;
+    const key = html("ul", "key");
+    place.append(html("figcaption", "", plot.title), key);
     for (const line of plot.lines) {
-      const source = new Bokeh.ColumnDataSource({
-        data: {x: line.x, y: line.y.map((y) => (y === null ? NaN : y))},
-      });
-      const columns = [{field: "x"}, {field: "y"}];
-      const dash = {dashed: [6, 4], dotted: [2, 3]}[line.style] ?? [];
-      const glyph = made.line(...columns, {source, line_width: line.style ? 1.5 : 2,
-                                           line_dash: dash}).glyph;
-      // A line does not show a point without a neighbour.
-      const isDrawn = (at) => (line.y[at] ?? null) !== null;
-      const marked = [...line.x.keys()].filter((at) => isDrawn(at) && (
-        line.x.length < 60 && line.style !== "dashed" || !isDrawn(at - 1) && !isDrawn(at + 1)));
-      const data = {x: marked.map((at) => line.x[at]), y: marked.map((at) => line.y[at])};
-      const points = marked.length ? made.scatter(...columns, {
-        source: new Bokeh.ColumnDataSource({data}), size: line.x.length < 2 ? 8 : 5,
-        line_color: null,
-      }).glyph : null;
-      const swatch = element("i", line.style);
-      const value = element("b");
-      const item = element("li");
+      const item = html("li"), swatch = html("i", line.style), value = html("b");
+      swatch.style.cssText = `background: var(--c${line.color}); border-color: var(--c${line.color})`;
       item.append(swatch, `${line.name} `, value);
       key.append(item);
-      swatch.style.cssText = `background: var(--c${line.color}); border-color: var(--c${line.color})`;
-      restyles.push(() => {
-        glyph.line_color = color(`c${line.color}`);
-        if (points) points.fill_color = color(`c${line.color}`);
-      });
       readouts.push((x) => {
         const at = x === null ? line.x.length - 1 : nearest(line.x, x);
-        const y = line.y[at];
-        value.textContent = y === null || y === undefined ? "–" : format(y);
+        value.textContent = isDrawn(line, at) ? format(line.y[at]) : "–";
       });
     }
-    follow(made);
-    return made;
+    const vertical = () => {
+      const seen = plot.lines.flatMap((line) => line.y.filter(
+        (y, at) => y !== null && line.x[at] >= low && line.x[at] <= high));
+      const ends = [...seen, ...(plot.unit === "number" && seen.length ? [] : [0])];
+      let [from, to] = [Math.min(...ends), Math.max(...ends)];
+      const room = (to - from) * 0.05 || Math.abs(to) * 0.05 || 1;
+      [from, to] = [from - (from === 0 && plot.unit !== "number" ? 0 : room), to + room];
+      return {from, to, at: ticks(from, to, 5, plot.unit === "bytes" ? 2 : 10), text: format};
+    };
+    frame(place, 220, vertical, (x, y) => plot.lines.flatMap((line) => {
+      const style = `stroke: var(--c${line.color}); fill: var(--c${line.color})`;
+      const path = line.x.map((at, n) => isDrawn(line, n)
+        ? `${isDrawn(line, n - 1) ? "L" : "M"}${x(at).toFixed(1)} ${y(line.y[n]).toFixed(1)}` : "").join("");
+      // A line does not show a point without a neighbour.
+      const points = [...line.x.keys()].filter((n) => isDrawn(line, n) && (
+        line.x.length < 60 && line.style !== "dashed" || !isDrawn(line, n - 1) && !isDrawn(line, n + 1)));
+      return [svg("path", {d: path, class: `line ${line.style}`, style}),
+              ...points.map((n) => svg("circle", {cx: x(line.x[n]), cy: y(line.y[n]), r: 2.5, style}))];
+    }));
   };
 
   // The events in a row for each kind, and those nearest to the cursor as text.
   const events = (place) => {
     const lanes = [...new Set(marks.map((mark) => mark.lane))];
-    const made = base(54 + 24 * lanes.length, {y_range: lanes.toReversed()});
-    const data = {x: marks.map((mark) => mark.x), y: marks.map((mark) => mark.lane)};
-    const source = new Bokeh.ColumnDataSource({data: {...data, fill: []}});
-    const fields = {size: 9, line_color: null, fill_color: {field: "fill"}};
-    made.scatter({field: "x"}, {field: "y"}, {source, ...fields});
-    restyles.push(() => {
-      source.data = {...data, fill: marks.map((mark) => color(`c${mark.color}`))};
-    });
     const places = [...new Set(marks.map((mark) => mark.x))].sort((a, b) => a - b);
-    const list = element("ul", "key events");
-    place.append(element("figcaption", "", "Events"), list);
+    const list = html("ul", "key events");
+    place.append(html("figcaption", "", "Events"), list);
     readouts.push((x) => {
       const at = places[x === null ? places.length - 1 : nearest(places, x)];
-      const lines = marks.filter((mark) => mark.x === at).map((mark) => {
-        const item = element("li");
-        item.append(`${axis.label} ${at}: `, element("b", "", mark.text));
+      list.replaceChildren(...marks.filter((mark) => mark.x === at).map((mark) => {
+        const item = html("li", "", `${axis.label} ${at}: `);
+        item.append(html("b", "", mark.text));
         return item;
-      });
-      list.replaceChildren(...lines);
+      }));
     });
-    follow(made);
-    return made;
+    const vertical = () => ({from: lanes.length, to: -1, at: [...lanes.keys()], text: (at) => lanes[at]});
+    frame(place, 40 + 24 * lanes.length, vertical, (x, y) => marks.map((mark) => svg("circle", {
+      cx: x(mark.x), cy: y(lanes.indexOf(mark.lane)), r: 4.5, style: `fill: var(--c${mark.color})`})));
   };
 
-  const draw = () => {
-    for (const place of document.querySelectorAll("figure[data-plot]"))
-      shown.push([curves(place, plots[Number(place.dataset.plot)]), place]);
-    for (const place of document.querySelectorAll("figure[data-marks]"))
-      shown.push([events(place), place]);
-    restyle();
-    const drawn = new Bokeh.Document(); // one, as the plots share their x axis
-    for (const [made] of shown) drawn.add_root(made);
-    Bokeh.embed.add_document_standalone(drawn, document.body, shown.map(([, place]) => place));
-    show(null);
-  };
-  const shown = [];
-  const restyle = () => { for (const one of restyles) one(); };
-  const onPaper = (is) => { root.classList.toggle("paper", is); restyle(); };
-  addEventListener("beforeprint", () => onPaper(true));
-  addEventListener("afterprint", () => onPaper(false));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
-  for (const button of document.querySelectorAll("[data-reset]"))
-    button.addEventListener("click", reset);
-  draw();
+  for (const place of document.querySelectorAll("figure[data-plot]")) curves(place, plots[Number(place.dataset.plot)]);
+  for (const place of document.querySelectorAll("figure[data-marks]")) events(place);
+  for (const button of document.querySelectorAll("[data-reset]")) button.addEventListener("click", () => zoom(...whole));
+  zoom(...whole);
+  show(null);
 })();

@@ -1,15 +1,12 @@
-"""Plots of a page as plain data; plots.js draws them in the browser with BokehJS."""
+"""Plots of a page as plain data, thinned out to what a plot can show; plots.js draws them."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any, Literal, TypeVar
 
 Point = tuple[float, float | None]
 """A place on the x axis, and the value there; None: a gap in the line."""
@@ -20,6 +17,7 @@ BUCKETS = 1000
 The lines of a plot share them, so that a page of many runs stays small."""
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class PlotLine:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines over a common x axis."""
+    """Lines over the x axis that all plots of a page share."""
 
     title: str
     unit: Unit
@@ -54,39 +52,24 @@ class Mark:
     color: int = 0
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The x axis of all plots of a page."""
-
-    label: str
-    """What it counts: `step`."""
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Plots:
-    """All plots of a page: they share the x axis, also when one of them is zoomed."""
-
-    axis: Axis
-    plots: Sequence[Plot]
-    marks: Sequence[Mark] = field(default_factory=tuple)
-
-    def as_json(self) -> dict[str, Any]:
-        """For plots.js: each line thinned out, and rounded to what a plot can show."""
-        return {
-            "axis": asdict(self.axis),
-            "plots": [
-                {"title": plot.title, "unit": plot.unit, "lines": list(_lines(plot))} for plot in self.plots
-            ],
-            "marks": [asdict(mark) for mark in self.marks],
-        }
+def as_json(label: str, plots: Sequence[Plot], marks: Sequence[Mark] = ()) -> dict[str, Any]:
+    """For plots.js; `label` is what the x axis counts. Numbers are rounded to what a plot can show."""
+    places = [x for plot in plots for line in plot.lines for x, _ in line.points]
+    places += [mark.x for mark in marks]
+    low, high = min(places, default=0), max(places, default=1)
+    return {
+        "axis": {"label": label, "low": low, "high": high if high > low else low + 1},
+        "plots": [{"title": plot.title, "unit": plot.unit, "lines": list(_lines(plot))} for plot in plots],
+        "marks": [asdict(mark) for mark in marks],
+    }
 
 
 def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
-    buckets = max(BUCKETS // len(plot.lines), 100)
     for line in plot.lines:
-        points = decimated(line.points, buckets)
+        thinned_line = ThinnedLine(max(BUCKETS // len(plot.lines), 100))
+        for point in line.points:
+            thinned_line.add(point)
+        points = thinned_line.points
         yield {
             "name": line.name,
             "color": line.color % COLORS,
@@ -96,28 +79,16 @@ def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
         }
 
 
-def decimated(points: Sequence[Point], buckets: int) -> Sequence[Point]:
-    """`points` without those that a plot of `buckets` pixels cannot show.
-
-    Each of `buckets` equal parts keeps its first gap and its lowest and highest value, so that no
-    spike and no gap is lost; the first and the last point stay, too. Nothing is averaged.
-    """
-    if len(points) <= 2 * buckets:
-        return points
-    ends = [number * len(points) // buckets for number in range(buckets + 1)]
-    parts = [_extremes(points[start:end]) for start, end in pairwise(ends)]
-    return list(dict.fromkeys([points[0], *chain(*parts), points[-1]]))
-
-
 class ThinnedLine:
     """The points of a line while they are read: all of a few, and of many what a plot can show.
 
-    Each of equal parts keeps its lowest and highest value and its first gap, so that memory stays
-    bounded; the first and the last point stay, too.
+    Each of up to `most` equal parts keeps its lowest and highest value and its first gap, so that
+    memory stays bounded; the first and the last point stay, too. Nothing is averaged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 4 * BUCKETS) -> None:
         self._parts: list[Sequence[Point]] = []
+        self._most = most + most % 2
         self._each = 1
         """Points of a part."""
         self._open: list[Point] = []
@@ -133,7 +104,7 @@ class ThinnedLine:
         elif len(self._open) == self._each:
             self._parts.append(_extremes(self._open))
             self._open = []
-            if len(self._parts) == 4 * BUCKETS:
+            if len(self._parts) == self._most:
                 halves = zip(self._parts[::2], self._parts[1::2], strict=True)
                 self._parts = [_extremes([*first, *other]) for first, other in halves]
                 self._each *= 2
@@ -155,9 +126,16 @@ def _extremes(points: Sequence[Point]) -> Sequence[Point]:
     if len(points) <= 2:
         return points
     values = [(y, x) for x, y in points if y is not None]
-    kept: list[Point] = [(x, y) for y, x in (min(values), max(values))] if values else []
-    kept += [point for point in points if point[1] is None][:1]
-    return sorted(dict.fromkeys(kept), key=lambda point: point[0])
+    extremes: list[Point] = [(x, y) for y, x in (min(values), max(values))] if values else []
+    extremes += [point for point in points if point[1] is None][:1]
+    return sorted(dict.fromkeys(extremes), key=lambda point: point[0])
+
+
+def thinned(items: Sequence[_Any], most: int) -> Sequence[_Any]:
+    """At most `most` of many, evenly, with the first and the last."""
+    if len(items) <= most:
+        return items
+    return [items[at * (len(items) - 1) // (most - 1)] for at in range(most)]
 
 
 def number(value: object) -> float | None:
@@ -167,18 +145,3 @@ def number(value: object) -> float | None:
     if value in ("NaN", "Infinity", "-Infinity"):
         return None
     raise TypeError("not a number")
-
-
-@cache
-def scripts() -> str:
-    """BokehJS, from the installed package, which is not imported: that takes half a second.
-
-    Reads the disk. Raises OSError.
-    """
-    spec = importlib.util.find_spec("bokeh")
-    if spec is None or spec.submodule_search_locations is None:
-        raise FileNotFoundError("the package bokeh is not installed")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "server/static/js"
-    drawing = Path(__file__).with_name("plots.js")
-    files = (folder / "bokeh.min.js", folder / "bokeh-api.min.js", drawing)
-    return "\n".join(path.read_text("utf-8") for path in files)

@@ -27,12 +27,16 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     head, rows = findings.table(runs)
     return page.render(
         _TEMPLATE,
-        curves.plots(runs),
+        curves.drawn(runs),
         title=single.name if single else f"{len(runs)} runs",
         single=single,
         runs=runs,
         facts=facts,
         events=events,
+        fact_rows=page.fact_rows,
+        outcomes=[
+            (run.name, facts.title(run), facts.status(run)[0], *facts.figures(run).values()) for run in runs
+        ],
         samples={run.folder: samples.read(run, samples.PICTURE_BYTES // len(runs)) for run in runs},
         findings_head=head,
         findings=rows,

@@ -13,7 +13,8 @@ from launcher.report.plots import Point, ThinnedLine, number
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
 from training.checkpoint import manifest
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, Manifest
+from training.logging.quantities import size
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
@@ -31,20 +32,6 @@ class RunEvent:
 
 
 @dataclass(frozen=True)
-class CheckpointFacts:
-    """A complete checkpoint."""
-
-    step: int
-    bytes: int
-    score: str
-    """The metric and its value; empty: it is not among the best."""
-    links: tuple[str, ...]
-    """`best`, `last`."""
-    libraries: Mapping[str, str]
-    """Versions that wrote it."""
-
-
-@dataclass(frozen=True)
 class RunRecord:
     """The record of one run."""
 
@@ -58,7 +45,8 @@ class RunRecord:
     evaluations: Columns
     """The values of each metric."""
     events: list[RunEvent]
-    checkpoints: list[CheckpointFacts]
+    checkpoints: Mapping[str, Manifest]
+    """The manifest of each complete checkpoint by its folder's name."""
     profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     parents: int = 0
@@ -75,6 +63,26 @@ class RunRecord:
         """The steps trained, as far as is known."""
         logged = (points[-1][0] for points in self.train.values())
         return int(self.result.get("steps") or max(logged, default=0))
+
+    @property
+    def checkpoint_rows(self) -> list[tuple[str, str, str, str]]:
+        """Step, size, score and links of each checkpoint."""
+        rows, links = [], {}
+        for link in run_folder.LINKS:
+            if (path := self.folder / link).is_dir():
+                links[link] = path.resolve().name
+        for folder, written in self.checkpoints.items():
+            score, bytes_ = written.score, sum(file.bytes for file in written.files)
+            text = f"{score.metric} {score.value:.6g}" if score else "–"
+            names = ", ".join(link for link, name in links.items() if name == folder)
+            rows.append((f"{written.step:,}", size(bytes_), text, names))
+        return rows
+
+    @property
+    def libraries(self) -> Mapping[str, str]:
+        """The versions of Python and of the libraries that trained."""
+        facts: Mapping[str, str] = (self.result.get("environment") or {}).get("libraries") or {}
+        return facts or next((c.libraries for c in reversed(list(self.checkpoints.values()))), {})
 
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""
@@ -113,7 +121,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     if not reader.stages():
         return None
     result = reader.result() or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(folder, {}, result, {}, {}, [], [])
+    return RunRecord(folder, {}, result, {}, {}, [], {})
 
 
 def read(folder: Path) -> RunRecord:
@@ -140,7 +148,7 @@ def read(folder: Path) -> RunRecord:
         {key: column.points for key, column in train.items()},
         {key: column.points for key, column in evaluations.items()},
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
-        list(_checkpoints(folder)),
+        _checkpoints(folder),
         reader.profile(),
     )
 
@@ -168,16 +176,9 @@ def _events(folder: Path) -> Iterator[RunEvent]:
             yield RunEvent(line.get("time", ""), line["kind"], line["step"], of_rank | line["facts"])
 
 
-def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
-    links = {link: path.resolve().name for link in run_folder.LINKS if (path := folder / link).is_dir()}
-    for step, path in checkpoint_search.checkpoints(folder).items():
+def _checkpoints(folder: Path) -> dict[str, Manifest]:
+    manifests = {}
+    for path in checkpoint_search.checkpoints(folder).values():
         with suppress(CheckpointError):  # `verify` and `resume` name the damage
-            written = manifest.read(path)
-            score = written.score
-            yield CheckpointFacts(
-                step,
-                sum(file.bytes for file in written.files),
-                f"{score.metric} {score.value:.6g}" if score else "",
-                tuple(link for link, name in links.items() if name == path.name),
-                written.libraries,
-            )
+            manifests[path.name] = manifest.read(path)
+    return manifests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from launcher.run.samples import AFTER, BEFORE, FOLDER
 from launcher.run_folder.reader import RunReader
 from training.storage import read_regular
 
-PICTURE_BYTES = 900_000
-"""Of all pictures of a report together, in base64: with the plots it stays below 3 MB."""
+PICTURE_BYTES = 600_000
+"""Of all pictures of a report together, in base64: with the plots it stays below 700 KB."""
 Content = Mapping[str, Any]
 """A file that launcher.run.samples wrote."""
 
@@ -29,14 +29,14 @@ class SamplePicture:
     caption: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class SampleCard:
     """A sample."""
 
     name: str
-    pictures: Sequence[SamplePicture]
-    texts: Sequence[tuple[str, str]]
+    texts: Sequence[tuple[str, str]] = ()
     """The name of a column and its value, with its value before training if that was another."""
+    pictures: list[SamplePicture] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,27 @@ def _samples(folder: Path, by_time: Mapping[str, Content], room: int) -> ShownSa
     shapes = [(content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {when: content for when, content in by_time.items() if content is newest}
-    pictures, left_out = _pictures(folder, by_time, room)
-    texts = _texts(list(by_time.items()))
-    names = [str(row[0]) for row in newest["rows"]]
-    cards = []
-    if len(pictures) != len(texts):  # a custom task may draw other things than its samples
-        cards = [SampleCard("", shown, ()) for shown in pictures]
-        pictures = [[] for _ in texts]
-    cards += [SampleCard(*parts) for parts in zip(names, pictures, texts, strict=True)]
-    return ShownSamples(_when(by_time), cards, left_out)
+    cards = [
+        SampleCard(str(row[0]), texts)
+        for row, texts in zip(newest["rows"], _texts(list(by_time.items())), strict=True)
+    ]
+    count = max(len(content["pictures"]) for content in by_time.values())
+    # A custom task may draw other things than its samples.
+    of_pictures = cards if count == len(cards) else [SampleCard("") for _ in range(count)]
+    left_out = 0
+    for when, content in reversed(list(by_time.items())):  # those before have no room first
+        for card, picture in zip(of_pictures, content["pictures"], strict=False):
+            png = b""
+            with suppress(OSError, ValueError):
+                png = read_regular(folder / Path(str(picture["file"])).name)
+            text = b64encode(png).decode()
+            if not png.startswith(b"\x89PNG") or len(text) > room:
+                left_out += 1
+                continue
+            room -= len(text)
+            card.pictures.insert(0, SamplePicture(f"{when} training", text, str(picture["caption"])))
+    others = [card for card in of_pictures if card.pictures] if of_pictures is not cards else []
+    return ShownSamples(_when(by_time), [*others, *cards], left_out)
 
 
 def _when(by_time: Mapping[str, Content]) -> str:
@@ -114,26 +126,3 @@ def _text(cell: Any) -> str:
         return f"{cell:.4g}"
     text = str(cell).strip("\n")
     return text if text.strip() else "–"
-
-
-def _pictures(
-    folder: Path, by_time: Mapping[str, Content], room: int
-) -> tuple[list[list[SamplePicture]], int]:
-    """The pictures of each sample by time, and how many have no room: those before go first."""
-    shown: dict[int, dict[str, SamplePicture]] = {}
-    left_out = 0
-    for when in reversed(list(by_time)):
-        for number, picture in enumerate(by_time[when]["pictures"]):
-            of_sample = shown.setdefault(number, {})
-            content = b""
-            with suppress(OSError, ValueError):
-                content = read_regular(folder / Path(str(picture["file"])).name)
-            png = b64encode(content).decode()
-            if not content.startswith(b"\x89PNG") or len(png) > room:
-                left_out += 1
-            else:
-                room -= len(png)
-                of_sample[when] = SamplePicture(f"{when} training", png, str(picture["caption"]))
-    return [
-        [of_sample[when] for when in by_time if when in of_sample] for of_sample in shown.values()
-    ], left_out

@@ -20,7 +20,7 @@ from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
 from launcher.run_folder.resume import ResumeRequest
 from models.base import Context, ContinualTask, DataError, Task
 from training.settings import nested
-from training.storage import Storage, StorageError
+from training.storage import Storage
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -105,7 +105,7 @@ def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Reso
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
-    ledger = None if resume is None else _ledger_of(resume)
+    ledger = None if resume is None else experiences.load(resume.source)
     experience = None if ledger is None else ledger.unfinished
     if resume is None or experience is None or not experience.number:
         return resolved
@@ -117,15 +117,8 @@ def is_left(resume: ResumeRequest) -> bool:
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
-    ledger = _ledger_of(resume)
+    ledger = experiences.load(resume.source)
     return ledger is not None and (ledger.unfinished is not None or resume.step is not None)
-
-
-def _ledger_of(resume: ResumeRequest) -> Ledger | None:
-    try:
-        return experiences.load(resume.source)
-    except StorageError as error:
-        raise SettingsError.of(str(error), value=str(resume.source)) from error
 
 
 def load_experience(

@@ -20,7 +20,7 @@ BEFORE, AFTER = "before", "after"
 SIDE = 1000
 """Pixels of the longer side of a picture at most."""
 BYTES = 50_000
-"""Of a picture at most, so that a report with the pictures of both times stays below 3 MB."""
+"""Of a picture at most, so that a report with the pictures of both times stays small."""
 _LONGEST = 4000
 """Characters of a cell."""
 

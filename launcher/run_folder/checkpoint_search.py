@@ -168,23 +168,7 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         folder = (path if path.name else path.resolve()).parent.parent
     if run_folder.is_run_folder(folder):
         return folder, step
-    message, nearest = _no_run(path)
-    raise _error(message, str(path), where, nearest)
-
-
-def _no_run(path: Path) -> tuple[str, str | None]:
-    """Why `path` is no run folder, and the run beside it with the most similar name."""
-    message = f"run folder '{path}' does not exist ({path.absolute()})"
-    if path.exists():
-        missing = run_folder.SETTINGS
-        if (path / missing).is_file():  # a file of the user
-            missing = f"{run_folder.ORIGINS} beside {missing}"
-        message = f"'{path}' is not a run folder: it has no {missing}"
-    beside: list[str] = []
-    with suppress(OSError):
-        beside += (p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p))
-    nearest = nearest_match(path.name, beside)
-    return message, nearest and str(path.parent / nearest)
+    raise no_run(path, where, "resume")
 
 
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
@@ -254,9 +238,8 @@ def _line(path: Path | str, command: str = "resume") -> str:
     return f"{PROGRAM} {command} {shlex.quote(str(path))}"
 
 
-def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
-    parts = {"value": value, "where": where, "allowed": _ALLOWED}
-    return SettingsError.of(message, did_you_mean=nearest, fix=nearest and _line(nearest), **parts)
+def _error(message: str, value: Any, where: str) -> SettingsError:
+    return SettingsError.of(message, value=value, where=where, allowed=_ALLOWED)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
@@ -274,12 +257,20 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
-    """The error for a `path`, typed after `command`, that is no run folder. Reads the disk."""
-    message, nearest = _no_run(path)
-    fix = nearest and _line(nearest, command)
+    """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
+    message = f"run folder '{path}' does not exist ({path.absolute()})"
+    if path.exists():
+        missing = run_folder.SETTINGS
+        if (path / missing).is_file():  # a file of the user
+            missing = f"{run_folder.ORIGINS} beside {missing}"
+        message = f"'{path}' is not a run folder: it has no {missing}"
+    beside: list[str] = []
+    with suppress(OSError):
+        beside += (p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p))
+    nearest = nearest_match(path.name, beside)
+    fix = nearest and _line(path.parent / nearest, command)
     if stages := RunReader(path).stages():
         message = f"'{path}' contains several runs, one per stage"
         nearest, fix = None, _line(list(stages.values())[-1], command)
     parts = {"allowed": "a run folder, or one of its checkpoints", "fix": fix}
-    nearest = nearest and Path(nearest).name
     return SettingsError.of(message, value=str(path), where=where, did_you_mean=nearest, **parts)

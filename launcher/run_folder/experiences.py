@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from launcher.run_folder.file_records import FileRecord, changed_files
+from launcher.run_folder.reader import RunReader
 from training.logging.strict_json import encode_bytes
-from training.storage import StorageError, atomic_write, read_json, storage_errors
+from training.storage import atomic_write, storage_errors
 
 NAME = "experiences.json"
 FOLDER = "experiences"
@@ -104,21 +107,13 @@ class Ledger:
             atomic_write(path, encode_bytes(content, indent=1) + b"\n")
 
 
+_LEDGER = TypeAdapter(Ledger)
+
+
 def load(run: Path) -> Ledger | None:
-    """The ledger of a run folder; None if it has none. Raises StorageError. Reads the disk."""
-    path = run / NAME
-    try:
-        content = read_json(path)
-        experiences = []
-        for entry in content["experiences"]:
-            files = {name: FileRecord(**file) for name, file in entry["files"].items()}
-            read = {**entry, "files": files, "replayed": tuple(entry["replayed"])}
-            experiences.append(Experience(**read))
-        return Ledger(experiences)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(path, OSError(f"not a list of experiences: {error}")) from error
+    """The ledger of a run folder; None if it has none. Raises InvalidRecord. Reads the disk."""
+    content = RunReader(run).object(NAME, _LEDGER)
+    return None if content is None else _LEDGER.validate_python(content)
 
 
 def folder_of(run: Path, number: int) -> ExperienceFolder:

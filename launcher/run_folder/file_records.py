@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import cache_folder, files, identity, progress
+from models.common.data_files import cache_folder, companions, files, identity, progress
 from training.storage import StorageError, atomic_write
 
 _PIECES = 16
@@ -27,10 +26,6 @@ _THREADS = 4
 _MOST_NAMES = 1000
 _RUN = "origins.json"
 """A folder with this file is a run folder."""
-_KIND = r"_(data|eeg|ieeg|meg|emg|nirs)"
-_COMPANION = re.compile(rf"({_KIND})?(_(events|gt|masks)|-\d+)?\.(?!(log|out|err)$)")
-"""After the name of a recording: headers, marks, events, labels and later parts, as the families
-name them; no output of a program, such as `launcher --data notes.txt > notes.log`."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +151,7 @@ def _files(key: str, path: Path) -> Iterator[tuple[str, Path]]:
     """The files of the data at `path`, with names that a copy of it has, too."""
     if not path.is_dir():
         yield key, path
-        beside = re.sub(f"{_KIND}$", "", path.name.partition(".")[0])
-        for other in sorted(path.parent.iterdir()):
-            rest = other.name.removeprefix(beside)
-            is_own = other.name != path.name and rest != other.name and _COMPANION.match(rest)
-            if is_own and not other.is_dir():
-                yield f"{key}{rest}", other
+        yield from ((f"{key}{rest}", other) for rest, other in companions(path))
         return
     inside = files(path)
     runs = {file.parent for file in inside if file.name == _RUN and file.parent != path}

@@ -153,10 +153,9 @@ def publish_outcome(run: Path, generation: Generation, code: int, text: str = ""
     """
     final = outcome_path(run, generation)
     staged = final.with_name(f".{final.name}.{os.getpid()}")
-    first_line = f"{OUTCOMES.get(code, 'failed')} {code}"
+    lines = [f"{OUTCOMES.get(code, 'failed')} {code}", *text.splitlines(), ""]
     try:
         with open_staged(staged) as file:
-            lines = [first_line, *text.splitlines(), ""]
             file.write("\n".join(lines).encode(errors="backslashreplace"))
             file.flush()
             os.fsync(file.fileno())

@@ -127,8 +127,8 @@ def _resumed(
     if checkpoint is not None:
         before, checked = dict(checkpoint.settings or before), checkpoint.checked
     changed = differences(before, resolved, checked, checkpoint)
-    end = _reached_end(run, resolved, args.reset)
-    if end is not None:  # the new length changes nothing: it needs no --reset
+    is_left = _is_left(run, changed, resolved, args.reset)
+    if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
         until = f"{folder} until step {checkpoint.step}"
@@ -155,112 +155,47 @@ def _resumed(
     peaks = [change.line for change in changed if change.key == "optim.lr"]
     if peaks and "schedule" not in args.reset:
         line += f"; {peaks[0]}, at the same place of the schedule"
-    nothing_left = _nothing_left(run, before, changed, resolved, args.reset, end)
-    return Decision(resolved, request, run, line, nothing_left)
+    return Decision(resolved, request, run, line, None if is_left else _nothing_left(run, resolved))
 
 
-def _nothing_left(
-    run: ResumableRun,
-    before: Mapping[str, Any],
-    changed: Sequence[SettingChange],
-    resolved: Resolved,
-    reset: Sequence[str],
-    end: tuple[str, Mapping[str, Any]] | None,
-) -> NothingLeft | None:
-    """The message about a completed run that the new settings do not extend."""
-    if not run.is_completed or _is_earlier(run) or "data" in reset or _gives_more(changed):
-        return None
-    assert run.result is not None
-    steps, now = run.result.get("steps"), _values(resolved)
-    extension, length = end or (", ".join(change.line for change in changed), _longer(now, steps))
-    known, more = run.checkpoint, ""
-    if any(key in length for key in LENGTH) and not (
-        known and "schedule" not in reset and _has_same_rates(before, {**now, **length}, known)
-    ):
-        more = " --reset schedule"
-    options = [_line(key, value) for key, value in length.items()]
-    if end is None:
-        options += [_typed(change.key, resolved) for change in changed]
-    longer = f"{shlex.quote(str(run.folder))} {' '.join(options)}{more}"
-    hint = f"to train longer: {PROGRAM} resume {longer}"
+def _is_left(
+    run: ResumableRun, changed: Sequence[SettingChange], resolved: Resolved, reset: Sequence[str]
+) -> bool:
+    """Whether there is more to train: the run is not completed, or the new settings extend it."""
+    is_earlier = run.requested_step not in (None, checkpoint_search.newest_step(run.folder))
+    if not run.is_completed or is_earlier or "data" in reset:
+        return True
+    keys, result = {change.key for change in changed}, run.result or {}
+    if keys.isdisjoint((*LENGTH, "stop.after")) or (run.folder / experiences.NAME).exists():
+        return _gives_more(changed)
+    train, stop = resolved.settings.train, resolved.settings.stop.after
+    limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
+    limits += [(stop, "steps")] if isinstance(stop, int) else []
+    return all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
+
+
+def _nothing_left(run: ResumableRun, resolved: Resolved) -> NothingLeft:
+    """The message about a completed run, with what trains it longer."""
+    result = run.result or {}
+    steps, folder = result.get("steps") or 0, shlex.quote(str(run.folder))
+    train, values = resolved.settings.train, _values(resolved)
+    if stops := [key for key in ("stop.after", "stop.at") if values[key] is not None]:
+        longer = f"--set {stops[0]}=null"
+    elif train.max_steps is not None and (train.epochs is None or train.max_steps <= steps):
+        longer = f"--max-steps {2 * max(steps, train.max_steps)} --reset schedule"
+    else:
+        epochs = max(train.epochs or 1, ceil(result.get("epochs") or 0))
+        longer = f"--epochs {2 * epochs:g} --reset schedule"
+    hint = f"to train longer: {PROGRAM} resume {folder} {longer}"
     if run.checkpoint is None:
         hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
-    which = f", and {extension} does not extend it" if extension else ""
-    line = f"nothing to do: {run.folder} was completed at step {steps}{which}; {hint}"
+    line = f"nothing to do: {run.folder} was completed at step {steps}; {hint}"
     names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
-    outcome = {name: run.result.get(name) for name in names}
-    return NothingLeft(line, {**outcome, "reason": "nothing to do"})
-
-
-def _is_earlier(run: ResumableRun) -> bool:
-    """Whether an earlier checkpoint than the newest is requested."""
-    return run.requested_step not in (None, checkpoint_search.newest_step(run.folder))
-
-
-def _reached_end(
-    run: ResumableRun, resolved: Resolved, reset: Sequence[str]
-) -> tuple[str, Mapping[str, Any]] | None:
-    """A length that the user sets and the completed run has reached: as typed, and a longer one.
-
-    None: the length extends the run, or none is set.
-    """
-    given = (provenance.FILES_LAYER, provenance.CLI_LAYER)
-    settings = [(key, resolved.values[key]) for key in LENGTH]
-    typed = {
-        key: setting
-        for key, setting in settings
-        if setting.origin.layer in given and setting.value is not None
-    }
-    result = run.result or {}
-    steps, passed, samples = (result.get(key) for key in ("steps", "epochs", "samples"))
-    is_other = not run.is_completed or _is_earlier(run) or "data" in reset
-    if not typed or is_other or (run.folder / experiences.NAME).exists():
-        return None
-    if type(steps) is not int or not isinstance(passed, int | float):
-        return None
-    train, stop = resolved.settings.train, resolved.settings.stop.after
-    max_steps, epochs = train.max_steps, train.epochs
-    longer: dict[str, Any] = {"train.max_steps": 2 * steps}
-    if isinstance(stop, int) and stop <= steps:
-        longer = {"stop.after": None, **{key: setting.value for key, setting in typed.items()}}
-    elif max_steps is None or max_steps > steps:
-        per_epoch = samples // resolved.batching.global_batch if type(samples) is int else 0
-        if epochs is None or not per_epoch:
-            return None
-        start = steps - round(passed * per_epoch)  # of the data order: --reset data moves it
-        if steps < start + max(1, round(epochs * per_epoch)):
-            return None
-        longer = {"train.epochs": 2 * ceil(passed)}
-        if max_steps is not None:
-            longer = {"train.epochs": ceil(max_steps / per_epoch), "train.max_steps": max_steps}
-    return " ".join(errors.where(key, each.origin) for key, each in typed.items()), longer
-
-
-def _longer(settings: Mapping[str, Any], steps: object) -> Mapping[str, Any]:
-    """The settings that train a completed run longer."""
-    for key in ("stop.after", "stop.at"):
-        if settings[key] is not None:
-            return {key: None}
-    epochs, max_steps = (settings[key] for key in LENGTH)
-    if max_steps is not None and (max_steps == steps or epochs is None):
-        return {"train.max_steps": 2 * max_steps}
-    return {"train.epochs": 2 * epochs}
+    return NothingLeft(line, {**{name: result.get(name) for name in names}, "reason": "nothing to do"})
 
 
 def _values(resolved: Resolved) -> dict[str, Any]:
     return {key: setting.value for key, setting in resolved.values.items()}
-
-
-def _line(key: str, value: object) -> str:
-    """The option that sets `key`."""
-    flags = {"train.epochs": "--epochs", "train.max_steps": "--max-steps"}
-    return errors.line(flags.get(key, "--set"), key, value)
-
-
-def _typed(key: str, resolved: Resolved) -> str:
-    """The option that set `key`, with its value."""
-    setting = resolved.values[key]
-    return errors.fix_line(key, setting.origin, setting.value)
 
 
 def _gives_more(changed: Sequence[SettingChange]) -> bool:

@@ -19,8 +19,10 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
+from launcher.config.settings_file import read_values
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
+from models.catalog import FAMILIES, TASK_FILES
 from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
 
@@ -57,10 +59,9 @@ _BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|{_STAGED.pattern}")
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
 _BEFORE_A_STEP = re.compile(
     r"settings\.yaml|origins\.json|result\.json|metrics\.jsonl|events(-rank[0-9]+)?\.jsonl|log\.txt"
-    r"|report\.html|samples|profile|tensorboard|checkpoints|split\.json|model_facts\.json"
-    r"|statistics\.json|left_out\.json|tokenizer(\.json|_config\.json)?"
+    r"|report\.html|samples|profile|tensorboard|checkpoints"
 )
-"""Names that a run and the built-in families create before the first step."""
+"""Names that a run creates before the first step, beside the files of its task."""
 _JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch")
 """Names in the subfolder slurm/."""
 
@@ -164,10 +165,13 @@ def _never_trained(folder: Path) -> bool:
     stages = folder / STAGES
     if not stages.is_file() and not is_run_folder(folder):
         return False
+    task_files = set(TASK_FILES)
+    with suppress(SettingsError, KeyError, TypeError):  # several stages, damaged settings, a custom task
+        task_files |= set(FAMILIES[read_values(folder / SETTINGS)["model.family"]].files)
     for entry in folder.iterdir():
         is_stage = stages.is_file() and (is_run_folder(entry) or entry == stages)
         known = _BEFORE_A_STEP.fullmatch(entry.name) or _BEFORE_A_RUN.fullmatch(entry.name)
-        if entry.is_symlink() or not (known or is_stage):
+        if entry.is_symlink() or not (known or is_stage or entry.name in task_files):
             return False
         if is_stage and entry != stages and not _never_trained(entry):
             return False
@@ -317,8 +321,9 @@ def check_regular(folder: Path) -> None:
             with suppress(OSError):  # a running process has removed it; or it cannot be listed
                 inner = [*os.scandir(entry)]
         for file in (entry, *inner):
-            is_ours = file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False)
-            if is_ours or (_LINK.fullmatch(file.name) and _leads_to_checkpoint(file)):
+            if file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False):
+                continue
+            if _LINK.fullmatch(file.name) and file.is_symlink() and _TARGET.fullmatch(os.readlink(file.path)):
                 continue
             problem = "a link" if file.is_symlink() else "not a regular file"
             raise SettingsError.of(
@@ -330,33 +335,25 @@ def check_regular(folder: Path) -> None:
             )
 
 
-def _leads_to_checkpoint(link: os.DirEntry[str]) -> bool:
-    return link.is_symlink() and _TARGET.fullmatch(os.readlink(link.path)) is not None
-
-
 def check_existing(folder: Path, where: str) -> None:
     """Check that the run in `folder` can be written to, with its checkpoints and logs.
 
     Reads the disk. Raises SettingsError.
     """
-    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG))):
+    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG, *LINKS))):
         mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.name in LINKS and path.exists() and not path.is_symlink():
+            message = f"{path} is not a link to a checkpoint, and a save would replace it"
+            fix = f"mv {shlex.quote(str(path))} ELSEWHERE"
+            raise SettingsError.of(message, value=str(path), where=where, fix=fix)
         if path.exists() and not os.access(path, mode):
-            noun = "the run folder" if path == folder else "a part of the run,"
             allowed = "a run that this user may write to; or  --out DIR , which forks it"
-            message = f"{noun} {path} is not writable"
-            raise SettingsError.of(message, value=str(path), where=where, allowed=allowed)
+            raise SettingsError.of(f"{path} is not writable", value=str(path), where=where, allowed=allowed)
 
 
 def open_existing(folder: Path) -> RunFolder:
     """The folder of a run to resume; nothing is written. Raises SettingsError."""
-    where = f"the run in {folder}"
-    check_existing(folder, where)
-    for link in (folder / name for name in LINKS):
-        if link.exists() and not link.is_symlink():
-            message = f"{link} is not a link to a checkpoint, and a save would replace it"
-            fix = f"mv {shlex.quote(str(link))} ELSEWHERE"
-            raise SettingsError.of(message, value=str(link), where=where, fix=fix)
+    check_existing(folder, f"the run in {folder}")
     start_lock = None
     with suppress(BlockingIOError):  # a new run has just replaced it: rank 0 waits for its lock
         start_lock = lock.lock_start(folder)

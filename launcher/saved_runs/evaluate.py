@@ -15,8 +15,7 @@ from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
-from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs import rerun, saved_model
 from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.saved_run import find_saved
 from training.logging.console_text import render_row
@@ -69,15 +68,13 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
     model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
-    model.check_pretrained()
-    assert model.settings is not None, "a run folder has settings"
-    if model.settings.get("continual", {}).get("enabled"):
+    resolved = rerun.prepare(model, checkpoint.manifest, args)
+    if resolved.settings.continual.enabled:
         raise SettingsError.of(
             "a run of continual learning has no test split of its own: each experience has one",
             where=str(run.folder),
             allowed="a run without --continuous-learning",
         )
-    resolved = resolved_as(model.settings, checkpoint.manifest, args)
     _, data = args.options.get("data.path", ("", None))
     return Evaluation(model, split, resolved, data)
 
@@ -94,7 +91,7 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
         resume = ResumeRequest(source, step=model.step, reset=reset)
         return Job(resolved, copy, console=False, resume=resume, split=evaluation.split)
 
-    with rerun(resolved, evaluation.folder, model.path, model.step, job) as finished:
+    with rerun.rerun(resolved, evaluation.folder, model.path, model.step, job) as finished:
         finished.check("evaluation")
         measured = finished.report.outcome
     assert measured is not None, "ranks that are done have measured"

@@ -37,41 +37,28 @@ _NAME = re.compile(r"\w[\w.-]*")
 _SUFFIX = re.compile(r"\.[\w.-]*\w")
 
 
-@dataclass(frozen=True)
-class _Number:
-    """An option that sets a field of Sampling."""
-
-    field: str
-    parse: Callable[[str], float]
-    is_valid: Callable[[float], bool]
-    allowed: str
-
-
-SAMPLING = {
-    "--max-tokens": _Number("max_tokens", int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--temperature": _Number("temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"),
-    "--top-p": _Number("top_p", float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
-    "--top-k": _Number("top_k", int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--seed": _Number("seed", int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
+_COUNT = "a whole number, at least "
+SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] = {
+    "--max-tokens": (int, lambda n: n >= 1, f"{_COUNT}1"),
+    "--temperature": (float, lambda x: 0 <= x < math.inf, "a number, at least 0"),
+    "--top-p": (float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
+    "--top-k": (int, lambda n: n >= 1, f"{_COUNT}1"),
+    "--seed": (int, lambda n: 0 <= n < 2**63, f"{_COUNT}0"),
 }
-"""The options of Sampling."""
+"""The options that set the fields of Sampling: type, condition, and values in words."""
 
 
 def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     """The values of the sampling options, and an error for each invalid one."""
     fields, diagnostics = dict[str, Any](), list[Diagnostic]()
-    for flag, option in SAMPLING.items():
+    for flag, (parse, is_valid, allowed) in SAMPLING.items():
         if (text := values.get(flag)) is None:
             continue
-        try:
-            number = option.parse(text)
-            if option.is_valid(number):
-                fields[option.field] = number
+        with suppress(ValueError):
+            if is_valid(number := parse(text)):
+                fields[flag.removeprefix("--").replace("-", "_")] = number
                 continue
-        except ValueError:
-            pass
         message, where = f"{flag} '{text}' is not valid", f"command line: {flag} {text}"
-        allowed = option.allowed
         diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
     return Sampling(**fields), diagnostics
 
@@ -191,18 +178,16 @@ def _missing(given: str, allowed: str, fix: str | None = None) -> SettingsError:
 
 
 def _nearest(given: str) -> str | None:
-    try:
+    with suppress(OSError, RuntimeError):  # a name too long, or a user that does not exist
         return nearest_file(given)
-    except (OSError, RuntimeError):  # a name too long, or a user that does not exist
-        return None
+    return None
 
 
 def exists(given: str) -> bool:
     """Whether there is a file or folder of this name. Reads the disk."""
-    try:
+    with suppress(OSError):  # a text longer than any name of a file
         return _path(given).exists()
-    except OSError:  # a text longer than any name of a file
-        return False
+    return False
 
 
 def _path(given: str) -> Path:

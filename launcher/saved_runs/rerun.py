@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,14 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.base.signals import handling, installed, temporary_folder
 from launcher.config import machine
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, TypedEntry
 from launcher.config.resolve import resolve
+from launcher.config.settings_file import MAPPINGS
 from launcher.run import affinity, supervisor
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
+from launcher.saved_runs.saved_model import SavedModel
 from training.callbacks.preemption import heeded
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
@@ -70,55 +70,65 @@ class Rerun:
             raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
 
 
+def prepare(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
+    """The settings of a model for new processes, see `resolved_as`; its pretrained weights exist.
+
+    Reads the disk. Raises SettingsError.
+    """
+    model.check_pretrained()
+    assert model.settings is not None, "a run folder has settings"
+    return resolved_as(model.settings, written, args)
+
+
 def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:
     """The run's `settings` (a tree), with the engine and number of processes of `args`.
 
     By default, those that wrote the checkpoint. Raises SettingsError.
     """
-    tree = deepcopy(dict(settings))
-    tree.get("train", {}).pop("accumulation", None)  # computed from batch and world size
-    engine = tree.setdefault("engine", {})
-    engine.update(name=written.engine, nproc=written.world_size)
-    if args.engine is not None and args.engine != written.engine:
-        engine.pop("ds_config", None)
-        tree["unread_settings"] = "warn"
-        if (entry := ENGINES.get(args.engine)) is not None:  # what it sets itself
-            if entry.processes is not None:
-                engine.pop("nproc")
-            for key in entry.settings:
-                *above, last = key.split(".")
-                branch = tree
-                for part in above:
-                    branch = branch.get(part, {})
-                branch.pop(last, None)
-    with temporary_folder(_PREFIX) as home:
-        path = home / "settings.json"
-        path.write_text(json.dumps(tree), encoding="utf-8")
-        options = dict(args.options)
-        recorded, new_path = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
-        if recorded and new_path and os.path.realpath(new_path) == os.path.realpath(recorded):
-            del options["data.path"]  # names of samples contain that of the recorded file
-        arguments = CliArgs(engine=args.engine, options=options, configs=[path])
-        try:
-            return resolve(arguments, machine.detect_machine())
-        except SettingsError as error:
-            raise SettingsError(
-                [_located(diagnostic, f"{path}:1") for diagnostic in error.diagnostics]
-            ) from (error)
+    values = dict(_flat(settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
+    values.pop("train.accumulation", None)  # computed from batch and world size
+    options = dict(args.options)
+    if args.engine is not None:
+        del values["engine.name"]
+    if args.engine not in (None, written.engine):
+        values["unread_settings"] = "warn"
+        entry = ENGINES.get(args.engine)
+        of_engine = entry.settings if entry is not None else {}  # what it sets itself
+        is_alone = entry is not None and entry.processes is not None
+        for key in ("engine.ds_config", *of_engine, *(["engine.nproc"] if is_alone else [])):
+            values.pop(key, None)
+    recorded, new_path = values.get("data.path"), options.get("data.path", ("", ""))[1]
+    if recorded and new_path and os.path.realpath(new_path) == os.path.realpath(recorded):
+        del options["data.path"]  # names of samples contain that of the recorded file
+    origin = Origin(FILES_LAYER, _ORIGIN)
+    entries = [TypedEntry(key, value, origin) for key, value in values.items() if key not in options]
+    try:
+        arguments = CliArgs(engine=args.engine, options=options, filled=entries)
+        return resolve(arguments, machine.detect_machine())
+    except SettingsError as error:
+        raise SettingsError([_fixed(diagnostic) for diagnostic in error.diagnostics]) from error
 
 
-def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
-    """The diagnostic with the origin that the user knows, not that of our temporary file."""
-    if diagnostic.where is not None and diagnostic.where.startswith(written):
-        nearest, fix = diagnostic.did_you_mean, None
-        if diagnostic.key == "engine.nproc" and nearest is not None:
-            fix = f"--nproc {nearest}"
-        elif diagnostic.key == "data.path":
-            fix = f"--data {nearest or 'PATH'}"
-        return replace(diagnostic, where=diagnostic.where.replace(written, _ORIGIN), fix=fix)
-    if diagnostic.overrides is not None and diagnostic.overrides[1].startswith(written):
-        return replace(diagnostic, overrides=(diagnostic.overrides[0], _ORIGIN))
-    return diagnostic
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The value of each dotted key."""
+    for name, value in tree.items():
+        key = f"{above}{name}"
+        if isinstance(value, Mapping) and key not in MAPPINGS:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _fixed(diagnostic: Diagnostic) -> Diagnostic:
+    """The diagnostic with a fix that these commands take."""
+    if not (diagnostic.where or "").startswith(_ORIGIN):
+        return diagnostic
+    nearest, fix = diagnostic.did_you_mean, None
+    if diagnostic.key == "engine.nproc" and nearest is not None:
+        fix = f"--nproc {nearest}"
+    elif diagnostic.key == "data.path":
+        fix = f"--data {nearest or 'PATH'}"
+    return replace(diagnostic, fix=fix)
 
 
 @contextmanager

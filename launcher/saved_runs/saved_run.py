@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from launcher.base.diagnostics import SettingsError, nearest_match
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import ResetPart
 from launcher.config.schema import PRETRAINED
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
@@ -20,16 +21,21 @@ _MOVABLE = (PRETRAINED, TASK_FOLDER)
 """Settings of a finished run that name a folder, which may have moved."""
 
 
-@dataclass(frozen=True)
-class Restart:
-    """A resume from a checkpoint by another process."""
+@dataclass
+class _Facts:
+    written_by: dict[str, Any]
+    reset: list[str]
+    changes: list[str]
 
+
+@dataclass
+class _Resumed:
+    kind: Literal["resumed"]
     step: int
-    writer: tuple[str, int]
-    """Engine and world size of the process that wrote the checkpoint."""
-    reset: tuple[ResetPart, ...]
-    """State that was reinitialized."""
-    changes: tuple[str, ...]
+    facts: _Facts
+
+
+_RESUMED: TypeAdapter[Any] = TypeAdapter(_Resumed)
 
 
 @dataclass(frozen=True)
@@ -71,20 +77,14 @@ class SavedRun:
             did_you_mean=nearest_match(name, names),
         )
 
-    def restarts(self, after: int, upto: int) -> list[Restart]:
-        """The resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
+    def restarts(self, after: int, upto: int) -> dict[int, Mapping[str, Any]]:
+        """The facts of the resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
 
         Of several at one step the last counts: the results of the others were replaced.
         """
-        by_step = {}
-        for event in RunReader(self.folder).events() if self.folder is not None else ():
-            with suppress(KeyError, TypeError):  # of another version
-                if event["kind"] == "resumed" and after <= event["step"] < upto:
-                    facts, step = event["facts"], event["step"]
-                    writer = (facts["written_by"]["engine"], facts["written_by"]["world_size"])
-                    parts = tuple(facts["reset"]), tuple(facts["changes"])
-                    by_step[step] = Restart(step, writer, *parts)
-        return [by_step[step] for step in sorted(by_step)]
+        events = RunReader(self.folder).lines(run_folder.EVENTS, _RESUMED) if self.folder else ()
+        facts = {event["step"]: event["facts"] for event in events}
+        return {step: facts[step] for step in sorted(facts) if after <= step < upto}
 
 
 def moved_folders(sets: Sequence[str]) -> dict[str, str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError, counted
-from launcher.config.provenance import CliArgs, ResetPart, Resolved
+from launcher.config.provenance import CliArgs, ResetPart
 from launcher.run import affinity, experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
+from launcher.saved_runs.rerun import DATA, RerunFailed, prepare, rerun
 from launcher.saved_runs.saved_run import SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
@@ -107,10 +108,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     folder = run.folder
     affinity.limit_spinning(environment.variables())  # before torch is imported
     last, interval, notes = choose(run)
-    model = saved_model.model_of(run, last)
-    model.check_pretrained()
-    assert model.settings is not None, "a run folder has settings"
-    resolved = resolved_as(model.settings, last.manifest, args)
+    resolved = prepare(saved_model.model_of(run, last), last.manifest, args)
     settings, world_size = resolved.settings, resolved.batching.world_size
     conditions = Conditions(interval, settings.engine.name, world_size, settings.precision)
     announce(f"replaying {conditions.describe()}; the run folder is not changed")
@@ -123,7 +121,8 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
 
     with rerun(resolved, folder, interval.source, interval.start, job) as replay:
         replay.check("replay")
-        notes += nondeterminism(resolved)
+        if resolved.device != "cpu" and not settings.train.deterministic:
+            notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")
         return compare_replay(conditions, folder, last, replay.folder, notes)
 
 
@@ -136,12 +135,11 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
     """
     from training.checkpoint.reader import open_checkpoint
 
-    steps = list(run.checkpoints)
+    steps, notes = list(run.checkpoints), list[str]()
     end = steps[-1]
     if (named := run.named) is not None:
         end = next(step for step in steps if run.checkpoints[step].samefile(named))
-    last = open_checkpoint(run.checkpoints[end])
-    notes = []
+    last, start = open_checkpoint(run.checkpoints[end]), 0
     for step in reversed(steps[: steps.index(end)]):
         try:
             open_checkpoint(run.checkpoints[step])
@@ -150,28 +148,21 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
         except CheckpointError as error:
             notes.append(f"skipped: {error}")
             continue
-        resumed = (restart for restart in run.restarts(step, end) if restart.step == step)
-        reset = next((restart.reset for restart in resumed), ())
-        changes = tuple(_restarts(run, step, last.manifest))
-        interval = ReplayInterval(run.checkpoints[step], step, end, reset, changes)
-        return last, interval, [*notes, *changes]
-    notes.append("no earlier checkpoint: replayed from the start of the run")
-    changes = tuple(_restarts(run, 0, last.manifest))
-    return last, ReplayInterval(None, 0, end, (), changes), [*notes, *changes]
-
-
-def _restarts(run: SavedRun, start: int, last: Manifest) -> Iterator[str]:
-    """Notes on restarts between `start` and the `last` checkpoint that changed the run."""
-    for restart in run.restarts(start, last.step):
-        engine, world_size = restart.writer
-        has_changed = restart.writer != (last.engine, last.world_size)
-        changes = [
-            *[f"from engine {engine}, world size {world_size}"] * has_changed,
-            *(f"--reset {part}" for part in restart.reset),
-            *restart.changes,
-        ]
-        if changes and restart.step > start:
-            yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
+        start = step
+        break
+    else:
+        notes.append("no earlier checkpoint: replayed from the start of the run")
+    restarts, changed = run.restarts(start, end), []
+    for step, facts in restarts.items():
+        writer = tuple(facts["written_by"].get(name) for name in ("engine", "world_size"))
+        changes = [*(f"--reset {part}" for part in facts["reset"]), *facts["changes"]]
+        if writer != (last.manifest.engine, last.manifest.world_size):
+            changes.insert(0, f"from engine {writer[0]}, world size {writer[1]}")
+        if changes and step > start:
+            changed.append(f"the run was resumed with changes at step {step}: {'; '.join(changes)}")
+    reset = tuple(restarts[start]["reset"]) if start in restarts else ()
+    interval = ReplayInterval(run.checkpoints.get(start), start, end, reset, tuple(changed))
+    return last, interval, [*notes, *changed]
 
 
 def compare_replay(
@@ -198,7 +189,7 @@ def compare_replay(
     tolerance = conditions.tolerance(last.manifest)
 
     def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
+        ours, theirs = (RunReader(f).metrics() if f else () for f in (run, replay))
         return (
             compare.compare(last, replayed, within),
             compare.compare_metrics(ours, theirs, interval.start, interval.end, within),
@@ -256,12 +247,6 @@ def render(result: VerifyResult) -> str:
     return "\n".join([*lines, *(f"  note     {note}" for note in result.notes)])
 
 
-def nondeterminism(resolved: Resolved) -> Iterator[str]:
-    """Notes on settings that allow equal steps to differ."""
-    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
-        yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
-
-
 def _describe(difference: compare.Difference) -> str:
     return f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
 
@@ -270,7 +255,6 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
     conditions, state = result.conditions, result.state
     first = state.first or result.lines.first
-    largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
     return {
         "identical": result.is_identical,
         "agrees": result.agrees,
@@ -279,7 +263,7 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "tensors": state.tensors,
         "first_difference": first
         and {
-            **{"kind": first.kind, "name": first.name, "index": first.index, "step": first.step},
+            **{name: getattr(first, name) for name in ("kind", "name", "index", "step")},
             **{"run": first.first, "replay": first.second},
         },
         "from_step": conditions.interval.start,
@@ -288,7 +272,9 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "world_size": conditions.world_size,
         "lines": result.lines.lines,
         "differing_tensors": state.differing,
-        "largest_difference": largest,
+        "largest_difference": {"of": state.largest_in, "relative": state.largest}
+        if state.differing
+        else None,
         "notes": list(result.notes),
         "error": None,
     }
@@ -296,12 +282,5 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
 
 def failure_json(reason: str) -> dict[str, Any]:
     """The result for programs if nothing could be compared."""
-    return {
-        "identical": False,
-        "agrees": False,
-        "tolerance": None,
-        "steps": 0,
-        "tensors": 0,
-        "first_difference": None,
-        "error": reason,
-    }
+    unknown = dict.fromkeys(("tolerance", "first_difference"))
+    return {"identical": False, "agrees": False, "steps": 0, "tensors": 0, **unknown, "error": reason}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import sys
 import time
@@ -389,3 +390,22 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path("~/Library/Caches/gearshift").expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gearshift"
+
+
+_KIND = r"_(data|eeg|ieeg|meg|emg|nirs)"
+_COMPANION = re.compile(rf"({_KIND})?(_(events|gt|masks)|-\d+)?\.(?!(log|out|err)$)")
+"""After the name of a recording: headers, marks, events, labels and later parts, as the families
+name them; no output of a program, such as `launcher --data notes.txt > notes.log`."""
+
+
+def companions(path: Path) -> Iterator[tuple[str, Path]]:
+    """The files beside a file that are read with it, each with what follows the common name.
+
+    Reads the disk. Raises OSError.
+    """
+    common = re.sub(f"{_KIND}$", "", path.name.partition(".")[0])
+    for other in sorted(path.parent.iterdir()):
+        rest = other.name.removeprefix(common)
+        is_own = other.name != path.name and rest != other.name and _COMPANION.match(rest)
+        if is_own and not other.is_dir():
+            yield rest, other

@@ -13,7 +13,10 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-_TICKS = "(({x_range}) => [x_range.start, x_range.end])(Bokeh.documents[0].roots()[0])"
+_TICKS = """(() => {
+  const texts = [...document.querySelector("figure svg").querySelectorAll("text.x")];
+  return [texts[0], texts.at(-1)].map((text) => Number(text.textContent));
+})()"""
 
 
 @dataclass
@@ -30,12 +33,12 @@ class Opened:
         return str(self.page.locator(f"figure[data-plot='{number}'] .key").inner_text())
 
     def ticks(self):
-        """The ends of the x axis as it is shown."""
+        """The first and the last number of the x axis."""
         low, high = self.page.evaluate(f"() => {_TICKS}")
         return low, high
 
     def other_ticks(self, before):
-        """The ends of the x axis once they are not those of before."""
+        """Those numbers once they are not those of before."""
         self.page.wait_for_function(f"([low]) => {_TICKS}[0] !== low", arg=list(before))
         return self.ticks()
 
@@ -62,5 +65,5 @@ def open_page(opened, path, width=1280, scheme="light"):
     page.on("pageerror", lambda error: found.errors.append(str(error)))
     page.on("request", lambda request: found.requests.append(request.url))
     page.goto(path.absolute().as_uri())
-    page.wait_for_function("() => window.Bokeh && Bokeh.documents[0].is_idle")
+    page.wait_for_selector("figure svg text", state="attached")
     return found

@@ -83,26 +83,25 @@ def test_json_has_the_findings(here, drawn, check):
     facts = found["facts"]
     assert (facts["source"], facts["seq_len"]) == ("embedded:commands", 256)
     assert facts["groups"]["val"] == pytest.approx(sum(facts["groups"].values()) / 4, abs=2)
-    pictures = [f"there/{picture['name']}.png" for picture in found["pictures"]]
-    assert found["files"] == ["there/data.html", *pictures]
+    assert found["files"] == ["there/data.html"]
     found = check("embedded:line", "--model", drawn, "--json")  # of a custom task
     assert found["sample"] == {"x": "[1, 3] float32"}
 
 
-def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, check):
+def test_pictures_are_in_the_page_which_replaces_an_older_one_and_no_other_file(here, drawn, check):
     assert check("mine.jsonl", "--model", drawn).splitlines()[-2:] == [
-        "wrote data-check/data.html and 1 picture",
+        "wrote data-check/data.html",
         f"train on it:  python -m launcher --model {drawn} --data mine.jsonl",
     ]
-    assert names(here / "data-check") == ["data.html", "wave.png"]
-    assert (here / "data-check" / "wave.png").read_bytes() == b"\x89PNG"
-    assert 'alt="of mine.jsonl"' in (here / "data-check" / "data.html").read_text()
-    (here / "data-check" / "mine.txt").write_text("kept")
+    page = here / "data-check" / "data.html"
+    assert names(page.parent) == ["data.html"] and 'alt="of mine.jsonl"' in page.read_text()
     check("mine.jsonl")
-    now = names(here / "data-check")
-    assert {"data.html", "mine.txt"} <= set(now) and "wave.png" not in now
+    assert 'alt="of mine.jsonl"' not in page.read_text()
     shared = ("mine.jsonl", "--model", drawn, "--set", "data.shared=true", "--json")
     assert check(*shared, code=1)["overlapping_groups"] == ["a"]
+    page.write_text("mine")
+    assert "is of another program" in check("mine.jsonl", code=2)
+    assert page.read_text() == "mine"
 
 
 def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -220,44 +218,31 @@ def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple
 
 
 def compare_metrics(
-    first: Path, second: Path, after: int, upto: int, tolerance: Tolerance | None = None
+    first: Iterable[Line], second: Iterable[Line], after: int, upto: int, tolerance: Tolerance | None = None
 ) -> MetricsComparison:
-    """Compare the common lines of two metrics.jsonl in the steps (`after`, `upto`]. Reads the disk.
+    """Compare the common lines of two metrics.jsonl in the steps (`after`, `upto`].
 
     Without `tolerance` all numbers except times, memory and throughput are compared bit by bit.
     With one, numbers of training lines may differ by it, relatively, and evaluations are left out:
     a last bit may change a count of right answers. A run also logs the first step after a start, so
-    each run may have lines that the other lacks. A missing file counts as 0 lines.
+    each run may have lines that the other lacks.
     """
-    ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (first, second))
+    kinds = ("train", "eval") if tolerance is None else ("train",)
+    # By step, kind (training first) and split; the later of two lines: the run had gone back.
+    ours, theirs = (
+        {
+            (line["step"], line["kind"] == "eval", str(line.get("split", ""))): line
+            for line in lines
+            if line.get("kind") in kinds and after < line["step"] <= upto
+        }
+        for lines in (first, second)
+    )
     both = [key for key in sorted(ours) if key in theirs]
     for key in both:
         for difference in _line_differences(ours[key], theirs[key], tolerance):
             return MetricsComparison(len(both), difference)
     logged = [step for step, is_evaluation, _ in theirs if step > after + 1 or is_evaluation]
     return MetricsComparison(len(both), None, is_missing=bool(logged) and not both)
-
-
-def _lines(path: Path, after: int, upto: int, with_evaluations: bool) -> dict[tuple[int, bool, str], Line]:
-    """The lines of those steps by step, kind (training first) and split.
-
-    The later of two lines of one step: the run had gone back. Only complete lines: a killed process
-    may have left half of the last one.
-    """
-    kinds = ("train", "eval") if with_evaluations else ("train",)
-    lines: dict[tuple[int, bool, str], Line] = {}
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for written in text.split("\n"):
-        try:
-            line = json.loads(written)
-        except ValueError:
-            continue
-        if not isinstance(line, dict) or line.get("kind") not in kinds:
-            continue
-        step = line.get("step")
-        if isinstance(step, int) and after < step <= upto:
-            lines[step, line["kind"] == "eval", str(line.get("split", ""))] = line
-    return lines
 
 
 def _line_differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:

@@ -1,7 +1,6 @@
 """Run folders with results, made without training."""
 
 import json
-from types import MappingProxyType
 
 from launcher.compare.measurements import read
 from launcher.run_folder import run_folder
@@ -25,12 +24,11 @@ def run(
     final_s=0.0,
     aim=None,
     peak=None,
-    parts=MappingProxyType({}),
     **result,
 ):
     """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds).
 
-    The last evaluation takes `final_s` more, for metrics of the end. `parts`: shares of each step.
+    The last evaluation takes `final_s` more, for metrics of the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = evaluations or {}
@@ -51,9 +49,7 @@ def run(
         before = lines[-1]["step"] if lines else 0
         mean = sum(seconds[before:last]) / (last - before)
         line = {"kind": "train", "step": last, "tokens": last * 80, "loss": 5.0 - last}
-        times = {"step": mean, "data": mean / 4}
-        times |= {part: mean * share for part, share in parts.items()}
-        lines.append(line | {f"{part}_time_s": time for part, time in times.items()})
+        lines.append(line | {"step_time_s": mean})
     best = min((loss for loss, _ in results.values()), default=None)
     content = {"status": "completed", "parameters": 1000, "architecture": "abc", "samples": 160}
     content["best"] = None if best is None else {**GOAL, "value": best, "step": 0}

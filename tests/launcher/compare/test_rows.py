@@ -33,22 +33,11 @@ def test_longer_times_add_the_evaluations_due(cut):
     assert row.total_s == 100 * 2.25 + 10 * 4.0
     assert row.epoch_s == 20 * 2.25 + 2 * 4.0  # an epoch is a fifth of the plan
     assert row.extrapolated == {"epoch": True, "total": True}
-    assert sum(row.time_split_s.values()) == pytest.approx(row.epoch_s)
-    assert row.time_split_s["waiting for data"] == pytest.approx(20 * 2.25 / 4)
 
 
-def test_an_epoch_is_split_into_the_parts_of_its_steps(tmp_path):
-    parts = {"forward": 0.25, "backward": 0.375}
-    whole = run(tmp_path / "1", [1.0] * 100, parts=parts)
-    row = measured(ROW, [whole])
-    assert row.total_s == 100.0  # nothing is extrapolated
-    assert not any(row.extrapolated.values())
-    # a quarter of a step waits for data
-    rest = {"rest of a step": 2.5, "waiting for data": 5.0, "evaluation": 0.0}
-    assert row.time_split_s == {"forward": 5.0, "backward": 7.5, **rest}
-    overlapping = {"forward": 0.5, "backward": 0.5}  # a GPU computes while the host waits
-    row = measured(ROW, [run(tmp_path / "2", [1.0] * 100, parts=overlapping)])
-    assert (row.time_split_s["waiting for data"], sum(row.time_split_s.values())) == (0.0, 20.0)
+def test_times_of_a_whole_run_are_not_extrapolated(tmp_path):
+    row = measured(ROW, [run(tmp_path, [1.0] * 100)])
+    assert row.total_s == 100.0 and not any(row.extrapolated.values())
 
 
 def test_metrics_of_the_end_count_once_in_the_total_time(tmp_path):

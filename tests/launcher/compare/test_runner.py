@@ -78,19 +78,15 @@ def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
     assert not runner.ComparisonOutcome([default, fast], []).is_sound
 
 
-def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
+def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_or_a_broken_plan_is(rows, tmp_path):
     for bounds, is_sound in ((HALF, False), ({"device_peak": {"at_most": 0.1}}, True)):
         found = rows(
             (candidate("default"), CandidateRuns({"1": folder(tmp_path / "a", 1.0)})),
             (candidate("fast", promises=bounds), CandidateRuns({"1": folder(tmp_path / "b", 0.9)})),
         )
         assert runner.ComparisonOutcome(found, []).is_sound is is_sound
-
-
-def test_a_broken_plan_is_sound(rows, tmp_path):
-    (row,) = rows((candidate("default"), CandidateRuns({"1": folder(tmp_path / "a", 1.0)})))
     broken = PromiseResult("device_peak", {}, 2.0, False, "planned on L4", planned=True)
-    assert runner.ComparisonOutcome([replace(row, promises=[broken])], []).is_sound
+    assert runner.ComparisonOutcome([replace(found[0], promises=[broken])], []).is_sound
 
 
 def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_path):
@@ -128,12 +124,12 @@ def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
 
 
 def test_a_busy_machine_gives_a_warning():
-    before, during = load_warnings(5.0, [0.0, 1.5, 1.7], 2, cores=2)
-    assert "5.0" in before and "1.5 to 1.7 of 2 cores during 2 of 3 runs" in during
+    (during,) = load_warnings([0.0, 1.5, 1.7], 2, cores=2)
+    assert "1.7 of 2 cores during 2 of 3 runs" in during
     for load, wanted, cores, is_busy in (
         (0.1, 2, 2, False),
         (0.5, 2, 2, True),
         (30.0, 2, 64, False),
         (63.0, 2, 64, True),
     ):
-        assert bool([*load_warnings(0.2, [load], wanted, cores)]) is is_busy
+        assert bool([*load_warnings([load], wanted, cores)]) is is_busy

@@ -12,11 +12,11 @@ POINTS = [(1, 2.0), (2, 1.0)]
 def record(parts=0, metrics=("val_loss",)):
     train = {"loss": POINTS, **{f"parts.part {n}": POINTS for n in range(parts)}}
     evaluations = {name: POINTS for name in metrics}
-    return RunRecord(Path("x"), {}, {}, train, evaluations, [], [])
+    return RunRecord(Path("x"), {}, {}, train, evaluations, [], {})
 
 
 def styles(runs):
-    loss = curves.plots(runs).as_json()["plots"][0]
+    loss = curves.drawn(runs)["plots"][0]
     assert loss["title"] == "Loss"
     return [(line["color"], line["style"]) for line in loss["lines"]]
 
@@ -31,7 +31,7 @@ def test_learning_rates_of_parts_are_lines_of_one_run_only():
     run = record()
     run.train.update({"lr": POINTS, "lr.encoder": POINTS})
     for runs, names in (([run], ["lr", "lr.encoder"]), ([run, run], ["x", "x"])):
-        plots = curves.plots(runs).as_json()["plots"]
+        plots = curves.drawn(runs)["plots"]
         (rates,) = [plot for plot in plots if plot["title"] == "Learning rate"]
         assert [line["name"] for line in rates["lines"]] == names
 

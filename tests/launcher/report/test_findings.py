@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from launcher.report import findings
-from launcher.report.run_record import CheckpointFacts, RunEvent, RunRecord
+from launcher.report.run_record import RunEvent, RunRecord
+from training.checkpoint.manifest import Manifest
 
 FOLDER = Path("/runs/mine")
 READING = {"ram": 35.2, "swap": 0.0, "cpu": 12.0, "disk": 40.0, "temperature": None}
-SAVED = [CheckpointFacts(4, 100, "", ("last",), {})]
+SAVED = {"step-00000004": Manifest(4, 16, "local", 1, True, {}, ())}
 
 
 def record(*events, checkpoints=SAVED, **result):

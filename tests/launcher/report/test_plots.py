@@ -4,30 +4,20 @@ import math
 
 import pytest
 
-from launcher.report.plots import BUCKETS, Axis, Plot, PlotLine, Plots, decimated, number
-
-
-def test_a_spike_and_a_gap_of_one_point_stay():
-    points = [(step, math.sin(step / 900)) for step in range(100_000)]
-    points[31_337] = (31_337, 50.0)
-    points[62_001] = (62_001, -50.0)
-    points[77_777] = (77_777, None)
-    found = decimated(points, 200)
-    assert len(found) <= 3 * 200 + 2
-    assert {(31_337, 50.0), (62_001, -50.0), (77_777, None)} <= set(found)
-    assert found[0] == points[0] and found[-1] == points[-1]
-    assert set(found) <= set(points)  # nothing is averaged
-    assert [x for x, _ in found] == sorted(x for x, _ in found)
-    short = points[:400]
-    assert decimated(short, 200) is short
+from launcher.report.plots import BUCKETS, Plot, PlotLine, as_json, number, thinned
 
 
 def test_the_lines_of_a_plot_share_the_buckets():
     line = [(step, float(step % 7)) for step in range(20_000)]
     plot = Plot("loss", "number", [PlotLine(str(number), line) for number in range(5)])
-    content = Plots(Axis("step", 0, 20_000), [plot]).as_json()
-    counts = [len(one["x"]) for one in content["plots"][0]["lines"]]
-    assert max(counts) <= 2 * BUCKETS // 5 + 2
+    counts = [len(one["x"]) for one in as_json("step", [plot])["plots"][0]["lines"]]
+    assert BUCKETS // 5 < max(counts) <= 2 * BUCKETS // 5 + 4
+
+
+def test_many_items_are_thinned_evenly_with_both_ends():
+    assert thinned(range(5), 5) == range(5)
+    found = thinned(range(1001), 200)
+    assert len(found) == 200 and (found[0], found[-1]) == (0, 1000)
 
 
 def test_numbers_that_json_lacks_are_gaps_and_what_is_no_number_is_refused():

@@ -1,9 +1,9 @@
 import pytest
 
+from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.file_records import FileRecord
-from training.storage import StorageError
 
 FILE = FileRecord(3, 5, "x")
 
@@ -25,7 +25,7 @@ def test_a_saved_ledger_loads_unchanged(tmp_path):
 @pytest.mark.parametrize("text", ["", '{"experiences": [{"files": {}}]}'])
 def test_an_invalid_file_raises_an_error_that_names_it(tmp_path, text):
     (tmp_path / experiences.NAME).write_text(text)
-    with pytest.raises(StorageError, match=r"experiences\.json"):
+    with pytest.raises(SettingsError, match=r"experiences\.json"):
         experiences.load(tmp_path)
 
 

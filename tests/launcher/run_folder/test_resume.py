@@ -98,7 +98,7 @@ FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null
     [
         (resolved(), "--max-steps 120 --reset schedule"),
         (resolved(epochs="2"), "--epochs 4 --reset schedule"),
-        (resolved(*FREE), "--max-steps 120"),
+        (resolved("stop.after=60", max_steps="90"), "--set stop.after=null"),
     ],
 )
 def test_a_completed_run_has_nothing_left_to_do(first, hint):
@@ -120,6 +120,8 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
 def test_more_steps_train_a_completed_run_longer_or_name_the_option():
     ended(trained(X, resolved(*FREE), 60), "completed", 60)
     assert decided(max_steps="61").nothing_left is None
+    for reached in ({"max_steps": "60"}, {"max_steps": "50"}):
+        assert decided(**reached).nothing_left.line.endswith("--max-steps 120 --reset schedule")
     ended(trained(Path("runs/y"), resolved(), 60), "completed", 60)
     assert "  fix           --reset schedule  (the learning-rate schedule restarts)" in refused(
         "runs/y", max_steps="61"

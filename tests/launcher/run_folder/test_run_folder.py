@@ -10,7 +10,9 @@ from functools import partial
 import pytest
 
 from launcher.base.diagnostics import SettingsError
+from launcher.config import schema
 from launcher.run_folder import run_folder
+from models.catalog import FAMILIES, TASK_FILES
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
@@ -208,3 +210,9 @@ def test_a_fork_that_trained_nothing_is_discarded(here):
     created = run_folder.create(resolved(), here / "mine", NAME, fill)
     (created.path / "metrics.jsonl").write_text("{}\n{}\n")
     assert not created.discard()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_catalog_knows_the_saved_files_of_each_task(family):
+    saved_files = schema.task_class(family).saved_files
+    assert set(saved_files) <= {*TASK_FILES, *FAMILIES[family].files}

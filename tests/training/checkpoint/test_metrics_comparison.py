@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from training.checkpoint.compare import Difference, Tolerance
@@ -11,16 +9,8 @@ TRAIN = {"kind": "train", "loss": 2.5, "lr": 1e-3, "grad_norm": 1.25, **COUNTS, 
 EVAL = {"kind": "eval", "split": "val", "metrics": {"val_loss": 2.0, "val_accuracy": 0.5}}
 
 
-@pytest.fixture
-def write(tmp_path):
-    """A metrics.jsonl of the lines given."""
-
-    def run(*lines):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return path
-
-    return run
+def written(*lines):
+    return lines
 
 
 def line(step, **changes):
@@ -31,10 +21,10 @@ def evaluation(step, **metrics):
     return {**EVAL, "step": step, "metrics": {**EVAL["metrics"], **metrics}}
 
 
-def test_times_and_memory_may_differ(write):
-    ours = write(line(1), evaluation(1))
+def test_times_and_memory_may_differ():
+    ours = written(line(1), evaluation(1))
     times = {"step_time_s": 9.0, "forward_time_s": 2.0, "backward_time_s": 5.0}
-    theirs = write(line(1, **times, optimizer_time_s=1.0, host_memory_bytes=1), evaluation(1))
+    theirs = written(line(1, **times, optimizer_time_s=1.0, host_memory_bytes=1), evaluation(1))
     found = compare(ours, theirs, 0, 1)
     assert (found.lines, found.first) == (2, None)
 
@@ -43,52 +33,50 @@ def test_times_and_memory_may_differ(write):
     ("key", "value"),
     [("loss", 2.5000000000000004), ("grad_norm", "NaN"), ("samples", 9), ("loss_scale", 2.0)],
 )
-def test_a_number_that_differs_is_named_with_its_step(write, key, value):
-    found = compare(write(line(1), line(2)), write(line(1), line(2, **{key: value})), 0, 2)
+def test_a_number_that_differs_is_named_with_its_step(key, value):
+    found = compare(written(line(1), line(2)), written(line(1), line(2, **{key: value})), 0, 2)
     assert found.first == Difference("train", key, None, TRAIN.get(key), value, 2)
     assert found.first.place == f"{key} of step 2"
 
 
-def test_a_metric_of_an_evaluation_is_named(write):
-    found = compare(write(evaluation(4)), write(evaluation(4, val_loss=2.1)), 0, 4)
+def test_a_metric_of_an_evaluation_is_named():
+    found = compare(written(evaluation(4)), written(evaluation(4, val_loss=2.1)), 0, 4)
     assert found.first == Difference("eval", "metrics.val_loss", None, 2.0, 2.1, 4)
 
 
-def test_the_first_of_several_errors_is_reported(write):
-    ours = write(line(1), line(2), evaluation(2), line(3))
-    theirs = write(line(1), evaluation(2, val_loss=3.0), line(2, loss=3.0), line(3, loss=3.0))
+def test_the_first_of_several_errors_is_reported():
+    ours = written(line(1), line(2), evaluation(2), line(3))
+    theirs = written(line(1), evaluation(2, val_loss=3.0), line(2, loss=3.0), line(3, loss=3.0))
     assert compare(ours, theirs, 0, 3).first.place == "loss of step 2"
 
 
-def test_only_the_steps_of_the_replay_count(write):
-    ours = write(*(line(step) for step in range(1, 7)))
-    theirs = write(line(2, loss=0.0), line(3), line(4), line(5, loss=0.0))
+def test_only_the_steps_of_the_replay_count():
+    ours = written(*(line(step) for step in range(1, 7)))
+    theirs = written(line(2, loss=0.0), line(3), line(4), line(5, loss=0.0))
     found = compare(ours, theirs, 2, 4)
     assert (found.lines, found.first) == (2, None)
 
 
-def test_of_two_lines_of_one_step_the_later_counts_and_an_incomplete_one_does_not(write):
-    ours = write(line(1), line(2, loss=9.0), line(2))
-    with ours.open("a") as file:
-        file.write('{"kind": "train", "step": 3, "lo')
-    found = compare(ours, write(line(1), line(2), line(3)), 0, 3)
+def test_of_two_lines_of_one_step_the_later_counts():
+    ours = written(line(1), line(2, loss=9.0), line(2))
+    found = compare(ours, written(line(1), line(2), line(3)), 0, 3)
     assert (found.lines, found.first) == (2, None)
 
 
-def test_a_tolerance_is_relative_for_training_lines_and_norms_have_that_of_moments(write):
-    ours = write(line(1), evaluation(1))
-    theirs = write(line(1, loss=2.5 * 1.001, loss_scale=3.0), evaluation(1, val_accuracy=0.6))
+def test_a_tolerance_is_relative_for_training_lines_and_norms_have_that_of_moments():
+    ours = written(line(1), evaluation(1))
+    theirs = written(line(1, loss=2.5 * 1.001, loss_scale=3.0), evaluation(1, val_accuracy=0.6))
     found = compare(ours, theirs, 0, 1, Tolerance(1.1e-3, 0.0))
     assert (found.lines, found.first) == (1, None)
     assert compare(ours, theirs, 0, 1, Tolerance(0.9e-3, 1.0)).first.place == "loss of step 1"
-    theirs = write(line(1, grad_norm=1.25 * 1.01))
+    theirs = written(line(1, grad_norm=1.25 * 1.01))
     assert compare(ours, theirs, 0, 1, Tolerance(0.0, 2e-2)).first is None
     found = compare(ours, theirs, 0, 1, Tolerance(1.0, 1e-3))
     assert found.first.place == "grad_norm of step 1"
 
 
-def test_lines_that_only_the_replay_has_are_missing_unless_of_its_first_step(write):
-    assert compare(write(), write(line(5), line(6)), 4, 6).is_missing
-    assert compare(write(), write(evaluation(5)), 4, 6).is_missing
-    assert not compare(write(), write(line(5)), 4, 6).is_missing
-    assert not compare(write(line(6)), write(line(5), line(6)), 4, 6).is_missing
+def test_lines_that_only_the_replay_has_are_missing_unless_of_its_first_step():
+    assert compare(written(), written(line(5), line(6)), 4, 6).is_missing
+    assert compare(written(), written(evaluation(5)), 4, 6).is_missing
+    assert not compare(written(), written(line(5)), 4, 6).is_missing
+    assert not compare(written(line(6)), written(line(5), line(6)), 4, 6).is_missing
