@@ -15,11 +15,10 @@ from launcher.base.redaction import redact
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
-from launcher.config.model_lines import fetched, hub_address, pretrained_line
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.schema import config_of
+from launcher.config.schema import PRETRAINED, config_of
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
@@ -184,7 +183,6 @@ def _fetch_model(command_line: CommandLine) -> int:
             value=typed,
             where=f"command line: data fetch {typed}",
             allowed=hub.FORM,
-            fix=f"{PROGRAM} data fetch {fetched(typed, str)}" if hub_address(typed) else None,
         )
     ending.leave(_REST)
     name = hub.fetch(typed, weights=True)
@@ -192,5 +190,5 @@ def _fetch_model(command_line: CommandLine) -> int:
         print(encode({"model": name, "path": str(folder_of(name))}, indent=2))
     else:
         print(f"{name} is in {folder_of(name)}")
-        print(f"train it:  {PROGRAM} {pretrained_line(name)}")
+        print(f"train it:  {PROGRAM} --set {PRETRAINED}={name}")
     return exit_codes.DONE

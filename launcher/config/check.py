@@ -152,11 +152,6 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             continue
         full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
         fix = suggestion and _fix(values, key, suggestion)
-        if key == PRETRAINED and suggestion is None:
-            from launcher.config.model_lines import fetched, hub_address
-
-            if hub_address(path):
-                fix = fetched(path, lambda new: _fix(values, PRETRAINED, new))
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
             fix = f"--set {PRETRAINED}=DIR  if it has moved"
         link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"

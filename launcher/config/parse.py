@@ -31,7 +31,6 @@ CHOICES = (*MODEL_CHOICES, "mode", "stages", "limits.profile", "engine.name")
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 COMMAND_LINE = 1000
 """Position of the command line in the order of diagnostics: after all files."""
-_OPTIONS = {"model.family": "--model"}
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,8 @@ class UserSettings:
             try:
                 arguments.append(_with_value(entry, infos.get(entry.key)))
             except Unreadable as error:
-                where = entry.origin.where
-                message = f"{where} cannot be read: {error.problem}"
-                wrong.append(Diagnostic(message, where=where, order=entry.order))
+                message = f"{entry.origin.where} cannot be read: {error.problem}"
+                wrong.append(errors.about_entry(entry, message, key=None, value=None))
         return [*self.files, arguments], wrong
 
 
@@ -84,16 +82,9 @@ def _mode_file(args: CliArgs, wrong: list[Diagnostic]) -> list[TypedEntry]:
     if args.mode_file is None:
         return []
     typed = _file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode", wrong)
+    allowed = "--model and --set on the command line"
     wrong += [
-        Diagnostic(
-            f"a mode file cannot set {entry.key}",
-            key=entry.key,
-            value=entry.value,
-            where=errors.where(entry.key, entry.origin),
-            fix=f"remove it, and type  "
-            f"{errors.line(_OPTIONS.get(entry.key, '--set'), entry.key, entry.value)}",
-            order=entry.order,
-        )
+        errors.about_entry(entry, f"a mode file cannot set {entry.key}", allowed=allowed, fix="remove it")
         for entry in typed
         if entry.key in MODEL_CHOICES
     ]
@@ -104,8 +95,7 @@ def _file(layer: str, path: Path, position: int, option: str, wrong: list[Diagno
     try:
         return entries(layer, read_lines(path, option), position)
     except SettingsError as error:
-        for one in error.diagnostics:
-            wrong.append(replace(one, order=(position, one.order[1] if one.order else 0)))
+        wrong += [replace(d, order=(position, d.order[1] if d.order else 0)) for d in error.diagnostics]
         return []
 
 
@@ -129,8 +119,9 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
         if equals and key.strip():
             typed.append((key.strip(), value, "--set", f"--set {text}"))
         else:
+            message, form = f"--set {text} has no value", "--set KEY=VALUE; for example  --set optim.lr=1e-3"
             order = (COMMAND_LINE, len(typed))
-            wrong.append(errors.no_assignment(text, order))
+            wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
     for number, (key, text, option, argument) in enumerate(typed, 1):
         origin = Origin(CLI_LAYER, redact(argument))
         yield TypedEntry(key, text, origin, option, (COMMAND_LINE, number), text)

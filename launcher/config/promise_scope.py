@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, nearest_match, shown
+from launcher.base.diagnostics import Diagnostic, nearest_match
 from launcher.config import errors
 from launcher.config.provenance import CLI_LAYER, Origin, Setting, TypedEntry, Values
-from launcher.config.schema import Bounds, Measure, config_of
+from launcher.config.schema import config_of
 from launcher.config.selection import Choice
 from models.catalog import FAMILIES
 
@@ -85,33 +85,9 @@ def scope_errors(family: str, entry: TypedEntry) -> Iterator[Diagnostic]:
             known = [*config_of(family).SIZES]
             every = [*known, *(size for other in FAMILIES for size in config_of(other).SIZES)]
             if name not in every:
-                message = f"unknown size {name!r} in {KEY}.{measure}.sizes"
-                allowed = ", ".join(dict.fromkeys(known or every))
-                yield _about(entry, message, name, allowed, nearest_match(str(name), every))
-
-
-def rejected(entry: TypedEntry, detail: Any) -> Diagnostic:
-    """The error of a part of a promise that the schema rejects with `detail`."""
-    _, measure, *inner = detail["loc"]
-    part = ".".join(map(str, (KEY, measure, *inner)))
-    message, names = f"{part} {shown(detail['input'])} is not understood", tuple[str, ...]()
-    if inner == ["[key]"]:
-        message, names = f"unknown measure {measure!r} in {KEY}", get_args(Measure)
-    elif detail["type"] == "extra_forbidden":
-        message, names = f"{KEY}.{measure} has no key {inner[-1]!r}", tuple(Bounds.model_fields)
-    allowed = ", ".join(names) or detail["msg"].removeprefix("Input should be ")
-    name = measure if inner == ["[key]"] else detail["loc"][-1]
-    suggestion = nearest_match(str(name), names)
-    return _about(entry, message, detail["input"], allowed, suggestion)
-
-
-def _about(entry: TypedEntry, message: str, value: Any, allowed: str, suggestion: str | None) -> Diagnostic:
-    return Diagnostic(
-        message,
-        key=KEY,
-        value=value,
-        where=errors.where(KEY, entry.origin),
-        allowed=allowed,
-        did_you_mean=suggestion,
-        order=entry.order,
-    )
+                message, allowed = (
+                    f"unknown size {name!r} in {KEY}.{measure}.sizes",
+                    ", ".join(known or every),
+                )
+                suggestion = nearest_match(str(name), every)
+                yield errors.about_entry(entry, message, allowed=allowed, did_you_mean=suggestion)

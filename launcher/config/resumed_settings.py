@@ -17,7 +17,6 @@ from launcher.config.provenance import (
     MACHINE_LAYER,
     RESUMED_LAYER,
     USER_LAYERS,
-    Origin,
     TypedEntry,
     Values,
     entries,
@@ -145,8 +144,8 @@ def read(folder: Path, task_folder: object = None) -> Base:
         try:
             config_of(str(family))
         except SettingsError as error:
-            origin = Origin(RESUMED_LAYER, lines["model.family"].where)
-            raise SettingsError(errors.custom_task_errors(error, origin)) from None
+            [named] = entries(RESUMED_LAYER, [lines["model.family"]])
+            raise SettingsError(errors.custom_task_errors(error, named)) from None
     elif family not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))

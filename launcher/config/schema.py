@@ -233,7 +233,9 @@ class SettingInfo:
     """Means nothing where one of these settings has one of the values."""
     bounds: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, SettingInfo] = field(default_factory=dict)
-    """Each key of its mappings, if it is a list of them."""
+    """Each key of its mappings, if it is a list or mapping of them."""
+    names: tuple[str, ...] = ()
+    """The names that a mapping may have; empty: any."""
 
 
 def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
@@ -317,8 +319,8 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     elif set(kinds) == {int, str}:
         word, allowed = "length", duration.FORMS
     elif get_origin(first) is list and len(kinds) == 1:
-        item = _bare(get_args(first)[0])
-        word = f"list of {_TYPES.get(item, 'mapping')}s"
+        word = f"list of {_TYPES.get(_bare(get_args(first)[0]), 'mapping')}s"
+    for item in map(_bare, _members(get_args(first)[-1]) if get_args(first) else ()):
         if isinstance(item, type) and issubclass(item, BaseModel):
             items = {leaf.key: leaf for leaf in _leaves(item, "")}
     bounds = {
@@ -340,6 +342,7 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
         unless=extra.get("unless", {}),
         bounds=bounds,
         items=items,
+        names=get_args(get_args(first)[0]) if get_origin(first) is dict else (),
     )
 
 

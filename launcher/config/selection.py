@@ -146,8 +146,7 @@ def _custom_task(
         declared = task_settings.task_family_file(family)
         task_settings.task_stages(family)
     except SettingsError as error:
-        invalid = errors.custom_task_errors(error, name.origin)
-        wrong = [replace(diagnostic, order=name.order) for diagnostic in invalid]
+        wrong = errors.custom_task_errors(error, name)
         return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
     size = None if sizes else typed.get("model.size")
     return family, declared, list(_custom_task_errors(family, size, folder))
@@ -160,19 +159,13 @@ def _custom_task_errors(
     from launcher.config import custom_task
 
     if size is not None:
-        where = errors.where("model.size", size.origin)
         message = f"{name} has no sizes, so size {size.value!r} cannot be chosen"
-        yield Diagnostic(message, key="model.size", where=where, order=size.order)
+        yield errors.about_entry(size, message)
     path = None if folder is None else folder.value
     if folder is not None and isinstance(path, str) and custom_task.is_other_task(name, path):
-        yield Diagnostic(
-            f"{name} in {path} cannot be used: this process has imported another module of that name",
-            key=TASK_FOLDER,
-            value=path,
-            where=errors.where(TASK_FOLDER, folder.origin),
-            allowed=f"{custom_task.task_folder(name)}, or a new process",
-            order=folder.order,
-        )
+        message = f"{name} in {path} cannot be used: this process has imported another module of that name"
+        allowed = f"{custom_task.task_folder(name)}, or a new process"
+        yield errors.about_entry(folder, message, allowed=allowed)
 
 
 def _default_size(file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool) -> str:

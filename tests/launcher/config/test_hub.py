@@ -10,7 +10,6 @@ from huggingface_hub import constants
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config import hub, paths
-from launcher.config.model_lines import model_line
 from launcher.config.provenance import RESUMED_LAYER, Origin
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import PRETRAINED, model_name
@@ -152,7 +151,7 @@ def test_no_name_is_an_error_before_any_request(server, capsys):
     assert "names no model" in error_of("hf:a/b/c").message
     assert "names no model" in error_of(f"{NAME}@").message
     assert main(["data", "fetch", "facebook/bart-base"]) == 2
-    assert "fix           python -m launcher data fetch hf:facebook/bart-base" in (capsys.readouterr().err)
+    assert "allowed       hf:OWNER/NAME" in capsys.readouterr().err
     assert not server.logins
 
 
@@ -162,7 +161,3 @@ def test_a_cache_that_cannot_be_written_is_an_error(server, monkeypatch):
     blocked.write_text("no folder")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.fspath(blocked))
     assert "cannot be written to the cache of the hub" in error_of(NAME).message
-
-
-def test_a_name_after_model_is_the_setting_that_takes_it():
-    assert model_line("hf:org/tiny@v2") == f"--set {PRETRAINED}=hf:org/tiny@v2"

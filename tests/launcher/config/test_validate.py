@@ -248,21 +248,6 @@ def test_a_setting_without_effect_or_used_by_the_launcher_may_stay_unused():
     assert not set(validate.unused_keys(run.values, ())) & validate.BY_THE_LAUNCHER
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("mlflw", "mlflow"),
-        ("wanb:me/x,tensorboard", "wandb:me/x,tensorboard"),
-        ("zzz", None),
-        ("mlflow:a b", None),
-    ],
-)
-def test_a_tracker_that_is_not_known_names_the_nearest_one(typed, meant):
-    (found,) = refused(f"track={typed}")
-    assert found.did_you_mean == meant
-    assert found.fix == (meant and f"--set track={meant}")
-
-
 def test_a_tracker_without_its_package_is_refused(monkeypatch):
     monkeypatch.setattr(check, "find_spec", lambda name: None)
     (found,) = refused("track=wandb,mlflow:mine")
