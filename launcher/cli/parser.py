@@ -7,12 +7,13 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
-from launcher.config.command_line import CommandLine, add_arguments, parse
+from launcher.config.command_line import CommandLine, parse
 from launcher.config.options import DEFAULT, HELP, Command, Option, choices, names
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
@@ -93,9 +94,24 @@ def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
             formatter_class=_formatter,
             add_help=False,
         )
-        add_arguments(parsers[command.name], command, _sentence)
-    add_arguments(root, COMMANDS[DEFAULT], _sentence)
+        _add_arguments(parsers[command.name], command)
+    _add_arguments(root, COMMANDS[DEFAULT])
     return root, parsers
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments of `command` to `parser`, each with its help."""
+    for dest, metavar in (("argument", command.argument), ("operand", command.operand)):
+        if metavar is not None:
+            nargs = "*" if command.repeats_argument else "?"
+            parser.add_argument(dest, nargs=nargs, metavar=metavar, help=argparse.SUPPRESS)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in (*command.options, HELP):
+        group = groups.get(option.group) or parser.add_argument_group(option.group)
+        groups[option.group] = group
+        form: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
+        names = ("-h", option.flag) if option is HELP else (option.flag,)
+        group.add_argument(*names, help=_sentence(option), **form)
 
 
 def render_help(command: Command) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,12 +84,10 @@ def meant(line: str) -> str:
     return re.split(r" (?=--)|=", line)[0]
 
 
-def unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
+def unreadable(option: Option) -> Diagnostic:
     """The error of an option without its value, or with a value that it does not take."""
-    flag = error.argument_name or ""
-    metavar = next((option.metavar for option in command.options if option.flag == flag), None)
-    message = f"option '{flag}' {'needs a' if metavar else 'takes no'} value"
-    return _error(message, flag, allowed=f"{flag} {metavar or ''}".strip())
+    message = f"option '{option.flag}' {'needs a' if option.metavar else 'takes no'} value"
+    return _error(message, option.flag, allowed=f"{option.flag} {option.metavar or ''}".strip())
 
 
 def unexpected(command: Command, argument: str) -> Diagnostic:

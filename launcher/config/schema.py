@@ -127,7 +127,7 @@ def config_of(family: str) -> Any:
     if is_custom(family):
         from launcher.config import task_settings  # for the runs that train one
 
-        return task_settings.task_config(family)
+        return task_settings.declared(family)
     return importlib.import_module(FAMILIES[family].config)
 
 
@@ -277,7 +277,6 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
     return infos
 
 
-@cache
 def sections(family: str) -> frozenset[str]:
     """The dotted keys that hold other keys."""
     return frozenset(key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == ".")
@@ -285,12 +284,9 @@ def sections(family: str) -> frozenset[str]:
 
 def forget_tasks() -> None:
     """Read custom tasks again: a notebook defines a class again, and a module is reloaded."""
-    from launcher.config import custom_task, task_settings
+    from launcher.config import task_settings
 
-    for cached in (
-        *(custom_task.load_task_class, task_settings.task_config, task_settings.task_family_file),
-        *(task_settings.task_stages, settings_class, setting_infos, sections),
-    ):
+    for cached in (task_settings.declared, settings_class, setting_infos):
         cached.cache_clear()
 
 

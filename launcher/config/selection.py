@@ -142,14 +142,12 @@ def _custom_task(
         return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
     custom_task.add_search_folder(None if folder is None else folder.value)
     try:
-        sizes = task_settings.task_config(family).SIZES
-        declared = task_settings.task_family_file(family)
-        task_settings.task_stages(family)
+        declared = task_settings.declared(family)
     except SettingsError as error:
         wrong = errors.custom_task_errors(error, name)
         return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
-    size = None if sizes else typed.get("model.size")
-    return family, declared, list(_custom_task_errors(family, size, folder))
+    size = None if declared.SIZES else typed.get("model.size")
+    return family, declared.file, list(_custom_task_errors(family, size, folder))
 
 
 def _custom_task_errors(
@@ -187,7 +185,7 @@ def declared_stages(family: str) -> tuple[Stage, ...]:
     if is_custom(family):
         from launcher.config import task_settings
 
-        return task_settings.task_stages(family)
+        return task_settings.declared(family).stages
     return stages_of(family)
 
 

@@ -178,7 +178,7 @@ error: mine.yaml holds no settings: its root is not a mapping
   allowed       keys with values, for example  optim: {lr: 1e-3}
 """,
     "limits: {swap: 85}": """\
-error: limits.swap 85 is above limits.critical.swap 80 from built-in
+error: limits.swap 85 is above limits.critical.swap
   where         mine.yaml:1 limits.swap
 """,
     "train: {global_batch: 40, micro_batch: 16}": """\

@@ -27,18 +27,9 @@ def errors(*sets, **options):
 
 
 def test_a_part_of_the_model_needs_a_factor_that_trains_it():
-    for model, part, fix in (
-        ("abr", "encoder", "--set model.freeze_encoder=true"),
-        ("language", "layers", "--set model.freeze_layers=N"),
-        ("abr", "head", "requires_grad_(False) in build of the task"),
-    ):
-        (found,) = refused(f"optim.groups={{{part}: 0}}", model=model)
-        assert found.message == f"optim.groups gives {part!r} the factor 0"
-        assert (found.allowed, found.fix.endswith(fix)) == ("above 0", True)
-        assert found.fix.startswith("freeze it in a stage instead:")
-    for factor in ("-1", ".inf", ".nan"):
+    for factor in ("0", "-1", ".inf", ".nan"):
         (found,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
-        assert (found.allowed.endswith("above 0"), found.fix) == (True, None)
+        assert (found.key, found.allowed.endswith("above 0")) == ("optim.groups", True)
     (found,) = refused("optim.groups.encoder=0.1")
     assert found.fix == "--set 'optim.groups={encoder: 0.1}'"
 
@@ -122,9 +113,7 @@ def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch
 def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path, monkeypatch):
     path = tmp_path / "ds.json"
     path.write_text("{}")
-    assert errors(f"engine.ds_config={path}", engine="ddp") == [
-        "engine.ds_config needs a DeepSpeed engine, and the engine is ddp"
-    ]
+    assert [error.key for error in refused(f"engine.ds_config={path}", engine="ddp")] == ["engine.ds_config"]
     resolved(f"engine.ds_config={path}", engine="zero2")
     monkeypatch.syspath_prepend(tmp_path)
     model = f"{write(tmp_path, HEAD + LINE + BODY)}:Line"
