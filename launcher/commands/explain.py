@@ -10,7 +10,7 @@ from launcher.commands.catalog import SCHEMA
 from launcher.config import machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.promise_scope import KEY as PROMISE
+from launcher.config.layers import PROMISE
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import setting_infos, settings_class
 from launcher.plan import auto

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic
-from launcher.config import errors, presets, promise_scope
+from launcher.base.diagnostics import Diagnostic, nearest_match
+from launcher.config import errors, presets
 from launcher.config.parse import UserSettings
 from launcher.config.paths import PATHS
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
+    CLI_LAYER,
     ENGINE_LAYER,
     FAMILY_LAYER,
     MODE_LAYER,
@@ -37,11 +38,13 @@ from launcher.config.schema import (
     unseen_by_schema,
 )
 from launcher.config.selection import Choice
+from models.catalog import FAMILIES
 from training.settings import nested
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
 
+PROMISE = "promise"
 Layer = Sequence[TypedEntry]
 """The entries of one source, all with the same layer in their origins."""
 
@@ -61,8 +64,8 @@ def stack_layers(
         keys = {entry.key for layer in users for entry in layer}
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(family, [*shipped, *users])
-    for entry in (e for layer in (user.mode, *users) for e in layer if e.key == "promise"):
-        invalid += promise_scope.scope_errors(family, entry)
+    for entry in (e for layer in (user.mode, *users) for e in layer if e.key == PROMISE):
+        invalid += _scope_errors(family, entry)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
         folder = setting_infos(family)[TASK_FOLDER].default
         values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
@@ -138,7 +141,7 @@ def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Settin
             entries = [_changed(family, entry, before[entry.key].value) for entry in entries]
         for entry, value in _valid(family, entries, values, diagnostics):
             below = values[entry.key]
-            if entry.key == "promise":
+            if entry.key == PROMISE:
                 value = {**below.value, **value}
             values[entry.key] = below.overridden(value, entry.origin)
     return values, diagnostics
@@ -227,3 +230,81 @@ def _value_errors() -> ModuleType:
     from launcher.config import value_errors
 
     return value_errors
+
+
+def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[str, str]]:
+    """The promises that a run on `device` is given, and by measure why not the others.
+
+    Of the layers that promise a measure the highest one counts whose scope has the run. A promise
+    of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
+    """
+    setting, given, reasons = values[PROMISE], dict[str, Any](), dict[str, str]()
+    size = None
+    if choice.size is not None and (of_run := values.get("model.size")) is not None:
+        if is_of_mode(of_run):
+            size = of_run.mode_default
+        elif of_run.shipped == of_run.mode_default:  # or else the user replaced the mode's size
+            size = of_run.value
+    for measure in setting.value:
+        for promises, origin in setting.all_values:
+            if measure not in promises:
+                break
+            bounds = promises[measure]
+            reason = f"withdrawn by {origin.where}"
+            if bounds is not None:
+                reason = _outside(bounds, size, device)
+            if reason:
+                reasons.setdefault(measure, reason)
+            if bounds is None or not reason:
+                given[measure] = bounds
+                break
+    if given != setting.value:
+        where = setting.origin.where
+        setting = setting.overridden(given, Origin(setting.origin.layer, where, "those that apply"))
+    return setting, reasons
+
+
+def _outside(bounds: Mapping[str, Any], size: str | None, device: str) -> str:
+    """Why a run is outside of the scope of `bounds`; empty: it is inside."""
+    sizes = bounds.get("sizes")
+    if sizes is not None and size not in sizes:
+        instead = ", where the mode chooses the size" if size is None else f", not {size}"
+        return f"{limits(bounds)} at size {' or '.join(sizes)}{instead}"
+    if bounds.get("device") == "cpu" and device != "cpu":
+        return f"{limits(bounds)} on a CPU"
+    return ""
+
+
+def is_of_mode(size: Setting) -> bool:
+    """Whether the mode chooses another size than mode default, and the command line none.
+
+    A file may repeat the size of the mode, as the settings.yaml of a run does.
+    """
+    is_typed = any(origin.layer == CLI_LAYER for _, origin in size.all_values)
+    return not is_typed and size.mode_default != size.shipped == size.value
+
+
+def limits(bounds: Mapping[str, Any]) -> str:
+    """`at least 0.4 and at most 0.6`."""
+    ends = {"at_least": "at least", "at_most": "at most"}
+    known = [f"{word} {bounds[end]:g}" for end, word in ends.items() if bounds.get(end) is not None]
+    return " and ".join(known)
+
+
+def _scope_errors(family: str, entry: TypedEntry) -> Iterator[Diagnostic]:
+    """Errors of the sizes that the promises of a user's entry name.
+
+    A file may be used for several families, so a size may be of any family.
+    """
+    for measure, bounds in entry.value.items() if isinstance(entry.value, dict) else ():
+        names = bounds.get("sizes") if isinstance(bounds, dict) else None
+        for name in names if isinstance(names, list) else ():
+            known = [*config_of(family).SIZES]
+            every = [*known, *(size for other in FAMILIES for size in config_of(other).SIZES)]
+            if name not in every:
+                message, allowed = (
+                    f"unknown size {name!r} in {PROMISE}.{measure}.sizes",
+                    ", ".join(known or every),
+                )
+                suggestion = nearest_match(str(name), every)
+                yield errors.about_entry(entry, message, allowed=allowed, did_you_mean=suggestion)

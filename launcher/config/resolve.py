@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, check, parse, paths, presets, promise_scope
-from launcher.config.layers import stack_layers
+from launcher.config import adapt, batching, check, parse, paths, presets
+from launcher.config.layers import is_of_mode, scoped, stack_layers
 from launcher.config.machine import Machine
 from launcher.config.parse import COMMAND_LINE
 from launcher.config.provenance import (
@@ -54,7 +54,7 @@ def resolve(
     paths.keep_recorded(values)
     pinned = _pin(choice, values, diagnostics)
     run = adapt.adapt(values, machine, world_size, chosen)
-    values["promise"], unpromised = promise_scope.scoped(values, choice, run.device)
+    values["promise"], unpromised = scoped(values, choice, run.device)
     diagnostics += [*run.diagnostics, *check.check_settings(values)]
     solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
@@ -143,6 +143,6 @@ def _size_note(choice: Choice, values: Values) -> Iterator[str]:
     lines = presets.mode(choice.mode or DEFAULT_MODE).lines
     change = next((line.value for line in lines if line.key == "model.size"), None)
     size = None if choice.size is None else values.get("model.size")
-    if change and (size is None or not (size.is_of_user or promise_scope.is_of_mode(size))):
+    if change and (size is None or not (size.is_of_user or is_of_mode(size))):
         names = " or ".join(change["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

@@ -93,22 +93,13 @@ def check_splits(task: Task, folder: Path) -> None:
     """
     from models.common.split import SPLIT_FILE, overlapping_groups  # imports numpy
 
-    fix = "split by group: recording, patient or document"
+    allowed = "each group, a recording, patient or document, in one of train, val and test"
     if task.data("train") is task.data("val"):
-        raise DataError(
-            "the task trains and validates on the same samples",
-            where="data('train') and data('val') of the task",
-            allowed="splits that share no sample",
-            fix=fix,
-        )
+        where = "data('train') and data('val') of the task"
+        raise DataError("the task trains and validates on the same samples", where=where, allowed=allowed)
     if shared := overlapping_groups(folder):
-        more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-        raise DataError(
-            f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
-            where=str(folder / SPLIT_FILE),
-            allowed="each group in one of train, val and test",
-            fix=fix,
-        )
+        message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:_NAMED])}"
+        raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
 
 
 def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
@@ -119,8 +110,7 @@ def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagno
         return
     problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
     fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
-    allowed = f"1 to {most}" if most > 0 else f"a run of more than {PROFILE_WARMUP} steps"
-    yield errors.about_value(resolved.values, key, problem, allowed=allowed, fix=fix)
+    yield errors.about_value(resolved.values, key, problem, fix=fix)
 
 
 def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
@@ -149,15 +139,10 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]
         return
     new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
     is_better = length % new_batch < length % batch
-    better = f"; {new_batch} drops {length % new_batch}" if is_better else ""
-    yield errors.about(
-        resolved.values,
-        GLOBAL,
-        f"{dropped} of {length} samples of an epoch do not fill a global batch of {batch}: each "
-        f"epoch drops that many{better}",
-        fix=batch_line(resolved, new_batch) if is_better else "use more data",
-        severity="warning",
-    )
+    micro = resolved.batching.micro_batch
+    fix = batch_line(resolved.values, micro, new_batch) if is_better else "use more data"
+    message = f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
+    yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
 
 
 class TrackedSettings:
