@@ -44,33 +44,19 @@ def read(argv: Sequence[str]) -> CommandLine:
         return parse(COMMANDS[DEFAULT], argv)
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
-        return parse(command, argv[1:], newest_saved_run)
-    return _unknown_command(argv)
-
-
-def _unknown_command(argv: Sequence[str]) -> CommandLine:
-    """A command line whose first argument is no command: that error, and those of the others."""
-    name, nearest = argv[0], nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP])
-    parsed = read([nearest or DEFAULT, *argv[1:]])
+        return parse(command, argv[1:])
+    nearest, parsed = nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP]), parse(COMMANDS[DEFAULT], argv[1:])
     error = Diagnostic(
-        f"unknown command '{name}'",
-        value=name,
+        f"unknown command '{argv[0]}'",
+        value=argv[0],
         where="command line, first argument",
         allowed=f"{', '.join(COMMANDS)}; or options of {DEFAULT}",
         did_you_mean=nearest,
-        fix=f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}" if nearest and not parsed.diagnostics else None,
-        order=(0, 0),
+        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}",
     )
-    # These errors are printed alone: what else is wrong depends on what is meant.
+    # It is printed alone: what else is wrong depends on what is meant.
     alone = replace(parsed.command, adds_errors=False)
-    return replace(parsed, command=alone, diagnostics=[error, *parsed.diagnostics])
-
-
-def newest_saved_run() -> str | None:
-    """The newest run in runs/ with a checkpoint. Reads the disk."""
-    from launcher.run_folder import checkpoint_search  # takes time, and only errors need it
-
-    return checkpoint_search.newest_saved()
+    return replace(parsed, command=alone, diagnostics=[error])
 
 
 def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

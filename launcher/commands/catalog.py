@@ -37,9 +37,14 @@ _MOVED = option(
     repeats=True,
 )
 _RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)
+_UNPLANNED = (
+    *("--dry-run", "--out", "--resume", "--reset", "--force", "--continuous-learning", "--max-hours"),
+    *("--track", "--profile", "--max-restarts"),
+)
+"""Options of a run that change nothing of its plan."""
 PLAN = (
     *in_group("planned machine; default: this one", *PLANNED_MACHINE),
-    *(o for o in OPTIONS if o.flag not in ("--dry-run", "--out", "--resume", "--reset", "--force")),
+    *(o for o in OPTIONS if o.flag not in _UNPLANNED),
 )
 _COMPARE = (
     *in_group(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,10 @@ def second_mode(modes: Mapping[str, str]) -> Diagnostic:
     return _error(message, where, key="mode", value=second, fix="remove one of them")
 
 
-def missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
+def missing_argument(command: Command) -> Diagnostic:
     """The error of a command without its argument."""
     name = command.argument or ""
     example = next(iter(command.choices), "my_task" if name == "NAME" else name)
-    if name == "RUN":
-        example = shlex.quote(example_run() or name)
     fix = " ".join([command.call, example, *filter(None, [command.operand])])
     allowed = ", ".join(command.choices) or command.allowed
     return _error(f"{command.name} requires {name}", command.name, allowed=allowed, fix=fix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -66,13 +66,8 @@ class CommandLine:
         return JSON.flag in self.flags
 
 
-def parse(
-    command: Command, argv: Sequence[str], example_run: Callable[[], str | None] = lambda: None
-) -> CommandLine:
-    """Parse the arguments of `command`; all errors are in the result's `diagnostics`.
-
-    `example_run` gives a run for the line to type, where the command needs one.
-    """
+def parse(command: Command, argv: Sequence[str]) -> CommandLine:
+    """Parse the arguments of `command`; all errors are in the result's `diagnostics`."""
     diagnostics: list[Diagnostic] = []
     arguments, passthrough = list(argv), []
     if command.passthrough is not None and "--" in arguments:
@@ -109,7 +104,7 @@ def parse(
     operand = more.pop() if command.operand and more else ""
     if not argument and command.argument and command.requires_argument:
         if not positionals:  # an empty one is an error of its own
-            diagnostics.append(_errors().missing_argument(command, example_run))
+            diagnostics.append(_errors().missing_argument(command))
     elif argument and command.choices and argument not in command.choices:
         diagnostics.append(_errors().wrong_argument(command, argument, operand or None))
     elif command.requires_operand(argument) and not operand:
