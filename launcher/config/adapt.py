@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,8 +62,8 @@ class Adaptation:
             )
 
     def prefer(self, key: str, new: Any, reason: str) -> None:
-        """Replace a default; what the user set stays."""
-        if not self.is_set(key):
+        """Replace another default; what the user set stays."""
+        if not self.is_set(key) and self.get(key) != new:
             self.replace(key, new, reason)
 
     def reject(self, key: str, new: Any, reason: str, allowed: str | None = None) -> None:
@@ -198,9 +198,8 @@ def _micro_batch(run: Adaptation) -> None:
 def _debug(run: Adaptation) -> None:
     if run.get("train.debug"):
         where = run.values["train.debug"].origin.where
-        for key, value in (("loader.workers", 0), ("train.deterministic", True)):
-            if run.get(key) != value:
-                run.prefer(key, value, where)
+        run.prefer("loader.workers", 0, where)
+        run.prefer("train.deterministic", True, where)
 
 
 def _loader(run: Adaptation) -> None:
@@ -213,94 +212,71 @@ def _loader(run: Adaptation) -> None:
         most = max(least, _PER_CORE * cores // nproc)
         if (run.get(key) or 0) > most:
             run.reject(key, most, f"{cores} cores", f"at most {most} on this machine")
-    if run.get("loader.pin_memory") and run.device != "cuda":
+    if run.device != "cuda":
         run.prefer("loader.pin_memory", False, f"pinned memory has no use on {run.device}")
 
 
 def _memory(run: Adaptation) -> None:
-    key, precision = "memory.attention", run.get("precision")
-    if run.get(key) == "flash" and run.device != "cuda":
+    key, precision, is_cuda = "memory.attention", run.get("precision"), run.device == "cuda"
+    if run.get(key) == "flash" and not is_cuda:
         run.reject(key, "auto", "no GPU")
     elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
         run.prefer(key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}")
     packs = getattr(config_of(run.get("model.family")), "PACKS_DOCUMENTS", False)
     is_slow = (0,) < run.machine.torch < _BOUNDARIES or not run.machine.gpu_bf16
-    if run.device == "cuda" and packs and run.get(PRETRAINED) is None and is_slow:
+    if is_cuda and packs and run.get(PRETRAINED) is None and is_slow:
         run.notes.append(
             "attention within documents takes a mask of all pairs of tokens: without one it needs "
             f"torch {_BOUNDARIES[0]}.{_BOUNDARIES[1]} and a GPU of compute capability 8.0 or newer"
         )
-    if run.get("memory.activation_offload") and run.device != "cuda":
+    if run.get("memory.activation_offload") and not is_cuda:
         run.reject("memory.activation_offload", False, "no NVIDIA or AMD GPU")
     if run.get("memory.empty_cache_every") is not None and run.device == "cpu":
         run.reject("memory.empty_cache_every", None, "a CPU has no allocator cache")
 
 
 def _optimizer(run: Adaptation) -> None:
-    key, engine, name = "optim.name", ENGINES.get(run.get("engine.name")), run.get("optim.name")
+    """What an engine and an optimizer cannot do together."""
+    engine, name = ENGINES[run.get("engine.name")], run.get("optim.name")
     able = {
         "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
         "muon": [e.name for e in ENGINES.values() if e.ds_config is None],
     }
-    if engine is None or engine.name in able.get(name, ENGINES):
-        return
-    whole = "rows and columns" if name == "adafactor" else "matrices"
-    reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
-    allowed = f"adamw, sgd under engine {engine.name}; {name} under {', '.join(able[name])}"
-    run.reject(key, "adamw", reason, allowed)
-
-
-def _offload(run: Adaptation) -> None:
-    key, engine = "engine.offload", ENGINES.get(run.get("engine.name"))
-    value = run.get(key)
-    if engine is None or value in (None, *engine.offload):
-        return
-    others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
-    reason = f"engine {engine.name} {others[value] if engine.offload else 'offloads nothing'}"
-    own = engine.offload[0] if engine.offload else None
-    able = ", ".join(e.name for e in ENGINES.values() if value in e.offload)
-    allowed = f"{plain(own)} under engine {engine.name}; {value} under {able}"
-    run.reject(key, own, reason, allowed)
-
-
-def _optimizer_state(run: Adaptation) -> None:
-    key, state, name = "optim.state", run.get("optim.state"), run.get("optim.name")
-    if state != "fp32" and name != "adamw":
-        allowed = f"fp32 with {name}; {state} with optim.name=adamw"
-        run.reject(key, "fp32", f"{name} keeps its state in fp32", allowed)
-    engine = ENGINES.get(run.get("engine.name"))
-    if engine is not None and engine.placement.optimizer == "host" and run.get(key) != "fp32":
-        run.prefer(key, "fp32", f"engine {engine.name} has it in host memory, where fp32 is faster")
+    if engine.name not in able.get(name, ENGINES):
+        whole = "rows and columns" if name == "adafactor" else "matrices"
+        reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
+        run.reject("optim.name", "adamw", reason, f"{name} under {', '.join(able[name])}")
+        name = run.get("optim.name")
+    if run.get("optim.state") != "fp32" and name != "adamw":
+        run.reject("optim.state", "fp32", f"{name} keeps its state in fp32")
+    if engine.placement.optimizer == "host":
+        run.prefer("optim.state", "fp32", f"engine {engine.name} has it in host memory, where fp32 is faster")
+    if (offload := run.get("engine.offload")) not in (None, *engine.offload):
+        others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
+        reason = f"engine {engine.name} {others[offload] if engine.offload else 'offloads nothing'}"
+        allowed = f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
+        run.reject("engine.offload", next(iter(engine.offload), None), reason, allowed)
 
 
 def _compile(run: Adaptation) -> None:
-    value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
-    if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
-        run.reject("compile", "off", f"it needs {lacks}")
-    elif value == "auto":
+    """What can be compiled; CUDA graphs read and write at the addresses of their recording."""
+    key, lacks, engine = "compile", run.machine.compiler_lacks(run.device), ENGINES[run.get("engine.name")]
+    if run.get(key) == "auto":
         pays = run.device == "cuda" and not lacks
         reason = "a GPU and a compiler" if pays else f"slower on {run.device}"
         if run.device == "cuda" and lacks:
             reason = f"it needs {lacks}"
-            run.notes.append(f"compile: off: {reason}")
-        run.fill("compile", "on" if pays else "off", reason)
-
-
-def _graphs(run: Adaptation) -> None:
-    """CUDA graphs read and write at the addresses that they were recorded with."""
-    engine = ENGINES.get(run.get("engine.name"))
-    able = ", ".join(e.name for e in ENGINES.values() if not e.shards_parameters)
-    allowed = f"auto, on, off; graphs on an NVIDIA GPU under {able}"
-    if run.get("compile") != "graphs":
-        return
-    if run.device != "cuda":
-        run.reject("compile", "off", "no NVIDIA GPU", allowed)
-    elif engine is not None and engine.shards_parameters:
-        reason = f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses"
-        run.reject("compile", "on", reason, allowed)
-    elif run.get("memory.activation_offload"):
+            run.notes.append(f"{key}: off: {reason}")
+        run.fill(key, "on" if pays else "off", reason)
+    elif run.get(key) != "off" and run.device in ("cuda", "cpu") and lacks:
+        run.reject(key, "off", f"it needs {lacks}")
+    elif run.get(key) == "graphs" and run.device != "cuda":
+        run.reject(key, "off", "no NVIDIA GPU")
+    elif run.get(key) == "graphs" and engine.shards_parameters:
+        run.reject(key, "on", f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses")
+    elif run.get(key) == "graphs" and run.get("memory.activation_offload"):
         reason = "memory.activation_offload frees activations, and CUDA graphs have fixed addresses"
-        run.reject("compile", "on", reason, allowed)
+        run.reject(key, "on", reason)
 
 
 def _length(run: Adaptation) -> None:
@@ -332,7 +308,4 @@ def _context(run: Adaptation) -> None:
     run.fill(key, limit, f"the context of {name}")
 
 
-RULES: tuple[Callable[[Adaptation], None], ...] = (
-    *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _optimizer_state, _compile),
-    *(_length, _graphs, _context, _offload),
-)
+RULES = (_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _length, _compile, _context)

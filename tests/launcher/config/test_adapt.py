@@ -56,7 +56,7 @@ def test_an_optimizer_that_an_engine_cannot_run_is_refused():
     ):
         named = (f"optim.name={optimizer}", f"engine.name={engine}")
         [found] = refused(*named, model="language", machine=SERVER)
-        assert found.allowed == f"adamw, sgd under engine {engine}; {optimizer} under {able}"
+        assert found.allowed == f"{optimizer} under {able}"
         assert (found.key, found.did_you_mean) == ("optim.name", "adamw")
         for name in able.split(", "):
             run = resolved(f"optim.name={optimizer}", f"engine.name={name}", model="language")
@@ -89,7 +89,7 @@ def test_each_engine_offloads_what_it_can():
         [found] = refused(f"engine.offload={value}", engine=engine, machine=SERVER)
         assert found.message.endswith(f"is impossible here: engine {engine} {reason}")
         able = {"all": "fsdp-offload, zero3-offload", "states": "zero2-offload, zero3-offload"}
-        assert found.allowed == f"{own} under engine {engine}; {value} under {able[value]}"
+        assert found.allowed == f"{value} under {able[value]}"
         assert found.did_you_mean == own
 
 
@@ -98,7 +98,6 @@ def test_moments_of_fewer_bits_are_those_of_adamw():
         sets = (f"optim.name={name}", "optim.state=int8")
         [found] = refused(*sets, model="language", machine=SERVER)
         assert found.message == (f"optim.state 'int8' is impossible here: {name} keeps its state in fp32")
-        assert found.allowed == f"fp32 with {name}; int8 with optim.name=adamw"
         assert found.fix == "--set optim.state=fp32"
     # The mode's adafactor becomes AdamW under this engine.
     sets = ("stages=[encoder]", "engine.name=fsdp", "optim.state=int8")
