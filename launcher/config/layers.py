@@ -58,7 +58,7 @@ def stack_layers(
     """
     family = choice.family
     users, unreadable = user.layers(family)
-    shipped = [*_shipped_layers(choice), user.mode, *_fitting_layers(choice)]
+    shipped = [*_shipped_layers(choice, user.mode)]
     if base is not None:
         below, _ = merge_layers(family, shipped)
         keys = {entry.key for layer in users for entry in layer}
@@ -77,48 +77,39 @@ def stack_layers(
     return values, [entry for layer in users for entry in layer], diagnostics
 
 
-def _shipped_layers(choice: Choice) -> list[Layer]:
-    """The layers of family and mode, lowest first; the built-in one is the schema's own."""
-    file, size, mode = choice.file, choice.size or "", choice.mode
+def _shipped_layers(choice: Choice, user_mode: Layer) -> Iterator[Layer]:
+    """The layers of family, mode, limits profile and engine; the built-in one is the schema's own."""
+    file, size, mode, infos = choice.file, choice.size or "", choice.mode, setting_infos(choice.family)
+
+    def of_family(shared: Layer) -> Layer:
+        """The entries of a file for all families, without those of `model` and `data` it lacks."""
+        return [e for e in shared if e.key in infos or not e.key.startswith(("model.", "data."))]
+
     declared = entries(FAMILY_LAYER, file.block("declared"))
-    keys = [entry.key for entry in declared]
-    if "train.max_steps" in keys and "train.epochs" not in keys:
+    by_key = {entry.key: entry for entry in declared}
+    max_steps = by_key.get("train.max_steps")
+    if max_steps is not None and max_steps.value is not None and "train.epochs" not in by_key:
         # The limit of steps of a custom task overrides the epochs of all such tasks.
-        max_steps = declared[keys.index("train.max_steps")]
-        if max_steps.value is not None:
-            declared.append(replace(max_steps, key="train.epochs", value=None))
-    layers: list[Layer] = [entries(FAMILY_LAYER, file.block("default")), declared]
+        declared.append(replace(max_steps, key="train.epochs", value=None))
+    yield entries(FAMILY_LAYER, file.block("default"))
+    yield declared
     if not choice.model_named:
-        origin = Origin(FAMILY_LAYER, "no model named")
-        layers.append([TypedEntry("model.size", FIRST_RUN[1], origin)])
-    layers.append(entries(FAMILY_LAYER, file.block("sizes", size)))
-    layers += [entries(FAMILY_LAYER, file.block("given", key)) for key in choice.given]
+        yield [TypedEntry("model.size", FIRST_RUN[1], Origin(FAMILY_LAYER, "no model named"))]
+    for path in (("sizes", size), *(("given", key) for key in choice.given)):
+        yield entries(FAMILY_LAYER, file.block(*path))
     if mode is not None:
-        layers.append(_of_family(choice, entries(MODE_LAYER, presets.mode(mode).lines)))
+        yield of_family(entries(MODE_LAYER, presets.mode(mode).lines))
     for kind, name in (("modes", mode), ("stages", choice.stage)):
         if name is not None:
-            layers.append(entries(MODE_LAYER, file.block(kind, name)))
-            layers.append(entries(MODE_LAYER, file.block("sizes", size, kind, name)))
-    return layers
-
-
-def _fitting_layers(choice: Choice) -> list[Layer]:
-    """The layers of the limits profile and of the engine."""
-    layers: list[Layer] = []
+            yield entries(MODE_LAYER, file.block(kind, name))
+            yield entries(MODE_LAYER, file.block("sizes", size, kind, name))
+    yield user_mode
     if choice.profile is not None:
-        profile = entries(PROFILE_LAYER, presets.profile(choice.profile))
-        layers.append(_of_family(choice, profile))
+        yield of_family(entries(PROFILE_LAYER, presets.profile(choice.profile)))
     if choice.engine is not None:
-        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
         needed: Mapping[str, Any] = ENGINES[choice.engine].settings
-        layers.append([TypedEntry(key, needed[key], origin) for key in needed])
-    return layers
-
-
-def _of_family(choice: Choice, shared: Layer) -> Layer:
-    """The entries of a file for all families, without those of `model` and `data` it lacks."""
-    infos = setting_infos(choice.family)
-    return [e for e in shared if e.key in infos or not e.key.startswith(("model.", "data."))]
+        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
+        yield [TypedEntry(key, value, origin) for key, value in needed.items()]
 
 
 def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Setting], list[Diagnostic]]:
@@ -138,7 +129,12 @@ def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Settin
         entries = _known_entries(family, layer, diagnostics)
         if name in (MODE_LAYER, PROFILE_LAYER):
             before = default if name == MODE_LAYER and default is not None else values
-            entries = [_changed(family, entry, before[entry.key].value) for entry in entries]
+            for number, entry in enumerate(entries):
+                if presets.is_change(entry.value):
+                    sizes, old = tuple(config_of(family).SIZES), before[entry.key].value
+                    value, how = presets.apply_change(entry.value, old, sizes)
+                    origin = replace(entry.origin, how=how)
+                    entries[number] = replace(entry, value=value, origin=origin, text=None)
         for entry, value in _valid(family, entries, values, diagnostics):
             below = values[entry.key]
             if entry.key == PROMISE:
@@ -167,48 +163,33 @@ def _known_entries(family: str, layer: Layer, diagnostics: list[Diagnostic]) -> 
     return list(seen.values())
 
 
-def _changed(family: str, entry: TypedEntry, before: Any) -> TypedEntry:
-    """The entry with the value after its change, if it is a change."""
-    if not presets.is_change(entry.value):
-        return entry
-    value, how = presets.apply_change(entry.value, before, tuple(config_of(family).SIZES))
-    return replace(entry, value=value, origin=replace(entry.origin, how=how), text=None)
-
-
 def _valid(
     family: str, entries: Layer, values: Values, diagnostics: list[Diagnostic]
-) -> list[tuple[TypedEntry, Any]]:
+) -> Iterator[tuple[TypedEntry, Any]]:
     """The valid entries with their values as the schema reads them; others become errors."""
     by_key = {entry.key: entry for entry in entries}
     invalid: dict[str, Diagnostic] = {}
-    schema, infos = settings_class(family), setting_infos(family)
-    valid = by_key
-    try:
-        tree = nested({key: entry.value for key, entry in by_key.items()})
-        settings = schema.model_validate(tree, strict=True)
-    except ValidationError as failed:
-        wrong = set()
-        for detail in failed.errors(include_url=False):
-            parts = [str(part) for part in detail["loc"]]
-            dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-            key = next(key for key in dotted if key in by_key)
-            diagnostic = _value_errors().rejected(infos[key], by_key[key], detail, values[key])
-            wrong.add(key)
-            invalid.setdefault(diagnostic.key or key, diagnostic)
-        valid = {key: entry for key, entry in by_key.items() if key not in wrong}
-        tree = nested({key: entry.value for key, entry in valid.items()})
-        settings = schema.model_validate(tree, strict=True)
-    pairs = []
-    for key, entry in valid.items():
+    schema, infos, left = settings_class(family), setting_infos(family), dict(by_key)
+    settings = None
+    while settings is None:
+        try:
+            settings = schema.model_validate(nested({k: e.value for k, e in left.items()}), strict=True)
+        except ValidationError as failed:
+            for detail in failed.errors(include_url=False):
+                parts = [str(part) for part in detail["loc"]]
+                dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+                key = next(key for key in dotted if key in by_key)
+                diagnostic = _value_errors().rejected(infos[key], by_key[key], detail, values[key])
+                left.pop(key, None)
+                invalid.setdefault(diagnostic.key or key, diagnostic)
+    for key, entry in left.items():
         if kind := unseen_by_schema(infos[key], entry.value):
-            diagnostic = _value_errors().bad_value(infos[key], entry, kind, values[key])
-            invalid.setdefault(key, diagnostic)
+            invalid.setdefault(key, _value_errors().bad_value(infos[key], entry, kind, values[key]))
         elif key in PATHS and (error := errors.impossible_path(entry)):
             invalid[key] = error
         else:
-            pairs.append((entry, _plain(get(settings, key))))
+            yield entry, _plain(get(settings, key))
     diagnostics += invalid.values()
-    return pairs
 
 
 def _plain(value: Any) -> Any:
