@@ -36,13 +36,11 @@ def pin(values: dict[str, Setting]) -> list[str]:
     try:
         pinned = fetch(setting.value)
     except SettingsError as error:
-        where = errors.where(PRETRAINED, setting.origin)
-        diagnostics = [replace(d, key=PRETRAINED, where=where) for d in error.diagnostics]
-        raise SettingsError(diagnostics) from None
-    if pinned == setting.value:
-        return []
+        [diagnostic], where = error.diagnostics, errors.where(PRETRAINED, setting.origin)
+        raise SettingsError([replace(diagnostic, key=PRETRAINED, where=where)]) from None
     values[PRETRAINED] = replace(setting, value=pinned)
-    return [f"{PRETRAINED}: {pinned}, the commit of {setting.value}"]
+    is_new = pinned != setting.value
+    return [f"{PRETRAINED}: {pinned}, the commit of {setting.value}"] if is_new else []
 
 
 @cache

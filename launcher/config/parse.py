@@ -107,13 +107,13 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
         typed.append(("model.family", family, "--model", f"--model {args.model}"))
         if size or args.model.endswith(":"):
             typed.append(("model.size", size, f"--model {family}:", f"--model {args.model}"))
-    if args.mode is not None and args.mode_file is None:
-        is_option = args.mode_option == "--mode"
-        argument = f"--mode {args.mode}" if is_option else args.mode_option
-        typed.append(("mode", args.mode, "--mode", argument))
-    if args.engine is not None:
-        typed.append(("engine.name", args.engine, "--engine", f"--engine {args.engine}"))
-    typed += [(key, text, name, f"{name} {text}") for key, (name, text) in args.options.items()]
+    options = {"mode": (args.mode_option, args.mode if args.mode_file is None else None)}
+    options |= {"engine.name": ("--engine", args.engine), **args.options}
+    for key, (name, text) in options.items():
+        if text is None:
+            continue
+        is_short = name != "--mode" and key == "mode"  # --fast, --stage text
+        typed.append((key, text, "--mode" if is_short else name, name if is_short else f"{name} {text}"))
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():

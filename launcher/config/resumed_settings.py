@@ -80,21 +80,14 @@ class Base:
 
     def _left_out(self, new_keys: Collection[str], engine: str | None) -> set[str]:
         """The keys that follow from the new arguments, though these set others."""
-        keys = {ACCUMULATION}
-        if "engine.name" in new_keys:
+        keys, new, before = {ACCUMULATION}, set(new_keys), self.entries.get("engine.name")
+        if "engine.name" in new:
             keys |= {key for key in self.entries if self._is_auto(key)}
-        before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
-            keys |= set(ENGINES[engine].settings)
-            if ENGINES[engine].processes is not None:
-                keys.add("engine.nproc")
-        if ACCUMULATION in new_keys or GLOBAL in new_keys:
-            keys.add(MICRO)
-        if {MICRO, ACCUMULATION} <= set(new_keys):
-            keys.add(GLOBAL)
-        if "train.epochs" in new_keys:
-            keys.add("train.max_steps")
-        return keys
+            keys |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
+        followed = ((MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION}))
+        followed += (("train.max_steps", {"train.epochs"}),)
+        return keys | {key for key, causes in followed if causes <= new}
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")

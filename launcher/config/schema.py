@@ -245,21 +245,12 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
     """
     if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
         return "not_known"
-    numbers = list(_numbers(value))
-    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        return "finite_number"
-    if any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers):
-        return "less_than"
-    return None
-
-
-def _numbers(value: Any) -> Iterator[Any]:
-    """The values in lists and mappings."""
     if isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
-    else:
-        yield value
+        items = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "finite_number"
+    return "less_than" if isinstance(value, int) and abs(value) >= 2**63 else None
 
 
 @cache
@@ -308,7 +299,10 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
     parts = _members(info.annotation)
     kinds = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
-    first, extra, items = kinds[0], _extra(info), dict[str, SettingInfo]()
+    fields = [*_fields(info.annotation), info]
+    extras = [field.json_schema_extra for field in fields if isinstance(field.json_schema_extra, dict)]
+    extra: dict[str, Any] = {key: value for each in extras for key, value in each.items()}
+    first, items = kinds[0], dict[str, SettingInfo]()
     word, allowed = _TYPES.get(first, "mapping"), extra.get("allowed")
     if get_origin(first) is Literal and len(kinds) == 1:
         word, allowed = "one of", get_args(first)
@@ -322,7 +316,7 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     bounds = {
         name: getattr(item, name)
         for name in _BOUNDS
-        for item in (*_constraints(info.annotation), *info.metadata)
+        for item in (item for field in fields for item in field.metadata)
         if getattr(item, name, None) is not None
     }
     return SettingInfo(
@@ -342,23 +336,13 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     )
 
 
-def _constraints(annotation: Any) -> Iterator[Any]:
+def _fields(annotation: Any) -> Iterator[FieldInfo]:
     """What types within an annotation say of their values."""
     for part in get_args(annotation):
         if isinstance(part, FieldInfo):
-            yield from part.metadata
+            yield part
         else:
-            yield from _constraints(part)
-
-
-def _extra(info: FieldInfo) -> dict[str, Any]:
-    """json_schema_extra of a field and of the types in its annotation."""
-    within = [item for part in get_args(info.annotation) for item in get_args(part)[1:]]
-    extra: dict[str, Any] = {}
-    for metadata in (*within, info):
-        if isinstance(metadata, FieldInfo) and isinstance(metadata.json_schema_extra, dict):
-            extra |= metadata.json_schema_extra
-    return extra
+            yield from _fields(part)
 
 
 def _bare(annotation: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
+    from launcher.config.task_settings import Declared
 
 KEY = "stages"
 _CHANGEABLE = ("engine.name", TASK_FOLDER)
@@ -66,8 +67,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     typed = user.highest()
     if base is not None:
         before = base.chosen(CHOICES)
-        fixed = {key: entry for key, entry in before.items() if key not in _CHANGEABLE}
-        typed = {**before, **typed, **fixed}
+        typed = {**before, **typed, **{k: e for k, e in before.items() if k not in _CHANGEABLE}}
 
     def valid(key: str, options: Any, default: str | None = None) -> str | None:
         if (entry := typed.get(key)) is None:
@@ -76,11 +76,11 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
 
     name = typed.get("model.family")
     diagnostics: list[Diagnostic] = []
+    family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
+    file = presets.family(family)
     if name is not None and isinstance(name.value, str) and is_custom(name.value):
-        family, file, diagnostics = _custom_task(name, typed)
-    else:
-        family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
-        file = presets.family(family)
+        task, diagnostics = _custom_task(name, typed)
+        family, file = (family, file) if task is None else (name.value, task.file)
     given = _given(user, base, family, file)
     is_replaced = replaces_size(family, given.get(PRETRAINED))
     named = "model.family" in typed or "model.size" in typed or is_replaced
@@ -92,7 +92,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     names = typed[KEY].value if KEY in typed else None
     stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
     is_one = mode == STAGED_MODE and len(stages) == 1
-    known = {stage.name for stage in declared_stages(family)} if is_one else set[str]()
+    known = [stage.name for stage in declared_stages(family)] if is_one else []
     return Choice(
         family=family,
         file=file,
@@ -102,7 +102,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
         model_named=named,
         diagnostics=diagnostics,
         stages=stages,
-        stage=stages[0] if is_one and stages[0] in known else None,
+        stage=next((stage for stage in stages if stage in known), None),
         profile=valid("limits.profile", presets.profiles()),
         given=given,
     )
@@ -124,46 +124,36 @@ def _given(user: UserSettings, base: Base | None, family: str, file: presets.Fam
 
 def _custom_task(
     name: TypedEntry, typed: Mapping[str, TypedEntry]
-) -> tuple[str, presets.FamilyFile, list[Diagnostic]]:
-    """The task that `name` names and what its class declares; a family instead, with errors."""
+) -> tuple[Declared | None, list[Diagnostic]]:
+    """What the class of the task `name` declares, None if it cannot be used; and errors."""
     from launcher.config import custom_task, task_settings  # for the runs that train one
 
-    family, folder = name.value, typed.get(TASK_FOLDER)
+    folder = typed.get(TASK_FOLDER)
     try:
         if folder is not None and folder.option is None:  # of a file, which is data
-            file = Path(folder.origin.where.rpartition(":")[0])
-            where = errors.where(TASK_FOLDER, folder.origin)
-            path = custom_task.folder_for(family, folder.value, file, where)
-            folder = replace(folder, value=path)
-        if folder is not None and (impossible := errors.impossible_path(folder)):
-            raise SettingsError([impossible])
+            file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
+            folder = replace(
+                folder, value=custom_task.folder_for(name.value, folder.value, Path(file), where)
+            )
     except SettingsError as error:
-        wrong = [replace(d, order=folder.order if folder else None) for d in error.diagnostics]
-        return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
-    custom_task.add_search_folder(None if folder is None else folder.value)
+        return None, [replace(d, order=name.order) for d in error.diagnostics]
+    if folder is not None and (impossible := errors.impossible_path(folder)):
+        return None, [impossible]
+    custom_task.add_search_folder(folder and folder.value)
     try:
-        declared = task_settings.declared(family)
+        declared = task_settings.declared(name.value)
     except SettingsError as error:
-        wrong = errors.custom_task_errors(error, name)
-        return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
-    size = None if declared.SIZES else typed.get("model.size")
-    return family, declared.file, list(_custom_task_errors(family, size, folder))
-
-
-def _custom_task_errors(
-    name: str, size: TypedEntry | None, folder: TypedEntry | None
-) -> Iterator[Diagnostic]:
-    """Errors of a size of a task without sizes, and of a folder with another task of its name."""
-    from launcher.config import custom_task
-
-    if size is not None:
-        message = f"{name} has no sizes, so size {size.value!r} cannot be chosen"
-        yield errors.about_entry(size, message)
-    path = None if folder is None else folder.value
-    if folder is not None and isinstance(path, str) and custom_task.is_other_task(name, path):
-        message = f"{name} in {path} cannot be used: this process has imported another module of that name"
-        allowed = f"{custom_task.task_folder(name)}, or a new process"
-        yield errors.about_entry(folder, message, allowed=allowed)
+        return None, errors.custom_task_errors(error, name)
+    wrong = []
+    if not declared.SIZES and (size := typed.get("model.size")) is not None:
+        message = f"{name.value} has no sizes, so size {size.value!r} cannot be chosen"
+        wrong.append(errors.about_entry(size, message))
+    path = folder and folder.value
+    if folder is not None and isinstance(path, str) and custom_task.is_other_task(name.value, path):
+        problem = "cannot be used: this process has imported another module of that name"
+        allowed = f"{custom_task.task_folder(name.value)}, or a new process"
+        wrong.append(errors.about_entry(folder, f"{name.value} in {path} {problem}", allowed=allowed))
+    return declared, wrong
 
 
 def _default_size(file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool) -> str:
