@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match
 from launcher.config import errors, presets
-from launcher.config.parse import UserSettings
 from launcher.config.paths import PATHS
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
@@ -37,7 +36,7 @@ from launcher.config.schema import (
     settings_class,
     unseen_by_schema,
 )
-from launcher.config.selection import Choice
+from launcher.config.selection import Choice, UserSettings
 from models.catalog import FAMILIES
 from training.settings import nested
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config import adapt, batching, check, parse, paths, presets
+from launcher.config import adapt, batching, check, paths, presets
 from launcher.config.layers import is_of_mode, scoped, stack_layers
 from launcher.config.machine import Machine
-from launcher.config.parse import COMMAND_LINE
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     DEFAULT_MODE,
@@ -22,7 +21,7 @@ from launcher.config.provenance import (
     with_batch_numbers,
 )
 from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, is_of_hub, settings_class
-from launcher.config.selection import Choice, choose_from
+from launcher.config.selection import COMMAND_LINE, Choice, choose_from, read_user
 from models.catalog import is_custom
 from models.common.hub import HUB
 from training.settings import nested
@@ -45,7 +44,7 @@ def resolve(
     `world_size` is given if torchrun or srun started the processes; `base` holds the settings of
     the resumed run; `chosen` is what engine auto chose. Raises SettingsError with all errors.
     """
-    user = parse.read(args)
+    user = read_user(args)
     choice = choose_from(user, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
