@@ -39,7 +39,7 @@ def main(command_line: CommandLine) -> int:
     plans = [_planned(described, part) for part in parts]
     if command_line.as_json:
         contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
-        print(json.dumps(contents if parts[0].name else contents[""], indent=2))
+        print(json.dumps(contents.get("", contents), indent=2))
         return 0
     command = partial(_run_command, command_line)
     for number, (part, plan, steps) in enumerate(plans):

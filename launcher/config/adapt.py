@@ -75,9 +75,9 @@ class Adaptation:
 
     def impossible(self, key: str, problem: str, new: Any, allowed: str | None) -> Diagnostic:
         """The error of an allowed value that is impossible here; `new` is possible."""
-        origin, info = self.values[key].origin, setting_infos(self.get("model.family"))[key]
-        fix = errors.fix_line(key, origin, new)
-        parts = {"allowed": allowed or errors.allowed(info), "did_you_mean": plain(new), "fix": fix}
+        allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
+        fix = errors.fix_line(key, self.values[key].origin, new)
+        parts = {"allowed": allowed, "did_you_mean": plain(new), "fix": fix}
         return errors.about_value(self.values, key, problem, **parts)
 
 

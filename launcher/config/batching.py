@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import errors
@@ -39,7 +40,7 @@ def solve_batching(values: Values, world_size: int) -> Batching:
         problem = f"a global batch of {total} cannot be split among {world_size} processes"
         allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
         fix = batch_line(values, micro, nearest_multiple(total, world_size))
-        raise _error(values, keys[0], problem, keys, allowed, fix)
+        raise _error(values, keys[0], problem, keys, allowed, fix=fix)
     share = total // world_size
     micro = largest_divisor(share, micro)
     return Batching(total, micro, share // micro, world_size)
@@ -55,14 +56,13 @@ def _at_one_process(values: Values) -> tuple[int, int]:
     if {MICRO, ACCUMULATION} <= user_keys and micro * accumulation != total:
         product = micro * accumulation
         problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
-        fix = errors.fix_line(GLOBAL, values[GLOBAL].origin, product)
-        raise _error(values, GLOBAL, problem, BATCH_SETTINGS, f"{product}, or two of the three", fix)
+        raise _error(values, GLOBAL, problem, BATCH_SETTINGS, f"{product}, or two of the three", new=product)
     for key, part in ((MICRO, micro), (ACCUMULATION, accumulation)):
         if key in user_keys:
             if total % part:
-                fix = errors.fix_line(key, values[key].origin, largest_divisor(total, part))
                 problem = f"{GLOBAL} {total} is not a multiple of {key} {part}"
-                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", fix)
+                new = largest_divisor(total, part)
+                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
             return total, part if key == MICRO else total // part
     return total, largest_divisor(total, micro)
 
@@ -144,11 +144,11 @@ def _is_set(value: Setting) -> bool:
 
 
 def _error(
-    values: Values, key: str, message: str, keys: Sequence[str], allowed: str, fix: str
+    values: Values, key: str, message: str, keys: Sequence[str], allowed: str, **parts: Any
 ) -> SettingsError:
     """The error of numbers of `keys` that do not fit together."""
     where = "; ".join(errors.where(each, values[each].origin) for each in keys)
-    return SettingsError([errors.about(values, key, message, where=where, allowed=allowed, fix=fix)])
+    return SettingsError([errors.about(values, key, message, where=where, allowed=allowed, **parts)])
 
 
 _LR, _LENGTH = "optim.lr", "train.max_steps"

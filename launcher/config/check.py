@@ -138,11 +138,8 @@ def check_settings(values: Values) -> list[Diagnostic]:
     now, found = {key: setting.value for key, setting in values.items()}, list[Diagnostic]()
     for row in ROWS:
         if row.key in now and (values[row.key].is_set_by_user or not row.warns) and row.when(now):
-            fix = row.fix
-            if fix is not None and not str(fix).startswith("--"):
-                fix = errors.fix_line(row.key, values[row.key].origin, fix)
-            severity = "warning" if row.warns else "error"
-            parts = {"allowed": row.allowed, "fix": fix, "severity": severity}
+            parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
+            parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
     for check in (_stages, _trackers, _paths, _length, _batch, _no_effect, _features):
         found += check(values)
@@ -187,12 +184,11 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         if path is None or path.startswith((paths.EMBEDDED, HUB)) or _is_there(values, key, path):
             continue
         full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
-        fix = suggestion and errors.fix_line(key, values[key].origin, suggestion)
+        parts = {"new": suggestion, "did_you_mean": suggestion}
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
-            fix = f"--set {PRETRAINED}=DIR  if it has moved"
+            parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"
         link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
-        problem = f"{link} ({full.absolute()})"
-        yield errors.about_value(values, key, problem, did_you_mean=suggestion, fix=fix)
+        yield errors.about_value(values, key, f"{link} ({full.absolute()})", **parts)
     for key in paths.PATHS:
         if key in values and paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"
@@ -233,7 +229,7 @@ def long_warmup(values: Values, steps: int, total: int) -> Iterator[Diagnostic]:
         key,
         f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak",
         allowed=f"less than {total} steps",
-        fix=errors.fix_line(key, values[key].origin, "10%"),
+        new="10%",
         severity="error" if values[key].is_set_by_user else "warning",
     )
 
@@ -247,8 +243,7 @@ def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterato
         steps = duration.steps(every, steps_per_epoch or 1, total)
         if steps > total:
             problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
-            fix = errors.fix_line(key, values[key].origin, max(1, total // 2))
-            yield errors.about_value(values, key, problem, fix=fix, severity="warning")
+            yield errors.about_value(values, key, problem, new=max(1, total // 2), severity="warning")
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
@@ -335,10 +330,9 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
         near = [nearest_match(name, known) for name in names]
         corrected = [name for name in known if name in near]
         is_option = values[STAGES].origin.where.startswith("--stage ")
-        new = near[0] if is_option else f"[{','.join(corrected)}]"
-        fix = None if None in near else errors.fix_line(STAGES, values[STAGES].origin, new)
+        new = None if None in near else near[0] if is_option else f"[{','.join(corrected)}]"
         problem = f"is not a list of stages of {family} in their order"
-        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), fix=fix)
+        yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new)
     elif len(names) == 1:
         [stage] = select_stages(names, stages)
         if stage.loads is not None and values[stage.loads].value is None:

@@ -41,10 +41,17 @@ def allowed(info: SettingInfo) -> str:
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def about(values: Mapping[str, Setting], key: str, message: str, **parts: Any) -> Diagnostic:
-    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own."""
+def about(
+    values: Mapping[str, Setting], key: str, message: str, *, new: Any = None, **parts: Any
+) -> Diagnostic:
+    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
+
+    `new`: a value that mends it, for the line to type.
+    """
     value = values[key]
     fields: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
+    if new is not None:
+        fields["fix"] = fix_line(key, value.origin, new)
     return Diagnostic(message, **(fields | parts))
 
 

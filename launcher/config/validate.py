@@ -109,8 +109,7 @@ def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagno
     if steps is None or steps <= most or train_plan.first_step:
         return
     problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
-    fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
-    yield errors.about_value(resolved.values, key, problem, fix=fix)
+    yield errors.about_value(resolved.values, key, problem, new=most if most > 0 else None)
 
 
 def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
