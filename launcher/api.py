@@ -262,7 +262,7 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             return _run_of(ready.nothing_left.outcome, ready.folder if ready.is_rank_0 else None, stages)
         if isinstance(ready, PreparedRun) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
-        console = given["console"]
+        console = bool(given["console"])
         if console and ready.is_rank_0 and ready.warnings:
             print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
         finished = run_command.train(ready, console, show=lambda report: None)

@@ -303,7 +303,8 @@ def _features(values: Values) -> Iterator[Diagnostic]:
     """The checks of continual learning and downloads, for the runs that use them."""
     key, is_continual = "data.path", values[_CONTINUAL].value
     if is_continual and key not in values:
-        yield errors.about(values, _CONTINUAL, f"{_CONTINUAL} needs a task with the setting {key}", key=key)
+        where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
+        yield Diagnostic(f"{_CONTINUAL} needs a task with the setting {key}", key=key, where=where)
     elif is_continual and (problem := why_ineffective(values, key)):
         yield errors.about_value(values, key, f"{problem}; continual learning trains on new files there")
     if any(values[f"download.{name}"].value for name in ("fetch", "files", "variables")):

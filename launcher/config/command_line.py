@@ -138,7 +138,7 @@ def _impossible_paths(
     command: Command, arguments: Sequence[str], given: Mapping[str, Sequence[str]]
 ) -> Iterator[Diagnostic]:
     """The errors of arguments, and of options for files, that no file can have as its name."""
-    texts = [(command.name, None, text, text) for text in arguments]
+    texts: list[tuple[str, str | None, str, str]] = [(command.name, None, text, text) for text in arguments]
     for option in command.options:
         # --set is checked by its key; --input may be a text
         if option.metavar and option.values in PATH_VALUES and option.flag != INPUT:

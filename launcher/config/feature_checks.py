@@ -86,12 +86,12 @@ def check_download(values: Values) -> Iterator[Diagnostic]:
         yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     seen: set[str] = set()
     for index, target in enumerate(declared_targets(values)):
-        problem, path = None, target.path.name.casefold()
+        problem, path = "", target.path.name.casefold()
         if not target.name:
             problem = "does not end with a file name"
         elif path in seen:
             problem = f"has the local path {target.path}, like another file"
-        if problem is not None:
+        if problem:
             message, allowed = f"{_FILES}[{index}].url '{target.file.url}' {problem}", "a name of its own"
             yield errors.about(values, _FILES, message, value=target.file.url, allowed=allowed)
         seen.add(path)

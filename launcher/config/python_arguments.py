@@ -106,7 +106,11 @@ def no_argument(name: str, value: object) -> Diagnostic:
     """The error of an argument that `train` lacks: most likely a setting."""
     argument, key = nearest_match(name, KINDS), nearest_key(name, setting_infos(FIRST_RUN[0]))
     fix = f"{argument}={value!r}" if argument else key and f"settings={{{key!r}: {value!r}}}"
-    parts = {"allowed": ", ".join(KINDS), "did_you_mean": argument or key, "fix": fix}
     return Diagnostic(
-        f"train has no argument {name!r}", value=value, where=f"train({name}={value!r})", **parts
+        f"train has no argument {name!r}",
+        value=value,
+        where=f"train({name}={value!r})",
+        allowed=", ".join(KINDS),
+        did_you_mean=argument or key,
+        fix=fix,
     )

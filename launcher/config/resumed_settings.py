@@ -85,9 +85,9 @@ class Base:
             keys |= {key for key in self.entries if self._is_auto(key)}
         if engine is not None and (before is None or engine != before.value):
             keys |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
-        followed = ((MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION}))
-        followed += (("train.max_steps", {"train.epochs"}),)
-        return keys | {key for key, causes in followed if causes <= new}
+        pairs = [(MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION})]
+        pairs.append(("train.max_steps", {"train.epochs"}))
+        return keys | {key for key, causes in pairs if causes <= new}
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")

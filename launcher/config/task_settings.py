@@ -51,7 +51,7 @@ def declared(name: str) -> Declared:
     """What the class of the task `name` declares. Imports its module. Raises SettingsError."""
     cls = load_task_class(name)
     sizes, folder = dict.fromkeys(_mapping(cls, "sizes")), task_folder(name)
-    head: dict[str, tuple[Any, str, str]] = {
+    head: dict[str, tuple[Any, str | None, str]] = {
         "family": (str, name, "The task: package.module:Class."),
         "folder": (str | None, folder, "Folder of the task's module; null: installed."),
     }

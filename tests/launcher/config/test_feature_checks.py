@@ -70,6 +70,8 @@ def test_data_path_is_set_to_the_downloaded_files(here):
     module = write(here, f"{HEAD}class Own(CustomTask):\n{methods}")  # without data.path
     found = resolved(FETCH, f"download.files=[{URL}]", model=f"{module}:Own")
     assert "data.path" not in found.values
+    (error,) = refused(ON, model=f"{module}:Own")
+    assert (error.key, error.where) == ("data.path", f"--set {ON}")
 
 
 def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
