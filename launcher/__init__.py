@@ -43,21 +43,10 @@ def train(
     unknown arguments, settings or data (nothing was written), RunError if the run failed, and
     KeyboardInterrupt after Ctrl-C, when the run has been saved.
     """
+    arguments = dict(locals())
     from launcher import api  # slow to import, and not needed for the command line
 
-    return api.train(
-        model,
-        mode,
-        engine,
-        nproc=nproc,
-        config=config,
-        out=out,
-        settings=settings or {},
-        console=console,
-        resume=resume,
-        reset=reset,
-        unknown=unknown,
-    )
+    return api.train(arguments)
 
 
 def open_run(folder: str | PathLike[str]) -> Run:

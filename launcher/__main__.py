@@ -51,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(error: BaseException, as_json: bool) -> int:
-    """Print an error of a user or of storage; the exit code. Raises any other `error`."""
+    """Print an error of a user, of data or of storage; the exit code. Raises any other `error`."""
     from launcher.base import diagnostics
+    from launcher.config.errors import about_data
+    from models.base import DataError
+    from training.checkpoint.manifest import CheckpointError
     from training.storage import StorageError
 
     if isinstance(error, BrokenPipeError):
@@ -61,7 +64,9 @@ def _report(error: BaseException, as_json: bool) -> int:
 
         discard(sys.stdout)
         return exit_codes.DONE
-    if not isinstance(error, diagnostics.SettingsError | StorageError):
+    if isinstance(error, DataError):
+        error = about_data(error)
+    if not isinstance(error, diagnostics.SettingsError | StorageError | CheckpointError):
         raise error
     code, entries = exit_codes.FAILURE, [diagnostics.Diagnostic(str(error))]
     if isinstance(error, diagnostics.SettingsError):

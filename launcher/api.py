@@ -16,7 +16,15 @@ from launcher.commands import run as run_command
 from launcher.config import custom_task
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
-from launcher.config.python_arguments import EVALUATE, as_arguments, check_types, flat, no_argument, text_of
+from launcher.config.python_arguments import (
+    EVALUATE,
+    KINDS,
+    as_arguments,
+    check_types,
+    flat,
+    no_argument,
+    text_of,
+)
 from launcher.config.schema import forget_tasks
 from launcher.report.report import refresh
 from launcher.report.watched_run import WatchedRun
@@ -125,19 +133,9 @@ class Run:
 
         With `out` in a new folder, without it in this one. Raises as `launcher.train` does.
         """
-        return train(
-            None,
-            None,
-            engine,
-            nproc=nproc,
-            config=config,
-            out=out,
-            settings=settings or {},
-            console=console,
-            resume=self._require_folder("resume"),
-            reset=reset,
-            call="Run.resume",
-        )
+        names = ("engine", "nproc", "config", "out", "settings", "console", "reset")
+        arguments = {name: value for name, value in locals().items() if name in names}
+        return train({**arguments, "resume": self._require_folder("resume")}, "Run.resume")
 
     def evaluate(
         self,
@@ -188,9 +186,8 @@ class Run:
         fields = {"--max-tokens": max_tokens, "--temperature": temperature, "--top-p": top_p}
         fields |= {"--top-k": top_k, "--seed": seed}
         numbers = {flag: str(value) for flag, value in fields.items() if value is not None}
-        given = [inputs] if isinstance(inputs, str | PathLike) else inputs
-        check_types({"inputs": (given, (Iterable,))}, "Run.predict", none=False)
-        given = list(given)
+        check_types({"inputs": (inputs, (Iterable, PathLike))}, "Run.predict", none=False)
+        given = _listed(inputs)
         for number, text in enumerate(given):
             check_types({f"inputs[{number}]": (text, (str, PathLike))}, "Run.predict", none=False)
         with _errors("Run.predict"):
@@ -239,59 +236,43 @@ class Run:
         return [Path(self._require_folder(method)), *self.stages.values()][-1]
 
 
-def train(
-    model: str | type | None,
-    mode: str | None,
-    engine: str | None,
-    *,
-    nproc: int | None,
-    config: Paths,
-    out: str | PathLike[str] | None,
-    settings: Mapping[str, Any],
-    console: bool,
-    resume: str | int | PathLike[str] | None,
-    reset: str | Sequence[str],
-    unknown: Mapping[str, Any] | None = None,
-    call: str = "train",
-) -> Run:
-    """The implementation of `launcher.train`; errors name the arguments of `call`."""
-    if unknown:
-        with _errors(call):
-            raise SettingsError([no_argument(*item) for item in unknown.items()])
-    given: dict[str, tuple[Any, tuple[type, ...]]] = {
-        **{"model": (model, (str, type)), "mode": (mode, (str,)), "engine": (engine, (str,))},
-        **{"nproc": (nproc, (int,)), "config": (config, (str, PathLike, Sequence))},
-        **{"out": (out, (str, PathLike)), "settings": (settings, (Mapping,))},
-        **{"console": (console, (bool,)), "resume": (resume, (str, int, PathLike))},
-        "reset": (reset, (str, Sequence)),
-    }
-    check_types(given, call)
+def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
+    """The implementation of `launcher.train` for its `arguments`; errors name those of `call`."""
     with _errors(call):
+        if unknown := arguments.get("unknown"):
+            raise SettingsError([no_argument(*item) for item in unknown.items()])
+        given = {name: arguments.get(name) for name in KINDS}
+        check_types({name: (given[name], kind) for name, kind in KINDS.items()}, call)
         custom_task.check_not_importing()
         forget_tasks()
+        config, resume, reset, out = (given[name] for name in ("config", "resume", "reset", "out"))
         args = CliArgs(
-            model=_model_name(model),
-            mode=mode,
-            engine=engine,
-            configs=[Path(p) for p in ([config] if isinstance(config, str | PathLike) else config)],
-            sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(settings)],
-            options=_processes(nproc),
+            model=_model_name(given["model"]),
+            mode=given["mode"],
+            engine=given["engine"],
+            configs=[Path(path) for path in _listed(config)],
+            sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(given["settings"] or {})],
+            options=_processes(given["nproc"]),
             resume=None if resume is None else str(resume),
-            reset=[reset] if isinstance(reset, str) else list(reset),
+            reset=_listed(reset),
         )
         ready = run_command.prepare(args, None if out is None else Path(out), [])
         stages = {} if isinstance(ready, PreparedRun) else ready.record.stages
         if ready.nothing_left is not None:
-            folder = ready.folder if ready.is_rank_0 else None
-            return _run_of(ready.nothing_left.outcome, folder, stages)
+            return _run_of(ready.nothing_left.outcome, ready.folder if ready.is_rank_0 else None, stages)
         if isinstance(ready, PreparedRun) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
-        if console and ready.is_rank_0:
-            warnings = as_arguments(ready.warnings, "train")
-            print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
+        console = bool(given["console"])
+        if console and ready.is_rank_0 and ready.warnings:
+            print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
         finished = run_command.train(ready, console, show=lambda report: None)
         reason = _outcome(finished.report)["reason"]  # that of stages is the last one's
         return _run_of({**finished.result, "reason": reason}, finished.folder, stages)
+
+
+def _listed(values: Any) -> list[Any]:
+    """One value, or several, or none."""
+    return [values] if isinstance(values, str | PathLike) else list(values or ())
 
 
 def open_run(folder: str | PathLike[str]) -> Run:
@@ -329,25 +310,16 @@ def _no_run(path: Path) -> SettingsError:
     step = manifest.step_of(path.resolve().name)
     if step is not None and (path / manifest.NAME).is_file():
         run = path.parent if path.is_symlink() else path.absolute().parent.parent
-        return SettingsError.of(
-            f"'{path}' is a checkpoint of step {step}, not a run folder",
-            value=str(path),
-            where="open_run()",
-            allowed="a run folder",
-            fix=f"launcher.open_run({str(run)!r}).model({step})",
-        )
-    error = checkpoint_search.no_run(path, "open_run()", "resume").diagnostics[0]
-    inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
-    newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
-    nearest = error.did_you_mean if newest is None else str(newest)
-    return SettingsError.of(
-        error.message,
-        value=str(path),
-        where="open_run()",
-        allowed="a run folder, also of a staged run",
-        did_you_mean=nearest,
-        fix=nearest and f"launcher.open_run({nearest!r})",
-    )
+        message, nearest = f"'{path}' is a checkpoint of step {step}, not a run folder", None
+        fix: str | None = f"launcher.open_run({str(run)!r}).model({step})"
+    else:
+        error = checkpoint_search.no_run(path, "open_run()", "resume").diagnostics[0]
+        inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
+        newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
+        message, nearest = error.message, error.did_you_mean if newest is None else str(newest)
+        fix = nearest and f"launcher.open_run({nearest!r})"
+    parts = {"allowed": "a run folder, also of a staged run", "did_you_mean": nearest, "fix": fix}
+    return SettingsError.of(message, value=str(path), where="open_run()", **parts)
 
 
 def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:

@@ -7,12 +7,13 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
-from launcher.config.command_line import CommandLine, add_arguments, parse
+from launcher.config.command_line import CommandLine, parse
 from launcher.config.options import DEFAULT, HELP, Command, Option, choices, names
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import FIRST_RUN, setting_infos
@@ -43,33 +44,19 @@ def read(argv: Sequence[str]) -> CommandLine:
         return parse(COMMANDS[DEFAULT], argv)
     command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
     if command is not None:
-        return parse(command, argv[1:], newest_saved_run)
-    return _unknown_command(argv)
-
-
-def _unknown_command(argv: Sequence[str]) -> CommandLine:
-    """A command line whose first argument is no command: that error, and those of the others."""
-    name, nearest = argv[0], nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP])
-    parsed = read([nearest or DEFAULT, *argv[1:]])
+        return parse(command, argv[1:])
+    nearest, parsed = nearest_match(argv[0], [*COMMANDS, *ALIASES, _HELP]), parse(COMMANDS[DEFAULT], argv[1:])
     error = Diagnostic(
-        f"unknown command '{name}'",
-        value=name,
+        f"unknown command '{argv[0]}'",
+        value=argv[0],
         where="command line, first argument",
         allowed=f"{', '.join(COMMANDS)}; or options of {DEFAULT}",
         did_you_mean=nearest,
-        fix=f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}" if nearest and not parsed.diagnostics else None,
-        order=(0, 0),
+        fix=nearest and f"{PROGRAM} {shlex.join([nearest, *argv[1:]])}",
     )
-    # These errors are printed alone: what else is wrong depends on what is meant.
+    # It is printed alone: what else is wrong depends on what is meant.
     alone = replace(parsed.command, adds_errors=False)
-    return replace(parsed, command=alone, diagnostics=[error, *parsed.diagnostics])
-
-
-def newest_saved_run() -> str | None:
-    """The newest run in runs/ with a checkpoint. Reads the disk."""
-    from launcher.run_folder import checkpoint_search  # takes time, and only errors need it
-
-    return checkpoint_search.newest_saved()
+    return replace(parsed, command=alone, diagnostics=[error])
 
 
 def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -93,9 +80,24 @@ def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
             formatter_class=_formatter,
             add_help=False,
         )
-        add_arguments(parsers[command.name], command, _sentence)
-    add_arguments(root, COMMANDS[DEFAULT], _sentence)
+        _add_arguments(parsers[command.name], command)
+    _add_arguments(root, COMMANDS[DEFAULT])
     return root, parsers
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments of `command` to `parser`, each with its help."""
+    for dest, metavar in (("argument", command.argument), ("operand", command.operand)):
+        if metavar is not None:
+            nargs = "*" if command.repeats_argument else "?"
+            parser.add_argument(dest, nargs=nargs, metavar=metavar, help=argparse.SUPPRESS)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in (*command.options, HELP):
+        group = groups.get(option.group) or parser.add_argument_group(option.group)
+        groups[option.group] = group
+        form: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
+        names = ("-h", option.flag) if option is HELP else (option.flag,)
+        group.add_argument(*names, help=_sentence(option), **form)
 
 
 def render_help(command: Command) -> str:

@@ -18,57 +18,61 @@ from launcher.config.options import (
     Command,
     Option,
     in_group,
-    option,
     out_option,
 )
 from launcher.submit.options import SUBMIT
 from models.base import Sampling
 
-ONCE = option("--once", "Print the state once, as plain lines, and exit.")
-SCHEMA = option("--schema", "Print the JSON schema of the settings and exit.")
-_CHECKPOINT = option(
+ONCE = Option("--once", "Print the state once, as plain lines, and exit.")
+SCHEMA = Option("--schema", "Print the JSON schema of the settings and exit.")
+_CHECKPOINT = Option(
     "--checkpoint WHICH",
     "best, last, or the number of a step. Default: best, if the run was evaluated, or else last.",
 )
-_MOVED = option(
+_MOVED = Option(
     "--set KEY=DIR",
     "New folder of what the run names: model.pretrained, whose weights must be the same, or "
     "model.folder, of a custom task.",
     repeats=True,
 )
 _RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)
-PLAN = (
+_UNPLANNED = (
+    *("--dry-run", "--out", "--resume", "--reset", "--force", "--continuous-learning", "--max-hours"),
+    *("--track", "--profile", "--max-restarts"),
+)
+"""Options of a run that change nothing of its plan."""
+_PLAN = (
     *in_group("planned machine; default: this one", *PLANNED_MACHINE),
-    *(o for o in OPTIONS if o.flag not in ("--dry-run", "--out", "--resume", "--reset", "--force")),
+    *(o for o in OPTIONS if o.flag not in _UNPLANNED),
 )
 _COMPARE = (
     *in_group(
         "comparison",
-        option(
+        Option(
             "--modes A,B,C",
             "Modes to compare, or files of your own modes. Mode default is always included: "
             "promises are ratios to it.",
             values="modes",
         ),
-        option(
+        Option(
             "--engines A,B",
             "Engines to compare; each mode runs under each engine. Default: the engine of run.",
             values="engines",
         ),
-        option("--steps N", "Take N steps of each mode's schedule and extrapolate longer times."),
-        option("--epochs X", "Take X epochs of each mode's schedule and extrapolate longer times."),
-        option(
+        Option("--steps N", "Take N steps of each mode's schedule and extrapolate longer times."),
+        Option("--epochs X", "Take X epochs of each mode's schedule and extrapolate longer times."),
+        Option(
             "--until METRIC=X",
             "Train until an evaluation reaches the value, such as val_macro_f1=0.6, and compare "
             "the times. For metrics without a goal: 'METRIC>=X' or 'METRIC<=X'.",
         ),
-        option("--repeat R", "Repeat each run R times, interleaved. Default: 1."),
-        option(
+        Option("--repeat R", "Repeat each run R times, interleaved. Default: 1."),
+        Option(
             "--folds K|groups",
             "Run each candidate on K folds of the data, whose groups are never split; groups: "
             "each group validates once.",
         ),
-        option("--seeds N", "Run each candidate with N seeds, from train.seed on, on one split."),
+        Option("--seeds N", "Run each candidate with N seeds, from train.seed on, on one split."),
     ),
     # Its own form of --mode, --engine and --epochs; continual learning has no end to compare.
     *(
@@ -86,7 +90,7 @@ _COMPARE = (
 _PREDICT = (
     *in_group(
         MODEL,
-        option(
+        Option(
             f"{INPUT} FILE|TEXT",
             "File or folder in a format of the family. For text: the prompt, or a file of "
             "prompts; without it, type prompts, or pipe one.",
@@ -96,15 +100,15 @@ _PREDICT = (
     ),
     *in_group(
         "generated text",
-        option("--max-tokens N", f"Stop after N tokens. Default: {Sampling.max_tokens}."),
-        option(
+        Option("--max-tokens N", f"Stop after N tokens. Default: {Sampling.max_tokens}."),
+        Option(
             "--temperature X",
             "Divisor of the logits; 0: always the likeliest token. Default: 0 after training on "
             "conversations, 0.8 on text.",
         ),
-        option("--top-p X", "Sample from the likeliest tokens whose probabilities add up to X. Default: 1."),
-        option("--top-k N", "Sample from the N likeliest tokens. Default: all."),
-        option("--seed N", f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}."),
+        Option("--top-p X", "Sample from the likeliest tokens whose probabilities add up to X. Default: 1."),
+        Option("--top-k N", "Sample from the N likeliest tokens. Default: all."),
+        Option("--seed N", f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}."),
     ),
     out_option(
         "Folder for files of predictions, new or empty. Default: predictions in the run folder, "
@@ -151,7 +155,7 @@ _ALL = (
         choices=("models", "modes", "engines"),
     ),
     _command(
-        "plan", "predict the memory and traffic of a run, and what fits a machine", PLAN, adds_errors=True
+        "plan", "predict the memory and traffic of a run, and what fits a machine", _PLAN, adds_errors=True
     ),
     _command(
         "verify",
@@ -166,7 +170,7 @@ _ALL = (
         (
             *in_group(
                 MODEL,
-                option(
+                Option(
                     "--split NAME", f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}."
                 ),
                 _CHECKPOINT,
@@ -196,7 +200,7 @@ _ALL = (
         "export",
         "export the model of a run for other programs",
         (
-            option(
+            Option(
                 "--format NAME",
                 "hf: a folder that transformers loads; safetensors: the weights by parameter "
                 "name, and a JSON file that describes them; adapter: LoRA adapters for peft; onnx: "
@@ -221,7 +225,7 @@ _ALL = (
         "report",
         "write the report of one run, or of several runs side by side",
         (
-            option(
+            Option(
                 "--out FILE",
                 "File to write. Default: report.html in the run folder; for several runs, in the "
                 "current folder.",
@@ -237,7 +241,7 @@ _ALL = (
         "track",
         "send the trackers of a finished run what they lack",
         (
-            option(
+            Option(
                 "--to TRACKER",
                 "wandb, mlflow (a project after a colon) or tensorboard. Default: the trackers "
                 "of the run, else wandb.",

@@ -15,11 +15,10 @@ from launcher.base.redaction import redact
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
-from launcher.config.model_lines import fetched, hub_address, pretrained_line
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.schema import config_of
+from launcher.config.schema import PRETRAINED, config_of
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
@@ -35,23 +34,24 @@ def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
         return _fetch(command_line)
-    path, out = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER
+    path, out, args = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER, command_line.args
     origin = f"command line: data check {path}"
     data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
-    family, resolved = None, None
-    if command_line.args.model is not None:
-        resolved = _resolved(command_line.args, path)
-        family = resolved.settings.model.family
-    matches = find_families(path, family, origin)
-    if resolved is not None and split_model_name(command_line.args.model or "")[1]:
+    resolved = None if args.model is None else _resolved(args, path)
+    matches = find_families(path, None if resolved is None else resolved.settings.model.family, origin)
+    if resolved is not None and split_model_name(args.model or "")[1]:
         findings = data_check.inspect(path, matches[0].format, resolved)
     else:
-        findings = inspect_matches(path, origin, matches, command_line.args)
+        findings = inspect_matches(path, origin, matches, args)
     written = data_page.write(findings, out)
     if command_line.as_json:
-        print(encode(_as_json(findings, written), indent=2))
+        names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
+        content = {name: getattr(findings, name) for name in names}
+        content["text"] = [asdict(part) for part in findings.text]
+        content["pictures"] = [{"name": each.name, "caption": each.caption} for each in findings.pictures]
+        print(encode(content | {"files": [str(written)]}, indent=2))
     else:
-        print(printable("\n".join(_lines(findings, written, command_line.args))))
+        print(printable("\n".join(_lines(findings, written, args))))
     return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
 
 
@@ -60,28 +60,25 @@ def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliA
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
-    candidates: list[tuple[Match, Resolved]] = []
     usable: list[tuple[Match, Findings]] = []
-    diagnostics: list[Diagnostic] = []
+    unresolved: list[Diagnostic] = []
+    diagnostics: list[tuple[str, Diagnostic]] = []
     for match in matches:
         try:
-            with_model = replace(args, model=args.model or match.family)
-            candidates.append((match, _resolved(with_model, path)))
+            resolved = _resolved(replace(args, model=args.model or match.family), path)
         except SettingsError as error:
-            diagnostics = diagnostics or list(error.diagnostics)
-    if candidates:
-        diagnostics = []
-    for match, resolved in candidates:
+            unresolved = unresolved or list(error.diagnostics)
+            continue
         try:
             usable.append((match, data_check.inspect(path, match.format, resolved)))
         except SettingsError as error:
-            prefix = f"as {match.family}: " if candidates[1:] else ""
-            diagnostics += [replace(d, message=prefix + d.message) for d in error.diagnostics]
+            diagnostics += [(f"as {match.family}: ", diagnostic) for diagnostic in error.diagnostics]
     if len(usable) == 1:
         return usable[0][1]
     if usable:
-        diagnostics = [several(path, origin, [match for match, _ in usable])]
-    raise SettingsError(diagnostics)
+        raise SettingsError([several(path, origin, [match for match, _ in usable])])
+    prefixed = [replace(d, message=prefix + d.message) for prefix, d in diagnostics]
+    raise SettingsError((prefixed if matches[1:] else [d for _, d in diagnostics]) or unresolved)
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
@@ -129,20 +126,6 @@ def _command(args: CliArgs, model: str | None, path: str | None) -> str:
     return redact(f"{PROGRAM} {shlex.join(options)}")
 
 
-def _as_json(findings: Findings, written: Path) -> dict[str, object]:
-    return {
-        "path": findings.path,
-        "model": findings.model,
-        "format": findings.format,
-        "facts": findings.facts,
-        "overlapping_groups": findings.overlapping_groups,
-        "sample": findings.sample,
-        "text": [asdict(part) for part in findings.text],
-        "pictures": [{"name": picture.name, "caption": picture.caption} for picture in findings.pictures],
-        "files": [str(written)],
-    }
-
-
 def _fetch(command_line: CommandLine) -> int:
     """Download the declared files, or a model; gives the exit code. Raises SettingsError."""
     args = command_line.args
@@ -178,18 +161,16 @@ def _fetch_model(command_line: CommandLine) -> int:
     """Download a model of the hub into its cache. Raises SettingsError."""
     typed = command_line.operand
     if not typed.startswith(HUB):
-        raise SettingsError.of(
-            f"data fetch '{typed}' names no model of the Hugging Face hub",
-            value=typed,
-            where=f"command line: data fetch {typed}",
-            allowed=hub.FORM,
-            fix=f"{PROGRAM} data fetch {fetched(typed, str)}" if hub_address(typed) else None,
+        message, where = (
+            f"data fetch '{typed}' names no model of the hub",
+            f"command line: data fetch {typed}",
         )
+        raise SettingsError.of(message, value=typed, where=where, allowed=hub.FORM)
     signals.leave(_REST)
     name = hub.fetch(typed, weights=True)
+    path = str(folder_of(name))
     if command_line.as_json:
-        print(encode({"model": name, "path": str(folder_of(name))}, indent=2))
+        print(encode({"model": name, "path": path}, indent=2))
     else:
-        print(f"{name} is in {folder_of(name)}")
-        print(f"train it:  {PROGRAM} {pretrained_line(name)}")
+        print(f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}")
     return exit_codes.DONE

@@ -10,7 +10,7 @@ from launcher.commands.catalog import SCHEMA
 from launcher.config import machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.promise_scope import KEY as PROMISE
+from launcher.config.layers import PROMISE
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import setting_infos, settings_class
 from launcher.plan import auto
@@ -39,8 +39,7 @@ def main(command_line: CommandLine) -> int:
         print(json.dumps(contents.get("", contents), indent=2))
     else:
         for number, (title, resolved) in enumerate(zip(titles, runs.values(), strict=True)):
-            print("\n" * bool(number) + title, end="")
-            _print(resolved, key)
+            print("\n" * bool(number) + title + printable(_text(resolved, key)), end="")
     return 0
 
 
@@ -60,41 +59,32 @@ def _resolved(command_line: CommandLine) -> Resolved:
 
 
 def _as_json(resolved: Resolved, key: str) -> dict[str, Any]:
-    known = setting_infos(resolved.settings.model.family)
-    if key not in known:
+    info = setting_infos(resolved.settings.model.family).get(key)
+    if info is None:
         return render.origins_as_json(_section(resolved, key))
-    info, value = known[key], resolved.values[key]
-    facts = {
-        **render.origins_as_json({key: value})[key],
-        "description": info.description,
-        "type": info.type,
-        "allowed": info.allowed,
-        "range": info.range,
-        "unit": info.unit,
-        "built_in": info.default,
-    }
-    more = {"others": _others(resolved)} if key == ENGINE else {}
-    return {key: facts | (more | {"unpromised": resolved.unpromised} if key == PROMISE else more)}
+    facts = render.origins_as_json({key: resolved.values[key]})[key]
+    names = ("description", "type", "allowed", "range", "unit")
+    facts |= {name: getattr(info, name) for name in names} | {"built_in": info.default}
+    if key == ENGINE:
+        facts["others"] = _others(resolved)
+    if key == PROMISE:
+        facts["unpromised"] = resolved.unpromised
+    return {key: facts}
 
 
-def _print(resolved: Resolved, key: str) -> None:
-    known = setting_infos(resolved.settings.model.family)
-    if key not in known:
-        print(printable(render.render_tree(_section(resolved, key), history=True)), end="")
-        return
-    info, value = known[key], resolved.values[key]
-    print(printable(f"{key} = {plain(value.value)}"))
-    if info.description:
-        print(f"  {info.description}")
+def _text(resolved: Resolved, key: str) -> str:
+    info = setting_infos(resolved.settings.model.family).get(key)
+    if info is None:
+        return render.render_tree(_section(resolved, key), history=True)
+    value = resolved.values[key]
     rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
     rows += [("replaced", line) for line in render.describe_overridden(value)]
     rows += [("allowed", allowed(info)), ("unit", info.unit), ("built-in", plain(info.default))]
     rows += [("planned", line) for line in _others(resolved) if key == ENGINE]
-    if key == PROMISE:
-        rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items()]
-    for name, text in rows:
-        if text is not None:
-            print(printable(f"  {name:<10} {text}"))
+    rows += [("not here", f"{name}: {why}") for name, why in resolved.unpromised.items() if key == PROMISE]
+    lines = [f"{key} = {plain(value.value)}", f"  {info.description}" if info.description else None]
+    lines += [f"  {name:<10} {text}" for name, text in rows if text is not None]
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 def _section(resolved: Resolved, key: str) -> dict[str, Setting]:

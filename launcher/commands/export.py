@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
-from launcher.config.errors import about_data
 from launcher.saved_runs import export
 from launcher.saved_runs.saved_run import find_saved
-from models.base import DataError
-from training.checkpoint.manifest import CheckpointError
 from training.logging.quantities import real, size
 from training.logging.strict_json import encode
-from training.storage import StorageError
 
 
 def main(command_line: CommandLine) -> int:
@@ -29,17 +24,12 @@ def main(command_line: CommandLine) -> int:
     where = "the default of --out" if out is None else f"command line: --out {out}"
     try:
         done = export.write(run, name, format_name, out, where)
-    except (CheckpointError, StorageError, export.ExportError) as error:
+    except export.ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
-    except DataError as error:
-        raise about_data(error) from error
-    as_json = command_line.as_json
-    print(encode(done, indent=2) if as_json else _text(done))
-    return exit_codes.DONE
-
-
-def _text(done: dict[str, Any]) -> str:
+    if command_line.as_json:
+        print(encode(done, indent=2))
+        return exit_codes.DONE
     lines = [f"exported step {done['step']} to {done['folder']}"]
     if done["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
@@ -50,4 +40,5 @@ def _text(done: dict[str, Any]) -> str:
     files = (f"{name} ({size(count)})" for name, count in done["files"].items())
     lines.append(f"  files    {', '.join(files)}")
     lines += [f"  {title:<7}  {text}" for title, text in done["notes"].items()]
-    return "\n".join(lines)
+    print("\n".join(lines))
+    return exit_codes.DONE

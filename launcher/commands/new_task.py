@@ -23,12 +23,34 @@ _TEMPLATE = Path(__file__).with_suffix(".template")
 
 def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
-    module, class_name = _names(command_line.argument)
-    folder = command_line.out or Path()
+    name, folder = command_line.argument, command_line.out or Path()
+
+    def error(message: str, allowed: str, suggestion: str | None = None) -> SettingsError:
+        fix = suggestion and f"{PROGRAM} new-task {suggestion}"
+        parts = {"allowed": allowed, "did_you_mean": suggestion, "fix": fix}
+        return SettingsError.of(message, value=name, where=f"command line: new-task {name}", **parts)
+
+    if not _NAME.fullmatch(name) or iskeyword(name):
+        suggestion = re.sub(r"\W+", "_", name.removesuffix(".py"), flags=re.ASCII).strip("_0123456789")
+        is_usable = bool(_NAME.fullmatch(suggestion)) and not iskeyword(suggestion)
+        raise error(f"'{name}' is not a valid task name", _ALLOWED, suggestion if is_usable else None)
+    module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     path = folder / f"{module}.py"
-    _check_free(path, module, command_line.argument)
-    where = f"--out {command_line.out}" if command_line.out else "the current folder"
-    write_file(path, template(class_name), where)
+    if path.exists():
+        raise error(f"{path} already exists", "a name that is not used in that folder")
+    spec = None if module in environment.PACKAGES else find_spec(module)
+    if module in environment.PACKAGES or (spec is not None and spec.origin is not None):
+        message = f"Python would import another module '{module}' instead of this file"
+        raise error(message, "a name without an installed module", f"my_{module}")
+    text, where = template(class_name), f"--out {folder}" if command_line.out else "the current folder"
+    disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
+    try:
+        with disk.new_parents(path):
+            run_folder.write_new(path, text)
+    except OSError as cause:
+        message = f"cannot write {path}: {cause.strerror or cause}"
+        raise SettingsError.of(message, value=str(path), where=where) from cause
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
@@ -38,46 +60,6 @@ def main(command_line: CommandLine) -> int:
     else:
         print(f"wrote {path}\ntrain it:  {command}")
     return exit_codes.DONE
-
-
-def _names(name: str) -> tuple[str, str]:
-    """The names of the module and of the class. Raises SettingsError."""
-    if not _NAME.fullmatch(name) or iskeyword(name):
-        suggestion = re.sub(r"\W+", "_", name.removesuffix(".py"), flags=re.ASCII).strip("_0123456789")
-        usable = bool(_NAME.fullmatch(suggestion)) and not iskeyword(suggestion)
-        problem = "is a Python keyword" if iskeyword(name) else "is not a valid task name"
-        raise _error(f"'{name}' {problem}", name, _ALLOWED, suggestion if usable else None)
-    module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    return module, "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-
-
-def _check_free(path: Path, module: str, name: str) -> None:
-    """Raises SettingsError if a file or a module of that name exists."""
-    if path.exists():
-        raise _error(f"{path} already exists", name, "a name that is not used in that folder")
-    spec = None if module in environment.PACKAGES else find_spec(module)
-    if module in environment.PACKAGES or (spec is not None and spec.origin is not None):
-        message = f"Python would import another module '{module}' instead of this file"
-        raise _error(message, name, "a name without an installed module", f"my_{module}")
-
-
-def write_file(path: Path, text: str, where: str) -> None:
-    """Write a new file that `where` names. Raises SettingsError, with nothing written."""
-    disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
-    try:
-        with disk.new_parents(path):
-            run_folder.write_new(path, text)
-    except OSError as error:
-        message = f"cannot write {path}: {error.strerror or error}"
-        raise SettingsError.of(message, value=str(path), where=where) from error
-
-
-def _error(message: str, name: str, allowed: str, suggestion: str | None = None) -> SettingsError:
-    where = f"command line: new-task {name}"
-    fix = suggestion and f"{PROGRAM} new-task {suggestion}"
-    return SettingsError.of(
-        message, value=name, where=where, allowed=allowed, did_you_mean=suggestion, fix=fix
-    )
 
 
 def template(class_name: str) -> str:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, plain
-from launcher.commands.catalog import PLAN
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.options import PLANNED_MACHINE
+from launcher.config.options import PLANNED_MACHINE, split_options
 from launcher.config.provenance import keys_of
 from launcher.plan import ladder, target
 from launcher.plan.target import Described
@@ -40,7 +39,7 @@ def main(command_line: CommandLine) -> int:
     plans = [_planned(described, part) for part in parts]
     if command_line.as_json:
         contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
-        print(json.dumps(contents if parts[0].name else contents[""], indent=2))
+        print(json.dumps(contents.get("", contents), indent=2))
         return 0
     command = partial(_run_command, command_line)
     for number, (part, plan, steps) in enumerate(plans):
@@ -86,19 +85,13 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
 
     Options of the machine are left out.
     """
-    options, keys = {option.flag: option for option in PLAN}, keys_of(sets)
-    left_out = {option.flag for option in PLANNED_MACHINE}
-    words, arguments = list(command_line.argv), []
-    while words:
-        option_words = [words.pop(0)]
-        flag, is_joined, value = option_words[0].partition("=")
-        option = options[flag]
-        if option.metavar and not is_joined:
-            value = words.pop(0)
-            option_words.append(value)
-        key = value.partition("=")[0].strip() if flag == "--set" else option.key
-        if option.flag not in left_out and key not in keys:
-            arguments += option_words
+    options, keys = {option.flag: option for option in command_line.command.options}, keys_of(sets)
+    left_out, arguments = {option.flag for option in PLANNED_MACHINE}, list[str]()
+    for _, words, _ in split_options(command_line.command, command_line.argv):
+        flag, _, joined = words[0].partition("=")
+        key = (joined or words[-1]).partition("=")[0].strip() if flag == "--set" else options[flag].key
+        if flag not in left_out and key not in keys:
+            arguments += words
     for text in sets:
         arguments += ["--set", text]
     return shlex.join([*PROGRAM.split(), *arguments])

@@ -18,9 +18,7 @@ from launcher.run_folder import run_folder
 from launcher.saved_runs import predict
 from launcher.saved_runs.predict import Predictor, Result
 from models.base import DataError, GeneratesText, Prompt, Sampling
-from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
-from training.storage import StorageError
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -47,9 +45,6 @@ def main(command_line: CommandLine) -> int:
                 facts = _generate(command_line, predictor, predictor.task, sampling)
             else:
                 facts = _predict_files(command_line, predictor, sampling)
-    except (CheckpointError, StorageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_codes.FAILURE
     except DataError as error:  # its fix may be a setting, and the command takes none
         fix = error.fix if error.fix and "--set" not in error.fix else None
         raise about_data(error, fix=fix) from error

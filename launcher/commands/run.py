@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TextIO
 from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import Diagnostic, render
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
 from launcher.run import failures
@@ -36,11 +35,12 @@ def main(command_line: CommandLine) -> int:
         from launcher.run.job_generation import read_job_generation
 
         generation = read_job_generation(command_line.out)
-    if generation is None:
-        return _main(command_line, None)
     try:
         return _main(command_line, generation)
-    except BaseException as error:  # the job script needs an outcome for every end
+    except BaseException as error:
+        if generation is None:
+            raise
+        # The job script needs an outcome for every end.
         signals.end_start()
         report = failures.failed(error, generation.rank)
         generation.end(report.kind, report.exit_code, report.text)
@@ -64,7 +64,7 @@ def train(ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankRepo
 
     def announce(text: str) -> None:
         if console and ready.is_rank_0:
-            print_line(text)
+            _print(text)
 
     if not isinstance(ready, PreparedRun):
         from launcher.stages.execute import train_stages
@@ -85,9 +85,7 @@ def train(ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankRepo
 
 
 def _dry_run(command_line: CommandLine) -> int:
-    ready = prepare(command_line.args, command_line.out, command_line.diagnostics)
-    _print_warnings(ready)
-    as_json = JSON.flag in command_line.flags
+    ready, as_json = _prepared(command_line, command_line.args), command_line.as_json
     if not isinstance(ready, PreparedRun):
         from launcher.stages import summary
 
@@ -102,24 +100,22 @@ def _dry_run(command_line: CommandLine) -> int:
 
 def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
-    ready = prepare(args, command_line.out, command_line.diagnostics)
-    as_json = JSON.flag in command_line.flags
-    _print_warnings(ready)
+    ready, as_json = _prepared(command_line, args), command_line.as_json
     if (left := ready.nothing_left) is not None:
         facts = {"exit_code": 0, "folder": ready.folder, "error": None, **left.outcome}
         if ready.is_rank_0:
-            print_line(encode(facts, indent=2) if as_json else left.line)
+            _print(encode(facts, indent=2) if as_json else left.line)
         return 0 if generation is None else generation.end("ended", exit_codes.DONE, left.line)
     if generation is not None:
         generation.claim()
     signals.leave("")
-    finished = train(ready, console=not as_json, show=print_report)
+    finished = train(ready, console=not as_json, show=_print_report)
     report, code = finished.report, finished.report.exit_code
     if as_json and ready.is_rank_0:
         facts = {"exit_code": code, "folder": finished.folder, "error": report.text or None}
-        print_line(encode({**facts, **finished.result}, indent=2))
+        _print(encode({**facts, **finished.result}, indent=2))
     elif line := _last_line(ready, finished):
-        print_line(line)
+        _print(line)
     if generation is not None:
         code = generation.end(report.kind, code, report.text)
     if isinstance(ready, PreparedRun) and ready.launched is not None and report.kind != "ended":
@@ -127,17 +123,20 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     return code
 
 
-def _print_warnings(ready: PreparedRun | Pipeline) -> None:
+def _prepared(command_line: CommandLine, args: CliArgs) -> PreparedRun | Pipeline:
+    """What `prepare` gives, after its warnings."""
+    ready = prepare(args, command_line.out, command_line.diagnostics)
     if ready.warnings and ready.is_rank_0:
-        print_line(render(ready.warnings), sys.stderr)
+        _print(render(ready.warnings), sys.stderr)
+    return ready
 
 
-def print_report(report: RankReport) -> None:
+def _print_report(report: RankReport) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
-    print_line("\n".join(filter(None, (report.text, report.trace.rstrip()))), sys.stderr)
+    _print("\n".join(filter(None, (report.text, report.trace.rstrip()))), sys.stderr)
 
 
-def print_line(text: str, stream: TextIO | None = None) -> None:
+def _print(text: str, stream: TextIO | None = None) -> None:
     """Print `text` on `stream`, stdout by default; nothing once it can no longer be written."""
     stream = stream or sys.stdout
     try:
@@ -147,13 +146,11 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
 
 
 def _last_line(ready: PreparedRun | Pipeline, finished: FinishedRun) -> str:
-    following = None
+    is_done = finished.report.exit_code == exit_codes.DONE
+    if isinstance(ready, PreparedRun) and not (ready.resolved.settings.stages and is_done):
+        return finished.last_line
+    from launcher.stages import summary
+
     if not isinstance(ready, PreparedRun):
-        from launcher.stages import summary
-
         return summary.summary(finished)
-    if ready.resolved.settings.stages and finished.report.exit_code == exit_codes.DONE:
-        from launcher.stages import summary
-
-        following = summary.next_stage(ready.resolved, finished.folder)
-    return following or finished.last_line
+    return summary.next_stage(ready.resolved, finished.folder) or finished.last_line

@@ -54,14 +54,13 @@ def main(command_line: CommandLine) -> int:
         )
         follower = Follower(run)
         in_time = follower.end(_WAIT_S)
-    errors = []
-    for label, kind, text in follower.said():
+    said = list(follower.said())
+    for _, kind, text in said:
         if kind == "notice":
             print(text)
-        else:
-            errors.append(f"{label}: {text}")
-    why = "its process has ended" if in_time else f"not finished within {_WAIT_S:g} s"
-    errors += [f"{label}: {why}" for label in sorted(follower.unsettled)]
+    reason = "its process has ended" if in_time else f"not finished within {_WAIT_S:g} s"
+    errors = [f"{label}: {text}" for label, kind, text in said if kind != "notice"]
+    errors += [f"{label}: {reason}" for label in sorted(follower.unsettled)]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return exit_codes.FAILURE if errors else exit_codes.DONE

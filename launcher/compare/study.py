@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -12,15 +13,20 @@ from statistics import fmean, stdev
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
+from launcher.base.signals import temporary_folder
 from launcher.compare import measurements
-from launcher.config.folds import count_groups
+from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
+from launcher.config.schema import task_with_data
+from launcher.config.validate import SPLIT_FIX
 from launcher.run_folder.reader import RunReader
+from models.base import DataError
 from models.catalog import is_custom
 
 FOLD, SPLIT_SEED, SEED = "data.fold", "data.split_seed", "train.seed"
 BY_GROUP = "groups"
 CONFIDENCE = 0.95
+_FIRST_FOLD = "1/groups"
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,32 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
         sets += [f"{FOLD}={of_fold + 1}/{folds}"] if count else []
         rounds.append(ComparisonRound("-".join(names), sets, names[0]))
     return Study(count, folds == BY_GROUP, seeds, rounds)
+
+
+def count_groups(resolved: Resolved) -> int:
+    """How many folds `k/groups` there are: groups that the run does not set aside for test.
+
+    Imports torch, and reads the data as `data check` does; what the task saves is temporary.
+    Raises SettingsError as the start of a run of such a fold.
+    """
+    from models.common.split import SPLIT_FILE  # imports numpy
+
+    data = resolved.settings.data.model_copy(update={"fold": _FIRST_FOLD})
+    settings = resolved.settings.model_copy(update={"data": data})
+    with temporary_folder("gearshift-folds-") as folder:
+        try:
+            task_with_data(settings, folder)
+        except DataError as error:
+            raise about_data(error) from error
+        file = folder / SPLIT_FILE
+        split = json.loads(file.read_bytes()) if file.is_file() else {}
+    if split.get("fold") != _FIRST_FOLD:
+        raise SettingsError.of(
+            f"{settings.model.family} cannot be split into folds: it does not read data.fold",
+            key="data.fold",
+            fix=SPLIT_FIX,
+        )
+    return len(split["train"]) + len(split["val"])
 
 
 def folds_error(study: Study, name: str, resolved: Resolved) -> Diagnostic | None:

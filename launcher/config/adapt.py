@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
-from launcher.base.diagnostics import Diagnostic, counted, plain, shown
+from launcher.base.diagnostics import Diagnostic, counted, plain
 from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.machine import Machine
@@ -61,27 +61,24 @@ class Adaptation:
                 f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
             )
 
-    def reject(self, key: str, new: Any, problem: str, reason: str, allowed: str | None = None) -> None:
-        """Report a user's setting that is impossible here, for a `problem`; replace a default."""
+    def prefer(self, key: str, new: Any, reason: str) -> None:
+        """Replace another default; what the user set stays."""
+        if not self.is_set(key) and self.get(key) != new:
+            self.replace(key, new, reason)
+
+    def reject(self, key: str, new: Any, reason: str, allowed: str | None = None) -> None:
+        """Report a user's setting that is impossible here; replace a default."""
         if self.is_set(key):
-            self.diagnostics.append(self.impossible(key, problem, new, allowed))
+            self.diagnostics.append(self.impossible(key, f"is impossible here: {reason}", new, allowed))
         else:
             self.replace(key, new, reason)
 
     def impossible(self, key: str, problem: str, new: Any, allowed: str | None) -> Diagnostic:
         """The error of an allowed value that is impossible here; `new` is possible."""
-        value = self.values[key]
-        below = Setting(*value.replaced[0]) if value.replaced else value
-        info = setting_infos(self.get("model.family"))[key]
-        return errors.about(
-            self.values,
-            key,
-            f"{errors.display_name(key)} {shown(value.value)} {problem}",
-            overrides=errors.overrides(below),
-            allowed=allowed or errors.allowed(info),
-            did_you_mean=plain(new),
-            fix=errors.fix_line(key, value.origin, new),
-        )
+        allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
+        fix = errors.fix_line(key, self.values[key].origin, new)
+        parts = {"allowed": allowed, "did_you_mean": plain(new), "fix": fix}
+        return errors.about_value(self.values, key, problem, **parts)
 
 
 def adapt(
@@ -152,7 +149,6 @@ def batch_notes(values: Values, solved: Batching) -> Iterator[str]:
 def _precision(run: Adaptation) -> None:
     key, device, machine = "precision", run.device, run.machine
     precision = run.get(key)
-    cpu = "bf16" if machine.cpu_bf16 else "fp32"
     if precision == "auto":
         new, reason = "fp32", "no GPU with bf16"
         if device in ("cuda", "xpu") and machine.gpu_bf16:
@@ -162,18 +158,15 @@ def _precision(run: Adaptation) -> None:
             run.notes.append(f"{key}: fp16 with loss scaling: {reason}")
         run.fill(key, new, reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
-        new = "fp32" if precision == "tf32" else cpu
-        problem, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
-        native = ", and this CPU computes in bf16" if new == "bf16" else ""
-        run.reject(key, new, problem, f"no GPU{native}", allowed)
-    elif run.is_set(key):
-        return
-    elif device == "cpu" and precision == "bf16" and cpu == "fp32":
-        run.replace(key, "fp32", "no GPU, and this CPU has no bf16")
+        is_native = machine.cpu_bf16 and precision != "tf32"
+        reason = "no GPU, and this CPU computes in bf16" if is_native else "no GPU"
+        run.reject(key, "bf16" if is_native else "fp32", reason, "fp32, bf16 on a CPU")
+    elif device == "cpu" and precision == "bf16" and not machine.cpu_bf16:
+        run.prefer(key, "fp32", "no GPU, and this CPU has no bf16")
     elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
-        run.replace(key, "fp32", "not supported on mps")
+        run.prefer(key, "fp32", "not supported on mps")
     elif device == "cuda" and precision == "bf16" and not machine.gpu_bf16:
-        run.replace(key, "fp16", _OLD_GPU)
+        run.prefer(key, "fp16", _OLD_GPU)
 
 
 def _micro_batch(run: Adaptation) -> None:
@@ -205,123 +198,85 @@ def _micro_batch(run: Adaptation) -> None:
 def _debug(run: Adaptation) -> None:
     if run.get("train.debug"):
         where = run.values["train.debug"].origin.where
-        for key, value in (("loader.workers", 0), ("train.deterministic", True)):
-            if run.get(key) != value and not run.is_set(key):
-                run.replace(key, value, where)
+        run.prefer("loader.workers", 0, where)
+        run.prefer("train.deterministic", True, where)
 
 
 def _loader(run: Adaptation) -> None:
     cores, nproc = run.machine.cores, run.nproc
     max_workers = max(1, cores // nproc)
-    if run.get("loader.workers") > max_workers and not run.is_set("loader.workers"):
-        reason = f"{cores} cores for {counted(nproc, 'process')}"
-        run.replace("loader.workers", max_workers, reason)
+    if run.get("loader.workers") > max_workers:
+        run.prefer("loader.workers", max_workers, f"{cores} cores for {counted(nproc, 'process')}")
     # A small machine may still try what a larger one runs.
     for key, least in (("loader.workers", 16), ("engine.threads", 64)):
         most = max(least, _PER_CORE * cores // nproc)
         if (run.get(key) or 0) > most:
-            problem = f"is too many for {cores} cores and {counted(nproc, 'process')}"
-            run.reject(key, most, problem, f"{cores} cores", f"at most {most} on this machine")
-    key = "loader.pin_memory"
-    if run.get(key) and run.device != "cuda" and not run.is_set(key):
-        run.replace(key, False, f"pinned memory has no use on {run.device}")
+            run.reject(key, most, f"{cores} cores", f"at most {most} on this machine")
+    if run.device != "cuda":
+        run.prefer("loader.pin_memory", False, f"pinned memory has no use on {run.device}")
 
 
 def _memory(run: Adaptation) -> None:
-    key, precision = "memory.attention", run.get("precision")
-    if run.get(key) == "flash" and run.device != "cuda":
-        problem = f"needs a GPU, and this run is on {run.device}"
-        run.reject(key, "auto", problem, "no GPU")
-    elif run.get(key) == "flash" and precision in ("fp32", "tf32") and not run.is_set(key):
-        reason = f"flash attention needs a 16-bit precision, and precision is {precision}"
-        run.replace(key, "auto", reason)
+    key, precision, is_cuda = "memory.attention", run.get("precision"), run.device == "cuda"
+    if run.get(key) == "flash" and not is_cuda:
+        run.reject(key, "auto", "no GPU")
+    elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
+        run.prefer(key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}")
     packs = getattr(config_of(run.get("model.family")), "PACKS_DOCUMENTS", False)
     is_slow = (0,) < run.machine.torch < _BOUNDARIES or not run.machine.gpu_bf16
-    if run.device == "cuda" and packs and run.get(PRETRAINED) is None and is_slow:
+    if is_cuda and packs and run.get(PRETRAINED) is None and is_slow:
         run.notes.append(
             "attention within documents takes a mask of all pairs of tokens: without one it needs "
             f"torch {_BOUNDARIES[0]}.{_BOUNDARIES[1]} and a GPU of compute capability 8.0 or newer"
         )
-    key = "memory.activation_offload"
-    if run.get(key) and run.device != "cuda":
-        problem = f"needs an NVIDIA or AMD GPU, and this run is on {run.device}"
-        run.reject(key, False, problem, "no NVIDIA or AMD GPU")
-    key = "memory.empty_cache_every"
-    if run.get(key) is not None and run.device == "cpu":
-        problem = "needs a GPU, and this run is on the CPU"
-        run.reject(key, None, problem, "a CPU has no allocator cache")
+    if run.get("memory.activation_offload") and not is_cuda:
+        run.reject("memory.activation_offload", False, "no NVIDIA or AMD GPU")
+    if run.get("memory.empty_cache_every") is not None and run.device == "cpu":
+        run.reject("memory.empty_cache_every", None, "a CPU has no allocator cache")
 
 
 def _optimizer(run: Adaptation) -> None:
-    key, engine, name = "optim.name", ENGINES.get(run.get("engine.name")), run.get("optim.name")
+    """What an engine and an optimizer cannot do together."""
+    engine, name = ENGINES[run.get("engine.name")], run.get("optim.name")
     able = {
         "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
         "muon": [e.name for e in ENGINES.values() if e.ds_config is None],
     }
-    if engine is None or engine.name in able.get(name, ENGINES):
-        return
-    whole = "rows and columns" if name == "adafactor" else "matrices"
-    reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
-    allowed = f"adamw, sgd under engine {engine.name}; {name} under {', '.join(able[name])}"
-    run.reject(key, "adamw", f"is impossible: {reason}", reason, allowed)
-
-
-def _offload(run: Adaptation) -> None:
-    key, engine = "engine.offload", ENGINES.get(run.get("engine.name"))
-    value = run.get(key)
-    if engine is None or value in (None, *engine.offload):
-        return
-    others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
-    reason = f"engine {engine.name} {others[value] if engine.offload else 'offloads nothing'}"
-    own = engine.offload[0] if engine.offload else None
-    able = ", ".join(e.name for e in ENGINES.values() if value in e.offload)
-    allowed = f"{plain(own)} under engine {engine.name}; {value} under {able}"
-    run.reject(key, own, f"is impossible: {reason}", reason, allowed)
-
-
-def _optimizer_state(run: Adaptation) -> None:
-    key, state, name = "optim.state", run.get("optim.state"), run.get("optim.name")
-    if state != "fp32" and name != "adamw":
-        problem = f"is impossible: {name} keeps its state in fp32"
-        allowed = f"fp32 with {name}; {state} with optim.name=adamw"
-        run.reject(key, "fp32", problem, f"{name} keeps its state in fp32", allowed)
-    engine = ENGINES.get(run.get("engine.name"))
-    if engine is None or engine.placement.optimizer != "host":
-        return
-    if run.get(key) != "fp32" and not run.is_set(key):
-        reason = f"engine {engine.name} has it in host memory, where fp32 is faster"
-        run.replace(key, "fp32", reason)
+    if engine.name not in able.get(name, ENGINES):
+        whole = "rows and columns" if name == "adafactor" else "matrices"
+        reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
+        run.reject("optim.name", "adamw", reason, f"{name} under {', '.join(able[name])}")
+        name = run.get("optim.name")
+    if run.get("optim.state") != "fp32" and name != "adamw":
+        run.reject("optim.state", "fp32", f"{name} keeps its state in fp32")
+    if engine.placement.optimizer == "host":
+        run.prefer("optim.state", "fp32", f"engine {engine.name} has it in host memory, where fp32 is faster")
+    if (offload := run.get("engine.offload")) not in (None, *engine.offload):
+        others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
+        reason = f"engine {engine.name} {others[offload] if engine.offload else 'offloads nothing'}"
+        allowed = f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
+        run.reject("engine.offload", next(iter(engine.offload), None), reason, allowed)
 
 
 def _compile(run: Adaptation) -> None:
-    value, lacks = run.get("compile"), run.machine.compiler_lacks(run.device)
-    if value in ("on", "graphs") and run.device in ("cuda", "cpu") and lacks:
-        run.reject("compile", "off", f"needs {lacks}, which is missing", f"it needs {lacks}")
-    elif value == "auto":
+    """What can be compiled; CUDA graphs read and write at the addresses of their recording."""
+    key, lacks, engine = "compile", run.machine.compiler_lacks(run.device), ENGINES[run.get("engine.name")]
+    if run.get(key) == "auto":
         pays = run.device == "cuda" and not lacks
         reason = "a GPU and a compiler" if pays else f"slower on {run.device}"
         if run.device == "cuda" and lacks:
             reason = f"it needs {lacks}"
-            run.notes.append(f"compile: off: {reason}")
-        run.fill("compile", "on" if pays else "off", reason)
-
-
-def _graphs(run: Adaptation) -> None:
-    """CUDA graphs read and write at the addresses that they were recorded with."""
-    engine = ENGINES.get(run.get("engine.name"))
-    able = ", ".join(e.name for e in ENGINES.values() if not e.shards_parameters)
-    allowed = f"auto, on, off; graphs on an NVIDIA GPU under {able}"
-    if run.get("compile") != "graphs":
-        return
-    if run.device != "cuda":
-        problem = f"needs an NVIDIA GPU, and this run is on {run.device}"
-        run.reject("compile", "off", problem, "no NVIDIA GPU", allowed)
-    elif engine is not None and engine.shards_parameters:
-        reason = f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses"
-        run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
-    elif run.get("memory.activation_offload"):
+            run.notes.append(f"{key}: off: {reason}")
+        run.fill(key, "on" if pays else "off", reason)
+    elif run.get(key) != "off" and run.device in ("cuda", "cpu") and lacks:
+        run.reject(key, "off", f"it needs {lacks}")
+    elif run.get(key) == "graphs" and run.device != "cuda":
+        run.reject(key, "off", "no NVIDIA GPU")
+    elif run.get(key) == "graphs" and engine.shards_parameters:
+        run.reject(key, "on", f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses")
+    elif run.get(key) == "graphs" and run.get("memory.activation_offload"):
         reason = "memory.activation_offload frees activations, and CUDA graphs have fixed addresses"
-        run.reject("compile", "on", f"is impossible: {reason}", reason, allowed)
+        run.reject(key, "on", reason)
 
 
 def _length(run: Adaptation) -> None:
@@ -346,21 +301,11 @@ def _context(run: Adaptation) -> None:
         return
     if run.is_set(key):
         problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-        warning = errors.about_value(
-            run.values,
-            key,
-            problem,
-            allowed=f"8 to {limit}, the positions of {folder / 'config.json'}",
-            fix=errors.fix_line(key, run.values[key].origin, limit),
-            severity="warning",
-        )
-        run.diagnostics.append(warning)
+        allowed = f"8 to {limit}, the positions of {folder / 'config.json'}"
+        run.diagnostics.append(replace(run.impossible(key, problem, limit, allowed), severity="warning"))
     else:
         run.notes.append(f"{key}: {limit} instead of {length}, the context of {name}")
     run.fill(key, limit, f"the context of {name}")
 
 
-RULES: tuple[Callable[[Adaptation], None], ...] = (
-    *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _optimizer_state, _compile),
-    *(_length, _graphs, _context, _offload),
-)
+RULES = (_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _length, _compile, _context)

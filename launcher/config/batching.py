@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config import errors
 from launcher.config.provenance import (
     BATCH_SETTINGS,
@@ -35,7 +36,11 @@ def solve_batching(values: Values, world_size: int) -> Batching:
     """
     total, micro = _at_one_process(values)
     if total % world_size:
-        raise SettingsError([_no_share(values, total, world_size)])
+        keys = [key for key in BATCH_SETTINGS if _is_set(values[key])] or [MICRO, ACCUMULATION]
+        problem = f"a global batch of {total} cannot be split among {world_size} processes"
+        allowed = f"a multiple of {world_size}; or {largest_divisor(total, world_size)} processes"
+        fix = batch_line(values, micro, nearest_multiple(total, world_size))
+        raise _error(values, keys[0], problem, keys, allowed, fix=fix)
     share = total // world_size
     micro = largest_divisor(share, micro)
     return Batching(total, micro, share // micro, world_size)
@@ -49,11 +54,15 @@ def _at_one_process(values: Values) -> tuple[int, int]:
     if total is None or (user_keys and GLOBAL not in user_keys):
         return micro * accumulation, micro
     if {MICRO, ACCUMULATION} <= user_keys and micro * accumulation != total:
-        raise SettingsError([_contradiction(values)])
+        product = micro * accumulation
+        problem = f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}"
+        raise _error(values, GLOBAL, problem, BATCH_SETTINGS, f"{product}, or two of the three", new=product)
     for key, part in ((MICRO, micro), (ACCUMULATION, accumulation)):
         if key in user_keys:
             if total % part:
-                raise SettingsError([_no_multiple(values, key, total, part)])
+                problem = f"{GLOBAL} {total} is not a multiple of {key} {part}"
+                new = largest_divisor(total, part)
+                raise _error(values, key, problem, (GLOBAL, key), f"what divides {total}", new=new)
             return total, part if key == MICRO else total // part
     return total, largest_divisor(total, micro)
 
@@ -102,12 +111,11 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     return min(sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None)
 
 
-def batch_line(resolved: Resolved, total: int) -> str:
+def batch_line(values: Values, micro: int, total: int) -> str:
     """The options that set the global batch, with micro-batch and accumulation where they are set.
 
-    What the user set is kept as far as it divides the batch.
+    What the user set is kept as far as it divides the batch; else there is a micro-batch `micro`.
     """
-    values, micro = resolved.values, resolved.batching.micro_batch
     new = {GLOBAL: total}
     if _is_set(values[MICRO]):
         micro = largest_divisor(total, values[MICRO].value)
@@ -125,66 +133,22 @@ def check_fills(resolved: Resolved, samples: int) -> None:
     if samples >= numbers.global_batch:
         return
     total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
-    error = errors.about(
-        resolved.values,
-        GLOBAL,
-        f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples",
-        value=numbers.global_batch,
-        allowed=f"1 to {samples}, or more data",
-        fix=total and batch_line(resolved, total),
-    )
-    raise SettingsError([error])
+    fix = total and batch_line(resolved.values, numbers.micro_batch, total)
+    parts = {"value": numbers.global_batch, "allowed": f"1 to {samples}, or more data", "fix": fix}
+    message = f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples"
+    raise SettingsError([errors.about(resolved.values, GLOBAL, message, **parts)])
 
 
 def _is_set(value: Setting) -> bool:
     return value.is_of_user and value.value is not None
 
 
-def _origins(values: Values, *keys: str) -> str:
-    return "; ".join(errors.where(key, values[key].origin) for key in keys)
-
-
-def _contradiction(values: Values) -> Diagnostic:
-    micro, accumulation = values[MICRO].value, values[ACCUMULATION].value
-    product = micro * accumulation
-    line = errors.fix_line(GLOBAL, values[GLOBAL].origin, product)
-    return errors.about_value(
-        values,
-        GLOBAL,
-        f"is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, which is {product}",
-        where=_origins(values, *BATCH_SETTINGS),
-        allowed="the global batch; or micro-batch and accumulation for one process",
-        did_you_mean=str(product),
-        fix=f"{line}  or remove one of the three",
-    )
-
-
-def _no_multiple(values: Values, key: str, total: int, part: int) -> Diagnostic:
-    divisor = largest_divisor(total, part)
-    line = errors.fix_line(key, values[key].origin, divisor)
-    return errors.about(
-        values,
-        key,
-        f"{GLOBAL} {total} is not a multiple of {key} {part}",
-        where=_origins(values, GLOBAL, key),
-        allowed=f"a {key.partition('.')[2]} that divides {total}",
-        did_you_mean=str(divisor),
-        fix=f"{line}  or  --set {GLOBAL}={nearest_multiple(total, part)}",
-    )
-
-
-def _no_share(values: Values, total: int, world_size: int) -> Diagnostic:
-    multiple = nearest_multiple(total, world_size)
-    keys = [key for key in BATCH_SETTINGS if _is_set(values[key])] or [MICRO, ACCUMULATION]
-    return Diagnostic(
-        f"a global batch of {total} cannot be split among {world_size} processes",
-        key=keys[0],
-        value=total,
-        where=_origins(values, *keys),
-        allowed=f"a multiple of {world_size}, or a number of processes that divides {total}",
-        did_you_mean=f"{multiple}, or {largest_divisor(total, world_size)} processes",
-        fix=f"--set {GLOBAL}={multiple}",
-    )
+def _error(
+    values: Values, key: str, message: str, keys: Sequence[str], allowed: str, **parts: Any
+) -> SettingsError:
+    """The error of numbers of `keys` that do not fit together."""
+    where = "; ".join(errors.where(each, values[each].origin) for each in keys)
+    return SettingsError([errors.about(values, key, message, where=where, allowed=allowed, **parts)])
 
 
 _LR, _LENGTH = "optim.lr", "train.max_steps"

@@ -8,7 +8,6 @@ import os
 import site
 import sys
 import traceback
-from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -38,7 +37,6 @@ def add_search_folder(folder: object) -> None:
         sys.path[:] = [path, *(other for other in sys.path if other != path)]
 
 
-@cache
 def load_task_class(name: str) -> type:
     """The class that `name` names, which has all that a task has. Imports its module.
 
@@ -51,15 +49,12 @@ def load_task_class(name: str) -> type:
         raise _error(
             f"class '{class_name}' is of a script or notebook, which this process does not run",
             name,
-            allowed="one process that the script starts itself; or a class in a module, which "
-            "every process and command can import",
-            fix=f"save the class in a file my_task.py, and name it my_task:{class_name}",
+            allowed="one process that the script starts itself; or a class in a module",
         )
     if not isinstance(task_class, type):
         classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        own = [cls for cls in classes if cls.__module__ == module.__name__]
-        tasks = [cls.__name__ for cls in own if not _missing(cls)]
-        suggestion = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
+        tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
+        suggestion = nearest_match(class_name, tasks)
         raise _error(
             f"module '{module_name}' has no class '{class_name}'",
             name,
@@ -154,16 +149,9 @@ def _has_module(folder: Path, name: str) -> bool:
 def check_importable(family: str, call: str) -> None:
     """Raise SettingsError if other processes cannot import the task, which `call` needs."""
     module, _, name = family.partition(":")
-    if module != MAIN:
-        return
-    raise _error(
-        f"class '{name}' is of a notebook or was typed, which other processes cannot import",
-        family,
-        where=call,
-        allowed="one process; or a class in a module",
-        fix=f"%%writefile my_task.py  as first line of a cell with {name} and its imports; then  "
-        f"from my_task import {name}",
-    )
+    if module == MAIN:
+        message = f"class '{name}' is of a notebook or was typed, which other processes cannot import"
+        raise _error(message, family, where=call, allowed="one process; or a class in a module")
 
 
 def check_not_importing() -> None:
@@ -213,15 +201,16 @@ def class_location(cls: type) -> str:
 
 
 def _module(name: str, class_name: str) -> ModuleType:
-    full = f"{name}:{class_name}"
-    if "/" in name or name.endswith(".py"):
-        raise _is_file(Path(name), class_name)
+    full, path = f"{name}:{class_name}", Path(name)
+    if "/" in name or path.suffix == ".py":
+        parts = path.with_suffix("").parts if not path.is_absolute() and ".." not in path.parts else ()
+        suggestion = f"{'.'.join(parts) or path.stem}:{class_name}"
+        fix = None if parts else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
+        message = f"'{name}' is a file, not the name of a module"
+        raise _error(message, full, allowed=LEGAL, did_you_mean=suggestion, fix=fix)
     if name.partition(".")[0] in _PINNED:
-        raise _error(
-            f"module '{name}' would lie in a package of this program",
-            full,
-            allowed=f"any name that does not begin with {', '.join(_PINNED)}",
-        )
+        allowed = f"any name that does not begin with {', '.join(_PINNED)}"
+        raise _error(f"module '{name}' would lie in a package of this program", full, allowed=allowed)
     if not all(part.isidentifier() for part in name.split(".")):
         raise _error(f"'{name}' is not a module name", full, allowed=LEGAL)
     add_search_folder(None)
@@ -233,45 +222,19 @@ def _module(name: str, class_name: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:  # the user's module may raise anything
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is None or not f"{name}.".startswith(f"{missing}."):
-            raise _broken(error, name, full) from error
-        suggestion = nearest_match(name, _modules_beside(name))
-        raise _error(
-            f"module '{name}' does not exist",
-            full,
-            allowed=LEGAL,
-            did_you_mean=suggestion and f"{suggestion}:{class_name}",
-        ) from None
+        if missing is not None and f"{name}.".startswith(f"{missing}."):
+            raise _error(f"module '{name}' does not exist", full, allowed=LEGAL) from None
+        last_line = traceback.format_exception_only(error)[-1].strip()
+        ours = ("<frozen", *_installed(), *(f"{environment.ROOT / folder}{os.sep}" for folder in _PINNED))
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith(ours)]
+        if isinstance(error, SyntaxError):
+            places = [(error.filename or "", error.lineno)]
+        where = _where(*places[-1]) if places else None
+        message = f"module '{name}' cannot be imported: {last_line}"
+        raise _error(message, full, where=where) from error
     finally:
         _importing.pop()
-
-
-def _is_file(path: Path, class_name: str) -> SettingsError:
-    """The error for a path instead of a module name."""
-    stem = path.with_suffix("")
-    is_below = not path.is_absolute() and ".." not in path.parts
-    suggestion = f"{'.'.join(stem.parts) if is_below else stem.name}:{class_name}"
-    return _error(
-        f"'{path}' is a file, not the name of a module",
-        f"{path}:{class_name}",
-        allowed=LEGAL,
-        did_you_mean=suggestion,
-        fix=None if is_below else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}",
-    )
-
-
-def _broken(error: BaseException, name: str, full: str) -> SettingsError:
-    """The error for a module that raises on import, with the user's last line."""
-    last_line = traceback.format_exception_only(error)[-1].strip()
-    if isinstance(error, SyntaxError):
-        where = _where(error.filename, error.lineno)
-    else:
-        ours = [f"{environment.ROOT / name}{os.sep}" for name in _PINNED]
-        others = ("<frozen", *_installed(), *ours)
-        frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if not frame.filename.startswith(others)]
-        where = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
-    return _error(f"module '{name}' cannot be imported: {last_line}", full, where=where)
 
 
 def _is_ours(module: ModuleType) -> bool:
@@ -283,16 +246,6 @@ def _installed() -> tuple[str, ...]:
     """The folders of installed packages, and of Python's library."""
     library = os.path.dirname(os.__file__)
     return (*site.getsitepackages(), site.getusersitepackages(), library)
-
-
-def _modules_beside(name: str) -> Iterator[str]:
-    """The modules there are in the folder where `name` was looked for."""
-    *above, _ = name.split(".")
-    for root in dict.fromkeys((os.getcwd(), *sys.path[:1])):
-        folder = Path(root, *above)
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.suffix == ".py" or (path / "__init__.py").is_file():
-                yield ".".join((*above, path.stem))
 
 
 def _missing(cls: type) -> list[str]:

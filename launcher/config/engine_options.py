@@ -62,15 +62,14 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
         shipped["zero_optimization"].pop("offload_param", None)
     if own_path is None:
         return shipped
-    path, what = Path(own_path).expanduser(), ""
+    path = Path(own_path).expanduser()
     try:
         users_file = config_file.read(path)
-    except config_file.FileError as error:
-        what = f"{path}{f':{error.line}' if error.line else ''} {error}"
-    except OSError as error:
-        what = f"{path} cannot be read: {error.strerror or error}"
-    if what:
-        raise SettingsError.of(what, key=key, where=resolved.values[key].origin.where)
+    except (config_file.FileError, OSError) as error:
+        line = getattr(error, "line", None)
+        message = f"{path}{f':{line}' if line else ''} {getattr(error, 'strerror', None) or error}"
+        where = resolved.values[key].origin.where
+        raise SettingsError.of(message, key=key, where=where) from None
     decided = decided_keys(settings.engine.name, shipped, resolved.batching, settings)
     try:
         return merge(shipped, users_file.values, decided)
@@ -78,23 +77,14 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
         conflicts, lines = error.conflicts, users_file.lines
     diagnostics = []
     for conflict in conflicts:
-        line = lines.get(conflict.key)
-        where = settings.engine.ds_config + (f":{line}" if line else "")
-        what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
+        where, line = settings.engine.ds_config, lines.get(conflict.key)
+        where += f":{line}" if line else ""
+        message = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
         if conflict.setting is not None and conflict.setting_value is not None:
-            what += f" {plain(conflict.setting_value)}"
+            message += f" {plain(conflict.setting_value)}"
             value = resolved.values.get(conflict.setting)
-            against = errors.where(conflict.setting, value.origin) if value else "the settings"
-            where += f", against {against}"
-        diagnostics.append(
-            Diagnostic(
-                what,
-                key=conflict.key,
-                value=conflict.value,
-                where=where,
-                allowed=", ".join(map(plain, conflict.allowed)) or None,
-                did_you_mean=conflict.did_you_mean,
-                fix=f"{conflict.did_you_mean}, or leave it out" if conflict.did_you_mean else "leave it out",
-            )
-        )
+            where += f", against {errors.where(conflict.setting, value.origin) if value else 'the settings'}"
+        parts = {"where": where, "allowed": ", ".join(map(plain, conflict.allowed)) or None}
+        parts |= {"did_you_mean": conflict.did_you_mean, "fix": conflict.did_you_mean or "leave it out"}
+        diagnostics.append(Diagnostic(message, key=conflict.key, value=conflict.value, **parts))
     raise SettingsError(diagnostics)

@@ -13,40 +13,15 @@ from typing import Any
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config.options import OPTIONS
-from launcher.config.provenance import (
-    BUILT_IN_LAYER,
-    CLI_LAYER,
-    FILES_LAYER,
-    Origin,
-    Resolved,
-    Setting,
-    TypedEntry,
-)
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, TypedEntry
 from launcher.config.schema import SettingInfo
-from launcher.config.settings_file import Unreadable
 from models.base import DataError
 from training.settings import SettingError
 
 _OPTION = re.compile(r"""(--[a-z][a-z-]*) (?!-)((?:'[^']*'|"[^"]*"|[^\s'"\\])+)""")
 _KEYS = {option.flag: option.key for option in OPTIONS if option.key}
 _LINE = re.compile(r":[0-9]+$")
-_LISTS = {
-    "mode": "list modes",
-    "engine.name": "list engines",
-    "model.family": "list models",
-    "model.size": "list models",
-}
-
-_BESIDE = {"model.family": "or a task of your own: package.module:Class"}
-"""Allowed in addition to the options of a table."""
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
-
-
-def overrides(below: Setting) -> tuple[Any, str] | None:
-    """The overridden value for a message, unless it is built in."""
-    if below.origin.layer == BUILT_IN_LAYER:
-        return None
-    return below.value, below.origin.where
 
 
 def display_name(key: str) -> str:
@@ -56,29 +31,40 @@ def display_name(key: str) -> str:
 
 def allowed(info: SettingInfo) -> str:
     """The allowed values of a setting, in one line."""
+    text = "true or false" if info.type == "true or false" else f"a {info.type}"
     if isinstance(info.allowed, tuple):
-        text = listed(info.allowed, _LISTS.get(info.key, f"explain {info.key}"))
-        text += f"; {_BESIDE[info.key]}" if info.key in _BESIDE else ""
-    elif info.allowed:
-        text = info.allowed
-    else:
-        text = f"a {info.type}" if info.type != "true or false" else info.type
-        if info.range:
-            text += f", {info.range}"
+        text = listed(info.allowed, f"explain {info.key}")
+        text += "; or a task of your own: package.module:Class" if info.key == "model.family" else ""
+    elif info.allowed or info.range:
+        text = info.allowed or f"{text}, {info.range}"
     # The default is null anyway, so the user has no reason to type it.
     return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def about(values: Mapping[str, Setting], key: str, message: str, **parts: Any) -> Diagnostic:
-    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own."""
+def about(
+    values: Mapping[str, Setting], key: str, message: str, *, new: Any = None, **parts: Any
+) -> Diagnostic:
+    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
+
+    `new`: a value that mends it, for the line to type.
+    """
     value = values[key]
     fields: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
+    if new is not None:
+        fields["fix"] = fix_line(key, value.origin, new)
     return Diagnostic(message, **(fields | parts))
 
 
 def about_value(values: Mapping[str, Setting], key: str, problem: str, **parts: Any) -> Diagnostic:
     """As `about`, with the message `KEY VALUE problem`."""
     return about(values, key, f"{key} {shown(values[key].value)} {problem}", **parts)
+
+
+def about_entry(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
+    """The error of an entry; `parts` are fields beside or instead of its own."""
+    fields = {"key": entry.key, "value": entry.value, "order": entry.order}
+    fields["where"] = where(entry.key, entry.origin)
+    return Diagnostic(message, **(fields | parts))
 
 
 def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
@@ -91,12 +77,8 @@ def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
 
 def about_data(error: DataError, **parts: Any) -> SettingsError:
     """What `error` says of data; `parts` are fields beside or instead of its own."""
-    fields: dict[str, Any] = {
-        "where": error.where or None,
-        "allowed": error.allowed or None,
-        "did_you_mean": error.did_you_mean or None,
-        "fix": error.fix or None,
-    }
+    names = ("where", "allowed", "did_you_mean", "fix")
+    fields = {name: getattr(error, name) or None for name in names}
     return SettingsError.of(error.message, **(fields | parts))
 
 
@@ -110,15 +92,9 @@ def nearest_file(path: str | Path) -> str | None:
 
 def impossible_path(entry: TypedEntry) -> Diagnostic | None:
     """The error of a value that no path can be; None: it can. Reads the disk."""
-    if not (problem := problem_of(str(entry.value))):
-        return None
-    return Diagnostic(
-        f"{display_name(entry.key)} {shown(str(entry.value)[:SHOWN])} {problem}",
-        key=entry.key,
-        value=entry.value,
-        where=where(entry.key, entry.origin),
-        order=entry.order,
-    )
+    problem = problem_of(str(entry.value))
+    message = f"{display_name(entry.key)} {shown(str(entry.value)[:SHOWN])} {problem}"
+    return about_entry(entry, message) if problem else None
 
 
 def where(key: str, origin: Origin) -> str:
@@ -133,6 +109,18 @@ def fix_line(key: str, origin: Origin, value: Any) -> str:
     if origin.layer in (CLI_LAYER, FILES_LAYER):
         option = origin.where.split()[0] if origin.layer == CLI_LAYER else None
     return line(option, key, value)
+
+
+def line(option: str | None, key: str, value: Any) -> str:
+    """The line that sets `key`: with an option; None: of a file."""
+    if option is None:
+        return f"{key.rpartition('.')[2]}: {plain(value)}"
+    if option == "--set":
+        is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        text = ",".join(value) if is_texts and value else plain(value)
+        return f"--set {shlex.quote(f'{key}={text}')}"
+    space = "" if option.endswith(":") else " "  # --model FAMILY:
+    return f"{option}{space}{plain(value)}"
 
 
 def as_typed(fix: str, values: Mapping[str, Setting]) -> str:
@@ -150,41 +138,16 @@ def as_typed(fix: str, values: Mapping[str, Setting]) -> str:
     return _OPTION.sub(corrected, fix)
 
 
-def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]:
+def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:
     """The errors of a custom task, with the place where the user named it."""
-    named_at = where("model.family", origin)
+    named_at, origin = where("model.family", entry.origin), entry.origin
     return [
         replace(
             diagnostic,
             where=f"{named_at}; {diagnostic.where}" if diagnostic.where else named_at,
             fix=diagnostic.fix
             or (diagnostic.did_you_mean and fix_line("model.family", origin, diagnostic.did_you_mean)),
+            order=entry.order,
         )
         for diagnostic in error.diagnostics
     ]
-
-
-def no_assignment(text: str, order: tuple[int, int]) -> Diagnostic:
-    """A --set without a value."""
-    return Diagnostic(
-        f"--set {text} has no value",
-        where=f"--set {text}",
-        allowed="--set KEY=VALUE; for example  --set optim.lr=1e-3",
-        order=order,
-    )
-
-
-def unreadable(text: str, error: Unreadable, order: tuple[int, int]) -> Diagnostic:
-    """A value on the command line that is invalid YAML."""
-    return Diagnostic(f"{text} cannot be read: {error.problem}", where=text, order=order)
-
-
-def line(option: str | None, key: str, value: Any) -> str:
-    if option is None:
-        return f"{key.rpartition('.')[2]}: {plain(value)}"
-    if option == "--set":
-        is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        text = ",".join(value) if is_texts and value else plain(value)
-        return f"--set {shlex.quote(f'{key}={text}')}"
-    space = "" if option.endswith(":") else " "  # --model FAMILY:
-    return f"{option}{space}{plain(value)}"

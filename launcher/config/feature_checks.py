@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from launcher.base import redaction
-from launcher.base.diagnostics import Diagnostic, SettingsError, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
 from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
 from launcher.config.provenance import CLI_LAYER, MACHINE_LAYER, Origin, Setting, Values
@@ -21,73 +20,10 @@ _FOLDER = "download.folder"
 VARIABLES = "download.variables"
 
 
-def check_continual(values: Values) -> Iterator[Diagnostic]:
-    """Settings that contradict `continual.enabled`."""
-    if not values[_ENABLED].value:
-        return
-    path = values[_PATH].value if _PATH in values else None
-    folder = Path(str(path)).expanduser()
-    is_coming = not folder.exists() and will_download(values, str(path))
-    if path is None or not (folder.is_dir() or is_coming):
-        yield _contradiction(
-            values,
-            _PATH,
-            "is not a folder: new files cannot arrive there",
-            "a folder; training starts with its files",
-            "--data FOLDER" if path is None or not folder.is_file() else _folder_line(Path(path)),
-        )
-    if not values["save.last"].value:
-        problem = "saves no checkpoint that the next experience can start from"
-        fix = errors.fix_line("save.last", values["save.last"].origin, "true")
-        yield _contradiction(values, "save.last", problem, "true", fix)
-    if values["eval.test"].value:
-        problem = "evaluates at the end of a run; continual learning measures forgetting instead"
-        yield _contradiction(values, "eval.test", problem, "false")
-    if "data.control" in values and values["data.control"].value != "real":
-        problem = "is a control run, which ends with its result"
-        yield _contradiction(values, "data.control", problem, "real")
-    if "data.fold" in values and isinstance(values["data.fold"].value, str):
-        problem = "is a fold of the groups there are; in continual learning more arrive"
-        yield _contradiction(values, "data.fold", problem, "null")
-    if values["mode"].value == "staged" or values["stages"].value:
-        key = "stages" if values["stages"].value else "mode"
-        problem = "trains in stages, which continual learning does not support"
-        yield _contradiction(values, key, problem, "another mode")
-
-
-def _folder_line(file: Path) -> str:
-    """The line to watch the folder of a file; a new one if runs are written below that folder."""
-    here, parent = Path.cwd(), file.absolute().parent
-    if parent != here and parent not in here.parents:
-        return f"--data {shlex.quote(str(file.parent))}"
-    old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}_data")
-    return f"mkdir {new} && mv {old} {new}  and then  --data {new}"
-
-
-def _contradiction(
-    values: Values, key: str, problem: str, allowed: str, fix: str | None = None
-) -> Diagnostic:
-    enabled = values[_ENABLED].origin
-    value = values.get(key, Setting(None, enabled))
-    return Diagnostic(
-        f"{key} {shown(value.value)} {problem}",
-        key=key,
-        value=value.value,
-        where=errors.where(key if key in values else _ENABLED, value.origin),
-        allowed=f"{allowed}, with {errors.where(_ENABLED, enabled)}",
-        fix=fix,
-    )
-
-
 def check_launcher(source: str, values: Values) -> Iterator[Diagnostic]:
     """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
-    yield errors.about_value(
-        values,
-        _ENABLED,
-        f"cannot run under {source}: the processes that it started end after the first data",
-        allowed=f"without {source}: Gearshift starts the processes of one machine itself",
-        fix="--nproc N  instead",
-    )
+    problem = f"cannot run under {source}: the processes that it started end after the first data"
+    yield errors.about_value(values, _ENABLED, problem, allowed=f"--nproc N, without {source}")
 
 
 def check_run_folder(folder: Path, values: Values) -> None:
@@ -137,46 +73,27 @@ def check_download(values: Values) -> Iterator[Diagnostic]:
     name, or one local path."""
     variables = values[VARIABLES]
     if variables.value and variables.origin.layer != CLI_LAYER:
-        yield errors.about_value(
-            values,
-            VARIABLES,
-            "is not on the command line: a file cannot allow itself to send variables",
-            fix=f"remove it, and type  {errors.line('--set', VARIABLES, variables.value)}",
-        )
+        problem = "is not on the command line: a file cannot allow itself to send variables"
+        yield errors.about_value(values, VARIABLES, problem, fix="remove it")
     is_fetched, files = values["download.fetch"].value, values[_FILES]
     if is_fetched and not files.value:
-        example = "download: {files: [https://example.org/data.zip]}"
-        yield Diagnostic(
-            f"{_fetch_origin(values)}: download.files declares no URL",
-            key=_FILES,
-            where=_fetch_origin(values),
-            allowed=ALLOWED_FILES,
-            fix=f"put into a settings file  {example}  and name it with  --config FILE",
-        )
+        where = _fetch_origin(values)
+        message = f"{where}: download.files declares no URL"
+        yield Diagnostic(message, key=_FILES, where=where, allowed=ALLOWED_FILES)
     is_unused = not is_fetched and files.is_set_by_user
     if is_unused and _PATH in values and not values[_PATH].is_of_user:
-        yield errors.about(
-            values,
-            _FILES,
-            f"download.files is declared but not downloaded: the run would train on {values[_PATH].value}",
-            fix="--download-data  or name existing data with  --data PATH",
-            severity="warning",
-        )
+        problem = f"{_FILES} is declared but not downloaded: the run would train on {values[_PATH].value}"
+        yield errors.about(values, _FILES, problem, fix="--download-data", severity="warning")
     seen: set[str] = set()
     for index, target in enumerate(declared_targets(values)):
-        problem, path = None, target.path.name.casefold()
+        problem, path = "", target.path.name.casefold()
         if not target.name:
             problem = "does not end with a file name"
         elif path in seen:
             problem = f"has the local path {target.path}, like another file"
-        if problem is not None:
-            yield errors.about(
-                values,
-                _FILES,
-                f"download.files[{index}].url '{target.file.url}' {problem}",
-                value=target.file.url,
-                fix=f"give it a name: write  {{url: {target.file.url}, name: data-{index}.zip}}",
-            )
+        if problem:
+            message, allowed = f"{_FILES}[{index}].url '{target.file.url}' {problem}", "a name of its own"
+            yield errors.about(values, _FILES, message, value=target.file.url, allowed=allowed)
         seen.add(path)
 
 

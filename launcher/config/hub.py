@@ -36,13 +36,11 @@ def pin(values: dict[str, Setting]) -> list[str]:
     try:
         pinned = fetch(setting.value)
     except SettingsError as error:
-        where = errors.where(PRETRAINED, setting.origin)
-        diagnostics = [replace(d, key=PRETRAINED, where=where) for d in error.diagnostics]
-        raise SettingsError(diagnostics) from None
-    if pinned == setting.value:
-        return []
+        [diagnostic], where = error.diagnostics, errors.where(PRETRAINED, setting.origin)
+        raise SettingsError([replace(diagnostic, key=PRETRAINED, where=where)]) from None
     values[PRETRAINED] = replace(setting, value=pinned)
-    return [f"{PRETRAINED}: {pinned}, the commit of {setting.value}"]
+    is_new = pinned != setting.value
+    return [f"{PRETRAINED}: {pinned}, the commit of {setting.value}"] if is_new else []
 
 
 @cache
@@ -104,49 +102,34 @@ def _errors(name: str, is_rank: bool) -> Iterator[None]:
     """Raise the errors of huggingface_hub as SettingsError."""
     from huggingface_hub import errors as hub
 
-    def error(problem: str, **parts: str) -> SettingsError:
-        return SettingsError.of(f"{name} {problem}", value=name, **parts)
-
     login = "set HF_TOKEN to a token of your account, which has access"
+    terms = f"accept its terms on its page, and {login}"
+    rows: tuple[tuple[type[Exception], str, str | None], ...] = (
+        (hub.GatedRepoError, "is gated: the hub gives its files to accepted users only", terms),
+        (hub.RepositoryNotFoundError, "does not exist on the hub, or is private", login),
+        (hub.RevisionNotFoundError, "has no such revision", None),
+        (hub.HFValidationError, "names no model of the Hugging Face hub", None),
+        (hub.HfHubHTTPError, "cannot be downloaded: {0}", None),
+        (OSError, "cannot be written to the cache of the hub: {0}", "set HF_HOME to a folder with space"),
+        (Exception, "cannot be downloaded: {0}", None),  # of requests or httpx, by its version
+    )
     try:
         yield
-    except hub.GatedRepoError:
-        fix = f"accept its terms on its page, and {login}"
-        raise error("is gated: the hub gives its files to accepted users only", fix=fix) from None
-    except hub.RepositoryNotFoundError:
-        fix = f"check the name; if it is private, {login}"
-        raise error("does not exist on the hub, or is private", allowed=FORM, fix=fix) from None
-    except hub.RevisionNotFoundError:
-        raise error("has no such revision", allowed="a branch, a tag or a commit") from None
     except hub.LocalEntryNotFoundError as cause:
         raise _absent(name, is_rank, cause.__cause__) from None
-    except hub.HfHubHTTPError as cause:
-        status = cause.response.status_code
-        fix = login if status in (401, 403) else "type the same command later"
-        raise error(f"cannot be downloaded: the hub responds {status}", fix=fix) from None
-    except hub.HFValidationError:
-        raise error("names no model of the Hugging Face hub", allowed=FORM) from None
-    except OSError as cause:
-        problem = f"cannot be written to the cache of the hub: {cause.strerror or cause}"
-        fix = "set HF_HOME to a folder with space that you may write to"
-        raise error(problem, fix=fix) from None
-    except Exception as cause:  # of requests or httpx, by its version
-        fix = "type the same command again: it resumes"
-        raise error(f"cannot be downloaded: {cause}", fix=fix) from None
+    except Exception as cause:
+        problem, fix = next((problem, fix) for kind, problem, fix in rows if isinstance(cause, kind))
+        raise SettingsError.of(f"{name} {problem.format(cause)}", value=name, allowed=FORM, fix=fix) from None
 
 
 def _absent(name: str, is_rank: bool, cause: BaseException | None = None) -> SettingsError:
     """The error of a model that is not in the cache, and cannot be downloaded here."""
     from huggingface_hub import constants
 
-    fetching = f"{PROGRAM} data fetch {name}  "
-    if is_rank:
-        why, fix = "ranks download nothing", f"{fetching}before the ranks start"
-    elif constants.HF_HUB_OFFLINE:
-        why, fix = "HF_HUB_OFFLINE forbids to download it", f"HF_HUB_OFFLINE=0 {fetching}"
-    else:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        why = f"{constants.ENDPOINT} " + (f"responds {status}" if status else "cannot be reached")
-        fix = f"{fetching}on a machine with a network and the same cache"
-    message = f"{name} is not in the cache of the hub ({constants.HF_HUB_CACHE}), and {why}"
-    return SettingsError.of(message, value=name, fix=fix.strip())
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    reason = f"{constants.ENDPOINT} " + (f"responds {status}" if status else "cannot be reached")
+    if is_rank or constants.HF_HUB_OFFLINE:
+        reason = "ranks download nothing" if is_rank else "HF_HUB_OFFLINE forbids to download it"
+    message = f"{name} is not in the cache of the hub ({constants.HF_HUB_CACHE}), and {reason}"
+    fix = f"{PROGRAM} data fetch {name}  where there is a network, with the same cache"
+    return SettingsError.of(message, value=name, fix=fix)

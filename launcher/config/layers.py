@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic
-from launcher.config import errors, presets, promise_scope
-from launcher.config.parse import UserSettings
+from launcher.base.diagnostics import Diagnostic, nearest_match
+from launcher.config import errors, presets
 from launcher.config.paths import PATHS
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
+    CLI_LAYER,
     ENGINE_LAYER,
     FAMILY_LAYER,
     MODE_LAYER,
@@ -36,12 +36,14 @@ from launcher.config.schema import (
     settings_class,
     unseen_by_schema,
 )
-from launcher.config.selection import Choice
+from launcher.config.selection import Choice, UserSettings
+from models.catalog import FAMILIES
 from training.settings import nested
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
 
+PROMISE = "promise"
 Layer = Sequence[TypedEntry]
 """The entries of one source, all with the same layer in their origins."""
 
@@ -55,14 +57,14 @@ def stack_layers(
     """
     family = choice.family
     users, unreadable = user.layers(family)
-    shipped = [*_shipped_layers(choice), user.mode, *_fitting_layers(choice)]
+    shipped = [*_shipped_layers(choice, user.mode)]
     if base is not None:
         below, _ = merge_layers(family, shipped)
         keys = {entry.key for layer in users for entry in layer}
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(family, [*shipped, *users])
-    for entry in (e for layer in (user.mode, *users) for e in layer if e.key == "promise"):
-        invalid += promise_scope.scope_errors(family, entry)
+    for entry in (e for layer in (user.mode, *users) for e in layer if e.key == PROMISE):
+        invalid += _scope_errors(family, entry)
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
         folder = setting_infos(family)[TASK_FOLDER].default
         values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
@@ -74,48 +76,39 @@ def stack_layers(
     return values, [entry for layer in users for entry in layer], diagnostics
 
 
-def _shipped_layers(choice: Choice) -> list[Layer]:
-    """The layers of family and mode, lowest first; the built-in one is the schema's own."""
-    file, size, mode = choice.file, choice.size or "", choice.mode
+def _shipped_layers(choice: Choice, user_mode: Layer) -> Iterator[Layer]:
+    """The layers of family, mode, limits profile and engine; the built-in one is the schema's own."""
+    file, size, mode, infos = choice.file, choice.size or "", choice.mode, setting_infos(choice.family)
+
+    def of_family(shared: Layer) -> Layer:
+        """The entries of a file for all families, without those of `model` and `data` it lacks."""
+        return [e for e in shared if e.key in infos or not e.key.startswith(("model.", "data."))]
+
     declared = entries(FAMILY_LAYER, file.block("declared"))
-    keys = [entry.key for entry in declared]
-    if "train.max_steps" in keys and "train.epochs" not in keys:
+    by_key = {entry.key: entry for entry in declared}
+    max_steps = by_key.get("train.max_steps")
+    if max_steps is not None and max_steps.value is not None and "train.epochs" not in by_key:
         # The limit of steps of a custom task overrides the epochs of all such tasks.
-        max_steps = declared[keys.index("train.max_steps")]
-        if max_steps.value is not None:
-            declared.append(replace(max_steps, key="train.epochs", value=None))
-    layers: list[Layer] = [entries(FAMILY_LAYER, file.block("default")), declared]
+        declared.append(replace(max_steps, key="train.epochs", value=None))
+    yield entries(FAMILY_LAYER, file.block("default"))
+    yield declared
     if not choice.model_named:
-        origin = Origin(FAMILY_LAYER, "no model named")
-        layers.append([TypedEntry("model.size", FIRST_RUN[1], origin)])
-    layers.append(entries(FAMILY_LAYER, file.block("sizes", size)))
-    layers += [entries(FAMILY_LAYER, file.block("given", key)) for key in choice.given]
+        yield [TypedEntry("model.size", FIRST_RUN[1], Origin(FAMILY_LAYER, "no model named"))]
+    for path in (("sizes", size), *(("given", key) for key in choice.given)):
+        yield entries(FAMILY_LAYER, file.block(*path))
     if mode is not None:
-        layers.append(_of_family(choice, entries(MODE_LAYER, presets.mode(mode).lines)))
+        yield of_family(entries(MODE_LAYER, presets.mode(mode).lines))
     for kind, name in (("modes", mode), ("stages", choice.stage)):
         if name is not None:
-            layers.append(entries(MODE_LAYER, file.block(kind, name)))
-            layers.append(entries(MODE_LAYER, file.block("sizes", size, kind, name)))
-    return layers
-
-
-def _fitting_layers(choice: Choice) -> list[Layer]:
-    """The layers of the limits profile and of the engine."""
-    layers: list[Layer] = []
+            yield entries(MODE_LAYER, file.block(kind, name))
+            yield entries(MODE_LAYER, file.block("sizes", size, kind, name))
+    yield user_mode
     if choice.profile is not None:
-        profile = entries(PROFILE_LAYER, presets.profile(choice.profile))
-        layers.append(_of_family(choice, profile))
+        yield of_family(entries(PROFILE_LAYER, presets.profile(choice.profile)))
     if choice.engine is not None:
-        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
         needed: Mapping[str, Any] = ENGINES[choice.engine].settings
-        layers.append([TypedEntry(key, needed[key], origin) for key in needed])
-    return layers
-
-
-def _of_family(choice: Choice, shared: Layer) -> Layer:
-    """The entries of a file for all families, without those of `model` and `data` it lacks."""
-    infos = setting_infos(choice.family)
-    return [e for e in shared if e.key in infos or not e.key.startswith(("model.", "data."))]
+        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
+        yield [TypedEntry(key, value, origin) for key, value in needed.items()]
 
 
 def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Setting], list[Diagnostic]]:
@@ -135,10 +128,15 @@ def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Settin
         entries = _known_entries(family, layer, diagnostics)
         if name in (MODE_LAYER, PROFILE_LAYER):
             before = default if name == MODE_LAYER and default is not None else values
-            entries = [_changed(family, entry, before[entry.key].value) for entry in entries]
+            for number, entry in enumerate(entries):
+                if presets.is_change(entry.value):
+                    sizes, old = tuple(config_of(family).SIZES), before[entry.key].value
+                    value, how = presets.apply_change(entry.value, old, sizes)
+                    origin = replace(entry.origin, how=how)
+                    entries[number] = replace(entry, value=value, origin=origin, text=None)
         for entry, value in _valid(family, entries, values, diagnostics):
             below = values[entry.key]
-            if entry.key == "promise":
+            if entry.key == PROMISE:
                 value = {**below.value, **value}
             values[entry.key] = below.overridden(value, entry.origin)
     return values, diagnostics
@@ -164,48 +162,33 @@ def _known_entries(family: str, layer: Layer, diagnostics: list[Diagnostic]) -> 
     return list(seen.values())
 
 
-def _changed(family: str, entry: TypedEntry, before: Any) -> TypedEntry:
-    """The entry with the value after its change, if it is a change."""
-    if not presets.is_change(entry.value):
-        return entry
-    value, how = presets.apply_change(entry.value, before, tuple(config_of(family).SIZES))
-    return replace(entry, value=value, origin=replace(entry.origin, how=how), text=None)
-
-
 def _valid(
     family: str, entries: Layer, values: Values, diagnostics: list[Diagnostic]
-) -> list[tuple[TypedEntry, Any]]:
+) -> Iterator[tuple[TypedEntry, Any]]:
     """The valid entries with their values as the schema reads them; others become errors."""
     by_key = {entry.key: entry for entry in entries}
     invalid: dict[str, Diagnostic] = {}
-    schema, infos = settings_class(family), setting_infos(family)
-    valid = by_key
-    try:
-        tree = nested({key: entry.value for key, entry in by_key.items()})
-        settings = schema.model_validate(tree, strict=True)
-    except ValidationError as failed:
-        wrong = set()
-        for detail in failed.errors(include_url=False):
-            parts = [str(part) for part in detail["loc"]]
-            dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-            key = next(key for key in dotted if key in by_key)
-            diagnostic = _value_errors().rejected(infos[key], by_key[key], detail, values[key])
-            wrong.add(key)
-            invalid.setdefault(diagnostic.key or key, diagnostic)
-        valid = {key: entry for key, entry in by_key.items() if key not in wrong}
-        tree = nested({key: entry.value for key, entry in valid.items()})
-        settings = schema.model_validate(tree, strict=True)
-    pairs = []
-    for key, entry in valid.items():
+    schema, infos, left = settings_class(family), setting_infos(family), dict(by_key)
+    settings = None
+    while settings is None:
+        try:
+            settings = schema.model_validate(nested({k: e.value for k, e in left.items()}), strict=True)
+        except ValidationError as failed:
+            for detail in failed.errors(include_url=False):
+                parts = [str(part) for part in detail["loc"]]
+                dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+                key = next(key for key in dotted if key in by_key)
+                diagnostic = _value_errors().rejected(infos[key], by_key[key], detail, values[key])
+                left.pop(key, None)
+                invalid.setdefault(diagnostic.key or key, diagnostic)
+    for key, entry in left.items():
         if kind := unseen_by_schema(infos[key], entry.value):
-            diagnostic = _value_errors().bad_value(infos[key], entry, kind, values[key])
-            invalid.setdefault(key, diagnostic)
+            invalid.setdefault(key, _value_errors().bad_value(infos[key], entry, kind, values[key]))
         elif key in PATHS and (error := errors.impossible_path(entry)):
             invalid[key] = error
         else:
-            pairs.append((entry, _plain(get(settings, key))))
+            yield entry, _plain(get(settings, key))
     diagnostics += invalid.values()
-    return pairs
 
 
 def _plain(value: Any) -> Any:
@@ -227,3 +210,81 @@ def _value_errors() -> ModuleType:
     from launcher.config import value_errors
 
     return value_errors
+
+
+def scoped(values: Values, choice: Choice, device: str) -> tuple[Setting, dict[str, str]]:
+    """The promises that a run on `device` is given, and by measure why not the others.
+
+    Of the layers that promise a measure the highest one counts whose scope has the run. A promise
+    of a GPU stays on a CPU, where a comparison plans it; one that is withdrawn stays null.
+    """
+    setting, given, reasons = values[PROMISE], dict[str, Any](), dict[str, str]()
+    size = None
+    if choice.size is not None and (of_run := values.get("model.size")) is not None:
+        if is_of_mode(of_run):
+            size = of_run.mode_default
+        elif of_run.shipped == of_run.mode_default:  # or else the user replaced the mode's size
+            size = of_run.value
+    for measure in setting.value:
+        for promises, origin in setting.all_values:
+            if measure not in promises:
+                break
+            bounds = promises[measure]
+            reason = f"withdrawn by {origin.where}"
+            if bounds is not None:
+                reason = _outside(bounds, size, device)
+            if reason:
+                reasons.setdefault(measure, reason)
+            if bounds is None or not reason:
+                given[measure] = bounds
+                break
+    if given != setting.value:
+        where = setting.origin.where
+        setting = setting.overridden(given, Origin(setting.origin.layer, where, "those that apply"))
+    return setting, reasons
+
+
+def _outside(bounds: Mapping[str, Any], size: str | None, device: str) -> str:
+    """Why a run is outside of the scope of `bounds`; empty: it is inside."""
+    sizes = bounds.get("sizes")
+    if sizes is not None and size not in sizes:
+        instead = ", where the mode chooses the size" if size is None else f", not {size}"
+        return f"{limits(bounds)} at size {' or '.join(sizes)}{instead}"
+    if bounds.get("device") == "cpu" and device != "cpu":
+        return f"{limits(bounds)} on a CPU"
+    return ""
+
+
+def is_of_mode(size: Setting) -> bool:
+    """Whether the mode chooses another size than mode default, and the command line none.
+
+    A file may repeat the size of the mode, as the settings.yaml of a run does.
+    """
+    is_typed = any(origin.layer == CLI_LAYER for _, origin in size.all_values)
+    return not is_typed and size.mode_default != size.shipped == size.value
+
+
+def limits(bounds: Mapping[str, Any]) -> str:
+    """`at least 0.4 and at most 0.6`."""
+    ends = {"at_least": "at least", "at_most": "at most"}
+    known = [f"{word} {bounds[end]:g}" for end, word in ends.items() if bounds.get(end) is not None]
+    return " and ".join(known)
+
+
+def _scope_errors(family: str, entry: TypedEntry) -> Iterator[Diagnostic]:
+    """Errors of the sizes that the promises of a user's entry name.
+
+    A file may be used for several families, so a size may be of any family.
+    """
+    for measure, bounds in entry.value.items() if isinstance(entry.value, dict) else ():
+        names = bounds.get("sizes") if isinstance(bounds, dict) else None
+        for name in names if isinstance(names, list) else ():
+            known = [*config_of(family).SIZES]
+            every = [*known, *(size for other in FAMILIES for size in config_of(other).SIZES)]
+            if name not in every:
+                message, allowed = (
+                    f"unknown size {name!r} in {PROMISE}.{measure}.sizes",
+                    ", ".join(known or every),
+                )
+                suggestion = nearest_match(str(name), every)
+                yield errors.about_entry(entry, message, allowed=allowed, did_you_mean=suggestion)

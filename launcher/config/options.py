@@ -28,33 +28,28 @@ PATH_VALUES = ("models", "files", "folders", "paths", None)
 class Option:
     """One option. The help of an option that sets a setting is the setting's description."""
 
-    flag: str
-    group: str
-    metavar: str | None = None
-    """None: the option takes no value."""
-    key: str | None = None
-    """The setting that it sets."""
+    form: str
+    """As in help, `--epochs N`; one without a value alone, `--json`."""
     sentence: str = ""
     """Help; empty: the description of the setting."""
-    mode: str | None = None
-    """The mode that it selects."""
+    key: str | None = None
+    """The setting that it sets."""
     repeats: bool = False
     values: Values | None = None
     """The kind of values for completion."""
+    group: str = "output"
+    mode: str | None = None
+    """The mode that it selects."""
 
+    @property
+    def flag(self) -> str:
+        """Its name: `--epochs`."""
+        return self.form.partition(" ")[0]
 
-def option(
-    form: str,
-    sentence: str = "",
-    key: str | None = None,
-    *,
-    repeats: bool = False,
-    values: Values | None = None,
-    group: str = "output",
-) -> Option:
-    """An option from its form in help: `--epochs N`."""
-    flag, _, metavar = form.partition(" ")
-    return Option(flag, group, metavar or None, key, sentence, repeats=repeats, values=values)
+    @property
+    def metavar(self) -> str | None:
+        """Its value in help; None: it takes none."""
+        return self.form.partition(" ")[2] or None
 
 
 def in_group(name: str, *options: Option) -> Iterator[Option]:
@@ -69,42 +64,42 @@ OUTPUT = "output"
 
 def out_option(sentence: str) -> Option:
     """The option --out of a command, with its own help."""
-    return option("--out DIR", sentence, values="folders")
+    return Option("--out DIR", sentence, values="folders")
 
 
-JSON = option("--json", "Print JSON instead of text.")
-HELP = option("--help", "Print this help and exit.")
-VERSION = option("--version", "Print the versions of the libraries and exit.")
+JSON = Option("--json", "Print JSON instead of text.")
+HELP = Option("--help", "Print this help and exit.")
+VERSION = Option("--version", "Print the versions of the libraries and exit.")
 OPTIONS = (
     *in_group(
         MODEL,
-        option(
+        Option(
             "--model FAMILY[:SIZE]",
             "Model family and size, see `list models`; or a custom task, "
             "package.module:Class[:SIZE], see `new-task`.",
             values="models",
         ),
-        option(
+        Option(
             "--data PATH",
             "File or folder in a format of the family, or its built-in data; see "
             "`explain data.path` and `data check`.",
             "data.path",
             values="paths",
         ),
-        option("--continuous-learning", key="continual.enabled"),
-        option(
+        Option("--continuous-learning", key="continual.enabled"),
+        Option(
             "--max-hours N",
             "With --continuous-learning: stop after N hours and save a checkpoint.",
             "continual.max_hours",
         ),
-        option("--download-data", key="download.fetch"),
-        option("--mode MODE", key="mode", values="modes"),
+        Option("--download-data", key="download.fetch"),
+        Option("--mode MODE", key="mode", values="modes"),
         *(
-            Option(f"--{mode}", MODEL, sentence=f"Short for --mode {mode}.", mode=mode)
+            Option(f"--{mode}", f"Short for --mode {mode}.", mode=mode)
             for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
         ),
-        option("--stage NAME", "Train this stage only, in mode staged; see `list models`.", values="stages"),
-        option(
+        Option("--stage NAME", "Train this stage only, in mode staged; see `list models`.", values="stages"),
+        Option(
             "--from RUN",
             "Initialize the weights of the stage from a run, a staged run, a checkpoint, an "
             "export or a safetensors file.",
@@ -113,49 +108,49 @@ OPTIONS = (
     ),
     *in_group(
         TRAINING,
-        option("--epochs N", key="train.epochs"),
-        option("--max-steps N", key="train.max_steps"),
-        option("--batch-size N", key="train.micro_batch"),
-        option("--seq-len N", key="data.seq_len"),
-        option("--lr X", key="optim.lr"),
-        option("--seed N", key="train.seed"),
-        option("--num-workers N", key="loader.workers"),
+        Option("--epochs N", key="train.epochs"),
+        Option("--max-steps N", key="train.max_steps"),
+        Option("--batch-size N", key="train.micro_batch"),
+        Option("--seq-len N", key="data.seq_len"),
+        Option("--lr X", key="optim.lr"),
+        Option("--seed N", key="train.seed"),
+        Option("--num-workers N", key="loader.workers"),
     ),
     *in_group(
         "hardware",
-        option("--engine ENGINE", key="engine.name", values="engines"),
-        option("--nproc N", key="engine.nproc"),
-        option("--max-restarts N", key="engine.max_restarts"),
-        option("--precision NAME", key="precision"),
-        option("--force", "Start a run whose weights, gradients and optimizer state do not fit here."),
-        option("--deterministic", key="train.deterministic"),
-        option("--debug", key="train.debug"),
+        Option("--engine ENGINE", key="engine.name", values="engines"),
+        Option("--nproc N", key="engine.nproc"),
+        Option("--max-restarts N", key="engine.max_restarts"),
+        Option("--precision NAME", key="precision"),
+        Option("--force", "Start a run whose weights, gradients and optimizer state do not fit here."),
+        Option("--deterministic", key="train.deterministic"),
+        Option("--debug", key="train.debug"),
     ),
     *in_group(
         "all other settings",
-        option(
+        Option(
             "--config FILE",
             "Read settings from a YAML or JSON file; a later file overrides an earlier one.",
             repeats=True,
             values="files",
         ),
-        option(
+        Option(
             "--set KEY=VALUE",
             "Set one setting by its dotted key: optim.betas='[0.9, 0.99]'; see `explain`.",
             repeats=True,
             values="keys",
         ),
-        option("--ds-config FILE", key="engine.ds_config", values="files"),
+        Option("--ds-config FILE", key="engine.ds_config", values="files"),
     ),
     *in_group(
         "resume",
-        option(
+        Option(
             "--resume auto|DIR|STEP",
             "Resume the newest run of this model (auto), a run folder or checkpoint, or the newest "
             "run at a step.",
             values="folders",
         ),
-        option(
+        Option(
             "--reset PART",
             "State to reinitialize instead of restoring: optimizer, schedule or data.",
             repeats=True,
@@ -163,19 +158,19 @@ OPTIONS = (
         ),
     ),
     out_option("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
-    option("--track NAME[:PROJECT]", key="track", repeats=True, values="trackers"),
-    option("--profile N", key="log.profile"),
-    option("--dry-run", "Show the resolved settings and the plan; start and write nothing."),
+    Option("--track NAME[:PROJECT]", key="track", repeats=True, values="trackers"),
+    Option("--profile N", key="log.profile"),
+    Option("--dry-run", "Show the resolved settings and the plan; start and write nothing."),
     JSON,
 )
 BY_FLAG = {option.flag: option for option in OPTIONS}
 FORCE, RESUME = BY_FLAG["--force"], BY_FLAG["--resume"]
 STAGE, FROM = BY_FLAG["--stage"], BY_FLAG["--from"]
-GPUS = option("--gpus N", "GPUs of each node.")
-GPU = option("--gpu NAME", "Kind of GPU, such as H200: its memory and speed.")
-GPU_MEMORY = option("--gpu-memory SIZE", "Memory of a GPU, such as 24GiB.")
-RAM = option("--ram SIZE", "Main memory of each node, such as 64GiB.")
-NODES = option("--nodes M", "Nodes. Default: 1.")
+GPUS = Option("--gpus N", "GPUs of each node.")
+GPU = Option("--gpu NAME", "Kind of GPU, such as H200: its memory and speed.")
+GPU_MEMORY = Option("--gpu-memory SIZE", "Memory of a GPU, such as 24GiB.")
+RAM = Option("--ram SIZE", "Main memory of each node, such as 64GiB.")
+NODES = Option("--nodes M", "Nodes. Default: 1.")
 PLANNED_MACHINE = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
 """The options of `plan` for another machine."""
 INPUT = "--input"

@@ -106,10 +106,10 @@ def _is_path(key: str, text: str, values: Values) -> bool:
     family = values["model.family"].value
     if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):
         return key in PATHS and text not in PATHS[key]
-    from launcher.config.task_settings import task_stages  # for the runs that train one
+    from launcher.config.task_settings import declared  # for the runs that train one
 
     # Only these are known of a custom task, and its data may have a name that is no path.
-    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in task_stages(family)))
+    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in declared(family).stages))
     return key in known and os.path.exists(_absolute(text))
 
 

@@ -182,7 +182,7 @@ def keys_of(sets: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True, eq=False)
 class CliArgs:
-    """The arguments of a run, as typed. Compared by identity: `parse.read` reads each once."""
+    """The arguments of a run, as typed. Compared by identity: `selection.read_user` reads each once."""
 
     model: str | None = None
     """FAMILY[:SIZE]"""

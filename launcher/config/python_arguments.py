@@ -14,11 +14,12 @@ from launcher.config.schema import FIRST_RUN, setting_infos
 from launcher.config.settings_file import MAPPINGS
 from launcher.config.value_errors import nearest_key
 
-ARGUMENTS = (
-    *("model", "mode", "engine", "nproc", "config"),
-    *("out", "settings", "console", "resume", "reset"),
-)
-"""The arguments of `train`."""
+KINDS: dict[str, tuple[type, ...]] = {
+    **{"model": (str, type), "mode": (str,), "engine": (str,), "nproc": (int,)},
+    **{"config": (str, PathLike, Sequence), "out": (str, PathLike), "settings": (Mapping,)},
+    **{"console": (bool,), "resume": (str, int, PathLike), "reset": (str, Sequence)},
+}
+"""The arguments of `train`, and their types."""
 _OF_KEYS = {"model.family": "model", "model.size": "model", "mode": "mode", "engine.name": "engine"}
 _OF_KEYS |= {"engine.nproc": "nproc", "--input": "inputs"}
 """The arguments that have another name than the setting or the option."""
@@ -81,39 +82,35 @@ def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, no
 
     `none`: or None.
     """
-    wrong = [
-        Diagnostic(
-            f"{name} {value!r} is of type {type(value).__name__}",
-            value=value,
-            where=f"{call}({name}={value!r})",
-            allowed=" or ".join(cls.__name__ for cls in kind),
-        )
-        for name, (value, kind) in given.items()
-        if (value is not None or not none)
-        and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind))
-    ]
+    wrong = []
     for name, (value, kind) in given.items():
-        if PathLike in kind and name in ("config", "out", "resume", "folder"):
+        is_other = isinstance(value, bool) and bool not in kind
+        if (value is not None or not none) and (is_other or not isinstance(value, kind)):
+            message, allowed = (
+                f"{name} {value!r} is of type {type(value).__name__}",
+                [t.__name__ for t in kind],
+            )
+            where = f"{call}({name}={value!r})"
+            wrong.append(Diagnostic(message, value=value, where=where, allowed=" or ".join(allowed)))
+        elif PathLike in kind and name in ("config", "out", "resume", "folder"):
             paths = [value] if isinstance(value, str | PathLike) else value
-            for path in paths if isinstance(paths, Sequence) else ():
-                if problem := problem_of(str(path)):
-                    where = f"{call}({name}={str(path)!r})"
-                    message = f"{name} {str(path)[:SHOWN]!r} {problem}"
-                    wrong.append(Diagnostic(message, value=str(path), where=where))
+            for path in map(str, paths if isinstance(paths, Sequence) else ()):
+                if problem := problem_of(path):
+                    message = f"{name} {path[:SHOWN]!r} {problem}"
+                    wrong.append(Diagnostic(message, value=path, where=f"{call}({name}={path!r})"))
     if wrong:
         raise SettingsError(wrong)
 
 
 def no_argument(name: str, value: object) -> Diagnostic:
     """The error of an argument that `train` lacks: most likely a setting."""
-    argument = nearest_match(name, ARGUMENTS)
-    key = nearest_key(name, setting_infos(FIRST_RUN[0]))
+    argument, key = nearest_match(name, KINDS), nearest_key(name, setting_infos(FIRST_RUN[0]))
     fix = f"{argument}={value!r}" if argument else key and f"settings={{{key!r}: {value!r}}}"
     return Diagnostic(
         f"train has no argument {name!r}",
         value=value,
         where=f"train({name}={value!r})",
-        allowed=", ".join(ARGUMENTS),
+        allowed=", ".join(KINDS),
         did_you_mean=argument or key,
         fix=fix,
     )

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, check, parse, paths, presets, promise_scope
-from launcher.config.layers import stack_layers
+from launcher.base.diagnostics import SettingsError
+from launcher.config import adapt, batching, check, paths, presets
+from launcher.config.layers import is_of_mode, scoped, stack_layers
 from launcher.config.machine import Machine
-from launcher.config.parse import COMMAND_LINE
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     DEFAULT_MODE,
@@ -18,12 +17,11 @@ from launcher.config.provenance import (
     Chosen,
     CliArgs,
     Resolved,
-    Setting,
     Values,
     with_batch_numbers,
 )
 from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, is_of_hub, settings_class
-from launcher.config.selection import Choice, choose_from
+from launcher.config.selection import COMMAND_LINE, Choice, choose_from, read_user
 from models.catalog import is_custom
 from models.common.hub import HUB
 from training.settings import nested
@@ -46,15 +44,23 @@ def resolve(
     `world_size` is given if torchrun or srun started the processes; `base` holds the settings of
     the resumed run; `chosen` is what engine auto chose. Raises SettingsError with all errors.
     """
-    user = parse.read(args)
+    user = read_user(args)
     choice = choose_from(user, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
     values, entries, diagnostics = stack_layers(choice, user, base, world_size is not None)
     paths.keep_recorded(values)
-    pinned = _pin(choice, values, diagnostics)
+    pinned: list[str] = []
+    name = values[PRETRAINED].value if PRETRAINED in values else None
+    if isinstance(name, str) and name.startswith(HUB) and not is_custom(choice.family):
+        from launcher.config import hub  # for the runs that name one
+
+        try:
+            pinned = hub.pin(values)
+        except SettingsError as error:
+            diagnostics += error.diagnostics
     run = adapt.adapt(values, machine, world_size, chosen)
-    values["promise"], unpromised = promise_scope.scoped(values, choice, run.device)
+    values["promise"], unpromised = scoped(values, choice, run.device)
     diagnostics += [*run.diagnostics, *check.check_settings(values)]
     solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
     if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
@@ -64,20 +70,12 @@ def resolve(
             diagnostics += error.diagnostics
     # In the order of the user's settings; those of other layers last.
     orders = {entry.key: entry.order for entry in entries}
-    diagnostics = sorted(
-        (d if d.order else replace(d, order=orders.get(d.key or "", _LAST)) for d in diagnostics),
-        key=lambda diagnostic: diagnostic.order or _LAST,
-    )
+    diagnostics = [d if d.order else replace(d, order=orders.get(d.key or "", _LAST)) for d in diagnostics]
+    diagnostics.sort(key=lambda diagnostic: diagnostic.order or _LAST)
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors or solved is None:
         raise SettingsError(errors)
-    notes = [
-        *_model_notes(choice, values, machine),
-        *_size_note(choice, values),
-        *pinned,
-        *run.notes,
-        *adapt.batch_notes(values, solved),
-    ]
+    notes = [*_model_notes(choice, values, machine), *pinned, *run.notes, *adapt.batch_notes(values, solved)]
     values = with_batch_numbers(values, solved, str(solved))
     tree = nested({key: setting.value for key, setting in values.items()})
     return Resolved(
@@ -105,44 +103,22 @@ def fetch_weights(model: Any) -> None:
         hub.fetch(model.pretrained, weights=True)
 
 
-def _pin(choice: Choice, values: dict[str, Setting], diagnostics: list[Diagnostic]) -> list[str]:
-    """Name the commit of a model of the hub in model.pretrained; gives lines to announce."""
-    name = values[PRETRAINED].value if PRETRAINED in values else None
-    if is_custom(choice.family) or not isinstance(name, str) or not name.startswith(HUB):
-        return []
-    from launcher.config import hub  # for the runs that name one
-
-    try:
-        return hub.pin(values)
-    except SettingsError as error:
-        diagnostics += error.diagnostics
-        return []
-
-
 def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[str]:
-    """Announce the model of a first run, and a large default size that will train on a CPU."""
+    """Announce the model of a first run, and a default size that is slow here or a mode leaves."""
+    lines = presets.mode(choice.mode or DEFAULT_MODE).lines
+    change = next((line.value for line in lines if line.key == "model.size"), None)
+    size, device = values.get("model.size"), values["device"].value
+    on_cpu = (machine.device if device == "auto" else device) == "cpu"
     if not choice.model_named:
         is_changed = choice.size != FIRST_RUN[1]
         changed = f"; mode {choice.mode} makes it {choice.size}" if is_changed else ""
         yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
-        return
-    device = values["device"].value
-    on_cpu = (machine.device if device == "auto" else device) == "cpu"
-    if not on_cpu or choice.size is None or is_custom(choice.family):
-        return
-    size, smallest = values["model.size"], next(iter(config_of(choice.family).SIZES))
-    if size.origin.layer == FAMILY_LAYER and size.value != smallest:
-        yield (
-            f"no size named: {size.value}, which is slow on a CPU; a quick size is  "
-            f"--model {choice.family}:{smallest}"
-        )
-
-
-def _size_note(choice: Choice, values: Values) -> Iterator[str]:
-    """Announce that a mode for a smaller model finds none; a size that the user names stays."""
-    lines = presets.mode(choice.mode or DEFAULT_MODE).lines
-    change = next((line.value for line in lines if line.key == "model.size"), None)
-    size = None if choice.size is None else values.get("model.size")
-    if change and (size is None or not (size.is_of_user or promise_scope.is_of_mode(size))):
+    elif on_cpu and choice.size is not None and size is not None and not is_custom(choice.family):
+        smallest = next(iter(config_of(choice.family).SIZES))
+        if size.origin.layer == FAMILY_LAYER and size.value != smallest:
+            quick = f"--model {choice.family}:{smallest}"
+            yield f"no size named: {size.value}, which is slow on a CPU; a quick size is  {quick}"
+    size = None if choice.size is None else size
+    if change and (size is None or not (size.is_of_user or is_of_mode(size))):
         names = " or ".join(change["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

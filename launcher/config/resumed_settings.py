@@ -17,7 +17,6 @@ from launcher.config.provenance import (
     MACHINE_LAYER,
     RESUMED_LAYER,
     USER_LAYERS,
-    Origin,
     TypedEntry,
     Values,
     entries,
@@ -81,21 +80,14 @@ class Base:
 
     def _left_out(self, new_keys: Collection[str], engine: str | None) -> set[str]:
         """The keys that follow from the new arguments, though these set others."""
-        keys = {ACCUMULATION}
-        if "engine.name" in new_keys:
+        keys, new, before = {ACCUMULATION}, set(new_keys), self.entries.get("engine.name")
+        if "engine.name" in new:
             keys |= {key for key in self.entries if self._is_auto(key)}
-        before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
-            keys |= set(ENGINES[engine].settings)
-            if ENGINES[engine].processes is not None:
-                keys.add("engine.nproc")
-        if ACCUMULATION in new_keys or GLOBAL in new_keys:
-            keys.add(MICRO)
-        if {MICRO, ACCUMULATION} <= set(new_keys):
-            keys.add(GLOBAL)
-        if "train.epochs" in new_keys:
-            keys.add("train.max_steps")
-        return keys
+            keys |= {*ENGINES[engine].settings, *(["engine.nproc"] if ENGINES[engine].processes else [])}
+        pairs = [(MICRO, {ACCUMULATION}), (MICRO, {GLOBAL}), (GLOBAL, {MICRO, ACCUMULATION})]
+        pairs.append(("train.max_steps", {"train.epochs"}))
+        return keys | {key for key, causes in pairs if causes <= new}
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")
@@ -145,8 +137,8 @@ def read(folder: Path, task_folder: object = None) -> Base:
         try:
             config_of(str(family))
         except SettingsError as error:
-            origin = Origin(RESUMED_LAYER, lines["model.family"].where)
-            raise SettingsError(errors.custom_task_errors(error, origin)) from None
+            [named] = entries(RESUMED_LAYER, [lines["model.family"]])
+            raise SettingsError(errors.custom_task_errors(error, named)) from None
     elif family not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))

@@ -127,7 +127,7 @@ def config_of(family: str) -> Any:
     if is_custom(family):
         from launcher.config import task_settings  # for the runs that train one
 
-        return task_settings.task_config(family)
+        return task_settings.declared(family)
     return importlib.import_module(FAMILIES[family].config)
 
 
@@ -233,7 +233,9 @@ class SettingInfo:
     """Means nothing where one of these settings has one of the values."""
     bounds: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, SettingInfo] = field(default_factory=dict)
-    """Each key of its mappings, if it is a list of them."""
+    """Each key of its mappings, if it is a list or mapping of them."""
+    names: tuple[str, ...] = ()
+    """The names that a mapping may have; empty: any."""
 
 
 def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
@@ -243,21 +245,12 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
     """
     if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
         return "not_known"
-    numbers = list(_numbers(value))
-    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        return "finite_number"
-    if any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers):
-        return "less_than"
-    return None
-
-
-def _numbers(value: Any) -> Iterator[Any]:
-    """The values in lists and mappings."""
     if isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
-    else:
-        yield value
+        items = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "finite_number"
+    return "less_than" if isinstance(value, int) and abs(value) >= 2**63 else None
 
 
 @cache
@@ -275,7 +268,6 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
     return infos
 
 
-@cache
 def sections(family: str) -> frozenset[str]:
     """The dotted keys that hold other keys."""
     return frozenset(key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == ".")
@@ -283,12 +275,9 @@ def sections(family: str) -> frozenset[str]:
 
 def forget_tasks() -> None:
     """Read custom tasks again: a notebook defines a class again, and a module is reloaded."""
-    from launcher.config import custom_task, task_settings
+    from launcher.config import task_settings
 
-    for cached in (
-        *(custom_task.load_task_class, task_settings.task_config, task_settings.task_family_file),
-        *(task_settings.task_stages, settings_class, setting_infos, sections),
-    ):
+    for cached in (task_settings.declared, settings_class, setting_infos):
         cached.cache_clear()
 
 
@@ -310,21 +299,24 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
     parts = _members(info.annotation)
     kinds = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
-    first, extra, items = kinds[0], _extra(info), dict[str, SettingInfo]()
+    fields = [*_fields(info.annotation), info]
+    extras = [field.json_schema_extra for field in fields if isinstance(field.json_schema_extra, dict)]
+    extra: dict[str, Any] = {key: value for each in extras for key, value in each.items()}
+    first, items = kinds[0], dict[str, SettingInfo]()
     word, allowed = _TYPES.get(first, "mapping"), extra.get("allowed")
     if get_origin(first) is Literal and len(kinds) == 1:
         word, allowed = "one of", get_args(first)
     elif set(kinds) == {int, str}:
         word, allowed = "length", duration.FORMS
     elif get_origin(first) is list and len(kinds) == 1:
-        item = _bare(get_args(first)[0])
-        word = f"list of {_TYPES.get(item, 'mapping')}s"
+        word = f"list of {_TYPES.get(_bare(get_args(first)[0]), 'mapping')}s"
+    for item in map(_bare, _members(get_args(first)[-1]) if get_args(first) else ()):
         if isinstance(item, type) and issubclass(item, BaseModel):
             items = {leaf.key: leaf for leaf in _leaves(item, "")}
     bounds = {
         name: getattr(item, name)
         for name in _BOUNDS
-        for item in (*_constraints(info.annotation), *info.metadata)
+        for item in (item for field in fields for item in field.metadata)
         if getattr(item, name, None) is not None
     }
     return SettingInfo(
@@ -340,26 +332,17 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
         unless=extra.get("unless", {}),
         bounds=bounds,
         items=items,
+        names=get_args(get_args(first)[0]) if get_origin(first) is dict else (),
     )
 
 
-def _constraints(annotation: Any) -> Iterator[Any]:
+def _fields(annotation: Any) -> Iterator[FieldInfo]:
     """What types within an annotation say of their values."""
     for part in get_args(annotation):
         if isinstance(part, FieldInfo):
-            yield from part.metadata
+            yield part
         else:
-            yield from _constraints(part)
-
-
-def _extra(info: FieldInfo) -> dict[str, Any]:
-    """json_schema_extra of a field and of the types in its annotation."""
-    within = [item for part in get_args(info.annotation) for item in get_args(part)[1:]]
-    extra: dict[str, Any] = {}
-    for metadata in (*within, info):
-        if isinstance(metadata, FieldInfo) and isinstance(metadata.json_schema_extra, dict):
-            extra |= metadata.json_schema_extra
-    return extra
+            yield from _fields(part)
 
 
 def _bare(annotation: Any) -> Any:

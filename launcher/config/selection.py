@@ -1,23 +1,161 @@
-"""The family, size, mode, stages and engine of a run, which decide the layers of its settings."""
+"""What the user typed, in files and arguments, and the family, size, mode and engine that it chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.redaction import redact
 from launcher.config import errors, presets
-from launcher.config.parse import CHOICES, UserSettings, read
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import STAGED_MODE, CliArgs, Resolved, TypedEntry
-from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, model_part, replaces_size, setting_infos
-from models.catalog import FAMILIES, Stage, is_custom, stages_of
+from launcher.config.provenance import (
+    CLI_LAYER,
+    FILES_LAYER,
+    MODE_LAYER,
+    STAGED_MODE,
+    CliArgs,
+    Origin,
+    Resolved,
+    TypedEntry,
+    entries,
+)
+from launcher.config.schema import (
+    FIRST_RUN,
+    PRETRAINED,
+    SettingInfo,
+    config_of,
+    model_part,
+    replaces_size,
+    setting_infos,
+)
+from launcher.config.settings_file import Unreadable, parse_yaml_value, read_lines
+from models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_of
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
+    from launcher.config.task_settings import Declared
+
+MODEL_CHOICES = ("model.family", "model.size", TASK_FOLDER)
+CHOICES = (*MODEL_CHOICES, "mode", "stages", "limits.profile", "engine.name")
+"""Settings that decide which shipped files are read, and where a custom task is searched."""
+COMMAND_LINE = 1000
+"""Position of the command line in the order of diagnostics: after all files."""
+
+
+@dataclass(frozen=True)
+class UserSettings:
+    """What the user set, lowest first: a mode file, the files of --config, and arguments."""
+
+    mode: Sequence[TypedEntry]
+    files: Sequence[Sequence[TypedEntry]]
+    arguments: Sequence[TypedEntry]
+    """Their values are texts: the type of a setting depends on the family."""
+    diagnostics: Sequence[Diagnostic]
+    """Files that cannot be read, and arguments that set nothing."""
+
+    def highest(self, keys: Collection[str] = CHOICES, family: str = FIRST_RUN[0]) -> dict[str, TypedEntry]:
+        """The entry of the highest layer for each of `keys` of `family`."""
+        found = {}
+        for entry in chain(self.mode, *self.files, self.arguments):
+            if entry.key in keys:
+                with suppress(Unreadable):  # which is reported with all errors
+                    found[entry.key] = _with_value(entry, setting_infos(family).get(entry.key))
+        return found
+
+    def layers(self, family: str) -> tuple[list[Sequence[TypedEntry]], list[Diagnostic]]:
+        """The entries of each file and of the arguments, and arguments that cannot be read."""
+        infos, wrong, arguments = setting_infos(family), list[Diagnostic](), []
+        for entry in self.arguments:
+            try:
+                arguments.append(_with_value(entry, infos.get(entry.key)))
+            except Unreadable as error:
+                message = f"{entry.origin.where} cannot be read: {error.problem}"
+                wrong.append(errors.about_entry(entry, message, key=None, value=None))
+        return [*self.files, arguments], wrong
+
+
+@lru_cache(maxsize=8)
+def read_user(args: CliArgs) -> UserSettings:
+    """The settings among the arguments, and of the files that they name. Reads each file once."""
+    wrong: list[Diagnostic] = []
+
+    def file(layer: str, path: Path, position: int, option: str) -> list[TypedEntry]:
+        try:
+            return entries(layer, read_lines(path, option), position)
+        except SettingsError as error:
+            for one in error.diagnostics:
+                wrong.append(replace(one, order=(position, one.order[1] if one.order else 0)))
+            return []
+
+    # A mode of the user's own is above the one that it names.
+    mode = [] if args.mode_file is None else file(MODE_LAYER, args.mode_file, COMMAND_LINE, "--mode")
+    for entry in mode:
+        if entry.key in MODEL_CHOICES:
+            allowed = "--model and --set on the command line"
+            message = f"a mode file cannot set {entry.key}"
+            wrong.append(errors.about_entry(entry, message, allowed=allowed, fix="remove it"))
+    return UserSettings(
+        mode=[entry for entry in mode if entry.key not in (*MODEL_CHOICES, "sentence")],
+        files=[file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)],
+        arguments=list(_arguments(args, wrong)),
+        diagnostics=wrong,
+    )
+
+
+def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
+    """The settings on the command line; for one key the later entry counts."""
+    typed: list[tuple[str, str, str, str]] = []  # key, text, option, argument
+    if args.model is not None:
+        family, size = split_model_name(args.model)
+        typed.append(("model.family", family, "--model", f"--model {args.model}"))
+        if size or args.model.endswith(":"):
+            typed.append(("model.size", size, f"--model {family}:", f"--model {args.model}"))
+    options = {"mode": (args.mode_option, args.mode if args.mode_file is None else None)}
+    options |= {"engine.name": ("--engine", args.engine), **args.options}
+    for key, (name, text) in options.items():
+        if text is None:
+            continue
+        is_short = name != "--mode" and key == "mode"  # --fast, --stage text
+        typed.append((key, text, "--mode" if is_short else name, name if is_short else f"{name} {text}"))
+    for text in args.sets:
+        key, equals, value = text.partition("=")
+        if equals and key.strip():
+            typed.append((key.strip(), value, "--set", f"--set {text}"))
+        else:
+            message, form = f"--set {text} has no value", "--set KEY=VALUE; for example  --set optim.lr=1e-3"
+            order = (COMMAND_LINE, len(typed))
+            wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
+    for number, (key, text, option, argument) in enumerate(typed, 1):
+        origin = Origin(CLI_LAYER, redact(argument))
+        yield TypedEntry(key, text, origin, option, (COMMAND_LINE, number), text)
+    for implied in args.filled:
+        yield replace(implied, order=(COMMAND_LINE, len(typed) + 1))
+
+
+def _with_value(entry: TypedEntry, info: SettingInfo | None) -> TypedEntry:
+    """An argument with the value of its text: as typed if the setting is a text, else YAML.
+
+    The brackets of a list of texts may be left out. Raises Unreadable.
+    """
+    text = entry.text
+    if text is None:
+        return entry
+    if info is None or info.type in ("text", "one of"):
+        is_null = info is not None and info.nullable and text in ("null", "~")
+        return replace(entry, value=None) if is_null else entry
+    if info.type == "true or false" and text == "true" and entry.option != "--set":
+        entry = replace(entry, origin=replace(entry.origin, where=str(entry.option)))
+    if info.type == "list of texts" and not text.startswith("["):
+        return replace(entry, value=[item.strip() for item in text.split(",")])
+    return replace(entry, value=parse_yaml_value(text))
+
 
 KEY = "stages"
 _CHANGEABLE = ("engine.name", TASK_FOLDER)
@@ -54,7 +192,7 @@ class Choice:
 
 def choose(args: CliArgs) -> Choice:
     """The choices of a new run with these arguments. Reads settings files."""
-    return choose_from(read(args))
+    return choose_from(read_user(args))
 
 
 def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
@@ -66,8 +204,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     typed = user.highest()
     if base is not None:
         before = base.chosen(CHOICES)
-        fixed = {key: entry for key, entry in before.items() if key not in _CHANGEABLE}
-        typed = {**before, **typed, **fixed}
+        typed = {**before, **typed, **{k: e for k, e in before.items() if k not in _CHANGEABLE}}
 
     def valid(key: str, options: Any, default: str | None = None) -> str | None:
         if (entry := typed.get(key)) is None:
@@ -76,11 +213,11 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
 
     name = typed.get("model.family")
     diagnostics: list[Diagnostic] = []
+    family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
+    file = presets.family(family)
     if name is not None and isinstance(name.value, str) and is_custom(name.value):
-        family, file, diagnostics = _custom_task(name, typed)
-    else:
-        family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
-        file = presets.family(family)
+        task, diagnostics = _custom_task(name, typed)
+        family, file = (family, file) if task is None else (name.value, task.file)
     given = _given(user, base, family, file)
     is_replaced = replaces_size(family, given.get(PRETRAINED))
     named = "model.family" in typed or "model.size" in typed or is_replaced
@@ -92,7 +229,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     names = typed[KEY].value if KEY in typed else None
     stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
     is_one = mode == STAGED_MODE and len(stages) == 1
-    known = {stage.name for stage in declared_stages(family)} if is_one else set[str]()
+    known = [stage.name for stage in declared_stages(family)] if is_one else []
     return Choice(
         family=family,
         file=file,
@@ -102,7 +239,7 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
         model_named=named,
         diagnostics=diagnostics,
         stages=stages,
-        stage=stages[0] if is_one and stages[0] in known else None,
+        stage=next((stage for stage in stages if stage in known), None),
         profile=valid("limits.profile", presets.profiles()),
         given=given,
     )
@@ -124,55 +261,36 @@ def _given(user: UserSettings, base: Base | None, family: str, file: presets.Fam
 
 def _custom_task(
     name: TypedEntry, typed: Mapping[str, TypedEntry]
-) -> tuple[str, presets.FamilyFile, list[Diagnostic]]:
-    """The task that `name` names and what its class declares; a family instead, with errors."""
+) -> tuple[Declared | None, list[Diagnostic]]:
+    """What the class of the task `name` declares, None if it cannot be used; and errors."""
     from launcher.config import custom_task, task_settings  # for the runs that train one
 
-    family, folder = name.value, typed.get(TASK_FOLDER)
+    folder = typed.get(TASK_FOLDER)
     try:
         if folder is not None and folder.option is None:  # of a file, which is data
-            file = Path(folder.origin.where.rpartition(":")[0])
-            where = errors.where(TASK_FOLDER, folder.origin)
-            path = custom_task.folder_for(family, folder.value, file, where)
-            folder = replace(folder, value=path)
-        if folder is not None and (impossible := errors.impossible_path(folder)):
-            raise SettingsError([impossible])
+            file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
+            folder = replace(
+                folder, value=custom_task.folder_for(name.value, folder.value, Path(file), where)
+            )
     except SettingsError as error:
-        wrong = [replace(d, order=folder.order if folder else None) for d in error.diagnostics]
-        return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
-    custom_task.add_search_folder(None if folder is None else folder.value)
+        return None, [replace(d, order=name.order) for d in error.diagnostics]
+    if folder is not None and (impossible := errors.impossible_path(folder)):
+        return None, [impossible]
+    custom_task.add_search_folder(folder and folder.value)
     try:
-        sizes = task_settings.task_config(family).SIZES
-        declared = task_settings.task_family_file(family)
-        task_settings.task_stages(family)
+        declared = task_settings.declared(name.value)
     except SettingsError as error:
-        invalid = errors.custom_task_errors(error, name.origin)
-        wrong = [replace(diagnostic, order=name.order) for diagnostic in invalid]
-        return FIRST_RUN[0], presets.family(FIRST_RUN[0]), wrong
-    size = None if sizes else typed.get("model.size")
-    return family, declared, list(_custom_task_errors(family, size, folder))
-
-
-def _custom_task_errors(
-    name: str, size: TypedEntry | None, folder: TypedEntry | None
-) -> Iterator[Diagnostic]:
-    """Errors of a size of a task without sizes, and of a folder with another task of its name."""
-    from launcher.config import custom_task
-
-    if size is not None:
-        where = errors.where("model.size", size.origin)
-        message = f"{name} has no sizes, so size {size.value!r} cannot be chosen"
-        yield Diagnostic(message, key="model.size", where=where, order=size.order)
-    path = None if folder is None else folder.value
-    if folder is not None and isinstance(path, str) and custom_task.is_other_task(name, path):
-        yield Diagnostic(
-            f"{name} in {path} cannot be used: this process has imported another module of that name",
-            key=TASK_FOLDER,
-            value=path,
-            where=errors.where(TASK_FOLDER, folder.origin),
-            allowed=f"{custom_task.task_folder(name)}, or a new process",
-            order=folder.order,
-        )
+        return None, errors.custom_task_errors(error, name)
+    wrong = []
+    if not declared.SIZES and (size := typed.get("model.size")) is not None:
+        message = f"{name.value} has no sizes, so size {size.value!r} cannot be chosen"
+        wrong.append(errors.about_entry(size, message))
+    path = folder and folder.value
+    if folder is not None and isinstance(path, str) and custom_task.is_other_task(name.value, path):
+        problem = "cannot be used: this process has imported another module of that name"
+        allowed = f"{custom_task.task_folder(name.value)}, or a new process"
+        wrong.append(errors.about_entry(folder, f"{name.value} in {path} {problem}", allowed=allowed))
+    return declared, wrong
 
 
 def _default_size(file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool) -> str:
@@ -194,7 +312,7 @@ def declared_stages(family: str) -> tuple[Stage, ...]:
     if is_custom(family):
         from launcher.config import task_settings
 
-        return task_settings.task_stages(family)
+        return task_settings.declared(family).stages
     return stages_of(family)
 
 

@@ -1,4 +1,4 @@
-"""The settings, sizes and stages that the class of a custom task declares."""
+"""What the class of a custom task declares: its settings, sizes, stages and defaults."""
 
 from __future__ import annotations
 
@@ -21,22 +21,9 @@ from models.catalog import Stage
 from models.common.config import Fold, SplitSeed
 
 _STAGES = "stage_settings"
-_BY_NAME = {"sizes": "size", _STAGES: "stage"}
-"""What of a class has settings by a name, and what that names."""
+_OURS = ("family", "size", "folder")
+"""The settings that every task has in its section `model`."""
 _PLAIN = (bool, int, float, str, type(None))
-_LEGAL = "true or false, numbers, texts, lists of them, and classes of such fields"
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the config module of a family holds; see models.catalog.Family."""
-
-    Model: type[BaseModel]
-    Data: type[BaseModel]
-    SIZES: Mapping[str, Any]
-    """No size has a number of parameters that is known before it is built."""
-
-
 _SPLIT: dict[str, Any] = {"split_seed": (SplitSeed, None), "fold": (Fold, None)}
 """Settings of the data that a task reads with CustomTask.split_groups, unless it declares its own
 of that name."""
@@ -46,96 +33,82 @@ class Nothing(BaseModel):
     """No setting of its own."""
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What the config module of a family holds, see models.catalog.Family, and its file and stages."""
+
+    Model: type[BaseModel]
+    Data: type[BaseModel]
+    SIZES: Mapping[str, Any]
+    """No size has a number of parameters that is known before it is built."""
+    file: FamilyFile
+    """`defaults`, `sizes` and stages of the class, above the defaults of all custom tasks."""
+    stages: tuple[Stage, ...]
+
+
 @cache
-def task_config(name: str) -> Config:
-    """The settings of the task `name`, checked. Imports its module. Raises SettingsError."""
+def declared(name: str) -> Declared:
+    """What the class of the task `name` declares. Imports its module. Raises SettingsError."""
     cls = load_task_class(name)
-    sizes = tuple(_mapping(cls, "sizes"))
-    folder = "Folder of the task's module; null: installed."
-    head: dict[str, Any] = {
-        "family": (str, Field(default=name, description="The task: package.module:Class.")),
-        "folder": (str | None, Field(default=task_folder(name), description=folder)),
+    sizes, folder = dict.fromkeys(_mapping(cls, "sizes")), task_folder(name)
+    head: dict[str, tuple[Any, str | None, str]] = {
+        "family": (str, name, "The task: package.module:Class."),
+        "folder": (str | None, folder, "Folder of the task's module; null: installed."),
     }
     if sizes:
-        size = "The size, of those that the task declares."
-        head["size"] = (str, Field(default=sizes[0], description=size))
-    return Config(
-        Model=_section(cls, "Model", ("family", "size", "folder"), head),
-        Data=_section(cls, "Data", (), _SPLIT),
-        SIZES=dict.fromkeys(sizes),
-    )
-
-
-@cache
-def task_family_file(name: str) -> FamilyFile:
-    """`defaults`, `sizes` and stages of the class, above the defaults of all custom tasks.
-
-    Raises SettingsError.
-    """
-    cls = load_task_class(name)
-    lines = [*presets.custom_task().lines, *_lines(cls, "defaults", "declared.")]
-    for attribute, block in (("sizes", "sizes."), (_STAGES, "stages.")):
+        head["size"] = (str, next(iter(sizes)), "The size, of those that the task declares.")
+    fields = {key: (kind, Field(default=value, description=d)) for key, (kind, value, d) in head.items()}
+    model, data = _section(cls, "Model", fields), _section(cls, "Data", _SPLIT)
+    lines = [*presets.custom_task().lines]
+    for attribute, block in (("defaults", "declared."), ("sizes", "sizes."), (_STAGES, "stages.")):
         lines += _lines(cls, attribute, block)
-    return FamilyFile(lines)
-
-
-@cache
-def task_stages(name: str) -> tuple[Stage, ...]:
-    """The stages that the task `name` declares. Imports its module. Raises SettingsError."""
-    cls = load_task_class(name)
     stages = tuple(getattr(cls, "stages", ()))
-    named = [stage.name for stage in stages if isinstance(stage, Stage)]
-    if len(set(named)) < len(stages):
-        what = f"{cls.__name__}.stages is not understood"
-        raise _errors(cls, [what], "each a models.catalog.Stage of another name")
-    config = task_config(name)
-    sections = (("model", config.Model), ("data", config.Data))
-    known = [f"{part}.{key}" for part, section in sections for key in section.model_fields]
-    wrong = [stage for stage in stages if stage.loads not in (None, *known)]
+    names = {stage.name for stage in stages if isinstance(stage, Stage)}
+    parts = (("model", model), ("data", data))
+    keys = [None, *(f"{part}.{key}" for part, section in parts for key in section.model_fields)]
+    wrong = [f"{cls.__name__}.stages is not understood"] if len(names) < len(stages) else []
+    lost = [stage for stage in stages if not wrong and stage.loads not in keys]
+    wrong += [f"stage {stage.name} loads {stage.loads}, which is not a setting" for stage in lost]
+    wrong += [f"'{other}' of {_STAGES} is no stage" for other in _mapping(cls, _STAGES) if other not in names]
     if wrong:
-        whats = [f"stage {s.name} loads {s.loads}, which is not a setting" for s in wrong]
-        raise _errors(cls, whats, ", ".join(known))
-    if unknown := [other for other in _mapping(cls, _STAGES) if other not in named]:
-        what = f"{cls.__name__}.{_STAGES} has settings of"
-        whats = [f"{what} '{other}', which is not a stage" for other in unknown]
-        raise _errors(cls, whats, ", ".join(named))
-    return stages
+        raise _errors(cls, wrong, "each a models.catalog.Stage of another name, which loads a setting")
+    return Declared(model, data, sizes, FamilyFile(lines), stages)
 
 
-def _section(cls: type, name: str, ours: tuple[str, ...], head: dict[str, Any]) -> type[BaseModel]:
+def _section(cls: type, name: str, head: dict[str, Any]) -> type[BaseModel]:
     """The class of settings within a task, frozen, refusing other keys, after the fields of `head`.
 
     Raises SettingsError if it is invalid.
     """
-    declared = getattr(cls, name, Nothing)
-    if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
+    section = getattr(cls, name, Nothing)
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
         raise _errors(cls, [f"{cls.__name__}.{name} is not a pydantic BaseModel"], "a BaseModel")
-    fields = declared.model_fields.items()
-    if whats := [what for key, info in fields for what in _faults(f"{name}.{key}", info, ours)]:
-        raise _errors(declared, whats, _LEGAL)
+    if wrong := list(_undeclarable(section, name)):
+        allowed = "true or false, numbers, texts, lists of them, and classes of such fields"
+        raise _errors(section, wrong, allowed)
     try:
-        create_model(name, __base__=declared, __cls_kwargs__={"validate_default": True})()
+        create_model(name, __base__=section, __cls_kwargs__={"validate_default": True})()
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (name, *first["loc"])))
-        what = f"the default of {cls.__name__}.{key} is invalid: {first['msg']}"
-        raise _errors(declared, [what]) from None
+        raise _errors(section, [f"the default of {cls.__name__}.{key} is invalid: {first['msg']}"]) from None
     closed = {"extra": "forbid", "frozen": True}
-    bases = (declared, create_model("Head", **head))
-    return create_model(name, __base__=bases, __cls_kwargs__=closed)
+    return create_model(name, __base__=(section, create_model("Head", **head)), __cls_kwargs__=closed)
 
 
-def _faults(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
-    kind = info.annotation
-    if name.partition(".")[2] in ours:
-        yield f"{name} cannot be a setting of its own: every task has one of that name"
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        for key, inner in kind.model_fields.items():
-            yield from _faults(f"{name}.{key}", inner, ())
-    elif info.is_required():
-        yield f"{name} has no default"
-    elif not _is_plain(info.get_default(call_default_factory=True)):
-        yield f"{name} cannot be written into a settings file"
+def _undeclarable(section: type[BaseModel], name: str) -> Iterator[str]:
+    """What is wrong with the fields of a section."""
+    for key, info in section.model_fields.items():
+        kind = info.annotation
+        default = None if info.is_required() else info.get_default(call_default_factory=True)
+        if name == "Model" and key in _OURS:
+            yield f"{name}.{key} cannot be a setting of its own: every task has one of that name"
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _undeclarable(kind, f"{name}.{key}")
+        elif info.is_required():
+            yield f"{name}.{key} has no default"
+        elif not _is_plain(default):
+            yield f"{name}.{key} cannot be written into a settings file"
 
 
 def _is_plain(value: Any) -> bool:
@@ -145,15 +118,13 @@ def _is_plain(value: Any) -> bool:
 def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
     mapping = getattr(cls, name, {})
-    by_name = _BY_NAME.get(name)
-    inner = mapping.values() if isinstance(mapping, Mapping) and by_name else ()
+    is_by_name = name != "defaults"
+    inner = mapping.values() if isinstance(mapping, Mapping) and is_by_name else ()
     mappings = (mapping, *inner)
     is_valid = all(isinstance(item, Mapping) for item in mappings)
     if not is_valid or not all(isinstance(key, str) and key for item in mappings for key in item):
-        allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
-        if by_name:
-            allowed = f'settings of each {by_name}, as {{"small": {{"model.width": 8}}}}'
-        raise _errors(cls, [f"{cls.__name__}.{name} is not understood"], allowed)
+        example = '{"small": {"model.width": 8}}' if is_by_name else '{"optim": {"lr": 1e-3}}'
+        raise _errors(cls, [f"{cls.__name__}.{name} is not understood"], f"settings by key, as {example}")
     return mapping
 
 
@@ -171,9 +142,8 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
             pairs = zip(tree.keys, tree.values, strict=True)
             places = {k.value: (v, k.lineno) for k, v in pairs if isinstance(k, ast.Constant)}
         for inner, child in value.items():
-            dotted = f"{key}.{inner}" if key else inner
             child_tree, place_line = places.get(inner, (None, line))
-            yield from lines(child, child_tree, place_line, dotted)
+            yield from lines(child, child_tree, place_line, f"{key}.{inner}" if key else inner)
 
     return lines(_mapping(cls, name), tree, line, "")
 
@@ -181,22 +151,20 @@ def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
 def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
     """The file that gives the class its attribute `name`, the expression there, and its line."""
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
-    location = class_location(owner)
-    file, _, line = location.rpartition(":")
+    file, _, line = class_location(owner).rpartition(":")
     try:
         tree = ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8"))
     except (OSError, TypeError, SyntaxError):
-        return location, None, 1
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    body = [child for node in classes if node.name == owner.__name__ for child in node.body]
-    for statement in body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-            if name in [getattr(target, "id", None) for target in targets]:
-                return file, statement.value, statement.lineno
-    return (file, None, int(line)) if line.isdigit() else (location, None, 1)
+        return class_location(owner), None, 1
+    for node in ast.walk(tree):
+        for statement in node.body if isinstance(node, ast.ClassDef) and node.name == owner.__name__ else ():
+            if isinstance(statement, ast.Assign | ast.AnnAssign):
+                targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+                if name in [getattr(target, "id", None) for target in targets]:
+                    return file, statement.value, statement.lineno
+    return (file, None, int(line)) if line.isdigit() else (class_location(owner), None, 1)
 
 
-def _errors(cls: type, whats: Sequence[str], allowed: str | None = None) -> SettingsError:
+def _errors(cls: type, messages: Sequence[str], allowed: str | None = None) -> SettingsError:
     where = class_location(cls)
-    return SettingsError([Diagnostic(w, key=KEY, where=where, allowed=allowed) for w in whats])
+    return SettingsError([Diagnostic(text, key=KEY, where=where, allowed=allowed) for text in messages])

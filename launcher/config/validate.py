@@ -14,7 +14,7 @@ from launcher.config import errors
 from launcher.config.batching import GLOBAL, LEAST, batch_line, proposed_batch
 from launcher.config.check import long_warmup, too_rare, why_ineffective
 from launcher.config.feature_settings import Continual, Download, Report
-from launcher.config.provenance import BATCH_SETTINGS, Resolved, Values
+from launcher.config.provenance import BATCH_SETTINGS, BUILT_IN_LAYER, Resolved, Values
 from models.base import DataError
 from training import duration
 from training.settings import PROFILE_WARMUP
@@ -93,22 +93,13 @@ def check_splits(task: Task, folder: Path) -> None:
     """
     from models.common.split import SPLIT_FILE, overlapping_groups  # imports numpy
 
-    fix = "split by group: recording, patient or document"
+    allowed = "each group, a recording, patient or document, in one of train, val and test"
     if task.data("train") is task.data("val"):
-        raise DataError(
-            "the task trains and validates on the same samples",
-            where="data('train') and data('val') of the task",
-            allowed="splits that share no sample",
-            fix=fix,
-        )
+        where = "data('train') and data('val') of the task"
+        raise DataError("the task trains and validates on the same samples", where=where, allowed=allowed)
     if shared := overlapping_groups(folder):
-        more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-        raise DataError(
-            f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
-            where=str(folder / SPLIT_FILE),
-            allowed="each group in one of train, val and test",
-            fix=fix,
-        )
+        message = f"{len(shared)} groups are in two splits, such as {', '.join(shared[:_NAMED])}"
+        raise DataError(message, where=str(folder / SPLIT_FILE), allowed=allowed)
 
 
 def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
@@ -118,21 +109,17 @@ def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagno
     if steps is None or steps <= most or train_plan.first_step:
         return
     problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
-    fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
-    allowed = f"1 to {most}" if most > 0 else f"a run of more than {PROFILE_WARMUP} steps"
-    yield errors.about_value(resolved.values, key, problem, allowed=allowed, fix=fix)
+    yield errors.about_value(resolved.values, key, problem, new=most if most > 0 else None)
 
 
 def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """Warn if a new run has too few evaluations for a patience that the user set."""
     values, steps = resolved.values, train_plan.end_step
-    chosen: dict[str, tuple[str, ...]] = {"stop.patience": ("stop.patience",)}
-    if resolved.settings.schedule.name == "plateau":
-        chosen["schedule.patience"] = ("schedule.name", "schedule.patience")
     count = train_plan.evaluations(0, steps - 1)
-    for key, names in chosen.items():
-        patience = values[key].value
-        is_chosen = any(values[name].is_set_by_user for name in names)
+    for key, also in (("stop.patience", None), ("schedule.patience", "schedule.name")):
+        patience, is_chosen = values[key].value, values[key].is_set_by_user
+        if also is not None:
+            is_chosen = values[also].value == "plateau" and (is_chosen or values[also].is_set_by_user)
         if patience is None or count > patience or train_plan.first_step or not is_chosen:
             continue
         every = (steps - 1) // (patience + 1)
@@ -149,15 +136,10 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]
         return
     new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
     is_better = length % new_batch < length % batch
-    better = f"; {new_batch} drops {length % new_batch}" if is_better else ""
-    yield errors.about(
-        resolved.values,
-        GLOBAL,
-        f"{dropped} of {length} samples of an epoch do not fill a global batch of {batch}: each "
-        f"epoch drops that many{better}",
-        fix=batch_line(resolved, new_batch) if is_better else "use more data",
-        severity="warning",
-    )
+    micro = resolved.batching.micro_batch
+    fix = batch_line(resolved.values, micro, new_batch) if is_better else "use more data"
+    message = f"{dropped} of {length} samples of an epoch are dropped: they fill no global batch of {batch}"
+    yield errors.about(resolved.values, GLOBAL, message, fix=fix, severity="warning")
 
 
 class TrackedSettings:
@@ -205,18 +187,10 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
 
 
 def unused_keys(values: Values, read: Collection[str]) -> list[str]:
-    """The settings that a layer above built-in set, that have an effect, and that nothing read.
-
-    `only_if` and `unless` in the declaration of a setting tell when it has no effect.
-    """
-    return [
-        key
-        for key, value in values.items()
-        if key not in read
-        and key not in BY_THE_LAUNCHER
-        and value.first_origin.layer != "built-in"
-        and why_ineffective(values, key) is None
-    ]
+    """The settings that a layer above built-in set, that have an effect, and that nothing read."""
+    keys = [key for key in values if key not in read and key not in BY_THE_LAUNCHER]
+    is_set = [key for key in keys if values[key].first_origin.layer != BUILT_IN_LAYER]
+    return [key for key in is_set if why_ineffective(values, key) is None]
 
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagnostic]:
@@ -224,12 +198,11 @@ def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagno
 
     One of a split is an error: the result would pass for that of a fold.
     """
-    severity = "error" if resolved.settings.unread_settings == "error" else "warning"
-    parts = {"fix": "remove it", "severity": severity}
-    of_split = {"fix": SPLIT_FIX, "severity": "error"}
-    problem = "is unused: nothing in this run reads it"
-    return [
-        errors.about_value(resolved.values, key, problem, **(of_split if key in SPLIT else parts))
-        for key in unused_keys(resolved.values, read)
-        if resolved.values[key].is_set_by_user
-    ]
+    found, is_strict = list[Diagnostic](), resolved.settings.unread_settings == "error"
+    for key in unused_keys(resolved.values, read):
+        if resolved.values[key].is_set_by_user:
+            severity = "error" if is_strict or key in SPLIT else "warning"
+            parts = {"fix": SPLIT_FIX if key in SPLIT else "remove it", "severity": severity}
+            problem = "is unused: nothing in this run reads it"
+            found.append(errors.about_value(resolved.values, key, problem, **parts))
+    return found

@@ -1,25 +1,21 @@
-"""Diagnostics of single values: unknown settings, wrong types, values out of range."""
+"""Diagnostics of single values: unknown settings, and what the schema rejects."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from launcher.base.diagnostics import OFF, ON, Diagnostic, fold, listed, nearest_match, plain, shown
-from launcher.config import errors, promise_scope
-from launcher.config.argument_errors import meant
-from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
-from launcher.config.model_lines import model_line, path_line
+from launcher.config.argument_errors import meant, model_line
+from launcher.config.errors import about_entry, allowed, display_name, line, where
 from launcher.config.options import OPTIONS
-from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
+from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos, settings_class, unseen_by_schema
 from launcher.config.settings_file import parse_yaml_scalar
-from models.catalog import is_custom
-from training.settings import TRACKERS, nested
+from training.settings import nested
 
 _LIKE = 0.4
 """`rl` and `lr`, `lr` and `lr_scale` are similar; `rank` and `lr` are not."""
@@ -30,57 +26,53 @@ _REASONS = {
     "finite_number": "is not a finite number",
     **dict.fromkeys(("too_short", "too_long"), "has the wrong length"),
 }
+"""What is wrong with a value, by pydantic's type of error."""
 
 
 def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
-    infos, value = setting_infos(family), plain(entry.value)
-    if entry.key in sections(family):
-        inner = [key for key in infos if key.startswith(f"{entry.key}.")]
-        parts = (f"{entry.key}.{part}" for part in ("name", "size", "path"))
-        head = next((key for key in parts if key in infos), None)
-        return _about(
-            entry,
-            f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
-            allowed=listed([key.rpartition(".")[2] for key in inner], "explain"),
-            fix=head and _write(entry, head, entry.value),
-        )
-    suggestion: str | None
+    infos, known, value = setting_infos(family), sections(family), plain(entry.value)
     above, _, name = entry.key.rpartition(".")
-    section = above if above in sections(family) else ""
-    keys = (*infos, *sections(family))
-    here = [key for key in keys if key.rpartition(".")[0] == section]
+    message = f"unknown setting '{entry.key}'"
+    section, heads = above if above in known else "", tuple[str, ...]()
+    if entry.key in known:
+        message = f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}"
+        section, heads = entry.key, tuple(f"{entry.key}.{part}" for part in ("name", "size", "path"))
+    here = [key for key in (*infos, *known) if key.rpartition(".")[0] == section]
+    suggestion: str | None = None
     if above in infos and infos[above].type == "mapping":
         suggestion, value = above, f"{{{name}: {value}}}"
-    else:
-        same = [key for key in infos if fold(key.rpartition(".")[2]) == fold(name)]
-        exact = [key for key in here if fold(key) == fold(entry.key)]
-        near = _nearest_whole(entry.key, here)
-        suggestion = next(iter([*exact, *same]), near) or nearest_key(entry.key, infos)
-    fits = suggestion is not None and _fits(family, suggestion, entry.value)
-    fix = _write(entry, suggestion, value) if suggestion and fits else None
-    if entry.key == "data.path" and is_custom(family):
-        suggestion, field = None, "class Data(BaseModel): path: str | None = None"
-        fix = f"in {family.partition(':')[2]}:  {field}  (samples reads self.data_settings.path)"
-    return _about(
+    elif entry.key not in known:
+        same = [key for key in here if fold(key) == fold(entry.key)]
+        same += [key for key in infos if fold(key.rpartition(".")[2]) == fold(name)]
+        suggestion = (
+            next(iter(same), None) or _nearest_whole(entry.key, here) or nearest_key(entry.key, infos)
+        )
+    head = next((key for key in heads if key in infos), None)
+    fixed = suggestion if suggestion and _fits(family, suggestion, entry.value) else head
+    # A line of a file is below its section.
+    is_elsewhere = entry.option is None and fixed is not None and fixed.rpartition(".")[0] != above
+    return about_entry(
         entry,
-        f"unknown setting '{entry.key}'",
-        allowed=listed(sorted(key.rpartition(".")[2] for key in here), "explain"),
+        message,
+        allowed=listed([key.rpartition(".")[2] for key in here], "explain"),
         did_you_mean=suggestion,
-        fix=fix,
+        fix=fixed and (f"{fixed}: {value}" if is_elsewhere else line(entry.option, fixed, value)),
     )
 
 
 def _fits(family: str, key: str, value: Any) -> bool:
     """Whether the setting `key` may have the value of another one."""
     info = setting_infos(family).get(key)
+    if info is None or info.type == "mapping":
+        return info is not None
     try:
-        if isinstance(value, str) and info is not None and info.type not in ("text", "one of"):
+        if isinstance(value, str) and info.type not in ("text", "one of"):
             value = parse_yaml_scalar(value)
         settings_class(family).model_validate(nested({key: value}), strict=True)
     except (ValidationError, ValueError):
-        return info is not None and info.type == "mapping"
-    return info is not None and not unseen_by_schema(info, value)
+        return False
+    return not unseen_by_schema(info, value)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
@@ -97,14 +89,14 @@ def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
     from difflib import SequenceMatcher  # slow to import, and only needed for errors
 
     suggestion = nearest_match(name, keys)
-    name_part, meant = (fold(key.rpartition(".")[2]) for key in (name, suggestion or ""))
-    is_like = "." not in name or SequenceMatcher(None, name_part, meant).ratio() > _LIKE
+    name_part, other = (fold(key.rpartition(".")[2]) for key in (name, suggestion or ""))
+    is_like = "." not in name or SequenceMatcher(None, name_part, other).ratio() > _LIKE
     return suggestion if is_like else None
 
 
 def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
     """A setting that one source sets twice, so that neither value is the later."""
-    return _about(
+    return about_entry(
         entry,
         f"{entry.key} is set twice, to {_as_typed(first)} and to {_as_typed(entry)}",
         where=f"{first.origin.where}, and {entry.origin.where}",
@@ -112,41 +104,54 @@ def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
     )
 
 
-def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -> Diagnostic:
-    """A value that the schema rejects; `kind` is pydantic's error type."""
-    suggestion = _nearest(info, entry.value, kind)
-    fix = None if suggestion is None else _write(entry, entry.key, suggestion)
-    if entry.key == "model.family" and suggestion is None and isinstance(entry.value, str):
-        fix = model_line(entry.value)
+def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting | None) -> Diagnostic:
+    """The error of a value, or of a part of it, that the schema rejects with `detail` of pydantic."""
+    parts, kind = [*detail["loc"]][entry.key.count(".") + 1 :], detail["type"]
+    if not info.items or not parts:
+        return bad_value(info, entry, kind, below)
+    last, is_name = str(parts[-1]), parts[-1] == "[key]"
+    if is_name or kind in ("extra_forbidden", "missing"):
+        parts.pop()
+    path = entry.key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    item = replace(entry, key=path, value=detail["input"], option=None, text=None)
+    if is_name or kind == "extra_forbidden":
+        name, options = (str(parts.pop()), info.names) if is_name else (last, tuple(info.items))
+        message = f"unknown name '{name}' in {entry.key}" if is_name else f"{path} has no key '{name}'"
+        nearest = nearest_match(name, options)
+        found = about_entry(item, message, allowed=", ".join(options), did_you_mean=nearest)
+    elif kind == "missing" or last not in info.items:
+        problem = f"has no {last}" if kind == "missing" else f"{shown(item.value)} is not understood"
+        found = about_entry(item, f"{path} {problem}", allowed=allowed(info.items.get(last, info)))
+    else:
+        found = replace(bad_value(replace(info.items[last], key=path), item, kind, None), fix=None)
+    if reason := detail.get("ctx", {}).get("error"):
+        found = replace(found, message=f"{path} {shown(item.value)} {reason}")
+    is_list = any(isinstance(part, int) for part in parts)
+    return found if is_list else replace(found, key=entry.key, where=where(entry.key, entry.origin))
+
+
+def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | None) -> Diagnostic:
+    """A value that the schema rejects; `kind` is pydantic's error type, `below` the value before."""
+    value, suggestion = entry.value, _nearest(info, entry.value, kind)
+    fix = None if suggestion is None else line(entry.option, entry.key, suggestion)
+    if entry.key == "model.family" and suggestion is None and isinstance(value, str):
+        fix = model_line(value)
         suggestion = fix and meant(fix)
-        if fix is None and entry.value.startswith((".", "/", "~")):
-            if error := errors.impossible_path(entry):
-                return error
-            suggestion = nearest_file(entry.value)
-            return _about(
-                entry,
-                f"model {entry.value!r} does not exist",
-                allowed="a folder of a model of transformers, a script of a custom task, or a run",
-                did_you_mean=suggestion,
-                fix=suggestion and path_line(Path(suggestion).expanduser()),
-            )
-    text, is_name = f"{display_name(entry.key)} {_as_typed(entry)}", isinstance(info.allowed, tuple)
-    if info.type == "whole number" and type(entry.value) is float and not entry.text:
-        text = f"{display_name(entry.key)} {entry.value}"  # 1000.0
-    is_number = info.type == "length" and type(entry.value) is int
-    reason = "is out of range" if is_number else _REASONS.get(kind)
-    if reason is None and isinstance(entry.value, str) and "number" in info.type:
-        reason = f"is text, not a {info.type}"
-    if reason is None:
-        kinds = {"text": "text", "true or false": info.type}
-        a_number = f"a {info.type}" if "number" in info.type else ""
-        noun = kinds.get(info.type, a_number)
-        is_of_form = isinstance(entry.value, str | list) and info.type != "true or false"
-        reason = f"is not {noun}" if noun and not is_of_form else "is not understood"
-    return _about(
+    text = f"{display_name(entry.key)} {_as_typed(entry)}"
+    reason = _REASONS.get(kind, "is not understood")
+    if "number" in info.type and not isinstance(value, int | list) and kind not in _REASONS:
+        reason = f"is {'text, ' * isinstance(value, str)}not a {info.type}"
+    elif info.type == "length" and type(value) is int:
+        reason = "is out of range"
+    elif info.type == "true or false" or (info.type == "text" and not isinstance(value, str)):
+        reason = f"is not {info.type}"
+    is_shown = below is not None and below.origin.layer != BUILT_IN_LAYER
+    return about_entry(
         entry,
-        f"unknown {text}" if is_name and isinstance(entry.value, str) else f"{text} {reason}",
-        overrides=overrides(below),
+        f"unknown {text}"
+        if isinstance(info.allowed, tuple) and isinstance(value, str)
+        else f"{text} {reason}",
+        overrides=(below.value, below.origin.where) if below is not None and is_shown else None,
         allowed=allowed(info),
         did_you_mean=None if suggestion is None else plain(suggestion),
         fix=fix,
@@ -154,6 +159,8 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
 
 
 def _as_typed(entry: TypedEntry) -> str:
+    if type(entry.value) is float and not entry.text:
+        return str(entry.value)  # 1000.0, where a whole number is needed
     return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
 
 
@@ -163,14 +170,6 @@ def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
     names = ("true", "false") if info.type == "true or false" else info.allowed
     if info.nullable and word == "none":
         return "null"
-    if info.key == "track":
-        texts = list(map(str, value)) if isinstance(value, list) else str(value).split(",")
-        parts = [text.partition(":") for text in texts]
-        names_near = [nearest_match(name, TRACKERS) for name, _, _ in parts]
-        if None in names_near or names_near == [name for name, _, _ in parts]:
-            return None
-        pairs = zip(names_near, parts, strict=True)
-        return ",".join(f"{name}{colon}{rest}" for name, (_, colon, rest) in pairs)
     if isinstance(names, tuple):
         for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
             if word in words and (option := next((s for s in switched if s in names), None)):
@@ -187,50 +186,5 @@ def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
         return value if type(value) in kinds else None
     if info.type == "whole number" and isinstance(value, float) and value.is_integer():
         return int(value)
-    is_plain = not isinstance(value, str | list | dict) and value is not None
-    return f'"{plain(value)}"' if info.type == "text" and is_plain else None
-
-
-def _write(entry: TypedEntry, key: str, value: Any) -> str:
-    """The line to type instead of the entry, for the same or another key."""
-    if entry.option is None and key.rpartition(".")[0] != entry.key.rpartition(".")[0]:
-        return f"{key}: {plain(value)}"
-    return errors.line(entry.option, key, value)
-
-
-def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) -> Diagnostic:
-    """The error of a value, or of a list's item, that the schema rejects with `detail`."""
-    loc, kind = detail["loc"], detail["type"]
-    if info.key == promise_scope.KEY and len(loc) > 1:
-        return promise_scope.rejected(entry, detail)
-    index = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
-    if not info.items or index is None:
-        return bad_value(info, entry, kind, below)
-    number, inner = loc[index], next(iter(loc[index + 1 :]), None)
-    name = f"{entry.key}[{number}]"
-    item = replace(entry, key=name, value=detail["input"], option=None, text=None)
-    if kind == "extra_forbidden" and inner is not None:
-        return _about(
-            item,
-            f"{name} has no key '{inner}'",
-            allowed=", ".join(info.items),
-            did_you_mean=nearest_match(inner, info.items),
-        )
-    if kind == "missing" and inner is not None:
-        return _about(item, f"{name} has no {inner}", allowed=allowed(info.items[inner]))
-    if inner is None or inner not in info.items:
-        return _about(item, f"{name} {shown(item.value)} is not understood", allowed=allowed(info))
-    inner_info = replace(info.items[inner], key=f"{name}.{inner}")
-    item = replace(item, key=inner_info.key)
-    if reason := detail.get("ctx", {}).get("error"):
-        message = f"{item.key} {shown(item.value)} {reason}"
-        return _about(item, message, allowed=allowed(inner_info))
-    built_in = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
-    return replace(bad_value(inner_info, item, kind, built_in), fix=None)
-
-
-def _about(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
-    """The error of an entry; `parts` are fields beside or instead of its own."""
-    fields = {"key": entry.key, "value": entry.value, "order": entry.order}
-    fields["where"] = where(entry.key, entry.origin)
-    return Diagnostic(message, **(fields | parts))
+    is_plain = info.type == "text" and value is not None and not isinstance(value, str | list | dict)
+    return f'"{plain(value)}"' if is_plain else None

@@ -138,15 +138,6 @@ def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
     return [folder for _, folder in times]
 
 
-def newest_saved() -> str | None:
-    """The newest run in runs/ with a checkpoint. Reads the disk."""
-    for folder in newest(run_folder.SETTINGS):
-        with suppress(PermissionError):
-            if checkpoints(folder):
-                return str(folder)
-    return None
-
-
 def _run_of_step(out: Path | None, where: str) -> Path:
     if out is not None:
         if not run_folder.is_run_folder(out):

@@ -15,12 +15,12 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, neares
 from launcher.config import errors, paths, provenance, resumed_settings, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.machine import Machine
-from launcher.config.parse import read
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved, Setting
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name, setting_infos
+from launcher.config.selection import read_user
 from launcher.run_folder import checkpoint_search, experiences, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
 from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
@@ -98,7 +98,7 @@ def decide(
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
-    choices = read(args).highest()  # as given now, not those of the run
+    choices = read_user(args).highest()  # as given now, not those of the run
     moved = choices.get(TASK_FOLDER)
     new_folder = moved.value if moved is not None and moved.option is not None else None
     base = resumed_settings.read(run.folder, new_folder)

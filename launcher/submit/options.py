@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, in_group, option
+from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Option, in_group
 from launcher.config.schema import PRETRAINED
 from models.common.hub import HUB
 
@@ -17,26 +17,26 @@ _DRY_RUN = BY_FLAG["--dry-run"]
 _RESOURCES = (
     *in_group(
         CLUSTER,
-        option("--nodes N|MIN-MAX", "Nodes of the job. Default: 1."),
-        option("--gpus-per-node [TYPE:]N", "GPUs per node. Default: none."),
-        option("--ranks-per-node N", "Ranks per node. Default: one per GPU, or one."),
-        option("--cpus-per-task N", "CPUs per rank."),
-        option("--time LIMIT", "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it."),
-        option("--partition NAME", "Partition."),
-        option("--account NAME", "Account to charge."),
-        option("--qos NAME", "Quality of service."),
-        option("--constraint LIST", "Features that the nodes must have."),
-        option("--mem SIZE", "Memory per node, such as 64G."),
-        option("--job-name NAME", "Job name. Default: gearshift-<mode>."),
-        option("--torchrun", "Start the ranks of each node with torchrun. Default: srun."),
+        Option("--nodes N|MIN-MAX", "Nodes of the job. Default: 1."),
+        Option("--gpus-per-node [TYPE:]N", "GPUs per node. Default: none."),
+        Option("--ranks-per-node N", "Ranks per node. Default: one per GPU, or one."),
+        Option("--cpus-per-task N", "CPUs per rank."),
+        Option("--time LIMIT", "Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it."),
+        Option("--partition NAME", "Partition."),
+        Option("--account NAME", "Account to charge."),
+        Option("--qos NAME", "Quality of service."),
+        Option("--constraint LIST", "Features that the nodes must have."),
+        Option("--mem SIZE", "Memory per node, such as 64G."),
+        Option("--job-name NAME", "Job name. Default: gearshift-<mode>."),
+        Option("--torchrun", "Start the ranks of each node with torchrun. Default: srun."),
     ),
 )
 ARRAY, SWEEP = in_group(
     "jobs",
-    option(
+    Option(
         "--array RANGE", "Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines."
     ),
-    option(
+    Option(
         "--sweep FILE",
         "Submit one run per line of the file; the line holds further options of the run.",
         values="files",

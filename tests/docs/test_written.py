@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from launcher.config.schema import config_of, setting_infos
+from launcher.commands.catalog import COMMANDS
+from launcher.config.options import HELP
+from launcher.config.schema import config_of, sections, setting_infos
 from launcher.run import faults
 from models.catalog import FAMILIES
 from scripts.fault_table import FIXES
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
+from slurm.sbatch import option_of
 from tests.docs.pages import PATHS, read
 from tests.launcher import runs
 from tests.launcher.given import resolved
@@ -71,3 +76,26 @@ def test_the_fixes_of_the_table_of_faults_have_the_values_of_a_run(tmp_path, mon
     same |= {"timeout_s", "other_folder"}
     assert {name: FIXES[name] for name in same} == {name: real[name] for name in same}
     assert real.keys() <= FIXES.keys()
+
+
+CODE = re.compile(r"`(?P<flag>--[a-z][a-z0-9-]*)[^`\n]*`|`(?P<key>[a-z_]+(?:\.[a-z0-9_]+)+)`")
+OTHER_PROGRAMS = {"AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "originals.md", "results.md"}
+"""Pages that name options of other programs, or of earlier versions."""
+OTHERS = {"model.width", "model.folder", "memory.oom.group"}
+"""Settings of custom tasks, and a file of control groups."""
+FILES = (".html", ".json", ".jsonl", ".md", ".onnx", ".py", ".safetensors", ".txt", ".yaml")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PATHS if path.name not in OTHER_PROGRAMS], ids=lambda path: path.name
+)
+def test_options_and_settings_that_a_page_names_exist(path):
+    flags = {option.flag for command in COMMANDS.values() for option in command.options} | {HELP.flag}
+    keys = {key for family in FAMILIES for key in {*setting_infos(family), *sections(family)}} | OTHERS
+    tops = {key.partition(".")[0] for key in keys}
+    for match in CODE.finditer(read(path).text):
+        flag, key = match["flag"], match["key"]
+        if flag:
+            assert flag in flags or option_of(flag), match[0]
+        elif key.partition(".")[0] in tops and not key.endswith(FILES):
+            assert key in keys, match[0]

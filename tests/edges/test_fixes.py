@@ -39,7 +39,6 @@ CASES = [
     ("--continuous-learning --data embedded:commands", {}, "data.path", "--data embedded:commands"),
     ("--continuous-learning --data texts --set save.last=false", TEXTS, "save.last", "--set save.last=false"),
     ("--continuous-learning --data texts --out texts/run", TEXTS, "data.path", "--data texts"),
-    ("--data mine.jsonl --config mine.yaml", DATA | {"mine.yaml": "download:\n  files:\n    - https://a.b/\n"}, "download.files", "mine.yaml:2 download.files"),
     ("--mode gentle.yaml", {"gentle.yaml": "mode: fast\nmodel:\n  size: small\n"}, "model.size", "gentle.yaml:3 model.size"),
     ("--model abr --set stages=[encoder]", {}, "stages", "--set stages=[encoder]"),
     ("--model whole_task:Line --mode staged", {"whole_task.py": TASK}, "mode", "--mode staged"),

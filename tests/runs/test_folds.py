@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.folds import count_groups
+from launcher.compare.study import count_groups
 from launcher.config.schema import task_with_data
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write

@@ -90,7 +90,7 @@ def test_unknown_options_and_commands_are_errors_with_the_nearest_match():
         "error: unknown option '--epohcs'",
         "  where         command line: --epohcs",
         f"  allowed       {len(RUN.options) + 1} options; see  python -m launcher --help",
-        "  did you mean  --epochs",
+        "  did you mean  --epochs 3",
         "  fix           --epochs 3",
     ]
     found = re.findall("error: unknown option '(.*)'", diagnostics("--aaa --lite --bbb 1 --ccc"))

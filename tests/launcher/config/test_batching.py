@@ -57,14 +57,24 @@ def test_a_batch_factor_of_the_user_overrides_a_default_global_batch():
     assert solve_batching(merge_layers("language", layers)[0], 2) == Batching(32, 8, 2, 2)
 
 
-def test_an_indivisible_batch_is_an_error_with_divisible_values():
-    for sets, world_size, did_you_mean in (
-        (["train.global_batch=40", "train.accumulation=3"], 1, "2"),
-        (["train.global_batch=10"], 4, "8, or 2 processes"),
-        (["train.global_batch=2"], 4, "4, or 2 processes"),
+def test_an_indivisible_batch_is_an_error_with_a_line_that_resolves():
+    for sets, world_size in (
+        (["train.global_batch=40", "train.accumulation=3"], 1),
+        (["train.global_batch=24", "train.micro_batch=96"], 1),
+        (["train.global_batch=24", "train.micro_batch=5", "train.accumulation=5"], 1),
+        (["train.global_batch=10"], 4),
+        (["train.global_batch=2"], 4),
+        (["train.micro_batch=5", "train.accumulation=1"], 2),
     ):
         [found] = refused(*sets, model="language", world_size=world_size)
-        assert found.did_you_mean == did_you_mean
+        fixed = dict(text.split("=") for text in (*sets, *found.fix.replace("--set ", "").split()))
+        run = resolved(*map("=".join, fixed.items()), model="language", world_size=world_size)
+        assert (
+            abs(
+                run.batching.global_batch - int(dict(t.split("=") for t in sets).get("train.global_batch", 5))
+            )
+            <= 2
+        )
 
 
 def test_solved_batch_settings_have_the_values_they_override():

@@ -19,15 +19,14 @@ def test_settings_that_contradict_continual_learning_are_refused(here):
     Path("texts").mkdir()
     Path("texts/a.txt").touch()
     for sets, expected in (
-        ((), "data.path 'embedded:python' is not a folder: new files cannot arrive there"),
-        ((), "--data FOLDER"),
-        (("data.path=texts/a.txt",), "--set data.path=texts"),
-        (("data.path=texts", "save.last=false"), "no checkpoint that the next experience can"),
-        (("data.path=texts", "eval.test=true"), "continual learning measures forgetting instead"),
-        (("data.path=texts", "data.fold=1/5"), "is a fold of the groups there are; in continual"),
-        (("data.path=texts", "data.control=noise"), "is a control run, which ends with its result"),
+        ((), "data.path"),
+        (("data.path=texts/a.txt",), "data.path"),
+        (("data.path=texts", "save.last=false"), "save.last"),
+        (("data.path=texts", "eval.test=true"), "eval.test"),
+        (("data.path=texts", "data.fold=1/5"), "data.fold"),
+        (("data.path=texts", "data.control=noise"), "data.control"),
     ):
-        assert expected in render(refused(ON, *sets)), sets
+        assert [error.key for error in refused(ON, *sets)] == [expected], sets
     values = resolved(ON, data="texts").values
     (error,) = feature_checks.check_launcher("torchrun", values)
     assert "cannot run under torchrun" in error.message
@@ -71,6 +70,8 @@ def test_data_path_is_set_to_the_downloaded_files(here):
     module = write(here, f"{HEAD}class Own(CustomTask):\n{methods}")  # without data.path
     found = resolved(FETCH, f"download.files=[{URL}]", model=f"{module}:Own")
     assert "data.path" not in found.values
+    (error,) = refused(ON, model=f"{module}:Own")
+    assert (error.key, error.where) == ("data.path", f"--set {ON}")
 
 
 def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
@@ -87,7 +88,6 @@ def test_only_the_command_line_allows_variables(here):
     (here / "c.yaml").write_text("download:\n  variables: [ONE]\n")
     [found] = refused(configs=[here / "c.yaml"])
     assert (found.key, found.where) == ("download.variables", f"{here}/c.yaml:2 download.variables")
-    assert found.fix == "remove it, and type  --set download.variables=ONE"
     run = resolved("download.variables=TWO", configs=[here / "c.yaml"])
     assert run.settings.download.variables == ["TWO"]
 
@@ -115,7 +115,7 @@ def test_files_that_are_not_downloaded_warn(here):
         "warning: download.files is declared but not downloaded: the run would train on "
         "embedded:python\n"
         "  where         mine.yaml:2 download.files\n"
-        "  fix           --download-data  or name existing data with  --data PATH"
+        "  fix           --download-data"
     )
     assert resolved(configs=files, data="embedded:python").warnings == []
 
@@ -126,8 +126,6 @@ def test_no_url_at_all_is_an_error_with_an_example(here):
         f"  where         --set {FETCH}",
         "  allowed       URLs (http, https, file), such as  [https://example.org/data.zip]; or with "
         "more keys, [{url: https://…, sha256: …, name: data.zip, unpack: no, size: 1000}]",
-        "  fix           put into a settings file  download: {files: "
-        "[https://example.org/data.zip]}  and name it with  --config FILE",
     ]
 
 

@@ -10,7 +10,6 @@ from huggingface_hub import constants
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config import hub, paths
-from launcher.config.model_lines import model_line
 from launcher.config.provenance import RESUMED_LAYER, Origin
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import PRETRAINED, model_name
@@ -125,14 +124,13 @@ def test_without_a_network_only_the_cache_is_used(server, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     error = error_of("hf:org/other")
     assert error.message.endswith("and HF_HUB_OFFLINE forbids to download it")
-    assert error.fix == "HF_HUB_OFFLINE=0 python -m launcher data fetch hf:org/other"
 
 
 def test_a_rank_of_torchrun_downloads_nothing(server, monkeypatch):
     set_torchrun(monkeypatch, 1)
     error = error_of(NAME)
     assert error.message.endswith("and ranks download nothing") and not server.logins
-    assert error.fix == f"python -m launcher data fetch {NAME}  before the ranks start"
+    assert error.fix.startswith(f"python -m launcher data fetch {NAME}  ")
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     hub.fetch(NAME)
@@ -152,7 +150,7 @@ def test_no_name_is_an_error_before_any_request(server, capsys):
     assert "names no model" in error_of("hf:a/b/c").message
     assert "names no model" in error_of(f"{NAME}@").message
     assert main(["data", "fetch", "facebook/bart-base"]) == 2
-    assert "fix           python -m launcher data fetch hf:facebook/bart-base" in (capsys.readouterr().err)
+    assert "allowed       hf:OWNER/NAME" in capsys.readouterr().err
     assert not server.logins
 
 
@@ -162,7 +160,3 @@ def test_a_cache_that_cannot_be_written_is_an_error(server, monkeypatch):
     blocked.write_text("no folder")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.fspath(blocked))
     assert "cannot be written to the cache of the hub" in error_of(NAME).message
-
-
-def test_a_name_after_model_is_the_setting_that_takes_it():
-    assert model_line("hf:org/tiny@v2") == f"--set {PRETRAINED}=hf:org/tiny@v2"

@@ -88,9 +88,9 @@ def test_memory_is_promised_where_micro_batches_can_be_smaller():
         ("{step_time: {sizes: [tny]}}", "unknown size 'tny' in promise.step_time.sizes", "tiny"),
         ("{step_time: {needs: [optim.lr]}}", "promise.step_time has no key 'needs'", None),
         ("{step_time: {at_mots: 1}}", "promise.step_time has no key 'at_mots'", "at_most"),
-        ("{step_tme: {at_most: 1}}", "unknown measure 'step_tme' in promise", "step_time"),
+        ("{step_tme: {at_most: 1}}", "unknown name 'step_tme' in promise", "step_time"),
         ("{step_time: 3}", "promise.step_time 3 is not understood", None),
-        ("{step_time: {device: cuda}}", "promise.step_time.device 'cuda' is not", None),
+        ("{step_time: {device: cuda}}", "unknown promise.step_time.device 'cuda'", None),
     ],
 )
 def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, message, meant, tmp_path):

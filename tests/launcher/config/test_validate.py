@@ -27,18 +27,9 @@ def errors(*sets, **options):
 
 
 def test_a_part_of_the_model_needs_a_factor_that_trains_it():
-    for model, part, fix in (
-        ("abr", "encoder", "--set model.freeze_encoder=true"),
-        ("language", "layers", "--set model.freeze_layers=N"),
-        ("abr", "head", "requires_grad_(False) in build of the task"),
-    ):
-        (found,) = refused(f"optim.groups={{{part}: 0}}", model=model)
-        assert found.message == f"optim.groups gives {part!r} the factor 0"
-        assert (found.allowed, found.fix.endswith(fix)) == ("above 0", True)
-        assert found.fix.startswith("freeze it in a stage instead:")
-    for factor in ("-1", ".inf", ".nan"):
+    for factor in ("0", "-1", ".inf", ".nan"):
         (found,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
-        assert (found.allowed.endswith("above 0"), found.fix) == (True, None)
+        assert (found.key, found.allowed.endswith("above 0")) == ("optim.groups", True)
     (found,) = refused("optim.groups.encoder=0.1")
     assert found.fix == "--set 'optim.groups={encoder: 0.1}'"
 
@@ -122,9 +113,7 @@ def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch
 def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path, monkeypatch):
     path = tmp_path / "ds.json"
     path.write_text("{}")
-    assert errors(f"engine.ds_config={path}", engine="ddp") == [
-        "engine.ds_config needs a DeepSpeed engine, and the engine is ddp"
-    ]
+    assert [error.key for error in refused(f"engine.ds_config={path}", engine="ddp")] == ["engine.ds_config"]
     resolved(f"engine.ds_config={path}", engine="zero2")
     monkeypatch.syspath_prepend(tmp_path)
     model = f"{write(tmp_path, HEAD + LINE + BODY)}:Line"
@@ -163,7 +152,7 @@ def batch_warnings(capsys, steps_per_epoch, dropped_samples):
 
 def test_many_dropped_samples_of_the_last_partial_batch_are_reported(capsys):
     assert batch_warnings(capsys, steps_per_epoch=2, dropped_samples=4) == [
-        "warning: 4 of 20 samples of an epoch do not fill a global batch of 8: each epoch drops that many; 5 drops 0"
+        "warning: 4 of 20 samples of an epoch are dropped: they fill no global batch of 8"
     ]
     assert batch_warnings(capsys, steps_per_epoch=2, dropped_samples=0) == []
     assert batch_warnings(capsys, steps_per_epoch=10, dropped_samples=7) == []
@@ -202,7 +191,7 @@ def test_one_split_for_two_uses_or_a_group_in_two_splits_is_refused(tmp_path):
     validate.check_splits(task([1], [2]), tmp_path)
     groups["val"] = ["b", "d"]
     (tmp_path / "split.json").write_text(json.dumps(groups))
-    with pytest.raises(DataError, match="1 groups are in two splits: b"):
+    with pytest.raises(DataError, match="1 groups are in two splits, such as b"):
         validate.check_splits(task([1], [2]), tmp_path)
 
 
@@ -246,21 +235,6 @@ def test_a_setting_without_effect_or_used_by_the_launcher_may_stay_unused():
     assert set(validate.unused_keys(restarts.values, EVERY - mute)) == mute
     run = resolved("train.global_batch=16", mode="lite", engine="ddp", nproc="2")
     assert not set(validate.unused_keys(run.values, ())) & validate.BY_THE_LAUNCHER
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("mlflw", "mlflow"),
-        ("wanb:me/x,tensorboard", "wandb:me/x,tensorboard"),
-        ("zzz", None),
-        ("mlflow:a b", None),
-    ],
-)
-def test_a_tracker_that_is_not_known_names_the_nearest_one(typed, meant):
-    (found,) = refused(f"track={typed}")
-    assert found.did_you_mean == meant
-    assert found.fix == (meant and f"--set track={meant}")
 
 
 def test_a_tracker_without_its_package_is_refused(monkeypatch):

@@ -100,7 +100,7 @@ def test_an_engine_or_a_number_of_processes_that_the_job_does_not_have_is_an_err
 
 def test_a_run_is_checked_with_the_requested_gpus_and_a_rank_has_the_requested_cpus(here, capsys):
     assert submit("--dry-run", "--precision", "fp16") == 2
-    assert "needs a GPU, and this run is on the CPU" in capsys.readouterr().err
+    assert "precision 'fp16' is impossible here: no GPU" in capsys.readouterr().err
     for gpu_args in (["--gpus-per-node", "a100:2"], ["--", "--gres", "gpu:2"]):
         assert submit("--dry-run", "--precision", "fp16", *gpu_args) == 0
         assert "ddp on 1 node × 2 processes" in capsys.readouterr().out
