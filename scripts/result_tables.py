@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import (
     data,
     fits,
-    gpu_tables,
+    gpu,
     lora,
     modes,
     out_of_memory,
@@ -145,11 +145,12 @@ def killed() -> list[str]:
     return tally.table(tally.load(_path("crash"))[2]).splitlines()
 
 
-def on_gpu(table_of: Callable[[list[gpu_tables.Row]], list[str]]) -> list[str]:
+def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
     """A table of the benchmark on a GPU, if it was run."""
     if not _path("gpu").exists():
-        return gpu_tables.NOT_MEASURED
-    return _measured(lambda: table_of(_rows(gpu_tables, "gpu")), ("gpu",))
+        return table_of([])
+    rows = load_rows(_path("gpu"), gpu.Part)[2]
+    return _measured(lambda: table_of(rows), ("gpu",))
 
 
 def whole(module: Any, name: str | None = None) -> list[str]:
@@ -202,6 +203,6 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
     "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT).splitlines(),
-    **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu_tables.TABLES},
+    **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu.TABLES},
 }
 """By the name in the page."""
