@@ -30,7 +30,7 @@ from launcher.config import presets, provenance
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import fault_table, mode_tables, result_tables, setting_tables, structure
-from scripts.source import PACKAGES, Module, Tree, read
+from scripts.structure import PACKAGES, Module, read
 
 ROOT = Path(__file__).parents[1]
 _read = cache(read)
@@ -116,22 +116,14 @@ def rules() -> list[str]:
 
 def imports() -> list[str]:
     """A row for each package that imports others of ours, from the imports of every file."""
-    tree = _read(ROOT)
-    edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
-    targets = {name: [f"`{target}`" for start, target in edges if start == name] for name in PACKAGES}
-    rows = [f"| `{name}/` | {', '.join(found)} |" for name, found in targets.items() if found]
-    return ["| package | imports |", "|---|---|", *reversed(rows)]
-
-
-def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
-    module = tree.modules[name]
-    targets = {target for i in module.imports if (target := tree.target(i))}
     contracts = {"engines.base", "models.base"}
-    return {
-        (module.package, t if t in contracts and module.package == "training" else t.split(".")[0])
-        for t in targets
-        if t.split(".")[0] != module.package
-    }
+    targets: dict[str, set[str]] = {name: set() for name in PACKAGES}
+    for module, _, target in _read(ROOT).edges:
+        is_contract = target in contracts and module.package == "training"
+        targets[module.package].add(f"`{target if is_contract else target.split('.')[0]}`")
+    found = {name: ", ".join(sorted(others - {f"`{name}`"})) for name, others in targets.items()}
+    rows = [f"| `{name}/` | {others} |" for name, others in found.items() if others]
+    return ["| package | imports |", "|---|---|", *reversed(rows)]
 
 
 def rooms() -> list[str]:
