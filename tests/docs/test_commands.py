@@ -44,12 +44,7 @@ def commands_by_page() -> dict[str, list[list[str]]]:
 
 
 COMMANDS_OF = commands_by_page()
-PYTHON = [
-    page
-    for page in PAGES
-    if any(block.language == "python" for block in page.blocks)
-    and page.name != "docs/staged.md"  # tests/edges/test_features_of_stages.py: needs features
-]
+PYTHON = [page for page in PAGES if any(block.language == "python" for block in page.blocks)]
 _CUSTOM_TASK = re.compile(r"[\w.]+:[A-Z]\w*")
 _LARGE = re.compile(r"language:(350M|1\.3B)")
 
