@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +32,7 @@ import torch
 from benchmarks import isolated, ours
 from benchmarks.clock import StepClock
 from benchmarks.family_work import FamilyWork
-from benchmarks.figures import command, load_rows, machine, save_rows
+from benchmarks.figures import command, load_rows, machine, markdown, save_rows
 from benchmarks.isolated import Report
 from benchmarks.plain import PlainWork
 from benchmarks.probe import STEPS, watch
@@ -85,6 +85,9 @@ GOALS = {
 """The least share of the ceiling on one H200, by size and engine: those of plain PyTorch,
 fully_shard, and 1.3 times that of DeepSpeed, measured on an H200 before this benchmark existed. On
 any other GPU a goal is a ratio to the anchor: 1, and 1.3 with offload."""
+
+
+NOT_MEASURED = ["not measured"]
 
 
 @dataclass(frozen=True)
@@ -371,7 +374,7 @@ def checks(rows: Sequence[Part]) -> list[str]:
         texts += [row.status] if row.status != "measured" else []
         texts += [name for name, outcome in outcomes.items() if outcome in ("failed", "error")]
         found.append([row.name, _cell(", ".join(texts), 600)])
-    return _table(("check", "result"), found, texts=2)
+    return markdown(["check", "result"], found) if found else NOT_MEASURED
 
 
 def speed(rows: Sequence[Part]) -> list[str]:
@@ -379,7 +382,7 @@ def speed(rows: Sequence[Part]) -> list[str]:
     heads = ("model", "contender", "documents", "GPUs", "ms/step", "samples/s per GPU", "share of ceiling")
     heads += ("of its anchor", "goal", "peak GiB", "graphs", "launches", "waits")
     found = [_speed(row, rows) for row in rows if row.function == "step"]
-    return _table(heads, found, texts=3)
+    return markdown(heads, found, len(heads) - 3) if found else NOT_MEASURED
 
 
 def _speed(row: Part, rows: Sequence[Part]) -> list[str]:
@@ -457,12 +460,6 @@ def _number(value: float | None, form: str, unit: float = 1.0) -> str:
 def _cell(text: str, longest: int = 160) -> str:
     """`text` in one cell of a table."""
     return text.replace("|", "/").replace("`", "'").replace("<", "(").replace(">", ")")[:longest]
-
-
-def _table(heads: Sequence[str], rows: Iterable[list[str]], texts: int) -> list[str]:
-    marks = ["---"] * texts + ["---:"] * (len(heads) - texts)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [f"| {' | '.join(heads)} |", f"|{'|'.join(marks)}|", *lines] if lines else ["not measured"]
 
 
 TABLES = (checks, speed)

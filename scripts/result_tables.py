@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ from benchmarks import (
     tally,
 )
 from benchmarks.families import SHOWN
-from benchmarks.figures import listed, load, load_memory, load_rows, table
+from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
 from scripts import try_versions
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -53,7 +53,7 @@ def medians(name: str, unit: str, parts: Sequence[str | None] = (None,)) -> list
         for row in load(_path(name), part)[2]
     ]
     heads = ["contender", *(["part"] if parts != (None,) else []), unit, "ratio"]
-    return _table(heads, rows, numbers=2)
+    return markdown(heads, rows, numbers=2)
 
 
 def saving() -> list[str]:
@@ -70,7 +70,7 @@ def saving() -> list[str]:
         to_save = f"{entry.save_bytes / 2**30:.2f}"
         rows.append([name, first[name], later[name], loading.get(name, "–"), to_save, to_load])
     heads = ["contender", "first save, ms", "later save, ms", "load, ms"]
-    return _table([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
+    return markdown([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
 
 
 def features() -> list[str]:
@@ -81,7 +81,7 @@ def features() -> list[str]:
         shown = (f"{using.median_ms:,.3f}", f"{using.ratio:.3f}")
         quartiles = f"{using.ratio_low:.3f} - {using.ratio_high:.3f}"
         rows.append([title, f"{without.median_ms:,.3f}", *shown, quartiles])
-    return _table(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
+    return markdown(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
 
 
 def survived() -> list[str]:
@@ -93,7 +93,7 @@ def survived() -> list[str]:
         survivors = sum(not row.problem for row in cases)
         largest = max(row.difference or 0.0 for row in cases)
         rows.append([f"`{engine}`", ranks, f"{survivors} of {len(cases)}", f"{largest:.0e}"])
-    return _table(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
+    return markdown(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
 
 
 def errors(module: Any) -> list[str]:
@@ -119,7 +119,7 @@ def promises() -> list[str]:
         texts = (", ".join(promised) or "–" for promised in cells.values())
         rows.append([f"`{model}`", f"`{mode}`", *texts])
     heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured or decided"]
-    return _table(heads, rows, numbers=0)
+    return markdown(heads, rows)
 
 
 def _promise(row: modes.Row) -> str:
@@ -165,13 +165,6 @@ def _rows(module: Any, name: str | None = None) -> list[Any]:
 
 def _path(name: str) -> Path:
     return RESULTS / f"{name}.json"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> list[str]:
-    """Lines of Markdown; the first of the last `numbers` columns follows the texts."""
-    aligned = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [f"| {' | '.join(heads)} |", f"|{'|'.join(aligned)}|", *lines]
 
 
 def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:

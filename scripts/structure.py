@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from benchmarks.figures import markdown
+
 PACKAGES = ("slurm", "engines", "models", "training", "launcher", "ds_configs")
 AROUND = ("benchmarks", "scripts", "tests")
 ROOMS = (
@@ -180,7 +182,7 @@ def table(tree: Tree) -> list[str]:
     rows = [(f"`{name}/`", _size(m for m in tree.ours if m.package == name)) for name in PACKAGES]
     rows.append(("product code, all of these", _size(tree.ours)))
     rows += [(name, str(len(find(tree)))) for name, find in FINDINGS.items()]
-    return ["| figure | value |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)]
+    return markdown(["figure", "value"], rows, numbers=1)
 
 
 def _size(modules: Iterable[Module]) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import load_rows, machine, save_rows
+from benchmarks.figures import load_rows, machine, markdown, save_rows
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -66,15 +66,14 @@ def tried(python: str, torch: str, wheel: Path) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """A row for each version of Python and torch, as Markdown."""
-    lines = ["| Python | torch | install | command line | training |", "|---|---|---|---|---|"]
+    lines = []
     for row in sorted(rows, key=lambda row: [_numbers(row.python), _numbers(row.torch)]):
         names: dict[str, list[str]] = {}  # by the error
         for engine in ENGINES:
             names.setdefault(_shown(row, engine), []).append(f"`{engine}`")
         training = "; ".join(f"{', '.join(some)} {shown}" for shown, some in names.items())
-        cells = [row.python, row.torch, _shown(row, "install"), _shown(row, "command line"), training]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([row.python, row.torch, _shown(row, "install"), _shown(row, "command line"), training])
+    return "\n".join(markdown(["Python", "torch", "install", "command line", "training"], lines))
 
 
 def _shown(row: Row, name: str) -> str:
