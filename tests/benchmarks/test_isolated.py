@@ -20,10 +20,6 @@ def report_facts(report: Report, facts: dict[str, object]) -> None:
     report(facts)
 
 
-def report_figures(report: Report, figures: dict[str, object], **facts: object) -> None:
-    report(figures)
-
-
 def report_and_fail(report: Report) -> None:
     report({"value": 1})
     raise ValueError("no\nsecond line")

@@ -93,9 +93,6 @@ def fill(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "say 3"}\n')
     shutil.copy(ROOT / "docs" / "examples" / "images.py", tmp_path)
     (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
-    pair = '{"id": "ch01-0001", "en": "One.", "zh": "\u4e00\u3002"}\n'
-    (tmp_path / "paragraphs.jsonl").write_text(pair)
-    (tmp_path / "paragraphs.csv").write_text("English,Chinese\none,eins\n")
     trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
 
 
