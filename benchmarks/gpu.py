@@ -169,7 +169,7 @@ def _step(
     settings: Mapping[str, Any] | None = None,
 ) -> Part:
     """`side`: plain, raw or ours: a plain model, ours in a loop by hand, Gearshift."""
-    case = {"side": side, "engine": engine, "family": family, "size": size}
+    case: dict[str, Any] = {"side": side, "engine": engine, "family": family, "size": size}
     case |= {"packed": packed, "compile": compile, "settings": settings or {}}
     name = f"{_model(case)} {_contender(case)}, {'packed' if packed else 'unpacked'}"
     return Part(name, "step", case, gpus=nproc)
@@ -379,8 +379,8 @@ def checks(rows: Sequence[Part]) -> list[str]:
 
 def speed(rows: Sequence[Part]) -> list[str]:
     """A row for each contender."""
-    heads = ("model", "contender", "documents", "GPUs", "ms/step", "samples/s per GPU", "share of ceiling")
-    heads += ("of its anchor", "goal", "peak GiB", "graphs", "launches", "waits")
+    heads = ["model", "contender", "documents", "GPUs", "ms/step", "samples/s per GPU", "share of ceiling"]
+    heads += ["of its anchor", "goal", "peak GiB", "graphs", "launches", "waits"]
     found = [_speed(row, rows) for row in rows if row.function == "step"]
     return markdown(heads, found, len(heads) - 3) if found else NOT_MEASURED
 
