@@ -186,7 +186,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "killed": (killed, ("crash",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
-    "largest models": (partial(whole, fits), ("fits",)),
+    "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]).splitlines(), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
     "step memory": (partial(whole, step_memory), ("step_memory",)),
