@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,24 +72,27 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> list[str]:
+    """The lines of a Markdown table; the last `numbers` columns hold numbers."""
+    aligned = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [f"| {' | '.join(heads)} |", f"|{'|'.join(aligned)}|", *lines]
+
+
 def table(rows: Sequence[Row], unit: str = "ms/step") -> str:
     """The rows as a Markdown table."""
-    lines = [f"| contender | {unit} | quartiles | ratio | quartiles |", "|---|---:|---:|---:|---:|"]
-    lines += [
-        f"| {r.name} | {r.median_ms:.3f} | {r.low_ms:.3f} - {r.high_ms:.3f} "
-        f"| {r.ratio:.3f} | {r.ratio_low:.3f} - {r.ratio_high:.3f} |"
-        for r in rows
-    ]
-    return "\n".join(lines)
+    spans = (
+        (r, f"{r.low_ms:.3f} - {r.high_ms:.3f}", f"{r.ratio_low:.3f} - {r.ratio_high:.3f}") for r in rows
+    )
+    cells = ([r.name, f"{r.median_ms:.3f}", time, f"{r.ratio:.3f}", ratio] for r, time, ratio in spans)
+    return "\n".join(markdown(["contender", unit, "quartiles", "ratio", "quartiles"], cells, numbers=4))
 
 
 def memory_table(taken: Sequence[Memory]) -> str:
     """The memory of each contender as a Markdown table."""
-    lines = ["| contender | GiB to save | GiB to load |", "|---|---:|---:|"]
-    for entry in taken:
-        loading = "–" if entry.load_bytes is None else f"{entry.load_bytes / 2**30:.2f}"
-        lines.append(f"| {entry.name} | {entry.save_bytes / 2**30:.2f} | {loading} |")
-    return "\n".join(lines)
+    sizes = ((entry.name, entry.save_bytes, entry.load_bytes) for entry in taken)
+    cells = ([name, *("–" if n is None else f"{n / 2**30:.2f}" for n in both)] for name, *both in sizes)
+    return "\n".join(markdown(["contender", "GiB to save", "GiB to load"], cells, numbers=2))
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from benchmarks.figures import markdown
 from launcher.run.faults import FAULTS
 
 FIXES = {
@@ -29,13 +30,8 @@ _COMMAND = re.compile(r"(python|export|timedatectl)( \S+)+")
 
 def table() -> list[str]:
     """A row for each fault, with its message, its likely cause and the next command."""
-    head = ["| fault | what you see | likely cause | next command |", "|---|---|---|---|"]
-    return head + [
-        f"| {fault.title} | `{fault.seen_by_all}` | {fault.cause} | {_marked(fault.fix)} |"
-        for fault in FAULTS.values()
-    ]
-
-
-def _marked(fix: str) -> str:
-    """A fix with its values, and its command as code."""
-    return _COMMAND.sub(r"`\g<0>`", fix.format(**FIXES))
+    rows = (
+        [f.title, f"`{f.seen_by_all}`", f.cause, _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES))]
+        for f in FAULTS.values()
+    )
+    return markdown(["fault", "what you see", "likely cause", "next command"], rows)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from benchmarks import modes as measured
-from benchmarks.figures import load_rows
+from benchmarks.figures import load_rows, markdown
 from launcher.base.diagnostics import plain
 from launcher.config import presets
 from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
@@ -37,7 +37,6 @@ ONE = {"at_least": 1, "at_most": 1}
 
 def promises() -> list[str]:
     """A row for each promise of a mode: in general, and of the families with an own one."""
-    head = ["| mode | of | promises, beside mode default |", "|---|---|---|"]
     owners: dict[tuple[str, str], list[str]] = {}
     for name in presets.modes():
         if promise := presets.mode(name).promise:
@@ -58,8 +57,8 @@ def promises() -> list[str]:
                 for line in block:
                     if line.key == "promise":
                         owners.setdefault((name, _bounds(line.value)), []).append(f"`{owner}`")
-    rows = [f"| `{mode}` | {', '.join(of)} | {text} |" for (mode, text), of in owners.items()]
-    return head + rows
+    rows = ([f"`{mode}`", ", ".join(of), text] for (mode, text), of in owners.items())
+    return markdown(["mode", "of", "promises, beside mode default"], rows)
 
 
 def _bounds(promise: Mapping[str, Mapping[str, float] | None]) -> str:
@@ -82,22 +81,17 @@ def stated() -> list[str]:
 
     Statements about a mode that are not measured for one reason share a row.
     """
-    rows = ["| mode | of | stated by the original | promised here | measured |", "|---|---|---|---|---|"]
+    rows = []
     for (mode, model, why), group in groupby(STATED, lambda one: (one.mode, one.model, one.why)):
-        start = f"| `{mode}` | `{model}` |"
+        start = [f"`{mode}`", f"`{model}`"]
         if why:
-            rows.append(f"{start} {'; '.join(one.text for one in group)} | – | not measured: {why} |")
-        else:
-            rows += [f"{start} {one.text} | {_promised_text(one)} |" for one in group]
-    return rows
-
-
-def _promised_text(one: Stated) -> str:
-    """The cells with the promises that hold a statement, and with their measurements."""
-    promised = promises_of(one)
-    names = [name for name in one.promises if name in promised]
-    bounds = ", ".join(f"{name} {_bound(promised[name])}" for name in names)
-    return f"{bounds} | {', '.join(measured_text(one, name) for name in names)}"
+            rows.append([*start, "; ".join(one.text for one in group), "–", f"not measured: {why}"])
+        for one in () if why else group:
+            promised = promises_of(one)
+            names = [name for name in one.promises if name in promised]
+            bounds = ", ".join(f"{name} {_bound(promised[name])}" for name in names)
+            rows.append([*start, one.text, bounds, ", ".join(measured_text(one, name) for name in names)])
+    return markdown(["mode", "of", "stated by the original", "promised here", "measured"], rows)
 
 
 def promises_of(one: Stated) -> Mapping[str, Any]:
@@ -107,22 +101,18 @@ def promises_of(one: Stated) -> Mapping[str, Any]:
         family = one.model.partition(":")[0]
         loads = next(stage.loads for stage in stages_of(family) if stage.name == one.stage)
         sets = [f"stages=[{one.stage}]", *([f"{loads}=earlier"] if loads else [])]
-    return _resolved(one.model, one.mode, sets).promises
+    return resolve(CliArgs(model=one.model, mode=one.mode, sets=sets), HAS_ALL).promises
 
 
 def measured_text(one: Stated, promise: str) -> str:
     """The measurement of a promise that holds a statement, from the results of the benchmark."""
     mode = f"{one.mode} · {one.stage}" if one.stage else one.mode
     family = one.model.partition(":")[0]
-    for row in _rows()[2]:
+    for row in load_rows(RESULTS, measured.Row)[2]:
         if (row.model.partition(":")[0], row.mode, row.promise) == (family, mode, promise):
             value = "" if row.measured is None else f"{row.measured:.3g} "
             return value + measured.mark(row)
     return "not measured: promised since the last measurement"
-
-
-def _resolved(family: str, mode: str, sets: Sequence[str] = ()) -> Resolved:
-    return resolve(CliArgs(model=family, mode=mode, sets=sets), HAS_ALL)
 
 
 def general() -> list[str]:
@@ -130,11 +120,8 @@ def general() -> list[str]:
     columns = {mode: {line.key: line.value for line in presets.mode(mode).lines} for mode in GENERAL}
     order = dict.fromkeys(key for family in FAMILIES for key in setting_infos(family))
     keys = [k for k in order if k != "promise" and any(k in found for found in columns.values())]
-    return [
-        f"| setting | {' | '.join(f'`{mode}`' for mode in GENERAL)} |",
-        "|---|" + "---|" * len(GENERAL),
-        *(f"| `{key}` | {' | '.join(_change(columns[m], key) for m in GENERAL)} |" for key in keys),
-    ]
+    heads = ["setting", *(f"`{mode}`" for mode in GENERAL)]
+    return markdown(heads, ([f"`{key}`", *(_change(columns[m], key) for m in GENERAL)] for key in keys))
 
 
 def change_text(change: Mapping[str, Any]) -> str:
@@ -151,10 +138,6 @@ def _change(column: Mapping[str, Any], key: str) -> str:
         return ""
     value = column[key]
     return change_text(value) if presets.is_change(value) else plain(value)
-
-
-def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
-    return load_rows(RESULTS, measured.Row)
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {"promises": promises, "stated": stated, "general": general}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import (
     data,
     fits,
-    gpu_tables,
+    gpu,
     lora,
     modes,
     out_of_memory,
@@ -23,7 +23,7 @@ from benchmarks import (
     tally,
 )
 from benchmarks.families import SHOWN
-from benchmarks.figures import listed, load, load_memory, load_rows, table
+from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
 from scripts import try_versions
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -53,7 +53,7 @@ def medians(name: str, unit: str, parts: Sequence[str | None] = (None,)) -> list
         for row in load(_path(name), part)[2]
     ]
     heads = ["contender", *(["part"] if parts != (None,) else []), unit, "ratio"]
-    return _table(heads, rows, numbers=2)
+    return markdown(heads, rows, numbers=2)
 
 
 def saving() -> list[str]:
@@ -70,7 +70,7 @@ def saving() -> list[str]:
         to_save = f"{entry.save_bytes / 2**30:.2f}"
         rows.append([name, first[name], later[name], loading.get(name, "–"), to_save, to_load])
     heads = ["contender", "first save, ms", "later save, ms", "load, ms"]
-    return _table([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
+    return markdown([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
 
 
 def features() -> list[str]:
@@ -81,7 +81,7 @@ def features() -> list[str]:
         shown = (f"{using.median_ms:,.3f}", f"{using.ratio:.3f}")
         quartiles = f"{using.ratio_low:.3f} - {using.ratio_high:.3f}"
         rows.append([title, f"{without.median_ms:,.3f}", *shown, quartiles])
-    return _table(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
+    return markdown(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
 
 
 def survived() -> list[str]:
@@ -93,7 +93,7 @@ def survived() -> list[str]:
         survivors = sum(not row.problem for row in cases)
         largest = max(row.difference or 0.0 for row in cases)
         rows.append([f"`{engine}`", ranks, f"{survivors} of {len(cases)}", f"{largest:.0e}"])
-    return _table(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
+    return markdown(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
 
 
 def errors(module: Any) -> list[str]:
@@ -119,7 +119,7 @@ def promises() -> list[str]:
         texts = (", ".join(promised) or "–" for promised in cells.values())
         rows.append([f"`{model}`", f"`{mode}`", *texts])
     heads = ["model", "mode", "kept ✓", "broken ✗", "planned ≈", "not measured or decided"]
-    return _table(heads, rows, numbers=0)
+    return markdown(heads, rows)
 
 
 def _promise(row: modes.Row) -> str:
@@ -145,11 +145,12 @@ def killed() -> list[str]:
     return tally.table(tally.load(_path("crash"))[2]).splitlines()
 
 
-def on_gpu(table_of: Callable[[list[gpu_tables.Row]], list[str]]) -> list[str]:
+def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
     """A table of the benchmark on a GPU, if it was run."""
     if not _path("gpu").exists():
-        return gpu_tables.NOT_MEASURED
-    return _measured(lambda: table_of(_rows(gpu_tables, "gpu")), ("gpu",))
+        return table_of([])
+    rows = load_rows(_path("gpu"), gpu.Part)[2]
+    return _measured(lambda: table_of(rows), ("gpu",))
 
 
 def whole(module: Any, name: str | None = None) -> list[str]:
@@ -164,13 +165,6 @@ def _rows(module: Any, name: str | None = None) -> list[Any]:
 
 def _path(name: str) -> Path:
     return RESULTS / f"{name}.json"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> list[str]:
-    """Lines of Markdown; the first of the last `numbers` columns follows the texts."""
-    aligned = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [f"| {' | '.join(heads)} |", f"|{'|'.join(aligned)}|", *lines]
 
 
 def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:
@@ -192,7 +186,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "killed": (killed, ("crash",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
-    "largest models": (partial(whole, fits), ("fits",)),
+    "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]).splitlines(), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
     "step memory": (partial(whole, step_memory), ("step_memory",)),
@@ -202,6 +196,6 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
 TABLES: dict[str, Callable[[], list[str]]] = {
     **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
     "largest models in short": lambda: fits.table(_rows(fits), *IN_SHORT).splitlines(),
-    **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu_tables.TABLES},
+    **{f"gpu {table_of.__name__}": partial(on_gpu, table_of) for table_of in gpu.TABLES},
 }
 """By the name in the page."""

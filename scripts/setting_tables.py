@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from benchmarks.figures import markdown
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import plain
 from launcher.config import batching, presets
@@ -27,6 +28,7 @@ GROUPS = {
 """Sections that share a table, by its name."""
 OF_FAMILY = ("model", "data")
 """The sections that differ between families."""
+HEADS = ("setting", "values", "default", "meaning")
 SHARED_BY = 3
 """Families that must share a setting of these sections for one row of all."""
 
@@ -35,27 +37,25 @@ def common(group: str) -> list[str]:
     """A row for each setting of a group of sections that all families share."""
     infos = setting_infos(next(iter(FAMILIES))).values()
     sections_of = GROUPS[group]
-    return _table(_row(i, i.default) for i in infos if _section(i.key) in sections_of)
+    return markdown(HEADS, (_row(i, i.default) for i in infos if _section(i.key) in sections_of))
 
 
 def of_several() -> list[str]:
     """A row for each setting of `model` and `data` that several families share."""
-    return _table(
-        row if len(families) == len(FAMILIES) else f"{row[:-1]}({', '.join(families)}) |"
-        for row, families in _families_of_rows().items()
-        if len(families) >= SHARED_BY
-    )
+    found = {row: some for row, some in _families_of_rows().items() if len(some) >= SHARED_BY}
+    ends = {row: "" if len(some) == len(FAMILIES) else f" ({', '.join(some)})" for row, some in found.items()}
+    return markdown(HEADS, ([*row[:-1], row[-1] + end] for row, end in ends.items()))
 
 
 def of_family(family: str) -> list[str]:
     """A row for each other setting of the sections `model` and `data` of a family."""
     rows = _families_of_rows().items()
-    return _table(row for row, families in rows if family in families and len(families) < SHARED_BY)
+    return markdown(HEADS, (row for row, some in rows if family in some and len(some) < SHARED_BY))
 
 
-def _families_of_rows() -> dict[str, list[str]]:
+def _families_of_rows() -> dict[tuple[str, ...], list[str]]:
     """The families that have a row of `model` or `data`, in the order of the first one."""
-    families: dict[str, list[str]] = {}
+    families: dict[tuple[str, ...], list[str]] = {}
     for family in FAMILIES:
         file = _defaults(family)
         for info in setting_infos(family).values():
@@ -66,13 +66,10 @@ def _families_of_rows() -> dict[str, list[str]]:
     return families
 
 
-def _table(rows: Iterable[str]) -> list[str]:
-    return ["| setting | values | default | meaning |", "|---|---|---|---|", *rows]
-
-
-def _row(info: SettingInfo, default: Any) -> str:
-    values = _cell(_values(info)) + (f", in {info.unit}" if info.unit else "")
-    return f"| `{info.key}` | {values} | {_cell(plain(default))} | {_cell(info.description)} |"
+def _row(info: SettingInfo, default: Any) -> tuple[str, ...]:
+    values = _values(info) + (f", in {info.unit}" if info.unit else "")
+    cells = (f"`{info.key}`", values, plain(default), info.description)
+    return tuple(cell.replace("|", "\\|") for cell in cells)
 
 
 def _values(leaf: SettingInfo) -> str:
@@ -84,10 +81,6 @@ def _values(leaf: SettingInfo) -> str:
         return f"one of {options}" + (", or null" if leaf.nullable else "")
     text = allowed(leaf)
     return text if leaf.allowed is None else f"{leaf.type}: {text}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def _section(key: str) -> str:
@@ -110,8 +103,8 @@ def ladder() -> list[str]:
             if rung.is_usual and not sets:
                 sets = [f"`{batching.MICRO}`"]
             texts = [*sets, " or ".join(f"`--engine {name}`" for name in engines if not sets)]
-            rows.append(f"| {rung.name} | {', '.join(filter(None, texts))} | {rung.effect} |")
-    return ["| rung | settings | effect |", "|---|---|---|", *rows]
+            rows.append([rung.name, ", ".join(filter(None, texts)), rung.effect])
+    return markdown(["rung", "settings", "effect"], rows)
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {

@@ -24,13 +24,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import markdown
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import fault_table, mode_tables, result_tables, setting_tables, structure
-from scripts.source import PACKAGES, Module, Tree, read
+from scripts.structure import PACKAGES, read
 
 ROOT = Path(__file__).parents[1]
 _read = cache(read)
@@ -41,41 +42,28 @@ TABLE = re.compile(
 CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)", re.MULTILINE)
 
 
-def engines() -> list[str]:
-    """A row for each engine."""
-    head = ["| engine | placement of model and state |", "|---|---|"]
-    return head + [f"| `{e.name}` | {e.sentence} |" for e in ENGINES.values()]
-
-
-def modes() -> list[str]:
-    """A row for each mode."""
-    head = ["| mode | description |", "|---|---|"]
-    return head + [f"| `{name}` | {presets.mode(name).sentence} |" for name in presets.modes()]
-
-
 def models() -> list[str]:
     """A row for each family, with its page and the parameters of each size."""
-    head = ["| family | task | sizes with parameters |", "|---|---|---|"]
-    return head + [
-        f"| [`{family.name}`]({family.name.replace('_', '-')}.md) | {family.sentence} "
-        f"| {', '.join(f'{name} {s.parameters:,}' for name, s in _sizes(family.name).items())} |"
+    rows = (
+        [
+            f"[`{family.name}`]({family.name.replace('_', '-')}.md)",
+            family.sentence,
+            ", ".join(f"{name} {size.parameters:,}" for name, size in _sizes(family.name).items()),
+        ]
         for family in FAMILIES.values()
-    ]
+    )
+    return markdown(["family", "task", "sizes with parameters"], rows)
 
 
 def sizes(family: str) -> list[str]:
     """A row for each size of a family, with its declared numbers."""
     found = _sizes(family)
     names = [field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"]
-    heads = [name.replace("_", " ") for name in names]
-    return [
-        f"| size | parameters | {' | '.join(heads)} |",
-        "|---|---:|" + "---:|" * len(names),
-        *(
-            f"| `{name}` | {s.parameters:,} | " + " | ".join(_number(getattr(s, n)) for n in names) + " |"
-            for name, s in found.items()
-        ),
-    ]
+    heads = ["size", "parameters", *(name.replace("_", " ") for name in names)]
+    rows = (
+        [f"`{n}`", f"{s.parameters:,}", *(_number(getattr(s, x)) for x in names)] for n, s in found.items()
+    )
+    return markdown(heads, rows, numbers=len(heads) - 1)
 
 
 def _sizes(family: str) -> dict[str, Any]:
@@ -89,49 +77,28 @@ def _number(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
 
 
-def codes() -> list[str]:
-    """A row for each exit code."""
-    head = ["| code | meaning |", "|---:|---|"]
-    return head + [f"| {code} | {meaning} |" for code, meaning in exit_codes.MEANINGS.items()]
-
-
-def layers() -> list[str]:
-    """The layers of settings, lowest first."""
-    return [f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)]
-
-
 def rules() -> list[str]:
     """A row for each rule about settings of a resumed run."""
-    head = ["| settings | on resume |", "|---|---|"]
     meaning = {
         "free": "may change; each change is an event",
         "never": "cannot change: start a new run",
         **{part: f"with `--reset {part}`: {what}" for part, what in resume_rules.RESET_EFFECTS.items()},
     }
-    return head + [
-        f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
-        for rule, starts in resume_rules.RULES.items()
-    ]
+    rules = resume_rules.RULES.items()
+    rows = ([", ".join(f"`{start}`" for start in starts), meaning[rule]] for rule, starts in rules)
+    return markdown(["settings", "on resume"], rows)
 
 
 def imports() -> list[str]:
     """A row for each package that imports others of ours, from the imports of every file."""
-    tree = _read(ROOT)
-    edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
-    targets = {name: [f"`{target}`" for start, target in edges if start == name] for name in PACKAGES}
-    rows = [f"| `{name}/` | {', '.join(found)} |" for name, found in targets.items() if found]
-    return ["| package | imports |", "|---|---|", *reversed(rows)]
-
-
-def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
-    module = tree.modules[name]
-    targets = {target for i in module.imports if (target := tree.target(i))}
     contracts = {"engines.base", "models.base"}
-    return {
-        (module.package, t if t in contracts and module.package == "training" else t.split(".")[0])
-        for t in targets
-        if t.split(".")[0] != module.package
-    }
+    targets: dict[str, set[str]] = {name: set() for name in PACKAGES}
+    for module, _, target in _read(ROOT).edges:
+        is_contract = target in contracts and module.package == "training"
+        targets[module.package].add(f"`{target if is_contract else target.split('.')[0]}`")
+    found = {name: ", ".join(sorted(others - {f"`{name}`"})) for name, others in targets.items()}
+    rows = [[f"`{name}/`", others] for name, others in found.items() if others]
+    return markdown(["package", "imports"], reversed(rows))
 
 
 def rooms() -> list[str]:
@@ -139,22 +106,24 @@ def rooms() -> list[str]:
     tree = _read(ROOT)
     names = {room for m in tree.ours if (room := structure.room(m.name)) is not None}
     order = sorted(names, key=lambda name: (structure.order(name) or 0, name))
-    head = ["| room | content |", "|---|---|"]
-    return head + [f"| `{name}` | {_sentence(tree.modules[f'launcher.{name}'])} |" for name in order]
-
-
-def _sentence(module: Module) -> str:
-    return (ast.get_docstring(module.tree) or "").replace("\n", " ").replace("|", "\\|")
+    texts = {name: ast.get_docstring(tree.modules[f"launcher.{name}"].tree) or "" for name in order}
+    return markdown(["room", "content"], ([f"`{n}`", text.replace("\n", " ")] for n, text in texts.items()))
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
-    "engines": engines,
-    "modes": modes,
+    "engines": lambda: markdown(
+        ["engine", "placement of model and state"], ([f"`{e.name}`", e.sentence] for e in ENGINES.values())
+    ),
+    "modes": lambda: markdown(
+        ["mode", "description"], ([f"`{name}`", presets.mode(name).sentence] for name in presets.modes())
+    ),
     "models": models,
     "sizes language": partial(sizes, "language"),
-    "exit codes": codes,
+    "exit codes": lambda: markdown(
+        ["code", "meaning"], ([str(code), text] for code, text in exit_codes.MEANINGS.items())
+    ),
     "faults": fault_table.table,
-    "layers": layers,
+    "layers": lambda: [f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)],
     "compatibility": rules,
     "imports": imports,
     "structure": lambda: structure.table(_read(ROOT)),

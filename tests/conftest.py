@@ -47,7 +47,7 @@ FIRST = (
     "tests/models/doc_translation/test_learning.py",
     "tests/launcher/plan/test_coverage.py",
     "tests/runs/test_nf4.py",
-    "tests/runs/test_faults.py",
+    "tests/runs/test_ends.py",
     "tests/runs/test_families.py",
 )
 """What takes longest, so that at the end no process works alone."""

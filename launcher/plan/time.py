@@ -25,7 +25,7 @@ SHARES = {
 }
 """FLOP/s of plain PyTorch, fully_shard and DeepSpeed with offload over those of a matrix product
 on one H200, in bf16 and compiled, by parameters and by where weights, or with offload any part,
-are: the measured anchors of benchmarks/gpu_tables.py."""
+are: the measured anchors of benchmarks/gpu.py."""
 
 
 @dataclass(frozen=True)

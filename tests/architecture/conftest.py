@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.source import Tree, read
+from scripts.structure import Tree, read
 from scripts.write_docs import _read as read_once
 
 ROOT = Path(__file__).parents[2]

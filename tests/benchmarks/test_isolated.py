@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import signal
 
 from benchmarks import isolated
 from benchmarks.isolated import Report
@@ -20,10 +20,6 @@ def report_facts(report: Report, facts: dict[str, object]) -> None:
     report(facts)
 
 
-def report_figures(report: Report, figures: dict[str, object], **facts: object) -> None:
-    report(figures)
-
-
 def report_and_fail(report: Report) -> None:
     report({"value": 1})
     raise ValueError("no\nsecond line")
@@ -36,7 +32,7 @@ def die(report: Report) -> None:
 def wait(report: Report) -> None:
     if os.environ["RANK"] == "0":
         report({"value": 2})
-        time.sleep(600)
+        signal.pause()
 
 
 def report_node(report: Report) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figures import load_rows
-from benchmarks.gpu_tables import Row
-from engines.catalog import ENGINES
+from benchmarks import gpu
 from models.catalog import FAMILIES
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,18 +64,14 @@ def test_loop_overhead_measures_gearshift_and_its_peers():
 
 
 @pytest.mark.slow
-def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
-    path = tmp_path / "gpu.json"
-    chosen = ("agree", "command line", "lost rank", "plain local", "test_throughput")
-    rows = table_of("gpu", f"--smoke --json {path} --only {' '.join(map(repr, chosen))}")
-    found = {row.name: row for row in load_rows(path, Row)[2] if row.status == "measured"}
-    assert len(found["engines agree"].figures["errors"]) == 2 * len(ENGINES)
-    assert found["command line"].figures["memory_bytes"] is None
-    assert found["lost rank"].figures["end_s"] > 0
-    figures = found["tiny plain local, unpacked, compiled"].figures
+def test_gpu_runs_its_parts_small_on_a_cpu():
+    chosen = ("tiny plain local", "tiny our model by hand", "test_throughput")
+    wanted = [part for part in gpu.parts(1, is_smoke=True) if part.name.startswith(chosen)]
+    found = [gpu.measure(part, LIMIT_S, is_smoke=True) for part in wanted]
+    assert [part.status for part in found] == ["measured"] * len(found) and len(found) > 1
+    (figures,) = (part.figures for part in found if part.name.startswith("tiny plain local"))
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
     assert any("attention" in name for name in figures["attention"]) and figures["head"]
-    assert rows[-1] == "`tests/training/test_throughput.py` | 1 skipped | –"
 
 
 @pytest.mark.slow

@@ -44,12 +44,7 @@ def commands_by_page() -> dict[str, list[list[str]]]:
 
 
 COMMANDS_OF = commands_by_page()
-PYTHON = [
-    page
-    for page in PAGES
-    if any(block.language == "python" for block in page.blocks)
-    and page.name != "docs/staged.md"  # tests/edges/test_features_of_stages.py: needs features
-]
+PYTHON = [page for page in PAGES if any(block.language == "python" for block in page.blocks)]
 _CUSTOM_TASK = re.compile(r"[\w.]+:[A-Z]\w*")
 _LARGE = re.compile(r"language:(350M|1\.3B)")
 
@@ -98,9 +93,6 @@ def fill(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "say 3"}\n')
     shutil.copy(ROOT / "docs" / "examples" / "images.py", tmp_path)
     (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
-    pair = '{"id": "ch01-0001", "en": "One.", "zh": "\u4e00\u3002"}\n'
-    (tmp_path / "paragraphs.jsonl").write_text(pair)
-    (tmp_path / "paragraphs.csv").write_text("English,Chinese\none,eins\n")
     trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
 
 

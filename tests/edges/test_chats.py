@@ -1,7 +1,6 @@
 """Chats in today's formats are read whole, or refused with the row and the field."""
 
 import json
-import re
 
 import pytest
 
@@ -67,35 +66,25 @@ def test_only_answers_of_the_completion_and_not_those_of_weight_0_are_learned(tm
 
 
 @pytest.mark.parametrize(
-    ("row", "problem", "field"),
+    ("row", "field"),
     [
-        ({"messages": [USER, {"role": "assistant", "content": None}]},
-         "messages[1].content is null, not text", "messages[1].content"),
-        ({"messages": [USER, {**FOUR, "content": " "}]},
-         "messages[1].content is empty", "messages[1].content"),
-        ({"messages": [USER, {**FOUR, "role": "asistant"}]},
-         "messages[1].role is 'asistant'; did you mean assistant", "messages[1].role"),
-        ({"conversations": [{"from": "robot", "value": "a"}]},
-         "conversations[0].from is 'robot'", "conversations[0].from"),
-        ({"messages": [USER, {**FOUR, "tool_calls": [CALL]}]},
-         "messages[1].tool_calls is not read", "messages[1].tool_calls"),
-        ({"messages": [USER, {"role": "tool", "content": "4"}, FOUR]},
-         "messages[1].role is 'tool'", "messages[1].role"),
-        ({"messages": [USER, {**FOUR, "weight": 0.5}]},
-         "messages[1].weight is 0.5; 0 (not learned) and 1 are read", "messages[1].weight"),
-        ({"messages": [USER, {**FOUR, "reasoning_content": "2 and 2"}]},
-         "messages[1].reasoning_content is not read", "messages[1].reasoning_content"),
-        ({"prompt": [USER], "completion": []}, "completion is an empty list", "completion"),
-        ({"prompt": [{"role": "user"}], "completion": "a"},
-         "prompt[0].content is null, not text", "prompt[0].content"),
-        ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]},
-         "messages[1].content[0] is image, and only text is read", "messages[1].content[0]"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1].content"),
+        ({"messages": [USER, {**FOUR, "content": " "}]}, "messages[1].content"),
+        ({"messages": [USER, {**FOUR, "role": "asistant"}]}, "messages[1].role"),
+        ({"conversations": [{"from": "robot", "value": "a"}]}, "conversations[0].from"),
+        ({"messages": [USER, {**FOUR, "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
+        ({"messages": [USER, {"role": "tool", "content": "4"}, FOUR]}, "messages[1].role"),
+        ({"messages": [USER, {**FOUR, "weight": 0.5}]}, "messages[1].weight"),
+        ({"messages": [USER, {**FOUR, "reasoning_content": "2"}]}, "messages[1].reasoning_content"),
+        ({"prompt": [USER], "completion": []}, "completion"),
+        ({"prompt": [{"role": "user"}], "completion": "a"}, "prompt[0].content"),
+        ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]}, "messages[1].content[0]"),
     ],
-)  # fmt: skip
-def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, problem, field):
+)
+def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, field):
     error = error_of(read_corpus, write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
-    assert f"chat.jsonl:2: {problem}" in error.where
-    assert re.search(rf"correct .*{re.escape(field)} in chat.jsonl:2, or skip", error.fix)
+    assert f"chat.jsonl:2: {field} " in error.where
+    assert f"{field} in chat.jsonl:2, or skip" in error.fix
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 """A damaged file of any format is data or one error, never another exception, a warning or a hang."""
 
 import gzip
-import io
+import importlib
 import json
 from functools import partial
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,16 +62,36 @@ def small(write):
     return lambda path: write(path, eeg if is_old else {n: x.T for n, x in eeg.items()})
 
 
-RECORDINGS = {
-    "a.edf": partial(edf, kind="EDF+D"),
-    "a.bdf": partial(edf, kind="BDF+D"),
-    "a.vhdr": writers.write_brainvision,
-    "a.vmrk": lambda path: writers.write_brainvision(path.with_suffix(".vhdr")),
-    "a.set": writers.write_eeglab,
-    "a_raw.fif": fif,
-    "resultsA_NR.mat": small(writers.write_matlab5),
-    "resultsB_NR.mat": small(writers.write_matlab73),
-}
+def level_series(path):
+    values = np.random.default_rng(0).normal(0, 1, (1000, 2))
+    rows = "\r\n".join("\t".join(f"{x:.6f}" for x in row) for row in values)
+    series = path.with_name("ABR-1-1")
+    series.write_bytes(f"{HEAD}:LEVELS:20;40;\r:DATA\r{rows}\r\n".encode("iso-8859-1"))
+    marks = "Threshold (dB SPL): 20\nLevel\tP5 Latency\tP5 Amplitude\n20\t5.1\t0.2\n40\t4.9\t0.4\n"
+    series.with_name("ABR-1-1-16.00kHz-anna-analyzed.txt").write_text(marks)
+
+
+def workbook(path):
+    book = Workbook()
+    book.active.append(["patient_id", "intensity", "hear_loss", *range(1, 201)])
+    for patient in range(3):
+        book.active.append([f"p{patient}", 80, patient, *[0.5 * patient] * 200])
+    book.save(path)
+
+
+def parquet(path):
+    pyarrow = pytest.importorskip("pyarrow")
+    importlib.import_module("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+def page(path):
+    sheet, form = Image.linear_gradient("L").resize((60, 80)), path.suffix[1:].upper()
+    more = {"compression": "tiff_lzw", "save_all": True, "append_images": [sheet]}
+    sheet.save(path, form, **(more if form == "TIFF" else {}))
+
+
+def events(path, name):
+    write_raw(path, random_events(300, 100_000), name)
 
 
 def use(path):
@@ -90,10 +109,71 @@ def use(path):
         assert len(item.load()) == item.samples
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
-def test_a_recording_of_eeg(tmp_path, name):
-    RECORDINGS[name](tmp_path / name)
-    check_damaged(tmp_path / name, use, 20)
+def read_series(path):
+    reader, series = EplReader(BadRecords("files")), path.with_name("ABR-1-1")
+    found = list(reader.read(series, series.name))
+    assert found or reader.bad_records.rows or reader.silent_levels
+
+
+def read_windows(path):
+    if recognize(path) is None:
+        return
+    chosen = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
+    for recording in find_recordings(path, chosen, BadRecords())[0]:
+        for number in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
+            recording.events(number)
+            if recording.labels:
+                recording.label(number, 1)
+
+
+def read_text(path):
+    for on_bad in ("stop", "skip"):  # what is read under `stop` is read under `skip` too
+        corpus = read_corpus(path, None, on_bad)
+        list(corpus.documents() if corpus.is_text else corpus.exchanges())
+
+
+def show(path):
+    for number in range(min(3, count_pages(path))):
+        assert open_picture(path, page=number).mode in ("L", "RGB")
+
+
+def text(content):
+    return lambda path: path.write_bytes(content)
+
+
+CASES = {
+    "a.edf": (partial(edf, kind="EDF+D"), use, 20),
+    "a.bdf": (partial(edf, kind="BDF+D"), use, 20),
+    "a.vhdr": (writers.write_brainvision, use, 20),
+    "a.vmrk": (lambda path: writers.write_brainvision(path.with_suffix(".vhdr")), use, 20),
+    "a.set": (writers.write_eeglab, use, 20),
+    "a_raw.fif": (fif, use, 20),
+    "resultsA_NR.mat": (small(writers.write_matlab5), use, 20),
+    "resultsB_NR.mat": (small(writers.write_matlab73), use, 20),
+    "ABR-1-1": (level_series, read_series, 40),
+    "ABR-1-1-16.00kHz-anna-analyzed.txt": (level_series, read_series, 40),
+    **{f"{n}.{'dat' if n == 'DAT' else 'raw'}": (partial(events, name=n), read_windows, 40) for n in HEADERS},
+    "indoor_flying1_data.hdf5": (partial(write_mvsec, frames=4, per_frame=20), read_windows, 40),
+    "events.h5": (lambda path: write_dsec(path, random_events(300, 100_000)), read_windows, 40),
+    "a.csv": (text(TABLE.encode()), read_text, 60),
+    "b.csv": (text(TABLE.replace("\u2028", "").encode("cp1252")), read_text, 60),
+    "a.tsv": (text(TABLE.replace(";", "\t").encode("utf-16-le")), read_text, 60),
+    "a.jsonl": (text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS + CHATS).encode()), read_text, 60),
+    "a.json": (text(json.dumps(ROWS + CHATS, indent=1).encode()), read_text, 60),
+    "b.txt": (text(b"words and more words\n\n" * 50), read_text, 60),
+    "a.xlsx": (workbook, lambda path: read_responses(str(path), "skip", None), 20),
+    "a.parquet": (parquet, lambda path: read_corpus(path, None, "skip"), 20),
+    **{f"page.{form}": (page, show, 30) for form in ("png", "tiff", "gif", "jpeg", "webp", "ppm", "bmp")},
+}  # fmt: skip
+"""By the name of a file: what writes it, what reads it, and how many damaged versions are tried."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_damaged_file_is_data_or_one_error(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+    write, read, count = CASES[name]
+    write(tmp_path / name)
+    check_damaged(tmp_path / name, read, count)
 
 
 @pytest.mark.parametrize("following", [0x24, -16])
@@ -115,100 +195,3 @@ def test_packed_fif_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path
     path.write_bytes(path.read_bytes() + gzip.compress(bytes(10**6)) * 80)
     error = error_of(partial(use, path))
     assert error is not None and error.allowed.startswith(f"at most {ALWAYS_UNPACKED:,} ")
-
-
-def test_a_level_series_is_rows_or_bad_records(tmp_path):
-    values = np.random.default_rng(0).normal(0, 1, (1000, 2))
-    rows = "\r\n".join("\t".join(f"{x:.6f}" for x in row) for row in values)
-    path, marks = tmp_path / "ABR-1-1", tmp_path / "ABR-1-1-16.00kHz-anna-analyzed.txt"
-    path.write_bytes(f"{HEAD}:LEVELS:20;40;\r:DATA\r{rows}\r\n".encode("iso-8859-1"))
-    marks.write_text("Threshold (dB SPL): 20\nLevel\tP5 Latency\tP5 Amplitude\n20\t5.1\t0.2\n40\t4.9\t0.4\n")
-
-    def read(_):
-        reader = EplReader(BadRecords("files"))
-        found = list(reader.read(path, path.name))
-        assert found or reader.bad_records.rows or reader.silent_levels
-
-    check_damaged(path, read, 40)
-    check_damaged(marks, read, 40)
-
-
-def windows(path):
-    if recognize(path) is None:
-        return
-    chosen = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
-    for recording in find_recordings(path, chosen, BadRecords())[0]:
-        for number in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
-            recording.events(number)
-            if recording.labels:
-                recording.label(number, 1)
-
-
-@pytest.mark.parametrize("name", [*HEADERS, "MVSEC", "DSEC"])
-def test_events(tmp_path, monkeypatch, name):
-    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
-    if name == "MVSEC":
-        path = write_mvsec(tmp_path / "indoor_flying1_data.hdf5", frames=4, per_frame=20)
-    elif name == "DSEC":
-        path = write_dsec(tmp_path / "events.h5", random_events(300, 100_000))
-    else:
-        events = random_events(300, 100_000)
-        path = write_raw(tmp_path / ("a.dat" if name == "DAT" else "a.raw"), events, name)
-    check_damaged(path, windows, 40)
-
-
-def read_text(path):
-    def read(on_bad):
-        corpus = read_corpus(path, None, on_bad)
-        list(corpus.documents() if corpus.is_text else corpus.exchanges())
-
-    read("stop")
-    read("skip")  # what is read under `stop` is read under `skip` too
-
-
-TEXTS = {
-    "a.csv": TABLE.encode(),
-    "b.csv": TABLE.replace("\u2028", "").encode("cp1252"),
-    "a.tsv": TABLE.replace(";", "\t").encode("utf-16-le"),
-    "a.jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS + CHATS).encode(),
-    "a.json": json.dumps(ROWS + CHATS, indent=1).encode(),
-    "b.txt": b"words and more words\n\n" * 50,
-}
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_a_text(tmp_path, name):
-    (tmp_path / name).write_bytes(TEXTS[name])
-    check_damaged(tmp_path / name, read_text, 60)
-
-
-def test_a_workbook(tmp_path):
-    book = Workbook()
-    book.active.append(["patient_id", "intensity", "hear_loss", *range(1, 201)])
-    for patient in range(3):
-        book.active.append([f"p{patient}", 80, patient, *[0.5 * patient] * 200])
-    book.save(tmp_path / "a.xlsx")
-    check_damaged(tmp_path / "a.xlsx", lambda path: read_responses(str(path), "skip", None), 20)
-
-
-@pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
-def test_a_parquet_file(tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    check_damaged(tmp_path / "a.parquet", lambda path: read_corpus(path, None, "skip"), 20)
-
-
-def show(path):
-    for number in range(min(3, count_pages(path))):
-        assert open_picture(path, page=number).mode in ("L", "RGB")
-
-
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "JPEG", "WEBP", "PPM", "BMP"])
-def test_a_picture(tmp_path, form):
-    sheet, file = Image.linear_gradient("L").resize((60, 80)), io.BytesIO()
-    more = {"compression": "tiff_lzw", "save_all": True, "append_images": [sheet]}
-    sheet.save(file, form, **(more if form == "TIFF" else {}))
-    (tmp_path / "page").write_bytes(file.getvalue())
-    check_damaged(tmp_path / "page", show, 30)

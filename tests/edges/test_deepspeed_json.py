@@ -43,7 +43,3 @@ def test_admitted_keys_change_no_loss_norm_or_moment(worlds, engine):
         outcomes = worlds[2].run(train, Case(engine, steps=3, zero=ADMITTED[group]))
         apart = distance(outcomes, plain)
         assert max(apart.values()) < TOLERANCE, (group, apart)
-
-
-def zero(**keys):
-    return {"zero_optimization": keys}

@@ -1,4 +1,4 @@
-"""Runs of many lines, and many runs: read as a stream, shown in one table, no point lost."""
+"""Runs of many lines are read as a stream, and no point of a curve is lost."""
 
 import json
 import tracemalloc
@@ -80,28 +80,3 @@ def test_thinning_while_reading_loses_no_extreme_of_any_part(count):
         part = [y for x, y in points[start : start + 1024]]
         kept = [y for x, y in found if start <= x < start + 1024]
         assert (min(kept), max(kept)) == (min(part), max(part))
-
-
-def append(path, *lines):
-    with path.open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Five runs of different learning rates, each with one evaluation; every third has advice."""
-    home = tmp_path_factory.mktemp("sweep")
-    folders = [home / f"lr-{number}" for number in range(5)]
-    for number, folder in enumerate(folders):
-        begun(folder, resolved(f"optim.lr={(number + 1) / 1000}"))
-        EventsWriter(Storage(folder)).start(train_plan(total_steps=10))
-        MetricsWriter(Storage(folder)).logged(logged(10))
-        metrics = {"split": "val", "metrics": {"val_loss": 1.0 + number}}
-        append(folder / "metrics.jsonl", {"kind": "eval", "step": 10, **metrics})
-        if number % 3 == 0:
-            facts = {"fault": "rose", "seen": "it <rose>", "cause": "lr"}
-            facts["fix"] = f"--set optim.lr={number}"
-            event = {"time": "", "kind": "advice", "step": 5, "facts": facts}
-            append(folder / "events.jsonl", event)
-        ended(folder, "completed", 10)
-    return folders

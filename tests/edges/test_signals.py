@@ -150,13 +150,11 @@ SLOW = """
     has_trained, measured = False, measure
 
     def samples(self, split):
-        return [(torch.ones(2), 1.0)] * (2000 if split == "val" else 24)
+        return [(torch.ones(2), 1.0)] * (2_000_000 if split == "val" else 24)
 
     def measure(self, model, batch):
         if not model.training and Line.has_trained:
-            import time
             print("evaluating", flush=True)
-            time.sleep(0.5)
         Line.has_trained |= model.training
         return self.measured(model, batch)
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.source import PACKAGES
+from scripts.structure import PACKAGES
 from tests.packaging.conftest import ROOT, Build
 
 PAGES = ("docs", "mkdocs.yml", "README.md", "CHANGELOG.md", "LICENSE")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.source import PACKAGES
+from scripts.structure import PACKAGES
 
 
 @pytest.fixture(scope="module")

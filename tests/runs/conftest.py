@@ -29,6 +29,17 @@ def result(folder):
     return json.loads((folder / "result.json").read_text())
 
 
+def lines(folder, kind="train"):
+    """The lines of a kind in the metrics of a run."""
+    text = (folder / "metrics.jsonl").read_text()
+    return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
+
+
+def losses(folder):
+    """The logged losses of a run."""
+    return [line["loss"] for line in lines(folder)]
+
+
 def weights(folder):
     """The weights of the best checkpoint of a run, by name."""
     return load_file(folder / "best" / "model.safetensors")

@@ -33,11 +33,11 @@ class Line(CustomTask):
 """Labels without a rule, different ones for validation."""
 SLOW = BODY.replace("return [", "return Slow([").replace("range(8)]", "range(8)])")
 SLOW_HEAD = """\
-import time
+import hashlib
 
 class Slow(list):
     def __getitem__(self, index):
-        time.sleep(0.25)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 400_000)  # a quarter of a second
         return super().__getitem__(index)
 
 """

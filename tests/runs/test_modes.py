@@ -2,20 +2,19 @@
 
 import json
 import math
-from itertools import cycle, product
+from itertools import cycle
 
 import pytest
 import yaml
 
 import launcher
-from launcher.config import presets
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.runs.conftest import REQUESTS
+from tests.runs.covering import AXES, ROWS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MODES = [mode for mode in presets.modes() if mode != "staged"]
 STEPS = 3
 SHORT = {"train.max_steps": STEPS, "train.preview": False, "log.every": 1, "engine.threads": 1}
 SHORT |= {"unread_settings": "error"}
@@ -30,13 +29,11 @@ SIZES = {"event_seg": ("lite", "lite-1M"), "language": ("small", "lite", "124M",
 
 
 def pairs():
-    """The language model in every mode, and in some another family, which is slow."""
-    others = cycle(family for family in FAMILIES if family != "language")
-    for mode in MODES:
-        yield pytest.param("language", mode, id=f"language-{mode}")
-        family = next(others)
-        if mode in ("fast", "resource-efficient", "ultra-fast"):  # the others change less
-            yield pytest.param(family, mode, id=f"{family}-{mode}", marks=pytest.mark.slow)
+    """The language model in every mode, and in each another family, which is slow."""
+    yield from (("language", mode) for mode in AXES["mode"])
+    for family, mode, engine in ROWS:
+        if engine == "local" and family != "language":
+            yield pytest.param(family, mode, marks=pytest.mark.slow)
 
 
 def saved(folder):
@@ -92,16 +89,16 @@ def read_settings(folder):
     return yaml.safe_load((folder / "settings.yaml").read_text())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_size_and_mode_resolves_on_small_and_large_machines(family):
-    """Each mode on each machine, and each size in some mode."""
-    sizes = cycle(("full", "tiny", *SIZES.get(family, ())))
-    for mode, machine in product(MODES, (LAPTOP, ONE_GPU, SERVER)):
-        run = resolved(model=f"{family}:{next(sizes)}", mode=mode, machine=machine)
-        assert run.settings.mode == mode
+def test_every_pair_of_family_mode_and_engine_resolves_in_every_size_on_every_machine():
+    sizes = {family: cycle(("full", "tiny", *SIZES.get(family, ()))) for family in FAMILIES}
+    machines = cycle((LAPTOP, ONE_GPU, SERVER))
+    for family, mode, engine in ROWS:
+        model, machine = f"{family}:{next(sizes[family])}", next(machines)
+        run = resolved(model=model, mode=mode, engine=engine, machine=machine)
+        assert (run.settings.mode, run.settings.engine.name) == (mode, engine)
         solved = run.batching
         parts = solved.micro_batch * solved.accumulation * solved.world_size
-        assert parts == solved.global_batch, (mode, machine)
+        assert parts == solved.global_batch, (model, mode, engine)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.engines.test_parity import missing_backend
 from tests.models.eeg_text.pretrained_folders import save_bart
 from tests.models.eeg_text.readers.writers import write_matlab5
-from tests.runs.conftest import Program, result
+from tests.runs.conftest import Program, losses, result
 
 pytestmark = pytest.mark.slow
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
@@ -29,11 +29,6 @@ def staged_run(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert "has no effect" not in done.stdout + done.stderr
     return home
-
-
-def losses(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
 def test_the_decoder_is_used_in_stage_text_only(staged_run):

@@ -6,6 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+from tests.runs.conftest import losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,11 +23,6 @@ def train(tmp_path, monkeypatch):
         return main(["--model", task, "--out", out, *every, *args])
 
     return run
-
-
-def losses(folder):
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
 def test_a_profile_changes_no_loss_and_is_named_on_the_console(train, tmp_path, capfd):

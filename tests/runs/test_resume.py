@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from launcher.__main__ import main
-from tests.runs.conftest import REQUESTS
+from tests.runs.conftest import REQUESTS, lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,11 +44,6 @@ def trained(tmp_path_factory):
 def x(run, trained):
     """A copy of that run."""
     return Path(shutil.copytree(trained, "x", symlinks=True))
-
-
-def lines(folder, kind="train"):
-    text = (folder / "metrics.jsonl").read_text()
-    return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
 
 
 def history(folder):

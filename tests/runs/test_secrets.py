@@ -1,7 +1,11 @@
-"""Credentials in URLs reach no output and no file, in any command."""
+"""Credentials in URLs and in the environment reach no output and no file, in any command."""
+
+import os
 
 import pytest
 
+from launcher.__main__ import main
+from launcher.run import failures
 from tests.runs.conftest import REQUESTS
 
 SECRET = "canary-9f2c71"
@@ -42,3 +46,39 @@ def test_a_secret_is_in_no_output_and_no_file(program, inside):
     files = (path for path in program.folder.rglob("*") if path.is_file())
     leaks = [path for path in files if SECRET.encode() in path.read_bytes()]
     assert leaks == [program.folder / "mine.yaml"]
+
+
+TYPED = "https://ann:canary@host.invalid/x"
+START = ["--model", "language:tiny", "--dry-run"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([*START, "--out", TYPED], [*START, "--data", TYPED], [*START, "--config", TYPED]),
+        *([*START, "--mode", TYPED], [*START, "--set", f"model.pretrained={TYPED}"]),
+        *([*START, "--set", f"{key}={TYPED}"] for key in ("download.folder", "feature_cache.folder")),
+        *(["evaluate", TYPED], ["resume", TYPED], ["report", TYPED], ["watch", TYPED]),
+        *(
+            ["new-task", "guarded_task", "--out", TYPED],
+            ["compare", "--out", TYPED],
+            ["plan", "--data", TYPED],
+        ),
+        *(["data", "fetch", "--out", TYPED, "--set", "download.files=[file:///etc/hostname]"],),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_password_in_the_place_of_a_path_is_not_printed(arguments, form, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, *form]) == 2
+    text = "".join(capfd.readouterr())
+    assert "canary" not in text and "***" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_of_the_environment_is_not_shown(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    report = failures.failed(ValueError("login with 0123456789abcdef failed"), 0)
+    assert "0123456789abcdef" not in report.text + report.trace
+    assert "login with [WANDB_API_KEY] failed" in report.text
+    assert os.environ["WANDB_API_KEY"] == "0123456789abcdef"

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from launcher.__main__ import main
-from tests.runs.conftest import Program, environment, result, weights
+from tests.runs.conftest import Program, environment, losses, result, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "log.every=1")
@@ -210,12 +210,11 @@ def test_segments_of_several_windows_train_equally_with_cached_features(staged_r
     # In fp32: in 16 bits, engines that shard weights round vectors, which others keep.
     args += ("--set", "optim.name=adamw", "--set", "precision=fp32")
     sharded = ("--nproc", "2", "--engine", "fsdp", "--set", "feature_cache.mode=off")
-    losses = []
+    found = []
     for out, more in (("cached", ()), ("sharded", sharded)):
         staged_run.command(*args, *more, "--out", out)
         facts = result(staged_run.home / out)["data"]
         assert (facts["windows"], facts["time_kept"]) == ("up to 3 per segment", 1.0)
         assert facts.get("feature_cache") == (None if more else "kept")
-        lines = (staged_run.home / out / "metrics.jsonl").read_text().splitlines()
-        losses.append([line["loss"] for line in map(json.loads, lines) if "loss" in line])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        found.append(losses(staged_run.home / out))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

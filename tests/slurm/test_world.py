@@ -1,11 +1,11 @@
 """Ranks on two nodes find each other under any starter, or report why they cannot."""
 
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.runs.conftest import losses
 from tests.slurm.cluster.texts import SUBNET
 from tests.slurm.login import make_login
 
@@ -29,11 +29,6 @@ def over_two_nodes(login, shell, *options, **environment):
 def training(login, run, **settings):
     """The arguments of a short training into the folder `run`."""
     return " ".join([*login.training(STEPS, settings), "--out", run])
-
-
-def losses(folder):
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
 def error_text(login, command, *options, **environment):

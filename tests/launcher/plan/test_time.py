@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu_tables import GOALS
+from benchmarks.gpu import GOALS
 from engines.catalog import ENGINES
 from launcher.plan.plan import plan_run
 from launcher.plan.storages import Kind

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import launcher
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.runs.conftest import REQUESTS, environment
+from training.checkpoint.reader import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -247,3 +249,88 @@ def test_a_class_of_a_script_is_found_later_and_needs_a_guard(tmp_path):
     said = typed(tmp_path, "script.py")
     assert "'script' trains while a process imports it" in said
     assert 'fix           put what trains below  if __name__ == "__main__":' in said
+
+
+SEEN = """\
+    def setup(self):
+        super().setup()
+        self.seen = len(self.data("train"))
+
+"""
+"""The network is only built after the data was read."""
+
+
+def test_the_result_gives_metrics_and_the_trained_model(here, tmp_path, capsys):
+    settings = {**TINY, "train.ema": 0.5, "save.every": 1, "save.keep_last": 3}
+    run = launcher.train(
+        "language:tiny", "lite", "local", settings=settings, out=tmp_path / "a", console=False
+    )
+    assert capsys.readouterr().out == ""
+    assert (run.status, run.steps, run.best["metric"]) == ("completed", 3, "val_loss")
+    assert [line["step"] for line in run.metrics("train")] == [1, 2, 3]
+    assert run.metrics("eval")[-1]["metrics"]["val_loss"] == run.best["value"]
+    with pytest.raises(launcher.SettingsError, match=r"allowed .* rank 0"):
+        replace(run, folder=None).model()
+    before = torch.get_rng_state()
+    model = run.model("last")
+    assert torch.equal(torch.get_rng_state(), before)
+    found = open_checkpoint(run.folder / "last")
+    assert not model.training
+    assert {name for name, _ in model.named_parameters()} == set(found.names())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, found.tensor("ema", name))
+    assert not torch.equal(run.model(1).lm_head.weight, model.lm_head.weight)
+    best = run.model().lm_head.weight
+    assert torch.equal(best, run.model(run.best["step"]).lm_head.weight)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(run, monkeypatch, resumed):
+    here = run.folder.parent
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    longer = {"settings": {"train.max_steps": 6}, "resume": "run", "reset": ["schedule"]}
+    start = longer if resumed else {"model": "language:tiny", "settings": TINY, "out": "other"}
+    with pytest.raises(launcher.SettingsError, match="no room for a checkpoint"):
+        launcher.train(**start, console=False)
+    after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
+    changed = [path for path in before | after if before.get(path) != after.get(path)]
+    assert changed in ([], [run.folder / ".lock"])
+
+
+def test_the_model_of_a_custom_task_is_built_with_its_data(here, tmp_path):
+    body = BODY.replace("nn.Linear(2, 4)", "nn.Linear(2, self.seen // 2)")
+    task = f"{write(here, HEAD + LINE + SEEN + body)}:Line"
+    run = launcher.train(task, settings={"train.max_steps": 2}, out=tmp_path / "a", console=False)
+    found = open_checkpoint(run.folder / "last")
+    assert torch.equal(run.model()[0].weight, found.tensor("weight", "0.weight"))
+    nothing = {"train.max_steps": 2, "save.last": False, "save.keep_best": 0}
+    run = launcher.train(task, settings=nothing, out=tmp_path / "b", console=False)
+    with pytest.raises(launcher.SettingsError, match="has no checkpoint"):
+        run.model()
+
+
+LOOP = """
+import launcher
+
+for out in ("first", "second"):
+    launcher.train(model="language:tiny", settings={"data.path": "mine.jsonl"}, out=out)
+"""
+
+
+def test_ctrl_c_saves_the_run_and_ends_a_loop_of_runs(here, tmp_path, monkeypatch):
+    shutil.copy("mine.jsonl", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path
+    (here / "loop.py").write_text(LOOP)
+    loop = [sys.executable, "-u", "loop.py"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(loop, **pipes) as running:
+        for line in running.stdout:
+            if line.startswith("step"):
+                running.send_signal(signal.SIGINT)
+                break
+        rest = running.stdout.read()
+    assert rest.rstrip().endswith("KeyboardInterrupt")
+    assert (here / "first" / "last").exists()
+    assert not (here / "second").exists()

@@ -1,0 +1,25 @@
+"""A replay that has nothing to compare is an error, and never identical."""
+
+import pytest
+import torch
+
+from engines.base import State
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
+from launcher.saved_runs.verify import Conditions, ReplayInterval, compare_replay
+from tests.training.checkpoint.states import saving
+from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.reader import open_checkpoint
+
+NOTHING = State(shapes={}, pieces=[], buffers={}, steps={}, groups=[], loss_scale={})
+
+
+def test_checkpoints_without_a_tensor_are_not_identical(tmp_path):
+    world = ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
+    for name in ("run", "replay"):
+        (tmp_path / name).mkdir()
+        saving(tmp_path / name, world).save(4, NOTHING, {"samples": 8}, periodic=True, score=None)
+    last = open_checkpoint(tmp_path / "run/checkpoints/step-00000004")
+    conditions = Conditions(ReplayInterval(None, 0, 4, (), ()), "zero2", 1, "fp32")
+    with pytest.raises(CheckpointError, match="nothing was compared"):
+        compare_replay(conditions, None, last, tmp_path / "replay", [])

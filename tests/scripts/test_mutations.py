@@ -1,0 +1,10 @@
+"""The table of mutations fits the code: each text occurs once, and its tests exist."""
+
+from scripts.mutations import MUTATIONS, ROOT
+
+
+def test_each_text_occurs_exactly_once_in_its_file_and_its_tests_exist():
+    assert len(MUTATIONS) == 40
+    counts = {f"{m.file}: {m.old}": (ROOT / m.file).read_text().count(m.old) for m in MUTATIONS}
+    assert {text: count for text, count in counts.items() if count != 1} == {}
+    assert [m.test for m in MUTATIONS if not (ROOT / "tests" / m.test).is_file()] == []
