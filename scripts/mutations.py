@@ -60,7 +60,7 @@ training/checkpoint/checksums.py | training/checkpoint/test_durability.py | a sh
 training/checkpoint/checksums.py | training/checkpoint/test_reader.py | a wrong checksum passes
     return left == 0 and checksum == file.crc32[number] => return left == 0
 training/checkpoint/retention.py | training/checkpoint/test_retention.py | a kept checkpoint is deleted
-    *periodic[-keep.last :], => *periodic[-keep.last :][1:],
+    *periodic[-keep.last :]] => *periodic[-keep.last :][1:]]
 training/checkpoint/compare.py | training/checkpoint/test_compare.py | tensors are compared with themselves
     ours.view(bits) != theirs.view(bits) => ours.view(bits) != ours.view(bits)
 training/trackers/follow.py | training/trackers/test_follow.py | the last lines are not sent
