@@ -53,32 +53,28 @@ def check(
     is used where there is no GPU.
     """
     results = []
-    measured: float | None
     for name, bounds in promised.items():
-        is_absolute = name.endswith(BYTES)
+        measure, is_absolute = name.removesuffix(BYTES), name.endswith(BYTES)
         if base is None and not is_absolute:
             continue
-        measure, is_planned = name.removesuffix(BYTES), False
-        needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
+        measured: float | None = None
         why: str | None = NO_GPU
-        if needs_gpu and row.error is None and row.device_peak_bytes is None:
-            measured = None
-            if measure == GPU_MEMORY and planned is not None:
-                measured, why = planned.of_row, planned.why
-                is_planned = measured is not None
-                if measured is not None and not is_absolute:
-                    measured /= planned.of_base
-        else:
+        is_planned = False
+        needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
+        if not needs_gpu or row.error is not None or row.device_peak_bytes is not None:
             measured, why = _value(measure, row, is_cut, has_goal)
             if measured is not None and base is not None and not is_absolute:
                 theirs, lacking = _value(measure, base, is_cut, has_goal)
                 measured, why = _ratio(name, row, base, measured, theirs)
                 why = f"mode default: {lacking}" if lacking else why
+        elif measure == GPU_MEMORY and planned is not None:
+            measured, why, is_planned = planned.of_row, planned.why, planned.of_row is not None
+            if measured is not None and not is_absolute:
+                measured /= planned.of_base
         kept = None
         if measured is not None:
             lowest, highest = bounds.get("at_least"), bounds.get("at_most")
-            kept = lowest is None or measured >= lowest
-            kept = kept and (highest is None or measured <= highest)
+            kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
         elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
             kept, why = False, "never reached, unlike mode default"
         results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
@@ -89,13 +85,13 @@ def _value(measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool) -> tu
     """The measurement of a row, or why there is none."""
     if row.error is not None:
         return None, NOT_RUN if row.error == NOT_RUN else "the run failed"
-    if measure == QUALITY:
-        if row.metric is None or is_cut or has_goal:
-            return None, "no evaluation" if row.metric is None else "the runs were cut short"
-        value: float | None = float(row.metric["value"])
-        value = value if value is not None and isfinite(value) else None
-    else:
+    value: float | None = None
+    if measure != QUALITY:
         value = getattr(row, _FIELDS.get(measure, measure))
+    elif row.metric is None or is_cut or has_goal:
+        return None, "no evaluation" if row.metric is None else "the runs were cut short"
+    elif isfinite(float(row.metric["value"])):
+        value = float(row.metric["value"])
     if value is not None:
         return value, None
     if measure == TO_METRIC:

@@ -103,7 +103,8 @@
       else show(value);
     });
     root.addEventListener("pointercancel", () => { dragged = null; drag(low, low); });
-    root.addEventListener("pointerleave", () => show(null));
+    // A tapped point stays shown.
+    root.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") show(null); });
     root.addEventListener("dblclick", () => zoom(...whole));
     readouts.push((x) => {
       const at = x === null ? -9 : (x - low) / (high - low) * inner();

@@ -107,36 +107,27 @@ def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folde
     SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
     damaged.
     """
-    moved = moved_folders(sets)
+    moved, path = moved_folders(sets), Path(word)
     where = f"the command line: {command} {word}"
     try:
-        run = _find_saved(word, command, where, moved)
+        named = path if is_file(path / manifest.NAME) else None
+        home = path
+        if named is not None:  # the links last and best are in the run folder itself
+            home = path.parent if path.is_symlink() else path.absolute().parent.parent
+        folder = home if run_folder.is_run_folder(home) else None
+        if folder is None and named is None:
+            raise checkpoint_search.no_run(path, where, command)
+        if folder is not None:
+            RunReader(folder).check()
+        checkpoints = checkpoint_search.checkpoints(folder) if folder is not None else {}
     except PermissionError as error:
         raise checkpoint_search.unreadable(error, where) from error
-    if needs_folder and (run.folder is None or not run.checkpoints):
-        raise SettingsError.of(
-            f"'{word}' is a checkpoint outside of its run folder",
-            value=word,
-            where=f"command line: {command} {word}",
-            allowed="a run folder, or a checkpoint in one",
-        )
-    return run
-
-
-def _find_saved(word: str, command: str, where: str, moved: Mapping[str, str]) -> SavedRun:
-    path = Path(word)
-    named = path if is_file(path / manifest.NAME) else None
-    run = path
-    if named is not None:  # the links last and best are in the run folder itself
-        run = path.parent if path.is_symlink() else path.absolute().parent.parent
-    folder = run if run_folder.is_run_folder(run) else None
-    if folder is None and named is None:
-        raise checkpoint_search.no_run(path, where, command)
-    if folder is not None:
-        RunReader(folder).check()
-    checkpoints = checkpoint_search.checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         message = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
+        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
+    if needs_folder and not checkpoints:
+        message = f"'{word}' is a checkpoint outside of its run folder"
+        allowed = "a run folder, or a checkpoint in one"
         raise SettingsError.of(message, value=word, where=where, allowed=allowed)
     return SavedRun(folder, named, checkpoints, moved)

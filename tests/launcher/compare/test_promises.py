@@ -72,13 +72,26 @@ def test_promises_in_bytes_are_absolute_and_the_only_ones_of_mode_default():
     assert [result.name for result in check(promised, row(), None)] == ["host_peak_bytes"]
 
 
-def test_what_was_not_measured_or_failed_neither_keeps_nor_breaks_promises():
-    for name in ("device_peak", "device_peak_bytes"):
-        assert only({name: {"at_most": 9}}, row()) == (None, None, "no GPU")
-    failed = ComparisonRow("m", "fast", "local", error="no memory")
-    promised = {"step_time": {"at_most": 0.5}}
-    assert only(promised, failed) == (None, None, "the run failed")
-    assert only(promised, row(), failed) == (None, None, "mode default: the run failed")
+FAILED = ComparisonRow("m", "fast", "local", error="no memory")
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "why", "given"),
+    [
+        ("device_peak", row(), "no GPU", {}),
+        ("device_peak_bytes", row(), "no GPU", {}),
+        ("step_time", FAILED, "the run failed", {}),
+        ("step_time", row(), "mode default: the run failed", {"base": FAILED}),
+        ("metric", BASE, "the runs were cut short", {"is_cut": True}),
+        ("metric", replace(BASE, metric=None), "no evaluation", {}),
+        ("metric", row(metric=float("nan")), "not measured", {}),
+        ("time_to_metric", row(time_to_metric=None), "needs --until", {}),
+        ("total_time", row(total_time=None), "no evaluation was timed", {}),
+    ],
+)
+def test_what_was_not_measured_neither_keeps_nor_breaks_a_promise(name, figures, why, given):
+    (found,) = check({name: {"at_most": 1}}, figures, **{"base": BASE, **given})
+    assert (found.measured, found.kept, found.why) == (None, None, why)
 
 
 def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
@@ -87,19 +100,6 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     assert only(promised, never)[:2] == (None, False)
     assert only(promised, never, unknown)[1] is None
     assert only(promised, unknown)[1] is None  # not requested
-
-
-def test_why_there_is_no_measurement():
-    def why(name, one, **given):
-        (found,) = check({name: {"at_most": 1}}, one, BASE, **given)
-        assert (found.measured, found.kept) == (None, None)
-        return found.why
-
-    assert why("metric", BASE, is_cut=True) == "the runs were cut short"
-    assert why("metric", replace(BASE, metric=None)) == "no evaluation"
-    assert why("time_to_metric", row(time_to_metric=None)) == "needs --until"
-    assert why("total_time", row(total_time=None)) == "no evaluation was timed"
-    assert why("metric", row(metric=float("nan"))) == "not measured"
 
 
 PLANNED = PlannedMemory("planned on L4", 3 * 2**30, 4 * 2**30)
