@@ -160,8 +160,7 @@ def _compose(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
         problem = error.problem or error.context or "not understood"
-        problem = _TOO_DEEP if problem == _LIBYAML_TOO_DEEP else problem
-        raise Unreadable(problem, mark.line + 1, mark.column + 1) from None
+        raise _at(_TOO_DEEP if problem == _LIBYAML_TOO_DEEP else problem, mark) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         column = len(before) - before.rfind("\n")
