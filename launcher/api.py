@@ -257,7 +257,7 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             reset=_listed(reset),
         )
         ready = run_command.prepare(args, None if out is None else Path(out), [])
-        stages = {} if isinstance(ready, PreparedRun) else ready.record.stages
+        stages = {} if isinstance(ready, PreparedRun) else ready.folders
         if ready.nothing_left is not None:
             return _run_of(ready.nothing_left.outcome, ready.folder if ready.is_rank_0 else None, stages)
         if isinstance(ready, PreparedRun) and ready.starts_processes:
@@ -287,7 +287,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         newest = [snapshot for snapshot in snapshots if snapshot.state != "not started"] or snapshots[:1]
         result = RunReader(path).result() or {}
         if stages:
-            result = record.summarize(record.PipelineRecord(path, stages))
+            result = record.summarize(stages)
     last = newest[-1]
     if not last.has_ended or last.state == "killed":  # it has no result
         position = None if last.view is None else last.view.position

@@ -32,7 +32,9 @@ def main(command_line: CommandLine) -> int:
     Raises SettingsError; no file and no job is left behind then.
     """
     is_dry, as_json = "--dry-run" in command_line.flags, command_line.as_json
-    diagnostics = [*command_line.diagnostics, *([] if is_dry else queueing.missing_sbatch())]
+    diagnostics = list(command_line.diagnostics)
+    if not is_dry and not sbatch.is_available():
+        diagnostics.append(queueing.MISSING)
     diagnostics += [
         Diagnostic(
             "credentials in an argument would be stored in the job file",
@@ -56,7 +58,6 @@ def main(command_line: CommandLine) -> int:
         queueing.check_room(submission)
         for run in submission.runs:
             fetch_weights(run.begun.resolved.settings.model)
-        queueing.test(submission, requested)
         ids = queueing.submit_all(submission, requested)
     if as_json:
         print(json.dumps(_as_json(submission, requested, ids), indent=2), flush=True)

@@ -109,12 +109,12 @@ def climb(
     carried: Change = {}
     needed = [(plan.device, plan.host_bytes)]
     seen: list[Change] = [] if len(smaller) > 1 else [{}]
-    fitting: list[Change] = []
+    fits = False
     for rung in rungs:
         if not _exists(rung, resolved, plan, keeps_given or bool(rung.effect)):
             continue
-        if fitting and not rung.is_usual:
-            smaller = fitting
+        if fits and not rung.is_usual:
+            smaller = smaller[-1:]
         base = {key: value for key, value in carried.items() if key not in rung.drops}
         for engine in _engines(rung, resolved, plan):
             change = {**base, **rung.change, **engine}
@@ -126,8 +126,8 @@ def climb(
             needs = (planned.device, planned.host_bytes)
             if needs in needed:  # the settings have no effect on this run
                 continue
-            if planned.fits is not False:
-                fitting = [smaller[at]]
+            if planned.fits is not False:  # rungs above need no smaller micro-batch
+                fits, smaller = True, smaller[: at + 1]
             seen.append(change)
             needed.append(needs)
             carried = change

@@ -50,7 +50,7 @@ def train_stages(
                         raise KeyboardInterrupt
                     raise Stopped(signal.Signals(min(signals)).name)
                 codes[stage.name] = ending.exit_code
-                record.write(pipeline.record, codes)
+                record.write(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
                     break
     except (KeyboardInterrupt, Stopped) as error:
@@ -62,7 +62,7 @@ def train_stages(
     if new_folder is not None and did_nothing and not has_trained:
         new_folder.discard()
         return FinishedRun(ending, None)
-    finished = FinishedRun(ending, pipeline.folder, record.write(pipeline.record, codes))
+    finished = FinishedRun(ending, pipeline.folder, record.write(pipeline.folder, pipeline.folders, codes))
     if all(ready.resolved.settings.report.enabled for _, ready in pipeline.left):
         write_at_end(pipeline.folder)
     return finished

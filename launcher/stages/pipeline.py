@@ -17,9 +17,9 @@ from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_values
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.reader import RunReader
 from launcher.run_folder.resume import NothingLeft, ResumeRequest
 from launcher.stages import record, selection
-from launcher.stages.record import PipelineRecord
 from models.catalog import Stage
 
 
@@ -53,7 +53,7 @@ class Pipeline:
         """All stages were completed before; None: there is something to do. Reads the disk."""
         if self.left:
             return None
-        result = {**record.summarize(self.record), "reason": "nothing is left to do"}
+        result = {**record.summarize(self.folders), "reason": "nothing is left to do"}
         return NothingLeft(self.resume_line or "", result)
 
     def title(self, stage: PipelineStage) -> str:
@@ -62,9 +62,9 @@ class Pipeline:
         return f"{position}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
 
     @property
-    def record(self) -> PipelineRecord:
-        """The stages and their folders."""
-        return PipelineRecord(self.folder, {entry.name: entry.folder for entry in self.entries})
+    def folders(self) -> dict[str, Path]:
+        """The run folder of each stage."""
+        return {entry.name: entry.folder for entry in self.entries}
 
     @property
     def left(self) -> list[tuple[PipelineStage, PreparedRun]]:
@@ -109,8 +109,8 @@ def prepare_pipeline(
     args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare = prepare_run
 ) -> Pipeline | None:
     """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
-    if (before := _find(args, out)) is not None:
-        return _resumed(before, args, out, diagnostics, prepare_stage)
+    if args.resume is not None and (folder := _find(args, out)) is not None:
+        return _resumed(folder, args, out, diagnostics, prepare_stage)
     stages = selection.stages(args) if args.resume in (None, checkpoint_search.AUTO) else ()
     return _new(stages, args, out, diagnostics, prepare_stage) if stages else None
 
@@ -185,31 +185,29 @@ def _add(diagnostics: list[Diagnostic], diagnostic: Diagnostic) -> None:
 
 
 def _resumed(
-    before: PipelineRecord,
-    args: CliArgs,
-    out: Path | None,
-    diagnostics: Sequence[Diagnostic],
-    prepare_stage: Prepare,
+    pipeline: Path, args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], prepare_stage: Prepare
 ) -> Pipeline:
     invalid = list(diagnostics)
     useless = {str(entry.option): entry.origin.where for entry in args.filled}
     if args.weights is not None:
         useless[FROM.flag] = f"{FROM.flag} {args.weights}"
-    if out is not None and out.resolve() != before.folder.resolve():
+    if out is not None and out.resolve() != pipeline.resolve():
         useless["--out"] = f"--out {out}"
-    folders = ", ".join(map(str, before.stages.values()))
+    folders = RunReader(pipeline).stages()
     for option, where in useless.items():
-        message = f"{option} has no effect on the resumed stages of {before.folder}"
-        fix = f"leave out {option}  or resume the folder of one stage: {folders}"
+        message = f"{option} has no effect on the resumed stages of {pipeline}"
+        fix = (
+            f"leave out {option}  or resume the folder of one stage: {', '.join(map(str, folders.values()))}"
+        )
         invalid.append(Diagnostic(message, key=option, where=where, fix=fix))
     try:
-        family = _settings(before).get("model.family")
+        family = _settings(folders).get("model.family")
         of_family = declared_stages(family) if family is not None else ()
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         of_family = ()
     declared = {stage.name: stage for stage in of_family}
     entries: list[PipelineStage] = []
-    for name, folder in before.stages.items():
+    for name, folder in folders.items():
         stage = declared.get(name, Stage(name, ""))
         made = None
         if not record.is_completed(folder):
@@ -225,46 +223,40 @@ def _resumed(
     if invalid:
         raise SettingsError(invalid)
     left = [entry.name for entry in entries if entry.start is not None]
-    line = f"resuming {before.folder}: {', '.join(left)}"
+    line = f"resuming {pipeline}: {', '.join(left)}"
     if not left:
         last = shlex.quote(str(entries[-1].folder))
         line = (
-            f"nothing to do: all stages of {before.folder} are completed; "
+            f"nothing to do: all stages of {pipeline} are completed; "
             f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
         )
-    return Pipeline(before.folder, entries, True, line)
+    return Pipeline(pipeline, entries, True, line)
 
 
-def _find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
-    """The pipeline to resume; None: there is none, or a single run is resumed.
+def _find(args: CliArgs, out: Path | None) -> Path | None:
+    """The folder of the pipeline to resume; None: there is none, or a single run is resumed.
 
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
     completed. Reads the disk.
     """
-    if args.resume is None:
-        return None
-    if args.resume != checkpoint_search.AUTO:
-        return record.load(Path(args.resume))
-    if out is not None:
-        return record.load(out)
-    names = [stage.name for stage in selection.stages(args)]
-    choice = choose(args)
+    folder = out if args.resume == checkpoint_search.AUTO else Path(args.resume or "")
+    if folder is not None:
+        return folder if RunReader(folder).stages() else None
+    names, choice = [stage.name for stage in selection.stages(args)], choose(args)
     for folder in checkpoint_search.newest(run_folder.STAGES) if names else ():
-        pipeline = record.load(folder)
-        if pipeline is None or list(pipeline.stages) != names:
-            continue
-        values = _settings(pipeline)
-        if checkpoint_search.model_of(values) != (choice.family, choice.model):
-            continue
-        if not all(map(record.is_completed, pipeline.stages.values())):
-            return pipeline
+        stages = RunReader(folder).stages()
+        is_of_model = list(stages) == names and (
+            checkpoint_search.model_of(_settings(stages)) == (choice.family, choice.model)
+        )
+        if is_of_model and not all(map(record.is_completed, stages.values())):
+            return folder
     return None
 
 
-def _settings(pipeline: PipelineRecord) -> Mapping[str, Any]:
+def _settings(folders: Mapping[str, Path]) -> Mapping[str, Any]:
     """The settings of the first stage; none: they cannot be read, which preparing it reports."""
     try:
-        first = next(iter(pipeline.stages.values()))
+        first = next(iter(folders.values()))
         return read_values(first / run_folder.SETTINGS)
     except SettingsError:
         return {}

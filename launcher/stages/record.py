@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from launcher.base import exit_codes
@@ -14,22 +12,12 @@ from launcher.run_folder.reader import RunReader
 from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
-WAITING = "waiting"
-"""The status of a stage that has not started."""
 _STATUSES = {exit_codes.DONE: "completed", exit_codes.FAILURE: "failed", exit_codes.INVALID_INPUT: "failed"}
 _KEPT = (
     *("status", "steps", "parameters", "best", "peak_memory_bytes"),
     *("wall_s", "time_split", "estimate"),
 )
 """Keys of the result of each stage that the pipeline's result repeats."""
-
-
-@dataclass(frozen=True)
-class PipelineRecord:
-    """The stages of a pipeline: their names and run folders."""
-
-    folder: Path
-    stages: Mapping[str, Path]
 
 
 def child(number: int, name: str) -> str:
@@ -43,43 +31,33 @@ def save(folder: Path, stages: Sequence[str]) -> None:
     run_folder.write_new(folder / run_folder.STAGES, encode({"stages": content}, indent=2) + "\n")
 
 
-def load(folder: Path) -> PipelineRecord | None:
-    """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
-    stages = RunReader(folder).stages()
-    return PipelineRecord(folder, stages) if stages else None
-
-
 def is_completed(folder: Path) -> bool:
     """Whether the run of a stage is completed. Reads the disk."""
     result = RunReader(folder).result()
     return result is not None and result.get("status") == "completed"
 
 
-def write(record: PipelineRecord, codes: Mapping[str, int]) -> dict[str, Any]:
-    """Write and give the result of the pipeline; `codes` holds the exit codes of this start.
-
-    Touches the disk. Raises StorageError.
-    """
-    result = summarize(record, codes)
-    path = record.folder / run_folder.RESULT
+def write(folder: Path, stages: Mapping[str, Path], codes: Mapping[str, int]) -> dict[str, Any]:
+    """Write and give the result of the pipeline in `folder`, as `summarize`. Raises StorageError."""
+    result, path = summarize(stages, codes), folder / run_folder.RESULT
     with storage_errors(path):
         atomic_write(path, encode_bytes(result, indent=2) + b"\n")
     return result
 
 
-def summarize(record: PipelineRecord, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
-    """The result of the pipeline, from the results of its stages. Reads the disk."""
+def summarize(folders: Mapping[str, Path], codes: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """The result of a pipeline, from those in the `folders` of its stages. Reads the disk.
+
+    `codes` holds the exit codes of this start.
+    """
     stages, results = [], []
-    for name, folder in record.stages.items():
-        result, code = RunReader(folder).result() or {}, codes.get(name)
-        stage = {"name": name, "folder": folder.name, **{key: result.get(key) for key in _KEPT}}
-        if code is not None:
-            stage["status"] = _STATUSES.get(code, "stopped")
-        elif not result:
-            stage["status"] = WAITING
-        elif stage["status"] == "completed":
+    for name, folder in folders.items():
+        result, code = RunReader(folder).result() or {}, (codes or {}).get(name)
+        status = _STATUSES.get(code, "stopped") if code is not None else result.get("status", "waiting")
+        if status == "completed":
             code = exit_codes.DONE
-        stages.append({**stage, "exit_code": code})
+        facts = {key: result.get(key) for key in _KEPT}
+        stages.append({"name": name, "folder": folder.name, **facts, "status": status, "exit_code": code})
         results += [result] if result else []
     last: Mapping[str, Any] = results[-1] if results else {}
     peaks = _known(results, "peak_memory_bytes")

@@ -13,7 +13,7 @@ from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, 
 from launcher.config.schema import setting_infos
 from launcher.config.selection import choose
 from launcher.run_folder.checkpoint_search import AUTO
-from launcher.stages import record
+from launcher.run_folder.reader import RunReader
 from models.catalog import Stage
 from training.checkpoint import retention
 from training.checkpoint.manifest import MODEL, NAME
@@ -84,12 +84,11 @@ def find(word: str, stage: Stage) -> Path:
         return path
     what = f"'{word}' does not exist"
     if path.is_dir():
-        pipeline = record.load(path)
-        if pipeline is not None:
-            matching = [folder for name, folder in pipeline.stages.items() if name in stage.of]
+        if folders := RunReader(path).stages():
+            matching = [folder for name, folder in folders.items() if name in stage.of]
             if not matching:
                 what = f"{path} has no stage {' or '.join(stage.of)}"
-                allowed = f"it has {', '.join(pipeline.stages)}"
+                allowed = f"it has {', '.join(folders)}"
                 raise SettingsError.of(what, value=str(path), where=where, allowed=allowed)
             path = matching[-1]
         steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)

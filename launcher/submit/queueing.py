@@ -21,18 +21,12 @@ NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 
 
-def missing_sbatch() -> list[Diagnostic]:
-    """An error if this machine has no sbatch."""
-    if sbatch.is_available():
-        return []
-    return [
-        Diagnostic(
-            "sbatch is not on PATH: this machine cannot submit jobs",
-            where="PATH",
-            allowed="a login node of a Slurm cluster",
-            fix="run submit on a login node, or print the job script with  --dry-run",
-        )
-    ]
+MISSING = Diagnostic(
+    "sbatch is not on PATH: this machine cannot submit jobs",
+    where="PATH",
+    allowed="a login node of a Slurm cluster",
+    fix="run submit on a login node, or print the job script with  --dry-run",
+)
 
 
 def check_room(submission: Submission) -> None:
@@ -46,23 +40,17 @@ def check_room(submission: Submission) -> None:
         disk.check_writable(run.folder, where, noun="run folder", needed_bytes=needed)
 
 
-def test(submission: Submission, requested: Allocation) -> None:
-    """Ask Slurm whether the jobs can ever start. Raises SettingsError with Slurm's answer."""
-    for job in submission.jobs:
-        try:
-            sbatch.test(job.text, requested.passthrough, environment.variables())
-        except SbatchError as error:
-            raise _rejected(error) from error
-
-
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     """Make the folders and submit the jobs, each after the one before; their ids.
 
-    Raises SettingsError; no file and no job is left behind then, nor after Ctrl-C.
+    Asks Slurm first whether they can ever start. Raises SettingsError; no file and no job is left
+    behind then, nor after Ctrl-C.
     """
     ids: list[str] = []
     with ExitStack() as undo:
         try:
+            for job in submission.jobs:
+                sbatch.test(job.text, requested.passthrough, environment.variables())
             if submission.stages is not None:
                 undo.callback(execute.make(submission.stages).discard)
             for job in submission.jobs:
@@ -77,7 +65,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
             for job, following in zip(submission.jobs, ids[1:], strict=False):
                 _write(job.script.with_name(NEXT), f"{following}\n", undo)
         except SbatchError as error:
-            raise _rejected(error) from error
+            raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
         except OSError as error:
             reason = error.strerror or str(error)
             message = f"cannot write {error.filename or submission.folder}: {reason}"
@@ -90,10 +78,6 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
 def dependency(job_id: str) -> list[str]:
     """The sbatch options of a job that starts only after job `job_id` succeeds."""
     return [f"--dependency=afterok:{job_id}", "--kill-on-invalid-dep=yes"]
-
-
-def _rejected(error: SbatchError) -> SettingsError:
-    return SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch")
 
 
 def _make_folder(path: Path, undo: ExitStack) -> None:

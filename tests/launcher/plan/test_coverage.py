@@ -42,12 +42,17 @@ def test_every_family_under_every_engine(family):
             assert (found.sent_bytes > 0) == (engine != "local"), engine
 
 
-def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path):
+def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}")
     sets = ("data.seq_len=32", "model.lora.rank=4", "precision=bf16")
+    whole = plan(*sets, *given, model="language", engine="local")
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
     found = plan(*sets, *given, model="language", engine="local")
+    assert found.device_bytes == pytest.approx(whole.device_bytes, rel=1e-3)
+    assert (found.flops, found.checkpoint_bytes) == (whole.flops, whole.checkpoint_bytes)
     assert found.parameters > 320 * 32 and found.trainable < found.parameters
     # Adapters have fp32 weights, which checkpoints have alone.
     held = 2 * found.parameters + 2 * found.trainable
