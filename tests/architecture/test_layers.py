@@ -26,7 +26,19 @@ THEIRS = {
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
-        *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
+        *(
+            "charset_normalizer",
+            "peft",
+            "PIL",
+            "cv2",
+            "h5py",
+            "mne",
+            "openpyxl",
+            "pyarrow",
+            "sacrebleu",
+            "scipy",
+            "zss",
+        ),
         *("bitsandbytes", "huggingface_hub"),
     },
     "training": {
