@@ -56,6 +56,7 @@ THEIRS = {
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "PIL": "pillow",
+    "charset_normalizer": "charset-normalizer",
     "cv2": "opencv-python-headless",
     "backports": "backports.tarfile",
     "mlflow": "mlflow-skinny",
