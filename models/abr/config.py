@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import FamilySection, Fold, Fraction, OnBad, SplitSeed, StagedModel, column_field
+from models.common.config import (
+    FamilySection,
+    Fold,
+    Fraction,
+    OnBad,
+    SplitSeed,
+    StagedModel,
+    UnitOfChannels,
+    column_field,
+)
 from models.common.data_files import IGNORE
 
 
@@ -135,6 +144,7 @@ class Data(FamilySection):
     """Exclude sweeps beyond this amplitude from the average."""
     channel: str | None = None
     """Channel of a recording. Default: its first EEG channel."""
+    unit: UnitOfChannels = None
 
 
 POINTS = 200

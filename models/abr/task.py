@@ -70,7 +70,7 @@ class AbrTask:
             self.shares = data.shares
         else:
             self.split_by = data.split
-            self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+            self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel, data.unit)
             self.names = Names(data.columns, data.classes)
         layers.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
@@ -195,7 +195,7 @@ class AbrTask:
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See prediction.predict. All responses are read first. Raises DataError."""
         data = self._data
-        averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+        averaging = Averaging(data.sweeps, data.reject_uv, data.channel, data.unit)
         with input_errors():
             unlabeled = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
         self._trained.check(unlabeled.origin, path)

@@ -38,6 +38,15 @@ Quantize = Annotated[
 ]
 
 
+UnitOfChannels = Annotated[
+    Literal["uV", "nV", "mV", "V"] | None,
+    Field(
+        description="Unit of the channels of EDF and BDF files whose header names none. Default: "
+        "such channels are not read."
+    ),
+]
+
+
 def parse_fold(text: str) -> tuple[int, int | None]:
     """The fold, from 1, and how many there are; None: one for each group. Raises ValueError."""
     number, _, count = text.partition("/")

@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import islice
 from math import nan
 from pathlib import Path
 from string import whitespace
@@ -17,7 +16,7 @@ from zipfile import ZipFile
 
 from models.base import DataError
 from models.common.data_files import IGNORE, BadRecords, check_expansion, library_errors, unreadable_file
-from models.common.text_file import CHUNK, TextFile
+from models.common.text_file import TextFile
 
 _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
 """What needs no quotes in a list of YAML."""
@@ -49,17 +48,17 @@ def meanings_option(key: str, meanings: Mapping[str, str]) -> str:
     return f"--set {shlex.quote(value)}"
 
 
-DELIMITERS = (",", ";", "\t", "|")
+DELIMITERS = ",;\t|"
 SHEET = ".xlsx"
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", SHEET)
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 """Cells without a number, in lower case."""
-_ROWS_COMPARED = 50
-"""Rows by which the delimiter is found."""
 _LONGEST_CELL = 1 << 28
 """Characters; a longer cell is one whose quote is not closed."""
 _IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-_IS_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_HEAD = 1 << 16
+"""Characters in which a header ends."""
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 """The first line that spreadsheets write to name the delimiter."""
 _INVISIBLE = f"{whitespace}\xa0\u200b\ufeff"
@@ -90,7 +89,7 @@ class TextTable:
         separator = _SEPARATOR_LINE.fullmatch(head.partition("\n")[0])
         if separator:
             next(lines)
-        self.delimiter = separator[1] if separator else _delimiter(head, file.path)
+        self.delimiter = separator[1] if separator else _delimiter(head[:_HEAD], file)
         self._rows = _Rows(lines, self.delimiter, f"{file.path}", name, skipped=bool(separator))
         filled = (row for row in self._rows if not _is_blank(row[1]))
         self.header_line, header = next(filled, (1, []))
@@ -128,16 +127,7 @@ class TextTable:
             if len(cells) == width and (width == 1 or not is_blank):
                 yield line, cells
             elif not is_blank:
-                bad_records.add(f"{self.name}:{line}", self._ragged(cells))
-
-    def _ragged(self, cells: Sequence[str]) -> str:
-        """What is wrong with a row of another number of cells."""
-        problem = f"{len(cells)} of {len(self.header)} columns"
-        whole = sum(cell.strip().lstrip("+-").isdecimal() for cell in cells)
-        if self.delimiter == "," and len(cells) > len(self.header) and 2 * whole > len(cells):
-            return f"{problem}: numbers with a decimal comma need quotes, or semicolons between them"
-        has_lines = any("\n" in cell for cell in cells)
-        return problem + ": a quoted cell has several lines" * has_lines
+                bad_records.add(f"{self.name}:{line}", f"{len(cells)} of {width} columns")
 
     @property
     def notes(self) -> Sequence[str]:
@@ -198,77 +188,51 @@ class _Rows:
         return False
 
 
-def _delimiter(head: str, path: Path) -> str:
-    """The delimiter of a table that begins with `head`.
+def _delimiter(head: str, file: TextFile) -> str:
+    """The delimiter of the header, which begins `head`; that of the suffix if it has none.
 
-    The one with which most rows have the columns of the header; in doubt that of the suffix, then
-    the one that gives more columns.
+    Raises DataError if it has several.
     """
-    by_suffix = "\t" if ".tsv" in (s.lower() for s in path.suffixes) else ","
-
-    def quality(delimiter: str) -> tuple[float, ...]:
-        width, *widths = _widths(head, delimiter)
-        share = sum(w == width for w in widths) / len(widths) if widths else 1.0
-        return width > 1, share, delimiter == by_suffix, width
-
-    return max((by_suffix, *DELIMITERS), key=quality)
-
-
-def _widths(head: str, delimiter: str) -> list[int]:
-    """The numbers of cells of the first rows, of the header first."""
-    lines = (f"{line}\n" for line in head.split("\n"))
-    rows = _Rows(lines, delimiter, "", "")
-    widths: list[int] = []
-    try:
-        for _, row in islice(rows, _ROWS_COMPARED):
-            if not _is_blank(row):
-                widths.append(len(row))
-    except DataError:  # `head` ends within a quoted cell
-        pass
-    if len(head) >= CHUNK // 4 and len(widths) > 2:
-        del widths[-1]  # it may be cut
-    return widths or [0]
+    lines = _QUOTED.sub(lambda cell: "x" if cell[1].strip() else "", head).split("\n")
+    header = next((line for line in lines if line.strip(DELIMITERS + _INVISIBLE)), "")
+    delimiters = [delimiter for delimiter in DELIMITERS if delimiter in header]
+    if len(delimiters) > 1:
+        raise DataError(
+            f"the header of '{file.path}' has several delimiters: {' '.join(map(repr, delimiters))}",
+            where=f"{file.path}:{lines.index(header) + 1}",
+            allowed="one delimiter, and other ones in quotes",
+            fix=f"name it in a first line:  sep={delimiters[0]}",
+        )
+    return delimiters[0] if delimiters else "\t" if ".tsv" in file.path.name.lower() else ","
 
 
 class _Numbers:
     """Numbers of the cells of one table, which has either decimal points or decimal commas."""
 
     def __init__(self, delimiter: str | None) -> None:
-        self._delimiter = delimiter
-        self._has_decimal_comma = self._has_decimal_point = False
+        self._allows_comma = delimiter != ","
+        self._marks: set[str] = set()
 
     @property
     def notes(self) -> list[str]:
-        return ["decimal comma"] if self._has_decimal_comma else []
+        return ["decimal comma"] if "," in self._marks else []
 
     def parse(self, cell: Any, name: str) -> float:
         """The number in a cell of the column `name`; NaN for none. Raises ValueError."""
         if isinstance(cell, int | float):
             return float(cell)
         text = "" if cell is None else str(cell).strip()
-        if _IS_NUMBER.fullmatch(text):
-            self._has_decimal_point |= "." in text
-            self._check_one_kind(text, name)
-            return float(text)
         if text.lower() in MISSING:
             return nan
-        if not _IS_NUMBER.fullmatch(text.replace(",", ".", 1)) or "." in text:
-            grouped = text.count(",") + text.count(".") > 1 and text.replace(",", ".")
-            is_grouped = grouped and grouped.replace(".", "").lstrip("+-").isdecimal()
-            hint = ": write it without separators of thousands" if is_grouped else ""
-            raise ValueError(f"{name} '{cell}' is not a number{hint}")
-        if self._delimiter == "," and _IS_GROUPED.fullmatch(text):
-            whole, point = text.replace(",", ""), text.replace(",", ".")
-            raise ValueError(f"{name} '{cell}' may be {whole} or {point}: write one of them")
-        self._has_decimal_comma = True
-        self._check_one_kind(text, name)
-        return float(text.replace(",", "."))
-
-    def _check_one_kind(self, text: str, name: str) -> None:
-        if self._has_decimal_comma and self._has_decimal_point:
+        number = text.replace(",", ".") if self._allows_comma else text
+        if not _IS_NUMBER.fullmatch(number):
+            raise ValueError(f"{name} '{cell}' is not a number")
+        self._marks.update(mark for mark in ".," if mark in text)
+        if len(self._marks) > 1:
             raise ValueError(
                 f"{name} '{text}': the table has decimal commas and decimal points; one is allowed"
             )
+        return float(number)
 
 
 class SheetTable:

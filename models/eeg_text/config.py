@@ -15,6 +15,7 @@ from models.common.config import (
     OnBad,
     Quantize,
     SplitSeed,
+    UnitOfChannels,
     column_field,
 )
 from models.common.data_files import IGNORE
@@ -182,5 +183,6 @@ class Data(FamilySection):
     columns: Columns = Field(default_factory=list)
     """What columns of tables beside recordings and of `texts` mean whose names are not known, such
     as "start=onset_s"; other meanings: duration_s, text, event (of `texts`), ignore."""
+    unit: UnitOfChannels = None
     line_hz: Annotated[int, Field(ge=50, le=60, json_schema_extra={"unit": "Hz"})] = 50
     """Mains frequency to filter out."""

@@ -80,6 +80,7 @@ class ReadingOptions:
     """The content of `channels`, if it was read before."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """The meaning of a column of a table by its name in lower case."""
+    unit: str | None = None
 
 
 def normalized(text: str) -> str:

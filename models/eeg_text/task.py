@@ -86,7 +86,7 @@ class EegTextTask:
         if not self.path.startswith("embedded:"):
             texts, columns = data.texts if self.writes else None, declared_columns(data.columns)
             options = (self.samples, data.channels, texts, data.line_hz, self.writes)
-            self.reading = ReadingOptions(data.on_bad, *options, columns=columns)
+            self.reading = ReadingOptions(data.on_bad, *options, columns=columns, unit=data.unit)
         self.recomputes_regions = model.recompute_regions
         self.encoder = self.start = self.folder = None
         self.is_frozen = self.trains_top = False

@@ -16,11 +16,11 @@ from models.common import data_files
 from models.common.predictions import DistinctNames, features_file, input_errors, png
 from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, MVSEC, recognize
-from models.event_seg.readers.mvsec import MvsecEvents
+from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording
 from models.event_seg.windows import normalize, voxelize
 
-Unlabeled = RawRecording | MvsecEvents
+Unlabeled = RawRecording | MvsecRecording
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _open(
 ) -> Unlabeled:
     recording: Unlabeled
     if form == MVSEC:
-        recording = MvsecEvents(file, name, trained.window_ms, trained.sensor)
+        recording = MvsecRecording(file, name, trained.window_ms, trained.sensor)
     else:
         recording = RawRecording(file, name, trained.window_ms, sensor, has_labels=False)
         extent, sensor_of_run = recording.sensor, trained.sensor

@@ -45,7 +45,7 @@ THEIRS = {
     "models": {
         *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
         *("peft", "PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
-        *("bitsandbytes", "huggingface_hub"),
+        *("bitsandbytes", "charset_normalizer", "huggingface_hub"),
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard"),
@@ -61,6 +61,7 @@ THEIRS = {
 DISTRIBUTIONS = {
     **{"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"},
     **{"backports": "backports.tarfile", "mlflow": "mlflow-skinny"},
+    "charset_normalizer": "charset-normalizer",
 }
 SHARED_BY_FAMILIES = {"base", "catalog", "common"}
 

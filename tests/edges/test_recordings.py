@@ -118,7 +118,6 @@ NOTED = {
         "its header has no number of records (the recording was not closed): 9",
         "its last record is incomplete and left out (880 bytes)",
     ),
-    "no unit": ({"signal": Signal("Cz", RATE, noise(seconds=10), "")}, 10, "1 channels name no unit and are read as µV: Cz"),
     "damaged annotations": ({"events": WORDS, "change": lambda data: data.replace(b"+3.500000", b"x3.500000")}, 10, "1 annotations are damaged and left out"),
 }  # fmt: skip
 """How a recording is written; the end and the notes with which it is read."""
@@ -168,6 +167,16 @@ def test_values_are_microvolts_in_every_unit(tmp_path):
         recording, atol = open_recording(path), 0.01 * factor
         np.testing.assert_allclose(samples(recording), values * factor, rtol=0.01, atol=atol)
         assert recording.notes == (), unit
+
+
+def test_a_channel_without_a_unit_is_read_in_that_of_the_setting(tmp_path):
+    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise(seconds=4), "")])
+    assert open_recording(path).notes == ("1 channels name no unit and are not read: Cz",)
+    with pytest.raises(DataError) as error:
+        open_recording(path).check([0])
+    assert "--set data.unit=uV" in error.value.fix
+    expected = 1e3 * noise(seconds=4)
+    np.testing.assert_allclose(samples(open_recording(path, "mV")), expected, rtol=0.01, atol=10)
 
 
 def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
@@ -254,8 +263,7 @@ def test_brainvision_markers_are_read_as_their_header_says(tmp_path, codepage, e
         file.write_bytes(text.replace("Codepage=UTF-8\n", line).encode(encoding))
     recording = open_recording(path)
     assert {event.name for event in recording.events()} == {"Comment/frère", "Comment/pause"}
-    said = {"ANSI": "cp1252", None: "Latin-1"}[codepage] if encoding == "latin-1" else ""
-    said = encoding.upper() if encoding.startswith("utf-16") else said
+    said = {"latin-1": "cp1252", "utf-16": "utf-16-le", "utf-16-le": "utf_16_le"}.get(encoding)
     assert recording.notes == ((f"its markers are read as {said}",) if said else ())
     assert recording.files == (path.with_suffix(".eeg"),) and samples(recording).std() > 10
 

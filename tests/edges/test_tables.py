@@ -17,7 +17,7 @@ from models.language.readers.corpus import read_corpus
 from tests.models.errors import error_of
 from tests.models.language.reading import pairs
 
-ROWS = [("question", "answer"), *((f"größe {i}, a; b", f"antwort\t{i}") for i in range(40))]
+ROWS = [("prompt", "response"), *((f"größe {i}, a; b", f"antwort\t{i}") for i in range(40))]
 
 
 def table(delimiter=",", end="\n", quote='"', rows=ROWS):
@@ -44,11 +44,9 @@ def test_the_delimiter_is_found_in_the_content(tmp_path):
 
 
 AB = ("a", "b")
-COMMA = "numbers with a decimal comma need quotes, or semicolons between them"
 DOUBLED = "text follows a quoted cell: each quote within a cell is doubled"
 CONTENTS = {
-    "another delimiter in a name": ("name; first,age\na,1\nb; c,2\n", ("name; first", "age"), [("a", "1"), ("b; c", "2")]),
-    "a comma in a name": ("name, first;age\na;1\nb, c;2\n", ("name, first", "age"), [("a", "1"), ("b, c", "2")]),
+    "another delimiter in a quoted name": ('"name; first",age\na,1\nb; c,2\n', ("name; first", "age"), [("a", "1"), ("b; c", "2")]),
     "a line that names the delimiter": ("sep=;\r\na,x;b\r\n1;2\r\n", ("a,x", "b"), [("1", "2")]),
     "line ends in quotes": ('a,b\n"one\n\ntwo","say ""x"""\n', AB, [("one\n\ntwo", 'say "x"')]),
     "quotes within a cell without quotes": ('a,b\n6" nails,a "word"\n', AB, [('6" nails', 'a "word"')]),
@@ -58,7 +56,7 @@ CONTENTS = {
     "empty columns at the end of rows": ("a;b\n1;2;;;\n3;;;;\n", AB, [("1", "2"), ("3", "")]),
     "invisible characters around names": ("\ufeff\ufeffa,b\xa0 \n1,2\n", AB, [("1", "2")]),
     "two byte order marks": ("\ufeff\ufeff\ufeff\u200ba,b\u200b\n1,2\n", AB, [("1", "2")]),
-    "another number of cells": ("a,b\n1\n1,2\n1,2,3\n1,2,,\n", AB, [("1", "2"), ("1", "2")], [("a.csv:2", "1 of 2 columns"), ("a.csv:4", f"3 of 2 columns: {COMMA}")]),
+    "another number of cells": ("a,b\n1\n1,2\n1,2,3\n1,2,,\n", AB, [("1", "2"), ("1", "2")], [("a.csv:2", "1 of 2 columns"), ("a.csv:4", "3 of 2 columns")]),
     "cells below no name": ("a,b,\nx,y,z\n4,5,\n", AB, [("4", "5")], [("a.csv:2", "3 of 2 columns")]),
     **{
         f"text after a quoted cell: {cell}": (f'a,b\n1,2\n{cell},3\n"4","5\n6 ""7"""\n', AB, [("1", "2"), ("4", '5\n6 "7"')], [("a.csv:3", DOUBLED)])
@@ -74,24 +72,34 @@ def test_a_table_is_read_as_it_is(tmp_path, name):
     assert read(write(tmp_path / "a.csv", content))[:3] == (header, rows, *(bad or [[]]))
 
 
-CHINESE = [("question", "answer"), *((f"一{i}号问题", f"答案{i}") for i in range(40))]
+CHINESE = [("prompt", "response"), *((f"一{i}号问题", f"答案{i}") for i in range(40))]
 
 
 @pytest.mark.parametrize(
-    ("encoding", "rows", "notes"),
+    ("encoding", "rows", "assumed"),
     [
-        ("utf-16", ROWS, []),
-        ("utf-16-le", ROWS, ["UTF-16LE without a byte order mark"]),
-        ("utf-16-be", CHINESE, ["UTF-16BE without a byte order mark"]),
-        ("utf-32-le", ROWS, ["UTF-32LE without a byte order mark"]),
-        ("utf-32-be", ROWS, ["UTF-32BE without a byte order mark"]),
-        ("cp1252", ROWS, ["Windows-1252 (Latin-1), since it is not UTF-8"]),
+        ("utf-16", ROWS, None),
+        ("utf-16-le", ROWS, "utf_16_le"),
+        ("utf-16-be", ROWS, "utf_16_be"),
+        ("utf-32-le", ROWS, "utf_32_le"),
+        ("cp1252", ROWS, "cp1252"),
+        ("cp1251", [("prompt", "response"), *((f"да {n}", "нет, спасибо") for n in range(20))], "cp1251"),
+        ("gb18030", CHINESE, "gb18030"),
     ],
 )
-def test_the_encoding_is_found_in_the_content(tmp_path, encoding, rows, notes):
+def test_the_encoding_is_of_the_mark_or_utf_8_or_assumed_with_a_note(tmp_path, encoding, rows, assumed):
     path = write(tmp_path / "a.csv", table(rows=rows), encoding)
+    notes = [f"{assumed}, since it is not UTF-8"] if assumed else []
     assert read(path) == (rows[0], rows[1:], [], notes)
     assert [pair[1] for pair in pairs(read_corpus(path, None, "stop"))] == [r[1] for r in rows[1:]]
+
+
+def test_damaged_utf_8_and_two_delimiters_in_a_header_are_refused(tmp_path):
+    for raw, where in (
+        (table().encode().replace("ö".encode(), b"\xf0\xb6", 1), "a.csv:2, byte"),
+        (b"name; first,age\na,1\n", "a.csv:1"),
+    ):
+        assert where in error_of(read, write(tmp_path / "a.csv", raw)).where
 
 
 @pytest.mark.parametrize("size", [131_072, 131_073])
@@ -102,26 +110,17 @@ def test_a_cell_of_any_length_is_read_for_training_and_use(tmp_path, size):
 
 
 PACKED = gzip.compress(table().encode(), mtime=0)
-NO_TABLES = {
-    **{
-        encoding: (text * 20).encode(encoding)
-        for encoding, text in (
-            *(("cp1251", "вопрос,ответ\nда,нет\n"), ("koi8-r", "вопрос,ответ\nда,нет\n")),
-            *(("gbk", "问题,答案\n什么,东西\n"), ("shift_jis", "質問,答\n何,物\n")),
-        )
-    },
-    "damaged UTF-8": table().encode().replace("ö".encode(), b"\xf0\xb6", 1),
-    **{"cut gzip": PACKED[:60], "gzip with a wrong checksum": PACKED[:-8] + bytes(8)},
-    **{"ZIP": b"PK\x03\x04" + bytes(40), "Parquet": b"PAR1" + bytes(40), "PDF": b"%PDF-1.7\n"},
+NO_TEXTS = {
+    "cut gzip": PACKED[:60],
+    "gzip with a wrong checksum": PACKED[:-8] + bytes(8),
+    "ZIP": b"PK\x03\x04" + bytes(40),
 }
 
 
-@pytest.mark.parametrize("kind", NO_TABLES)
-def test_what_is_no_text_and_no_western_encoding_is_refused(tmp_path, kind):
-    is_text = NO_TABLES[kind][:2] not in (PACKED[:2], b"PK", b"PA", b"%P")
-    for name in ("a.csv",) if is_text else ("a.csv", "a.tsv", "a.jsonl", "a.txt"):
-        path = write(tmp_path / name, NO_TABLES[kind])
-        error = error_of(*((read, path) if is_text else (read_corpus, path, None, "stop")))
+@pytest.mark.parametrize("kind", NO_TEXTS)
+def test_what_is_no_text_is_refused(tmp_path, kind):
+    for name in ("a.csv", "a.tsv", "a.jsonl", "a.txt"):
+        error = error_of(read_corpus, write(tmp_path / name, NO_TEXTS[kind]), None, "stop")
         assert error.fix and name in error.message
 
 
@@ -136,7 +135,6 @@ def test_decimal_commas_and_points_are_read(tmp_path):
     for delimiter, cells, values in (
         (";", ["0,9417", "-1,5e-3", "7", "1,234"], [0.9417, -0.0015, 7, 1.234]),
         ("\t", ["0,5"], [0.5]),
-        (",", ["0,941", "1,25", "-3,5"], [0.941, 1.25, -3.5]),
         (",", ["0.941", "1e3", ".5", "+2."], [0.941, 1000, 0.5, 2]),
         (";", ["0.941", "7"], [0.941, 7]),
     ):
@@ -148,9 +146,9 @@ def test_decimal_commas_and_points_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("delimiter", "cells", "problem"),
     [
-        (",", ["1,234"], "x '1,234' may be 1234 or 1.234: write one of them"),
-        (";", ["1.234,5"], "x '1.234,5' is not a number: write it without separators of thousands"),
-        (";", ["1,234,567"], "'1,234,567' is not a number: write it without separators"),
+        (",", ["1,234"], "x '1,234' is not a number"),
+        (";", ["1.234,5"], "x '1.234,5' is not a number"),
+        (";", ["1,234,567"], "'1,234,567' is not a number"),
         (";", ["0,5", "0.5"], "x '0.5': the table has decimal commas and decimal points"),
         (";", ["0.5", "0,5"], "x '0,5': the table has decimal commas and decimal points"),
         (";", ["1_000"], "is not a number"),
@@ -178,11 +176,9 @@ def responses(path, losses=("0", "1"), delimiter=";", comma=True, quote="", **na
     return read_responses(str(write(path, content)), "stop", None, Names(**names))
 
 
-@pytest.mark.parametrize(
-    ("delimiter", "quote", "comma"), [(";", "", True), (",", '"', True), (",", "", False)]
-)
-def test_responses_are_equal_with_decimal_commas_and_points(tmp_path, delimiter, quote, comma):
-    found = responses(tmp_path / "a.csv", delimiter=delimiter, quote=quote, comma=comma)
+@pytest.mark.parametrize(("delimiter", "comma"), [(";", True), (",", False)])
+def test_responses_are_equal_with_decimal_commas_and_points(tmp_path, delimiter, comma):
+    found = responses(tmp_path / "a.csv", delimiter=delimiter, comma=comma)
     wanted = np.random.default_rng(0).normal(size=(4, 200))
     np.testing.assert_allclose(found.signal, wanted, atol=6e-5)
     assert found.notes == (["a.csv: decimal comma"] if comma else [])

@@ -45,6 +45,8 @@ class Averaging:
     sweeps: int
     reject_uv: float
     channel: str | None
+    unit: str | None = None
+    """Of channels whose file names none."""
 
 
 class RecordingReader:
@@ -69,7 +71,7 @@ class RecordingReader:
         are added to the bad records.
         """
         try:
-            recording = open_recording(path)
+            recording = open_recording(path, self.averaging.unit)
             channel = _channel(recording, self.averaging.channel)
             recording.check([channel])
             kinds = self._stimuli(recording)

@@ -15,6 +15,7 @@ import numpy as np
 from models.base import DataError
 from models.common.data_files import listed
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
+from models.common.text_file import decoded
 
 EDF_HEAD, BDF_HEAD = b"0       ", b"\xffBIOSEMI"
 _HEAD = 256
@@ -22,7 +23,7 @@ _HEAD = 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 """Bytes of each field of a signal; the fields of all signals come one after the other."""
 _LABEL, _UNIT, _LOW, _HIGH, _LOWEST, _HIGHEST, _COUNT = 0, 2, 3, 4, 5, 6, 8
-_MICROVOLTS = {"uv": 1.0, "µv": 1.0, "nv": 1e-3, "mv": 1e3, "v": 1e6, "": 1.0}
+_MICROVOLTS = {"uv": 1.0, "µv": 1.0, "nv": 1e-3, "mv": 1e3, "v": 1e6}
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
 _STIM = ("STATUS", "TRIGGER", "STI 014")
 _OTHER_KINDS = {
@@ -93,7 +94,7 @@ def is_edf(head: bytes) -> bool:
     return head.startswith((EDF_HEAD, BDF_HEAD))
 
 
-def open_edf(path: Path) -> Recording:
+def open_edf(path: Path, unit: str | None = None) -> Recording:
     """The recording in an EDF, EDF+, BDF or BDF+ file. Reads header and annotations.
 
     Raises DataError, OSError. Sources: Kemp et al., A simple format for exchange of digitized
@@ -101,7 +102,7 @@ def open_edf(path: Path) -> Recording:
     page of BioSemi about BDF, whose samples have 24 bits.
     """
     with path.open("rb", buffering=0) as file:
-        header = _read_header(path, file)
+        header = _read_header(path, file, unit or "")
         times, annotations, notes = _read_annotations(header, file)
     pieces, more = _pieces(header, times)
     begin = times[0] or 0.0
@@ -110,9 +111,8 @@ def open_edf(path: Path) -> Recording:
     channels = [_channel(signal, header.record_s) for signal in signals]
     if not channels:
         raise _error(path, "has no signal, only annotations or nothing")
-    unknown = [c.name for c, s in zip(channels, signals, strict=True) if c.kind == "eeg" and not s.unit]
-    if unknown:
-        more.append(f"{len(unknown)} channels name no unit and are read as µV: {listed(unknown, 3)}")
+    if unknown := [channel.name for channel in channels if channel.problem == "names no unit"]:
+        more.append(f"{len(unknown)} channels name no unit and are not read: {listed(unknown, 3)}")
     said, samples = (*header.notes, *notes, *more), _EdfSamples(header, signals).read
     found = tuple(channels), tuple(pieces)
     return Recording(path, *found, events, said, samples, has_integers=True, files=(path,))
@@ -172,7 +172,7 @@ def _bytes(path: Path, file: BinaryIO, offset: int, number: int) -> bytes:
     return data
 
 
-def _read_header(path: Path, file: BinaryIO) -> _Header:
+def _read_header(path: Path, file: BinaryIO, unit: str) -> _Header:
     head = file.read(_HEAD)
     if len(head) < _HEAD or not is_edf(head):
         raise _error(path, "is not EDF or BDF: its header is incomplete or of another format")
@@ -198,7 +198,7 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
     fields = file.read(_HEAD * count)
     if len(fields) < _HEAD * count:
         raise _error(path, f"ends within its header, which names {count} signals")
-    signals = _signals(path, fields, count, width)
+    signals = _signals(path, fields, count, width, unit)
     records = int(_number(path, texts, "number of records"))
     header = _Header(path, width, size, texts["reserved"], records, record_s, signals, ())
     return _counted(header)
@@ -206,16 +206,8 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
 
 def _text(data: bytes) -> str:
     # The specification asks for ASCII; µ is the one byte of Latin-1, or the two of UTF-8.
-    encoding = "utf-8" if _is_utf8(data) else "latin-1"
-    return data.decode(encoding).replace("\0", " ").strip()
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    text = data.decode("utf-8", "replace")
+    return (data.decode("latin-1") if "\ufffd" in text else text).replace("\0", " ").strip()
 
 
 def _number(path: Path, texts: dict[str, str], name: str) -> float:
@@ -228,7 +220,7 @@ def _number(path: Path, texts: dict[str, str], name: str) -> float:
     return value
 
 
-def _signals(path: Path, fields: bytes, count: int, width: int) -> tuple[_Signal, ...]:
+def _signals(path: Path, fields: bytes, count: int, width: int, no_unit: str) -> tuple[_Signal, ...]:
     columns, at = [], 0
     for size in _WIDTHS:
         columns.append([_text(fields[at + n * size : at + (n + 1) * size]) for n in range(count)])
@@ -240,6 +232,7 @@ def _signals(path: Path, fields: bytes, count: int, width: int) -> tuple[_Signal
         number = _number(path, {"number of samples": samples}, "number of samples")
         if number < 0:
             raise _error(path, f"has {number:g} samples of '{label}' in a record")
+        unit = unit or no_unit
         gain, zero, problem = _scale(unit, (low, high), (lowest, highest))
         signals.append(_Signal(label, int(number), offset, unit, gain, zero, problem))
         offset += int(number) * width
@@ -262,7 +255,7 @@ def _scale(unit: str, physical: Sequence[str], digital: Sequence[str]) -> tuple[
         return 1.0, 0.0, f"has no scale: its range is {text}"
     gain = (high - low) / (highest - lowest)
     factor = 1.0 if microvolts is None else microvolts
-    problem = f"is in {unit}, not in volts" if microvolts is None else ""
+    problem = "" if microvolts else f"is in {unit}, not in volts" if unit else "names no unit"
     return gain * factor, (low - lowest * gain) * factor, problem
 
 
@@ -271,7 +264,7 @@ def _channel(signal: _Signal, record_s: float) -> Channel:
     if name in _STIM:
         return Channel(signal.label, STIM, rate)
     kind = _OTHER_KINDS.get((name.split() or [""])[0].rstrip("0123456789"), "eeg")
-    if kind == "eeg" and signal.unit.replace("μ", "µ").lower() not in _MICROVOLTS:
+    if kind == "eeg" and signal.unit.replace("μ", "µ").lower() not in (*_MICROVOLTS, ""):
         kind = "misc"
     return Channel(signal.label, kind, rate, problem=signal.problem)
 
@@ -337,10 +330,9 @@ def _read_annotations(
         problem = "annotations are damaged: its records are not where its header says"
         raise _error(header.path, f"has {damaged} of {damaged + len(raw_annotations)} {problem}")
     notes = [f"{damaged} annotations are damaged and left out"] if damaged else []
-    is_utf8 = all(_is_utf8(text) for *_, text in raw_annotations)
-    if not is_utf8:
-        notes.append("its annotations are not UTF-8; they are read as Latin-1")
-    encoding = "utf-8" if is_utf8 else "latin-1"
+    _, encoding = decoded(b"\n".join(text for *_, text in raw_annotations))
+    if encoding != "utf-8":
+        notes.append(f"its annotations are not UTF-8; they are read as {encoding}")
     return times, [(a, b, text.decode(encoding).strip()) for a, b, text in raw_annotations], notes
 
 

@@ -6,7 +6,6 @@ import re
 import struct
 import tempfile
 import warnings
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,7 @@ import numpy as np
 from models.base import DataError
 from models.common.data_files import check_matlab5, identity, unreadable_file
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
-from models.common.text_file import CHUNK, Unpacked, wide_without_mark
+from models.common.text_file import CHUNK, Unpacked, decoded
 
 SUFFIXES = (".vhdr", ".ahdr")
 _NAMED = re.compile(r"^(DataFile|MarkerFile)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
@@ -81,19 +80,10 @@ def _check_size(path: Path, header: str, data: Path) -> None:
 
 
 def _decoded(data: bytes) -> tuple[str, str]:
-    """Text and its encoding: that of the line Codepage, or else UTF-8 or Latin-1."""
-    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        return data.decode("utf-16"), "UTF-16"
-    if wide := wide_without_mark(data):
-        return data.decode(wide), wide.upper()
+    """Text and its encoding: that of the line Codepage if it has no mark."""
     named = _CODEPAGE.search(data.decode("ascii", "ignore"))
     codepage = "utf-8" if named is None else named[1].lower()
-    for encoding in ("cp1252" if codepage == "ansi" else codepage, "utf-8"):
-        try:
-            return data.decode(encoding), "utf-8" if data.isascii() else encoding
-        except (UnicodeDecodeError, LookupError):
-            continue
-    return data.decode("latin-1"), "Latin-1"
+    return decoded(data, "cp1252" if codepage == "ansi" else codepage)
 
 
 _MICROVOLTS = 1e6
@@ -297,18 +287,20 @@ def _error(path: Path, problem: str, fix: str = "") -> DataError:
     )
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, unit: str | None = None) -> Recording:
     """The recording at `path`, a file or a folder of its format; the last few are cached.
+
+    `unit`: of channels of EDF and BDF that name none, which without it are not read.
 
     Rates, gaps, units and encodings are those of its header; warnings of libraries are its notes.
     Reads the disk, but no samples. Raises DataError.
     """
     try:
         as_it_is = identity(path)
-        recording, of_samples = _opened(path, as_it_is)
+        recording, of_samples = _opened(path, as_it_is, unit)
         if of_samples != _identities(recording):
             _opened.cache_clear()
-            recording, _ = _opened(path, as_it_is)
+            recording, _ = _opened(path, as_it_is, unit)
     except OSError as error:
         raise unreadable_file(path, error) from None
     return recording
@@ -319,7 +311,9 @@ def _identities(recording: Recording) -> list[tuple[int, ...]]:
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, as_it_is: tuple[int, ...]) -> tuple[Recording, list[tuple[int, ...]]]:
+def _opened(
+    path: Path, as_it_is: tuple[int, ...], unit: str | None
+) -> tuple[Recording, list[tuple[int, ...]]]:
     """Cached by the identity of the file; with those of its files of samples. Raises OSError."""
     from models.common.recordings import edf
 
@@ -328,7 +322,7 @@ def _opened(path: Path, as_it_is: tuple[int, ...]) -> tuple[Recording, list[tupl
         with path.open("rb") as stream:
             is_edf = edf.is_edf(stream.read(8)) or suffix in (".edf", ".bdf")
     # MNE gives all channels of an EDF one rate, and ignores gaps.
-    recording = edf.open_edf(path) if is_edf else open_with_mne(path)
+    recording = edf.open_edf(path, unit) if is_edf else open_with_mne(path)
     return recording, _identities(recording)
 
 

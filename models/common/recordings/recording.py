@@ -114,7 +114,8 @@ class Recording:
                     f"channel '{channel.name}' of '{self.path.name}' {channel.problem}",
                     where=str(self.path),
                     allowed="channels of volts, with a scale",
-                    fix="leave it out of data.channel or data.channels",
+                    fix="leave it out of data.channel or data.channels, or name the unit of channels "
+                    "without one:  --set data.unit=uV",
                 )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:

@@ -104,7 +104,7 @@ class _RecordingItems:
         """`texts`: of events; `is_group`: all windows are one group. Raises DataError."""
         self.path, self.texts, self.reading, self.is_group = path, texts, reading, is_group
         self.notes: list[str] = []
-        self.recording = open_recording(path)
+        self.recording = open_recording(path, reading.unit)
         self.placed = _placed(self.recording, channel_map)
         columns = reading.columns.items()
         self.bids_columns = {name: meaning.removesuffix("_s") for name, meaning in columns}
@@ -140,9 +140,9 @@ class _RecordingItems:
         return bool(possible[int(first) : int(stop) + 1].all())
 
     def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:
-        line_hz, placed = self.reading.line_hz, self.placed
+        options, placed = (self.reading.line_hz, self.reading.unit), self.placed
         subject = bids.subject(self.path) or self.path.stem
-        load = partial(raw.read_segment, self.path, placed, start_s, samples, line_hz)
+        load = partial(raw.read_segment, self.path, placed, start_s, samples, *options)
         return Item(text, subject, group, samples, where, load, placed.slots, start_s)
 
     def _windows(self) -> Iterator[Item]:

@@ -58,7 +58,9 @@ def check_channels(recording: Recording, picks: Sequence[int]) -> None:
             )
 
 
-def read_segment(path: Path, placed: ChannelPicks, start_s: float, samples: int, line_hz: int) -> np.ndarray:
+def read_segment(
+    path: Path, placed: ChannelPicks, start_s: float, samples: int, line_hz: int, unit: str | None = None
+) -> np.ndarray:
     """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
     The mains frequency is filtered out. Reads only the segment and its margins, up to the next
@@ -66,7 +68,7 @@ def read_segment(path: Path, placed: ChannelPicks, start_s: float, samples: int,
     """
     from scipy.signal import resample_poly
 
-    recording, end_s = open_recording(path), start_s + samples / RATE_HZ
+    recording, end_s = open_recording(path, unit), start_s + samples / RATE_HZ
     piece = recording.piece(start_s, end_s)
     if piece is None:
         problem = f"has no {samples / RATE_HZ:g} s from {start_s:g} s on without a gap"

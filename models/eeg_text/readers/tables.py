@@ -47,8 +47,9 @@ def sentences(
     names = COLUMNS if has_text else COLUMNS[:2]
     where, allowed = f"{path}:{table.header_line}", ", ".join(names)
     if missing := [name for name in names if name not in header]:
-        fix = columns_option(_nearest(missing, [n for n in header if n and n not in COLUMNS]))
-        problem = f"'{path.name}' has no column {missing[0]}"
+        fix = columns_option({"NAME": missing[0]})
+        has = ", ".join(map(str, table.header))
+        problem = f"'{path.name}' has no column {missing[0]} among: {has}"
         raise DataError(problem, where=where, allowed=allowed, fix=fix)
     if twice := [name for name in names if header.count(name) > 1]:
         problem = f"'{path.name}' has {header.count(twice[0])} columns {twice[0]}"
@@ -68,19 +69,6 @@ def sentences(
             continue
         readings.append(Reading(times[0], times[1], "".join(cells[2:]).strip(), where))
     return readings, [f"{path.name}: {note}" for note in table.notes]
-
-
-def _nearest(missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
-    """A column for each of the `missing` ones: the most similar one, or the only one left."""
-    left, meanings = list(free), dict[str, str]()
-    for meaning in missing:
-        if close := get_close_matches(meaning, left, n=1):
-            left.remove(close[0])
-            meanings[close[0]] = meaning
-    absent = [meaning for meaning in missing if meaning not in meanings.values()]
-    if len(left) != len(absent):
-        left = [f"NAME{number}" for number in range(1, 1 + len(absent))]
-    return meanings | dict(zip(left, absent, strict=True))
 
 
 def pairs(

@@ -17,7 +17,6 @@ ALLOWED = (
     f"{GROUP} with events float64 [event, 4] of x, y, t, polarity, image_raw [frame, height, "
     "width] uint8, image_raw_ts and image_raw_event_inds [frame]"
 )
-ALLOWED_EVENTS = f"{GROUP} with events float64 [event, 4] of x, y, t, polarity"
 MARGIN = 1024
 """Events read on either side of those that the frame indices name."""
 _SEEN = 2**18
@@ -36,26 +35,61 @@ class MvsecRecording:
     unit = "s, by the format"
     labels = RECIPE
 
-    def __init__(self, path: Path, name: str) -> None:
-        """Read times and event indices of frames. Raises DataError."""
+    def __init__(
+        self, path: Path, name: str, window_ms: float | None = None, sensor: tuple[int, int] | None = None
+    ) -> None:
+        """Read times and event indices of frames, or with `window_ms` the times of windows.
+
+        `sensor`: height and width of a file without frames. Raises DataError.
+        """
         self.name = name
         self._hdf5 = Hdf5(path)
-        events, frames = self._array("events", 2), self._array("image_raw", 3)
-        times, at = self._numbers("image_raw_ts"), self._numbers("image_raw_event_inds")
-        self._at = np.nan_to_num(at).clip(0, len(events)).astype(np.int64)
-        if events.shape[1] != 4 or events.dtype != np.float64 or frames.dtype != np.uint8:
-            layout = f"events {events.dtype} {events.shape}, image_raw {frames.dtype}"
-            message = f"'{path.name}' does not have the MVSEC layout: {layout}"
+        events = self._array("events", 2)
+        if events.shape[1] != 4 or events.dtype != np.float64 or not len(events):
+            message = f"'{path.name}' does not have the MVSEC layout: events {events.dtype} {events.shape}"
             raise DataError(message, where=str(path), allowed=ALLOWED)
-        if not len(frames) == len(times) == len(self._at) >= 2 or not len(events):
-            counts = f"{len(frames)} frames, {len(times)} times, {len(self._at)} indices"
-            message = f"'{path.name}' has {counts}, {len(events)} events"
-            allowed = "events, and at least 2 frames with one time and one index each"
+        self._at: np.ndarray | None = None
+        if sensor is None or self._hdf5.has(f"{GROUP}/image_raw"):
+            frames = self._array("image_raw", 3)
+            sensor = int(frames.shape[1]), int(frames.shape[2])
+        self.sensor, self.count = sensor, len(events)
+        self.windows = self._frame_windows() if window_ms is None else self._equal_windows(window_ms)
+        self._off = _polarity(self._hdf5, events)
+
+    def _frame_windows(self) -> np.ndarray:
+        path, frames = self._hdf5.path, self._array("image_raw", 3)
+        times, at = self._numbers("image_raw_ts"), self._numbers("image_raw_event_inds")
+        self._at = np.nan_to_num(at).clip(0, self.count).astype(np.int64)
+        if frames.dtype != np.uint8:
+            message = f"'{path.name}' does not have the MVSEC layout: image_raw {frames.dtype}"
+            raise DataError(message, where=str(path), allowed=ALLOWED)
+        if not len(frames) == len(times) == len(at) >= 2:
+            message = f"'{path.name}' has {len(frames)} frames, {len(times)} times, {len(at)} indices"
+            allowed = "at least 2 frames with one time and one index each"
             raise DataError(message, where=str(path), allowed=allowed)
         check_ascending(times, f"{path}: image_raw_ts", "times of frames")
-        self.sensor = int(frames.shape[1]), int(frames.shape[2])
-        self.windows, self.count = spans(times), len(events)
-        self._off = _polarity(self._hdf5, events)
+        return spans(times)
+
+    def _equal_windows(self, window_ms: float) -> np.ndarray:
+        path, events = self._hdf5.path, self._array("events", 2)
+        ends = self._hdf5.read(events, np.s_[:: max(1, len(events) - 1), 2])
+        check_ascending(ends, f"{path}: {GROUP}/events, the first and the last")
+        count = (ends[-1] - ends[0]) * 1e3 / window_ms
+        check_count(count, path)
+        return spans(ends[0] + np.arange(int(count) + 1) * window_ms / 1e3)
+
+    def _bounds(self, index: int) -> tuple[int, int]:
+        """The first event of a window and its end: by the frames, or by bisection."""
+        if self._at is not None:
+            return int(self._at[index]), int(self._at[index + 1])
+        events = self._array("events", 2)
+
+        def time(row: int) -> float:
+            return float(self._hdf5.read(events, np.s_[row, 2]))
+
+        start, stop = self.windows[index].tolist()
+        low = bisect_left(range(len(events)), start, key=time)
+        return low, bisect_left(range(len(events)), stop, lo=low, key=time)
 
     def _array(self, name: str, axes: int) -> h5py.Dataset:
         return self._hdf5.dataset(f"{GROUP}/{name}", ALLOWED, axes)
@@ -72,9 +106,10 @@ class MvsecRecording:
         events = self._array("events", 2)
         start, stop = self.windows[index]
         margin, total = MARGIN, len(events)
+        first, last = self._bounds(index)
         while True:
-            low = int(np.clip(int(self._at[index]) - margin, 0, total))
-            high = int(np.clip(int(self._at[index + 1]) + margin, low, total))
+            low = int(np.clip(first - margin, 0, total))
+            high = int(np.clip(last + margin, low, total))
             rows = self._hdf5.read(events, np.s_[low:high])
             times = rows[:, 2]
             is_begun = low == 0 or (len(times) and times[0] < start)
@@ -90,50 +125,6 @@ class MvsecRecording:
         """Edges of the frame at the end of a window. Raises DataError."""
         frame = self._hdf5.read(self._array("image_raw", 3), index + 1)
         return edges(frame, factor)
-
-
-class MvsecEvents:
-    """The events of an MVSEC recording in windows of one length; its frames are not needed."""
-
-    second = 1.0
-
-    def __init__(self, path: Path, name: str, window_ms: float, sensor: tuple[int, int]) -> None:
-        """`sensor`: height and width of a file without frames. Raises DataError."""
-        self.name = name
-        self._hdf5 = Hdf5(path)
-        events = self._array
-        if events.shape[1] != 4 or events.dtype != np.float64 or not len(events):
-            layout = f"events {events.dtype} {events.shape}"
-            message = f"'{path.name}' does not have the MVSEC layout: {layout}"
-            raise DataError(message, where=str(path), allowed=ALLOWED_EVENTS)
-        frames = self._hdf5.file.get(f"{GROUP}/image_raw")
-        has_frames = isinstance(frames, h5py.Dataset) and frames.ndim == 3
-        self.sensor = (int(frames.shape[1]), int(frames.shape[2])) if has_frames else sensor
-        ends = self._hdf5.read(events, np.s_[:: max(1, len(events) - 1), 2])
-        check_ascending(ends, f"{path}: {GROUP}/events, the first and the last")
-        windows = (ends[-1] - ends[0]) * 1e3 / window_ms
-        check_count(windows, path)
-        count = int(windows)
-        self.windows = spans(ends[0] + np.arange(count + 1) * window_ms / 1e3)
-        self._off = _polarity(self._hdf5, events)
-
-    @property
-    def _array(self) -> h5py.Dataset:
-        return self._hdf5.dataset(f"{GROUP}/events", ALLOWED_EVENTS, 2)
-
-    def events(self, index: int) -> Events:
-        """Events of a window, found by bisection. Raises DataError."""
-        events = self._array
-
-        def time(row: int) -> float:
-            return float(self._hdf5.read(events, np.s_[row, 2]))
-
-        start, stop = self.windows[index].tolist()
-        low = bisect_left(range(len(events)), start, key=time)
-        high = bisect_left(range(len(events)), stop, lo=low, key=time)
-        rows, where = self._hdf5.read(events, np.s_[low:high]), f"{self._hdf5.path}: {GROUP}/events"
-        check_ascending(rows[:, 2], f"{where} {low} to {high}")
-        return _checked(rows, self._off, self.sensor, f"{where}, after event {low}")
 
 
 def _polarity(hdf5: Hdf5, events: h5py.Dataset) -> float:

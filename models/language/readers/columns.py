@@ -83,14 +83,15 @@ def _text(content: Any, at: str) -> str:
 
 
 NAMES = {
-    "request": ("instruction", "prompt", "question", "query", "user", "input"),
+    "request": ("prompt", "instruction", "input"),
     "context": ("context", "input"),
-    "answer": ("output", "response", "completion", "answer", "assistant"),
-    "system": ("system", "system_prompt"),
+    "answer": ("response", "completion", "output"),
+    "system": ("system",),
     "messages": ("messages", "conversations"),
     "text": ("text",),
 }
-"""The names of columns by their meaning; `input` is the request if no other column is."""
+"""The names of columns by their meaning, those of Alpaca, TRL and ShareGPT; `input` is the request
+if no other column is."""
 METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
 """Names of columns that hold no text of a sample; they are ignored."""
 _KNOWN = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())

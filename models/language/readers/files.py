@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from models.base import DataError
-from models.common.data_files import BadRecords, identity, unknown_format, unreadable_file
-from models.common.text_file import TextFile, has_byte_order_mark, wide_without_mark
+from models.common.data_files import BadRecords, identity, unreadable_file
+from models.common.text_file import TextFile
 from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
-from models.language.readers.plain_text import FORMATS, SUFFIXES, Kind, file_kind, find_files, suffix_of
+from models.language.readers.plain_text import Kind, file_kind, find_files
 from models.language.readers.records import Record
 from models.language.readers.tables import (
     has_rows,
@@ -47,8 +47,6 @@ class FileSource:
         self.note = ""
         if answers is None:
             self._files, self.ignored = find_files(path, has_rows)
-            if self._files == [path] and _is_binary(path):
-                raise unknown_format(path, FORMATS)
         else:
             self._files, self.ignored = _two_files(path, answers), 0
         self.size, self.stamp = self._stat_files()
@@ -115,16 +113,3 @@ def _two_files(path: Path, answers: Path) -> list[Path]:
                 allowed="two files: line N of data.answers answers line N of data.path",
             )
     return [path, answers]
-
-
-def _is_binary(file: Path) -> bool:
-    """Whether a file without a known suffix starts with bytes that are not text."""
-    if suffix_of(file) in SUFFIXES:
-        return False
-    try:
-        with TextFile(file).open() as opened:
-            head = opened.read(4096)
-    except OSError as error:
-        raise unreadable_file(file, error) from None
-    is_text = has_byte_order_mark(head) or wide_without_mark(head) is not None
-    return b"\0" in head and not is_text

@@ -12,8 +12,8 @@ from tests.models.language.reading import documents, error_text, exchanges, grou
 from tests.privileges import unreadable
 
 KNOWN = (
-    "request: instruction, prompt, question, query, user, input; context: context, input; "
-    "answer: output, response, completion, answer, assistant; system: system, system_prompt; "
+    "request: prompt, instruction, input; context: context, input; "
+    "answer: response, completion, output; system: system; "
     "messages: messages, conversations; text: text"
 )
 
@@ -129,16 +129,16 @@ def test_a_folder_without_permission_is_an_error(tmp_path):
 
 
 def test_invalid_json_lines_are_reported_together_with_their_lines(tmp_path):
-    good, wrong = {"prompt": "a", "response": "b"}, {"question": 1.5, "answer": "a"}
+    good, wrong = {"prompt": "a", "response": "b"}, {"prompt": 1.5, "output": "a"}
     path = rows(tmp_path / "a.jsonl", good, '{"prompt": "a", ', wrong, "[1]", "[2]")
     assert error_text(path) == (
         "4 of 5 rows cannot be used\n"
         "  where         a.jsonl:2: not JSON: Expecting property name enclosed in double "
         "quotes at column 17\n"
-        "                a.jsonl:3: question is float, not text\n"
+        "                a.jsonl:3: prompt is float, not text\n"
         "                a.jsonl:4: list, not an object\n"
         "                and 1 more\n"
-        "  fix           correct question in a.jsonl:3, or skip them with  --set data.on_bad=skip"
+        "  fix           correct prompt in a.jsonl:3, or skip them with  --set data.on_bad=skip"
     )
     corpus = read(path, "skip")
     assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 4
@@ -158,8 +158,8 @@ def test_conversations_without_an_answer_and_misspelt_roles_are_reported(tmp_pat
 
 
 def test_rows_without_an_answer_are_an_error_with_the_names_that_are_known(tmp_path):
-    assert error_text(write(tmp_path / "a.csv", "question,reply\na,b\n")) == (
-        "no column for the answer among: question, reply\n"
+    assert error_text(write(tmp_path / "a.csv", "prompt,reply\na,b\n")) == (
+        "no column for the answer among: prompt, reply\n"
         "  where         a.csv:1\n"
         f"  allowed       {KNOWN}\n"
         "  fix           rename a column, or say what one means:  "
@@ -200,9 +200,7 @@ def test_common_instruction_formats_are_read_whole(tmp_path, suffix):
         ({"instruction": "a", "input": "", "output": "c"}, ["user a", "assistant c"]),
         ({"instruction": "a", "context": "b", "response": "c"}, ["user a\n\nb", "assistant c"]),
         ({"prompt": "a", "completion": "b"}, ["user a", "assistant b"]),
-        ({"question": "a", "answer": "b", "id": "7"}, ["user a", "assistant b"]),
-        ({"user": "a", "assistant": "b"}, ["user a", "assistant b"]),
-        ({"System": "s", "Question": "a", "Answer": "b"}, ["system s", "user a", "assistant b"]),
+        ({"System": "s", "Prompt": "a", "Output": "b"}, ["system s", "user a", "assistant b"]),
     ):
         path = tmp_path / f"a.{suffix}"
         if suffix == "jsonl":
@@ -279,14 +277,14 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, reason):
 def test_a_file_that_turns_invalid_late_leaves_no_documents_and_one_bad_row(tmp_path):
     (tmp_path / "texts").mkdir()
     write(tmp_path / "texts" / "a.txt", "fine")
-    write(tmp_path / "texts" / "b.txt", b"good words\n" * 110_000 + b"\xff")
+    write(tmp_path / "texts" / "b.txt", "good wörds\n".encode() * 110_000 + b"\xff")
     write(tmp_path / "texts" / "c.txt", "fine, too")
     assert "'DATA/b.txt' is not UTF-8" in error_text(tmp_path / "texts")
     left = read(tmp_path / "texts", "skip")
     assert documents(left) == [("a.txt", "fine"), ("c.txt", "fine, too")]
     assert left.left_out == {"skipped_rows": 1}
     (tmp_path / "rows").mkdir()
-    for name, end in (("a", b""), ("b", b"\n[]\n\xff"), ("c", b"")):
+    for name, end in (("a", b""), ("b", "\n[]\nö".encode() + b"\xff"), ("c", b"")):
         row = f'{{"input": "{name}", "output": "x"}}'.encode()
         write(tmp_path / "rows" / f"{name}.jsonl", row + end)
     left = read(tmp_path / "rows", "skip")

@@ -31,7 +31,7 @@ def test_a_row_in_the_formats_of_training_is_a_prompt_without_its_answer(prompts
         ({"prompt": "hi", "response": "secret"}, [("user", "hi")]),
         ({"prompt": "hi", "response": None}, [("user", "hi")]),
         ({"instruction": "sum", "input": "1 2", "output": ""}, [("user", "sum\n\n1 2")]),
-        ({"system": "be brief", "question": "why"}, system),
+        ({"system": "be brief", "prompt": "why"}, system),
         ({"text": "once"}, [("user", "once")]),
         ({"title": "hi"}, [("user", "hi")]),
         ({"messages": talk}, [("user", "user")]),

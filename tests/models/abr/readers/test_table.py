@@ -1,16 +1,18 @@
+from functools import partial
 from math import isnan
+from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 
-from models.abr.readers.table import TableReader
+from models.abr.readers.table import TableReader, find_columns
 from models.abr.responses import UNKNOWN_CLASS
 from models.common.data_files import ALWAYS_UNPACKED, BadRecords
 from models.common.table import declared_columns
 from tests.models.errors import error_of
 
-HEADS = ["Patient ID", "Age", "Intensity", "Rate", "Fmp", "Hear_Loss", "V Latancy", "V Amplitude"]
+HEADS = ["Patient_ID", "Age", "Intensity", "Rate", "Fmp", "hear_loss", "v_latency", "v_amplitude"]
 POINTS = [str(point) for point in range(1, 201)]
 
 
@@ -50,18 +52,19 @@ def test_without_labels_no_column_of_them_is_required_or_read(table):
     (row,) = reader.read(path, path.name)
     assert (row.target, row.age, row.level) == (UNKNOWN_CLASS, 40, 80)
     assert isnan(row.exists) and isnan(row.latency) and reader.bad_records.rows == []
-    heads = ["Patient", "Intensity"]
+    heads = ["patient_id", "Intensity"]
     path = table([["7", "60", *POINTS]], heads=heads, name="few.csv")
     (row,) = reader.read(path, path.name)
     assert row.level == 60
 
 
 def test_a_declared_column_is_read_before_a_known_name_and_an_ignored_one_is_not(table):
-    heads = ["Subject", "Age", "Stim level", "Rate", "Fmp", "Loss", "V Latency", "V Amplitude"]
-    declared = ("subject=patient_id", "Stim Level=intensity", "Loss=hear_loss", "V Latency=ignore")
+    heads = ["Subject", "Age", "Stim level", "Rate", "Fmp", "Loss", "v_latency", "v_amplitude"]
+    declared = ("subject=patient_id", "Stim Level=intensity", "Loss=hear_loss", "V_Latency=ignore")
     (row,), reader = read(table([line(loss="2")], heads=heads), declared)
     assert (row.patient, row.level, row.target) == ("patient 7", 80, 2)
     assert isnan(row.exists)
+    assert reader.notes == []
     reader.check_declared()
     (row,), _ = read(table([line()], heads=[*HEADS[:-2], "X", "Y"]), ["age=intensity"])
     assert (row.level, isnan(row.age)) == (40, True)
@@ -71,7 +74,8 @@ def test_an_empty_latency_means_no_wave_and_no_column_an_unknown_one(table):
     rows, _ = read(table([line(latency=latency) for latency in ("", "0", "-1", " ")]))
     for row in rows:
         assert row.exists == 0 and isnan(row.latency) and isnan(row.amplitude)
-    (row,), _ = read(table([line()], heads=[*HEADS[:-2], "Other", "More"]))
+    (row,), reader = read(table([line()], heads=[*HEADS[:-2], "Other", "More"]))
+    assert reader.notes == ["export.csv: columns that are not read: Other, More"]
     assert len(rows) == 4 and isnan(row.exists) and isnan(row.latency)
 
 
@@ -141,3 +145,22 @@ def test_a_workbook_gives_the_same_rows_as_text(table, tmp_path):
         assert (a.target, a.exists, a.level) == (b.target, b.exists, b.level)
         np.testing.assert_allclose(a.signal, b.signal)
     assert [row.patient for row in as_book] == [row.patient for row in as_text]
+
+
+@pytest.mark.parametrize(
+    ("heads", "declared", "lacks"),
+    [
+        (["Subject", "Intensity", "hear_loss"], [], "patient_id"),
+        (["patient_id", "Level (dB)", "hear_loss"], ["Level (dB)=intensity"], None),
+        (["patient_id", "Stim-level: 1, 'left' ear", "hear_loss"], [], "intensity"),
+        (["patient_id", "intensity", "Intensity", "hear_loss"], [], "one column of each meaning"),
+    ],
+)
+def test_a_column_has_its_documented_name_or_that_of_the_setting(heads, declared, lacks):
+    columns = partial(find_columns, [*heads, *POINTS], declared_columns(declared), Path("a.csv"))
+    if lacks is None:
+        assert columns()["intensity"] == 1 and columns()["200"] == 202
+        return
+    error = error_of(columns)
+    assert error.where == "a.csv" and lacks in error.message + error.allowed
+    assert heads[1] in error.message and "data.columns=[" in error.fix
