@@ -65,7 +65,7 @@ def test_an_unwritable_part_of_a_run_is_named(here, said, monkeypatch):
         with monkeypatch.context() as patched:
             make_unwritable(patched, here / "run" / part)
             err = said(*COMMANDS["resume"], code=2)
-        assert f"error: a part of the run, run/{part} is not writable" in err
+        assert f"error: run/{part} is not writable" in err
 
 
 def test_too_little_room_is_named_with_what_is_needed(here, said, monkeypatch):
