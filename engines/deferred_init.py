@@ -17,6 +17,8 @@ from engines.state import WEIGHT
 _CHUNK_BYTES = 4 * 2**20
 _TRIM_BYTES = 32 * 2**20
 _MARK = "_gearshift_deferred"
+_READS_VALUES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AssertionError)
+"""What a model raises that needs a value; a fault of its own is raised again with values."""
 
 
 def is_deferred(tensor: Tensor) -> bool:
@@ -59,7 +61,9 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
     try:
         with torch.device("meta"):
             model = make()
-    except Exception:  # of any kind, such as an error of a file; a fault of its own comes again with values
+    except Exception as error:
+        if not isinstance(error.__cause__ or error, _READS_VALUES):  # an error of a file has its cause
+            raise
         return None
     is_plain = all(type(p) is Parameter for p in model.parameters()) and _replace_meta(model)
     has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list
