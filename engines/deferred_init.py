@@ -62,7 +62,7 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         with torch.device("meta"):
             model = make()
     except Exception as error:
-        if not isinstance(error.__cause__ or error, _READS_VALUES):  # an error of a file has its cause
+        if not isinstance(error.__context__ or error, _READS_VALUES):  # an error of a file hides its cause
             raise
         return None
     is_plain = all(type(p) is Parameter for p in model.parameters()) and _replace_meta(model)
