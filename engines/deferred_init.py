@@ -62,9 +62,9 @@ def _without_values(make: Callable[[], Module]) -> Module | None:
         with torch.device("meta"):
             model = make()
     except Exception as error:
-        if not isinstance(error.__context__ or error, _READS_VALUES):  # an error of a file hides its cause
-            raise
-        return None
+        if isinstance(error.__context__ or error, _READS_VALUES):  # an error of a file hides its cause
+            return None
+        raise
     is_plain = all(type(p) is Parameter for p in model.parameters()) and _replace_meta(model)
     has_more = any(id(tensor) not in before for tensor in _on_meta())  # such as one in a list
     return model if is_plain and not has_more else None
