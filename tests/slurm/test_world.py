@@ -74,9 +74,9 @@ def test_torchrun_on_two_nodes_trains_as_srun_does(login, under_srun):
 
 
 @pytest.mark.slow
-def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login):
+def test_two_steps_at_once_on_the_same_nodes_both_train(login):
     def one(run):
-        over_two_nodes(login, f"{LAUNCHER} {training(login, run)}", MASTER_PORT="23456")
+        over_two_nodes(login, f"{LAUNCHER} {training(login, run)}")
 
     with ThreadPoolExecutor(2) as both:
         list(both.map(one, ["left", "right"]))
