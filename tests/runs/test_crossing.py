@@ -91,10 +91,11 @@ HALF_OF = {"ddp": "bf16", "fsdp": "fp16", "zero2-offload": "bf16", "zero3": "fp1
     ("engine", "size", "precision"),
     [
         pytest.param("local", 1, "fp32"),
-        *(pytest.param(name, 2, "fp32", marks=able_mark(name)) for name in CPU_ENGINES),
+        *(pytest.param(name, 2, "fp32", marks=able_mark(name)) for name in HALF_OF),
         *(
-            pytest.param(name, 2, half, marks=[able_mark(name), pytest.mark.slow])
-            for name, half in HALF_OF.items()
+            pytest.param(name, 2, precision, marks=[able_mark(name), pytest.mark.slow])
+            for name, precision in [*dict.fromkeys(CPU_ENGINES, "fp32").items(), *HALF_OF.items()]
+            if precision != "fp32" or name not in HALF_OF
         ),
     ],
 )
