@@ -223,7 +223,6 @@ def _named_group(group: Mapping[str, Any], names: Mapping[Parameter, str]) -> di
 
 
 def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter, before an engine shards them."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 

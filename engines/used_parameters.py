@@ -122,7 +122,6 @@ class UsedParameters:
         self._end_segment()
 
     def close(self) -> None:
-        """End the thread."""
         self._closed.set()
 
     def _end_segment(self) -> None:

@@ -31,7 +31,6 @@ class ProcessWorld:
     """The `World` of torch.distributed; a world of one needs no process group."""
 
     def __init__(self, info: RankInfo, device: torch.device, timeout_s: float):
-        """`timeout_s`: how long a rank waits for another one."""
         self.rank = info.rank
         self.size = info.size
         self.local_rank = info.local_rank
@@ -88,11 +87,9 @@ class ProcessWorld:
             self._hosts = hosts
 
     def sum(self, value: Tensor) -> Tensor:
-        """As `World.sum`."""
         return self._reduce(value, dist.ReduceOp.SUM)
 
     def sum_later(self, value: Tensor) -> Callable[[], Tensor]:
-        """As `World.sum_later`."""
         if self.size == 1:
             return lambda: value
         total = value.clone()
@@ -105,11 +102,9 @@ class ProcessWorld:
         return result
 
     def maximum(self, value: Tensor) -> Tensor:
-        """As `World.maximum`."""
         return self._reduce(value, dist.ReduceOp.MAX)
 
     def agree(self, flags: int) -> int:
-        """As `World.agree`."""
         assert 0 <= flags < 1 << FLAG_BITS
         if self.size == 1:
             return flags
@@ -119,7 +114,6 @@ class ProcessWorld:
         return sum(bit << position for position, bit in enumerate(bits.tolist()))
 
     def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
-        """As `World.broadcast`."""
         if self.size == 1:
             assert data is not None
             return data
@@ -144,7 +138,6 @@ class ProcessWorld:
             raise TimeoutError(f"rank {self.rank} waited {seconds:g} s at a barrier: {error}") from error
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
-        """As `World.rank_0_first`."""
         if self.size == 1:
             return work()
         assert self.store is not None
@@ -159,11 +152,9 @@ class ProcessWorld:
                 pause = min(2 * pause, 1.0)
 
     def host_memory(self, size: int) -> Tensor:
-        """As `World.host_memory`."""
         return allocate(size, self.device)
 
     def close(self) -> None:
-        """As `World.close`."""
         if self._owns_group and dist.is_initialized():
             dist.destroy_process_group()
         self._owns_group = False

@@ -76,7 +76,6 @@ def by_term(value: _Value | Mapping[str, _Value]) -> Mapping[str, _Value]:
 
 
 def total_units(num_units: Iterable[NumUnits]) -> dict[str, int]:
-    """The units of several batches together, by term."""
     total: dict[str, int] = {}
     for value in num_units:
         for term, units in by_term(value).items():

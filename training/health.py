@@ -132,7 +132,6 @@ class Health(Callback):
             self._check_loss(metrics.step, metrics.step / self._plan.total_steps)
 
     def evaluated(self, result: EvalResult) -> Action:
-        """Check that the metrics are finite, and the validation loss."""
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
         if bad:
             texts = ", ".join(f"{name} {value}" for name, value in bad.items())

@@ -159,7 +159,6 @@ class TrainingRun:
 
     @property
     def is_over(self) -> bool:
-        """No more steps are taken."""
         return self._stop is not None or self.step >= self._plan.last_step
 
     # Between steps
@@ -223,7 +222,6 @@ class TrainingRun:
         self._agreement = agree_later(self._engine.world, units, flags, times)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
-        """Count a step, call the callbacks, and log it if it is due."""
         self.step += 1
         step = Step(
             step=self.step,

@@ -76,7 +76,6 @@ class RunMetrics:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are steps that were not logged."""
         return self._steps > 0 and self._last is not None
 
     def line(self, world: World) -> StepMetrics:
@@ -129,7 +128,6 @@ class RunMetrics:
         return self._peaks.maximum(world)
 
     def own_peak_memory(self, device: torch.device) -> dict[str, int | None]:
-        """The peak memory of this rank."""
         return self._peaks.local(device)
 
     def _begin_line(self) -> None:

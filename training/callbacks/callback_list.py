@@ -57,7 +57,6 @@ class CallbackList(Callback):
         return [getattr(callback, name)(*given) for callback in self._callbacks]
 
     def end(self, outcome: Outcome) -> None:
-        """Call every callback, also if one of them fails."""
         with ExitStack() as stack:
             for callback in reversed(self._callbacks):
                 stack.callback(callback.end, outcome)

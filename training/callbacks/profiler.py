@@ -52,7 +52,6 @@ class Profiler(Callback):
         return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
-        """Write the profile of a run that ended early, after fewer steps."""
         if self._profile is None:
             return
         if outcome.status == "failed" or self._newest < self._first:

@@ -41,7 +41,6 @@ class Tolerance:
     hundred times as much as the weights that they sum up to."""
 
     def of(self, kind: str) -> float:
-        """The tolerance of a kind of tensor."""
         return self.weights if kind in (WEIGHT, EMA, BUFFER) else self.moments
 
 
@@ -72,8 +71,6 @@ class Difference:
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """The result of comparing two checkpoints."""
-
     tensors: int
     """Weights, slots and buffers compared."""
     differing: int
@@ -89,8 +86,6 @@ class TensorComparison:
 
 @dataclass(frozen=True)
 class MetricsComparison:
-    """The result of comparing the lines of two runs."""
-
     lines: int
     """Lines that both runs have, and that were compared."""
     first: Difference | None

@@ -146,7 +146,6 @@ class Checkpoint:
                 rest = rest[count:]
 
     def _list(self, file: str) -> None:
-        """Add the intervals of `file` to the list."""
         entries, metadata = tensor_file.read_head(self.folder / file)
         for key, (entry, offset) in entries.items():
             kind, name, start = parse_key(key)

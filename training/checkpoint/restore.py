@@ -107,7 +107,6 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
 
 
 def _differing(what: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    """Names that one side lacks or has with another value."""
     for name in {**ours, **stored}:
         there, here = (side.get(name, "nothing") for side in (stored, ours))
         if there != here:

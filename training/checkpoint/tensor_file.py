@@ -31,8 +31,6 @@ _STAGING_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Interval:
-    """Consecutive elements of a flattened tensor, to be written."""
-
     kind: str
     name: str
     start: int
@@ -48,7 +46,6 @@ class Interval:
 
     @property
     def bytes(self) -> int:
-        """Bytes on disk."""
         return self.data.numel() * self.dtype.itemsize
 
 
@@ -129,15 +126,12 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file."""
-
     key: str
     dtype: torch.dtype
     shape: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
-        """Bytes of its elements."""
         return prod(self.shape) * self.dtype.itemsize
 
 

@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Shard:
-    """What this rank writes."""
-
     path: Path
     head: bytes
     intervals: list[Interval]
@@ -48,7 +46,6 @@ class _Shard:
         return len(self.head) + sum(interval.bytes for interval in self.intervals)
 
     def write(self) -> None:
-        """Write the shard, and tell rank 0 that it is complete."""
         file = tensor_file.write_rank_file(self.path, self.head, self.intervals)
         complete = self.path.with_name(f"{file.name}.part")
         staged = complete.with_name(f".{complete.name}")
@@ -105,7 +102,6 @@ class CheckpointWriter:
     for a missing file only after half a minute."""
 
     def __init__(self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool) -> None:
-        """`storage` is that of the run folder."""
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
@@ -229,7 +225,6 @@ class CheckpointWriter:
             self._unfinished.mkdir()
 
     def _wait_for_folder(self) -> None:
-        """Wait until the folder that rank 0 made is visible here."""
         deadline = time.monotonic() + self.visibility_timeout_s
         while not self._unfinished.is_dir():
             if time.monotonic() > deadline:

@@ -22,8 +22,6 @@ _SIGNS: Mapping[str, Sign] = {"min": "<=", "max": ">="}
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of a metric, and its step."""
-
     value: float
     step: int
 
@@ -71,7 +69,6 @@ class EarlyStopping:
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether `stop.patience` requires to stop now."""
         return self._patience is not None and self.waited >= self._patience
 
     def facts(self) -> dict[str, Any]:
@@ -91,8 +88,6 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Target:
-    """A metric, and the value to reach."""
-
     metric: str
     sign: Sign
     """`=`: the direction of the goal."""

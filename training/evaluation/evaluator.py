@@ -176,7 +176,6 @@ class Evaluator:
 
     @property
     def reason_to_stop(self) -> str | None:
-        """Why the run must stop now; None: it continues."""
         if self._scored != self._chosen:  # by scores on other samples
             return None
         if self._target is not None and self._target.is_reached(self._metrics):

@@ -19,8 +19,6 @@ _REDRAW_S = 0.25
 
 
 class ConsoleReporter(Callback):
-    """Reports the run to `outputs`; for rank 0."""
-
     _train_plan: TrainPlan | None = None
     _progress: Progress
 
@@ -48,7 +46,6 @@ class ConsoleReporter(Callback):
         self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
     def step(self, step: Step) -> Action:
-        """Count the step, and redraw the progress if it is out of date."""
         self._progress.stepped(step.step)
         if self._live and self._now() >= self._draw_at:
             self._draw()

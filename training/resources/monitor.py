@@ -70,7 +70,6 @@ class ResourceReader:
         self._read_gpu: Callable[[], GpuState | None] | None = None
 
     def read(self) -> MachineReading:
-        """A reading taken now; costs some tenths of a millisecond of CPU time."""
         gpu = disk = None
         if self._device.type == "cuda":
             self._read_gpu = self._read_gpu or _gpu_reader(self._device)
@@ -104,7 +103,6 @@ class ResourceMonitor:
         self._thread: threading.Thread | None = None
 
     def read(self) -> MachineReading:
-        """A reading taken now, in the calling thread."""
         with self._reading:
             reading = self._read()
             self._usage.add(reading.uses())
