@@ -201,16 +201,8 @@ def _backend(kind: str) -> str:
             f"no process group backend for device {kind}; use engine local with one process, or device cpu"
         )
     backend = _BACKENDS[kind]
-    missing = [
-        name
-        for name, available in (
-            ("gloo", dist.is_gloo_available()),
-            ("nccl", dist.is_nccl_available()),
-            ("xccl", getattr(dist, "is_xccl_available", bool)()),
-        )
-        if name in backend and not available
-    ]
-    if missing:
+    names = (name for name in ("gloo", "nccl", "xccl") if name in backend)
+    if missing := [name for name in names if not dist.is_backend_available(name)]:
         raise EngineError(
             f"torch {torch.__version__} was built without {missing[0]}, which processes on {kind} "
             "need; engine local with one process does not"

@@ -34,7 +34,7 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
     def fill_state() -> None:
         fill(checkpoint, [piece for piece in state.pieces if slots or piece.kind == WEIGHT])
         for name, buffer in state.buffers.items():
-            buffer.copy_(checkpoint.buffer(name))
+            buffer.copy_(checkpoint.tensor(BUFFER, name))
 
     _together(engine.world, lambda: check(checkpoint, state, slots))
     _together(engine.world, fill_state)

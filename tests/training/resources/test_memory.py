@@ -1,7 +1,5 @@
 """Memory of this process: peaks, and releasing unused memory."""
 
-import mmap
-import os
 import subprocess
 import sys
 
@@ -41,18 +39,6 @@ def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, is_shown
     found = memory.device_uses(torch.device("cuda"), state)
     assert found["gpu"] == others
     assert found["gpu_all"] == pytest.approx(100 * (8 - 4.25) / 20)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_process_sees_its_own_memory():
-    host_bytes()  # the parent's process is known from here on
-    if (child := os.fork()) == 0:
-        before = host_bytes()
-        taken = mmap.mmap(-1, 32 * MIB)  # new pages: the heap may have room left by other tests
-        for offset in range(0, len(taken), mmap.PAGESIZE):
-            taken[offset] = 1
-        os._exit(0 if host_bytes() - before > 24 * MIB else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 ALONE = """
