@@ -159,7 +159,7 @@ class FSDP(EngineWithOptimizerStep):
         sharded = (p for p in self._named.values() if p not in self._whole)
         self._used.add_gradients(p for p in sharded if p.grad is not None)
         with self._used.exchange():
-            self._used.end_backward()
+            self._used.end_segment()
             return super().step()
 
     def backward(self, loss: Tensor) -> None:

@@ -29,16 +29,6 @@ class GradientAveraging(Protocol):
         """As `Engine.accumulate`."""
 
 
-class OptimizerSharding(Protocol):
-    """A way to shard an optimizer over ranks."""
-
-    def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
-        """An optimizer of `groups` that updates every parameter on every rank."""
-
-    def local_optimizer(self, optimizer: Any) -> Optimizer:
-        """The optimizer with the slots of this rank."""
-
-
 class Replicated(EngineWithOptimizerStep):
     """An engine with full replicas; gradients are averaged, slots optionally sharded.
 
@@ -50,8 +40,9 @@ class Replicated(EngineWithOptimizerStep):
         world: World,
         options: Options,
         averaging: Callable[[Module, World, Options], GradientAveraging],
-        sharding: OptimizerSharding | None = None,
+        sharding: Any = None,
     ):
+        """`sharding`: how an optimizer is sharded over ranks, as engines.oss does; None: it is not."""
         check_precision(options.precision, world.device)
         self.world = world
         self._options = options

@@ -62,7 +62,8 @@ class ProcessWorld:
         else:
             select_interface(environment.variables()["MASTER_ADDR"])
         if self.size > 1:
-            facts = _versions(self.device) | dict(facts or {})
+            versions = {"torch": torch.__version__.partition("+")[0], "device": self.device.type}
+            facts = versions | dict(facts or {})
             device = hardware_id(self.device)
             check_ranks(store, self.rank, self.size, facts, device, self._timeout_s)
         try:
@@ -188,11 +189,6 @@ def open_world(
     if info.size > 1 or always_group:
         world.open_group(facts)
     return world
-
-
-def _versions(device: torch.device) -> dict[str, str]:
-    """Facts that all ranks which exchange tensors must share."""
-    return {"torch": torch.__version__.partition("+")[0], "device": device.type}
 
 
 def _backend(kind: str) -> str:

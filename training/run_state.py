@@ -372,7 +372,7 @@ class TrainingRun:
         reason = self._stop or stop_reason.FINISHED
         if self._stop is None and self.step < self._plan.total_steps:
             reason = stop_reason.completed(f"stop.after: reached step {self.step}")
-        return self._end(reason, self._metrics.peak_memory(self._engine.world))
+        return self._end(reason, self._metrics.peaks.maximum(self._engine.world))
 
     def _complete(self) -> None:
         if self._metrics.is_behind:
@@ -386,7 +386,8 @@ class TrainingRun:
             self.save()
         if self._is_finite():
             self._preview.predictions(self.step)
-            self._evaluator.report_experience(self._callbacks.event)
+            if experience := self._evaluator.experience:
+                self._callbacks.event("experience_trained", experience)
             weights_step = self._checkpoints.load_best(
                 self._evaluator.best, self.step, self._engine, self.updater.load_average
             )
@@ -419,7 +420,7 @@ class TrainingRun:
             self._save_after_failure()
         self._checkpoints.abandon()
         reason = stop_reason.failed(f"{type(error).__name__}: {error}")
-        self._end(reason, self._metrics.own_peak_memory(self._engine.world.device))
+        self._end(reason, self._metrics.peaks.local(self._engine.world.device))
 
     def _save_after_failure(self) -> None:
         try:

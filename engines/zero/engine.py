@@ -57,7 +57,10 @@ class Zero:
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         self._undo.enter_context(library.side_effects_undone(self.world.device))
-        self._set_threads()
+        threads = self._options.offload_threads
+        # On a CPU the optimizer uses the threads of the forward pass.
+        if self._offloads and (threads or self.world.device.type != "cpu"):
+            self._undo.callback(use_threads(threads, self.world.local_size))
         self._shapes = shapes_of(model)
         self._undo.callback(library.hide_empty(model))
         for parameter in model.parameters():
@@ -88,12 +91,6 @@ class Zero:
         )
         self._undo.callback(self._used.close)
         return self._engine
-
-    def _set_threads(self) -> None:
-        threads = self._options.offload_threads
-        # On a CPU the optimizer uses the threads of the forward pass.
-        if self._offloads and (threads or self.world.device.type != "cpu"):
-            self._undo.callback(use_threads(threads, self.world.local_size))
 
     def _forward_options(self) -> Options:
         """Stage 3 is not compiled: its hooks break the graph before and after every layer."""
@@ -158,7 +155,7 @@ class Zero:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
         self._used.end_forward()
-        self._gradients.start_pass()
+        self._gradients.reached.clear()
         self._engine.backward(loss)
         self._gradients.end_pass()
         self._used.add_gradients(self._gradients.reached)
@@ -168,7 +165,7 @@ class Zero:
             self.without_gradient = self._gradients.never_reached()
             self._is_first = False
         with self._used.exchange():
-            self._used.end_backward()
+            self._used.end_segment()
             self._gradients.finish()
             update = self._update()
             broadcast_buffers(self._buffers, self.world)

@@ -30,7 +30,7 @@ BLOCK_BYTES = 16 * 2**20
 """Files have one checksum per block, so that several threads and ranks can verify a file."""
 LARGEST_JSON = 64 * 2**20
 """Larger files are not read into memory."""
-_RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
+RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -124,10 +124,6 @@ def step_of(name: str) -> int | None:
 
 def rank_file(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
-
-
-def is_rank_file(name: str) -> bool:
-    return _RANK_FILE.match(name) is not None
 
 
 def render(manifest: Manifest) -> tuple[bytes, bytes]:

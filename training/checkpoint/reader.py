@@ -65,7 +65,7 @@ class Checkpoint:
         """Optimizer steps taken, by parameter."""
         self._stored: dict[tuple[str, str], list[_Extent]] = {}
         for file in written.files:
-            if manifest.is_rank_file(file.name):
+            if manifest.RANK_FILE.match(file.name):
                 with _read_errors(folder / file.name):
                     self._list(file.name)
         self._check_cover()

@@ -53,11 +53,6 @@ def device_bytes(device: torch.device) -> int | None:
     return peak
 
 
-def peaks(device: torch.device) -> dict[str, int | None]:
-    """The peak bytes of this process: {"device", "host"}; device None on a CPU."""
-    return {"device": device_bytes(device), "host": _host_peak()}
-
-
 def release_unused(device: torch.device) -> None:
     """Give back unused memory: unreachable objects, and what the allocators keep in reserve."""
     gc.collect()
@@ -107,8 +102,9 @@ class PeakMemory:
         "device": of tensors, None on a CPU; "host": resident memory; "host_growth": the same above
         the use at creation.
         """
-        own_peaks = peaks(device)
-        return {**own_peaks, "host_growth": max(0, (own_peaks["host"] or 0) - self._before)}
+        host = _host_peak()
+        growth = max(0, host - self._before)
+        return {"device": device_bytes(device), "host": host, "host_growth": growth}
 
     def maximum(self, world: World) -> dict[str, int | None]:
         """The maximum of each number over ranks. Collective."""

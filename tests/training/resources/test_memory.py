@@ -9,7 +9,7 @@ import torch
 from tests.training.facts import step, train_plan
 from training.callbacks.base import Action
 from training.resources import memory
-from training.resources.memory import CacheClearing, PeakMemory, host_bytes, peaks, release_unused
+from training.resources.memory import CacheClearing, PeakMemory, host_bytes, release_unused
 from training.resources.nvml import GpuState
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def test_host_memory_follows_allocation_and_release():
     release_unused(CPU)
     assert during - before > 60 * MIB
     assert host_bytes() < during - 60 * MIB
-    highest = peaks(CPU)["host"]
+    highest = PeakMemory().local(CPU)["host"]
     assert highest is not None and highest >= during - MIB
 
 
