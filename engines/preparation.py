@@ -72,7 +72,7 @@ def change_forward(
         from engines.activation_offload import ActivationOffload
 
         offload = ActivationOffload(model, blocks, device)
-    kept = partial(create_selective_checkpoint_contexts, _kept_product) if options.keep_products else None
+    kept = _keep_products if options.keep_products else None
     checkpoint_blocks(blocks, options.activation_checkpointing, kept)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
@@ -220,6 +220,10 @@ def _checkpointed(
     elif kept is not None:
         kwargs["context_fn"] = kept
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+def _keep_products() -> _Contexts:
+    return create_selective_checkpoint_contexts(_kept_product)
 
 
 def _kept_product(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

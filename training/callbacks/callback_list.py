@@ -53,7 +53,7 @@ class CallbackList(Callback):
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         self._each("event", kind, facts)
 
-    def _each(self, name: str, *given: object) -> list[Action]:
+    def _each(self, name: str, *given: object) -> list[Action | None]:
         return [getattr(callback, name)(*given) for callback in self._callbacks]
 
     def end(self, outcome: Outcome) -> None:
@@ -62,7 +62,7 @@ class CallbackList(Callback):
                 stack.callback(callback.end, outcome)
 
 
-def _joined(requests: Iterable[Action]) -> Action:
+def _joined(requests: Iterable[Action | None]) -> Action:
     joined = Action.NOTHING
     for action in requests:
         if action:  # rarely; joining flags costs more than this check

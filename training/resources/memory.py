@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from training.callbacks.base import Action, Callback, Step
+from training.callbacks.base import Callback, Step
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
@@ -131,14 +131,13 @@ class CacheClearing(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         self._accumulation = train_plan.accumulation
 
-    def step(self, step: Step) -> Action:
+    def step(self, step: Step) -> None:
         """Count the micro-batches of a step; empty the cache if it is due."""
         self._since += self._accumulation
         if self._since >= self._every:
             self._since %= self._every
             self.times += 1
             empty_cache(self._device)
-        return Action.NOTHING
 
 
 def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
