@@ -28,7 +28,7 @@ import transformers
 from benchmarks.figures import command, listed, machine, save_rows
 from models.common import subwords
 from models.language.embedded import read_conversations
-from training.checkpoint.tensor_file import TensorEntry, file_head
+from training.checkpoint.tensor_file import file_head
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = 1024
@@ -104,15 +104,15 @@ def save_layout(folder: Path, config: transformers.PretrainedConfig = LLAMA_7B) 
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     weights = dict(model.named_parameters())  # tied ones once
-    entries = [TensorEntry(n, torch.bfloat16, tuple(x.shape)) for n, x in weights.items()]
+    names = list(weights)
     files: dict[str, str] = {}
-    for number in range(0, len(entries), SHARD):  # a single file can be too large to map
-        shard, name = entries[number : number + SHARD], f"model-{number}.safetensors"
-        files.update({entry.key: name for entry in shard})
-        head = file_head(shard, {"format": "pt"})
+    for number in range(0, len(names), SHARD):  # a single file can be too large to map
+        shard, name = names[number : number + SHARD], f"model-{number}.safetensors"
+        files.update(dict.fromkeys(shard, name))
+        head = file_head({key: (torch.bfloat16, weights[key].shape) for key in shard}, {"format": "pt"})
         with (folder / name).open("wb") as file:
             file.write(head)
-            file.truncate(len(head) + sum(entry.bytes for entry in shard))
+            file.truncate(len(head) + sum(2 * weights[key].numel() for key in shard))
     index = {"metadata": {}, "weight_map": files}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 

@@ -181,7 +181,6 @@ class Copies:
             torch.cuda.current_stream(self._device).wait_event(event)
 
     def free(self, host: Tensor) -> None:
-        """Use the buffer for other bytes."""
         insort(self._free, host, key=Tensor.numel)
 
 
@@ -205,14 +204,12 @@ class _Moved:
         self._host, self._event = copies.to_host(self._device)
 
     def release(self) -> None:
-        """Free the memory on the device."""
         self._copies.wait(self._event)
         if self._device is not None and self._device._version != self._version:
             self._version = None
         self._device = None
 
     def load(self) -> None:
-        """Start to fill memory on the device again."""
         if self._device is None:
             assert self._host is not None
             self._device, self._event = self._copies.to_device(self._host, self._size)

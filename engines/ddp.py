@@ -36,7 +36,6 @@ class Replica(Module):
         self.averaged: list[DistributedDataParallel] = []  # a list: not a submodule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model, or DDP around it."""
         return (self.averaged[0] if self.averaged else self.module)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +67,6 @@ class BucketedAveraging:
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
-        """As `Engine.accumulate`."""
         if not self._is_first and not self.module.averaged:
             self._wrap()
         averaged = next(iter(self.module.averaged), None)

@@ -39,7 +39,6 @@ class FrozenWeights:
         return getattr(self._engine, name)
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        """As `Engine.prepare`."""
         frozen = {name: p for name, p in model.named_parameters() if self._is_rounded(p)}
         values = round_weights(frozen, self._dtype, keeps=self._folder is not None)
         if frozen and not self._is_sharded:
@@ -56,18 +55,15 @@ class FrozenWeights:
         return module
 
     def state(self) -> State:
-        """As `Engine.state`."""
         state, values = self._engine.state(), self._values
         pieces = [replace(p, data=values.get(p.name, p.data)) for p in state.pieces]
         return replace(state, pieces=pieces) if values else state
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
-        """As `Engine.load`."""
         self._round()
         self._engine.load(steps, loss_scale)
 
     def refresh(self) -> None:
-        """As `Engine.refresh`."""
         self._round()
         self._engine.refresh()
 

@@ -79,7 +79,6 @@ class FSDP(EngineWithOptimizerStep):
         self._replicas: int = world.size // self._shards
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        """As `Engine.prepare`."""
         freeze_empty(model)
         whole = _whole(model)
         self._shapes = shapes_of(model)
@@ -160,11 +159,10 @@ class FSDP(EngineWithOptimizerStep):
         sharded = (p for p in self._named.values() if p not in self._whole)
         self._used.add_gradients(p for p in sharded if p.grad is not None)
         with self._used.exchange():
-            self._used.end_backward()
+            self._used.end_segment()
             return super().step()
 
     def backward(self, loss: Tensor) -> None:
-        """As `Engine.backward`."""
         self._used.end_forward()
         super().backward(loss)
 
@@ -175,12 +173,10 @@ class FSDP(EngineWithOptimizerStep):
             super()._apply(factor)
 
     def settle(self) -> None:
-        """As `Engine.settle`."""
         if self._overlapped:
             self._overlapped.wait()
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """As `Engine.accumulate`."""
         assert isinstance(self._model, FSDPModule)
         self._model.set_requires_gradient_sync(last or not self._holds_gradients)
         return self._used.micro_batch(last)
@@ -201,17 +197,14 @@ class FSDP(EngineWithOptimizerStep):
 
     @property
     def can_retry_step(self) -> bool:
-        """As `Engine.can_retry_step`."""
         return False  # a failed pass leaves its modules gathered
 
     @property
     def gathers_weights(self) -> bool:
-        """As `Engine.gathers_weights`."""
         return self.world.size > 1
 
     @torch.no_grad()  # with gradients, to_local makes a node and a view of each tensor
     def state(self) -> State:
-        """As `Engine.state`."""
         self.settle()
         replica = (self.world.rank // self._shards, self._replicas)
         state = gather_state(
@@ -240,7 +233,6 @@ class FSDP(EngineWithOptimizerStep):
         return first * (tensor.numel() // tensor.shape[0]), local
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
-        """As `Engine.load`."""
         load_steps(self._optimizer, self._named, steps)
         self.load_scale(loss_scale)
         self.refresh()
@@ -253,7 +245,6 @@ class FSDP(EngineWithOptimizerStep):
                 module.reshard()
 
     def close(self) -> None:
-        """As `Engine.close`."""
         for restore in self._restore:
             restore()
 

@@ -26,7 +26,6 @@ class FlatAveraging:
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
-        """As `Engine.accumulate`."""
         yield
         if last:
             average(self.module.parameters(), self._world)

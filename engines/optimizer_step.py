@@ -52,7 +52,6 @@ class EngineWithOptimizerStep:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """As `Engine.groups`."""
         return self._groups
 
     @property
@@ -69,7 +68,6 @@ class EngineWithOptimizerStep:
         """Nothing to do: the loop passes each micro-batch."""
 
     def backward(self, loss: Tensor) -> None:
-        """As `Engine.backward`."""
         (self._loss_scale.scale(loss) if self._loss_scale else loss).backward()
 
     def step(self) -> Update:
@@ -87,7 +85,6 @@ class EngineWithOptimizerStep:
         return update
 
     def discard(self) -> None:
-        """As `Engine.discard`."""
         self._optimizer.zero_grad()
 
     def settle(self) -> None:
@@ -182,7 +179,6 @@ def global_norm(
 
 
 def gradients_of(parameters: Iterable[Parameter]) -> list[Tensor]:
-    """The gradients of `parameters` that this rank holds."""
     gradients = (p.grad for p in parameters if p.grad is not None)
     return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
 

@@ -24,7 +24,6 @@ class FullParameters:
     """Assigns each parameter to the rank with the fewest elements so far."""
 
     def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
-        """As `OptimizerSharding.build`."""
 
         def part(groups: list[dict[str, Any]], **_: Any) -> Optimizer:
             optimizer = spec.build(groups)
@@ -35,5 +34,4 @@ class FullParameters:
         return OSS(groups, optim=part)
 
     def local_optimizer(self, optimizer: Any) -> Optimizer:
-        """As `OptimizerSharding.local_optimizer`."""
         return optimizer.optim

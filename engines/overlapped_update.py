@@ -70,7 +70,6 @@ class OverlappedUpdate:
             self._running.pop(module).result()
 
     def close(self) -> None:
-        """End the thread, after the update."""
         self._thread.shutdown()
         for hook in self._hooks:
             hook.remove()

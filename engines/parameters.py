@@ -94,7 +94,6 @@ def _trains_complex(engine: str, processes: int) -> bool:
 def _joined(
     named: Mapping[str, Parameter], blocks: Sequence[Module], engine: str
 ) -> Iterator[Mapping[str, Parameter]]:
-    """The parameters that an engine sends as one tensor."""
     if engine not in ("fsdp", "fsdp-offload"):
         real = {n: p for n, p in named.items() if not p.is_complex()}
         yield real

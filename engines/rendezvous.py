@@ -112,7 +112,6 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
 
 
 def _free_port() -> int:
-    """A port that no program of this machine uses now."""
     with socket.socket() as opened:
         opened.bind(("", 0))
         port: int = opened.getsockname()[1]

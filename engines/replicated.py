@@ -29,16 +29,6 @@ class GradientAveraging(Protocol):
         """As `Engine.accumulate`."""
 
 
-class OptimizerSharding(Protocol):
-    """A way to shard an optimizer over ranks."""
-
-    def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
-        """An optimizer of `groups` that updates every parameter on every rank."""
-
-    def local_optimizer(self, optimizer: Any) -> Optimizer:
-        """The optimizer with the slots of this rank."""
-
-
 class Replicated(EngineWithOptimizerStep):
     """An engine with full replicas; gradients are averaged, slots optionally sharded.
 
@@ -50,8 +40,9 @@ class Replicated(EngineWithOptimizerStep):
         world: World,
         options: Options,
         averaging: Callable[[Module, World, Options], GradientAveraging],
-        sharding: OptimizerSharding | None = None,
+        sharding: Any = None,
     ):
+        """`sharding`: how an optimizer is sharded over ranks, as engines.oss does; None: it is not."""
         check_precision(options.precision, world.device)
         self.world = world
         self._options = options
@@ -61,7 +52,6 @@ class Replicated(EngineWithOptimizerStep):
         self._restore_matmul = set_matmul_precision(options.precision)
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        """As `Engine.prepare`."""
         freeze_empty(model)
         move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
@@ -116,16 +106,13 @@ class Replicated(EngineWithOptimizerStep):
 
     @property
     def can_retry_step(self) -> bool:
-        """As `Engine.can_retry_step`."""
         return self.world.size == 1  # others would wait for this rank's gradients
 
     @property
     def gathers_weights(self) -> bool:
-        """As `Engine.gathers_weights`."""
         return False
 
     def state(self) -> State:
-        """As `Engine.state`."""
         replica = (self.world.rank, self.world.size)
         return gather_state(
             self._model,
@@ -139,7 +126,6 @@ class Replicated(EngineWithOptimizerStep):
         )
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
-        """As `Engine.load`."""
         load_steps(self._local_optimizer(), self._named, steps)
         self.load_scale(loss_scale)
         self.refresh()
@@ -153,5 +139,4 @@ class Replicated(EngineWithOptimizerStep):
         """Nothing to do: the pieces are the working weights."""
 
     def close(self) -> None:
-        """As `Engine.close`."""
         self._restore_matmul()

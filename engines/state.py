@@ -212,18 +212,15 @@ def gather_state(
         pieces=pieces,
         buffers=read_buffers(stored_buffers(model)),
         steps=steps,
-        groups=[_named_group(group, names) for group in groups],
+        groups=[
+            {**{k: v for k, v in g.items() if k != "params"}, "names": [names[p] for p in g["params"]]}
+            for g in groups
+        ],
         loss_scale=loss_scale,
     )
 
 
-def _named_group(group: Mapping[str, Any], names: Mapping[Parameter, str]) -> dict[str, Any]:
-    options = {key: value for key, value in group.items() if key != "params"}
-    return {**options, "names": [names[parameter] for parameter in group["params"]]}
-
-
 def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter, before an engine shards them."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 

@@ -82,7 +82,7 @@ class UsedParameters:
             self._in_pass.add(index)
             self._used.append(index)
         if ends:
-            self._end_segment()
+            self.end_segment()
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
@@ -111,21 +111,17 @@ class UsedParameters:
     def end_forward(self) -> None:
         """Call before each backward pass."""
         self._used.append(0)
-        self._end_segment()
+        self.end_segment()
 
     def add_gradients(self, reached: Iterable[Parameter]) -> None:
         """Add the parameters that got a gradient, in an order that must be the same on all."""
         self._used += [self._index[parameter] for parameter in reached]
 
-    def end_backward(self) -> None:
-        """Call before an update exchanges anything."""
-        self._end_segment()
-
     def close(self) -> None:
-        """End the thread."""
         self._closed.set()
 
-    def _end_segment(self) -> None:
+    def end_segment(self) -> None:
+        """Call before an update exchanges anything."""
         segment, position = tuple(self._used), len(self._segments)
         self._used.clear()
         if self._store is None:

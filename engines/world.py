@@ -31,7 +31,6 @@ class ProcessWorld:
     """The `World` of torch.distributed; a world of one needs no process group."""
 
     def __init__(self, info: RankInfo, device: torch.device, timeout_s: float):
-        """`timeout_s`: how long a rank waits for another one."""
         self.rank = info.rank
         self.size = info.size
         self.local_rank = info.local_rank
@@ -63,7 +62,8 @@ class ProcessWorld:
         else:
             select_interface(environment.variables()["MASTER_ADDR"])
         if self.size > 1:
-            facts = _versions(self.device) | dict(facts or {})
+            versions = {"torch": torch.__version__.partition("+")[0], "device": self.device.type}
+            facts = versions | dict(facts or {})
             device = hardware_id(self.device)
             check_ranks(store, self.rank, self.size, facts, device, self._timeout_s)
         try:
@@ -88,11 +88,9 @@ class ProcessWorld:
             self._hosts = hosts
 
     def sum(self, value: Tensor) -> Tensor:
-        """As `World.sum`."""
         return self._reduce(value, dist.ReduceOp.SUM)
 
     def sum_later(self, value: Tensor) -> Callable[[], Tensor]:
-        """As `World.sum_later`."""
         if self.size == 1:
             return lambda: value
         total = value.clone()
@@ -105,11 +103,9 @@ class ProcessWorld:
         return result
 
     def maximum(self, value: Tensor) -> Tensor:
-        """As `World.maximum`."""
         return self._reduce(value, dist.ReduceOp.MAX)
 
     def agree(self, flags: int) -> int:
-        """As `World.agree`."""
         assert 0 <= flags < 1 << FLAG_BITS
         if self.size == 1:
             return flags
@@ -119,7 +115,6 @@ class ProcessWorld:
         return sum(bit << position for position, bit in enumerate(bits.tolist()))
 
     def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
-        """As `World.broadcast`."""
         if self.size == 1:
             assert data is not None
             return data
@@ -144,7 +139,6 @@ class ProcessWorld:
             raise TimeoutError(f"rank {self.rank} waited {seconds:g} s at a barrier: {error}") from error
 
     def rank_0_first(self, work: Callable[[], None]) -> None:
-        """As `World.rank_0_first`."""
         if self.size == 1:
             return work()
         assert self.store is not None
@@ -159,11 +153,9 @@ class ProcessWorld:
                 pause = min(2 * pause, 1.0)
 
     def host_memory(self, size: int) -> Tensor:
-        """As `World.host_memory`."""
         return allocate(size, self.device)
 
     def close(self) -> None:
-        """As `World.close`."""
         if self._owns_group and dist.is_initialized():
             dist.destroy_process_group()
         self._owns_group = False
@@ -199,27 +191,14 @@ def open_world(
     return world
 
 
-def _versions(device: torch.device) -> dict[str, str]:
-    """Facts that all ranks which exchange tensors must share."""
-    return {"torch": torch.__version__.partition("+")[0], "device": device.type}
-
-
 def _backend(kind: str) -> str:
     if kind not in _BACKENDS:
         raise EngineError(
             f"no process group backend for device {kind}; use engine local with one process, or device cpu"
         )
     backend = _BACKENDS[kind]
-    missing = [
-        name
-        for name, available in (
-            ("gloo", dist.is_gloo_available()),
-            ("nccl", dist.is_nccl_available()),
-            ("xccl", getattr(dist, "is_xccl_available", bool)()),
-        )
-        if name in backend and not available
-    ]
-    if missing:
+    names = (name for name in ("gloo", "nccl", "xccl") if name in backend)
+    if missing := [name for name in names if not dist.is_backend_available(name)]:
         raise EngineError(
             f"torch {torch.__version__} was built without {missing[0]}, which processes on {kind} "
             "need; engine local with one process does not"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -76,11 +77,9 @@ def by_term(value: _Value | Mapping[str, _Value]) -> Mapping[str, _Value]:
 
 
 def total_units(num_units: Iterable[NumUnits]) -> dict[str, int]:
-    """The units of several batches together, by term."""
-    total: dict[str, int] = {}
+    total = Counter[str]()
     for value in num_units:
-        for term, units in by_term(value).items():
-            total[term] = total.get(term, 0) + units
+        total.update(by_term(value))  # also of no units, which keeps the term
     return total
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from training.callbacks.base import Action, Callback, EvalResult, StepMetrics
+from training.callbacks.base import Callback, EvalResult, StepMetrics
 from training.logging.quantities import real
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ class Health(Callback):
             self._losses.append(metrics.loss)
             self._check_loss(metrics.step, metrics.step / self._plan.total_steps)
 
-    def evaluated(self, result: EvalResult) -> Action:
-        """Check that the metrics are finite, and the validation loss."""
+    def evaluated(self, result: EvalResult) -> None:
         bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
         if bad:
             texts = ", ".join(f"{name} {value}" for name, value in bad.items())
@@ -144,7 +143,6 @@ class Health(Callback):
             self._evaluations.append((result, loss, len(self._losses)))
             if not self._expected.has_patience and len(self._evaluations) > RISES:
                 self._check_overfitting()
-        return Action.NOTHING
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         if kind == "nonfinite":

@@ -53,8 +53,6 @@ def untrained(engine: Engine) -> Iterator[Event]:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The size and shape of a model, independent of its weights."""
-
     parameters: int
     """Number of weights, also of those in 4 bits."""
     trained: int
@@ -141,7 +139,6 @@ class Preview:
             self._callbacks.sampled(predictions, when, step)
 
     def predictions(self, step: int) -> None:
-        """Show predictions in trackers, once per step."""
         if not self._is_tracked or self.shown_at == step:
             return
         predictions = self._predict(step)

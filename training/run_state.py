@@ -159,7 +159,6 @@ class TrainingRun:
 
     @property
     def is_over(self) -> bool:
-        """No more steps are taken."""
         return self._stop is not None or self.step >= self._plan.last_step
 
     # Between steps
@@ -223,7 +222,6 @@ class TrainingRun:
         self._agreement = agree_later(self._engine.world, units, flags, times)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
-        """Count a step, call the callbacks, and log it if it is due."""
         self.step += 1
         step = Step(
             step=self.step,
@@ -374,7 +372,7 @@ class TrainingRun:
         reason = self._stop or stop_reason.FINISHED
         if self._stop is None and self.step < self._plan.total_steps:
             reason = stop_reason.completed(f"stop.after: reached step {self.step}")
-        return self._end(reason, self._metrics.peak_memory(self._engine.world))
+        return self._end(reason, self._metrics.peaks.maximum(self._engine.world))
 
     def _complete(self) -> None:
         if self._metrics.is_behind:
@@ -388,7 +386,8 @@ class TrainingRun:
             self.save()
         if self._is_finite():
             self._preview.predictions(self.step)
-            self._evaluator.report_experience(self._callbacks.event)
+            if experience := self._evaluator.experience:
+                self._callbacks.event("experience_trained", experience)
             weights_step = self._checkpoints.load_best(
                 self._evaluator.best, self.step, self._engine, self.updater.load_average
             )
@@ -421,7 +420,7 @@ class TrainingRun:
             self._save_after_failure()
         self._checkpoints.abandon()
         reason = stop_reason.failed(f"{type(error).__name__}: {error}")
-        self._end(reason, self._metrics.own_peak_memory(self._engine.world.device))
+        self._end(reason, self._metrics.peaks.local(self._engine.world.device))
 
     def _save_after_failure(self) -> None:
         try:

@@ -260,7 +260,6 @@ class Optim(Section):
 
     @property
     def used_momentum(self) -> float:
-        """The momentum, or the default of the optimizer."""
         default = 0.95 if self.name == "muon" else 0.9
         return default if self.momentum is None else self.momentum
 

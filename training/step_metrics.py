@@ -13,8 +13,6 @@ from training.resources import memory
 from training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
 
 if TYPE_CHECKING:
-    import torch
-
     from engines.base import World
     from training.callbacks.base import Step
     from training.train_plan import TrainPlan
@@ -43,7 +41,7 @@ class RunMetrics:
     ):
         """`peak_memory` counts from its creation."""
         self._plan, self._every, self._precision = train_plan, log_every, precision
-        self._timer, self._peaks = timer, peak_memory or memory.PeakMemory()
+        self._timer, self.peaks = timer, peak_memory or memory.PeakMemory()
         self.units = 0
         """Of all steps so far."""
         self.samples_per_s: float | None = None
@@ -76,7 +74,6 @@ class RunMetrics:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are steps that were not logged."""
         return self._steps > 0 and self._last is not None
 
     def line(self, world: World) -> StepMetrics:
@@ -123,14 +120,6 @@ class RunMetrics:
         )
         self._begin_line()
         return metrics
-
-    def peak_memory(self, world: World) -> dict[str, int | None]:
-        """The peak memory of the largest rank. Collective."""
-        return self._peaks.maximum(world)
-
-    def own_peak_memory(self, device: torch.device) -> dict[str, int | None]:
-        """The peak memory of this rank."""
-        return self._peaks.local(device)
 
     def _begin_line(self) -> None:
         self._steps = self._line_units = self._skipped = 0

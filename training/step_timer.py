@@ -27,7 +27,6 @@ class HostClock:
     """Marks moments of a device that computes while the host waits."""
 
     def mark(self) -> Any:
-        """The present moment."""
         return time.perf_counter()
 
     def has_passed(self, mark: Any) -> bool:
@@ -104,7 +103,6 @@ class StepTimer:
         return self._now() - self._started
 
     def begin_steps(self, synchronize: Callable[[], None]) -> None:
-        """Start the first step; `synchronize` waits for the device."""
         self._synchronize = synchronize
         self._line_began = self._step_began = self._training_s()
 

@@ -66,7 +66,6 @@ def open_regular(path: Path, flags: int) -> int:
 
 
 def open_to_read(path: Path) -> IO[bytes]:
-    """As open_regular."""
     return os.fdopen(open_regular(path, os.O_RDONLY), "rb")
 
 
@@ -154,7 +153,6 @@ class Storage:
         sync(self.path)
 
     def remove_file(self, name: str) -> None:
-        """Remove the file or link `name`."""
         staged = self.staged(name)
         (self.path / name).replace(staged)
         staged.unlink()
@@ -207,7 +205,6 @@ class LineFile:
                 raise
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._file)
 
 

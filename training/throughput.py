@@ -44,7 +44,6 @@ class Gpu:
 
 
 def gpus() -> dict[str, Gpu]:
-    """The known kinds of GPU by name."""
     return {name: _gpu(name, facts) for name, facts in _PEAKS.items()}
 
 

@@ -64,7 +64,6 @@ class TrainPlan:
 
     @property
     def end_step(self) -> int:
-        """The last step of the run."""
         return min(self.total_steps, self.stop_after or self.total_steps)
 
     @property
@@ -73,11 +72,9 @@ class TrainPlan:
         return self.end_step if self.until is None else min(self.end_step, self.until)
 
     def epoch(self, step: int) -> float:
-        """Passes over the data after `step` updates."""
         return (step - self.data_start) / self.steps_per_epoch
 
     def samples(self, step: int) -> int:
-        """Samples seen after `step` updates."""
         return self.samples_before + (step - self.data_start) * self.global_batch
 
     def evaluates_at(self, step: int) -> bool:

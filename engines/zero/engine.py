@@ -56,9 +56,11 @@ class Zero:
         self._undo.callback(set_matmul_precision(options.precision))
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        """As `Engine.prepare`."""
         self._undo.enter_context(library.side_effects_undone(self.world.device))
-        self._set_threads()
+        threads = self._options.offload_threads
+        # On a CPU the optimizer uses the threads of the forward pass.
+        if self._offloads and (threads or self.world.device.type != "cpu"):
+            self._undo.callback(use_threads(threads, self.world.local_size))
         self._shapes = shapes_of(model)
         self._undo.callback(library.hide_empty(model))
         for parameter in model.parameters():
@@ -89,12 +91,6 @@ class Zero:
         )
         self._undo.callback(self._used.close)
         return self._engine
-
-    def _set_threads(self) -> None:
-        threads = self._options.offload_threads
-        # On a CPU the optimizer uses the threads of the forward pass.
-        if self._offloads and (threads or self.world.device.type != "cpu"):
-            self._undo.callback(use_threads(threads, self.world.local_size))
 
     def _forward_options(self) -> Options:
         """Stage 3 is not compiled: its hooks break the graph before and after every layer."""
@@ -146,34 +142,30 @@ class Zero:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """As `Engine.groups`."""
         return self._state.optimizer.param_groups
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
-        """As `Engine.accumulate`."""
         self._engine.set_gradient_accumulation_boundary(last)
         with self._used.micro_batch(last):
             yield
 
     def backward(self, loss: Tensor) -> None:
-        """As `Engine.backward`."""
         if self._loss_scale:
             # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
         self._used.end_forward()
-        self._gradients.start_pass()
+        self._gradients.reached.clear()
         self._engine.backward(loss)
         self._gradients.end_pass()
         self._used.add_gradients(self._gradients.reached)
 
     def step(self) -> Update:
-        """As `Engine.step`."""
         if self._is_first:
             self.without_gradient = self._gradients.never_reached()
             self._is_first = False
         with self._used.exchange():
-            self._used.end_backward()
+            self._used.end_segment()
             self._gradients.finish()
             update = self._update()
             broadcast_buffers(self._buffers, self.world)
@@ -202,24 +194,20 @@ class Zero:
         """As `Engine.settle`."""
 
     def discard(self) -> None:
-        """As `Engine.discard`."""
         self._gradients.discard()
 
     @property
     def can_retry_step(self) -> bool:
-        """As `Engine.can_retry_step`."""
         return False  # hooks of DeepSpeed count the gradients of a pass
 
     @property
     def gathers_weights(self) -> bool:
-        """As `Engine.gathers_weights`."""
         return self._layout["stage"] == 3 and self.world.size > 1
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
         """Nothing to do: DeepSpeed uses the numbers in its own reports only, which are off."""
 
     def state(self) -> State:
-        """As `Engine.state`."""
         groups = [
             {**{k: v for k, v in group.items() if k != "params"}, "names": names}
             for group, names in zip(self.groups, self._names, strict=True)
@@ -228,18 +216,15 @@ class Zero:
         return self._state.gather(self._shapes, groups, scale)
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
-        """As `Engine.load`."""
         self._state.load_steps(self._names, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)
         self.refresh()
 
     def refresh(self) -> None:
-        """As `Engine.refresh`."""
         self._state.refresh()
 
     def close(self) -> None:
-        """As `Engine.close`."""
         self._undo.close()
 
 

@@ -40,10 +40,6 @@ class PassGradients:
             self._reduce = zero.reduce_gradients
             zero.reduce_gradients = self._reduce_all
 
-    def start_pass(self) -> None:
-        """Call before each backward pass."""
-        self.reached.clear()
-
     def end_pass(self) -> None:
         """Call after each backward pass."""
         self._ever.update(self.reached)

@@ -62,7 +62,7 @@ def test_it_is_never_the_best_counts_as_not_improved_and_reaches_no_target(bad):
         assert not early.add(3, bad, direction) and not early.is_among_best
         assert not early.is_out_of_patience
         early.add(4, bad, direction)
-        assert early.is_out_of_patience and early.best.step == 2
+        assert early.is_out_of_patience and early.best["step"] == 2
     for target in ("error <= 9", "error >= -9"):
         assert not parse_target(target).is_reached({"error": bad})
 

@@ -43,8 +43,6 @@ class Case:
     lr: float = 3e-3
     overflow_at: int | None = None
     """The step at which the loss of one sequence becomes infinite."""
-    gradient_error: float = 1.0
-    """A factor on gradients, as a faulty engine would apply."""
     compile: bool = False
     seed: int = 0
     nodes: int | None = None
@@ -299,7 +297,7 @@ def one_step(world, engine, module, case, step):
             # The first micro-batch of the last rank: what one rank sees, all must act on.
             if step == case.overflow_at and index == 1 and world.rank == world.size - 1:
                 loss = loss * 1e38
-            engine.backward(loss * case.gradient_error * world.size / units)
+            engine.backward(loss * world.size / units)
     update = engine.step()
     loss = (world.sum(total) / units).item()
     return StepResult(loss, update.norm.item(), update.skipped, update.loss_scale)

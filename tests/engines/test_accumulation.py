@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 from torch._inductor import cudagraph_trees
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import OptimizerSpec, Options
 from engines.catalog import ENGINES, build_engine
@@ -103,43 +102,6 @@ def test_discarded_gradients_leave_no_trace(worlds, engine):
         for (taken, pieces), (taken_after, pieces_after) in zip(plain, outcomes, strict=True):
             assert taken == taken_after
             assert all(torch.equal(*pair) for pair in zip(pieces, pieces_after, strict=True))
-
-
-class Casts(TorchDispatchMode):
-    """Counts casts to bf16."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        self.count += kwargs.get("dtype") == torch.bfloat16
-        return func(*args, **kwargs)
-
-
-def casts_of_two_steps(world, engine_name, micro_batches):
-    """The casts to bf16 in two steps of so many micro-batches; an error follows each step."""
-    torch.manual_seed(0)
-    model = nn.Linear(4, 4)
-    engine = build_engine(engine_name, world, Options(precision="bf16"))
-    module = engine.prepare(model, spec(None, lr=0.1), [])
-    with Casts() as casts:
-        for _ in range(2):
-            for number in range(1, micro_batches + 1):
-                with engine.accumulate(last=number == micro_batches):
-                    engine.backward(module(torch.ones(2, 4)).sum())
-            engine.step()
-            with pytest.raises(MemoryError), engine.accumulate(last=False):
-                raise MemoryError  # the next step begins with new casts
-            engine.discard()
-    engine.close()
-    return casts.count
-
-
-@pytest.mark.parametrize("engine", ["local", "ddp"])
-def test_weights_are_cast_once_per_step_and_inputs_for_each_micro_batch(worlds, engine):
-    one, three = (worlds[2].run(casts_of_two_steps, engine, count)[0] for count in (1, 3))
-    weights = 2 * 2  # weight and bias in two steps
-    assert three - weights == 3 * (one - weights) > 0
 
 
 class Replayed(torch.autograd.Function):

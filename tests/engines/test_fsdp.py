@@ -1,7 +1,6 @@
 """FSDP keeps tied weights tied, and gathered weights only while they are needed."""
 
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 import torch
@@ -57,34 +56,6 @@ def test_weights_tied_across_blocks_train_as_under_local(worlds, engine):
     plain = worlds[2].run(train_tied, "local")[0]
     for sharded in worlds[2].run(train_tied, engine):
         assert sharded == [pytest.approx(output, rel=1e-5) for output in plain]
-
-
-def prepare_scalar_with_an_older_torch(world, engine_name):
-    def older_fully_shard(module, *, mesh): ...
-
-    net = nn.Sequential(nn.Linear(2, 2))
-    net.temperature = nn.Parameter(torch.tensor(1.0))
-    engine = build_engine(engine_name, world, Options())
-    module = import_module("engines.fsdp")
-    present, module.fully_shard = module.fully_shard, older_fully_shard
-    try:
-        engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
-    except EngineError as error:
-        return str(error)
-    finally:
-        module.fully_shard = present
-        engine.close()
-    return "prepared"
-
-
-@able("fsdp")
-def test_with_an_older_torch_a_parameter_without_an_axis_is_an_error_with_its_name(worlds, engine):
-    (error,) = worlds[1].run(prepare_scalar_with_an_older_torch, engine)
-    assert error == (
-        f"fsdp of torch {torch.__version__} shards all parameters along their first axis; "
-        "temperature has no such axis, or no elements; install a newer torch, or use local, ddp, "
-        "oss or a zero engine"
-    )
 
 
 def weights_alive(world, engine_name):

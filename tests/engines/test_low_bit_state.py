@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.engines.parity import Case, distance, one_step, outcome, prepared, train
-from tests.engines.test_parity import able, all_engines
+from tests.engines.test_parity import all_engines
 from tests.runs.crossing import differences, saved_halfway
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
@@ -28,26 +28,6 @@ def test_two_ranks_agree_with_moments_in_fp32(worlds, reference, engine, state):
     apart = distance(worlds[2].run(train, Case(engine, steps=STEPS, state=state)), reference)
     assert 1e-7 < apart["loss"] < APART[state], apart
     assert apart["exp_avg"] < 20 * APART[state] and apart["exp_avg_sq"] < 20 * APART[state], apart
-
-
-@STATES
-@able("local", "fsdp")
-def test_the_moments_take_less_memory(worlds, engine, state):
-    (held,) = worlds[1].run(slot_bytes, Case(engine, state=state))
-    (full,) = worlds[1].run(slot_bytes, Case(engine))
-    assert full * (0.25 if state == "int8" else 0.5) < held < full * 0.6
-
-
-def slot_bytes(world, case):
-    from engines.state import stored
-
-    with prepared(world, case) as (engine, _):
-        slots = [piece.data for piece in engine.state().pieces if piece.kind != "weight"]
-        return sum(
-            {
-                t.untyped_storage()._cdata: t.untyped_storage().nbytes() for s in slots for t in stored(s)
-            }.values()
-        )
 
 
 def taken(world, engine, module, case, first, last):

@@ -32,15 +32,6 @@ class Held(SGD):
         return super().step(closure)
 
 
-class Reversed(nn.Sequential):
-    """Computes its last module first."""
-
-    def forward(self, x):
-        for module in reversed(self):
-            x = module(x)
-        return x
-
-
 @pytest.fixture
 def overlapped():
     """Starts an overlapped update of a model after a backward pass; the model and its update."""
@@ -82,14 +73,6 @@ def test_a_forward_pass_reaches_a_module_whose_successor_is_not_updated_yet(over
     SGD(plain.parameters(), lr=0.1).step()
     assert torch.equal(output, plain(INPUT))
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_modules_are_updated_in_the_order_of_their_use(overlapped):
-    model, updated = layers(Reversed), []
-    update = overlapped(model, Held(model.parameters(), updated.extend))
-    update.start(None)
-    update.wait()
-    assert [id(p) for p in updated] == [id(p) for m in reversed(model) for p in m.parameters()]
 
 
 def test_the_next_learning_rate_changes_no_update_that_runs(overlapped):

@@ -36,15 +36,6 @@ def test_a_world_of_one_agrees_with_itself_without_a_group():
     world.close()
 
 
-def test_a_group_of_one_needs_no_port_and_is_closed():
-    world = open_world("cpu", 5.0, always_group=True)
-    assert torch.distributed.is_initialized()
-    with pytest.raises(EngineError, match="already open"):
-        open_world("cpu", 5.0, always_group=True)
-    world.close()
-    assert not torch.distributed.is_initialized()
-
-
 def exchange(world):
     value = torch.tensor([world.rank + 1.0, 10.0])
     total, most = world.sum(value), world.maximum(value)

@@ -30,7 +30,7 @@ def saved(folder, step, resolved, state=None, steps_per_epoch=None):
     content = encode_bytes({**nothing, "facts": {"settings": settings, **epoch}})
     files = {
         manifest.STATE: content if state is None else state,
-        manifest.rank_file(0): tensor_file.file_head([], {"steps": "{}"}),
+        manifest.rank_file(0): tensor_file.file_head({}, {"steps": "{}"}),
     }
     listed = tuple(
         CheckpointFile(name, len(content), (zlib.crc32(content),)) for name, content in files.items()

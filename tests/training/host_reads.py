@@ -20,7 +20,6 @@ from models.catalog import FAMILIES
 from tests.launcher.given import ONE_GPU, resolved
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
-from training.callbacks.base import Action
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -92,7 +91,6 @@ class Counting(RecordingCallback):
             self._reads.found.clear()
         if step.step == LAST:
             self.reads = dict(self._reads.found)
-        return Action.NOTHING
 
 
 class Refusing(RecordingCallback):
@@ -101,7 +99,6 @@ class Refusing(RecordingCallback):
     def step(self, step):
         if step.step in (FIRST, LAST):
             torch.cuda.set_sync_debug_mode("error" if step.step == FIRST else "default")
-        return Action.NOTHING
 
 
 def of_a_family(folder, family, *sets, task=None, device):

@@ -73,30 +73,3 @@ def test_neither_a_step_nor_an_evaluation_on_a_cpu(tmp_path, family):
         families._train(world, task, engine, module, 1, 1)
         task.metric().update(module.eval(), batch_of(task, 2, "val"))
     assert raising.count > 100 and raising.found == set()
-
-
-def test_the_documented_operators_are_found():
-    x = torch.randn(1, 2, 6, 6, requires_grad=True)
-    labels, scores = torch.zeros(1, 6, 6, dtype=torch.int64), torch.randn(4, 2)
-
-    def cross_entropy(reduction):
-        torch.nn.functional.cross_entropy(x, labels, reduction=reduction).sum().backward()
-
-    def resized(mode):
-        torch.nn.functional.interpolate(x, scale_factor=2.0, mode=mode).sum().backward()
-
-    for step, found in (
-        (lambda: cross_entropy("sum"), {"aten.nll_loss2d_forward.default"}),
-        (lambda: cross_entropy("none"), set()),
-        (lambda: torch.nn.functional.cross_entropy(scores, labels[0, 0, :4]), set()),
-        (lambda: resized("bilinear"), {"aten.upsample_bilinear2d_backward.default"}),
-        (lambda: resized("nearest"), set()),
-        (lambda: scores.cumsum(0), {"aten.cumsum.default"}),
-        (lambda: labels.cumsum(0), set()),
-        (lambda: labels.flatten().bincount(), set()),
-        (lambda: scores.median(0), {"aten.median.dim"}),
-        (lambda: scores.median(), set()),
-    ):
-        with Raising() as raising:
-            step()
-        assert raising.found == found

@@ -69,8 +69,3 @@ def test_a_preview_is_shown_before_and_after_in_evaluation_mode():
     found = [(facts["when"], facts["text"]) for facts in events(run_tiny(one_rank()), "preview")]
     assert found == [("before", "training: False"), ("after", "training: False")]
     assert not events(run_tiny(one_rank(), train={"preview": False}), "preview")
-
-
-def test_a_warning_of_the_schedule_reaches_the_callbacks():
-    (found,) = events(run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1}), "warning")
-    assert found["text"] == "schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"

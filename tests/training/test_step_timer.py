@@ -112,14 +112,6 @@ def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
     assert rest.summary(100.0)["forward_s"] == 8.0 + 2.0
 
 
-def test_nothing_is_known_of_a_device_without_a_clock():
-    split = StepTimer()
-    split.start(None)
-    with split.within(DATA), split.forward():
-        pass
-    assert (split.means(), split.summary(10.0)) == ({}, None)
-
-
 class Stopwatch:
     """Does work within a part, and measures it a second way."""
 

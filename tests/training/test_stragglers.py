@@ -10,8 +10,7 @@ from torch import nn
 from tests.training.tiny import RecordingCallback
 from tests.training.uneven import train
 from training.callbacks.callback_list import CallbackList
-from training.step_timer import StepTimer
-from training.stragglers import UNIT_S, Stragglers
+from training.stragglers import Stragglers
 
 SLOW = {"times": 12, "steps": 2000, "until": 1}
 READS = {"reads": 20, "steps": 2000, "until": 1}
@@ -69,18 +68,3 @@ def test_equal_ranks_are_not_named_on_a_busy_machine():
     draw = random.Random(0)
     seconds = [draw.choice([(1.0, 1.0), (2.0, 1.0), (1.0, 2.0)]) for _ in range(100)]
     assert events_of(pair for pair in seconds for _ in range(3)) == []
-
-
-def test_times_of_a_step_that_is_logged_during_an_agreement_wait_for_the_next_one():
-    stragglers = started(0, StepTimer())
-
-    def log(step):
-        stragglers.note(SimpleNamespace(step=step, data_time_s=0.0, step_time_s=float(step)))
-
-    log(1)  # left out: it compiles
-    log(2)
-    sent = stragglers.own_times()
-    log(3)
-    stragglers.update(sent)
-    times = [sent[-1] * UNIT_S, stragglers.own_times()[-1] * UNIT_S]
-    assert times == pytest.approx([2, 3])

@@ -176,7 +176,6 @@ class RecordingCallback(Callback):
     def evaluated(self, evaluation):
         self.calls.append(f"evaluated {evaluation.step}")
         self.evaluations.append(evaluation)
-        return Action.NOTHING
 
     def predicted(self, predictions, step):
         assert step not in self.shown
@@ -187,7 +186,6 @@ class RecordingCallback(Callback):
 
     def throttled(self, available):
         self.calls.append("throttled")
-        return Action.NOTHING
 
     def saved(self, folder, step, seconds):
         self.calls.append(f"saved {step}")

@@ -183,20 +183,17 @@ class Callback:
     def start(self, train_plan: TrainPlan) -> None:
         """Called before the first step."""
 
-    def step(self, step: Step) -> Action:
+    def step(self, step: Step) -> Action | None:
         """Called after each update; must not wait for the device."""
-        return Action.NOTHING
 
-    def requested(self) -> Action:
+    def requested(self) -> Action | None:
         """The actions requested by now; asked often during an evaluation, so it must not wait."""
-        return Action.NOTHING
 
     def logged(self, metrics: StepMetrics) -> None:
         """Called after each logged step."""
 
-    def evaluated(self, result: EvalResult) -> Action:
+    def evaluated(self, result: EvalResult) -> Action | None:
         """Called after each evaluation."""
-        return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Called after an evaluation at `step` if the run shows predictions."""
@@ -204,13 +201,12 @@ class Callback:
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Called before and after training, as `when` says, with the weights of `step`."""
 
-    def throttled(self, available: Action) -> Action:
+    def throttled(self, available: Action) -> Action | None:
         """Called after all ranks took throttling steps, before the next training step.
 
         `available` are the throttling steps that are still possible. Returned actions are carried
         out at once.
         """
-        return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Called once a checkpoint is complete on disk; training waited `seconds` for it."""

@@ -53,17 +53,16 @@ class CallbackList(Callback):
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         self._each("event", kind, facts)
 
-    def _each(self, name: str, *given: object) -> list[Action]:
+    def _each(self, name: str, *given: object) -> list[Action | None]:
         return [getattr(callback, name)(*given) for callback in self._callbacks]
 
     def end(self, outcome: Outcome) -> None:
-        """Call every callback, also if one of them fails."""
         with ExitStack() as stack:
             for callback in reversed(self._callbacks):
                 stack.callback(callback.end, outcome)
 
 
-def _joined(requests: Iterable[Action]) -> Action:
+def _joined(requests: Iterable[Action | None]) -> Action:
     joined = Action.NOTHING
     for action in requests:
         if action:  # rarely; joining flags costs more than this check

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.callbacks.base import Action, Callback, Outcome, Step
+from training.callbacks.base import Callback, Outcome, Step
 from training.settings import PROFILE_WARMUP
 from training.storage import Storage, storage_errors
 
@@ -41,7 +41,7 @@ class Profiler(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         self._first = train_plan.first_step + PROFILE_WARMUP + 1
 
-    def step(self, step: Step) -> Action:
+    def step(self, step: Step) -> None:
         """Start after the warm-up, and write the profile after the last profiled step."""
         self._newest = step.step
         if step.step == self._first - 1:
@@ -49,10 +49,8 @@ class Profiler(Callback):
             self._profile.start()
         elif self._profile is not None and step.step == self._first + self._steps - 1:
             self._write(self._profile)
-        return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
-        """Write the profile of a run that ended early, after fewer steps."""
         if self._profile is None:
             return
         if outcome.status == "failed" or self._newest < self._first:

@@ -95,7 +95,6 @@ class _WithoutBase:
         return getattr(self._engine, name)
 
     def state(self) -> State:
-        """As `Engine.state`, of the other parameters."""
         state = self._engine.state()
         return replace(
             state,

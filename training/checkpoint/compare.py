@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 """Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
 
 Line = Mapping[str, Any]
+_Key = TypeVar("_Key")
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -41,7 +42,6 @@ class Tolerance:
     hundred times as much as the weights that they sum up to."""
 
     def of(self, kind: str) -> float:
-        """The tolerance of a kind of tensor."""
         return self.weights if kind in (WEIGHT, EMA, BUFFER) else self.moments
 
 
@@ -72,8 +72,6 @@ class Difference:
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """The result of comparing two checkpoints."""
-
     tensors: int
     """Weights, slots and buffers compared."""
     differing: int
@@ -89,8 +87,6 @@ class TensorComparison:
 
 @dataclass(frozen=True)
 class MetricsComparison:
-    """The result of comparing the lines of two runs."""
-
     lines: int
     """Lines that both runs have, and that were compared."""
     first: Difference | None
@@ -191,27 +187,32 @@ def _chunks(
 def _beside_tensors(
     first: Checkpoint, second: Checkpoint, tolerance: Tolerance | None
 ) -> Iterator[Difference]:
-    if first.manifest.samples != second.manifest.samples:
-        yield Difference("samples", "", None, first.manifest.samples, second.manifest.samples)
-    for name, ours, theirs in _both(first.steps, second.steps):
-        if ours != theirs:
-            yield Difference("steps", name, None, ours, theirs)
-    if len(first.groups) != len(second.groups):
-        yield Difference("groups", "", None, len(first.groups), len(second.groups))
-    for number, groups in enumerate(zip(first.groups, second.groups, strict=False)):
-        for key, ours, theirs in _both(*groups):
-            is_own = key in _IMPLEMENTATION or key not in groups[0] or key not in groups[1]
-            if is_own and tolerance is not None:
+    for (kind, name), ours, theirs in _both(*map(_numbers, (first, second))):
+        within = None
+        if tolerance is not None:
+            is_own = kind == "groups" and (
+                ours is None or theirs is None or name.partition(".")[2] in _IMPLEMENTATION
+            )
+            if is_own or kind == "loss_scale":
                 continue
-            if number_differs(ours, theirs, tolerance.weights if tolerance else None):
-                yield Difference("groups", f"{number}.{key}", None, ours, theirs)
-    if tolerance is None:
-        for name, ours, theirs in _both(first.loss_scale, second.loss_scale):
-            if ours != theirs:
-                yield Difference("loss_scale", name, None, ours, theirs)
+            within = tolerance.weights if kind == "groups" else None
+        if number_differs(ours, theirs, within):
+            yield Difference(kind, name, None, ours, theirs)
 
 
-def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _numbers(checkpoint: Checkpoint) -> dict[tuple[str, str], Any]:
+    """What is no tensor, by kind and name."""
+    groups = {("groups", f"{n}.{k}"): v for n, g in enumerate(checkpoint.groups) for k, v in g.items()}
+    return {
+        ("samples", ""): checkpoint.manifest.samples,
+        **{("steps", name): count for name, count in checkpoint.steps.items()},
+        ("groups", ""): len(checkpoint.groups),
+        **groups,
+        **{("loss_scale", name): value for name, value in checkpoint.loss_scale.items()},
+    }
+
+
+def _both(first: Mapping[_Key, Any], second: Mapping[_Key, Any]) -> Iterator[tuple[_Key, Any, Any]]:
     """Each key of either, with both values; None if one lacks it."""
     for key in {**first, **second}:
         yield key, first.get(key), second.get(key)

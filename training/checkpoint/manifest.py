@@ -30,7 +30,7 @@ BLOCK_BYTES = 16 * 2**20
 """Files have one checksum per block, so that several threads and ranks can verify a file."""
 LARGEST_JSON = 64 * 2**20
 """Larger files are not read into memory."""
-_RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
+RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -53,8 +53,6 @@ def read_error(path: Path, error: OSError) -> CheckpointError:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """One file of a checkpoint."""
-
     # A name with a separator or a leading dot could point outside the folder.
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     bytes: Count
@@ -67,8 +65,6 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a checkpoint that is among the best."""
-
     metric: str
     value: FiniteFloat
     direction: Literal["min", "max"]
@@ -117,7 +113,6 @@ _STEPS = TypeAdapter(dict[str, Annotated[FiniteFloat, Field(ge=0)]])
 
 
 def step_folder(step: int) -> str:
-    """The name of the folder of a step: `step-00000200`."""
     return f"step-{step:08d}"
 
 
@@ -128,13 +123,7 @@ def step_of(name: str) -> int | None:
 
 
 def rank_file(rank: int) -> str:
-    """The name of the file that `rank` writes."""
     return f"rank-{rank:05d}.safetensors"
-
-
-def is_rank_file(name: str) -> bool:
-    """Whether a file of a checkpoint is one that a rank wrote."""
-    return _RANK_FILE.match(name) is not None
 
 
 def render(manifest: Manifest) -> tuple[bytes, bytes]:

@@ -65,7 +65,7 @@ class Checkpoint:
         """Optimizer steps taken, by parameter."""
         self._stored: dict[tuple[str, str], list[_Extent]] = {}
         for file in written.files:
-            if manifest.is_rank_file(file.name):
+            if manifest.RANK_FILE.match(file.name):
                 with _read_errors(folder / file.name):
                     self._list(file.name)
         self._check_cover()
@@ -89,10 +89,6 @@ class Checkpoint:
         if kind == BUFFER:
             return self.buffer_shapes[name]
         return kind_shape(kind, self.shapes[name])
-
-    def buffer(self, name: str) -> Tensor:
-        """A buffer in its own shape and dtype. Raises KeyError."""
-        return self.tensor(BUFFER, name)
 
     def dtype(self, kind: str, name: str) -> torch.dtype:
         """What a tensor is stored as: fp32 but for buffers. Raises KeyError."""
@@ -146,14 +142,12 @@ class Checkpoint:
                 rest = rest[count:]
 
     def _list(self, file: str) -> None:
-        """Add the intervals of `file` to the list."""
         entries, metadata = tensor_file.read_head(self.folder / file)
-        for key, (entry, offset) in entries.items():
+        for key, ((dtype, (length,)), offset) in entries.items():
             kind, name, start = parse_key(key)
-            (length,) = entry.shape
-            if kind != BUFFER and entry.dtype != torch.float32:
-                raise ValueError(f"{key} is {entry.dtype}, not fp32")
-            stored = _Extent(start, start + length, file, offset, entry.dtype)
+            if kind != BUFFER and dtype != torch.float32:
+                raise ValueError(f"{key} is {dtype}, not fp32")
+            stored = _Extent(start, start + length, file, offset, dtype)
             self._stored.setdefault((kind, name), []).append(stored)
         for name, count in parse_steps(metadata["steps"]).items():
             if name not in self.shapes:

@@ -34,7 +34,7 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
     def fill_state() -> None:
         fill(checkpoint, [piece for piece in state.pieces if slots or piece.kind == WEIGHT])
         for name, buffer in state.buffers.items():
-            buffer.copy_(checkpoint.buffer(name))
+            buffer.copy_(checkpoint.tensor(BUFFER, name))
 
     _together(engine.world, lambda: check(checkpoint, state, slots))
     _together(engine.world, fill_state)
@@ -107,7 +107,6 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
 
 
 def _differing(what: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    """Names that one side lacks or has with another value."""
     for name in {**ours, **stored}:
         there, here = (side.get(name, "nothing") for side in (stored, ours))
         if there != here:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -31,8 +31,6 @@ _STAGING_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Interval:
-    """Consecutive elements of a flattened tensor, to be written."""
-
     kind: str
     name: str
     start: int
@@ -48,7 +46,6 @@ class Interval:
 
     @property
     def bytes(self) -> int:
-        """Bytes on disk."""
         return self.data.numel() * self.dtype.itemsize
 
 
@@ -89,7 +86,7 @@ def rank_head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> byte
 
     Raises CheckpointError for a dtype that the format does not support.
     """
-    entries = [TensorEntry(i.key, i.dtype, (i.data.numel(),)) for i in intervals]
+    entries = {i.key: (i.dtype, (i.data.numel(),)) for i in intervals}
     return file_head(entries, {"steps": json.dumps({n: float(c) for n, c in steps.items()})})
 
 
@@ -127,21 +124,11 @@ _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
 
 
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor of a file."""
-
-    key: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of its elements."""
-        return prod(self.shape) * self.dtype.itemsize
+Form = tuple[torch.dtype, Sequence[int]]
+"""Dtype and shape of a tensor in a file."""
 
 
-def file_head(entries: Iterable[TensorEntry], metadata: Mapping[str, str]) -> bytes:
+def file_head(entries: Mapping[str, Form], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of a file whose numbers follow in the order of `entries`, without gaps.
 
     Raises CheckpointError where the format has no name for a dtype. Source: the safetensors
@@ -149,22 +136,18 @@ def file_head(entries: Iterable[TensorEntry], metadata: Mapping[str, str]) -> by
     """
     table: dict[str, object] = {_METADATA: dict(metadata)}
     end = 0
-    for entry in entries:
-        if entry.dtype not in _DTYPES:
-            raise CheckpointError(f"{entry.key}: {entry.dtype} cannot be saved")
-        begin, end = end, end + entry.bytes
-        table[entry.key] = {
-            "dtype": _DTYPES[entry.dtype],
-            "shape": list(entry.shape),
-            "data_offsets": [begin, end],
-        }
+    for key, (dtype, shape) in entries.items():
+        if dtype not in _DTYPES:
+            raise CheckpointError(f"{key}: {dtype} cannot be saved")
+        begin, end = end, end + prod(shape) * dtype.itemsize
+        table[key] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded, so that the numbers behind it are aligned for those who map the file.
     text += b" " * (-len(text) % _LENGTH_BYTES)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
-def read_head(path: Path) -> tuple[dict[str, tuple[TensorEntry, int]], Mapping[str, str]]:
+def read_head(path: Path) -> tuple[dict[str, tuple[Form, int]], Mapping[str, str]]:
     """The tensors of the untrusted file `path`, each with its offset, and the metadata.
 
     Touches disk. Raises OSError, and SafetensorError unless the tensors follow one another from the
@@ -178,7 +161,7 @@ def read_head(path: Path) -> tuple[dict[str, tuple[TensorEntry, int]], Mapping[s
     metadata = table.pop(_METADATA, {})
     entries = {
         key: (
-            TensorEntry(key, _BY_NAME[fields["dtype"]], tuple(fields["shape"])),
+            (_BY_NAME[fields["dtype"]], fields["shape"]),
             _LENGTH_BYTES + length + fields["data_offsets"][0],
         )
         for key, fields in table.items()

@@ -12,7 +12,7 @@ from training.checkpoint import tensor_file
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import CheckpointFile
 from training.checkpoint.reader import Checkpoint
-from training.checkpoint.tensor_file import BUFFER, WEIGHT, TensorEntry
+from training.checkpoint.tensor_file import BUFFER, WEIGHT
 
 _PART_BYTES = 4 * 2**20
 
@@ -35,7 +35,7 @@ def write_weights(
     chosen = {key: names[key[1]] for key in kinds if key[1] in names}
     # The widest first, as readers map the file.
     stored = sorted(chosen, key=lambda key: -source.dtype(*key).itemsize)
-    entries = (TensorEntry(chosen[key], source.dtype(*key), tuple(source.shape(*key))) for key in stored)
+    entries = {chosen[key]: (source.dtype(*key), source.shape(*key)) for key in stored}
     # Readers of other libraries look for "format".
     facts = {"format": "pt", "kind": kind, "step": str(source.manifest.step)}
     with BlockWriter(path) as writer:

@@ -6,8 +6,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -35,26 +35,14 @@ _POLL_S = 0.02
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """What this rank writes."""
-
-    path: Path
-    head: bytes
-    intervals: list[Interval]
-
-    @property
-    def bytes(self) -> int:
-        return len(self.head) + sum(interval.bytes for interval in self.intervals)
-
-    def write(self) -> None:
-        """Write the shard, and tell rank 0 that it is complete."""
-        file = tensor_file.write_rank_file(self.path, self.head, self.intervals)
-        complete = self.path.with_name(f"{file.name}.part")
-        staged = complete.with_name(f".{complete.name}")
-        with storage_errors(staged):
-            staged.write_bytes(manifest.render_part(file))
-            staged.replace(complete)
+def _write_shard(path: Path, head: bytes, intervals: Sequence[Interval]) -> None:
+    """Write what this rank holds, and tell rank 0 that it is complete."""
+    file = tensor_file.write_rank_file(path, head, intervals)
+    complete = path.with_name(f"{file.name}.part")
+    staged = complete.with_name(f".{complete.name}")
+    with storage_errors(staged):
+        staged.write_bytes(manifest.render_part(file))
+        staged.replace(complete)
 
 
 class _BackgroundWrite:
@@ -105,7 +93,6 @@ class CheckpointWriter:
     for a missing file only after half a minute."""
 
     def __init__(self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool) -> None:
-        """`storage` is that of the run folder."""
         self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
         self._copy = HostCopy(world) if in_background else None
@@ -127,23 +114,25 @@ class CheckpointWriter:
         self._finish()
         self._step = step
 
-        def cut() -> _Shard:
-            rank = self._world.rank
-            intervals = tensor_file.rank_intervals(state, rank)
-            head = tensor_file.rank_head(intervals, state.steps)
-            return _Shard(self._unfinished / manifest.rank_file(rank), head, intervals)
+        rank = self._world.rank
 
-        shard = self._on_all_ranks(cut)
-        needed = int(self._world.sum(torch.tensor([shard.bytes])))
+        def cut() -> tuple[list[Interval], bytes]:
+            intervals = tensor_file.rank_intervals(state, rank)
+            return intervals, tensor_file.rank_head(intervals, state.steps)
+
+        intervals, head = self._on_all_ranks(cut)
+        own = len(head) + sum(interval.bytes for interval in intervals)
+        needed = int(self._world.sum(torch.tensor([own])))
         if score is not None:
             needed += 4 * sum(prod(shape) for shape in state.shapes.values())
             needed += sum(buffer.nbytes for buffer in state.buffers.values())
         self._on_all_ranks(lambda: self._make_folder(needed))
         self._on_all_ranks(self._wait_for_folder)
         commit = self._on_all_ranks(lambda: self._prepare(state, facts, periodic, score))
-        copies = self._copy.take(shard.intervals) if self._copy is not None else None
-        written = shard if copies is None else replace(shard, intervals=copies)
-        self._write = _BackgroundWrite(written.write, commit)
+        copies = self._copy.take(intervals) if self._copy is not None else None
+        written = intervals if copies is None else copies
+        path = self._unfinished / manifest.rank_file(rank)
+        self._write = _BackgroundWrite(partial(_write_shard, path, head, written), commit)
         if copies is None:
             self._finish()
 
@@ -229,7 +218,6 @@ class CheckpointWriter:
             self._unfinished.mkdir()
 
     def _wait_for_folder(self) -> None:
-        """Wait until the folder that rank 0 made is visible here."""
         deadline = time.monotonic() + self.visibility_timeout_s
         while not self._unfinished.is_dir():
             if time.monotonic() > deadline:

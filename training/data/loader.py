@@ -59,17 +59,14 @@ class Batches:
 
     @property
     def micro_batch(self) -> int:
-        """Samples of one micro-batch."""
         return self._plan.micro_batch
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches of one step."""
         return self._plan.accumulation
 
     @property
     def global_batch(self) -> int:
-        """Samples of one step over all ranks."""
         return self._plan.global_batch
 
     @property

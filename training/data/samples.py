@@ -109,7 +109,6 @@ class ReplayMixture:
         return len(self._new) + self.replayed
 
     def sample(self, index: int, draws: Draws) -> Any:
-        """A new sample, or an old one drawn from the interval of `index`."""
         interval = index - len(self._new)
         if interval < 0:
             return self._new.sample(index, draws)

@@ -212,7 +212,6 @@ class DataWatchdog:
             self._workers, self._since = (), None
 
     def close(self) -> None:
-        """Stop watching."""
         self._over.set()
         self._thread.join()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.settings import TARGET_FORMS, TARGET_PATTERN
@@ -18,14 +18,6 @@ Direction = Literal["min", "max"]
 Sign = Literal["<=", ">=", "="]
 _TARGET = re.compile(TARGET_PATTERN)
 _SIGNS: Mapping[str, Sign] = {"min": "<=", "max": ">="}
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best value of a metric, and its step."""
-
-    value: float
-    step: int
 
 
 class EarlyStopping:
@@ -41,7 +33,8 @@ class EarlyStopping:
         self._patience, self._keep_best = stop.patience, keep_best
         self._best_values: list[float] = []
         self._min_delta = stop.min_delta if self._patience is not None else 0.0
-        self.best: Best | None = None
+        self.best: dict[str, Any] | None = None
+        """The best value and its step."""
         self.waited = 0
         """Evaluations since the last improvement."""
         self.is_among_best = False
@@ -54,9 +47,9 @@ class EarlyStopping:
         Patience counts those that `is_due` at a step of every run: the one at the end of a process
         would count in a run that is resumed later, and not in one that was never stopped.
         """
-        is_best = _is_better(value, self.best.value if self.best else None, direction)
+        is_best = _is_better(value, self.best["value"] if self.best else None, direction)
         if is_best:
-            self.best = Best(value, step)
+            self.best = {"value": value, "step": step}
         is_full = len(self._best_values) >= self._keep_best
         worst = self._best_values[-1] if is_full and self._best_values else None
         self.is_among_best = self._keep_best > 0 and _is_better(value, worst, direction)
@@ -71,17 +64,15 @@ class EarlyStopping:
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether `stop.patience` requires to stop now."""
         return self._patience is not None and self.waited >= self._patience
 
     def facts(self) -> dict[str, Any]:
-        best = asdict(self.best) if self.best else None
         counted = {"reference": self._reference, "waited": self.waited}
-        return {"best": best, **counted, "best_values": self._best_values}
+        return {"best": self.best, **counted, "best_values": self._best_values}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
         best = facts["best"]
-        self.best = Best(float(best["value"]), best["step"]) if best else None
+        self.best = {**best, "value": float(best["value"])} if best else None
         reference = facts["reference"]
         # Infinities are strings in JSON.
         self._reference = None if reference is None else float(reference)
@@ -91,8 +82,6 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Target:
-    """A metric, and the value to reach."""
-
     metric: str
     sign: Sign
     """`=`: the direction of the goal."""

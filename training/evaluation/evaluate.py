@@ -70,8 +70,6 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class SplitSamples:
-    """The samples of a split, and how they are loaded."""
-
     samples: Samples
     micro_batch: int
     world: World

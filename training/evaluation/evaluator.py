@@ -169,14 +169,13 @@ class Evaluator:
         best = self._early_stopping.best
         if best is None or self._goal is None:
             return None
-        score = {"metric": self._goal.metric, "value": best.value, "step": best.step}
+        score = {"metric": self._goal.metric, **best}
         whole = self._samples("val")[1]
         counts = {"samples": self._scored or whole, "split_samples": whole}
         return {**score, "direction": self._goal.direction, **counts}
 
     @property
     def reason_to_stop(self) -> str | None:
-        """Why the run must stop now; None: it continues."""
         if self._scored != self._chosen:  # by scores on other samples
             return None
         if self._target is not None and self._target.is_reached(self._metrics):
@@ -222,11 +221,6 @@ class Evaluator:
         if summary is None or self._goal is None:
             return None
         return {"number": summary["number"], "metric": self._goal.metric, **summary}
-
-    def report_experience(self, report: Report) -> None:
-        """Report the event "experience_trained" at the end of an experience."""
-        if experience := self.experience:
-            report("experience_trained", experience)
 
     def close(self) -> None:
         self._batches.close()

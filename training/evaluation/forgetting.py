@@ -38,11 +38,9 @@ class Forgetting:
 
     @property
     def is_before_known(self) -> bool:
-        """Whether the metrics before the experience were measured."""
         return self._before is not None
 
     def evaluate_before(self, module: Module, interruption: Interruption) -> None:
-        """Measure the metrics before the experience."""
         self._before = self._measure(module, interruption)
 
     def evaluate(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step, StepMetrics
+from training.callbacks.base import Callback, EvalResult, Outcome, RunInfo, Step, StepMetrics
 from training.logging import console_text
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
@@ -19,8 +19,6 @@ _REDRAW_S = 0.25
 
 
 class ConsoleReporter(Callback):
-    """Reports the run to `outputs`; for rank 0."""
-
     _train_plan: TrainPlan | None = None
     _progress: Progress
 
@@ -47,12 +45,10 @@ class ConsoleReporter(Callback):
         self._drawn_step = train_plan.first_step
         self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
-    def step(self, step: Step) -> Action:
-        """Count the step, and redraw the progress if it is out of date."""
+    def step(self, step: Step) -> None:
         self._progress.stepped(step.step)
         if self._live and self._now() >= self._draw_at:
             self._draw()
-        return Action.NOTHING
 
     def logged(self, line: StepMetrics) -> None:
         assert self._train_plan is not None
@@ -60,13 +56,12 @@ class ConsoleReporter(Callback):
         position, usage = self._progress.position(), console_text.render_usage(self._usage.newest)
         self._write("train", console_text.render_step(line, position, self._train_plan.units, usage))
 
-    def evaluated(self, evaluation: EvalResult) -> Action:
+    def evaluated(self, evaluation: EvalResult) -> None:
         assert self._train_plan is not None
         self._progress.evaluated()
         self._draw_newest()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
         self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
-        return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         assert self._train_plan is not None

@@ -72,7 +72,6 @@ def render_over(best: Facts) -> str:
 
 
 def render_step(line: StepMetrics, position: Position, units: str, usage: str = "") -> str:
-    """A logged step; `usage` is the result of `render_usage`."""
     texts = [_step(line.step, position.total_steps), *_numbers(line, units), usage]
     return render_row("step", "  ".join([*filter(None, texts), render_eta(position)]))
 
@@ -132,7 +131,6 @@ def render_evaluation(result: EvalResult, total_steps: int) -> str:
 
 
 def render_saved(name: str, step: int, total_steps: int) -> str:
-    """A checkpoint that is on disk."""
     return render_row("saved", f"{_step(step, total_steps)}  {name}")
 
 

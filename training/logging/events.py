@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step
+from training.callbacks.base import Callback, EvalResult, Outcome, Step
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, Storage, StorageError
 
@@ -52,13 +52,11 @@ class EventsWriter(Callback):
         self._step = train_plan.first_step
         self.event("started", asdict(train_plan))
 
-    def step(self, step: Step) -> Action:
+    def step(self, step: Step) -> None:
         self._step = step.step
-        return Action.NOTHING
 
-    def evaluated(self, evaluation: EvalResult) -> Action:
+    def evaluated(self, evaluation: EvalResult) -> None:
         self.event("evaluated", asdict(evaluation))
-        return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         self.event("saved", {"folder": folder.name, "step": step, "seconds": seconds})

@@ -33,7 +33,6 @@ class LiveView:
     """The step of the next planned checkpoint; None: there is none."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """The lines, in the width of `options`."""
         position, eta = self.position, console_text.render_eta(self.position)
         if options.max_width < _NARROW:
             yield unwrapped(Text(f"step {position.step}/{position.total_steps}  {eta}"))
@@ -49,7 +48,6 @@ class LiveView:
                 yield unwrapped(Text(f"{label:<6}  {printable(row)}", style="dim"))
 
     def memory(self) -> list[str]:
-        """Use of each kind of memory beside its limit."""
         names = [name for name in ("ram", "gpu") if name in self.usage]
         return [f"{n} {console_text.render_use(self.usage[n], self.limits.get(n))}" for n in names]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from training.callbacks.base import TEST, Action, Callback, EvalResult, Outcome, StepMetrics
+from training.callbacks.base import TEST, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.step_timer import PARTS_OF_STEP
 from training.storage import LineFile, Storage, storage_errors
@@ -75,11 +75,10 @@ class MetricsWriter(Callback):
         known = {name: value for name, value in known.items() if name not in unknown}
         self._open().write(encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)}))
 
-    def evaluated(self, evaluation: EvalResult) -> Action:
+    def evaluated(self, evaluation: EvalResult) -> None:
         names = ("step", "split", "samples", "split_samples", "metrics")
         values = {name: getattr(evaluation, name) for name in names}
         self._open().write(encode_bytes({"kind": "eval", **values}))
-        return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
         if self._file is not None:

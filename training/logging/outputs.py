@@ -21,8 +21,6 @@ PREVIEW_LINES, _PREVIEW_WIDTH = 5, 100
 
 
 class ConsoleOutput:
-    """A terminal, a stream or a file that shows a run."""
-
     is_live = False
     """Whether `draw` shows anything; otherwise positions need not be computed."""
 
@@ -30,7 +28,6 @@ class ConsoleOutput:
         """Add `text`, one line or more."""
 
     def write_block(self, title: str, text: str) -> None:
-        """Add the first lines of a longer `text` below its title, each after a bar."""
         self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
 
     def draw(self, view: RenderableType) -> None:
@@ -67,7 +64,6 @@ class PlainOutput(ConsoleOutput):
         self._stream: TextIO | None = stream
 
     def write(self, kind: Kind, text: str) -> None:
-        """Write `text` and a line break."""
         if kind == "log" or self._stream is None:
             return
         if kind == "warning":
@@ -90,7 +86,6 @@ class LogFileOutput(ConsoleOutput):
         self._file, self._now = storage.open_lines("log.txt"), now
 
     def write(self, kind: Kind, text: str) -> None:
-        """Append each line of `text` with the time."""
         if kind == "warning":
             text = render_row("warning", text)
         time = self._now().isoformat(" ", timespec="seconds")
@@ -98,10 +93,8 @@ class LogFileOutput(ConsoleOutput):
             self._file.write(f"{time}  {line}".encode())
 
     def write_block(self, title: str, text: str) -> None:
-        """Append `text` below its title, each line after a bar."""
         lines = printable(text).splitlines()
         self.write("notice", "\n".join([title, *(f"| {line}" for line in lines)]))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()

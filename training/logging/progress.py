@@ -83,7 +83,6 @@ class Progress:
         self._unplanned_saves += not self._train_plan.saves_at(step)
 
     def position(self) -> Position:
-        """The progress now."""
         plan, end = self._train_plan, self._train_plan.end_step
         done = self._step if self._evaluated_at == self._step else self._step - 1
         # One more at the end, unless a planned one is due there.

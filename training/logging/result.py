@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step
+from training.callbacks.base import Callback, EvalResult, Outcome, RunInfo, Step
 from training.logging.metrics import ResourceUsage, usage_fields
 from training.logging.progress import Progress
 from training.logging.strict_json import encode_bytes
@@ -54,13 +54,11 @@ class ResultWriter(Callback):
         self._train_plan = train_plan
         self._progress = Progress(replace(train_plan, stop_after=None), self._now)
 
-    def step(self, step: Step) -> Action:
+    def step(self, step: Step) -> None:
         self._progress.stepped(step.step)
-        return Action.NOTHING
 
-    def evaluated(self, result: EvalResult) -> Action:
+    def evaluated(self, result: EvalResult) -> None:
         self._progress.evaluated()
-        return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         self._progress.saved(step)

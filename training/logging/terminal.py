@@ -36,7 +36,6 @@ class TerminalOutput(ConsoleOutput):
         self._has_gone = False
 
     def write(self, kind: Kind, text: str) -> None:
-        """Print `text` above the bar."""
         from rich.text import Text
 
         if kind in _HIDDEN:
@@ -49,11 +48,9 @@ class TerminalOutput(ConsoleOutput):
         self._try(lambda: self._console.print(styled))
 
     def draw(self, view: RenderableType) -> None:
-        """Show any object of rich instead of the last one."""
         self._try(lambda: self._update(view))
 
     def close(self) -> None:
-        """Remove the bar."""
         if self._live is not None:
             self._try(self._live.stop)
 

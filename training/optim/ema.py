@@ -36,7 +36,6 @@ class Ema:
         """The average of the intervals that this rank holds; live tensors."""
 
     def update(self, step: int) -> None:
-        """Add the weights after `step` updates to the average."""
         decay = min(self._decay, (1 + step) / (10 + step))
         if self._weights:
             torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
@@ -51,7 +50,6 @@ class Ema:
             self._swap(engine)
 
     def joined(self, state: State) -> State:
-        """`state` with the average added."""
         return replace(state, pieces=[*state.pieces, *self.pieces])
 
     def _swap(self, engine: Engine) -> None:

@@ -69,7 +69,6 @@ class LowBitAdamW(AdamW):
         self._stored, self._least = state, least
 
     def new_slot(self, kind: str, parameter: Tensor) -> Tensor:
-        """As `MakesSlots.new_slot`."""
         held = shard(parameter).detach()
         if held.dtype != torch.float32 or held.numel() < self._least:
             return torch.zeros_like(held)
@@ -84,7 +83,6 @@ class LowBitAdamW(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update the parameters that have a gradient."""
         for group in self.param_groups:
             plain: list[Sequence[Tensor]] = []
             for parameter in (p for p in group["params"] if p.grad is not None):
@@ -269,20 +267,16 @@ class Blockwise(Tensor):
     scales = property(lambda self: self.blocks.scales)
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
-        """The names of the tensors in memory."""
         return ["codes", "scales"], None
 
     def __repr__(self) -> str:  # type: ignore[override]
-        """Its shape."""
         return f"Blockwise({list(self.shape)})"
 
     @property
     def span(self) -> slice:
-        """The numbers of its blocks."""
         return slice(self.first // BLOCK, -(-(self.first + self.numel()) // BLOCK))
 
     def read(self) -> Tensor:
-        """Its values, as a new tensor."""
         return self._whole()[self.first % BLOCK :][: self.numel()].view(self.shape)
 
     def write(self, values: Tensor) -> None:

@@ -45,12 +45,10 @@ class Muon(Optimizer):
             self._adamw.state = self.state
 
     def slots(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """As `HasSlots.slots`."""
         return ("momentum_buffer",) if "momentum" in group else ("exp_avg", "exp_avg_sq")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update the parameters that have a gradient."""
         if self._adamw:
             self._adamw.param_groups = [g for g in self.param_groups if "momentum" not in g]
             self._adamw.step()

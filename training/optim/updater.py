@@ -63,7 +63,6 @@ class Updater:
                 self._schedule.resume(resume_point.fact("schedule", {}))
 
     def load_average(self, checkpoint: Checkpoint) -> None:
-        """Load the moving average from `checkpoint`, if both have one."""
         if self.average and EMA in checkpoint.kinds:
             from training.checkpoint.restore import fill
 

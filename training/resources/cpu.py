@@ -53,8 +53,6 @@ def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -
 
 
 class CpuUse:
-    """CPU use in percent, from one call to the next."""
-
     def __init__(self, count: Callable[[], Busy] = count) -> None:
         self._count = count
         self._before: Busy | None = None

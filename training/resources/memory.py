@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from training.callbacks.base import Action, Callback, Step
+from training.callbacks.base import Callback, Step
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
@@ -51,11 +51,6 @@ def device_bytes(device: torch.device) -> int | None:
         return None
     peak: int = torch.get_device_module(device).max_memory_allocated(device)
     return peak
-
-
-def peaks(device: torch.device) -> dict[str, int | None]:
-    """The peak bytes of this process: {"device", "host"}; device None on a CPU."""
-    return {"device": device_bytes(device), "host": _host_peak()}
 
 
 def release_unused(device: torch.device) -> None:
@@ -107,8 +102,9 @@ class PeakMemory:
         "device": of tensors, None on a CPU; "host": resident memory; "host_growth": the same above
         the use at creation.
         """
-        own_peaks = peaks(device)
-        return {**own_peaks, "host_growth": max(0, (own_peaks["host"] or 0) - self._before)}
+        host = _host_peak()
+        growth = max(0, host - self._before)
+        return {"device": device_bytes(device), "host": host, "host_growth": growth}
 
     def maximum(self, world: World) -> dict[str, int | None]:
         """The maximum of each number over ranks. Collective."""
@@ -135,14 +131,13 @@ class CacheClearing(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         self._accumulation = train_plan.accumulation
 
-    def step(self, step: Step) -> Action:
+    def step(self, step: Step) -> None:
         """Count the micro-batches of a step; empty the cache if it is due."""
         self._since += self._accumulation
         if self._since >= self._every:
             self._since %= self._every
             self.times += 1
             empty_cache(self._device)
-        return Action.NOTHING
 
 
 def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:

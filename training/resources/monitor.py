@@ -70,10 +70,15 @@ class ResourceReader:
         self._read_gpu: Callable[[], GpuState | None] | None = None
 
     def read(self) -> MachineReading:
-        """A reading taken now; costs some tenths of a millisecond of CPU time."""
         gpu = disk = None
         if self._device.type == "cuda":
-            self._read_gpu = self._read_gpu or _gpu_reader(self._device)
+            if self._read_gpu is None:
+                import torch
+
+                from training.resources import nvml
+
+                uuid = torch.cuda.get_device_properties(self._device).uuid
+                self._read_gpu = nvml.gpu_reader(f"GPU-{uuid}")
             gpu = self._read_gpu()
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
@@ -104,7 +109,6 @@ class ResourceMonitor:
         self._thread: threading.Thread | None = None
 
     def read(self) -> MachineReading:
-        """A reading taken now, in the calling thread."""
         with self._reading:
             reading = self._read()
             self._usage.add(reading.uses())
@@ -130,14 +134,6 @@ class ResourceMonitor:
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             self._new = self.read()
-
-
-def _gpu_reader(device: torch.device) -> Callable[[], GpuState | None]:
-    import torch
-
-    from training.resources import nvml
-
-    return nvml.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
 def _ram() -> float:

@@ -50,8 +50,6 @@ class TrackerError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its trackers see it."""
-
     folder: Path
     track: Sequence[str]
     pid: int
@@ -263,7 +261,6 @@ def chart_values(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What trackers show of result.json."""
     names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
     values = {f"result/{name}": result.get(name) for name in names}
     peaks = (result.get("peak_memory_bytes") or {}).items()

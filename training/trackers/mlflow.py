@@ -89,7 +89,6 @@ class Session(Tracker):
             self._client.log_image(self._run, image, key=key, step=step)
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
-        """Upload a checkpoint as artifacts below checkpoints/."""
         for path in files:
             self._client.log_artifact(self._run, str(path), f"checkpoints/{path.parent.name}")
         if is_best:

@@ -96,7 +96,6 @@ class Trackers(Callback):
     _is_over: bool = field(default=False, init=False)
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Start the process; training begins meanwhile."""
         planned = ("world_size", "global_batch", "total_steps")
         facts = {**self.run.facts, **{name: getattr(train_plan, name) for name in planned}}
         begun = len(Lines(self.run.folder / EVENTS).new())

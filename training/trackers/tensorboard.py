@@ -15,8 +15,6 @@ _PLAIN = frozenset(" ,;:.'\"/?=%@")
 
 
 class Session(Tracker):
-    """A new event file with all of a run."""
-
     def __init__(self, run: Run, project: str, id_: str) -> None:
         """Start the file. Imports TensorBoard."""
         board: Any = importlib.import_module("torch.utils.tensorboard")

@@ -36,8 +36,6 @@ _MISSING = "–"
 
 
 class Session(Tracker):
-    """An open W&B run."""
-
     def __init__(self, run: Run, project: str, id_: str) -> None:
         """Open or resume the run in `project`; offline if it must be. Imports W&B."""
         os.environ["WANDB_ERROR_REPORTING"] = "false"  # its crash reports would leave the machine
@@ -71,12 +69,10 @@ class Session(Tracker):
         self._run.define_metric("*", step_metric=STEP)
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Add rows to the history."""
         for step, values in rows:
             self._run.log({STEP: step, **values}, step=step)
 
     def log_samples(self, step: int, samples: Mapping[str, Any]) -> None:
-        """Add a table and pictures to the row of their step."""
         columns = [_column(cells) for cells in zip(*samples["rows"], strict=True)]
         data = [list(row) for row in zip(*columns, strict=True)]
         table = self._wandb.Table(columns=samples["columns"], data=data)
@@ -87,7 +83,6 @@ class Session(Tracker):
         self._run.log({STEP: step, "samples/predictions": table, **pictures}, step=step)
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
-        """Upload a checkpoint as an artifact."""
         artifact = self._wandb.Artifact(f"checkpoint-{self._run.id}", type="model")
         # Hard links to the files: the run may remove its own before they are sent.
         staged = Path(tempfile.mkdtemp(prefix=f"step-{step:08}-", dir=self._folder / "wandb"))
@@ -98,7 +93,6 @@ class Session(Tracker):
         self._run.log_artifact(artifact, aliases=aliases)
 
     def alert(self, title: str, text: str) -> None:
-        """Send a W&B alert."""
         self._run.alert(title=title, text=text, wait_duration=600)
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:

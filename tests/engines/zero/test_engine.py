@@ -7,9 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from engines.base import EngineError
 from engines.catalog import build_engine
@@ -115,41 +112,6 @@ def threads(world, case):
 def test_only_offloading_computes_with_the_given_threads(worlds):
     assert worlds[1].run(threads, Case("zero2-offload")) == [[1, 3, 1]]
     assert worlds[1].run(threads, Case("zero2")) == [[1, 1, 1]]
-
-
-def numbers_read(world, case):
-    """How many numbers a step reads from tensors, and how many parameters it trains.
-
-    And of how many elements it takes a norm, of each element of this rank's gradients.
-    """
-    count, measured = 0, 0
-
-    class Reads(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            nonlocal count, measured
-            count += func is torch.ops.aten._local_scalar_dense.default
-            if "norm" in func.__name__ and "layer" not in func.__name__:
-                measured += sum(t.numel() for t in tree_leaves(args) if isinstance(t, Tensor))
-            return func(*args, **(kwargs or {}))
-
-    with prepared(world, case) as (engine, module):
-        one_step(world, engine, module, case, step=1)
-        with Reads():
-            one_step(world, engine, module, case, step=2)
-    trained = [p.numel() for p in Net().parameters() if p.requires_grad]
-    return count, len(trained), measured / (sum(trained) / world.size)
-
-
-@pytest.mark.parametrize("engine", ["zero2-offload", "zero3-offload"])
-def test_an_offloading_step_in_fp16_takes_one_norm_of_each_gradient(worlds, engine):
-    ranks = worlds[2].run(numbers_read, Case(engine, precision="fp16"))
-    assert sum(share for *_, share in ranks) / 2 == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_offloading_step_does_not_wait_for_the_device_at_each_parameter(worlds, precision):
-    for count, parameters, _ in worlds[2].run(numbers_read, Case("zero2-offload", precision=precision)):
-        assert count < parameters / 2
 
 
 SCRIPT = """

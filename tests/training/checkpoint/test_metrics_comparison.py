@@ -21,14 +21,6 @@ def evaluation(step, **metrics):
     return {**EVAL, "step": step, "metrics": {**EVAL["metrics"], **metrics}}
 
 
-def test_times_and_memory_may_differ():
-    ours = written(line(1), evaluation(1))
-    times = {"step_time_s": 9.0, "forward_time_s": 2.0, "backward_time_s": 5.0}
-    theirs = written(line(1, **times, optimizer_time_s=1.0, host_memory_bytes=1), evaluation(1))
-    found = compare(ours, theirs, 0, 1)
-    assert (found.lines, found.first) == (2, None)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [("loss", 2.5000000000000004), ("grad_norm", "NaN"), ("samples", 9), ("loss_scale", 2.0)],
@@ -37,17 +29,6 @@ def test_a_number_that_differs_is_named_with_its_step(key, value):
     found = compare(written(line(1), line(2)), written(line(1), line(2, **{key: value})), 0, 2)
     assert found.first == Difference("train", key, None, TRAIN.get(key), value, 2)
     assert found.first.place == f"{key} of step 2"
-
-
-def test_a_metric_of_an_evaluation_is_named():
-    found = compare(written(evaluation(4)), written(evaluation(4, val_loss=2.1)), 0, 4)
-    assert found.first == Difference("eval", "metrics.val_loss", None, 2.0, 2.1, 4)
-
-
-def test_the_first_of_several_errors_is_reported():
-    ours = written(line(1), line(2), evaluation(2), line(3))
-    theirs = written(line(1), evaluation(2, val_loss=3.0), line(2, loss=3.0), line(3, loss=3.0))
-    assert compare(ours, theirs, 0, 3).first.place == "loss of step 2"
 
 
 def test_only_the_steps_of_the_replay_count():

@@ -152,15 +152,6 @@ def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
     assert ("--reset optimizer" in str(caught.value)) == bool({"pieces", "groups"} & changed.keys())
 
 
-def test_of_many_mismatches_the_first_are_named(checkpoint):
-    mine = state(whole())
-    shapes = {**mine.shapes, **{f"layer.{number}": (1,) for number in range(20)}}
-    with pytest.raises(CheckpointError) as caught:
-        check(checkpoint, replace(mine, shapes=shapes))
-    assert str(caught.value).count("layer.") == 8
-    assert str(caught.value).endswith("\n  and 12 more")
-
-
 def fill_a_piece(checkpoint, kind, start, length):
     piece = Piece(kind, "embed.weight", start, torch.zeros(length))
     fill(checkpoint, [piece])
@@ -173,28 +164,6 @@ def test_any_interval_of_any_kind_is_filled(checkpoint):
         assert bits(fill_a_piece(checkpoint, kind, 5, 66)) == bits(expected)
     with pytest.raises(KeyError):
         fill_a_piece(checkpoint, "ema", 5, 66)
-
-
-class Meter:
-    """A checkpoint of zeros that records the largest requested interval, in bytes."""
-
-    most = 0
-
-    def dtype(self, kind, name):
-        return torch.float32
-
-    def interval(self, kind, name, start, stop):
-        self.most = max(self.most, 4 * (stop - start))
-        return torch.full((stop - start,), float(start))
-
-
-def test_a_large_tensor_is_read_in_chunks_of_16_mib():
-    meter, size = Meter(), 9 * 2**20
-    data = torch.zeros(size, dtype=torch.bfloat16)  # needs a conversion of bytes
-    fill(meter, [Piece("weight", "large", 3, data)])
-    assert meter.most == 16 * 2**20
-    expected = torch.tensor([3.0, 3.0 + 4 * 2**20, 3.0 + 8 * 2**20])
-    assert data[:: 4 * 2**20].tolist() == expected.bfloat16().tolist()
 
 
 def restore_with_another_shape_on_rank_one(world, folder):

@@ -3,7 +3,6 @@ import os
 import signal
 from functools import partial
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -131,25 +130,3 @@ def test_a_split_can_be_evaluated_again_and_by_workers():
 def test_an_empty_split_is_refused():
     with pytest.raises(DataError, match="the validation split is empty"):
         evaluation(0, 1)
-
-
-class Vast(TinySplit):
-    """A huge split whose samples are their own index."""
-
-    read: ClassVar[list[int]] = []
-
-    def sample(self, index, draws):
-        self.read.append(index)
-        return super().sample(index, draws)
-
-
-def test_a_run_starts_at_sample_10_to_the_9_without_reading_earlier_ones():
-    split = Vast(3 * 10**9)
-    order = DataOrder(len(split), 8, seed=0)
-    step = 10**9 // 8
-    train_plan = TrainPlan(step + 10, order.steps_per_epoch, 8, 2, 4, 1, "", step)
-    loader = make_settings().loader
-    later = Batches(Samples(TinyTask(), split, 0), order, train_plan, world(), loader)
-    Vast.read.clear()
-    later.take()
-    assert Vast.read == order.batch(step)[1].tolist()

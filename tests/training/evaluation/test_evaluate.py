@@ -10,7 +10,7 @@ from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
-from training.evaluation.evaluate import evaluate, metric_names
+from training.evaluation.evaluate import evaluate
 from training.evaluation.forgetting import Forgetting, HeldOutPart, mean
 from training.interruption import Interruption
 
@@ -74,15 +74,6 @@ def test_an_error_leaves_the_model_in_training_mode():
     with pytest.raises(TypeError):
         evaluate(task, model, batches(task, 2), never())
     assert model.training
-
-
-def test_metric_names_are_known_after_one_batch():
-    task = TinyTask()
-    model = task.build()
-    seen = []
-    model.register_forward_hook(lambda *_: seen.append(1))
-    assert metric_names(task, model, batches(task, 1), never()) == ["error", "samples", "units"]
-    assert len(seen) == 1
 
 
 def part(task):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run.faults import advice
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
@@ -65,17 +64,6 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
         assert output.written[1] == ("before training", "xyz\x1b")
         assert output.written[5] == ("saved", "saved        1/100  checkpoints/step-00000001")
         assert output.is_closed
-
-
-def test_waiting_for_data_is_said_once(tmp_path):
-    output = Memory()
-    reporter = ConsoleReporter(about(tmp_path), [output], Clock())
-    reporter.start(train_plan())
-    fix = {"again": "run", "loader": "--num-workers 4"}
-    reporter.event(*advice("starved", {"share": 60}, fix))
-    reporter.end(outcome(wall_s=100.0, time_split={"data_s": 60.0, "other_s": 40.0}))
-    kind, text = output.written[-1]
-    assert kind == "summary" and text.count("waiting for data") == 1
 
 
 def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path):

@@ -47,11 +47,6 @@ def test_actions_due_after_the_current_step_are_counted():
     assert progress.position().remaining_s == 0.0
 
 
-def test_an_unmeasured_part_makes_the_eta_a_lower_bound():
-    assert run(train_plan(eval_every=50), 10).position().remaining_is_least
-    assert run(train_plan(), 1).position().remaining_s is None
-
-
 def test_the_first_step_is_left_out_and_the_eta_follows_a_change_of_speed():
     clock = Clock()
     progress = Progress(train_plan(total_steps=2000), clock)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import MakesSlots
 from engines.state import fill_slots, stored
@@ -90,14 +89,6 @@ def test_the_codec_is_compiled_on_a_gpu_or_says_once_that_it_is_not(state, monke
     assert [r.levelname for r in caplog.records if r.name == low_bit.__name__] == ["WARNING"]
 
 
-@STATES
-def test_parameters_without_a_gradient_are_left_out(state):
-    used, unused = (torch.nn.Parameter(torch.ones(5000)) for _ in range(2))
-    used.grad = torch.ones(5000)
-    low(state)([{"params": [unused, used]}]).step()
-    assert (unused == 1).all() and (used != 1).all()
-
-
 def test_rounding_keeps_the_decay_of_a_second_moment():
     """A step changes it by a thousandth, and the numbers of bf16 are four times as far apart."""
     parameter = torch.nn.Parameter(torch.zeros(4096))
@@ -183,21 +174,6 @@ def test_a_second_moment_that_is_small_next_to_others_is_not_zero():
     values[0] = 1.0
     codes.copy_(values)
     assert 1e-8 < values_of(codes)[1:].min() <= values_of(codes)[1:].max() < 1e-6
-
-
-def test_a_save_does_not_wait_for_the_device_at_each_moment():
-    waits, copy = [], torch.ops.aten.copy_.default
-    moment, target = slot(1000, is_signed=True), torch.empty(1000)
-
-    class Copies(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is copy and args[0].data_ptr() == target.data_ptr():
-                waits.append(args[2:] != (True,))
-            return func(*args, **(kwargs or {}))
-
-    with Copies():
-        Blockwise.__torch_dispatch__(copy, (), (target, moment, True))
-    assert waits == [False]
 
 
 def test_parts_may_be_written_in_any_order():

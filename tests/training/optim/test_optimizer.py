@@ -101,12 +101,3 @@ def test_the_fused_kernel_takes_the_steps_of_the_plain_one(name):
             optimizer.zero_grad()
         found[fused] = model.weight.detach().clone()
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
-
-
-def test_without_a_fused_kernel_the_default_is_used():
-    model = nn.Linear(2, 2, dtype=torch.complex64)
-    _, optimizer = build(model)
-    before = model.weight.detach().clone()
-    model(torch.ones(1, 2, dtype=torch.complex64)).abs().sum().backward()
-    optimizer.step()
-    assert not torch.equal(model.weight, before)

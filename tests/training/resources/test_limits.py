@@ -80,10 +80,6 @@ def test_three_warnings_in_a_row_request_throttling_and_then_the_end(machine):
     assert machine.throttled(BUSY) == STOP
 
 
-def test_a_calm_reading_resets_the_count(machine):
-    assert machine.steps(BUSY, BUSY, CALM, BUSY, BUSY) == [NOTHING] * 5
-
-
 @pytest.mark.parametrize("over", [{"ram": 96.0}, {"gpu": 96.0}, {"swap": 81.0}])
 def test_one_critical_reading_requests_throttling_at_once(machine, over):
     assert machine.steps(replace(CALM, **over)) == [FREE]
@@ -107,13 +103,6 @@ def test_a_machine_no_longer_critical_continues_and_resets_the_count(machine):
 def test_throttling_requested_by_another_rank_is_not_measured_here(machine):
     assert machine.throttled(FULL) == NOTHING
     assert machine.events == []
-
-
-def test_a_reading_from_before_the_throttling_is_ignored(machine):
-    machine.steps(FULL)
-    machine._new = FULL
-    machine.throttled(CALM)
-    assert machine.enforcer.step(step(2)) == NOTHING
 
 
 def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(machine_of):
