@@ -39,12 +39,7 @@ def main(command_line: CommandLine) -> int:
     def report_line(line: str) -> None:
         print(printable(line), file=sys.stderr if for_machines else sys.stdout, flush=True)
 
-    plan = None
-    if any(item.is_open for item in comparison.candidates):
-        from launcher.compare import planned  # for promises of a GPU where there is none
-
-        plan = planned.plan
-    outcome = runner.run_all(comparison, report_line, plan)
+    outcome = runner.run_all(comparison, report_line)
     if outcome.code is not None and not any(row.folders for row in outcome.rows):
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code

@@ -159,7 +159,7 @@ def measured(rows: Sequence[ComparisonRow], until: Target | None) -> list[Sequen
             _of(duration, row.epoch_s) + star["epoch"] * (row.epoch_s is not None),
             _of(duration, row.total_s) + star["total"] * (row.total_s is not None),
             _of(amount, row.samples_per_s),
-            _of(lambda speed, units=row.units: f"{amount(speed)} {units}", row.units_per_s),
+            _NOTHING if row.units_per_s is None else f"{amount(row.units_per_s)} {row.units}",
         ]
         cells += [_of(size, n) for n in (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes)]
         cells.append(best)

@@ -34,6 +34,7 @@ from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from slurm.environment import JOB_VARIABLES
 from training.callbacks.preemption import heeded
+from training.throughput import gpus
 
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""
@@ -74,15 +75,10 @@ class ComparisonInterrupted(Exception):
 _ENDING = (ComparisonInterrupted, KeyboardInterrupt, Stopped)
 
 
-def run_all(
-    comparison: PlannedComparison,
-    report_line: PrintLine,
-    plan: Callable[[PlannedComparison, PrintLine], Planned] | None = None,
-) -> ComparisonOutcome:
+def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run; `plan` plans the candidates afterwards. Touches the
-    disk.
+    `report_line` gets a line before each run and each plan. Touches the disk.
     """
     ended: list[Ended] = [{} for _ in comparison.candidates]
     loads, warnings = list[float](), list[str]()
@@ -108,7 +104,7 @@ def run_all(
                     report_line(f"  failed: {error}")
                 loads.append(load)
             left = "plans"
-            plans = plan(comparison, report_line) if plan is not None else plans
+            plans = plan(comparison, report_line)
     except ComparisonInterrupted as interrupted:
         code = interrupted.code
         warnings.append(f"interrupted: not all {left} were made")
@@ -161,7 +157,7 @@ def _candidate_rows(
     found, stages = dict[str, tuple[Path, RunMeasurements | None]](), list[ComparisonRow]()
     try:
         results = [RunReader(folder).result() or {} for folder in folders.values()]
-        names = next((result["stages"] for result in results if result.get("stages")), [])
+        names: list[Any] = next((result["stages"] for result in results if result.get("stages")), [])
         for stage in names or [{"name": None, "folder": ""}]:
             inside = {name: folder / stage["folder"] for name, folder in folders.items()}
             found = {name: (folder, measurements.read(folder, until)) for name, folder in inside.items()}
@@ -253,6 +249,55 @@ def first_line(stdout: str, stderr: str) -> str:
         elif isinstance(value, dict):
             text = value.get("error") or value.get("reason") or text
     return text.splitlines()[0].removeprefix("error: ")
+
+
+CARDS = ("L4", "A100 80GB PCIe", "B200")
+"""GPUs of 24, 80 and 180 GB; plans are for the first on which mode default fits."""
+
+
+def plan(comparison: PlannedComparison, report_line: PrintLine) -> Planned:
+    """Promises of GPU memory where there is no GPU: the peak of each candidate by its plan.
+
+    Plans mode default, and each candidate with such a promise, on one card per engine.
+    """
+    planned = Planned()
+    for engine in dict.fromkeys(item.engine for item in comparison.candidates if item.is_open):
+        items = [item for item in comparison.candidates if item.engine == engine]
+        base = next(item for item in items if item.mode == BASELINE)
+        for card in CARDS:
+            of_base = _peaks(comparison, base, card, report_line)
+            total = of_base[None].of_row
+            if total is None or total <= (gpus()[card].memory_bytes or 0):
+                break
+        for item in (item for item in items if item.is_open):
+            is_known = item is base or total is None
+            peaks = of_base if is_known else _peaks(comparison, item, card, report_line)
+            for stage, memory in peaks.items():
+                planned[item.mode, engine, stage] = replace(memory, of_base=total or 1.0)
+    return planned
+
+
+def _peaks(
+    comparison: PlannedComparison, item: ModeCandidate, card: str, report_line: PrintLine
+) -> dict[str | None, PlannedMemory]:
+    """The memory of a candidate on `card` by stage, under None of the whole."""
+    report_line(f"plan: {item.name} on {item.resolved.nproc} × {card}")
+    sets = [text for text in item.args.sets if text not in comparison.limits.sets]
+    args = replace(item.args, sets=sets)
+    if item.resolved.values["device"].is_of_user:
+        args = args.with_sets(["device=cuda"])
+    command = [sys.executable, "-m", "launcher", "plan", *arguments(args), "--json"]
+    command += [f"--gpu={card}", f"--gpus={item.resolved.nproc}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables())
+    with suppress(ValueError):
+        content: Any = json.loads(done.stdout)
+        if done.returncode == 0:
+            plans = {None: content} if "engine" in content else content
+            peaks = {name: plan["device_peak_bytes"]["total"] for name, plan in plans.items()}
+            peaks = {None: max(peaks.values()), **peaks}
+            return {name: PlannedMemory(f"planned on {card}", x) for name, x in peaks.items()}
+    why = f"no GPU, and no plan: {first_line(done.stdout, done.stderr)}"
+    return {None: PlannedMemory(why)}
 
 
 def load_warnings(loads: Sequence[float], wanted: int, cores: int | None = None) -> Iterator[str]:

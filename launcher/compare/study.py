@@ -136,8 +136,8 @@ def folds_error(study: Study, name: str, resolved: Resolved) -> Diagnostic | Non
     if groups == folds or (groups > folds and not study.by_group):
         return None
     message = f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data"
-    parts = {"allowed": "modes that use the same groups", "fix": "--set data.fraction=1"}
-    return Diagnostic(message, where="the command line: --folds", **parts)
+    where, allowed = "the command line: --folds", "modes that use the same groups"
+    return Diagnostic(message, where=where, allowed=allowed, fix="--set data.fraction=1")
 
 
 @dataclass(frozen=True)
@@ -266,8 +266,8 @@ def figures(
         paired = study.mean({at: values[at] - theirs[at] for at in values if at in theirs})
         if paired is not None:
             differences[metric] = paired
-    planned, name = len(study.rounds), reference[0] if reference else None
-    return StudyFigures(goal, less, planned, len(runs), failed, groups, metrics, name, differences)
+    planned, other = len(study.rounds), reference[0] if reference else None
+    return StudyFigures(goal, less, planned, len(runs), failed, groups, metrics, other, differences)
 
 
 def judge(
