@@ -39,12 +39,7 @@ def main(command_line: CommandLine) -> int:
     def report_line(line: str) -> None:
         print(printable(line), file=sys.stderr if for_machines else sys.stdout, flush=True)
 
-    plan = None
-    if any(item.is_open for item in comparison.candidates):
-        from launcher.compare import planned  # for promises of a GPU where there is none
-
-        plan = planned.plan
-    outcome = runner.run_all(comparison, report_line, plan)
+    outcome = runner.run_all(comparison, report_line)
     if outcome.code is not None and not any(row.folders for row in outcome.rows):
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code
@@ -68,17 +63,17 @@ def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
     study = comparison.study
     if for_machines:
         content = {"folder": str(comparison.folder), "repeats": comparison.repeats, "runs": runs}
-        if study is not None:
-            rounds = [{"name": entry.name, "set": entry.sets} for entry in comparison.rounds]
+        if study.title:
+            rounds = [{"name": entry.name, "set": entry.sets} for entry in study.rounds]
             content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
         return json.dumps(content, indent=2)
     lines = [
         redact(shlex.join([*PROGRAM.split(), *runner.arguments(candidate.args)]))
         for candidate in comparison.candidates
     ]
-    lines += [f"{entry.name}: {' '.join(entry.sets)}" for entry in comparison.rounds if study]
+    lines += [f"{entry.name}: {' '.join(entry.sets)}" for entry in study.rounds if study.title]
     count = len(comparison.candidates)
-    head = counted(count * len(comparison.rounds), "run")
-    if study is not None:
+    head = counted(count * len(study.rounds), "run")
+    if study.title:
         head += f": {counted(count, 'candidate')} × {study.title}"
     return "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -18,7 +17,7 @@ from launcher.compare.promises import BYTES, GPU_MEMORY
 from launcher.compare.study import ComparisonRound, Study
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
-from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
@@ -28,7 +27,6 @@ from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
 _MOST = 10**6
-_FOLDS = f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold"
 RUNS, JSON_FILE, PAGE = "runs", "compare.json", "compare.html"
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
@@ -50,10 +48,8 @@ class ComparisonLimits:
     @property
     def sets(self) -> list[str]:
         """The limits as values of --set."""
-        if self.steps is not None:
-            return [f"stop.after={self.steps}"]
-        if self.epochs is not None:
-            return [f"stop.after={self.epochs:g} epochs"]
+        if self.is_cut:
+            return [f"stop.after={self.steps or f'{self.epochs:g} epochs'}"]
         return [] if self.until is None else [f"stop.at={self.until.text()}"]
 
 
@@ -75,15 +71,15 @@ class ModeCandidate:
 
         Of staged training those that all stages share; of a `stage` those that it has alone.
         """
-        pairs = [(run.promises, run.unpromised) for run in (*self.stages.values(), self.resolved)]
-        shared: list[dict[str, Any]] = []
-        for first, *others in zip(*pairs, strict=True):
-            shared.append({k: v for k, v in first.items() if all(o.get(k) == v for o in others)})
-        if stage is None:
-            return shared[0], shared[1]
-        run = self.stages[stage]
-        promises = {k: v for k, v in run.promises.items() if k not in shared[0]}
-        return promises, {k: v for k, v in run.unpromised.items() if k not in shared[1]}
+        found: list[dict[str, Any]] = []
+        for name in ("promises", "unpromised"):
+            first, *others = (getattr(run, name) for run in (*self.stages.values(), self.resolved))
+            given = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+            if stage is not None:
+                alone = getattr(self.stages[stage], name).items()
+                given = {k: v for k, v in alone if k not in given}
+            found.append(given)
+        return found[0], found[1]
 
     @property
     def is_open(self) -> bool:
@@ -103,24 +99,20 @@ class PlannedComparison:
 
     candidates: Sequence[ModeCandidate]
     limits: ComparisonLimits
-    repeats: int
     folder: Path
     warnings: Sequence[Diagnostic]
-    study: Study | None = None
-    """None: the runs of a candidate are repeats of one."""
+    study: Study
 
     @property
-    def rounds(self) -> Sequence[ComparisonRound]:
-        """One run of each candidate after the other."""
-        if self.study is not None:
-            return self.study.rounds
-        return [ComparisonRound(str(number)) for number in range(1, self.repeats + 1)]
+    def repeats(self) -> int:
+        """How often each run is repeated; 1 in a study."""
+        return 1 if self.study.title else len(self.study.rounds)
 
     @property
     def turns(self) -> Iterator[tuple[int, ComparisonRound]]:
         """The runs in their order: the number of the candidate, and the round."""
         count = len(self.candidates)
-        for start, entry in enumerate(self.rounds):
+        for start, entry in enumerate(self.study.rounds):
             # Each round starts with another candidate, so that warm-up and drift affect each.
             yield from (((position + start) % count, entry) for position in range(count))
 
@@ -136,64 +128,62 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     Reads the data if there are folds.
     """
     values, out, args = command_line.values, command_line.out, command_line.args
-    diagnostics = list(command_line.diagnostics)
-    option = partial(_parsed, values, diagnostics)
-    limits = ComparisonLimits(
-        option("--steps", _whole),
-        option("--epochs", _epochs, "a number above 0", "1"),
-        option("--until", parse_target, TARGET_FORMS, "val_loss=1.9"),
-    )
-    repeats, folds = option("--repeat", _whole) or 1, option("--folds", _folds_of, _FOLDS)
-    seeds = option("--seeds", _whole)
-    diagnostics += _exclude(values, "--steps", "--epochs", "--until")
-    for flag in ("--folds", "--seeds"):
-        diagnostics += _exclude(values, "--repeat", flag)
+    errors, warnings = list(command_line.diagnostics), list[Diagnostic]()
+    numbers = {flag: _option(values, flag, errors) for flag in _OPTIONS}
+    steps, epochs, until, repeats, folds, seeds = numbers.values()
+    limits = ComparisonLimits(steps, epochs, until)
+    for flags in (("--steps", "--epochs", "--until"), ("--repeat", "--folds"), ("--repeat", "--seeds")):
+        if len(given := [flag for flag in flags if flag in values]) > 1:
+            message, where = (
+                f"{' and '.join(given)} exclude each other",
+                f"the command line: {' '.join(given)}",
+            )
+            errors.append(Diagnostic(message, where=where, fix=f"leave out {given[0]}"))
     modes, engines = (
         [name for part in values.get(flag, "").split(",") if (name := part.strip())]
         for flag in ("--modes", "--engines")
     )
-    first_engine = engines[0] if engines else args.engine
-    study = None
-    if (folds or seeds) and not diagnostics:
+    study = Study([ComparisonRound(str(number)) for number in range(1, (repeats or 1) + 1)])
+    if (folds or seeds) and not errors:
         try:
-            study = studies.plan(folds, seeds, _candidate(args, BASELINE, first_engine, limits).resolved)
+            first = _candidate(args, BASELINE, engines[0] if engines else args.engine, limits)
+            study = studies.plan(folds, seeds, first.resolved)
             args = args.with_sets(study.rounds[0].sets)
         except SettingsError as error:
-            diagnostics += error.diagnostics
+            errors += error.diagnostics
     if not modes and not engines:
         message, where = "compare needs --modes or --engines", "the command line: compare"
         allowed, fix = "names separated by commas", "--modes default,fast"
-        diagnostics.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
-    # Those of several candidates once.
-    errors = {render([diagnostic]): diagnostic for diagnostic in diagnostics}
-    warnings: dict[str, Diagnostic] = {}
+        errors.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
     ready: list[ModeCandidate] = []
     for mode, name in product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [None]):
         engine = name or args.engine
         if engine is None and ready and ready[0].resolved.chosen is not None:
             engine = ready[0].engine  # engine auto may choose another one for each mode
         try:
-            item = _candidate(args, mode, engine, limits)
+            ready.append(_candidate(args, mode, engine, limits))
+            warnings += ready[-1].warnings
         except SettingsError as error:
-            errors |= {render([d]): d for d in error.diagnostics if render([d]) not in warnings}
-            continue
-        ready.append(item)
-        warnings |= {render([d]): d for d in item.warnings}
+            errors += error.diagnostics
     where = "no --out was given" if out is None else f"--out {out}"
     model = model_name(ready[0].resolved.settings.model) if ready else "model"
     name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run_folder.unused_path(name) if out is None else out
-    errors |= {render([d]): d for d in run_folder.writing_errors(folder, where)}
-    if study is not None and study.folds and not errors:
+    errors += run_folder.writing_errors(folder, where)
+    if study.folds and not errors:
         data = ready[0].resolved.settings.data
         others = [item for item in ready[1:] if item.resolved.settings.data != data]
-        wrong = [studies.folds_error(study, item.name, item.resolved) for item in others]
-        errors |= {render([d]): d for d in wrong if d is not None}
+        errors += filter(None, [studies.folds_error(study, item.name, item.resolved) for item in others])
     if errors:
-        raise SettingsError(list(errors.values()))
+        raise SettingsError(_once(errors))
     needed = max(least_room_bytes(item.resolved) for item in ready)
     disk.check_writable(folder, where, needed_bytes=needed)
-    return PlannedComparison(ready, limits, repeats, folder, list(warnings.values()), study)
+    return PlannedComparison(ready, limits, folder, _once(warnings), study)
+
+
+def _once(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Those of several candidates once."""
+    return list({render([diagnostic]): diagnostic for diagnostic in diagnostics}.values())
 
 
 def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonLimits) -> ModeCandidate:
@@ -214,7 +204,7 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonL
     if resolved.device != "cpu":  # a GPU waits for each logged line
         lines = 10 if limits.steps is None else max(1, min(10, limits.steps // 5))
     for key, value in (("log.every", lines), ("train.preview", "false")):
-        if resolved.values[key].origin.layer not in USER_LAYERS:
+        if not resolved.values[key].is_of_user:
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
     is_auto = engine == AUTO or resolved.chosen is not None
@@ -223,34 +213,6 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonL
     if arguments.mode_file is not None and arguments.mode_file.stem not in presets.modes():
         label = arguments.mode_file.stem
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
-
-
-def _exclude(values: Mapping[str, str], *flags: str) -> Iterator[Diagnostic]:
-    """The error where more than one of `flags` is given."""
-    given = [flag for flag in flags if flag in values]
-    if len(given) > 1:
-        where, fix = f"the command line: {' '.join(given)}", f"leave out {given[0]}"
-        yield Diagnostic(f"{' and '.join(given)} exclude each other", where=where, fix=fix)
-
-
-def _parsed(
-    values: Mapping[str, str],
-    diagnostics: list[Diagnostic],
-    flag: str,
-    parse: Callable[[str], Any],
-    allowed: str = f"a whole number, 1 to {_MOST:,}",
-    example: str = "3",
-) -> Any:
-    """The value of an option; None: it is not given, or invalid."""
-    if (text := values.get(flag)) is None:
-        return None
-    try:
-        return parse(text)
-    except ValueError:
-        where, fix = f"the command line: {flag} {text}", f"{flag} {example}"
-        message = f"{flag} '{text}' is invalid"
-        diagnostics.append(Diagnostic(message, value=text, where=where, allowed=allowed, fix=fix))
-        return None
 
 
 def _whole(text: str, least: int = 1) -> int:
@@ -265,5 +227,31 @@ def _epochs(text: str) -> float:
     return number
 
 
-def _folds_of(text: str) -> str | int:
+def _folds(text: str) -> str | int:
     return text if text == studies.BY_GROUP else _whole(text, 2)
+
+
+_COUNT = (_whole, f"a whole number, 1 to {_MOST:,}", "3")
+_OPTIONS: Mapping[str, tuple[Callable[[str], Any], str, str]] = {
+    "--steps": _COUNT,
+    "--epochs": (_epochs, "a number above 0", "1"),
+    "--until": (parse_target, TARGET_FORMS, "val_loss=1.9"),
+    "--repeat": _COUNT,
+    "--folds": (_folds, f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold", "3"),
+    "--seeds": _COUNT,
+}
+"""How the value of an option is parsed, what is allowed, and an example."""
+
+
+def _option(values: Mapping[str, str], flag: str, errors: list[Diagnostic]) -> Any:
+    """The value of an option; None: it is not given, or invalid."""
+    parse, allowed, example = _OPTIONS[flag]
+    if (text := values.get(flag)) is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError:
+        where, fix = f"the command line: {flag} {text}", f"{flag} {example}"
+        message = f"{flag} '{text}' is invalid"
+        errors.append(Diagnostic(message, value=text, where=where, allowed=allowed, fix=fix))
+        return None

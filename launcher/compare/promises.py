@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
+from launcher.compare.study import Study, judge
 from training.logging.console_text import render_part
 
 QUALITY, TO_METRIC = "metric", "time_to_metric"
@@ -45,12 +46,13 @@ def check(
     is_cut: bool = False,
     has_goal: bool = False,
     planned: PlannedMemory | None = None,
+    study: Study | None = None,
 ) -> list[PromiseResult]:
     """Check each promise of `row`.
 
     `base` is the row of mode default; None for mode default itself, whose only promises are
     absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. `planned`
-    is used where there is no GPU.
+    is used where there is no GPU. A `study` decides promises of quality by their interval.
     """
     results = []
     for name, bounds in promised.items():
@@ -59,7 +61,7 @@ def check(
             continue
         measured: float | None = None
         why: str | None = NO_GPU
-        is_planned = False
+        kept, is_planned = None, False
         needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
         if not needs_gpu or row.error is not None or row.device_peak_bytes is not None:
             measured, why = _value(measure, row, is_cut, has_goal)
@@ -71,8 +73,9 @@ def check(
             measured, why, is_planned = planned.of_row, planned.why, planned.of_row is not None
             if measured is not None and not is_absolute:
                 measured /= planned.of_base
-        kept = None
-        if measured is not None:
+        if name == QUALITY and measured is not None and study and row.study and base and base.study:
+            measured, kept, why = judge(study, bounds, row.study, base.study)
+        elif measured is not None:
             lowest, highest = bounds.get("at_least"), bounds.get("at_most")
             kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
         elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
@@ -83,22 +86,21 @@ def check(
 
 def _value(measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool) -> tuple[float | None, str | None]:
     """The measurement of a row, or why there is none."""
+    value = None if measure == QUALITY else getattr(row, _FIELDS.get(measure, measure))
+    why = NO_GPU if measure == GPU_MEMORY else "not measured"
     if row.error is not None:
-        return None, NOT_RUN if row.error == NOT_RUN else "the run failed"
-    value: float | None = None
-    if measure != QUALITY:
-        value = getattr(row, _FIELDS.get(measure, measure))
-    elif row.metric is None or is_cut or has_goal:
-        return None, "no evaluation" if row.metric is None else "the runs were cut short"
-    elif isfinite(float(row.metric["value"])):
+        value, why = None, NOT_RUN if row.error == NOT_RUN else "the run failed"
+    elif measure == QUALITY and row.metric is None:
+        why = "no evaluation"
+    elif measure == QUALITY and (is_cut or has_goal):
+        why = "the runs were cut short"
+    elif measure == QUALITY and row.metric and isfinite(float(row.metric["value"])):
         value = float(row.metric["value"])
-    if value is not None:
-        return value, None
-    if measure == TO_METRIC:
-        return None, "never reached" if has_goal else "needs --until"
-    if measure in ("epoch_time", "total_time") and row.evaluation_s is None:
-        return None, "no evaluation was timed"
-    return None, NO_GPU if measure == GPU_MEMORY else "not measured"
+    elif measure == TO_METRIC:
+        why = "never reached" if has_goal else "needs --until"
+    elif measure in ("epoch_time", "total_time") and row.evaluation_s is None:
+        why = "no evaluation was timed"
+    return value, why if value is None else None
 
 
 def _ratio(

@@ -12,7 +12,7 @@ from launcher.compare.candidates import JSON_FILE, PAGE, PlannedComparison
 from launcher.compare.promises import BYTES
 from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
-from launcher.compare.study import Estimate, is_larger_than_noise
+from launcher.compare.study import Estimate
 from launcher.report import page
 from launcher.report.plots import Plot, PlotLine, as_json, thinned
 from training.evaluation.early_stopping import Target
@@ -44,8 +44,8 @@ def write(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Comp
         "epochs": limits.epochs,
         "until": None if limits.until is None else limits.until.text(),
         "repeats": comparison.repeats,
-        "folds": None if study is None else study.folds,
-        "seeds": None if study is None else study.seeds,
+        "folds": study.folds,
+        "seeds": study.seeds,
         "warnings": list(outcome.warnings),
         "rows": rows,
     }
@@ -104,9 +104,8 @@ def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
         far = f"for {counted(limits.epochs, 'epoch')}"
     elif limits.until is not None:
         far = f"until {limits.until.text()}"
-    often = "" if repeats == 1 else f", {repeats} times in turns"
-    if study is not None:
-        often = f", on {study.title}, in turns"
+    often = f", {repeats} times in turns" if repeats > 1 else ""
+    often = f", on {study.title}, in turns" if study.title else often
     return f"on {facts['machine']}; each run {far}{often}"
 
 
@@ -116,7 +115,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
         (
             f"{row.name} − {row.study.reference}",
             _mean(row.study.metric, mean, row.study.is_partial),
-            "larger than the noise" if is_larger_than_noise(mean) else "not larger",
+            "larger than the noise" if mean.is_larger_than_noise else "not larger",
         )
         for row in rows
         if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")) is not None
@@ -140,10 +139,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
 
 def measured(rows: Sequence[ComparisonRow], until: Target | None) -> list[Sequence[str]]:
     """The header and one line per row."""
-    known = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
-    units = known[0] if len(known) == 1 else "units"
-    head = ["mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s"]
-    head += [f"{units}/s"] if known else []
+    head = ["mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s", "units/s"]
     head += ["device", "host", "growth", "best metric"]
     head += [] if until is None else [f"to {until.text()}"]
     lines: list[Sequence[str]] = [head]
@@ -163,10 +159,8 @@ def measured(rows: Sequence[ComparisonRow], until: Target | None) -> list[Sequen
             _of(duration, row.epoch_s) + star["epoch"] * (row.epoch_s is not None),
             _of(duration, row.total_s) + star["total"] * (row.total_s is not None),
             _of(amount, row.samples_per_s),
+            _NOTHING if row.units_per_s is None else f"{amount(row.units_per_s)} {row.units}",
         ]
-        if known:
-            unit = "" if row.units_per_s is None or row.units == units else f" {row.units}"
-            cells.append(_of(amount, row.units_per_s) + unit)
         cells += [_of(size, n) for n in (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes)]
         cells.append(best)
         if until is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import RunMeasurements
@@ -111,19 +111,34 @@ class ComparisonRow:
 
 def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonRow:
     """`row` with the figures of its `runs`, one per repeat."""
-    first = runs[0]
-    result, plan = first.result, first.plan
+    first, plan = runs[0], runs[0].plan
+    result, per_epoch = first.result, plan.steps_per_epoch
     seconds = [step.seconds for run in runs for step in run.counted]
-    mean = median(run.mean_s for run in runs)
-    results = [run.evaluation_s for run in runs if run.evaluation_s is not None]
-    peaks = [run.result["peak_memory_bytes"] for run in runs]
-    reached = [run.reached_at_s for run in runs]
-    known = [item for item in reached if item is not None]
     low, _, high = quantiles(seconds, method="inclusive") if seconds[1:] else seconds * 3
+    mean = median(run.mean_s for run in runs)
+    means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
+    evaluation_s = median(means) if means else None
+    results, steps = (
+        median(getattr(run, f"planned_{of}") for run in runs) for of in ("evaluations", "steps")
+    )
+    times: dict[str, Any] = {}
+    if evaluation_s is not None or not results:  # else no evaluation was timed
+        each = results * (evaluation_s or 0.0)
+        times = {
+            "epoch_s": per_epoch * mean + each * min(1.0, per_epoch / steps),
+            "total_s": steps * mean + each + median(run.final_s for run in runs),
+            "extrapolated": {
+                "epoch": any(len(run.steps) < per_epoch for run in runs),
+                "total": not all(run.is_whole for run in runs),
+            },
+        }
+    peaks = [run.result["peak_memory_bytes"] for run in runs]
+    growth = [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
     bests.sort(key=lambda best: float(best["value"]))
+    reached = [at for run in runs if (at := run.reached_at_s) is not None]
+    is_reached = len(reached) == len(runs)
     last = first.evaluations[-1] if first.evaluations else {}
-    times = _times(first, runs, mean, median(results) if results else None)
     return replace(
         row,
         repeats=len(runs),
@@ -131,28 +146,26 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
         architecture=result["architecture"],
         samples=result["samples"],
         source=(result.get("data") or {}).get("source"),
-        global_batch=plan["global_batch"],
+        global_batch=plan.global_batch,
         steps=len(first.steps),
-        total_steps=plan["total_steps"],
-        steps_per_epoch=plan["steps_per_epoch"],
+        total_steps=plan.total_steps,
+        steps_per_epoch=per_epoch,
         step_s=median(seconds),
         step_spread_s=(low, high),
         step_mean_s=mean,
-        samples_per_s=plan["global_batch"] / mean,
+        evaluation_s=evaluation_s,
+        samples_per_s=plan.global_batch / mean,
         units_per_s=median(
-            sum(step.units for step in run.counted) / sum(step.seconds for step in run.counted)
-            for run in runs
+            sum(s.units for s in run.counted) / sum(s.seconds for s in run.counted) for run in runs
         ),
-        units=plan["units"],
-        device_peak_bytes=_largest([peak["device"] for peak in peaks]),
-        host_peak_bytes=_largest([peak["host"] for peak in peaks]),
-        peak_memory_bytes=_largest(
-            [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
-        ),
+        units=plan.units,
+        device_peak_bytes=_largest(peak["device"] for peak in peaks),
+        host_peak_bytes=_largest(peak["host"] for peak in peaks),
+        peak_memory_bytes=_largest(growth),
         metric=bests[len(bests) // 2] if bests else None,
         evaluated=(last.get("samples"), last.get("split_samples")),
-        time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
-        never_reached=first.goal is not None and len(known) < len(runs),
+        time_to_metric_s=median(reached) if is_reached else None,
+        never_reached=first.goal is not None and not is_reached,
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
         losses=first.losses(),
         **times,
@@ -173,26 +186,6 @@ def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow
         extrapolated={"epoch": False, "total": any(item.extrapolated["total"] for item in stages)},
         **fields,
     )
-
-
-def _times(
-    first: RunMeasurements, runs: Sequence[RunMeasurements], mean: float, evaluation_s: float | None
-) -> dict[str, Any]:
-    """Times of an epoch and of the training plan; empty where no evaluation was timed."""
-    results, per_epoch = median(run.planned_evaluations for run in runs), first.plan["steps_per_epoch"]
-    if results and evaluation_s is None:
-        return {}
-    each = evaluation_s or 0.0
-    steps, final_s = median(run.planned_steps for run in runs), median(run.final_s for run in runs)
-    return {
-        "evaluation_s": evaluation_s,
-        "epoch_s": per_epoch * mean + median(run.evaluations_per_epoch for run in runs) * each,
-        "total_s": steps * mean + results * each + final_s,
-        "extrapolated": {
-            "epoch": any(len(run.steps) < per_epoch for run in runs),
-            "total": not all(run.is_whole for run in runs),
-        },
-    }
 
 
 def _largest(values: Iterable[int | None]) -> int | None:

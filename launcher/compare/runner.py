@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from launcher.base.signals import Stopped, handling, kill_children
 from launcher.compare import measurements, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
-from launcher.compare.promises import QUALITY, PlannedMemory, check
+from launcher.compare.measurements import RunMeasurements
+from launcher.compare.promises import PlannedMemory, check
 from launcher.compare.rows import ComparisonRow
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
@@ -33,22 +34,15 @@ from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from slurm.environment import JOB_VARIABLES
 from training.callbacks.preemption import heeded
+from training.throughput import gpus
 
+Ended = dict[str, Path | str]
+"""The folders of the ended runs of one candidate by round, or their errors."""
 Planned = dict[tuple[str, str, str | None], PlannedMemory]
 """By mode, engine and stage; the whole run under None."""
 PrintLine = Callable[[str], None]
 _GRACE_S = 4.0
 """Seconds that an interrupted run has to end; after that, or at a second Ctrl-C, it is killed."""
-
-
-@dataclass
-class CandidateRuns:
-    """The ended runs of one candidate."""
-
-    runs: dict[str, Path] = field(default_factory=dict)
-    """Folders by round."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Errors by round. The rounds of a study are independent; a repeat is the same run again."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +75,15 @@ class ComparisonInterrupted(Exception):
 _ENDING = (ComparisonInterrupted, KeyboardInterrupt, Stopped)
 
 
-def run_all(
-    comparison: PlannedComparison,
-    report_line: PrintLine,
-    plan: Callable[[PlannedComparison, PrintLine], Planned] | None = None,
-) -> ComparisonOutcome:
+def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run; `plan` plans the candidates afterwards. Touches the
-    disk.
+    `report_line` gets a line before each run and each plan. Touches the disk.
     """
-    candidates = [CandidateRuns() for _ in comparison.candidates]
+    ended: list[Ended] = [{} for _ in comparison.candidates]
     loads, warnings = list[float](), list[str]()
     code, plans, left = None, Planned(), "runs"
-    turns = list(comparison.turns)
+    turns, title = list(comparison.turns), comparison.study.title
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
@@ -103,100 +92,88 @@ def run_all(
     try:
         with handling(heeded(), end):
             for at, (number, entry) in enumerate(turns, start=1):
-                item, progress = comparison.candidates[number], candidates[number]
-                if progress.failed and comparison.study is None:
+                item, runs = comparison.candidates[number], ended[number]
+                # The rounds of a study are independent; a repeat is the same run again.
+                if not title and any(isinstance(each, str) for each in runs.values()):
                     continue
-                name = item.name if comparison.study is None else f"{item.name} {entry.name}"
-                report_line(f"run {at} of {len(turns)}: {name}")
+                report_line(f"run {at} of {len(turns)}: {item.name}{title and f' {entry.name}'}")
                 folder = comparison.run_folder(number, entry)
                 error, load = run(item.args.with_sets(entry.sets), folder)
-                if error is None:
-                    progress.runs[entry.name] = folder
-                else:
-                    progress.failed[entry.name] = error
+                runs[entry.name] = error or folder
+                if error is not None:
                     report_line(f"  failed: {error}")
                 loads.append(load)
             left = "plans"
-            plans = plan(comparison, report_line) if plan is not None else plans
+            plans = plan(comparison, report_line)
     except ComparisonInterrupted as interrupted:
         code = interrupted.code
         warnings.append(f"interrupted: not all {left} were made")
     warnings += load_warnings(loads, machine.detect_machine().cores)
-    return ComparisonOutcome(_rows(comparison, candidates, plans), warnings, code)
+    return ComparisonOutcome(_rows(comparison, ended, plans), warnings, code)
 
 
-def _rows(
-    comparison: PlannedComparison, candidates: Sequence[CandidateRuns], plans: Planned
-) -> list[ComparisonRow]:
-    """The rows of all candidates, each followed by those of its stages."""
-    pairs, study = list(zip(comparison.candidates, candidates, strict=True)), comparison.study
-    groups = [_candidate_rows(comparison, item, progress) for item, progress in pairs]
+def _rows(comparison: PlannedComparison, ended: Sequence[Ended], plans: Planned) -> list[ComparisonRow]:
+    """The rows of all candidates, mode default first, each followed by those of its stages."""
     wholes: dict[tuple[str, str], ComparisonRow] = {}
-    for (item, progress), group in zip(pairs, groups, strict=True):
-        if study is not None:
-            found = studies.figures(study, progress.runs, progress.failed)
-            # Mode default is compared with that of the first engine.
-            engine = comparison.candidates[0].engine if item.mode == BASELINE else item.engine
-            reference = wholes.get((BASELINE, engine))
-            if reference is not None and reference.study is not None:
-                found = studies.against(study, found, reference.name, reference.study)
-            group[0] = replace(group[0], study=found)
-        wholes[item.mode, item.engine] = group[0]
     results = []
-    ends = {"is_cut": comparison.limits.is_cut, "has_goal": comparison.limits.until is not None}
-    for item, group in zip(comparison.candidates, groups, strict=True):
-        base = None if item.mode == BASELINE else wholes[BASELINE, item.engine]
+    for item, runs in zip(comparison.candidates, ended, strict=True):
+        is_base = item.mode == BASELINE
+        # Mode default is compared with that of the first engine.
+        engine = comparison.candidates[0].engine if is_base else item.engine
+        group = _candidate_rows(comparison, item, runs, wholes.get((BASELINE, engine)))
+        wholes[item.mode, item.engine] = group[0]
         for row in group:
             promised, unpromised = item.promised(row.stage)
-            memory = plans.get((row.mode, row.engine, row.stage))
-            kept = check(promised, row, base, planned=memory, **ends)
-            for at, one in enumerate(kept):
-                if one.name != QUALITY or one.measured is None or base is None or study is None:
-                    continue
-                if row.study and base.study:
-                    ratio, is_kept, why = studies.judged(study, one.promised, row.study, base.study)
-                    kept[at] = replace(one, measured=ratio, kept=is_kept, why=why)
+            kept = check(
+                promised,
+                row,
+                None if is_base else wholes[BASELINE, item.engine],
+                is_cut=comparison.limits.is_cut,
+                has_goal=comparison.limits.until is not None,
+                planned=plans.get((row.mode, row.engine, row.stage)),
+                study=comparison.study,
+            )
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results
 
 
 def _candidate_rows(
-    comparison: PlannedComparison, item: ModeCandidate, progress: CandidateRuns
+    comparison: PlannedComparison, item: ModeCandidate, runs: Ended, reference: ComparisonRow | None
 ) -> list[ComparisonRow]:
     """The row of a candidate, followed by one per stage in staged training."""
-    settings, folders = item.resolved.settings, list(progress.runs.values())
-    is_failed = progress.failed and not (comparison.study and folders)
+    study, until = comparison.study, comparison.limits.until
+    folders = {name: end for name, end in runs.items() if isinstance(end, Path)}
+    failed = {name: end for name, end in runs.items() if isinstance(end, str)}
     row = ComparisonRow(
-        model=model_name(settings.model),
+        model=model_name(item.resolved.settings.model),
         mode=item.mode,
         engine=item.engine,
-        error=next(iter(progress.failed.values())) if is_failed else None,
+        error=next(iter(failed.values())) if failed and not (study.title and folders) else None,
         notes=tuple(item.resolved.notes),
-        folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders),
+        folders=tuple(str(folder.relative_to(comparison.folder)) for folder in folders.values()),
     )
     if not folders:
-        return [row if row.error else replace(row, error=rows.NOT_RUN)]
-
-    def measured(row: ComparisonRow, folders: Sequence[Path]) -> ComparisonRow:
-        runs = [measurements.read(folder, comparison.limits.until) for folder in folders]
-        known = [run for run in runs if run is not None]
-        return rows.measured(row, known) if known else replace(row, error="it took no step")
-
+        row = replace(row, error=row.error or rows.NOT_RUN)
+    found, stages = dict[str, tuple[Path, RunMeasurements | None]](), list[ComparisonRow]()
     try:
-        results = [RunReader(folder).result() or {} for folder in folders]
-        names = next((result["stages"] for result in results if result.get("stages")), ())
-        if not names:
-            return [measured(row, folders)]
-        stages = [
-            measured(
-                replace(row, stage=stage["name"], folders=()),
-                [folder / stage["folder"] for folder in folders],
-            )
-            for stage in names
-        ]
+        results = [RunReader(folder).result() or {} for folder in folders.values()]
+        names: list[Any] = next((result["stages"] for result in results if result.get("stages")), [])
+        for stage in names or [{"name": None, "folder": ""}]:
+            inside = {name: folder / stage["folder"] for name, folder in folders.items()}
+            found = {name: (folder, measurements.read(folder, until)) for name, folder in inside.items()}
+            known = [run for _, run in found.values() if run is not None]
+            of_stage = replace(row, stage=stage["name"], folders=() if names else row.folders)
+            if folders:
+                error = row.error or "it took no step"
+                stages.append(rows.measured(of_stage, known) if known else replace(of_stage, error=error))
+        if stages:
+            row = rows.staged(row, stages) if names else stages.pop()
+        if study.title:
+            base = (reference.name, reference.study) if reference and reference.study else None
+            row = replace(row, study=studies.figures(study, found, failed, base))
     except SettingsError as error:  # a damaged file
         return [replace(row, error=error.diagnostics[0].message)]
-    return [rows.staged(row, stages), *stages]
+    return [row, *stages]
 
 
 def run(args: CliArgs, folder: Path) -> tuple[str | None, float]:
@@ -272,6 +249,55 @@ def first_line(stdout: str, stderr: str) -> str:
         elif isinstance(value, dict):
             text = value.get("error") or value.get("reason") or text
     return text.splitlines()[0].removeprefix("error: ")
+
+
+CARDS = ("L4", "A100 80GB PCIe", "B200")
+"""GPUs of 24, 80 and 180 GB; plans are for the first on which mode default fits."""
+
+
+def plan(comparison: PlannedComparison, report_line: PrintLine) -> Planned:
+    """Promises of GPU memory where there is no GPU: the peak of each candidate by its plan.
+
+    Plans mode default, and each candidate with such a promise, on one card per engine.
+    """
+    planned = Planned()
+    for engine in dict.fromkeys(item.engine for item in comparison.candidates if item.is_open):
+        items = [item for item in comparison.candidates if item.engine == engine]
+        base = next(item for item in items if item.mode == BASELINE)
+        for card in CARDS:
+            of_base = _peaks(comparison, base, card, report_line)
+            total = of_base[None].of_row
+            if total is None or total <= (gpus()[card].memory_bytes or 0):
+                break
+        for item in (item for item in items if item.is_open):
+            is_known = item is base or total is None
+            peaks = of_base if is_known else _peaks(comparison, item, card, report_line)
+            for stage, memory in peaks.items():
+                planned[item.mode, engine, stage] = replace(memory, of_base=total or 1.0)
+    return planned
+
+
+def _peaks(
+    comparison: PlannedComparison, item: ModeCandidate, card: str, report_line: PrintLine
+) -> dict[str | None, PlannedMemory]:
+    """The memory of a candidate on `card` by stage, under None of the whole."""
+    report_line(f"plan: {item.name} on {item.resolved.nproc} × {card}")
+    sets = [text for text in item.args.sets if text not in comparison.limits.sets]
+    args = replace(item.args, sets=sets)
+    if item.resolved.values["device"].is_of_user:
+        args = args.with_sets(["device=cuda"])
+    command = [sys.executable, "-m", "launcher", "plan", *arguments(args), "--json"]
+    command += [f"--gpu={card}", f"--gpus={item.resolved.nproc}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables())
+    with suppress(ValueError):
+        content: Any = json.loads(done.stdout)
+        if done.returncode == 0:
+            plans = {None: content} if "engine" in content else content
+            peaks = {name: plan["device_peak_bytes"]["total"] for name, plan in plans.items()}
+            peaks = {None: max(peaks.values()), **peaks}
+            return {name: PlannedMemory(f"planned on {card}", x) for name, x in peaks.items()}
+    why = f"no GPU, and no plan: {first_line(done.stdout, done.stderr)}"
+    return {None: PlannedMemory(why)}
 
 
 def load_warnings(loads: Sequence[float], wanted: int, cores: int | None = None) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
 from math import inf, isfinite, sqrt
@@ -14,7 +14,7 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.base.signals import temporary_folder
-from launcher.compare import measurements
+from launcher.compare.measurements import RunMeasurements
 from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
 from launcher.config.schema import task_with_data
@@ -43,20 +43,29 @@ class ComparisonRound:
 
 @dataclass(frozen=True)
 class Study:
-    """Which folds and seeds each candidate runs on."""
+    """The runs of each candidate: on folds and seeds, or without both the repeats of one run."""
 
-    folds: int | None
-    by_group: bool
-    """Each fold is one group."""
-    seeds: int | None
     rounds: Sequence[ComparisonRound]
     """A seed after the other."""
+    folds: int | None = None
+    seeds: int | None = None
+    by_group: bool = False
+    """Each fold is one group."""
 
     @property
     def title(self) -> str:
-        """`5 folds × 2 seeds`."""
+        """`5 folds × 2 seeds`; empty: repeats."""
         counts = {"group" if self.by_group else "fold": self.folds, "seed": self.seeds}
         return " × ".join(counted(count, noun) for noun, count in counts.items() if count)
+
+    def mean(self, values: Mapping[str, float]) -> Estimate | None:
+        """Of values by round, over folds, each the mean of its seeds, or over seeds; None: no value."""
+        units: dict[str, list[float]] = {}
+        for entry in self.rounds:
+            if entry.name in values:
+                units.setdefault(entry.unit, []).append(values[entry.name])
+        share = 1 / self.folds if self.folds else 0.0
+        return estimate([fmean(unit) for unit in units.values()], share) if units else None
 
 
 def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Study:
@@ -79,13 +88,9 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
         fix = f"leave out --folds or {FOLD}"
         raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
     if groups is not None and (count or 0) > groups:
-        raise SettingsError.of(
-            f"--folds {folds} is more than there are groups beside those for test: {groups}",
-            value=str(folds),
-            where=f"the command line: --folds {folds}",
-            allowed=f"2 to {groups}, or {BY_GROUP}",
-            fix=f"--folds {groups}",
-        )
+        message = f"--folds {folds} is more than there are groups beside those for test: {groups}"
+        parts = {"where": f"the command line: --folds {folds}", "allowed": f"2 to {groups}, or {BY_GROUP}"}
+        raise SettingsError.of(message, value=str(folds), fix=f"--folds {groups}", **parts)
     split_seed = seed.value if split.value is None and groups != 0 else split.value
     # The share of mode default: another one would be another split.
     of_all = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
@@ -96,7 +101,7 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
         sets = [f"{SEED}={seed.value + of_seed}", *(of_all if split_seed is not None else [])]
         sets += [f"{FOLD}={of_fold + 1}/{folds}"] if count else []
         rounds.append(ComparisonRound("-".join(names), sets, names[0]))
-    return Study(count, folds == BY_GROUP, seeds, rounds)
+    return Study(rounds, count, seeds, folds == BY_GROUP)
 
 
 def count_groups(resolved: Resolved) -> int:
@@ -117,11 +122,8 @@ def count_groups(resolved: Resolved) -> int:
         file = folder / SPLIT_FILE
         split = json.loads(file.read_bytes()) if file.is_file() else {}
     if split.get("fold") != _FIRST_FOLD:
-        raise SettingsError.of(
-            f"{settings.model.family} cannot be split into folds: it does not read data.fold",
-            key="data.fold",
-            fix=SPLIT_FIX,
-        )
+        message = f"{settings.model.family} cannot be split into folds: it does not read data.fold"
+        raise SettingsError.of(message, key="data.fold", fix=SPLIT_FIX)
     return len(split["train"]) + len(split["val"])
 
 
@@ -133,12 +135,9 @@ def folds_error(study: Study, name: str, resolved: Resolved) -> Diagnostic | Non
     groups, folds = count_groups(resolved), study.folds or 0
     if groups == folds or (groups > folds and not study.by_group):
         return None
-    return Diagnostic(
-        f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data",
-        where="the command line: --folds",
-        allowed="modes that use the same groups",
-        fix="--set data.fraction=1",
-    )
+    message = f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data"
+    where, allowed = "the command line: --folds", "modes that use the same groups"
+    return Diagnostic(message, where=where, allowed=allowed, fix="--set data.fraction=1")
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,11 @@ class Estimate:
     """The standard deviation of one fold or seed; None: there is only one."""
     interval: tuple[float, float] | None
     """Of the mean, at CONFIDENCE."""
+
+    @property
+    def is_larger_than_noise(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
@@ -171,21 +175,6 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
     half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation
     half *= sqrt(1 / count + share / (1 - share))
     return Estimate(count, mean, deviation, (mean - half, mean + half))
-
-
-def is_larger_than_noise(mean: Estimate) -> bool:
-    """Whether the interval excludes 0."""
-    return mean.interval is not None and not mean.interval[0] <= 0 <= mean.interval[1]
-
-
-def _over_units(study: Study, values: Mapping[str, float]) -> Estimate | None:
-    """Over folds, each the mean of its seeds, or over seeds; None: no value."""
-    units: dict[str, list[float]] = {}
-    for entry in study.rounds:
-        if entry.name in values:
-            units.setdefault(entry.unit, []).append(values[entry.name])
-    share = 1 / study.folds if study.folds else 0.0
-    return estimate([fmean(unit) for unit in units.values()], share) if units else None
 
 
 @dataclass(frozen=True)
@@ -240,56 +229,48 @@ class StudyFigures:
             yield f"† {name}: {len(self.goal.values)} of {counted(self.planned, 'run')}"
 
 
-def figures(study: Study, runs: Mapping[str, Path], failed: Mapping[str, str]) -> StudyFigures:
-    """The figures of one candidate, from the folders of its finished runs by round.
+def figures(
+    study: Study,
+    runs: Mapping[str, tuple[Path, RunMeasurements | None]],
+    failed: Mapping[str, str],
+    reference: tuple[str, StudyFigures] | None = None,
+) -> StudyFigures:
+    """The figures of one candidate, from the folders and measurements of its finished runs by round.
 
-    Reads the disk. Raises SettingsError if a file is damaged.
+    `reference`: name and figures of what it is compared with. Reads the disk. Raises SettingsError
+    if a file is damaged.
     """
     from models.common.split import SPLIT_FILE  # imports numpy
 
     found: dict[str, dict[str, float]] = {}
     groups: dict[str, str | None] = {}
     goal, less = None, False
-    for name, folder in runs.items():
-        stages = (RunReader(folder).result() or {}).get("stages")
-        last = folder / stages[-1]["folder"] if stages else folder
-        validating = (RunReader(last).object(SPLIT_FILE) or {}).get("val")
+    for name, (folder, run) in runs.items():
+        validating = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
         digest = sha256(repr(validating).encode()).hexdigest()[:16]
         groups[name] = None if validating is None else digest
-        found[name] = {}
-        if (run := measurements.read(last)) is None:
-            continue
-        best = run.result["best"]
-        evaluations = [one for one in run.evaluations if best and one["step"] == best["step"]]
-        for one in (evaluations or run.evaluations)[-1:]:
-            found[name] = {metric: float(value) for metric, value in one["metrics"].items()}
+        best = None if run is None else run.result["best"]
+        evaluations = [] if run is None else run.evaluations
+        of_best = [item for item in evaluations if best and item["step"] == best["step"]]
+        last = (of_best or [{"metrics": {}}, *evaluations])[-1]
+        found[name] = {metric: float(value) for metric, value in last["metrics"].items()}
         if best is not None:
             found[name][best["metric"]] = float(best["value"])
             goal, less = goal or best["metric"], best["direction"] == "min"
-    metrics = {}
+    metrics, differences = {}, {}
     for metric in dict.fromkeys(metric for values in found.values() for metric in values):
-        known = {
-            name: values[metric]
-            for name, values in found.items()
-            if metric in values and isfinite(values[metric])
-        }
-        lacking = [name for name in runs if name not in known]
-        metrics[metric] = MetricValues(_over_units(study, known), known, lacking)
-    return StudyFigures(goal, less, len(study.rounds), len(runs), failed, groups, metrics)
-
-
-def against(study: Study, row: StudyFigures, other: str, base: StudyFigures) -> StudyFigures:
-    """`row` with its differences from `base`, the figures of candidate `other`."""
-    differences = {}
-    for metric in (metric for metric in row.metrics if metric in base.metrics):
-        ours, theirs = row.metrics[metric].values, base.metrics[metric].values
-        paired = _over_units(study, {at: ours[at] - theirs[at] for at in ours if at in theirs})
+        values = {name: each[metric] for name, each in found.items() if isfinite(each.get(metric, inf))}
+        lacking = [name for name in runs if name not in values]
+        metrics[metric] = MetricValues(study.mean(values), values, lacking)
+        theirs = reference[1].metrics.get(metric, MetricValues()).values if reference else {}
+        paired = study.mean({at: values[at] - theirs[at] for at in values if at in theirs})
         if paired is not None:
             differences[metric] = paired
-    return replace(row, reference=other, differences=differences)
+    planned, other = len(study.rounds), reference[0] if reference else None
+    return StudyFigures(goal, less, planned, len(runs), failed, groups, metrics, other, differences)
 
 
-def judged(
+def judge(
     study: Study, promised: Mapping[str, Any], row: StudyFigures, base: StudyFigures
 ) -> tuple[float | None, bool | None, str | None]:
     """The ratio of the goal's means, whether a promise of it is kept, and why it is open.
@@ -311,7 +292,7 @@ def judged(
     if why is not None:
         return None, None, why
     above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
-    answers = set[bool | None]()
+    kept: bool | None = True
     for side, sign in (("at_least", 1), ("at_most", -1)):
         if (bound := promised.get(side)) is None:
             continue
@@ -319,10 +300,12 @@ def judged(
         # ratio has none. Source: Fieller, Some Problems in Interval Estimation, Journal of the
         # Royal Statistical Society B 16, 1954.
         pairs = zip(names, above, below, strict=True)
-        mean = _over_units(study, {name: sign * (a - bound * b) for name, a, b in pairs})
+        mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
         low, high = (mean.interval if mean else None) or (-inf, inf)
-        answers.add(True if low >= 0 else False if high < 0 else None)
-    kept = False if False in answers else None if None in answers else True
+        if high < 0:
+            kept = False
+        elif low < 0 and kept:
+            kept = None
     if kept is None:
         why = "not decided" if names[1:] else "not decided: use --seeds 3"
     return sum(above) / sum(below), kept, why

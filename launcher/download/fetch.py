@@ -69,9 +69,7 @@ class Fetched:
 class _Transient(Exception):
     """One attempt failed; a retry may succeed, after the wait that the server asks for."""
 
-    def __init__(self, reason: str = "", wait_s: float = 0.0) -> None:
-        super().__init__(reason + (f", and asks to wait {duration(wait_s)}" if wait_s else ""))
-        self.wait_s = wait_s
+    wait_s = 0.0
 
 
 def fetch(settings: Download, is_shown: bool = False, show_existing: bool = True) -> list[Fetched]:
@@ -102,16 +100,12 @@ def fetch_for_run(settings: Any, ranks: RankEnvironment | None, is_shown: bool, 
     """
     if not settings.download.fetch:
         return
-    if ranks is not None and ranks.world_size > ranks.local_size:
-        for target in targets(settings.download):
-            if not target.path.exists():
-                raise _error(
-                    f"{target.path} does not exist; on several machines of {ranks.source} the "
-                    "files are not downloaded",
-                    target.file.url,
-                    allowed="--download-data on one machine, or existing files",
-                    fix=f"{PROGRAM} data fetch  with the same settings first, on each disk",
-                )
+    several = ranks is not None and ranks.world_size > ranks.local_size
+    for target in targets(settings.download) if several else ():
+        if not target.path.exists():
+            problem = "does not exist; on several machines the files are not downloaded"
+            fix = f"{PROGRAM} data fetch  with the same settings first, on each disk"
+            raise _error(f"{target.path} {problem}", target.file.url, fix=fix)
     fetch(settings.download, is_shown, is_main)
 
 
@@ -125,6 +119,8 @@ class _Fetch:
 
     def __init__(self, target: DownloadTarget, settings: Download, show: Any) -> None:
         self._target, self._settings, self._show = target, settings, show
+        self._url = target.file.url
+        """As declared, without secrets where it is shown."""
         self._record = target.state / f"{target.path.name}.record.json"
 
     def run(self) -> Fetched:
@@ -146,31 +142,33 @@ class _Fetch:
             cause = error.error if isinstance(error, StorageError) else error
             message = f"cannot write {cause.filename or target.folder}: {cause.strerror or cause}"
             fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
-            raise FetchError(message, str(target.file.url), fix) from error
+            raise FetchError(message, str(self._url), fix) from error
 
     def _find(self) -> Fetched | None:
         """The file at the target's path; None if it has to be downloaded.
 
         Raises SettingsError if another file is there: files of the user are never replaced.
         """
-        target, path = self._target, self._target.path
-        url, declared = str(target.file.url), target.file.sha256 or ""
+        path, url, declared = self._target.path, str(self._url), self._target.file.sha256 or ""
         if not path.exists():
             return None
         try:
             record = TypeAdapter(Fetched).validate_json(read_regular(self._record))
         except (OSError, ValueError):  # the user may have copied the file
             record = Fetched(path, url, declared, path.stat().st_size, (-1,))
-        if (stamp := self._stamp(path)) != record.stamp:
-            if not stamp or _sha256(path) != record.sha256:
-                raise self._occupied("is not the declared file, or was changed")
-            record = replace(record, stamp=stamp)
+        stamp, problem = self._stamp(path), ""
+        if stamp != record.stamp and (not stamp or _sha256(path) != record.sha256):
+            problem = "is not the declared file, or was changed"
+        elif declared not in ("", record.sha256):
+            problem = f"has the checksum {record.sha256}, not the declared one"
+        elif not declared and record.url != url:
+            problem = f"was downloaded from {record.url}"
+        if problem:
+            fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
+            raise _error(f"{path} {problem}", self._url, fix=fix)
+        if stamp != record.stamp:
             with suppress(OSError):  # a read-only folder: the file is read again the next time
-                self._write_record(record)
-        if declared not in ("", record.sha256):
-            raise self._occupied(f"has the checksum {record.sha256}, not the declared one")
-        if not declared and record.url != url:
-            raise self._occupied(f"was downloaded from {record.url}")
+                self._write_record(replace(record, stamp=stamp))
         return replace(record, path=path, is_new=False)
 
     def _stamp(self, path: Path) -> tuple[int, ...]:
@@ -180,15 +178,10 @@ class _Fetch:
         self._record.parent.mkdir(exist_ok=True)
         atomic_write(self._record, TypeAdapter(Fetched).dump_json(record, indent=1))
 
-    def _occupied(self, problem: str) -> SettingsError:
-        path = self._target.path
-        fix = f"--set download.folder=DIR  for another folder, or  rm -r {shlex.quote(str(path))}"
-        return _error(f"{path} {problem}", self._target.file.url, fix=fix)
-
     def _download(self) -> Fetched:
-        target, shown = self._target, self._target.file.url
-        url, secrets = _with_variables(shown, self._settings.variables)
-        self._show(f"{target.path}: downloading {shown}")
+        target, limit = self._target, int(self._settings.max_gb * 10**9)
+        url, secrets = _with_variables(self._url, self._settings.variables)
+        self._show(f"{target.path}: downloading {self._url}")
         part, folder = (target.state / f"{target.name}.{end}" for end in ("part", "unpacking"))
         shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
         try:
@@ -198,18 +191,18 @@ class _Fetch:
                 new = folder / target.path.name
                 folder.mkdir()
                 with progress(f"unpacking {target.name}, bytes", None) as update:
-                    unpack(part, target.kind, new, int(self._settings.max_gb * 10**9), update)
+                    unpack(part, target.kind, new, limit, update)
             if new.is_dir():
                 members = [path for path in new.iterdir() if path.name != "__MACOSX"]
                 new = members[0] if len(members) == 1 and members[0].is_dir() else new
-            record = Fetched(target.path, str(shown), sha256, total, self._stamp(new), True)
+            record = Fetched(target.path, str(self._url), sha256, total, self._stamp(new), True)
             self._write_record(record)  # first: after a kill the next start downloads again
             new.replace(target.path)  # which changes a time of the stamp
             record = replace(record, stamp=self._stamp(target.path))
             self._write_record(record)
         except ArchiveError as error:
             fix = "unpack: no  to keep it as it is"
-            raise _error(f"{target.name} {error}", shown, fix=fix) from None
+            raise _error(f"{target.name} {error}", self._url, fix=fix) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             part.unlink(missing_ok=True)
@@ -220,31 +213,29 @@ class _Fetch:
 
     def _transferred(self, url: str, secrets: Sequence[str], part: Path) -> tuple[str, int]:
         """Transfer `url` to the file `part`, again after a broken connection; SHA-256 and size."""
-        name, error = self._target.name, _Transient()
-        for attempt in range(self._settings.retries + 1):
-            if attempt:
-                wait_s = max(min(60.0, 2.0 ** (attempt - 1)), error.wait_s)
-                self._show(f"{name}: {error}; attempt {attempt + 1} in {duration(wait_s)}")
-                time.sleep(wait_s)
+        name, attempt, wait_s = self._target.name, 1, 1.0
+        while True:
             try:
                 with self._opened(url, secrets) as (total, pieces):
                     return self._written(part, total, pieces)
-            except _Transient as failed:
-                error = failed
-            if error.wait_s > _MOST_WAIT_S:
-                break
-        fix = "run the same command again later"
-        raise FetchError(f"cannot download {name}: {error}", self._target.file.url, fix)
+            except _Transient as error:
+                wait_s = max(wait_s, error.wait_s)
+                if attempt > self._settings.retries or error.wait_s > _MOST_WAIT_S:
+                    fix = "run the same command again later"
+                    raise FetchError(f"cannot download {name}: {error}", self._url, fix) from None
+                attempt += 1
+                self._show(f"{name}: {error}; attempt {attempt} in {duration(wait_s)}")
+            time.sleep(wait_s)
+            wait_s = min(60.0, 2.0 ** (attempt - 1))
 
     @contextmanager
     def _opened(self, url: str, secrets: Sequence[str]) -> Iterator[tuple[int | None, Iterator[bytes]]]:
         """The size of the file, None: unknown; and its bytes. Raises _Transient, SettingsError."""
-        shown = self._target.file.url
         if urlsplit(url).scheme == "file":
             path = Path(url2pathname(urlsplit(url).path))
             if not path.is_file():
                 fix = "leave out --download-data  and type  --data PATH  for a folder"
-                raise _error("cannot read the file: it is none", shown, fix=fix)
+                raise _error("cannot read the file: it is none", self._url, fix=fix)
             with path.open("rb") as file:
                 yield path.stat().st_size, iter(partial(file.read, _PIECE_BYTES), b"")
             return
@@ -252,7 +243,7 @@ class _Fetch:
         try:
             with requests.Session() as session:
                 session.max_redirects = 10
-                session.hooks["response"].append(partial(check_redirect, shown, secrets))
+                session.hooks["response"].append(partial(check_redirect, self._url, secrets))
                 timeout_s = self._settings.timeout_s
                 with session.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
                     self._check_status(response)
@@ -263,35 +254,39 @@ class _Fetch:
         except exceptions.SSLError as error:
             message = f"no secure connection to the server: {_reason(error)}"
             fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
-            raise _error(message, shown, fix=fix) from None
+            raise _error(message, self._url, fix=fix) from None
         except _BROKEN as error:
             raise _Transient(_reason(error)) from None
         except (ValueError, exceptions.TooManyRedirects):  # no host, or another scheme
             message = "this URL, or the one it redirects to, is not a usable http or https URL"
-            raise _error(message, shown) from None
+            raise _error(message, self._url) from None
 
     def _check_status(self, response: requests.Response) -> None:
         status, retry_after = response.status_code, response.headers.get("Retry-After", "")
         message = f"the server responds {status} {responses.get(status, '')}".rstrip()
         if status in (408, 425, 429) or 500 <= status < 600:
-            raise _Transient(message, float(retry_after) if retry_after.isdecimal() else 0.0)
+            error = _Transient(message)
+            if retry_after.isdecimal():
+                error = _Transient(f"{message}, and asks to wait {duration(float(retry_after))}")
+                error.wait_s = float(retry_after)
+            raise error
         if status != 200:
             fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
-            raise _error(message, self._target.file.url, fix=fix)
+            raise _error(message, self._url, fix=fix)
 
     def _written(self, part: Path, total: int | None, pieces: Iterator[bytes]) -> tuple[str, int]:
         """Write the `pieces` to `part`; SHA-256 and size, which are those that were declared."""
-        file, done, digest = self._target.file, 0, hashlib.sha256()
+        name, file, done, digest = self._target.name, self._target.file, 0, hashlib.sha256()
         if total is not None:
             self._check("size", total, file.size)
         total_mb = None if total is None else total // 10**6
-        with open_staged(part) as out, progress(f"{self._target.name}, MB", total_mb) as update:
+        with open_staged(part) as out, progress(f"{name}, MB", total_mb) as update:
             for piece in chain([b""], pieces):
                 done += len(piece)
                 if max(done, total or 0) > self._settings.max_gb * 10**9:
-                    message = f"{self._target.name} has {size(max(done, total or 0))} or more"
+                    message = f"{name} has {size(max(done, total or 0))} or more"
                     allowed = f"at most {self._settings.max_gb:g} GB (download.max_gb)"
-                    raise _error(message, file.url, allowed=allowed)
+                    raise _error(message, self._url, allowed=allowed)
                 digest.update(piece)
                 out.write(piece)
                 update(done // 10**6)
@@ -303,12 +298,9 @@ class _Fetch:
 
     def _check(self, key: str, value: object, declared: object) -> None:
         if declared is not None and value != declared:
-            raise _error(
-                f"{self._target.name} has {key} {value}: not the declared one",
-                self._target.file.url,
-                allowed=str(declared),
-                fix=f"check the URL; if the file changed, set  {key}: {value}",
-            )
+            message = f"{self._target.name} has {key} {value}: not the declared one"
+            fix = f"check the URL; if the file changed, set  {key}: {value}"
+            raise _error(message, self._url, allowed=str(declared), fix=fix)
 
 
 def check_redirect(shown: str, secrets: Sequence[str], response: Any, **_: object) -> None:

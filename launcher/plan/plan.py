@@ -25,6 +25,7 @@ from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights
+from launcher.config.schema import config_of
 from launcher.plan import time
 from launcher.plan.placement import FP32_BYTES, Ranks, as_traced, replicated, zero
 from launcher.plan.step_trace import (
@@ -194,9 +195,11 @@ def plan_run(resolved: Resolved, described: Described) -> Plan:
 def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
     """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError.
 
-    The shapes of a model are in its files of weights, so that one of the hub is downloaded.
+    A model of the hub is downloaded where its shapes are in its files of weights only.
     """
-    fetch_weights(resolved.settings.model)
+    model = resolved.settings.model
+    if not getattr(config_of(model.family), "PLANNED_BY_CONFIG", False):
+        fetch_weights(model)
     with ExitStack() as stack:
         stack.enter_context(hidden_gpus())
         with _settings_errors(resolved):

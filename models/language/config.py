@@ -44,6 +44,8 @@ SIZES = {
 
 PACKS_DOCUMENTS = True
 """A sample may hold several documents, and attention stays within each."""
+PLANNED_BY_CONFIG = True
+"""A pretrained model is planned from its config.json, without its weights."""
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
 """Keys of config.json with the longest sample; the last three are those of older models."""
 

@@ -118,7 +118,7 @@ def test_compare_takes_a_mode_file_by_its_name(capsys):
     comparison = candidates.decide(read(argv))
     assert [item.mode for item in comparison.candidates] == ["default", "gentle"]
     assert comparison.candidates[1].promised()[0] == PROMISE
-    folder = comparison.run_folder(1, comparison.rounds[0])
+    folder = comparison.run_folder(1, comparison.study.rounds[0])
     assert folder == comparison.folder / "runs/gentle-local-1"
     assert main([*argv, "--dry-run", "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]

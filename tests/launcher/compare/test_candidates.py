@@ -107,22 +107,22 @@ def requests(tmp_path):
 def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     found = decided(*requests, "--folds", "3", "--seeds", "2", "--seed", "5")
     assert (found.study.title, len(list(found.turns))) == ("3 folds × 2 seeds", 18)
-    assert found.run_folder(1, found.rounds[4]).name == "fast-local-fold2-seed2"
-    cli_args = arguments(found.candidates[1].args.with_sets(found.rounds[4].sets))
+    assert found.run_folder(1, found.study.rounds[4]).name == "fast-local-fold2-seed2"
+    cli_args = arguments(found.candidates[1].args.with_sets(found.study.rounds[4].sets))
     sets = [text.removeprefix("--set=") for text in cli_args if text.startswith("--set=")]
     assert {"train.seed=6", "data.split_seed=5", "data.fold=2/3"} < set(sets)
     assert not any(text.startswith("--seed") for text in cli_args)
     all_of = ("--data", "mine.jsonl", "--modes", "fast", "--folds", "groups")
-    assert len(decided(*all_of).rounds) == 72  # 8 are for test
+    assert len(decided(*all_of).study.rounds) == 72  # 8 are for test
 
 
 def test_the_split_is_the_same_for_all_seeds_but_a_custom_task_keeps_its_own(tmp_path):
-    study = decided("--modes", "fast", "--seeds", "2", "--seed", "5").rounds
+    study = decided("--modes", "fast", "--seeds", "2", "--seed", "5").study.rounds
     split = ["data.split_seed=5", "eval.share=0.1"]
     assert [entry.sets for entry in study] == [["train.seed=5", *split], ["train.seed=6", *split]]
     model = f"{write(tmp_path, HEAD + 'class Line(CustomTask):' + chr(10) + BODY)}:Line"
     own = decide(read(["compare", "--model", model, "--modes", "fast", "--seeds", "2"]))
-    assert [entry.sets for entry in own.rounds] == [["train.seed=0"], ["train.seed=1"]]
+    assert [entry.sets for entry in own.study.rounds] == [["train.seed=0"], ["train.seed=1"]]
 
 
 def test_arguments_without_a_meaning_are_one_error_each_and_nothing_is_written(requests, tmp_path):

@@ -30,13 +30,6 @@ def test_a_cut_run_keeps_the_training_plan_of_its_mode(tmp_path):
 def test_evaluations_due_by_two_intervals_count_once(tmp_path):
     found = run(tmp_path, [1.0] * 6, stop_after=6, total=90, eval_every=15, eval_each_epoch=True)
     assert found.planned_evaluations == 9  # at 15, 20, 30, 40, 45, 60, 75, 80 and 90
-    assert found.evaluations_per_epoch == pytest.approx(2)  # six more in each sixty steps
-
-
-def test_an_epoch_longer_than_the_run_has_at_most_one_evaluation(tmp_path):
-    results = {6: (2.0, 3.0)}
-    plan = {"stop_after": 6, "eval_every": None, "evaluations": results, "per_epoch": 500}
-    assert run(tmp_path, [1.0] * 6, **plan).evaluations_per_epoch == 1
 
 
 def test_an_early_stopped_run_plans_only_the_steps_it_took(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.cli.parser import read
-from launcher.compare import planned
+from launcher.compare import runner
 from launcher.compare.candidates import decide
 from launcher.compare.promises import PlannedMemory
 
@@ -35,7 +35,7 @@ def plan_of(peak):
 
 def peaks(modes, *more):
     line = ["compare", "--model", "eeg_text:tiny", "--steps", "2", "--modes", modes, *more]
-    return planned.plan(decide(read(line)), lambda line: None)
+    return runner.plan(decide(read(line)), lambda line: None)
 
 
 def test_each_candidate_is_planned_once_on_the_card_that_mode_default_fits(plans):

@@ -9,13 +9,14 @@ from launcher.compare import report
 from launcher.compare.candidates import ComparisonLimits, PlannedComparison
 from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
-from launcher.compare.study import Estimate, MetricValues, Study, StudyFigures
+from launcher.compare.study import ComparisonRound, Estimate, MetricValues, Study, StudyFigures
 from tests.launcher.browser import browser, open_page
 from tests.launcher.report.test_data_page import Outline
 from training.evaluation.early_stopping import parse_target
 
 FACTS = {"command": "cmd <b>", "machine": "2 cores", "device": "cpu", "at": "2026-01-02"}
-COMPARISON = PlannedComparison([], ComparisonLimits(steps=6), 2, Path("runs/x"), [])
+TWICE = Study([ComparisonRound("1"), ComparisonRound("2")])
+COMPARISON = PlannedComparison([], ComparisonLimits(steps=6), Path("runs/x"), [], TWICE)
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -51,7 +52,7 @@ def test_the_table_shows_every_row_and_then_the_promises():
     default = next(line for line in lines if line.startswith("default"))
     assert re.split(r"\s{2,}", default) == [
         *("default", "local", "20,739", "1.23k", "38.2 ms ± 0.4", "1m01s *", "10m00s *", "200"),
-        *("26.0k", "–", "512.0 MiB", "128.0 MiB", "val_loss 2.5000"),
+        *("26.0k tokens", "–", "512.0 MiB", "128.0 MiB", "val_loss 2.5000"),
     ]
     assert "lite local failed: it <broke>" in lines
     content = [re.split(r"\s{2,}", line.strip()) for line in lines]
@@ -81,7 +82,7 @@ def test_a_study_shows_means_paired_differences_and_what_is_missing():
     row = StudyFigures("val_loss", True, 5, 5, {}, {}, fewer, "default local", gap)
     undecided = PromiseResult("metric", {"at_least": 0.98}, 0.97, None, "not decided")
     rows = [full("default", study=base), full("fast", study=row, promises=[undecided])]
-    study = replace(COMPARISON, repeats=1, study=Study(5, False, None, []))
+    study = replace(COMPARISON, study=Study([], 5))
     outcome = ComparisonOutcome(rows, [])
     lines = report.text(study, FACTS, outcome).splitlines()
     assert lines[1].endswith("each run for 6 steps, on 5 folds, in turns")
@@ -133,15 +134,3 @@ def test_a_browser_draws_the_page_without_an_error(tmp_path):
         shown = open_page(opened, tmp_path / "compare.html")
         assert "fast local" in shown.legend(0)
         assert shown.errors == [] and len(shown.requests) == 1
-
-
-def test_columns_have_different_names_and_say_their_units():
-    for units, name, speeds in (
-        (("samples", "samples"), "samples/s", {"200"}),
-        (("tokens", "values"), "units/s", {"26.0k tokens", "26.0k values"}),
-        (("samples", "tokens"), "tokens/s", {"26.0k samples", "26.0k"}),
-    ):
-        rows = [full(f"mode {n}", units=unit) for n, unit in enumerate(units)]
-        head, *lines = report.measured(rows, None)
-        assert len(set(head)) == len(head) == len(lines[0])
-        assert {line[head.index(name)] for line in lines} == speeds

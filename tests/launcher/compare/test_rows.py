@@ -35,6 +35,11 @@ def test_longer_times_add_the_evaluations_due(cut):
     assert row.extrapolated == {"epoch": True, "total": True}
 
 
+def test_an_epoch_longer_than_the_run_has_at_most_one_evaluation(tmp_path):
+    plan = {"stop_after": 6, "eval_every": None, "evaluations": {6: (2.0, 3.0)}, "per_epoch": 500}
+    assert measured(ROW, [run(tmp_path, [1.0] * 6, **plan)]).epoch_s == 500 * 1.0 + 3.0
+
+
 def test_times_of_a_whole_run_are_not_extrapolated(tmp_path):
     row = measured(ROW, [run(tmp_path, [1.0] * 100)])
     assert row.total_s == 100.0 and not any(row.extrapolated.values())

@@ -9,7 +9,7 @@ from launcher.cli.parser import read
 from launcher.compare import runner
 from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
 from launcher.compare.rows import PromiseResult
-from launcher.compare.runner import CandidateRuns, load_warnings
+from launcher.compare.runner import load_warnings
 from launcher.compare.study import ComparisonRound, Study
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -30,7 +30,8 @@ def rows(tmp_path):
 
     def make(*pairs):
         candidates, found = map(list, zip(*pairs, strict=True))
-        planned = PlannedComparison(candidates, ComparisonLimits(steps=3), 1, tmp_path, [])
+        study = Study([ComparisonRound("1")])
+        planned = PlannedComparison(candidates, ComparisonLimits(steps=3), tmp_path, [], study)
         return runner._rows(planned, found, {})
 
     return make
@@ -43,10 +44,10 @@ def folder(path, seconds, **result):
 
 def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, tmp_path):
     default, ddp, fast, fast_ddp = rows(
-        (candidate("default"), CandidateRuns({"1": folder(tmp_path / "a", 1.0)})),
-        (candidate("default", "ddp"), CandidateRuns({"1": folder(tmp_path / "b", 4.0)})),
-        (candidate("fast", promises=HALF), CandidateRuns({"1": folder(tmp_path / "c", 0.5)})),
-        (candidate("fast", "ddp", HALF), CandidateRuns({"1": folder(tmp_path / "d", 3.0)})),
+        (candidate("default"), {"1": folder(tmp_path / "a", 1.0)}),
+        (candidate("default", "ddp"), {"1": folder(tmp_path / "b", 4.0)}),
+        (candidate("fast", promises=HALF), {"1": folder(tmp_path / "c", 0.5)}),
+        (candidate("fast", "ddp", HALF), {"1": folder(tmp_path / "d", 3.0)}),
     )
     assert default.promises == ddp.promises == ()
     assert [promise.measured for promise in fast.promises] == [0.5]
@@ -55,10 +56,10 @@ def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, t
 
 def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_default(tmp_path):
     candidates = [candidate(mode, engine) for mode in ("default", "fast") for engine in ("a", "b")]
-    study = Study(None, False, 1, [ComparisonRound("seed1", (), "seed1")])
-    planned = PlannedComparison(candidates, ComparisonLimits(), 1, tmp_path, [], study)
+    study = Study([ComparisonRound("seed1", (), "seed1")], seeds=1)
+    planned = PlannedComparison(candidates, ComparisonLimits(), tmp_path, [], study)
     folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
-    runs = [CandidateRuns({"seed1": folder(path, 1.0)}) for path in folders]
+    runs = [{"seed1": folder(path, 1.0)} for path in folders]
     found = runner._rows(planned, runs, runner.Planned())
     references = [row.study.reference for row in found]
     assert references == [None, "default a", "default a", "default b"]
@@ -67,9 +68,9 @@ def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_defaul
 
 def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
     default, fast, lite = rows(
-        (candidate("default"), CandidateRuns({"1": folder(tmp_path / "a", 1.0)})),
-        (candidate("fast", promises=HALF), CandidateRuns(failed={"1": "no memory"})),
-        (candidate("lite"), CandidateRuns()),
+        (candidate("default"), {"1": folder(tmp_path / "a", 1.0)}),
+        (candidate("fast", promises=HALF), {"1": "no memory"}),
+        (candidate("lite"), {}),
     )
     assert lite.error == "not run"
     assert default.error is None
@@ -81,8 +82,8 @@ def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
 def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_or_a_broken_plan_is(rows, tmp_path):
     for bounds, is_sound in ((HALF, False), ({"device_peak": {"at_most": 0.1}}, True)):
         found = rows(
-            (candidate("default"), CandidateRuns({"1": folder(tmp_path / "a", 1.0)})),
-            (candidate("fast", promises=bounds), CandidateRuns({"1": folder(tmp_path / "b", 0.9)})),
+            (candidate("default"), {"1": folder(tmp_path / "a", 1.0)}),
+            (candidate("fast", promises=bounds), {"1": folder(tmp_path / "b", 0.9)}),
         )
         assert runner.ComparisonOutcome(found, []).is_sound is is_sound
     broken = PromiseResult("device_peak", {}, 2.0, False, "planned on L4", planned=True)
@@ -103,8 +104,7 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
     assert staged.promised()[0] == memory
 
     default, all_of_it, encoder, text = rows(
-        (candidate("default"), CandidateRuns({"1": folder(tmp_path / "a", 1.0)})),
-        (staged, CandidateRuns({"1": folder_of_all})),
+        (candidate("default"), {"1": folder(tmp_path / "a", 1.0)}), (staged, {"1": folder_of_all})
     )
     assert [row.stage for row in (all_of_it, encoder, text)] == [None, "encoder", "text"]
     assert default.peak_memory_bytes == 300

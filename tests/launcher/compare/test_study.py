@@ -7,32 +7,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from launcher.compare.study import (
-    ComparisonRound,
-    Estimate,
-    Study,
-    against,
-    estimate,
-    figures,
-    is_larger_than_noise,
-    judged,
-)
+from launcher.compare.measurements import read
+from launcher.compare.study import ComparisonRound, Estimate, Study, estimate, figures, judge
 from launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
 
 STUDIES = 4000
 FOLDS = Study(
-    *(3, False, 2),
     [ComparisonRound(f"fold{fold}-seed{seed}", (), f"fold{fold}") for seed in (1, 2) for fold in (1, 2, 3)],
+    *(3, 2),
 )
-SEEDS = Study(None, False, 4, [ComparisonRound(f"seed{n}", (), f"seed{n}") for n in range(1, 5)])
+SEEDS = Study([ComparisonRound(f"seed{n}", (), f"seed{n}") for n in range(1, 5)], seeds=4)
 BASE = {"fold1": (2.0, 2.2), "fold2": (2.1, 2.2), "fold3": (2.2, 2.2)}
 PROMISE = {"at_least": 0.98}
 
 
 def claims(differences, share=0.0):
     """The part of the studies, one a row, whose difference is larger than the noise."""
-    return np.mean([is_larger_than_noise(estimate(list(row), share)) for row in differences])
+    return np.mean([estimate(list(row), share).is_larger_than_noise for row in differences])
 
 
 @pytest.mark.parametrize("count", [2, 5, 10])
@@ -63,8 +55,8 @@ def test_an_interval_is_that_of_student_and_wider_for_folds():
 def made(tmp_path):
     """The figures of a candidate with these losses by round; None: an evaluation without one."""
 
-    def make(losses, study=FOLDS, failed=(), groups="abc"):
-        folders = {}
+    def make(losses, study=FOLDS, failed=(), groups="abc", base=None):
+        runs = {}
         for name, loss in losses.items():
             folder = tmp_path / f"{len(list(tmp_path.iterdir()))}-{name}"
             run(folder, [1.0] * 3, evaluations={2: (9.0, 1.0), 3: (loss or 9.0, 1.0)})
@@ -75,8 +67,8 @@ def made(tmp_path):
                 events.write_text(text)
                 result = json.loads((folder / run_folder.RESULT).read_text())
                 (folder / run_folder.RESULT).write_text(json.dumps({**result, "best": None}))
-            folders[name] = folder
-        return figures(study, folders, dict(failed))
+            runs[name] = (folder, read(folder))
+        return figures(study, runs, dict(failed), base and ("default local", base))
 
     return make
 
@@ -99,15 +91,15 @@ def test_a_mean_is_over_folds_each_the_mean_of_its_seeds_and_differences_are_pai
     assert (found.metric, found.less_is_better, found.is_partial) == ("val_loss", True, False)
     expected = estimate([2.1, 2.15, 2.2], 1 / 3)
     assert found.goal.estimate.interval == pytest.approx(expected.interval)
-    row = against(FOLDS, made(of_folds(1.1)), "default local", found)
+    row = made(of_folds(1.1), base=found)
     gap = row.differences["val_loss"]
     assert gap.interval == pytest.approx(estimate([0.21, 0.215, 0.22], 1 / 3).interval)
-    assert (row.reference, is_larger_than_noise(gap)) == ("default local", True)
-    same = against(FOLDS, made(of_folds(**{"fold2-seed1": 2.4})), "b", found)
-    assert not is_larger_than_noise(same.differences["val_loss"])
+    assert (row.reference, gap.is_larger_than_noise) == ("default local", True)
+    same = made(of_folds(**{"fold2-seed1": 2.4}), base=found)
+    assert not same.differences["val_loss"].is_larger_than_noise
     losses = of_folds(1.5)
     del losses["fold1-seed2"]  # the pairs there are
-    row = against(FOLDS, made(losses), "default", found)
+    row = made(losses, base=found)
     assert row.differences["val_loss"].mean == pytest.approx((1.0 + 1.075 + 1.1) / 3)
 
 
@@ -116,23 +108,23 @@ def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(mad
     row = made(of_folds(**{"fold2-seed1": None}))
     assert row.goal.lacking == ["fold2-seed1"] and row.is_partial
     assert [note.partition(": ")[0] for note in row.notes("fast")] == ["† fast"] * 2
-    measured, kept, why = judged(FOLDS, PROMISE, row, base)
+    measured, kept, why = judge(FOLDS, PROMISE, row, base)
     assert (measured, kept) == (None, None) and "fold2-seed1" in why
     losses = of_folds()
     del losses["fold3-seed2"]
     row = made(losses, failed={"fold3-seed2": "no memory"})
     assert "† fast fold3-seed2 failed: no memory" in row.notes("fast")
-    _, kept, why = judged(FOLDS, PROMISE, row, base)
+    _, kept, why = judge(FOLDS, PROMISE, row, base)
     assert kept is None and "fold3-seed2" in why
     assert made({"fold1-seed1": None}).goal.estimate is None
-    other = judged(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
+    other = judge(FOLDS, PROMISE, made(of_folds(), groups="abd"), base)
     assert other[:2] == (None, None)  # other groups validate
 
 
 def test_a_promise_of_quality_is_judged_by_its_interval(made):
     base = made(of_folds())
     for scale, kept in ((1.0, True), (0.9, True), (1.2, False)):
-        measured, *found = judged(FOLDS, PROMISE, made(of_folds(scale)), base)
+        measured, *found = judge(FOLDS, PROMISE, made(of_folds(scale)), base)
         assert found == [kept, None], scale
         assert measured == pytest.approx(1 / scale)  # inverted: less is better
     for bounds, kept in (
@@ -140,12 +132,12 @@ def test_a_promise_of_quality_is_judged_by_its_interval(made):
         ({"at_least": 0.9, "at_most": 0.99}, False),
         ({"at_most": 1.01, "at_least": None}, True),
     ):
-        assert judged(FOLDS, bounds, base, base)[1] is kept
+        assert judge(FOLDS, bounds, base, base)[1] is kept
 
 
 def test_an_interval_on_both_sides_and_a_single_run_decide_nothing(made):
     base = made(of_seeds(2.0, 2.1, 1.9, 2.0), SEEDS)
-    measured, kept, _ = judged(SEEDS, PROMISE, made(of_seeds(2.0, 2.0, 2.1, 1.8), SEEDS), base)
+    measured, kept, _ = judge(SEEDS, PROMISE, made(of_seeds(2.0, 2.0, 2.1, 1.8), SEEDS), base)
     assert kept is None and measured == pytest.approx(8.0 / 7.9)
     one = made(of_seeds(2.0), SEEDS)
-    assert judged(SEEDS, PROMISE, one, one)[1] is None
+    assert judge(SEEDS, PROMISE, one, one)[1] is None

@@ -1,6 +1,5 @@
 """Default settings are adapted to the machine; settings of the user are not."""
 
-import re
 from dataclasses import replace
 from itertools import cycle, product
 
@@ -63,12 +62,6 @@ def test_an_optimizer_that_an_engine_cannot_run_is_refused():
             assert run.settings.optim.name == optimizer
 
 
-def test_activations_are_offloaded_on_a_gpu_if_asked():
-    run = resolved(OFFLOADS, machine=SERVER)
-    assert engine_options(run.settings, run, channels_last=False).activation_offload
-    assert not resolved(machine=SERVER).settings.memory.activation_offload
-
-
 def test_each_engine_offloads_what_it_can():
     def layout(engine, *sets):
         run = resolved(*sets, engine=engine, machine=SERVER)
@@ -93,44 +86,6 @@ def test_each_engine_offloads_what_it_can():
         assert found.did_you_mean == own
 
 
-def test_moments_of_fewer_bits_are_those_of_adamw():
-    for name in ("adafactor", "muon", "sgd"):
-        sets = (f"optim.name={name}", "optim.state=int8")
-        [found] = refused(*sets, model="language", machine=SERVER)
-        assert found.message == (f"optim.state 'int8' is impossible here: {name} keeps its state in fp32")
-        assert found.fix == "--set optim.state=fp32"
-    # The mode's adafactor becomes AdamW under this engine.
-    sets = ("stages=[encoder]", "engine.name=fsdp", "optim.state=int8")
-    assert resolved(*sets, **STAGE, machine=SERVER).settings.optim.state == "int8"
-
-
-def test_resource_efficient_rounds_states_of_large_models_on_the_device():
-    for model, engine, state in (
-        ("language", "local", "bf16"),
-        ("language:350M", "fsdp", "bf16"),
-        ("language", "zero2-offload", "fp32"),
-        ("language", "fsdp-offload", "fp32"),
-        ("language:tiny", "local", "fp32"),
-        ("abr", "ddp", "bf16"),
-        ("abr:tiny", "ddp", "fp32"),
-        ("eeg_text", "zero1", "bf16"),
-        ("doc_translation", "oss", "bf16"),
-        ("doc_translation:tiny", "oss", "fp32"),
-    ):
-        given = {"model": model, "engine": engine, "mode": "resource-efficient"}
-        assert resolved(**given, machine=SERVER).settings.optim.state == state, (model, engine)
-    sets = ("optim.state=bf16", "engine.name=zero2-offload")  # of the user: it stays
-    assert resolved(*sets, model="language", machine=SERVER).settings.optim.state == "bf16"
-
-
-def test_debugging_turns_workers_off_and_determinism_on():
-    run = resolved("train.debug=true", model="language", machine=SERVER)
-    assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
-    assert run.values["loader.workers"].origin.where == "--set train.debug=true"
-    run = resolved("train.debug=true", "loader.workers=2", model="language", machine=SERVER)
-    assert run.settings.loader.workers == 2
-
-
 def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
     for sets, machine, message in (
         (["precision=fp16", "device=cpu"], SERVER, "no GPU"),
@@ -143,6 +98,7 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
         (["compile=graphs", OFFLOADS], SERVER, "offload frees activations, and CUDA graphs have"),
         ([OFFLOADS], LAPTOP, "no NVIDIA or AMD GPU"),
         ([OFFLOADS], MAC, "no NVIDIA or AMD GPU"),
+        (["optim.name=muon", "optim.state=int8"], SERVER, "muon keeps its state in fp32"),
     ):
         assert message in refused(*sets, machine=machine)[0].message
     assert resolved("compile=graphs", machine=SERVER).settings.compile == "graphs"
@@ -153,11 +109,30 @@ def test_what_a_user_asks_for_and_the_machine_lacks_is_refused():
     assert run.settings.memory.empty_cache_every == 7
 
 
-def test_a_device_set_by_the_user_overrides_the_detected_one():
-    run = resolved("device=cpu", model="language", machine=SERVER)
-    assert (run.device, run.nproc, run.settings.precision) == ("cpu", 1, "fp32")
-    assert run.settings.device == "cpu"
-    assert resolved(machine=SERVER).settings.device == "auto"
+@pytest.mark.parametrize(
+    ("sets", "options", "expected"),
+    [
+        # The mode's adafactor becomes AdamW under this engine.
+        (("stages=[encoder]", "optim.state=int8"), {**STAGE, "engine": "fsdp"}, {"optim.state": "int8"}),
+        ((), {"mode": "resource-efficient", "engine": "local"}, {"optim.state": "bf16"}),
+        ((), {"mode": "resource-efficient", "engine": "zero2-offload"}, {"optim.state": "fp32"}),
+        (("optim.state=bf16",), {"engine": "zero2-offload"}, {"optim.state": "bf16"}),
+        (("train.debug=true",), {}, {"loader.workers": 0, "train.deterministic": True}),
+        (("train.debug=true", "loader.workers=2"), {}, {"loader.workers": 2}),
+        (("device=cpu",), {}, {"engine.nproc": 1, "precision": "fp32", "device": "cpu"}),
+        (("precision=fp32",), {"mode": "fast", "model": "doc_translation"}, {"memory.attention": "auto"}),
+        ((), {"mode": "fast", "model": "doc_translation"}, {"memory.attention": "flash"}),
+    ],
+)
+def test_defaults_follow_engine_device_and_other_settings(sets, options, expected):
+    run = resolved(*sets, **{"model": "language", "machine": SERVER, **options})
+    assert {key: run.values[key].value for key in expected} == expected
+
+
+def test_more_processes_than_cores_are_a_warning():
+    assert not resolved(nproc="2").warnings
+    (warning,) = resolved(nproc="4", model="language").warnings
+    assert (warning.key, "which they share" in warning.message) == ("engine.nproc", True)
 
 
 def test_workers_are_capped_at_the_cores_a_process_has_and_memory_is_pinned_for_cuda():
@@ -223,15 +198,6 @@ def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():
     assert resolved(epochs="3", max_steps="7").settings.train.max_steps == 7
 
 
-def test_more_processes_than_cores_are_a_warning():
-    assert resolved(machine=SERVER, nproc="4").nproc == 4
-    assert not resolved(machine=LAPTOP, nproc="2").warnings
-    run = resolved(machine=LAPTOP, nproc="4", model="language")
-    assert run.nproc == 4
-    assert [found.key for found in run.warnings] == ["engine.nproc"]
-    assert "which they share" in run.warnings[0].message
-
-
 MODES = [mode for mode in presets.modes() if mode != "staged"]
 ADAPTED_SECTIONS = ("precision", "loader", "memory")
 
@@ -259,19 +225,6 @@ def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason()
             assert " instead of " in note and ".yaml:" in note and note.count(": ") >= 2
 
 
-def test_ultra_fast_is_adapted_to_each_machine():
-    mac = {
-        **{"precision": ("bf16", "fp32"), "memory.attention": ("flash", "auto")},
-        **{"loader.workers": (12, 10), "loader.pin_memory": (True, False)},
-    }
-    laptop = {
-        **{**mac, "loader.workers": (12, 2), "memory.empty_cache_every": (100, None)},
-        "memory.activation_checkpointing": ("every 4", "none"),
-    }
-    for machine, expected in ((LAPTOP, laptop), (MAC, mac), (ONE_GPU, {})):
-        assert fitted(resolved(model="abr", mode="ultra-fast", machine=machine)) == expected
-
-
 def test_a_mode_has_the_same_global_batch_and_steps_on_a_cpu_and_a_gpu():
     for family in FAMILIES:
         sizes = cycle(config_of(family).SIZES)
@@ -290,17 +243,6 @@ def test_a_mode_has_the_same_global_batch_and_steps_on_a_cpu_and_a_gpu():
             assert cpu.batching.micro_batch == micro, (model, mode)
 
 
-def test_a_smaller_micro_batch_is_noted_with_the_one_of_the_mode():
-    notes = resolved(model="abr", mode="fast", machine=LAPTOP).notes
-    found = [re.sub(r":[0-9]+:", ":N:", note) for note in notes if note.startswith("train.")]
-    assert found == [
-        "train.micro_batch: 32 instead of 64 of ds_configs/models/abr.yaml:N: no GPU: larger "
-        "micro-batches take memory, and a CPU gains little from them",
-        "train.accumulation: 4 instead of 2 of ds_configs/models/abr.yaml:N: train.micro_batch is "
-        "32: the same samples",
-    ]
-
-
 def test_batch_numbers_of_the_user_are_kept_on_a_cpu():
     for setting, micro_batch, global_batch in (
         ("train.micro_batch=64", 64, 128),
@@ -309,12 +251,3 @@ def test_batch_numbers_of_the_user_are_kept_on_a_cpu():
     ):
         batching = resolved(setting, model="abr", mode="fast", machine=LAPTOP).batching
         assert (batching.micro_batch, batching.global_batch) == (micro_batch, global_batch), setting
-
-
-def test_flash_attention_is_dropped_without_its_precision():
-    run = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="fp32")
-    assert fitted(run) == {"memory.attention": ("flash", "auto")}
-    [note] = [note for note in run.notes if note.startswith("memory.attention")]
-    assert note.endswith("flash attention needs a 16-bit precision, and precision is fp32")
-    unchanged = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
-    assert unchanged.settings.memory.attention == "flash"

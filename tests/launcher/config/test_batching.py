@@ -2,6 +2,8 @@
 
 from itertools import product
 
+import pytest
+
 from launcher.config.batching import larger, largest_divisor, may_grow, nearest_multiple, solve_batching
 from launcher.config.layers import merge_layers
 from launcher.config.provenance import Batching, Origin, TypedEntry
@@ -19,30 +21,28 @@ def test_more_processes_reduce_accumulation_first_then_the_micro_batch():
     assert solved == [(64, 16, 4), (64, 16, 2), (64, 16, 1), (64, 8, 1), (64, 1, 1)]
 
 
-def test_micro_batch_and_accumulation_of_the_user_set_the_global_batch_of_one_process():
-    for world_size in (1, 2, 3, 6):
-        pair = ("train.micro_batch=6", "train.accumulation=2")
-        total, micro, accumulation = numbers(*pair, world_size=world_size)
-        assert total == 12
-        assert micro == 12 // world_size // accumulation <= 6
+THREE = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4")
 
 
-def test_a_global_batch_keeps_the_micro_batch_where_it_divides():
-    assert numbers("train.global_batch=128") == (128, 16, 8)
-    assert numbers("train.global_batch=8") == (8, 8, 1)
-    assert numbers("train.global_batch=40") == (40, 10, 4)
-    assert numbers("train.global_batch=40", world_size=4) == (40, 10, 1)
-
-
-def test_consistent_batch_settings_of_the_user_are_accepted():
-    three = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4")
-    assert numbers(*three[:2]) == (48, 12, 4)
-    assert numbers("train.global_batch=48", "train.accumulation=6") == (48, 8, 6)
-    assert numbers(*three) == (48, 12, 4)
-    assert numbers(*three, world_size=2) == (48, 12, 2)
-    assert numbers(batch_size="8") == (32, 8, 4)
-    # An awkward share takes the largest micro-batch that divides.
-    assert numbers("train.micro_batch=4", "train.accumulation=3", world_size=2) == (12, 3, 2)
+@pytest.mark.parametrize(
+    ("sets", "world_size", "expected"),
+    [
+        (("train.global_batch=128",), 1, (128, 16, 8)),
+        (("train.global_batch=8",), 1, (8, 8, 1)),
+        (("train.global_batch=40",), 1, (40, 10, 4)),
+        (("train.global_batch=40",), 4, (40, 10, 1)),
+        (THREE[:2], 1, (48, 12, 4)),
+        (THREE, 1, (48, 12, 4)),
+        (THREE, 2, (48, 12, 2)),
+        (("train.global_batch=48", "train.accumulation=6"), 1, (48, 8, 6)),
+        (("train.micro_batch=8",), 1, (32, 8, 4)),
+        (("train.micro_batch=6", "train.accumulation=2"), 3, (12, 4, 1)),
+        # An awkward share takes the largest micro-batch that divides.
+        (("train.micro_batch=4", "train.accumulation=3"), 2, (12, 3, 2)),
+    ],
+)
+def test_batch_settings_of_the_user_are_kept_as_far_as_they_divide(sets, world_size, expected):
+    assert numbers(*sets, world_size=world_size) == expected
 
 
 def test_a_batch_factor_of_the_user_overrides_a_default_global_batch():

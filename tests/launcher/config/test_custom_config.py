@@ -9,8 +9,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.base.diagnostics import render as render_errors
 from launcher.config import custom_task, presets, render
 from launcher.config.provenance import CliArgs
-from launcher.config.schema import setting_infos
-from launcher.config.validate import TrackedSettings, unused_diagnostics
+from launcher.config.validate import unused_diagnostics
 from launcher.run_folder import checkpoint_search
 from launcher.run_folder.start import decide
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
@@ -22,13 +21,6 @@ SIZES = """\
         "small": {"model.width": 2},
         "large": {"model": {"width": 9}},
     }
-
-"""
-DEEP = """\
-        class Deep(BaseModel):
-            rate: float = 0.5
-
-        deep: Deep = Deep()
 
 """
 MODES = [mode for mode in presets.modes() if mode != "staged"]
@@ -135,13 +127,6 @@ def test_a_declaration_that_cannot_be_settings_is_an_error_with_its_line(here):
         first, where, *_ = wrong(f"{name}:Line").splitlines()
         assert first.startswith(f"error: {expected}")
         assert where == f"  where         --model NAME:Line; NAME.py:{line}"
-
-
-def test_sections_within_the_settings_of_a_task_are_settings(here):
-    name = write(here, HEAD + LINE + DEEP + BODY)
-    assert setting_infos(f"{name}:Line")["model.deep.rate"].default == 0.5
-    run = resolved("model.deep.rate=0.25", model=f"{name}:Line")
-    assert TrackedSettings(run.settings).model.deep.rate == 0.25
 
 
 def test_a_resumed_run_is_found_and_keeps_its_custom_task_and_settings(line, here):

@@ -14,24 +14,24 @@ from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
 
 
-def scoped(promise, **options):
-    run = resolved(f"promise={{step_time: {promise}}}", **options)
-    return run.promises.get("step_time"), run.unpromised.get("step_time")
-
-
-def test_a_promise_is_made_at_its_sizes_of_mode_default():
-    tiny, small = "{at_most: 1, sizes: [tiny]}", "{at_most: 1, sizes: [small, full]}"
-    assert scoped(tiny) == ({"at_most": 1, "sizes": ["tiny"]}, None)
-    assert scoped(small) == (None, "at most 1 at size small or full, not tiny")
-    lite = {"model": "event_seg", "mode": "lite"}  # trains size lite instead of full
-    assert scoped("{at_most: 1, sizes: [full]}", **lite)[1] is None
-    assert scoped("{at_most: 1, sizes: [lite]}", **lite)[0] is None
-
-
-def test_a_promise_of_a_cpu_is_not_made_on_a_gpu_and_one_of_a_gpu_stays_open_on_a_cpu():
-    assert scoped("{at_most: 1, device: cpu}", machine=ONE_GPU) == (None, "at most 1 on a CPU")
-    assert scoped("{at_most: 1, device: cpu}", machine=LAPTOP)[1] is None
-    assert scoped("{at_most: 1, device: gpu}", machine=LAPTOP)[1] is None
+@pytest.mark.parametrize(
+    ("scope", "options", "reason"),
+    [
+        ("sizes: [tiny]", {}, None),
+        ("sizes: [small, full]", {}, "at most 1 at size small or full, not tiny"),
+        ("sizes: [1.3B]", {"model": "abr:tiny"}, "at most 1 at size 1.3B, not tiny"),  # of another family
+        # It trains size lite instead of full.
+        ("sizes: [full]", {"model": "event_seg", "mode": "lite"}, None),
+        ("sizes: [lite]", {"model": "event_seg", "mode": "lite"}, "at most 1 at size lite, not full"),
+        ("device: cpu", {"machine": ONE_GPU}, "at most 1 on a CPU"),
+        ("device: cpu", {"machine": LAPTOP}, None),
+        ("device: gpu", {"machine": LAPTOP}, None),  # it stays open
+    ],
+)
+def test_a_promise_is_made_in_its_scope_only(scope, options, reason):
+    run = resolved(f"promise={{step_time: {{at_most: 1, {scope}}}}}", **options)
+    assert run.unpromised.get("step_time") == reason
+    assert ("step_time" in run.promises) == (reason is None)
 
 
 def test_out_of_its_scope_a_promise_leaves_that_of_a_layer_below():
@@ -76,12 +76,6 @@ def test_a_size_that_the_user_names_takes_the_promises_of_lite_away(model, measu
     assert set(run.promises) | set(run.unpromised) >= {"epoch_time", "device_peak", "peak_memory"}
 
 
-def test_memory_is_promised_where_micro_batches_can_be_smaller():
-    sizes = ("eeg_text", "eeg_text:lite", "doc_translation", "eeg_text:tiny", "abr:lite")
-    made = ["device_peak" in resolved(model=m, mode="resource-efficient").promises for m in sizes]
-    assert made == [False, False, False, True, True]
-
-
 @pytest.mark.parametrize(
     ("promise", "message", "meant"),
     [
@@ -100,10 +94,6 @@ def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, message, meant
     (tmp_path / "mine.yaml").write_text(f"mode: fast\npromise: {promise}\n")
     (error,) = refused(mode=str(tmp_path / "mine.yaml"))
     assert (error.message.startswith(message), "mine.yaml:2" in error.where) == (True, True)
-
-
-def test_a_file_may_name_sizes_of_another_family():
-    assert scoped("{at_most: 1, sizes: [1.3B]}", model="abr:tiny")[1] is not None
 
 
 def test_shipped_promises_name_sizes_that_exist():

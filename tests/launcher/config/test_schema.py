@@ -2,9 +2,8 @@
 
 import pytest
 
-from engines.catalog import ENGINES
 from launcher.config.errors import allowed
-from launcher.config.schema import config_of, get, sections, setting_infos, settings_class
+from launcher.config.schema import config_of, get, setting_infos, settings_class
 from models.catalog import FAMILIES
 from tests.launcher.given import refused
 
@@ -58,12 +57,6 @@ def test_every_setting_has_a_description_allowed_values_and_its_default():
     assert {key: LEAVES[key].unit for key in units} == units
 
 
-def test_names_are_those_of_the_tables_in_use():
-    assert LEAVES["engine.name"].allowed == (*ENGINES, "auto")
-    assert LEAVES["model.family"].allowed == tuple(FAMILIES)
-    assert LEAVES["model.size"].allowed == tuple(config_of("language").SIZES)
-
-
 def test_conditions_of_a_setting_name_existing_settings_and_values():
     of_families = [setting_infos(family) for family in FAMILIES]
     for leaf in LEAVES.values():
@@ -71,11 +64,6 @@ def test_conditions_of_a_setting_name_existing_settings_and_values():
             options = [infos[other].allowed for infos in of_families if other in infos]
             names = {name for each in options if isinstance(each, tuple) for name in each}
             assert not names or set(values) <= names
-
-
-def test_sections_hold_the_settings():
-    assert {"train", "limits", "limits.critical", "model"} <= sections("language")
-    assert not sections("language") & set(LEAVES)
 
 
 def test_sizes_are_sorted_from_small_to_large():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from launcher.base.diagnostics import SettingsError
 from launcher.config import check, validate
 from launcher.config.check import check_settings
 from launcher.config.provenance import Origin, Setting
@@ -18,38 +19,51 @@ from tests.launcher.given import refused, resolved
 from training.train_plan import TrainPlan
 
 
-def warned(*sets, **options):
-    return [diagnostic.message for diagnostic in resolved(*sets, **options).warnings]
+def found(*sets, **options):
+    """Severity and key of the errors of a start, or else of its warnings."""
+    try:
+        diagnostics = resolved(*sets, **options).warnings
+    except SettingsError as error:
+        diagnostics = error.diagnostics
+    return [(d.severity, d.key) for d in diagnostics]
 
 
-def errors(*sets, **options):
-    return [diagnostic.message for diagnostic in refused(*sets, **options)]
+UNCAPPED, FIFTY = ("schedule.warmup=90", "schedule.warmup_cap=null"), {"max_steps": "50"}
+STAGED = ("data.text=nowhere", "stages=[dialogues]", "model.start=earlier")
+
+
+@pytest.mark.parametrize(
+    ("sets", "options", "severity", "keys"),
+    [
+        (("eval.every=100",), FIFTY, "warning", ["eval.every"]),
+        (("save.every=100",), FIFTY, "warning", ["save.every"]),
+        (("eval.every=50", "save.every=50"), FIFTY, None, []),
+        ((), {"model": "language", "max_steps": "5"}, None, []),  # a default that is longer
+        (UNCAPPED, FIFTY, "error", ["schedule.warmup"]),
+        (UNCAPPED[:1], FIFTY, None, []),
+        (("save.last=false", "save.keep_best=0"), {}, "warning", ["save.last"]),
+        (("save.last=false",), {}, None, []),
+        (("optim.momentum=0.8",), {}, "warning", ["optim.momentum"]),
+        (("optim.momentum=0.8", "unread_settings=error"), {}, "error", ["optim.momentum"]),
+        (("optim.momentum=0.8", "optim.name=sgd"), {}, None, []),
+        (("optim.betas=[0.9, 0.95]", "optim.name=sgd"), {}, None, []),  # the default
+        (("loader.prefetch=4",), {}, "warning", ["loader.prefetch"]),
+        # Data that another stage reads need not exist, and cannot be watched.
+        (("data.text=nowhere", "stages=[text]"), {"mode": "staged"}, "error", ["data.text"]),
+        (STAGED, {"mode": "staged"}, "warning", ["data.text"]),
+        (("continual.enabled=true", "model.stage=text", "data.path=."), {}, "error", ["data.path"]),
+    ],
+)
+def test_what_never_happens_or_has_no_effect_is_reported(sets, options, severity, keys):
+    assert found(*sets, **options) == [(severity, key) for key in keys]
 
 
 def test_a_part_of_the_model_needs_a_factor_that_trains_it():
     for factor in ("0", "-1", ".inf", ".nan"):
-        (found,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
-        assert (found.key, found.allowed.endswith("above 0")) == ("optim.groups", True)
-    (found,) = refused("optim.groups.encoder=0.1")
-    assert found.fix == "--set 'optim.groups={encoder: 0.1}'"
-
-
-def test_an_interval_longer_than_the_run_or_no_checkpoint_warns():
-    for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
-        assert warned(f"{key}=100", max_steps="50") == [
-            f"{key} 100 is 100 steps, and the run has 50: no {what} falls inside it"
-        ]
-        assert warned(f"{key}=50", max_steps="50") == []
-    assert warned(model="language", max_steps="5") == []  # a default that is longer
-    uncapped = ("schedule.warmup=90", "schedule.warmup_cap=null")
-    assert errors(*uncapped, max_steps="50") == [
-        "schedule.warmup 90 is 90 steps, and the run has 50: the learning rate would never reach its peak"
-    ]
-    assert warned("schedule.warmup=90", max_steps="50") == []
-    assert warned("save.last=false", "save.keep_best=0") == [
-        "save.last false means that no checkpoint is ever saved"
-    ]
-    assert warned("save.last=false") == []
+        (error,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
+        assert (error.key, error.allowed.endswith("above 0")) == ("optim.groups", True)
+    (error,) = refused("optim.groups.encoder=0.1")
+    assert error.fix == "--set 'optim.groups={encoder: 0.1}'"
 
 
 def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
@@ -68,9 +82,12 @@ def test_a_global_batch_changed_by_its_factors_warns_unless_it_is_set():
     assert diagnostic.fix == (
         "--set train.global_batch=64  to keep it, or  --set train.global_batch=32  to confirm"
     )
-    assert warned("train.global_batch=32", model="language") == []
-    assert warned("train.micro_batch=8", "train.accumulation=8", model="language") == []
-    assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
+    for sets in (
+        ["global_batch=32"],
+        ["micro_batch=8", "accumulation=8"],
+        ["micro_batch=8", "global_batch=32"],
+    ):
+        assert found(*(f"train.{text}" for text in sets), model="language") == []
 
 
 def test_a_mode_that_changes_nothing_or_another_batch_than_promised_warns():
@@ -91,23 +108,14 @@ def test_a_mode_that_changes_nothing_or_another_batch_than_promised_warns():
     assert messages == ["mode 'fast' changes nothing"]
 
 
-def test_a_setting_without_effect_by_another_warns():
-    message = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd or muon"
-    assert warned("optim.momentum=0.8") == [message]
-    assert errors("optim.momentum=0.8", "unread_settings=error") == [message]
-    assert warned("optim.momentum=0.8", "optim.name=sgd") == []
-    assert warned("optim.betas=[0.9, 0.95]", "optim.name=sgd") == []  # the default
-    assert warned("loader.prefetch=4") == ["loader.prefetch 4 has no effect: loader.workers is 0"]
-
-
 def test_a_missing_path_is_an_error_with_the_closest_match(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
     for key in ("data.path", "model.pretrained"):
-        [found] = refused(f"{key}=recodings")
+        [error] = refused(f"{key}=recodings")
         message = f"{key} 'recodings' does not exist ({tmp_path / 'recodings'})"
-        assert (found.message, found.did_you_mean) == (message, "recordings")
-        assert errors(f"{key}=") == [f"{key} '' does not exist ({tmp_path})"]
+        assert (error.message, error.did_you_mean) == (message, "recordings")
+        assert found(f"{key}=") == [("error", key)]
 
 
 def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path, monkeypatch):
@@ -117,23 +125,8 @@ def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path,
     resolved(f"engine.ds_config={path}", engine="zero2")
     monkeypatch.syspath_prepend(tmp_path)
     model = f"{write(tmp_path, HEAD + LINE + BODY)}:Line"
-    message = f" needs stages, and {model} declares none"
-    assert errors(model=model, mode="staged") == [f"mode 'staged'{message}"]
-    assert errors("stages=[encoder]", model=model) == [f"stages ['encoder']{message}"]
-
-
-def test_data_that_another_stage_reads_need_not_exist_and_cannot_be_watched(tmp_path):
-    missing = "data.text=nowhere"
-    assert errors(missing, "stages=[text]", mode="staged")[0].startswith("data.text 'nowhere' ")
-    given = ("stages=[dialogues]", "model.start=earlier")
-    assert warned(missing, *given, mode="staged") == [
-        "data.text 'nowhere' has no effect: model.stage is whole, not text"
-    ]
-    found = errors("continual.enabled=true", "model.stage=text", f"data.path={tmp_path}")
-    assert found[0] == (
-        f"data.path '{tmp_path}' has no effect: model.stage is text, not whole; "
-        "continual learning trains on new files there"
-    )
+    assert found(model=model, mode="staged") == [("error", "mode")]
+    assert found("stages=[encoder]", model=model) == [("error", "stages")]
 
 
 EVERY = set(setting_infos("language"))
@@ -143,27 +136,16 @@ def task(train, val):
     return SimpleNamespace(data={"train": train, "val": val}.__getitem__)
 
 
-def batch_warnings(capsys, steps_per_epoch, dropped_samples):
-    run = resolved(batch_size="8")
-    train_plan = TrainPlan(30, steps_per_epoch, 8, 8, 1, 1, "tokens", dropped_samples=dropped_samples)
-    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
-    return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
-
-
-def test_many_dropped_samples_of_the_last_partial_batch_are_reported(capsys):
-    assert batch_warnings(capsys, steps_per_epoch=2, dropped_samples=4) == [
-        "warning: 4 of 20 samples of an epoch are dropped: they fill no global batch of 8"
-    ]
-    assert batch_warnings(capsys, steps_per_epoch=2, dropped_samples=0) == []
-    assert batch_warnings(capsys, steps_per_epoch=10, dropped_samples=7) == []
-
-
 PLATEAU = ("schedule.name=plateau", "schedule.patience=2")
 
 
 @pytest.mark.parametrize(
-    ("sets", "evaluations", "found"),
+    ("sets", "plan", "expected"),
     [
+        # Of 20 samples the last partial batch.
+        ((), {"steps_per_epoch": 2, "dropped_samples": 4}, "4 of 20 samples of an epoch are dropped"),
+        ((), {"steps_per_epoch": 2, "dropped_samples": 0}, None),
+        ((), {"steps_per_epoch": 10, "dropped_samples": 7}, None),
         (("stop.patience=3",), {}, "stop.patience 3 cannot act: it needs 4 evaluations"),
         (("stop.patience=3",), {"eval_every": 8}, "stop.patience 3 cannot act: it needs 4"),
         (("stop.patience=3",), {"eval_every": 7}, None),  # at 7, 14, 21, 28 of 30 steps
@@ -173,13 +155,15 @@ PLATEAU = ("schedule.name=plateau", "schedule.patience=2")
         (PLATEAU, {"eval_every": 9}, None),
     ],
 )
-def test_a_patience_with_too_few_evaluations_is_reported(capsys, sets, evaluations, found):
-    run = resolved(*sets)
-    train_plan = TrainPlan(30, 10, 8, 8, 1, 1, "tokens", **evaluations)
+def test_dropped_samples_and_a_patience_with_too_few_evaluations_are_reported(capsys, sets, plan, expected):
+    run = resolved(*sets, batch_size="8")
+    fields = {"steps_per_epoch": 10, "global_batch": 8, "micro_batch": 8, "accumulation": 1, **plan}
+    train_plan = TrainPlan(30, world_size=1, units="tokens", **fields)
     validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot act" in line]
-    assert len(lines) == (found is not None)
-    assert found is None or lines[0].startswith(f"warning: {found}")
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if "cannot act" in line or "global batch of" in line]
+    assert len(lines) == (expected is not None)
+    assert expected is None or lines[0].startswith(f"warning: {expected}")
 
 
 def test_one_split_for_two_uses_or_a_group_in_two_splits_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from models.catalog import FAMILIES
 from models.eeg_text.config import SIZES as EEG_SIZES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, resolved
+from tests.launcher.hub import serving_hub
 from tests.models.eeg_text.test_pretrained import save_bart
 from tests.models.language.test_pretrained import CONFIGS, TEXT, save
 
@@ -42,7 +43,7 @@ def test_every_family_under_every_engine(family):
             assert (found.sent_bytes > 0) == (engine != "local"), engine
 
 
-def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path):
+def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, monkeypatch):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     given = (f"data.path={tmp_path / 'text.txt'}", f"model.pretrained={folder}")
@@ -51,6 +52,10 @@ def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path):
     for path in folder.glob("*.safetensors"):
         path.unlink()
     found = plan(*sets, *given, model="language", engine="local")
+    with serving_hub(tmp_path / "home", monkeypatch) as server:  # as one of the hub
+        server.add("org/tiny", folder)
+        named = (given[0], "model.pretrained=hf:org/tiny")
+        assert plan(*sets, *named, model="language", engine="local").device == found.device
     assert found.device_bytes == pytest.approx(whole.device_bytes, rel=1e-3)
     assert (found.flops, found.checkpoint_bytes) == (whole.flops, whole.checkpoint_bytes)
     assert found.parameters > 320 * 32 and found.trainable < found.parameters
@@ -65,6 +70,7 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
     config = CONFIGS["llama"]()
     config.hidden_size, config.intermediate_size, config.head_dim = 256, 1024, 64
     folder = save(tmp_path / "model", config)
+    (folder / "model.safetensors").unlink()  # a plan reads no weights
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     machine = LAPTOP if engine == "local" else TWO_GPUS
 
