@@ -118,8 +118,8 @@ _FAMILIES = (
         "a page image to its translation as Markdown, by two image encoders and a text decoder",
         "DocTranslationTask",
         (
-            _encoder("both image encoders are pre-trained on masked pages, without texts"),
-            _on_encoder("whole", "query transformers and decoder are trained on the pre-trained encoders"),
+            _encoder("both image encoders are trained, query transformers and decoder are frozen"),
+            _on_encoder("whole", "query transformers and decoder are trained on the frozen encoders"),
         ),
         files=("left_out.json", *_TOKENIZER),
     ),

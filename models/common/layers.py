@@ -66,7 +66,7 @@ class HasFrozenParts(nn.Module):
 
 
 @torch.no_grad()
-def count_flops(model: Module, inputs: Sequence[Tensor], frozen: Sequence[str]) -> float:
+def count_flops(model: Module, inputs: Sequence[Tensor | None], frozen: Sequence[str]) -> float:
     """Floating point operations of forward and backward: 3 times the forward pass.
 
     The parts named `frozen` have no backward. As counted by torch. Collective if the model is
@@ -77,7 +77,7 @@ def count_flops(model: Module, inputs: Sequence[Tensor], frozen: Sequence[str]) 
     try:
         # Compiled blocks would be uncompiled from then on: torch leaves them alone in such a mode.
         with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            model(*(tensor.to(device) for tensor in inputs))
+            model(*(None if x is None else x.to(device) for x in inputs))
     finally:
         model.train(training)
     counts, without = counter.get_flop_counts(), 0
