@@ -92,12 +92,12 @@ _FAMILIES = (
         "a decoder-only transformer in the Llama layout, for text",
         "LanguageTask",
         (
-            Stage("text", "the whole model is pre-trained on text, token by token"),
+            Stage("lower", "the lower half of the layers is trained, the upper one is frozen"),
             Stage(
-                "dialogues",
-                "the upper layers are trained on conversations, the lower ones are frozen",
+                "upper",
+                "the upper half of the layers is trained on the frozen lower one",
                 loads="model.start",
-                of=("text",),
+                of=("lower",),
             ),
         ),
         {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},

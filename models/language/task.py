@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from models.language.generate import Prompting
     from models.language.pretrained import Pretrained
 
-_START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
+_START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,16 @@ class LanguageTask:
         if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
             self.size = replace(self.size, vocabulary=entries)
-        self.stage = model.stage
         self.start: Path | None = None
         self.frozen_layers = 0
-        self.path, answers = data.text, None
-        if self.stage == "whole":
-            self.path, answers = data.path, data.answers
+        self.is_lower = model.stage == "lower" and not self.has_adapters
+        if model.stage == "whole":
             self.start = None if model.start is None else Path(model.start).expanduser()
-            self.frozen_layers = model.freeze_layers if self.lora.rank is None else 0
-        self.on_bad, self.control = data.on_bad, data.control
-        self.answers = None if self.path.startswith("embedded:") else answers
-        self.columns = () if self.path.startswith("embedded:") else data.columns
+            self.frozen_layers = 0 if self.has_adapters else model.freeze_layers
+        self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
+        is_embedded = self.path.startswith("embedded:")
+        self.answers = None if is_embedded else data.answers
+        self.columns = () if is_embedded else data.columns
         self.rule, self.length = SplitRule.of(data, context), data.seq_len
         layers.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
@@ -128,13 +127,6 @@ class LanguageTask:
         """
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
-        if self.stage == "text" and not corpus.is_text:
-            raise DataError(
-                f"data.text '{self.path}' has conversations",
-                where="data.text",
-                allowed="text, which stage text reads without labels",
-                fix="--data PATH  for conversations, and  --set data.text=PATH  for text",
-            )
         noun = "documents" if corpus.is_text else "requests"
         splits = split_groups(corpus.index.groups, self.rule, noun)
         if self.context.folder is not None:
@@ -234,6 +226,9 @@ class LanguageTask:
             from models.common import initial_weights
 
             self.loaded = initial_weights.load("model.start", model, self.start, _START, names)
+        if self.is_lower:
+            blocks = self.blocks(model)
+            model.freeze(*blocks[len(blocks) // 2 :])
         if self.frozen_layers:
             self._freeze(model)
         return model

@@ -122,20 +122,6 @@ def test_stages_and_deepspeed_files_need_a_task_and_an_engine_for_them(tmp_path,
     assert errors("stages=[encoder]", model=model) == [f"stages ['encoder']{message}"]
 
 
-def test_data_that_another_stage_reads_need_not_exist_and_cannot_be_watched(tmp_path):
-    missing = "data.text=nowhere"
-    assert errors(missing, "stages=[text]", mode="staged")[0].startswith("data.text 'nowhere' ")
-    given = ("stages=[dialogues]", "model.start=earlier")
-    assert warned(missing, *given, mode="staged") == [
-        "data.text 'nowhere' has no effect: model.stage is whole, not text"
-    ]
-    found = errors("continual.enabled=true", "model.stage=text", f"data.path={tmp_path}")
-    assert found[0] == (
-        f"data.path '{tmp_path}' has no effect: model.stage is text, not whole; "
-        "continual learning trains on new files there"
-    )
-
-
 EVERY = set(setting_infos("language"))
 
 

@@ -109,29 +109,22 @@ def weights_of(task, folder):
     return own
 
 
-def test_stage_text_reads_data_text_and_nothing_else(corpus, make_task, ready_task):
-    task = ready_task(stage="text", text=str(corpus), path="nowhere", seq_len=16)
-    assert task.facts()["source"] == str(corpus)
-    assert make_task(stage="whole", text="nowhere", path="a").path == "a"
-
-
-def test_conversations_in_stage_text_are_an_error(pairs, ready_task):
-    assert str(error_of(ready_task, stage="text", text=str(pairs))) == (
-        f"data.text '{pairs}' has conversations\n"
-        "  where         data.text\n"
-        "  allowed       text, which stage text reads without labels\n"
-        "  fix           --data PATH  for conversations, and  --set data.text=PATH  for text"
-    )
-
-
 def test_model_start_loads_all_tensors_or_fails(pairs, corpus, make_task, ready_task, tmp_path):
-    own = weights_of(make_task(stage="text", text=str(corpus), seq_len=16), tmp_path)
+    own = weights_of(make_task(stage="lower", path=str(corpus), seq_len=16), tmp_path)
     task = ready_task(path=pairs, start=str(tmp_path))
     found = dict(task.build().named_parameters())
     assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
     assert task.facts()["start"].startswith(f"loaded {len(own)}/{len(own)} tensors from ")
     with pytest.raises(DataError, match=r"model\.start .* is another model: "):
         make_task(path=pairs, start=str(tmp_path), size="small").build()
+
+
+def test_stage_lower_freezes_the_upper_half_of_the_layers(pairs, ready_task):
+    model = ready_task(path=pairs, stage="lower", size="small").build().train()
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    upper = ("model.layers.2.", "model.layers.3.")
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(upper)} and frozen
+    assert not model.model.layers[3].training
 
 
 def test_frozen_layers_stay_and_others_have_the_gradients_of_the_whole_model(pairs, ready_task):
@@ -165,7 +158,7 @@ def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, read
     first.mkdir()
     second.mkdir()
     bpe = {"tokenizer": "bpe", "vocabulary": 300}
-    text = make_task(first, stage="text", text=str(corpus), seq_len=16, **bpe)
+    text = make_task(first, stage="lower", path=str(corpus), seq_len=16, **bpe)
     weights_of(text, first)
     task = ready_task(second, path=pairs, start=str(first), **bpe)
     own = (first / "tokenizer.json").read_text()
