@@ -78,11 +78,11 @@ def test_flops_are_those_of_the_formula(ready_task, pairs):
     task = ready_task(path=pairs)
     samples = task.data("train")
     lengths = [len(samples.sample(i, None).inputs) for i in range(len(samples))]
-    mean = sum(lengths) / len(lengths)
+    mean = round(sum(lengths) / len(lengths))
     model = task.build()
     matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     expected = 6 * matrices * mean + 12 * 2 * 64 * mean**2
-    assert task.flops_per_sample(model) == pytest.approx(expected)
+    assert task.flops_per_sample(model) == expected
 
 
 def test_kv_heads_that_do_not_divide_the_heads_are_an_error(make_task):
@@ -143,14 +143,13 @@ def test_frozen_layers_stay_and_others_have_the_gradients_of_the_whole_model(pai
     assert all(torch.equal(whole[name], gradient) for name, gradient in upper.items())
 
 
-def test_frozen_layers_cost_a_third_and_a_frozen_output_two_thirds(ready_task):
+def test_frozen_layers_cost_a_third(ready_task):
     size, flops = SIZES["small"], []
     for count in (0, 2):
         task = ready_task(size="small", freeze_layers=count)
         flops.append(task.flops_per_sample(task.build()))
     layer = 4 * size.width**2 + 3 * size.width * size.hidden
-    saved = 2 * (4 * layer * 256 + 8 * size.width * 256**2) + 2 * size.vocabulary * size.width * 256
-    assert flops[0] - flops[1] == saved
+    assert flops[0] - flops[1] == 2 * (4 * layer * 256 + 8 * size.width * 256**2)
 
 
 def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, ready_task, tmp_path):
