@@ -92,12 +92,12 @@ _FAMILIES = (
         "a decoder-only transformer in the Llama layout, for text",
         "LanguageTask",
         (
-            Stage("text", "the whole model is pre-trained on text, token by token"),
+            Stage("lower", "the lower half of the layers is trained, the upper one is frozen"),
             Stage(
-                "dialogues",
-                "the upper layers are trained on conversations, the lower ones are frozen",
+                "upper",
+                "the upper half of the layers is trained on the frozen lower one",
                 loads="model.start",
-                of=("text",),
+                of=("lower",),
             ),
         ),
         {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},
@@ -118,8 +118,8 @@ _FAMILIES = (
         "a page image to its translation as Markdown, by two image encoders and a text decoder",
         "DocTranslationTask",
         (
-            _encoder("both image encoders are pre-trained on masked pages, without texts"),
-            _on_encoder("whole", "query transformers and decoder are trained on the pre-trained encoders"),
+            _encoder("both image encoders are trained, query transformers and decoder are frozen"),
+            _on_encoder("whole", "query transformers and decoder are trained on the frozen encoders"),
         ),
         files=("left_out.json", *_TOKENIZER),
     ),

@@ -179,7 +179,7 @@ def _trackers(values: Values) -> Iterator[Diagnostic]:
 
 def _paths(values: Values) -> Iterator[Diagnostic]:
     """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
-    for key in ("data.path", "data.text", PRETRAINED, "engine.ds_config"):
+    for key in ("data.path", PRETRAINED, "engine.ds_config"):
         path = values[key].value if key in values else None
         if path is None or path.startswith((paths.EMBEDDED, HUB)) or _is_there(values, key, path):
             continue
@@ -200,14 +200,14 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
 
 
 def _is_there(values: Values, key: str, path: str) -> bool:
-    """Whether the file of a setting exists, will be downloaded, or is not needed."""
+    """Whether the file of a setting exists, or will be downloaded."""
     if path and Path(path).expanduser().exists():
         return True
     if key == "data.path" and values["download.fetch"].value:
         from launcher.config import feature_checks
 
         return feature_checks.will_download(values, path)
-    return key == "data.text" and why_ineffective(values, key) is not None
+    return False
 
 
 def _length(values: Values) -> Iterator[Diagnostic]:

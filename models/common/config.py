@@ -87,7 +87,7 @@ class StagedModel(FamilySection):
     """A model whose encoder can be trained first."""
 
     stage: Literal["whole", "encoder"] = "whole"
-    """whole: train the model. encoder: pre-train its encoder on masked inputs, without labels."""
+    """whole: train the model. encoder: train its encoder, and freeze the rest."""
     encoder: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
     """Initial weights of the encoder: the run folder of a stage encoder, or a safetensors file.
     Default: random."""

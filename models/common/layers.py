@@ -66,7 +66,7 @@ class HasFrozenParts(nn.Module):
 
 
 @torch.no_grad()
-def count_flops(model: Module, inputs: Sequence[Tensor], frozen: Sequence[str]) -> float:
+def count_flops(model: Module, inputs: Sequence[Any], frozen: Sequence[str]) -> float:
     """Floating point operations of forward and backward: 3 times the forward pass.
 
     The parts named `frozen` have no backward. As counted by torch. Collective if the model is
@@ -76,8 +76,10 @@ def count_flops(model: Module, inputs: Sequence[Tensor], frozen: Sequence[str]) 
     model.eval()  # draws nothing from the generator that training draws from
     try:
         # Compiled blocks would be uncompiled from then on: torch leaves them alone in such a mode.
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            model(*(tensor.to(device) for tensor in inputs))
+        eager, counter = torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False)
+        # torch does not count the fused kernel of a CPU.
+        with eager, attention_kernel("math" if device.type == "cpu" else "auto"), counter:
+            model(*(x.to(device) if isinstance(x, Tensor) else x for x in inputs))
     finally:
         model.train(training)
     counts, without = counter.get_flop_counts(), 0

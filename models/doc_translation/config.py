@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -103,7 +103,6 @@ SIZES = {
         vocabulary=52_000, positions=1536, parameters=208_941_977,
     ),
 }  # fmt: skip
-_WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
 
 
 class Model(StagedModel):
@@ -129,13 +128,12 @@ class Model(StagedModel):
         Quantize,
         Field(json_schema_extra={"only_if": {"model.stage": ["whole"], "model.freeze_encoder": [True]}}),
     ] = None
-    decoder_layers: Annotated[int | None, Field(ge=1, le=1000, json_schema_extra=_WHOLE)] = None
+    decoder_layers: Annotated[int | None, Field(ge=1, le=1000)] = None
     """Decoder layers. Default: that of the size."""
     take_layers: Annotated[
         list[Annotated[int, Field(ge=0, le=1000)]] | None,
         Field(
             json_schema_extra={
-                **_WHOLE,
                 "unless": {"model.pretrained": [None]},
                 "allowed": "layer numbers, for example [0, 2, 4]",
             }
@@ -143,14 +141,10 @@ class Model(StagedModel):
     ] = None
     """Layers of the pretrained decoder to load, numbered from 0; the others are dropped. Default:
     the first ones."""
-    queries: Annotated[int | None, Field(ge=2, le=65536, json_schema_extra=_WHOLE)] = None
+    queries: Annotated[int | None, Field(ge=2, le=65536)] = None
     """Query tokens per encoder. Default: that of the size."""
-    dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_WHOLE)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout probability in the decoder."""
-    mask_share: Annotated[
-        float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
-    ] = 0.5
-    """Share of the patches of a page to mask."""
 
     @property
     def parameters(self) -> int | None:
@@ -173,8 +167,7 @@ class Data(FamilySection):
     target: Annotated[
         str,
         Field(
-            pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"allowed": "a language code, for example zh", **_WHOLE},
+            pattern=r"^[A-Za-z][A-Za-z_-]*$", json_schema_extra={"allowed": "a language code, for example zh"}
         ),
     ] = "zh"
     """Target language: folder `zh_mmd`; selects the tokenizer of BLEU."""
@@ -188,9 +181,9 @@ class Data(FamilySection):
     fraction: Fraction = 1.0
     split_seed: SplitSeed = None
     fold: Fold = None
-    seq_len: Annotated[int | None, Field(ge=8, le=65536, json_schema_extra=_WHOLE)] = None
+    seq_len: Annotated[int | None, Field(ge=8, le=65536)] = None
     """Tokens per translation. Default: the positions of the size."""
-    max_new_tokens: Annotated[int | None, Field(ge=1, le=65536, json_schema_extra=_WHOLE)] = None
+    max_new_tokens: Annotated[int | None, Field(ge=1, le=65536)] = None
     """Tokens generated per page in evaluation, always exactly this many. Default: data.seq_len."""
-    beams: Annotated[int, Field(ge=1, le=1000, json_schema_extra=_WHOLE)] = 4
+    beams: Annotated[int, Field(ge=1, le=1000)] = 4
     """Beams of the beam search at the end of a run, beside greedy decoding; 1: no beam search."""

@@ -20,8 +20,6 @@ from models.doc_translation.vocabulary import Vocabulary
 
 MAX_GAIN = 1.0
 """Maximum BLEU gain of images of other documents over blank pages."""
-MAX_R2_GAIN = 0.02
-"""Maximum R² of patches predicted from a page of another document, above that of the mean page."""
 MULTIPLE = 8
 """Rows are padded to a multiple of this, the tile of tensor cores."""
 
@@ -119,7 +117,7 @@ def collate(samples: Sequence[PageSample], pad: int) -> dict[str, Any]:
     }
 
 
-def read(path: str, language: str | None, split: dota.Split, on_bad: OnBad) -> Collection:
+def read(path: str, language: str, split: dota.Split, on_bad: OnBad) -> Collection:
     """Read the pages at `data.path`, with texts in `language`. Disk access; raises DataError."""
     if path in formats.EMBEDDED:
         from models.doc_translation import embedded

@@ -79,13 +79,6 @@ def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
 
 
-def pixels_of_local(page: Tensor) -> np.ndarray:
-    """A local view of `batches`, [3, height, width], as pixels uint8 [height, width, 3]."""
-    mean, deviation = (torch.tensor(values) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
-    share = page.permute(1, 2, 0) * deviation + mean
-    return (share * 255).round().clamp(0, 255).byte().numpy()
-
-
 def _by_imagenet(share: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=share.device)[:, None, None]
     deviation = torch.tensor(IMAGENET_DEVIATION, device=share.device)[:, None, None]

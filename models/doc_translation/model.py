@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.hugging_face import cache_name
-from models.common.layers import HasFrozenParts
+from models.common.layers import HasFrozenParts, count_flops
 from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
 
@@ -28,7 +27,7 @@ def _deviation(width: int) -> float:
 def global_encoder(size: GlobalEncoder) -> Any:
     """DiT: a BEiT with learned absolute positions.
 
-    Its mask token belongs to masked pre-training and is frozen. Source: Li et al., DiT, 2022.
+    Its mask token, which nothing uses, is frozen. Source: Li et al., DiT, 2022.
     """
     from transformers import BeitConfig, BeitModel
 
@@ -143,6 +142,9 @@ class QueryTransformer(nn.Module):
 IGNORE = -100
 """Label excluded from the loss."""
 
+ENCODERS = ("global_encoder", "local_encoder")
+"""Parts of the model that stage encoder trains and stage whole takes over."""
+
 CHUNK = 2**26
 """Logits in memory at one time: 256 MiB in float32."""
 
@@ -238,25 +240,7 @@ def flops_per_sample(size: Size, time: int, is_frozen: bool = False) -> float:
     (`is_frozen`).
     """
     with torch.device("meta"):
-        model = DocTranslator(size).eval()
-        whole, local = blank_views(size)
+        model = DocTranslator(size).requires_grad_(False)
+        pages = torch.empty(1, 3, size.whole.pixels, size.whole.pixels), torch.empty(1, 3, *size.local.pixels)
         ids = torch.zeros(1, time, dtype=torch.int64)
-        total = forward_flops(lambda: model(whole, local, decoder_ids=ids))
-        frozen = 0
-        if is_frozen:
-            frozen = forward_flops(lambda: (model.global_encoder(whole), model.local_encoder(local)))
-    return 3.0 * (total - frozen) + frozen
-
-
-def blank_views(size: Size) -> tuple[Tensor, Tensor]:
-    """Uninitialized `page_global` and `page_local` of one page."""
-    return (torch.empty(1, 3, size.whole.pixels, size.whole.pixels), torch.empty(1, 3, *size.local.pixels))
-
-
-def forward_flops(run: Callable[[], object]) -> int:
-    """The operations of `run` in matrix products, convolutions and attention, as torch counts."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
+        return count_flops(model, (*pages, None, ids), ENCODERS if is_frozen else ())

@@ -18,7 +18,7 @@ from models.common.predictions import DistinctNames, features_file, input_errors
 from models.doc_translation import images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.masked_pages import MaskedEncoders
+from models.doc_translation.model import DocTranslator
 from models.doc_translation.vocabulary import Vocabulary
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
@@ -69,11 +69,12 @@ def features(
 
     Disk access.
     """
-    assert isinstance(model, MaskedEncoders)
+    assert isinstance(model, DocTranslator)
     names = DistinctNames()
     for page in pages:
-        encoded = model.encode(*_views(page, size, device))
-        whole, local = (x.float().cpu().numpy() for x in encoded)
+        views = zip((model.global_encoder, model.local_encoder), _views(page, size, device), strict=True)
+        whole, local = (encoder(x).last_hidden_state.float().cpu().numpy() for encoder, x in views)
+        whole = whole[:, 1:]  # the first token belongs to no patch
         more = {"global_features": whole, "global_mean": whole.mean(1)}
         yield features_file(names.of(page.name), page.name, [page.name], local, more=more)
 

@@ -1,16 +1,14 @@
-"""Task of the doc_translation family: page image to Markdown, and masked pages before it."""
+"""Task of the doc_translation family: page image to Markdown."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions, SplitName
@@ -21,12 +19,11 @@ from models.common.layers import check_kernel, restrict_blocks
 from models.common.predictions import passed_over, spread_positions
 from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import masked_pages, prediction, pretrained, preview
+from models.doc_translation import prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import MAX_GAIN, MAX_R2_GAIN, Pages, collate, permute_images, read
-from models.doc_translation.masked_pages import MaskedEncoders, MaskedMetric, MaskedPages
+from models.doc_translation.dataset import MAX_GAIN, Pages, PageSample, collate, permute_images, read
 from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
-from models.doc_translation.model import DocTranslator, flops_per_sample, layers
+from models.doc_translation.model import ENCODERS, DocTranslator, flops_per_sample, layers
 from models.doc_translation.readers.page import Collection, Page, font
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
@@ -50,10 +47,11 @@ class _PageFacts:
 
 
 class DocTranslationTask:
-    """Translation of page images, or masked pages; implements models.base.Task."""
+    """Translation of page images; implements models.base.Task."""
 
+    goal, units = Goal("val_bleu", "max"), "tokens"
     saved_files: Sequence[str] = (model_facts.FACTS_FILE, TOKENIZER_FILE)
-    """What setup_without_data reads in the run folder, unless the stage is encoder."""
+    """What setup_without_data reads in the run folder."""
     channels_last = False
     vocabulary: Vocabulary
     collection: Collection
@@ -62,28 +60,23 @@ class DocTranslationTask:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
         check_kernel(context.attention, context.device)
         self.context = context
-        self.size = SIZES[model.size]
-        self.translates = model.stage == "whole"
+        size = self.size = SIZES[model.size]
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.partial = [] if self.pretrained is None else model.partial
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
-        # Settings without effect are not read, so that they are reported as unused.
-        self.language = data.target if self.translates else None
-        self.split, self.on_bad, self.font = data.split, data.on_bad, data.font
-        self._data: dict[SplitName, Any] = {}
+        self.language, self.split, self.on_bad, self.font = data.target, data.split, data.on_bad, data.font
+        self._data: dict[SplitName, Pages] = {}
         self._reports: dict[str, pretrained.TensorMatches] = {}
         self.loaded: str | None = None
         self.quantizer: Quantizer | None = None
-        if not self.translates:
-            self.goal, self.units = Goal("val_masked_r2", "max"), "patches"
-            self.mask_share = model.mask_share
-            return
-        self.goal, self.units = Goal("val_bleu", "max"), "tokens"
-        count = model.decoder_layers or self.size.decoder_layers
-        queries = model.queries or self.size.queries
-        self.size = replace(self.size, decoder_layers=count, queries=queries)
-        self.dropout = model.dropout
-        self.encoder, self.is_frozen = _path(model.encoder), model.freeze_encoder
+        count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
+        self.size = replace(size, decoder_layers=count, queries=queries)
+        self.dropout, self.is_encoder = model.dropout, model.stage == "encoder"
+        # Settings without effect are not read, so that they are reported as unused.
+        self.encoder, self.is_frozen = None, False
+        if not self.is_encoder:
+            self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
+            self.is_frozen = model.freeze_encoder
         if self.is_frozen and model.quantize is not None:
             from models.common.nf4 import Quantizer
 
@@ -103,8 +96,7 @@ class DocTranslationTask:
     def setup(self) -> None:
         """Read and split the data, train or load the vocabulary; store both in the run folder.
 
-        Stage encoder has no vocabulary. Disk access: rank 0 first, then the other ranks. Raises
-        DataError.
+        Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         font(self.font, 10)  # an invalid one is an error before training
         collection = self.collection = read(self.path, self.language, self.split, self.on_bad)
@@ -120,39 +112,25 @@ class DocTranslationTask:
         for page in collection.pages:
             if page.document in side_of:
                 by_split[side_of[page.document]].append(page)
-        if self.translates:
-            self.vocabulary = self._fit_vocabulary(by_split["train"])
-            model_facts.save(_PageFacts(self.size.vocabulary), folder)
+        self.vocabulary = self._fit_vocabulary(by_split["train"])
+        model_facts.save(_PageFacts(self.size.vocabulary), folder)
         for number, (name, pages) in enumerate(by_split.items()):
             shown = None
             if self.control == "noise":
                 shown = permute_images([page.document for page in pages], seed + number)
-            if self.translates:
-                self._data[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
-            else:
-                fixed = None if name == "train" else seed
-                self._data[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
+            self._data[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
 
     def setup_without_data(self) -> None:
         self.pretrained = self.encoder = None  # their weights are among the trained ones
         self.quantizer = None  # and those in 4 bits are read as weights
         folder = self.context.folder
-        if self.translates:
-            count = model_facts.load(folder, _PageFacts).vocabulary
-            self.size = replace(self.size, vocabulary=count)
-            assert folder is not None, "the facts were loaded from it"
-            self.vocabulary = load(folder / TOKENIZER_FILE)
+        count = model_facts.load(folder, _PageFacts).vocabulary
+        self.size = replace(self.size, vocabulary=count)
+        assert folder is not None, "the facts were loaded from it"
+        self.vocabulary = load(folder / TOKENIZER_FILE)
 
     def continue_from(self, first: DocTranslationTask) -> None:
-        """Score masked pages against the same mean page as `first`."""
-        if not self.translates:
-            self.mean_page = first.mean_page
-
-    @cached_property
-    def mean_page(self) -> tuple[Tensor, Tensor]:
-        """Of stage encoder: the mean training page; see MaskedPages. May read from disk."""
-        mean: tuple[Tensor, Tensor] = self._data["train"].mean_page()
-        return mean
+        """Loss and goal are the same for all pages."""
 
     def _split(self, collection: Collection) -> dict[SplitName, list[str]]:
         given = collection.given
@@ -190,95 +168,68 @@ class DocTranslationTask:
 
         The encoders of `model.encoder` replace those of `model.pretrained`. Raises DataError.
         """
-        kernel = self.context.attention
-        if not self.translates:
-            masked = MaskedEncoders(self.size)
-            restrict_blocks(layers(masked), kernel)
-            self._fill(masked, ("global", "local"), None)
-            return masked
         model = DocTranslator(self.size, self.dropout)
-        restrict_blocks(layers(model), kernel)
-        parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
-        self._fill(model, parts, self.take_layers)
+        restrict_blocks(layers(model), self.context.attention)
+        if self.pretrained is not None:
+            parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
+            self._reports = pretrained.load(model, self.pretrained, parts, self.partial, self.take_layers)
         if self.encoder is not None:
-            encoder, prefixes = self.encoder, masked_pages.ENCODERS
+            encoder, prefixes = self.encoder, tuple(f"{name}." for name in ENCODERS)
             self.loaded = initial_weights.load("model.encoder", model, encoder, _ENCODER, prefixes)
+        if self.is_encoder:
+            model.train_only(model.global_encoder, model.local_encoder)
         if self.is_frozen:
             model.freeze(model.global_encoder, model.local_encoder)
         if self.quantizer is not None:
             self.quantizer.quantize_frozen(model)
         return model
 
-    def _fill(self, model: Module, parts: Sequence[str], take_layers: Sequence[int] | None) -> None:
-        folder = self.pretrained
-        if folder is not None:
-            self._reports = pretrained.load(model, folder, parts, self.partial, take_layers)
-
-    def data(self, split: SplitName) -> Any:
-        """Pages, or in stage encoder MaskedPages."""
+    def data(self, split: SplitName) -> Pages:
         return self._data[split]
 
-    def collate(self, samples: Sequence[Any]) -> Batch:
-        if not self.translates:
-            return masked_pages.collate(samples)
+    def collate(self, samples: Sequence[PageSample]) -> Batch:
         return collate(samples, self.vocabulary.pad)
 
     def num_units(self, batch: Batch) -> int:
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        if not self.translates:
-            return Loss(masked_pages.loss(model, batch, self.size), {})
         names = ("page_global", "page_local", "decoder_ids", "labels")
         return Loss(model(**{name: batch[name] for name in names}), {})
 
-    def metric(self) -> TranslationMetric | MaskedMetric:
-        if not self.translates:
-            return MaskedMetric(self.size, self.mean_page)
+    def metric(self) -> TranslationMetric:
         is_noise = self.control == "noise"
-        return TranslationMetric(self.vocabulary, self._tokenize, self.count, is_noise)
+        return TranslationMetric(self.vocabulary, self.collection.tokenize, self.count, is_noise)
 
     def final_metric(self) -> BeamMetric | None:
-        """Scores of translations by beam search; None for one beam, and in stage encoder."""
-        if not self.translates or self.beams == 1:
+        """Scores of translations by beam search; None for one beam."""
+        if self.beams == 1:
             return None
-        return BeamMetric(self.vocabulary, self._tokenize, self.count, self.beams)
-
-    @property
-    def _tokenize(self) -> str:
-        assert self.collection.tokenize is not None, "model.stage is whole"
-        return self.collection.tokenize
+        return BeamMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
-        return {"encoder": [model.get_submodule(name.rstrip(".")) for name in masked_pages.ENCODERS]}
+        return {"encoder": [model.get_submodule(name) for name in ENCODERS]}
 
     def preview(self, model: Module) -> str | None:
-        """The translation of the first validation page; None in stage encoder. Collective."""
-        if not self.translates:
-            return None
+        """The translation of the first validation page. Collective."""
         return preview.preview_text(model, self._data["val"], self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        if not self.translates:
-            return preview.masked_pictures(self._data["train"])
         return preview.pictures(self._data["train"], self.font)
 
     def predictions(self, model: Module) -> Predictions:
-        """Translations or masked patches of a few validation pages. Collective."""
-        device, pages = self.context.device, self._data["val"]
-        if not self.translates:
-            return preview.predict_masked(model, pages, self.mean_page, device)
-        bleu = Bleu(self._tokenize)
-        return preview.predict(model, pages, self.count, bleu, self.font, device)
+        """Translations of a few validation pages. Collective."""
+        device, bleu = self.context.device, Bleu(self.collection.tokenize)
+        return preview.predict(model, self._data["val"], self.count, bleu, self.font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         pages = prediction.read(path)
         size, device = self.size, self.context.device
-        if not self.translates:
+        if self.is_encoder:
             yield from prediction.features(model, pages, size, device)
         else:
             decoding = self.vocabulary, self.count, self.beams
@@ -286,8 +237,6 @@ class DocTranslationTask:
         yield from passed_over(path, filter(prediction.is_image, files(path)))
 
     def flops_per_sample(self, model: Module) -> float | None:
-        if not self.translates:
-            return masked_pages.flops_per_sample(self.size)
         counts = np.minimum(self._token_counts(), self.length)
         return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
 
@@ -302,11 +251,10 @@ class DocTranslationTask:
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.data(name)) for name in SPLITS},
         }
-        if self.translates:
-            facts["vocabulary"], facts["seq_len"] = self.vocabulary.size, self.length
-            facts["max_new_tokens"], facts["beams"] = self.count, self.beams
-            facts["cut_share"] = float((self._token_counts() > self.length).mean())
-            facts["bleu"] = Bleu(self._tokenize).signature
+        facts["vocabulary"], facts["seq_len"] = self.vocabulary.size, self.length
+        facts["max_new_tokens"], facts["beams"] = self.count, self.beams
+        facts["cut_share"] = float((self._token_counts() > self.length).mean())
+        facts["bleu"] = Bleu(self.collection.tokenize).signature
         facts |= self.collection.counts
         if self.collection.notes:
             facts["notes"] = few(self.collection.notes)
@@ -315,12 +263,5 @@ class DocTranslationTask:
         if self._reports:
             facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
         if self.control == "noise":
-            name, limit = "val_masked_gain", MAX_R2_GAIN
-            if self.translates:
-                name, limit = "val_bleu_gain", MAX_GAIN
-            facts["control"] = {name: {"max": limit}}
+            facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text).expanduser()

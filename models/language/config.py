@@ -85,7 +85,6 @@ class Lora(FamilySection):
 
 
 _WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
-_TEXT: dict[str, Any] = {"only_if": {"model.stage": ["text"]}}
 _FROZEN: dict[str, Any] = {"only_if": {"model.stage": ["whole"], "model.lora.rank": [None]}}
 
 
@@ -111,11 +110,12 @@ class Model(FamilySection):
     quantize: Literal["nf4"] | None = None
     """Hold the frozen linear layers of model.pretrained in 4 bits, beside adapters of model.lora;
     null: in 16 bits, or with precision fp32 in 32. Needs bitsandbytes."""
-    stage: Literal["whole", "text"] = "whole"
-    """whole: train on data.path. text: train on data.text, which is text without labels."""
+    stage: Literal["whole", "lower"] = "whole"
+    """whole: train the model. lower: train all but the upper half of its layers, which is frozen;
+    with model.lora.rank, all adapters."""
     start: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
     """Initial weights of the model, instead of those of model.pretrained: the run folder of a stage
-    text, or a safetensors file. Default: none."""
+    lower, or a safetensors file. Default: none."""
     freeze_layers: Annotated[int, Field(ge=0, le=10**4, json_schema_extra=_FROZEN)] = 0
     """Layers that are not trained, from the first one, and with them the token embedding. 0: all
     are trained."""
@@ -151,11 +151,9 @@ Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 class Data(FamilySection):
     """Training text."""
 
-    path: Annotated[str, Field(json_schema_extra=_WHOLE)] = "embedded:python"
+    path: str = "embedded:python"
     """File or folder of text, JSON, CSV or Parquet; or embedded:python, embedded:commands."""
-    text: Annotated[str, Field(json_schema_extra=_TEXT)] = "embedded:python"
-    """File or folder of text without labels, for stage text; or embedded:python."""
-    answers: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
+    answers: str | None = None
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
     """What columns and keys of rows mean whose names are not known, such as "title=request"; other

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -270,50 +269,6 @@ class Transformer(HasFrozenParts):
         [batch, time].
         """
         return self.lm_head(self.model(input_ids, boundaries), labels, measure)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Model dimensions that determine the floating point operations."""
-
-    elements: int
-    """From matrix_elements."""
-    layers: int
-    width: int
-    frozen_layers: int = 0
-    """Layers without a backward pass: the first ones, which are frozen with the embedding."""
-    frozen_elements: int = 0
-    """Those of `elements` in the frozen layers."""
-    frozen_output: int = 0
-    """Those of `elements` in a frozen output layer, which passes gradients on."""
-
-
-def matrix_elements(model: nn.Module) -> int:
-    """Number of weights in matrix products with each token, each counted once.
-
-    Embedding lookups and norm scales are excluded. A weight shared with the output layer counts
-    for the output layer.
-    """
-    weights = {
-        id(weight): weight.numel()
-        for module in model.modules()
-        if not isinstance(module, nn.Embedding)
-        for weight in module.parameters(recurse=False)
-        if weight.dim() > 1
-    }
-    return sum(weights.values())
-
-
-def flops_per_sample(shape: Shape, time: float) -> float:
-    """Floating point operations of forward and backward over `time` tokens: 6·N·T + 12·L·d·T².
-
-    Each weight takes a multiplication and an addition forward and twice that backward. Attention
-    takes 12·L·d·T per token, counted without the causal mask. Frozen layers take a third of both,
-    a frozen output layer two thirds. Source: Chowdhery et al., PaLM, 2022, appendix B.
-    """
-    elements = 6.0 * shape.elements - 4.0 * shape.frozen_elements - 2.0 * shape.frozen_output
-    layers = 12.0 * shape.layers - 8.0 * shape.frozen_layers
-    return elements * time + layers * shape.width * time * time
 
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:

@@ -31,7 +31,6 @@ from models.common.hugging_face import (
 from models.common.layers import HasFrozenParts
 from models.language.config import Lora
 from models.language.head import CHUNK, IGNORE, Head, token_scores
-from models.language.model import Shape, matrix_elements
 
 if TYPE_CHECKING:
     from models.common.nf4 import Quantizer
@@ -211,15 +210,6 @@ def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
             allowed="the tokenizer of the pretrained model",
             fix="leave out model.tokenizer  the pretrained folder has its own",
         )
-
-
-def shape(model: Pretrained) -> Shape | None:
-    """Dimensions for the operation count; None if the configuration lacks them."""
-    config: Any = model.inner.config
-    layers, width = (getattr(config, n, None) for n in ("num_hidden_layers", "hidden_size"))
-    if layers is None or width is None:
-        return None
-    return Shape(matrix_elements(model), layers, width)
 
 
 _NAME = ".default"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
@@ -32,7 +33,7 @@ from models.common.split import SPLITS, SplitRule, save_split, split_groups
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
-from models.language.model import Shape, Transformer, decoder_layers, flops_per_sample, matrix_elements
+from models.language.model import Transformer, decoder_layers
 from models.language.preview import pictures, predict, preview_text, sample_text
 from models.language.readers.corpus import Corpus
 from models.language.rows import Dialogues, Row, TokenWindows, collate
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from models.language.generate import Prompting
     from models.language.pretrained import Pretrained
 
-_START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
+_START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
 
 @dataclass(frozen=True)
@@ -96,23 +97,22 @@ class LanguageTask:
         if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
             self.size = replace(self.size, vocabulary=entries)
-        self.stage = model.stage
         self.start: Path | None = None
         self.frozen_layers = 0
-        self.path, answers = data.text, None
-        if self.stage == "whole":
-            self.path, answers = data.path, data.answers
+        self.is_lower = model.stage == "lower" and not self.has_adapters
+        if model.stage == "whole":
             self.start = None if model.start is None else Path(model.start).expanduser()
-            self.frozen_layers = model.freeze_layers if self.lora.rank is None else 0
-        self.on_bad, self.control = data.on_bad, data.control
-        self.answers = None if self.path.startswith("embedded:") else answers
-        self.columns = () if self.path.startswith("embedded:") else data.columns
+            self.frozen_layers = 0 if self.has_adapters else model.freeze_layers
+        self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
+        is_embedded = self.path.startswith("embedded:")
+        self.answers = None if is_embedded else data.answers
+        self.columns = () if is_embedded else data.columns
         self.rule, self.length = SplitRule.of(data, context), data.seq_len
         layers.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
         self.coverage = ""
         self._local: Tokenizer | None = None
-        self._shape: Shape | None = None
+        self._layers: int | None = None
 
     @property
     def prompt_suffixes(self) -> Collection[str]:
@@ -128,13 +128,6 @@ class LanguageTask:
         """
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
-        if self.stage == "text" and not corpus.is_text:
-            raise DataError(
-                f"data.text '{self.path}' has conversations",
-                where="data.text",
-                allowed="text, which stage text reads without labels",
-                fix="--data PATH  for conversations, and  --set data.text=PATH  for text",
-            )
         noun = "documents" if corpus.is_text else "requests"
         splits = split_groups(corpus.index.groups, self.rule, noun)
         if self.context.folder is not None:
@@ -227,13 +220,16 @@ class LanguageTask:
             size = self._size_for_tokenizer()
             kernel = self.context.attention
             model = Transformer(size, self.kv_heads, self.smoothing, kernel)
-            self._shape = Shape(matrix_elements(model), size.layers, size.width)
+            self._layers = size.layers
         if self.start is not None:
             adapters = [name for name, p in model.named_parameters() if p.requires_grad]
             names = ("",) if self.lora.rank is None else tuple(adapters)
             from models.common import initial_weights
 
             self.loaded = initial_weights.load("model.start", model, self.start, _START, names)
+        if self.is_lower:
+            blocks = self.blocks(model)
+            model.freeze(*blocks[len(blocks) // 2 :])
         if self.frozen_layers:
             self._freeze(model)
         return model
@@ -249,7 +245,7 @@ class LanguageTask:
         local = self._local_tokenizer()
         assert local is not None
         pretrained.check_vocabulary(model, local.size, folder)
-        self._shape = pretrained.shape(model)
+        self._layers = getattr(inner.config, "num_hidden_layers", None)
         layers.restrict_blocks(self.blocks(model), self.context.attention)
         pretrained.read_weights(model.inner, unread, folder, self.quantizer)
         return model
@@ -265,15 +261,6 @@ class LanguageTask:
                 fix=f"--set model.freeze_layers={len(layers) // 2}",
             )
         model.freeze(model.embedding, *layers[:count])
-        if self._shape is not None:
-            # An output layer that shares the embedding is frozen with it.
-            tied = [w for w in model.head.parameters() if not w.requires_grad]
-            self._shape = replace(
-                self._shape,
-                frozen_layers=count,
-                frozen_elements=sum(matrix_elements(layer) for layer in layers[:count]),
-                frozen_output=sum(weight.numel() for weight in tied if weight.dim() > 1),
-            )
 
     def data(self, split: SplitName) -> TokenWindows | Dialogues:
         return self.dataset.split(split)
@@ -299,7 +286,7 @@ class LanguageTask:
         return LanguageMetric(self._inputs, answers, answers and self.control == "noise")
 
     def blocks(self, model: Module) -> list[Module]:
-        return decoder_layers(model, self._shape.layers if self._shape else None)
+        return decoder_layers(model, self._layers)
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
@@ -331,11 +318,12 @@ class LanguageTask:
     def generate(self, model: Module, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
         return self.prompting.generate(model, prompt, sampling)
 
-    def flops_per_sample(self, model: Module) -> float | None:
-        # Stored by build(), because an engine may have sharded the weights since.
-        if self._shape is None:
-            return None
-        return flops_per_sample(self._shape, self.dataset.mean_length)
+    def flops_per_sample(self, model: Module) -> float:
+        """Of a sample of mean length; see count_flops."""
+        ids = torch.zeros(1, round(self.dataset.mean_length), dtype=torch.int64)
+        frozen = self.blocks(model)[: self.frozen_layers]
+        names = [name for name, module in model.named_modules() if module in frozen]
+        return layers.count_flops(model, (ids, ids, None, True), names)
 
     def facts(self) -> Mapping[str, Any]:
         loaded = {} if self.loaded is None else {"start": self.loaded}

@@ -96,11 +96,11 @@ def staged(*names):
 
 
 def test_stages_are_replaced_until_one_of_them_was_trained():
-    staged("1-text", "2-dialogues")
+    staged("1-lower", "2-upper")
     assert create().path == MINE
-    assert not (MINE / "1-text").exists()
+    assert not (MINE / "1-lower").exists()
     shutil.rmtree(MINE)
-    staged("1-text", "2-dialogues")
-    saved(MINE / "1-text", 3, resolved())
+    staged("1-lower", "2-upper")
+    saved(MINE / "1-lower", 3, resolved())
     assert is_refused()
-    assert is_refused(MINE / "2-dialogues")  # its turn may come
+    assert is_refused(MINE / "2-upper")  # its turn may come

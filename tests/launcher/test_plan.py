@@ -45,12 +45,12 @@ def test_errors_of_options_machine_and_stages_come_together_with_the_fix(said):
 def test_stages_are_planned_one_after_the_other(said):
     staged = ["plan", "--model", "language:small", "--mode", "staged"]
     found = said(*staged, "--json")
-    assert list(found) == ["text", "dialogues"]
-    text, dialogues = found.values()
-    assert text["trainable_parameters"] == text["parameters"] == dialogues["parameters"]
-    assert dialogues["trainable_parameters"] < dialogues["parameters"]
-    alone = said(*staged, "--stage", "dialogues", "--json")  # without weights to start from
-    assert alone["trainable_parameters"] == dialogues["trainable_parameters"]
+    assert list(found) == ["lower", "upper"]
+    lower, upper = found.values()
+    assert lower["parameters"] == upper["parameters"]
+    assert upper["trainable_parameters"] < lower["trainable_parameters"] < lower["parameters"]
+    alone = said(*staged, "--stage", "upper", "--json")  # without weights to start from
+    assert alone["trainable_parameters"] == upper["trainable_parameters"]
 
 
 @pytest.mark.slow

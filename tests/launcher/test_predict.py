@@ -77,11 +77,11 @@ def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(run, expected
     said("export", run, "--format", "safetensors", "--out", tmp_path / "out")
     staged = tmp_path / "staged"
     staged.mkdir()
-    stages = [{"name": "text", "folder": "1-text"}, {"name": "dialogues", "folder": "2-dialogues"}]
+    stages = [{"name": "lower", "folder": "1-lower"}, {"name": "upper", "folder": "2-upper"}]
     (staged / "stages.json").write_text(json.dumps({"stages": stages}))
     for place in (run / "last", checkpoint(run, 6)):
         assert texts(place, "--input", "what is 7") == [expected(6)], place
-    run.rename(staged / "2-dialogues")
+    run.rename(staged / "2-upper")
     for place in (tmp_path / "out", staged):
         assert texts(place, "--input", "what is 7") == [expected(6)], place
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 
 from engines.preparation import checkpoint_blocks
 from launcher.config.schema import task_class
@@ -65,7 +65,7 @@ CASES = {
     "abr encoder": Case("abr", {"stage": "encoder"}, PATIENTS, "val_macro_f1 max samples", 4),
     "doc_translation": Case("doc_translation", {"dropout": 0.0}, CARDS, "val_bleu max tokens", 3),
     "doc_translation encoder": Case(
-        "doc_translation", {"stage": "encoder"}, CARDS, "val_masked_r2 max patches", 3
+        "doc_translation", {"stage": "encoder", "dropout": 0.0}, CARDS, "val_bleu max tokens", 3
     ),
     "eeg_text": Case(
         "eeg_text", {"stage": "text", "tokenizer": "bpe"} | PLAIN, READING, "val_rouge1_gain max tokens", 3
@@ -299,7 +299,7 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
     first = CASES[f"{family} encoder"].ready()
     trained = built(first)
     train_a_little(first, trained, steps=1)
-    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    save_model(trained, str(tmp_path / "model.safetensors"))
     stored = {n: t for n, t in trained.state_dict().items() if n.startswith(ENCODERS[family])}
     case = CASES[family]
     task = case.ready(None, encoder=str(tmp_path), freeze_encoder=True)
@@ -324,7 +324,7 @@ def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tm
         task.build()
 
 
-@pytest.mark.parametrize("family", sorted(ENCODERS.keys() - {"abr"}))
+@pytest.mark.parametrize("family", sorted(ENCODERS.keys() - {"abr", "doc_translation"}))
 def test_masked_predictions_have_the_scores_of_each_sample_alone(family):
     task = CASES[f"{family} encoder"].ready()
     model, metric = built(task).eval(), task.metric()
@@ -338,7 +338,7 @@ def test_masked_predictions_have_the_scores_of_each_sample_alone(family):
                 assert cell == pytest.approx(scores[f"val_{name}"], rel=1e-3, abs=1e-6), name
 
 
-@pytest.mark.parametrize("family", sorted(ENCODERS.keys() - {"abr"}))
+@pytest.mark.parametrize("family", sorted(ENCODERS.keys() - {"abr", "doc_translation"}))
 def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(family):
     task = CASES[f"{family} encoder"].ready()
 

@@ -56,9 +56,9 @@ def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     out = {"out": tmp_path / "staged", "console": False}
     run = launcher.train("language:tiny", "staged", settings=settings, **out)
     found = launcher.open_run(tmp_path / "staged")
-    assert found == run and list(found.stages) == ["text", "dialogues"]
+    assert found == run and list(found.stages) == ["lower", "upper"]
     assert found.predict("what", max_tokens=2)[0].name == "prompt"
-    (tmp_path / "staged" / "2-dialogues" / "result.json").unlink()
+    (tmp_path / "staged" / "2-upper" / "result.json").unlink()
     assert launcher.open_run(tmp_path / "staged").status == "killed"
 
 
@@ -156,7 +156,7 @@ ARGUMENTS = [
     ({"settings": {"optim.rl": 0.5}}, "train(settings={'optim.rl': '0.5'})", "--set optim.lr=0.5"),
     (NO_DATA, "train(settings={'data.path': 'mien.jsonl'})", "--set data.path=mine.jsonl"),
     (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.49"),
-    ({"mode": "staged", "settings": {"stages": ["txt"]}}, "train(settings={'stages': ['txt']})", "--set 'stages=[text]'"),
+    ({"mode": "staged", "settings": {"stages": ["lwer"]}}, "train(settings={'stages': ['lwer']})", "--set 'stages=[lower]'"),
     ({"modle": "abr"}, "train(modle='abr')", "model='abr'"),
     ({"epochs": 3}, "train(epochs=3)", "settings={'train.epochs': 3}"),
     ({"frobnicate": True}, "train(frobnicate=True)", None),

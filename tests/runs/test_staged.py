@@ -1,7 +1,6 @@
 """Families in two stages, as whole command lines: weights, engines, replays, exports.
 
-One that trains what it takes from the first stage, one that freezes it, and one with two kinds of
-data; tests/models/test_base.py has the weights of the others.
+One that trains what it takes from the first stage, and two that freeze it; tests/models/test_base.py has the weights of the others.
 """
 
 import contextlib
@@ -52,11 +51,11 @@ CASES = {
         "eval.share=0.05 precision=bf16",
     ),
     "language": Case(
-        ("text", "dialogues"),
+        ("lower", "upper"),
         ("model.embed_tokens.", "model.layers.0."),
         ("val_loss", "val_loss"),
         "fsdp",
-        "data.text=corpus data.path=dialogues.jsonl model.tokenizer=bpe model.vocabulary=320 "
+        "data.path=dialogues.jsonl model.tokenizer=bpe model.vocabulary=320 "
         "model.freeze_layers=1 precision=bf16",
         "start",
     ),
@@ -99,11 +98,7 @@ class StagedRun:
 
 
 def train(family, home):
-    """A folder with text and conversations, and the run."""
-    (home / "corpus").mkdir()
-    for number in range(40):
-        text = f"The answer to {number} is {number % 7}. " * 12
-        (home / "corpus" / f"{number}.txt").write_text(text)
+    """A folder with conversations, and the run."""
     rows = [json.dumps({"prompt": f"add {n}", "response": f"it is {n % 7}"}) for n in range(60)]
     (home / "dialogues.jsonl").write_text("\n".join(rows))
     done = Program(home)(*arguments(family), "--out", "x")
@@ -184,16 +179,13 @@ def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
 
 
 @of("language")
-def test_each_stage_of_language_reads_its_own_data_with_the_tokenizer_of_the_text(staged_run):
+def test_the_second_stage_of_language_has_the_tokenizer_of_the_first(staged_run):
     first, second = staged_run.folders()
-    facts = [result(folder)["data"] for folder in (first, second)]
-    assert [fact["source"] for fact in facts] == ["corpus", "dialogues.jsonl"]
-    assert [fact["kind"] for fact in facts] == ["text", "conversations"]
     one, other = (json.loads((path / "tokenizer.json").read_text()) for path in (first, second))
     assert one == other
     whole = ("--model", "language:tiny", "--mode", "staged")
     shown = staged_run.command(*whole, "--dry-run", "--json")
-    assert [stage["name"] for stage in json.loads(shown)["stages"]] == ["text", "dialogues"]
+    assert [stage["name"] for stage in json.loads(shown)["stages"]] == ["lower", "upper"]
 
 
 def test_the_first_stage_of_eeg_never_imports_the_text_decoder(tmp_path):

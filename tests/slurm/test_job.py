@@ -123,7 +123,7 @@ def test_the_stages_are_those_that_the_program_trains_with_the_arguments(cluster
     (cluster.folder / "fabrice" / "a.txt").write_text("A text.\n")
     environ = {"GEARSHIFT_SLURM": str(FOLDER), "GEARSHIFT_PYTHON": sys.executable}
     for args, stages in (
-        (("--data", "fabrice"), ["text", "dialogues"]),
+        (("--data", "fabrice"), ["lower", "upper"]),
         (("--model=eeg_text:tiny",), ["encoder", "text"]),
     ):
         ranks = PUBLISH.replace("run", f"run/1-{stages[0]}") % "done 0"

@@ -37,8 +37,7 @@ class DotaPage:
 
     root: Path
     name: str
-    language: str | None
-    """None: the page is read without its text."""
+    language: str
     notes: list[str]
     """Encodings that were assumed of texts, of all pages; filled on access."""
 
@@ -52,7 +51,6 @@ class DotaPage:
         return open_picture(path, _FIX)
 
     def target(self) -> str:
-        assert self.language is not None, "the page was read without its text"
         file = TextFile(self.root / f"{self.language}_mmd" / f"{self.name}.mmd")
         text = "".join(file.chunks()).strip()
         if file.note and not any(note.endswith(file.note) for note in self.notes):
@@ -60,19 +58,19 @@ class DotaPage:
         return text
 
 
-def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Collection:
+def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     """Read the pages of the split file that have an image and, in `language`, a text.
 
-    Without a `language` no text is read. Pages without one of them, or without an entry in the
-    split file, are skipped and listed. An image that is not a complete PNG is an invalid page.
-    Reads only the two ends of images. Raises DataError.
+    Pages without one of them, or without an entry in the split file, are skipped and listed. An
+    image that is not a complete PNG is an invalid page. Reads only the two ends of images. Raises
+    DataError.
     """
     files(root)  # refuses pipes and devices before anything is read
     names = _names(root)
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
     there = sorted(path.name.removesuffix("_mmd") for path in root.glob("*_mmd") if path.is_dir())
-    if language is not None and language not in there:
+    if language not in there:
         raise DataError(
             f"'{root}' has no texts in '{language}'",
             where=f"data.target, {root / f'{language}_mmd'}",
@@ -95,14 +93,10 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
     skipped = bad_records.finish(on_bad, len(pages))
     skipped_pages += bad_records.rows
     if not pages:
-        needed = f"{IMAGES}/NAME.png"
-        text = ""
-        if language is not None:
-            needed, text = f"{needed} and {language}_mmd/NAME.mmd", f" and a text in '{language}'"
         raise DataError(
-            f"'{root}' has no page with an image{text}",
+            f"'{root}' has no page with an image and a text in '{language}'",
             where=f"{len(skipped_pages)} skipped pages, the first: {skipped_pages[:1]}",
-            allowed=f"{needed} for names in {SPLIT_FILE}",
+            allowed=f"{IMAGES}/NAME.png and {language}_mmd/NAME.mmd for names in {SPLIT_FILE}",
         )
     given = None
     if split == "file":
@@ -112,8 +106,7 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
             for side, listed in names.items()
         }
     counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
-    tokenize = None if language is None else bleu_tokenizer(language)
-    return Collection(str(root), pages, tokenize, given, skipped_pages, counts, notes)
+    return Collection(str(root), pages, bleu_tokenizer(language), given, skipped_pages, counts, notes)
 
 
 def _names(root: Path) -> Names:
@@ -160,11 +153,9 @@ def _missing_file(page: DotaPage) -> str | None:
     """The missing or empty file of a page; None: it has both."""
     image = page.root / IMAGES / f"{page.name}.png"
     text = page.root / f"{page.language}_mmd" / f"{page.name}.mmd"
-    for path in (image,) if page.language is None else (image, text):
+    for path in (image, text):
         if not path.is_file():
             return f"no {path.parent.name}/{path.name}"
-    if page.language is None:
-        return None
     return f"{text.parent.name}/{text.name} is empty" if text.stat().st_size < 2 else None
 
 

@@ -37,8 +37,8 @@ class Collection:
 
     source: str
     pages: Sequence[Page]
-    tokenize: str | None
-    """Name of the sacrebleu tokenizer for the translations; None: they are not read."""
+    tokenize: str
+    """Name of the sacrebleu tokenizer for the translations."""
     given: Mapping[SplitName, Sequence[str]] | None = None
     """Documents of each split, if the data defines splits."""
     skipped: Sequence[tuple[str, str]] = ()

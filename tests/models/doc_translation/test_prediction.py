@@ -93,7 +93,7 @@ def test_the_vocabulary_of_a_pretrained_decoder_is_kept(make_task, ready_task, t
     assert rows == task.size.vocabulary
 
 
-def test_a_stage_without_a_decoder_writes_features(without_data, ready_task, card_files):
+def test_stage_encoder_writes_features(without_data, ready_task, card_files):
     task, model = without_data(stage="encoder")
     folder, pages = card_files
     found = list(task.predict(model, folder))
@@ -106,9 +106,8 @@ def test_a_stage_without_a_decoder_writes_features(without_data, ready_task, car
     for name in ("global_encoder", "local_encoder"):
         layer = getattr(model, name)
         layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out[0]}))
-    nothing = (torch.zeros(3, view.tokens, dtype=torch.bool) for view in (task.size.whole, task.size.local))
     with torch.no_grad():
-        model(batch["page_global"], batch["page_local"], *nothing)
+        model(batch["page_global"], batch["page_local"])
     for page, prediction in enumerate(found):
         file = np.load(io.BytesIO(prediction.files[".npz"]))
         near, whole = seen["local_encoder"][page], seen["global_encoder"][page, 1:]
