@@ -29,7 +29,6 @@ def found(*sets, **options):
 
 
 UNCAPPED, FIFTY = ("schedule.warmup=90", "schedule.warmup_cap=null"), {"max_steps": "50"}
-STAGED = ("data.text=nowhere", "stages=[dialogues]", "model.start=earlier")
 
 
 @pytest.mark.parametrize(
@@ -48,10 +47,6 @@ STAGED = ("data.text=nowhere", "stages=[dialogues]", "model.start=earlier")
         (("optim.momentum=0.8", "optim.name=sgd"), {}, None, []),
         (("optim.betas=[0.9, 0.95]", "optim.name=sgd"), {}, None, []),  # the default
         (("loader.prefetch=4",), {}, "warning", ["loader.prefetch"]),
-        # Data that another stage reads need not exist, and cannot be watched.
-        (("data.text=nowhere", "stages=[text]"), {"mode": "staged"}, "error", ["data.text"]),
-        (STAGED, {"mode": "staged"}, "warning", ["data.text"]),
-        (("continual.enabled=true", "model.stage=text", "data.path=."), {}, "error", ["data.path"]),
     ],
 )
 def test_what_never_happens_or_has_no_effect_is_reported(sets, options, severity, keys):
