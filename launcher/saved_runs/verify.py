@@ -11,10 +11,9 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError, counted
 from launcher.config.provenance import CliArgs, ResetPart
 from launcher.run import affinity, experience
-from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import DATA, RerunFailed, prepare, rerun
 from launcher.saved_runs.saved_run import SavedRun, find_saved
@@ -113,14 +112,14 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     conditions = Conditions(interval, settings.engine.name, world_size, settings.precision)
     announce(f"replaying {conditions.describe()}; the run folder is not changed")
 
-    def job(source: Path, copy: Path) -> Job:
+    def plan(source: Path) -> RunPlan:
         step = None if interval.source is None else interval.start
         resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
         spec = experience.spec_at(folder, interval.start, interval.end)
-        return Job(resolved, copy, console=False, resume=resume, experience=spec)
+        return RunPlan(resolved, resume, experience=spec)
 
-    with rerun(resolved, folder, interval.source, interval.start, job) as replay:
-        replay.check("replay")
+    with rerun(plan, folder, interval.source, interval.start, "replay") as replay:
+        assert replay.folder is not None
         if resolved.device != "cpu" and not settings.train.deterministic:
             notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")
         return compare_replay(conditions, folder, last, replay.folder, notes)

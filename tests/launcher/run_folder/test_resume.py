@@ -9,7 +9,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.config.render import render_settings
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest
 from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import begun, ended, saved, trained
@@ -62,7 +62,7 @@ def test_a_run_without_a_checkpoint_restarts_with_any_arguments():
 
 def test_auto_starts_a_new_run_if_there_is_none():
     decision = decided("auto")
-    assert (decision.resume, decision.found) == (None, None)
+    assert decision.resume is None
     assert decision.line == (
         "resume auto: no run of language:small, mode default, to resume; starting a new run"
     )
