@@ -67,7 +67,7 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
     model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
-    resolved = rerun.prepare(model, checkpoint.manifest, args)
+    resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
         raise SettingsError.of(
             "a run of continual learning has no test split of its own: each experience has one",

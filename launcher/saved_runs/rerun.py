@@ -61,22 +61,15 @@ def _check(end: RunEnd, noun: str) -> None:
         raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
 
 
-def prepare(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
-    """The settings of a model for new processes, see `resolved_as`; its pretrained weights exist.
+def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
+    """The settings of a model for new processes, with the engine and number of them of `args`.
 
-    Reads the disk. Raises SettingsError.
+    By default, those that wrote the checkpoint; its pretrained weights exist. Reads the disk.
+    Raises SettingsError.
     """
     model.check_pretrained()
     assert model.settings is not None, "a run folder has settings"
-    return resolved_as(model.settings, written, args)
-
-
-def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:
-    """The run's `settings` (a tree), with the engine and number of processes of `args`.
-
-    By default, those that wrote the checkpoint. Raises SettingsError.
-    """
-    values = dict(_flat(settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
+    values = dict(_flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
     values.pop("train.accumulation", None)  # computed from batch and world size
     options = dict(args.options)
     if args.engine is not None:
