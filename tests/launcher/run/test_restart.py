@@ -150,23 +150,17 @@ def args_of(run, cli_args, generation=SECOND):
     return JobGeneration(generation, run, 0).begin(cli_args)
 
 
-def test_the_first_generation_keeps_its_arguments_and_a_later_one_resumes_whatever_they_are(tmp_path):
-    cli_args = CliArgs(resume="other", reset=("data",))
+def test_a_generation_keeps_its_arguments_until_one_before_it_has_saved(tmp_path):
     JobGeneration(FIRST, tmp_path, 0).claim()
-    assert args_of(tmp_path, cli_args, FIRST) is cli_args
-    write_generation(tmp_path, 0, 5)
-    for start_args in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
-        cli_args = args_of(tmp_path, start_args)
-        assert (cli_args.resume, tuple(cli_args.reset)) == ("auto", ())
-
-
-def test_without_a_checkpoint_of_the_job_the_arguments_still_apply(tmp_path):
-    saved(tmp_path, 5, resolved())
+    saved(tmp_path, 5, resolved())  # of the run before this job
     write_generation(tmp_path, from_step=5)
-    cli_args = CliArgs(resume=str(tmp_path), reset=("schedule",))
-    assert args_of(tmp_path, cli_args) is cli_args
+    typed = [CliArgs(resume=str(tmp_path), reset=("schedule",)), CliArgs(resume="auto", reset=("data",))]
+    assert all(args_of(tmp_path, each, FIRST) is each for each in typed)
+    assert all(args_of(tmp_path, each) is each for each in typed)
     saved(tmp_path, 6, resolved())
-    assert args_of(tmp_path, cli_args).resume == "auto"
+    for each in (CliArgs(), CliArgs(resume="other"), *typed):
+        again = args_of(tmp_path, each)
+        assert (again.resume, tuple(again.reset)) == ("auto", ())
 
 
 def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):
