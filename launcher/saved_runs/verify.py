@@ -43,7 +43,7 @@ class Replay:
     """What the run reinitialized when it was resumed from `source`."""
     changes: tuple[str, ...] = ()
     """Notes on restarts after `start` that changed the run; a replay has none."""
-    engine: str = "local"
+    engine: str = ""
     world_size: int = 1
     precision: str = "fp32"
 

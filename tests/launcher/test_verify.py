@@ -183,7 +183,7 @@ def compare(trained):
 
 
 def test_a_restart_that_a_replay_lacks_explains_a_difference(trained, again):
-    replay = Replay(None, 4, 6, changes=("the run was resumed with changes at step 5",))
+    replay = Replay(None, 4, 6, (), ("the run was resumed with changes at step 5",), "local")
     last = open_checkpoint(checkpoint(trained, 6))
     assert compare_replay(replay, trained, last, again, ()).is_identical
     change_loss(again, 1e-12)
