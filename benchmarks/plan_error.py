@@ -55,7 +55,7 @@ from launcher.plan import subject
 from launcher.plan.plan import Plan, plan_run
 from launcher.plan.target import Described
 from launcher.run import job_spec
-from launcher.run.job_spec import Job
+from launcher.run_folder.run_plan import RunPlan
 from models.base import DataError
 from models.catalog import FAMILIES
 from training.data.order import DataOrder
@@ -381,7 +381,7 @@ def measured_peak(resolved: Resolved, ranks: int, title: str) -> Peak | None:
     with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
         run = Path(name) / "run"
         run.mkdir()
-        job_spec.save(Job(resolved, run, console=False), Path(name))
+        job_spec.save(RunPlan(resolved, folder=run), Path(name))
         found = isolated.run("benchmarks.plan_error:train", {"folder": name}, ranks, _LIMIT_S, {})
     if found.error:
         print(f"{title}: {found.error}", file=sys.stderr, flush=True)

@@ -28,10 +28,10 @@ from launcher.config.python_arguments import (
 from launcher.config.schema import forget_tasks
 from launcher.report.report import refresh
 from launcher.report.watched_run import WatchedRun
-from launcher.run.failures import RankReport
-from launcher.run.prepare import PreparedRun
+from launcher.run.run_end import RunEnd
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
+from launcher.run_folder.run_plan import RunPlan
 from launcher.saved_runs import evaluate, export, predict, saved_model
 from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_run import find_saved
@@ -257,17 +257,17 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
             reset=_listed(reset),
         )
         ready = run_command.prepare(args, None if out is None else Path(out), [])
-        stages = {} if isinstance(ready, PreparedRun) else ready.folders
-        if ready.nothing_left is not None:
-            return _run_of(ready.nothing_left.outcome, ready.folder if ready.is_rank_0 else None, stages)
-        if isinstance(ready, PreparedRun) and ready.starts_processes:
+        stages = {} if isinstance(ready, RunPlan) else ready.folders
+        if (left := ready.nothing_left) is not None:
+            return _run_of(left.outcome, left.folder if ready.is_rank_0 else None, stages)
+        if isinstance(ready, RunPlan) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
         console = bool(given["console"])
         if console and ready.is_rank_0 and ready.warnings:
             print(render(as_arguments(ready.warnings, "train")), file=sys.stderr, flush=True)
-        finished = run_command.train(ready, console, show=lambda report: None)
-        reason = _outcome(finished.report)["reason"]  # that of stages is the last one's
-        return _run_of({**finished.result, "reason": reason}, finished.folder, stages)
+        end = run_command.train(ready, console, show=lambda end: None)
+        reason = _outcome(end)["reason"]  # that of stages is the last one's
+        return _run_of({**end.result, "reason": reason}, end.folder, stages)
 
 
 def _listed(values: Any) -> list[Any]:
@@ -362,14 +362,14 @@ def _name(checkpoint: str | int | None) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
-def _outcome(report: RankReport) -> Mapping[str, Any]:
+def _outcome(end: RunEnd) -> Mapping[str, Any]:
     """What a run that did not fail ended with. Raises what ended any other."""
-    if isinstance(report.cause, SettingsError):
-        raise report.cause
-    if report.kind == "invalid input":
-        raise SettingsError(report.diagnostics) from report.cause
-    if report.exit_code == exit_codes.INTERRUPTED:
+    if isinstance(end.cause, SettingsError):
+        raise end.cause
+    if end.kind == "invalid input":
+        raise SettingsError(end.diagnostics) from end.cause
+    if end.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
-    if report.exit_code == exit_codes.FAILURE or report.outcome is None:
-        raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause
-    return report.outcome
+    if end.exit_code == exit_codes.FAILURE or end.outcome is None:
+        raise RunError("\n".join(filter(None, (end.text, end.trace)))) from end.cause
+    return end.outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,10 +12,11 @@ from launcher.base.diagnostics import Diagnostic, render
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
-from launcher.run import failures
-from launcher.run.execute import FinishedRun, execute_run
-from launcher.run.failures import RankReport
-from launcher.run.prepare import PreparedRun, first_line, prepare_run
+from launcher.run import execute, run_end
+from launcher.run.prepare import first_line, prepare_run
+from launcher.run.restart import Show
+from launcher.run.run_end import RunEnd
+from launcher.run_folder.run_plan import RunPlan
 from slurm.environment import JOB_VARIABLE
 from training.logging.outputs import discard
 from training.logging.printable import printable
@@ -42,12 +43,12 @@ def main(command_line: CommandLine) -> int:
             raise
         # The job script needs an outcome for every end.
         signals.end_start()
-        report = failures.failed(error, generation.rank)
-        generation.end(report.kind, report.exit_code, report.text)
+        end = run_end.of_error(error, generation.rank)
+        generation.end(end.kind, end.exit_code, end.text)
         raise
 
 
-def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> PreparedRun | Pipeline:
+def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> RunPlan | Pipeline:
     """The run, or all runs of a pipeline of stages; starts nothing. Raises SettingsError."""
     if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
         return prepare_run(args, out, list(diagnostics))
@@ -56,17 +57,17 @@ def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) 
     return pipeline.prepare(args, out, diagnostics)
 
 
-def train(ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankReport], None]) -> FinishedRun:
+def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
     """Train one run, its stages, or on data as it arrives; and write the report of the run.
 
-    `show` gets the report of a failure at once. Raises SettingsError.
+    `show` gets each failure. Raises SettingsError.
     """
 
     def announce(text: str) -> None:
         if console and ready.is_rank_0:
             _print(text)
 
-    if not isinstance(ready, PreparedRun):
+    if not isinstance(ready, RunPlan):
         from launcher.stages.execute import train_stages
 
         return train_stages(ready, console, show, announce)
@@ -74,19 +75,19 @@ def train(ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankRepo
     if ready.is_continual:
         from launcher.continual.loop import train_continually
 
-        finished = execute_run(ready, console, show, train_continually)
+        end = execute.execute_run(ready, console, show, train_continually)
     else:
-        finished = execute_run(ready, console, show)
-    if finished.wants_report and finished.folder is not None:
+        end = execute.execute_run(ready, console, show)
+    if end.wants_report and end.folder is not None:
         from launcher.report.report import write_at_end
 
-        write_at_end(finished.folder)
-    return finished
+        write_at_end(end.folder)
+    return end
 
 
 def _dry_run(command_line: CommandLine) -> int:
     ready, as_json = _prepared(command_line, command_line.args), command_line.as_json
-    if not isinstance(ready, PreparedRun):
+    if not isinstance(ready, RunPlan):
         from launcher.stages import summary
 
         text = summary.dry_run(ready, as_json)
@@ -102,28 +103,28 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
     ready, as_json = _prepared(command_line, args), command_line.as_json
     if (left := ready.nothing_left) is not None:
-        facts = {"exit_code": 0, "folder": ready.folder, "error": None, **left.outcome}
+        facts = {"exit_code": 0, "folder": left.folder, "error": None, **left.outcome}
         if ready.is_rank_0:
             _print(encode(facts, indent=2) if as_json else left.line)
         return 0 if generation is None else generation.end("ended", exit_codes.DONE, left.line)
     if generation is not None:
         generation.claim()
     signals.leave("")
-    finished = train(ready, console=not as_json, show=_print_report)
-    report, code = finished.report, finished.report.exit_code
+    end = train(ready, console=not as_json, show=_print_end)
+    code = end.exit_code
     if as_json and ready.is_rank_0:
-        facts = {"exit_code": code, "folder": finished.folder, "error": report.text or None}
-        _print(encode({**facts, **finished.result}, indent=2))
-    elif line := _last_line(ready, finished):
+        facts = {"exit_code": code, "folder": end.folder, "error": end.text or None}
+        _print(encode({**facts, **end.result}, indent=2))
+    elif line := _last_line(ready, end):
         _print(line)
     if generation is not None:
-        code = generation.end(report.kind, code, report.text)
-    if isinstance(ready, PreparedRun) and ready.launched is not None and report.kind != "ended":
-        failures.exit_now(code)
+        code = generation.end(end.kind, code, end.text)
+    if isinstance(ready, RunPlan) and ready.launched is not None and end.kind != "ended":
+        run_end.exit_now(code)
     return code
 
 
-def _prepared(command_line: CommandLine, args: CliArgs) -> PreparedRun | Pipeline:
+def _prepared(command_line: CommandLine, args: CliArgs) -> RunPlan | Pipeline:
     """What `prepare` gives, after its warnings."""
     ready = prepare(args, command_line.out, command_line.diagnostics)
     if ready.warnings and ready.is_rank_0:
@@ -131,9 +132,9 @@ def _prepared(command_line: CommandLine, args: CliArgs) -> PreparedRun | Pipelin
     return ready
 
 
-def _print_report(report: RankReport) -> None:
+def _print_end(end: RunEnd) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
-    _print("\n".join(filter(None, (report.text, report.trace.rstrip()))), sys.stderr)
+    _print("\n".join(filter(None, (end.text, end.trace.rstrip()))), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
@@ -145,12 +146,12 @@ def _print(text: str, stream: TextIO | None = None) -> None:
         discard(stream)
 
 
-def _last_line(ready: PreparedRun | Pipeline, finished: FinishedRun) -> str:
-    is_done = finished.report.exit_code == exit_codes.DONE
-    if isinstance(ready, PreparedRun) and not (ready.resolved.settings.stages and is_done):
-        return finished.last_line
+def _last_line(ready: RunPlan | Pipeline, end: RunEnd) -> str:
+    is_done = end.exit_code == exit_codes.DONE
+    if isinstance(ready, RunPlan) and not (ready.resolved.settings.stages and is_done):
+        return execute.last_line(end)
     from launcher.stages import summary
 
-    if not isinstance(ready, PreparedRun):
-        return summary.summary(finished)
-    return summary.next_stage(ready.resolved, finished.folder) or finished.last_line
+    if not isinstance(ready, RunPlan):
+        return summary.summary(end)
+    return summary.next_stage(ready.resolved, end.folder) or execute.last_line(end)

@@ -16,76 +16,74 @@ from launcher.base.diagnostics import SettingsError, counted
 from launcher.base.signals import Stopped
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.stop_conditions import Clock, EndOfWait, StopConditions
-from launcher.run import failures, restart
+from launcher.run import restart, run_end
 from launcher.run.experience import record_settings, recorded_settings, spec_of
-from launcher.run.failures import RankReport
-from launcher.run.job_spec import Job
-from launcher.run.prepare import PreparedRun
+from launcher.run.run_end import RunEnd
+from launcher.run.supervisor import supervise
 from launcher.run_folder import checkpoint_search, experiences, lock, run_folder
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.file_records import record_files
 from launcher.run_folder.reader import RunReader
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
 from training.logging.printable import printable
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 
-Train = Callable[[Job, set[int]], RankReport]
-"""Run the ranks of a job to their end, and collect the signals that were passed on to them."""
+Train = Callable[[RunPlan], RunEnd]
+"""Run the ranks to their end."""
 
 
-def train_continually(start: PreparedRun, job: Job, show: Callable[[RankReport], None]) -> RankReport:
-    """Train on the data of `job`, then on new files; gives the report of the end.
+def train_continually(plan: RunPlan, show: restart.Show) -> RunEnd:
+    """Train on the data of `plan`, then on new files; gives the end.
 
     Ranks run only while there is something to train on. An experience that cannot be trained on is
     postponed with a message. Touches the disk.
     """
-    assert job.folder is not None, "the run folder exists"
-    shown: list[RankReport] = []
+    assert plan.folder is not None, "the run folder exists"
+    shown: list[RunEnd] = []
 
-    def train(job: Job, forwarded: set[int]) -> RankReport:
-        def show_once(ending: RankReport) -> None:
-            is_first = job.experience is None or not job.experience.number
-            if is_first or ending.kind != "invalid input":
-                shown.append(ending)
-                show(ending)
+    def train(plan: RunPlan) -> RunEnd:
+        def show_once(end: RunEnd) -> None:
+            is_first = plan.experience is None or not plan.experience.number
+            if is_first or end.kind != "invalid input":
+                shown.append(end)
+                show(end)
 
-        return restart.supervise(job, start.threads or 1, show_once, forwarded=forwarded)
+        return restart.repeat(plan, supervise, show_once)
 
-    reporter = Reporter(job.folder, job.console)
-    ending = ContinualLoop(job, train, reporter, Clock(), start.is_trained).run()
-    if ending.kind != "ended" and ending not in shown:
-        show(ending)
-    return ending
+    reporter = Reporter(plan.folder, plan.console)
+    end = ContinualLoop(replace(plan, threads=plan.threads or 1), train, reporter, Clock()).run()
+    if end.kind != "ended" and end not in shown:
+        show(end)
+    return end
 
 
 class ContinualLoop:
     """Watches a folder, and starts the ranks of a run for each experience."""
 
-    def __init__(self, job: Job, train: Train, reporter: Reporter, clock: Clock, is_trained: bool) -> None:
-        """`is_trained`: the data that the run began with is trained on."""
-        assert job.folder is not None, "the run folder exists"
-        self._job, self._train, self._reporter, self._clock = job, train, reporter, clock
-        settings = job.resolved.settings
+    def __init__(self, plan: RunPlan, train: Train, reporter: Reporter, clock: Clock) -> None:
+        assert plan.folder is not None, "the run folder exists"
+        self._plan, self._train, self._reporter, self._clock = plan, train, reporter, clock
+        settings = plan.resolved.settings
         self._settings = settings.continual
-        self._folder: Path = job.folder
+        self._folder: Path = plan.folder
         self._source = Path(settings.data.path).expanduser()
         self._stops = StopConditions(self._settings, clock)
-        self._resume = job.resume
+        self._resume = plan.resume
         self._arrivals = Arrivals(self._source, self._settings.settle_s, self._settings.min_files)
-        self._is_trained, self._ledger = is_trained, Ledger()
+        self._ledger = Ledger()
 
-    def run(self) -> RankReport:
+    def run(self) -> RunEnd:
         """Train on all experiences until a stop condition; gives the report of the end."""
         with self._clock.catching_signals():
             try:
                 return self._run()
             except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
-                return failures.failed(error, 0)
+                return run_end.of_error(error, 0)
 
-    def _run(self) -> RankReport:
+    def _run(self) -> RunEnd:
         self._ledger = self._first_ledger()
         if self._ledger.experiences:
             self._save(self._ledger)
@@ -102,7 +100,7 @@ class ContinualLoop:
 
     def _first_ledger(self) -> Ledger:
         """The ledger at the resume point; empty if the run starts."""
-        resume = self._job.resume
+        resume = self._plan.resume
         restarts_data = resume is not None and "data" in resume.reset
         ledger = None if restarts_data else experiences.load(self._folder)
         if ledger is not None:
@@ -119,7 +117,7 @@ class ContinualLoop:
         }
         files = record_files(self._source, there)
         make_folder(self._folder, 0, self._source, files)
-        if not self._is_trained:
+        if not self._plan.is_trained:
             return Ledger([Experience(0, files, "training")])
         return Ledger([Experience(0, files, "trained", end_step=self._step)])
 
@@ -141,7 +139,7 @@ class ContinualLoop:
             )
         self._save(Ledger([Experience(0, files)]))
 
-    def _train_experience(self, experience: Experience) -> RankReport | None:
+    def _train_experience(self, experience: Experience) -> RunEnd | None:
         """Train on an experience; a report if that ends the run."""
         if experience.state == "planned":
             experience = self._prepared(experience)
@@ -152,13 +150,12 @@ class ContinualLoop:
                 of = "" if is_own else f" of experience {needed.number}"
                 self._postpone(experience, f"{missing}{of} changed or is gone")
                 return None
-        signals: set[int] = set()
         spec = spec_of(self._folder, experience, self._stops.wall_deadline)
         if experience.number:
-            record_settings(self._job.resolved, spec)
+            record_settings(self._plan.resolved, spec)
         resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
-        ending = self._train(replace(self._job, experience=spec, resume=resume), signals)
-        self._clock.signals |= signals
+        ending = self._train(replace(self._plan, experience=spec, resume=resume))
+        self._clock.signals |= ending.signals
         if experience.number and ending.kind == "invalid input":
             self._postpone(experience, ending.text.removeprefix("error: "))
             return None
@@ -169,7 +166,7 @@ class ContinualLoop:
             self._save(self._ledger.updated(done))
             self._resume = None
             return None
-        if ending.exit_code == exit_codes.RUN_AGAIN and self._stops.deadline_passed and not signals:
+        if ending.exit_code == exit_codes.RUN_AGAIN and self._stops.deadline_passed and not ending.signals:
             return self._stopped(self._stops.time_limit)
         self._reporter.update_result(self._ledger, {})
         return ending
@@ -242,7 +239,7 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _stopped(self, stop: EndOfWait) -> RankReport:
+    def _stopped(self, stop: EndOfWait) -> RunEnd:
         """The report of an end outside of the ranks; also in result.json and the events."""
         unfinished = self._ledger.unfinished is not None
         status = "stopped" if stop.exit_code or unfinished else "completed"
@@ -251,7 +248,7 @@ class ContinualLoop:
         self._reporter.event("stopped", facts, self._step or 0)
         self._reporter.update_result(self._ledger, {"status": status})
         outcome: dict[str, Any] = {**self._reporter.outcome(), **facts}
-        return failures.ended(outcome, 0)
+        return run_end.agreed(outcome, 0)
 
 
 def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> None:

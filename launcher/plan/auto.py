@@ -19,7 +19,7 @@ from launcher.config.provenance import MACHINE_LAYER, Batching, Chosen, CliArgs,
 from launcher.config.schema import AUTO
 from launcher.plan.ladder import ENGINE, EXACT, USUAL, Change, PlanWith, climb, taken
 from launcher.plan.target import Described
-from launcher.run_folder.resume import Decision
+from launcher.run_folder.run_plan import RunPlan
 from launcher.run_folder.start import decide
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def decide_engine(
     world_size: int | None = None,
     *,
     always: bool = False,
-    decision: Decision | None = None,
-) -> Decision:
+    decision: RunPlan | None = None,
+) -> RunPlan:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
     Plans where engine auto is named, or `always`; otherwise the number of processes decides. With
@@ -65,7 +65,7 @@ def decide_engine(
     is that of `decide`, if the caller has it. Reads the data. Raises SettingsError.
     """
 
-    def decide_with(chosen: Chosen | None) -> Decision:
+    def decide_with(chosen: Chosen | None) -> RunPlan:
         return decide(args, out, described.machine, world_size, chosen)
 
     def candidates(planner: Planner) -> list[Candidate]:

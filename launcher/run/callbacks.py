@@ -22,8 +22,8 @@ from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.run.job_spec import Job
 from launcher.run.samples import SamplesWriter
+from launcher.run_folder.run_plan import RunPlan
 from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 class RankCallbacks:
     """Builds the callbacks of one rank. What a run does not use is not imported."""
 
-    job: Job
+    job: RunPlan
     storage: Storage
     """The run folder."""
     world: World

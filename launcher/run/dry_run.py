@@ -10,7 +10,8 @@ from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import render
 from launcher.config.batching import expected
 from launcher.config.schema import model_name
-from launcher.run.prepare import PreparedRun, parameters, processes_of
+from launcher.run.prepare import parameters, processes_of
+from launcher.run_folder.run_plan import RunPlan
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
 
 
-def render_plan(ready: PreparedRun) -> str:
+def render_plan(ready: RunPlan) -> str:
     """The text of --dry-run."""
     changed = {
         key: value
@@ -30,7 +31,7 @@ def render_plan(ready: PreparedRun) -> str:
     return "\n".join([*_head(ready), "", title, settings])
 
 
-def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
+def plan_as_json(ready: RunPlan) -> dict[str, Any]:
     """The JSON of --dry-run."""
     resolved = ready.resolved
     return {
@@ -38,7 +39,7 @@ def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
         "batching": asdict(resolved.batching),
         "device": resolved.device,
         "parameters": parameters(resolved),
-        "folder": str(ready.folder),
+        "folder": str(ready.destination),
         "resume": None if ready.resume is None else ready.resume.as_json(),
         "processes": _processes(ready),
         "fetch": [
@@ -50,7 +51,7 @@ def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
     }
 
 
-def _head(ready: PreparedRun) -> Iterator[str]:
+def _head(ready: RunPlan) -> Iterator[str]:
     settings, solved = ready.resolved.settings, ready.resolved.batching
     count = parameters(ready.resolved)
     size = f", {count:,} parameters" if count is not None else ""
@@ -67,7 +68,7 @@ def _head(ready: PreparedRun) -> Iterator[str]:
         f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
     )
     yield f"length   {_length(settings)}"
-    yield f"folder   {ready.folder}"
+    yield f"folder   {ready.destination}"
     if ready.line:
         yield f"resume   {ready.line}"
     for change in ready.resume.changes if ready.resume else ():
@@ -98,7 +99,7 @@ def _length(settings: Any) -> str:
     return counted(max_steps, "step") + (f", at most {passes}" if passes else "")
 
 
-def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
+def _processes(ready: RunPlan) -> list[Mapping[str, Any]]:
     """The ranks this program would start; none under torchrun or srun."""
     if ready.launched is not None:
         return []

@@ -14,10 +14,9 @@ from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class, task_class
 from launcher.config.validate import TrackedSettings
-from launcher.run.job_spec import ExperienceSpec
 from launcher.run_folder import experiences, run_folder
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
 from models.base import Context, ContinualTask, DataError, Task
 from training.settings import nested
 from training.storage import Storage

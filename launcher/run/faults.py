@@ -112,6 +112,7 @@ FAULTS: Mapping[str, Fault] = {
         "rank {rank} on {host} died: {status}",
         "the kernel or the scheduler killed it, or its node failed",
         "{retry} --set engine.max_restarts=3",
+        message=r"^error: rank \d+ on \S+ died: ",
     ),
     "timeout": Fault(
         "a collective timed out (NCCL, gloo)",
@@ -119,7 +120,7 @@ FAULTS: Mapping[str, Fault] = {
         "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
         "{retry} --set engine.timeout_s={timeout_s}",
         message=r"collective operation timeout|DistBackendError.*[Tt]ime"
-        r"|for training data; see engine",
+        r"|for training data; see engine|does not answer the other ranks",
     ),
     "port_in_use": Fault(
         "the port is in use",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.base import environment, exit_codes
 from launcher.config.provenance import CliArgs
-from launcher.run.failures import Kind
+from launcher.run.run_end import Kind
 from launcher.run_folder import generations, lock, run_folder
 from launcher.run_folder.checkpoint_search import AUTO, newest_step
 from slurm.environment import (

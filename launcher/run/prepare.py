@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
-from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
+from launcher.run_folder.run_plan import RunPlan
 from launcher.run_folder.start import decide
 from models.catalog import is_custom
 from slurm.environment import (
@@ -38,59 +38,7 @@ _FILES, _FILES_PER_WORKER = 64, 8
 _ENGINE = "engine.name"
 
 
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run that can start: its settings and resume point, and where its ranks run."""
-
-    resolved: Resolved
-    launched: RankEnvironment | None
-    """Set by torchrun or srun: this process is one of their ranks."""
-    out: Path | None
-    name: str
-    """Name of the run folder without --out."""
-    threads: int | None
-    """CPU threads per process; None: the default of torch."""
-    resume: ResumeRequest | None = None
-    """What to resume from."""
-    line: str | None = None
-    """Message about the resumed run; None: without --resume."""
-    nothing_left: NothingLeft | None = None
-    """The run was completed before; None: there is something to do."""
-    is_continual: bool = False
-    """Ranks are started again as data arrives, or for an unfinished experience."""
-    is_trained: bool = False
-    """The first data is trained on; what is left is continual learning."""
-    separate: bool = False
-    """Ranks run in processes of their own, even a single one."""
-    generation: Generation | None = None
-    """The generation of the Slurm job; None: no job."""
-
-    @property
-    def folder(self) -> Path:
-        """The run folder; a number may be appended to a default name."""
-        if self.out is not None:
-            return self.out
-        return self.resume.source if self.resume else run_folder.PARENT / self.name
-
-    @property
-    def warnings(self) -> Sequence[Diagnostic]:
-        """Warnings about the settings."""
-        return self.resolved.warnings
-
-    @property
-    def starts_processes(self) -> bool:
-        """Whether ranks run in processes started for them."""
-        settings, nproc = self.resolved.settings, self.resolved.nproc
-        restarts, continual = settings.engine.max_restarts, settings.continual.enabled
-        return self.separate or nproc > 1 or restarts > 0 or continual
-
-    @property
-    def is_rank_0(self) -> bool:
-        """Whether this process reports to the user."""
-        return self.launched is None or self.launched.rank == 0
-
-
-def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> RunPlan:
     """Resolve and check everything; starts nothing. Reads settings files and JSON of runs.
 
     Raises SettingsError with `diagnostics` and all further errors.
@@ -134,7 +82,7 @@ def prepare_run_at(
     generation: Generation | None = None,
     *,
     chooses_engine: bool = False,
-) -> PreparedRun:
+) -> RunPlan:
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
 
     `chooses_engine`: engine auto plans for this machine, and so does a default micro-batch on a
@@ -165,24 +113,22 @@ def prepare_run_at(
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
     keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not is_continual
     model, engine = model_name(settings.model), settings.engine.name
-    ready = PreparedRun(
-        resolved,
-        launched,
-        out,
+    plan = replace(
+        decision,
+        launched=launched,
+        generation=generation,
+        out=out,
         name=run_folder.default_name(model, settings.mode, engine, datetime.now()),
         threads=None if keeps_torch_default else threads,
-        resume=resume,
-        line=decision.line,
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
         is_trained=is_continual and decision.nothing_left is not None,
-        generation=generation,
     )
     if settings.continual.enabled:
         from launcher.config import feature_checks
 
-        feature_checks.check_run_folder(ready.folder, resolved.values)
-    return ready
+        feature_checks.check_run_folder(plan.destination, resolved.values)
+    return plan
 
 
 def _allow_open_files(workers: int) -> None:
@@ -209,7 +155,7 @@ def _allow_open_files(workers: int) -> None:
 
 def _decide(
     args: CliArgs, out: Path | None, here: Machine, launched: RankEnvironment | None, chooses_engine: bool
-) -> Decision:
+) -> RunPlan:
     world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
     if not chooses_engine or not decision.resolved.values["engine.name"].has_replaced(AUTO):
@@ -221,7 +167,7 @@ def _decide(
     return auto.decide_engine(args, out, Described(here, nodes), world_size, decision=decision)
 
 
-def _check_out(out: Path | None, args: CliArgs, decision: Decision | None) -> list[Diagnostic]:
+def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> list[Diagnostic]:
     """Errors if a run cannot be written to `out`, unless it contains the resumed run."""
     if out is None or (args.resume is not None and decision is None):
         return []
@@ -232,7 +178,7 @@ def _check_out(out: Path | None, args: CliArgs, decision: Decision | None) -> li
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 
 
-def _check_launched(launched: RankEnvironment, decision: Decision) -> Iterator[Diagnostic]:
+def _check_launched(launched: RankEnvironment, decision: RunPlan) -> Iterator[Diagnostic]:
     """Errors for settings that ranks of torchrun or srun cannot keep."""
     source, key, values = launched.source, "engine.max_restarts", decision.resolved.values
     yield from check_processes(values, launched.local_size, source)
@@ -280,18 +226,18 @@ def least_room_bytes(resolved: Resolved) -> int:
     return room.least_bytes(parameters(resolved)) if saves else 0
 
 
-def first_line(ready: PreparedRun) -> str:
+def first_line(ready: RunPlan) -> str:
     """The first line for the user, before torch is imported."""
     settings = ready.resolved.settings
     chosen = ready.resolved.chosen
     before = [line for line in (ready.line, chosen and chosen.line) if line]
     return "".join(f"{line}\n" for line in before) + (
         f"{model_name(settings.model)}, mode {settings.mode}, "
-        f"engine {settings.engine.name} on {processes_of(ready)}; run folder {ready.folder}"
+        f"engine {settings.engine.name} on {processes_of(ready)}; run folder {ready.destination}"
     )
 
 
-def processes_of(ready: PreparedRun) -> str:
+def processes_of(ready: RunPlan) -> str:
     """`cuda, 2 processes, 4 threads each`."""
     resolved = ready.resolved
     threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""

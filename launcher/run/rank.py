@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.signals import Stopped, handling
-from launcher.run import affinity, failures, job_spec
-from launcher.run.failures import RankReport, exit_now
-from launcher.run.job_spec import Job
+from launcher.run import affinity, job_spec, run_end
+from launcher.run.run_end import RunEnd, exit_now
+from launcher.run_folder.run_plan import RunPlan
 from training.callbacks.preemption import SignalReader, heeded
 from training.resources import cgroup
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from training.callbacks.base import Outcome
     from training.evaluation.evaluate import SplitResult
 
-Work = Callable[[Job], "Outcome | SplitResult"]
+Work = Callable[[RunPlan], "Outcome | SplitResult"]
 _PARENT_CHECK_S = 1.0
 _UNWIND_S = 3.0
 """Seconds for a rank that has saved nothing to end after a signal; a library may hold it longer."""
@@ -46,15 +47,16 @@ def worker() -> Work:
     return work
 
 
-def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> RankReport:
-    """Run the work of a rank in this process, and report however it ends."""
+def run(plan: RunPlan, rank: int = 0, begin: Callable[[], object] = lambda: None) -> RunEnd:
+    """Run the work of a rank in this process, after `begin`; however it ends, that is returned."""
     try:
-        with stoppable(), _ended_in_time(job, rank), library_warnings.logged(job.log):
-            affinity.pin_to_cores(job.resolved.settings, environment.variables())
-            return failures.ended(asdict(load_work()(job)), rank)
-    # The outermost frame of a rank: every end, also Ctrl-C, becomes a report.
+        with stoppable(), _ended_in_time(plan, rank), library_warnings.logged(plan.log):
+            begin()
+            affinity.pin_to_cores(plan.resolved.settings, environment.variables())
+            return run_end.agreed(asdict(worker()(plan)), rank)
+    # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
-        return failures.failed(error, rank)
+        return run_end.of_error(error, rank)
 
 
 def can_fork() -> bool:
@@ -63,26 +65,22 @@ def can_fork() -> bool:
     return is_free and cgroup.memory() is not None
 
 
-def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> RankReport:
+def run_forked(plan: RunPlan) -> RunEnd:
     """As `run`, for rank 0 in a fork of this process, which the kernel may kill instead of this.
 
-    A fork costs milliseconds, as this process has not imported torch. Signals are forwarded to it,
-    and collected in `forwarded`. Touches the disk (a temporary folder).
+    A fork costs milliseconds, as this process has not imported torch. Signals are forwarded to it.
+    Touches the disk (a temporary folder).
     """
-    folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
+    folder, forwarded = Path(tempfile.mkdtemp(prefix="gearshift-")), set[int]()
     ending = heeded()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     parent = os.getpid()
+    unblock = partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
     if not (child := os.fork()):
-
-        def unblocked() -> Work:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            return load_work()
-
         try:
             signal.signal(signal.SIGINT, _interrupt_once)
             _end_with_parent(parent)
-            _save_and_exit(run(replace(job, reports=folder), 0, unblocked), folder)
+            _save_and_exit(run(replace(plan, reports=folder), begin=unblock), folder)
         finally:  # whatever happens, it never returns into the program of its parent
             os._exit(exit_codes.FAILURE)
 
@@ -94,14 +92,13 @@ def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> 
 
     try:
         with handling(ending, forward):
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            unblock()
             _, status = os.waitpid(child, 0)
-        if (report := failures.load(folder, 0)) is not None:
-            return report
         code = os.waitstatus_to_exitcode(status)
-        if code == exit_codes.INTERRUPTED:
-            return failures.interrupted_twice()
-        return failures.without_report(0, code, "", forwarded)
+        if (end := run_end.load(folder, 0)) is None:
+            is_second = code == exit_codes.INTERRUPTED
+            end = run_end.ended_at_once() if is_second else run_end.without_report(0, code, "", forwarded)
+        return replace(end, signals=frozenset(forwarded))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -126,7 +123,7 @@ def _is_handled_elsewhere() -> bool:
 
 
 @contextmanager
-def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
+def _ended_in_time(plan: RunPlan, rank: int) -> Iterator[None]:
     """End this process some seconds after a signal that the training does not handle yet.
 
     Handlers of Python run between its lines only, and a library may tokenize for minutes without
@@ -142,13 +139,13 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
         if has_ended.wait(_UNWIND_S):
             return
         error = KeyboardInterrupt() if number is signal.SIGINT else Stopped(number.name)
-        report = failures.failed(error, rank)
-        if job.reports is not None:
-            _save_and_exit(report, job.reports)
+        end = run_end.of_error(error, rank)
+        if plan.reports is not None:
+            _save_and_exit(end, plan.reports)
         if handler is not None:
             handler.clean_up()
-        os.write(2, f"{report.text}\n".encode())
-        exit_now(report.exit_code)
+        os.write(2, f"{end.text}\n".encode())
+        exit_now(end.exit_code)
 
     reader = SignalReader(end_late)
     try:
@@ -158,16 +155,16 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
         reader.close()
 
 
-def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
-    """Run one rank of the job in `folder`, save its report there, and exit.
+def serve(folder: Path) -> None:
+    """Run one rank of the job in `folder`, save its end there, and exit.
 
     The exit code is 0 for every end that all ranks agreed on: the supervisor reads the agreed code
-    from the report.
+    from what is saved.
     """
     environment.Process.is_own = True
     rank = int(environment.variables()["RANK"])
     try:
-        stacks = failures.stacks_file(folder, rank).open("w", encoding="utf-8")
+        stacks = job_spec.stacks_file(folder, rank).open("w", encoding="utf-8")
     except FileNotFoundError:  # the supervisor was stopped while it started this rank
         exit_now(exit_codes.RUN_AGAIN)
     with stacks:
@@ -176,19 +173,19 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
         _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
         try:
             signals.unblock_interrupt()
-            job = job_spec.load(folder)
+            plan = job_spec.load(folder)
         except BaseException as error:  # as in `run`
-            report = failures.failed(error, rank)
+            end = run_end.of_error(error, rank)
         else:
-            report = run(replace(job, console=job.console and rank == 0), rank, load_work)
-        _save_and_exit(report, folder)
+            end = run(replace(plan, console=plan.console and rank == 0), rank)
+        _save_and_exit(end, folder)
 
 
-def _save_and_exit(report: RankReport, folder: Path) -> NoReturn:
+def _save_and_exit(end: RunEnd, folder: Path) -> NoReturn:
     with suppress(FileNotFoundError):  # as in `serve`
-        report.save(folder)
+        end.save(folder)
     # Also after a normal end: gloo threads sometimes abort the interpreter at shutdown.
-    exit_now(exit_codes.DONE if report.kind == "ended" else report.exit_code)
+    exit_now(exit_codes.DONE if end.kind == "ended" else end.exit_code)
 
 
 def _interrupt_once(number: int, frame: object) -> NoReturn:

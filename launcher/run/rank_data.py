@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.base import signals
 from launcher.config import validate
 from launcher.config.schema import Settings, task_class
-from launcher.run.job_spec import Job
+from launcher.run_folder.run_plan import RunPlan
 from models.base import Context, Task
 from training.data.loader import EvaluationBatches
 from training.data.samples import ReplayMixture, Samples
@@ -71,7 +71,7 @@ class RankData:
 
 
 def load_data(
-    job: Job, settings: Settings, folder: Path, world: World, resumed: ResumePoint | None
+    job: RunPlan, settings: Settings, folder: Path, world: World, resumed: ResumePoint | None
 ) -> RankData:
     """The data of the run, or of an experience and its replay; the first task is the run's.
 

@@ -12,24 +12,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from launcher.base import environment, exit_codes
+from launcher.base import environment, library_warnings
 from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked
-from launcher.run import failures, job_spec
-from launcher.run.failures import RankReport
-from launcher.run.faults import FAULTS
+from launcher.run import affinity, job_spec, run_end
+from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_plan import RunPlan
 from training.callbacks.preemption import heeded
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
+MODULE = "launcher.run.rank"
+"""What each rank runs."""
 _POLL_S = 0.05
 _GRACE_S = 2.0
 """Seconds for the other ranks to notice a failure before they are killed."""
@@ -53,19 +56,19 @@ _STATES = {
 
 
 class RankProcesses:
-    """The processes of one job, their rendezvous and folder, and the forwarded signals.
+    """The processes of one run, their rendezvous and folder, and the forwarded signals.
 
     They are started by subprocess, not by the elastic agent of torch: the agent kills ranks 30 s
     after a signal, too soon for a checkpoint, and waits as long for the others after a failure.
     """
 
-    def __init__(self, folder: Path, store: TCPStore, forwarded: set[int]) -> None:
+    def __init__(self, folder: Path, store: TCPStore) -> None:
         """`store` is kept open: the rendezvous of the ranks, on a port that is known to be free."""
-        self.folder, self.store, self.forwarded = folder, store, forwarded
+        self.folder, self.store, self.forwarded = folder, store, set[int]()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.interrupts = 0
 
-    def start(self, nproc: int, threads: int, module: str) -> None:
+    def start(self, nproc: int, threads: int) -> None:
         """Start the ranks; each in a session of its own, without the signals of the terminal."""
         from engines.rendezvous import LOOPBACK, TOKEN
 
@@ -87,7 +90,7 @@ class RankProcesses:
                 "OMP_NUM_THREADS": str(threads),
                 "PYTHONPATH": environment.python_path(),
             }
-            command = [sys.executable, "-m", module, str(self.folder)]
+            command = [sys.executable, "-m", MODULE, str(self.folder)]
             variables = {**environment.variables(), **variables}
             # Only rank 0 writes to the terminal.
             output = self._output_file(rank).open("wb") if rank else None
@@ -132,62 +135,50 @@ class RankProcesses:
             process.wait()
 
 
-def supervise(
-    job: job_spec.Job,
-    threads: int,
-    show: Callable[[RankReport], None],
-    module: str = "launcher.run.rank",
-    forwarded: set[int] | None = None,
-) -> RankReport:
-    """Run `job` as `job.resolved.nproc` processes of `module`; returns the deciding report.
+def supervise(plan: RunPlan) -> RunEnd:
+    """Run the ranks of `plan` in processes of their own; returns the end that decides.
 
-    Each rank computes with `threads` CPU threads. `show` gets the report of a failing rank at once,
-    before the others are ended; `forwarded` collects forwarded signals. Touches the disk (a
-    temporary folder) and opens a port on this machine.
+    Touches the disk (a temporary folder) and opens a port on this machine.
     """
-    forwarded = set() if forwarded is None else forwarded
     folder = None
     try:
         with deferred():  # a signal in between would leave the folder behind
             folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
-        job_spec.save(job, folder)
-        with _started(folder, job.resolved.nproc, threads, module, forwarded) as ranks:
-            report = _watch(ranks)
-            if report.kind != "ended":
-                show(report)
-                end = time.monotonic() + _GRACE_S
-                while None in ranks.codes() and time.monotonic() < end:
-                    time.sleep(_POLL_S)
-        _log_other_ranks(ranks, report, job.folder)
-        return report
+        job_spec.save(plan, folder)
+        with library_warnings.logged(plan.log), _started(folder, plan) as ranks:
+            end = _watch(ranks)
+            limit = time.monotonic() + _GRACE_S
+            while None in ranks.codes() and time.monotonic() < limit:
+                time.sleep(_POLL_S)
+        _log_other_ranks(ranks, end, plan.folder)
+        return replace(end, signals=frozenset(ranks.forwarded))
     except (KeyboardInterrupt, Stopped) as error:
-        return failures.failed(error, 0)
+        return run_end.of_error(error, 0)
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _started(
-    folder: Path, nproc: int, threads: int, module: str, forwarded: set[int]
-) -> Iterator[RankProcesses]:
+def _started(folder: Path, plan: RunPlan) -> Iterator[RankProcesses]:
+    threads = plan.threads or affinity.torch_default()
     with deferred():  # an interrupted import may fail in other ways
         from engines.rendezvous import LOOPBACK, tcp_store
 
     store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
-    ranks = RankProcesses(folder, store, forwarded)
+    ranks = RankProcesses(folder, store)
     is_main = threading.current_thread() is threading.main_thread()
     with handling(heeded() if is_main else (), ranks.forward):
         try:
             # A rank that is interrupted while it imports this program would print a traceback.
             with deferred(), interrupt_blocked():
-                ranks.start(nproc, threads, module)
+                ranks.start(plan.resolved.nproc, threads)
             yield ranks
         finally:
             ranks.end()
 
 
-def _watch(ranks: RankProcesses) -> RankReport:
+def _watch(ranks: RankProcesses) -> RunEnd:
     """Wait for the first failure, or for the agreed end of all ranks."""
     lost_since: float | None = None
     while ranks.interrupts < 2:
@@ -202,63 +193,52 @@ def _watch(ranks: RankProcesses) -> RankReport:
             if time.monotonic() - lost_since > _GRACE_S:
                 return _frozen(ranks) or failure
         elif is_over:
-            report = failures.load(ranks.folder, 0)
-            assert report is not None, "a rank without a report has failed"
-            return report
+            end = run_end.load(ranks.folder, 0)
+            assert end is not None, "a rank without a report has failed"
+            return end
         time.sleep(_POLL_S)
-    return failures.interrupted_twice()
+    return run_end.ended_at_once()
 
 
-def _first_failure(ranks: RankProcesses, codes: list[int | None]) -> RankReport | None:
-    """The report of the rank that failed first; None: none has. `codes` are their exit codes.
+def _first_failure(ranks: RankProcesses, codes: list[int | None]) -> RunEnd | None:
+    """The end of the rank that failed first; None: none has. `codes` are their exit codes.
 
     A killed rank, which has no report, comes first, since its peers only notice later; then the
-    earliest failure, then stops, then ranks that lost a peer. A rank that died of a forwarded
-    signal during its start-up was stopped.
+    earliest failure, then stops, then ranks that lost a peer.
     """
     failed = []
     for rank, code in enumerate(codes):
-        report = failures.load(ranks.folder, rank)
-        if report is not None and report.kind != "ended":
-            failed.append((_PRIORITY[report.kind], report.at, report))
-        elif report is None and code is not None:
-            ending = failures.without_report(rank, code, ranks.output(rank), ranks.forwarded)
+        end = run_end.load(ranks.folder, rank)
+        if end is not None and end.kind != "ended":
+            failed.append((_PRIORITY[end.kind], end.at, end))
+        elif end is None and code is not None:
+            end = run_end.without_report(rank, code, ranks.output(rank), ranks.forwarded)
             # Communication libraries abort when another rank is gone.
-            is_abort = ending.kind == "killed" and code == -signal.SIGABRT
-            failed.append((_PRIORITY["peer lost" if is_abort else ending.kind], 0.0, ending))
+            is_abort = end.kind == "killed" and code == -signal.SIGABRT
+            failed.append((_PRIORITY["peer lost" if is_abort else end.kind], 0.0, end))
     return min(failed, key=lambda entry: entry[:2])[2] if failed else None
 
 
-def _frozen(ranks: RankProcesses) -> RankReport | None:
-    """The report for a rank that others have lost but that continues; None: there is none.
+def _frozen(ranks: RankProcesses) -> RunEnd | None:
+    """The end of a rank that others have lost but that continues, with its stacks; None: none does.
 
     The rank is asked for its stacks with SIGABRT, which ends it.
     """
     for rank, process in enumerate(ranks.processes):
-        if process.poll() is None and failures.load(ranks.folder, rank) is None:
-            state = psutil.Process(process.pid).status()
+        if process.poll() is None and run_end.load(ranks.folder, rank) is None:
+            status = psutil.Process(process.pid).status()
             process.send_signal(signal.SIGABRT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STACK_S)
-            return frozen_report(rank, process.pid, state, ranks.folder)
+            where, state = f"rank {rank} on {socket.gethostname()}", _STATES.get(status, status)
+            text = f"{where} does not answer the other ranks: its process {process.pid} is {state}"
+            file = job_spec.stacks_file(ranks.folder, rank)
+            stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+            return run_end.build("failed", rank, f"error: {text}", stacks)
     return None
 
 
-def frozen_report(rank: int, process: int, state: str, folder: Path) -> RankReport:
-    """The report for a rank that no longer answers the others, with its stacks if it wrote them.
-
-    `state` is that of psutil.
-    """
-    text = FAULTS["timeout"].seen.format(
-        rank=rank, host=socket.gethostname(), process=process, state=_STATES.get(state, state)
-    )
-    written = failures.stacks_file(folder, rank)
-    stacks = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
-    code, text = exit_codes.FAILURE, f"error: {text}"
-    return failures.build_report("failed", code, rank, text, stacks, fault="timeout")
-
-
-def _log_other_ranks(ranks: RankProcesses, shown: RankReport, run: Path | None) -> None:
+def _log_other_ranks(ranks: RankProcesses, shown: RunEnd, run: Path | None) -> None:
     """Append the output and tracebacks of ranks other than 0 to the log of the run.
 
     Except for invalid input: then nothing is written, least of all to a resumed run.
@@ -266,9 +246,9 @@ def _log_other_ranks(ranks: RankProcesses, shown: RankReport, run: Path | None) 
     if run is None or not run.is_dir() or shown.kind == "invalid input":
         return
     for rank in range(len(ranks.processes)):
-        report = failures.load(ranks.folder, rank)
+        end = run_end.load(ranks.folder, rank)
         texts = [ranks.output(rank)]
-        if report is not None and report.rank != shown.rank:
-            texts += [report.text.strip(), report.trace.strip()]
+        if end is not None and end.rank != shown.rank:
+            texts += [end.text.strip(), end.trace.strip()]
         for text in filter(None, texts):
             run_folder.append_log(run, f"[rank {rank}]\n{text}")

@@ -29,10 +29,10 @@ from launcher.config.engine_options import engine_options
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
-from launcher.run import affinity, failures, rank_data
+from launcher.run import affinity, rank_data, run_end
 from launcher.run.callbacks import RankCallbacks
-from launcher.run.job_spec import Job
 from launcher.run_folder import lock, run_folder
+from launcher.run_folder.run_plan import RunPlan
 from models.base import DataError, HasBaseWeights, HasFrozenEncoder, Task
 from training import seeds
 from training.callbacks.base import TEST, Outcome
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from training.checkpoint.resume_point import ResumePoint
 
 
-def work(job: Job) -> Outcome | SplitResult:
+def work(job: RunPlan) -> Outcome | SplitResult:
     """Train one rank of `job`, or evaluate its split. Collective.
 
     Raises SettingsError, DataError and EngineError for invalid input, which the user can fix.
@@ -76,13 +76,13 @@ def work(job: Job) -> Outcome | SplitResult:
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
-def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
+def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     resolved = job.resolved
     tracked = TrackedSettings(_settings(job))
     settings = cast(Settings, tracked)
     world = _open_world(resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
-    hung = partial(failures.exit_hung, job, world.rank)
+    hung = partial(run_end.exit_hung, job, world.rank)
     watchdog = DataWatchdog(settings.engine.timeout_s, hung)
     cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
@@ -158,7 +158,7 @@ def _facts(
     }
 
 
-def _file_digests(job: Job, world: World) -> dict[str, str] | None:
+def _file_digests(job: RunPlan, world: World) -> dict[str, str] | None:
     """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
     from launcher.run_folder.file_records import data_digests
 
@@ -189,7 +189,7 @@ class _PlacedModel:
 
 
 def _place_model(
-    job: Job,
+    job: RunPlan,
     settings: Settings,
     storage: Storage,
     task: Task,
@@ -230,7 +230,7 @@ def _place_model(
     return _PlacedModel(model, module, engine, built, {} if base is None else base.facts)
 
 
-def _settings(job: Job) -> Settings:
+def _settings(job: RunPlan) -> Settings:
     """The settings of the ranks: those of the run, or of its experience."""
     if job.experience is None:
         return cast(Settings, job.resolved.settings)
@@ -253,7 +253,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     return world
 
 
-def _fitted(job: Job, data: RankData, storage: Storage, world: World) -> Job:
+def _fitted(job: RunPlan, data: RankData, storage: Storage, world: World) -> RunPlan:
     """`job` with the batch for the first data of its run; rank 0 records it in the run folder."""
     from launcher.config.batching import fitted
 
@@ -279,7 +279,7 @@ def _unless_failed(
         close()
 
 
-def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
+def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     """The storage of the run folder, locked by rank 0, and claimed if the run belongs to a job."""
     assert job.folder is not None or world.rank, "rank 0 created it before the ranks started"
     # Ranks started by torchrun or srun do not know its name, which contains the time.
@@ -299,7 +299,7 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
 
 
 def _resume_point(
-    job: Job, files: dict[str, str] | None, storage: Storage, world: World
+    job: RunPlan, files: dict[str, str] | None, storage: Storage, world: World
 ) -> ResumePoint | None:
     if job.resume is None:
         return None
@@ -310,7 +310,7 @@ def _resume_point(
     return load_resume_point(job.resume, facts, world, storage.path)
 
 
-def _check_data(job: Job, task: Task, facts: dict[str, Any], trained: ResumePoint | None) -> None:
+def _check_data(job: RunPlan, task: Task, facts: dict[str, Any], trained: ResumePoint | None) -> None:
     """Raise DataError if the data has changed, or an evaluation lacks the labels of the run."""
     if trained is None:
         return
@@ -366,7 +366,7 @@ def _prepare_engine(
 
 
 def _train_plan(
-    job: Job, settings: Settings, task: Task, model: Module, order: DataOrder, resumed: ResumePoint | None
+    job: RunPlan, settings: Settings, task: Task, model: Module, order: DataOrder, resumed: ResumePoint | None
 ) -> TrainPlan:
     batching = job.resolved.batching
     return solve(
@@ -385,7 +385,7 @@ def _train_plan(
 
 
 def _prepare_folder(
-    job: Job, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
+    job: RunPlan, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
 ) -> None:
     """Record the start of a job, and make the folder of a resumed run as it was. For rank 0."""
     if job.generation is not None:

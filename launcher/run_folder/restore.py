@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Resolved
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest
 from training.checkpoint import resume_point, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from training.checkpoint.resume_point import ResumePoint

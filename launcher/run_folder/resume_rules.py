@@ -23,7 +23,7 @@ from launcher.config.schema import model_name, setting_infos
 from launcher.config.selection import read_user
 from launcher.run_folder import checkpoint_search, experiences, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
-from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
+from launcher.run_folder.run_plan import NothingLeft, ResumeRequest, RunPlan
 from training import train_plan
 from training.callbacks.base import Outcome
 from training.optim.schedule import warmup_steps
@@ -65,7 +65,7 @@ class SettingChange:
 
 def decide(
     args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
-) -> Decision:
+) -> RunPlan:
     """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
     diagnostics = list(unknown_parts(args.reset))
     run, base = None, None
@@ -91,10 +91,10 @@ def decide(
     if out is not None:
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
-        return Decision(resolved, ResumeRequest(out), None, line)
+        return RunPlan(resolved, ResumeRequest(out), line)
     model, mode = model_name(resolved.settings.model), resolved.settings.mode
     line = f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
-    return Decision(resolved, line=line)
+    return RunPlan(resolved, line=line)
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
@@ -121,7 +121,7 @@ def _resumed(
     run: ResumableRun,
     base: Base,
     diagnostics: list[Diagnostic],
-) -> Decision:
+) -> RunPlan:
     checkpoint, folder = run.checkpoint, run.folder
     before, checked = base.settings, frozenset[str]()
     if checkpoint is not None:
@@ -155,7 +155,7 @@ def _resumed(
     peaks = [change.line for change in changed if change.key == "optim.lr"]
     if peaks and "schedule" not in args.reset:
         line += f"; {peaks[0]}, at the same place of the schedule"
-    return Decision(resolved, request, run, line, None if is_left else _nothing_left(run, resolved))
+    return RunPlan(resolved, request, line, None if is_left else _nothing_left(run, resolved))
 
 
 def _is_left(
@@ -191,7 +191,8 @@ def _nothing_left(run: ResumableRun, resolved: Resolved) -> NothingLeft:
         hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
     line = f"nothing to do: {run.folder} was completed at step {steps}; {hint}"
     names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
-    return NothingLeft(line, {**{name: result.get(name) for name in names}, "reason": "nothing to do"})
+    outcome = {**{name: result.get(name) for name in names}, "reason": "nothing to do"}
+    return NothingLeft(run.folder, line, outcome)
 
 
 def _values(resolved: Resolved) -> dict[str, Any]:

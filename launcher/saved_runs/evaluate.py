@@ -12,9 +12,8 @@ from typing import Any
 from launcher.base.diagnostics import SettingsError, counted, nearest_match
 from launcher.config.options import DEFAULT_SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
-from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import rerun, saved_model
 from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.saved_run import find_saved
@@ -68,7 +67,7 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
     """
     run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
     model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
-    resolved = rerun.prepare(model, checkpoint.manifest, args)
+    resolved = rerun.resolved_as(model, checkpoint.manifest, args)
     if resolved.settings.continual.enabled:
         raise SettingsError.of(
             "a run of continual learning has no test split of its own: each experience has one",
@@ -87,13 +86,12 @@ def evaluate(evaluation: Evaluation) -> dict[str, Any]:
     model, resolved = evaluation.model, evaluation.resolved
     reset: tuple[ResetPart, ...] = () if evaluation.other_data is None else ("data",)
 
-    def job(source: Path, copy: Path) -> Job:
+    def plan(source: Path) -> RunPlan:
         resume = ResumeRequest(source, step=model.step, reset=reset)
-        return Job(resolved, copy, console=False, resume=resume, split=evaluation.split)
+        return RunPlan(resolved, resume, split=evaluation.split)
 
-    with rerun.rerun(resolved, evaluation.folder, model.path, model.step, job) as finished:
-        finished.check("evaluation")
-        measured = finished.report.outcome
+    with rerun.rerun(plan, evaluation.folder, model.path, model.step, "evaluation") as end:
+        measured = end.outcome
     assert measured is not None, "ranks that are done have measured"
     return {
         "kind": "eval",

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, T
 from launcher.config.resolve import resolve
 from launcher.config.settings_file import MAPPINGS
 from launcher.run import affinity, supervisor
-from launcher.run.failures import RankReport
-from launcher.run.job_spec import Job
+from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_plan import RunPlan
 from launcher.saved_runs.saved_model import SavedModel
 from training.callbacks.preemption import heeded
 from training.checkpoint import manifest
@@ -43,49 +43,33 @@ class RerunFailed(Exception):
         self.code = code
 
 
-@dataclass(frozen=True)
-class Rerun:
-    """Ranks that have ended; their folder is removed when the `with` block ends."""
-
-    report: RankReport
-    folder: Path
-    signals: frozenset[int]
-    """The signals that they received."""
-
-    def check(self, noun: str) -> None:
-        """Raise RerunFailed if it did not finish, and SettingsError for invalid data."""
-        report, code = self.report, self.report.exit_code
-        # A signal can interrupt a rank during an import, which then fails with an error of its own.
-        if self.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-            is_key = signal.SIGINT in self.signals or code == exit_codes.INTERRUPTED
-            reason = f"the {noun} was stopped before it finished; nothing was written"
-            raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
-        if code == exit_codes.INVALID_INPUT:
-            # Its fix is one for a run that trains.
-            first = replace(report.diagnostics[0], fix=None)
-            is_other = "has changed" in first.message
-            raise SettingsError([replace(first, allowed=DATA) if is_other else first])
-        if code != exit_codes.DONE:
-            text = "\n".join(filter(None, (report.text, report.trace)))
-            raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
+def _check(end: RunEnd, noun: str) -> None:
+    """Raise RerunFailed if it did not finish, and SettingsError for invalid data."""
+    code = end.exit_code
+    # A signal can interrupt a rank during an import, which then fails with an error of its own.
+    if end.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+        is_key = signal.SIGINT in end.signals or code == exit_codes.INTERRUPTED
+        reason = f"the {noun} was stopped before it finished; nothing was written"
+        raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+    if code == exit_codes.INVALID_INPUT:
+        # Its fix is one for a run that trains.
+        first = replace(end.diagnostics[0], fix=None)
+        is_other = "has changed" in first.message
+        raise SettingsError([replace(first, allowed=DATA) if is_other else first])
+    if code != exit_codes.DONE:
+        text = "\n".join(filter(None, (end.text, end.trace)))
+        raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
 
 
-def prepare(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
-    """The settings of a model for new processes, see `resolved_as`; its pretrained weights exist.
+def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved:
+    """The settings of a model for new processes, with the engine and number of them of `args`.
 
-    Reads the disk. Raises SettingsError.
+    By default, those that wrote the checkpoint; its pretrained weights exist. Reads the disk.
+    Raises SettingsError.
     """
     model.check_pretrained()
     assert model.settings is not None, "a run folder has settings"
-    return resolved_as(model.settings, written, args)
-
-
-def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:
-    """The run's `settings` (a tree), with the engine and number of processes of `args`.
-
-    By default, those that wrote the checkpoint. Raises SettingsError.
-    """
-    values = dict(_flat(settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
+    values = dict(_flat(model.settings)) | {"engine.name": written.engine, "engine.nproc": written.world_size}
     values.pop("train.accumulation", None)  # computed from batch and world size
     options = dict(args.options)
     if args.engine is not None:
@@ -133,13 +117,13 @@ def _fixed(diagnostic: Diagnostic) -> Diagnostic:
 
 @contextmanager
 def rerun(
-    resolved: Resolved, run: Path, checkpoint: Path | None, step: int, job: Callable[[Path, Path], Job]
-) -> Iterator[Rerun]:
-    """Start the ranks of `job(source, folder)`; the run folder `run` is only read.
+    plan_of: Callable[[Path], RunPlan], run: Path, checkpoint: Path | None, step: int, noun: str
+) -> Iterator[RunEnd]:
+    """Run the ranks of `plan_of(source)` to their end, in a folder that is removed with the block.
 
-    `source` has the `checkpoint` of `step` alone, `folder` the files of the task. Discards the
-    output of the new processes. Uses a folder in TMPDIR, which is removed at the end, also when a
-    signal ends this process. Raises SettingsError.
+    `source` has the `checkpoint` of `step` alone. The run folder `run` is only read, for the files
+    of the task. Discards the output of the new processes. Uses a folder in TMPDIR, which is removed
+    also when a signal ends this process. Raises SettingsError, RerunFailed about the `noun`.
     """
     with _exit_on_signals(), temporary_folder(_PREFIX) as home:
         source = home / "source"
@@ -149,21 +133,20 @@ def rerun(
             # Ranks repair the folder around a checkpoint; here they find only this link.
             link = checkpoints / manifest.step_folder(step)
             link.symlink_to(checkpoint.resolve(), target_is_directory=True)
+        plan, threads = plan_of(source), None
+        resolved = plan.resolved
         folder = run_folder.create(resolved, home / "rerun", "").path
         for file in run_folder.task_files(run):
             shutil.copyfile(file, folder / file.name)
-        signals: set[int] = set()
         with _output_to(home / "printed.txt"):
             # As in the run: the order of sums depends on them.
-            threads = affinity.torch_default()
             if not affinity.uses_torch_default(resolved.settings, resolved.nproc):
                 requested, cores = resolved.settings.engine.threads, machine.detect_machine().cores
                 variables = environment.variables()
                 threads = affinity.threads(requested, cores, resolved.nproc, variables)
-            report = supervisor.supervise(
-                job(source, folder), threads, lambda report: None, forwarded=signals
-            )
-        yield Rerun(report, folder, frozenset(signals))
+            end = supervisor.supervise(replace(plan, folder=folder, threads=threads))
+        _check(end, noun)
+        yield replace(end, folder=folder)
 
 
 @contextmanager

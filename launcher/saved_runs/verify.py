@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,11 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError, counted
 from launcher.config.provenance import CliArgs, ResetPart
 from launcher.run import affinity, experience
-from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import DATA, RerunFailed, prepare, rerun
+from launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
 from launcher.saved_runs.saved_run import SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
@@ -32,8 +31,8 @@ _LOW_PRECISION = (2e-2, 0.5)
 
 
 @dataclass(frozen=True)
-class ReplayInterval:
-    """The steps between two checkpoints of a run."""
+class Replay:
+    """The steps between two checkpoints of a run, and how they are trained again."""
 
     source: Path | None
     """The checkpoint to start from; None: the start of the run."""
@@ -44,21 +43,13 @@ class ReplayInterval:
     """What the run reinitialized when it was resumed from `source`."""
     changes: tuple[str, ...] = ()
     """Notes on restarts after `start` that changed the run; a replay has none."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """The interval, engine, world size and precision of the replay."""
-
-    interval: ReplayInterval
-    engine: str
-    world_size: int
-    precision: str
+    engine: str = ""
+    world_size: int = 1
+    precision: str = "fp32"
 
     def describe(self) -> str:
         """`steps 4 to 6, ddp on 2 processes`."""
-        processes = counted(self.world_size, "process")
-        return f"steps {self.interval.start} to {self.interval.end}, {self.engine} on {processes}"
+        return f"steps {self.start} to {self.end}, {self.engine} on {counted(self.world_size, 'process')}"
 
     def tolerance(self, written: Manifest) -> Tolerance | None:
         """The largest allowed difference; None: every bit must be equal.
@@ -74,9 +65,9 @@ class Conditions:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The comparison of an interval with its replay."""
+    """The comparison of the steps of a run with their replay."""
 
-    conditions: Conditions
+    replay: Replay
     tolerance: Tolerance | None
     is_identical: bool
     """Whether every bit is equal."""
@@ -90,11 +81,6 @@ class VerifyResult:
         """Whether all differences are within the tolerance; without one, whether none exists."""
         return self.state.first is None and self.lines.first is None
 
-    @property
-    def steps(self) -> int:
-        """The number of replayed steps."""
-        return self.conditions.interval.end - self.conditions.interval.start
-
 
 def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
     """Replay the last interval of the run `argument` in new processes, and compare.
@@ -107,26 +93,27 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
     assert run.folder is not None
     folder = run.folder
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    last, interval, notes = choose(run)
-    resolved = prepare(saved_model.model_of(run, last), last.manifest, args)
-    settings, world_size = resolved.settings, resolved.batching.world_size
-    conditions = Conditions(interval, settings.engine.name, world_size, settings.precision)
-    announce(f"replaying {conditions.describe()}; the run folder is not changed")
+    last, replay, notes = choose(run)
+    resolved = resolved_as(saved_model.model_of(run, last), last.manifest, args)
+    settings = resolved.settings
+    parts = {"world_size": resolved.batching.world_size, "precision": settings.precision}
+    replay = replace(replay, engine=settings.engine.name, **parts)
+    announce(f"replaying {replay.describe()}; the run folder is not changed")
 
-    def job(source: Path, copy: Path) -> Job:
-        step = None if interval.source is None else interval.start
-        resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
-        spec = experience.spec_at(folder, interval.start, interval.end)
-        return Job(resolved, copy, console=False, resume=resume, experience=spec)
+    def plan(source: Path) -> RunPlan:
+        step = None if replay.source is None else replay.start
+        resume = ResumeRequest(source, step=step, reset=replay.reset, until=replay.end)
+        spec = experience.spec_at(folder, replay.start, replay.end)
+        return RunPlan(resolved, resume, experience=spec)
 
-    with rerun(resolved, folder, interval.source, interval.start, job) as replay:
-        replay.check("replay")
+    with rerun(plan, folder, replay.source, replay.start, "replay") as end:
+        assert end.folder is not None
         if resolved.device != "cpu" and not settings.train.deterministic:
             notes.append(f"train.deterministic is off: {resolved.device} may add numbers in any order")
-        return compare_replay(conditions, folder, last, replay.folder, notes)
+        return compare_replay(replay, folder, last, end.folder, notes)
 
 
-def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
+def choose(run: SavedRun) -> tuple[Checkpoint, Replay, list[str]]:
     """The last or the named checkpoint, the interval that ends there, and notes about it.
 
     The interval starts at the last intact checkpoint before it, or at the start of the run. The
@@ -161,14 +148,13 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
         if changes and step > start:
             changed.append(f"the run was resumed with changes at step {step}: {'; '.join(changes)}")
     reset = tuple(restarts[start]["reset"]) if start in restarts else ()
-    interval = ReplayInterval(run.checkpoints.get(start), start, end, reset, tuple(changed))
-    return last, interval, [*notes, *changed]
+    return last, Replay(run.checkpoints.get(start), start, end, reset, tuple(changed)), [*notes, *changed]
 
 
 def compare_replay(
-    conditions: Conditions, run: Path | None, last: Checkpoint, replay: Path, notes: Sequence[str]
+    replay: Replay, run: Path | None, last: Checkpoint, folder: Path, notes: Sequence[str]
 ) -> VerifyResult:
-    """Compare the checkpoint and metrics in the folder `replay` with those of `run`.
+    """Compare the checkpoint and metrics in `folder` with those of `run`.
 
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
     tensor or logged line to compare; RerunFailed if it differs after a restart that it lacks.
@@ -176,30 +162,29 @@ def compare_replay(
     from training.checkpoint import compare, reader
     from training.checkpoint.resume_point import changed_data
 
-    interval = conditions.interval
-    name = manifest.step_folder(interval.end)
-    replayed = reader.open_checkpoint(replay / retention.CHECKPOINTS / name, verify=False)
+    name = manifest.step_folder(replay.end)
+    replayed = reader.open_checkpoint(folder / retention.CHECKPOINTS / name, verify=False)
     change = changed_data(*(of.facts.get("data", {}) for of in (last, replayed)))
     if change is not None:  # a replay from the start knows no other
         raise SettingsError.of(
-            f"the data has changed since the checkpoint of step {interval.end}: {change}",
+            f"the data has changed since the checkpoint of step {replay.end}: {change}",
             where="data.path",
             allowed=DATA,
         )
-    tolerance = conditions.tolerance(last.manifest)
+    tolerance = replay.tolerance(last.manifest)
 
     def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
-        ours, theirs = (RunReader(f).metrics() if f else () for f in (run, replay))
+        ours, theirs = (RunReader(f).metrics() if f else () for f in (run, folder))
         return (
             compare.compare(last, replayed, within),
-            compare.compare_metrics(ours, theirs, interval.start, interval.end, within),
+            compare.compare_metrics(ours, theirs, replay.start, replay.end, within),
         )
 
     state, lines = compared(None)
     if state.tensors == 0:
         raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
     if lines.is_missing and run is not None:
-        steps = f"{interval.start + 1} to {interval.end}"
+        steps = f"{replay.start + 1} to {replay.end}"
         raise CheckpointError(
             f"nothing was compared: {run / run_folder.METRICS} has no line of the steps {steps}, "
             "which the replay logged"
@@ -207,10 +192,10 @@ def compare_replay(
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
-    if interval.changes and not (state.first is None and lines.first is None):
+    if replay.changes and not (state.first is None and lines.first is None):
         raise RerunFailed(
-            f"steps {interval.start} to {interval.end} cannot be replayed: "
-            f"{'; '.join(interval.changes)}; the checkpoint of that step is gone",
+            f"steps {replay.start} to {replay.end} cannot be replayed: "
+            f"{'; '.join(replay.changes)}; the checkpoint of that step is gone",
             exit_codes.INVALID_INPUT,
         )
     all_notes = list(notes)
@@ -219,12 +204,12 @@ def compare_replay(
         if before and now and before != now:
             used = f"the replay used {library} {now}"
             all_notes.append(f"{library} {before} wrote the checkpoint; {used}")
-    return VerifyResult(conditions, tolerance, is_identical, state, lines, all_notes)
+    return VerifyResult(replay, tolerance, is_identical, state, lines, all_notes)
 
 
 def render(result: VerifyResult) -> str:
     """The result as text."""
-    count = f"{result.state.tensors} tensors, {counted(result.steps, 'step')}"
+    count = f"{result.state.tensors} tensors, {counted(result.replay.end - result.replay.start, 'step')}"
     first = result.state.first or result.lines.first
     within = "bit by bit"
     if (tolerance := result.tolerance) is not None:
@@ -243,7 +228,7 @@ def render(result: VerifyResult) -> str:
     if result.lines.first is not None and result.lines.first != first:
         lines.append(f"  metrics  {_describe(result.lines.first)}")
     logged = counted(result.lines.lines, "logged line")
-    lines.append(f"  replay   {result.conditions.describe()}, {within}; {logged}")
+    lines.append(f"  replay   {result.replay.describe()}, {within}; {logged}")
     return "\n".join([*lines, *(f"  note     {note}" for note in result.notes)])
 
 
@@ -253,23 +238,23 @@ def _describe(difference: compare.Difference) -> str:
 
 def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
-    conditions, state = result.conditions, result.state
+    replay, state = result.replay, result.state
     first = state.first or result.lines.first
     return {
         "identical": result.is_identical,
         "agrees": result.agrees,
         "tolerance": result.tolerance and asdict(result.tolerance),
-        "steps": result.steps,
+        "steps": replay.end - replay.start,
         "tensors": state.tensors,
         "first_difference": first
         and {
             **{name: getattr(first, name) for name in ("kind", "name", "index", "step")},
             **{"run": first.first, "replay": first.second},
         },
-        "from_step": conditions.interval.start,
-        "to_step": conditions.interval.end,
-        "engine": conditions.engine,
-        "world_size": conditions.world_size,
+        "from_step": replay.start,
+        "to_step": replay.end,
+        "engine": replay.engine,
+        "world_size": replay.world_size,
         "lines": result.lines.lines,
         "differing_tensors": state.differing,
         "largest_difference": {"of": state.largest_in, "relative": state.largest}

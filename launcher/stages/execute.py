@@ -5,67 +5,63 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import Stopped
 from launcher.report.report import write_at_end
-from launcher.run import failures, rank
-from launcher.run.execute import FinishedRun, execute_run, train_ranks
-from launcher.run.failures import RankReport
+from launcher.run import rank, run_end
+from launcher.run.execute import execute_run
 from launcher.run.prepare import first_line
+from launcher.run.restart import Show
+from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
 
 
-def train_stages(
-    pipeline: Pipeline, console: bool, show: Callable[[RankReport], None], announce: Callable[[str], None]
-) -> FinishedRun:
+def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callable[[str], None]) -> RunEnd:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 
-    `show` as for `execute_run`; `announce` gets the title of each stage before it. The report is
-    that of the stage that ran last. Where not even the first stage of a new pipeline trained
-    anything, its folder is removed. Raises SettingsError.
+    `show` as for `execute_run`; `announce` gets the title of each stage before it. The end is that
+    of the stage that ran last. Where not even the first stage of a new pipeline trained anything,
+    its folder is removed. Raises SettingsError.
     """
     new_folder = None if pipeline.is_resumed else make(pipeline)
     codes: dict[str, int] = {}
-    ending: RankReport | None = None
+    end: RunEnd | None = None
     if pipeline.resume_line:
         announce(pipeline.resume_line)
     try:
         with rank.stoppable():
             for stage, ready in pipeline.left:
                 announce(f"{pipeline.title(stage)}\n{first_line(ready)}")
-                signals: set[int] = set()
-                trained = execute_run(ready, console, show, partial(train_ranks, forwarded=signals))
-                if trained.wants_report and trained.folder is not None:
-                    write_at_end(trained.folder)
-                ending = trained.report
-                is_done = ending.exit_code == exit_codes.DONE
-                if is_done and signals:  # they came too late for this stage to stop
-                    if signal.SIGINT in signals:
+                end = execute_run(ready, console, show)
+                if end.wants_report and end.folder is not None:
+                    write_at_end(end.folder)
+                is_done = end.exit_code == exit_codes.DONE
+                if is_done and end.signals:  # they came too late for this stage to stop
+                    if signal.SIGINT in end.signals:
                         raise KeyboardInterrupt
-                    raise Stopped(signal.Signals(min(signals)).name)
-                codes[stage.name] = ending.exit_code
+                    raise Stopped(signal.Signals(min(end.signals)).name)
+                codes[stage.name] = end.exit_code
                 record.write(pipeline.folder, pipeline.folders, codes)
                 if not is_done:
                     break
     except (KeyboardInterrupt, Stopped) as error:
-        ending = replace(failures.failed(error, 0), text="stopped between two stages")
-        show(ending)
-    assert ending is not None, "a pipeline with nothing left is not trained"
-    did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
+        end = replace(run_end.of_error(error, 0), text="stopped between two stages")
+        show(end)
+    assert end is not None, "a pipeline with nothing left is not trained"
+    end = replace(end, folder=None, wants_report=False)
     has_trained = any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)
-    if new_folder is not None and did_nothing and not has_trained:
+    if new_folder is not None and end.did_nothing and not has_trained:
         new_folder.discard()
-        return FinishedRun(ending, None)
-    finished = FinishedRun(ending, pipeline.folder, record.write(pipeline.folder, pipeline.folders, codes))
+        return end
+    result = record.write(pipeline.folder, pipeline.folders, codes)
     if all(ready.resolved.settings.report.enabled for _, ready in pipeline.left):
         write_at_end(pipeline.folder)
-    return finished
+    return replace(end, folder=pipeline.folder, pipeline=result)
 
 
 def make(pipeline: Pipeline) -> RunFolder:

@@ -15,10 +15,10 @@ from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, 
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_values
-from launcher.run.prepare import PreparedRun, prepare_run
+from launcher.run.prepare import prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
-from launcher.run_folder.resume import NothingLeft, ResumeRequest
+from launcher.run_folder.run_plan import NothingLeft, ResumeRequest, RunPlan
 from launcher.stages import record, selection
 from models.catalog import Stage
 
@@ -30,7 +30,7 @@ class PipelineStage:
     name: str
     sentence: str
     folder: Path
-    start: PreparedRun | None
+    start: RunPlan | None
     """Its run; None: already completed."""
 
 
@@ -54,7 +54,7 @@ class Pipeline:
         if self.left:
             return None
         result = {**record.summarize(self.folders), "reason": "nothing is left to do"}
-        return NothingLeft(self.resume_line or "", result)
+        return NothingLeft(self.folder, self.resume_line or "", result)
 
     def title(self, stage: PipelineStage) -> str:
         """`stage 1 of 2: encoder, what is trained there`."""
@@ -67,7 +67,7 @@ class Pipeline:
         return {entry.name: entry.folder for entry in self.entries}
 
     @property
-    def left(self) -> list[tuple[PipelineStage, PreparedRun]]:
+    def left(self) -> list[tuple[PipelineStage, RunPlan]]:
         """The stages still to train."""
         return [(entry, entry.start) for entry in self.entries if entry.start is not None]
 
@@ -89,11 +89,11 @@ class Pipeline:
         return distinct
 
 
-Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], PreparedRun]
+Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], RunPlan]
 """Prepares one run, as `launcher.run.prepare` does."""
 
 
-def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> PreparedRun | Pipeline:
+def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> RunPlan | Pipeline:
     """Resolve one run, or all runs of a pipeline; start nothing.
 
     Reads settings files and the JSON of resumed runs. Raises SettingsError with `diagnostics` and
@@ -158,7 +158,7 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]
     return [TypedEntry(stage.loads, str(before[-1].folder), origin, FROM.flag)]
 
 
-def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare) -> PreparedRun | None:
+def _prepared(args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare) -> RunPlan | None:
     """One stage; None: it has errors, which are added to `diagnostics` once."""
     try:
         made = prepare_stage(args, None, [])

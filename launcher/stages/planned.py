@@ -13,7 +13,7 @@ from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Typ
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
-from launcher.run.prepare import PreparedRun
+from launcher.run_folder.run_plan import RunPlan
 from launcher.run_folder.start import decide
 from launcher.stages import pipeline
 from launcher.stages.selection import with_weights
@@ -33,9 +33,9 @@ def planned_runs(described: Described, args: CliArgs, diagnostics: list[Diagnost
     """The runs to plan. Raises SettingsError with `diagnostics` and all other errors."""
     given: list[CliArgs] = []
 
-    def prepare(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+    def prepare(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> RunPlan:
         given.append(args)
-        return PreparedRun(resolve_with(described, args, ()), None, out, "plan", None)
+        return RunPlan(resolve_with(described, args, ()), out=out, name="plan")
 
     stages = pipeline.prepare_pipeline(args, None, diagnostics, prepare)
     if stages is not None:

@@ -16,7 +16,8 @@ from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.run.dry_run import plan_as_json, render_plan
-from launcher.run.execute import FinishedRun, next_command
+from launcher.run.execute import next_command
+from launcher.run.run_end import RunEnd
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.stages.pipeline import Pipeline
 from training.logging.quantities import duration, real, size
@@ -36,14 +37,14 @@ def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
     return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
 
 
-def summary(outcome: FinishedRun) -> str:
+def summary(end: RunEnd) -> str:
     """One line per stage, then the run folder and the next command."""
-    if outcome.folder is None:
+    if end.folder is None:
         return ""
-    stages = outcome.result["stages"]
+    stages = end.result["stages"]
     width = max(len(stage["name"]) for stage in stages)
     lines = [f"  {stage['name']:<{width}}  {_stage(stage)}" for stage in stages]
-    return "\n".join([*lines, _last_line(outcome, outcome.folder)])
+    return "\n".join([*lines, _last_line(end, end.folder)])
 
 
 def next_stage(resolved: Resolved, folder: Path | None) -> str | None:
@@ -105,10 +106,10 @@ def _stage(stage: Mapping[str, Any]) -> str:
     return ", ".join(content)
 
 
-def _last_line(outcome: FinishedRun, folder: Path) -> str:
+def _last_line(end: RunEnd, folder: Path) -> str:
     where = f"run folder {folder}"
-    stages = outcome.result["stages"]
-    if outcome.report.exit_code == exit_codes.DONE:
+    stages = end.result["stages"]
+    if end.exit_code == exit_codes.DONE:
         last = folder / stages[-1]["folder"]
         if checkpoint_search.newest_step(last) is None:
             return where

@@ -16,8 +16,9 @@ from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_value
 from launcher.config.provenance import FILES_LAYER, STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
-from launcher.run.prepare import PreparedRun, check_processes, prepare_run_at
+from launcher.run.prepare import check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import selection
 from launcher.stages.pipeline import Pipeline, prepare_pipeline
 from launcher.submit import sweep
@@ -39,7 +40,7 @@ class SubmittedRun:
     """One run of a job."""
 
     folder: Path
-    begun: PreparedRun
+    begun: RunPlan
     name: str = ""
     """The name of the stage, or index of the array; empty: the only run of the submission."""
 
@@ -93,7 +94,7 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     if requested.array is not None or SWEEP.flag in command_line.values:
         return _array(command_line, requested, diagnostics)
 
-    def prepare_stage(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+    def prepare_stage(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> RunPlan:
         # Each stage is a job of its own: this process is none of its ranks.
         return replace(_prepare(args, out, diagnostics, requested), launched=None)
 
@@ -114,12 +115,12 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     args, errors = selection.with_weights(args)
     begun = _prepare(args, out, [*diagnostics, *errors], requested)
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
-    folder = (run_folder.unused_path(begun.name) if is_new else begun.folder).absolute()
+    folder = (run_folder.unused_path(begun.name) if is_new else begun.destination).absolute()
     arguments = run_arguments(argv)
     if args.resume == checkpoint_search.AUTO and out is None:
         # The run that is the newest now.
         arguments = run_arguments(argv, ("--resume",))
-        arguments += [f"--resume={begun.folder.absolute()}"] if begun.resume else []
+        arguments += [f"--resume={begun.destination.absolute()}"] if begun.resume else []
     arguments += _pinned(begun)
     name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
     if name is not None:
@@ -202,7 +203,7 @@ def _job(
     return SlurmJob(folder, text, runs, lines)
 
 
-def _pinned(run: PreparedRun) -> list[str]:
+def _pinned(run: RunPlan) -> list[str]:
     """The commit of a model of the hub that a settings file names: a requeued job loads it, too."""
     setting = run.resolved.values.get(PRETRAINED)
     if setting is None or setting.origin.layer != FILES_LAYER:
@@ -212,7 +213,7 @@ def _pinned(run: PreparedRun) -> list[str]:
 
 def _prepare(
     args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], requested: Allocation
-) -> PreparedRun:
+) -> RunPlan:
     """Prepare one run on a node of the cluster, in its largest world. Starts nothing."""
     node, ranks = machine.detect_machine(), requested.ranks  # like this machine but for these
     if requested.cpus is not None:
@@ -220,7 +221,7 @@ def _prepare(
     if requested.gpus:
         node = replace(node, gpus=requested.gpus, device="cuda")
     errors = list(diagnostics)
-    begun: PreparedRun | None = None
+    begun: RunPlan | None = None
     source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
     sizes = [nodes * ranks for nodes in requested.nodes]
     # The smallest and the largest world, and at most 16 of those between.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from launcher.base import environment
 from launcher.run import rank, restart
-from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_plan import RunPlan
 from tests.launcher.given import resolved
 from training.callbacks.base import Outcome
 
@@ -43,16 +43,11 @@ def main():
     print("forks" if rank.can_fork() else "trains here")
     settings = resolved("train.global_batch=8", batch_size=SIZE)
     run_folder.create(settings, FOLDER, "x")
-    job = Job(settings, FOLDER, True)
-
-    def attempt(job, show, forwarded):
-        report = rank.run_forked(job, lambda: work, forwarded)
-        show(report)
-        return report
-
+    plan = RunPlan(settings, folder=FOLDER, console=True)
+    rank.worker = lambda: work
     with rank.stoppable():
-        ending = restart.repeat(job, attempt, lambda report: None)
-    print(f"{ending.kind}, {ending.exit_code}\n{ending.text}", flush=True)
+        end = restart.repeat(plan, rank.run_forked, lambda end: None)
+    print(f"{end.kind}, {end.exit_code}\n{end.text}", flush=True)
 
 
 if __name__ == "__main__":

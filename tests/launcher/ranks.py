@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher.run import failures, rank
+from launcher.run import rank, run_end
 from models.base import DataError
 from tests.waiting import until
 from training.callbacks.base import Outcome, Status
@@ -87,7 +87,7 @@ def exit_after_hang(job):
     main = threading.main_thread().ident
     name = wait_forever.__name__
     until(lambda: name in "".join(traceback.format_stack(sys._current_frames()[main])))
-    failures.exit_hung(job, ME, "waited 1 s for its data")
+    run_end.exit_hung(job, ME, "waited 1 s for its data")
 
 
 def wait_until_reaped(file):
@@ -144,4 +144,5 @@ def broken_collective(folder):
 
 
 if __name__ == "__main__":
-    rank.serve(Path(sys.argv[1]), lambda: work)
+    rank.worker = lambda: work
+    rank.serve(Path(sys.argv[1]))

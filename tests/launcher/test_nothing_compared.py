@@ -6,7 +6,7 @@ import torch
 from engines.base import State
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from launcher.saved_runs.verify import Conditions, ReplayInterval, compare_replay
+from launcher.saved_runs.verify import Replay, compare_replay
 from tests.training.checkpoint.states import saving
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
@@ -20,6 +20,6 @@ def test_checkpoints_without_a_tensor_are_not_identical(tmp_path):
         (tmp_path / name).mkdir()
         saving(tmp_path / name, world).save(4, NOTHING, {"samples": 8}, periodic=True, score=None)
     last = open_checkpoint(tmp_path / "run/checkpoints/step-00000004")
-    conditions = Conditions(ReplayInterval(None, 0, 4, (), ()), "zero2", 1, "fp32")
+    replay = Replay(None, 0, 4, engine="zero2")
     with pytest.raises(CheckpointError, match="nothing was compared"):
-        compare_replay(conditions, None, last, tmp_path / "replay", [])
+        compare_replay(replay, None, last, tmp_path / "replay", [])

@@ -45,11 +45,3 @@ def test_a_file_of_another_program_is_never_replaced(run, report):
     assert "was not written by this program" in report(run, "--out", mine, code=2)
     assert mine.read_text() == "mine"
     assert "is a folder" in report(run, "--out", run, code=2)
-
-
-def test_a_damaged_file_of_the_run_is_named(run, report):
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write("no JSON\n")
-    before = (run / "report.html").read_bytes()
-    assert "metrics.jsonl:" in report(run, code=2)
-    assert (run / "report.html").read_bytes() == before

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import RerunFailed, resolved_as
-from launcher.saved_runs.verify import Conditions, ReplayInterval, as_json, choose, compare_replay, render
+from launcher.saved_runs.saved_model import SavedModel
+from launcher.saved_runs.verify import Replay, as_json, choose, compare_replay, render
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit
 from tests.runs.conftest import REQUESTS
 from training.checkpoint import manifest
@@ -103,7 +103,7 @@ def test_a_checkpoint_may_be_named_itself_and_a_damaged_earlier_one_is_skipped(r
     path.write_bytes(path.read_bytes()[:-1])
     size = path.stat().st_size
     damage = f"{path} is damaged: {size} bytes instead of {size + 1}"
-    interval = ReplayInterval(checkpoint(run, 2), 2, 6)
+    interval = Replay(checkpoint(run, 2), 2, 6)
     assert chosen(run) == (interval, [f"skipped: {damage}"])
 
 
@@ -135,7 +135,8 @@ def test_resets_and_changed_restarts_of_the_interval_are_replayed_or_noted(run):
     )
 
 
-WRITTEN = manifest.Manifest(6, 24, "zero3", 2, True, {}, ())
+WRITTEN = {"zero3": manifest.Manifest(6, 24, "zero3", 2, True, {}, ())}
+WRITTEN["local"] = manifest.Manifest(6, 24, "local", 1, True, {}, ())
 
 
 def tree(**engine):
@@ -147,21 +148,20 @@ def tree(**engine):
     }
 
 
-def test_another_engine_keeps_the_batch_and_has_settings_of_its_own():
-    resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, CliArgs())  # its engine
-    assert (resolved.settings.engine.name, resolved.nproc) == ("zero3", 2)
-    assert (resolved.batching.micro_batch, resolved.batching.accumulation) == (2, 2)
-    given = tree(name="zero3", nproc=2, ds_config="mine.json")
-    resolved = resolved_as(given, WRITTEN, CliArgs(engine="local"))
-    assert (resolved.settings.engine.name, resolved.nproc) == ("local", 1)
-    assert resolved.settings.engine.ds_config is None
+@pytest.mark.parametrize(
+    ("settings", "written", "engine", "expected"),
+    [
+        (tree(name="local", nproc=1), "zero3", None, ("zero3", 2, 2)),  # of the checkpoint
+        (tree(name="zero3", nproc=2, ds_config="mine.json"), "zero3", "local", ("local", 1, 2)),
+        ({**tree(name="local", nproc=1), "compile": "on"}, "local", "zero3", ("zero3", 1, 2)),
+    ],
+)
+def test_another_engine_keeps_the_batch_and_has_settings_of_its_own(settings, written, engine, expected):
+    model = SavedModel(Path("x"), None, settings, 6, "weight", None)
+    resolved = resolved_as(model, WRITTEN[written], CliArgs(engine=engine))
+    assert (resolved.settings.engine.name, resolved.nproc, resolved.batching.micro_batch) == expected
     assert resolved.batching.global_batch == 8
-    assert given["engine"]["ds_config"] == "mine.json"
-    given = {**tree(name="local", nproc=1), "compile": "on"}
-    written = manifest.Manifest(6, 24, "local", 1, True, {}, ())
-    assert resolved_as(given, written, CliArgs(engine="zero3")).settings.compile == "off"
-    with pytest.raises(SettingsError, match="unknown engine 'zreo3'"):
-        resolved_as(tree(), WRITTEN, CliArgs(engine="zreo3"))
+    assert (resolved.settings.engine.ds_config, resolved.settings.compile) == (None, "off")
 
 
 @pytest.fixture
@@ -175,21 +175,20 @@ def compare(trained):
     """Compares a run with a replay of its last two steps."""
 
     def compared(again, engine="local", world_size=1, precision="fp32", notes=(), last=None, run=trained):
-        conditions = Conditions(ReplayInterval(None, 4, 6), engine, world_size, precision)
+        replay = Replay(None, 4, 6, engine=engine, world_size=world_size, precision=precision)
         last = last or open_checkpoint(checkpoint(trained, 6))
-        return compare_replay(conditions, run, last, again, notes)
+        return compare_replay(replay, run, last, again, notes)
 
     return compared
 
 
 def test_a_restart_that_a_replay_lacks_explains_a_difference(trained, again):
-    interval = ReplayInterval(None, 4, 6, changes=("the run was resumed with changes at step 5",))
-    conditions = Conditions(interval, "local", 1, "fp32")
+    replay = Replay(None, 4, 6, (), ("the run was resumed with changes at step 5",), "local")
     last = open_checkpoint(checkpoint(trained, 6))
-    assert compare_replay(conditions, trained, last, again, ()).is_identical
+    assert compare_replay(replay, trained, last, again, ()).is_identical
     change_loss(again, 1e-12)
     with pytest.raises(RerunFailed, match=r"steps 4 to 6 cannot be replayed: .* step 5") as raised:
-        compare_replay(conditions, trained, last, again, ())
+        compare_replay(replay, trained, last, again, ())
     assert raised.value.code == 2
 
 

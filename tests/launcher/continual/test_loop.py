@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,10 +13,9 @@ import yaml
 from launcher.__main__ import main
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual.loop import ContinualLoop, Reporter
-from launcher.run import failures
-from launcher.run.job_spec import Job
+from launcher.run import run_end
 from launcher.run_folder import experiences
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved
 from training.checkpoint import retention
@@ -57,12 +57,12 @@ class Ranks:
         """Number and files of the experience of each start."""
         self._settings = settings
 
-    def __call__(self, job, signals):
+    def __call__(self, job):
         self.jobs.append(job)
         files = sorted(path.name for path in job.experience.folders[-1].data.iterdir())
         self.trained.append((job.experience.number, files))
         end = self.instead.pop(len(self.jobs), None)
-        if ending := end(signals) if callable(end) else end:
+        if ending := end() if callable(end) else end:
             return ending
         if job.resume is not None and job.resume.step is not None:
             retention.set_aside(Storage(job.folder), job.resume.step)
@@ -72,7 +72,7 @@ class Ranks:
         forgetting = {"number": number, "metric": "m", "old": {}, "new": {}} if number else None
         outcome = {"status": "completed", "exit_code": 0, "steps": steps, "experience": forgetting}
         (job.folder / "result.json").write_text(json.dumps(outcome))
-        return failures.ended(outcome, 0)
+        return run_end.agreed(outcome, 0)
 
 
 def add(folder, *names):
@@ -99,8 +99,8 @@ def start(tmp_path):
             begun(folder, settings)
         clock = clock or Clock(scheduled)
         ranks = ranks or Ranks(settings)
-        job = Job(settings, folder, False, resume)
-        loop = ContinualLoop(job, ranks, Reporter(folder, False), clock, is_trained)
+        plan = RunPlan(settings, resume, folder=folder, is_trained=is_trained)
+        loop = ContinualLoop(plan, ranks, Reporter(folder, False), clock)
         return loop.run(), ranks, clock
 
     run.data, run.folder = data, tmp_path / "run"
@@ -114,7 +114,7 @@ def interrupted(start):
 
     def interrupt(*sets):
         ranks = Ranks(start.settings)
-        ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
+        ranks.instead[2] = run_end.without_report(0, -9, "", set())
         ending, _, _ = start(*sets, scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
         assert ending.exit_code == 1
         assert states(start) == ["trained", "training"]
@@ -171,9 +171,9 @@ def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start
     stopped = {"status": "stopped", "exit_code": 75, "steps": 15}
     clock = Clock({5: lambda: add(start.data, "b.txt")})
 
-    def cut_short(signals):
+    def cut_short():
         clock.wait(3600)
-        return failures.ended(stopped, 0)
+        return run_end.agreed(stopped, 0)
 
     ranks.instead[2] = cut_short
     ending, _, _ = start("continual.max_hours=1", ranks=ranks, clock=clock)
@@ -192,7 +192,8 @@ def test_a_signal_ends_a_wait_or_the_exit_of_the_ranks(start):
         assert (ending.exit_code, ending.outcome["status"]) == (code, "stopped")
         shutil.rmtree(start.folder)
     ranks = Ranks(start.settings)
-    ranks.instead[1] = lambda signals: signals.add(signal.SIGTERM)
+    done = {"status": "completed", "exit_code": 0, "steps": STEPS, "experience": None}
+    ranks.instead[1] = replace(run_end.agreed(done, 0), signals=frozenset({signal.SIGTERM}))
     ending, _, _ = start(ranks=ranks)
     assert ending.exit_code == 75
     assert states(start) == ["trained"]
@@ -201,7 +202,7 @@ def test_a_signal_ends_a_wait_or_the_exit_of_the_ranks(start):
 def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start):
     ranks = Ranks(start.settings)
     error = SettingsError([Diagnostic("val would be empty")])
-    ranks.instead[2] = failures.failed(error, 0)
+    ranks.instead[2] = run_end.of_error(error, 0)
     ending, ranks, _ = start(
         "continual.quiet_s=30",
         scheduled={
@@ -229,7 +230,7 @@ def test_a_failure_ends_the_run_and_the_experience_is_resumed_with_its_settings(
 
 def test_wrong_or_no_first_data_ends_the_run(start):
     ranks = Ranks(start.settings)
-    ranks.instead[1] = failures.failed(SettingsError([Diagnostic("no samples")]), 0)
+    ranks.instead[1] = run_end.of_error(SettingsError([Diagnostic("no samples")]), 0)
     assert start(ranks=ranks)[0].exit_code == 2
     (start.data / "a.txt").unlink()
     shutil.rmtree(start.folder)

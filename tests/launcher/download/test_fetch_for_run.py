@@ -4,7 +4,6 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,8 +12,9 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.download.fetch import fetch_for_run
+from launcher.run import run_end
 from launcher.run.dry_run import plan_as_json, render_plan
-from launcher.run.execute import execute_run, train_ranks
+from launcher.run.execute import execute_run
 from launcher.run.prepare import prepare_run
 from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Response
@@ -31,8 +31,8 @@ def begun(*files):
     reports = []
 
     ready = prepare_run(arguments(*files), None, [])
-    ranks = partial(train_ranks, load_work=lambda: Mock(side_effect=SettingsError([])))
-    return execute_run(ready, False, reports.append, ranks).report, reports
+    ranks = Mock(return_value=run_end.of_error(SettingsError([]), 0))
+    return execute_run(ready, False, reports.append, ranks), reports
 
 
 def test_a_run_downloads_its_data_first(server):

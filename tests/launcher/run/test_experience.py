@@ -6,10 +6,9 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin
 from launcher.run import experience
 from launcher.run.experience import data_settings, resolve_experience
-from launcher.run.job_spec import ExperienceSpec
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
 from tests.launcher.given import resolved
 
 RUN, BOTH = Path("r"), [0, 1]

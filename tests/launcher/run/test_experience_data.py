@@ -13,9 +13,9 @@ from launcher.config.schema import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import load_experience, resolve_experience
-from launcher.run.job_spec import ExperienceSpec
 from launcher.run.rank_data import RankData
 from launcher.run_folder.experiences import folder_of
+from launcher.run_folder.run_plan import ExperienceSpec
 from models.base import Context, DataError
 from models.common.split import load_sides
 from tests.launcher.given import resolved

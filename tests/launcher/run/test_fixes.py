@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.run import failures, faults, supervisor
+from launcher.run import faults, run_end
 from launcher.run.faults import FAULTS
 from models.base import DataError
 from tests.launcher import runs
@@ -84,36 +84,34 @@ def full(number):
 @pytest.mark.parametrize(
     ("report", "name"),
     [
-        (failures.failed(RuntimeError(BUS_ERROR), 0), "shared_memory"),
-        (failures.failed(RuntimeError(NO_SHM), 0), "shared_memory"),
-        (failures.failed(WorkerDied("data-loader worker 7 died by signal 9; x"), 0), "dead_worker"),
-        (failures.failed(WorkerDied("data-loader worker 7 died by signal 7; x"), 0), "shared_memory"),
-        (failures.failed(full(errno.ENOSPC), 0), "disk_full"),
-        (failures.failed(full(errno.EDQUOT), 0), "quota"),
-        (failures.failed(full(errno.EACCES), 0), "permission"),
-        (failures.failed(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
-        (failures.killed(1, "killed by SIGKILL", "its last output"), "dead_rank"),
-        (failures.killed(1, "killed by SIGABRT", NCCL), "timeout"),
-        (supervisor.frozen_report(1, 77, "stopped", Path("nowhere")), "timeout"),
-        (failures.ended({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), None),
+        (run_end.of_error(RuntimeError(BUS_ERROR), 0), "shared_memory"),
+        (run_end.of_error(RuntimeError(NO_SHM), 0), "shared_memory"),
+        (run_end.of_error(WorkerDied("data-loader worker 7 died by signal 9; x"), 0), "dead_worker"),
+        (run_end.of_error(WorkerDied("data-loader worker 7 died by signal 7; x"), 0), "shared_memory"),
+        (run_end.of_error(full(errno.ENOSPC), 0), "disk_full"),
+        (run_end.of_error(full(errno.EDQUOT), 0), "quota"),
+        (run_end.of_error(full(errno.EACCES), 0), "permission"),
+        (run_end.of_error(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
+        (run_end.without_report(1, -9, "its last output", set()), "dead_rank"),
+        (run_end.without_report(1, -6, NCCL, set()), "timeout"),
+        (run_end.agreed({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), "nonfinite_later"),
     ],
 )
 def test_a_failure_ends_with_its_cause_and_the_next_command(report, name, run):
-    fault = FAULTS[name or report.fault]
-    shown = failures.explained(report, resolved(), run)
+    fault = FAULTS[name]
+    shown = run_end.explained(report, resolved(), run)
     first, *_, cause, fix = shown.text.splitlines()
     assert report.text.startswith(first)
     assert cause == f"  cause         {fault.cause}"
     assert fix == f"  fix           {fault.fix.format(**faults.commands(resolved(), run))}"
-    assert failures.explained(shown, resolved(), run) == shown  # once
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("odd"), DataError("x.txt is empty"), RuntimeError("Connection reset")]
 )
 def test_a_failure_of_unknown_cause_stays_as_it_is(error, run):
-    report = failures.failed(error, 0)
-    assert failures.explained(report, resolved(), run) == report
+    report = run_end.of_error(error, 0)
+    assert run_end.explained(report, resolved(), run) == report
 
 
 def test_the_findings_of_a_run_are_read_from_its_events(here):

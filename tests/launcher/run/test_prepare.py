@@ -2,17 +2,17 @@
 
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import CliArgs
-from launcher.run.execute import copy_run, execute_run, render_last_line, train_ranks
+from launcher.run import rank
+from launcher.run.execute import copy_run, execute_run, last_line
 from launcher.run.prepare import prepare_run
 from launcher.run_folder import run_folder
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
 from tests.launcher.runs import begun, ended, trained
@@ -32,16 +32,22 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run():
-    """Runs the tiny run with the given work: the result, and the reported texts."""
+def train(monkeypatch):
+    """Executes a prepared run with a function as the work of a rank: its end, and the texts shown."""
 
-    def carry_out(work, out=None):
-        reports = []
-        ready = prepare_run(TINY, out, [])
-        finished = execute_run(ready, True, reports.append, partial(train_ranks, load_work=lambda: work))
-        return finished, [report.text for report in reports]
+    def train_by(work, ready):
+        monkeypatch.setattr(rank, "worker", lambda: work)
+        shown = []
+        end = execute_run(ready, True, shown.append)
+        return end, [each.text for each in shown]
 
-    return carry_out
+    return train_by
+
+
+@pytest.fixture
+def run(train):
+    """Runs the tiny run with the given work."""
+    return lambda work, out=None: train(work, prepare_run(TINY, out, []))
 
 
 def ends(code, reason="as it was"):
@@ -71,27 +77,27 @@ def test_a_single_rank_runs_in_the_launching_process_and_ends_with_its_last_line
         seen.append((os.getpid(), job.resolved.settings.model.size, job.console))
         return ends(0)(job)
 
-    finished, reports = run(work)
+    end, reports = run(work)
     assert seen == [(os.getpid(), "tiny", True)]
-    assert (finished.report.exit_code, reports) == (0, [])
-    assert finished.last_line == render_last_line(0, finished.folder)
+    assert (end.exit_code, reports) == (0, [])
+    assert last_line(end).startswith(f"run folder {end.folder}; ")
 
 
 def test_a_failed_run_names_its_log_which_has_the_traceback(run):
-    finished, reports = run(ends(1, "the loss of step 1 is not finite"))
-    assert (finished.report.exit_code, reports) == (1, ["error: the loss of step 1 is not finite"])
-    assert finished.last_line.endswith("log.txt")
-    assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
-    finished, _ = run(breaks(ValueError("odd")))
-    assert finished.report.exit_code == 1
-    assert "Traceback" in (finished.folder / "log.txt").read_text()
+    end, reports = run(ends(1, "the loss of step 1 is not finite"))
+    assert (end.exit_code, reports) == (1, ["error: the loss of step 1 is not finite"])
+    assert last_line(end).endswith("log.txt")
+    assert "the loss of step 1" in (end.folder / "log.txt").read_text()
+    end, _ = run(breaks(ValueError("odd")))
+    assert end.exit_code == 1
+    assert "Traceback" in (end.folder / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("error", [DataError("x is empty"), KeyboardInterrupt()])
 def test_wrong_data_or_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here, error):
-    finished, (text,) = run(breaks(error))
+    end, (text,) = run(breaks(error))
     code, start = (130, "interrupted") if isinstance(error, KeyboardInterrupt) else (2, "error: ")
-    assert (finished.report.exit_code, finished.folder) == (code, None)
+    assert (end.exit_code, end.folder) == (code, None)
     assert text.startswith(start)
     assert list(here.iterdir()) == []
 
@@ -102,15 +108,17 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
         raise AssertionError("the signal should have ended this")
 
     before = signal.getsignal(signal.SIGTERM)
-    finished, (text,) = run(work)
-    assert finished.report.exit_code == 75
+    end, (text,) = run(work)
+    assert end.exit_code == 75
     assert "SIGTERM" in text
     assert signal.getsignal(signal.SIGTERM) is before
     assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(here, monkeypatch, number):
+def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
+    here, monkeypatch, train, number
+):
     set_torchrun(monkeypatch, rank=number)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = []
@@ -123,14 +131,14 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
     cli_args = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
     ready = prepare_run(cli_args, None, [])
-    finished = execute_run(ready, True, seen.append, partial(train_ranks, load_work=lambda: work))
+    end, _ = train(work, ready)
     first = number == 0
-    assert seen == [(os.getpid(), finished.folder, first, 2)]
-    assert (finished.folder is not None) == first
+    assert seen == [(os.getpid(), end.folder, first, 2)]
+    assert (end.folder is not None) == first
     assert (here / "runs").exists() == first
 
 
-def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
+def test_ranks_of_srun_are_passed_to_torch(monkeypatch, train):
     srun = {"JOB_ID": "7", "STEP_ID": "0", "PROCID": "1", "LOCALID": "1", "NODEID": "0"}
     srun |= {"STEP_NUM_TASKS": "2", "STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "node1"}
     for name, value in srun.items():
@@ -142,7 +150,7 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
     ready = prepare_run(CliArgs(model="language:tiny"), None, [])
-    execute_run(ready, True, print, partial(train_ranks, load_work=lambda: work))
+    train(work, ready)
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
     # On one node no host name is needed.
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
@@ -153,24 +161,19 @@ def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_crea
     cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
     with pytest.raises(SettingsError) as refused:
         prepare_run(cli_args, Path("old"), [Diagnostic("an unknown argument")])
-    assert str(refused.value).splitlines() == [
-        "error: an unknown argument",
-        "error: engine.max_restarts 2, but only torchrun, which started the processes, can restart them",
-        "  where         --max-restarts 2",
-        "  allowed       0 under torchrun; a second start with  --resume auto  resumes",
-    ]
+    first, second = refused.value.diagnostics
+    assert first.message == "an unknown argument"
+    assert (second.key, second.where) == ("engine.max_restarts", "--max-restarts 2")
     assert list(here.iterdir()) == []
 
 
 @pytest.fixture
-def resume_run(here):
+def resume_run(here, train):
     """Runs a resumed run with the given work."""
     trained(Path("old"), resolved(nproc="1"), 10)
 
     def carry_out(work, out=None):
-        ready = prepare_run(CliArgs(resume="old"), out, [])
-        train = partial(train_ranks, load_work=lambda: work)
-        return execute_run(ready, True, lambda report: None, train)
+        return train(work, prepare_run(CliArgs(resume="old"), out, []))[0]
 
     return carry_out
 

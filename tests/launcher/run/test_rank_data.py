@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.run.job_spec import Job
 from launcher.run.rank_data import load_data
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from models.base import DataError
 from models.common.split import load_sides
 from tests.launcher.given import resolved
@@ -23,7 +22,7 @@ def sides(path, run, *sets, count=60, reset=None):
     resume, point = None, None
     if reset is not None:
         resume, point = ResumeRequest(run, reset=("data",)), SimpleNamespace(fact=reset.get)
-    load_data(Job(given, run, console=False, resume=resume), given.settings, run, one_rank(), point)
+    load_data(RunPlan(given, resume, folder=run), given.settings, run, one_rank(), point)
     return load_sides(run)
 
 

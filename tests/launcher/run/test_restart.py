@@ -12,11 +12,10 @@ import pytest
 
 from launcher.config.provenance import CliArgs
 from launcher.run import restart
-from launcher.run.failures import RankReport
 from launcher.run.job_generation import JobGeneration
-from launcher.run.job_spec import Job
+from launcher.run.run_end import RunEnd
 from launcher.run_folder import generations, run_folder
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from slurm.environment import Generation
 from tests.control_group import limited
 from tests.launcher.given import resolved
@@ -25,29 +24,31 @@ from training.storage import Storage
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
-ENDED = RankReport("ended", 0, 0, "here", 0.0)
-FAILED = RankReport("failed", 1, 1, "here", 0.0, "error: it broke", "its lines")
+ENDED = RunEnd("ended", 0)
+FAILED = RunEnd("failed", 1, 1, text="error: it broke", trace="its lines")
 
 
 def out_of_memory(micro_batch=None):
-    return RankReport("out of memory", 1, 0, "here", 0.0, micro_batch=micro_batch)
+    return RunEnd("out of memory", 1, micro_batch=micro_batch)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs a job whose attempts end in turn as given: the final report, and the jobs tried."""
+    """Runs a plan whose attempts end in turn as given: the last end, and the plans tried."""
     monkeypatch.chdir(tmp_path)
 
-    def repeat(*reports, settings=SETTINGS, during=lambda forwarded: None):
-        folder = begun(tmp_path / "x", settings)
-        tried = []
+    def repeat(*ends, settings=SETTINGS, during=lambda: None, resume=None):
+        folder = begun(Path("x"), settings) if not Path("x").exists() else Path("x")
+        tried, shown = [], []
 
-        def attempt(job, show, forwarded):
-            tried.append(job)
-            during(forwarded)
-            return reports[len(tried) - 1]
+        def attempt(plan):
+            tried.append(plan)
+            during()
+            return ends[len(tried) - 1]
 
-        return restart.repeat(Job(settings, folder, True), attempt, lambda report: None), tried
+        end = restart.repeat(RunPlan(settings, resume, folder=folder, console=True), attempt, shown.append)
+        assert shown == [each for each in ends[: len(tried)] if each.kind != "ended"]
+        return end, tried
 
     return repeat
 
@@ -59,30 +60,20 @@ def restarts(capfd):
 
 
 def test_failures_are_logged_and_the_ranks_restarted(run, capfd):
-    ending, tried = run(FAILED, FAILED, FAILED)
-    assert ending is FAILED
+    end, tried = run(FAILED, FAILED, FAILED)
+    assert end is FAILED
     lines = restarts(capfd)
     assert lines == ["restart 1 of 2 from the beginning", "restart 2 of 2 from the beginning"]
     log = Path("x/log.txt").read_text()
     assert "error: it broke\nits lines" in log and lines[1] in log
-    again = ResumeRequest(Path("x").absolute())
-    assert [job.resume for job in tried] == [None, again, again]
-
-
-def test_a_restart_resumes_from_the_newest_checkpoint(run, capfd):
-    def save_once(forwarded):
-        if not Path("x/checkpoints").exists():
-            saved(Path("x"), 5, SETTINGS)
-
-    ending, tried = run(FAILED, ENDED, during=save_once)
-    assert (ending, len(tried)) == (ENDED, 2)
-    assert restarts(capfd) == ["restart 1 of 2 from step 5"]
+    again = ResumeRequest(Path("x"))
+    assert [plan.resume for plan in tried] == [None, again, again]
 
 
 def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, capfd):
     settings = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
-    ending, _ = run(out_of_memory(), out_of_memory(), ENDED, settings=settings)
-    assert ending is ENDED
+    end, _ = run(out_of_memory(), out_of_memory(), ENDED, settings=settings)
+    assert end is ENDED
     assert restarts(capfd) == [f"restart with micro-batches of {size} from the beginning" for size in (4, 2)]
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
@@ -92,53 +83,55 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
 def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(run):
     settings = resolved("train.global_batch=32", batch_size="16")
     _, tried = run(out_of_memory(4), ENDED, settings=settings)
-    numbers = [job.resolved.batching for job in tried]
+    numbers = [plan.resolved.batching for plan in tried]
     assert [(each.micro_batch, each.accumulation) for each in numbers] == [(16, 2), (2, 16)]
 
 
 @pytest.mark.parametrize(
-    ("report", "during"),
+    ("end", "during"),
     [
-        (RankReport("invalid input", 2, 0, "here", 0.0), lambda forwarded: None),
-        (RankReport("ended", 1, 0, "here", 0.0), lambda forwarded: None),  # a loss is not finite
-        (FAILED, lambda forwarded: forwarded.add(signal.SIGTERM)),
-        (FAILED, lambda forwarded: shutil.rmtree("x")),
+        (RunEnd("invalid input", 2), lambda: None),
+        (RunEnd("ended", 1), lambda: None),  # a loss is not finite
+        (replace(FAILED, signals=frozenset({signal.SIGTERM})), lambda: None),
+        (FAILED, lambda: shutil.rmtree("x")),
     ],
     ids=["invalid input", "agreed", "after a signal", "without its folder"],
 )
-def test_a_failure_that_would_recur_or_after_a_signal_is_not_restarted(run, report, during):
-    assert run(report, during=during)[0] is report
+def test_a_failure_that_would_recur_or_after_a_signal_is_not_restarted(run, end, during):
+    assert run(end, during=during)[0] is end
     assert run(FAILED, settings=resolved(nproc="2"))[0] is FAILED  # without max_restarts
 
 
-RESET = ("schedule",)
+X = ResumeRequest(Path("x"))
+RESET = ResumeRequest(Path("x"), 10, ("schedule",))
+FORK = ResumeRequest(Path("old"))
 
 
 @pytest.mark.parametrize(
-    ("later", "expected"), [([], ResumeRequest(Path("x"), 10, RESET)), ([20], ResumeRequest(Path("x")))]
+    ("resume", "later", "expected", "step"),
+    [
+        (None, [], X, None),
+        (None, [5], X, 5),
+        (RESET, [], RESET, 10),
+        (RESET, [20], X, 20),  # which has the effect of --reset
+        (FORK, [], FORK, 20),
+        (FORK, [15], FORK, 20),  # no progress
+        (FORK, [25], X, 25),
+    ],
 )
-def test_a_restart_resets_again_unless_a_checkpoint_was_saved_since(tmp_path, monkeypatch, later, expected):
-    monkeypatch.chdir(tmp_path)
-    trained(Path("x"), SETTINGS, 10)
-    first = restart.FirstAttempt(Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10, RESET)))
-    for step in later:
-        saved(Path("x"), step, SETTINGS)
-    job, step = first.again(SETTINGS)
-    assert (job.resume, step) == (expected, max([10, *later]))
-
-
-def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monkeypatch):
-    """Later checkpoints of the old run do not count as progress."""
-    monkeypatch.chdir(tmp_path)
+def test_a_restart_resumes_from_what_was_saved_since_or_again(run, capfd, resume, later, expected, step):
     trained(Path("old"), SETTINGS, 10, 20)
-    job = Job(SETTINGS, Path("old"), True, ResumeRequest(Path("old"), 10))
-    assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
-    begun(Path("new"), SETTINGS)
-    job = Job(SETTINGS, Path("new"), True, ResumeRequest(Path("old")))
-    first = restart.FirstAttempt(job)
-    assert first.again(SETTINGS) == (job, 20)
-    saved(Path("new"), 25, SETTINGS)
-    assert first.again(SETTINGS) == (replace(job, resume=ResumeRequest(Path("new"))), 25)
+    trained(Path("x"), SETTINGS, *([10] if resume is RESET else []))
+
+    def save():
+        for each in later:
+            saved(Path("x"), each, SETTINGS)
+        later.clear()
+
+    _, tried = run(FAILED, ENDED, resume=resume, during=save)
+    assert [plan.resume for plan in tried] == [resume, expected]
+    where = "the beginning" if step is None else f"step {step}"
+    assert restarts(capfd) == [f"restart 1 of 2 from {where}"]
 
 
 FIRST, SECOND = Generation("12", 0), Generation("12", 1)
@@ -157,23 +150,17 @@ def args_of(run, cli_args, generation=SECOND):
     return JobGeneration(generation, run, 0).begin(cli_args)
 
 
-def test_the_first_generation_keeps_its_arguments_and_a_later_one_resumes_whatever_they_are(tmp_path):
-    cli_args = CliArgs(resume="other", reset=("data",))
+def test_a_generation_keeps_its_arguments_until_one_before_it_has_saved(tmp_path):
     JobGeneration(FIRST, tmp_path, 0).claim()
-    assert args_of(tmp_path, cli_args, FIRST) is cli_args
-    write_generation(tmp_path, 0, 5)
-    for start_args in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
-        cli_args = args_of(tmp_path, start_args)
-        assert (cli_args.resume, tuple(cli_args.reset)) == ("auto", ())
-
-
-def test_without_a_checkpoint_of_the_job_the_arguments_still_apply(tmp_path):
-    saved(tmp_path, 5, resolved())
+    saved(tmp_path, 5, resolved())  # of the run before this job
     write_generation(tmp_path, from_step=5)
-    cli_args = CliArgs(resume=str(tmp_path), reset=("schedule",))
-    assert args_of(tmp_path, cli_args) is cli_args
+    typed = [CliArgs(resume=str(tmp_path), reset=("schedule",)), CliArgs(resume="auto", reset=("data",))]
+    assert all(args_of(tmp_path, each, FIRST) is each for each in typed)
+    assert all(args_of(tmp_path, each) is each for each in typed)
     saved(tmp_path, 6, resolved())
-    assert args_of(tmp_path, cli_args).resume == "auto"
+    for each in (CliArgs(), CliArgs(resume="other"), *typed):
+        again = args_of(tmp_path, each)
+        assert (again.resume, tuple(again.reset)) == ("auto", ())
 
 
 def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):

@@ -11,22 +11,19 @@ from dataclasses import replace
 import pytest
 
 from launcher.config.provenance import Origin, Setting
-from launcher.run import job_spec
-from launcher.run.job_spec import Job
-from launcher.run.supervisor import supervise
+from launcher.run import job_spec, supervisor
+from launcher.run_folder.run_plan import RunPlan
 from tests.waiting import until
 
 
 @pytest.fixture
 def run(two_ranks, tmp_path, monkeypatch):
-    """Runs a scene in two processes: the final report, the reports so far, and the run folder."""
+    """Runs a scene in two processes; gives the end."""
+    monkeypatch.setattr(supervisor, "MODULE", "tests.launcher.ranks")
 
-    def run_scene(scene, threads=1, resolved=two_ranks, forwarded=None):
+    def run_scene(scene, threads=1, resolved=two_ranks):
         monkeypatch.setenv("SCENE", scene)
-        reports = []
-        job = Job(resolved, tmp_path, console=True)
-        ending = supervise(job, threads, reports.append, "tests.launcher.ranks", forwarded)
-        return ending, reports
+        return supervisor.supervise(RunPlan(resolved, folder=tmp_path, threads=threads, console=True))
 
     return run_scene
 
@@ -47,8 +44,7 @@ def send_when(folder, number, *states):
 
 
 def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_terminal(run, tmp_path, capfd):
-    ending, reports = run("settings", threads=3)
-    assert (ending.exit_code, reports) == (0, [])
+    assert run("settings", threads=3).exit_code == 0
     assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
     assert (tmp_path / "seen-1").read_text() == "[7, 1e-05, 8, False] 3"
     assert "rank 0 of 2 prints" in capfd.readouterr().out
@@ -56,38 +52,21 @@ def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_termina
 
 
 def test_ranks_listen_on_loopback_only_and_believe_no_stranger(run, tmp_path):
-    ending, _ = run("stranger")
-    assert (ending.kind, ending.exit_code) == ("ended", 0), ending.text
+    end = run("stranger")
+    assert (end.kind, end.exit_code) == ("ended", 0), end.text
     assert [(tmp_path / f"listen-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1"] * 2
-
-
-def test_a_failing_rank_is_reported_once_and_ends_the_others_that_wait_for_it(run, tmp_path):
-    ending, reports = run("error")
-    assert reports == [ending]
-    assert ending.exit_code == 1
-    host = os.uname().nodename
-    assert ending.text == f"error: rank 1 on {host} failed: ValueError: the second rank failed"
-    assert 'raise ValueError("the second rank failed")' in ending.trace
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
-
-
-def test_a_rank_that_ends_without_a_report_is_a_failure_with_its_last_output(run):
-    ending, _ = run("killed")
-    assert ending.exit_code == 1
-    assert "rank 1" in ending.text and "killed by SIGKILL" in ending.text
-    assert ending.trace == "rank 1 of 2 prints"
 
 
 def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path):
     """By gloo's own message about a lost peer."""
-    ending, reports = run("gloo")
-    assert [report.rank for report in reports] == [1]
-    assert "the second rank failed" in ending.text
+    end = run("gloo")
+    assert end.rank == 1 and "the second rank failed" in end.text
     assert "rank 0 on" in log_of(tmp_path) and "lost another rank" in log_of(tmp_path)
     assert (tmp_path / "sum").read_text() == "3.0"  # they had found each other
 
 
+FAILED = r"rank 1 on \S+ failed: ValueError: the second rank failed"
+KILLED = r"rank 1 on \S+ died: killed by SIGKILL .*"
 DATA = "data/mine.txt is empty; a text of at least one line"
 HUNG = r"rank 1 on \S+ waited 1 s for its data"
 FROZEN = r"rank 1 on \S+ does not answer the other ranks: its process \d+ is waiting"
@@ -96,18 +75,23 @@ FROZEN = r"rank 1 on \S+ does not answer the other ranks: its process \d+ is wai
 @pytest.mark.parametrize(
     ("scene", "code", "text", "trace"),
     [
+        ("error", 1, FAILED, '.*raise ValueError\\("the second rank failed"\\).*'),
+        ("killed", 1, KILLED, "rank 1 of 2 prints"),
         ("data", 2, DATA, ""),
         ("hung", 1, HUNG, ".*in work.*"),
         pytest.param("frozen", 1, FROZEN, ".*in wait_forever.*", marks=pytest.mark.slow),
     ],
 )
-def test_a_rank_that_hangs_is_named_with_its_stack_and_one_with_invalid_data_without(
-    run, scene, code, text, trace
+def test_the_rank_at_fault_is_named_with_its_stack_and_the_others_end(
+    run, tmp_path, scene, code, text, trace
 ):
-    ending, reports = run(scene)
-    assert (reports, ending.exit_code) == ([ending], code)
-    assert re.fullmatch(f"error: {text}", ending.text)
-    assert re.fullmatch(trace, ending.trace, re.DOTALL)
+    end = run(scene)
+    assert end.exit_code == code
+    assert re.fullmatch(f"error: {text}", end.text)
+    assert re.fullmatch(trace, end.trace, re.DOTALL)
+    if (file := tmp_path / "pid").exists():  # of a rank that waits for ever
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
 
 
 def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
@@ -119,7 +103,7 @@ def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
 def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, tmp_path):
     exited = subprocess.Popen([sys.executable, "-c", ""])
     exited.wait()
-    job_spec.save(Job(two_ranks, tmp_path, console=False), tmp_path)
+    job_spec.save(RunPlan(two_ranks, folder=tmp_path), tmp_path)
     rank_environment = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
     rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
     environment = {**os.environ, **rank_environment, job_spec.SUPERVISOR: str(exited.pid)}
@@ -133,10 +117,9 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
     before = signal.getsignal(number)
     send_when(tmp_path, number, "ready")
-    forwarded = set()
-    ending, reports = run("signal", forwarded=forwarded)
-    assert (ending.kind, ending.exit_code, reports) == ("ended", code, [])
-    assert len(forwarded) == 1  # so that nothing is restarted
+    end = run("signal")
+    assert (end.kind, end.exit_code) == ("ended", code)
+    assert end.signals == {number}  # so that nothing is restarted
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
     assert signal.getsignal(number) is before
 
@@ -144,9 +127,7 @@ def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, co
 @pytest.mark.slow
 def test_a_second_interrupt_kills_unresponsive_ranks(run, tmp_path):
     send_when(tmp_path, signal.SIGINT, "ready", "interrupted")
-    ending, _ = run("stuck")
-    assert ending.exit_code == 130
-    assert ending.text == "ended at once; earlier checkpoints are kept"
+    assert run("stuck").exit_code == 130
 
 
 @pytest.mark.slow

@@ -50,11 +50,9 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
     process = holder()
     with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, wait_s=0.2):
         pass
-    assert str(refused.value) == (
-        f"error: the run folder {tmp_path} is in use by {process.pid}@{socket.gethostname()}\n"
-        "  allowed       one run at a time in a folder\n"
-        "  fix           wait for that run or stop it; or choose another folder with  --out DIR"
-    )
+    [error] = refused.value.diagnostics
+    assert f"in use by {process.pid}@{socket.gethostname()}" in error.message
+    assert error.value == str(tmp_path) and "--out DIR" in error.fix
 
 
 def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_path, monkeypatch):

@@ -107,6 +107,7 @@ def test_a_file_without_permission_is_named():
         ("metrics.jsonl", "export run --format safetensors"),
         ("result.json", "track run"),
         ("metrics.jsonl", "submit --resume run --dry-run"),
+        ("metrics.jsonl", "report run"),
     ],
 )
 def test_every_command_names_the_damaged_file_once_and_writes_nothing(run, capsys, command, name):

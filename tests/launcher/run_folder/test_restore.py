@@ -7,7 +7,7 @@ from engines.environment import RankInfo
 from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder.restore import load_resume_point
-from launcher.run_folder.resume import ResumeRequest
+from launcher.run_folder.run_plan import ResumeRequest
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.privileges import reachable_folder, unreadable

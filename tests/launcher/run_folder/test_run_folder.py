@@ -116,21 +116,17 @@ def test_a_folder_with_a_file_of_the_user_is_refused_and_stays_as_it_was(here, n
     before = content(here)
     with pytest.raises(SettingsError) as refused:
         run_folder.create(resolved(), here / "mine", NAME)
-    assert str(refused.value) == (
-        f"error: the folder {here}/mine is not empty and not a run folder: "
-        f"it has {name.partition('/')[0]}\n"
-        "  allowed       a new or empty writable folder; without --out, a new folder in runs/"
-    ).replace("\n", f"\n  where         --out {here}/mine\n")
+    [error] = refused.value.diagnostics
+    assert error.where == f"--out {here}/mine" and error.message.endswith(f" it has {name.partition('/')[0]}")
     assert content(here) == before
 
 
-def test_a_folder_of_another_run_is_refused(here):
+def test_a_folder_of_another_run_is_refused_with_the_command_that_resumes_it(here):
     trained(here / "mine", resolved(), 10)
     before = content(here)
     with pytest.raises(SettingsError) as refused:
         run_folder.create(resolved(), here / "mine", NAME)
-    for part in ("contains another run", "a new folder in runs/", f"launcher resume {here}/mine"):
-        assert part in str(refused.value)
+    assert refused.value.diagnostics[0].fix == f"python -m launcher resume {here}/mine"
     assert content(here) == before
 
 
@@ -168,25 +164,19 @@ def test_a_discarded_folder_takes_its_new_parents_along_and_leaves_what_was_ther
         assert names(here) == ["mine", "mine/slurm", "mine/slurm/next"]
 
 
-@pytest.mark.parametrize("part", ["metrics.jsonl", "checkpoints/step-00000001"])
-def test_a_trained_run_is_never_discarded(here, part):
-    created = run_folder.create(resolved(), None, NAME)
-    (created.path / part).parent.mkdir(exist_ok=True)
-    (created.path / part).write_text("{}\n")
-    assert not created.discard()
-    assert (created.path / part).exists()
-
-
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_resumed_run_is_never_discarded(here):
+def test_a_trained_or_resumed_run_is_never_discarded(here):
+    for part in ("metrics.jsonl", "checkpoints/step-00000001"):
+        created = run_folder.create(resolved(), None, NAME)
+        (created.path / part).parent.mkdir(exist_ok=True)
+        (created.path / part).write_text("{}\n")
+        assert not created.discard() and (created.path / part).exists()
     run_folder.create(resolved(), here / "mine", NAME)
     before = content(here)
-    created = run_folder.open_existing(here / "mine")
-    assert created.path == here / "mine"
-    assert not created.discard()
+    assert not run_folder.open_existing(here / "mine").discard()
     assert content(here) == before
 
 

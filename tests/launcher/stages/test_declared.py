@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import write
@@ -17,14 +16,6 @@ ONLY_LOWER = "stages=[lower]"
 @pytest.fixture(autouse=True)
 def search_path(here, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-
-def diagnostics(folder, old, new):
-    """The errors of a task with `new` instead of `old`."""
-    assert old in TEXT
-    with pytest.raises(SettingsError) as error:
-        resolved(ONLY_LOWER, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")
-    return [diagnostic.message for diagnostic in error.value.diagnostics]
 
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):

@@ -101,7 +101,7 @@ def test_a_signal_between_two_stages_ends_it_before_the_next(home, pipeline, mon
             os.kill(os.getpid(), signal.SIGTERM)
 
     ended = execute.train_stages(ready, False, lambda report: content.append(report.text), announce)
-    assert (ended.report.exit_code, content) == (75, ["stopped between two stages"])
+    assert (ended.exit_code, content) == (75, ["stopped between two stages"])
     assert [stage["status"] for stage in ended.result["stages"]] == ["completed", "waiting"]
     assert json.loads((home / "between" / "result.json").read_text())["status"] == "stopped"
 

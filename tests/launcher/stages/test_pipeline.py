@@ -2,8 +2,8 @@
 
 import os
 
-from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
 from tests.launcher.given import set_torchrun
@@ -59,14 +59,14 @@ def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_wa
 
 def test_one_stage_is_an_ordinary_run_and_all_that_ranks_of_torchrun_train(prepared, monkeypatch):
     alone = prepared(stage="encoder")
-    assert isinstance(alone, PreparedRun)
+    assert isinstance(alone, RunPlan)
     assert alone.resolved.settings.model.stage == "encoder"
-    assert isinstance(prepared(sets=["stages=[encoder]"]), PreparedRun)
+    assert isinstance(prepared(sets=["stages=[encoder]"]), RunPlan)
     set_torchrun(monkeypatch, rank=0, size=1)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     [content] = prepared()
     assert content.startswith("each stage runs in its own processes, but torchrun")
-    assert isinstance(prepared(stage="encoder"), PreparedRun)
+    assert isinstance(prepared(stage="encoder"), RunPlan)
 
 
 def ready(pipeline, *completed):

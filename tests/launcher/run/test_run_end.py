@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from engines.base import EngineError, PeersMissing
 from launcher.base import signals
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import Batching
-from launcher.run import failures
+from launcher.run import run_end
 from models.base import DataError
 from training.storage import StorageError
 
@@ -30,31 +31,26 @@ UNSAVED = " before anything was saved"
         (signals.Stopped("SIGTERM"), "stopped", 75, f"stopped by SIGTERM{UNSAVED}; run again"),
         (ValueError("odd"), "failed", 1, f"{RANK} failed: ValueError: odd"),
         (RuntimeError("Connection reset by peer"), "peer lost", 1, f"{RANK} lost another rank"),
+        (StorageError(Path("x"), OSError(5, "I/O error")), "failed", 1, "error: cannot write x: I/O error"),
     ],
 )
 def test_each_kind_of_exit_has_its_code_and_text(error, kind, code, text):
-    report = failures.failed(error, 3)
-    assert (report.kind, report.exit_code, report.text) == (kind, code, text)
-    assert bool(report.trace) == (code == 1)
-
-
-def test_a_full_run_folder_is_reported_without_a_traceback(tmp_path):
-    report = failures.failed(StorageError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
-    assert (report.kind, report.exit_code, report.trace) == ("failed", 1, "")
-    assert report.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
+    end = run_end.of_error(error, 3)
+    assert (end.kind, end.exit_code, end.text.splitlines()[0]) == (kind, code, text)
+    assert bool(end.trace) == (code == 1 and not isinstance(error, StorageError))
 
 
 def test_of_agreed_exits_only_a_failure_is_reported():
     for code, text in ((1, "error: the loss is not finite"), (75, "")):
-        report = failures.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
+        report = run_end.agreed({"exit_code": code, "reason": "the loss is not finite"}, 0)
         assert (report.kind, report.exit_code, report.text) == ("ended", code, text)
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
-    written = failures.failed(ValueError("odd"), 3)
+    written = run_end.of_error(ValueError("odd"), 3)
     written.save(tmp_path)
-    assert failures.load(tmp_path, 3) == written
-    assert failures.load(tmp_path, 2) is None
+    assert run_end.load(tmp_path, 3) == written
+    assert run_end.load(tmp_path, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -68,8 +64,8 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
 )
 def test_a_failure_is_out_of_memory_if_the_kernel_killed_a_process(kind, kills, expected):
     batches = Batching(global_batch=16, micro_batch=8, accumulation=1, world_size=2)
-    ending = replace(failures.killed(1, "killed by SIGKILL", "its output"), kind=kind)
-    report = failures.out_of_memory(ending, kills, batches)
+    ending = replace(run_end.without_report(1, -9, "its output", set()), kind=kind)
+    report = run_end.out_of_memory(ending, kills, batches)
     assert (report.kind, report.exit_code, report.trace) == (expected, 1, "its output")
     if expected == "out of memory":
         processes = {1: "1 process", 2: "2 processes"}[kills]

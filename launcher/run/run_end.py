@@ -1,0 +1,260 @@
+"""What a rank, or a run, ended with."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from pydantic import ConfigDict, TypeAdapter
+
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted, render
+from launcher.base.redaction import redact_variables
+from launcher.base.signals import Stopped
+from launcher.config.provenance import Resolved
+from launcher.run_folder.run_plan import RunPlan
+from training.storage import StorageError, atomic_write
+
+if TYPE_CHECKING:
+    from training.resources.oom import BatchSizes
+
+Kind = Literal[
+    "ended", "stopped", "invalid input", "failed", "out of memory", "killed", "fenced", "peer lost"
+]
+"""How a rank ended. ended: normally, as all ranks agreed; stopped: by a signal before anything was
+saved; invalid input: settings or data; failed: an error of the program or the run; out of memory:
+on the host or a device; killed: without a report; fenced: a later generation of the job has claimed
+the run; peer lost: this rank only noticed that another rank was gone."""
+_CODES = {"invalid input": exit_codes.INVALID_INPUT, "stopped": exit_codes.RUN_AGAIN}
+_LOST_PEER = re.compile(
+    r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
+    r"|timed out waiting|timeout caused pair closure"
+    r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """What a rank ended with; of a run, that of the rank that decided."""
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+    kind: Kind
+    exit_code: int
+    rank: int = 0
+    host: str = field(default_factory=socket.gethostname)
+    at: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
+    text: str = ""
+    """The message for the user."""
+    trace: str = ""
+    """The traceback, or what the rank printed last."""
+    outcome: Mapping[str, Any] | None = None
+    """The fields of training.callbacks.base.Outcome."""
+    micro_batch: int | None = None
+    """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
+    diagnostics: Sequence[Diagnostic] = ()
+    """What is wrong with the settings or the data; `text` renders them."""
+    signals: frozenset[int] = frozenset()
+    """The signals that were sent on to the ranks."""
+    folder: Path | None = None
+    """The run folder; None: it was removed, or this process has none."""
+    wants_report: bool = False
+    """Whether the page about the run is to be written into its folder."""
+    pipeline: Mapping[str, Any] | None = None
+    """The result of all stages; None: a single run."""
+    cause: BaseException | None = field(default=None, compare=False)
+    """The exception that ended a rank of this process; not saved."""
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What the end is as JSON; empty: nothing was trained."""
+        return self.pipeline or self.outcome or {}
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether the run ended before it began to train."""
+        return self.exit_code == exit_codes.INVALID_INPUT or self.kind == "stopped"
+
+    def save(self, folder: Path) -> None:
+        """Write the end to `folder` for the supervisor, atomically. Touches the disk."""
+        content = TypeAdapter(RunEnd).dump_json(self, exclude={"cause"}, fallback=str)
+        atomic_write(_path(folder, self.rank), content)
+
+
+def load(folder: Path, rank: int) -> RunEnd | None:
+    """The end that `rank` saved in `folder`; None: it has not, or died before."""
+    try:
+        return TypeAdapter(RunEnd).validate_json(_path(folder, rank).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _path(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.json"
+
+
+def build(
+    kind: Kind, rank: int, text: str, trace: str = "", exit_code: int | None = None, **parts: Any
+) -> RunEnd:
+    """The end of `rank` on this host, now, without secrets of the environment."""
+    variables = environment.variables()
+    text, trace = (redact_variables(part, variables) for part in (text, trace))
+    parts["diagnostics"] = [
+        replace(one, **{k: redact_variables(v, variables) for k, v in vars(one).items() if type(v) is str})
+        for one in parts.get("diagnostics", ())
+    ]
+    code = _CODES.get(kind, exit_codes.FAILURE) if exit_code is None else exit_code
+    return RunEnd(kind, code, rank, text=text, trace=trace, **parts)
+
+
+def agreed(outcome: Mapping[str, Any], rank: int) -> RunEnd:
+    """The end of a rank as all ranks agreed; the run has shown the outcome itself."""
+    code = int(outcome["exit_code"])
+    text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
+    return build("ended", rank, text, exit_code=code, outcome=outcome)
+
+
+def of_error(error: BaseException, rank: int) -> RunEnd:
+    """The end of a rank by `error`, without secrets of the environment."""
+    return replace(_of_error(error, rank), cause=error)
+
+
+def _of_error(error: BaseException, rank: int) -> RunEnd:
+    if isinstance(error, KeyboardInterrupt | Stopped):
+        by = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped by {error.signal_name}"
+        code, again = exit_codes.INTERRUPTED, ""
+        if isinstance(error, Stopped):
+            code, again = exit_codes.RUN_AGAIN, "; run again"
+        return build("stopped", rank, f"{by} before anything was saved{again}", exit_code=code)
+    # Imported for an error only: a run that works needs none of them, and a thread that ends one
+    # at a signal would wait for an import of the main thread.
+    from engines.base import EngineError, PeersMissing
+    from launcher.config.errors import about_data
+    from launcher.run_folder.fence import FencedOff
+    from models.base import DataError
+    from training.checkpoint.manifest import CheckpointError
+    from training.resources.oom import OutOfMemory
+    from training.stop_reason import WorkerDied
+
+    where = f"rank {rank} on {socket.gethostname()}"
+    if isinstance(error, EngineError):
+        error = SettingsError.of(str(error))
+    elif isinstance(error, DataError):
+        error = about_data(error)
+    if isinstance(error, SettingsError):
+        return build("invalid input", rank, str(error), diagnostics=error.diagnostics)
+    of_worker = f"{error}" if str(error).startswith("rank ") else f"{where}: {error}"
+    known: tuple[tuple[Any, Kind, str], ...] = (
+        (StorageError | CheckpointError | FetchError, "failed", f"{error}"),
+        (WorkerDied, "failed", of_worker),
+        (FencedOff, "fenced", f"{error}"),
+        (OutOfMemory, "out of memory", f"{where} {error}"),
+    )
+    for types, kind, text in known:
+        if isinstance(error, types):
+            micro_batch = getattr(error, "micro_batch", None)
+            return build(kind, rank, f"error: {text}", micro_batch=micro_batch)
+    trace = "".join(traceback.format_exception(error))
+    message = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, PeersMissing):
+        return build("peer lost", rank, f"error: {error}", trace)
+    if isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
+        return build("peer lost", rank, f"error: {where} lost another rank", trace)
+    return build("failed", rank, f"error: {where} failed: {message}", trace)
+
+
+def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RunEnd:
+    """The end of a rank with exit code `code` that reported none; `output` is what it printed last.
+
+    A rank that died of a forwarded signal during its start-up was stopped.
+    """
+    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
+        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
+        return of_error(stop, rank)
+    status = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code} without a report"
+    if code == -signal.SIGKILL:
+        status += " (often because the machine was out of memory)"
+    text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
+    return build("killed", rank, text, output)
+
+
+def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
+    """`end` as one of memory that ran out, if the kernel killed processes during the run.
+
+    `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
+    """
+    if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
+        return end
+    from launcher.run.faults import recognized
+    from training.resources.oom import OutOfMemory
+
+    cause = f"the kernel killed {counted(kills, 'process')}"
+    if recognized(end.text) == "dead_worker":
+        cause = f"{cause}; {end.text.removeprefix('error: ')}"
+    text = f"error: rank {end.rank} on {end.host} {OutOfMemory(MemoryError(cause), batches)}"
+    return replace(end, kind="out of memory", text=text)
+
+
+def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
+    """`end` with the likely cause and the next command, if its fault is known. Reads the disk."""
+    if end.kind == "invalid input":
+        from launcher.config.errors import as_typed
+
+        fixed = [replace(one, fix=one.fix and as_typed(one.fix, resolved.values)) for one in end.diagnostics]
+        return replace(end, text=render(fixed), diagnostics=fixed)
+    if end.kind not in ("failed", "killed", "ended") or not end.text:
+        return end
+    from launcher.run import faults
+
+    name = (end.outcome or {}).get("fault")
+    if end.kind != "ended":
+        name = (end.kind == "killed" and faults.recognized(end.trace)) or faults.recognized(end.text)
+    if not name:
+        return end
+    fault = faults.FAULTS[name]
+    fix = fault.fix.format(**faults.commands(resolved, folder))
+    lines = [end.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
+    return replace(end, text="\n".join(lines))
+
+
+def ended_at_once() -> RunEnd:
+    """The end of a run by a second Ctrl-C."""
+    text = "ended at once; earlier checkpoints are kept"
+    return build("stopped", 0, text, exit_code=exit_codes.INTERRUPTED)
+
+
+def exit_now(code: int) -> NoReturn:
+    """Exit at once, so that peers see the connection close and do not wait for a time-out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def exit_hung(plan: RunPlan, rank: int, reason: str) -> NoReturn:
+    """End this rank at once, from any thread, with the stack of its hanging main thread.
+
+    `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
+    it before reports of other ranks; without a supervisor it is printed here.
+    """
+    main = threading.main_thread().ident
+    frame = None if main is None else sys._current_frames().get(main)
+    stack = "" if frame is None else "".join(traceback.format_stack(frame))
+    text = f"error: rank {rank} on {socket.gethostname()} {reason}"
+    end = build("failed", rank, text, f"stack of the main thread:\n{stack}")
+    if plan.reports is not None:
+        end.save(plan.reports)
+    else:
+        print(f"{end.text}\n{end.trace}", file=sys.stderr)
+        plan.log(f"{end.text}\n{end.trace}")
+    exit_now(exit_codes.FAILURE)
