@@ -94,12 +94,12 @@ _SKIP = "bad_acq_skip"
 """The annotation of MNE for samples that were not recorded."""
 
 
-def _open(path: Path, unit: str | None) -> Recording:
+def _open(path: Path, unit: str | None, encoding: str = "utf8") -> Recording:
     """The recording in one of the formats of MNE. Raises DataError, OSError."""
     is_edf = path.suffix.lower() in edf.SUFFIXES
     signals = edf.read_signals(path, unit) if is_edf else []
     with caught(path) as notes:
-        raw, note = _raw(path)
+        raw, note = _raw(path, encoding)
         files = tuple(Path(name) for name in raw.filenames if name is not None)
         _check_data_file(raw, path)
         rate = float(raw.info["sfreq"])
@@ -155,7 +155,7 @@ class _MneSamples:
         return values
 
 
-def _raw(path: Path) -> tuple[Any, str]:
+def _raw(path: Path, encoding: str) -> tuple[Any, str]:
     import mne
 
     if path.suffix.lower() in SUFFIXES:
@@ -165,13 +165,10 @@ def _raw(path: Path) -> tuple[Any, str]:
         _check_chain(path)
     if path.suffix.lower() == ".set":
         check_matlab5(path)
-    options: dict[str, Any] = {"preload": False, "verbose": "warning"}
-    try:
-        return mne.io.read_raw(str(path), **options), ""
-    except Exception as error:
-        if not isinstance(error.__cause__, UnicodeDecodeError) or path.suffix.lower() not in edf.SUFFIXES:
-            raise
-    return mne.io.read_raw(str(path), encoding="cp1252", **options), "its annotations are read as cp1252"
+    if path.suffix.lower() in edf.SUFFIXES and encoding != "utf8":
+        note = f"its annotations are read as {encoding}"
+        return mne.io.read_raw(str(path), preload=False, encoding=encoding, verbose="warning"), note
+    return mne.io.read_raw(str(path), preload=False, verbose="warning"), ""
 
 
 def _check_chain(path: Path) -> None:
@@ -338,7 +335,12 @@ def _opened(
     path: Path, as_it_is: tuple[int, ...], unit: str | None
 ) -> tuple[Recording, list[tuple[int, ...]]]:
     """Cached by the identity of the file; with those of its files of samples. Raises OSError."""
-    recording = _open(path, unit)
+    try:
+        recording = _open(path, unit)
+    except DataError as error:
+        if "encoding='latin1'" not in error.message:  # as MNE says
+            raise
+        recording = _open(path, unit, "cp1252")
     return recording, _identities(recording)
 
 
