@@ -56,13 +56,12 @@ def cases(scale: float) -> list[Case]:
         return max(1, int(count * scale))
 
     events = {"count": n(20_000_000), "last_us": 20_000_000}
-    masked = ("model.objective=masked-voxels",)
     many, made = n(200) + 20, recordings
     return [
         Case("embedded", "event_seg:tiny"),
         Case("MVSEC HDF5", "event_seg:lite", _file("a_data.hdf5", made.write_mvsec, n(20_000_000), 20)),
-        Case("EVT 2.0", "event_seg:lite", _file("a.raw", made.write_evt2, **events), masked),
-        Case("EVT 3.0", "event_seg:lite", _file("a.raw", made.write_evt3, **events), masked),
+        Case("EVT 2.0", "event_seg:lite", _file("a.raw", made.write_evt2, **events)),
+        Case("EVT 3.0", "event_seg:lite", _file("a.raw", made.write_evt3, **events)),
         Case("embedded", "language:tiny"),
         Case("text", "language:tiny", _file("a.txt", made.write_text, n(50))),
         Case("JSONL", "language:tiny", _file("a.jsonl", made.write_conversations, n(50_000))),

@@ -42,7 +42,6 @@ RUNS: dict[str, list[Arguments]] = {
 """Runs of each family on its embedded data; each is repeated as a noise control."""
 
 SAMPLES: dict[str, list[Arguments]] = {
-    "event_seg": [["--model", "event_seg:tiny", "--data", "{event/evt2.raw}"]],
     "language": [
         [
             *("--model", "language:small", "--data", "{language/all.nl}"),
@@ -60,7 +59,7 @@ SAMPLES: dict[str, list[Arguments]] = {
 """Runs on recordings; `{...}` is a file below FOLDER."""
 
 SHOWN: dict[str, list[str]] = {
-    "event_seg": ["val_iou", "val_masked_r2"],
+    "event_seg": ["val_iou"],
     "language": ["val_loss", "bits_per_byte", "exact_match"],
     "abr": ["val_macro_f1", "val_exists_auroc", "val_latency_mae_ms", "val_signal_mse"],
     "doc_translation": ["val_bleu", "val_loss"],

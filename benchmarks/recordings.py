@@ -31,6 +31,7 @@ def write_evt2(path: Path, count: int, last_us: int) -> Path:
     words = np.insert(p << 28 | (t & 63) << 22 | x << 11 | y, changes, 0x8 << 28 | high[changes])
     head = f"% evt 2.0\n% geometry {SENSOR[1]}x{SENSOR[0]}\n% end\n"
     path.write_bytes(head.encode() + words.astype("<u4").tobytes())
+    _write_masks(path, last_us)
     return path
 
 
@@ -40,7 +41,19 @@ def write_evt3(path: Path, count: int, last_us: int) -> Path:
     words = np.stack((0x8 << 12 | t >> 12 & 0xFFF, 0x6 << 12 | t & 0xFFF, y, 0x2 << 12 | p << 11 | x), axis=1)
     head = f"% format EVT3;height={SENSOR[0]};width={SENSOR[1]}\n% end\n"
     path.write_bytes(head.encode() + words.astype("<u2").tobytes())
+    _write_masks(path, last_us)
     return path
+
+
+def _write_masks(path: Path, last_us: int) -> None:
+    """The masks of the left half beside a recording."""
+    import h5py
+
+    times = np.arange(0, last_us, 1_000_000 // FRAMES_PER_S)
+    mask = np.arange(SENSOR[1]) < SENSOR[1] // 2
+    with h5py.File(path.with_name(f"{path.stem}_masks.h5"), "w") as file:
+        file["masks"] = np.broadcast_to(mask, (len(times), *SENSOR)).astype(np.uint8)
+        file["t"] = times
 
 
 def write_mvsec(path: Path, count: int, seconds: int) -> Path:

@@ -108,10 +108,6 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
         return [Match(family, _format(family, path, origin))]
     matches = [Match(name, form) for name in families if (form := _format(name, path, origin))]
     if not matches:
-        for name in families:  # data that a family knows but does not read, such as a pickle
-            refusal = getattr(_formats(name), "refusal", None)
-            if refusal is not None and (error := refusal(Path(path).expanduser())) is not None:
-                raise _about(error, path, origin)
         known = "\n           ".join(f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families)
         message = f"unknown data format: '{path}'"
         raise SettingsError.of(message, value=path, where=origin, allowed=known)

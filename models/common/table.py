@@ -37,14 +37,9 @@ def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
 
 def columns_option(meanings: Mapping[str, str]) -> str:
     """The option that sets the meaning of each column, quoted for a shell."""
-    return meanings_option("data.columns", meanings)
-
-
-def meanings_option(key: str, meanings: Mapping[str, str]) -> str:
-    """The option that sets `key` to the meaning of each name, quoted for a shell."""
     items = (f"{name}={meaning}" for name, meaning in meanings.items())
     quoted = (i if _IS_PLAIN.fullmatch(i) else json.dumps(i, ensure_ascii=False) for i in items)
-    value = f"{key}=[{', '.join(quoted)}]"
+    value = f"data.columns=[{', '.join(quoted)}]"
     return f"--set {shlex.quote(value)}"
 
 

@@ -21,12 +21,11 @@ ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF = (
 _MFF, _MEF, _CTF = "EGI .mff folders", "MEF3 .mefd folders", "CTF .ds folders"
 _FOLDERS = (_MFF, _MEF, _CTF)
 """Their recordings are folders."""
-_EDF_HEADS = (b"0       ", b"\xffBIOSEMI")  # the content decides between EDF and BDF
 _NICOLET = "Nicolet .data recordings, with their .head"
 _KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
     (ZUCO, (".mat",), (_HDF5, _MATLAB)),
-    (EDF, (".edf",), _EDF_HEADS),
-    (BDF, (".bdf",), _EDF_HEADS),
+    (EDF, (".edf",), (b"0       ",)),
+    (BDF, (".bdf",), (b"\xffBIOSEMI",)),
     (EEGLAB, (".set",), (_HDF5, _MATLAB)),
     (BRAINVISION, (".vhdr", ".ahdr"), (b"Brain", b"\xef\xbb\xbfBrain")),
     (FIF, (".fif", ".fif.gz"), (b"\0\0\0\x64\0\0\0\x1f", b"\x1f\x8b")),

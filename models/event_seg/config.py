@@ -67,12 +67,8 @@ class Model(StagedModel):
     ] = None
     """Channels after each convolution of the encoder; the decoder mirrors them. Default: those of
     the size."""
-    objective: Annotated[
-        Literal["auto", "edges", "masked-voxels"],
-        Field(json_schema_extra={"only_if": {"model.stage": ["whole"]}}),
-    ] = "auto"
-    """Training target: edges (labels) or masked-voxels (events on hidden pixels). auto: edges if
-    the recordings have labels."""
+    stage: Literal["whole", "encoder"] = "whole"
+    """whole: train the model. encoder: train its encoder, the other parts are frozen."""
 
     @property
     def parameters(self) -> int:
@@ -105,8 +101,7 @@ class Data(FamilySection):
     window_ms: Annotated[
         float | None, Field(gt=0, le=3_600_000, json_schema_extra={"unit": "milliseconds"})
     ] = None
-    """Window length of a recording without frames and masks. Default: 1000/30, or 1/30 of a
-    recording shorter than one second."""
+    """Window length before each mask of a RAW file. Default: from one mask to the next."""
     sensor: Annotated[
         list[Annotated[int, Field(ge=1, le=8192)]] | None,
         Field(

@@ -15,7 +15,6 @@ from models.common.split import SPLITS
 from models.event_seg import splits
 from models.event_seg.config import Data
 from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
-from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording
 from models.event_seg.readers.recording import EventRecording
@@ -118,22 +117,6 @@ def read_files(path: str, settings: Data, on_bad: OnBad) -> tuple[Sequence[Event
     return recordings, facts | ({"skipped": bad_records.examples()} if skipped else {})
 
 
-def is_labeled(recordings: Sequence[EventRecording], path: str, objective: str) -> bool:
-    """Whether to train on labels. Raises DataError if `objective` requires missing labels."""
-    missing = [recording.name for recording in recordings if not recording.labels]
-    if objective == "masked-voxels" or (objective == "auto" and len(missing) == len(recordings)):
-        return False
-    if missing:
-        message = f"{len(missing)} of {len(recordings)} recordings have no labels: {missing[0]}"
-        raise DataError(
-            message + (", ..." if missing[1:] else ""),
-            where=f"data.path '{path}'",
-            allowed=f"frames (MVSEC), or NAME{SUFFIX} next to NAME.raw: {ALLOWED}",
-            fix="train without labels:  --set model.objective=masked-voxels",
-        )
-    return True
-
-
 class WindowSplits:
     """Samples of each split."""
 
@@ -155,22 +138,19 @@ class WindowSplits:
             for number, name in enumerate(SPLITS)
         }
         self.foreground: dict[str, float] = {}
-        if not rules.is_masked:
-            for name in ("train", "val"):
-                foreground, both = self.splits[name].foreground()
-                self.foreground[name] = foreground / both if both else 0.0
-            if not 0 < self.foreground["train"] < 1:
-                raise DataError(
-                    "all training labels are " + ("foreground" if self.foreground["train"] else "background"),
-                    where="data.path",
-                    allowed="pixels of both classes",
-                )
+        for name in ("train", "val"):
+            foreground, both = self.splits[name].foreground()
+            self.foreground[name] = foreground / both if both else 0.0
+        if not 0 < self.foreground["train"] < 1:
+            raise DataError(
+                "all training labels are " + ("foreground" if self.foreground["train"] else "background"),
+                where="data.path",
+                allowed="pixels of both classes",
+            )
 
     @property
     def foreground_weight(self) -> float:
         """Weight of class 1 in the loss: background pixels per foreground pixel."""
-        if self.rules.is_masked:
-            return 1.0
         share = self.foreground["train"]
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
@@ -180,11 +160,8 @@ class WindowSplits:
         count = sum(recording.count for recording in recordings)
         seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
         lengths = window_lengths(recordings)
-        named = {recording.labels for recording in recordings}
-        labels = "; ".join(sorted(named)[:3])
-        if rules.is_masked:
-            remark = "" if any(named) else "; the recordings have no labels"
-            labels = f"none: trains on the events on hidden pixels{remark}"
+        labels = "; ".join(sorted({recording.labels for recording in recordings})[:3])
+        foreground = {n: round(s, 4) for n, s in self.foreground.items()}
         facts = self._source | {
             "sensor": f"{first.sensor[0]}×{first.sensor[1]} (from {first.sensor_source}), "
             f"downsampled by {rules.downsample}, samples of {height}×{width}",
@@ -195,14 +172,11 @@ class WindowSplits:
             "windows": f"{1e3 * np.median(lengths):.3g} ms, {len(lengths)} windows",
             "time_unit": first.unit,
             "labels": labels,
+            "foreground": foreground | {"weight": round(self.foreground_weight, 3)},
         }
-        if self.foreground:
-            facts["foreground"] = {n: round(s, 4) for n, s in self.foreground.items()}
-            facts["foreground"]["weight"] = round(self.foreground_weight, 3)
         if rules.control != "real":  # outside its bounds a noise control indicates a leak
-            metric = "val_masked_r2" if rules.is_masked else "val_iou"
-            chance = 0.0 if rules.is_masked else self.foreground["val"]
-            facts["control"] = {metric: {"max": chance + MARGIN, "chance": chance}}
+            chance = self.foreground["val"]
+            facts["control"] = {"val_iou": {"max": chance + MARGIN, "chance": chance}}
         return facts
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a split: overlap with the labels, or explained variance of hidden events."""
+"""Metrics of a split: overlap with the labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class EdgeMetric:
         predicted, label = maps[:, 1] > maps[:, 0], batch["mask"]
         counted = label != IGNORE
         predicted, true = predicted & counted, label == 1
-        return _vector(loss, predicted & true, predicted & ~true, true & ~predicted, counted)
+        parts = (loss, predicted & true, predicted & ~true, true & ~predicted, counted)
+        if maps.device.type == "mps":  # has no float64
+            parts = tuple(part.cpu() for part in parts)
+        return torch.stack([part.double().sum() for part in parts])
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """Metrics of the summed counts.
@@ -48,46 +51,3 @@ class EdgeMetric:
             "f1": ratio(2 * both, 2 * both + predicted_only + label_only),
             "all_foreground_iou": ratio(both + label_only, pixels),
         }
-
-
-class MassMetric:
-    """Loss, and explained variance on hidden pixels."""
-
-    names = ("loss", "error", "variance", "pixels")
-
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """Counts of `batch` in the order of `names`, on hidden pixels; float64.
-
-        `variance` is the squared deviation from the mean of the sample's visible pixels.
-        """
-        loss, maps = model(batch["events"], batch["mass"], batch["hidden"], measure=True)
-        return self.counts(loss, maps, batch)
-
-    def counts(self, loss: Tensor, maps: Tensor, batch: Batch) -> Tensor:
-        """Counts from the model output `maps` [batch, 2, height, width]; see update."""
-        hidden, mass = batch["hidden"], batch["mass"]
-        if maps.device.type == "mps":  # has no float64
-            hidden, mass, maps, loss = hidden.cpu(), mass.cpu(), maps.cpu(), loss.cpu()
-        counted, visible, mass = hidden[:, None], (~hidden[:, None]).double(), mass.double()
-        count = visible.sum((2, 3), keepdim=True).clamp(min=1)
-        mean = (mass * visible).sum((2, 3), keepdim=True) / count
-        error = (maps.double() - mass).square() * counted
-        variance = (mass - mean).square() * counted
-        return _vector(loss, error, variance, hidden)
-
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """Metrics of the summed counts.
-
-        `val_masked_r2` is 1 for an exact prediction of the hidden mass and 0 for predicting the
-        mean of the sample's visible pixels.
-        """
-        loss, error, variance, pixels = counts.tolist()
-        r2 = 1 - error / variance if variance else 0.0
-        return {"val_loss": loss / pixels if pixels else 0.0, "val_masked_r2": r2}
-
-
-def _vector(*parts: Tensor) -> Tensor:
-    if parts[0].device.type == "mps":
-        parts = tuple(part.cpu() for part in parts)
-    return torch.stack([part.double().sum() for part in parts])

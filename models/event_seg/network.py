@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -62,15 +61,6 @@ class ConvolutionLayer(nn.Sequential):
         )
 
 
-def build_encoder(size: Size) -> nn.ModuleList:
-    """The convolutions on the way down."""
-    first, ins = 1 if size.is_deep else 2, (BINS, *size.widths)
-    return nn.ModuleList(
-        ConvolutionLayer(a, b, first if i == 0 else 2, up=False)
-        for i, (a, b) in enumerate(zip(ins[:-1], size.widths, strict=True))
-    )
-
-
 class SegmentationNetwork(HasFrozenParts):
     """Maps voxel grids to two maps of the same height and width.
 
@@ -87,8 +77,11 @@ class SegmentationNetwork(HasFrozenParts):
         Both are buffers, so that checkpoints contain them.
         """
         super().__init__()
-        back = size.widths[::-1]
-        self.down = build_encoder(size)
+        first, back = 1 if size.is_deep else 2, size.widths[::-1]
+        self.down = nn.ModuleList(
+            ConvolutionLayer(a, b, 2 if i else first, up=False)
+            for i, (a, b) in enumerate(pairwise((BINS, *size.widths)))
+        )
         self.up = nn.ModuleList(ConvolutionLayer(a, b, 2, up=True) for a, b in pairwise(back))
         self.head = _Convolution(back[-1], CLASSES, 1) if size.is_deep else _up(back[-1], CLASSES)
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]))
@@ -100,69 +93,23 @@ class SegmentationNetwork(HasFrozenParts):
         return [*self.down, *self.up, self.head]
 
     def forward(
-        self,
-        events: Tensor,
-        labels: Tensor | None = None,
-        hidden: Tensor | None = None,
-        measure: bool = False,
+        self, events: Tensor, labels: Tensor | None = None, measure: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Maps [batch, 2, height, width] of `events` [batch, bin, height, width].
 
         With `labels` the loss, summed over pixels: cross-entropy for classes [batch, height,
-        width], with -100 to exclude a pixel. With `hidden`, bool [batch, height, width], the input
-        is masked at these pixels, `labels` are two maps, and the loss is the squared error there,
-        averaged over both maps. With `measure`: loss and maps, float32.
+        width], with -100 to exclude a pixel. With `measure`: loss and maps, float32.
         """
-        x = events if hidden is None else events * ~hidden[:, None]
+        x = events
         for block in self.blocks:
             x = block(x)
-        maps = _cropped(x, events)
+        maps = x[..., : events.shape[-2], : events.shape[-1]].float()  # layers round odd sides up
         if labels is None:
             return maps
-        if hidden is None:
-            weight = self.class_weights.float()
-            # Summed apart: torch's own sum over images is not deterministic on CUDA.
-            each = F.cross_entropy(maps, labels, weight, ignore_index=IGNORE, reduction="none")
-            loss = each.sum()
-        else:
-            loss = _masked_loss(maps, labels, hidden)
+        weight = self.class_weights.float()
+        # Summed apart: torch's own sum over images is not deterministic on CUDA.
+        loss = F.cross_entropy(maps, labels, weight, ignore_index=IGNORE, reduction="none").sum()
         return (loss, maps) if measure else loss
-
-
-class MaskedEncoder(nn.Module):
-    """The encoder of Network, and a head that predicts hidden pixels at the lowest resolution."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.down = build_encoder(size)
-        self.scale = 2 ** (len(size.widths) - size.is_deep)
-        self.head = _Convolution(size.widths[-1], CLASSES * self.scale**2, 1)
-        _draw_weights(self, self.head)
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        return [*self.down, self.head]
-
-    def forward(
-        self, events: Tensor, mass: Tensor, hidden: Tensor, measure: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """As Network.forward with `hidden`."""
-        x = events * ~hidden[:, None]
-        for block in self.blocks:
-            x = block(x)
-        maps = _cropped(F.pixel_shuffle(x, self.scale), events)
-        loss = _masked_loss(maps, mass, hidden)
-        return (loss, maps) if measure else loss
-
-
-def _cropped(x: Tensor, events: Tensor) -> Tensor:
-    """`x` in float32, with the height and width of `events`: layers round odd ones up."""
-    return x[..., : events.shape[-2], : events.shape[-1]].float()
-
-
-def _masked_loss(maps: Tensor, mass: Tensor, hidden: Tensor) -> Tensor:
-    """Squared errors at hidden pixels, averaged over both maps, summed over pixels."""
-    return ((maps - mass).square().mean(1) * hidden).sum()
 
 
 def _draw_weights(model: nn.Module, head: nn.Module) -> None:
@@ -177,39 +124,3 @@ def _draw_weights(model: nn.Module, head: nn.Module) -> None:
             nn.init.zeros_(module.bias)
             stored = module.weight.detach().permute(0, 2, 3, 1).contiguous()
             module.weight = nn.Parameter(stored)
-
-
-def flops_per_sample(
-    size: Size, height: int, width: int, stage: str = "whole", is_frozen: bool = False
-) -> float:
-    """Floating point operations of forward and backward for one sample of this shape.
-
-    A multiplication and an addition count as two, backward as twice forward; normalization and
-    activations are excluded. Of stage `encoder` those of MaskedEncoder; `is_frozen`: the encoder
-    has no backward.
-    """
-    layers = list(_work(size, height, width))
-    depth = len(size.widths)
-    if stage == "encoder":
-        _, area = layers[depth - 1]
-        scale = 2 ** (depth - size.is_deep)
-        layers[depth:] = [(size.widths[-1] * CLASSES * scale**2, area)]
-    return sum(
-        (2.0 if is_frozen and i < depth else 6.0) * taps * area for i, (taps, area) in enumerate(layers)
-    )
-
-
-def _work(size: Size, height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Per convolution: number of weights per position, and number of positions."""
-    ins = BINS
-    for i, outs in enumerate(size.widths):
-        if i or not size.is_deep:
-            height, width = -(-height // 2), -(-width // 2)
-        yield 9 * ins * outs, height * width
-        ins = outs
-    back = size.widths[-2::-1] if size.is_deep else (*size.widths[-2::-1], CLASSES)
-    for outs in back:
-        yield 16 * ins * outs, height * width  # every input pixel is multiplied by every weight
-        height, width, ins = 2 * height, 2 * width, outs
-    if size.is_deep:
-        yield ins * CLASSES, height * width

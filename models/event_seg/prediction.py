@@ -31,8 +31,6 @@ class TrainedOnEvents:
     """Median length of the windows, in ms."""
     sensor: tuple[int, int]
     """Height and width."""
-    has_labels: bool
-    """Whether the model predicts edges, and not the events on hidden pixels."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch.nn import Module
 
 from models.base import Picture, Predictions
 from models.common.predictions import few_samples, placed, png
-from models.event_seg.metric import EdgeMetric, MassMetric
+from models.event_seg.metric import EdgeMetric
 from models.event_seg.windows import Sample, Windows, collate
 
 _LEAST_WIDTH = 320
@@ -19,37 +19,27 @@ _RED, _BLUE, _GREY = (214, 39, 40), (31, 119, 180), (127, 127, 127)
 def draw_sample(sample: Sample, number: int) -> Picture:
     """Picture of a window (red brighter, blue darker) beside its label.
 
-    Label: foreground white, ignored grey; for hidden pixels the window with these in grey.
+    Label: foreground white, ignored grey.
     """
-    left = _polarity(sample.events.sum(0))
-    right = _label(sample.labels) if sample.hidden is None else left.copy()
-    if sample.hidden is not None:
-        right[sample.hidden] = _GREY
     meta = sample.meta
-    right_panel = "the hidden pixels" if sample.hidden is not None else "its label"
     caption = (
         f"{sample_name(sample)}: {meta['events']:,} events in "
-        f"{1e3 * (meta['t1'] - meta['t0']):.3g} ms (red brighter, blue darker), and {right_panel}"
+        f"{1e3 * (meta['t1'] - meta['t0']):.3g} ms (red brighter, blue darker), and its label"
     )
-    return Picture(f"window_{number}", caption, _side_by_side(left, right))
+    panels = _polarity(sample.events.sum(0)), _label(sample.labels)
+    return Picture(f"window_{number}", caption, _side_by_side(*panels))
 
 
 def draw_prediction(sample: Sample, maps: np.ndarray, number: int) -> Picture:
     """Picture of the input, the target and the prediction of a window.
 
-    `maps` [2, height, width]: model output, classes or mass by polarity.
+    `maps` [2, height, width]: model output.
     """
-    visible = _polarity(sample.events.sum(0))
-    if sample.hidden is None:
-        target = _label(sample.labels)
-        predicted = _label((maps[1] > maps[0]).astype(np.int64))
-        predicted[(sample.labels != 0) & (sample.labels != 1)] = _GREY
-    else:
-        visible[sample.hidden] = _GREY
-        target, predicted = (_polarity(mass[0] - mass[1]) for mass in (sample.labels, maps))
-        predicted[~sample.hidden] = _GREY
+    predicted = _label((maps[1] > maps[0]).astype(np.int64))
+    predicted[(sample.labels != 0) & (sample.labels != 1)] = _GREY
     caption = f"{sample_name(sample)}: input, target, prediction"
-    return Picture(f"window_{number}", caption, _side_by_side(visible, target, predicted))
+    panels = _polarity(sample.events.sum(0)), _label(sample.labels), predicted
+    return Picture(f"window_{number}", caption, _side_by_side(*panels))
 
 
 def sample_name(sample: Sample) -> str:
@@ -80,23 +70,19 @@ def _label(labels: np.ndarray) -> np.ndarray:
 
 
 SHOWN = 4
-INPUTS = ("events", "mask", "mass", "hidden")
+NAMES = ("val_iou", "precision", "recall")
 
 
 def predict(model: Module, windows: Windows, device: torch.device) -> Predictions:
     """Predictions and scores of windows spread over a split. One forward pass. Collective."""
     samples: list[Sample] = few_samples(windows, SHOWN)
-    batch = placed({key: x for key, x in collate(samples).items() if key in INPUTS}, device)
-    metric = MassMetric() if windows.rules.is_masked else EdgeMetric()
-    names = ["val_masked_r2"] if windows.rules.is_masked else ["val_iou", "precision", "recall"]
-    given = [batch[key] for key in ("events", "mass", "hidden", "mask") if key in batch]
-    loss, maps = model(*given, measure=True)
+    batch, metric = placed(collate(samples), device), EdgeMetric()
+    loss, maps = model(batch["events"], batch["mask"], measure=True)
     rows, pictures = [], []
     for row, sample in enumerate(samples):
-        of_sample = {key: x[row : row + 1] for key, x in batch.items()}
+        of_sample = {"mask": batch["mask"][row : row + 1]}
         scores = metric.result(metric.counts(loss, maps[row : row + 1], of_sample).cpu())
-        cells = [scores[name] for name in names]
-        rows.append((sample_name(sample), sample.meta["events"], *cells))
+        rows.append((sample_name(sample), sample.meta["events"], *(scores[name] for name in NAMES)))
         pictures.append(draw_prediction(sample, maps[row].cpu().numpy(), row + 1))
-    heads = [name.removeprefix("val_") for name in names]
+    heads = [name.removeprefix("val_") for name in NAMES]
     return Predictions(("window", "events", *heads), rows, pictures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,7 +27,7 @@ def choose(paths: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[
     A name is that of a sequence, a file or a path. Raises DataError if a name has no recording or
     several.
     """
-    chosen = sorted({_find(paths, name, names) for name in names}, key=paths.index)
+    chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
     text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} (data.sequences)"
     return chosen, {"sequences": text}
 
@@ -48,20 +47,18 @@ def _names(path: str) -> tuple[str, ...]:
     return file.stem.removesuffix(_ENDING), file.stem, file.name, path
 
 
-def _find(paths: Sequence[str], name: str, names: Sequence[str]) -> str:
+def _find(paths: Sequence[str], name: str) -> str:
     hits = [path for path in paths if name in _names(path)]
     if len(hits) == 1 or name in hits:
         return name if name in hits else hits[0]
-    counts = Counter(other for path in paths for other in set(_names(path)))
-    options = [next((n for n in _names(path) if counts[n] == 1), path) for path in paths]
-    among = [option for option, path in zip(options, paths, strict=True) if path in hits]
-    closest = get_close_matches(name, among or options, n=1, cutoff=0.0)[0]
+    options = hits or list(paths)
+    closest = get_close_matches(name, options, n=1, cutoff=0.0)[0]
     raise DataError(
         f"{len(hits)} recordings are called '{name}'" if hits else f"unknown recording '{name}'",
         where="data.sequences",
         allowed=listed(options, _LISTED),
         did_you_mean=closest,
-        fix=f"--set 'data.sequences=[{', '.join(closest if n == name else n for n in names)}]'",
+        fix=f"--set 'data.sequences=[{closest}]'",
     )
 
 

@@ -15,14 +15,15 @@ from torch.nn import Module
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions, SplitName
 from models.common import initial_weights, model_facts
 from models.common.data_files import files
+from models.common.layers import count_flops
 from models.common.predictions import passed_over
 from models.common.split import SplitRule, save_split
 from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import BINS, SIZES, Data, Model
 from models.event_seg.dataset import WindowSplits
 from models.event_seg.formats import recognize
-from models.event_seg.metric import EdgeMetric, MassMetric
-from models.event_seg.network import MaskedEncoder, SegmentationNetwork, flops_per_sample
+from models.event_seg.metric import EdgeMetric
+from models.event_seg.network import SegmentationNetwork
 from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.preview import draw_sample, predict
 from models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording
@@ -52,9 +53,9 @@ class EventSegTask:
         self.rule, self.downsample = SplitRule.of(data, context), data.downsample
         # Read a setting only where it applies: unused settings are reported.
         self._data = data
-        self.objective, self.encoder, self.is_frozen = "masked-voxels", None, False
+        self.encoder, self.is_frozen = None, False
         if self.stage == "whole":
-            self.objective, self.is_frozen = model.objective, model.freeze_encoder
+            self.is_frozen = model.freeze_encoder
             self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
         self.loaded: str | None = None
         self._dataset: WindowSplits | None = None
@@ -73,25 +74,15 @@ class EventSegTask:
         the other ranks. Raises DataError.
         """
         recordings, skipped = self._recordings()
-        is_labeled = dataset.is_labeled(recordings, self.path, self.objective)
-        if not is_labeled:
-            self.goal = Goal("val_masked_r2", "max")
         split = split_recordings(recordings, self.rule)
         if self.context.folder is not None:
             save_split(split.groups, self.context.folder, self.context.reset_data, self.rule)
-        rules = WindowRules(
-            self.downsample,
-            self.size.crop,
-            self.control,
-            self.rule.seed,
-            not is_labeled,
-            windows.FINE_PATCH if self.stage == "encoder" else windows.PATCH,
-        )
+        rules = WindowRules(self.downsample, self.size.crop, self.control, self.rule.seed)
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = WindowSplits(recordings, split, rules, source)
         window_ms = 1e3 * float(np.median(dataset.window_lengths(recordings)))
-        trained = TrainedOnEvents(window_ms, recordings[0].sensor, is_labeled)
+        trained = TrainedOnEvents(window_ms, recordings[0].sensor)
         model_facts.save(trained, self.context.folder)
 
     def setup_without_data(self) -> None:
@@ -99,17 +90,14 @@ class EventSegTask:
         self.encoder = None  # its weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:
-        """Check that labels and sensor are those of `first`. Raises DataError."""
-        for old, new, what in (
-            (first.dataset.rules.is_masked, self.dataset.rules.is_masked, "without labels"),
-            (first.data("train").shape, self.data("train").shape, "height and width"),
-        ):
-            if old != new:
-                raise DataError(
-                    f"{what} is {new} in the new data and {old} in the run",
-                    where="data.path",
-                    allowed=f"{what}: {old}",
-                )
+        """Check that height and width are those of `first`. Raises DataError."""
+        old, new = first.data("train").shape, self.data("train").shape
+        if old != new:
+            raise DataError(
+                f"height and width are {new} in the new data and {old} in the run",
+                where="data.path",
+                allowed=f"height and width {old}",
+            )
 
     def _recordings(self) -> tuple[Sequence[EventRecording], dict[str, Any]]:
         if dataset.is_embedded(self.path):
@@ -128,8 +116,6 @@ class EventSegTask:
 
         Raises DataError if that is no encoder of this size.
         """
-        if self.stage == "encoder":
-            return MaskedEncoder(self.size)
         weight = 1.0 if self._dataset is None else self.dataset.foreground_weight
         recipe = (self.downsample, LOW, HIGH, DILATION)
         model = SegmentationNetwork(self.size, weight, recipe)
@@ -138,6 +124,8 @@ class EventSegTask:
             self.loaded = initial_weights.load(key, model, path, _ENCODER, parts)
         if self.is_frozen:
             model.freeze(model.down)
+        if self.stage == "encoder":
+            model.train_only(model.down)
         return model
 
     def data(self, split: SplitName) -> Windows:
@@ -149,21 +137,18 @@ class EventSegTask:
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        if "hidden" in batch:
-            return Loss(model(batch["events"], batch["mass"], batch["hidden"]), {})
         return Loss(model(batch["events"], batch["mask"]), {})
 
-    def metric(self) -> EdgeMetric | MassMetric:
-        return MassMetric() if self.dataset.rules.is_masked else EdgeMetric()
+    def metric(self) -> EdgeMetric:
+        return EdgeMetric()
 
     def blocks(self, model: Module) -> list[Module]:
-        assert isinstance(model, SegmentationNetwork | MaskedEncoder)
+        assert isinstance(model, SegmentationNetwork)
         return model.blocks
 
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
-        names = {"encoder": "down", "decoder": "up"}
-        return {part: [getattr(model, n)] for part, n in names.items() if hasattr(model, n)}
+        return {part: [model.get_submodule(n)] for part, n in (("encoder", "down"), ("decoder", "up"))}
 
     def preview(self, model: Module) -> str | None:
         """None: the family has no text preview."""
@@ -174,8 +159,7 @@ class EventSegTask:
         return predict(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        draws_masks = self.stage != "encoder" and self._trained.has_labels
-        output = prediction.masks if draws_masks else prediction.features
+        output = prediction.features if self.stage == "encoder" else prediction.masks
         sensor, device = self._data.sensor, self.context.device
         windows = prediction.windows(path, self._trained, sensor, self.downsample, device)
         yield from output(model, windows)
@@ -183,14 +167,14 @@ class EventSegTask:
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
         """From voxel grids to maps; of an encoder, to its features."""
-        assert isinstance(model, SegmentationNetwork | MaskedEncoder)
+        assert isinstance(model, SegmentationNetwork)
         grid = [side // self.downsample for side in self._trained.sensor]
-        whole = model if isinstance(model, SegmentationNetwork) else nn.Sequential(*model.down)
-        return whole, {"events": torch.randn(4, BINS, *grid)}
+        part = nn.Sequential(*model.down) if self.stage == "encoder" else model
+        return part, {"events": torch.randn(4, BINS, *grid)}
 
     def flops_per_sample(self, model: Module) -> float | None:
-        shape = self.data("train").shape
-        return flops_per_sample(self.size, *shape, self.stage, self.is_frozen)
+        events = torch.zeros(1, BINS, *self.data("train").shape)
+        return count_flops(model, [events], ("down",) if self.is_frozen else ())
 
     def facts(self) -> Mapping[str, Any]:
         loaded = {} if self.loaded is None else {"encoder": self.loaded}

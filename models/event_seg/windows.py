@@ -1,4 +1,4 @@
-"""Samples of one split: event windows as voxel grids, with labels or hidden pixels."""
+"""Samples of one split: event windows as voxel grids, with labels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ from models.event_seg.config import BINS
 from models.event_seg.network import IGNORE
 from models.event_seg.readers.recording import IGNORED, EventRecording, Events
 
-PATCH, FINE_PATCH = 8, 2
-"""Edge of a hidden square in pixels; and in stage encoder, whose head has the resolution of the
-larger one: squares of 8 would be hidden whole there or not at all, and teach no detail."""
-HIDDEN = 0.5
-"""Share of hidden squares."""
 MEASURED = 1000
 """Maximum number of windows for measuring the foreground share."""
 Control = Literal["real", "noise", "shuffle"]
@@ -32,10 +27,6 @@ class WindowRules:
     crop: tuple[int, int] | None
     control: Control
     seed: int
-    is_masked: bool
-    """Train on the events on hidden pixels instead of labels."""
-    patch: int = PATCH
-    """Edge of a hidden square in pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +36,14 @@ class Sample:
     events: np.ndarray
     """[bin, height, width], float32: the normalized voxel grid."""
     labels: np.ndarray
-    """Classes, int64; or, if pixels are hidden, mass by polarity [2, height, width], float32."""
-    hidden: np.ndarray | None
+    """Classes, int64."""
     meta: dict[str, Any]
 
 
 class Windows:
     """Samples of a split.
 
-    Crops and hidden pixels change from epoch to epoch in training and are fixed elsewhere.
+    Crops change from epoch to epoch in training and are fixed elsewhere.
     """
 
     def __init__(
@@ -88,12 +78,7 @@ class Windows:
         start, stop = (recording.windows[window] / recording.second).tolist()
         meta = {"recording": recording.name, "frame": window, "t0": start, "t1": stop}
         meta["events"] = len(events)
-        if not self.rules.is_masked:
-            return Sample(grid, self._classes(partner, corner), None, meta)
-        hidden, target = self._hidden(rng), grid
-        if partner != index:
-            target = self._voxels(self._cropped(self._events(partner), corner), partner)
-        return Sample(grid, _mass(target), hidden, meta)
+        return Sample(grid, self._classes(partner, corner), meta)
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
@@ -153,11 +138,6 @@ class Windows:
         label[label == IGNORED] = IGNORE
         return label
 
-    def _hidden(self, rng: np.random.Generator) -> np.ndarray:
-        (height, width), patch = self.shape, self.rules.patch
-        squares = rng.random((-(-height // patch), -(-width // patch))) < HIDDEN
-        return squares.repeat(patch, 0).repeat(patch, 1)[:height, :width]
-
     def foreground(self) -> tuple[int, int]:
         """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""
         chosen = np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist()
@@ -181,11 +161,6 @@ def _poisson(
     count = len(t)
     y, x = (rng.integers(0, n, count, dtype=np.int32) for n in grid)
     return Events(t, x, y, rng.choice(np.array([-1, 1], np.int8), count))
-
-
-def _mass(grid: np.ndarray) -> np.ndarray:
-    """log(1 + mass) of each polarity per pixel of `grid`, [2, height, width]."""
-    return np.log1p(np.stack((np.maximum(grid, 0).sum(0), np.maximum(-grid, 0).sum(0))))
 
 
 def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> np.ndarray:
@@ -226,19 +201,15 @@ def normalize(grid: np.ndarray) -> np.ndarray:
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """Collate samples into a batch.
 
-    `events` [batch, bin, height, width] float32. Either `mask` [batch, height, width] int64 with
-    `valid`, bool, the pixels in the loss; or `mass` [batch, 2, height, width] float32 with
-    `hidden`, bool, the hidden pixels. `units`, the number of pixels in the loss; `meta`, one
-    mapping per sample.
+    `events` [batch, bin, height, width] float32; `mask` [batch, height, width] int64 with `valid`,
+    bool, the pixels in the loss; `units`, their number; `meta`, one mapping per sample.
     """
     labels = torch.from_numpy(np.stack([sample.labels for sample in samples]))
-    batch: dict[str, Any] = {
+    valid = labels != IGNORE
+    return {
         "events": torch.from_numpy(np.stack([sample.events for sample in samples])),
+        "mask": labels,
+        "valid": valid,
+        "units": int(valid.sum()),
         "meta": [sample.meta for sample in samples],
     }
-    if samples[0].hidden is None:
-        batch |= {"mask": labels, "valid": labels != IGNORE}
-        return batch | {"units": int(batch["valid"].sum())}
-    hidden = [sample.hidden for sample in samples if sample.hidden is not None]
-    batch |= {"mass": labels, "hidden": torch.from_numpy(np.stack(hidden))}
-    return batch | {"units": int(batch["hidden"].sum())}

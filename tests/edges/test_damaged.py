@@ -26,7 +26,14 @@ from tests.edges.damage import check_damaged, error_of
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.abr.conftest import HEAD
 from tests.models.eeg_text.readers import writers
-from tests.models.event_seg.writers import HEADERS, random_events, write_dsec, write_mvsec, write_raw
+from tests.models.event_seg.writers import (
+    HEADERS,
+    random_events,
+    write_dsec,
+    write_masks,
+    write_mvsec,
+    write_raw,
+)
 
 RATE = 250
 ROWS = [{"prompt": f"größe {i}, \u2028 a", "completion": f"answer {i}"} for i in range(12)]
@@ -35,13 +42,12 @@ TABLE = "prompt;completion\n" + "".join(f'"{r["prompt"]}";{r["completion"]}\n' f
 
 
 def edf(path, kind):
-    """12 s in two rates; every two seconds half a second is missing, if `kind` allows gaps."""
+    """12 s in two rates."""
     rng = np.random.default_rng(0)
     signals = [Signal("Cz", RATE, rng.normal(0, 5, 12 * RATE))]
     signals += [Signal("Pz", 2 * RATE, rng.normal(0, 5, 24 * RATE))]
-    starts = [(2.5 if kind.endswith("D") else 2.0) * n for n in range(6)]
-    events = [(start + 0.1, 1.5, "frère") for start in starts]
-    write_edf(path, signals, events, kind=kind, starts=starts, record_s=2.0, encoding="latin-1")
+    events = [(2.0 * n + 0.1, 1.5, "frère") for n in range(6)]
+    write_edf(path, signals, events, kind=kind, record_s=2.0, encoding="latin-1")
 
 
 def fif(path):
@@ -91,7 +97,9 @@ def page(path):
 
 
 def events(path, name):
-    write_raw(path, random_events(300, 100_000), name)
+    written = random_events(300, 100_000)
+    write_dsec(path, written) if name == "DSEC" else write_raw(path, written, name)
+    write_masks(path, [20_000, 60_000])
 
 
 def use(path):
@@ -122,8 +130,7 @@ def read_windows(path):
     for recording in find_recordings(path, chosen, BadRecords())[0]:
         for number in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
             recording.events(number)
-            if recording.labels:
-                recording.label(number, 1)
+            recording.label(number, 1)
 
 
 def read_text(path):
@@ -142,8 +149,8 @@ def text(content):
 
 
 CASES = {
-    "a.edf": (partial(edf, kind="EDF+D"), use, 20),
-    "a.bdf": (partial(edf, kind="BDF+D"), use, 20),
+    "a.edf": (partial(edf, kind="EDF+C"), use, 20),
+    "a.bdf": (partial(edf, kind="BDF+C"), use, 20),
     "a.vhdr": (writers.write_brainvision, use, 20),
     "a.vmrk": (lambda path: writers.write_brainvision(path.with_suffix(".vhdr")), use, 20),
     "a.set": (writers.write_eeglab, use, 20),
@@ -154,7 +161,7 @@ CASES = {
     "ABR-1-1-16.00kHz-anna-analyzed.txt": (level_series, read_series, 40),
     **{f"{n}.{'dat' if n == 'DAT' else 'raw'}": (partial(events, name=n), read_windows, 40) for n in HEADERS},
     "indoor_flying1_data.hdf5": (partial(write_mvsec, frames=4, per_frame=20), read_windows, 40),
-    "events.h5": (lambda path: write_dsec(path, random_events(300, 100_000)), read_windows, 40),
+    "events.h5": (partial(events, name="DSEC"), read_windows, 40),
     "a.csv": (text(TABLE.encode()), read_text, 60),
     "b.csv": (text(TABLE.replace("\u2028", "").encode("cp1252")), read_text, 60),
     "a.tsv": (text(TABLE.replace(";", "\t").encode("utf-16-le")), read_text, 60),

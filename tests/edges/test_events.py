@@ -16,8 +16,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
 
 
-def opened(path, **given):
-    return RawRecording(path, path.name, **given)
+def opened(path, window_ms=7):
+    return RawRecording(path, path.name, window_ms, has_labels=window_ms is None)
 
 
 def all_events(recording):
@@ -114,14 +114,14 @@ def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
     events = random_events(2000, 200_000)
     moved = Events(events.t + 49_599_300_523, events.x, events.y, events.p)
     path = write_dsec(tmp_path / "events.h5", moved, offset=49_599_300_523)
-    recording = opened(path, window_ms=7)
+    recording = opened(path)
     assert recognize(path) == recording.format == BY_ENCODING["DSEC"]
     assert all_events(recording) == rows(moved) and recording.count == 2000
     windows = [recording.events(i) for i in range(len(recording.windows))]
     inside = moved.t < recording.windows[-1, 1]
     assert sum(map(len, windows)) == inside.sum()
     write_masks(path, moved.t[[500, 900, 1500]])
-    assert opened(path).labels == "masks of events_masks.h5"
+    assert opened(path, None).labels == "masks of events_masks.h5"
 
 
 @pytest.mark.parametrize(

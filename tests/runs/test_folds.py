@@ -16,7 +16,7 @@ from tests.models.tasks import batch_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-STAGE_ENCODER = ("eeg_text", "event_seg")
+STAGE_ENCODER = ("eeg_text",)
 """Families that can hide parts of a validation sample, at random."""
 
 

@@ -42,7 +42,7 @@ class Case:
 
 
 CASES = {
-    "event_seg": Case(("encoder", "whole"), ("down.",), ("val_masked_r2", "val_iou"), "ddp", is_frozen=False),
+    "event_seg": Case(("encoder", "whole"), ("down.",), ("val_iou", "val_iou"), "ddp"),
     "eeg_text": Case(
         ("encoder", "text"),
         ("encoder.",),

@@ -94,7 +94,7 @@ def _open(
     form_of = {file: form for file in files(root) if (form := formats.of_file(file))}
     forms = list(dict.fromkeys(form_of.values()))
     if not forms:
-        raise formats.refusal(root) or unknown_format(root, formats.FORMATS)
+        raise unknown_format(root, formats.FORMATS)
     if len(forms) > 1:
         raise DataError(
             f"'{root}' has more than one format: {'; '.join(forms)}",

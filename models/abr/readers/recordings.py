@@ -100,7 +100,7 @@ class RecordingReader:
         name: str,
     ) -> Iterator[ResponseRow]:
         group = bids.subject(recording.path) or name
-        rate, count = recording.channels[channel].rate_hz, 0
+        rate, count = recording.rate_hz, 0
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
         starts = self._starts(recording, rate, onsets)
@@ -144,7 +144,7 @@ class RecordingReader:
         length, starts, inside = _length(rate), [], 0
         for piece in recording.pieces:
             begin, end = piece.bounds(rate)
-            samples = np.round((onsets - piece.start_s + piece.stored_s) * rate).astype(np.int64)
+            samples = np.round(onsets * rate).astype(np.int64)
             samples = samples[(samples >= begin) & (samples + length <= end)]
             inside += len(samples)
             starts.append(((begin, end), samples))
@@ -160,7 +160,7 @@ def _length(rate: float) -> int:
 def _channel(recording: Recording, wanted: str | None) -> int:
     """The index of the channel `wanted`, or of the first one of EEG.
 
-    Raises DataError, also if that channel is too slow, whatever the rate of others is.
+    Raises DataError, also if the recording is too slow.
     """
     names, where, channels = recording.names, str(recording.path), recording.channels
     eeg = [n for n, channel in enumerate(channels) if channel.kind == "eeg"]
@@ -171,18 +171,14 @@ def _channel(recording: Recording, wanted: str | None) -> int:
         closest = get_close_matches(wanted, names, n=1, cutoff=0.0)[0]
         problem = f"no channel '{wanted}'; did you mean '{closest}'"
         raise DataError(problem, where=where, fix=f"--set data.channel={closest!r}")
-    pick, least = eeg[0] if wanted is None else names.index(wanted), 2 * BAND_HZ[1]
-    channel, others = channels[pick], [n for n in eeg if channels[n].rate_hz > least]
-    if channel.rate_hz <= least:
+    if recording.rate_hz <= 2 * BAND_HZ[1]:
         raise DataError(
-            f"channel '{channel.name}' is sampled at {channel.rate_hz:g} Hz; more than "
-            f"{least:g} Hz are required",
+            f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
             where=where,
-            fix=f"use another channel:  --set data.channel={names[others[0]]!r}"
-            if others
-            else "export it from the program that recorded it, without reducing the sampling rate",
+            allowed=f"more than {2 * BAND_HZ[1]:g} Hz",
+            fix="export it from the program that recorded it, without reducing the sampling rate",
         )
-    return pick
+    return eeg[0] if wanted is None else names.index(wanted)
 
 
 def _stimuli(events: list[Event]) -> dict[str, NDArray[np.float64]]:
@@ -203,7 +199,7 @@ def _sweeps(
     """
     from scipy.signal import butter, sosfiltfilt
 
-    rate = recording.channels[channel].rate_hz
+    rate = recording.rate_hz
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
     pad, chunk, length = int(PAD_S * rate), int(CHUNK_S * rate), _length(rate)
     for (begin, end), starts in pieces:

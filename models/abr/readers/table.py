@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from models.abr.config import CLASS_NAMES, COLUMNS, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseRow
 from models.base import DataError
 from models.common.data_files import IGNORE, BadRecords, listed
-from models.common.table import Table, columns_option, meanings_option, open_table
+from models.common.table import Table, columns_option, open_table
 
 NAMES = tuple(name for name in COLUMNS if name != IGNORE)
 """The names of columns, in lower or upper case; others are named by data.columns."""
@@ -101,8 +100,6 @@ class TableReader:
         self.notes: list[str] = []
         """What was assumed of files."""
         self._classes = classes
-        self._unknown: dict[str, str] = {}
-        """The labels that are no class, with the nearest one."""
 
     def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
         """A row for each response. Reads the disk row by row; counts bad rows.
@@ -193,10 +190,7 @@ class TableReader:
                 return UNKNOWN_CLASS
             if number in range(len(CLASS_NAMES)):
                 return int(number)
-        close = get_close_matches(name, CLASS_NAMES, n=1)
-        self._unknown[name_of(value)] = close[0] if close else UNKNOWN
-        option = meanings_option("data.classes", self._unknown)
-        self.bad_records.fix = f"say what each label means:  {option}"
+        self.bad_records.fix = f"say what each label means:  --set 'data.classes=[LABEL={UNKNOWN}]'"
         allowed = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
         raise ValueError(f"hear_loss '{value}' is not one of {allowed}, {UNKNOWN}")
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import check_matlab5, identity, unreadable_file
+from models.common.data_files import check_matlab5, identity, listed, unreadable_file
+from models.common.recordings import edf
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
 from models.common.text_file import CHUNK, Unpacked, decoded
 
@@ -93,41 +94,53 @@ _SKIP = "bad_acq_skip"
 """The annotation of MNE for samples that were not recorded."""
 
 
-def open_with_mne(path: Path) -> Recording:
-    """The recording in one of the formats of MNE. Raises DataError."""
+def _open(path: Path, unit: str | None, encoding: str = "utf8") -> Recording:
+    """The recording in one of the formats of MNE. Raises DataError, OSError."""
+    is_edf = path.suffix.lower() in edf.SUFFIXES
+    signals = edf.read_signals(path, unit) if is_edf else []
     with caught(path) as notes:
-        raw, note = _raw(path)
+        raw, note = _raw(path, encoding)
         files = tuple(Path(name) for name in raw.filenames if name is not None)
         _check_data_file(raw, path)
         rate = float(raw.info["sfreq"])
         if not (np.isfinite(rate) and rate > 0 and raw.n_times > 0):
             raise _error(path, f"{raw.n_times} samples at {rate:g} Hz")
-        rates = _own_rates(path, len(raw.ch_names)) or [rate] * len(raw.ch_names)
-        types, bads = raw.get_channel_types(), set(raw.info["bads"])
-        only = f"and only those at {rate:g} Hz can be read in this format"
+        if not signals:
+            rates = _own_rates(path, len(raw.ch_names)) or [rate] * len(raw.ch_names)
+            signals = [
+                edf.Signal(kind, r, 1.0 if kind == STIM else _MICROVOLTS, "")
+                for kind, r in zip(raw.get_channel_types(), rates, strict=True)
+            ]
+        only, bads = f"and only those at {rate:g} Hz can be read", set(raw.info["bads"])
         channels = tuple(
             Channel(
                 name,
-                kind,
-                channel_rate,
+                s.kind,
                 name in bads,
-                "" if np.isclose(channel_rate, rate) else f"is sampled at {channel_rate:g} Hz, {only}",
+                s.problem if np.isclose(s.rate_hz, rate) else f"is sampled at {s.rate_hz:g} Hz, {only}",
             )
-            for name, kind, channel_rate in zip(raw.ch_names, types, rates, strict=True)
+            for name, s in zip(raw.ch_names, signals, strict=True)
         )
         events = _events(raw)
         pieces = _pieces(events, rate, int(raw.n_times))
-        samples = _MneSamples(raw, path, [c.kind == STIM for c in channels]).read
+        samples = _MneSamples(raw, path, signals).read
         samples([0], 0, 1)  # a missing file of data is an error now
     said = (*filter(None, [note]), *notes)
+    if unknown := [channel.name for channel in channels if channel.problem == "names no unit"]:
+        said += (f"{len(unknown)} channels name no unit and are not read: {listed(unknown, 3)}",)
     annotations = tuple(replace(e, onset_s=round(e.onset_s * rate) / rate) for e in events)
-    return Recording(path, channels, pieces, annotations, said, samples, files=files)
+    return Recording(path, rate, channels, pieces, annotations, said, samples, is_edf, files)
+
+
+_TRIGGER_BITS = 0xFFFF
+"""The bits of the channel Status of BioSemi that are triggers; the others are its own state."""
 
 
 class _MneSamples:
-    def __init__(self, raw: Any, path: Path, is_stim: Sequence[bool]) -> None:
+    def __init__(self, raw: Any, path: Path, signals: Sequence[edf.Signal]) -> None:
         self._raw, self._path = raw, path
-        self._scales = np.where(is_stim, 1.0, _MICROVOLTS)
+        self._scales = np.array([signal.scale for signal in signals])
+        self._is_stim = np.array([signal.kind == STIM for signal in signals])
 
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
         order = np.argsort(picks)  # MNE reads channels in file order
@@ -135,10 +148,14 @@ class _MneSamples:
             samples = self._raw[np.asarray(picks)[order], first:last][0]
         values = np.empty_like(samples)
         values[order] = samples
-        return values * self._scales[np.asarray(picks)][:, None]
+        values *= self._scales[np.asarray(picks)][:, None]
+        if self._path.suffix.lower() == ".bdf":
+            stim = self._is_stim[np.asarray(picks)]
+            values[stim] = values[stim].astype(np.int64) & _TRIGGER_BITS
+        return values
 
 
-def _raw(path: Path) -> tuple[Any, str]:
+def _raw(path: Path, encoding: str) -> tuple[Any, str]:
     import mne
 
     if path.suffix.lower() in SUFFIXES:
@@ -148,6 +165,9 @@ def _raw(path: Path) -> tuple[Any, str]:
         _check_chain(path)
     if path.suffix.lower() == ".set":
         check_matlab5(path)
+    if path.suffix.lower() in edf.SUFFIXES and encoding != "utf8":
+        note = f"its annotations are read as {encoding}"
+        return mne.io.read_raw(str(path), preload=False, encoding=encoding, verbose="warning"), note
     return mne.io.read_raw(str(path), preload=False, verbose="warning"), ""
 
 
@@ -248,9 +268,9 @@ def _pieces(events: Sequence[Event], rate: float, end: int) -> tuple[RecordingPi
     pieces, begin = [], 0
     for first, last in [*sorted(skipped), (end, end)]:
         if first > begin:
-            pieces.append(RecordingPiece(begin / rate, begin / rate, (first - begin) / rate))
+            pieces.append(RecordingPiece(begin / rate, (first - begin) / rate))
         begin = max(begin, last)
-    return tuple(pieces) or (RecordingPiece(0.0, 0.0, end / rate),)
+    return tuple(pieces) or (RecordingPiece(0.0, end / rate),)
 
 
 def _check_data_file(raw: Any, path: Path) -> None:
@@ -315,14 +335,12 @@ def _opened(
     path: Path, as_it_is: tuple[int, ...], unit: str | None
 ) -> tuple[Recording, list[tuple[int, ...]]]:
     """Cached by the identity of the file; with those of its files of samples. Raises OSError."""
-    from models.common.recordings import edf
-
-    suffix, is_edf = path.suffix.lower(), False
-    if path.is_file():
-        with path.open("rb") as stream:
-            is_edf = edf.is_edf(stream.read(8)) or suffix in (".edf", ".bdf")
-    # MNE gives all channels of an EDF one rate, and ignores gaps.
-    recording = edf.open_edf(path, unit) if is_edf else open_with_mne(path)
+    try:
+        recording = _open(path, unit)
+    except DataError as error:
+        if "encoding='latin1'" not in error.message:  # as MNE says
+            raise
+        recording = _open(path, unit, "cp1252")
     return recording, _identities(recording)
 
 

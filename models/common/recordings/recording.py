@@ -26,8 +26,6 @@ class Channel:
     name: str
     kind: str
     """eeg, stim, eog, misc, ..., as MNE names the types of channels."""
-    rate_hz: float
-    """Its own sampling rate."""
     is_bad: bool = False
     """Whether the recording marks it as bad."""
     problem: str = ""
@@ -40,8 +38,6 @@ class RecordingPiece:
 
     start_s: float
     """By the clock of the recording, which is 0 at its first sample."""
-    stored_s: float
-    """Seconds of samples that the file stores before it."""
     seconds: float
 
     @property
@@ -50,11 +46,8 @@ class RecordingPiece:
         return self.start_s + self.seconds
 
     def bounds(self, rate_hz: float) -> tuple[int, int]:
-        """Its first sample and its end, of a channel with this rate."""
-        return round(self.stored_s * rate_hz), round((self.stored_s + self.seconds) * rate_hz)
-
-    def sample(self, time_s: float, rate_hz: float) -> int:
-        return round((self.stored_s + time_s - self.start_s) * rate_hz)
+        """Its first sample and its end."""
+        return round(self.start_s * rate_hz), round(self.end_s * rate_hz)
 
 
 @dataclass(frozen=True)
@@ -72,13 +65,15 @@ class Recording:
     """An open recording; only its samples are still on the disk."""
 
     path: Path
+    rate_hz: float
+    """Of all channels without a problem."""
     channels: tuple[Channel, ...]
     pieces: tuple[RecordingPiece, ...]
     annotations: tuple[Event, ...]
     notes: tuple[str, ...]
     """What the user should know about how the file was read."""
     read_samples: Callable[[Sequence[int], int, int], np.ndarray]
-    """Reads samples [channel, time] of channels of one rate; see `read`."""
+    """Reads samples [channel, time]; see `read`."""
     has_integers: bool = False
     """Whether the file stores integers, so that all values are finite."""
     files: tuple[Path, ...] = ()
@@ -93,10 +88,6 @@ class Recording:
     def end_s(self) -> float:
         """The end by the clock of the recording."""
         return self.pieces[-1].end_s
-
-    def rate_of(self, picks: Sequence[int]) -> float:
-        """The rate of channels that have the same one."""
-        return self.channels[picks[0]].rate_hz
 
     def piece(self, start_s: float, end_s: float) -> RecordingPiece | None:
         """The piece with all of a time span, up to a millisecond; None: none has it whole."""
@@ -119,20 +110,20 @@ class Recording:
                 )
 
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
-        """Microvolts [channel, time] of `picks`, which have one rate; numbers of event channels.
+        """Microvolts [channel, time] of `picks`; numbers of event channels. Reads the disk.
 
-        Samples are counted as the file stores them; see Piece. Reads the disk. Raises DataError.
+        Raises DataError.
         """
         self.check(picks)
         return self.read_samples(picks, first, last)
 
-    def parts(self, rate_hz: float) -> Iterator[tuple[RecordingPiece, int, int]]:
-        """Piece, first sample and end of each part that is read at once."""
-        length = max(1, round(_PART_S * rate_hz))
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """First sample and end of each part that is read at once."""
+        length = max(1, round(_PART_S * self.rate_hz))
         for piece in self.pieces:
-            begin, end = piece.bounds(rate_hz)
+            begin, end = piece.bounds(self.rate_hz)
             for first in range(begin, end, length):
-                yield piece, first, min(end, first + length)
+                yield first, min(end, first + length)
 
     def events(self) -> list[Event]:
         """Annotations, and changes of event channels to a number above 0, by onset.
@@ -148,14 +139,11 @@ class Recording:
         return sorted(events, key=lambda event: (event.onset_s, event.duration_s, event.name))
 
     def _changes(self, pick: int) -> Iterator[Event]:
-        rate, before = self.channels[pick].rate_hz, np.zeros(0)
-        for piece, first, last in self.parts(rate):
+        before = np.zeros(0)
+        for first, last in self.parts():
             values = self.read([pick], first, last)[0]
             before = before if len(before) else values[:1]
             changed = np.flatnonzero((np.diff(values, prepend=before) != 0) & (values > 0))
             for sample in changed:
-                seconds = (first + int(sample)) / rate
-                if piece.start_s != piece.stored_s:
-                    seconds += piece.start_s - piece.stored_s
-                yield Event(seconds, 0.0, f"{values[sample]:.0f}")
+                yield Event((first + int(sample)) / self.rate_hz, 0.0, f"{values[sample]:.0f}")
             before = values[-1:]

@@ -134,9 +134,8 @@ class _RecordingItems:
         seconds = item.samples / RATE_HZ
         piece = self.recording.piece(item.start_s, item.start_s + seconds)
         assert piece is not None, "segments are cut within pieces"
-        start = item.start_s + piece.stored_s - piece.start_s
-        first = max(piece.stored_s, start - raw.MARGIN_S)
-        stop = min(piece.stored_s + piece.seconds, start + seconds + raw.MARGIN_S)
+        first = max(piece.start_s, item.start_s - raw.MARGIN_S)
+        stop = min(piece.end_s, item.start_s + seconds + raw.MARGIN_S)
         return bool(possible[int(first) : int(stop) + 1].all())
 
     def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,24 +38,19 @@ def eeg_channels(recording: Recording) -> list[int]:
             fix="name channels yourself:  --set data.channels=FILE",
         )
     volts = [n for n in eeg if not recording.channels[n].problem]
-    fast = [n for n in volts if recording.channels[n].rate_hz >= LOWEST_RATE_HZ]
-    if not fast:
-        check_channels(recording, volts or eeg)
-    return fast
+    check_channels(recording, volts or eeg)
+    return volts
 
 
 def check_channels(recording: Recording, picks: Sequence[int]) -> None:
-    """Raise DataError if one of the channels is too slow for EEG, or not in microvolts."""
+    """Raise DataError if the recording is too slow for EEG, or a channel is not in microvolts."""
     recording.check(picks)
-    for channel in (recording.channels[pick] for pick in picks):
-        if channel.rate_hz < LOWEST_RATE_HZ:
-            raise DataError(
-                f"channel '{channel.name}' of '{recording.path.name}' is sampled at "
-                f"{channel.rate_hz:g} Hz, too low for EEG up to {HIGH_HZ:g} Hz",
-                where=str(recording.path),
-                allowed=f"at least {LOWEST_RATE_HZ} Hz",
-                fix="use channels with a higher rate:  --set data.channels=FILE",
-            )
+    if recording.rate_hz < LOWEST_RATE_HZ:
+        raise DataError(
+            f"'{recording.path.name}' is sampled at {recording.rate_hz:g} Hz",
+            where=str(recording.path),
+            allowed=f"at least {LOWEST_RATE_HZ} Hz, for EEG up to {HIGH_HZ:g} Hz",
+        )
 
 
 def read_segment(
@@ -64,7 +59,7 @@ def read_segment(
     """Microvolts [time, 105] of `placed` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
     The mains frequency is filtered out. Reads only the segment and its margins, up to the next
-    gap, each channel at its own rate. Raises DataError.
+    gap. Raises DataError.
     """
     from scipy.signal import resample_poly
 
@@ -74,27 +69,18 @@ def read_segment(
         problem = f"has no {samples / RATE_HZ:g} s from {start_s:g} s on without a gap"
         allowed = "what setup found"
         raise DataError(f"'{path.name}' {problem}", where=str(path), allowed=allowed)
+    rate, (begin, end) = recording.rate_hz, piece.bounds(recording.rate_hz)
+    first = max(begin, round((start_s - MARGIN_S) * rate))
+    values = recording.read(placed.picks, first, min(end, round((end_s + MARGIN_S) * rate)))
+    ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
+    values = _filtered(values, rate, line_hz)
+    values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
+    skipped = round((start_s - first / rate) * RATE_HZ)
+    cut = values[:, max(0, skipped) :][:, :samples].T
     eeg = np.zeros((samples, CHANNELS), dtype=np.float32)
-    for rate, rows in _by_rate(recording, placed.picks):
-        begin, end = piece.bounds(rate)
-        first = max(begin, piece.sample(start_s - MARGIN_S, rate))
-        last = min(end, piece.sample(end_s + MARGIN_S, rate))
-        values = recording.read([placed.picks[row] for row in rows], first, last)
-        ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
-        values = _filtered(values, rate, line_hz)
-        values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1)
-        skipped = round((piece.stored_s + start_s - piece.start_s - first / rate) * RATE_HZ)
-        cut = values[:, max(0, skipped) :][:, :samples].T
-        cut = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")  # of rounding, at an end
-        eeg[:, [placed.slots[row] for row in rows]] = cut
+    # Of rounding, at an end, a value may be missing.
+    eeg[:, placed.slots] = np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")
     return eeg
-
-
-def _by_rate(recording: Recording, picks: Sequence[int]) -> Iterator[tuple[float, list[int]]]:
-    """Each sampling rate, and the places in `picks` of the channels that have it."""
-    rates = [recording.channels[pick].rate_hz for pick in picks]
-    for rate in dict.fromkeys(rates):
-        yield rate, [row for row, channel_rate in enumerate(rates) if channel_rate == rate]
 
 
 def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
@@ -113,11 +99,9 @@ def possible_seconds(recording: Recording, picks: Sequence[int]) -> np.ndarray:
 
     Reads the disk. Raises DataError.
     """
-    last = recording.pieces[-1]
-    possible = np.ones(int(np.ceil(last.stored_s + last.seconds)), dtype=bool)
-    for rate, rows in _by_rate(recording, picks):
-        for _, first, end in recording.parts(rate):
-            values = np.abs(recording.read([picks[row] for row in rows], first, end))
-            bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
-            possible[((first + bad) / rate).astype(int)] = False
+    possible = np.ones(int(np.ceil(recording.end_s)), dtype=bool)
+    for first, end in recording.parts():
+        values = np.abs(recording.read(picks, first, end))
+        bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
+        possible[((first + bad) / recording.rate_hz).astype(int)] = False
     return possible

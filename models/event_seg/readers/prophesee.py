@@ -14,6 +14,7 @@ from models.base import DataError
 from models.common import cache
 from models.common.data_files import identity
 from models.event_seg.formats import BY_ENCODING
+from models.event_seg.readers.hdf5 import ALLOWED as MASKS_ALLOWED
 from models.event_seg.readers.hdf5 import Hdf5, Masks, mask_path
 from models.event_seg.readers.prophesee_format import (
     ENCODING_BY_NAME,
@@ -166,10 +167,6 @@ def read_events(path: Path, header: Header, index: PieceIndex, start: int, stop:
     return Events(*(np.concatenate([getattr(e, key) for e in parts]) for key in "txyp"))
 
 
-SHORT_WINDOWS = 30
-"""Number of windows of a recording shorter than one second."""
-
-
 class RawRecording:
     """A recording of these encodings; implements Recording. Times are microseconds of its clock."""
 
@@ -187,15 +184,15 @@ class RawRecording:
         """Read the index and the times of the masks. Raises DataError.
 
         `sensor`: height and width of a file that lacks them. Unless `has_labels`, masks beside the
-        file are not read.
+        file are not read, and `window_ms` cuts the recording from its first event on.
         """
         self.path, self.name = path, name
         self.header = read_header(path)
         self.format = BY_ENCODING[self.header.encoding.split()[0]]
         self.index = build_index(path, self.header)
         self.count = self.index.events
-        self.masks = Masks(mask_path(path)) if has_labels and mask_path(path).exists() else None
-        self.labels = f"masks of {mask_path(path).name}" if self.masks else ""
+        self.masks = _masks(path) if has_labels else None
+        self.labels = f"masks of {mask_path(path).name}"
         self.sensor, self.sensor_source = self._sensor(sensor)
         self.windows, self._first_mask = self._windows(window_ms)
 
@@ -229,10 +226,8 @@ class RawRecording:
         """Windows, and the number of the mask at the end of the first window."""
         first, last = int(self.index.first[0]), int(self.index.last[-1])
         if self.masks is None:
-            length = 1e6 / 30 if window_ms is None else 1e3 * window_ms
-            if window_ms is None:
-                length = min(length, (last - first) / SHORT_WINDOWS)
-            length = max(1, int(length))
+            assert window_ms is not None, "without masks there is a length"
+            length = max(1, int(1e3 * window_ms))
             check_count((last + 1 - first) / length, self.path)
             return spans(np.arange(first, last + 2, length, dtype=np.int64)), 0
         times = self.masks.times
@@ -254,6 +249,15 @@ class RawRecording:
         """Mask at the end of a window. Raises DataError."""
         assert self.masks is not None, "the recording has labels"
         return downsample_mask(self.masks.read(index + self._first_mask), factor)
+
+
+def _masks(path: Path) -> Masks:
+    """The masks beside a recording. Raises DataError."""
+    beside = mask_path(path)
+    if not beside.exists():
+        message, allowed = f"'{path.name}' has no labels", f"masks in {beside.name}: {MASKS_ALLOWED}"
+        raise DataError(message, where=str(path), allowed=allowed)
+    return Masks(beside)
 
 
 def _size(sensor: tuple[int, int]) -> str:

@@ -92,7 +92,7 @@ class EventRecording(Protocol):
     windows: np.ndarray
     """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
     labels: str
-    """Description of the labels; empty: no labels."""
+    """Description of the labels."""
 
     def events(self, index: int) -> Events:
         """Events of a window. Raises DataError."""

@@ -48,17 +48,6 @@ def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
     assert named == [Match("language", None)]
 
 
-def test_a_pickle_is_refused_with_the_lines_that_export_it_without_a_family_too(tmp_path):
-    (tmp_path / "x.pkl").touch()
-    for path in (tmp_path / "x.pkl", tmp_path):
-        found = "\n".join(error_lines(path))
-        assert f"'{tmp_path / 'x.pkl'}' is a pickle" in found
-        assert f"  where         {ORIGIN}" in found
-        assert "joblib.load" in found
-    (tmp_path / "lines.jsonl").write_text('{"text": "a line"}\n')
-    assert find_families(str(tmp_path), None, ORIGIN)[0].family == "language"
-
-
 def test_all_families_that_match_are_found(table, monkeypatch):
     monkeypatch.setitem(FAMILIES, "twin", FAMILIES["language"])
     found = find_families(str(table), None, ORIGIN)

@@ -20,6 +20,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "all"
 
 
+def write(path, events=None, encoding="EVT2"):
+    """A recording with masks."""
+    write_masks(path, [1000, 2000])
+    return write_raw(path, random_events(50, 4000) if events is None else events, encoding)
+
+
 def found(path, bad_records=None):
     return find_recordings(path, SETTINGS, bad_records or BadRecords("recordings"))
 
@@ -29,7 +35,7 @@ def test_each_format_is_recognized_by_its_first_bytes(folder):
     assert recognize(write_mvsec(folder / "x.hdf5", frames=2)) == MVSEC
     for encoding in HEADERS:
         path = folder / ("a.dat" if encoding == "DAT" else f"{encoding}.bin")
-        form = recognize(write_raw(path, events, encoding))
+        form = recognize(write(path, events, encoding))
         assert form == BY_ENCODING[encoding] == RawRecording(path, "a").format
     assert recognize(folder) == BY_ENCODING["EVT2"]
     (folder / "deep" / "text.raw").write_text("% of people\n")
@@ -38,12 +44,11 @@ def test_each_format_is_recognized_by_its_first_bytes(folder):
 
 def test_a_folder_gives_its_recordings_by_name_at_any_depth_without_companions(folder):
     for name in ("b.raw", "deep/a.raw"):
-        write_raw(folder / name, random_events(50, 4000))
-    write_masks(folder / "b.raw", [1000, 2000])
+        write(folder / name)
     recordings, facts = found(folder)
     assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"]
     assert facts == {"ignored_files": 0}
-    assert [bool(recording.labels) for recording in recordings] == [True, False]
+    assert recordings[1].labels == "masks of a_masks.h5"
     other = folder.with_name("other")
     other.mkdir()
     for name in ("outdoor_day1_data.hdf5", "outdoor_day1_gt.hdf5"):
@@ -55,8 +60,8 @@ def test_a_folder_gives_its_recordings_by_name_at_any_depth_without_companions(f
 
 
 def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folder):
-    write_raw(folder / "good.raw", random_events(50, 4000))
-    broken = write_raw(folder / "broken.raw", random_events(50, 4000))
+    write(folder / "good.raw")
+    broken = write(folder / "broken.raw")
     broken.write_bytes(broken.read_bytes()[:-1])
     bad_records = BadRecords("recordings")
     assert [recording.name for recording in found(folder, bad_records)[0]] == ["good.raw"]
@@ -69,7 +74,7 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
 
 
 def test_cameras_of_different_sizes_are_an_error(folder):
-    write_raw(folder / "a.raw", random_events(50, 4000))
+    write(folder / "a.raw")
     write_mvsec(folder / "b.hdf5", frames=2)
     assert str(error_of(found, folder)) == (
         "recordings have different sensor sizes: 48×64 (a.raw), 52×69 (b.hdf5)\n"

@@ -32,12 +32,3 @@ def test_without_information_tiny_ends_at_chance(make_task, train, counts_of):
     found, band = result(task, train, counts_of, steps=50), task.facts()["control"]["val_iou"]
     assert band["chance"] == pytest.approx(found["all_foreground_iou"])
     assert found["val_iou"] <= band["max"] == band["chance"] + 0.03
-
-
-@pytest.mark.slow
-def test_hidden_events_are_predicted(make_task, train, counts_of):
-    """What stage `encoder` trains is this on fewer layers."""
-    real, noise = (make_task(objective="masked-voxels", control=c) for c in ("real", "noise"))
-    assert result(real, train, counts_of, 150)["val_masked_r2"] > 0.1
-    assert result(noise, train, counts_of, 50)["val_masked_r2"] <= 0.03
-    assert noise.facts()["control"] == {"val_masked_r2": {"max": 0.03, "chance": 0.0}}

@@ -1,9 +1,7 @@
-import math
-
 import pytest
 import torch
 
-from models.event_seg.metric import EdgeMetric, MassMetric
+from models.event_seg.metric import EdgeMetric
 
 
 class FixedPredictions(torch.nn.Module):
@@ -13,7 +11,7 @@ class FixedPredictions(torch.nn.Module):
         super().__init__()
         self.maps = maps
 
-    def forward(self, events, labels, hidden=None, measure=False):
+    def forward(self, events, labels, measure=False):
         return self.maps.sum(), self.maps
 
 
@@ -45,20 +43,3 @@ def test_an_empty_prediction_of_an_empty_label_scores_one(predicted, true, iou, 
     ones = torch.ones(1, 4, 4)
     result = EdgeMetric().result(counted(ones * predicted, (ones * true).long()))
     assert [result[n] for n in ("val_iou", "precision", "recall")] == [iou, precision, recall]
-
-
-def test_hidden_mass_is_compared_with_the_mean_of_visible_pixels():
-    mass, hidden = torch.rand(3, 2, 8, 8), torch.rand(3, 8, 8) < 0.5
-    batch = {"events": None, "mass": mass, "hidden": hidden}
-
-    def r2(maps):
-        return MassMetric().result(MassMetric().update(FixedPredictions(maps), batch))["val_masked_r2"]
-
-    shown = (~hidden[:, None]).double()
-    mean = (mass * shown).sum((2, 3), keepdim=True) / shown.sum((2, 3), keepdim=True)
-    assert r2(mass) == 1
-    assert r2(mean.expand_as(mass)) == pytest.approx(0, abs=1e-9)
-    halfway = (mass + mean) / 2
-    assert r2(halfway) == pytest.approx(0.75, abs=1e-6)
-    elsewhere = torch.where(hidden[:, None], halfway.float(), torch.full_like(mass, math.pi))
-    assert r2(elsewhere) == pytest.approx(0.75, abs=1e-6)

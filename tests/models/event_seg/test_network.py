@@ -1,13 +1,12 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
 from engines.preparation import change_forward
 from models.event_seg.config import MAX_LAYERS, SIZES
-from models.event_seg.network import IGNORE, MaskedEncoder, SegmentationNetwork, flops_per_sample
+from models.event_seg.network import IGNORE, SegmentationNetwork
 
 
 def build(name, weight=5.0):
@@ -44,29 +43,6 @@ def test_a_batch_in_which_nothing_counts_gives_zero_with_gradients():
     assert all(p.grad is not None and p.grad.abs().max() == 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize("make", [lambda: build("tiny"), lambda: MaskedEncoder(SIZES["tiny"])])
-def test_hidden_pixels_are_masked_in_the_input_and_only_they_count(make):
-    torch.manual_seed(0)
-    model, events = make().eval(), torch.randn(2, 10, 32, 44)
-    hidden, mass = torch.rand(2, 32, 44) < 0.5, torch.rand(2, 2, 32, 44)
-    loss, maps = model(events, mass, hidden, measure=True)
-    changed = torch.where(hidden[:, None], torch.randn_like(events), events)
-    torch.testing.assert_close(model(changed, mass, hidden), loss)
-    expected = F.mse_loss(maps, mass, reduction="none").mean(1)[hidden].sum()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["tiny", "lite-1M"])
-def test_the_masked_encoder_predicts_every_pixel_and_has_the_encoder_of_the_network(name):
-    model, shape = MaskedEncoder(SIZES[name]), (33, 47)
-    events, hidden = torch.randn(1, 10, *shape), torch.ones(1, *shape, dtype=torch.bool)
-    _, maps = model(events, torch.randn(1, 2, *shape), hidden, measure=True)
-    assert maps.shape == (1, 2, *shape)
-    names = {n: t.shape for n, t in model.state_dict().items() if n.startswith("down.")}
-    whole = build(name).state_dict()
-    assert names == {n: t.shape for n, t in whole.items() if n.startswith("down.")}
-
-
 def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
     model, events = build("tiny"), torch.randn(2, 10, 32, 44)
     labels = torch.randint(0, 2, (2, 32, 44))
@@ -79,26 +55,6 @@ def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
     norm = model.down[0][1]
     assert norm.running_mean.dtype == torch.float32 and norm.num_batches_tracked == 2
     assert norm.weight.grad.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("name", ["tiny", "lite-1M"])
-def test_flops_match_the_flop_counter_of_torch_and_a_frozen_encoder_has_no_backward(name):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    size, shape = SIZES[name], (48, 64)  # halved without a rest in every layer
-    events = torch.randn(1, 10, *shape, requires_grad=True)
-    hidden = torch.ones(1, *shape, dtype=torch.bool)
-    with FlopCounterMode(display=False) as whole:
-        build(name)(events, torch.randint(0, 2, (1, *shape))).backward()
-    with FlopCounterMode(display=False) as masked:
-        MaskedEncoder(size)(events, torch.rand(1, 2, *shape), hidden).backward()
-    encoder = flops_per_sample(size, *shape, "encoder")
-    assert encoder == masked.get_total_flops()
-    assert flops_per_sample(size, *shape) == whole.get_total_flops()
-    scale = 2 ** (len(size.widths) - size.is_deep)
-    head = 6 * size.widths[-1] * 2 * scale**2 * (48 * 64 // scale**2)
-    frozen = flops_per_sample(size, *shape, is_frozen=True)
-    assert whole.get_total_flops() - frozen == (encoder - head) * 2 / 3
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,11 @@ def clip_file(clip_events, tmp_path):
 def trained(make_task, tmp_path):
     """A task built from a run folder whose data is deleted, and its model."""
 
-    def make(is_labeled=True, **settings):
+    def make(**settings):
         data = tmp_path / "data"
         data.mkdir()
         write_raw(data / "a.raw", random_events(6000, 1_200_000))
-        if is_labeled:
-            write_masks(data / "a.raw", np.arange(37) * WINDOW_US)
+        write_masks(data / "a.raw", np.arange(37) * WINDOW_US)
         return tasks.without_data(make_task, tmp_path / "run", data, **settings)
 
     return make
@@ -120,9 +119,8 @@ def test_recordings_of_a_folder_have_distinct_names_and_masks_of_samples(trained
     assert mask(next(task.predict(model, path))).shape == (24, 32)
 
 
-@pytest.mark.parametrize("given", [{"stage": "encoder"}, {"is_labeled": False}])
-def test_a_model_without_edges_writes_features(given, trained, clip_events, clip_file):
-    task, model = trained(**given)
+def test_a_model_of_stage_encoder_writes_features(trained, clip_events, clip_file):
+    task, model = trained(stage="encoder")
     found = list(task.predict(model, clip_file))
     assert [p.name for p in found[:2]] == ["clip-one-00000", "clip-one-00001"]
     inside = (clip_events.t >= WINDOW_US) & (clip_events.t < 2 * WINDOW_US)

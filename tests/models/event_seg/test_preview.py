@@ -30,7 +30,7 @@ def events():
 def test_brighter_is_red_and_darker_blue_with_the_label_beside(events):
     labels = np.zeros((20, 30), np.int64)
     labels[4:8], labels[15:] = 1, -100
-    picture = draw_sample(Sample(events, labels, None, META), 3)
+    picture = draw_sample(Sample(events, labels, META), 3)
     left, right = pixels(picture)
     assert left[5, 8].tolist() == [214, 39, 40] and left[15, 25].tolist() == [31, 119, 180]
     assert (left[0] == 255).all()

@@ -11,8 +11,9 @@ from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_raw
 
 
-def opened(path, **given):
-    return RawRecording(path, path.name, **given)
+def opened(path, window_ms=7, **given):
+    """Without masks, unless `window_ms` is None."""
+    return RawRecording(path, path.name, window_ms, has_labels=window_ms is None, **given)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def test_windows_hold_each_event_once_however_the_file_is_cut(tmp_path, monkeypa
     monkeypatch.setattr(prophesee, "PIECE", 100)
     events = random_events(3000, 400_000)
     name = "a.dat" if encoding == "DAT" else "a.raw"
-    recording = opened(write_raw(tmp_path / name, events, encoding), window_ms=7)
+    recording = opened(write_raw(tmp_path / name, events, encoding))
     found = [recording.events(i) for i in range(len(recording.windows))]
     for (start, stop), part in zip(recording.windows, found, strict=True):
         assert stop - start == 7000 and (part.t >= start).all() and (part.t < stop).all()
@@ -45,7 +46,7 @@ def test_windows_hold_each_event_once_however_the_file_is_cut(tmp_path, monkeypa
 
 def test_only_the_pieces_of_a_window_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(prophesee, "PIECE", 100)
-    recording = opened(write_raw(tmp_path / "a.raw", random_events(3000, 400_000)), window_ms=4)
+    recording = opened(write_raw(tmp_path / "a.raw", random_events(3000, 400_000)), 4)
     read = []
     piece = prophesee.read_piece
     monkeypatch.setattr(prophesee, "read_piece", lambda *a: read.append(a[2]) or piece(*a))
@@ -60,27 +61,18 @@ def test_a_second_opening_reads_the_index_and_not_the_file(tmp_path, monkeypatch
     assert (opened(path).index.states == first.states).all()
 
 
-def test_windows_are_a_thirtieth_of_a_second_or_of_a_shorter_recording(tmp_path):
-    events = random_events(900, 3_000_000)
-    events.t[0] = 0
-    long = opened(write_raw(tmp_path / "long.raw", events))
-    short = opened(write_raw(tmp_path / "short.raw", random_events(900, 90_000)))
-    assert np.diff(long.windows, axis=1)[0, 0] == 33_333 and len(long.windows) == 90
-    assert np.diff(short.windows, axis=1)[0, 0] in (2999, 3000) and len(short.windows) == 30
-
-
 def test_masks_end_windows_and_are_their_labels(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     with h5py.File(write_masks(path, [20_000, 50_000, 60_000])) as file:
         masks = file["masks"][:]
-    recording = opened(path)
+    recording = opened(path, None)
     assert recording.windows.tolist() == [[20_000, 50_000], [50_000, 60_000]]
     assert (recording.label(1, 1) == masks[2]).all()
     assert recording.labels == "masks of a_masks.h5"
     copy = pickle.loads(pickle.dumps(recording))
     assert (copy.label(0, 1) == recording.label(0, 1)).all()
     assert len(copy.events(0)) == len(recording.events(0))
-    recording = opened(path, window_ms=5)
+    recording = RawRecording(path, "a", 5)
     assert recording.windows.tolist()[0] == [15_000, 20_000] and len(recording.windows) == 3
     assert (recording.label(0, 1) == masks[0]).all()
 
@@ -92,7 +84,7 @@ def test_the_sensor_comes_from_settings_header_masks_or_events(tmp_path):
     path.write_bytes(b"% evt 2.0\n" + words)
     assert (opened(path).sensor, opened(path).sensor_source) == ((48, 64), "events")
     write_masks(path, [20_000, 50_000], sensor=(60, 80))
-    assert (opened(path).sensor, opened(path).sensor_source) == ((60, 80), "masks")
+    assert (opened(path, None).sensor, opened(path, None).sensor_source) == ((60, 80), "masks")
 
 
 def test_a_truncated_an_empty_and_an_unsorted_file_are_errors(tmp_path):
@@ -171,6 +163,3 @@ def test_wrong_polarity_and_order_are_errors_with_a_byte(tmp_path, monkeypatch, 
     path = write_dat(tmp_path / "b.dat", events)
     message = f"timestamps are not sorted: {t - 11} follows {t - 10}"
     assert error_of(path) == (message, f"from byte {at}")
-
-
-END, EM = len(HEADER), "% Data file containing EM events"

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import DataError, Goal
-from models.event_seg.config import SIZES
-from models.event_seg.network import MaskedEncoder
+from models.base import DataError
+from tests.models.errors import error_of
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
 
@@ -67,19 +66,10 @@ def test_a_recording_with_masks_trains(ready_task, recording, draws):
     assert set(np.unique(batch["mask"])) == {0, 1}
 
 
-def test_no_labels_train_on_hidden_events(ready_task, recording, draws, counts_of):
-    task = ready_task(path=recording)
-    expected = "none: trains on the events on hidden pixels; the recordings have no labels"
-    assert task.facts()["labels"] == expected and "foreground" not in task.facts()
-    assert task.goal == Goal("val_masked_r2", "max")
-    model = task.build()
-    assert sum(p.numel() for p in model.parameters()) == SIZES["tiny"].parameters
-    batch = task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)])
-    loss = task.loss(model, batch).sum
-    loss.backward()
-    assert all(p.grad is not None for p in model.parameters())
-    metric, counts = counts_of(task, model, "val", 2)
-    assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
+def test_recordings_without_labels_are_an_error(ready_task, recording):
+    error = error_of(ready_task, path=recording)
+    assert error.message == "'a.raw' has no labels"
+    assert error.where == str(recording) and "a_masks.h5" in error.allowed
 
 
 def test_labels_of_one_class_are_an_error(ready_task, tmp_path):
@@ -97,31 +87,18 @@ def test_the_model_can_be_built_before_data_is_read(make_task):
     assert task.preview(model) is None
 
 
-def test_stage_encoder_reads_no_labels(ready_task, tmp_path, draws, counts_of, monkeypatch):
-    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=40)
-    from models.event_seg.readers.mvsec import MvsecRecording
-
-    def no_labels(*_):
-        raise AssertionError("labels were read")
-
-    monkeypatch.setattr(MvsecRecording, "label", no_labels)
-    task = ready_task(path=path, stage="encoder", downsample=2)
-    assert task.goal == Goal("val_masked_r2", "max")
-    assert task.facts()["labels"] == "none: trains on the events on hidden pixels"
+def test_stage_encoder_trains_the_encoder_by_the_labels(ready_task, train):
+    task = ready_task(stage="encoder")
     model = task.build()
-    assert isinstance(model, MaskedEncoder)
-    batch = task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)])
-    assert task.num_units(batch) == batch["hidden"].sum()
-    task.loss(model, batch).sum.backward()
-    metric, counts = counts_of(task, model, "val", 2)
-    assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
-    with torch.no_grad():
-        assert len(task.predictions(model.eval()).rows) == 4
-    assert len(task.pictures()) == 2
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train(task, model, steps=2, batch=2)
+    changed = {n for n, tensor in model.state_dict().items() if not tensor.equal(before[n])}
+    assert {n.partition(".")[0] for n in changed} == {"down"}
+    assert {n for n, p in model.named_parameters() if p.requires_grad} <= changed
 
 
-def test_an_experience_has_the_stage_of_the_run(ready_task):
-    first, second, whole = (ready_task(stage=s) for s in ("encoder", "encoder", "whole"))
+def test_an_experience_has_the_resolution_of_the_run(ready_task):
+    first, second, coarse = (ready_task(downsample=factor) for factor in (1, 1, 4))
     second.continue_from(first)
-    with pytest.raises(DataError, match="without labels is False in the new data"):
-        whole.continue_from(first)
+    with pytest.raises(DataError, match="height and width are"):
+        coarse.continue_from(first)

@@ -34,8 +34,8 @@ RECORDINGS = [Still("a", 20), Still("b", 40)]
 BOTH = np.array([(number, window) for number in (0, 1) for window in range(10)])
 
 
-def windows(control="real", fixed=1, crop=(32, 44), masked=False, downsample=1, chosen=BOTH):
-    return Windows(RECORDINGS, chosen, WindowRules(downsample, crop, control, 0, masked), fixed)
+def windows(control="real", fixed=1, crop=(32, 44), downsample=1, chosen=BOTH):
+    return Windows(RECORDINGS, chosen, WindowRules(downsample, crop, control, 0), fixed)
 
 
 def test_a_sample_is_its_window_and_label(draws):
@@ -46,7 +46,7 @@ def test_a_sample_is_its_window_and_label(draws):
     assert sample.events.shape == (10, 64, 88) and sample.events.dtype == np.float32
     assert np.flatnonzero(sample.events.any((0, 2))).tolist() == [40]
     assert (sample.labels[40] == 1).all() and (sample.labels[0] == IGNORE).all()
-    assert sample.labels.dtype == np.int64 and sample.hidden is None
+    assert sample.labels.dtype == np.int64
 
 
 def test_a_crop_is_aligned_between_events_and_label(draws):
@@ -60,15 +60,12 @@ def test_a_crop_is_aligned_between_events_and_label(draws):
     assert len(rows) > 5  # elsewhere in each epoch
 
 
-@pytest.mark.parametrize(
-    ("control", "masked"), [("real", False), ("real", True), ("noise", True), ("shuffle", False)]
-)
-def test_evaluation_samples_are_fixed_and_training_samples_are_augmented(draws, control, masked):
+@pytest.mark.parametrize("control", ["real", "noise", "shuffle"])
+def test_evaluation_samples_are_fixed_and_training_samples_are_augmented(draws, control):
     def samples_are_equal(fixed):
-        samples = windows(control, fixed, masked=masked)
+        samples = windows(control, fixed)
         first, second = samples.sample(3, draws(1)), samples.sample(3, draws(2))
-        keys = ("events", "labels", "hidden") if masked else ("events", "labels")
-        return all(np.array_equal(getattr(first, k), getattr(second, k)) for k in keys)
+        return all(np.array_equal(getattr(first, k), getattr(second, k)) for k in ("events", "labels"))
 
     assert samples_are_equal(fixed=1) and not samples_are_equal(fixed=None)
 
@@ -94,24 +91,6 @@ def test_a_shuffled_label_is_of_another_recording_or_time(draws):
         assert abs(alone._partner(2, draws(number).rng()) - 2) >= 4
 
 
-def test_hidden_pixels_are_squares_and_their_mass_is_that_of_the_grid(draws):
-    sample = windows(masked=True).sample(13, draws(0))
-    assert sample.hidden.shape == (32, 44) and 0.3 < sample.hidden.mean() < 0.7
-    assert (sample.hidden[:8, :8] == sample.hidden[0, 0]).all()
-    grid = sample.events.astype(np.float64)
-    expected = np.log1p([grid.clip(0).sum(0), (-grid).clip(0).sum(0)])
-    np.testing.assert_allclose(sample.labels, expected, rtol=1e-6)
-
-
-def test_in_stage_encoder_the_hidden_squares_are_smaller_than_a_cell_of_the_head(ready_task, draws):
-    task = ready_task(stage="encoder")
-    cells = task.data("train").sample(13, draws(0)).hidden[:32, :40].reshape(4, 8, 5, 8)
-    shares = cells.mean((1, 3))
-    assert (shares > 0.1).all() and (shares < 0.9).all()
-    squares = cells.transpose(0, 2, 1, 3).reshape(20, 4, 2, 4, 2)
-    assert np.isin(squares.mean((2, 4)), (0, 1)).all()
-
-
 def test_units_are_the_pixels_in_the_loss(draws):
     samples = windows(crop=None)
     batch = collate([samples.sample(i, draws(i)) for i in (1, 12)])
@@ -119,10 +98,6 @@ def test_units_are_the_pixels_in_the_loss(draws):
     assert batch["mask"].dtype == torch.int64 and batch["valid"].dtype == torch.bool
     assert batch["units"] == int(batch["valid"].sum()) == 2 * 63 * 88
     assert [meta["frame"] for meta in batch["meta"]] == [1, 2]
-    masked = windows(masked=True)
-    batch = collate([masked.sample(i, draws(i)) for i in (1, 12)])
-    assert batch["mass"].shape == (2, 2, 32, 44) and batch["mass"].dtype == torch.float32
-    assert batch["units"] == int(batch["hidden"].sum())
 
 
 def by_hand(events, start, stop, shape):

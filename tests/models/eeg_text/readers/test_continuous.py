@@ -127,9 +127,7 @@ def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_p
 
 def test_a_low_sampling_rate_is_an_error_and_skipped_among_several(recording):
     path = write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert error_of(ReadingOptions(), path).message == (
-        "channel 'Fp1' of 'b.edf' is sampled at 64 Hz, too low for EEG up to 50 Hz"
-    )
+    assert error_of(ReadingOptions(), path).message == "'b.edf' is sampled at 64 Hz"
     found = continuous.read(recording.parent, ReadingOptions("skip"))
     assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
 

@@ -53,7 +53,7 @@ def events(path):
 def test_samples_names_and_segments_are_equal_in_every_format(tmp_path, name):
     path = WRITERS[name](tmp_path / name)
     opened = open_recording(path)
-    assert {channel.rate_hz for channel in opened.channels} == {RATE_HZ} and opened.notes == ()
+    assert opened.rate_hz == RATE_HZ and opened.notes == ()
     assert opened.names[: len(NAMES)] == NAMES
     # Half of the step of the 16-bit formats, a tenth of a microvolt.
     np.testing.assert_allclose(microvolts(opened), all_waves(), atol=0.051)
