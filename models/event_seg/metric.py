@@ -26,7 +26,7 @@ class EdgeMetric:
         predicted, label = maps[:, 1] > maps[:, 0], batch["mask"]
         counted = label != IGNORE
         predicted, true = predicted & counted, label == 1
-        parts = (loss, predicted & true, predicted & ~true, true & ~predicted, counted)
+        parts: tuple[Tensor, ...] = (loss, predicted & true, predicted & ~true, true & ~predicted, counted)
         if maps.device.type == "mps":  # has no float64
             parts = tuple(part.cpu() for part in parts)
         return torch.stack([part.double().sum() for part in parts])
