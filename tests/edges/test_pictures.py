@@ -161,9 +161,11 @@ def test_training_and_use_show_the_same_pixels(tmp_path, name):
     exif[_ORIENTATION] = 6
     turned = Image.open(io.BytesIO(FILES[name])).transpose(Image.Transpose.ROTATE_90)
     clear = {"transparency": bytes([0, 255, 255])} if turned.mode == "P" else {}
+    (tmp_path / "zh_mmd").mkdir()
     for (name,) in names.values():
+        (tmp_path / "zh_mmd" / f"{name}.mmd").write_text("正文")
         (tmp_path / "imgs" / f"{name}.png").write_bytes(saved(turned, "PNG", exif=exif, **clear))
-    trained = dota.read(tmp_path, None, "file", "stop").pages[0].image()
+    trained = dota.read(tmp_path, "zh", "file", "stop").pages[0].image()
     used = prediction.read(tmp_path / "imgs")[0].image()
     assert np.array_equal(np.asarray(trained), np.asarray(used))
     assert np.array_equal(np.asarray(trained.convert("L")), PAGE)
