@@ -185,8 +185,10 @@ def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Ru
     status = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code} without a report"
     if code == -signal.SIGKILL:
         status += " (often because the machine was out of memory)"
-    text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
-    return build("killed", rank, text, output)
+    from launcher.run.faults import FAULTS
+
+    text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
+    return build("killed", rank, f"error: {text}", output)
 
 
 def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:

@@ -23,6 +23,7 @@ import psutil
 from launcher.base import environment, library_warnings
 from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked
 from launcher.run import affinity, job_spec, run_end
+from launcher.run.faults import FAULTS
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
@@ -230,8 +231,9 @@ def _frozen(ranks: RankProcesses) -> RunEnd | None:
             process.send_signal(signal.SIGABRT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STACK_S)
-            where, state = f"rank {rank} on {socket.gethostname()}", _STATES.get(status, status)
-            text = f"{where} does not answer the other ranks: its process {process.pid} is {state}"
+            text = FAULTS["timeout"].seen.format(
+                rank=rank, host=socket.gethostname(), process=process.pid, state=_STATES.get(status, status)
+            )
             file = job_spec.stacks_file(ranks.folder, rank)
             stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             return run_end.build("failed", rank, f"error: {text}", stacks)
