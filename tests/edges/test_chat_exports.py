@@ -23,34 +23,29 @@ CONVERSATIONS = [
 ]
 
 
-def external(folder, **special):
+def external(folder):
     """A tokenizer of transformers without a chat template."""
     texts = [json.dumps(turns, ensure_ascii=False) for turns in CONVERSATIONS] * 3
     inner = bpe.train(texts, 400).inner
-    tokens = {"bos_token": bpe.START, "eos_token": bpe.END, **special}
+    tokens = {"bos_token": bpe.START, "eos_token": bpe.END}
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
     return load(folder)
 
 
-@pytest.fixture(scope="module", params=["bytes", "bpe", "external", "no start"])
+@pytest.fixture(scope="module", params=["bytes", "bpe", "external"])
 def tokenizer(request, tmp_path_factory):
     if request.param == "bytes":
         return ByteTokenizer()
     if request.param == "bpe":
         return bpe.train([json.dumps(turns) for turns in CONVERSATIONS] * 3, 400)
-    special = {"bos_token": None} if request.param == "no start" else {}
-    return external(tmp_path_factory.mktemp("theirs"), **special)
+    return external(tmp_path_factory.mktemp("theirs"))
 
 
 @pytest.fixture(scope="module")
 def theirs(tokenizer, tmp_path_factory):
     """The exported tokenizer, as transformers loads it."""
-    return exported(tokenizer, tmp_path_factory.mktemp("exported") / "out")
-
-
-def exported(tokenizer, folder, is_chat=True):
-    folder.mkdir()
-    write_tokenizer(folder, tokenizer, 256, is_chat=is_chat)
+    folder = tmp_path_factory.mktemp("exported")
+    write_tokenizer(folder, tokenizer, 256, is_chat=True)
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

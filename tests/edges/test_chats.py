@@ -42,12 +42,10 @@ QUESTION = "User: What is 2 + 2?\nAssistant: "
         {"messages": [USER, FOUR]},
         {"prompt": [USER], "completion": [FOUR]},
         {"prompt": "What is 2 + 2?", "completion": "four"},
-        {"prompt": [USER], "completion": "four"},
         {"messages": [{**USER, "content": [{"type": "text", "text": USER["content"]}]}, FOUR]},
         {"conversations": [{"from": "human", "value": USER["content"]},
                            {"from": "gpt", "value": "four"}]},
         {"messages": [{**USER, "weight": None}, {**FOUR, "weight": 1}], "id": 3},
-        {"messages": [USER, {**FOUR, "tool_calls": [], "refusal": None}]},
     ],
 )  # fmt: skip
 def test_each_format_gives_the_same_pair(tmp_path, row):
@@ -69,15 +67,11 @@ def test_only_answers_of_the_completion_and_not_those_of_weight_0_are_learned(tm
     ("row", "field"),
     [
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "messages[1].content"),
-        ({"messages": [USER, {**FOUR, "content": " "}]}, "messages[1].content"),
         ({"messages": [USER, {**FOUR, "role": "asistant"}]}, "messages[1].role"),
         ({"conversations": [{"from": "robot", "value": "a"}]}, "conversations[0].from"),
         ({"messages": [USER, {**FOUR, "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
-        ({"messages": [USER, {"role": "tool", "content": "4"}, FOUR]}, "messages[1].role"),
         ({"messages": [USER, {**FOUR, "weight": 0.5}]}, "messages[1].weight"),
-        ({"messages": [USER, {**FOUR, "reasoning_content": "2"}]}, "messages[1].reasoning_content"),
         ({"prompt": [USER], "completion": []}, "completion"),
-        ({"prompt": [{"role": "user"}], "completion": "a"}, "prompt[0].content"),
         ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]}, "messages[1].content[0]"),
     ],
 )

@@ -12,13 +12,10 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import folder_for
 from launcher.config.settings_file import read_values
-from models.base import DataError
-from models.custom import CustomTask
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.launcher.saved_runs import change_state, checkpoint
 from tests.training.tiny import make_settings, one_rank
-from training.evaluation.evaluate import samples_of
 from training.optim import optimizer as optim
 from training.settings import nested
 
@@ -110,37 +107,3 @@ def test_the_optimizer_of_a_task_keeps_its_groups_and_options():
     matrices, others = built(in_two_groups).param_groups
     assert (matrices["momentum"], others["momentum"]) == (0.9, 0)
     assert [p.ndim for p in matrices["params"] + others["params"]] == [2, 1]
-
-
-class NoTest(CustomTask):
-    def __init__(self, test):
-        super().__init__(None, None, None)  # type: ignore[arg-type]
-        self.test = test
-
-    def samples(self, split):
-        return self.test() if split == "test" else [(1.0, 2.0)]
-
-    def build(self):
-        return nn.Linear(1, 1)
-
-    def measure(self, model, batch):
-        return {"loss": model(batch["input"]).sum()}
-
-
-def raises(error):
-    def test():
-        raise error
-
-    return test
-
-
-def test_a_task_may_lack_a_test_split():
-    for test in (lambda: None, list, raises(KeyError("test"))):
-        task = NoTest(test)
-        task.setup()
-        assert task.facts() == {"samples": {"train": 1, "val": 1}}
-        with pytest.raises(DataError, match="the task has no split 'test'") as raised:
-            samples_of(task, "test", 0)
-        assert raised.value.allowed == "train, val"
-    with pytest.raises(KeyError, match="labels"):
-        NoTest(raises(KeyError("labels"))).setup()

@@ -65,21 +65,3 @@ def test_it_is_never_the_best_counts_as_not_improved_and_reaches_no_target(bad):
         assert early.is_out_of_patience and early.best["step"] == 2
     for target in ("error <= 9", "error >= -9"):
         assert not parse_target(target).is_reached({"error": bad})
-
-
-def undefined(*values, **changes):
-    """A run whose side metric is undefined."""
-    task = Values(*values, control=changes.pop("control", None))
-    task.side = None
-    train = {"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 9"}
-    return run_tiny(one_rank(), task, train=train, eval={"every": 2} | changes)
-
-
-def test_an_undefined_metric_is_in_no_result_never_the_best_and_no_leak_of_a_noise_control():
-    run = undefined(2.0, 1.0)
-    assert run.outcome.status == "completed" and run.recorder.evaluations
-    assert all(set(found.metrics) == {"error"} for found in run.recorder.evaluations)
-    run = undefined(*[1.0] * 9, metric="side max")
-    assert run.outcome.status == "completed" and run.outcome.best is None
-    run = undefined(*[1.0] * 9, control={"side": {"max": 0.1}})
-    assert run.outcome.status == "completed"

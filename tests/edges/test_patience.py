@@ -75,14 +75,7 @@ def ends_as_the_whole_run(run, shelf):
 
 
 # Evaluations are at even steps, saves at every third: 6 and 12 have both, 13 is the last.
-@pytest.mark.parametrize(
-    "kill",
-    [
-        *(f"step {step}" for step in (1, 7, 13)),
-        *(f"evaluated {step}" for step in (4, 12)),
-        *(f"saved {step}" for step in (3, 12)),
-    ],
-)
+@pytest.mark.parametrize("kill", [*("step 1", "step 13", "evaluated 4", "evaluated 12", "saved 12")])
 def test_killed_and_resumed_from_the_newest_checkpoint(kill):
     shelf = Shelf()
     with pytest.raises(Killed):
@@ -91,9 +84,8 @@ def test_killed_and_resumed_from_the_newest_checkpoint(kill):
     ends_as_the_whole_run(trained(shelf, step=max(shelf.saved, default=None)), shelf)
 
 
-@pytest.mark.parametrize("step", [4, 9])
-@pytest.mark.parametrize(("section", "key"), [("stop", "after"), ("train", "max_steps")])
-def test_ended_early_and_resumed_to_the_end(step, section, key):
+@pytest.mark.parametrize(("section", "key", "step"), [("stop", "after", 4), ("train", "max_steps", 9)])
+def test_ended_early_and_resumed_to_the_end(section, key, step):
     """The evaluation at such an end is one more, which patience does not count."""
     first = trained(**{section: {key: step}})
     assert first.outcome.steps == step and first.recorder.evaluations[-1].step == step

@@ -2,18 +2,14 @@
 
 import io
 import json
-import struct
-import zlib
 
 import numpy as np
-import pytest
 from PIL import Image, ImageDraw
+from PIL.ExifTags import Base
 
 from models.common.pictures import open_picture
 from models.doc_translation import prediction
 from models.doc_translation.readers import dota
-
-_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 262, 339
 
 
 def page():
@@ -35,24 +31,6 @@ def saved(image, form="TIFF", **options):
     return file.getvalue()
 
 
-def with_tag(tiff, tag, value):
-    """A little-endian TIFF file with another value of a short tag."""
-    at = next(at for at in range(len(tiff) - 8) if tiff[at : at + 8] == struct.pack("<HHI", tag, 3, 1))
-    return tiff[: at + 8] + struct.pack("<H", value) + tiff[at + 10 :]
-
-
-def png(depth, color, pixels, transparent):
-    """A PNG file with the chunk tRNS. Source: PNG, ISO 15948, section 11."""
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", *PAGE.shape[::-1], depth, color, 0, 0, 0)),
-        (b"tRNS", transparent),
-        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))),
-        (b"IEND", b""),
-    ]
-    parts = [struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 def ink(mode):
     """The page as black of different opacity."""
     clear = Image.new("L", (60, 80), 0)
@@ -66,41 +44,13 @@ def palette():
     return image
 
 
-def cmyk_of_no_adobe():
-    """A JPEG file of CMYK without the marker of Adobe: 255 is full ink."""
-    inverted = Image.fromarray(255 - np.asarray(page().convert("RGB").convert("CMYK")), "CMYK")
-    data = saved(inverted, "JPEG", quality=98)
-    at = data.index(b"\xff\xee")
-    return data[:at] + data[at + 16 :]
-
-
-def clear_at(pixels, value):
-    """The pixels in big-endian order, with `value` for white."""
-    pixels = pixels.copy()
-    pixels[PAGE == 255] = value
-    return pixels.astype(">u2") if pixels.dtype == np.uint16 else pixels
-
-
-CLEAR_COLOR = (65535, 1792, 9)
-FRAMES = {"save_all": True, "append_images": [Image.new("L", (60, 80))]}
 FILES = {
     "16 bits": saved(WIDE, "PNG"),
-    "16 bits, big-endian": saved(Image.frombytes("I;16B", (60, 80), WIDE.astype(">u2").tobytes())),
-    "16 bits of a scanner with 12": saved((WIDE // 16).astype(np.uint16), "PNG"),
-    "16 bits, 0 is white": with_tag(saved(65535 - WIDE), _PHOTOMETRIC, 0),
-    "16 bits, one value transparent": png(16, 0, clear_at(WIDE, 5), struct.pack(">H", 5)),
-    "color of 16 bits, one transparent": png(16, 2, clear_at(np.stack([WIDE] * 3, -1), CLEAR_COLOR), struct.pack(">3H", *CLEAR_COLOR)),
     "PGM of 12 bits": b"P5 60 80 4095\n" + (WIDE // 16).astype(">u2").tobytes(),
-    "32 bits, 31 used": saved((PAGE / 255 * (2**31 - 1)).astype(np.int32)),
-    "32 bits, unsigned": with_tag(saved((WIDE.astype(np.uint32) * 65537).view(np.int32)), _SAMPLE_FORMAT, 1),
     "float from 0 to 1": saved((PAGE / 255).astype(np.float32)),
-    "float, signed and large": saved((PAGE * 2e36 - 3e38).astype(np.float32)),
     "palette with transparency": saved(palette(), "PNG", transparency=bytes([0, 255, 255])),
     "CMYK of Adobe": saved(page().convert("RGB").convert("CMYK"), "JPEG", quality=98),
-    "CMYK of others": cmyk_of_no_adobe(),
-    "YCbCr": saved(page().convert("RGB").convert("YCbCr")),
     "color with opacity": saved(ink("RGBA"), "PNG"),
-    "frames of a PNG": saved(page(), "PNG", **FRAMES),
 }  # fmt: skip
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -120,51 +70,30 @@ def differs(data):
     return int(np.abs(np.asarray(shown.convert("L")).astype(int) - PAGE).max())
 
 
-def is_read_by_pillow(data):
-    """Pillow 12.3 cannot read the TIFF in YCbCr that it writes."""
-    try:
-        Image.open(io.BytesIO(data)).load()
-    except OSError:
-        return False
-    return True
-
-
 def test_each_mode_shows_the_same_page():
-    read = {name: data for name, data in FILES.items() if is_read_by_pillow(data)}
-    assert {*FILES} - {*read} <= {"YCbCr"}
-    apart = {name: differs(data) for name, data in read.items()}
+    apart = {name: differs(data) for name, data in FILES.items()}
     assert {name: largest for name, largest in apart.items() if largest > 2} == {}  # rounding
 
 
-TURNED = {
-    "JPEG": (page().convert("RGB"), "JPEG", {"quality": 98}),
-    "TIFF of 16 bits": (Image.fromarray(WIDE), "TIFF", {}),
-}
-
-
-@pytest.mark.parametrize("name", TURNED)
-def test_each_turn_of_exif_is_upright(name):
-    image, form, options = TURNED[name]
+def test_each_turn_of_exif_is_upright():
     for turn, transposed in TURNS.items():
         exif = Image.Exif()
-        exif[_ORIENTATION] = turn
-        data = saved(image.transpose(transposed), form, exif=exif, **options)
-        assert differs(data) <= 2, turn
+        exif[Base.Orientation] = turn
+        image = page().convert("RGB").transpose(transposed)
+        assert differs(saved(image, "JPEG", exif=exif, quality=98)) <= 2, turn
 
 
-@pytest.mark.parametrize("name", ["16 bits", "palette with transparency"])
-def test_training_and_use_show_the_same_pixels(tmp_path, name):
+def test_training_and_use_show_the_same_pixels(tmp_path):
     (tmp_path / "imgs").mkdir()
+    (tmp_path / "zh_mmd").mkdir()
     names = {"train_name_list": ["a_1"], "valid_name_list": ["b_1"], "test_name_list": ["c_1"]}
     (tmp_path / "split_dataset.json").write_text(json.dumps(names))
     exif = Image.Exif()
-    exif[_ORIENTATION] = 6
-    turned = Image.open(io.BytesIO(FILES[name])).transpose(Image.Transpose.ROTATE_90)
-    clear = {"transparency": bytes([0, 255, 255])} if turned.mode == "P" else {}
-    (tmp_path / "zh_mmd").mkdir()
+    exif[Base.Orientation] = 6
+    turned = Image.open(io.BytesIO(FILES["16 bits"])).transpose(Image.Transpose.ROTATE_90)
     for (name,) in names.values():
         (tmp_path / "zh_mmd" / f"{name}.mmd").write_text("正文")
-        (tmp_path / "imgs" / f"{name}.png").write_bytes(saved(turned, "PNG", exif=exif, **clear))
+        (tmp_path / "imgs" / f"{name}.png").write_bytes(saved(turned, "PNG", exif=exif))
     trained = dota.read(tmp_path, "zh", "file", "stop").pages[0].image()
     used = prediction.read(tmp_path / "imgs")[0].image()
     assert np.array_equal(np.asarray(trained), np.asarray(used))

@@ -53,8 +53,7 @@ def test_of_channels_of_several_rates_those_of_the_fastest_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rate", "record_s", "place", "channels"),
-    [(200, 0.1, 0, 1), (200, 0.1, 2, 2), (200, 0.5, 1, 2), (200, 2.0, 0, 2), (60_000, 20.0, 2, 1)],
+    ("rate", "record_s", "place", "channels"), [(200, 0.1, 0, 1), (200, 0.5, 1, 2), (60_000, 20.0, 2, 1)]
 )
 def test_records_of_any_length_with_annotations_anywhere(tmp_path, rate, record_s, place, channels):
     values = noise(rate, 20)
@@ -81,19 +80,6 @@ def edf(folder, change=None, events=(), signal=None, name="a.edf", **options):
 
 
 WORDS = [(n + 0.5, 0.0, "word") for n in range(9)]
-
-
-def test_a_recording_that_was_not_closed_is_read_to_its_end(tmp_path):
-    for change, end_s in ((None, 10), (lambda data: data[:-100], 9)):
-        recording = open_recording(edf(tmp_path, change, records=-1))
-        assert recording.end_s == end_s and len(recording.notes) == 1
-        np.testing.assert_allclose(samples(recording), noise(seconds=10)[: end_s * RATE], atol=0.01)
-
-
-def test_annotations_in_latin_1_are_read_with_a_note(tmp_path):
-    recording = open_recording(edf(tmp_path, events=[(1.5, 0.0, "frère")], encoding="latin-1"))
-    assert [event.name for event in recording.events()] == ["frère"]
-    assert recording.notes == ("its annotations are read as cp1252",)
 
 
 REFUSED = {
@@ -128,101 +114,49 @@ def test_values_are_microvolts_in_every_unit(tmp_path):
         assert recording.notes == (), unit
 
 
-def test_a_channel_without_a_unit_is_read_in_that_of_the_setting(tmp_path):
-    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise(seconds=4), "")])
-    assert open_recording(path).notes == ("1 channels name no unit and are not read: Cz",)
-    with pytest.raises(DataError) as error:
-        open_recording(path).check([0])
-    assert "--set data.unit=uV" in error.value.fix
-    expected = 1e3 * noise(seconds=4)
-    np.testing.assert_allclose(samples(open_recording(path, "mV")), expected, rtol=0.01, atol=10)
-
-
-def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
-    status = np.full(RATE * 10, 0x640000, dtype=np.int64)  # its own state
-    status[500:510] |= 7
-    status[1000:1010] |= 0x8003
-    status[0] |= 0x10000
-    path = write_edf(
-        tmp_path / "a.bdf",
-        [Signal("Cz", RATE, noise(seconds=10)), Signal("Status", RATE, status, "Boolean")],
-        kind="BDF",
-    )
-    recording = open_recording(path)
-    assert [(e.onset_s, e.name) for e in recording.events()] == [(2.0, "7"), (4.0, "32771")]
-    assert recording.names == ["Cz", "Status"] and recording.notes == ()
-
-
-def write_gdf(path, rates, version=b"GDF 2.20", seconds=20):
-    """A GDF file of Cz, Pz, ... in microvolts, each with its rate; records of a second.
+def write_gdf(path, rates, seconds=20):
+    """A GDF 2.20 file of Cz, Pz, ... in microvolts, each with its rate; records of a second.
 
     Source: Schlögl, GDF: a general data format for biosignals, 2006.
     """
     names, count = ["Cz", "Pz", "Fz"][: len(rates)], len(rates)
     head = bytearray(256)
-    head[:8] = version
-    if version >= b"GDF 2":
-        struct.pack_into("<H", head, 184, count + 1)
-        struct.pack_into("<qIIH", head, 236, seconds, 1, 1, count)
-    else:
-        head[168:184] = b"2025010100000000"
-        struct.pack_into("<q", head, 184, 256 * (count + 1))
-        struct.pack_into("<qIII", head, 236, seconds, 1, 1, count)
-    digital = "d" if version >= b"GDF 2" else "q"
-    columns = b"".join(name.encode().ljust(16) for name in names) + bytes(80 * count)
-    if version >= b"GDF 2":
-        columns += bytes(6 * count) + struct.pack(f"<{count}H", *[4275] * count)
-    else:
-        columns += b"uV      " * count
-    columns += struct.pack(f"<{count}d", *[-500.0] * count) + struct.pack(f"<{count}d", *[500.0] * count)
-    columns += struct.pack(f"<{count}{digital}", *[-32768] * count)
-    columns += struct.pack(f"<{count}{digital}", *[32767] * count) + bytes(80 * count)
-    columns += struct.pack(f"<{count}I", *rates) + struct.pack(f"<{count}I", *[3] * count)
-    body = b"".join(
-        np.round(sine(rate, 1) / 1000 * 65535).astype("<i2").tobytes()
-        for _ in range(seconds)
-        for rate in rates
-    )
-    # A table of no events: mode, rate, count; since 2.0 mode, count, rate.
-    events = struct.pack("<If", 1, rates[0]) if version >= b"GDF 2" else struct.pack("<II", 1, 0)
-    path.write_bytes(head + columns + bytes(32 * count) + body + events)
+    head[:8] = b"GDF 2.20"
+    struct.pack_into("<H", head, 184, count + 1)
+    struct.pack_into("<qIIH", head, 236, seconds, 1, 1, count)
+    columns = b"".join(name.encode().ljust(16) for name in names) + bytes(86 * count)
+    columns += struct.pack(f"<{count}H", *[4275] * count)
+    for limit in (-500.0, 500.0, -32768.0, 32767.0):
+        columns += struct.pack(f"<{count}d", *[limit] * count)
+    columns += bytes(80 * count) + struct.pack(f"<{count}I", *rates) + struct.pack(f"<{count}I", *[3] * count)
+    record = b"".join(np.round(sine(rate, 1) / 1000 * 65535).astype("<i2").tobytes() for rate in rates)
+    events = struct.pack("<If", 1, rates[0])  # a table of none: mode, count, rate
+    path.write_bytes(head + columns + bytes(32 * count) + record * seconds + events)
     return path
 
 
-@pytest.mark.parametrize("version", [b"GDF 1.25", b"GDF 2.20"])
-def test_gdf_with_one_rate_is_read_and_with_several_only_in_those_of_the_fastest(tmp_path, version):
-    recording = open_recording(write_gdf(tmp_path / "a.gdf", [250, 250], version))
+def test_gdf_is_read_in_the_channels_of_its_fastest_rate(tmp_path):
+    recording = open_recording(write_gdf(tmp_path / "a.gdf", [250, 250]))
     assert recording.rate_hz == 250
     np.testing.assert_allclose(samples(recording)[:250], sine(250, 1), atol=0.1)
-    path = write_gdf(tmp_path / "b.gdf", [500, 125, 500], version)
+    path = write_gdf(tmp_path / "b.gdf", [500, 125, 500])
     assert continuous.read(path, ReadingOptions()).notes["channels_dropped"] == ["Pz"]
-    places = tmp_path / "map.json"
-    places.write_text('{"Pz": "Cz"}')
-    assert error_of(path, channels=str(places)).message == (
-        "channel 'Pz' of 'b.gdf' is sampled at 125 Hz, and only those at 500 Hz can be read"
-    )
 
 
-@pytest.mark.parametrize(
-    ("codepage", "encoding"),
-    [
-        *(("UTF-8", "utf-8"), ("ANSI", "latin-1"), (None, "utf-8"), (None, "latin-1")),
-        *(("UTF-8", "utf-16"), (None, "utf-16-le")),
-    ],
-)
-def test_brainvision_markers_are_read_as_their_header_says(tmp_path, codepage, encoding):
-    path = write_brainvision(tmp_path / "a.vhdr")
-    # A header in UTF-16 is no BrainVision for MNE; programs write only the markers so.
-    files = [path.with_suffix(".vmrk")] if "16" in encoding else [path, path.with_suffix(".vmrk")]
-    for file in files:
-        text = file.read_text().replace("word", "frère")
-        line = f"Codepage={codepage}\n" if codepage else ""
-        file.write_bytes(text.replace("Codepage=UTF-8\n", line).encode(encoding))
-    recording = open_recording(path)
-    assert {event.name for event in recording.events()} == {"Comment/frère", "Comment/pause"}
-    said = {"latin-1": "cp1252", "utf-16": "utf-16-le", "utf-16-le": "utf_16_le"}.get(encoding)
-    assert recording.notes == ((f"its markers are read as {said}",) if said else ())
-    assert recording.files == (path.with_suffix(".eeg"),) and samples(recording).std() > 10
+def test_the_events_of_bids_are_the_sentences_of_a_recording(tmp_path):
+    path = write_edf(tmp_path / "sub-01_eeg.edf", [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise())])
+    rows = "onset\tduration\ttrial_type\n2.0\tn/a\tthe old man\n4.0\t0\tn/a\n4.5\t0.5\ta child\n"
+    (tmp_path / "sub-01_events.tsv").write_text(rows)
+    found = continuous.read(path, ReadingOptions())
+    assert [(item.text, item.start_s) for item in found.items] == [("the old man", 2.0), ("a child", 4.5)]
+    assert [item.samples for item in found.items] == [800, 250]
+    for text in (
+        "onset\ttrial_type\n2\tword\n",
+        "onset\tduration\n2\t1\n",
+        "onset\tduration\ttrial_type\nx\t1\tword\n",
+    ):
+        (tmp_path / "sub-01_events.tsv").write_text(text)
+        assert "sub-01_events.tsv" in error_of(path).where
 
 
 def test_a_pause_of_a_recording_is_a_gap(tmp_path):

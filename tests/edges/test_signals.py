@@ -1,22 +1,16 @@
 """A signal at any moment of a run saves it and ends it; what it cut off is not recorded."""
 
-import json
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from models.base import Predictions
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.runs.conftest import environment
 from tests.training.conftest import two_ranks  # noqa: F401
 from tests.training.tiny import WIDTH, RecordingCallback, TinyNet, TinyTask, one_rank, run_tiny
 from training.callbacks.base import Action
 
-DECODED = 3
+DECODED = 2
 """Calls of the model for one batch, as a decoder has one for each token."""
 CHANGES = {"train": {"epochs": 2, "max_steps": 4}, "eval": {"every": 2}, "save": {"every": 3}}
 CHANGES |= {"stop": {"patience": 3}, "track": ["tensorboard"], "has_test": True}
@@ -143,36 +137,3 @@ def two_rank_run(world, engine, call):
 def test_ranks_leave_an_evaluation_together(two_ranks, engine, call):  # noqa: F811
     first, second = two_ranks.run(two_rank_run, engine, call)
     assert first == second == (75, 2, [], True)
-
-
-SLOW = """
-    defaults = {"train.micro_batch": 4, "log.every": 1, "eval.every": 2, "train.max_steps": 6}
-    has_trained, measured = False, measure
-
-    def samples(self, split):
-        return [(torch.ones(2), 1.0)] * (2_000_000 if split == "val" else 24)
-
-    def measure(self, model, batch):
-        if not model.training and Line.has_trained:
-            print("evaluating", flush=True)
-        Line.has_trained |= model.training
-        return self.measured(model, batch)
-"""
-
-
-@pytest.mark.slow
-def test_a_signal_in_a_long_evaluation_saves_and_ends(tmp_path):
-    (tmp_path / "slow_task.py").write_text(HEAD + LINE + BODY + SLOW)
-    command = [sys.executable, "-m", "launcher", "--model", "slow_task:Line", "--out", "run"]
-    command += ["--nproc", "2", "--engine", "fsdp"]
-    streams = {"stdout": subprocess.PIPE, "text": True}
-    program = subprocess.Popen(command, cwd=tmp_path, env=environment(), **streams)
-    assert program.stdout is not None
-    while "evaluating" not in (line := program.stdout.readline()):
-        assert line, "the program ended"
-    program.send_signal(signal.SIGUSR1)
-    program.communicate()  # the evaluation would take minutes
-    assert program.returncode == 75
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
-    assert [row["step"] for row in rows] == [1, 2] and rows[-1]["kind"] == "train"
-    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()

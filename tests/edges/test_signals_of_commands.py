@@ -49,8 +49,6 @@ DATA = """
 
 """
 MODEL = "stuck_task:Line"
-NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
 
 
 @pytest.fixture(scope="module")
@@ -103,34 +101,19 @@ def ended(folder, number, arguments, **variables):
     return program.returncode, text, files(folder) - before
 
 
+COMMANDS = {
+    "plan": (signal.SIGINT, "samples", f"plan --model {MODEL}", set(), "nothing was written"),
+    "run": (signal.SIGTERM, "samples", f"--model {MODEL} --out new", set(), "before anything was saved"),
+    "predict": (signal.SIGTERM, "prediction", "predict one --input stuck_task.py --out found", {"found/first.txt"}, "1 complete file in found"),
+    "evaluate of two ranks": (signal.SIGINT, "evaluation", "evaluate two", set(), "nothing was written"),
+}  # fmt: skip
+"""The signal, where the command is stuck, the files that stay, and a part of the last line."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "place", "line"),
-    [
-        (signal.SIGINT, "samples", f"plan --model {MODEL}"),
-        (signal.SIGTERM, "samples", f"--model {MODEL} --out new"),
-    ],
-)
-def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, line):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_in_a_library_ends_a_command_and_its_ranks(runs, name):
+    number, place, line, files_left, last = COMMANDS[name]
     code, text, new = ended(runs, number, line.split(), STUCK=place)
-    assert (code, new) == (CODES[number], set())
-    assert "Traceback" not in text
-    last = text.splitlines()[-1]
-    assert last.startswith(NAMES[number])
-    assert "nothing was written" in last or "before anything was saved" in last
-
-
-@pytest.mark.slow
-def test_predictions_that_are_complete_are_kept(runs):
-    arguments = ("predict", "one", "--input", "stuck_task.py", "--out", "found")
-    code, text, new = ended(runs, signal.SIGTERM, arguments, STUCK="prediction")
-    assert (code, new) == (75, {"found/first.txt"})
-    assert (runs / "found/first.txt").read_bytes() == b"complete"
-    assert len(text.splitlines()) == 1 and "1 complete file in found" in text
-
-
-@pytest.mark.slow
-def test_a_signal_ends_the_ranks_of_a_command(runs):
-    code, text, new = ended(runs, signal.SIGINT, ["evaluate", "two"], STUCK="evaluation")
-    assert (code, new, len(text.splitlines())) == (130, set(), 1)
-    assert "was stopped before it finished; nothing was written" in text
+    assert (code, new) == (130 if number == signal.SIGINT else 75, files_left)
+    assert "Traceback" not in text and last in text.splitlines()[-1]

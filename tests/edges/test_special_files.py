@@ -36,19 +36,13 @@ def problem(kind):
     return "is a link to a file that does not exist" if is_link else "is not a regular file"
 
 
-def place(folder, kind, name):
-    """A file of the kind in a folder of its own."""
-    path = folder / kind / name
-    make(path, kind)
-    return path
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
     config = importlib.import_module(f"models.{family}.config")
     context = Context(0, 0.2, None, torch.device("cpu"))
     for kind in KINDS if family == "language" else ("pipe", "link"):
-        path = place(tmp_path, kind, NAMES[family])
+        path = tmp_path / kind / NAMES[family]
+        make(path, kind)
         data = config.Data(path=str(tmp_path / kind))
         task = task_class(family)(config.Model(size="tiny"), data, context)
         with pytest.raises(DataError, match=problem(kind)) as error:

@@ -58,10 +58,10 @@ def test_a_start_that_took_no_step_is_replaced():
     assert [path.name for path in MINE.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "data", "slurm", "generations.jsonl", "mine.json"])
+@pytest.mark.parametrize("name", ["notes.txt", "data", "generations.jsonl"])
 def test_a_file_of_the_user_or_of_a_job_keeps_the_folder(name):
     begun(MINE, resolved())
-    (MINE / name).mkdir() if name in ("data", "slurm") else (MINE / name).touch()
+    (MINE / name).mkdir() if name == "data" else (MINE / name).touch()
     assert is_refused()
 
 

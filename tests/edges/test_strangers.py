@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from itertools import cycle
 
 import pytest
 
@@ -40,8 +41,7 @@ def place(path, make):
     make(path)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("command", "name"), zip(COMMANDS, cycle(NAMES)))
 def test_a_link_out_of_a_run_folder_is_an_error(run, command, name, capfd):
     place(run / name, lambda path: path.symlink_to(run.parent / "victim"))
     assert main(COMMANDS[command]) == 2
@@ -75,8 +75,8 @@ def test_links_of_the_run_itself_and_of_trackers_are_none_of_these(run):
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "metrics.jsonl", "result.json", "origins.json"])
-@pytest.mark.parametrize("depth", [90, 200_000])
-def test_deep_json_is_an_error_or_a_line_that_is_skipped(run, name, depth, capfd):
+def test_deep_json_is_an_error_or_a_line_that_is_skipped(run, name, capfd):
+    depth = 200_000
     content = '{"kind": "started", "step": 1, "a":' + '{"a":' * depth + "1" + "}" * depth + "}\n"
     (run / name).write_text(content)
     is_skipped = name == "events.jsonl"
@@ -84,14 +84,6 @@ def test_deep_json_is_an_error_or_a_line_that_is_skipped(run, name, depth, capfd
     is_unread = is_skipped or name in ("origins.json", "metrics.jsonl")
     assert main(["watch", "run", "--once"]) == (0 if is_unread else 2)
     assert ("too many levels" in capfd.readouterr().err) != is_skipped
-
-
-def test_a_huge_file_is_not_read(run, capfd):
-    for name, code in (("metrics.jsonl", 0), ("result.json", 2)):
-        with (run / name).open("wb") as file:
-            file.truncate(1 << 40)
-        assert main(["report", "run"]) == code
-    assert "bytes" in capfd.readouterr().err
 
 
 def test_a_text_of_a_run_cannot_control_the_terminal_or_the_page(run, capfd):

@@ -1,7 +1,6 @@
 """Warnings of libraries are in log.txt, once; those of a custom task are on the console."""
 
 import logging
-import subprocess
 import sys
 import sysconfig
 import warnings
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from launcher.base import library_warnings
-from tests.launcher.custom_tasks import BODY, HEAD, LINE
 
 LIBRARY = str(Path(sysconfig.get_path("purelib")) / "torch" / "nn" / "x.py")
 HERE = str(Path(__file__).parents[2])
@@ -50,35 +48,3 @@ def test_afterwards_warnings_are_shown_as_before(capsys):
     with pytest.raises(ZeroDivisionError), library_warnings.logged(lambda text: None):
         raise ZeroDivisionError
     assert warnings.showwarning is before and logging.Logger.callHandlers is handled
-
-
-def run(folder, *args):
-    return subprocess.run(
-        [sys.executable, "-m", "launcher", *args],
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": HERE, "PYTHONWARNINGS": "always"},
-        capture_output=True,
-        text=True,
-    )
-
-
-NOISY = """
-    class Data(BaseModel):
-        path: str | None = None
-
-    def samples(self, split):
-        from transformers.utils.logging import get_logger
-        get_logger("transformers.models").warning_once("a record of transformers")
-        nn.Transformer(4, 1, 1, 1, 4, norm_first=True)
-        return [(torch.full((2,), i / 24), i / 24) for i in range(24)]
-"""
-
-
-@pytest.mark.slow
-def test_no_record_of_a_library_reaches_the_console(tmp_path):
-    (tmp_path / "noisy.py").write_text(HEAD + LINE + BODY + NOISY)
-    done = run(tmp_path, "--nproc", "2", "--engine", "zero1", "--out", "run", "--model", "noisy:Line")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "record of transformers" not in done.stdout
-    log = (tmp_path / "run" / "log.txt").read_text()
-    assert "transformers.models: a record of transformers" in log
