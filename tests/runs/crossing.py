@@ -18,7 +18,7 @@ from training.checkpoint.writer import CheckpointWriter
 from training.optim.updater import set_lr
 from training.storage import Storage
 
-SAVED_AT, STEPS = 6, 11
+SAVED_AT, STEPS = 6, 9
 OVERFLOW_AT = 4
 """In fp16: at the save the loss scale and its count have changed."""
 

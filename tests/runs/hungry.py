@@ -36,8 +36,6 @@ def allocate(rows):
         memory = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(1000 * MIB / memory)
         torch.empty(rows * int(AMOUNT) * MIB, dtype=torch.uint8, device="cuda")
-    elif KIND == "own":  # bytes of a GPU, held by the run itself
-        leaked or leaked.append(torch.empty(int(AMOUNT), dtype=torch.uint8, device="cuda"))
     elif KIND == "rank" and os.environ["RANK"] == AMOUNT and batches > 8 and rows > 4:
         if torch.cuda.is_initialized():
             torch.empty(2**50, dtype=torch.uint8, device="cuda")

@@ -1,6 +1,5 @@
 """Bad inputs over all commands: one clear error each, exit code 2, nothing written, no wait."""
 
-import json
 import os
 import resource
 import shlex
@@ -13,7 +12,6 @@ import pytest
 
 from launcher.__main__ import main
 from tests.launcher.given import set_torchrun
-from tests.models.language.test_pretrained import CONFIGS, save
 from tests.runs.conftest import REQUESTS, Program
 
 LINES = {
@@ -139,27 +137,6 @@ def test_a_bad_input_is_one_error_and_nothing_is_written(command, bad, monkeypat
         assert "error: " in error, line + error
         assert "Traceback" not in error and "Warning" not in error, line + error
         assert bad.files() == before, line
-
-
-def test_a_pretrained_model_without_its_weights_is_refused(program, monkeypatch, capsys):
-    folder = save(program.folder / "model", CONFIGS["llama"]())
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
-    before = program.files()
-    monkeypatch.chdir(program.folder)
-    assert main(["--data", "embedded:commands", "--set", "model.pretrained=model", "--nproc", "1"]) == 2
-    stderr = capsys.readouterr().err
-    assert "missing: model.layers.3." in stderr and "LOAD REPORT" not in stderr
-    assert "Traceback" not in stderr and program.files() == before
-
-
-@pytest.mark.slow
-def test_unreadable_data_is_reported_and_nothing_stays(program, bound_by_permissions):
-    (program.folder / "locked").mkdir(mode=0o000)
-    done = program("--data", "locked", "--nproc", "1", prefix=bound_by_permissions)
-    assert done.returncode == 2, done.stderr
-    assert "error: 'locked' cannot be read: Permission denied" in done.stderr
-    assert program.files() == ["locked"]
 
 
 def test_a_run_folder_or_working_directory_that_may_not_be_written_is_refused(program, bound_by_permissions):

@@ -71,7 +71,7 @@ def test_another_engine_resumes_as_if_it_had_taken_all_steps(crossings, source, 
     assert drift(crossed.end, crossings.source(target, after).end) < FP32
 
 
-@cases(("local", 1, "zero3", 2), ("zero2-offload", 2, "fsdp", 2), ("oss", 2, "zero1", 1))
+@cases(("fsdp", 2, "zero1", 2), slow=[("local", 1, "zero3", 2), ("oss", 2, "zero2-offload", 1)])
 def test_factors_of_parts_cross_and_change(crossings, source, before, target, after):
     run = crossings.source(source, before, factors=True)
     crossed = crossings.cross(run, target, after, factors=True)
@@ -85,17 +85,18 @@ def test_factors_of_parts_cross_and_change(crossings, source, before, target, af
 
 HALF_OF = {"ddp": "bf16", "fsdp": "fp16", "zero2-offload": "bf16", "zero3": "fp16"}
 """One engine of each layout; a test below crosses with both."""
+AGAIN = ("fsdp", "zero3")
 
 
 @pytest.mark.parametrize(
     ("engine", "size", "precision"),
     [
         pytest.param("local", 1, "fp32"),
-        *(pytest.param(name, 2, "fp32", marks=able_mark(name)) for name in HALF_OF),
+        *(pytest.param(name, 2, "fp32", marks=able_mark(name)) for name in AGAIN),
         *(
             pytest.param(name, 2, precision, marks=[able_mark(name), pytest.mark.slow])
             for name, precision in [*dict.fromkeys(CPU_ENGINES, "fp32").items(), *HALF_OF.items()]
-            if precision != "fp32" or name not in HALF_OF
+            if precision != "fp32" or name not in AGAIN
         ),
     ],
 )
@@ -112,7 +113,7 @@ def test_the_same_engine_resumes_bit_by_bit(crossings, engine, size, precision):
 
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
-@cases(("local", 1, "zero3", 2), ("fsdp", 2, "zero1", 2), ("zero3", 2, "oss", 1))
+@cases(("fsdp", 2, "zero1", 2), slow=[("local", 1, "zero3", 2), ("zero3", 2, "oss", 1)])
 def test_half_precision_crosses_with_its_state_to_the_bit(
     crossings, source, before, target, after, precision
 ):
@@ -134,11 +135,14 @@ def test_half_precision_crosses_with_its_state_to_the_bit(
     assert first == pytest.approx(same, rel=nearness)
     assert drift(crossed.end, crossings.source(target, after, precision).end) < HALF
     assert crossed.end[0].loss_scales == run.end[0].loss_scales
+    if precision == "fp16" and source == "fsdp":  # the scale that crosses is one that has changed
+        assert run.saved[0].skipped == [False, False, False, True, False, False]
+        assert run.saved[0].loss_scale == {"value": 2.0**15, "good_updates": 2.0}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
-    [("fp32", "bf16", []), ("bf16", "fp16", ["loss scale"]), ("fp16", "fp32", ["loss scale"])],
+    [("bf16", "fp16", ["loss scale"]), pytest.param("fp16", "fp32", ["loss scale"], marks=pytest.mark.slow)],
 )
 @able("zero3")
 def test_another_precision_restores_all_but_the_loss_scale(crossings, engine, old, new, changed):
@@ -147,13 +151,6 @@ def test_another_precision_restores_all_but_the_loss_scale(crossings, engine, ol
     assert differences(run.saved, crossed.taken) == changed
     assert crossed.taken[0].loss_scale == (FRESH if new == "fp16" else {})
     assert crossed.end[0].losses == pytest.approx(run.end[0].losses, rel=1e-2)
-
-
-def test_the_loss_scale_that_crosses_is_one_that_has_changed(crossings):
-    saved = crossings.source("fsdp", 2, "fp16").saved[0]
-    assert saved.skipped == [False, False, False, True, False, False]
-    assert saved.loss_scale == {"value": 2.0**15, "good_updates": 2.0}
-    assert set(saved.steps.values()) == {5.0}
 
 
 def moment_cleared(engine):
@@ -178,10 +175,6 @@ def decay_lost(engine):
         group["weight_decay"] = 0.0
 
 
-def buffer_moved(engine):
-    engine.state().buffers["level"].mul_(1.001)
-
-
 def count_lost(engine):
     engine.state().buffers["blocks.1.calls"].zero_()
 
@@ -193,7 +186,6 @@ def count_lost(engine):
         (last_bit_of_a_weight, "('weight', 'norm.bias')"),
         (counts_of_one_step, "steps"),
         (decay_lost, "groups"),
-        (buffer_moved, "buffer level"),
         (count_lost, "buffer blocks.1.calls"),
     ],
 )

@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,44 +11,8 @@ from safetensors.torch import load_file
 import launcher
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from models.base import Context
-from tests.engines.test_parity import able
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.runs.conftest import Program, losses
-from tests.training.tiny import run_tiny
-
-CHANGES = {"train": {"epochs": 6}, "optim": {"lr": 1e-2}}
-CHANGES |= {"eval": {"every": None}, "log": {"every": 20}}
-
-
-def train_example(world, engine):
-    """Logged losses and the last accuracy of the example on one rank of `engine`."""
-    sys.path.insert(0, str(EXAMPLES))
-    from images import Images
-
-    data = SimpleNamespace(samples=640, noise=0.1)
-    task = Images(SimpleNamespace(width=8), data, Context(0, 0.1, None, world.device))
-    task.setup()
-    run = run_tiny(world, task, engine=engine, global_batch=16, micro_batch=8, **CHANGES)
-    evaluation = run.recorder.evaluations[-1].metrics
-    return [line.loss for line in run.recorder.lines], evaluation["val_accuracy"]
-
-
-@pytest.fixture(scope="module")
-def local(worlds):
-    """The example in one process of plain PyTorch, the reference."""
-    return worlds[1].run(train_example, "local")[0]
-
-
-@pytest.mark.slow
-@able("fsdp")
-def test_the_example_learns_equally_where_weights_are_whole_and_sharded(worlds, local, engine):
-    assert local[0][0] == pytest.approx(2.3, abs=0.1)  # the logarithm of ten
-    assert local[1] > 0.5  # chance is 0.1
-    for found, accuracy in worlds[2].run(train_example, engine):
-        # Rounding of float32, which grows while the loss falls over 240 steps.
-        assert found[:4] == pytest.approx(local[0][:4], rel=1e-4)
-        assert accuracy == pytest.approx(local[1], abs=0.05)
 
 
 @pytest.fixture
@@ -136,16 +97,6 @@ def test_the_python_api_names_a_custom_task_like_the_command_line(here, monkeypa
         launcher.train(model=f"{name}:Line", settings={"model.depth": 3})
 
 
-def test_a_setting_that_the_task_never_reads_is_reported(here, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    name = write(here, HEAD + LINE + BODY)
-    assert main(["--model", f"{name}:Line", "--set", "model.width=3"]) == 0
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        "warning: model.width 3 is unused: nothing in this run reads it",
-        "  where         --set model.width=3",
-    ]
-
-
 def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = write(here, HEAD + LINE + BODY.replace("square().sum()", "square().mean()"))
@@ -154,22 +105,3 @@ def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys
     assert error.startswith("error: the loss of Line does not grow with the batch: twice the sampl")
     assert f"{name}.py:18\n" in error
     assert not (here / "run").exists()
-
-
-SCRIPT = f"""\
-import launcher
-{HEAD}{LINE}{BODY}
-if __name__ == "__main__":
-    settings = {{"engine.nproc": 2, "train.max_steps": 2}}
-    run = launcher.train("__main__:Line", settings=settings, out="run", console=False)
-    print(run.status)
-"""
-
-
-@pytest.mark.slow
-def test_a_task_of_a_script_trains_in_two_processes(here):
-    Path("script.py").write_text(SCRIPT)
-    command = [sys.executable, "script.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "completed\n"
-    assert "family: script:Line" in (here / "run" / "settings.yaml").read_text()

@@ -6,22 +6,19 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-import launcher
-from benchmarks import lora, plan_error
+from benchmarks import plan_error
 from launcher.config.machine import detect_machine
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 from launcher.plan.plan import plan_run
 from launcher.plan.target import Described
 from launcher.run.prepare import check_memory
-from models.catalog import FAMILIES
 from tests.devices import each_device
 from tests.launcher.given import resolved
 from tests.runs.conftest import result
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 CHOSEN = re.compile(r"engine auto: (\w[\w-]*): planned [\d.]+ \w+ of ([\d.]+) (\w+)")
-NOTHING_ELSE = {"eval.every": None, "save.every": None, "save.last": False, "train.preview": False}
 
 
 def memory(device):
@@ -29,24 +26,6 @@ def memory(device):
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     return detect_machine().ram_bytes
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "device"),
-    # test_deterministic_steps.py: the operators of every family.
-    [("event_seg", "cpu"), *(pytest.param(family, "cuda", marks=pytest.mark.gpu) for family in FAMILIES)],
-)
-def test_a_deterministic_run_of_a_family_can_be_repeated_and_others_run(tmp_path, device, family):
-    def losses(name, *, is_deterministic):
-        settings = {"device": device, "train.deterministic": is_deterministic, "log.every": 1}
-        settings |= NOTHING_ELSE | {"train.max_steps": 2, "eval.last": False}
-        run = launcher.train(f"{family}:tiny", settings=settings, out=tmp_path / name, console=False)
-        return [(line["loss"], line["grad_norm"]) for line in run.metrics("train")]
-
-    first, second = (losses(name, is_deterministic=True) for name in ("first", "second"))
-    assert len(first) == 2 and first == second
-    assert losses("third", is_deterministic=False)[0] == pytest.approx(first[0], rel=0.05)
 
 
 @dataclass(frozen=True)
@@ -100,20 +79,6 @@ def test_a_plan_is_near_what_the_allocator_has_handed_out(program, device, model
     most = found.planned * 1.05 + (WORKSPACE if device == "cuda" else 0)
     assert found.measured < most, found
     assert found.is_upper_bound or found.measured > found.planned * 0.95, found
-
-
-@pytest.mark.slow
-@each_device
-def test_adapters_need_two_bytes_for_a_frozen_weight(program, device):
-    """All weights need 16 bytes each: weight, gradient and two moments in fp32."""
-    lora.save_model(program.folder / "base", 512, 12)
-    sets = (f"model.pretrained={program.folder / 'base'}", "data.path=embedded:commands")
-    sets += ("precision=bf16", "data.seq_len=64", "train.micro_batch=1", "train.global_batch=1")
-    whole, adapters = (
-        peaks(program, device, *sets, *more, "compile=off", model="language").measured
-        for more in ((), ("model.lora.rank=8",))
-    )
-    assert adapters < 0.3 * whole
 
 
 @each_device

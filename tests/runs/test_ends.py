@@ -92,14 +92,6 @@ def test_a_run_started_by_nohup_is_not_ended_when_the_terminal_is_closed(program
     assert process.returncode == 0, rest
 
 
-def test_a_run_without_save_on_signal_reports_it(program):
-    with training(program, "--set", "save.on_signal=false") as process:
-        process.send_signal(signal.SIGTERM)
-        rest = process.stdout.read()
-    assert process.returncode == 75, rest
-    assert "SIGTERM: stopping without saving after this step" in rest
-
-
 def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_checkpoint(program):
     with training(program, "--nproc", "2", "--max-restarts", "1") as process:
         ranks(process)[1].kill()
@@ -152,7 +144,6 @@ def is_worker(child):
 
 
 CHILDREN = {
-    "worker": (lambda child: True, ["--num-workers", "2"]),
     "worker, restarted": (is_worker, ["--num-workers", "2", "--max-restarts", "1"]),
     "worker of two ranks": (is_worker, ["--num-workers", "1", "--nproc", "2"]),
     "rank": (is_rank, ["--nproc", "2", "--set", "engine.timeout_s=20"]),
@@ -163,10 +154,8 @@ CHILDREN = {
 @pytest.mark.parametrize(
     ("child", "number", "ends"),
     [
-        ("worker", signal.SIGHUP, None),
         ("worker, restarted", signal.SIGKILL, None),
         ("worker of two ranks", signal.SIGTERM, None),
-        ("rank", signal.SIGHUP, 75),
         ("rank", signal.SIGSTOP, 75),
         ("tracker", signal.SIGSTOP, None),
     ],
@@ -226,12 +215,12 @@ def test_a_file_size_limit_keeps_earlier_checkpoints(program, tmp_path):
 
 def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_unbroken_one():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.crash", "--kills", "2", "--engines", "local", "ddp"],
+        [sys.executable, "-m", "benchmarks.crash", "--kills", "2", "--engines", "ddp"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
-    assert [row[0] for row in rows] == ["| local", "| ddp", "| in all"]
+    assert [row[0] for row in rows] == ["| ddp", "| in all"]
     assert rows[-1][2] == "2"

@@ -1,19 +1,15 @@
 """Whole runs on a GPU: crossings between engines, real memory limits, and replays bit by bit."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
-import torch
 
 from engines.catalog import ENGINES
 from tests.runs.conftest import REQUESTS
 from tests.runs.crossing import Crossings, differences, drift
 from tests.runs.test_crossing import cases, in_turn
-from tests.runs.test_limits import events, lines, losses, run
+from tests.runs.test_limits import events, losses, run
 
 pytestmark = pytest.mark.gpu
 
@@ -53,49 +49,6 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry):
     assert "micro-batch 8 → 4, accumulation 4" in done.stdout
     assert run(hungry, "undisturbed", *ON_GPU).returncode == 0
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "undisturbed"), rel=ROUNDING)
-
-
-OCCUPY = """
-import sys, torch
-held = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device="cuda")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def three_fifths():
-    """Bytes of the GPU."""
-    return torch.cuda.get_device_properties(0).total_memory * 3 // 5
-
-
-WATCHED = ("--set", "limits.gpu=50", "--set", "limits.check_every_s=0.1", "--set", "train.max_steps=200")
-
-
-@pytest.fixture
-def occupied():
-    """Three fifths of the GPU belong to another process."""
-    command = [sys.executable, "-c", OCCUPY, str(three_fifths())]
-    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        yield
-        other.stdin.close()
-
-
-def about_the_gpu(program, out):
-    """The events of a run that name a limit of the GPU."""
-    found = lines(program, out, "events.jsonl")
-    return [x["kind"] for x in found if "gpu" in (x["facts"].get("over") or ())]
-
-
-def test_memory_that_another_process_holds_exceeds_a_limit(hungry, occupied):
-    assert run(hungry, "run", *ON_GPU, *WATCHED).returncode == 0
-    assert about_the_gpu(hungry, "run")[0] == "limit_exceeded_at_start"
-
-
-def test_memory_that_the_run_itself_holds_exceeds_no_limit(hungry):
-    done = run(hungry, "run", *ON_GPU, *WATCHED, hunger=f"own {three_fifths()}")
-    assert done.returncode == 0, done.stderr
-    assert about_the_gpu(hungry, "run") == []
 
 
 def test_a_deterministic_run_is_replayed_bit_by_bit(program):

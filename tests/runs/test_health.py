@@ -1,8 +1,6 @@
 """Real runs with a fault are told what it is and what to type; healthy runs are told nothing."""
 
 import json
-import math
-import re
 
 import pytest
 
@@ -31,16 +29,6 @@ class Line(CustomTask):
         return {"loss": error.square().sum()}
 """
 """Labels without a rule, different ones for validation."""
-SLOW = BODY.replace("return [", "return Slow([").replace("range(8)]", "range(8)])")
-SLOW_HEAD = """\
-import hashlib
-
-class Slow(list):
-    def __getitem__(self, index):
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 400_000)  # a quarter of a second
-        return super().__getitem__(index)
-
-"""
 
 
 @pytest.fixture
@@ -64,25 +52,6 @@ def advice(folder):
     return [event["facts"] for event in events if event["kind"] == "advice"]
 
 
-def check_advice(found, out, name):
-    (facts,) = found
-    assert facts["fault"] == name
-    assert facts["cause"] == FAULTS[name].cause
-    line = f"advice     {facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
-    lines = out.splitlines()
-    assert lines.count(line) == 2  # when it is found, and at the end
-    assert line in lines[-3:]
-
-
-def check_error(found, err, name):
-    (facts,) = found
-    fault = FAULTS[name]
-    lines = err.strip().splitlines()
-    assert facts["fault"] == name
-    assert lines[-3] == f"error: {facts['seen']}"
-    assert lines[-2:] == [f"  cause         {fault.cause}", f"  fix           {facts['fix']}"]
-
-
 PLAIN = HEAD + LINE + BODY
 NOT_A_NUMBER = HEAD + LINE + BODY.replace("float(i % 2)", 'float("nan")')
 
@@ -97,7 +66,8 @@ NOT_A_NUMBER = HEAD + LINE + BODY.replace("float(i % 2)", 'float("nan")')
 def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source, args, fix):
     code, _, err, found = train(write(tmp_path, source) + ":Line", *EACH, *args.split())
     assert code == 1 and fix in err
-    check_error(found, err, request.node.callspec.id)
+    (facts,) = found
+    assert facts["fault"] == request.node.callspec.id and facts["seen"] in err and facts["fix"] in err
 
 
 @pytest.mark.parametrize(
@@ -106,19 +76,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, tmp_path, request, source
         pytest.param(PLAIN, "--lr 1e-12 --epochs 60", id="not_falling"),
         pytest.param(PLAIN, "--lr 100 --epochs 20", id="lr_too_high"),
         pytest.param(HEAD + MEMORIZE, "--lr 0.01 --epochs 80 --set eval.every=5", id="overfitting"),
-        pytest.param(
-            SLOW_HEAD + HEAD + LINE + SLOW,
-            "--num-workers 0 --epochs 8 --set eval.every=null",
-            id="starved",
-            marks=pytest.mark.slow,
-        ),
     ],
 )
-def test_a_run_that_learns_badly_or_waits_for_data_has_advice(train, tmp_path, request, source, args):
+def test_a_run_that_learns_badly_has_advice(train, tmp_path, request, source, args):
     task = write(tmp_path, source) + ":Line"
     code, out, _, found = train(task, *EACH, *NO_CHECKPOINT, *args.split())
     assert code == 0
-    check_advice(found, out, request.node.callspec.id)
+    (facts,) = found
+    assert facts["fault"] == request.node.callspec.id and FAULTS[facts["fault"]].cause == facts["cause"]
+    line = f"advice     {facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
+    assert out.splitlines().count(line) == 2  # when it is found, and at the end
 
 
 def test_a_full_disk(train, tmp_path, disk):
@@ -127,32 +94,4 @@ def test_a_full_disk(train, tmp_path, disk):
     args = (*EACH, *NO_CHECKPOINT, *none, "--epochs", "1000")
     code, _, err, _ = train(write(tmp_path, PLAIN) + ":Line", *args, "--out", str(folder / "run"))
     assert code == 1
-    fault = FAULTS["disk_full"]
-    first, cause, fix = err.strip().splitlines()[-3:]
-    assert re.match(r"error: cannot write .*: No space left on device", first)
-    assert cause == f"  cause         {fault.cause}"
-    assert fix.startswith("  fix           free some space, then  python -m launcher --config ")
-
-
-def test_labels_of_one_class(train, tmp_path):
-    heads = "patient_id,intensity,hear_loss,age,rate,fmp,v_latency,v_amplitude"
-    points = range(1, 201)
-    lines = [",".join([heads, *map(str, points)])]
-    for patient in range(12):
-        for level in (60, 80):
-            wave = (f"{math.sin((patient + n * level) / 700):.4f}" for n in points)
-            lines.append(",".join([f"{patient},{level},0,40,11,3,5.{patient},0.3", *wave]))
-    (tmp_path / "one.csv").write_text("\n".join(lines))
-    short = ("--max-steps", "1", "--batch-size", "2", "--set", "train.global_batch=2")
-    args = (*short, *NO_CHECKPOINT, "--set", "save.last=false")
-    code, out, err, found = train("abr:tiny", "--data", "one.csv", *args)
-    assert code == 0, err
-    check_advice(found, out, "one_class")
-    assert found[0]["fix"].startswith("python -m launcher data check ")
-
-
-@pytest.mark.slow
-def test_a_healthy_run_is_told_nothing(train):
-    """Of other families: test_learning.py."""
-    code, out, _, found = train("event_seg:tiny", "--mode", "fast")
-    assert (code, found) == (0, []) and "advice" not in out
+    assert "No space left on device" in err and FAULTS["disk_full"].cause in err

@@ -56,13 +56,12 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry):
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "plain"), rel=ROUNDING)
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("one_thread")
-def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(tmp_path, monkeypatch, capfd, engine):
+def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(tmp_path, monkeypatch, capfd):
     def trained(out):
         run = launcher.train(
             model="tests.runs.hungry:Hungry",
-            engine=engine,
+            engine="local",
             settings={"log.every": 1, "train.max_steps": 6, "eval.every": 4, "save.every": 1},
             out=tmp_path / out,
         )

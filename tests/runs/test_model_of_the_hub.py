@@ -40,15 +40,3 @@ def test_ranks_train_what_was_downloaded_and_a_resume_takes_the_same_commit(serv
     server.run("export", run, "--format", "hf", "--out", tmp_path / "export")
     assert (tmp_path / "export" / "model.safetensors").is_file()
     assert [path.name for path in server.cache.glob("*/snapshots/*")] == [COMMIT]
-
-
-def test_ranks_of_torchrun_download_nothing_and_no_folder_is_made(server, tmp_path):
-    run, data = tmp_path / "run", ("--data", tmp_path / "text.txt")
-    options = ("--set", f"model.pretrained={NAME}", *data, *SETTINGS, "--max-steps", 1, "--out", run)
-    torchrun = ("torch.distributed.run", "--nproc-per-node", "2")
-    server.run(*options, code=1, start=torchrun)
-    assert not run.exists() and not server.sent
-    server.run("data", "fetch", NAME)
-    sent = server.sent
-    server.run(*options, start=torchrun)
-    assert result(run)["steps"] == 1 and server.sent == sent

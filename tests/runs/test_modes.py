@@ -5,7 +5,6 @@ import math
 from itertools import cycle
 
 import pytest
-import yaml
 
 import launcher
 from models.catalog import FAMILIES
@@ -65,30 +64,6 @@ def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
         assert len(checkpoints) == 1  # the best, which is the last here, and saved once
 
 
-@pytest.mark.slow
-def test_a_fast_mode_fits_its_batch_to_little_data_and_a_resumed_run_keeps_it(tmp_path):
-    settings = {"data.fraction": 0.5, "stop.after": 2, "save.last": True, "train.preview": False}
-    settings |= {"engine.threads": 1, "log.every": 1}
-    choice = {"model": "event_seg:tiny", "mode": "fast", "engine": "local", "console": False}
-    whole = launcher.train(**choice, settings=settings | {"stop.after": 4}, out=tmp_path / "whole")
-    run = launcher.train(**choice, settings=settings, out=tmp_path / "run")
-    fitted = read_settings(tmp_path / "run")
-    assert (fitted["train"]["global_batch"], fitted["train"]["least_steps"]) == (8, None)
-    assert "train.global_batch: 8 instead of 32: " in (tmp_path / "run" / "log.txt").read_text()
-    again = launcher.train(resume=tmp_path / "run", settings={"stop.after": 4}, console=False)
-    assert (run.steps, again.steps) == (2, 4)
-    for key in ("loss", "lr", "samples"):
-        assert [line[key] for line in again.metrics("train")] == [
-            line[key] for line in whole.metrics("train")
-        ]
-    assert again.metrics("train")[-1]["samples"] == 4 * 8
-    assert read_settings(tmp_path / "run")["optim"] == fitted["optim"]
-
-
-def read_settings(folder):
-    return yaml.safe_load((folder / "settings.yaml").read_text())
-
-
 def test_every_pair_of_family_mode_and_engine_resolves_in_every_size_on_every_machine():
     sizes = {family: cycle(("full", "tiny", *SIZES.get(family, ()))) for family in FAMILIES}
     machines = cycle((LAPTOP, ONE_GPU, SERVER))
@@ -99,15 +74,3 @@ def test_every_pair_of_family_mode_and_engine_resolves_in_every_size_on_every_ma
         solved = run.batching
         parts = solved.micro_batch * solved.accumulation * solved.world_size
         assert parts == solved.global_batch, (model, mode, engine)
-
-
-@pytest.mark.slow
-def test_ultra_fast_has_a_global_batch_of_512_responses(tmp_path):
-    full = resolved(model="abr", mode="ultra-fast", machine=ONE_GPU).settings.train
-    trio = {"micro_batch": full.micro_batch, "accumulation": full.accumulation, "max_steps": 2}
-    settings = SHORT | {f"train.{name}": number for name, number in trio.items()}
-    settings |= {"eval.last": False}
-    choice = {"model": "abr:tiny", "mode": "ultra-fast", "engine": "local", "console": False}
-    run = launcher.train(**choice, settings=settings, out=tmp_path / "run")
-    # The units of the family are samples: those of the losses before the update.
-    assert [line["samples"] for line in run.metrics("train")] == [512, 1024]

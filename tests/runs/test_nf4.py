@@ -6,10 +6,7 @@ import peft
 import pytest
 import torch
 import transformers
-from PIL import Image
-from safetensors.torch import load_file
 
-from models.doc_translation.config import SIZES
 from tests.models.language.test_nf4 import theirs_in_4_bits
 from tests.models.language.test_pretrained import CONFIGS, save
 from tests.runs.conftest import last
@@ -70,58 +67,10 @@ def test_a_run_whose_base_has_4_bits_resumes_verifies_predicts_and_exports(progr
     torch.testing.assert_close(adapted(ids).logits, merged, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture
-def given_encoder():
-    """The options of a short run on cards, whose frozen encoders have 4 bits."""
-    settings = (
-        "model.freeze_encoder=true model.quantize=nf4 train.micro_batch=2 train.global_batch=4 "
-        "optim.lr=0.02 save.every=3 train.preview=false data.beams=1 eval.samples=2"
-    )
-    options = ("--model", "doc_translation:tiny", "--max-steps", "6")
-    return (*options, *(part for key in settings.split() for part in ("--set", key)))
-
-
-@pytest.mark.slow
-def test_a_run_with_a_frozen_encoder_in_4_bits_resumes_verifies_and_exports_plain_weights(
-    program, inside, given_encoder
-):
-    done = inside(*given_encoder, "--out", "whole")
-    assert done.returncode == 0, done.stderr
-    whole = last(program, "whole")
-    bits = [name for name in whole.buffer_shapes if name.endswith(".codes")]
-    assert bits and not any(name.replace(".codes", ".weight") in whole.shapes for name in bits)
-    assert "identical" in inside("verify", "whole").stdout
-    point = "whole/checkpoints/step-00000003"
-    done = inside("resume", point, "--engine", "zero3", "--nproc", "2", "--out", "zero3")
-    assert done.returncode == 0, done.stderr
-    assert difference(program, "zero3", "whole") < 1e-3
-    resumed = last(program, "zero3")
-    assert all(torch.equal(resumed.tensor("buffer", name), whole.tensor("buffer", name)) for name in bits)
-
-    Image.new("RGB", (120, 160), "white").save(program.folder / "page.png")
-    assert inside("export", "whole", "--format", "safetensors").returncode == 0
-    folder = program.folder / "whole/export-safetensors"
-    exported = load_file(folder / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text())
-    assert config["model"]["quantize"] is None
-    assert config["parameters"] == SIZES["tiny"].parameters
-    assert not any("codes" in name for name in exported) and len(exported) > len(whole.shapes)
-    for number, run in enumerate(("whole", "whole/export-safetensors")):
-        done = inside("predict", run, "--input", "page.png", "--out", f"of-{number}")
-        assert done.returncode == 0, done.stderr
-    texts = [path.read_text() for path in sorted(program.folder.glob("of-*/*.md"))]
-    assert len(texts) == 2 and texts[0] == texts[1]
-
-
 @pytest.mark.parametrize(
     ("sets", "message", "allowed"),
     [
         (["model.lora.rank=null"], "model.lora.rank is null", "with model.lora.rank"),
-        (
-            ["model.lora.rank=null", "model.pretrained=null"],
-            "model.lora.rank is null",
-            "with model.lora.rank",
-        ),
         (
             ["precision=fp8", "device=cuda"],
             "is for products in 16 or 32 bits, and precision is fp8",
@@ -138,10 +87,3 @@ def test_a_base_without_layers_in_4_bits_is_refused(run, tmp_path, sets, message
     code, _, stderr = run("--model", "language", "--data", "mine.jsonl", *options)
     assert code == 2 and message in stderr and allowed in stderr, stderr
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_in_a_pipeline_the_stage_with_the_frozen_encoder_has_4_bits(run):
-    code, _, stderr = run(
-        *("--model", "eeg_text:tiny", "--mode", "staged", "--dry-run"), *("--set", "model.quantize=nf4")
-    )
-    assert code == 0 and "quantize" not in stderr, stderr

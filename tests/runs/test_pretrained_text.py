@@ -1,15 +1,11 @@
 """A pretrained BART as text decoder in whole command lines: stages, resuming, engines."""
 
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.engines.test_parity import missing_backend
 from tests.models.eeg_text.pretrained_folders import save_bart
-from tests.models.eeg_text.readers.writers import write_matlab5
 from tests.runs.conftest import Program, losses, result
 
 pytestmark = pytest.mark.slow
@@ -58,34 +54,3 @@ def test_a_stopped_stage_resumes_bit_by_bit_and_a_later_stage_starts_from_it(sta
     assert done.returncode == 0, done.stderr
     facts = result(staged_run / "top")["data"]
     assert facts["start"].startswith("loaded 337/337") and "pretrained" not in facts
-
-
-@pytest.mark.parametrize("engine", ["zero3", "fsdp"])
-def test_engines_train_it_equally(staged_run, engine):
-    if reason := missing_backend(engine):
-        pytest.skip(reason)
-    home, program = staged_run, Program(staged_run)
-    args = (*STAGED, "--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
-    if not (home / "bart-local").exists():
-        assert program(*args, "--out", "bart-local").returncode == 0
-    out = f"bart-{engine}"
-    done = program(*args, "--nproc", "2", "--engine", engine, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert losses(home / out) == pytest.approx(losses(home / "bart-local"), rel=1e-4)
-
-
-def test_predictions_need_no_pretrained_folder(staged_run):
-    program, text = Program(staged_run), staged_run / "x/2-text"
-    done = program("export", str(text), "--format", "safetensors", "--out", "export")
-    assert done.returncode == 0, done.stderr
-    assert (staged_run / "export/tokenizer.json").is_file()
-    write_matlab5(staged_run / "results.mat")
-    (staged_run / "bart").rename(staged_run / "moved")
-    try:
-        for saved in ("export", str(text)):
-            out = f"found-{Path(saved).name}"
-            done = program("predict", saved, "--input", "results.mat", "--out", out)
-            assert done.returncode == 0, done.stderr
-            assert json.loads((staged_run / out / "results.json").read_text())["segments"]
-    finally:
-        (staged_run / "moved").rename(staged_run / "bart")

@@ -25,6 +25,7 @@ def train(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_profile_changes_no_loss_and_is_named_on_the_console(train, tmp_path, capfd):
     assert train("plain") == 0
     assert train("traced", "--profile", "2") == 0

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import launcher
-from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.runs.conftest import REQUESTS, environment
 from training.checkpoint.reader import open_checkpoint
 
@@ -64,10 +64,8 @@ def test_a_staged_run_is_opened_with_its_stages(tmp_path):
 
 def test_what_is_no_run_folder_is_one_error(run):
     for name, message, fix in (
-        ("nothing", "run folder 'nothing' does not exist", None),
         ("mine.jsonl", "'mine.jsonl' is not a run folder: it has no settings.yaml", None),
         (".", "'.' is not a run folder", "launcher.open_run('run')"),
-        ("ru", "run folder 'ru' does not exist", "launcher.open_run('run')"),
         ("run/best", "'run/best' is a checkpoint of step 3", "launcher.open_run('run').model(3)"),
     ):
         with pytest.raises(launcher.SettingsError) as error:
@@ -86,35 +84,6 @@ def test_predictions_are_objects_for_texts_and_for_files(run):
     assert [one.name for one in named[:2]] == ["mine-1", "mine-2"] and len(named) == 80
     assert run.predict([]) == []
     assert sorted(run.folder.rglob("*")) == before
-
-
-PREDICTS = """\
-    saved_files = ()
-
-    def setup_without_data(self):
-        pass
-
-    def predict(self, model, path):
-        from models.base import Prediction
-        value = float(path.read_text())
-        yield Prediction(path.stem, str(value), {".txt": b"%f" % model(torch.ones(1, 2)).item()})
-
-"""
-
-
-def test_predictions_of_files_have_their_content(here, tmp_path):
-    (here / "reads_files.py").write_text(HEAD + LINE + PREDICTS + BODY)
-    run = launcher.train("reads_files:Line", out=tmp_path / "run", console=False)
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.txt").write_text("0.5")
-    found = run.predict([tmp_path / "one.txt", str(tmp_path / "two.txt")])
-    assert [(one.name, one.text) for one in found] == [("one", "0.5"), ("two", "0.5")]
-    expected = run.model()(torch.ones(1, 2)).item()
-    assert float(found[0].files[".txt"]) == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(launcher.SettingsError, match=r"Run.predict\(top_k='3'\)"):
-        run.predict(tmp_path / "one.txt", top_k=3)
-    with pytest.raises(launcher.SettingsError, match=r"Run.predict\(inputs='none'\)"):
-        run.predict(["none"])
 
 
 def test_a_run_is_exported_and_resumed_in_its_folder_and_in_new_ones(run, tmp_path):
@@ -148,18 +117,12 @@ ARGUMENTS = [
     ({"engine": "zeroo"}, "train(engine='zeroo')", "--engine zero3"),
     ({"reset": "optimiser", "resume": "run"}, "train()", "--reset optimizer"),
     ({"nproc": 0}, "train(nproc=0)", "--nproc 1"),
-    ({"nproc": "2"}, "train(nproc='2')", None),
-    ({"model": 3}, "train(model=3)", None),
-    ({"config": "no.yaml"}, "train()", None),
-    ({"settings": [1]}, "train(settings=[1])", None),
-    ({"settings": {"seed": {3}}}, "train(settings={'seed': {3}})", None),
     ({"settings": {"optim.rl": 0.5}}, "train(settings={'optim.rl': '0.5'})", "--set optim.lr=0.5"),
     (NO_DATA, "train(settings={'data.path': 'mien.jsonl'})", "--set data.path=mine.jsonl"),
     (NO_SPLIT, "eval.share, data.fraction, data.path", "--set eval.share=0.49"),
     ({"mode": "staged", "settings": {"stages": ["lwer"]}}, "train(settings={'stages': ['lwer']})", "--set 'stages=[lower]'"),
     ({"modle": "abr"}, "train(modle='abr')", "model='abr'"),
     ({"epochs": 3}, "train(epochs=3)", "settings={'train.epochs': 3}"),
-    ({"frobnicate": True}, "train(frobnicate=True)", None),
 ]  # fmt: skip
 """What is given to `train`; the argument and the fix that the error names."""
 
@@ -176,17 +139,12 @@ CALLS = {
     "Run.metrics('trian')": lambda run: run.metrics("trian"),
     "Run.model()": lambda run: run.model("bst"),
     "Run.evaluate(split='tset')": lambda run: run.evaluate("tset"),
-    "Run.evaluate(split=3)": lambda run: run.evaluate(3),
     "Run.evaluate(data='no.jsonl')": lambda run: run.evaluate(data="no.jsonl"),
     "Run.predict(temperature='-1')": lambda run: run.predict(["a"], temperature=-1),
-    "Run.predict(inputs='./a/b.txt')": lambda run: run.predict(["./a/b.txt"]),
-    "Run.predict(inputs=3)": lambda run: run.predict(3),
     "Run.predict(inputs[1]=3)": lambda run: run.predict(["a", 3]),
-    "Run.predict(inputs[0]=97)": lambda run: run.predict(b"abc"),
     "Run.predict()": lambda run: replace(run, folder=None).predict("a"),
     "Run.export(format='hff')": lambda run: run.export("hff"),
     "Run.resume(engine='zeroo')": lambda run: run.resume("zeroo"),
-    "open_run(folder=3)": lambda run: launcher.open_run(3),
 }
 
 
@@ -217,47 +175,27 @@ def test_training_in_a_thread_with_a_running_loop_leaves_signals_alone(here, tmp
 
 
 SCRIPT = f"""{HEAD}{LINE}{BODY}
-import sys
 import launcher
 
-def main(nproc):
-    try:
-        run = launcher.train(Line, nproc=nproc, settings={{"train.max_steps": 2}}, console=False)
-        print(run.status, len(run.metrics("train")), *run.evaluate("val")["metrics"])
-    except launcher.SettingsError as error:
-        print(error)
+if __name__ == "__main__":
+    run = launcher.train(Line, nproc=2, settings={{"train.max_steps": 2}}, console=False)
+    print(run.status, len(run.metrics("train")), *run.evaluate("val")["metrics"])
 """
-GUARDED = SCRIPT + '\nif __name__ == "__main__":\n    main(2)\n'
 
 
-def typed(folder, *args, text=None):
+def typed(folder, *args):
     command, options = [sys.executable, *args], {"capture_output": True, "text": True}
-    done = subprocess.run(command, cwd=folder, env=environment(), input=text, check=True, **options)
-    return done.stdout
+    return subprocess.run(command, cwd=folder, env=environment(), check=True, **options).stdout
 
 
 @pytest.mark.slow
-def test_a_class_of_a_script_is_found_later_and_needs_a_guard(tmp_path):
-    (tmp_path / "script.py").write_text(GUARDED)
+def test_a_class_of_a_script_is_found_later(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
     assert typed(tmp_path, "script.py") == "completed 2 val_loss\n"
     [folder] = (tmp_path / "runs").iterdir()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
     code = f"import launcher; print(type(launcher.open_run({str(folder)!r}).model()).__name__)"
-    assert typed(elsewhere, "-c", code) == "Sequential\n"
-    (tmp_path / "script.py").write_text(SCRIPT + "\nmain(2)\n")
-    said = typed(tmp_path, "script.py")
-    assert "'script' trains while a process imports it" in said
-    assert 'fix           put what trains below  if __name__ == "__main__":' in said
-
-
-SEEN = """\
-    def setup(self):
-        super().setup()
-        self.seen = len(self.data("train"))
-
-"""
-"""The network is only built after the data was read."""
+    (tmp_path / "elsewhere").mkdir()
+    assert typed(tmp_path / "elsewhere", "-c", code) == "Sequential\n"
 
 
 def test_the_result_gives_metrics_and_the_trained_model(here, tmp_path, capsys):
@@ -284,30 +222,13 @@ def test_the_result_gives_metrics_and_the_trained_model(here, tmp_path, capsys):
     assert torch.equal(best, run.model(run.best["step"]).lm_head.weight)
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(run, monkeypatch, resumed):
+def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(run, monkeypatch):
     here = run.folder.parent
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
-    longer = {"settings": {"train.max_steps": 6}, "resume": "run", "reset": ["schedule"]}
-    start = longer if resumed else {"model": "language:tiny", "settings": TINY, "out": "other"}
     with pytest.raises(launcher.SettingsError, match="no room for a checkpoint"):
-        launcher.train(**start, console=False)
-    after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
-    changed = [path for path in before | after if before.get(path) != after.get(path)]
-    assert changed in ([], [run.folder / ".lock"])
-
-
-def test_the_model_of_a_custom_task_is_built_with_its_data(here, tmp_path):
-    body = BODY.replace("nn.Linear(2, 4)", "nn.Linear(2, self.seen // 2)")
-    task = f"{write(here, HEAD + LINE + SEEN + body)}:Line"
-    run = launcher.train(task, settings={"train.max_steps": 2}, out=tmp_path / "a", console=False)
-    found = open_checkpoint(run.folder / "last")
-    assert torch.equal(run.model()[0].weight, found.tensor("weight", "0.weight"))
-    nothing = {"train.max_steps": 2, "save.last": False, "save.keep_best": 0}
-    run = launcher.train(task, settings=nothing, out=tmp_path / "b", console=False)
-    with pytest.raises(launcher.SettingsError, match="has no checkpoint"):
-        run.model()
+        launcher.train("language:tiny", settings=TINY, out="other", console=False)
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()} == before
 
 
 LOOP = """
@@ -318,6 +239,7 @@ for out in ("first", "second"):
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_run_and_ends_a_loop_of_runs(here, tmp_path, monkeypatch):
     shutil.copy("mine.jsonl", tmp_path)
     monkeypatch.chdir(tmp_path)

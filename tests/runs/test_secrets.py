@@ -13,23 +13,18 @@ URL = f"https://me:{SECRET}@example.invalid/data.csv?token={SECRET}"
 GIVEN = ("--data", "mine.jsonl", "--model", "language:tiny", "--set")
 SET = (*GIVEN, f"download.files=[{{url: '{URL}'}}]", "--set", "train.preview=false")
 COMMANDS = (
-    ("explain", *SET),
     ("explain", "download.files", *SET),
     ("explain", "--json", *SET),
-    ("--dry-run", *SET),
     ("--dry-run", "--json", *SET),
     ("--max-steps", "2", "--out", "x", *SET),
     ("--max-steps", "2", "--out", "y", "--json", "--config", "mine.yaml"),
-    ("resume", "x"),
     ("verify", "x"),
     ("export", "x", "--format", "safetensors", "--out", "exported"),
     ("predict", "exported", "--input", "what is 3", "--json"),
     ("predict", "x", "--input", "mine.jsonl", "--max-tokens", "4"),
-    ("compare", "--modes", "lite", "--steps", "1", "--dry-run", *SET),
     ("compare", "--modes", "lite", "--steps", "1", "--out", "compared", *SET),
     ("submit", "--dry-run", "--out", "z", *SET),  # refused
     ("submit", "--dry-run", "--out", "z", "--config", "mine.yaml"),
-    ("data", "check", "mine.jsonl", "--set", SET[5]),
 )
 """In this order: later ones read what earlier ones wrote."""
 
@@ -67,11 +62,12 @@ START = ["--model", "language:tiny", "--dry-run"]
         *(["data", "fetch", "--out", TYPED, "--set", "download.files=[file:///etc/hostname]"],),
     ],
 )
-@pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_password_in_the_place_of_a_path_is_not_printed(arguments, form, tmp_path, monkeypatch, capfd):
+def test_a_password_in_the_place_of_a_path_is_not_printed(arguments, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    assert main([*arguments, *form]) == 2
-    text = "".join(capfd.readouterr())
+    text = ""
+    for form in ([], ["--json"]):
+        assert main([*arguments, *form]) == 2
+        text += "".join(capfd.readouterr())
     assert "canary" not in text and "***" in text
     assert list(tmp_path.iterdir()) == []
 
