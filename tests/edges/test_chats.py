@@ -53,16 +53,6 @@ def test_each_format_gives_the_same_pair(tmp_path, row):
     assert pieces(exchange) == (QUESTION, "four")
 
 
-def test_only_answers_of_the_completion_and_not_those_of_weight_0_are_learned(tmp_path):
-    five, no = {"role": "assistant", "content": "five"}, {"role": "user", "content": "No."}
-    for row in (
-        {"prompt": [USER, five, no], "completion": [FOUR]},
-        {"messages": [USER, {**five, "weight": 0}, no, FOUR]},
-    ):
-        [exchange] = exchanges(write(tmp_path, row))
-        assert exchange.answer == "four" and exchange.before[1].text == "five"
-
-
 @pytest.mark.parametrize(
     ("row", "field"),
     [

@@ -1,7 +1,5 @@
 """A start that took no step leaves its folder to the next start; a run that starts keeps it."""
 
-import json
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +12,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import read_values
 from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
-from tests.launcher.runs import NAME, begun, saved
+from tests.launcher.runs import NAME, begun
 from tests.launcher.saved_runs import contents
 
 MINE = Path("mine")
@@ -86,21 +84,3 @@ def test_of_many_starts_at_once_one_replaces_the_folder():
     with ThreadPoolExecutor(8) as pool:
         created = list(filter(None, pool.map(start, range(8))))
     assert len(created) == 1 and mode_of() == "fast"
-
-
-def staged(*names):
-    for name in names:
-        begun(MINE / name, resolved())
-    stages = [{"name": name, "folder": name} for name in names]
-    (MINE / "stages.json").write_text(json.dumps({"stages": stages}))
-
-
-def test_stages_are_replaced_until_one_of_them_was_trained():
-    staged("1-lower", "2-upper")
-    assert create().path == MINE
-    assert not (MINE / "1-lower").exists()
-    shutil.rmtree(MINE)
-    staged("1-lower", "2-upper")
-    saved(MINE / "1-lower", 3, resolved())
-    assert is_refused()
-    assert is_refused(MINE / "2-upper")  # its turn may come

@@ -69,12 +69,6 @@ def resume_run(world, family, engine, run, checkpoint):
         return taken, outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
 
 
-def first_step(world, family, engine, precision, run):
-    """The first step and the state after it."""
-    with prepared(world, family, engine, run, precision=precision) as (task, built, module):
-        return outcome(built, _train(world, task, built, module, 1, 1))
-
-
 @contextmanager
 def prepared(world, family, engine, run, seed=0, precision="fp32"):
     """The task of a family, and its tiny model under an engine, as a worker builds them."""

@@ -64,25 +64,6 @@ def test_a_custom_task_is_resumed_verified_and_exported_from_another_folder(save
     assert "transformers has no model for the task 'images:Images'" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_resumed_run_finds_its_moved_task_or_names_the_missing_one(saved, here):
-    (here / "moved").mkdir()
-    (here / "images.py").rename(here / "moved" / "images.py")
-    checkpoint = str(saved / "checkpoints" / "step-00000003")
-    for folder, args in ((here / "moved", ()), (here, ("--set", "model.folder=moved"))):
-        done = Program(folder)("resume", checkpoint, *args, "--dry-run", "--json")
-        assert done.returncode == 0, done.stderr
-        plan = json.loads(done.stdout)
-        assert plan["settings"]["model"]["folder"] == str(here / "moved")
-        assert plan["resume"]["changes"] == [f"model.folder {here} → {here / 'moved'}"]
-    before = Program(here).files()
-    done = Program(here)("resume", "run", "--max-steps", "9")
-    assert done.returncode == 2
-    error = "error: module 'images' does not exist\n  where         run/settings.yam"
-    assert done.stderr.startswith(error)
-    assert Program(here).files() == before
-
-
 def test_the_python_api_names_a_custom_task_like_the_command_line(here, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.catalog import FAMILIES
 from tests.engines.parity import joined
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able_mark, missing_backend
 from tests.runs.crossing import differences, drift
-from tests.runs.families import TrainingRun, begin, first_step, resume_run
+from tests.runs.families import TrainingRun, begin, resume_run
 
 pytestmark = pytest.mark.slow
 # The order in which gradients are added; four steps of Adam blow that up in the weights.
@@ -63,10 +62,11 @@ def families_under(*pairs):
     )
 
 
-WHOLE, SHARDED = ["ddp", "zero1", "oss", "zero2", "ddp"], ["fsdp", "zero3", "fsdp", "zero3", "fsdp"]
+PAIRS = [("event_seg", "zero3"), ("language", "oss"), ("language", "ddp"), ("abr", "fsdp")]
+PAIRS += [("doc_translation", "zero2"), ("eeg_text", "zero3")]
 
 
-@families_under(*zip(FAMILIES, WHOLE, strict=True), *zip(FAMILIES, SHARDED, strict=True))
+@families_under(*PAIRS)
 def test_losses_moments_and_metrics_are_those_of_local(training_runs, family, engine):
     plain, found = training_runs.of(family, "local"), training_runs.of(family, engine)
     assert drift(found.end, plain.end) < LOSSES
@@ -74,15 +74,6 @@ def test_losses_moments_and_metrics_are_those_of_local(training_runs, family, en
     assert apart(found.end, plain.end, "exp_avg_sq") < MOMENTS
     assert found.metrics == pytest.approx(plain.metrics, rel=METRICS, abs=METRICS, nan_ok=True)
     assert found.end[0].without_gradient == []
-
-
-@families_under(("eeg_text", "fsdp"), ("doc_translation", "zero3"))
-def test_weights_of_16_bits_compute_nearly_as_autocast_does(training_runs, tmp_path, family, engine):
-    pool = training_runs.pool
-    plain = pool.run(first_step, family, "local", "bf16", tmp_path)
-    found = pool.run(first_step, family, engine, "bf16", tmp_path)
-    assert drift(found, plain) < HALF_LOSSES
-    assert apart(found, plain, "exp_avg") < HALF_MOMENTS
 
 
 @families_under(("event_seg", "zero3"), ("abr", "fsdp"), ("eeg_text", "local"))
