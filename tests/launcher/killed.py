@@ -8,7 +8,7 @@ where no line of Python runs. Prints the report.
 import hashlib
 import os
 import sys
-import time
+import threading
 from pathlib import Path
 
 from launcher.base import environment
@@ -31,7 +31,7 @@ def work(job):
         (FOLDER / "ready").write_text(str(os.getpid()))
         if FITS == -2:
             hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
-        time.sleep(1000)
+        threading.Event().wait()
     if size > FITS:
         print(len(b"x" * BYTES))
     return Outcome("completed", "all steps taken", 0, 4, 1.0, 0.1, None, None)

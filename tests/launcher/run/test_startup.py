@@ -81,14 +81,14 @@ def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
 LONG_IMPORT = """\
 import os
 import sys
-import time
+import threading
 
 class Long:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name == "torch" and os.path.exists("mine"):
             print("importing", flush=True)
-            time.sleep(600)
+            threading.Event().wait()
 
 sys.meta_path.insert(0, Long)
 """
