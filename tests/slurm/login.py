@@ -82,34 +82,26 @@ class Job:
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         return [line for line in lines if line["kind"] == kind]
 
-    def wait(self, *states, seconds=200):
-        """Wait for one of these states; AssertionError, with the log, on a timeout.
+    def wait(self, *states):
+        """Wait until the job has ended, in one of these states."""
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        self._wait_for(lambda: self.state in (*states, *ended), f"none of {states}")
+        assert self.state in states, f"job {self.id} is {self.state}\n{self.output}"
 
-        Returns as soon as the job has ended in any state, since no other will follow.
-        """
-        self._wait_for(
-            lambda: self.state in (*states, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),
-            f"none of {states}",
-            seconds,
-        )
-        state = self.state
-        assert state in states, f"job {self.id} is {state}\n{self.output}"
-        return state
-
-    def wait_for_step(self, step, seconds=200):
+    def wait_for_step(self, step):
         """Wait until metrics.jsonl contains that step."""
         self._wait_for(
-            lambda: max(self.steps, default=0) >= step or self.state == "FAILED", f"no step {step}", seconds
+            lambda: max(self.steps, default=0) >= step or self.state == "FAILED", f"no step {step}"
         )
         assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.output}"
 
-    def wait_for_restart(self, count=1, seconds=60):
-        """Wait until it was requeued `count` times."""
-        self._wait_for(lambda: int(self.facts.get("Restarts", 0)) >= count, f"no restart {count}", seconds)
+    def wait_for_restart(self):
+        """Wait until it was requeued."""
+        self._wait_for(lambda: int(self.facts.get("Restarts", 0)) >= 1, "no restart")
 
-    def wait_for_line(self, text, seconds=60):
+    def wait_for_line(self, text):
         """Wait until its log contains `text`."""
-        self._wait_for(lambda: text in self.log, f"no line with {text!r}", seconds)
+        self._wait_for(lambda: text in self.log, f"no line with {text!r}")
 
     def ranks(self):
         """The running processes of its ranks, of any generation, in the order of ranks.
@@ -136,9 +128,9 @@ class Job:
     def cancel(self):
         self.cluster.command("scancel", self.id)
 
-    def _wait_for(self, condition, missing, seconds):
-        if not wait_until(condition, seconds):
-            raise AssertionError(f"{missing} after {seconds} s: {self.facts}\n{self.output}")
+    def _wait_for(self, condition, missing):
+        if not wait_until(condition, seconds=200):
+            raise AssertionError(f"{missing}: {self.facts}\n{self.output}")
 
 
 @dataclass(frozen=True)

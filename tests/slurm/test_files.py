@@ -48,11 +48,3 @@ def test_shell_files_are_clean():
     files = [FOLDER / "fast.sbatch", FOLDER / "sweep.sbatch", *FOLDER.glob("*.sh")]
     done = subprocess.run([program, "-x", *map(str, files)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_job_file_without_job_sh_exits_with_two(tmp_path):
-    environ = {"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path)}
-    job = ["bash", str(FOLDER / "fast.sbatch")]
-    done = subprocess.run(job, env=environ, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "no job.sh; run sbatch in a clone, or set GEARSHIFT_SLURM to" in done.stderr

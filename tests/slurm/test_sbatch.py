@@ -5,7 +5,7 @@ import os
 import pytest
 
 from slurm import sbatch
-from slurm.sbatch import SbatchError, SiteError, option_of
+from slurm.sbatch import SbatchError, SiteError
 from tests.slurm.programs import programs_in_path
 
 
@@ -32,11 +32,6 @@ def test_sbatch_variables_become_options():
     given |= {"SBATCH_WHATEVER": "x", "SBATCH_QOS": "", "HOME": "/home/me"}
     expected = {"account": "me", "time": "60", "mem": "64G", "gpus-per-node": "4"}
     assert sbatch.header(given) == {**expected, "exclusive": None, "no-requeue": None}
-
-
-def test_options_of_sbatch_are_known():
-    found = [option_of(word) for word in ("--mail-type=END", "-pdebug", "--nodse", "END")]
-    assert found == ["mail-type", "partition", None, None]
 
 
 def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_path):
@@ -100,10 +95,3 @@ def test_a_failing_file_is_an_error_with_its_reason(tmp_path, text, message):
     assert message in str(caught.value)
     with pytest.raises(SiteError, match="No such file or directory"):
         sbatch.read_site_file(tmp_path / "site.sh", {})
-
-
-def test_the_file_is_next_to_job_sh_unless_another_is_named(tmp_path):
-    assert sbatch.find_site_file({}, tmp_path) is None
-    (tmp_path / "site.sh").touch()
-    assert sbatch.find_site_file({}, tmp_path) == tmp_path / "site.sh"
-    assert sbatch.find_site_file({"GEARSHIFT_SITE": "/else/where.sh"}, tmp_path).name == "where.sh"

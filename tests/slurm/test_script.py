@@ -24,12 +24,6 @@ def test_a_header_overrides_that_of_the_shipped_file():
     assert "--requeue" not in _header(render("fast", {"no-requeue": None}, (), None))
 
 
-def test_an_array_keeps_a_log_for_each_element():
-    assert "--output=%x-%A_%a.out" in _header(render("fast", {"array": "1-4"}, (), None))
-    named = render("fast", {"array": "1-4", "output": "%a.log"}, (), None)
-    assert "--output=%a.log" in _header(named)
-
-
 def test_arguments_reach_the_launcher_unchanged(tmp_path):
     (tmp_path / "it's slurm").mkdir()
     shared = tmp_path / "it's slurm" / "job.sh"

@@ -18,9 +18,6 @@ NEEDED = (
     *("/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd"),
     *("/usr/bin/sbatch", "/usr/bin/srun", "/usr/bin/scontrol"),
 )
-LONGEST_FOLDER = 80
-"""Characters; a socket's path has room for 107."""
-
 PACKAGES = "apt-get install --no-install-recommends slurm-wlm munge iproute2"
 
 
@@ -56,8 +53,6 @@ class Cluster:
         """
         if problem := missing():
             raise RuntimeError(problem)
-        if len(str(self.folder)) > LONGEST_FOLDER:
-            raise RuntimeError(f"{self.folder} is too long for the path of a socket")
         try:
             self._write()
             self._start_munge()

@@ -1,11 +1,33 @@
 """One cluster for all cases that do not damage its nodes, and an uninterrupted run."""
 
+import os
+import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import clustered
+from tests.slurm.cluster.cluster import Cluster, missing
 from tests.slurm.login import make_login
+
+
+@contextmanager
+def clustered(*extra):
+    """A cluster in a short folder; stopped at the end, or with this process.
+
+    `extra` are lines for slurm.conf.
+    """
+    if problem := missing():
+        pytest.skip(problem)
+    folder = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
+    cluster = Cluster(folder, extra)
+    try:
+        cluster.up(owner=os.getpid())
+        yield cluster
+    finally:
+        cluster.down()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

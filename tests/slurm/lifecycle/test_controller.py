@@ -4,8 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.slurm.conftest import clustered
-from tests.slurm.lifecycle.conftest import differences
+from tests.slurm.lifecycle.conftest import clustered, differences
 from tests.slurm.login import make_login
 
 pytestmark = pytest.mark.slow
@@ -21,16 +20,6 @@ def fragile():
 @pytest.fixture
 def login(fragile, tmp_path):
     return make_login(fragile, tmp_path)
-
-
-def test_a_job_continues_during_a_controller_outage(fragile, login, unbroken):
-    job = login.sbatch("fast", "outage", options=["--nodes=2"])
-    job.wait_for_step(50)
-    with controller_away(fragile, job):
-        job.wait_for_step(250)
-    job.wait("COMPLETED")
-    assert differences(job, unbroken) == []
-    assert job.facts["Restarts"] == "0", job.output
 
 
 def test_a_crash_during_a_controller_outage_is_requeued_afterwards(fragile, login, unbroken):

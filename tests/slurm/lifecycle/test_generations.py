@@ -41,12 +41,6 @@ def cancelled(login, warned):
     return job
 
 
-def test_two_nodes_train_to_completion(unbroken):
-    assert unbroken.steps == list(range(1, 301))
-    facts = [unbroken.result[name] for name in ("status", "world_size", "requeues")]
-    assert facts == ["completed", 2, 0]
-
-
 def test_a_preempted_job_resumes_on_the_remaining_node(preempted, unbroken):
     preempted.wait("COMPLETED")
     assert differences(preempted, unbroken, rounding=1e-6) == []
@@ -98,18 +92,3 @@ def test_a_job_that_cannot_be_requeued_continues_in_a_successor(login, unbroken)
     assert differences(successor, unbroken) == []
     assert successor.facts["Requeue"] == "0"
     assert successor.result["requeues"] == 1
-
-
-def test_a_job_longer_than_its_time_limit_continues_in_a_requeue(login):
-    # Slurm checks limits every 30 s.
-    # Signalled 67 to 87 s before the end, that is 33 to 53 s into these two minutes.
-    limit = ["--nodes=1", "--time=2", "--signal=B:USR1@60"]
-    job = login.sbatch("fast", "long", options=limit, steps=20000)
-    job.wait_for_restart(seconds=120)
-    before = job.steps[-1]
-    job.wait_for_step(before + 50)
-    job.cancel()
-    job.wait("CANCELLED")
-    assert job.steps == list(range(1, job.steps[-1] + 1))
-    assert (job.result["requeues"], job.result["lost_steps"]) == (1, 0)
-    assert "TIME LIMIT" not in job.log

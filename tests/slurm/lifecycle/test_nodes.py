@@ -3,8 +3,7 @@
 import pytest
 
 from tests.slurm.cluster.processes import wait_until
-from tests.slurm.conftest import clustered
-from tests.slurm.lifecycle.conftest import differences
+from tests.slurm.lifecycle.conftest import clustered, differences
 from tests.slurm.login import make_login
 
 pytestmark = pytest.mark.slow
@@ -46,7 +45,7 @@ def test_ranks_of_a_node_marked_down_are_fenced_off(fragile, login):
     [stale] = job.ranks()
     fragile.machines.kill_slurmd(1)
     try:
-        job.wait_for_line("generation 1", seconds=90)
+        job.wait_for_line("generation 1")
         assert stale.is_running()
         # Its output is not read: Slurm has ended the srun that did.
         assert wait_until(lambda: not stale.is_running(), seconds=60)

@@ -1,6 +1,5 @@
 """The command submit, on a real cluster."""
 
-import json
 import re
 import subprocess
 import sys
@@ -10,18 +9,21 @@ import pytest
 from tests.slurm.lifecycle.conftest import differences
 from tests.slurm.login import CLONE
 
+pytestmark = pytest.mark.slow
 SUBMIT = (sys.executable, "-m", "launcher", "submit")
+
+
+def submit(login, *args):
+    env, pipes = (
+        login.cluster.environment | {"PYTHONPATH": str(CLONE)},
+        {"capture_output": True, "text": True},
+    )
+    return subprocess.run([*SUBMIT, *args], cwd=login.folder, env=env, **pipes)
 
 
 def submitted(login, *args):
     """The lines of `submit ARGS`."""
-    done = subprocess.run(
-        [*SUBMIT, *args],
-        cwd=login.folder,
-        env=login.cluster.environment | {"PYTHONPATH": str(CLONE)},
-        capture_output=True,
-        text=True,
-    )
+    done = submit(login, *args)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -34,20 +36,13 @@ def job_of(login, lines, run):
 
 def test_a_job_that_can_never_start_is_refused_and_leaves_nothing(login):
     for args in (("--nodes", "4"), ("--nodes", "1", "--partition", "nowhere")):
-        done = subprocess.run(
-            [*SUBMIT, *login.training(20, {}), "--out", "never", *args],
-            cwd=login.folder,
-            env=login.cluster.environment | {"PYTHONPATH": str(CLONE)},
-            capture_output=True,
-            text=True,
-        )
+        done = submit(login, *login.training(20, {}), "--out", "never", *args)
         assert done.returncode == 2
         assert "error: Slurm rejected the job: " in done.stderr
         assert not (login.folder / "never").exists()
     assert login.type("squeue", "-h", "--name=gearshift-default") == ""
 
 
-@pytest.mark.slow
 def test_a_submitted_run_is_requeued_and_ends_as_an_unbroken_one(login, unbroken):
     args = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "requeued")
     job = job_of(login, submitted(login, *args), "requeued")
@@ -58,7 +53,6 @@ def test_a_submitted_run_is_requeued_and_ends_as_an_unbroken_one(login, unbroken
     assert differences(job, unbroken) == []
 
 
-@pytest.mark.slow
 def test_a_cancelled_job_resumes_with_the_printed_command(login):
     args = (*login.training(300, {}), "--nodes", "1", "--out", "left")
     lines = submitted(login, *args)
@@ -71,12 +65,3 @@ def test_a_cancelled_job_resumes_with_the_printed_command(login):
     job = job_of(login, submitted(login, *again[1:], "--nodes", "1"), "left")
     job.wait("COMPLETED")
     assert job.steps == list(range(1, 301))
-
-
-@pytest.mark.slow
-def test_stages_are_jobs_with_dependencies(login):
-    args = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
-    job_of(login, submitted(login, *args, "--set", "device=cpu"), "stages").wait("COMPLETED")
-    for name in ("1-encoder", "2-text"):
-        result = json.loads((login.folder / "stages" / name / "result.json").read_text())
-        assert (result["status"], result["steps"]) == ("completed", 4)
