@@ -24,7 +24,6 @@ from benchmarks import (
 )
 from benchmarks.families import SHOWN
 from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
-from scripts import try_versions
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 MEASURED_BY = "Measured by "
@@ -33,11 +32,6 @@ LARGEST = 5
 """Rows of a table of errors: the largest ones."""
 IN_SHORT = ((8, 16, 24), (32,))
 """GiB of GPUs and of main memory in the README."""
-FEATURES = {
-    "W&B: start up to the first step": ("tracking", "first step"),
-    "W&B: a logged step, on the host": ("tracking", "logged step"),
-}
-"""File and table with the times without a feature and with it."""
 
 
 def times(name: str, unit: str) -> list[str]:
@@ -71,17 +65,6 @@ def saving() -> list[str]:
         rows.append([name, first[name], later[name], loading.get(name, "–"), to_save, to_load])
     heads = ["contender", "first save, ms", "later save, ms", "load, ms"]
     return markdown([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
-
-
-def features() -> list[str]:
-    """A row for each feature whose cost was measured: times without and with it."""
-    rows = []
-    for title, (name, part) in FEATURES.items():
-        without, using = load(_path(name), part)[2]
-        shown = (f"{using.median_ms:,.3f}", f"{using.ratio:.3f}")
-        quartiles = f"{using.ratio_low:.3f} - {using.ratio_high:.3f}"
-        rows.append([title, f"{without.median_ms:,.3f}", *shown, quartiles])
-    return markdown(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
 
 
 def survived() -> list[str]:
@@ -179,7 +162,6 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
     "startup": (partial(medians, "startup", "ms to the first step"), ("startup",)),
     "saving": (saving, ("checkpoint",)),
-    "features": (features, tuple(dict.fromkeys(name for name, _ in FEATURES.values()))),
     "out of memory": (survived, ("out_of_memory",)),
     "promises kept": (promises, ("modes",)),
     "outcomes": (outcome, ("families",)),
@@ -190,7 +172,6 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
     "step memory": (partial(whole, step_memory), ("step_memory",)),
-    "versions": (partial(whole, try_versions, "versions"), ("versions",)),
 }
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {

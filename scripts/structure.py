@@ -1,4 +1,4 @@
-"""Figures on the code structure: size, order of rooms, cycles, short files, imports of a run.
+"""Figures on the code structure: size, order of rooms, cycles, short files.
 
 python -m scripts.structure [CHECKOUT]
 """
@@ -6,12 +6,9 @@ python -m scripts.structure [CHECKOUT]
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,29 +194,6 @@ FINDINGS: dict[str, Callable[[Tree], list[str]]] = {
     f"files under {SHORTEST_FILE} lines with one importer": crumbs,
     "broad excepts that do not raise again": broad_excepts,
 }
-_FIRST_STEP = """
-import os, sys
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from launcher.__main__ import main
-
-def show(*_):
-    print("imported:", *sys.modules, flush=True)
-    os._exit(0)
-
-register_optimizer_step_pre_hook(show)
-main(["--model", "language:tiny", "--max-steps", "1"])
-"""
-
-
-def plain_run(tree: Tree) -> Iterator[Module]:
-    """Our modules that a plain run has imported at its first optimizer step. Starts a process."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _FIRST_STEP]
-        environ = {**os.environ, "PYTHONPATH": str(tree.root)}
-        output = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
-    for name in output.stdout.partition("imported:")[2].split():
-        if name.split(".")[0] in PACKAGES and name in tree.modules:
-            yield tree.modules[name]
 
 
 def main() -> None:
@@ -231,9 +205,6 @@ def main() -> None:
         print(f"  {sum(nodes):9,} {package}")
     for name, find in FINDINGS.items():
         print(f"\n{name}:", *(f"  {line}" for line in find(tree)), sep="\n")
-    modules = sorted(plain_run(tree), key=lambda module: -module.lines)
-    print(f"\nimports of a plain run before its first step ({_size(modules)}):")
-    print(*(f"  {module.lines:5} {module.name}" for module in modules), sep="\n")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from launcher.config import presets, provenance
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import fault_table, mode_tables, result_tables, setting_tables, structure
-from scripts.structure import PACKAGES, read
+from scripts.structure import read
 
 ROOT = Path(__file__).parents[1]
 _read = cache(read)
@@ -89,18 +89,6 @@ def rules() -> list[str]:
     return markdown(["settings", "on resume"], rows)
 
 
-def imports() -> list[str]:
-    """A row for each package that imports others of ours, from the imports of every file."""
-    contracts = {"engines.base", "models.base"}
-    targets: dict[str, set[str]] = {name: set() for name in PACKAGES}
-    for module, _, target in _read(ROOT).edges:
-        is_contract = target in contracts and module.package == "training"
-        targets[module.package].add(f"`{target if is_contract else target.split('.')[0]}`")
-    found = {name: ", ".join(sorted(others - {f"`{name}`"})) for name, others in targets.items()}
-    rows = [[f"`{name}/`", others] for name, others in found.items() if others]
-    return markdown(["package", "imports"], reversed(rows))
-
-
 def rooms() -> list[str]:
     """A row for each room of launcher/, in import order."""
     tree = _read(ROOT)
@@ -125,7 +113,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "faults": fault_table.table,
     "layers": lambda: [f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)],
     "compatibility": rules,
-    "imports": imports,
     "structure": lambda: structure.table(_read(ROOT)),
     "rooms": rooms,
     **mode_tables.TABLES,

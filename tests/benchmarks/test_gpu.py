@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.figures import load_rows, save_rows
+from benchmarks.figures import load_rows
 from benchmarks.gpu import Part, parts, run
 from engines.catalog import ENGINES
-from models.catalog import FAMILIES
 
 ISOLATED = "tests.benchmarks.test_isolated"
 CEILING = Part(
@@ -60,15 +59,6 @@ def test_every_engine_is_measured_with_and_without_packing(nproc: int) -> None:
     assert len(names) == len(set(names)) and names[0] == "ceiling"
 
 
-def test_a_smoke_test_has_every_kind_of_row_that_a_cpu_can_have() -> None:
-    def kinds(is_smoke: bool) -> set[str]:
-        found = steps(2, is_smoke)
-        return {f"{c['side']} {c['family']} {c['packed']} {c['settings']}" for c in found}
-
-    assert kinds(True) == {kind for kind in kinds(False) if "fp8" not in kind}
-    assert {kind.split()[1] for kind in kinds(True)} == set(FAMILIES)
-
-
 def test_all_files_with_a_test_marked_gpu_are_run() -> None:
     marked = {
         path.relative_to(gpu.ROOT).as_posix()
@@ -95,23 +85,6 @@ def test_a_part_that_fails_is_a_row_and_the_next_one_is_measured(tmp_path: Path)
     rows = run(wanted, options(tmp_path / "gpu.json"), {}, until=time.monotonic() + 600)
     assert [row.status for row in rows] == ["failed: ValueError: no", "measured"]
     assert rows[1].figures == {"text": "good"}
-
-
-def test_rows_of_an_earlier_run_are_kept_on_the_same_machine_only(tmp_path: Path) -> None:
-    path = tmp_path / "gpu.json"
-    save_rows(path, "an earlier one", {"torch": "2"}, [CEILING])
-    wanted, given = parts(1, is_smoke=False), options(path, resume=True)
-    again = run(wanted, given, {"torch": "2"}, until=time.monotonic())
-    assert again[0] == CEILING and again[1].status == "not run: out of time"
-    with pytest.raises(SystemExit, match="another machine"):
-        run(wanted, given, {"torch": "3"}, until=time.monotonic())
-
-
-def test_a_machine_without_enough_gpus_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "gpu.json"
-    save_rows(path, "an earlier one", {}, [CEILING])
-    with pytest.raises(SystemExit, match="this machine has GPUs: 1"):
-        run(parts(4, False), options(path, nproc=4, resume=True), {}, until=time.monotonic())
 
 
 def test_a_share_is_compared_with_the_fastest_anchor_and_the_goal() -> None:
@@ -158,11 +131,3 @@ def test_on_other_gpus_than_h200_the_ratio_to_anchors_decides(name: str, text: s
         ["–", "–"],
     ]
     assert text in gpu.checks(rows)[2]
-
-
-def test_tests_are_counted_and_those_that_failed_are_named() -> None:
-    outcomes = {"test_a": "passed", "test_b": "passed", "test_c[x]": "failed"}
-    status = "failed: took longer than 2 s"
-    row = Part("tests/a.py", "tests", {}, status=status, figures={"tests": outcomes})
-    (line,) = gpu.checks([row])[2:]
-    assert line == f"| tests/a.py | 1 failed, 2 passed, {status}, test_c[x] |"

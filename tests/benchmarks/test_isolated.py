@@ -35,12 +35,6 @@ def wait(report: Report) -> None:
         signal.pause()
 
 
-def report_node(report: Report) -> None:
-    if os.environ["RANK"] == "0":
-        names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "CUDA_VISIBLE_DEVICES")
-        report({"first": [os.environ[name] for name in names]})
-
-
 def run(function: str, limit_s: float = LIMIT_S, ranks: int = 1, nodes: int = 1, **arguments: object):
     return isolated.run(f"{HERE}:{function}", arguments, ranks, limit_s, {"MINE": "yes"}, nodes)
 
@@ -57,11 +51,3 @@ def test_a_part_that_fails_or_takes_too_long_is_ended_with_what_it_reported():
     assert (failed.figures, failed.error) == ({"value": 1}, "ValueError: no")
     assert run("die").error == "exit code 3"
     assert run("wait", limit_s=1.0, ranks=2).error == "took longer than 1 s"
-
-
-def test_simulated_nodes_have_ranks_and_gpus_of_their_own(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert run("report_node", ranks=4, nodes=2).figures["first"] == ["0", "2", "0", "4,5"]
-    third = isolated._torchrun(3, 4, 1, 2)
-    assert (third["LOCAL_RANK"], third["GROUP_RANK"]) == ("1", "1")
-    assert third["CUDA_VISIBLE_DEVICES"] == "6,7"

@@ -37,9 +37,3 @@ def test_the_predictions_snippet_works_on_the_example(tmp_path):
     predictions = task.predictions(task.build().eval())
     assert predictions.columns == ("target", "prediction")
     assert [len(row) for row in predictions.rows] == [2] * 4
-
-
-def test_the_stages_snippet_declares_valid_stages(tmp_path):
-    task = declared("Halves", tmp_path)
-    names = {stage.name for stage in task.stages}
-    assert names == set(task.stage_settings) >= {name for stage in task.stages for name in stage.of}

@@ -9,14 +9,10 @@ import pytest
 from launcher.commands.catalog import COMMANDS
 from launcher.config.options import HELP
 from launcher.config.schema import config_of, sections, setting_infos
-from launcher.run import faults
 from models.catalog import FAMILIES
-from scripts.fault_table import FIXES
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
 from slurm.sbatch import option_of
 from tests.docs.pages import PATHS, read
-from tests.launcher import runs
-from tests.launcher.given import resolved
 
 GENERATED = [
     path
@@ -30,15 +26,6 @@ GENERATED = [
 def test_generated_parts_of_a_page_are_current(path):
     text = read(path).text
     assert text == written(text), "run  python -m scripts.write_docs"
-
-
-def test_a_table_and_an_output_that_differ_are_found():
-    table = "<!-- table: engines -->\n| engine | x |\n|---|---|\n| `warp` | faster |\n\n"
-    page = f"{table}```console\n$ python -m launcher list nothing\nsomething else\n```\nText.\n"
-    new = written(page)
-    assert "`warp`" not in new and "something else" not in new
-    assert "`zero3-offload`" in new and "models, modes, engines" in new
-    assert new.endswith("\n```\nText.\n")
 
 
 def test_outputs_are_those_of_gearshift_commands_and_every_table_is_on_a_page():
@@ -66,16 +53,6 @@ def test_the_page_of_a_family_has_the_exact_parameters_of_each_size():
         page = read(ROOT / "docs" / f"{family.replace('_', '-')}.md").text
         counts = [f"{size.parameters:,}" for size in config_of(family).SIZES.values()]
         assert [count for count in counts if count not in page] == [], family
-
-
-def test_the_fixes_of_the_table_of_faults_have_the_values_of_a_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = runs.trained(tmp_path / "runs" / "mine", resolved("optim.lr=1e-3"), 100)
-    real = faults.commands(resolved("optim.lr=1e-3"), run)
-    same = {"again", "retry", "nonfinite", "track", "lower_lr", "higher_lr"}
-    same |= {"timeout_s", "other_folder"}
-    assert {name: FIXES[name] for name in same} == {name: real[name] for name in same}
-    assert real.keys() <= FIXES.keys()
 
 
 CODE = re.compile(r"`(?P<flag>--[a-z][a-z0-9-]*)[^`\n]*`|`(?P<key>[a-z_]+(?:\.[a-z0-9_]+)+)`")

@@ -6,12 +6,8 @@ from launcher.config import presets
 from launcher.config.batching import fitted
 from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
-from tests.launcher.given import ONE_GPU, SERVER, resolved
+from tests.launcher.given import SERVER, resolved
 
-EIGHT = {
-    *("default", "lite", "resource-efficient", "fast"),
-    *("ultra-fast", "conservative", "staged", "benchmark"),
-}
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
 RUN = [mode for mode in presets.modes() if mode != "staged"]
 
@@ -22,11 +18,6 @@ SHARES = {"language:tiny": (0.75, 0.55), "eeg_text:tiny": (0.64, 0.25), "doc_tra
 
 def keys_of(mode):
     return {line.key: line.value for line in presets.mode(mode).lines}
-
-
-def test_there_are_eight_modes_and_default_is_first():
-    assert set(presets.modes()) == EIGHT
-    assert presets.modes()[0] == "default"
 
 
 @pytest.mark.parametrize("mode", presets.modes())
@@ -71,27 +62,12 @@ def test_the_stages_take_at_most_twice_the_samples_of_the_default_at_its_learnin
     assert 0 < together <= 2 * samples(resolved(model=model))
 
 
-@pytest.mark.parametrize("model", SIZES)
-def test_a_benchmark_evaluates_abr_after_its_epoch_and_no_other_family(model):
-    run = resolved(model=model, mode="benchmark").settings
-    assert run.eval.every == ("1 epoch" if model.startswith("abr:") else None)
-    assert (run.train.epochs, run.eval.last) == (1, False)
-
-
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
 def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
     train = keys_of(mode)
     # Without accumulation, as in all runs with a length in steps.
     batch = train["train.micro_batch"]["scale"] * train["train.accumulation"]
     assert train["train.max_steps"]["scale"] == train["train.epochs"]["scale"] / batch
-
-
-@pytest.mark.parametrize(("mode", "epochs"), [("fast", 0.5), ("ultra-fast", 0.25)])
-@pytest.mark.parametrize("size", [size for size in config_of("abr").SIZES if size != "tiny"])
-def test_the_fast_modes_change_every_large_size_of_abr_by_the_same_factors(size, mode, epochs):
-    assert fast_change(f"abr:{size}", mode) == fast_change("abr:full", mode)
-    default, run = (resolved(model=f"abr:{size}", mode=m, machine=ONE_GPU) for m in (None, mode))
-    assert run.settings.train.epochs == epochs * default.settings.train.epochs
 
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
@@ -106,21 +82,6 @@ def test_on_little_data_the_fast_modes_take_no_larger_batch_and_the_validation_o
     assert settings.schedule.name != "cosine-restarts"  # the first cycle is longer than the run
 
 
-def fast_change(model, mode):
-    """What `mode` changes: ratios to the default of the size, or the new values."""
-    default, run = (resolved(model=model, mode=m, machine=ONE_GPU) for m in (None, mode))
-    before, after = default.settings, run.settings
-    ratios = {
-        "global_batch": run.batching.global_batch / default.batching.global_batch,
-        "micro_batch": run.batching.micro_batch / default.batching.micro_batch,
-        "epochs": after.train.epochs / before.train.epochs,
-        "lr": after.optim.lr / before.optim.lr,
-        "share": after.eval.share / before.eval.share,
-    }
-    kept = (after.schedule, after.stop, after.model.loss, after.model.curriculum, after.precision)
-    return ratios, kept, after.save.every, after.save.keep_best
-
-
 def test_promises_of_family_and_mode_add_up():
     promises = resolved(model="language:full", mode="resource-efficient").promises
     assert promises["device_peak"]["at_most"] == 0.5  # of the family, and not the general one
@@ -132,12 +93,7 @@ def test_promises_of_family_and_mode_add_up():
 
 
 def test_stages_of_eeg_text_promise_the_memory_of_a_pc():
-    for stage, weights, gib in (
-        ("encoder", "model.encoder=null", 4),
-        ("text", "model.encoder=runs/encoder", 8),
-        ("top", "model.start=runs/text", 8),
-        ("whole", "model.start=runs/text", 8),
-    ):
+    for stage, weights, gib in (("encoder", "model.encoder=null", 4), ("whole", "model.start=runs/text", 8)):
         promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
         for name in ("host_peak_bytes", "device_peak_bytes"):
             assert promises[name]["at_most"] == gib * 2**30, stage

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
 from launcher.config import presets
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES
-from tests.launcher.given import LAPTOP, SERVER, resolved
-from training.settings import Profile
+from tests.launcher.given import SERVER, resolved
 
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
 MAC = {
@@ -25,11 +22,6 @@ CPU_ONLY = {
 }
 TABLE = {"mac": MAC, "cpu-only": CPU_ONLY}
 """From the specification of the models."""
-
-
-def test_the_names_are_those_of_the_files_and_the_default():
-    assert get_args(Profile) == ("default", *reversed(presets.profiles()))
-    assert set(TABLE) == set(presets.profiles())
 
 
 @pytest.mark.parametrize("profile", TABLE)
@@ -54,11 +46,6 @@ def test_a_profile_is_below_settings_of_the_user_and_only_lowers_what_a_small_si
     assert (run.settings.limits.ram, run.settings.optim.lr) == (80, 1e-3)
     tiny = resolved("limits.profile=mac", model="language:tiny")
     assert tiny.settings.data.seq_len == 128
-
-
-def test_no_profile_is_selected_automatically():
-    for machine in (LAPTOP, SERVER):
-        assert resolved(machine=machine).settings.limits.profile == "default"
 
 
 @pytest.mark.parametrize("profile", TABLE)

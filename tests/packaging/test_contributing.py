@@ -51,10 +51,3 @@ def test_the_hooks_run_the_tools_of_the_checks():
     checks = (ROOT / "scripts" / "check").read_text()
     assert all(entry in checks for entry in entries)
     assert all(hook["language"] == "system" for hook in hooks)  # the versions of [dev]
-
-
-def test_every_place_that_the_page_names_exists():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    places = re.findall(r"`((?:[\w.]+/)+[\w.]*)`", text)
-    assert len(places) > 10
-    assert [place for place in places if not (ROOT / place).exists()] == []
