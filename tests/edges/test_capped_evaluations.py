@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.training.shelf import Shelf
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
@@ -34,30 +33,12 @@ def test_uneven_ranks_count_each_chosen_sample_once(size, most):
     assert len({len(share) for share in shares}) == 1
 
 
-def trained(most, *, shelf=None, step=None, **changes):
-    sections = {"train": {"max_steps": 6, "epochs": 9}, "eval": {"every": 2, "samples": most}}
-    before = None if step is None else shelf.before(step)
-    return run_tiny(one_rank(), TinyTask(val=40), shelf=shelf, before=before, **sections, **changes)
-
-
 def test_every_evaluation_counts_the_chosen_samples_and_the_test_split_stays_whole():
-    run = trained(10)
+    sections = {"train": {"max_steps": 6, "epochs": 9}, "eval": {"every": 2, "samples": 10}}
+    run = run_tiny(one_rank(), TinyTask(val=40), **sections)
     counts = [(e.samples, e.split_samples, e.metrics["samples"]) for e in run.recorder.evaluations]
     assert counts == [(10, 40, 10)] * 3
     assert (run.outcome.best["samples"], run.outcome.best["split_samples"]) == (10, 40)
     run = run_tiny(one_rank(), TinyTask(val=40), eval={"samples": 10, "test": True}, has_test=True)
     counts = {e.split: (e.samples, e.split_samples) for e in run.recorder.evaluations}
     assert counts == {"val": (10, 40), "test": (40, 40)}
-
-
-@pytest.mark.parametrize(("first", "then"), [(10, None), (10, 20)])
-def test_scores_on_other_samples_are_not_compared_after_a_resume(first, then):
-    shelf = Shelf()
-    trained(first, shelf=shelf, save={"every": 3}, optim={"lr": 0.1})
-    facts_of_checkpoint = shelf.saved[3]["facts"]["evaluator"]
-    facts_of_checkpoint |= {"best": {"value": -1.0, "step": 2}, "reference": -1.0, "waited": 2}
-    resumed = trained(then, shelf=shelf, step=3, stop={"patience": 2}, optim={"lr": 0.1})
-    used = resumed.recorder.evaluations[-1].samples
-    assert resumed.outcome.steps == 6  # two evaluations without improvement before do not count
-    assert resumed.outcome.best["step"] > 3 and resumed.outcome.best["samples"] == used
-    assert shelf.saved[6]["score"].samples == then

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engines.base import EngineError, OptimizerSpec, Options
+from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine, find
 from engines.parameters import check_parameters, with_dense_tensors
 from engines.zero.config_file import shipped
@@ -100,22 +100,3 @@ def test_every_odd_parameter_trains_as_under_local(worlds, engine):
     outcomes = worlds[2].run(train, engine)
     assert_equal(outcomes, plain)
     assert [rank.without_gradient for rank in outcomes] == [["second.unused"]] * 2
-
-
-@pytest.mark.parametrize(
-    "build, message",
-    [
-        (lambda: nn.Sequential(nn.LazyLinear(3)), "'0.weight' has no shape before the first batch"),
-        (lambda: nn.LazyBatchNorm1d(affine=False), "'running_mean' has no shape"),
-        (lambda: with_buffer(torch.eye(2).to_sparse()), "'shape' is a sparse tensor"),
-    ],
-)
-def test_tensors_that_no_engine_takes_are_refused(build, message):
-    with pytest.raises(EngineError, match=message):
-        with_dense_tensors(build)
-
-
-def with_buffer(tensor):
-    model = nn.Linear(2, 1)
-    model.register_buffer("shape", tensor)
-    return model

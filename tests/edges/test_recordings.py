@@ -11,7 +11,6 @@ from models.eeg_text.montage import SLOTS
 from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
 from tests.edges.edf_files import Signal, write_edf
-from tests.models.eeg_text.readers.writers import write_brainvision
 
 RATE = 250
 CZ, PZ = SLOTS.index("Cz"), SLOTS.index("E62")
@@ -157,11 +156,3 @@ def test_the_events_of_bids_are_the_sentences_of_a_recording(tmp_path):
     ):
         (tmp_path / "sub-01_events.tsv").write_text(text)
         assert "sub-01_events.tsv" in error_of(path).where
-
-
-def test_a_pause_of_a_recording_is_a_gap(tmp_path):
-    path = write_brainvision(tmp_path / "a.vhdr")
-    marks = path.with_suffix(".vmrk")
-    marks.write_text(marks.read_text() + "Mk9=New Segment,,2561,1,0,20250101000000000000\n")
-    pieces = open_recording(path).pieces
-    assert [(piece.start_s, piece.seconds) for piece in pieces] == [(0, 10), (10, 10)]

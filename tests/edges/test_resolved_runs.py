@@ -8,16 +8,13 @@ import pytest
 import torch
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import SettingsError
 from launcher.config.batching import proposed_batch
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 from launcher.config.schema import task_class
-from launcher.config.validate import length_note
 from models.base import Context
 from tests.launcher.custom_tasks import BODY, HEAD, write
 from tests.launcher.given import LAPTOP, resolved
-from training.train_plan import solve
 
 
 @pytest.fixture(autouse=True)
@@ -38,27 +35,6 @@ def here(tmp_path, monkeypatch):
 )
 def test_the_proposed_batch_is_the_largest_that_drops_few(samples, most, world_size, size):
     assert proposed_batch(samples, most, world_size) == size
-
-
-MOST = 100_000
-"""More steps than any default has."""
-
-
-def plan(run, samples=4000):
-    sizes = {name: getattr(run.batching, name) for name in ("global_batch", "micro_batch")}
-    return solve(run.settings, samples=samples, world_size=1, units="samples", **sizes)
-
-
-def test_of_both_the_earlier_ends_the_run_and_the_start_says_which(here):
-    (here / "mine.yaml").write_text("train: {epochs: 2}\n")
-    epoch = plan(resolved(epochs="1")).steps_per_epoch
-    late = resolved(max_steps=str(MOST), configs=[here / "mine.yaml"])
-    early = resolved(max_steps="3", epochs="2")
-    for run, steps, ends in ((late, 2 * epoch, "train.epochs=2"), (early, 3, "train.max_steps=3")):
-        assert plan(run).total_steps == steps
-        assert length_note(run.values, plan(run)).startswith(f"{ends} ends the run at step {steps}, ")
-    with pytest.raises(SettingsError):
-        resolved("train.epochs=null", "train.max_steps=null")
 
 
 GENTLE = """\

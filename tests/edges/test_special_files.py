@@ -57,12 +57,12 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["pipe", "device", "link"])
 def test_every_setting_that_is_a_path_refuses_them_before_a_run(tmp_path, capsys, kind):
     path, folder = tmp_path / "there", tmp_path / "run"
     make(path, kind)
     # Of the others, a file that does not exist is an error of its reader.
-    for key in ["data.path"] if kind in ("link", "loop") else SETTINGS:
+    for key in ["data.path"] if kind == "link" else SETTINGS:
         model = ["--model", f"{SETTINGS[key]}:tiny", "--out", str(folder)]
         assert main([*model, "--set", f"{key}={path}", "--dry-run"]) == 2
         err = capsys.readouterr().err

@@ -1,8 +1,6 @@
 """A run folder that somebody else made: links, pipes and deep JSON in it are errors, and nothing is written through them."""
 
-import json
 import os
-import shutil
 from itertools import cycle
 
 import pytest
@@ -10,7 +8,6 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
-from launcher.run_folder.reader import RunReader
 from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained
 
@@ -92,12 +89,3 @@ def test_a_text_of_a_run_cannot_control_the_terminal_or_the_page(run, capfd):
     text, page = capfd.readouterr().out, (run / "report.html").read_text()
     assert "[2J<script>" in text and "\x1b" not in text
     assert "alert(1)" in page and "<script>alert" not in page
-
-
-def test_stages_are_folders_in_the_run(run):
-    for name, is_stage in (("a", True), ("..", False), ("/etc", False), ("a/../../b", False)):
-        stages = [{"name": "a", "folder": name}]
-        (run / "stages.json").write_text(json.dumps({"stages": stages}))
-        assert bool(RunReader(run).stages()) == is_stage
-    shutil.rmtree(run)
-    assert RunReader(run).stages() == {}

@@ -41,10 +41,3 @@ def test_log_records_of_a_library_are_written_once_and_not_printed(capsys, tmp_p
         logging.getLogger("library").removeHandler(handler)
     assert written == ["warning of a library: library: too long"]
     assert capsys.readouterr().err == "mine\nours\n"
-
-
-def test_afterwards_warnings_are_shown_as_before(capsys):
-    before, handled = warnings.showwarning, logging.Logger.callHandlers
-    with pytest.raises(ZeroDivisionError), library_warnings.logged(lambda text: None):
-        raise ZeroDivisionError
-    assert warnings.showwarning is before and logging.Logger.callHandlers is handled

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from launcher.__main__ import main
-from tests.launcher.given import set_torchrun
 from tests.runs.conftest import REQUESTS, Program
 
 LINES = {
@@ -161,14 +160,3 @@ def test_a_disk_that_is_full_leaves_no_run_folder(program):
     assert "cannot write the run folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert program.files() == []
-
-
-def test_ranks_of_one_machine_report_invalid_arguments_once(monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "0")
-    assert main(["--dry-run"]) == 2
-    assert "error: RANK=0 without WORLD_SIZE" in capsys.readouterr().err
-    for rank, count in ((0, 1), (1, 0)):
-        set_torchrun(monkeypatch, rank, size=4)
-        assert main(["--nproc", "2", "--dry-run"]) == 2
-        error = capsys.readouterr().err
-        assert error.count("where         --nproc 2") == count

@@ -1,7 +1,6 @@
 """Runs of every family on each device, what they plan, and the memory they find."""
 
 import re
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -28,33 +27,6 @@ def memory(device):
     return detect_machine().ram_bytes
 
 
-@dataclass(frozen=True)
-class Peaks:
-    """Of one run, in bytes of tensors."""
-
-    planned: int
-    measured: int
-    is_upper_bound: bool
-
-
-def peaks(program, device, *sets, model):
-    """The planned and the measured peak of a few steps."""
-    here = detect_machine()
-    sets = [*sets, f"device={device}", "engine.nproc=1", "train.preview=false"]
-    run = resolve(CliArgs(model=model, engine="local", sets=sets), here, 1)
-    if device == "cpu":
-        found = plan_error.measured_peak(run, 1, "a test")
-        plan, measured = plan_error.predicted(run, here), found.tensors
-    else:
-        plan = plan_run(run, Described(here))
-        given = [part for each in sets for part in ("--set", each)]
-        short = ("--max-steps", "6", "--set", "save.every=null", "--set", "eval.every=null")
-        done = program("--model", model, "--engine", "local", *given, *short, "--out", "run")
-        assert done.returncode == 0, done.stderr
-        measured = result(program.folder / "run")["peak_memory_bytes"]["device"]
-    return Peaks(plan.device_bytes, measured, plan.uncompiled is not None)
-
-
 WORKSPACE = 2**26
 """What cuBLAS takes of a GPU, at most."""
 
@@ -75,10 +47,20 @@ WORKSPACE = 2**26
     ],
 )
 def test_a_plan_is_near_what_the_allocator_has_handed_out(program, device, model, sets):
-    found = peaks(program, device, *sets, model=model)
-    most = found.planned * 1.05 + (WORKSPACE if device == "cuda" else 0)
-    assert found.measured < most, found
-    assert found.is_upper_bound or found.measured > found.planned * 0.95, found
+    here = detect_machine()
+    sets = [*sets, f"device={device}", "engine.nproc=1", "train.preview=false"]
+    run = resolve(CliArgs(model=model, engine="local", sets=sets), here, 1)
+    if device == "cpu":
+        plan, measured = plan_error.predicted(run, here), plan_error.measured_peak(run, 1, "a test").tensors
+    else:
+        plan = plan_run(run, Described(here))
+        given = [part for each in sets for part in ("--set", each)]
+        short = ("--max-steps", "6", "--set", "save.every=null", "--set", "eval.every=null")
+        done = program("--model", model, "--engine", "local", *given, *short, "--out", "run")
+        assert done.returncode == 0, done.stderr
+        measured = result(program.folder / "run")["peak_memory_bytes"]["device"]
+    assert measured < plan.device_bytes * 1.05 + (WORKSPACE if device == "cuda" else 0)
+    assert plan.uncompiled is not None or measured > plan.device_bytes * 0.95
 
 
 @each_device

@@ -10,7 +10,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.compare.study import count_groups
 from launcher.config.schema import task_with_data
 from models.catalog import FAMILIES
-from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import refused, resolved
 from tests.models.tasks import batch_of
 
@@ -63,28 +62,6 @@ def test_what_is_no_fold_is_refused_before_the_data_is_read(fold):
     (error,) = refused(f"data.fold={fold}")
     assert error.message == f"data.fold '{fold}' is not understood"
     assert error.allowed.startswith("k/K with k from 1 to K and K at least 2, such as 2/5")
-
-
-SPLIT = """\
-    def setup(self):
-        self.groups = self.split_groups(f"patient {i}" for i in range(10))
-        super().setup()
-
-    def samples(self, split):
-        return [(torch.full((2,), float(g[8:])), 0.0) for g in self.groups[split] for _ in "ab"]
-
-"""
-
-
-def test_a_custom_task_splits_by_fold(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    module = write(tmp_path, HEAD + LINE + SPLIT + BODY[BODY.index("    def build") :])
-    run = resolved("data.fold=9/groups", model=f"{module}:Line")
-    (tmp_path / "run").mkdir()
-    task = task_with_data(run.settings, tmp_path / "run")
-    counts = json.loads((tmp_path / "run" / "split.json").read_text())["counts"]
-    assert (counts, len(task.data("val"))) == ({"train": 8, "val": 1, "test": 1}, 2)
-    assert count_groups(run) == 9
 
 
 @pytest.mark.slow

@@ -70,15 +70,12 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, inside, adapte
 def test_a_pretrained_folder_may_move(program, inside, adapted):
     assert inside(*adapted, "--out", "run").returncode == 0
     (program.folder / "base").rename(program.folder / "moved")
-    moved = ("--set", "model.pretrained=moved")
-    resume = ("resume", "run/checkpoints/step-00000003", "--out")
-    for command in (("verify", "run"), ("export", "run", "--format", "hf"), (*resume, "again")):
-        done = inside(*command)
-        assert done.returncode == 2, command
-        assert "fix           --set model.pretrained=DIR  if it has moved" in done.stderr
-        done = inside(*command, *moved)
-        assert done.returncode == 0, done.stderr
-    assert "base → moved" in done.stdout
+    resume = ("resume", "run/checkpoints/step-00000003", "--out", "again")
+    done = inside(*resume)
+    assert done.returncode == 2
+    assert "fix           --set model.pretrained=DIR  if it has moved" in done.stderr
+    for command in (("verify", "run"), resume):
+        assert inside(*command, "--set", "model.pretrained=moved").returncode == 0, command
     assert "model.pretrained: moved" not in (program.folder / "run/settings.yaml").read_text()
     expected, found = last(program, "run"), last(program, "again")
     for name in expected.shapes:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,19 +59,6 @@ def test_a_staged_run_is_opened_with_its_stages(tmp_path):
     assert found.predict("what", max_tokens=2)[0].name == "prompt"
     (tmp_path / "staged" / "2-upper" / "result.json").unlink()
     assert launcher.open_run(tmp_path / "staged").status == "killed"
-
-
-def test_what_is_no_run_folder_is_one_error(run):
-    for name, message, fix in (
-        ("mine.jsonl", "'mine.jsonl' is not a run folder: it has no settings.yaml", None),
-        (".", "'.' is not a run folder", "launcher.open_run('run')"),
-        ("run/best", "'run/best' is a checkpoint of step 3", "launcher.open_run('run').model(3)"),
-    ):
-        with pytest.raises(launcher.SettingsError) as error:
-            launcher.open_run(name)
-        [found] = error.value.diagnostics
-        assert found.message.startswith(message) and found.where == "open_run()"
-        assert found.fix == fix, name
 
 
 def test_predictions_are_objects_for_texts_and_for_files(run):
@@ -220,15 +206,6 @@ def test_the_result_gives_metrics_and_the_trained_model(here, tmp_path, capsys):
     assert not torch.equal(run.model(1).lm_head.weight, model.lm_head.weight)
     best = run.model().lm_head.weight
     assert torch.equal(best, run.model(run.best["step"]).lm_head.weight)
-
-
-def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(run, monkeypatch):
-    here = run.folder.parent
-    before = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
-    with pytest.raises(launcher.SettingsError, match="no room for a checkpoint"):
-        launcher.train("language:tiny", settings=TINY, out="other", console=False)
-    assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()} == before
 
 
 LOOP = """

@@ -148,19 +148,6 @@ def test_the_outcome_of_rank_0_decides_not_the_exit_code_of_srun(cluster, publis
     assert not cluster.calls("scontrol requeue")
 
 
-def test_an_input_error_leaves_no_folder_of_the_job_and_that_of_another_unchanged(cluster):
-    (cluster.folder / "mine").mkdir()
-    publish = (PUBLISH % "invalid 2").replace("run/", "mine/deep/run/")
-    job = cluster.start("--out", "mine/deep/run", RANKS=publish)
-    job.communicate()
-    assert job.returncode == 2
-    assert list((cluster.folder / "mine").iterdir()) == []
-    (cluster.folder / "run" / "slurm").mkdir(parents=True)
-    (cluster.folder / "run" / "slurm" / "outcome.6.0").write_text("done 0\n")
-    assert cluster.train(PUBLISH % "invalid 2")[0] == 2
-    assert (cluster.folder / "run" / "slurm" / "outcome.6.0").exists()
-
-
 def test_again_requeues_the_element_and_not_the_array(cluster):
     array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     code, _ = cluster.train(PUBLISH % "again 75", **array)

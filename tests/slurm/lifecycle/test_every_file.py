@@ -19,17 +19,6 @@ def test_every_file_of_a_mode_trains(login):
     assert trained_modes == {name: name for name in modes}
 
 
-def test_each_stage_is_a_job_of_its_own(login):
-    args = ["--model", "eeg_text:tiny", "--max-steps", "5", "--set", "device=cpu"]
-    first = login.submit("staged", "chain", *args, options=["--nodes=1"])
-    first.wait("COMPLETED")
-    number = login.type("squeue", "--noheader", "--format=%i", "--name=gearshift-staged")
-    assert number, first.output
-    second = login.job(number, "chain/2-text", f"gearshift-staged-{number}.out")
-    second.wait("COMPLETED")
-    assert second.result["stage"] == "text"
-
-
 def test_an_array_makes_runs_with_their_own_arguments(login):
     rates = ["1e-5", "2e-5"]
     lines = "\n".join(f"--set optim.lr={rate}" for rate in rates)
