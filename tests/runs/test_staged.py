@@ -23,7 +23,7 @@ STAGES = {"event_seg": ("1-encoder", "2-whole"), "language": ("1-lower", "2-uppe
 TAKEN = {"event_seg": ("down.",), "language": ("model.embed_tokens.", "model.layers.0.")}
 """Prefixes of the parameters that the second stage takes from the first."""
 SETTINGS = {
-    "event_seg": "data.fraction=0.25",
+    "event_seg": "",
     "language": "data.path=dialogues.jsonl model.tokenizer=bpe model.vocabulary=320 "
     "model.freeze_layers=1 precision=bf16",
 }
