@@ -86,14 +86,8 @@ def unexpected(command: Command, argument: str) -> Diagnostic:
         line = f"--set {shlex.quote(argument)}"
     if line and line.split()[0] not in [option.flag for option in command.options]:
         line = None
-    return _error(
-        f"unexpected argument '{argument}'",
-        argument,
-        value=argument,
-        allowed=f"options; see  {command.call} --help",
-        did_you_mean=line and meant(line),
-        fix=line,
-    )
+    parts = {"allowed": f"options; see  {command.call} --help", "did_you_mean": line and meant(line)}
+    return _error(f"unexpected argument '{argument}'", argument, value=argument, fix=line, **parts)
 
 
 def empty_values(argv: Sequence[str]) -> Iterator[Diagnostic]:
@@ -113,35 +107,18 @@ def second_mode(modes: Mapping[str, str]) -> Diagnostic:
     return _error(message, where, key="mode", value=second, fix="remove one of them")
 
 
-def missing_argument(command: Command) -> Diagnostic:
-    """The error of a command without its argument."""
-    name = command.argument or ""
-    example = next(iter(command.choices), "my_task" if name == "NAME" else name)
-    fix = " ".join([command.call, example, *filter(None, [command.operand])])
-    allowed = ", ".join(command.choices) or command.allowed
-    return _error(f"{command.name} requires {name}", command.name, allowed=allowed, fix=fix)
+def missing_argument(command: Command, name: str | None, call: str) -> Diagnostic:
+    """The error of a `call` of a command without its argument, or its second one, of this name."""
+    allowed = ", ".join(command.choices) if name == command.argument else None
+    allowed = allowed or (name == command.argument and command.allowed) or f"{PROGRAM} {call} {name}"
+    return _error(f"{call} requires {name}", call, allowed=allowed)
 
 
-def missing_operand(command: Command) -> Diagnostic:
-    """The error of a command without its second argument."""
-    call = f"{command.name} {command.choices[0]}"
-    return _error(f"{call} requires {command.operand}", call, allowed=f"{PROGRAM} {call} {command.operand}")
-
-
-def wrong_argument(command: Command, argument: str, operand: str | None) -> Diagnostic:
+def wrong_argument(command: Command, argument: str) -> Diagnostic:
     """The error of an argument that is none of the command's choices."""
-    suggestion = nearest_match(argument, command.choices)
-    words = [command.call, suggestion or (command.choices[0] if command.requires_argument else "")]
-    if command.requires_operand(words[1]):
-        words.append(shlex.quote(operand or command.operand or ""))
-    return _error(
-        f"unknown {command.argument} {argument!r}",
-        f"{command.name} {argument}",
-        value=argument,
-        allowed=", ".join(command.choices),
-        did_you_mean=suggestion,
-        fix=" ".join(words).rstrip(),
-    )
+    suggestion, allowed = nearest_match(argument, command.choices), ", ".join(command.choices)
+    parts = {"value": argument, "allowed": allowed, "did_you_mean": suggestion}
+    return _error(f"unknown {command.argument} {argument!r}", f"{command.name} {argument}", **parts)
 
 
 def model_line(name: str) -> str | None:
