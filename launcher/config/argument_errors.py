@@ -1,4 +1,4 @@
-"""Errors of arguments, and the line that was probably meant by an unknown option or model."""
+"""Errors of arguments, and the option that was probably meant."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engines.catalog import ENGINES
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.base.disk import problem_of
-from launcher.config import presets
-from launcher.config.options import BY_FLAG, EMPTY, HELP, Command, Option, is_switch, names
-from launcher.config.schema import PRETRAINED, config_of
-from models.catalog import FAMILIES
+from launcher.config.options import EMPTY, HELP, Command, Option, is_switch, names
+from launcher.config.schema import PRETRAINED
 from models.common.hub import HUB
 from slurm.sbatch import SWITCHES, option_of
 
@@ -28,14 +25,18 @@ def _error(message: str, where: str, **parts: Any) -> Diagnostic:
 
 
 def unknown_option(command: Command, words: Sequence[str], position: int, argv: Sequence[str]) -> Diagnostic:
-    """The error of an unknown option; the second of its `words` is most likely its value."""
+    """The error of an unknown option; the second of its `words` is most likely its value.
+
+    One of the program that the command passes options to belongs after `--`; a setting is its own
+    option, or --set.
+    """
     argument, following = words[0], words[1] if words[1:] else None
     flag, is_joined, value = argument.partition("=")
-    flags = [option.flag for option in command.options] + [HELP.flag]
+    parts: dict[str, Any] = {"value": argument, "order": (_ORDER, position)}
+    options = {option.flag: option for option in (*command.options, HELP)}
     theirs = option_of(argument) if command.passthrough is not None else None
     theirs = "gpus-per-node" if theirs == "gpus" else theirs  # theirs counts those of all nodes
-    parts: dict[str, Any] = {"value": argument, "order": (_ORDER, position)}
-    if theirs is not None and f"--{theirs}" not in flags:
+    if theirs is not None and f"--{theirs}" not in options:
         is_short = len(argument) > 2 and not argument.startswith("--")
         moved = words[:1] if is_joined or is_short or theirs in SWITCHES else words
         ours = [*argv[: position - 1], *argv[position - 1 + len(moved) :]]
@@ -44,29 +45,17 @@ def unknown_option(command: Command, words: Sequence[str], position: int, argv: 
         message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
         return _error(message, argument, **parts)
     text = value if is_joined else following
-    if theirs is not None and not argument.startswith("--"):
-        text = argument[2:] or following  # sbatch's letter for one of our options: `-o here`, `-ohere`
-    line = _option_line(command.options, flag if theirs is None else f"--{theirs}", text)
+    if theirs is not None:  # sbatch's letter for one of our options: `-o here`, `-ohere`
+        flag, text = f"--{theirs}", text if argument.startswith("--") else argument[2:] or following
+    quoted = "" if text is None else shlex.quote(text)
+    near, key, line = nearest_match(flag, options), _key_of(flag.lstrip("-")), None
+    if near is not None and (fold(near) == fold(flag) or key is None or "--set" not in options):
+        line = f"{near} {quoted if options[near].metavar else ''}".rstrip()
+    elif key is not None and "--set" in options:
+        line = f"--set {key}={quoted or ('true' if is_switch(key) else 'VALUE')}"
     parts |= {"value": flag, "did_you_mean": line and meant(line), "fix": line}
-    parts["allowed"] = f"{len(flags)} options; see  {command.call} --help"
+    parts["allowed"] = f"{len(options)} options; see  {command.call} --help"
     return _error(f"unknown option '{flag}'", argument, **parts)
-
-
-def _option_line(options: Sequence[Option], flag: str, text: str | None) -> str | None:
-    """The option that was probably meant by `flag`, with its value; or the setting of that name."""
-    by_flag = {option.flag: option for option in (*options, HELP)}
-    value = f" {shlex.quote(text)}" if text is not None else ""
-    suggestion, name = nearest_match(flag, by_flag), flag.lstrip("-")
-    if suggestion is None or fold(suggestion) != fold(flag):
-        of_run = BY_FLAG.get(flag)
-        key = of_run.key if of_run is not None and of_run.key else _key_of(name)
-        if text is None and key is not None:
-            text = "true" if is_switch(key) else "VALUE"
-        lines = [_named_option(name), key and f"--set {key}={shlex.quote(text or '')}"]
-        for line in filter(None, lines if of_run is None else lines[1:]):
-            if line.split()[0] in by_flag:
-                return line
-    return suggestion and suggestion + (value if by_flag[suggestion].metavar else "")
 
 
 def _key_of(name: str) -> str | None:
@@ -97,14 +86,8 @@ def unexpected(command: Command, argument: str) -> Diagnostic:
         line = f"--set {shlex.quote(argument)}"
     if line and line.split()[0] not in [option.flag for option in command.options]:
         line = None
-    return _error(
-        f"unexpected argument '{argument}'",
-        argument,
-        value=argument,
-        allowed=f"options; see  {command.call} --help",
-        did_you_mean=line and meant(line),
-        fix=line,
-    )
+    parts = {"allowed": f"options; see  {command.call} --help", "did_you_mean": line and meant(line)}
+    return _error(f"unexpected argument '{argument}'", argument, value=argument, fix=line, **parts)
 
 
 def empty_values(argv: Sequence[str]) -> Iterator[Diagnostic]:
@@ -124,59 +107,26 @@ def second_mode(modes: Mapping[str, str]) -> Diagnostic:
     return _error(message, where, key="mode", value=second, fix="remove one of them")
 
 
-def missing_argument(command: Command) -> Diagnostic:
-    """The error of a command without its argument."""
-    name = command.argument or ""
-    example = next(iter(command.choices), "my_task" if name == "NAME" else name)
-    fix = " ".join([command.call, example, *filter(None, [command.operand])])
-    allowed = ", ".join(command.choices) or command.allowed
-    return _error(f"{command.name} requires {name}", command.name, allowed=allowed, fix=fix)
+def missing_argument(command: Command, name: str | None, call: str) -> Diagnostic:
+    """The error of a `call` of a command without its argument, or its second one, of this name."""
+    allowed = ", ".join(command.choices) if name == command.argument else None
+    allowed = allowed or (name == command.argument and command.allowed) or f"{PROGRAM} {call} {name}"
+    return _error(f"{call} requires {name}", call, allowed=allowed)
 
 
-def missing_operand(command: Command) -> Diagnostic:
-    """The error of a command without its second argument."""
-    call = f"{command.name} {command.choices[0]}"
-    return _error(f"{call} requires {command.operand}", call, allowed=f"{PROGRAM} {call} {command.operand}")
-
-
-def wrong_argument(command: Command, argument: str, operand: str | None) -> Diagnostic:
+def wrong_argument(command: Command, argument: str) -> Diagnostic:
     """The error of an argument that is none of the command's choices."""
-    suggestion = nearest_match(argument, command.choices)
-    words = [command.call, suggestion or (command.choices[0] if command.requires_argument else "")]
-    if command.requires_operand(words[1]):
-        words.append(shlex.quote(operand or command.operand or ""))
-    return _error(
-        f"unknown {command.argument} {argument!r}",
-        f"{command.name} {argument}",
-        value=argument,
-        allowed=", ".join(command.choices),
-        did_you_mean=suggestion,
-        fix=" ".join(words).rstrip(),
-    )
-
-
-def _named_option(word: str) -> str | None:
-    """`--mode gentle` for the name of a mode, likewise for an engine, a family and a size."""
-    lines = {f"--mode {mode}": [mode] for mode in presets.modes()}
-    lines |= {f"--engine {engine}": [engine] for engine in ENGINES}
-    lines |= {f"--model {family}": [family] for family in FAMILIES}
-    for family in sorted(FAMILIES, key=lambda name: name != "language"):
-        for size in config_of(family).SIZES:
-            lines[f"--model {family}:{size}"] = [size, f"{family}:{size}"]
-    return next((line for line, known in lines.items() if fold(word) in map(fold, known)), None)
+    suggestion, allowed = nearest_match(argument, command.choices), ", ".join(command.choices)
+    parts = {"value": argument, "allowed": allowed, "did_you_mean": suggestion}
+    return _error(f"unknown {command.argument} {argument!r}", f"{command.name} {argument}", **parts)
 
 
 def model_line(name: str) -> str | None:
-    """The option that takes `name`, which is no model here: a file, a folder, or a name. Reads the disk."""
+    """The option that takes `name`, which is no model here: of the hub, or a folder. Reads the disk."""
+    path, quoted = Path(name).expanduser(), shlex.quote(name)
     if problem_of(name):
         return None
-    path, quoted = Path(name).expanduser(), shlex.quote(name)
-    if not path.exists():
-        return f"--set {PRETRAINED}={quoted}" if name.startswith(HUB) else _named_option(name)
-    if (path / "settings.yaml").is_file() and (path / "origins.json").is_file():
+    if (path / "settings.yaml").is_file():
         return f"--resume {quoted}"
-    if (path / "config.json").is_file():
-        return f"--set {PRETRAINED}={quoted}"
-    if path.suffix == ".py":
-        return None
-    return f"--{'config' if path.suffix in ('.yaml', '.yml') else 'data'} {quoted}"
+    is_model = name.startswith(HUB) or (path / "config.json").is_file()
+    return f"--set {PRETRAINED}={quoted}" if is_model else f"--data {quoted}" if path.is_dir() else None

@@ -123,8 +123,7 @@ def batch_line(values: Values, micro: int, total: int) -> str:
     if _is_set(values[ACCUMULATION]):
         asked = values[ACCUMULATION].value
         new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, asked)
-    line = " ".join(f"--set {key}={value}" for key, value in new.items())
-    return errors.as_typed(line, values)
+    return " ".join(f"--set {key}={value}" for key, value in new.items())
 
 
 def check_fills(resolved: Resolved, samples: int) -> None:

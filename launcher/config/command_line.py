@@ -104,11 +104,12 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     operand = more.pop() if command.operand and more else ""
     if not argument and command.argument and command.requires_argument:
         if not positionals:  # an empty one is an error of its own
-            diagnostics.append(_errors().missing_argument(command))
+            diagnostics.append(_errors().missing_argument(command, command.argument, command.name))
     elif argument and command.choices and argument not in command.choices:
-        diagnostics.append(_errors().wrong_argument(command, argument, operand or None))
+        diagnostics.append(_errors().wrong_argument(command, argument))
     elif command.requires_operand(argument) and not operand:
-        diagnostics.append(_errors().missing_operand(command))
+        call = f"{command.name} {argument or command.choices[0]}"
+        diagnostics.append(_errors().missing_argument(command, command.operand, call))
     if impossible := list(_impossible_paths(command, [argument, *more, operand], given)):
         diagnostics += impossible
         command = replace(command, adds_errors=False)  # further checks would open the paths

@@ -101,49 +101,35 @@ def name_of(cls: type) -> str:
 def folder_for(name: object, recorded: object, file: Path, where: str) -> str | None:
     """The folder of the module of the task `name`, by the `recorded` one; None: not recorded.
 
-    `file`, a file or folder of a run or of somebody else, has recorded it at `where`, and is data,
-    whoever made it: the folder counts if it is the very path it was, and outside of the folder of
-    `file`. In a copied project, and for a folder that does not count, the module is that of the
-    working directory or of the Python path, which is said once. Reads the disk. Raises
-    SettingsError if it is not there either.
+    `file`, of a run or of somebody else, has recorded it at `where`, and is data, whoever made it: a
+    module of the working directory comes first, and the folder counts if it is the very path it was,
+    and outside of the folder of `file`. Else the module is that of the Python path. Another one than
+    recorded is said once. Reads the disk. Raises SettingsError if there is none.
     """
     if not isinstance(name, str) or not isinstance(recorded, str):
         return None
-    top, home = name.partition(":")[0].partition(".")[0], file.parent.resolve()
-    folder, here = Path(recorded), Path.cwd()
-    problem = None
-    is_absolute = folder.is_absolute() and "\0" not in recorded
-    if not is_absolute or os.path.realpath(folder) != str(folder):
-        problem = "is not an absolute path without links"
-    elif not folder.is_dir():
-        problem = "does not exist"
-    elif folder.is_relative_to(home):
-        problem = f"is inside of {home}, which says so itself"
-    # A copied project has its runs inside of it, as the recorded one has.
-    elif not (
-        _has_module(here, top) and home.is_relative_to(here) and (folder / home.relative_to(here)).exists()
-    ):
+    top, folder, here = name.partition(":")[0].partition(".")[0], Path(recorded), Path.cwd()
+    is_there = folder.is_absolute() and "\0" not in recorded and os.path.realpath(folder) == recorded
+    is_trusted = is_there and folder.is_dir() and not folder.is_relative_to(file.parent.resolve())
+    is_here = (here / f"{top}.py").is_file() or (here / top / "__init__.py").is_file()
+    if is_trusted and not is_here:
         return recorded
-    spec = None if top in sys.modules else PathFinder.find_spec(top, [str(here), *sys.path])
-    if spec is not None:
+    if top not in sys.modules:
+        spec = PathFinder.find_spec(top, [str(here), *sys.path])
+        if spec is None:
+            raise SettingsError.of(
+                f"{name} is not loaded from {TASK_FOLDER} '{recorded}': it has moved, or a run names itself",
+                key=TASK_FOLDER,
+                value=recorded,
+                where=where,
+                allowed="a module in the working directory or on the Python path; or its folder, "
+                "named on the command line by who trusts it",
+                fix=f"--set {TASK_FOLDER}=DIR",
+            )
         place = Path(next(iter(spec.submodule_search_locations or [str(spec.origin)])))
         if place.parent.resolve() != folder:
             print(f"note: {name} is loaded from {place}, not from {recorded}", file=sys.stderr)
-    elif top not in sys.modules:
-        raise SettingsError.of(
-            f"{name} is not loaded from {TASK_FOLDER} '{recorded}', which {problem}",
-            key=TASK_FOLDER,
-            value=recorded,
-            where=where,
-            allowed="a module in the working directory or on the Python path; or its folder, "
-            "named on the command line by who trusts it",
-            fix=f"--set {TASK_FOLDER}=DIR",
-        )
-    return str(here) if _has_module(here, top) else None
-
-
-def _has_module(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+    return str(here) if is_here else None
 
 
 def check_importable(family: str, call: str) -> None:
@@ -179,16 +165,6 @@ def task_folder(name: str) -> str | None:
     file = Path(path).absolute()
     home = file.parent.parent if file.name == "__init__.py" else file.parent
     return None if str(home) in _installed() else os.path.realpath(home)
-
-
-def is_other_task(name: str, folder: str) -> bool:
-    """Whether this process has imported the task from elsewhere, though `folder` has its module.
-
-    A process imports only one module of a name.
-    """
-    top, known_folder = name.partition(":")[0].partition(".")[0], task_folder(name)
-    is_there = PathFinder.find_spec(top, [os.path.abspath(folder)]) is not None
-    return is_there and (known_folder is None or not Path(known_folder).samefile(folder))
 
 
 def class_location(cls: type) -> str:

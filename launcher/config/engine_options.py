@@ -9,7 +9,6 @@ from engines.base import Options
 from engines.catalog import ENGINES
 from engines.settings import EngineSettings
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
-from launcher.config import errors
 from launcher.config.provenance import MACHINE_LAYER, Resolved
 from launcher.config.schema import AUTO, Settings
 
@@ -74,17 +73,17 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     try:
         return merge(shipped, users_file.values, decided)
     except ConfigConflict as error:
-        conflicts, lines = error.conflicts, users_file.lines
-    diagnostics = []
-    for conflict in conflicts:
-        where, line = settings.engine.ds_config, lines.get(conflict.key)
-        where += f":{line}" if line else ""
-        message = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
-        if conflict.setting is not None and conflict.setting_value is not None:
-            message += f" {plain(conflict.setting_value)}"
-            value = resolved.values.get(conflict.setting)
-            where += f", against {errors.where(conflict.setting, value.origin) if value else 'the settings'}"
-        parts = {"where": where, "allowed": ", ".join(map(plain, conflict.allowed)) or None}
-        parts |= {"did_you_mean": conflict.did_you_mean, "fix": conflict.did_you_mean or "leave it out"}
-        diagnostics.append(Diagnostic(message, key=conflict.key, value=conflict.value, **parts))
-    raise SettingsError(diagnostics)
+        raise SettingsError(
+            [
+                Diagnostic(
+                    f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
+                    key=conflict.key,
+                    value=conflict.value,
+                    where=":".join(map(str, filter(None, (own_path, users_file.lines.get(conflict.key))))),
+                    allowed=", ".join(map(plain, conflict.allowed)) or None,
+                    did_you_mean=conflict.did_you_mean,
+                    fix=conflict.did_you_mean or "leave it out",
+                )
+                for conflict in error.conflicts
+            ]
+        ) from None

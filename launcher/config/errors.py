@@ -12,14 +12,11 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.base.disk import SHOWN, problem_of
-from launcher.config.options import OPTIONS
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, TypedEntry
 from launcher.config.schema import SettingInfo
 from models.base import DataError
 from training.settings import SettingError
 
-_OPTION = re.compile(r"""(--[a-z][a-z-]*) (?!-)((?:'[^']*'|"[^"]*"|[^\s'"\\])+)""")
-_KEYS = {option.flag: option.key for option in OPTIONS if option.key}
 _LINE = re.compile(r":[0-9]+$")
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
 
@@ -121,21 +118,6 @@ def line(option: str | None, key: str, value: Any) -> str:
         return f"--set {shlex.quote(f'{key}={text}')}"
     space = "" if option.endswith(":") else " "  # --model FAMILY:
     return f"{option}{space}{plain(value)}"
-
-
-def as_typed(fix: str, values: Mapping[str, Setting]) -> str:
-    """`fix` with the options that the command line has: --set beside --seq-len is an error."""
-
-    def corrected(match: re.Match[str]) -> str:
-        flag, value = match[1], shlex.split(match[2])[0]
-        key, _, text = value.partition("=") if flag == "--set" else (_KEYS.get(flag, ""), "", value)
-        origin = values[key].origin if key in values else None
-        user_flag = origin.where.split()[0] if origin and origin.layer == CLI_LAYER else flag
-        if user_flag == flag or (user_flag != "--set" and _KEYS.get(user_flag) != key):
-            return match[0]
-        return line(user_flag, key, text)
-
-    return _OPTION.sub(corrected, fix)
 
 
 def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:

@@ -151,12 +151,10 @@ def _known_entries(family: str, layer: Layer, diagnostics: list[Diagnostic]) -> 
             continue  # an empty section
         if entry.key not in infos:
             diagnostics.append(_value_errors().unknown_key(family, entry))
-        # Of two entries of one layer the later counts, except in a file, nested and dotted, and if
-        # two options disagree.
-        elif first and (
-            entry.option is None or (first.option != entry.option and first.value != entry.value)
-        ):
-            diagnostics.append(_value_errors().set_twice(entry, first))
+        # Of two arguments the later counts; a file must not have a key both nested and dotted.
+        elif first and entry.option is None:
+            message = f"{entry.key} is set twice, first in {first.origin.where}"
+            diagnostics.append(errors.about_entry(entry, message, fix="remove one of them"))
         else:
             seen[entry.key] = entry
     return list(seen.values())

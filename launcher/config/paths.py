@@ -41,16 +41,6 @@ def kept_values(values: Values) -> dict[str, Any]:
     return {key: _absolute(value) if _are_paths(key, values, value) else value for key, value in kept.items()}
 
 
-def typed_paths(values: Values, file_values: Mapping[str, Any]) -> dict[str, str]:
-    """The paths that the files of a run keep otherwise than they were typed, as typed."""
-    by_key = {}
-    for key, setting in values.items():
-        path_text = setting.origin.typed if setting.value == file_values.get(key) else setting.value
-        if path_text is not None and key in file_values:
-            by_key[key] = path_text
-    return by_key
-
-
 def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
     are_paths = _are_paths(key, values, old, new)

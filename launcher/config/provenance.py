@@ -52,8 +52,6 @@ class Origin:
     """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`, or a reason."""
     how: str = ""
     """How a mode computed it from the default: `16 × 0.25`."""
-    typed: str | None = None
-    """A path of a resumed run as it was typed; None: it was absolute."""
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,14 @@ def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnosti
     """The diagnostics of a Python call, such as `train`: what was typed is one of its arguments."""
     names = _OF_KEYS | ({"data.path": "data"} if call == EVALUATE else {})
 
-    def where(diagnostic: Diagnostic) -> str | None:
-        text, key, value = diagnostic.where or "", diagnostic.key, diagnostic.value
-        if not text.startswith(("--", "command line", "the command line")):
-            return diagnostic.where
-        if key is None:
+    def where(one: Diagnostic) -> str | None:
+        if not (one.where or "").startswith(("--", "command line", "the command line")):
+            return one.where
+        if one.key is None:
             return f"{call}()"
-        if key in names or key.startswith("--"):
-            return f"{call}({names.get(key) or key[2:].replace('-', '_')}={value!r})"
-        return _setting(call, key, value)
+        is_option = one.key in names or one.key.startswith("--")
+        name = names.get(one.key) or one.key[2:].replace("-", "_")
+        return f"{call}({name}={one.value!r})" if is_option else _setting(call, one.key, one.value)
 
     return [replace(diagnostic, where=where(diagnostic)) for diagnostic in diagnostics]
 
@@ -84,20 +83,20 @@ def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, no
     """
     wrong = []
     for name, (value, kind) in given.items():
+        problem, paths = None, list[str]()
         is_other = isinstance(value, bool) and bool not in kind
         if (value is not None or not none) and (is_other or not isinstance(value, kind)):
-            message, allowed = (
-                f"{name} {value!r} is of type {type(value).__name__}",
-                [t.__name__ for t in kind],
-            )
-            where = f"{call}({name}={value!r})"
-            wrong.append(Diagnostic(message, value=value, where=where, allowed=" or ".join(allowed)))
-        elif PathLike in kind and name in ("config", "out", "resume", "folder"):
-            paths = [value] if isinstance(value, str | PathLike) else value
-            for path in map(str, paths if isinstance(paths, Sequence) else ()):
-                if problem := problem_of(path):
-                    message = f"{name} {path[:SHOWN]!r} {problem}"
-                    wrong.append(Diagnostic(message, value=path, where=f"{call}({name}={path!r})"))
+            problem = f"is of type {type(value).__name__}, not {' or '.join(t.__name__ for t in kind)}"
+        elif (
+            PathLike in kind and name in ("config", "out", "resume", "folder") and not isinstance(value, int)
+        ):
+            paths = [
+                str(path) for path in ([value] if isinstance(value, str | PathLike | int) else value or ())
+            ]
+        problem = next(filter(None, [problem, *map(problem_of, paths)]), None)
+        if problem:
+            message = f"{name} {repr(value)[:SHOWN]} {problem}"
+            wrong.append(Diagnostic(message, value=value, where=f"{call}({name}={value!r})"))
     if wrong:
         raise SettingsError(wrong)
 

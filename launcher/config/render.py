@@ -25,17 +25,13 @@ def render_settings(resolved: Resolved) -> str:
     """The text of settings.yaml: every setting as resolved.
 
     Fed back with --config it resolves to the same settings, for any number of processes:
-    accumulation is left out, as global batch and micro-batch give it. Paths are absolute, with a
-    comment of what was typed. Reads the disk.
+    accumulation is left out, as global batch and micro-batch give it. Paths are absolute. Reads the
+    disk.
     """
     values = paths.kept_values(resolved.values)
     del values[ACCUMULATION]
-    comments = {
-        key: f"  # typed: {json.dumps(path_text, ensure_ascii=False)}"
-        for key, path_text in paths.typed_paths(resolved.values, values).items()
-    }
     head = "# Resolved settings of a run; repeat it with  --config settings.yaml"
-    return "\n".join([head, *_lines(nested(values), comments), ""])
+    return "\n".join([head, *_lines(nested(values)), ""])
 
 
 def origins_as_json(values: Values) -> dict[str, dict[str, Any]]:
@@ -51,10 +47,9 @@ def origins_as_json(values: Values) -> dict[str, dict[str, Any]]:
 
 
 def render_origins(resolved: Resolved) -> str:
-    """The text of origins.json: paths are absolute, beside what was typed. Reads the disk."""
-    origins, file_values = origins_as_json(resolved.values), paths.kept_values(resolved.values)
-    for key, path_text in paths.typed_paths(resolved.values, file_values).items():
-        origins[key] = {**origins[key], "value": file_values[key], "typed": path_text}
+    """The text of origins.json: paths are absolute. Reads the disk."""
+    file_values = paths.kept_values(resolved.values)
+    origins = {k: {**o, "value": file_values[k]} for k, o in origins_as_json(resolved.values).items()}
     return json.dumps(origins, indent=1) + "\n"
 
 
@@ -78,16 +73,15 @@ def _origin(origin: Origin) -> dict[str, str]:
     return {"origin": origin.where, "layer": origin.layer, **how}
 
 
-def _lines(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = "") -> Iterator[str]:
-    """The lines of a tree below the dotted `prefix`, with a comment after some keys."""
+def _lines(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The lines of a tree below the dotted `prefix`."""
     indent = "  " * prefix.count(".")
     for name, value in tree.items():
         if isinstance(value, dict) and f"{prefix}{name}" not in MAPPINGS:
             yield f"{indent}{name}:"
-            yield from _lines(value, comments, f"{prefix}{name}.")
+            yield from _lines(value, f"{prefix}{name}.")
         else:
-            comment = comments.get(f"{prefix}{name}", "")
-            yield f"{indent}{name}: {render_scalar(value)}{comment}"
+            yield f"{indent}{name}: {render_scalar(value)}"
 
 
 _NAME = 27

@@ -103,11 +103,8 @@ class Base:
         return bool(self._as_set(self.entries[key]).value == below[key].value)
 
     def _as_set(self, entry: TypedEntry) -> TypedEntry:
-        """The micro-batch as it was set, before it was solved for the number of processes; a path
-        with what was typed."""
+        """The micro-batch as it was set, before it was solved for the number of processes."""
         origin = self.origins.get(entry.key, {})
-        if isinstance(path_text := origin.get("typed"), str) and origin.get("value") == entry.value:
-            return replace(entry, origin=replace(entry.origin, typed=path_text))
         if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
             return entry
         below = [old for old in origin.get("replaced") or [] if old.get("layer") != MACHINE_LAYER]

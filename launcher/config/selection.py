@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -285,11 +286,10 @@ def _custom_task(
     if not declared.SIZES and (size := typed.get("model.size")) is not None:
         message = f"{name.value} has no sizes, so size {size.value!r} cannot be chosen"
         wrong.append(errors.about_entry(size, message))
-    path = folder and folder.value
-    if folder is not None and isinstance(path, str) and custom_task.is_other_task(name.value, path):
-        problem = "cannot be used: this process has imported another module of that name"
-        allowed = f"{custom_task.task_folder(name.value)}, or a new process"
-        wrong.append(errors.about_entry(folder, f"{name.value} in {path} {problem}", allowed=allowed))
+    home = custom_task.task_folder(name.value)
+    if folder is not None and folder.value is not None and os.path.realpath(folder.value) != home:
+        message = f"{name.value} is loaded from {home or 'an installed package'}, not from {folder.value}"
+        wrong.append(errors.about_entry(folder, message, allowed="the folder of the module"))
     return declared, wrong
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -130,39 +129,22 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
 
 def _lines(cls: type, name: str, block: str) -> Iterator[Line]:
     """The settings in a mapping of the class, as those of a `block` of a family's file."""
-    place, tree, line = _source(cls, name)
-
-    def lines(value: Any, tree: ast.expr | None, line: int, key: str) -> Iterator[Line]:
-        if not isinstance(value, Mapping) or key.endswith(MAPPINGS):
-            value = list(value) if isinstance(value, tuple) else value
-            yield Line(f"{block}{key}", value, f"{place}:{line}")
-            return
-        places = {}
-        if isinstance(tree, ast.Dict):
-            pairs = zip(tree.keys, tree.values, strict=True)
-            places = {k.value: (v, k.lineno) for k, v in pairs if isinstance(k, ast.Constant)}
-        for inner, child in value.items():
-            child_tree, place_line = places.get(inner, (None, line))
-            yield from lines(child, child_tree, place_line, f"{key}.{inner}" if key else inner)
-
-    return lines(_mapping(cls, name), tree, line, "")
-
-
-def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
-    """The file that gives the class its attribute `name`, the expression there, and its line."""
     owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
-    file, _, line = class_location(owner).rpartition(":")
-    try:
-        tree = ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8"))
-    except (OSError, TypeError, SyntaxError):
-        return class_location(owner), None, 1
-    for node in ast.walk(tree):
-        for statement in node.body if isinstance(node, ast.ClassDef) and node.name == owner.__name__ else ():
-            if isinstance(statement, ast.Assign | ast.AnnAssign):
-                targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-                if name in [getattr(target, "id", None) for target in targets]:
-                    return file, statement.value, statement.lineno
-    return (file, None, int(line)) if line.isdigit() else (class_location(owner), None, 1)
+    place, _, line = class_location(owner).rpartition(":")
+    where = f"{place}:{line}" if line.isdigit() else f"{line}:1"
+    if line.isdigit():
+        texts = enumerate(inspect.getsourcelines(owner)[0], int(line))
+        where = next((f"{place}:{n}" for n, text in texts if re.match(rf"\s+{name}\s*[:=]", text)), where)
+
+    def lines(value: Any, key: str) -> Iterator[Line]:
+        if isinstance(value, Mapping) and not key.endswith(MAPPINGS):
+            for inner, child in value.items():
+                yield from lines(child, f"{key}.{inner}" if key else inner)
+        else:
+            value = list(value) if isinstance(value, tuple) else value
+            yield Line(f"{block}{key}", value, where)
+
+    return lines(_mapping(cls, name), "")
 
 
 def _errors(cls: type, messages: Sequence[str], allowed: str | None = None) -> SettingsError:

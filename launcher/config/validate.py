@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
+from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config import errors
 from launcher.config.batching import GLOBAL, LEAST, batch_line, proposed_batch
 from launcher.config.check import long_warmup, too_rare, why_ineffective
@@ -70,20 +70,6 @@ def check_train_plan(resolved: Resolved, total_steps: int, steps_per_epoch: int)
     warmup = duration.steps(values["schedule.warmup"].value, steps_per_epoch, total_steps)
     rare = too_rare(values, total_steps, steps_per_epoch)
     return [*rare, *long_warmup(values, warmup, total_steps)]
-
-
-def length_note(values: Values, train_plan: TrainPlan) -> str | None:
-    """Which of epochs and steps ends the run, if the user set both; None: there is no choice."""
-    epochs, max_steps = values["train.epochs"], values["train.max_steps"]
-    both = (epochs, max_steps)
-    if any(length.value is None or not length.is_set_by_user for length in both):
-        return None
-    ends_by_steps = train_plan.total_steps < train_plan.data_start + max(
-        1, round(epochs.value * train_plan.steps_per_epoch)
-    )
-    named = (f"train.epochs={plain(epochs.value)}", f"train.max_steps={max_steps.value}")
-    first, other = reversed(named) if ends_by_steps else named
-    return f"{first} ends the run at step {train_plan.total_steps}, before {other}"
 
 
 def check_splits(task: Task, folder: Path) -> None:

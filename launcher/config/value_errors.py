@@ -6,19 +6,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from launcher.base.diagnostics import OFF, ON, Diagnostic, fold, listed, nearest_match, plain, shown
 from launcher.config.argument_errors import meant, model_line
 from launcher.config.errors import about_entry, allowed, display_name, line, where
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
-from launcher.config.schema import SettingInfo, sections, setting_infos, settings_class, unseen_by_schema
+from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import parse_yaml_scalar
-from training.settings import nested
 
-_LIKE = 0.4
-"""`rl` and `lr`, `lr` and `lr_scale` are similar; `rank` and `lr` are not."""
 _REASONS = {
     **dict.fromkeys(
         ("greater_than", "greater_than_equal", "less_than", "less_than_equal"), "is out of range"
@@ -31,77 +26,39 @@ _REASONS = {
 
 def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
-    infos, known, value = setting_infos(family), sections(family), plain(entry.value)
-    above, _, name = entry.key.rpartition(".")
-    message = f"unknown setting '{entry.key}'"
-    section, heads = above if above in known else "", tuple[str, ...]()
+    infos, known = setting_infos(family), sections(family)
+    above = entry.key.rpartition(".")[0]
+    message, suggestion = f"unknown setting '{entry.key}'", None
+    section = above if above in known else ""
     if entry.key in known:
         message = f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}"
-        section, heads = entry.key, tuple(f"{entry.key}.{part}" for part in ("name", "size", "path"))
-    here = [key for key in (*infos, *known) if key.rpartition(".")[0] == section]
-    suggestion: str | None = None
-    if above in infos and infos[above].type == "mapping":
-        suggestion, value = above, f"{{{name}: {value}}}"
-    elif entry.key not in known:
-        same = [key for key in here if fold(key) == fold(entry.key)]
-        same += [key for key in infos if fold(key.rpartition(".")[2]) == fold(name)]
-        suggestion = (
-            next(iter(same), None) or _nearest_whole(entry.key, here) or nearest_key(entry.key, infos)
-        )
-    head = next((key for key in heads if key in infos), None)
-    fixed = suggestion if suggestion and _fits(family, suggestion, entry.value) else head
-    # A line of a file is below its section.
-    is_elsewhere = entry.option is None and fixed is not None and fixed.rpartition(".")[0] != above
-    return about_entry(
-        entry,
-        message,
-        allowed=listed([key.rpartition(".")[2] for key in here], "explain"),
-        did_you_mean=suggestion,
-        fix=fixed and (f"{fixed}: {value}" if is_elsewhere else line(entry.option, fixed, value)),
-    )
-
-
-def _fits(family: str, key: str, value: Any) -> bool:
-    """Whether the setting `key` may have the value of another one."""
-    info = setting_infos(family).get(key)
-    if info is None or info.type == "mapping":
-        return info is not None
-    try:
-        if isinstance(value, str) and info.type not in ("text", "one of"):
-            value = parse_yaml_scalar(value)
-        settings_class(family).model_validate(nested({key: value}), strict=True)
-    except (ValidationError, ValueError):
-        return False
-    return not unseen_by_schema(info, value)
+        section = entry.key
+    elif above in infos and infos[above].type == "mapping":
+        suggestion = above
+    else:
+        suggestion = nearest_key(entry.key, infos)
+    here = [key.rpartition(".")[2] for key in (*infos, *known) if key.rpartition(".")[0] == section]
+    return about_entry(entry, message, allowed=listed(here, "explain"), did_you_mean=suggestion)
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
-    """The setting among `keys` that was probably meant: by its last part, or by all of it."""
-    by_last = {key.rpartition(".")[2]: key for key in keys}
-    # A short option typed as a setting: --set batch_size=4.
-    by_last |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
-    last = nearest_match(name.rpartition(".")[2], by_last)
-    return by_last[last] if last else _nearest_whole(name, keys)
+    """The setting among `keys` that was probably meant: by all of its name, or by the last part.
+
+    A short option may stand for its setting: --set batch_size=4.
+    """
+    section, _, last = name.rpartition(".")
+    here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
+    anywhere = {key.rpartition(".")[2]: key for key in keys}
+    anywhere |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
+    for match in (_same, nearest_match):
+        for table in (here, anywhere):
+            if part := match(last, table):
+                return table[part]
+    return None if section else nearest_match(name, keys)
 
 
-def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
-    """The nearest of `keys`, if its last part is like that of `name`: a shared section is not."""
-    from difflib import SequenceMatcher  # slow to import, and only needed for errors
-
-    suggestion = nearest_match(name, keys)
-    name_part, other = (fold(key.rpartition(".")[2]) for key in (name, suggestion or ""))
-    is_like = "." not in name or SequenceMatcher(None, name_part, other).ratio() > _LIKE
-    return suggestion if is_like else None
-
-
-def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
-    """A setting that one source sets twice, so that neither value is the later."""
-    return about_entry(
-        entry,
-        f"{entry.key} is set twice, to {_as_typed(first)} and to {_as_typed(entry)}",
-        where=f"{first.origin.where}, and {entry.origin.where}",
-        fix="remove one of them",
-    )
+def _same(word: str, options: Collection[str]) -> str | None:
+    return next((option for option in options if fold(option) == fold(word)), None)
 
 
 def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting | None) -> Diagnostic:
@@ -115,19 +72,20 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting |
     path = entry.key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     item = replace(entry, key=path, value=detail["input"], option=None, text=None)
     if is_name or kind == "extra_forbidden":
-        name, options = (str(parts.pop()), info.names) if is_name else (last, tuple(info.items))
-        message = f"unknown name '{name}' in {entry.key}" if is_name else f"{path} has no key '{name}'"
-        nearest = nearest_match(name, options)
-        found = about_entry(item, message, allowed=", ".join(options), did_you_mean=nearest)
-    elif kind == "missing" or last not in info.items:
-        problem = f"has no {last}" if kind == "missing" else f"{shown(item.value)} is not understood"
-        found = about_entry(item, f"{path} {problem}", allowed=allowed(info.items.get(last, info)))
+        name, options = (str(parts[-1]), info.names) if is_name else (last, tuple(info.items))
+        message = f"unknown name '{name}' in {path}"
+        near = nearest_match(name, options)
+        diagnostic = about_entry(item, message, allowed=", ".join(options), did_you_mean=near)
     else:
-        found = replace(bad_value(replace(info.items[last], key=path), item, kind, None), fix=None)
-    if reason := detail.get("ctx", {}).get("error"):
-        found = replace(found, message=f"{path} {shown(item.value)} {reason}")
+        inner = info.items.get(last, info)
+        problem = f"{shown(item.value)} {_REASONS.get(kind, 'is not understood')}"
+        problem = f"has no {last}" if kind == "missing" else problem
+        problem = (
+            f"{shown(item.value)} {reason}" if (reason := detail.get("ctx", {}).get("error")) else problem
+        )
+        diagnostic = about_entry(item, f"{path} {problem}", allowed=allowed(inner))
     is_list = any(isinstance(part, int) for part in parts)
-    return found if is_list else replace(found, key=entry.key, where=where(entry.key, entry.origin))
+    return diagnostic if is_list else replace(diagnostic, key=entry.key, where=where(entry.key, entry.origin))
 
 
 def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | None) -> Diagnostic:
@@ -137,31 +95,25 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | 
     if entry.key == "model.family" and suggestion is None and isinstance(value, str):
         fix = model_line(value)
         suggestion = fix and meant(fix)
-    text = f"{display_name(entry.key)} {_as_typed(entry)}"
-    reason = _REASONS.get(kind, "is not understood")
-    if "number" in info.type and not isinstance(value, int | list) and kind not in _REASONS:
-        reason = f"is {'text, ' * isinstance(value, str)}not a {info.type}"
-    elif info.type == "length" and type(value) is int:
+    is_name = isinstance(info.allowed, tuple) and isinstance(value, str)
+    kind_text = f"a {info.type}" if "number" in info.type else info.type
+    is_text = isinstance(value, str) and "number" in info.type
+    reason = _REASONS.get(kind, f"is {'text, ' * is_text}not {kind_text}")
+    if info.type == "length" and type(value) is int:
         reason = "is out of range"
-    elif info.type == "true or false" or (info.type == "text" and not isinstance(value, str)):
-        reason = f"is not {info.type}"
+    elif isinstance(value, list | dict) or "of" in info.type or info.type == "length":
+        reason = _REASONS.get(kind, "is not understood")
+    typed = entry.text if entry.text and not isinstance(value, str) else shown(value)
+    text = f"{display_name(entry.key)} {value if type(value) is float and not entry.text else typed}"
     is_shown = below is not None and below.origin.layer != BUILT_IN_LAYER
     return about_entry(
         entry,
-        f"unknown {text}"
-        if isinstance(info.allowed, tuple) and isinstance(value, str)
-        else f"{text} {reason}",
+        f"unknown {text}" if is_name else f"{text} {reason}",
         overrides=(below.value, below.origin.where) if below is not None and is_shown else None,
         allowed=allowed(info),
         did_you_mean=None if suggestion is None else plain(suggestion),
         fix=fix,
     )
-
-
-def _as_typed(entry: TypedEntry) -> str:
-    if type(entry.value) is float and not entry.text:
-        return str(entry.value)  # 1000.0, where a whole number is needed
-    return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
 
 
 def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
@@ -182,8 +134,7 @@ def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
             value = parse_yaml_scalar(value.strip().replace("_", ""))
         except ValueError:
             return None
-        kinds = (int,) if info.type == "whole number" else (int, float)
-        return value if type(value) in kinds else None
+        return value if type(value) in ((int,) if info.type == "whole number" else (int, float)) else None
     if info.type == "whole number" and isinstance(value, float) and value.is_integer():
         return int(value)
     is_plain = info.type == "text" and value is not None and not isinstance(value, str | list | dict)

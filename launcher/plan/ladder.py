@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,7 +96,8 @@ def climb(
     """The rungs for a run whose `plan` does not fit, at the same global batch.
 
     `plan_with` plans it with a change. Each has the largest micro-batch that fits, the smallest if
-    none does. `keeps_given`: settings of the user stay.
+    none does. The last one is the first that fits, of the usual rungs all. `keeps_given`: settings
+    of the user stay.
     """
     keys = {batching.MICRO, batching.ACCUMULATION}
     smaller: list[Change] = [{}]
@@ -111,10 +112,10 @@ def climb(
     seen: list[Change] = [] if len(smaller) > 1 else [{}]
     fits = False
     for rung in rungs:
+        if fits and not rung.is_usual:
+            return
         if not _exists(rung, resolved, plan, keeps_given or bool(rung.effect)):
             continue
-        if fits and not rung.is_usual:
-            smaller = smaller[-1:]
         base = {key: value for key, value in carried.items() if key not in rung.drops}
         for engine in _engines(rung, resolved, plan):
             change = {**base, **rung.change, **engine}
@@ -162,22 +163,32 @@ def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
 
 
 def first_fit(changes: Sequence[Change], plan_with: PlanWith) -> tuple[int, Plan] | None:
-    """The first of `changes` that fits, by bisection; otherwise the last, which saves most.
+    """The first of `changes` that fits; otherwise the last, which saves most. None: it does not exist.
 
-    None: the last one does not exist.
+    Between one that fits and one that does not, memory is taken to be linear in the micro-batch: the
+    next plan is where that says, so that few are made.
     """
     plans: dict[int, Plan] = {}
 
     def fits(at: int) -> bool:
-        try:
+        with suppress(SettingsError):  # a combination that does not exist
             plans[at] = plan_with(changes[at])
-        except SettingsError:  # a combination that does not exist
-            return False
-        return plans[at].fits is not False
+        return at in plans and plans[at].fits is not False
 
-    last = len(changes) - 1
-    at = bisect_left(range(last), True, key=fits) if fits(last) else last
-    return (at, plans[at]) if at in plans else None
+    low, high = 0, len(changes) - 1
+    if not fits(high):
+        return (high, plans[high]) if high in plans else None
+    if high and fits(low):
+        high = low
+    while high - low > 1:
+        at = (low + high) // 2
+        if low in plans:
+            (more, most), (less, least) = ((plans[n].micro_batch, plans[n].use) for n in (low, high))
+            limit = less + (1 - least) / (most - least) * (more - less)
+            sizes = [changes[n].get(batching.MICRO, more) for n in range(low + 1, high)]
+            at = low + 1 + min(sum(size > limit for size in sizes), len(sizes) - 1)
+        low, high = (low, at) if fits(at) else (at, high)
+    return high, plans[high]
 
 
 def taken(steps: Sequence[Step]) -> Step | None:

@@ -108,16 +108,26 @@ class Plan:
         return sum(self.device.values())
 
     @property
+    def _shares(self) -> tuple[float, float]:
+        """What the peaks of a rank and of a node are of what they may be; 0: it is unknown."""
+        device, ram = self.target.device_bytes, self.target.ram_bytes
+        on_device = self.device_bytes / device if device else float(device is not None) * 2
+        return on_device, self.host_bytes / (ram * (1 - MARGIN)) if ram else 0.0
+
+    @property
     def lacks_device(self) -> bool:
         """Whether the peak of a rank is more than the memory of a GPU for tensors."""
-        limit = self.target.device_bytes
-        return limit is not None and self.device_bytes > limit
+        return self._shares[0] > 1
 
     @property
     def lacks_ram(self) -> bool:
         """Whether the peak of a node leaves less than MARGIN of its main memory."""
-        limit = self.target.ram_bytes
-        return limit is not None and self.host_bytes > limit * (1 - MARGIN)
+        return self._shares[1] > 1
+
+    @property
+    def use(self) -> float:
+        """The share of the memory that decides: above 1, it does not fit."""
+        return max(self._shares)
 
     @property
     def fits(self) -> bool | None:
@@ -357,8 +367,6 @@ class Planner:
                 weights = dict(model.named_parameters())
                 round_weights(weights, DTYPES[options.precision], keeps=False)
 
-        # Autocast keeps the casts of the first micro-batch for later ones; rounded ones need none.
-        repeats = not engine.is_traced and (options.precision not in DTYPES or rounds)
         info, name = RankInfo(), by_processes(1)
         if engine.is_traced:
             info = RankInfo(0, target.ranks, 0, target.ranks_per_node, 0)
@@ -372,7 +380,7 @@ class Planner:
                 dist.init_process_group("fake", rank=0, world_size=size, store=store)
                 stack.callback(dist.destroy_process_group)
             built = build_engine(name, ProcessWorld(info, _CPU, 0.0), options)
-            return trace_step(subject, built, change, repeats=repeats), checkpoints[0]
+            return trace_step(subject, built, change, repeats=not engine.is_traced), checkpoints[0]
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:

@@ -218,7 +218,7 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _value(setting: Mapping[str, Any]) -> str:
-    return plain(setting.get("typed", setting.get("value")))
+    return plain(setting.get("value"))
 
 
 def _how(setting: Mapping[str, Any]) -> str:

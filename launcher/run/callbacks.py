@@ -21,7 +21,6 @@ from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
 from launcher.config.schema import Settings, model_name
-from launcher.config.validate import length_note
 from launcher.run.samples import SamplesWriter
 from launcher.run_folder.run_plan import RunPlan
 from models.base import TracksProgress
@@ -118,10 +117,7 @@ class RankCallbacks:
         """The names and numbers of the run that do not change; `evaluated` as in RunInfo."""
         settings, chosen = self.job.resolved.settings, self.job.resolved.chosen
         facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
-        if self.job.experience is None:
-            note = length_note(self.job.resolved.values, train_plan)
-            notes += [note] if note else []
-        elif "source" in facts:
+        if self.job.experience is not None and "source" in facts:
             facts = {**facts, "source": settings.data.path}  # not the folder of links to its files
         device = device_name(self.world.device)
         return RunInfo(

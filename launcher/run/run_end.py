@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from pydantic import ConfigDict, TypeAdapter
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted, render
+from launcher.base.diagnostics import Diagnostic, FetchError, SettingsError, counted
 from launcher.base.redaction import redact_variables
 from launcher.base.signals import Stopped
 from launcher.config.provenance import Resolved
@@ -210,11 +210,6 @@ def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
 
 def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
     """`end` with the likely cause and the next command, if its fault is known. Reads the disk."""
-    if end.kind == "invalid input":
-        from launcher.config.errors import as_typed
-
-        fixed = [replace(one, fix=one.fix and as_typed(one.fix, resolved.values)) for one in end.diagnostics]
-        return replace(end, text=render(fixed), diagnostics=fixed)
     if end.kind not in ("failed", "killed", "ended") or not end.text:
         return end
     from launcher.run import faults

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from launcher.config.batching import larger, largest_divisor, may_grow, nearest_multiple, solve_batching
+from launcher.config.batching import largest_divisor, may_grow, nearest_multiple, solve_batching
 from launcher.config.layers import merge_layers
 from launcher.config.provenance import Batching, Origin, TypedEntry
 from tests.launcher.given import ONE_GPU, refused, resolved
@@ -94,11 +94,6 @@ def test_the_largest_divisor_divides_and_the_nearest_multiple_is_never_zero():
         assert number % found == 0 and found <= limit
         assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))
     assert [nearest_multiple(n, 4) for n in (1, 5, 6, 7)] == [4, 4, 8, 8]
-
-
-def test_larger_micro_batches_have_the_same_global_batch_the_largest_first():
-    pairs = [(each.micro_batch, each.accumulation) for each in larger(Batching(12, 2, 3, 2))]
-    assert pairs == [(6, 1), (3, 2)]
 
 
 def test_a_micro_batch_may_grow_on_a_gpu_unless_user_or_mode_set_it():

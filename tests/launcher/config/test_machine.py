@@ -45,15 +45,6 @@ def test_hidden_gpus_do_not_count():
     assert [machine.visible(4, name) for name in named] == [4, 2, 0, 0, 4]
 
 
-def test_flags_of_processors_and_the_description():
-    assert machine.has_bf16("flags\t\t: fpu avx512f avx512_bf16 amx_tile")
-    assert machine.has_bf16("processor : 0\nFeatures\t: fp asimd bf16 sve")
-    assert not machine.has_bf16("flags\t\t: fpu avx2 avx512f")
-    sentence = machine.Machine(2, 2**33, 0, "cpu", False, False, True).sentence
-    assert sentence == "2 cores, 8.0 GiB, no GPU"
-    assert machine.Machine(1, None, 2, "cuda", False, True, True).sentence == "1 core, 2 GPUs"
-
-
 def test_ranks_use_the_cpus_allocated_by_the_scheduler():
     def counted(cores, cpus):
         return replace(LAPTOP, cores=cores).for_ranks(4, cpus).cores

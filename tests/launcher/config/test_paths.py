@@ -34,13 +34,12 @@ def test_every_text_that_names_a_file_or_folder_is_a_path():
                 assert key in paths.PATHS, key
 
 
-def test_a_typed_path_is_kept_absolute_beside_what_was_typed(here):
+def test_a_typed_path_is_kept_absolute(here):
     run = resolved("engine.ds_config=null", "model.tokenizer=bytes", data="notes.txt")
     text = render_settings(run)
-    assert f'  path: {here}/notes.txt  # typed: "notes.txt"\n' in text
-    assert "  tokenizer: bytes\n" in text and text.count("# typed") == 1
+    assert f"  path: {here}/notes.txt\n" in text and "  tokenizer: bytes\n" in text
     origin = json.loads(render_origins(run))["data.path"]
-    assert (origin["value"], origin["typed"]) == (f"{here}/notes.txt", "notes.txt")
+    assert origin["value"] == f"{here}/notes.txt"
     assert origin["origin"] == "--data notes.txt"
 
 
@@ -52,7 +51,6 @@ def test_the_settings_of_a_run_name_the_same_data_from_every_folder(here, monkey
     monkeypatch.chdir(here / "other")
     again = resolved(model=None, configs=[here / "run.yaml"])
     assert again.settings.data.path == f"{here}/notes.txt"
-    assert render_settings(again).count("# typed") == 0
     again = resolved(model=None, configs=[here / "download.yaml"])
     assert again.settings.data.path == f"{here}/downloads/data.txt"
     assert again.settings.download.folder == f"{here}/downloads"

@@ -3,7 +3,6 @@
 import pytest
 
 from launcher.config import presets
-from scripts.mode_tables import change_text
 
 SIZES = ("tiny", "small", "lite", "full")
 
@@ -40,14 +39,3 @@ SMALLER = {"smaller_of": ["lite", "tiny"]}
 def test_a_change_is_applied_to_the_value_and_says_how(change, default, value, how):
     changed, said = presets.apply_change(change, default, SIZES)
     assert (changed, said) == (value, how) and type(changed) is type(value)
-
-
-def test_a_change_describes_itself():
-    assert [change_text(change) for change in (ONE_FOURTH, TENTH, {"at_most": 1}, SMALLER)] == [
-        "× 0.25",
-        "× 0.1, at least 1",
-        "at most 1",
-        "lite or tiny, where that is smaller",
-    ]
-    for value in ({}, {"scale": 1, "other": 2}, "scale", 3, None):
-        assert not presets.is_change(value)

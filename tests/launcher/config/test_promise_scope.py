@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import pytest
 
 from launcher.__main__ import main
 from launcher.config import presets
 from launcher.config.render import render_settings
-from launcher.config.schema import config_of
-from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, refused, resolved
 
 
@@ -77,32 +73,22 @@ def test_a_size_that_the_user_names_takes_the_promises_of_lite_away(model, measu
 
 
 @pytest.mark.parametrize(
-    ("promise", "message", "meant"),
+    ("promise", "meant"),
     [
-        ("{step_time: {sizes: [tny]}}", "unknown size 'tny' in promise.step_time.sizes", "tiny"),
-        ("{step_time: {needs: [optim.lr]}}", "promise.step_time has no key 'needs'", None),
-        ("{step_time: {at_mots: 1}}", "promise.step_time has no key 'at_mots'", "at_most"),
-        ("{step_tme: {at_most: 1}}", "unknown name 'step_tme' in promise", "step_time"),
-        ("{step_time: 3}", "promise.step_time 3 is not understood", None),
-        ("{step_time: {device: cuda}}", "unknown promise.step_time.device 'cuda'", None),
+        ("{step_time: {sizes: [tny]}}", "tiny"),
+        ("{step_time: {needs: [optim.lr]}}", None),
+        ("{step_time: {at_mots: 1}}", "at_most"),
+        ("{step_tme: {at_most: 1}}", "step_time"),
+        ("{step_time: 3}", None),
+        ("{step_time: {device: cuda}}", None),
     ],
 )
-def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, message, meant, tmp_path):
+def test_a_wrong_scope_is_an_error_with_the_nearest_name(promise, meant, tmp_path):
     (error,) = refused(f"promise={promise}")
-    assert error.message.startswith(message)
-    assert (error.did_you_mean, bool(error.allowed)) == (meant, True)
+    assert (error.key, error.did_you_mean, bool(error.allowed)) == ("promise", meant, True)
     (tmp_path / "mine.yaml").write_text(f"mode: fast\npromise: {promise}\n")
     (error,) = refused(mode=str(tmp_path / "mine.yaml"))
-    assert (error.message.startswith(message), "mine.yaml:2" in error.where) == (True, True)
-
-
-def test_shipped_promises_name_sizes_that_exist():
-    sizes = {name for family in FAMILIES for name in config_of(family).SIZES}
-    blocks = [presets.mode(mode).lines for mode in presets.modes()]
-    blocks += [presets.family(name).lines for name in FAMILIES]
-    for line in chain(*blocks):
-        for bounds in line.value.values() if line.key.endswith("promise") else ():
-            assert {*(bounds or {}).get("sizes", ())} <= sizes
+    assert "mine.yaml:2" in error.where
 
 
 def test_explain_shows_why_a_promise_is_not_made(capsys):

@@ -176,9 +176,3 @@ def test_only_a_changed_value_is_a_decision_of_the_user():
     assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
     back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
     assert back.first_origin.layer == "--config files"
-
-
-def test_the_default_is_the_value_without_mode_engine_machine_and_user():
-    setting = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
-    assert setting.mode_default == 1e-4
-    assert setting.shipped == 5e-5

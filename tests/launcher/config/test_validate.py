@@ -58,7 +58,7 @@ def test_a_part_of_the_model_needs_a_factor_that_trains_it():
         (error,) = refused(f"optim.groups={{head: {factor}}}", model="abr")
         assert (error.key, error.allowed.endswith("above 0")) == ("optim.groups", True)
     (error,) = refused("optim.groups.encoder=0.1")
-    assert error.fix == "--set 'optim.groups={encoder: 0.1}'"
+    assert error.did_you_mean == "optim.groups"
 
 
 def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
