@@ -7,12 +7,8 @@ import pytest
 
 from engines import catalog
 from engines.base import EngineError, Options
-from engines.catalog import ENGINES, Entry, build_engine, find
+from engines.catalog import Entry, build_engine, find
 from engines.world import open_world
-
-
-def test_case_and_underscores_do_not_matter():
-    assert find("ZERO2_offload") is ENGINES["zero2-offload"]
 
 
 def test_an_unknown_name_is_an_error_with_all_names_and_the_closest_match():

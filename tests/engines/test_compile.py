@@ -1,6 +1,5 @@
 """Blocks are compiled alone, and few graphs serve training and evaluation."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +10,6 @@ from engines.catalog import build_engine
 from engines.world import open_world
 from models.base import Context
 from models.language.config import Data, Model
-from models.language.rows import collate
 from models.language.task import LanguageTask
 from tests.engines.parity import Case, options, spec
 
@@ -67,14 +65,4 @@ def batch_of(task, count):
 def test_training_evaluation_and_a_smaller_micro_batch_share_few_graphs(task, compiled):
     for count, is_training in ((8, True), (8, False), (8, True), (4, True), (8, False), (2, True)):
         use(task, compiled, batch_of(task, count), is_training)
-    assert 0 < counters["stats"]["unique_graphs"] <= MOST_GRAPHS
-
-
-def test_many_lengths_share_few_graphs(task, compiled):
-    samples = task.data("train")
-    for length in range(17, 217, 20):
-        row = samples.sample(0, None)
-        tokens = torch.arange(length).numpy() % 200
-        rows = [replace(row, inputs=tokens, labels=tokens, documents=None)] * 2
-        use(task, compiled, collate(rows, 0, None), is_training=True)
     assert 0 < counters["stats"]["unique_graphs"] <= MOST_GRAPHS

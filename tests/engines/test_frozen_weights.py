@@ -126,19 +126,6 @@ def test_a_full_disk_is_an_error_before_training(worlds, tmp_path, monkeypatch):
         train(Alone(), "local", tmp_path)
 
 
-@able("fsdp")
-def test_an_older_torch_shards_fp32_with_rounded_values(worlds, engine, tmp_path):
-    expected = worlds[1].run(train, engine)[0]
-    found = worlds[1].run(train_with_older_torch, engine)[0]
-    assert found[0] == expected[0] and {*found[1].values()} == {"torch.float32"}
-
-
-def train_with_older_torch(world, engine):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.7.1"))
-        return train(world, engine)
-
-
 class Alone:
     """A world of one process."""
 

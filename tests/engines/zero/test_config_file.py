@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines.zero.config_file import FileError, parse, read
+from engines.zero.config_file import FileError, parse
 
 TEXT = """{
   "train_batch_size": 8, "zero_optimization": {
@@ -48,12 +48,3 @@ def test_a_broken_file_is_an_error_with_its_line(text, line, message):
     with pytest.raises(FileError, match=message) as error:
         parse(text)
     assert error.value.line == line
-
-
-def test_a_file_is_utf8_and_may_have_a_byte_order_mark(tmp_path):
-    path = tmp_path / "own.json"
-    path.write_text('{"a": 1}', encoding="utf-8-sig")
-    assert read(path).values == {"a": 1}
-    path.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(FileError, match="is not UTF-8"):
-        read(path)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import OptimizerSpec, Options, Piece
+from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine
 from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import check, fill, restore
+from training.checkpoint.restore import check, restore
 
 
 class Net(nn.Module):
@@ -111,11 +111,6 @@ def test_nothing_is_written_into_another_model(tmp_path, alone):
     engine.close()
 
 
-def test_the_state_that_was_saved_fits(checkpoint):
-    check(checkpoint, state(whole()))
-    check(checkpoint, state(whole(), rank=1, size=3, replicated=False))
-
-
 def with_momentum():
     """The slots of SGD."""
     adam = state(whole())
@@ -150,20 +145,6 @@ def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
     assert name in str(caught.value)
     assert ("--reset optimizer" in str(caught.value)) == bool({"pieces", "groups"} & changed.keys())
-
-
-def fill_a_piece(checkpoint, kind, start, length):
-    piece = Piece(kind, "embed.weight", start, torch.zeros(length))
-    fill(checkpoint, [piece])
-    return piece.data
-
-
-def test_any_interval_of_any_kind_is_filled(checkpoint):
-    for kind, tensors in whole().items():
-        expected = tensors["embed.weight"].reshape(-1)[5:71]
-        assert bits(fill_a_piece(checkpoint, kind, 5, 66)) == bits(expected)
-    with pytest.raises(KeyError):
-        fill_a_piece(checkpoint, "ema", 5, 66)
 
 
 def restore_with_another_shape_on_rank_one(world, folder):

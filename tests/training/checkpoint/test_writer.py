@@ -199,29 +199,6 @@ def test_a_second_save_waits_for_the_first(tmp_path, alone):
         assert bits(found.tensor("weight", "frozen")) == bits(whole(step)["weight"]["frozen"])
 
 
-def test_a_completed_checkpoint_is_reported_once(tmp_path, alone):
-    saver = saving(tmp_path, alone, in_background=True)
-    assert (saver.is_settled, saver.wait()) == (False, None)
-    saver.save(4, state(whole()), FACTS, True, None)
-    while not saver.is_settled:
-        pass
-    assert saver.wait() == tmp_path / "checkpoints" / "step-00000004"
-    assert (saver.is_settled, saver.wait()) == (False, None)
-
-
-def test_state_that_is_not_a_tensor_is_json(tmp_path, alone):
-    save(alone, tmp_path, True, False)
-    found = open_checkpoint(tmp_path / "last")
-    assert found.groups[0]["betas"] == [0.9, 0.95]
-    assert found.groups[1]["lr"] == pytest.approx(1e-3, rel=1e-6)
-    assert found.loss_scale == {"scale": 65536.0, "growth_tracker": 7}
-    assert found.facts == {**FACTS, "best": {"metric": "loss", "value": "NaN"}}
-    assert (found.manifest.step, found.manifest.samples) == (20, 640)
-    assert (found.manifest.engine, found.manifest.world_size) == ("zero2", 1)
-    assert found.manifest.libraries["torch"] == torch.__version__
-    assert found.manifest.score == BEST
-
-
 @pytest.mark.parametrize("in_background", [True, False])
 def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_checkpoint(
     tmp_path, two_ranks, in_background
@@ -285,17 +262,6 @@ def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(tmp_path, 
     assert open_checkpoint(tmp_path / "last").tensor("weight", "w").sum() == _BIG
 
 
-def test_a_step_saved_twice_has_the_later_state(tmp_path, alone):
-    saver = saving(tmp_path, alone, in_background=True)
-    saver.save(3, state(whole()), FACTS, False, BEST)
-    saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, False, BEST)
-    saver.wait()
-    assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
-    found = open_checkpoint(tmp_path / "best")
-    assert found.facts["seed"] == 8
-    assert bits(found.tensor("weight", "frozen")) == bits(whole(1)["weight"]["frozen"])
-
-
 def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one(tmp_path, alone):
     """Of another step; test_retention.py has that of one saved twice."""
     before = tmp_path / "before"
@@ -333,19 +299,3 @@ def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(tmp_pat
     subprocess.run([*tool, "-c", "manifest.sha256"], cwd=folder, check=True, capture_output=True)
     listed = {file["name"] for file in json.loads((folder / "manifest.json").read_text())["files"]}
     assert listed | {"manifest.json", "manifest.sha256"} == set(os.listdir(folder))
-
-
-def test_files_reach_the_device_before_their_names_and_the_manifest_last(tmp_path, alone, monkeypatch):
-    synced, to_device = [], os.fsync
-
-    def recorded(handle):
-        synced.append(os.fstat(handle).st_ino)
-        to_device(handle)
-
-    monkeypatch.setattr(os, "fsync", recorded)
-    folder, _ = save(alone, tmp_path, True, False)
-    names = {path.stat().st_ino: path.name for path in (folder.parent, folder, *folder.iterdir())}
-    order = [names[inode] for inode in synced if inode in names]
-    assert set(order) == set(names.values())
-    last = ["manifest.sha256", "manifest.json", "step-00000020", "checkpoints"]
-    assert order[-4:] == last

@@ -31,22 +31,6 @@ def test_evaluations_and_saves_to_come_are_counted():
     assert not position.remaining_is_least
 
 
-def test_actions_due_after_the_current_step_are_counted():
-    clock = Clock()
-    progress = Progress(train_plan(total_steps=4, eval_every=2, save_every=2), clock)
-    for number in range(1, 5):
-        clock.seconds += 1.0
-        progress.stepped(number)
-        if number == 4:
-            assert progress.position().remaining_s == pytest.approx(3.0 + 5.0)
-        if number % 2 == 0:
-            clock.seconds += 3.0
-            progress.evaluated()
-            clock.seconds += 5.0
-            progress.saved(number)
-    assert progress.position().remaining_s == 0.0
-
-
 def test_the_first_step_is_left_out_and_the_eta_follows_a_change_of_speed():
     clock = Clock()
     progress = Progress(train_plan(total_steps=2000), clock)

@@ -18,11 +18,6 @@ SMALLER = Action.FREE_MEMORY | Action.SMALLER_BATCH
 ROUNDING = 1e-12
 
 
-@pytest.fixture(scope="module")
-def undisturbed():
-    return summary(run_tiny(one_rank(), **LONG | BATCH))
-
-
 @pytest.mark.slow
 def test_lasting_pressure_takes_every_throttling_step_ends_with_75_and_is_resumed(undisturbed):
     before = set(multiprocessing.active_children())
@@ -38,16 +33,6 @@ def test_lasting_pressure_takes_every_throttling_step_ends_with_75_and_is_resume
     rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
     losses = [line.loss for line in (*callback.lines, *rest.recorder.lines)]
     assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
-
-
-@pytest.mark.slow
-def test_a_throttled_run_has_the_losses_of_an_undisturbed_one(undisturbed):
-    # Full at step 2; calm after the step to smaller micro-batches.
-    run = summary(run_tiny(one_rank(), callback=SimulatedLoad([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED))
-    assert run["exit_code"] == 0
-    assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
-    assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)
-    assert run["samples"] == undisturbed["samples"]
 
 
 def test_pressure_on_one_rank_throttles_and_ends_both(two_ranks):
