@@ -23,7 +23,7 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
     ),
     "out of memory": (5, ("out_of_memory",)),
     "signals": (4, ("signal", "deadline")),
-    "warnings": (5, ("warning", "advice", "skipped", "straggler", "straggler_gone")),
+    "warnings": (5, ("warning", "advice", "skipped", "straggler")),
     "start and end": (4, ("started", "stopped")),
 }
 """Rows with their color and kinds of events; other kinds are in the last row."""

@@ -1,7 +1,6 @@
 """Real runs with a fault are told what it is and what to type; healthy runs are told nothing."""
 
 import json
-import math
 import re
 
 import pytest
@@ -132,23 +131,6 @@ def test_a_full_disk(train, tmp_path, disk):
     assert re.match(r"error: cannot write .*: No space left on device", first)
     assert cause == f"  cause         {fault.cause}"
     assert fix.startswith("  fix           free some space, then  python -m launcher --config ")
-
-
-def test_labels_of_one_class(train, tmp_path):
-    heads = "patient_id,intensity,hear_loss,age,rate,fmp,v_latency,v_amplitude"
-    points = range(1, 201)
-    lines = [",".join([heads, *map(str, points)])]
-    for patient in range(12):
-        for level in (60, 80):
-            wave = (f"{math.sin((patient + n * level) / 700):.4f}" for n in points)
-            lines.append(",".join([f"{patient},{level},0,40,11,3,5.{patient},0.3", *wave]))
-    (tmp_path / "one.csv").write_text("\n".join(lines))
-    short = ("--max-steps", "1", "--batch-size", "2", "--set", "train.global_batch=2")
-    args = (*short, *NO_CHECKPOINT, "--set", "save.last=false")
-    code, out, err, found = train("abr:tiny", "--data", "one.csv", *args)
-    assert code == 0, err
-    check_advice(found, out, "one_class")
-    assert found[0]["fix"].startswith("python -m launcher data check ")
 
 
 @pytest.mark.slow

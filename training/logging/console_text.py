@@ -326,7 +326,6 @@ _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
     "disk_filling": "{use}, over its limit: free some space, or saving will fail",
     "straggler": _straggler,
-    "straggler_gone": "rank {rank} on {host} is as fast as the others again",
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
     "out_of_memory": "out of memory in step {at}: {text}",
     "smaller_micro_batch": ("micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"),
