@@ -252,12 +252,6 @@ class TrainingRun:
         evaluate = Action.EVALUATE if self._plan.evaluates_at(self.step) else Action.NOTHING
         return evaluate | Action.SAVE if self._plan.saves_at(self.step) else evaluate
 
-    def throttle_down(self, actions: Action) -> bool:
-        """Take throttling steps; True: the batches of the next step must be taken again."""
-        requests, batches_restarted = self.throttle.run(actions & THROTTLING, self.step)
-        self._requests |= requests
-        return batches_restarted or bool(requests)
-
     # Evaluation and checkpoints
 
     def evaluate(self) -> None:

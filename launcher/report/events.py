@@ -16,7 +16,7 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
     "throttling": (
         1,
         (
-            *("limit_exceeded_at_start", "limit_warning", "throttled", "relieved", "settled"),
+            *("limit_exceeded_at_start", "limit_warning", "throttled", "relieved"),
             *("limit_given_up", "disk_filling", "pressure", "fewer_workers"),
             "smaller_micro_batch",
         ),
