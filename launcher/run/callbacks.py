@@ -58,9 +58,7 @@ class RankCallbacks:
         job, device, limits = self.job, self.world.device, settings.limits
         is_replay = job.resume is not None and job.resume.until is not None  # of verify
         reader = ResourceReader(device, self.storage.path)
-        # limits.gpu is for other processes; the use that is shown is of all.
-        shown = [name for name in RESOURCES if name != "gpu"]
-        usage = ResourceUsage({name: getattr(limits, name) for name in shown})
+        usage = ResourceUsage()
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
         callbacks: list[Callback] = [events]
@@ -80,10 +78,9 @@ class RankCallbacks:
                 from launcher.run_folder.generations import requeue_statistics
 
                 job_summary = partial(requeue_statistics, self.storage.path, job.generation)
-            saves_last = settings.save.last
             callbacks += [
                 MetricsWriter(self.storage, usage),
-                ConsoleReporter(info, self._outputs(), usage=usage, saves_last=saves_last),
+                ConsoleReporter(info, self._outputs(), usage=usage),
                 ResultWriter(info, self.storage, usage, job_summary),
                 self._health(settings, info, emit),
             ]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from training.callbacks.base import Callback, EvalResult, Outcome, RunInfo, Step
+from training.callbacks.base import Callback, Outcome, RunInfo, Step
 from training.logging.metrics import ResourceUsage, usage_fields
 from training.logging.progress import Progress
 from training.logging.strict_json import encode_bytes
@@ -48,20 +46,13 @@ class ResultWriter(Callback):
         self._usage, self._job_summary = usage or ResourceUsage(), job_summary
         self._train_plan: TrainPlan | None = None
         self._progress: Progress
-        """Towards the end of the whole training plan, where `stop.after` ends the run earlier."""
 
     def start(self, train_plan: TrainPlan) -> None:
         self._train_plan = train_plan
-        self._progress = Progress(replace(train_plan, stop_after=None), self._now)
+        self._progress = Progress(train_plan, self._now)
 
     def step(self, step: Step) -> None:
         self._progress.stepped(step.step)
-
-    def evaluated(self, result: EvalResult) -> None:
-        self._progress.evaluated()
-
-    def saved(self, folder: Path, step: int, seconds: float) -> None:
-        self._progress.saved(step)
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError, unless the run has failed already."""
@@ -88,13 +79,12 @@ class ResultWriter(Callback):
         plan = self._train_plan
         if plan is None or outcome.steps >= plan.total_steps:
             return None
-        position = self._progress.position()
         has_ended = outcome.status == "completed" and plan.stop_after is None
-        if has_ended or position.remaining_s is None:
+        remaining = self._progress.remaining_s(plan.total_steps)
+        if has_ended or remaining is None:
             return None
         return {
-            "total_s": outcome.wall_s - self._progress.extra_s + position.remaining_s,
-            "is_least": position.remaining_is_least,
+            "total_s": outcome.wall_s + remaining,
             "planned_steps": plan.total_steps,
-            "measured_steps": position.step - plan.first_step - 1,  # not the first; see Progress
+            "measured_steps": self._progress.steps,
         }
