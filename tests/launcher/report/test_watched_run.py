@@ -63,7 +63,9 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
         run.call("evaluated", evaluation(20))
         found = run.watched.snapshot()
     assert found.view.event == "evaluated val at step 20: loss 2.2500, the best so far"
-    assert found.view.position.remaining_s == pytest.approx(80 * 11 / 19)  # 9.5 s, and 1.5 s of the evaluation
+    assert found.view.position.remaining_s == pytest.approx(
+        80 * 11 / 19
+    )  # 9.5 s, and 1.5 s of the evaluation
     assert plain(found).splitlines()[1:] == [
         "step        20/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s  300.0 MiB"
         "  ram 63%  ETA 46 s",
