@@ -32,26 +32,6 @@ def test_every_nth_block_recomputes_its_activations(every, expected):
     assert list(net.state_dict()) == names
 
 
-class Compiled(nn.Linear):
-    """Keeps how it is compiled."""
-
-    def __init__(self, *, compiles_parts=False):
-        super().__init__(2, 2)
-        self.compiles_parts, self.given = compiles_parts, None
-
-    def compile(self, **given):
-        self.given = given
-
-
-@pytest.mark.parametrize("graphs", [False, True])
-def test_blocks_and_modules_with_parts_are_compiled_and_may_be_replayed(graphs):
-    model = nn.Sequential(Compiled(), Compiled(compiles_parts=True), Compiled())
-    change_forward(model, [model[0]], Options(compile=True, graphs=graphs), CPU)
-    replayed = [(part.given or {}).get("options", {}) for part in model]
-    assert [part.given is not None for part in model] == [True, True, False]
-    assert [bool(given.get("triton.cudagraphs")) for given in replayed] == [graphs, graphs, False]
-
-
 class Products(TorchDispatchMode):
     """Counts the matrix products with a bias; backward itself computes none."""
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, OptimizerSpec, Options, Piece, State
+from engines.base import EngineError, Options, Piece, State
 from engines.catalog import build_engine
 from engines.state import check_cover, fill_slots
 from engines.world import open_world
@@ -80,15 +80,6 @@ def test_slots_created_early_equal_those_of_the_first_step(build):
 def _forms(slots):
     found = {key: value for key, value in slots.items() if value is not None}
     return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
-
-
-def test_a_model_of_frozen_parameters_is_an_error(world):
-    net = torch.nn.Linear(2, 2).requires_grad_(False)
-    engine = build_engine("local", world, Options())
-    optimizer = OptimizerSpec([{}], lambda name, p: 0, torch.optim.AdamW, None)
-    with pytest.raises(EngineError, match="no trainable parameter"):
-        engine.prepare(net, optimizer, [])
-    engine.close()
 
 
 def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world):

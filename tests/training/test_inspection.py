@@ -91,14 +91,6 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
     assert len({rows[1][0] for rows in found.values()}) == 3
 
 
-def test_samples_are_predicted_before_and_after_training_without_a_tracker():
-    run = run_tiny(one_rank(), PreviewTask(), train={"max_steps": 3})
-    assert not shown(run)
-    found = run.recorder.samples
-    assert {when: step for when, (step, _) in found.items()} == {"before": 0, "after": 3}
-    assert found["before"][1].rows != found["after"][1].rows
-
-
 def failing(world, rank, after):
     """Events on both ranks of a run with failing predictions on one of them."""
     torch.set_num_threads(1)

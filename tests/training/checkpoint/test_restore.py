@@ -84,21 +84,6 @@ def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
     assert [group["lr"] for group in state.groups] == [0.5, 0.5]
 
 
-def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path, alone):
-    checkpoint = open_checkpoint(trained(alone, tmp_path))
-    engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
-    restore(checkpoint, engine, slots=False)
-    state = engine.state()
-    for piece in state.pieces:
-        same = bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name))
-        assert same == (piece.kind == "weight")
-        assert piece.kind == "weight" or not piece.data.any()
-    assert state.steps == {"matrix": 0.0, "vector": 0.0}
-    assert state.buffers["seen"] == 3
-    assert [group["lr"] for group in state.groups] == [0.25, 0.25]
-    engine.close()
-
-
 def test_nothing_is_written_into_another_model(tmp_path, alone):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     net = Net(5.0)

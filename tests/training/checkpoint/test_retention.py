@@ -56,14 +56,6 @@ def test_the_best_scores_stay_and_the_link_points_to_the_best(tmp_path, alone):
     assert open_checkpoint(tmp_path / "best").manifest.step == 2  # the earlier of two equals
 
 
-def test_scores_by_another_metric_are_not_compared(tmp_path, alone):
-    saver = saving(tmp_path, alone, last=1)
-    save(saver, 1, loss=-1.0, periodic=False)
-    saver.save(2, state(whole()), {"samples": 1}, False, Score("accuracy", 0.5, "max"))
-    assert steps(tmp_path) == [2]
-    assert open_checkpoint(tmp_path / "best").manifest.step == 2
-
-
 def test_checkpoints_after_the_resume_point_are_set_aside(tmp_path, alone):
     saver = saving(tmp_path, alone, last=5)
     for step, loss in ((10, 0.5), (20, 0.4), (30, 0.1), (40, None)):

@@ -76,19 +76,6 @@ def test_a_run_ends_at_the_evaluation_that_reaches_its_target(whole):
     assert {step: found[step] for step in errors(run)} == errors(run)  # the schedule is the same
 
 
-def test_a_run_continues_with_a_further_target(whole):
-    found = errors(whole)
-    first = run_tiny(one_rank(), **FALLING, stop={"at": f"error <= {found[2]!r}"})
-    at = first.outcome.steps
-    again = run_tiny(
-        one_rank(), before=first.shelf.before(at), **FALLING, stop={"at": f"error <= {found[2]!r}"}
-    )
-    assert again.outcome.steps == at  # no steps remain
-    rest = run_tiny(one_rank(), before=first.shelf.before(at), **FALLING)
-    assert rest.outcome.steps == whole.outcome.steps
-    assert rest.outcome.best == whole.outcome.best
-
-
 @pytest.mark.parametrize(
     ("at", "text"),
     [

@@ -58,12 +58,6 @@ def test_wsd_keeps_the_peak_until_its_decay():
     assert found[-1] > 0.1
 
 
-def test_a_longer_run_of_wsd_takes_the_same_steps_before_the_decay():
-    changes = {"name": "wsd", "warmup": 4, "decay": 10}
-    assert factors(200, **changes)[:91] == factors(100, **changes)[:91]
-    assert factors(200, **changes)[91] != factors(100, **changes)[91]
-
-
 def on_plateau(values, resumed_after=None, **changes):
     given = settings.Schedule(name="plateau", **changes)
     schedule, found = LrSchedule(given, train_plan()), []
