@@ -34,7 +34,6 @@ def memory(device):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "device"),
-    # test_deterministic_steps.py: the operators of every family.
     [("event_seg", "cpu"), *(pytest.param(family, "cuda", marks=pytest.mark.gpu) for family in FAMILIES)],
 )
 def test_a_deterministic_run_of_a_family_can_be_repeated_and_others_run(tmp_path, device, family):
