@@ -35,8 +35,8 @@ class Background:
         self.calls.append("abandon")
 
 
-def make_controller(saver, recorder, *clock, **settings):
-    return CheckpointController(Save(**settings), saver, CallbackList([recorder]), 0, *clock)
+def make_controller(saver, recorder, **settings):
+    return CheckpointController(Save(**settings), saver, CallbackList([recorder]), 0)
 
 
 def write(controller, step):
