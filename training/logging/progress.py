@@ -32,7 +32,7 @@ class Progress:
         self._end_step, self._now = train_plan.end_step, now
         self._start = self._mark = now()
         self.step = train_plan.first_step
-        self.steps, self._steps_s = 0, 0.0
+        self._steps, self._steps_s = 0, 0.0
         """Steps that were measured, and their seconds."""
         self._is_first = True
         self.last: StepMetrics | None = None
@@ -41,14 +41,11 @@ class Progress:
         """Optimizer update number `step` is done; `seconds` since the call before, if known better."""
         before, self._mark = self._mark, self._now()
         if not self._is_first:
-            self.steps += step - self.step
+            self._steps += step - self.step
             self._steps_s += self._mark - before if seconds is None else seconds
         self.step, self._is_first = step, False
 
-    def remaining_s(self, end_step: int) -> float | None:
-        """Seconds until `end_step`; None: no step was measured yet."""
-        return self._steps_s / self.steps * (end_step - self.step) if self.steps else None
-
     def position(self) -> Position:
-        elapsed, remaining = self._now() - self._start, self.remaining_s(self._end_step)
-        return Position(self.step, self._end_step, elapsed, remaining, self.last)
+        left = self._end_step - self.step
+        remaining = self._steps_s / self._steps * left if self._steps else None
+        return Position(self.step, self._end_step, self._now() - self._start, remaining, self.last)
