@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -37,31 +36,23 @@ class ActivationOffload:
 
     def __init__(self, model: Module, blocks: Sequence[Module], device: torch.device):
         if len(blocks) < 2:
-            raise EngineError(
-                "memory.activation_offload needs a model of two blocks or more, as its task "
-                "returns them: the last one stays on the device; leave it out"
-            )
-        self._blocks = blocks
+            raise EngineError("memory.activation_offload needs a model of two blocks or more; leave it out")
         inside = {module for block in blocks for module in block.modules()}
         self._outside = [module for module in model.modules() if module not in inside]
-        self._device = device
+        self._blocks, self._device = blocks, device
         self._copies = Copies(device)
-        self._moved: weakref.WeakValueDictionary[tuple[int, int], _Moved]
-        self._moved = weakref.WeakValueDictionary()
+        self._moved = weakref.WeakValueDictionary[tuple[int, int], _Moved]()
         self._leaving: list[_Moved] = []
         self._pass = _Pass(blocks[0])
-        self.keep: Callable[[Tensor], Any] = _itself
+        self.keep: Callable[[Tensor], Any] = lambda tensor: tensor
         """What is saved of a tensor that stays; `kept` returns the tensor."""
-        self.kept: Callable[[Any], Tensor] = _itself
+        self.kept: Callable[[Any], Tensor] = lambda saved: saved
 
     def wrap(self) -> None:
         """Move what calls of the blocks save from now on; outside of graphs, if compiled."""
         for block in self._blocks:
-            if block._compiled_call_impl is None:
-                block.forward = partial(self._call, block, block.forward)
-            else:
-                call = partial(self._call, block, block._compiled_call_impl)
-                block._compiled_call_impl = call
+            name = "forward" if block._compiled_call_impl is None else "_compiled_call_impl"
+            setattr(block, name, partial(self._call, block, getattr(block, name)))
 
     def _call(self, block: Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -83,8 +74,7 @@ class ActivationOffload:
         if moved is None:
             moved = self._moved[key] = _Moved(tensor.detach(), self._copies)
         one.moved[id(moved)] = moved
-        view = tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
-        return one, moved, view
+        return one, moved, (tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset())
 
     def _moves(self, block: Module, tensor: Tensor) -> bool:
         is_plain = tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
@@ -92,19 +82,18 @@ class ActivationOffload:
         if block is self._blocks[-1] or is_other or not is_plain:
             return False
         storage = tensor.untyped_storage()
-        size = storage.nbytes()
-        if size < SMALLEST or size % tensor.element_size():
+        if storage.nbytes() < SMALLEST or storage.nbytes() % tensor.element_size():
             return False
         if tensor.is_floating_point() and any(_is_cast(tensor, p) for p in block.parameters()):
             return False
-        return all(storage._cdata != weight._cdata for weight in self._weights(block))
-
-    def _weights(self, block: Module) -> Iterator[torch.UntypedStorage]:
-        """Storages of parameters and buffers; engines gather them, so that they change."""
-        for module in chain(block.modules(), self._outside):
-            for tensor in chain(module.parameters(False), module.buffers(False)):
-                if not is_traceable_wrapper_subclass(tensor):
-                    yield tensor.untyped_storage()
+        # Now, as engines gather weights, so that storages change.
+        modules = (*block.modules(), *self._outside)
+        return all(
+            storage._cdata != weight.untyped_storage()._cdata
+            for module in modules
+            for weight in (*module.parameters(False), *module.buffers(False))
+            if not is_traceable_wrapper_subclass(weight)
+        )
 
     def _unpack(self, saved: tuple[_Pass, Any, Any]) -> Tensor:
         one, content, view = saved
@@ -124,14 +113,9 @@ def _is_cast(tensor: Tensor, weight: Tensor) -> bool:
     """
     if tensor.element_size() >= weight.element_size() or tensor.numel() != weight.numel():
         return False
-    if tensor.shape == weight.shape and tensor.stride() == weight.stride():
-        return True
+    form = tensor.shape, tensor.stride()
     turned = weight.shape[::-1], weight.stride()[::-1]
-    return weight.dim() == 2 and (tensor.shape, tensor.stride()) == turned
-
-
-def _itself(value: Any) -> Any:
-    return value
+    return form == (weight.shape, weight.stride()) or (weight.dim() == 2 and form == turned)
 
 
 class Copies:

@@ -79,10 +79,12 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
     except (dist.DistError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         if serves:
+            with socket.create_server(("", 0)) as server:
+                free = server.getsockname()[1]
             raise EngineError(
                 f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {address}:{text}: {reason}\n"
                 "  cause         another job or program on this machine uses the port\n"
-                f"  fix           export MASTER_PORT={_free_port()}"
+                f"  fix           export MASTER_PORT={free}"
             ) from error
         raise PeersMissing(
             f"rank {rank} on {socket.gethostname()} could not reach the rendezvous at "
@@ -94,28 +96,15 @@ def open_store(rank: int, size: int, timeout: timedelta, is_local: bool = False)
 
 
 def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
-    """A TCPStore, also of a torch that was built without libuv, as Debian's is.
+    """A TCPStore; that of a master at the loopback address listens there only.
 
-    The store of a master at the loopback address listens there only; torch alone would listen at
-    all addresses of the machine. Port 0: any free one.
+    torch alone would listen at all addresses of the machine. Port 0: any free one.
     """
     if address == LOOPBACK and options.get("is_master"):
         with socket.create_server((address, port)) as server:
             port = server.getsockname()[1]
             options["master_listen_fd"] = os.dup(server.fileno())  # the store closes it
-    try:
-        return dist.TCPStore(address, port, **options)
-    except RuntimeError as error:
-        if "without libuv" not in str(error):
-            raise
-        return dist.TCPStore(address, port, use_libuv=False, **options)
-
-
-def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("", 0))
-        port: int = opened.getsockname()[1]
-        return port
+    return dist.TCPStore(address, port, **options)
 
 
 def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:
@@ -158,15 +147,13 @@ def _hosts(peers: _Peers) -> str:
     by_host = defaultdict(list)
     for rank, (host, *_) in peers.items():
         by_host[host].append(rank)
-    shown = [f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN]]
-    return ", ".join(shown) + (" and others" if len(by_host) > _MAX_SHOWN else "")
+    return ", ".join(f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN])
 
 
 def _ranks(ranks: Sequence[int]) -> str:
     """`rank 3`, `ranks 1, 4`."""
-    listed = ", ".join(map(str, ranks[: 4 * _MAX_SHOWN]))
     more = " and more" if len(ranks) > 4 * _MAX_SHOWN else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {listed}{more}"
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[: 4 * _MAX_SHOWN]))}{more}"
 
 
 def _read_result(store: dist.Store, rank: int, timeout_s: float) -> tuple[str, list[int]]:

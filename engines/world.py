@@ -178,12 +178,7 @@ def open_world(
     opens a process group for a single process too; `facts` must be the same on all ranks. Raises
     EngineError and PeersMissing.
     """
-    variables = environment.variables()
-    info = read_ranks(variables)
-    if info.size > 1:
-        from engines.network import check_interfaces, interfaces
-
-        check_interfaces(variables, interfaces())
+    info = read_ranks(environment.variables())
     world = ProcessWorld(info, pick_device(device, info.local_rank, info.local_size), timeout_s)
     use(world.device)
     if info.size > 1 or always_group:

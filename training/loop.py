@@ -63,7 +63,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Tra
 
 def _act(actions: Action, run: TrainingRun) -> bool:
     """Carry out `actions`; True: the batches of the next step must be taken again."""
-    retakes_batches = run.throttle_down(actions) if actions & THROTTLING else False
+    retakes_batches = bool(actions & THROTTLING) and run.throttle.run(actions, run.step)
     if Action.EVALUATE in actions:
         run.evaluate()
     if Action.SAVE in actions:

@@ -128,9 +128,7 @@ class TrainingRun:
         if self._straggler_ratio is not None and engine.world.size > 1:
             from training.stragglers import Stragglers  # of several ranks only
 
-            self._stragglers = Stragglers(
-                self._straggler_ratio, engine, module, self._callbacks, self.timer, self.step
-            )
+            self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks, self.step)
         self.timer.begin_steps(partial(synchronize, engine.world.device))
 
     def _evaluate_first(self) -> None:
@@ -242,7 +240,8 @@ class TrainingRun:
             metrics = self._metrics.line(self._engine.world)
             self._callbacks.logged(metrics)
             if self._stragglers is not None:
-                self._stragglers.note(metrics)
+                gathers = self._engine.gathers_weights  # a forward pass then waits for other ranks
+                self._stragglers.note(metrics, None if gathers else metrics.forward_time_s)
         if is_log_due or self.updater.nonfinite.is_due(self._engine.world.device):
             self._has_nonfinite = self.updater.nonfinite.has_error()
 
@@ -252,12 +251,6 @@ class TrainingRun:
             return Action.NOTHING
         evaluate = Action.EVALUATE if self._plan.evaluates_at(self.step) else Action.NOTHING
         return evaluate | Action.SAVE if self._plan.saves_at(self.step) else evaluate
-
-    def throttle_down(self, actions: Action) -> bool:
-        """Take throttling steps; True: the batches of the next step must be taken again."""
-        requests, batches_restarted = self.throttle.run(actions & THROTTLING, self.step)
-        self._requests |= requests
-        return batches_restarted or bool(requests)
 
     # Evaluation and checkpoints
 

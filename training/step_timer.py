@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from torch.nn import Module
 
 DATA, FORWARD, BACKWARD, OPTIMIZER = "data", "forward", "backward", "optimizer"
-EVALUATION, SAVING = "evaluation", "saving"
-OTHER = "other"
+EVALUATION, SAVING, OTHER = "evaluation", "saving", "other"
 PARTS = (DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION, SAVING)
 PARTS_OF_STEP = (FORWARD, BACKWARD, OPTIMIZER)
-_GATHER = "gather"
-"""The time in a forward pass between modules, while weights are gathered; FORWARD for users."""
 MAX_MARKS = 256
 """Marks that are not read yet, from which those that have passed are read."""
 
@@ -59,8 +55,7 @@ class DeviceClock(HostClock):
 
     def seconds(self, begin: Any, end: Any) -> float:
         end.synchronize()  # of a pass that has long ended
-        seconds: float = begin.elapsed_time(end) / 1000
-        return seconds
+        return float(begin.elapsed_time(end)) / 1000
 
 
 def clock_of(device: torch.device) -> HostClock | None:
@@ -85,14 +80,12 @@ class StepTimer:
         self._times_each_step = times_each_step
         self.step_seconds: list[float] = []
         """Of each step, without pauses, if each is timed."""
-        self.computing_s: float | None = None
-        """Mean seconds per step that this rank computed in forward passes, as of `means`."""
         self._clock: HostClock | None = None
         self._begin: Any = None
-        self._part, self.part_of_pass = OTHER, FORWARD
+        self._part = OTHER
         self._marks: deque[tuple[str, Any]] = deque()
         """The end of each part, until it is read."""
-        self._seconds = dict.fromkeys((*PARTS, OTHER, _GATHER), 0.0)
+        self._seconds = dict.fromkeys((*PARTS, OTHER), 0.0)
         self._steps, self._after_step = 0, self._seconds.copy()
         """Updates that were read, and the seconds of each part after the last of them."""
         self._at_means = self._steps, self._after_step
@@ -104,7 +97,7 @@ class StepTimer:
 
     def begin_steps(self, synchronize: Callable[[], None]) -> None:
         self._synchronize = synchronize
-        self._line_began = self._step_began = self._training_s()
+        self._line_began = self._step_began = self._now() - self._paused_s
 
     @contextmanager
     def paused(self, part: str = OTHER) -> Iterator[None]:
@@ -118,17 +111,13 @@ class StepTimer:
         """End a step; waits for the device if each step is timed."""
         if self._times_each_step:
             self._synchronize()
-            ended = self._training_s()
-            self.step_seconds.append(ended - self._step_began)
-            self._step_began = ended
+            began, self._step_began = self._step_began, self._now() - self._paused_s
+            self.step_seconds.append(self._step_began - began)
 
     def end_line(self) -> float:
         """The seconds since the last call, without pauses."""
-        began, self._line_began = self._line_began, self._training_s()
+        began, self._line_began = self._line_began, self._now() - self._paused_s
         return self._line_began - began
-
-    def _training_s(self) -> float:
-        return self._now() - self._paused_s
 
     def start(self, clock: HostClock | None) -> None:
         """Measure parts with `clock`; None: the device has none, and they are not measured."""
@@ -157,28 +146,9 @@ class StepTimer:
     @contextmanager
     def forward(self) -> Iterator[None]:
         """Around each forward pass: what follows it is backward."""
-        self.enter(self.part_of_pass)
+        self.enter(FORWARD)
         yield
         self.enter(BACKWARD)
-
-    def time_modules(self, module: Module) -> None:
-        """Let `computing_s` count the modules with weights of their own, one by one.
-
-        For an engine that gathers weights in a forward pass, where a rank waits for the others.
-        """
-        self.part_of_pass = _GATHER
-        if any(part._compiled_call_impl is not None for part in module.modules()):
-            return  # hooks would cut its graph: nothing counts
-        for part in module.modules():
-            if not any(part.children()) and any(True for _ in part.parameters(recurse=False)):
-                # After the hooks that gather weights, and before those that free them.
-                part.register_forward_pre_hook(lambda *_: self._switch(_GATHER, FORWARD))
-                part.register_forward_hook(lambda *_: self._switch(FORWARD, _GATHER), prepend=True)
-
-    def _switch(self, before: str, part: str) -> None:
-        """Enter `part` from the part `before` of a forward pass of training."""
-        if self._part == before:
-            self.enter(part)
 
     def read(self, wait: bool = False) -> None:
         """Read the marks that have passed; with `wait` all of them."""
@@ -197,17 +167,14 @@ class StepTimer:
         """
         self.read()
         (steps, before), now = self._at_means, self._after_step
-        self._at_means, self.computing_s = (self._steps, now), None
-        if not (count := self._steps - steps):
-            return {}
-        self.computing_s = (now[FORWARD] - before[FORWARD]) / count
-        old, new = _joined(before), _joined(now)
-        return {part: (new[part] - old[part]) / count for part in PARTS_OF_STEP}
+        self._at_means = self._steps, now
+        count = self._steps - steps
+        return {part: (now[part] - before[part]) / count for part in PARTS_OF_STEP} if count else {}
 
     def facts(self) -> dict[str, float]:
         """The seconds of each part so far, as JSON, for `resume`."""
         self.read()
-        return _joined(self._seconds)
+        return {part: self._seconds[part] for part in PARTS}
 
     def resume(self, facts: Mapping[str, float], wall_s: float) -> None:
         """Continue from the facts of an earlier process, which took `wall_s`."""
@@ -222,8 +189,3 @@ class StepTimer:
             return None
         split = {f"{part}_s": seconds for part, seconds in self.facts().items()}
         return {**split, f"{OTHER}_s": max(wall_s - sum(split.values()), 0.0)}
-
-
-def _joined(seconds: Mapping[str, float]) -> dict[str, float]:
-    """The seconds of PARTS, where forward passes include the wait for weights."""
-    return {part: seconds[part] for part in PARTS} | {FORWARD: seconds[FORWARD] + seconds[_GATHER]}

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 AUTO = "auto"
@@ -72,11 +73,7 @@ class Conflict:
     """Dotted, as in `zero_optimization.stage`."""
     value: Any
     problem: str
-    """The problem with the value: `differs from optim.clip_norm`."""
-    setting: str | None = None
-    """The setting that decides the key; None: there is none."""
-    setting_value: Any = None
-    """The value of the setting; None if `setting` is a section."""
+    """The problem with the value: `differs from optim.clip_norm 1`."""
     allowed: tuple[Any, ...] = ()
     did_you_mean: str | None = None
 
@@ -93,6 +90,11 @@ Decided = dict[str, tuple[str, Any, tuple[Any, ...]]]
 """By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it."""
 
 
+def shipped(name: str) -> dict[str, Any]:
+    """The config of an engine, by the file name in the catalog. Reads the disk."""
+    return json.loads((files("ds_configs") / "deepspeed" / name).read_text("utf-8"))
+
+
 def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, settings: Any) -> Decided:
     """The keys of a DeepSpeed config that repeat a setting.
 
@@ -101,39 +103,40 @@ def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, setting
     `engine.offload` are read.
     """
     optim, zero, offload = settings.optim, shipped[ZERO], settings.engine.offload
+    params, schedule = "optimizer.params", settings.schedule.name
     same: dict[str, tuple[str, Any]] = {
         "train_batch_size": ("train.global_batch", batching.global_batch),
         "train_micro_batch_size_per_gpu": ("train.micro_batch", batching.micro_batch),
         "gradient_accumulation_steps": ("train.accumulation", batching.accumulation),
-        "optimizer.params.lr": ("optim.lr", optim.lr),
-        "optimizer.params.weight_decay": ("optim.weight_decay", optim.weight_decay),
+        f"{params}.lr": ("optim.lr", optim.lr),
+        f"{params}.weight_decay": ("optim.weight_decay", optim.weight_decay),
     }
     keys: Decided = {
         "gradient_clipping": ("optim.clip_norm", optim.clip_norm, (optim.clip_norm or 0.0,)),
         "optimizer.type": ("optim.name", optim.name, OPTIMIZERS[optim.name]),
+        "scheduler.type": ("schedule.name", schedule, SCHEDULES.get(schedule, ())),
+        f"{ZERO}.stage": ("engine.name", engine, (zero["stage"],)),
     }
     if optim.name == "adamw":
-        same |= {"optimizer.params.betas": ("optim.betas", list(optim.betas))}
-        same |= {"optimizer.params.eps": ("optim.eps", optim.eps)}
-        keys["optimizer.params.adam_w_mode"] = ("optim.name", optim.name, (True,))
-        keys["optimizer.params.torch_adam"] = ("optim.name", optim.name, (True, False))
+        same |= {
+            f"{params}.betas": ("optim.betas", list(optim.betas)),
+            f"{params}.eps": ("optim.eps", optim.eps),
+        }
+        keys[f"{params}.adam_w_mode"] = ("optim.name", optim.name, (True,))
+        keys[f"{params}.torch_adam"] = ("optim.name", optim.name, (True, False))
     else:
-        same |= {"optimizer.params.momentum": ("optim.momentum", optim.used_momentum)}
-    schedule = settings.schedule.name
-    keys["scheduler.type"] = ("schedule.name", schedule, SCHEDULES.get(schedule, ()))
+        same |= {f"{params}.momentum": ("optim.momentum", optim.used_momentum)}
     precision = "bf16" if settings.precision == "fp8" else settings.precision
     for block in ("bf16", "bfloat16", "fp16", "torch_autocast"):
         is_on = precision == {"bfloat16": "bf16"}.get(block, block)
         keys[f"{block}.enabled"] = ("precision", settings.precision, (is_on,))
-    states = zero.get("offload_optimizer", {}).get("device", "none")
-    weights = zero.get("offload_param", {}).get("device", "none")
-    keys[f"{ZERO}.stage"] = ("engine.name", engine, (zero["stage"],))
+    states, weights = (
+        zero.get(f"offload_{part}", {}).get("device", "none") for part in ("optimizer", "param")
+    )
     keys[f"{ZERO}.offload_optimizer.device"] = ("engine.name", engine, (states,))
     # Without engine.offload an engine with weights in host memory may leave them on the device.
-    by, means = ("engine.offload", offload), {weights} if offload else {weights, "none"}
-    if offload is None:
-        by = ("engine.name", engine)
-    keys[f"{ZERO}.offload_param.device"] = (*by, tuple(sorted(means)))
+    by = ("engine.offload", offload) if offload else ("engine.name", engine)
+    keys[f"{ZERO}.offload_param.device"] = (*by, tuple(sorted({weights} if offload else {weights, "none"})))
     return keys | {key: (*setting, (setting[1],)) for key, setting in same.items()}
 
 
@@ -175,11 +178,11 @@ def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
         setting, setting_value, means = decided[key]
         if _is_auto(value) or any(_equal(value, meant) for meant in means):
             return None
-        problem, allowed = f"differs from {setting}", (*means, AUTO)
-        return Conflict(key, value, problem, setting, setting_value, allowed)
+        value_text = "null" if setting_value is None else setting_value
+        return Conflict(key, value, f"differs from {setting} {value_text}", (*means, AUTO))
     if key in FIXED:
         is_same = _is_auto(value) or _equal(value, FIXED[key])
-        return None if is_same else Conflict(key, value, "is fixed under this engine", allowed=(FIXED[key],))
+        return None if is_same else Conflict(key, value, "is fixed under this engine", (FIXED[key],))
     known = sorted({*decided, *FIXED, *FREE})
     is_block = any(name.startswith(f"{key}.") for name in known)
     by = next((SETTING[block] for block in SETTING if f"{key}.".startswith(f"{block}.")), None)
@@ -188,7 +191,7 @@ def _conflict(key: str, value: Any, decided: Decided) -> Conflict | None:
         return None
     problem = "must be an object" if is_block else f"is decided by {by}" if by else "is not supported here"
     nearest = difflib.get_close_matches(key, [] if is_block or by else known, 1, 0.6)
-    return Conflict(key, value, problem, None if is_block else by, did_you_mean=next(iter(nearest), None))
+    return Conflict(key, value, problem, did_you_mean=next(iter(nearest), None))
 
 
 def _is_free(key: str) -> bool:

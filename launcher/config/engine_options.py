@@ -11,6 +11,8 @@ from engines.settings import EngineSettings
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config.provenance import MACHINE_LAYER, Resolved
 from launcher.config.schema import AUTO, Settings
+from launcher.config.settings_file import read_lines
+from training.settings import nested
 
 _EVERY = {"none": "0", "full": "1", "selective": "1"}
 """One of how many blocks recomputes its activations."""
@@ -53,37 +55,30 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
-    from engines.zero import config_file
-    from engines.zero.config import ConfigConflict, decided_keys, merge
+    from engines.zero.config import ConfigConflict, decided_keys, merge, shipped
 
-    shipped = config_file.shipped(name)
+    layout = shipped(name)
     if offload == "states":
-        shipped["zero_optimization"].pop("offload_param", None)
+        layout["zero_optimization"].pop("offload_param", None)
     if own_path is None:
-        return shipped
-    path = Path(own_path).expanduser()
+        return layout
+    lines = read_lines(Path(own_path).expanduser(), key, own_path)
+    decided = decided_keys(settings.engine.name, layout, resolved.batching, settings)
     try:
-        users_file = config_file.read(path)
-    except (config_file.FileError, OSError) as error:
-        line = getattr(error, "line", None)
-        message = f"{path}{f':{line}' if line else ''} {getattr(error, 'strerror', None) or error}"
-        where = resolved.values[key].origin.where
-        raise SettingsError.of(message, key=key, where=where) from None
-    decided = decided_keys(settings.engine.name, shipped, resolved.batching, settings)
-    try:
-        return merge(shipped, users_file.values, decided)
+        return merge(layout, nested({line.key: line.value for line in lines}), decided)
     except ConfigConflict as error:
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
-                    key=conflict.key,
-                    value=conflict.value,
-                    where=":".join(map(str, filter(None, (own_path, users_file.lines.get(conflict.key))))),
-                    allowed=", ".join(map(plain, conflict.allowed)) or None,
-                    did_you_mean=conflict.did_you_mean,
-                    fix=conflict.did_you_mean or "leave it out",
-                )
-                for conflict in error.conflicts
-            ]
-        ) from None
+        conflicts, where = error.conflicts, {line.key: line.where for line in lines}
+    raise SettingsError(
+        [
+            Diagnostic(
+                f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
+                key=conflict.key,
+                value=conflict.value,
+                where=where.get(conflict.key, own_path),
+                allowed=", ".join(map(plain, conflict.allowed)) or None,
+                did_you_mean=conflict.did_you_mean,
+                fix=conflict.did_you_mean or "leave it out",
+            )
+            for conflict in conflicts
+        ]
+    )

@@ -16,14 +16,14 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
     "throttling": (
         1,
         (
-            *("limit_exceeded_at_start", "limit_warning", "throttled", "relieved", "settled"),
+            *("limit_exceeded_at_start", "limit_warning", "throttled", "relieved"),
             *("limit_given_up", "disk_filling", "pressure", "fewer_workers"),
             "smaller_micro_batch",
         ),
     ),
     "out of memory": (5, ("out_of_memory",)),
     "signals": (4, ("signal", "deadline")),
-    "warnings": (5, ("warning", "advice", "skipped", "straggler", "straggler_gone")),
+    "warnings": (5, ("warning", "advice", "skipped", "straggler")),
     "start and end": (4, ("started", "stopped")),
 }
 """Rows with their color and kinds of events; other kinds are in the last row."""

@@ -14,9 +14,9 @@ from rich.text import Text
 from launcher.report.watched_run import Snapshot
 from training.logging import console_text
 from training.logging.console_text import render_row
-from training.logging.live_view import unwrapped
 from training.logging.printable import printable
 from training.logging.quantities import amount, real
+from training.logging.terminal import unwrapped
 
 _STYLES = {"running": "green", "completed": "bold green", "failed": "bold red", "killed": "red"}
 _KILLED = "no process holds its lock, and it wrote no result"
@@ -55,12 +55,8 @@ def plain(snapshot: Snapshot) -> str:
     if view.position.last is not None:
         usage = console_text.render_usage(view.usage)
         lines.append(console_text.render_step(view.position.last, view.position, view.units, usage))
-    if memory := view.memory():
-        lines.append(render_row("memory", ", ".join(memory)))
     if view.event is not None:
         lines.append(render_row("last", view.event))
-    if save := view.render_next_save():
-        lines.append(render_row("next", save))
     if snapshot.best is not None:
         lines.append(render_row("best", _best(snapshot.best)))
     return "\n".join(lines)
@@ -79,13 +75,10 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
         "total_steps": position.total_steps,
         "elapsed_s": position.elapsed_s,
         "eta_s": position.remaining_s,
-        "eta_is_least": position.remaining_is_least,
         "last_step": None if position.last is None else asdict(position.last),
         "units": view.units,
         "usage_percent": view.usage,
-        "limits_percent": view.limits,
         "last_event": view.event,
-        "next_save": view.next_save,
     }
 
 
@@ -111,7 +104,7 @@ def _cells(snapshot: Snapshot) -> dict[str, Text]:
     if (view := snapshot.view) is not None:
         position = view.position
         cells["step"] = f"{position.step}/{position.total_steps}"
-        cells["memory"] = " ".join(view.memory()) or "–"
+        cells["memory"] = console_text.render_usage(view.usage) or "–"
         if not snapshot.has_ended:
             cells["ETA"] = console_text.render_eta(position).removeprefix("ETA ")
         if position.last is not None:

@@ -12,18 +12,15 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from launcher.base.diagnostics import SettingsError
-from launcher.config.settings_file import read_values
 from launcher.report import run_record
 from launcher.run_folder import checkpoint_search, lock, run_folder
 from launcher.run_folder.reader import FollowedLines, RunReader
 from slurm.environment import SLURM_FOLDER
 from training.callbacks.base import StepMetrics
 from training.logging.console_text import describe_event
-from training.logging.live_view import LiveView
 from training.logging.metrics import step_metrics, usage_of
-from training.logging.progress import Progress, next_save
-from training.settings import nested
+from training.logging.progress import Progress
+from training.logging.terminal import LiveView
 from training.train_plan import TrainPlan
 
 _TRAIN_PLAN = TypeAdapter(TrainPlan)
@@ -57,7 +54,6 @@ class WatchedRun:
         run_folder.check_regular(folder)
         self._folder, self._now = folder, now
         self._lines = FollowedLines(folder)
-        self._settings: Mapping[str, Any] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -66,7 +62,8 @@ class WatchedRun:
         self._last_kind = ""
         self._train_plan: TrainPlan | None = None
         self._progress: Progress | None = None
-        self._newest: StepMetrics | None = None
+        self._between_s = 0.0
+        """Of evaluations and saves since the last logged step."""
         self._usage: Mapping[str, float] = {}
         self._event: str | None = None
 
@@ -108,12 +105,10 @@ class WatchedRun:
         self._last_kind = kind
         if kind == "started":
             train_plan = _TRAIN_PLAN.validate_python(facts)
-            self._train_plan, self._newest = train_plan, None
+            self._train_plan, self._between_s = train_plan, 0.0
             self._progress = Progress(train_plan, lambda: self._clock)
-        elif kind == "evaluated" and self._progress is not None:
-            self._progress.evaluated(float(facts["seconds"]))
-        elif kind == "saved" and self._progress is not None:
-            self._progress.saved(int(facts["step"]), float(facts.get("seconds", 0.0)))
+        elif kind in ("evaluated", "saved"):
+            self._between_s += float(facts.get("seconds", 0.0))
         self._event = describe_event(kind, step, facts) or self._event
 
     def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
@@ -121,35 +116,20 @@ class WatchedRun:
         plan, progress = self._train_plan, self._progress
         if plan is None or progress is None or metrics.step <= plan.first_step:
             return
-        progress.stepped(metrics.step, metrics.step_time_s)
-        progress.last = self._newest = metrics
+        steps = metrics.step - progress.step
+        progress.stepped(metrics.step, metrics.step_time_s * steps + self._between_s)
+        self._between_s = 0.0
+        progress.last = metrics
 
     def _view(self, state: State) -> LiveView | None:
         if self._progress is None or self._train_plan is None:
             return None
         if state == "running":
             self._clock = max(self._clock, self._now())
-        position, save = self._progress.position(), self._read_settings().get("save", {})
+        position = self._progress.position()
         if state in ENDED:
             position = replace(position, remaining_s=None)
-        limits = self._read_settings().get("limits", {})
-        planned = next_save(self._train_plan, position.step, bool(save.get("last", True)))
-        return LiveView(
-            position,
-            self._train_plan.units,
-            self._usage,
-            {name: limits.get(name) for name in self._usage if name != "gpu"},
-            self._event,
-            None if state in ENDED else planned,
-        )
-
-    def _read_settings(self) -> Mapping[str, Any]:
-        if self._settings is None:
-            try:
-                self._settings = nested(read_values(self._folder / run_folder.SETTINGS))
-            except SettingsError:  # being written, or removed
-                return {}
-        return self._settings
+        return LiveView(position, self._train_plan.units, self._usage, self._event)
 
 
 def folders_of(argument: str) -> list[Path]:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +26,7 @@ from launcher.run_folder.run_plan import RunPlan
 from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
-from training.health import Expected, Health
+from training.health import Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
@@ -51,16 +51,13 @@ class RankCallbacks:
     storage: Storage
     """The run folder."""
     world: World
-    skews: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
         """All callbacks of this rank; rank 0 also writes files and to the console."""
         job, device, limits = self.job, self.world.device, settings.limits
         is_replay = job.resume is not None and job.resume.until is not None  # of verify
         reader = ResourceReader(device, self.storage.path)
-        # limits.gpu is for other processes; the use that is shown is of all.
-        shown = [name for name in RESOURCES if name != "gpu"]
-        usage = ResourceUsage({name: getattr(limits, name) for name in shown})
+        usage = ResourceUsage()
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
         callbacks: list[Callback] = [events]
@@ -80,10 +77,9 @@ class RankCallbacks:
                 from launcher.run_folder.generations import requeue_statistics
 
                 job_summary = partial(requeue_statistics, self.storage.path, job.generation)
-            saves_last = settings.save.last
             callbacks += [
                 MetricsWriter(self.storage, usage),
-                ConsoleReporter(info, self._outputs(), usage=usage, saves_last=saves_last),
+                ConsoleReporter(info, self._outputs(), usage=usage),
                 ResultWriter(info, self.storage, usage, job_summary),
                 self._health(settings, info, emit),
             ]
@@ -144,13 +140,7 @@ class RankCallbacks:
         """The health checks of rank 0."""
         resolved, folder = self.job.resolved, self.storage.path
         control = resolved.values.get("data.control")
-        classes = info.data.get("classes")  # a custom task may have other facts of this name
-        expected = Expected(
-            learns=(control is None or control.value == "real") and not info.loss_changes,
-            is_compiled=settings.compile != "off",
-            has_patience=settings.stop.patience is not None,
-            classes=classes.get("train", {}) if isinstance(classes, Mapping) else {},
-        )
+        learns = (control is None or control.value == "real") and not info.loss_changes
 
         def state(fault: str, values: Mapping[str, object]) -> None:
             """Emit a symptom with its likely cause and the next command."""
@@ -163,7 +153,7 @@ class RankCallbacks:
             from launcher.run import faults
 
             reported = faults.reported(folder)
-        return Health(expected, state, reported, self.skews)
+        return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
 
     def _chosen_limits(self) -> list[str]:
         """The resources whose limits the user set."""

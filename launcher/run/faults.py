@@ -11,7 +11,6 @@ from pathlib import Path
 from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config import machine
 from launcher.config.provenance import Resolved
-from launcher.config.schema import model_name
 from launcher.run_folder import checkpoint_search, run_folder
 
 UNKNOWN = "…"
@@ -156,18 +155,6 @@ FAULTS: Mapping[str, Fault] = {
         "delete some of your files (quota -s shows the limit), then  {retry}",
         message=r"Disk quota exceeded",
     ),
-    "compiling": Fault(
-        "the first step is slow",
-        "the first step took {first_s} s, a later one takes {later_s} s",
-        "torch.compile compiled the model; in a run this short it does not pay",
-        "{again} --set compile=off",
-    ),
-    "one_class": Fault(
-        "all labels are of one class",
-        "all {count} labels of the training data are {name}",
-        "a wrong column or folder of labels, or data of one class only",
-        "{data_check}",
-    ),
     "tokenizer": Fault(
         "the tokenizer does not fit the model",
         "the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
@@ -185,12 +172,6 @@ FAULTS: Mapping[str, Fault] = {
         "W&B: {text}; to send what it lacks:  {command}",
         "no network, a wrong address, or a server that is down; the run continues",
         "{track}",
-    ),
-    "clock_skew": Fault(
-        "clocks of nodes differ",
-        "the clock of {host} differs by {seconds} s from that of rank 0",
-        "a node does not synchronize its clock; times in logs are not comparable",
-        "timedatectl set-ntp true  on {host}",
     ),
 }
 
@@ -225,7 +206,6 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     resume = f"{PROGRAM} resume {shown}"
     is_saved = checkpoint_search.newest_step(folder) is not None
     lower, higher = (plain(float(f"{settings.optim.lr * by:.3g}")) for by in (1 / 10, 10))
-    data = shlex.quote(str(getattr(settings.data, "path", "")))
     # Against evaluations that are not finite: take more of them, or avoid them.
     nonfinite = f"{again} --lr {lower}"
     if settings.train.on_nonfinite == "stop":
@@ -238,7 +218,6 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
         "retry": resume if is_saved else again,
         "nonfinite": nonfinite,
         "track": f"{PROGRAM} track {shown}",
-        "data_check": f"{PROGRAM} data check {data} --model {model_name(settings.model)}",
         "other_folder": "runs/other",
         "lower_lr": lower,
         "higher_lr": higher,

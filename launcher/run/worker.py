@@ -45,7 +45,6 @@ from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
 from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
-from training.health import clock_skews
 from training.inspection import Architecture, architecture
 from training.loop import train
 from training.optim import optimizer
@@ -121,7 +120,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
         samples = Samples(task, task.data("train"), seed)
     train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
-    factory = RankCallbacks(job, storage, world, clock_skews(world))
+    factory = RankCallbacks(job, storage, world)
     counts = (evaluation if forgetting is None else forgetting).counts()
     info = factory.run_info(data, placed.architecture, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)

@@ -13,10 +13,7 @@ from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
 _STATUSES = {exit_codes.DONE: "completed", exit_codes.FAILURE: "failed", exit_codes.INVALID_INPUT: "failed"}
-_KEPT = (
-    *("status", "steps", "parameters", "best", "peak_memory_bytes"),
-    *("wall_s", "time_split", "estimate"),
-)
+_KEPT = (*("status", "steps", "parameters", "best", "peak_memory_bytes"), *("wall_s", "time_split"))
 """Keys of the result of each stage that the pipeline's result repeats."""
 
 

@@ -98,11 +98,6 @@ def _stage(stage: Mapping[str, Any]) -> str:
     if (best := stage["best"]) is not None:
         content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
     content.append(duration(stage["wall_s"]))
-    if (estimate := stage["estimate"]) is not None:
-        bound = "at least" if estimate["is_least"] else "about"
-        planned, total = estimate["planned_steps"], duration(estimate["total_s"])
-        measured = f"estimate from {estimate['measured_steps']:,} measured here"
-        content.append(f"all {planned:,} steps would take {bound} {total} ({measured})")
     return ", ".join(content)
 
 

@@ -7,8 +7,7 @@ from importlib.resources import files
 import pytest
 
 from engines.catalog import ENGINES
-from engines.zero.config import FREE, ZERO
-from engines.zero.config_file import parse, shipped
+from engines.zero.config import FREE, ZERO, shipped
 
 FOLDER = files("ds_configs") / "deepspeed"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".json"))
@@ -20,7 +19,7 @@ def test_each_deepspeed_engine_has_its_file_and_each_file_its_engine():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_file_sets_the_partitioning_and_offload_of_its_name_and_no_more(name):
-    values = parse((FOLDER / name).read_text("utf-8")).values
+    values = shipped(name)
     assert set(values) == {"zero_optimization"}
     plain = {key for key, value in values[ZERO].items() if not isinstance(value, dict)}
     assert {f"{ZERO}.{key}" for key in plain - {"stage"}} <= FREE

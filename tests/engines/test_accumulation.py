@@ -6,12 +6,11 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch._inductor import cudagraph_trees
 
 from engines.base import OptimizerSpec, Options
-from engines.catalog import ENGINES, build_engine
+from engines.catalog import build_engine
 from engines.world import open_world
-from tests.engines.parity import TIME, Case, one_step, options, prepared, spec
+from tests.engines.parity import TIME, Case, one_step, options, prepared
 from tests.engines.test_parity import able
 
 TOKENS = torch.arange(2 * TIME).view(2, TIME)
@@ -124,43 +123,6 @@ class OneWeight(nn.Module):
 
     def forward(self, x):
         return (Replayed.apply(self.weight, self.memory) * x).sum()
-
-
-class Noting(nn.Linear):
-    """Notes the generation of CUDA graphs in each pass; nothing is compiled."""
-
-    def __init__(self):
-        super().__init__(4, 4)
-        self.generations = []
-
-    def compile(self, **_):
-        pass
-
-    def forward(self, x):
-        self.generations.append(cudagraph_trees.CUDAGraphTreeManager.get_curr_generation())
-        return super().forward(x)
-
-
-def generations(world, engine_name):
-    """Those of two blocks, of an evaluation before the first step and of two micro-batches."""
-    cudagraph_trees.MarkStepBox.mark_step_counter = 0
-    model = nn.Sequential(Noting(), Noting())
-    chosen = replace(options(Case(engine_name, compile=True), world), graphs=True)
-    engine = build_engine(engine_name, world, chosen)
-    module = engine.prepare(model, spec(None, 0.1), list(model))
-    with torch.no_grad():
-        module(torch.ones(2, 4))
-    for last in (False, True):
-        with engine.accumulate(last):
-            engine.backward(module(torch.ones(2, 4)).sum())
-    engine.step()
-    engine.close()
-    return [block.generations for block in model]
-
-
-@able(*(name for name, engine in ENGINES.items() if not engine.shards_parameters))
-def test_each_pass_is_one_generation_of_cuda_graphs(worlds, engine):
-    assert worlds[1].run(generations, engine) == [[[-1, -2, -3]] * 2]
 
 
 def test_gradients_of_cuda_graphs_are_kept_until_the_last_micro_batch():

@@ -10,10 +10,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from engines import activation_offload
 from engines.activation_offload import ActivationOffload, Copies
-from engines.base import EngineError, Options
+from engines.base import Options
 from engines.preparation import change_forward
 from tests.devices import each_device, pool
-from tests.engines.parity import Block, Case, Net, distance, train
+from tests.engines.parity import Case, Net, distance, train
 from tests.engines.test_parity import able
 
 CPU = torch.device("cpu")
@@ -153,70 +153,6 @@ def test_copies_of_weights_in_16_bits_stay(copies):
     layers(torch.randn(40, 32)).sum().backward()
     # The inputs of both products, and of GELU.
     assert sorted(copies[0].out) == [40 * 32 * 2] * 2 + [40 * 64 * 2] * 4
-
-
-class Squared(nn.Module):
-    """Saves its input and its output, which is the input of the next one."""
-
-    def forward(self, x):
-        return (x * x).sigmoid()
-
-
-def test_a_storage_is_moved_once_and_stays_if_it_is_small_or_of_a_weight_or_buffer(copies):
-    model = nn.Sequential(*(Squared() for _ in range(4)))
-    ActivationOffload(model, list(model), CPU).wrap()
-    model(torch.randn(8, 8, requires_grad=True)).sum().backward()
-    assert copies[0].out == [256] * 4
-    model(torch.randn(1, 15, requires_grad=True)).sum().backward()
-    assert len(copies[0].out) == 4
-
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("table", torch.ones(20, 20))
-            self.weight = nn.Parameter(torch.ones(20, 20))
-
-        def forward(self, x):
-            return (x * self.table) @ self.weight.t()[:, :20]
-
-    scaled = nn.Sequential(Scaled(), Scaled(), nn.Identity())
-    outside = nn.Sequential(scaled)
-    outside.register_buffer("common", torch.ones(20, 20))
-    scaled[0].register_forward_pre_hook(lambda _, x: x[0] * outside.common)
-    ActivationOffload(outside, list(scaled), CPU).wrap()
-    outside(torch.randn(20, 20, requires_grad=True)).sum().backward()
-    assert copies[1].out == [1600] * 2  # the first factor of each product
-
-
-def test_memory_that_arrives_unused_is_freed_after_its_copy(copies):
-    model = nn.Sequential(*(Squared() for _ in range(4)))
-    ActivationOffload(model, list(model), CPU).wrap()
-    (stream,) = copies
-    start = model[:2](torch.randn(8, 8, requires_grad=True))
-    torch.autograd.grad(model[2:](start).sum(), [start])  # not that of the first two blocks
-    assert stream.held
-    del start
-    assert not stream.held
-    model(torch.randn(8, 8, requires_grad=True)).sum().backward()
-
-
-def test_an_inplace_change_of_a_saved_tensor_is_an_error(copies):
-    class Changed(nn.Module):
-        def forward(self, x):
-            squares = x * x
-            x.add_(1)
-            return squares
-
-    model = nn.Sequential(Changed(), Squared(), Squared())
-    ActivationOffload(model, list(model), CPU).wrap()
-    result = model(torch.randn(8, 8, requires_grad=True) * 2)
-    with pytest.raises(RuntimeError, match="changed by an inplace operation"):
-        result.sum().backward()
-
-
-def test_without_two_blocks_there_is_nothing_to_move():
-    with pytest.raises(EngineError, match="needs a model of two blocks or more"):
-        ActivationOffload(Block(), [Block()], CPU)
 
 
 def trained(world, case):

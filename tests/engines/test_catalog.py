@@ -7,12 +7,8 @@ import pytest
 
 from engines import catalog
 from engines.base import EngineError, Options
-from engines.catalog import ENGINES, Entry, build_engine, find
+from engines.catalog import Entry, build_engine, find
 from engines.world import open_world
-
-
-def test_case_and_underscores_do_not_matter():
-    assert find("ZERO2_offload") is ENGINES["zero2-offload"]
 
 
 def test_an_unknown_name_is_an_error_with_all_names_and_the_closest_match():
@@ -31,7 +27,7 @@ def test_a_missing_package_is_named_with_engines_without_it(monkeypatch):
 def test_the_catalog_imports_neither_torch_nor_an_engine():
     code = (
         "import sys; import engines.catalog, engines.settings; engines.catalog.find('zero3');"
-        "from engines.zero import config, config_file;"
+        "from engines.zero import config;"
         "print(*{'torch', 'deepspeed', 'fairscale', 'engines.local'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

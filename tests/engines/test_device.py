@@ -6,9 +6,8 @@ import sys
 import pytest
 import torch
 
-from engines import device
 from engines.base import EngineError
-from engines.device import devices, hardware_id, pick_device, use
+from engines.device import devices, pick_device, use
 
 
 def test_auto_takes_an_existing_device_and_the_cpu_serves_any_number_of_processes():
@@ -23,35 +22,6 @@ def test_a_missing_or_unknown_device_is_an_error_with_those_there_are():
     message = "unknown device 'gpu'; allowed: auto, cuda, xpu, mps, cpu"
     with pytest.raises(EngineError, match=message):
         pick_device("gpu")
-
-
-@pytest.mark.parametrize(
-    ("variable", "has_new", "is_wsl", "expands"),
-    [
-        (None, True, False, ["new"]),
-        (None, False, False, ["old"]),
-        (None, True, True, []),
-        ("PYTORCH_CUDA_ALLOC_CONF", True, False, []),
-        ("PYTORCH_ALLOC_CONF", True, False, []),
-    ],
-)
-def test_segments_of_device_memory_expand_unless_the_user_set_the_allocator_or_under_wsl(
-    monkeypatch, tmp_path, variable, has_new, is_wsl, expands
-):
-    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
-        monkeypatch.delenv(name, raising=False)
-    if variable is not None:
-        monkeypatch.setenv(variable, "max_split_size_mb:512")
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(device, "_WSL_GPU", tmp_path if is_wsl else tmp_path / "dxg")
-    given, new = [], "_accelerator_setAllocatorSettings"
-    setters = {name: lambda text, name=name: given.append((name, text)) for name in ("old", "new")}
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", setters["old"])
-    monkeypatch.setattr(torch._C, new, setters["new"], raising=False)
-    if not has_new:
-        monkeypatch.delattr(torch._C, new)
-    use(torch.device("cuda", 0))
-    assert given == [(setter, "expandable_segments:True") for setter in expands]
 
 
 @pytest.mark.gpu
@@ -70,12 +40,6 @@ def test_more_processes_than_gpus_are_an_error_unless_each_sees_only_its_own(mon
     # srun --gpus-per-task=1 shows a task one GPU; check_ranks finds two ranks with the same one.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert pick_device("cuda", local_rank=there, local_size=there + 1) == torch.device("cuda", 0)
-
-
-@pytest.mark.gpu
-def test_a_gpu_has_an_identity_whatever_its_number():
-    assert len(hardware_id(torch.device("cuda", 0))) > 8
-    assert hardware_id(torch.device("cpu")) == ""
 
 
 HOLES = """

@@ -1,17 +1,14 @@
 """Frozen weights of 16 bits: their memory, their fp32 values, and the numbers of each engine."""
 
-import errno
 import gc
-import os
 from importlib import import_module
 
-import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, Options
+from engines.base import Options
 from engines.catalog import build_engine, find
-from engines.zero.config_file import shipped
+from engines.zero.config import shipped
 from tests.engines.parity import spec
 from tests.engines.test_parity import SHARDED, able, all_engines
 
@@ -115,34 +112,3 @@ def test_fp32_values_are_in_a_file_without_a_name(worlds, engine, tmp_path):
         assert copies == []
         assert losses == worlds[2].run(train, engine)[0][0]
     assert [*tmp_path.iterdir()] == []
-
-
-def test_a_full_disk_is_an_error_before_training(worlds, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(EngineError, match=r"need [\d,]+ bytes in .*: No space left on device"):
-        train(Alone(), "local", tmp_path)
-
-
-@able("fsdp")
-def test_an_older_torch_shards_fp32_with_rounded_values(worlds, engine, tmp_path):
-    expected = worlds[1].run(train, engine)[0]
-    found = worlds[1].run(train_with_older_torch, engine)[0]
-    assert found[0] == expected[0] and {*found[1].values()} == {"torch.float32"}
-
-
-def train_with_older_torch(world, engine):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.7.1"))
-        return train(world, engine)
-
-
-class Alone:
-    """A world of one process."""
-
-    rank, size, device = 0, 1, torch.device("cpu")
-
-    def sum(self, value):
-        return value

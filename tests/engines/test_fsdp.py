@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, Options
+from engines.base import Options
 from engines.catalog import build_engine
-from engines.fsdp import fsdp, independent_blocks
 from tests.engines.parity import TIME, Case, Net, distance, spec, train
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able
@@ -26,13 +25,6 @@ class Pair(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
-
-
-def test_only_independent_blocks_are_sharded_separately():
-    pair, net = Pair(), Net()
-    assert independent_blocks(pair, list(pair.blocks)) == [pair.blocks[1]]
-    assert independent_blocks(net, [net.embedding, *net.blocks, net.head]) == list(net.blocks)
-    assert independent_blocks(net, [net]) == []
 
 
 def train_tied(world, engine_name):
@@ -98,26 +90,3 @@ def test_shards_within_each_of_two_nodes_train_as_shards_over_all_ranks(engine):
         share = sum(len(data) for kind, _, _, data, _ in outcomes[0].pieces if kind == "exp_avg")
         trained = sum(p.numel() for p in Net().parameters() if p.requires_grad)
         assert share == pytest.approx(trained / count, rel=0.1)
-
-
-@able("fsdp")
-def test_each_micro_batch_reduced_alone_gives_the_same_step(worlds, engine):
-    case = Case(engine, steps=2)
-    at_the_end = worlds[2].run(train, case)
-    each = worlds[2].run(train, replace(case, reduce_each_micro_batch=True))
-    assert max(distance(each, at_the_end).values()) < 1e-5
-
-
-def refusal_of_uneven_nodes(world):
-    world.local_size = world.rank + 1  # each divides the number of processes
-    try:
-        fsdp(world, Options(hybrid_shard=True))
-    except EngineError as error:
-        return str(error)
-    finally:
-        world.local_size = world.size
-
-
-def test_nodes_of_different_sizes_are_refused_on_every_rank(worlds):
-    for refusal in worlds[2].run(refusal_of_uneven_nodes):
-        assert "nodes with 1 and 2" in refusal

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.engines.parity import Case, distance, one_step, outcome, prepared, train
+from tests.engines.parity import Case, distance, one_step, outcome, prepared
 from tests.engines.test_parity import all_engines
 from tests.runs.crossing import differences, saved_halfway
 from training.checkpoint.reader import open_checkpoint
@@ -15,19 +15,6 @@ STEPS, SAVED_AT = 6, 3
 STATES = pytest.mark.parametrize("state", ["bf16", "int8"])
 APART = {"bf16": 2e-3, "int8": 0.03}
 """Of losses, from those with moments in fp32."""
-
-
-@pytest.fixture(scope="module")
-def reference(worlds):
-    return worlds[1].run(train, Case("local", steps=STEPS))
-
-
-@STATES
-@all_engines
-def test_two_ranks_agree_with_moments_in_fp32(worlds, reference, engine, state):
-    apart = distance(worlds[2].run(train, Case(engine, steps=STEPS, state=state)), reference)
-    assert 1e-7 < apart["loss"] < APART[state], apart
-    assert apart["exp_avg"] < 20 * APART[state] and apart["exp_avg_sq"] < 20 * APART[state], apart
 
 
 def taken(world, engine, module, case, first, last):

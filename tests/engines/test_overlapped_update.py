@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from engines.base import Options
 from engines.catalog import build_engine
-from engines.overlapped_update import OverlappedUpdate, can_overlap
+from engines.overlapped_update import OverlappedUpdate
 from tests.engines.parity import Case, joined, one_step, outcome, prepared, spec, train
 from tests.engines.test_parity import able
-from training.optim.muon import Muon
 
 INPUT = torch.ones(2, 4)
 
@@ -75,19 +74,6 @@ def test_a_forward_pass_reaches_a_module_whose_successor_is_not_updated_yet(over
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_next_learning_rate_changes_no_update_that_runs(overlapped):
-    model, is_set = layers(), Event()
-    optimizer = Held(model.parameters(), lambda parameters: is_set.wait(60))
-    update, before = overlapped(model, optimizer), model[2].bias.detach().clone()
-    groups = optimizer.param_groups
-    update.start(None)
-    groups[0]["lr"] = 100.0
-    is_set.set()
-    update.wait()
-    torch.testing.assert_close(model[2].bias, before - 0.1 * len(INPUT))
-    assert optimizer.param_groups is groups
-
-
 def test_an_error_of_an_update_is_raised_where_its_weights_are_needed(overlapped):
     def fail(parameters):
         raise MemoryError("no memory")
@@ -109,15 +95,6 @@ def test_the_thread_is_on_the_gpu_of_its_rank(monkeypatch):
     update.wait()
     update.close()
     assert seen == [device]
-
-
-def test_an_optimizer_of_whole_steps_is_not_overlapped():
-    parameter = nn.Parameter(torch.ones(2, 2))
-    assert can_overlap(AdamW([parameter]))
-    guarded = AdamW([parameter])
-    guarded.register_step_pre_hook(lambda *_: None)  # ranks agree in it
-    muon = Muon([{"params": [parameter], "momentum": 0.9}], lr=0.1)
-    assert not can_overlap(guarded) and not can_overlap(muon)
 
 
 def train_overlapped(world, case):

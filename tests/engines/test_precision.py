@@ -105,16 +105,3 @@ def test_the_scale_follows_torchs_grad_scaler():
         assert scale.value == reference.get_scale()
         seen.add(scale.value)
     assert len(seen) > 3  # it went down and up
-
-
-def test_a_loaded_scale_continues_like_the_saved_one_and_stays_finite():
-    saved, loaded = LossScale(4.0), LossScale()
-    for _ in range(1999):
-        saved.update(overflow=False)
-    loaded.load(saved.state())
-    for scale in (saved, loaded):
-        scale.update(overflow=False)
-        assert scale.value == 8.0
-    for _ in range(2000):
-        saved.update(overflow=True)
-    assert saved.value == LossScale.MINIMUM

@@ -7,35 +7,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options
 from engines.catalog import build_engine
-from engines.preparation import change_forward, tune_convolutions
+from engines.preparation import change_forward
 from tests.engines.parity import Block, Net, spec
 from tests.engines.test_parity import able
 
 CPU = torch.device("cpu")
-
-
-class Image(nn.Module):
-    """Keeps its inputs."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-
-    def forward(self, x, mask):
-        self.seen, self.mask = x, mask
-        return self.conv(x)
-
-
-def test_channels_last_changes_images_and_leaves_weights_and_masks():
-    model, x = Image(), torch.randn(2, 3, 8, 8)
-    mask = torch.ones(2, 3, 8, 8, dtype=torch.int64)
-    plain = model(x, mask)
-    change_forward(model, [], Options(channels_last=True), CPU)
-    output = model(x, mask=mask)
-    assert model.seen.is_contiguous(memory_format=torch.channels_last)
-    assert output.is_contiguous(memory_format=torch.channels_last)
-    assert model.mask is mask and model.conv.weight.is_contiguous()
-    torch.testing.assert_close(output, plain)
 
 
 @pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1])])
@@ -54,26 +30,6 @@ def test_every_nth_block_recomputes_its_activations(every, expected):
     with torch.no_grad():
         assert not net(torch.zeros(1, 12, dtype=torch.int64)).requires_grad
     assert list(net.state_dict()) == names
-
-
-class Compiled(nn.Linear):
-    """Keeps how it is compiled."""
-
-    def __init__(self, *, compiles_parts=False):
-        super().__init__(2, 2)
-        self.compiles_parts, self.given = compiles_parts, None
-
-    def compile(self, **given):
-        self.given = given
-
-
-@pytest.mark.parametrize("graphs", [False, True])
-def test_blocks_and_modules_with_parts_are_compiled_and_may_be_replayed(graphs):
-    model = nn.Sequential(Compiled(), Compiled(compiles_parts=True), Compiled())
-    change_forward(model, [model[0]], Options(compile=True, graphs=graphs), CPU)
-    replayed = [(part.given or {}).get("options", {}) for part in model]
-    assert [part.given is not None for part in model] == [True, True, False]
-    assert [bool(given.get("triton.cudagraphs")) for given in replayed] == [graphs, graphs, False]
 
 
 class Products(TorchDispatchMode):
@@ -178,25 +134,3 @@ def test_a_model_whose_compilation_fails_runs_without_it(broken, caplog, first, 
     lines = [each.getMessage() for each in caplog.records if each.name == "engines.preparation"]
     reason = "Failed to find C compiler."
     assert lines == [f"torch.compile failed; the model runs without it: {reason}"]
-
-
-def test_a_compilation_that_the_user_asked_for_and_that_fails_is_an_error(broken):
-    net = Net()
-    change_forward(net, list(net.blocks), Options(compile=True), CPU)
-    broken(1)
-    with pytest.raises(RuntimeError, match="Failed to find C compiler"):
-        net(torch.zeros(1, 12, dtype=torch.int64))
-
-
-def test_convolutions_are_tuned_until_the_end_and_not_if_deterministic():
-    cudnn = torch.backends.cudnn
-    assert not cudnn.benchmark
-    restore = tune_convolutions()
-    assert cudnn.benchmark
-    restore()
-    torch.use_deterministic_algorithms(True)
-    try:
-        tune_convolutions()
-        assert not cudnn.benchmark
-    finally:
-        torch.use_deterministic_algorithms(False)

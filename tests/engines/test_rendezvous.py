@@ -9,7 +9,7 @@ import pytest
 import torch.distributed as dist
 
 from engines.base import EngineError, PeersMissing
-from engines.rendezvous import LOOPBACK, TOKEN, check_ranks, open_store, tcp_store
+from engines.rendezvous import LOOPBACK, TOKEN, check_ranks, open_store
 
 HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
@@ -80,20 +80,6 @@ def test_a_port_in_use_is_named(port):
         open_store(0, 2, SHORT)
     assert f"cannot open the rendezvous at 127.0.0.1:{port}: " in str(error.value)
     assert "Address already in use" in str(error.value)
-
-
-def test_a_torch_without_libuv_opens_its_other_store(monkeypatch):
-    opened = []
-
-    def store(*address, use_libuv=True, **options):
-        if use_libuv:
-            raise RuntimeError("use_libuv was requested but PyTorch was build without libuv support")
-        opened.append((address, options))
-        return "store"
-
-    monkeypatch.setattr(dist, "TCPStore", store)
-    assert tcp_store("127.0.0.1", 7, is_master=False) == "store"
-    assert opened == [(("127.0.0.1", 7), {"is_master": False})]
 
 
 @pytest.mark.parametrize(

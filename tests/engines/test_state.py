@@ -1,15 +1,14 @@
 """The state has every element once, by name, as views."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from engines.base import EngineError, OptimizerSpec, Options, Piece, State
+from engines.base import EngineError, Options, Piece, State
 from engines.catalog import build_engine
-from engines.state import broadcast_buffers, check_cover, fill_slots, stored_buffers
+from engines.state import check_cover, fill_slots
 from engines.world import open_world
 from tests.engines.parity import Net, spec
 from tests.engines.test_parity import able
@@ -52,17 +51,6 @@ def test_a_state_names_each_tensor_once_and_holds_none_in_its_groups(prepared):
     assert "params" not in decayed
 
 
-def test_values_written_to_a_piece_are_used_by_the_model(prepared):
-    net, engine = prepared
-    for piece in engine.state().pieces:
-        if piece.name == "seven":
-            piece.data.fill_({"weight": 2.0, "exp_avg": 3.0, "exp_avg_sq": 4.0}[piece.kind])
-    engine.refresh()
-    assert net.seven.tolist() == [2.0] * 7
-    again = {p.kind: p.data.tolist() for p in engine.state().pieces if p.name == "seven"}
-    assert again == {"weight": [2.0] * 7, "exp_avg": [3.0] * 7, "exp_avg_sq": [4.0] * 7}
-
-
 @pytest.mark.parametrize(
     "build",
     [
@@ -92,22 +80,6 @@ def test_slots_created_early_equal_those_of_the_first_step(build):
 def _forms(slots):
     found = {key: value for key, value in slots.items() if value is not None}
     return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
-
-
-def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones():
-    parameter = torch.nn.Parameter(torch.ones(3))
-    message = "unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
-    with pytest.raises(EngineError, match=message):
-        fill_slots(torch.optim.Rprop([parameter]))
-
-
-def test_a_model_of_frozen_parameters_is_an_error(world):
-    net = torch.nn.Linear(2, 2).requires_grad_(False)
-    engine = build_engine("local", world, Options())
-    optimizer = OptimizerSpec([{}], lambda name, p: 0, torch.optim.AdamW, None)
-    with pytest.raises(EngineError, match="no trainable parameter"):
-        engine.prepare(net, optimizer, [])
-    engine.close()
 
 
 def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world):
@@ -182,10 +154,3 @@ def test_statistics_are_those_of_rank_zero(worlds, engine):
     assert held["count"] == [4] and "constant" not in held
     # A tenth of the mean of rank 0's batch: columns 0, 2, 4, 6 and 1, 3, 5, 7.
     assert held["norm.running_mean"] == mean == other_mean == pytest.approx([0.3, 0.4])
-
-
-def test_buffers_of_frozen_parts_are_not_sent():
-    world, norm = SimpleNamespace(size=2), nn.BatchNorm1d(3)
-    with pytest.raises(ValueError, match="process group"):
-        broadcast_buffers(stored_buffers(norm), world)
-    broadcast_buffers(stored_buffers(norm.eval()), world)

@@ -91,19 +91,6 @@ def test_rank_0_works_first_and_all_wait_for_all(worlds, tmp_path):
         assert worlds[2].run(in_order, tmp_path / name) == [["0", "1"], ["0", "1"]]
 
 
-def failing(world):
-    def work():
-        raise ValueError("no such data")
-
-    if world.rank == 0:
-        with pytest.raises(ValueError, match="no such data"):
-            world.rank_0_first(work)
-
-
-def test_an_error_of_rank_0_is_raised_there(worlds):
-    worlds[2].run(failing)
-
-
 def test_each_attempt_starts_with_an_empty_store(monkeypatch):
     """A restarted rank would take the address of a dead one for its peer's, and hang."""
     store = TCPStore("127.0.0.1", 0, is_master=True)

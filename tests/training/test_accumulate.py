@@ -129,9 +129,3 @@ def test_a_global_batch_without_units_changes_nothing_and_is_counted():
     skipped = [facts for kind, facts in run.recorder.events if kind == "skipped"]
     assert skipped == [{"step": step, "units": 0} for step in (1, 2, 3)]
     assert run.outcome.status == "failed"  # it took no step
-
-
-def test_a_task_gets_the_progress_before_each_step():
-    task = TwoTermsTask()
-    run_tiny(one_rank(), task, train={"epochs": 2}, **SGD)
-    assert task.paces == pytest.approx(np.array([(step / 3, 2.0) for step in range(6)]))

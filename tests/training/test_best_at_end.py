@@ -6,7 +6,6 @@ import torch
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import EMA
 from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
 
@@ -47,23 +46,6 @@ def test_the_weights_at_the_end_are_those_of_the_best_evaluation(tmp_path, in_ba
     loaded = [facts for kind, facts in run.recorder.events if kind == "best_loaded"]
     assert loaded == [run.outcome.best]
     after = [facts["text"] for kind, facts in run.recorder.events if kind == "preview"][-1]
-    assert float(after) == pytest.approx(kept.sum().item())
-
-
-def test_the_last_checkpoint_has_the_weights_of_the_last_step(tmp_path):
-    rising(tmp_path / "one")
-    plain = rising(tmp_path / "other", save={"async": False})
-    last = open_checkpoint(tmp_path / "one" / "last")
-    assert last.manifest.step == 12
-    kept = stored(tmp_path / "one" / "last", "linear.weight")
-    assert torch.equal(kept, plain.weights["linear.weight"].to(kept))  # fp32 on disk
-
-
-def test_with_ema_the_average_of_the_best_is_previewed(tmp_path):
-    run = rising(tmp_path, train={"epochs": 4, "ema": 0.5})
-    assert run.outcome.best["step"] < 12
-    after = [facts["text"] for kind, facts in run.recorder.events if kind == "preview"][-1]
-    kept = stored(tmp_path / "best", "linear.weight", EMA)
     assert float(after) == pytest.approx(kept.sum().item())
 
 

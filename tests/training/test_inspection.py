@@ -91,40 +91,6 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
     assert len({rows[1][0] for rows in found.values()}) == 3
 
 
-def test_samples_are_predicted_before_and_after_training_without_a_tracker():
-    run = run_tiny(one_rank(), PreviewTask(), train={"max_steps": 3})
-    assert not shown(run)
-    found = run.recorder.samples
-    assert {when: step for when, (step, _) in found.items()} == {"before": 0, "after": 3}
-    assert found["before"][1].rows != found["after"][1].rows
-
-
-def two_runs(world, engine):
-    """The same run without and with predictions: losses and weights, and the predictions."""
-    torch.set_num_threads(1)
-    plain, previewed = (
-        run_tiny(
-            world,
-            PreviewTask(dropout=0.5, rank=world.rank),
-            engine=engine,
-            track=track,
-            train={"epochs": 2, "ema": 0.9, "preview": bool(track)},
-            eval={"every": 1},
-            log={"every": 1},
-        )
-        for track in ([], ["tensorboard"])
-    )
-    losses = [[line.loss for line in run.recorder.lines] for run in (plain, previewed)]
-    same = all(torch.equal(plain.weights[name], previewed.weights[name]) for name in plain.weights)
-    return losses, same, len(shown(plain)), len(shown(previewed))
-
-
-def test_predictions_do_not_change_training(two_ranks):
-    for (plain, previewed), same, none, some in two_ranks.run(two_runs, "fsdp"):
-        assert plain == previewed and same and len(plain) == 6
-        assert (none, some) == (0, 6)
-
-
 def failing(world, rank, after):
     """Events on both ranks of a run with failing predictions on one of them."""
     torch.set_num_threads(1)

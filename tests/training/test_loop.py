@@ -62,15 +62,6 @@ def test_other_requests_of_one_rank_are_carried_out_by_both(two_ranks):
         assert found["outcome"].status == "completed"
 
 
-def test_a_request_before_the_last_step_is_carried_out_after_it(two_ranks):
-    changes = EACH_STEP | {"save": {"last": False}}
-    for found in two_ranks.run(tiny_run, {}, {1: {5: Action.SAVE}}, changes):
-        assert list(found["saved"]) == [6]
-    for found in two_ranks.run(tiny_run, {}, {1: {5: Action.SIGNAL | Action.SAVE}}, changes):
-        assert (found["outcome"].steps, found["outcome"].exit_code) == (6, 75)
-        assert list(found["saved"]) == [6]
-
-
 def test_news_of_a_finished_write_do_not_make_ranks_wait_for_a_later_one(two_ranks):
     changes = EACH_STEP | {"save": {"every": 1, "async": True}}
     for found in two_ranks.run(tiny_run, {}, {}, changes):
@@ -90,14 +81,6 @@ def test_a_loss_that_one_rank_finds_infinite_ends_both_with_one_reason(two_ranks
     assert steps[0] == steps[1]  # that of the fault, though found a step later
 
 
-def test_a_loss_that_one_rank_finds_infinite_is_skipped_by_both(two_ranks):
-    changes = EACH_STEP | {"train": {"epochs": 1, "on_nonfinite": "skip 1"}}
-    first, second = two_ranks.run(tiny_run, {"infinite_at": [5]}, {}, changes)
-    assert first["outcome"].status == second["outcome"].status == "completed"
-    assert first["kinds"].count("skipped") == second["kinds"].count("skipped") == 1
-    assert first["weights"] == second["weights"]
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_exception_passes_through_after_callbacks_ended(workers):
     before = set(multiprocessing.active_children())
@@ -109,15 +92,3 @@ def test_an_exception_passes_through_after_callbacks_ended(workers):
     assert outcome.reason == "DataError: row 9 cannot be read"
     assert callback.calls[-1] == "end"
     assert set(multiprocessing.active_children()) <= before
-
-
-class Interrupting(RecordingCallback):
-    def step(self, step):
-        raise KeyboardInterrupt
-
-
-def test_even_an_interrupt_ends_the_callbacks():
-    callback = Interrupting()
-    with pytest.raises(KeyboardInterrupt):
-        run_tiny(one_rank(), callback=callback)
-    assert callback.outcomes[0].status == "failed"

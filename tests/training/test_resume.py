@@ -7,7 +7,6 @@ from models.base import DataError
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.callbacks.base import Action
-from training.checkpoint.resume_point import StartSteps
 
 CHANGES = {
     "train": {"epochs": 3, "ema": 0.9},
@@ -73,15 +72,6 @@ def test_a_log_entry_postponed_by_a_skipped_step_is_written_after_a_resume():
     ]
 
 
-def test_skipped_steps_in_a_row_are_counted_across_a_resume():
-    changes = {"train": {"epochs": 2, "on_nonfinite": "skip 2"}, "save": {"every": 1}}
-    task = TinyTask(infinite_at=range(24))
-    whole = run_tiny(one_rank(), task, **changes)
-    assert whole.outcome.steps == 3
-    rest = run_tiny(one_rank(), task, before=whole.shelf.before(2), **changes)
-    assert (rest.outcome.steps, rest.outcome.status) == (3, "failed")
-
-
 @pytest.mark.parametrize("saves", [True, False])
 def test_a_signal_saves_unless_it_must_not_and_adds_no_metrics_line(saves):
     callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
@@ -120,37 +110,6 @@ def test_a_replay_ends_at_its_step_and_saves_there(whole):
     assert (rest.outcome.steps, rest.outcome.exit_code) == (7, 0)
     assert history(rest) == tuple([row for row in rows if row[0] <= 7] for rows in history(whole, after=4))
     assert same(rest.shelf.saved[7]["pieces"], whole.shelf.saved[7]["pieces"])
-
-
-def test_a_reset_schedule_covers_the_remaining_steps():
-    changes = {"train": {"epochs": 2}, "schedule": {"name": "linear"}, "log": {"every": 1}}
-    whole = run_tiny(one_rank(), save={"every": 2}, **changes)
-    before = whole.shelf.before(2, reset=frozenset({"schedule"}))
-    rest = run_tiny(one_rank(), before=before, optim={"lr": 1.0}, **changes)
-    assert [line.lr for line in rest.recorder.lines] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
-    assert rest.shelf.saved[6]["facts"]["starts"]["schedule"] == 2
-
-
-def test_reset_data_restarts_the_data_order():
-    changes = {"train": {"epochs": 2}, "save": {"every": 1}, "log": {"every": 1}}
-    whole = run_tiny(one_rank(), **changes)
-    before = whole.shelf.before(2, reset=frozenset({"data"}))
-    assert before.starts == StartSteps(data=2, schedule=0, samples_before=16)
-    rest = run_tiny(one_rank(), TinyTask(train=16), before=before, global_batch=4, **changes)
-    # Two epochs of four steps each.
-    assert rest.outcome.steps == 10
-    assert [line.samples for line in rest.recorder.lines] == [16 + 4 * n for n in range(1, 9)]
-    assert rest.outcome.epochs == 2.0
-    before = rest.shelf.before(5)
-    again = run_tiny(one_rank(), TinyTask(train=16), before=before, global_batch=4, **changes)
-    assert history(again) == history(rest, after=5)
-
-
-def test_a_reset_optimizer_restarts_the_moving_average(whole):
-    before = whole.shelf.before(4, reset=frozenset({"optimizer"}))
-    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, until=5, **CHANGES)
-    average = rest.shelf.saved[5]["pieces"]["ema", "linear.weight"]
-    assert not torch.equal(average, whole.shelf.saved[5]["pieces"]["ema", "linear.weight"])
 
 
 def test_other_data_is_refused_by_name():

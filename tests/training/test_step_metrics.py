@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from tests.training.facts import train_plan
-from tests.training.logging.clock import Clock
 from tests.training.tiny import one_rank, run_tiny
 from training.callbacks.base import Step
-from training.step_metrics import RunMetrics, timing
+from training.step_metrics import RunMetrics
 from training.step_timer import StepTimer
 from training.train_plan import TrainPlan
 
@@ -58,64 +56,3 @@ def test_a_step_that_fp16_skipped_has_a_loss_to_show():
     assert record.add(step(1, skipped=True, loss_scale=65536.0, norm=torch.inf))
     line = record.line(one_rank())
     assert (line.loss, line.skipped, line.loss_scale) == (2.0, 1, 65536.0)
-
-
-def test_pauses_are_not_part_of_a_step():
-    clock = Clock()
-    timer = StepTimer(now=clock)
-    record = RunMetrics(BUDGET, 2, "fp32", timer)
-    clock.seconds += 30  # before the first step
-    timer.begin_steps(bool)
-    clock.seconds += 3
-    record.add(step(1))
-    with timer.paused():
-        clock.seconds += 100
-    clock.seconds += 5
-    record.add(step(2))
-    line = record.line(one_rank())
-    assert (line.step_time_s, line.samples_per_s) == (4.0, 2.0)
-
-
-def test_throughput_leaves_the_first_line_out():
-    record, lines = RunMetrics(BUDGET, 1, "fp32", StepTimer()), []
-    assert record.samples_per_s is None
-    for number in (1, 2, 3):
-        record.add(step(number))
-        lines.append(record.line(one_rank()))
-        measured = lines[1:] or lines
-        seconds = sum(line.step_time_s for line in measured)
-        assert record.samples_per_s == pytest.approx(8 * len(measured) / seconds)
-
-
-def timed(*seconds):
-    clock = Clock()
-    timer = StepTimer(True, clock)
-    timer.begin_steps(bool)
-    for duration in seconds:
-        clock.seconds += duration
-        timer.end_step()
-    return timing(timer.step_seconds, train_plan())
-
-
-@pytest.mark.parametrize(("steps", "excluded"), [(1, 0), (2, 1), (4, 1), (20, 4), (300, 10)])
-def test_the_first_steps_are_left_out_and_one_at_least_stays(steps, excluded):
-    summary = timed(*[9.0] * excluded, *[1.0] * (steps - excluded))
-    assert (summary["steps"], summary["warmup_steps"]) == (steps - excluded, excluded)
-    assert (summary["p10_s"], summary["median_s"], summary["p90_s"]) == (1.0, 1.0, 1.0)
-
-
-def test_speed_is_that_of_the_median_step_over_all_ranks():
-    summary, own = timed(9.0, 0.25, 0.25, 4.0), train_plan()
-    assert summary["samples_per_s"] == own.global_batch * 4
-    assert summary["batches_per_s"] == own.accumulation * own.world_size * 4
-
-
-def test_step_timing_does_not_change_training():
-    changes = {"train": {"epochs": 4, "timing": True}, "eval": {"every": 2}}
-    run = run_tiny(one_rank(), **changes)
-    plain = run_tiny(one_rank(), train={"epochs": 4}, eval={"every": 2})
-    assert (run.outcome.timing["steps"], run.outcome.timing["warmup_steps"]) == (10, 2)
-    assert run.outcome.timing["median_s"] > 0
-    assert plain.outcome.timing is None
-    for name, weight in run.weights.items():
-        assert torch.equal(weight, plain.weights[name])

@@ -1,18 +1,9 @@
 """The time split: work belongs to the part that it is done in, and parts add up to the run."""
 
-import time
-from collections import Counter
-from dataclasses import dataclass, field
-
-import numpy as np
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.checkpoint import checkpoint
 
-from models.base import Loss
 from tests.training.ranks import tiny_run
-from tests.training.tiny import RecordingCallback, TinyNet, TinySplit, TinyTask, one_rank, run_tiny
 from training.step_timer import BACKWARD, DATA, EVALUATION, FORWARD, OPTIMIZER, SAVING, StepTimer
 
 PARTS = ("forward_time_s", "backward_time_s", "optimizer_time_s")
@@ -110,122 +101,6 @@ def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
     train(rest, late, 1, forward=1.0)
     assert rest.means()[FORWARD] == 2.0
     assert rest.summary(100.0)["forward_s"] == 8.0 + 2.0
-
-
-class Stopwatch:
-    """Does work within a part, and measures it a second way."""
-
-    def __init__(self):
-        self.seconds = Counter()
-
-    def work(self, part):
-        began = time.perf_counter()
-        np.linalg.svd(np.ones((60, 60)))
-        self.seconds[part] += time.perf_counter() - began
-
-
-class Slow(torch.autograd.Function):
-    """The identity, with work in both directions."""
-
-    @staticmethod
-    def forward(context, x, watch):
-        context.watch = watch
-        watch.work(FORWARD)
-        return x.clone()
-
-    @staticmethod
-    def backward(context, gradient):
-        context.watch.work(BACKWARD)
-        return gradient, None
-
-
-class Recomputed(TinyNet):
-    """Activation checkpointing: its forward pass runs a second time in the backward pass."""
-
-    watch = None
-
-    def forward(self, x):
-        parts = iter((FORWARD, BACKWARD))
-
-        def body(x):
-            self.watch.work(next(parts))
-            return self.linear(x)
-
-        return checkpoint(body, x, use_reentrant=False) if self.training else self.linear(x)
-
-
-class SlowSplit(TinySplit):
-    watch = None
-
-    def sample(self, index, draws):
-        if self.watch is not None:
-            self.watch.work(DATA)
-        return super().sample(index, draws)
-
-
-@dataclass
-class SlowTask(TinyTask):
-    """Works in its samples, its network and its loss."""
-
-    watch: Stopwatch = field(default_factory=Stopwatch)
-
-    def build(self):
-        net = Recomputed(dtype=self.dtype)
-        net.watch = self.watch
-        return net
-
-    def data(self, split):
-        found = SlowSplit(self.train if split == "train" else self.val)
-        found.watch = self.watch if split == "train" else None
-        return found
-
-    def loss(self, model, batch):
-        x = Slow.apply(batch["x"].requires_grad_(), self.watch)
-        return Loss(super().loss(model, batch | {"x": x}).sum, {})
-
-    def metric(self):
-        made = super().metric()
-        update = made.update
-
-        def slow(model, batch):
-            self.watch.work(EVALUATION)
-            return update(model, batch)
-
-        made.update = slow
-        return made
-
-
-class Saved(RecordingCallback):
-    def __init__(self):
-        super().__init__()
-        self.seconds = 0.0
-
-    def saved(self, folder, step, seconds):
-        super().saved(folder, step, seconds)
-        self.seconds += seconds
-
-
-@pytest.fixture
-def slow_optimizer():
-    """Works in each update of any optimizer, with the stopwatch that is put in the list."""
-    watches = []
-    hook = register_optimizer_step_pre_hook(lambda *_: watches[0].work(OPTIMIZER))
-    yield watches
-    hook.remove()
-
-
-def test_work_belongs_to_the_part_that_it_is_done_in(slow_optimizer):
-    task, saved = SlowTask(), Saved()
-    slow_optimizer.append(task.watch)
-    changes = {"train": {"epochs": 2}, "log": {"every": 2}, "eval": {"every": 3}}
-    outcome = run_tiny(one_rank(), task, saved, save={"every": 2}, **changes).outcome
-    split, seconds = outcome.time_split, task.watch.seconds
-    assert sum(split.values()) == pytest.approx(outcome.wall_s)
-    # Each piece of work lies within its part: what is measured outside is never less.
-    assert set(seconds) == {DATA, FORWARD, BACKWARD, OPTIMIZER, EVALUATION}
-    for part, least in {**seconds, SAVING: saved.seconds}.items():
-        assert split[f"{part}_s"] >= least > 0, part
-    assert sum(found.seconds for found in saved.evaluations) <= split["evaluation_s"]
 
 
 @pytest.mark.parametrize("engine", ["fsdp", "zero3"])

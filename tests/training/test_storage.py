@@ -1,6 +1,5 @@
 """Files are replaced whole, lines are whole or not there, and a folder that cannot be written is a clear error."""
 
-import errno
 import os
 import resource
 import shutil
@@ -18,7 +17,6 @@ from training.storage import (
     open_to_read,
     parse_json,
     read_json,
-    storage_errors,
 )
 
 
@@ -60,12 +58,6 @@ def test_a_folder_deleted_under_the_run_is_noticed(tmp_path):
     with pytest.raises(StorageError, match=r"a\.jsonl: it was deleted during the run"):
         file.write(b"two")
     file.close()
-
-
-def test_a_full_disk_error_names_the_fix(tmp_path):
-    message = r"No space left on device; free some space, or .* --out"
-    with pytest.raises(StorageError, match=message), storage_errors(tmp_path):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_only_regular_files_are_opened_and_no_link_is_followed(tmp_path):

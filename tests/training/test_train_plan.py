@@ -43,11 +43,6 @@ def test_intervals_are_in_steps(every, steps):
     assert found.eval_every == found.save_every == steps
 
 
-def test_an_invalid_interval_is_refused():
-    with pytest.raises(ValueError, match="often"):
-        train_plan(eval={"every": "often"})
-
-
 @pytest.mark.parametrize(
     ("schedule", "save", "step"),
     [

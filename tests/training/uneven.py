@@ -53,7 +53,7 @@ def train(world, engine, phases):
     timer = StepTimer()
     record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 1, "fp32", timer)
     timer.start(clock_of(world.device))
-    stragglers = Stragglers(1.5, made, module, CallbackList([recorder]), timer, 0, block_s=0.1)
+    stragglers = Stragglers(1.5, world, CallbackList([recorder]), 0, block_s=0.1)
     timer.begin_steps(bool)
     step = 0
     for phase in phases:
@@ -75,7 +75,8 @@ def train(world, engine, phases):
                 update = made.step()
             step_result = Step(step, loss.detach(), {}, 1, update.norm, 0.1, False, None, data_s)
             if record.add(step_result):
-                stragglers.note(record.line(world))
+                line = record.line(world)
+                stragglers.note(line, line.forward_time_s)
             stragglers.update(agreement()[2])
     made.close()
     assert all(facts["host"] == socket.gethostname() for _, facts in recorder.events), recorder.events

@@ -201,12 +201,8 @@ class Callback:
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         """Called before and after training, as `when` says, with the weights of `step`."""
 
-    def throttled(self, available: Action) -> Action | None:
-        """Called after all ranks took throttling steps, before the next training step.
-
-        `available` are the throttling steps that are still possible. Returned actions are carried
-        out at once.
-        """
+    def throttled(self, available: Action) -> None:
+        """Called after all ranks took throttling steps; `available` are those that are still possible."""
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Called once a checkpoint is complete on disk; training waited `seconds` for it."""

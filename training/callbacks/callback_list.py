@@ -44,8 +44,8 @@ class CallbackList(Callback):
     def sampled(self, predictions: Predictions, when: str, step: int) -> None:
         self._each("sampled", predictions, when, step)
 
-    def throttled(self, available: Action) -> Action:
-        return _joined(self._each("throttled", available))
+    def throttled(self, available: Action) -> None:
+        self._each("throttled", available)
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         self._each("saved", folder, step, seconds)

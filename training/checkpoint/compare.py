@@ -6,16 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _CHUNK = 2**21
 """Elements of a tensor that are compared together: 16 MiB as float64."""
@@ -27,7 +24,6 @@ _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 """Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
 
 Line = Mapping[str, Any]
-_Key = TypeVar("_Key")
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -112,26 +108,18 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
             shapes.append(Difference("shape", f"{kind} {name}", None, *pair))
             continue
         count += 1
-        if (distance := _distance(ours, theirs, kind, name)) is None:
+        relative, at = _distance(ours, theirs, kind, name, tolerance is None)
+        if at is None:
             continue
-        relative, first_bit, farthest = distance
         differing += 1
         if largest_in is None or not relative <= largest:
             largest, largest_in = relative, f"{kind} of {name}"
         if tolerance is None or not relative <= tolerance.of(kind):
-            at = first_bit if tolerance is None else farthest
             a, b = (c.interval(kind, name, at, at + 1).item() for c in (ours, theirs))
             index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
             values.append(Difference(kind, name, index, a, b))
     first = next(iter([*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]), None)
     return TensorComparison(count, differing, first, largest, largest_in)
-
-
-def number_differs(ours: Any, theirs: Any, tolerance: float | None) -> bool:
-    """Whether two values from JSON differ, floats by more than `tolerance`."""
-    if tolerance is None or not (isinstance(ours, float) and isinstance(theirs, float)):
-        return bool(ours != theirs)
-    return abs(ours - theirs) > tolerance * max(abs(ours), abs(theirs))
 
 
 def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
@@ -146,19 +134,20 @@ def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
     return forms
 
 
-def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tuple[float, int, int] | None:
-    """The norm of the difference over the larger norm, and two flat indices; None: no bit differs.
+def _distance(
+    first: Checkpoint, second: Checkpoint, kind: str, name: str, wants_first_bit: bool
+) -> tuple[float, int | None]:
+    """The norm of the difference over the larger norm, and a flat index; None: no bit differs.
 
-    Infinite where one is not finite, and for different integers. The indices are those of the first
-    bit that differs, and of the largest difference.
+    Infinite where one is not finite, and for different integers. The index is that of the first bit
+    that differs, or of the largest difference. In chunks.
     """
-    if not any(differs.any() for *_, differs in _chunks(first, second, kind, name)):
-        return None
     squares = torch.zeros(3, dtype=torch.float64)
-    first_bit, largest, farthest = None, -1.0, 0
-    for start, ours, theirs, differs in _chunks(first, second, kind, name):
-        if first_bit is None and differs.any():
-            first_bit = start + int(differs.int().argmax())
+    at, largest, count = None, -1.0, prod(first.shape(kind, name))
+    for start in range(0, count, _CHUNK):
+        ours, theirs = (c.interval(kind, name, start, min(count, start + _CHUNK)) for c in (first, second))
+        bits = _BITS[ours.dtype.itemsize]
+        differs = ours.view(bits) != theirs.view(bits)
         a, b = ours.double(), theirs.double()
         # The same NaN or infinity on both sides has distance 0.
         apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
@@ -166,56 +155,45 @@ def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> tu
             apart = apart.masked_fill(differs, math.inf)
         finite = (x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for x in (a, b))
         squares += torch.stack([x.square().sum() for x in (apart, *finite)])
-        if (value := float(apart.max())) > largest:
-            largest, farthest = value, start + int(apart.argmax())
+        if differs.any() and (at is None or (not wants_first_bit and float(apart.max()) > largest)):
+            at = start + int((differs.int() if wants_first_bit else apart).argmax())
+            largest = float(apart.max())
     norm, *norms = squares.sqrt().tolist()
-    return norm / (max(norms) or 1.0), first_bit or 0, farthest
-
-
-def _chunks(
-    first: Checkpoint, second: Checkpoint, kind: str, name: str
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Both tensors flat, in chunks: index of the first element, values, mask of different bits."""
-    count = prod(first.shape(kind, name))
-    for start in range(0, count, _CHUNK):
-        stop = min(count, start + _CHUNK)
-        ours, theirs = (c.interval(kind, name, start, stop) for c in (first, second))
-        bits = _BITS[ours.dtype.itemsize]
-        yield start, ours, theirs, ours.view(bits) != theirs.view(bits)
+    return norm / (max(norms) or 1.0), at
 
 
 def _beside_tensors(
     first: Checkpoint, second: Checkpoint, tolerance: Tolerance | None
 ) -> Iterator[Difference]:
-    for (kind, name), ours, theirs in _both(*map(_numbers, (first, second))):
-        within = None
+    """Numbers of state.json and the manifest that differ."""
+
+    def numbers(checkpoint: Checkpoint) -> dict[tuple[str, str], Any]:
+        groups = {("groups", f"{n}.{k}"): v for n, g in enumerate(checkpoint.groups) for k, v in g.items()}
+        return {
+            ("samples", ""): checkpoint.manifest.samples,
+            **{("steps", name): count for name, count in checkpoint.steps.items()},
+            ("groups", ""): len(checkpoint.groups),
+            **groups,
+            **{("loss_scale", name): value for name, value in checkpoint.loss_scale.items()},
+        }
+
+    ours, theirs = numbers(first), numbers(second)
+    for kind, name in {**ours, **theirs}:
+        pair, within = (ours.get((kind, name)), theirs.get((kind, name))), None
         if tolerance is not None:
-            is_own = kind == "groups" and (
-                ours is None or theirs is None or name.partition(".")[2] in _IMPLEMENTATION
-            )
-            if is_own or kind == "loss_scale":
+            is_own = None in pair or name.partition(".")[2] in _IMPLEMENTATION
+            if kind == "loss_scale" or (kind == "groups" and is_own):
                 continue
             within = tolerance.weights if kind == "groups" else None
-        if number_differs(ours, theirs, within):
-            yield Difference(kind, name, None, ours, theirs)
+        if _number_differs(*pair, within):
+            yield Difference(kind, name, None, *pair)
 
 
-def _numbers(checkpoint: Checkpoint) -> dict[tuple[str, str], Any]:
-    """What is no tensor, by kind and name."""
-    groups = {("groups", f"{n}.{k}"): v for n, g in enumerate(checkpoint.groups) for k, v in g.items()}
-    return {
-        ("samples", ""): checkpoint.manifest.samples,
-        **{("steps", name): count for name, count in checkpoint.steps.items()},
-        ("groups", ""): len(checkpoint.groups),
-        **groups,
-        **{("loss_scale", name): value for name, value in checkpoint.loss_scale.items()},
-    }
-
-
-def _both(first: Mapping[_Key, Any], second: Mapping[_Key, Any]) -> Iterator[tuple[_Key, Any, Any]]:
-    """Each key of either, with both values; None if one lacks it."""
-    for key in {**first, **second}:
-        yield key, first.get(key), second.get(key)
+def _number_differs(ours: Any, theirs: Any, tolerance: float | None) -> bool:
+    """Whether two values from JSON differ, floats by more than `tolerance`."""
+    if tolerance is None or not (isinstance(ours, float) and isinstance(theirs, float)):
+        return bool(ours != theirs)
+    return abs(ours - theirs) > tolerance * max(abs(ours), abs(theirs))
 
 
 def compare_metrics(
@@ -239,11 +217,9 @@ def compare_metrics(
         for lines in (first, second)
     )
     both = [key for key in sorted(ours) if key in theirs]
-    for key in both:
-        for difference in _line_differences(ours[key], theirs[key], tolerance):
-            return MetricsComparison(len(both), difference)
-    logged = [step for step, is_evaluation, _ in theirs if step > after + 1 or is_evaluation]
-    return MetricsComparison(len(both), None, is_missing=bool(logged) and not both)
+    differences = (d for key in both for d in _line_differences(ours[key], theirs[key], tolerance))
+    logged = any(step > after + 1 or is_evaluation for step, is_evaluation, _ in theirs)
+    return MetricsComparison(len(both), next(differences, None), is_missing=logged and not both)
 
 
 def _line_differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
@@ -252,10 +228,10 @@ def _line_differences(first: Line, second: Line, tolerance: Tolerance | None) ->
         within = None
         if tolerance is not None:
             within = tolerance.moments if key == "grad_norm" else tolerance.weights
-        values = [(key, first.get(key), second.get(key))]
-        if isinstance(values[0][1], dict) and isinstance(values[0][2], dict):
-            values = [(f"{key}.{n}", a, b) for n, a, b in _both(first[key], second[key])]
-        for name, ours, theirs in values:
-            if number_differs(ours, theirs, within):
-                kind, step = str(first["kind"]), int(first["step"])
-                yield Difference(kind, name, None, ours, theirs, step)
+        values = {key: (first.get(key), second.get(key))}
+        ours, theirs = values[key]
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            values = {f"{key}.{name}": (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
+        for name, pair in values.items():
+            if _number_differs(*pair, within):
+                yield Difference(str(first["kind"]), name, None, *pair, int(first["step"]))

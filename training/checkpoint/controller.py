@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.manifest import CheckpointError, step_of
@@ -24,15 +23,8 @@ class CheckpointController:
     Collective: save, wait, load_best.
     """
 
-    def __init__(
-        self,
-        settings: Save,
-        writer: CheckpointWriter,
-        callbacks: CallbackList,
-        first_step: int,
-        now: Callable[[], float] = time.perf_counter,
-    ):
-        self._writer, self._callbacks, self._now, self._waited_s = writer, callbacks, now, 0.0
+    def __init__(self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int):
+        self._writer, self._callbacks, self._waited_s = writer, callbacks, 0.0
         self._in_background, self._is_required = settings.async_, settings.required
         self._loads_best = settings.load_best and settings.keep_best > 0
         self.saves_last = settings.last
@@ -52,27 +44,27 @@ class CheckpointController:
     ) -> None:
         """Save `state` of `step`. Raises CheckpointError if `save.required` is on."""
         self.wait()
-        self.saved_step, self._waited_s = step, 0.0
+        self.saved_step, began = step, time.perf_counter()
         try:
-            with self._waiting():
-                self._writer.save(step, state, facts, periodic, score)
+            self._writer.save(step, state, facts, periodic, score)
         except CheckpointError as error:
             self._failed(error)
+        self._waited_s = time.perf_counter() - began
         if not self._in_background:
             self.wait()
 
     def wait(self) -> None:
         """Wait until the last save is on disk, and report it. Raises as `save`."""
+        began = time.perf_counter()
         try:
-            with self._waiting():
-                folder = self._writer.wait()
+            folder = self._writer.wait()
         except CheckpointError as error:
             self._failed(error)
             return
         if folder is not None:
-            step = step_of(folder.name)
+            step, waited_s = step_of(folder.name), self._waited_s + time.perf_counter() - began
             assert step is not None, folder
-            self._callbacks.saved(folder, step, self._waited_s)
+            self._callbacks.saved(folder, step, waited_s)
 
     def load_best(
         self,
@@ -105,12 +97,6 @@ class CheckpointController:
     def abandon(self) -> None:
         """After a failure: let the write of a lone process end. Not collective."""
         self._writer.abandon()
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        began = self._now()
-        yield
-        self._waited_s += self._now() - began
 
     def _failed(self, error: CheckpointError) -> None:
         if self._is_required:

@@ -8,9 +8,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,8 @@ any micro-batch. The number of rows of a matrix may change the rounding of its p
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 HALVES = (torch.bfloat16, torch.float16)
 """Stored as fp32, as numpy has no bfloat16."""
-_EVERY_S, _KILLED_S = 30.0, 86400.0
-"""Between two lines about the progress; without a write in it, a draft is of a killed process."""
+_KILLED_S = 86400.0
+"""Without a write in it, a draft is of a killed process."""
 _SPARE_BYTES = 64 * 2**20
 _FACTS = "made_from.json"
 
@@ -50,21 +50,17 @@ class Rows:
 
     def __init__(self, folder: Path, first: int = 0) -> None:
         """Row 0 is the row `first` of the files. Raises OSError, and ValueError for a short file."""
-        self._first, self._heads = first, {}
-        for path in sorted(folder.glob("*.npy")):
-            array = np.lib.format.open_memmap(path, "r")
-            self._heads[path.stem] = path, array.dtype, array.shape[1:], array.offset, array[:1].nbytes
-        if not self._heads or not (folder / _FACTS).is_file():
+        self._first, self._paths = first, sorted(folder.glob("*.npy"))
+        for path in self._paths:
+            np.load(path, mmap_mode="r")
+        if not self._paths or not (folder / _FACTS).is_file():
             raise ValueError(f"{folder} is incomplete")
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         """A copy of row `number` of each array."""
-        rows = {}
-        for name, (path, dtype, row, start, row_bytes) in self._heads.items():
-            offset = start + (self._first + number) * row_bytes
-            # Mapped per row: pages of a permanent mapping would count as memory of this process.
-            rows[name] = np.array(np.memmap(path, dtype, "r", offset, row))
-        return rows
+        # Mapped per row: pages of a permanent mapping would count as memory of this process.
+        row = self._first + number
+        return {path.stem: np.array(np.load(path, mmap_mode="r")[row]) for path in self._paths}
 
 
 def read(folder: Path) -> Rows | None:
@@ -120,77 +116,58 @@ class CacheLocation:
     """Precision and kernel: equal for runs that share features."""
 
 
-@dataclass
-class _Pass:
-    """One pass of the encoder over all inputs, split over the ranks. Collective."""
+@contextmanager
+def _noted(folder: Path, errors: list[str]) -> Iterator[None]:
+    """Add an error of what is written into `folder` to `errors`."""
+    try:
+        yield
+    except OSError as error:
+        errors.append(f"{folder} cannot be written: {error.strerror or error}")
 
-    task: HasFrozenEncoder
-    module: Module
-    world: World
-    inputs: Mapping[SplitName, EncoderInputs]
-    show: Show
 
-    def rows(self, split: SplitName, first: int) -> dict[str, np.ndarray]:
-        """The features of a batch; the last batch is filled with the first inputs."""
-        inputs = self.inputs[split]
-        count = min(BATCH, len(inputs) - first)
-        batch = inputs.batch([(first + n) % len(inputs) for n in range(BATCH)])
-        made = self.task.encode(self.module, on_device(batch, self.world.device))
-        return {
-            name: (tensor.float() if tensor.dtype in HALVES else tensor)[:count].cpu().numpy()
-            for name, tensor in made.items()
-        }
-
-    def fill(self, folder: Path) -> str | None:
-        """Write this rank's share into the draft in `folder`; the error if the write failed."""
-        requests = [(s, n) for s in SPLITS for n in range(0, len(self.inputs[s]), BATCH)]
-        starts = {"train": 0, "val": len(self.inputs["train"])}
-        error, size = None, self.world.size
-        began = shown_at = time.monotonic()
-        for turn in range(0, len(requests), size):
-            number = turn + self.world.rank
+def _make(
+    rows: Callable[[SplitName, int], dict[str, np.ndarray]],
+    counts: Mapping[SplitName, int],
+    final: Path,
+    facts: Mapping[str, Any],
+    limit: float,
+    world: World,
+    show: Show,
+) -> str | None:
+    """Store the features of all inputs in `final`, `rows` by batch; the reason if impossible. Collective."""
+    errors, folder, first = list[str](), None, rows("train", 0)
+    needed = sum(array[:1].nbytes for array in first.values()) * sum(counts.values())
+    if needed > limit:
+        return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
+    try:
+        if world.rank == 0:
+            show(f"feature cache: {size(needed)} in {final}")
+            with _noted(final.parent, errors):
+                final.parent.mkdir(parents=True, exist_ok=True)
+                if (free := shutil.disk_usage(final.parent).free) < needed + _SPARE_BYTES:
+                    raise OSError(f"it needs {size(needed)}, and {final.parent} has {size(free)} free")
+                folder = draft(final, first, sum(counts.values()))
+        if error := first_error(world, next(iter(errors), None)):
+            return error
+        path = final.parent / world.broadcast(folder.name.encode() if folder else None).decode()
+        batches = [(split, n) for split in SPLITS for n in range(0, counts[split], BATCH)]
+        for turn in range(0, len(batches), world.size):
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
-            split, first = requests[min(number, len(requests) - 1)]
-            rows = self.rows(split, first)
-            if number < len(requests) and error is None:
-                error = _disk_error(folder, partial(write, folder, starts[split] + first, rows))
-            now = time.monotonic()
-            if turn and now - shown_at > _EVERY_S:
-                shown_at = now
-                minutes = round((now - began) / turn * (len(requests) - turn) / 60)
-                self.show(f"feature cache: {turn / len(requests):.0%}, about {max(1, minutes)} min left")
-        return error
-
-    def make(self, final: Path, facts: Mapping[str, Any], limit: float) -> str | None:
-        """Compute all features and store them in `final`; the reason if impossible."""
-        rows, count = self.rows("train", 0), sum(len(inputs) for inputs in self.inputs.values())
-        needed = sum(array[:1].nbytes for array in rows.values()) * count
-        if needed > limit:
-            return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-        made: list[Path] = []
-
-        def start() -> None:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(final.parent).free
-            if free < needed + _SPARE_BYTES:
-                raise OSError(f"it needs {size(needed)}, and {final.parent} has {size(free)} free")
-            made.append(draft(final, rows, count))
-
-        error = None
-        if self.world.rank == 0:
-            self.show(f"feature cache: {size(needed)} in {final}")
-            error = _disk_error(final.parent, start)
-        try:
-            if first := first_error(self.world, error):
-                return first
-            name = self.world.broadcast(made[0].name.encode() if made else None)
-            first = first_error(self.world, self.fill(final.parent / name.decode()))
-            if first is None and made:
-                error = _disk_error(final.parent, partial(finish, made[0], final, facts))
-            return first or first_error(self.world, error)
-        finally:
-            for folder in made:
-                shutil.rmtree(folder, ignore_errors=True)
+            number = turn + world.rank
+            split, start = batches[min(number, len(batches) - 1)]
+            made = rows(split, start)
+            if number < len(batches) and not errors:
+                with _noted(path, errors):
+                    write(path, start + (counts["train"] if split == "val" else 0), made)
+        if error := first_error(world, next(iter(errors), None)):
+            return error
+        if folder is not None:
+            with _noted(final.parent, errors):
+                finish(folder, final, facts)
+        return first_error(world, next(iter(errors), None))
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def use(
@@ -212,10 +189,9 @@ def use(
     part = task.frozen_encoder(model) if isinstance(task, HasFrozenEncoder) else None
     if not isinstance(task, HasFrozenEncoder) or part is None or settings.mode == "off":
         return False
-    mode, world = settings.mode, engine.world
     if change := task.varying_inputs():
-        return _off(f"{change} changes the inputs of the encoder in each epoch", mode, show)
-    inputs = {split: task.encoder_inputs(split) for split in SPLITS}
+        return _off(f"{change} changes the inputs of the encoder in each epoch", settings.mode, show)
+    world, inputs = engine.world, {split: task.encoder_inputs(split) for split in SPLITS}
     facts: dict[str, Any] = {
         "version": 1,
         "encoder": weights_digest(engine.state(), part, world),
@@ -226,31 +202,31 @@ def use(
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     root = Path(settings.folder or location.folder).expanduser()
     folder = root / f"features-{world.broadcast(digest.encode()).decode()}"
+
+    def rows(split: SplitName, first: int) -> dict[str, np.ndarray]:
+        """The features of a batch; the last batch is filled with the first inputs."""
+        count = len(inputs[split])
+        batch = inputs[split].batch([(first + n) % count for n in range(BATCH)])
+        made = task.encode(module, on_device(batch, world.device))
+        whole = {name: x.float() if x.dtype in HALVES else x for name, x in made.items()}
+        return {name: x[: min(BATCH, count - first)].cpu().numpy() for name, x in whole.items()}
+
     if not world.agree(int(read(folder) is None)):
         show(f"feature cache: read from {folder}")
     else:
         module.eval()
         try:
             with torch.no_grad():
-                run = _Pass(task, module, world, inputs, show)
-                reason = run.make(folder, facts, settings.limit_gb * 1e9)
+                counts = {split: len(inputs[split]) for split in SPLITS}
+                reason = _make(rows, counts, folder, facts, settings.limit_gb * 1e9, world, show)
         finally:
             module.train()
         if reason is None and world.agree(int(read(folder) is None)):
             reason = f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
         if reason is not None:
-            return _off(reason, mode, show)
+            return _off(reason, settings.mode, show)
     task.use_features({"train": Rows(folder), "val": Rows(folder, len(inputs["train"]))})
     return True
-
-
-def _disk_error(folder: Path, action: Callable[[], None]) -> str | None:
-    """The error of `action`, which writes into `folder`; None: it succeeded."""
-    try:
-        action()
-    except OSError as error:
-        return f"{folder} cannot be written: {error.strerror or error}"
-    return None
 
 
 def _identity(inputs: EncoderInputs) -> dict[str, Any]:

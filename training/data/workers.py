@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from multiprocessing.connection import wait
@@ -113,7 +113,7 @@ class RequestLoader:
         try:
             while True:
                 self._raise_if_died(wait_s=0)
-                with nullcontext() if self._watch is None else self._watch.waiting(self._workers):
+                with nullcontext() if self._watch is None else self._watch.waiting():
                     micro_batch = next(arriving, None)
                 if micro_batch is None:
                     return
@@ -177,19 +177,11 @@ _CHECKS = 20
 _MARGIN_S = 2.0
 
 
-def _is_stopped(worker: BaseProcess) -> bool:
-    try:
-        return psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
-    except psutil.Error:
-        return False
-
-
 class DataWatchdog:
     """A thread that gives up if a `with` block takes longer than the time-out of collectives.
 
     The other ranks wait for this one in a collective, whose time-out does not name the slow rank.
-    So the watchdog ends this rank shortly before, with the reason. A worker that stays stopped, by
-    SIGSTOP or a debugger, never answers, and a signal to the run would wait for it: it is killed.
+    So the watchdog ends this rank shortly before, with the reason.
     """
 
     def __init__(self, timeout_s: float, give_up: GiveUp) -> None:
@@ -197,32 +189,26 @@ class DataWatchdog:
         self.limit_s = timeout_s - min(_MARGIN_S, timeout_s / 4)
         self._give_up = give_up
         self._since: float | None = None
-        self._workers: Collection[BaseProcess] = ()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="data watch", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def waiting(self, workers: Collection[BaseProcess] = ()) -> Iterator[None]:
-        """Watch the block, which waits for data of these `workers`."""
-        self._workers, self._since = workers, time.monotonic()
+    def waiting(self) -> Iterator[None]:
+        """Watch the block, which waits for data."""
+        self._since = time.monotonic()
         try:
             yield
         finally:
-            self._workers, self._since = (), None
+            self._since = None
 
     def close(self) -> None:
         self._over.set()
         self._thread.join()
 
     def _look(self) -> None:
-        stopped: set[BaseProcess] = set()
         while not self._over.wait(min(1.0, self.limit_s / _CHECKS)):
-            since, before = self._since, stopped
-            # Twice in a row: a job that Ctrl-Z stopped goes on process by process.
-            stopped = set() if since is None else set(filter(_is_stopped, tuple(self._workers)))
-            for worker in before & stopped:
-                worker.kill()
+            since = self._since
             if since is not None and time.monotonic() - since > self.limit_s:
                 self._give_up(f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s")
                 return

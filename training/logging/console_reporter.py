@@ -11,7 +11,7 @@ from training.callbacks.base import Callback, EvalResult, Outcome, RunInfo, Step
 from training.logging import console_text
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
-from training.logging.progress import Progress, next_save
+from training.logging.progress import Progress
 from training.storage import StorageError
 from training.train_plan import TrainPlan
 
@@ -19,8 +19,8 @@ _REDRAW_S = 0.25
 
 
 class ConsoleReporter(Callback):
-    _train_plan: TrainPlan | None = None
-    _progress: Progress
+    _train_plan: TrainPlan
+    _progress: Progress | None = None
 
     def __init__(
         self,
@@ -28,45 +28,36 @@ class ConsoleReporter(Callback):
         outputs: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
         usage: ResourceUsage | None = None,
-        saves_last: bool = True,
     ) -> None:
-        """`saves_last`: a checkpoint is saved at the end (`save.last`)."""
         self._about, self._outputs, self._now = about, outputs, now
-        self._usage, self._saves_last = usage or ResourceUsage(), saves_last
+        self._usage = usage or ResourceUsage()
         self._live = [output for output in outputs if output.is_live]
         self._draw_at, self._drawn_step = now(), 0
         self._advice: list[str] = []
         """Repeated at the end: the last lines are those that everyone reads."""
-        self._is_starved = False
 
     def start(self, train_plan: TrainPlan) -> None:
-        self._train_plan = train_plan
-        self._progress = Progress(train_plan, self._now)
+        self._train_plan, self._progress = train_plan, Progress(train_plan, self._now)
         self._drawn_step = train_plan.first_step
         self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
     def step(self, step: Step) -> None:
+        assert self._progress is not None
         self._progress.stepped(step.step)
         if self._live and self._now() >= self._draw_at:
             self._draw()
 
     def logged(self, line: StepMetrics) -> None:
-        assert self._train_plan is not None
+        assert self._progress is not None
         self._progress.last = line
         position, usage = self._progress.position(), console_text.render_usage(self._usage.newest)
         self._write("train", console_text.render_step(line, position, self._train_plan.units, usage))
 
     def evaluated(self, evaluation: EvalResult) -> None:
-        assert self._train_plan is not None
-        self._progress.evaluated()
-        self._draw_newest()
-        kind: Kind = "best" if evaluation.is_best else "evaluated"
-        self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
+        text = console_text.render_evaluation(evaluation, self._train_plan.end_step)
+        self._write("best" if evaluation.is_best else "evaluated", text)
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
-        assert self._train_plan is not None
-        self._progress.saved(step)
-        self._draw_newest()
         name = f"{folder.parent.name}/{folder.name}"
         self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
 
@@ -79,13 +70,10 @@ class ConsoleReporter(Callback):
             self._write("head", console_text.render_resumed(facts))
         elif (notice := console_text.render_notice(kind, facts)) is not None:
             self._write("notice", notice)
-            if kind == "advice":
-                self._advice.append(notice)
-                self._is_starved |= facts["fault"] == "starved"
+            self._advice += [notice] if kind == "advice" else []
         elif (text := console_text.render_urgent(kind, facts)) is not None:
             self._write("warning", text)
-            if "fault" in facts:
-                self._advice.append(console_text.render_row("warning", text))
+            self._advice += [console_text.render_row("warning", text)] if "fault" in facts else []
         else:
             self._write("log", console_text.render_event(kind, facts))
 
@@ -95,12 +83,8 @@ class ConsoleReporter(Callback):
         try:
             # A failed run has reported its error; a full disk must not hide it.
             with suppress(*([StorageError] if has_failed else [])):
-                if self._train_plan is not None:
-                    self._draw_newest()
-                    summary = console_text.render_summary(
-                        outcome, self._about.predicted_memory_bytes, self._is_starved
-                    )
-                    summary += console_text.render_near_limits(self._usage.near_limits())
+                if self._progress is not None:
+                    summary = console_text.render_summary(outcome, self._about.predicted_memory_bytes)
                     # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if has_failed else "summary"
                     self._write(kind, "\n".join(summary + self._advice))
@@ -109,21 +93,16 @@ class ConsoleReporter(Callback):
                 output.close()
 
     def _write(self, kind: Kind, text: str) -> None:
+        if self._live and self._progress is not None and self._progress.step != self._drawn_step:
+            self._draw()  # the bar stays below the line
         for output in self._outputs:
             output.write(kind, text)
 
-    def _draw_newest(self) -> None:
-        """Redraw a bar that lacks the newest steps: it stays below the line written next."""
-        if self._live and self._progress.position().step != self._drawn_step:
-            self._draw()
-
     def _draw(self) -> None:
-        from training.logging.live_view import LiveView  # imports rich, for a terminal only
+        from training.logging.terminal import LiveView  # imports rich, for a terminal only
 
-        assert self._train_plan is not None
-        plan, position = self._train_plan, self._progress.position()
-        save = next_save(plan, position.step, self._saves_last)
-        view = LiveView(position, plan.units, self._usage.newest, self._usage.limits, next_save=save)
+        assert self._progress is not None
+        view = LiveView(self._progress.position(), self._train_plan.units, self._usage.newest)
         for output in self._live:
             output.draw(view)
-        self._drawn_step, self._draw_at = position.step, self._now() + _REDRAW_S
+        self._drawn_step, self._draw_at = self._progress.step, self._now() + _REDRAW_S

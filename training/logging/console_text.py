@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from textwrap import wrap
 from typing import Any
 
@@ -11,20 +11,12 @@ from training import stop_reason
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
-from training.step_timer import DATA, EVALUATION, OPTIMIZER, SAVING
 from training.train_plan import TrainPlan
 
 Facts = Mapping[str, Any]
 _LABEL = 9
 _WIDTH = 88
 """Width at which text after a label is wrapped."""
-
-
-_PARTS = {DATA: "waiting for data", OPTIMIZER: "the optimizer", EVALUATION: "evaluation", SAVING: "saving"}
-_DOMINANT, _DOMINANT_S = 1 / 3, 10.0
-"""Share of a run, and seconds, from which a part of _PARTS stands in its last lines."""
-_EVALUATION = 0.1
-"""Seconds of evaluation for each other second that the last lines propose."""
 
 
 def render_row(label: str, text: str) -> str:
@@ -88,11 +80,6 @@ def render_usage(uses: Mapping[str, float]) -> str:
     return "  ".join(f"{k} {_amount(k, uses[k])}" for k in ("ram", "gpu") if k in uses)
 
 
-def render_use(used: float, limit: float | None) -> str:
-    """Use beside its limit: `63% of 90%`."""
-    return f"{used:.0f}%" if limit is None else f"{used:.0f}% of {limit:g}%"
-
-
 def describe_event(kind: str, step: int, facts: Facts) -> str | None:
     """An event in one line, for a live view; None: one that is not shown there."""
     if kind == "evaluated":
@@ -109,16 +96,6 @@ def describe_event(kind: str, step: int, facts: Facts) -> str | None:
 
 def _amount(resource: str, value: float, form: str = ".0f") -> str:
     return f"{value:{form}}{' °C' if resource == 'temperature' else '%'}"
-
-
-def render_near_limits(limits: Sequence[tuple[str, float, float]]) -> list[str]:
-    """The resources that came near a limit or exceeded it, as lines of a summary."""
-    texts = [
-        f"{name} at most {_amount(name, highest)}, {'over' if highest > limit else 'near'}"
-        f" its limit of {_amount(name, limit, 'g')}"
-        for name, highest, limit in limits
-    ]
-    return [render_row("machine", "; ".join(texts))] if texts else []
 
 
 def render_evaluation(result: EvalResult, total_steps: int) -> str:
@@ -163,13 +140,8 @@ def render_urgent(kind: str, facts: Facts) -> str | None:
     return form.format_map({**facts, "use": use})
 
 
-def render_summary(
-    outcome: Outcome, predicted: Mapping[str, int | None] | None, is_starved: bool = False
-) -> list[str]:
-    """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks.
-
-    `is_starved`: other lines tell that it waited for its data.
-    """
+def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None) -> list[str]:
+    """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks."""
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
     done = f"{length} in {duration(outcome.wall_s)}"
     is_told = outcome.reason in ("", stop_reason.FINISHED.reason)  # the steps tell it
@@ -188,7 +160,6 @@ def render_summary(
         lines.append(render_row("test", f"{name} {real(metrics[name])} {weights}"))
     if outcome.samples_per_s is not None:
         lines.append(render_row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
-    lines += _dominant_part(outcome, is_starved)
     if outcome.timing is not None:
         timing = outcome.timing
         median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
@@ -206,32 +177,14 @@ def render_summary(
     return lines + ([render_row("memory", "at most " + ", ".join(peaks))] if peaks else [])
 
 
-def _dominant_part(outcome: Outcome, is_starved: bool) -> list[str]:
-    """The part beside the passes that took most of the time, if that is worth a change."""
-    split = {p: (outcome.time_split or {}).get(f"{p}_s", 0.0) for p in _PARTS if p != DATA or not is_starved}
-    part = max(split, key=split.__getitem__)
-    seconds = split[part]
-    if seconds < max(_DOMINANT_S, _DOMINANT * outcome.wall_s):
-        return []
-    text = f"{_PARTS[part]} took {round(100 * seconds / outcome.wall_s)}% of the time"
-    samples = (outcome.best or {}).get("samples")
-    if part == EVALUATION and isinstance(samples, int):
-        # So many that evaluations take a tenth of the rest of the run.
-        fewer = int(samples * _EVALUATION * (outcome.wall_s - seconds) / seconds)
-        text += f"; fewer samples:  --set eval.samples={max(fewer, 1)}"
-    return [render_row("time", text)]
-
-
 def render_event(kind: str, facts: Facts) -> str:
     """Any event, for the log."""
     return render_row("event", f"{kind}  {_facts(facts)}".rstrip())
 
 
 def render_eta(position: Position) -> str:
-    """Time to the end; `≥` if a coming evaluation or save was never measured."""
-    if position.remaining_s is None:
-        return "ETA –"
-    return f"ETA {'≥ ' if position.remaining_is_least else ''}{duration(position.remaining_s)}"
+    """Time to the end."""
+    return f"ETA {'–' if position.remaining_s is None else duration(position.remaining_s)}"
 
 
 def _wrapped(text: str) -> str:
@@ -326,7 +279,6 @@ _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
     "disk_filling": "{use}, over its limit: free some space, or saving will fail",
     "straggler": _straggler,
-    "straggler_gone": "rank {rank} on {host} is as fast as the others again",
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
     "out_of_memory": "out of memory in step {at}: {text}",
     "smaller_micro_batch": ("micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"),

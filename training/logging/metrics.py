@@ -21,15 +21,12 @@ _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
 """Fields of StepMetrics whose key differs."""
 _IF_KNOWN = ("loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
 """Fields without a key unless they have a value."""
-NEAR = 5.0
-"""Percent below a limit from which a summary mentions it."""
 
 
 class ResourceUsage:
     """Use of the machine by resource: newest and highest; empty without a monitor."""
 
-    def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
-        self.limits = limits or {}
+    def __init__(self) -> None:
         self.newest: Mapping[str, float] = {}
         self.highest: Mapping[str, float] = {}
 
@@ -37,14 +34,6 @@ class ResourceUsage:
         """Add a reading; called in the thread of the monitor."""
         highest = {name: max(value, self.highest.get(name, 0.0)) for name, value in uses.items()}
         self.newest, self.highest = uses, {**self.highest, **highest}
-
-    def near_limits(self) -> list[tuple[str, float, float]]:
-        """The resources whose highest use came near their limit: name, use, limit, in percent."""
-        return [
-            (name, value, limit)
-            for name, value in self.highest.items()
-            if (limit := self.limits.get(name)) is not None and value > limit - NEAR
-        ]
 
 
 def usage_fields(uses: Mapping[str, float]) -> dict[str, float]:

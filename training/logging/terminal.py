@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from training.logging import console_text
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.printable import printable
+from training.logging.progress import Position
+from training.logging.quantities import duration
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
-
-
+_NARROW = 60
+"""Columns below which the bar and the elapsed time are left out."""
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
+
+
+@dataclass(frozen=True)
+class LiveView:
+    """All that the live view shows of a run; a renderable of rich whose lines never wrap."""
+
+    position: Position
+    units: str
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """Use of the machine in percent, by resource."""
+    event: str | None = None
+    """The last event; None: there was none."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        position, eta = self.position, console_text.render_eta(self.position)
+        if options.max_width < _NARROW:
+            yield unwrapped(Text(f"step {position.step}/{position.total_steps}  {eta}"))
+        else:
+            text = f"step {{task.completed}}/{{task.total}}  {duration(position.elapsed_s)} elapsed  {eta}"
+            bar = Progress(BarColumn(max(options.max_width - 60, 10)), TextColumn(text), console=console)
+            bar.add_task("", total=position.total_steps, completed=position.step)
+            yield bar.make_tasks_table(bar.tasks)
+        usage = console_text.render_usage(self.usage)
+        yield unwrapped(Text(f"{console_text.render_status(position, self.units)}  {usage}".rstrip()))
+        if self.event is not None:
+            yield unwrapped(Text(f"last  {printable(self.event)}", style="dim"))
+
+
+def unwrapped(text: Text) -> Text:
+    """`text`, changed so that it ends in an ellipsis instead of wrapping."""
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 class TerminalOutput(ConsoleOutput):
@@ -29,15 +66,11 @@ class TerminalOutput(ConsoleOutput):
     is_live = True
 
     def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console  # for a terminal only
-
         self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
         self._has_gone = False
 
     def write(self, kind: Kind, text: str) -> None:
-        from rich.text import Text
-
         if kind in _HIDDEN:
             return
         if kind == "warning":
@@ -55,8 +88,6 @@ class TerminalOutput(ConsoleOutput):
             self._try(self._live.stop)
 
     def _update(self, renderable: RenderableType) -> None:
-        from rich.live import Live
-
         if self._live is None:
             self._live = Live(
                 console=self._console,

@@ -14,18 +14,15 @@ VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
-_FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-"""Limit and use of memory by version."""
-_SWAP_FILES = {
+_MEMORY = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
+"""Limit and use by version."""
+_SWAP = {
     1: ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
     2: ("memory.swap.max", "memory.swap.current"),
 }
 _KILL_COUNT = {1: "memory.oom_control", 2: "memory.events"}
-_DROPPABLE = {
-    1: ("total_active_file", "total_inactive_file"),
-    2: ("active_file", "inactive_file", "slab_reclaimable"),
-}
-"""Keys of memory.stat that count memory the kernel takes back before it kills a process."""
+_DROPPABLE = re.compile(r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M)
+"""Counts of memory.stat that the kernel takes back before it kills a process."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +44,26 @@ def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     File pages that can be dropped are not counted as used, as in the kernel's MemAvailable.
     Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
     """
-
     shares = []
-    for folder, version in folders("memory", mount, membership):
-        if (share := _share(folder, _FILES[version])) is not None:
-            counts: dict[str, str] = {}
+    for folder, version in _folders(mount, membership):
+        if (share := _share(folder, _MEMORY[version])) is not None:
+            dropped = 0
             with suppress(OSError):
-                lines = (folder / "memory.stat").read_text().splitlines()
-                counts = dict(line.split(None, 1) for line in lines)
-            dropped = sum(int(counts.get(key, 0)) for key in _DROPPABLE[version])
+                text = (folder / "memory.stat").read_text()
+                # Version 1 counts a group alone, and with "total_" those below it, too.
+                text = text[text.find("total_") :] if version == 1 and "total_" in text else text
+                dropped = sum(map(int, _DROPPABLE.findall(text)))
             shares.append(Share(share.limit, max(0, share.used - dropped)))
     return min(shares, key=lambda share: share.limit, default=None)
 
 
 def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     """The tightest swap limit on this process, and the use of it; None: no limit."""
-
     shares = []
-    for folder, version in folders("memory", mount, membership):
-        share = _share(folder, _SWAP_FILES[version])
+    for folder, version in _folders(mount, membership):
+        share = _share(folder, _SWAP[version])
         if share is not None and version == 1:  # there swap counts memory, too
-            memory = _share(folder, _FILES[1])
+            memory = _share(folder, _MEMORY[1])
             share = memory and Share(share.limit - memory.limit, max(0, share.used - memory.used))
         shares += [share] if share is not None and share.limit > 0 else []
     return min(shares, key=lambda share: share.limit, default=None)
@@ -79,7 +75,7 @@ def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path =
     Those of this process's group; of the whole machine if that group does not count them. The
     kernel counts a kill before its victim ends.
     """
-    groups = folders("memory", mount, membership)
+    groups = _folders(mount, membership)
     for file in (*(folder / _KILL_COUNT[version] for folder, version in groups), vmstat):
         with suppress(OSError):
             if match := _KILLS.search(file.read_text()):
@@ -87,25 +83,19 @@ def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path =
     return None
 
 
-def folders(
-    controller: str, mount: Path = MOUNT, membership: Path = MEMBERSHIP
-) -> Iterator[tuple[Path, int]]:
-    """Each group of `controller` that this process is in, inner first, and its version, 1 or 2.
+def _folders(mount: Path, membership: Path) -> Iterator[tuple[Path, int]]:
+    """Each memory group that this process is in, inner first, and its version, 1 or 2.
 
     A container may see only the mount.
     """
-    try:
+    lines: list[str] = []
+    with suppress(OSError):  # not Linux
         lines = membership.read_text().splitlines()
-    except OSError:
-        return  # not Linux
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, version = mount, 2
-        elif controller in controllers.split(","):
-            root, version = mount / controller, 1
-        else:
+        if controllers and "memory" not in controllers.split(","):
             continue
+        root, version = (mount / "memory", 1) if controllers else (mount, 2)
         inside = PurePosixPath(path.lstrip("/"))
         for part in (inside, *inside.parents):
             yield root / part, version
@@ -113,14 +103,7 @@ def folders(
 
 def _share(folder: Path, files: tuple[str, str]) -> Share | None:
     """None: there is no limit, or the files do not exist."""
-    limit, used = (_number(folder / name) for name in files)
-    return None if limit is None or used is None else Share(limit, used)
-
-
-def _number(file: Path) -> int | None:
-    """The number in `file`; None if it does not exist or means "no limit"."""
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
+    with suppress(OSError, ValueError):  # "max" is no number
+        limit, used = (int((folder / name).read_text()) for name in files)
+        return Share(limit, used) if limit < _UNLIMITED else None
+    return None

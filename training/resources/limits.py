@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import Action, Callback, Outcome, Step
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
-SETTLING_STEPS = 2
-"""Steps with smaller micro-batches before their memory is measured."""
 MEMORY_READINGS = 10
 """Readings after which a limit that is exceeded again is a new incident."""
 _HELPS: Mapping[Action, frozenset[str]] = {
@@ -35,14 +33,11 @@ Emit = Callable[[str, Mapping[str, object]], None]
 class LimitEnforcer(Callback):
     """Compares readings of the machine with limits; one per rank, each for its own machine.
 
-    A reading over a limit is a warning; a reading with all values under their limits resets the
-    count. Three warnings in a row, or one critical value, request relief, after which the machine
-    is measured again at once. If it is still over the limit, the next throttling step is requested:
-    fewer workers, smaller micro-batches (measured after two steps; once, if a value is critical),
-    and at last the run saves and ends.
-
-    Between two steps a machine may look calm that is not calm within one. So if a limit is exceeded
-    again soon after relief, the next step is requested whatever that measurement shows.
+    A reading over a limit is a warning. Three in a row, or one critical value, request relief: unused
+    memory is released, and after the next step the machine is measured again. If it is still over the
+    limit, the next throttling step is requested: fewer workers, smaller micro-batches (once, if a
+    value is critical), and at last the run saves and ends. A limit that is exceeded again soon after
+    relief counts as still exceeded.
 
     A limit that is exceeded before the first step cannot be the run's doing: it is reported once,
     and only the critical value of that resource counts from then on. A disk that is over its
@@ -56,11 +51,17 @@ class LimitEnforcer(Callback):
         """`chosen`: the resources whose limits the user set."""
         self._chosen = [name for name in chosen if name != "cpu"]  # which has no first reading
         self._limits, self._critical = _by_resource(limits), _by_resource(limits.critical)
-        self._disk = self._limits.pop("disk", None)
-        """Reported once; None: reported already."""
+        self._disk = {"disk": self._limits.pop("disk")} if "disk" in self._limits else {}
+        """Reported once; empty: reported already."""
         self._monitor, self._emit = monitor, emit
         self._warnings, self._since_relief = 0, MEMORY_READINGS
-        self._incident: _Incident | None = None
+        self._left, self._has_halved = Action.NOTHING, False
+        self._kept: dict[str, float] | None = None
+        """The limits that were exceeded, and have to be kept again; None: none was."""
+        self._again: list[str] = []
+        """Exceeded again soon after relief: what is measured between two steps does not count."""
+        self._wait = math.inf
+        """Steps until the machine is measured; infinite until the request is carried out."""
 
     def start(self, train_plan: TrainPlan) -> None:
         reading = self._monitor.read()
@@ -70,45 +71,30 @@ class LimitEnforcer(Callback):
                 self._emit("warning", {"text": text})
         exceeded = _over(reading, self._limits)
         if "disk" in _over(reading, self._critical):
-            self._stop_watching(["disk"], reading)
-        elif self._is_disk_full(reading):
-            exceeded.append("disk")
+            self._ignore(["disk"], reading)
+        exceeded += _over(reading, self._disk)
         if exceeded:
             self._use_critical_only(exceeded)
             self._emit("limit_exceeded_at_start", {"over": exceeded, **reading.facts()})
         self._monitor.start()
 
     def step(self, step: Step) -> Action:
-        """Check a new reading; after smaller micro-batches, take one."""
-        incident = self._incident
-        if incident is None:
-            reading = self._monitor.take()
-            return Action.NOTHING if reading is None else self._check(reading)
-        incident.settling -= 1
-        if incident.settling != 0:  # below: ranks act on its request a step later
+        """Check a new reading; after a throttling step, take one."""
+        if self._kept is None:
+            new = self._monitor.take()
+            return Action.NOTHING if new is None else self._check(new)
+        self._wait -= 1
+        if self._wait > 0:
             return Action.NOTHING
-        reading = self._measure()
-        over = _over(reading, incident.limits)
-        self._emit("settled", {"still_over": over, **reading.facts()})
-        return Action.FREE_MEMORY if over else self._close()
-
-    def throttled(self, available: Action) -> Action:
-        """Measure again at once, if this rank requested relief."""
-        incident = self._incident
-        if incident is None or incident.settling > 0:
-            return Action.NOTHING
-        if incident.requested is Action.SMALLER_BATCH:
-            incident.requested, incident.settling = Action.FREE_MEMORY, SETTLING_STEPS
-            return Action.NOTHING
-        reading = self._measure()
-        over = _over(reading, incident.limits) or _over(reading, self._critical)
+        self._monitor.take()  # a reading from before the relief is out of date
+        reading = self._monitor.read()
+        over = _over(reading, self._kept) or _over(reading, self._critical) or self._again
+        self._again = []
         self._emit("relieved", {"still_over": over, **reading.facts()})
-        if incident.is_repeated:
-            incident.is_repeated, over = False, over or incident.over
-        if not over:
-            return self._close()
-        incident.requested = incident.next_step(over, available)
-        return incident.requested or self._give_up(over, reading, incident.limits)
+        return self._next_step(over, reading) if over else self._close()
+
+    def throttled(self, available: Action) -> None:
+        self._left, self._wait = available, 1
 
     def end(self, outcome: Outcome) -> None:
         self._monitor.stop()
@@ -116,79 +102,55 @@ class LimitEnforcer(Callback):
     def _check(self, reading: MachineReading) -> Action:
         self._since_relief += 1
         critical, over = _over(reading, self._critical), _over(reading, self._limits)
-        if self._is_disk_full(reading):
-            self._disk = None
+        if _over(reading, self._disk):
+            self._disk = {}
             self._emit("disk_filling", {"over": ["disk"], **reading.facts()})
         self._warnings = self._warnings + 1 if over or critical else 0
         if self._warnings:
             facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
             self._emit("limit_warning", facts)
         if "disk" in critical:
-            return self._give_up(critical, reading, self._critical)
+            return self._end_run(critical, reading)
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
-        limits = self._critical if critical else self._limits
-        is_repeated = self._since_relief < MEMORY_READINGS
-        self._incident = _Incident(limits, over or critical, bool(critical), is_repeated)
+        self._kept, self._has_halved = (self._critical if critical else self._limits), False
         self._emit("throttled", {"critical": critical, "over": over, **reading.facts()})
+        self._again = list(over or critical) if self._since_relief < MEMORY_READINGS else []
+        self._wait = math.inf
         return Action.FREE_MEMORY
 
-    def _give_up(self, over: Sequence[str], reading: MachineReading, limits: Mapping[str, float]) -> Action:
+    def _next_step(self, over: Sequence[str], reading: MachineReading) -> Action:
+        """Request what is left and helps; else end the run, or stop watching what is `over`."""
         critical = _over(reading, self._critical)
+        for action, helps in _HELPS.items():
+            again = action is Action.SMALLER_BATCH and self._has_halved and bool(critical)
+            if action in self._left and helps.intersection(over) and not again:
+                self._has_halved |= action is Action.SMALLER_BATCH
+                self._wait = math.inf
+                return action
         fatal = [name for name in over if name not in _NEVER_FATAL or name in critical]
-        if not fatal:
-            self._stop_watching(over, reading)
-            return self._close()
-        self._emit("pressure", {"over": fatal, "limits": dict(limits), **reading.facts()})
-        self._incident = None
+        if fatal:
+            return self._end_run(fatal, reading)
+        self._ignore(over, reading)
+        return self._close()
+
+    def _end_run(self, over: Sequence[str], reading: MachineReading) -> Action:
+        self._emit("pressure", {"over": over, **reading.facts()})
+        self._kept = None
         return Action.LIMIT_EXCEEDED | Action.SAVE
 
-    def _stop_watching(self, names: Sequence[str], reading: MachineReading) -> None:
-        """Ignore these from now on: nothing that a run does helps."""
+    def _ignore(self, names: Sequence[str], reading: MachineReading) -> None:
+        """Watch these no longer: nothing that a run does helps."""
         self._use_critical_only(names)
         self._critical = {n: limit for n, limit in self._critical.items() if n not in names}
         self._emit("limit_given_up", {"over": list(names), **reading.facts()})
 
     def _use_critical_only(self, names: Sequence[str]) -> None:
         self._limits = {n: limit for n, limit in self._limits.items() if n not in names}
-        self._disk = None if "disk" in names else self._disk
-
-    def _is_disk_full(self, reading: MachineReading) -> bool:
-        return self._disk is not None and bool(_over(reading, {"disk": self._disk}))
-
-    def _measure(self) -> MachineReading:
-        self._monitor.take()  # A reading from before the relief is out of date.
-        return self._monitor.read()
+        self._disk = {} if "disk" in names else self._disk
 
     def _close(self) -> Action:
-        self._incident = None
-        self._warnings = self._since_relief = 0
-        return Action.NOTHING
-
-
-@dataclass
-class _Incident:
-    """An exceeded limit, from the first request for relief until it is kept again or given up."""
-
-    limits: Mapping[str, float]
-    """The limits that were exceeded, and have to be kept again."""
-    over: list[str]
-    is_critical: bool
-    is_repeated: bool
-    """The last relief did not last: request a throttling step without measuring first."""
-    requested: Action = Action.FREE_MEMORY
-    """The last request."""
-    settling: int = 0
-    """Steps until the machine is measured; below 1: it is not."""
-    has_halved: bool = False
-
-    def next_step(self, over: Sequence[str], left: Action) -> Action:
-        """The next throttling step in `left` that helps what is `over`; NOTHING: there is none."""
-        for step, helps in _HELPS.items():
-            again = step is Action.SMALLER_BATCH and self.has_halved and self.is_critical
-            if step in left and helps.intersection(over) and not again:
-                self.has_halved |= step is Action.SMALLER_BATCH
-                return step
+        self._kept, self._warnings, self._since_relief = None, 0, 0
         return Action.NOTHING
 
 
@@ -199,7 +161,5 @@ def _by_resource(limits: Limits | Critical) -> dict[str, float]:
 
 
 def _over(reading: MachineReading, limits: Mapping[str, float]) -> list[str]:
-    # A run may fill what others leave of a GPU: a step that does not fit is repeated with a smaller
-    # micro-batch.
     values = {name: getattr(reading, name) for name in limits}
     return [name for name, value in values.items() if value is not None and value > limits[name]]

@@ -9,7 +9,7 @@ import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -20,16 +20,12 @@ if TYPE_CHECKING:
     import torch
 
     from engines.base import World
-    from training.resources.nvml import GpuState
 
 # getrusage counts in KiB on Linux and in bytes on macOS.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 _ACCELERATORS = ("cuda", "xpu", "mps")
-_CONTEXT_BYTES = 2**30
-"""At most this much of a device belongs to a process outside of its allocator: the CUDA context,
-buffers of NCCL and cuBLAS."""
 
 
 def host_bytes() -> int:
@@ -81,15 +77,6 @@ def synchronize(device: torch.device) -> None:
         torch.get_device_module(device).synchronize(device)
 
 
-def _host_peak() -> int:
-    # Linux hands ru_maxrss on to the program that a process starts: run from one that holds
-    # 400 MiB, `python -c pass` "took" 400 MiB. VmHWM starts at zero with each program.
-    with suppress(OSError):
-        if match := _VM_HWM.search(_STATUS.read_text(encoding="ascii", errors="replace")):
-            return int(match[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
-
-
 class PeakMemory:
     """Peak memory of a run; created before data and model, so that all later growth counts."""
 
@@ -102,7 +89,12 @@ class PeakMemory:
         "device": of tensors, None on a CPU; "host": resident memory; "host_growth": the same above
         the use at creation.
         """
-        host = _host_peak()
+        # Linux hands ru_maxrss on to the program that a process starts: run from one that holds
+        # 400 MiB, `python -c pass` "took" 400 MiB. VmHWM starts at zero with each program.
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
+        with suppress(OSError):
+            if match := _VM_HWM.search(_STATUS.read_text(encoding="ascii", errors="replace")):
+                host = int(match[1]) * 1024
         growth = max(0, host - self._before)
         return {"device": device_bytes(device), "host": host, "host_growth": growth}
 
@@ -125,8 +117,6 @@ class CacheClearing(Callback):
 
     def __init__(self, every: int, device: torch.device) -> None:
         self._every, self._device, self._since = every, device, 0
-        self.times = 0
-        """How often the cache was emptied."""
 
     def start(self, train_plan: TrainPlan) -> None:
         self._accumulation = train_plan.accumulation
@@ -136,29 +126,4 @@ class CacheClearing(Callback):
         self._since += self._accumulation
         if self._since >= self._every:
             self._since %= self._every
-            self.times += 1
             empty_cache(self._device)
-
-
-def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
-    """The uses of `device` in a MachineReading, as its driver counts them; empty: it does not.
-
-    `state` comes from NVML; None: the runtime of training is asked.
-    """
-    if device.type != "cuda":
-        return {}
-    import torch
-
-    if state is not None:
-        used, total, by_process = state.used, state.total, state.by_process
-    else:
-        free, total = torch.cuda.mem_get_info(device)
-        used, by_process = total - free, None
-    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    others = max(0, used - (by_process or reserved + _CONTEXT_BYTES))
-    return {
-        "gpu": 100 * others / total,
-        "gpu_all": 100 * (used - (reserved - allocated)) / total,
-        "gpu_reserved_bytes": reserved,
-        "gpu_driver_bytes": used,
-    }

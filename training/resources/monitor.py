@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from training.logging.metrics import ResourceUsage
 from training.resources import cgroup
-from training.resources.cpu import CpuUse, cpu_celsius
-from training.resources.memory import device_uses, host_bytes
+from training.resources.memory import host_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
+_LEAST_S = 0.5
+"""Shorter intervals are too coarse for CPU use: the kernel counts in hundredths of a second."""
+_SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
+"""Names of the sensors of processors in Linux, from the most exact to the least."""
+_CONTEXT_BYTES = 2**30
+"""At most this much of a device belongs to a process outside of its allocator: the CUDA context,
+buffers of NCCL and cuBLAS."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class MachineReading:
     gpu_driver_bytes: int | None = None
     """Device memory in use as the driver counts it, over all processes."""
     cpu: float | None = None
-    """Of the CPU time this process may use, since the reading before; None: the first reading."""
+    """Of the cores this process may use, since the reading before; None: the first reading."""
     disk: float | None = None
     """Of the file system that holds the run folder."""
     gpu_all: float | None = None
@@ -66,7 +74,9 @@ class ResourceReader:
     """Reads this machine, a device and the file system of a folder."""
 
     def __init__(self, device: torch.device, folder: Path) -> None:
-        self._device, self._folder, self._cpu = device, folder, CpuUse()
+        self._device, self._folder = device, folder
+        self._cpu: float | None = None
+        self._cpu_read_at = 0.0
         self._read_gpu: Callable[[], GpuState | None] | None = None
 
     def read(self) -> MachineReading:
@@ -82,17 +92,67 @@ class ResourceReader:
             gpu = self._read_gpu()
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
-        celsius = [cpu_celsius(), gpu.celsius if gpu else None]
+        machine, swap = psutil.virtual_memory(), psutil.swap_memory()
+        share, swap_share = cgroup.memory(), cgroup.swap()
+        in_swap = (
+            swap_share.percent if swap_share is not None and swap_share.limit < swap.total else swap.percent
+        )
+        celsius = [value for value in (cpu_celsius(), gpu.celsius if gpu else None) if value is not None]
         return MachineReading(
-            ram=_ram(),
-            swap=_swap(),
+            ram=share.percent if share is not None and share.limit < machine.total else machine.percent,
+            swap=in_swap if swap.total else None,
             host_bytes=host_bytes(),
-            cpu=self._cpu.percent(),
+            cpu=self._cpu_percent(),
             disk=disk,
-            temperature=max((value for value in celsius if value is not None), default=None),
+            temperature=max(celsius, default=None),
             gpu_busy=gpu.busy_percent if gpu else None,
             **device_uses(self._device, gpu),
         )
+
+    def _cpu_percent(self) -> float | None:
+        before, now = self._cpu_read_at, time.monotonic()
+        if now - before >= _LEAST_S:
+            cores, self._cpu_read_at = psutil.cpu_percent(percpu=True), now
+            if hasattr(os, "sched_getaffinity"):
+                cores = [cores[n] for n in os.sched_getaffinity(0) if n < len(cores)] or cores
+            self._cpu = sum(cores) / len(cores) if before else None
+        return self._cpu
+
+
+def cpu_celsius() -> float | None:
+    """The hottest sensor of the processor in degrees Celsius; None where the system reports none."""
+    sensors = {}
+    with suppress(OSError, AttributeError):  # not Linux
+        sensors = psutil.sensors_temperatures()
+    for name in _SENSORS:
+        # A sensor that is not connected gives other values.
+        if plausible := [s.current for s in sensors.get(name, ()) if 1 < s.current < 150]:
+            return max(plausible)
+    return None
+
+
+def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
+    """The uses of `device` in a MachineReading, as its driver counts them; empty: it does not.
+
+    `state` comes from NVML; None: the runtime of training is asked.
+    """
+    if device.type != "cuda":
+        return {}
+    import torch
+
+    if state is not None:
+        used, total, by_process = state.used, state.total, state.by_process
+    else:
+        free, total = torch.cuda.mem_get_info(device)
+        used, by_process = total - free, None
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    others = max(0, used - (by_process or reserved + _CONTEXT_BYTES))
+    return {
+        "gpu": 100 * others / total,
+        "gpu_all": 100 * (used - (reserved - allocated)) / total,
+        "gpu_reserved_bytes": reserved,
+        "gpu_driver_bytes": used,
+    }
 
 
 class ResourceMonitor:
@@ -106,7 +166,8 @@ class ResourceMonitor:
         self._new: MachineReading | None = None
         self._reading = threading.Lock()
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        # A daemon: a run that fails must not wait for its monitor.
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def read(self) -> MachineReading:
         with self._reading:
@@ -116,8 +177,6 @@ class ResourceMonitor:
 
     def start(self) -> None:
         """Start the thread; the first reading comes after one interval."""
-        # A daemon: a run that fails must not wait for its monitor.
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self._thread.start()
 
     def take(self) -> MachineReading | None:
@@ -126,23 +185,11 @@ class ResourceMonitor:
         return reading
 
     def stop(self) -> None:
-        """End the thread, if there is one, and wait for the reading it takes."""
+        """End the thread, if it was started, and wait for the reading it takes."""
         self._stopping.set()
-        if self._thread is not None:
+        if self._thread.ident is not None:
             self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             self._new = self.read()
-
-
-def _ram() -> float:
-    machine, share = psutil.virtual_memory(), cgroup.memory()
-    return share.percent if share is not None and share.limit < machine.total else machine.percent
-
-
-def _swap() -> float | None:
-    machine, share = psutil.swap_memory(), cgroup.swap()
-    if share is not None and share.limit < machine.total:
-        return share.percent
-    return machine.percent if machine.total else None

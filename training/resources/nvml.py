@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from ctypes import byref
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +39,7 @@ class _Memory(ctypes.Structure):
 
 
 class _Process(ctypes.Structure):
-    """nvmlProcessInfo_v2_t, of which the functions _v2 and _v3 give a list."""
+    """nvmlProcessInfo_v2_t."""
 
     _fields_: ClassVar = [
         *(("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong)),
@@ -54,15 +55,17 @@ def gpu_states(named: str | None) -> list[GpuState | None]:
     Empty without an NVIDIA GPU or its library. Opens the library and closes it again, so that
     processes may be forked later. Source: NVML API reference, device queries.
     """
-    library = _opened()
+    library, count = _opened(), ctypes.c_uint()
     if library is None:
         return []
-    count = ctypes.c_uint()
     library.nvmlDeviceGetCount_v2(byref(count))
-    names = [str(n) for n in range(count.value)]
+    names = list(map(str, range(count.value)))
     if named is not None:
-        ids = [_id(library, number) for number in range(count.value)]
-        parts = [part for name in named.split(",") if (part := name.strip()) not in ("", "-1")]
+        ids, parts = [], [part for name in named.split(",") if (part := name.strip()) not in ("", "-1")]
+        for name in names:
+            handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(_UUID_BYTES)
+            if _asks(library, "HandleByIndex_v2", int(name), byref(handle)):
+                ids += [text.value.decode()] if _asks(library, "UUID", handle, text, _UUID_BYTES) else []
         names = [
             part if part.isdigit() else next((i for i in ids if i.startswith(part)), part) for part in parts
         ]
@@ -77,12 +80,9 @@ def driver_cuda() -> tuple[int, int] | None:
     Does not start CUDA: processes may be forked later. Source: CUDA driver API, cuDriverGetVersion.
     """
     version = ctypes.c_int()
-    try:
-        if ctypes.CDLL(DRIVER).cuDriverGetVersion(byref(version)) or not version.value:
-            return None
-    except (OSError, AttributeError):
-        return None
-    return version.value // 1000, version.value % 1000 // 10
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(DRIVER).cuDriverGetVersion(byref(version))
+    return divmod(version.value // 10, 100) if version.value else None
 
 
 def gpu_reader(name: str) -> Callable[[], GpuState | None]:
@@ -102,28 +102,17 @@ def _opened() -> Any:
     return None if library.nvmlInit_v2() else library
 
 
-def _id(library: Any, number: int) -> str:
-    """The unique id of a GPU; empty: unknown."""
-    handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(_UUID_BYTES)
-    if library.nvmlDeviceGetHandleByIndex_v2(number, byref(handle)):
-        return ""
-    call = getattr(library, "nvmlDeviceGetUUID", None)
-    return text.value.decode() if call and call(handle, text, _UUID_BYTES) == 0 else ""
+def _asks(library: Any, function: str, *arguments: Any) -> bool:
+    """Whether NVML answers; old drivers lack some functions, and GPUs some sensors."""
+    call = getattr(library, f"nvmlDeviceGet{function}", None)
+    return call is not None and call(*arguments) == 0
 
 
 def _state(library: Any, name: str) -> GpuState | None:
     """The GPU with this number or unique id; None: no such one, or its memory is unknown."""
-
-    def asks(function: str, *arguments: Any) -> bool:
-        """Whether NVML answers; old drivers lack some functions, and GPUs some sensors."""
-        call = getattr(library, f"nvmlDeviceGet{function}", None)
-        return call is not None and call(*arguments) == 0
-
-    handle, memory = ctypes.c_void_p(), _Memory()
-    if name.isdigit():
-        exists = asks("HandleByIndex_v2", int(name), byref(handle))
-    else:
-        exists = asks("HandleByUUID", name.encode(), byref(handle))
+    asks, handle, memory = partial(_asks, library), ctypes.c_void_p(), _Memory()
+    find = ("HandleByIndex_v2", int(name)) if name.isdigit() else ("HandleByUUID", name.encode())
+    exists = asks(*find, byref(handle))
     in_mig, pending = ctypes.c_uint(), ctypes.c_uint()
     if exists and not name.startswith("MIG-"):
         asks("MigMode", handle, byref(in_mig), byref(pending))
@@ -133,18 +122,15 @@ def _state(library: Any, name: str) -> GpuState | None:
     celsius, major, minor = ctypes.c_uint(), ctypes.c_int(), ctypes.c_int()
     rates = (ctypes.c_uint * 2)()  # of kernels, of memory
     listed, processes = ctypes.c_uint(_MAX_PROCESSES), (_Process * _MAX_PROCESSES)()
-    newest = hasattr(library, "nvmlDeviceGetComputeRunningProcesses_v3")
-    function = f"ComputeRunningProcesses_v{3 if newest else 2}"
-    if not asks(function, handle, byref(listed), processes):
+    if not asks("ComputeRunningProcesses_v3", handle, byref(listed), processes):
         listed.value = 0
     ours = [p.used for p in processes[: listed.value] if p.pid == os.getpid()]
+    has_capability = asks("CudaComputeCapability", handle, byref(major), byref(minor))
     return GpuState(
         memory.used,
         memory.total,
         ours[0] if ours and ours[0] != _NO_BYTES else None,
         float(celsius.value) if asks("Temperature", handle, 0, byref(celsius)) else None,
         float(rates[0]) if asks("UtilizationRates", handle, byref(rates)) else None,
-        (major.value, minor.value)
-        if asks("CudaComputeCapability", handle, byref(major), byref(minor))
-        else None,
+        (major.value, minor.value) if has_capability else None,
     )

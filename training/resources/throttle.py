@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import THROTTLING, Action
+from training.callbacks.base import Action
 from training.resources import memory
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Throttle:
-    """Carries out the agreed throttling steps, lets every rank measure, and repeats. Collective.
+    """Carries out the agreed throttling steps. Collective.
 
     Losses do not change: the order of the data is cut into global batches, and the randomness of a
     sample comes from its index, so neither depends on workers or micro-batches. Random numbers of
@@ -33,20 +33,27 @@ class Throttle:
         self._engine, self._callbacks, self._timer = engine, callbacks, timer
         self._batches, self._validation = batches, validation
 
-    def run(self, actions: Action, step: int) -> tuple[Action, bool]:
-        """Carry out the throttling steps in `actions` after `step` updates, and their followers.
+    def run(self, actions: Action, step: int) -> bool:
+        """Carry out the throttling steps in `actions` after `step` updates, and release memory.
 
-        Returns the remaining actions, without throttling steps, and whether batches were restarted:
-        those already taken for the next step must then be taken again.
+        True: batches already taken for the next step must be taken again.
         """
-        restarted = False
+        batches, validation = self._batches, self._validation
+        workers = max(batches.workers, validation.workers)
+        has_fewer = Action.FEWER_WORKERS in actions and workers > 0
+        is_smaller = Action.SMALLER_BATCH in actions and batches.smaller is not None
         with self._timer.paused():
-            while steps := actions & THROTTLING:
-                restarted |= self._carry_out(steps & self._available(), step)
-                memory.release_unused(self._engine.world.device)
-                requested = self._callbacks.throttled(self._available())
-                actions = actions & ~THROTTLING | Action(self._engine.world.agree(int(requested)))
-        return actions, restarted
+            if has_fewer:
+                self._callbacks.event("fewer_workers", {"from": workers, "to": workers // 2})
+                batches.begin(step, workers=batches.workers // 2)
+                validation.use_workers(validation.workers // 2)
+                workers //= 2
+            if is_smaller:
+                self._halve_micro_batch(step)
+            memory.release_unused(self._engine.world.device)
+        left = Action.FEWER_WORKERS if workers else Action.NOTHING
+        self._callbacks.throttled(left | (Action.SMALLER_BATCH if batches.smaller else Action.NOTHING))
+        return has_fewer or is_smaller
 
     def halve_for_oom(self, reason: str, step: int) -> None:
         """Halve the micro-batch: memory ran out in the step after `step` updates."""
@@ -63,25 +70,3 @@ class Throttle:
         accumulation = self._batches.accumulation
         self._engine.resize(smaller, accumulation)
         self._callbacks.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
-
-    def _carry_out(self, steps: Action, step: int) -> bool:
-        if Action.FEWER_WORKERS in steps:
-            before = self._max_workers()
-            self._callbacks.event("fewer_workers", {"from": before, "to": before // 2})
-            self._batches.begin(step, workers=self._batches.workers // 2)
-            self._validation.use_workers(self._validation.workers // 2)
-        if Action.SMALLER_BATCH in steps:
-            self._halve_micro_batch(step)
-        return bool(steps & (Action.FEWER_WORKERS | Action.SMALLER_BATCH))
-
-    def _max_workers(self) -> int:
-        return max(self._batches.workers, self._validation.workers)
-
-    def _available(self) -> Action:
-        """The steps that are left; the same on every rank, as all start and change together."""
-        left = Action.FREE_MEMORY
-        if self._max_workers():
-            left |= Action.FEWER_WORKERS
-        if self._batches.smaller is not None:
-            left |= Action.SMALLER_BATCH
-        return left

@@ -21,11 +21,6 @@ from training.callbacks.preemption import ignore_ending
 from training.settings import TRACKERS
 from training.storage import atomic_write, lines_of, open_to_read, read_json
 
-ALERTS = (
-    *("throttled", "pressure", "out_of_memory", "disk_filling"),
-    *("straggler", "nonfinite", "advice", "control_leak"),
-)
-"""Events that may need a user's attention."""
 NAMES: Mapping[str, str] = {
     **{key: f"train/{key}" for key in ("loss", "epoch", "samples", "skipped")},
     **{key: f"optim/{key}" for key in ("lr", "grad_norm", "loss_scale")},
@@ -88,9 +83,6 @@ class Tracker:
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
         """Upload the files of a checkpoint."""
-
-    def alert(self, title: str, text: str) -> None:
-        """Show an event."""
 
     def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
         """Add the results of the run, close it, and wait until all is sent."""
@@ -197,11 +189,7 @@ class _Following:
         if self._events_read <= self._done:
             return
         self._done = self._events_read
-        if kind in ALERTS:
-            text = ", ".join(f"{name} {value}" for name, value in facts.items())
-            with self._warned("an alert could not be sent: "):
-                self._tracker.alert(kind.replace("_", " "), text)
-        elif kind == "saved" and self._run.checkpoints != "none":
+        if kind == "saved" and self._run.checkpoints != "none":
             with self._warned("a checkpoint could not be sent: "):
                 self._upload(step, facts["folder"])
 

@@ -94,10 +94,6 @@ class Session(Tracker):
         if is_best:
             self._client.set_tag(self._run, "best", f"checkpoints/{files[0].parent.name}")
 
-    def alert(self, title: str, text: str) -> None:
-        """Show the newest event as a tag: MLflow has no alerts."""
-        self._client.set_tag(self._run, "event", f"{title}: {text}")
-
     def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
         """Add results, numbers as metrics; `will_resume`: the run is scheduled, not over."""
         now, entities = int(time.time() * 1000), self._mlflow.entities
@@ -119,10 +115,7 @@ class Session(Tracker):
         return str(found.experiment_id if found else self._client.create_experiment(name))
 
     def _send_settings(self, settings: Mapping[str, Any], sent: Mapping[str, str]) -> None:
-        """Parameters of MLflow cannot change: a setting that differs is a tag `changed.KEY`."""
+        """Parameters of MLflow cannot change: a setting that differs stays as it was sent."""
         values = {key: str(value)[:_VALUE_LENGTH] for key, value in flat(settings).items()}
         new = [item for item in values.items() if item[0] not in sent]
         self._client.log_batch(self._run, params=[self._mlflow.entities.Param(*p) for p in new])
-        for key, value in values.items():
-            if sent.get(key, value) != value:
-                self._client.set_tag(self._run, f"changed.{key}", value)

@@ -92,9 +92,6 @@ class Session(Tracker):
         aliases = ["latest", f"step-{step}", *["best"] * is_best]
         self._run.log_artifact(artifact, aliases=aliases)
 
-    def alert(self, title: str, text: str) -> None:
-        self._run.alert(title=title, text=text, wait_duration=600)
-
     def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
         """Close the run and wait until all is sent; `will_resume`: mark it as preempted."""
         self._run.summary.update(dict(summary))

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.zero.config import ConfigConflict, decided_keys, merge
-from engines.zero.config_file import shipped
+from engines.zero.config import ConfigConflict, decided_keys, merge, shipped
 from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
@@ -119,73 +118,18 @@ OFFLOAD = "zero_optimization.offload_optimizer"
 def test_a_conflict_has_its_key_and_both_values(key, given, setting, value):
     found = only(nested({key: given}))
     assert (found.key, found.value) == (key, given)
-    assert (found.setting, found.setting_value) == (setting, value)
+    assert found.problem == f"differs from {setting} {value}"
     assert found.allowed[-1] == "auto" and len(found.allowed) >= 2
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"train_batch_size": 32, "train_micro_batch_size_per_gpu": 4},
-        {"gradient_accumulation_steps": 4, "gradient_clipping": 1},
-        {"fp16": {"enabled": False, "loss_scale": 128}, "bf16": {"enabled": False}},
-        {"optimizer": {"type": "Adam", "params": {"lr": 0.001, "torch_adam": True}}},
-        {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}},
-        {"zero_optimization": {"offload_param": None}},
-        {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False},
-        {"tensorboard": {"enabled": False}, "activation_checkpointing": {}},
-    ],
-)
-def test_a_value_equal_to_the_setting_is_no_conflict(own):
-    assert conflicts(own, values()) == []
-
-
-def test_clipping_off_is_zero_for_deepspeed():
-    assert conflicts({"gradient_clipping": 0.0}, values(clip_norm=None)) == []
-    assert only({"gradient_clipping": 1.0}, clip_norm=None).setting_value is None
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_precision_block_of_deepspeed_is_our_precision(precision):
     on = {precision: {"enabled": True}}
     assert conflicts(on, values(precision=precision)) == []
-    assert only(on, precision="fp32").setting_value == "fp32"
+    assert only(on, precision="fp32").problem == "differs from precision fp32"
     assert only({precision: {"enabled": False}}, precision=precision).allowed == (True, "auto")
     more = {"bf16": {"enabled": True, "bf16_optimizer_states": True}}
     assert only(more, precision="bf16").key == "bf16.bf16_optimizer_states"
-
-
-def test_parameters_of_a_scheduler_are_decided_by_schedule():
-    found = only({"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 10}}})
-    assert (found.setting, found.setting_value) == ("schedule", None)
-
-
-def test_weights_of_zero3_offload_may_stay_on_the_device():
-    own = {d: nested({"zero_optimization.offload_param.device": d}) for d in ("none", "nvme", "cpu")}
-    assert conflicts(own["none"], values("zero3-offload")) == []
-    assert only(own["nvme"], engine="zero3-offload").allowed == ("cpu", "none", "auto")
-    assert only(own["cpu"], engine="zero3").setting == "engine.name"
-    merged = merge(shipped("zero3-offload.json"), own["none"], values("zero3-offload"))
-    assert merged["zero_optimization"]["offload_param"]["device"] == "none"
-
-
-def test_weights_are_where_engine_offload_has_them():
-    own = {d: nested({"zero_optimization.offload_param.device": d}) for d in ("none", "cpu")}
-    found = only(own["none"], engine="zero3-offload", offload="all")
-    assert (found.setting, found.setting_value) == ("engine.offload", "all")
-    assert found.allowed == ("cpu", "auto")
-    assert conflicts(own["cpu"], values("zero3-offload", offload="all")) == []
-    layout = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
-    says = decided_keys("zero3-offload", layout, BATCHING, settings(offload="states"))
-    assert conflicts(own["none"], says) == []
-    (found,) = conflicts(own["cpu"], says)
-    assert found.setting == "engine.offload"
-
-
-def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
-    own = nested({f"{OFFLOAD}.pin_memory": False})
-    block = merge(shipped("zero2-offload.json"), own, values("zero2-offload"))["zero_optimization"]
-    assert block["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
 
 
 @pytest.mark.parametrize(
@@ -214,11 +158,5 @@ def test_an_unknown_key_has_the_nearest_one(key, did_you_mean):
     ],
 )
 def test_what_is_not_admitted_is_a_conflict_with_the_setting_that_decides_it(key, setting):
-    assert only(nested({key: True})).setting == setting
-
-
-def test_required_values_cannot_be_changed_and_a_block_must_be_an_object():
-    for key in ("zero_allow_untested_optimizer", "zero_optimization.compute_grad_norm"):
-        assert only(nested({key: False})).allowed == (True,), key
-    for key in ("zero_optimization", "optimizer", "fp16"):
-        assert only({key: 3}).key == key
+    problem = f"is decided by {setting}" if setting else "is not supported here"
+    assert only(nested({key: True})).problem == problem

@@ -1,8 +1,6 @@
 """The zero engines: state, threads and errors."""
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +9,7 @@ import torch
 from engines.base import EngineError
 from engines.catalog import build_engine
 from engines.zero.state import ZeroState
-from tests.engines.parity import TIME, Case, Net, distance, one_step, options, prepared, spec, train
+from tests.engines.parity import TIME, Case, Net, one_step, options, prepared, spec
 
 pytest.importorskip("deepspeed")
 
@@ -85,19 +83,6 @@ def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds):
     assert re.fullmatch(r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message)
 
 
-def training_flags(world, case):
-    """`training` of the prepared module and of the model, in evaluation and after it."""
-    with prepared(world, case) as (_, module):
-        module.eval()
-        flags = [(module.training, module.module.training)]
-        assert module.train() is module
-        return [*flags, (module.training, module.module.training)]
-
-
-def test_the_module_says_whether_it_trains(worlds):
-    assert worlds[1].run(training_flags, Case("zero2")) == [[(False, False), (True, True)]]
-
-
 def threads(world, case):
     """Threads before an engine that may offload to three of them, with it, and after it."""
     found = [torch.get_num_threads()]
@@ -128,16 +113,3 @@ for name in ("zero3-offload", "zero2", "zero3"):
     print(name, len(outcome.losses))
 assert torch.nn.functional.linear is linear and os.environ.get("LOCAL_RANK") == environment
 """
-
-
-@pytest.mark.slow
-def test_a_process_can_train_repeatedly_without_output(tmp_path):
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split("\n") == ["zero3-offload 2", "zero2 2", "zero3 2", ""]
-
-
-def test_zero3_offload_trains_the_same_with_weights_on_the_device(worlds):
-    stays = {"offload_param": {"device": "none"}}
-    kept, moved = (worlds[2].run(train, Case("zero3-offload", steps=2, zero=zero)) for zero in (stays, {}))
-    assert max(distance(kept, moved).values()) == 0.0

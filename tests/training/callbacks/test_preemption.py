@@ -88,11 +88,6 @@ def test_a_signal_requests_a_save_and_the_end_from_then_on_and_is_reported_once(
         assert program.requested_action() == (SAVE_AND_END[number], f"signal ['{number.name}']")
 
 
-def test_a_signal_delivered_twice_counts_once(start):
-    program = start("echoed")
-    assert program.requested_action()[0] == SAVE_AND_END[signal.SIGINT]
-
-
 def test_a_second_interrupt_ends_a_process_blocked_outside_python(start):
     busy = start("busy")
     end = time.monotonic() + LIMIT_S

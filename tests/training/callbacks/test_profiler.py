@@ -63,18 +63,6 @@ def test_a_profile_has_the_steps_after_the_warm_up_and_a_trace_that_perfetto_rea
     assert any(row["self_cpu_memory_bytes"] > 0 for row in rows)
 
 
-def test_a_run_that_stops_early_has_the_steps_until_then(tmp_path, events):
-    train(tmp_path, events, steps=5, total=4)
-    assert summary(tmp_path)["steps"] == 2
-
-
-@pytest.mark.parametrize(("total", "status"), [(2, "completed"), (1, "stopped"), (4, "failed")])
-def test_nothing_is_written_without_a_profiled_step_or_for_a_failure(tmp_path, events, total, status):
-    train(tmp_path, events, steps=5, total=total, status=status)
-    assert list(tmp_path.iterdir()) == []
-    assert events == []
-
-
 @pytest.mark.gpu
 def test_a_gpu_has_the_time_of_its_kernels(tmp_path, events):
     train(tmp_path, events, steps=2, total=5, device="cuda")

@@ -38,12 +38,6 @@ def test_only_the_steps_of_the_replay_count():
     assert (found.lines, found.first) == (2, None)
 
 
-def test_of_two_lines_of_one_step_the_later_counts():
-    ours = written(line(1), line(2, loss=9.0), line(2))
-    found = compare(ours, written(line(1), line(2), line(3)), 0, 3)
-    assert (found.lines, found.first) == (2, None)
-
-
 def test_a_tolerance_is_relative_for_training_lines_and_norms_have_that_of_moments():
     ours = written(line(1), evaluation(1))
     theirs = written(line(1, loss=2.5 * 1.001, loss_scale=3.0), evaluation(1, val_accuracy=0.6))
@@ -54,10 +48,3 @@ def test_a_tolerance_is_relative_for_training_lines_and_norms_have_that_of_momen
     assert compare(ours, theirs, 0, 1, Tolerance(0.0, 2e-2)).first is None
     found = compare(ours, theirs, 0, 1, Tolerance(1.0, 1e-3))
     assert found.first.place == "grad_norm of step 1"
-
-
-def test_lines_that_only_the_replay_has_are_missing_unless_of_its_first_step():
-    assert compare(written(), written(line(5), line(6)), 4, 6).is_missing
-    assert compare(written(), written(evaluation(5)), 4, 6).is_missing
-    assert not compare(written(), written(line(5)), 4, 6).is_missing
-    assert not compare(written(line(6)), written(line(5), line(6)), 4, 6).is_missing

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from engines.base import OptimizerSpec, Options, Piece
+from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine
 from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.restore import check, fill, restore
+from training.checkpoint.restore import check, restore
 
 
 class Net(nn.Module):
@@ -84,21 +84,6 @@ def test_the_whole_state_is_restored(tmp_path, alone, optimizer):
     assert [group["lr"] for group in state.groups] == [0.5, 0.5]
 
 
-def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path, alone):
-    checkpoint = open_checkpoint(trained(alone, tmp_path))
-    engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
-    restore(checkpoint, engine, slots=False)
-    state = engine.state()
-    for piece in state.pieces:
-        same = bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name))
-        assert same == (piece.kind == "weight")
-        assert piece.kind == "weight" or not piece.data.any()
-    assert state.steps == {"matrix": 0.0, "vector": 0.0}
-    assert state.buffers["seen"] == 3
-    assert [group["lr"] for group in state.groups] == [0.25, 0.25]
-    engine.close()
-
-
 def test_nothing_is_written_into_another_model(tmp_path, alone):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     net = Net(5.0)
@@ -109,11 +94,6 @@ def test_nothing_is_written_into_another_model(tmp_path, alone):
     assert bits(net.matrix.detach()) == bits(torch.full((3, 2), 5.0))
     assert net.seen == 5
     engine.close()
-
-
-def test_the_state_that_was_saved_fits(checkpoint):
-    check(checkpoint, state(whole()))
-    check(checkpoint, state(whole(), rank=1, size=3, replicated=False))
 
 
 def with_momentum():
@@ -150,20 +130,6 @@ def test_a_state_that_does_not_fit_is_named(checkpoint, changed, name):
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
     assert name in str(caught.value)
     assert ("--reset optimizer" in str(caught.value)) == bool({"pieces", "groups"} & changed.keys())
-
-
-def fill_a_piece(checkpoint, kind, start, length):
-    piece = Piece(kind, "embed.weight", start, torch.zeros(length))
-    fill(checkpoint, [piece])
-    return piece.data
-
-
-def test_any_interval_of_any_kind_is_filled(checkpoint):
-    for kind, tensors in whole().items():
-        expected = tensors["embed.weight"].reshape(-1)[5:71]
-        assert bits(fill_a_piece(checkpoint, kind, 5, 66)) == bits(expected)
-    with pytest.raises(KeyError):
-        fill_a_piece(checkpoint, "ema", 5, 66)
 
 
 def restore_with_another_shape_on_rank_one(world, folder):

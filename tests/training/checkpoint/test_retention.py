@@ -48,34 +48,12 @@ def test_a_new_saver_restores_a_checkpoint_set_aside_for_replacement(tmp_path, a
     assert open_checkpoint(tmp_path / "last").manifest.step == 10
 
 
-def test_periodic_checkpoints_at_the_permanent_interval_stay(tmp_path, alone):
-    saver = saving(tmp_path, alone, last=1, every=3)
-    for step in range(1, 9):
-        save(saver, step, periodic=step != 6)
-    assert steps(tmp_path) == [3, 8]
-
-
-def test_the_checkpoint_before_a_decay_stays(tmp_path, alone):
-    saver = saving(tmp_path, alone, last=1, at=2)
-    for step in range(1, 6):
-        save(saver, step, periodic=step != 3)
-    assert steps(tmp_path) == [2, 5]
-
-
 def test_the_best_scores_stay_and_the_link_points_to_the_best(tmp_path, alone):
     saver = saving(tmp_path, alone, last=1, best=2)
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.1), (5, 0.9)):
         save(saver, step, loss=loss, periodic=False)
     assert steps(tmp_path) == [2, 4, 5]
     assert open_checkpoint(tmp_path / "best").manifest.step == 2  # the earlier of two equals
-
-
-def test_scores_by_another_metric_are_not_compared(tmp_path, alone):
-    saver = saving(tmp_path, alone, last=1)
-    save(saver, 1, loss=-1.0, periodic=False)
-    saver.save(2, state(whole()), {"samples": 1}, False, Score("accuracy", 0.5, "max"))
-    assert steps(tmp_path) == [2]
-    assert open_checkpoint(tmp_path / "best").manifest.step == 2
 
 
 def test_checkpoints_after_the_resume_point_are_set_aside(tmp_path, alone):

@@ -21,14 +21,6 @@ def test_weights_slots_and_average_are_counted(name, ema, best):
     assert room.checkpoint_bytes(model, settings, only_trained=False) == round(4 * elements)
 
 
-def test_stored_buffers_are_counted():
-    settings = resolved("save.keep_best=1").settings
-    model = torch.nn.Module()
-    model.register_buffer("bits", torch.zeros(7, dtype=torch.uint8))
-    model.register_buffer("table", torch.zeros(5), persistent=False)
-    assert room.checkpoint_bytes(model, settings, only_trained=False) == 2 * 7
-
-
 def test_a_full_disk_is_described_and_an_empty_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: type("", (), {"free": 2**30}))
     assert room.lacking(tmp_path, 2**29) is None

@@ -3,11 +3,9 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engines.base import Piece, State
 from tests.training.checkpoint.states import BUFFERS, bits, saving, state, whole
 from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
@@ -54,15 +52,6 @@ def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(tmp_path
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         open_checkpoint(tmp_path / "best")
-
-
-def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path, alone):
-    large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
-    duplicate = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large)], {}, {}, [], {})
-    saver = saving(tmp_path, alone)
-    saver.save(1, duplicate, {"samples": 1}, True, Score("l", 1.0, "min"))
-    with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
-        assert torch.equal(opened.get_tensor("w"), large)
 
 
 def test_names_select_and_rename_the_tensors_of_a_checkpoint_without_a_model_file(saved, tmp_path):

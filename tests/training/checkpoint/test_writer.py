@@ -10,7 +10,6 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +22,6 @@ from training.checkpoint.reader import open_checkpoint
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
 BEST = Score("loss", 0.5, "min")
-_BIG = 40 * 2**20
 _LARGE = 16 * 2**20
 
 
@@ -96,62 +94,10 @@ def save_with_small_files_on_rank_one(world, run, in_background):
         return error_of(saver, 2, state(whole(1), world.rank, world.size), BEST)
 
 
-def save_again_after_a_failure(world, run):
-    """Whether the failure is known on its rank, the error of the next save, and the one after."""
-    saver = saving(run, world, in_background=True)
-    mine = state(whole(), world.rank, world.size)
-    with small_files(world):
-        saver.save(1, mine, FACTS, True, None)
-        while world.rank == 1 and not saver.is_settled:
-            pass
-        is_settled = saver.is_settled
-    message = error_of(saver, 2, mine)
-    saver.save(3, mine, FACTS, True, None)
-    found = saver.wait()
-    return is_settled, message, found and found.name
-
-
-def save_an_unsupported_tensor_on_rank_zero(world, run):
-    mine = state(whole(), world.rank, world.size)
-    bad = replace(mine, buffers={"phase": torch.tensor([1j])})
-    return error_of(saving(run, world, in_background=True), 1, bad, BEST)
-
-
 def save_on_separate_disks(world, runs):
     saver = saving(runs[world.rank], world, in_background=True)
     saver.visibility_timeout_s = 0.2
     return error_of(saver, 1, state(whole(), world.rank, world.size))
-
-
-def peak_memory_of_saving(world, run, dtype, in_background, most):
-    """Bytes; `most`: how much more address space the process may take."""
-    # Zeros behind the ones: the kernel counts pages by processor, and its sum falls short of some.
-    tensor = torch.cat([torch.ones(_BIG, dtype=dtype), torch.zeros(2**18, dtype=dtype)])
-    big = State(
-        {"w": tuple(tensor.shape)},
-        [Piece("weight", "w", 0, tensor, (world.rank, world.size))],
-        {},
-        {},
-        [],
-        {},
-    )
-    # Makes the kernel forget the peak so far.
-    Path("/proc/self/clear_refs").write_text("5")
-    before, limits = _status("VmHWM"), resource.getrlimit(resource.RLIMIT_AS)
-    if most is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + most, limits[1]))
-    try:
-        saver = saving(run, world, in_background, last=1)
-        saver.save(1, big, {"samples": 1}, False, None)
-        saver.wait()
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
-    return _status("VmHWM") - before
-
-
-def _status(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 @pytest.mark.parametrize(("replicated", "in_background"), [(True, True), (False, False)])
@@ -188,40 +134,6 @@ def test_a_background_save_has_the_state_of_its_step(tmp_path, two_ranks):
     assert found.facts["inner"] == {"n": 1}
 
 
-def test_a_second_save_waits_for_the_first(tmp_path, alone):
-    saver = saving(tmp_path, alone, in_background=True)
-    for step in (1, 2, 3):
-        saver.save(step, state(whole(step)), FACTS, True, None)
-    assert (tmp_path / "last").resolve().name in ("step-00000002", "step-00000003")
-    saver.wait()
-    for step in (2, 3):
-        found = open_checkpoint(tmp_path / "checkpoints" / f"step-0000000{step}")
-        assert bits(found.tensor("weight", "frozen")) == bits(whole(step)["weight"]["frozen"])
-
-
-def test_a_completed_checkpoint_is_reported_once(tmp_path, alone):
-    saver = saving(tmp_path, alone, in_background=True)
-    assert (saver.is_settled, saver.wait()) == (False, None)
-    saver.save(4, state(whole()), FACTS, True, None)
-    while not saver.is_settled:
-        pass
-    assert saver.wait() == tmp_path / "checkpoints" / "step-00000004"
-    assert (saver.is_settled, saver.wait()) == (False, None)
-
-
-def test_state_that_is_not_a_tensor_is_json(tmp_path, alone):
-    save(alone, tmp_path, True, False)
-    found = open_checkpoint(tmp_path / "last")
-    assert found.groups[0]["betas"] == [0.9, 0.95]
-    assert found.groups[1]["lr"] == pytest.approx(1e-3, rel=1e-6)
-    assert found.loss_scale == {"scale": 65536.0, "growth_tracker": 7}
-    assert found.facts == {**FACTS, "best": {"metric": "loss", "value": "NaN"}}
-    assert (found.manifest.step, found.manifest.samples) == (20, 640)
-    assert (found.manifest.engine, found.manifest.world_size) == ("zero2", 1)
-    assert found.manifest.libraries["torch"] == torch.__version__
-    assert found.manifest.score == BEST
-
-
 @pytest.mark.parametrize("in_background", [True, False])
 def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_checkpoint(
     tmp_path, two_ranks, in_background
@@ -233,23 +145,6 @@ def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_check
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(tmp_path / "last").manifest.step == 1
     assert open_checkpoint(tmp_path / "best").manifest.step == 1
-
-
-def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(tmp_path, two_ranks):
-    first, second = two_ranks.run(save_again_after_a_failure, tmp_path)
-    (quiet, message, then), (reported, same, _) = first, second
-    assert (quiet, reported) == (False, True)
-    assert message == same
-    assert message.startswith("the checkpoint of step 1 cannot be saved: rank 1: cannot write ")
-    assert then == "step-00000003"
-    assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
-
-
-def test_a_tensor_that_one_rank_cannot_save_is_an_error_on_all(tmp_path, two_ranks):
-    results = two_ranks.run(save_an_unsupported_tensor_on_rank_zero, tmp_path)
-    assert results[0] == results[1]
-    assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in results[0]
-    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("looks_alike", [False, True])
@@ -273,27 +168,6 @@ def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(tmp_path, a
     with pytest.raises(CheckpointError, match=r"it needs 4096\.0 TiB, and .* free"):
         saving(tmp_path, alone, in_background=True).save(1, big, {"samples": 1}, True, None)
     assert os.listdir(tmp_path / "checkpoints") == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
-def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(tmp_path, alone):
-    with_copy = peak_memory_of_saving(alone, tmp_path, torch.float32, True, None)
-    assert with_copy >= 4 * _BIG
-    # Threads need some: their stacks, and arenas of the C library.
-    without = peak_memory_of_saving(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
-    assert without < 3 * _BIG
-    assert open_checkpoint(tmp_path / "last").tensor("weight", "w").sum() == _BIG
-
-
-def test_a_step_saved_twice_has_the_later_state(tmp_path, alone):
-    saver = saving(tmp_path, alone, in_background=True)
-    saver.save(3, state(whole()), FACTS, False, BEST)
-    saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, False, BEST)
-    saver.wait()
-    assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
-    found = open_checkpoint(tmp_path / "best")
-    assert found.facts["seed"] == 8
-    assert bits(found.tensor("weight", "frozen")) == bits(whole(1)["weight"]["frozen"])
 
 
 def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one(tmp_path, alone):
@@ -333,19 +207,3 @@ def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(tmp_pat
     subprocess.run([*tool, "-c", "manifest.sha256"], cwd=folder, check=True, capture_output=True)
     listed = {file["name"] for file in json.loads((folder / "manifest.json").read_text())["files"]}
     assert listed | {"manifest.json", "manifest.sha256"} == set(os.listdir(folder))
-
-
-def test_files_reach_the_device_before_their_names_and_the_manifest_last(tmp_path, alone, monkeypatch):
-    synced, to_device = [], os.fsync
-
-    def recorded(handle):
-        synced.append(os.fstat(handle).st_ino)
-        to_device(handle)
-
-    monkeypatch.setattr(os, "fsync", recorded)
-    folder, _ = save(alone, tmp_path, True, False)
-    names = {path.stat().st_ino: path.name for path in (folder.parent, folder, *folder.iterdir())}
-    order = [names[inode] for inode in synced if inode in names]
-    assert set(order) == set(names.values())
-    last = ["manifest.sha256", "manifest.json", "step-00000020", "checkpoints"]
-    assert order[-4:] == last

@@ -77,9 +77,3 @@ def test_a_cache_above_the_limit_is_not_written_and_an_error_if_it_must_be(world
     assert found["messages"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")
     with pytest.raises(SettingError, match="'on' is impossible: it needs 416 B"):
         encoded(world, tmp_path, mode="on", limit_gb=4e-7)
-
-
-def test_an_unwritable_folder_is_reported(world, tmp_path):
-    (tmp_path / "file").write_text("")
-    found = encoded(world, tmp_path, elsewhere=str(tmp_path / "file" / "below"))
-    assert not found["does"] and "cannot be written" in found["messages"][1]

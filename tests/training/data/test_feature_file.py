@@ -1,6 +1,5 @@
 """Feature files are on disk completely or not at all."""
 
-import os
 import pickle
 
 import numpy as np
@@ -47,11 +46,3 @@ def test_an_unfinished_or_truncated_cache_is_not_found(location):
     path = location / "memory.npy"
     path.write_bytes(path.read_bytes()[:-1])
     assert files.read(location) is None
-
-
-def test_drafts_without_a_write_for_a_day_are_deleted(location):
-    live, killed = (files.draft(location, rows(1), 5) for _ in range(2))
-    for path in (killed, *killed.iterdir()):
-        os.utime(path, (0, 0))
-    again = files.draft(location, rows(1), 5)
-    assert {*location.parent.iterdir()} == {live, again}

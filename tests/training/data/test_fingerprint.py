@@ -22,14 +22,6 @@ def test_data_of_another_content_has_another_fingerprint():
     assert of(TinySplit(50)) != of(Moved(50))
 
 
-def test_a_sample_that_cannot_be_read_is_part_of_the_data():
-    assert of(TinySplit(4, bad=2)) == of(TinySplit(4, bad=2)) != of(TinySplit(4))
-
-
-def test_a_split_may_be_empty():
-    assert of(TinySplit(0)) != of(TinySplit(1))
-
-
 def test_a_large_dataset_is_not_read():
     class Counted(TinySplit):
         reads = 0

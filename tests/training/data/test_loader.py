@@ -116,17 +116,3 @@ def test_each_sample_counts_once_and_ranks_have_equally_many_batches(length, siz
     assert len({len(share) for share in shares}) == 1
     own = [sum(counts for _, counts in share) for share in shares]
     assert max(own) - min(own) <= 1
-
-
-def test_a_split_can_be_evaluated_again_and_by_workers():
-    alone, helped = (evaluation(7, 1, workers=workers)[0] for workers in (0, 2))
-    first = rows([micro for micro, _ in alone])
-    assert rows([micro for micro, _ in alone]) == first
-    assert rows([micro for micro, _ in helped]) == first
-    assert rows([micro for micro, _ in helped]) == first
-    helped.close()
-
-
-def test_an_empty_split_is_refused():
-    with pytest.raises(DataError, match="the validation split is empty"):
-        evaluation(0, 1)

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from training.data.order import DataOrder, permute
-from training.settings import SettingError
 
 KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
 
@@ -52,16 +51,3 @@ def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(world_size, 
     assert {share[0] for share in shares} == {epoch}
     assert all(len(micro) == micro_batch for _, share in shares for micro in share)
     assert [i for _, share in shares for micro in share for i in micro] == indices.tolist()
-
-
-def test_a_share_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="24 is not divisible by micro-batch 5 × 2 ranks"):
-        DataOrder(100, 24, seed=1).share(0, 0, 2, 5)
-
-
-def test_too_few_samples_for_a_batch_are_an_error():
-    with pytest.raises(SettingError) as caught:
-        DataOrder(40, 64, seed=0)
-    assert str(caught.value) == (
-        "train.global_batch 64 exceeds the 40 training samples; allowed: 1 to 40, or more data"
-    )

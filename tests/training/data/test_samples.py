@@ -58,10 +58,3 @@ def test_no_old_sample_comes_twice_in_an_epoch_and_epochs_differ():
         seen.append(tuple(old))
     assert len(set(seen)) == 30
     assert len({sample for old in seen for sample in old}) == 34  # each one occurs at some time
-
-
-def test_drawing_an_old_sample_and_its_augmentation_use_different_numbers():
-    mixture = ReplayMixture(Numbers("new", 1), [Numbers("old", 1000)], 0.5)
-    (_, index, own) = mixture.sample(1, SampleDraws(7, 1))
-    assert abs(own - index / 1000) > 1e-2
-    assert own != float(SampleDraws(7, 1).rng().random())

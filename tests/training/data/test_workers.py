@@ -15,7 +15,6 @@ from tests.training.conftest import two_ranks  # noqa: F401
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, TinySplit, TinyTask, one_rank, run_tiny
 from training.data import workers
-from training.data.samples import Samples
 from training.data.workers import DataWatchdog, RequestLoader
 from training.settings import Loader
 from training.stop_reason import WorkerDied
@@ -83,18 +82,6 @@ def test_what_was_trained_is_saved_when_a_worker_dies(two_ranks, engine, split):
     assert "died by signal 9" in text and "loader.workers" in text and " GB " in text
     assert ending == ("failed", step) and is_equal
     assert step == 2 if split == "val" else 1 <= step < 10
-
-
-@pytest.mark.slow
-def test_a_worker_that_stays_stopped_is_killed(monkeypatch):
-    monkeypatch.setattr(Doomed, "number", signal.SIGSTOP)
-    watch, task = DataWatchdog(4.0, print), DoomedTask(doomed="val")
-    samples = Samples(task, task.data("val"), 0)
-    loader = RequestLoader(samples, [(0, [6])], one_rank(), Loader(workers=1), watch)
-    with pytest.raises(WorkerDied, match="died by signal 9"):
-        list(loader)
-    loader.close()
-    watch.close()
 
 
 def test_the_watchdog_gives_up_once_if_no_data_arrives():

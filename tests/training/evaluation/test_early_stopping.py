@@ -5,8 +5,8 @@ import math
 import pytest
 
 from models.base import Goal
-from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
-from training.evaluation.early_stopping import EarlyStopping, Target, parse_target
+from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.evaluation.early_stopping import EarlyStopping, parse_target
 from training.settings import SettingError, Stop
 
 
@@ -55,18 +55,6 @@ def errors(run):
 
 
 @pytest.mark.parametrize(
-    ("written", "target"),
-    [
-        ("val_loss <= 1.9", Target("val_loss", "<=", 1.9)),
-        ("val_f1>=.6", Target("val_f1", ">=", 0.6)),
-        (" val_loss=-1e-3 ", Target("val_loss", "=", -1e-3)),
-    ],
-)
-def test_a_target_is_rendered_as_written(written, target):
-    assert parse_target(written) == target
-
-
-@pytest.mark.parametrize(
     ("direction", "value", "is_reached"),
     [("min", 1.9, True), ("min", 2.0, False), ("max", 1.9, True), ("max", 1.8, False)],
 )
@@ -88,19 +76,6 @@ def test_a_run_ends_at_the_evaluation_that_reaches_its_target(whole):
     assert {step: found[step] for step in errors(run)} == errors(run)  # the schedule is the same
 
 
-def test_a_run_continues_with_a_further_target(whole):
-    found = errors(whole)
-    first = run_tiny(one_rank(), **FALLING, stop={"at": f"error <= {found[2]!r}"})
-    at = first.outcome.steps
-    again = run_tiny(
-        one_rank(), before=first.shelf.before(at), **FALLING, stop={"at": f"error <= {found[2]!r}"}
-    )
-    assert again.outcome.steps == at  # no steps remain
-    rest = run_tiny(one_rank(), before=first.shelf.before(at), **FALLING)
-    assert rest.outcome.steps == whole.outcome.steps
-    assert rest.outcome.best == whole.outcome.best
-
-
 @pytest.mark.parametrize(
     ("at", "text"),
     [
@@ -115,21 +90,3 @@ def test_an_invalid_target_is_an_error_before_the_first_step(at, text):
     with pytest.raises(SettingError) as caught:
         run_tiny(one_rank(), TinyTask(), stop={"at": at})
     assert str(caught.value).startswith(text)
-
-
-def test_a_run_that_ends_early_keeps_the_schedule_of_the_whole(whole):
-    run = run_tiny(one_rank(), **FALLING, stop={"after": 5})
-    assert (run.outcome.steps, run.outcome.status) == (5, "completed")
-    assert run.outcome.reason == "stop.after: reached step 5"
-    lr = {line.step: line.lr for line in whole.recorder.lines}
-    assert all(line.lr == lr[line.step] for line in run.recorder.lines)
-    assert errors(run) == {step: errors(whole)[step] for step in range(1, 6)}
-    assert 5 in run.shelf.saved
-
-
-def test_the_last_step_is_logged_before_its_evaluation():
-    log = RecordingCallback()
-    log.logged = lambda line: log.calls.append(f"logged {line.step}")
-    changes = {**FALLING, "log": {"every": 4}, "eval": {"every": 5}}
-    run_tiny(one_rank(), callback=log, **changes, stop={"after": 5})
-    assert log.calls.index("logged 5") < log.calls.index("evaluated 5")

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch._inductor import cudagraph_trees
 
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
@@ -56,24 +55,6 @@ def test_the_model_is_in_evaluation_mode_during_evaluation_only():
     assert not any(seen)
     assert model.training
     assert evaluate(task, model, batches(task, 2), never()) == first
-
-
-def test_each_micro_batch_is_one_generation_of_cuda_graphs():
-    task, seen = TinyTask(val=7), []
-    model = task.build()
-    now = cudagraph_trees.CUDAGraphTreeManager.get_curr_generation
-    model.register_forward_pre_hook(lambda *_: seen.append(now()))
-    evaluate(task, model, batches(task, 2), never())
-    assert len(set(seen)) == 4
-
-
-def test_an_error_leaves_the_model_in_training_mode():
-    task = TinyTask()
-    model = task.build()
-    task.collate = lambda samples: {"mask": torch.ones(1), "x": None}
-    with pytest.raises(TypeError):
-        evaluate(task, model, batches(task, 2), never())
-    assert model.training
 
 
 def part(task):

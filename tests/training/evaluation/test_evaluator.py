@@ -40,16 +40,6 @@ def test_an_invalid_metric_is_an_error_with_the_allowed_ones(written, text):
     assert str(caught.value) == text
 
 
-def test_eval_metric_selects_the_best():
-    run = run_tiny(
-        one_rank(), train={"epochs": 2}, eval={"every": 1, "metric": "error max"}, optim={"lr": 0.1}
-    )
-    errors = {e.step: e.metrics["error"] for e in run.recorder.evaluations}
-    best = {"value": max(errors.values()), "step": max(errors, key=errors.get)}
-    best |= {"samples": 7, "split_samples": 7}
-    assert run.outcome.best == {"metric": "error", "direction": "max", **best}
-
-
 class FinalMetric(TinyMetric):
     """The error by another name."""
 

@@ -33,11 +33,6 @@ def test_a_metric_is_at_chance_inside_its_band(value, band, at_chance):
     assert control(value, **band)["at_chance"] is at_chance
 
 
-def test_a_control_result_reads_as_a_sentence():
-    assert control(0.25, **ALL)["text"] == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
-    assert control(0.5, max=0.3)["text"] == "iou 0.5, not at most 0.3"
-
-
 def test_a_run_with_its_control_at_chance_completes_and_reports_it():
     recorder = RecordingCallback()
     run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), recorder)

@@ -7,7 +7,6 @@ import pytest
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
-from training.logging.metrics import ResourceUsage
 from training.storage import StorageError
 
 
@@ -64,37 +63,6 @@ def test_every_output_gets_each_callback_in_order(tmp_path):
         assert output.written[1] == ("before training", "xyz\x1b")
         assert output.written[5] == ("saved", "saved        1/100  checkpoints/step-00000001")
         assert output.is_closed
-
-
-def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path):
-    output = Memory()
-    reporter = ConsoleReporter(about(tmp_path), [output], Clock())  # no time passes
-    reporter.start(train_plan())
-    for number in (1, 2, 3):
-        reporter.step(step(number))
-    assert output.drawn == [1]
-    reporter.evaluated(evaluation(3))
-    assert output.drawn == [1, 3]
-    reporter.step(step(4))
-    reporter.saved(tmp_path / "checkpoints" / "step-00000004", 4, 0.5)
-    assert output.drawn == [1, 3, 4]
-    reporter.step(step(5))
-    reporter.end(outcome())
-    assert output.drawn == [1, 3, 4, 5]
-
-
-def test_the_live_view_has_the_newest_of_everything(tmp_path):
-    usage = ResourceUsage({"ram": 90.0})
-    output = Memory()
-    reporter = ConsoleReporter(about(tmp_path), [output], Clock(), usage)
-    reporter.start(train_plan(save_every=40))
-    usage.add({"ram": 63.0})
-    for number in (1, 2):
-        reporter.step(step(number))
-        reporter.logged(logged(number))
-    reporter.evaluated(evaluation(2))
-    assert (output.view.position.step, output.view.next_save) == (2, 40)
-    assert (output.view.usage, output.view.limits) == ({"ram": 63.0}, {"ram": 90.0})
 
 
 def test_a_full_disk_ends_the_run_but_hides_no_earlier_error(tmp_path):

@@ -2,14 +2,11 @@
 
 import json
 import os
-import shutil
 from datetime import datetime, timezone
-
-import pytest
 
 from tests.training.facts import evaluation, outcome, step, train_plan
 from training.logging.events import EventsWriter
-from training.storage import Storage, StorageError
+from training.storage import Storage
 
 NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -49,14 +46,3 @@ def test_another_rank_writes_only_its_own_events(tmp_path):
     assert os.listdir(tmp_path) == ["events-rank3.jsonl"]
     (line,) = lines(tmp_path / "events-rank3.jsonl")
     assert (line["kind"], line["step"], line["facts"]) == ("throttled", 7, {"ram": 97.0})
-
-
-def test_a_deleted_folder_hides_no_earlier_error(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    events = EventsWriter(Storage(run))
-    events.start(train_plan())
-    shutil.rmtree(run)
-    with pytest.raises(StorageError):
-        events.event("warning", {"text": "careful"})
-    events.end(outcome(status="failed", exit_code=1))

@@ -1,12 +1,9 @@
 """metrics.jsonl has the documented keys."""
 
 import json
-from dataclasses import replace
 
 from tests.training.facts import evaluation, logged, outcome
-from tests.training.readings import CALM
-from training.logging.metrics import MetricsWriter, ResourceUsage, step_metrics, truncate
-from training.resources.monitor import ResourceMonitor
+from training.logging.metrics import MetricsWriter, truncate
 from training.storage import Storage
 
 ALWAYS = {
@@ -37,13 +34,6 @@ def test_a_train_line_has_its_keys_and_full_precision_and_no_key_for_the_unknown
     assert line["device_memory_bytes"] is None
     assert {key: more[key] for key in set(more) - ALWAYS} == known
     assert (nonfinite["loss"], nonfinite["grad_norm"]) == ("NaN", "Infinity")
-
-
-def test_learning_rates_of_parts_have_keys_of_their_own(tmp_path):
-    step = logged(10, lrs={"encoder": 1e-4, "layers.0": 1e-5})
-    (line,) = written(tmp_path, step)
-    assert {key: line[key] for key in set(line) - ALWAYS} == {"lr.encoder": 1e-4, "lr.layers.0": 1e-5}
-    assert step_metrics(line) == step
 
 
 def test_an_eval_line_has_its_keys(tmp_path):
@@ -86,24 +76,3 @@ def test_lines_of_repeated_steps_and_incomplete_ones_are_removed(tmp_path):
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]
     truncate(Storage(tmp_path), 0, evaluated_at=None)
     assert _steps(tmp_path) == []
-
-
-def usage(*percents, **limits):
-    left, found = list(percents), ResourceUsage(limits)
-    monitor = ResourceMonitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), 3600, found)
-    for _ in percents:
-        monitor.read()
-    return found
-
-
-def test_the_newest_reading_and_the_highest_are_kept():
-    found = usage(40.0, 88.0, 61.5)
-    assert found.newest == {"ram": 61.5, "gpu": 50.0}
-    assert found.highest == {"ram": 88.0, "gpu": 50.0}
-
-
-def test_resources_near_their_limit_are_listed():
-    assert usage(79.0, ram=85, gpu=None).near_limits() == []
-    assert usage(82.0, ram=85, gpu=90).near_limits() == [("ram", 82.0, 85)]
-    (over,) = usage(91.0, ram=85).near_limits()
-    assert over[1] > over[2]

@@ -37,11 +37,3 @@ def test_characters_outside_the_encoding_are_replaced():
     stream = io.TextIOWrapper(buffer, encoding="ascii")
     PlainOutput(stream).write("best", "16 × 2  ← best")
     assert buffer.getvalue() == b"16 ? 2  ? best\n"
-
-
-def test_log_only_text_is_not_shown():
-    stream = io.StringIO()
-    output = PlainOutput(stream)
-    output.write("log", "event")
-    output.write("warning", "careful")
-    assert stream.getvalue() == "warning    careful\n"

@@ -104,13 +104,6 @@ def test_a_run_that_fails_leaves_the_cursor_and_the_lines():
     assert kept.index("Traceback") < kept.rindex("out of luck")
 
 
-def test_the_cursor_is_never_hidden_for_long():
-    received, code = on_terminal("killed")
-    assert code == 1 and Screen(received).cursor_is_visible
-    assert received.count(HIDE) == received.count(SHOW) == 1
-    assert 0 <= received.index(SHOW) - received.index(HIDE) < 200
-
-
 def test_a_terminal_that_cannot_redraw_gets_plain_lines():
     received, code = on_terminal("", term="dumb")
     assert code == 0

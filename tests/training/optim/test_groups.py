@@ -42,8 +42,3 @@ def test_an_unknown_or_frozen_part_is_refused_with_the_parts_of_the_model():
         assert error.allowed == "layers, embedding, norm"
         assert f"names {part!r}" in error.problem
         assert error.fix == (near and "--set 'optim.groups={layers: 0.5, norm: 2.0}'")
-
-
-def test_decay_needs_layers_in_one_order():
-    with pytest.raises(SettingError, match=r"needs a stack of layers, .* embedding, blocks, norm"):
-        lr_factors(Optim(layer_decay=0.9), Net(), None)

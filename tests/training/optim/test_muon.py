@@ -1,15 +1,10 @@
 """Muon: its step, its work per rank, and its state under the engines that have whole matrices."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils.flop_counter import FlopCounterMode
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from tests.engines.parity import Case, distance, joined, one_step, outcome, prepared, train
 from tests.engines.test_parity import able
@@ -46,47 +41,6 @@ def test_a_matrix_is_updated_as_by_torch(shape):
         for optimizer in optimizers:
             optimizer.step()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-@contextmanager
-def one_of(size, rank):
-    """A rank of a world whose other ranks do not exist."""
-    dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
-    try:
-        yield init_device_mesh("cpu", (size,))
-    finally:
-        dist.destroy_process_group()
-
-
-def counted_step(mesh=None):
-    """The operations of a step of LAYERS layers, by operator; `mesh`: of sharded ones."""
-    parameters = []
-    for shape in SHAPES * LAYERS:
-        parameter = torch.nn.Parameter(torch.randn(shape))
-        if mesh is not None:
-            rows, rank = -(-shape[0] // mesh.size()), mesh.get_local_rank()
-            part = parameter.data[rows * rank : rows * (rank + 1)]
-            sizes = {"shape": parameter.shape, "stride": parameter.stride()}
-            shard = DTensor.from_local(part, mesh, [Shard(0)], run_check=False, **sizes)
-            parameter = torch.nn.Parameter(shard)
-        parameter.grad = torch.zeros_like(parameter)
-        parameters.append(parameter)
-    optimizer = Muon([{"params": parameters, **OPTIONS}], lr=0.02)
-    with FlopCounterMode(display=False) as counter:
-        optimizer.step()
-    return counter.get_flop_counts()["Global"]
-
-
-@pytest.mark.parametrize("are_shards", [False, True], ids=["replicas", "shards"])
-@pytest.mark.parametrize("size", [2, 5, 8])
-def test_a_rank_orthogonalizes_its_share_of_the_matrices(size, are_shards):
-    alone = sum(counted_step().values())
-    shares = []
-    for rank in range(size):
-        with one_of(size, rank) as mesh:
-            shares.append(sum(counted_step(mesh if are_shards else None).values()))
-    assert sum(shares) == alone
-    assert max(shares) < 1.2 * alone / size
 
 
 def stepped(world, shapes, are_shards):

@@ -3,11 +3,8 @@ import math
 import pytest
 import torch
 
-from engines.base import Update
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from training.accumulate import Accumulated
 from training.data.order import DataOrder
-from training.optim.nonfinite import MAX_UNCHECKED, Nonfinite
 
 INDEX = 5
 """The sample that spoils a step, at a step that depends on the order."""
@@ -92,53 +89,3 @@ def test_a_run_whose_steps_were_all_skipped_fails_and_names_the_cause(task, trai
     assert (run.outcome.steps, run.outcome.fault) == (steps, fault)
     assert word in run.outcome.reason
     assert run.recorder.kinds().count("nonfinite") == (fault is not None)
-
-
-def test_one_finite_step_resets_the_count():
-    indices = [int(DataOrder(24, 8, 0).batch(step)[1][0]) for step in (0, 2)]
-    run = run_tiny(one_rank(), TinyTask(infinite_at=indices), train={"epochs": 1, "on_nonfinite": "skip 1"})
-    assert run.outcome.status == "completed"
-    assert [s.step for s in run.recorder.steps if s.skipped] == [1, 3]
-
-
-class Norms:
-    """An engine that knows its gradient norms beforehand."""
-
-    def __init__(self, norms, skipped=()):
-        self._updates = [
-            Update(torch.tensor(norm), skipped=number in skipped)
-            for number, norm in enumerate(norms, start=1)
-        ]
-
-    def step(self):
-        return self._updates.pop(0)
-
-
-def take_all(losses, engine):
-    nonfinite = Nonfinite("stop")
-    for step, loss in enumerate(losses, start=1):
-        nonfinite.take(engine, Accumulated(torch.tensor(loss), {}, 1), step)
-    return nonfinite
-
-
-def test_nonfinite_unchecked_steps_are_found_together_and_the_first_is_named():
-    nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
-    assert nonfinite.has_error()
-    text = "loss nan and gradient norm nan at step 3"
-    assert nonfinite.describe(one_rank()) == (text, "nonfinite_later")
-    first = take_all([math.nan], Norms([math.nan]))
-    assert first.has_error()
-    text = "loss nan and gradient norm nan at step 1"
-    assert first.describe(one_rank()) == (text, "nonfinite_first")
-
-
-def test_an_update_skipped_by_fp16_is_no_error_but_a_nonfinite_loss_is():
-    overflow = Norms([1.0, math.inf], skipped=[2])
-    assert not take_all([1.0, 2.0], overflow).has_error()
-    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).has_error()
-
-
-def test_the_check_does_not_synchronize_the_device_at_each_step():
-    cuda = torch.device("cuda")
-    assert not take_all([1.0] * (MAX_UNCHECKED - 1), Norms([1.0] * MAX_UNCHECKED)).is_due(cuda)
-    assert take_all([1.0] * MAX_UNCHECKED, Norms([1.0] * MAX_UNCHECKED)).is_due(cuda)

@@ -83,21 +83,3 @@ def test_settings_of_another_optimizer_are_not_read(name, unread):
     model = Net()
     optim.spec(watched, model, one_rank(), [model])
     assert read == set(type(made.optim).model_fields) - unread
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_the_fused_kernel_takes_the_steps_of_the_plain_one(name):
-    found = {}
-    for fused in (True, False):
-        torch.manual_seed(0)
-        model = nn.Linear(4, 4)
-        _, optimizer = build(model, optim={"name": name, "lr": 0.1})
-        assert optimizer.defaults["fused"]
-        for group in optimizer.param_groups:
-            group["fused"] = fused
-        for step in range(5):
-            model(torch.full((2, 4), step + 1.0)).square().sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        found[fused] = model.weight.detach().clone()
-    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)

@@ -1,4 +1,3 @@
-import itertools
 import json
 
 import pytest
@@ -6,7 +5,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from training import settings
-from training.optim.schedule import LrSchedule, cycle_starts
+from training.optim.schedule import LrSchedule
 from training.train_plan import TrainPlan
 
 STEPS = 100
@@ -49,13 +48,6 @@ def test_a_schedule_is_that_of_torch(changes, by):
     assert factors(**changes) == close(by_torch(by))
 
 
-@pytest.mark.parametrize("t_mult", [1, 2])
-def test_restarts_are_torch_restarts(t_mult):
-    found = factors(name="cosine-restarts", cycle=7, t_mult=t_mult, final=0.05)
-    restarts = lr_scheduler.CosineAnnealingWarmRestarts
-    assert found == close(by_torch(lambda o: restarts(o, 7, t_mult, eta_min=0.05)))
-
-
 def test_wsd_keeps_the_peak_until_its_decay():
     found = factors(name="wsd", warmup=4, decay="20%", final=0.1)
     assert found[:5] == close([0.2, 0.4, 0.6, 0.8, 1.0])
@@ -64,17 +56,6 @@ def test_wsd_keeps_the_peak_until_its_decay():
     assert found[90] == close(1 - 0.9 * 0.5**0.5)
     assert found[80:] == sorted(found[80:], reverse=True)
     assert found[-1] > 0.1
-
-
-def test_a_longer_run_of_wsd_takes_the_same_steps_before_the_decay():
-    changes = {"name": "wsd", "warmup": 4, "decay": 10}
-    assert factors(200, **changes)[:91] == factors(100, **changes)[:91]
-    assert factors(200, **changes)[91] != factors(100, **changes)[91]
-
-
-def test_wsd_decays_after_the_warm_up():
-    found = factors(10, name="wsd", warmup=6, decay="100%")
-    assert found[:7] == close([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1.0])
 
 
 def on_plateau(values, resumed_after=None, **changes):
@@ -116,14 +97,6 @@ def test_one_cycle_is_torch_one_cycle(share):
     assert found == close(by_torch(lambda o: one_cycle(o, 1.0, STEPS, pct_start=share)))
 
 
-def test_restarts_with_a_fractional_factor_keep_it():
-    # Whole epochs of ten steps: round(5 × 1.5^k) is 5, 8, 11, 17, 25.
-    starts = cycle_starts(500, "5 epochs", 1.5, train_plan(500))
-    assert [b - a for a, b in itertools.pairwise(starts)] == [50, 80, 110, 170, 250]
-    starts = cycle_starts(100, 9, 1.5, train_plan())
-    assert [b - a for a, b in itertools.pairwise(starts)] == [9, 14, 20, 30, 46]
-
-
 @pytest.mark.parametrize(
     ("name", "warmup"), [("constant", 20), ("linear", "20%"), ("cosine-restarts", "2 epochs")]
 )
@@ -133,24 +106,3 @@ def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     assert found[20] == 1.0
     rest = LrSchedule(settings.Schedule(name=name, final=0.5), train_plan(STEPS - 20))
     assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
-
-
-def test_a_warm_up_over_its_cap_is_cut_with_a_warning():
-    schedule = LrSchedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), train_plan())
-    assert schedule.factor(9) < 1.0 == schedule.factor(10)
-    assert schedule.warnings == ["schedule.warmup: 50 steps cut to 10 by schedule.warmup_cap=10%"]
-    assert not LrSchedule(settings.Schedule(warmup=10, warmup_cap="10%"), train_plan()).warnings
-
-
-def test_one_cycle_without_warm_up_gets_one_with_a_warning():
-    schedule = LrSchedule(settings.Schedule(name="one-cycle"), train_plan())
-    assert schedule.factor(0) == pytest.approx(1 / 25)
-    assert schedule.factor(29) == 1.0
-    text = "one-cycle requires a warm-up: schedule.warmup is 0 and set to 30%"
-    assert schedule.warnings == [text]
-
-
-def test_a_warm_up_as_long_as_the_run_is_accepted():
-    for name in ("linear", "cosine", "cosine-restarts", "one-cycle"):
-        assert factors(5, name=name, warmup=9)[-1] < 1.0
-    assert factors(1, name="one-cycle") == [1.0]

@@ -37,7 +37,7 @@ class SimulatedLoad(RecordingCallback):
 
     def throttled(self, left):
         super().throttled(left)
-        return self._enforcer.throttled(left)
+        self._enforcer.throttled(left)
 
     def end(self, outcome):
         super().end(outcome)

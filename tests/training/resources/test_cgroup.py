@@ -37,33 +37,6 @@ def test_the_tightest_limit_of_all_parent_groups_counts_or_in_a_container_that_o
     assert found == cgroup.Share(3 * GIB, GIB)
 
 
-def test_version_one_beside_an_empty_version_two(tmp_path):
-    lay_out(
-        tmp_path / "fs" / "memory" / "slurm" / "job_1",
-        {
-            "memory.limit_in_bytes": 4 * GIB,
-            "memory.usage_in_bytes": 3 * GIB,
-            "memory.stat": f"total_active_file {GIB}\ntotal_inactive_file {GIB}",
-            "memory.memsw.limit_in_bytes": 5 * GIB,
-            "memory.memsw.usage_in_bytes": 3 * GIB + 512,
-        },
-    )
-    lines = ["4:cpu,cpuacct:/", "5:memory:/slurm/job_1", "0::/"]
-    paths = (tmp_path / "fs", membership(tmp_path, *lines))
-    assert cgroup.memory(*paths) == cgroup.Share(4 * GIB, GIB)
-    assert cgroup.swap(*paths) == cgroup.Share(GIB, 512)
-
-
-def test_no_limit_is_none(tmp_path):
-    lay_out(tmp_path / "fs" / "a", {"memory.max": "max", "memory.current": GIB})
-    # Version 1 without a limit: the largest number of pages of 4096 bytes.
-    version_one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
-    lay_out(tmp_path / "fs" / "memory", version_one)
-    paths = (tmp_path / "fs", membership(tmp_path, "0::/a", "4:memory:/"))
-    assert cgroup.memory(*paths) is None
-    assert cgroup.swap(*paths) is None
-
-
 def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path):
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("oom_kill 7\noom_kill_disable 9\n")

@@ -18,7 +18,6 @@ NOTHING, FREE, WORKERS, SMALLER = (
     *(Action.NOTHING, Action.FREE_MEMORY, Action.FEWER_WORKERS, Action.SMALLER_BATCH),
 )
 STOP = Action.LIMIT_EXCEEDED | Action.SAVE
-ALL = FREE | WORKERS | SMALLER
 
 
 class Machine:
@@ -36,10 +35,11 @@ class Machine:
         """The actions after steps, each with a new reading or None."""
         return [self._step(reading) for reading in readings]
 
-    def throttled(self, reading, left=FREE):
-        """The actions for this reading after throttling, with these throttling steps remaining."""
-        self.now = reading
-        return self.enforcer.throttled(left)
+    def throttled(self, reading, left=NOTHING):
+        """The action of the step after throttling, with this reading and these steps remaining."""
+        assert self._step(None) == NOTHING  # ranks act on a request a step later
+        self.enforcer.throttled(left)
+        return self._step(reading)
 
     @property
     def kinds(self):
@@ -101,8 +101,8 @@ def test_a_machine_no_longer_critical_continues_and_resets_the_count(machine):
 
 
 def test_throttling_requested_by_another_rank_is_not_measured_here(machine):
-    assert machine.throttled(FULL) == NOTHING
-    assert machine.events == []
+    machine.enforcer.throttled(WORKERS)
+    assert machine.steps(None, None) == [NOTHING, NOTHING] and machine.events == []
 
 
 def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(machine_of):
@@ -128,29 +128,28 @@ def test_a_limit_of_one_hundred_is_no_limit_and_a_run_may_fill_what_others_leave
     assert machine_of().steps(*[crowded] * 3) == [NOTHING, NOTHING, FREE]
 
 
-def settle(machine, reading):
-    """The actions of the steps after smaller micro-batches, with these readings."""
-    machine.now = reading
-    return machine.steps(None, None)
-
-
 def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_interval(machine):
     assert machine.steps(FULL) == [FREE]
-    assert machine.throttled(FULL, ALL) == WORKERS
-    assert machine.throttled(FULL, ALL) == WORKERS
-    assert machine.throttled(FULL, FREE | SMALLER) == SMALLER
-    assert machine.throttled(FULL, FREE | SMALLER) == NOTHING
-    assert settle(machine, FULL) == [NOTHING, FREE]
-    assert machine.throttled(FULL, FREE | SMALLER) == STOP
-    assert machine.kinds[-3:] == ["settled", "relieved", "pressure"]
+    assert machine.throttled(FULL, WORKERS | SMALLER) == WORKERS
+    assert machine.throttled(FULL, WORKERS | SMALLER) == WORKERS
+    assert machine.throttled(FULL, SMALLER) == SMALLER
+    assert machine.throttled(FULL, SMALLER) == STOP
+    assert machine.kinds[-2:] == ["relieved", "pressure"]
+
+
+def test_a_limit_exceeded_again_soon_after_relief_takes_the_next_step(machine):
+    assert machine.steps(FULL) == [FREE]
+    assert machine.throttled(CALM, WORKERS) == NOTHING
+    assert machine.steps(CALM, FULL) == [NOTHING, FREE]
+    assert machine.throttled(CALM, WORKERS) == WORKERS
 
 
 @pytest.mark.parametrize("over", [{"cpu": 99.0}, {"temperature": 95.0}])
 def test_a_busy_processor_or_heat_costs_workers_and_never_the_run(machine_of, over):
     reading, machine = replace(CALM, **over), machine_of(limits=Limits(cpu=90))
     assert machine.steps(*[reading] * 3) == [NOTHING, NOTHING, FREE]
-    assert machine.throttled(reading, ALL) == WORKERS
-    assert machine.throttled(reading, FREE | SMALLER) == NOTHING
+    assert machine.throttled(reading, WORKERS | SMALLER) == WORKERS
+    assert machine.throttled(reading, SMALLER) == NOTHING
     assert machine.kinds[-1] == "limit_given_up"
     assert machine.steps(*[reading] * 4) == [NOTHING] * 4
 

@@ -56,10 +56,3 @@ def test_readings_come_from_another_thread_and_are_taken_once():
     assert newest is not None and newest.host_bytes == len(threads)
     assert monitor.take() is None
     assert threading.get_ident() not in threads
-
-
-def test_stopping_does_not_wait_for_the_interval():
-    monitor = ResourceMonitor(lambda: CALM, every_s=3600)
-    monitor.start()
-    monitor.stop()  # the test's own time limit is far below an hour
-    ResourceMonitor(lambda: CALM, every_s=1).stop()  # one that never began

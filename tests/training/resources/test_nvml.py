@@ -27,9 +27,8 @@ ALL = {"celsius": 71, "busy": 93, "capability": (9, 0)}
         (FakeGpu("GPU-a", is_split=True, **ALL), None),
     ],
 )
-@pytest.mark.parametrize("lists", ["v2", "v3"])
-def test_a_gpu_is_read_as_far_as_the_driver_tells(tmp_path, monkeypatch, gpu, state, lists):
-    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu, lists=lists)))
+def test_a_gpu_is_read_as_far_as_the_driver_tells(tmp_path, monkeypatch, gpu, state):
+    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu)))
     read = gpu_reader(gpu.name)
     assert gpu_states(None) == [state]
     assert read() == state, "it stays open"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from training.resources.cpu import cpu_celsius
+from training.resources.monitor import cpu_celsius
 
 
 def sensors(**values):

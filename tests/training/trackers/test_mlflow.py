@@ -34,7 +34,6 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
     run.log(1, parts={"ce": 2.0}, loss=math.nan).log(2).evaluate(2)
     shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
     run.callbacks.predicted(shown, 2)
-    run.callbacks.event("throttled", {"text": "ram 97"})
     run.save(2).end()
     sent = only(mlflow)
     assert mlflow.experiments == {"try": sent.experiment}
@@ -44,7 +43,7 @@ def test_a_run_has_settings_metrics_samples_an_end_and_nothing_of_the_machine(ml
     assert [step for step, _ in losses(mlflow)] == [1, 2] and math.isnan(losses(mlflow)[0][1])
     assert sent.points("train/ce") == [(1, 2.0)] and sent.points("eval/loss") == [(2, 2.25)]
     assert sent.points("best/value") == [(0, 2.25)] and sent.tags["result/status"] == "completed"
-    assert sent.tags["event"] == "throttled: text ram 97" and sent.tags["engine"] == "ddp"
+    assert sent.tags["engine"] == "ddp"
     names = {name.partition("/")[2].partition("+")[0] for name in mlflow.artifacts}
     weights = {f"checkpoints/step-00000002/{n}" for n in ("model.safetensors", "manifest.json")}
     assert names == {"samples/step-2.json", "images/samples~page", *weights}

@@ -116,21 +116,3 @@ def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(board):
         found = board.pictures(run, "samples/page_1")
         assert list(found) == [2, 4, 6, 8, 10, 12]
         assert all(found[step] == png(step) for step in found)
-
-
-def test_tables_of_predictions_are_shown_literally(board):
-    run = f"killed/{FOLDER}"
-    assert board.tags("text", run) == {"samples/table/text_summary", "run/settings/text_summary"}
-    found = board.json(f"{PLUGIN}text/text", run=run, tag="samples/table/text_summary")
-    assert [entry["step"] for entry in found] == [2, 4, 6, 8, 10, 12]
-    for cell in ("<td>&#60;b&#62;&#124;x&#124;&#60;", "<td>0.1235</td>", "a &#42;page&#42;"):
-        assert cell in found[0]["text"]
-    query = {"run": f"real/{FOLDER}", "tag": "samples/table/text_summary"}
-    (last,) = [entry["text"] for entry in board.json(f"{PLUGIN}text/text", **query)][-1:]
-    assert "<th>target</th>" in last and "what is" in last
-
-
-def test_a_folder_that_cannot_be_created_is_one_warning(tmp_path):
-    (tmp_path / FOLDER).write_text("in the way")
-    (warning,) = train_generation(tmp_path, 0, 5).warnings
-    assert "FileExistsError" in warning
