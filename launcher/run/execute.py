@@ -73,8 +73,6 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         show(end)
     with signals.deferred():
         end = _finish(plan, folder, end)
-    if folder.start_lock is not None:  # the traceback of a failure may keep it
-        folder.start_lock.release()
     return end
 
 

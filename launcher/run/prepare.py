@@ -175,7 +175,7 @@ def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> lis
     is_own = source is not None and source.resolve() == out.resolve()
     if args.resume is not None and is_own and run_folder.is_run_folder(out):
         return []
-    return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
+    return run_folder.writing_errors(out, f"--out {out}")
 
 
 def _check_launched(launched: RankEnvironment, decision: RunPlan) -> Iterator[Diagnostic]:

@@ -141,7 +141,7 @@ def _of_error(error: BaseException, rank: int) -> RunEnd:
     # at a signal would wait for an import of the main thread.
     from engines.base import EngineError, PeersMissing
     from launcher.config.errors import about_data
-    from launcher.run_folder.fence import FencedOff
+    from launcher.run_folder.generations import FencedOff
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
     from training.resources.oom import OutOfMemory

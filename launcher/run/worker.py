@@ -289,11 +289,11 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
     if generation is not None:
-        from launcher.run_folder import fence
+        from launcher.run_folder import generations
 
         if world.rank == 0:
-            fence.claim(path, generation)
-        storage = cleanup.enter_context(fence.fencing(path, generation))
+            generations.take_over(path, generation)
+        storage = cleanup.enter_context(generations.fencing(path, generation))
     world.barrier()  # no rank reads the folder before
     return storage
 

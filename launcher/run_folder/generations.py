@@ -1,12 +1,14 @@
-"""Generations of a Slurm job in a run folder: claims, starts, requeue statistics and outcomes."""
+"""Generations of a Slurm job in a run folder: claims, fencing, starts, statistics and outcomes."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
 _OUT = "--out"
 _CLAIMED = "claimed"
 _STARTED = "began"
+_LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl|log\.txt")
 
 
 def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
@@ -94,12 +97,6 @@ def has_predecessor(run: Path, generation: Generation) -> bool:
     return is_owner and any(generation.follows(claim) for claim in known)
 
 
-def latest(run: Path) -> Generation | None:
-    """The latest generation of the job that claimed `run` last. Reads the disk."""
-    known = claimed(run)
-    return max(claim for claim in known if claim.job == known[-1].job) if known else None
-
-
 def is_latest(run: Path, generation: Generation) -> bool:
     """Whether no later generation and no other job after it has claimed `run`. Reads the disk."""
     known = claimed(run)
@@ -120,6 +117,58 @@ def claim(run: Path, generation: Generation) -> None:
         if generation in claimed(run):
             return
         _append(run, _CLAIMED, generation, {"slurm_job": environment.slurm_job_id()})
+
+
+class FencedOff(OSError):
+    """A later generation has claimed the run: this one can no longer write to it."""
+
+    def __init__(self, run: Path, generation: Generation) -> None:
+        known = claimed(run)
+        later = max((claim for claim in known if claim.job == known[-1].job), default=generation)
+        owner = "another run" if later == generation else later.description_for(generation)
+        text = f"{generation.description} is fenced off: {owner} has claimed {run}"
+        super().__init__(errno.EPERM, text)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def take_over(run: Path, generation: Generation) -> None:
+    """Claim `run` for `generation`, unless a later one has. For rank 0. Touches the disk.
+
+    A node that Slurm considers DOWN may still compute, and a process that hung may continue. Files
+    that grow by lines are therefore replaced by copies: an earlier process has the unlinked ones
+    open, which its next line finds. Of two generations that start at once the later one wins, since
+    each claims before it checks. Raises FencedOff and StorageError.
+    """
+    if is_latest(run, generation):
+        claim(run, generation)
+    if not is_latest(run, generation):
+        raise FencedOff(run, generation)
+    for path in sorted(run.iterdir()):
+        if _LINE_FILES.fullmatch(path.name):
+            with storage_errors(path):
+                content = path.read_bytes()
+                Storage(run).atomic_write(path.name, content[: content.rfind(b"\n") + 1])
+
+
+@contextmanager
+def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
+    """The storage of `run`, which checks before each file that `generation` still owns the run.
+
+    An error in the block is FencedOff if a later generation has claimed the run.
+    """
+
+    def check() -> None:
+        if not is_latest(run, generation):
+            raise FencedOff(run, generation)
+
+    try:
+        yield Storage(run, check)
+    except Exception as error:
+        if isinstance(error, FencedOff) or is_latest(run, generation):
+            raise
+        raise FencedOff(run, generation) from error
 
 
 def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:

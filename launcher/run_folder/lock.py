@@ -8,7 +8,6 @@ import secrets
 import socket
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,39 +71,6 @@ def is_held(folder: Path) -> bool | None:
     finally:
         os.close(file)  # releases it
     return False
-
-
-class StartLock:
-    """A lock on a folder itself, from before a run in it starts until its process ends.
-
-    Starts share it. Only a new run that replaces one that never trained holds it alone. A fork of
-    the process keeps it, another program does not. Released with the last reference at the latest.
-    """
-
-    def __init__(self, folder: Path, file: int) -> None:
-        self.folder = folder
-        self.release = weakref.finalize(self, os.close, file)
-
-
-def lock_start(folder: Path, *, alone: bool = False) -> StartLock | None:
-    """The start lock of a folder; None: there are no locks here.
-
-    Raises BlockingIOError if another start has it, or has replaced the folder.
-    """
-    try:
-        file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    held = StartLock(folder, file)
-    try:
-        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # the file system has no locks
-        return None
-    if _is_replaced(file, folder):
-        raise BlockingIOError(f"{folder} was replaced")
-    return held
 
 
 def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:

@@ -14,8 +14,7 @@ from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
-from training.checkpoint import manifest, retention
-from training.storage import is_file
+from training.checkpoint import retention
 
 _MOVABLE = (PRETRAINED, TASK_FOLDER)
 """Settings of a finished run that name a folder, which may have moved."""
@@ -110,11 +109,7 @@ def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folde
     moved, path = moved_folders(sets), Path(word)
     where = f"the command line: {command} {word}"
     try:
-        named = path if is_file(path / manifest.NAME) else None
-        home = path
-        if named is not None:  # the links last and best are in the run folder itself
-            home = path.parent if path.is_symlink() else path.absolute().parent.parent
-        folder = home if run_folder.is_run_folder(home) else None
+        folder, named = checkpoint_search.around(path)
         if folder is None and named is None:
             raise checkpoint_search.no_run(path, where, command)
         if folder is not None:

@@ -4,19 +4,15 @@ import json
 import shutil
 import threading
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config import schema
 from launcher.run_folder import run_folder
-from models.catalog import FAMILIES, TASK_FILES
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
-from training.storage import Storage, StorageError
 
 NAME = "language-tiny-fast-zero2-20250131-142501"
 
@@ -29,14 +25,6 @@ def here(tmp_path, monkeypatch):
 
 def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-def test_a_run_without_a_folder_gets_one_below_runs_of_model_mode_engine_and_time(here):
-    now = datetime(2025, 1, 31, 14, 25, 1)
-    assert run_folder.default_name("language:tiny", "fast", "zero2", now) == NAME
-    created = run_folder.create(resolved(), None, NAME)
-    assert created.path == run_folder.PARENT / NAME
-    assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def created_together(out, starts=8):
@@ -180,15 +168,6 @@ def test_a_trained_or_resumed_run_is_never_discarded(here):
     assert content(here) == before
 
 
-def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
-    created = run_folder.create(resolved(), here / "mine", NAME).path
-    before = (created / "settings.yaml").read_text()
-    (created / ".settings.yaml.new").mkdir()
-    with pytest.raises(StorageError, match=r"cannot write .*settings\.yaml"):
-        run_folder.rewrite_settings(Storage(created), resolved(lr="3e-4"))
-    assert (created / "settings.yaml").read_text() == before
-
-
 def test_a_fork_that_trained_nothing_is_discarded(here):
     def fill(folder):
         (folder / "metrics.jsonl").write_text("{}\n")
@@ -200,9 +179,3 @@ def test_a_fork_that_trained_nothing_is_discarded(here):
     created = run_folder.create(resolved(), here / "mine", NAME, fill)
     (created.path / "metrics.jsonl").write_text("{}\n{}\n")
     assert not created.discard()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_catalog_knows_the_saved_files_of_each_task(family):
-    saved_files = schema.task_class(family).saved_files
-    assert set(saved_files) <= {*TASK_FILES, *FAMILIES[family].files}
