@@ -26,6 +26,7 @@ from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.run_folder.run_plan import RunPlan
 from models.catalog import FAMILIES
+from training.resources import cgroup
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
@@ -83,24 +84,27 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         if end.kind != "ended":
             show(end)
         return end
-    if not plan.starts_processes:
+    if not plan.starts_processes and not _may_be_killed():
         return restart.repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise
 
     return restart.repeat(plan, supervise, show)
 
 
+def _may_be_killed() -> bool:
+    """Whether a control group limits the memory: the kernel then kills a rank instead of this."""
+    is_free = environment.Process.is_own and signals.job_signals() is None
+    return is_free and cgroup.memory() is not None
+
+
 def _train_here(plan: RunPlan) -> RunEnd:
-    """Train one rank in this process, or in a fork of it."""
+    """Train one rank in this process."""
     variables, launched = environment.variables(), plan.launched
     if launched is not None:
         variables.update(launched.variables())
     if plan.threads is not None:
         variables[affinity.VARIABLE] = str(plan.threads)
-    if launched is None and rank.can_fork():
-        end = rank.run_forked(plan)
-    else:
-        end = rank.run(plan, rank=launched.rank if launched else 0)
+    end = rank.run(plan, rank=launched.rank if launched else 0)
     if end.kind == "peer lost" and launched is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
         signals.end_start(end.exit_code)

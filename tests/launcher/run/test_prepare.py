@@ -12,10 +12,9 @@ from launcher.run import rank
 from launcher.run.execute import copy_run, execute_run, last_line
 from launcher.run.prepare import prepare_run
 from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import ResumeRequest
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
-from tests.launcher.runs import begun, ended, trained
+from tests.launcher.runs import ended, trained
 from training.callbacks.base import Outcome
 
 TINY = CliArgs(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
@@ -68,19 +67,6 @@ def breaks(error):
         raise error
 
     return work
-
-
-def test_a_single_rank_runs_in_the_launching_process_and_ends_with_its_last_line(run):
-    seen = []
-
-    def work(job):
-        seen.append((os.getpid(), job.resolved.settings.model.size, job.console))
-        return ends(0)(job)
-
-    end, reports = run(work)
-    assert seen == [(os.getpid(), "tiny", True)]
-    assert (end.exit_code, reports) == (0, [])
-    assert last_line(end).startswith(f"run folder {end.folder}; ")
 
 
 def test_a_failed_run_names_its_log_which_has_the_traceback(run):
@@ -190,19 +176,6 @@ def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(resume_r
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
     assert resume_run(breaks(error), out).folder == folder
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(here, monkeypatch, number):
-    """Rank 0 may have created the folder before the others check."""
-    if number == 1:
-        begun(Path("mine"), resolved(nproc="2"))
-    set_torchrun(monkeypatch, rank=number)
-    ready = prepare_run(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
-    assert ready.resume == ResumeRequest(Path("mine"))
-    assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
-    ready = prepare_run(CliArgs(model="language:tiny"), Path("mine"), [])
-    assert ready.resume is None
 
 
 def test_all_files_are_copied_except_those_the_new_run_creates(here):
