@@ -70,8 +70,11 @@ class RankProcesses:
         self.store: TCPStore | None = None
         """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
 
-    def start(self, nproc: int, threads: int | None) -> None:
-        """Start the ranks; each in a session of its own, without the signals of the terminal."""
+    def start(self, nproc: int, threads: int | None, console: bool) -> None:
+        """Start the ranks; each in a session of its own, without the signals of the terminal.
+
+        `console`: rank 0 prints to the terminal.
+        """
         shared = {**environment.variables(), "PYTHONPATH": environment.python_path()}
         shared[rank_process.SUPERVISOR] = str(os.getpid())
         if threads is not None:
@@ -87,8 +90,8 @@ class RankProcesses:
             shared[TOKEN] = secrets.token_hex()
         for rank in range(nproc):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
-            # Only rank 0 writes to the terminal.
-            with self._output_file(rank).open("wb") if rank else nullcontext() as output:
+            is_shown = console and not rank
+            with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
                 command = [sys.executable, "-m", MODULE, str(self.folder)]
                 streams = {"stdout": output, "stderr": output}
                 self.processes.append(
@@ -109,7 +112,7 @@ class RankProcesses:
         return [process.poll() for process in self.processes]
 
     def output(self, rank: int) -> str:
-        """The last output of a rank other than 0; rank 0 prints to the terminal."""
+        """The last output of a rank that does not print to the terminal."""
         path = self._output_file(rank)
         written = path.read_bytes() if path.exists() else b""
         return written[-_OUTPUT_BYTES:].decode(errors="replace").strip()
@@ -159,7 +162,7 @@ def _started(folder: Path, plan: RunPlan) -> Iterator[RankProcesses]:
             # A rank that is interrupted while it imports this program would print a traceback, and
             # an interrupted import may fail in other ways.
             with deferred(), interrupt_blocked():
-                ranks.start(plan.resolved.nproc, plan.threads)
+                ranks.start(plan.resolved.nproc, plan.threads, plan.console)
             yield ranks
         finally:
             ranks.end()
