@@ -59,7 +59,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     folder = None
     try:
         with rank.stoppable():
-            with signals.critical(), signals.deferred():
+            with signals.deferred():
                 folder = _create_folder(plan)
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
             with at_signal(folder.discard):

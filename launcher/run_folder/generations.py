@@ -61,7 +61,7 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     }
     _append(run, _STARTED, generation, facts)
     if generation.number or generation.restart:
-        job = {**_fields(generation), "slurm_job": environment.slurm_job_id()}
+        job = {**_fields(generation), "slurm_job": environment.variables().get("SLURM_JOB_ID")}
         events.append_event(storage, "requeued", step, {**job, **facts})
 
 
@@ -116,7 +116,7 @@ def claim(run: Path, generation: Generation) -> None:
     for _ in range(2):  # the first line may only complete one that a kill cut off
         if generation in claimed(run):
             return
-        _append(run, _CLAIMED, generation, {"slurm_job": environment.slurm_job_id()})
+        _append(run, _CLAIMED, generation, {"slurm_job": environment.variables().get("SLURM_JOB_ID")})
 
 
 class FencedOff(OSError):

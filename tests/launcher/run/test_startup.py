@@ -114,8 +114,6 @@ import os
 import signal
 
 {custom_tasks.HEAD}
-from launcher.base.signals import job_signals
-from tests.waiting import until
 from training.data.loader import Batches
 
 {custom_tasks.LINE}
@@ -133,7 +131,6 @@ class Lost(Line):
 
 def close(self):
     os.kill(os.getpid(), signal.SIGTERM)
-    until(lambda: job_signals().arrived_late)
 """
 
 
