@@ -13,7 +13,6 @@ FIXES = {
     "nonfinite": 'python -m launcher resume runs/mine --set "train.on_nonfinite=skip 9"',
     "track": "python -m launcher track runs/mine",
     "data_check": "python -m launcher data check DATA --model abr:tiny",
-    "other_folder": "runs/other",
     "loader": "--num-workers 2",
     "lower_lr": "1e-4",
     "higher_lr": "0.01",

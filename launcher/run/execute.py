@@ -15,7 +15,6 @@ from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_h
 from launcher.base.signals import Stopped, at_signal
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
-from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
@@ -198,19 +197,14 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         values = read_values(folder / run_folder.SETTINGS)
     except SettingsError:
         return None
-    path, mode = str(values.get("data.path", "")), values.get("mode")
-    if (family := FAMILIES.get(str(values.get("model.family")))) is None:
+    path, family = str(values.get("data.path", "")), FAMILIES.get(str(values.get("model.family")))
+    without = [stage.name for stage in family.stages if not stage.predicts] if family else []
+    is_saved = checkpoint_search.newest_step(folder) is not None
+    if family is None or not is_saved or values.get("model.stage") in without:
         return None
-    if path not in family.prompts and path.startswith(EMBEDDED):
-        name = ":".join(filter(None, (family.name, values.get("model.size"))))
-        mode = "" if mode == DEFAULT_MODE else f" --mode {mode}"
-        return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
-    without = [stage.name for stage in family.stages if not stage.predicts]
-    if values.get("model.stage") in without or checkpoint_search.newest_step(folder) is None:
-        return None
+    if path.startswith(EMBEDDED) and path not in family.prompts:
+        return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
     words = ["predict", str(shown or folder)]
-    if path in family.prompts:
-        words += [INPUT, family.prompts[path]]
-    elif not family.prompts:
-        words += [INPUT, from_here(Path(path))]
+    if not family.prompts or path in family.prompts:
+        words += [INPUT, family.prompts.get(path) or from_here(Path(path))]
     return f"use the model: {PROGRAM} {shlex.join(words)}"

@@ -14,10 +14,6 @@ from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.run_folder import checkpoint_search, run_folder
 
-UNKNOWN = "…"
-"""In the place of a value that differs from run to run."""
-_FIELD = re.compile(r"{\w+}")
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -37,7 +33,7 @@ class Fault:
     @property
     def seen_by_all(self) -> str:
         """What is seen, without the values of a single run."""
-        return _FIELD.sub(UNKNOWN, self.seen)
+        return re.sub(r"{\w+}", "…", self.seen)
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -129,7 +125,7 @@ FAULTS: Mapping[str, Fault] = {
         "no permission",
         "cannot write {path}: Permission denied",
         "the folder belongs to another user, or is mounted read-only",
-        "{again} --out {other_folder}",
+        "{again} --out runs/other",
         message=r"Permission denied|Read-only file system|Operation not permitted",
     ),
     "open_files": Fault(
@@ -222,36 +218,19 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     resume = f"{PROGRAM} resume {shown}"
     is_saved = checkpoint_search.newest_step(folder) is not None
     lower, higher = (plain(float(f"{settings.optim.lr * by:.3g}")) for by in (1 / 10, 10))
-    data = shlex.quote(str(getattr(settings.data, "path", "")))
-    # Against evaluations that are not finite: take more of them, or avoid them.
+    data, workers = shlex.quote(str(getattr(settings.data, "path", ""))), settings.loader.workers
     nonfinite = f"{again} --lr {lower}"
-    if settings.train.on_nonfinite == "stop":
-        skip = '--set "train.on_nonfinite=skip 9"'
-        nonfinite = f"{resume if settings.save.last else again} {skip}"
-    elif settings.precision != "fp32":
-        nonfinite = f"{again} --precision fp32"
+    if settings.train.on_nonfinite == "stop":  # take more of them
+        nonfinite = f'{resume if settings.save.last else again} --set "train.on_nonfinite=skip 9"'
+    more = min(max(2 * workers, 2), max(machine.detect_machine().cores - 1, 1))
     return {
         "again": again,
         "retry": resume if is_saved else again,
         "nonfinite": nonfinite,
         "track": f"{PROGRAM} track {shown}",
         "data_check": f"{PROGRAM} data check {data} --model {model_name(settings.model)}",
-        "other_folder": "runs/other",
         "lower_lr": lower,
         "higher_lr": higher,
-        "loader": loader_option(settings.loader.workers, machine.detect_machine().cores),
+        "loader": f"--num-workers {more}" if more > workers else "--set loader.prefetch=8",
         "timeout_s": plain(4 * settings.engine.timeout_s),
     }
-
-
-def loader_option(workers: int, cores: int) -> str:
-    """The option for faster loading: more workers while there are cores, else more ahead."""
-    more = min(max(2 * workers, 2), max(cores - 1, 1))
-    return f"--num-workers {more}" if more > workers else "--set loader.prefetch=8"
-
-
-def reported(folder: Path) -> set[str]:
-    """The faults that the run in `folder` has reported so far. Reads the disk."""
-    from launcher.run_folder.reader import RunReader  # for runs that end with a fault
-
-    return {str(e["facts"]["fault"]) for e in RunReader(folder).events() if "fault" in e["facts"]}

@@ -49,12 +49,6 @@ _PRIORITY = {
     "fenced": 2,
     "peer lost": 3,
 }
-_STATES = {
-    "stopped": "stopped (by SIGSTOP, Ctrl-Z or a debugger)",
-    "disk-sleep": "waiting for a disk or a network file system",
-    "running": "still computing",
-    "sleeping": "waiting",
-}
 
 
 class RankProcesses:
@@ -221,7 +215,7 @@ def _frozen(ranks: RankProcesses) -> RunEnd | None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STACK_S)
             values = {"rank": rank, "host": socket.gethostname(), "process": process.pid}
-            text = FAULTS["timeout"].seen.format(**values, state=_STATES.get(status, status))
+            text = FAULTS["timeout"].seen.format(**values, state=status)
             file = rank_process.stacks_file(ranks.folder, rank)
             stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             return run_end.build("failed", rank, f"error: {text}", stacks, fault="timeout")

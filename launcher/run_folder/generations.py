@@ -66,24 +66,9 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
 
 
 def requeue_statistics(run: Path, generation: Generation) -> Mapping[str, Any]:
-    """Fields of result.json about the job: requeues, lost steps, share of time spent on training.
-
-    The share is the time of the steps in metrics.jsonl, divided by the time since the start of the
-    first generation: it excludes queueing, start-up, evaluation and saving. Reads the disk.
-    """
-    times = [line["time"] for line in lines(run) if line["job"] == generation.job]
-    started = starts(run, generation)
-    seconds = time.time() - min(times, default=time.time())
-    step_seconds, previous = 0.0, started[0]["from_step"] if started else 0
-    for line in _train_lines(run):  # a line holds the mean since the line before
-        if line["step"] > previous:
-            step_seconds += (line["step"] - previous) * float(line["step_time_s"])
-            previous = line["step"]
-    return {
-        "requeues": generation.number,
-        "lost_steps": sum(line["lost_steps"] for line in started),
-        "effective_training_share": step_seconds / seconds if seconds > 0 else None,
-    }
+    """Fields of result.json about the job: requeues and lost steps. Reads the disk."""
+    lost = sum(line["lost_steps"] for line in starts(run, generation))
+    return {"requeues": generation.number, "lost_steps": lost}
 
 
 def has_predecessor(run: Path, generation: Generation) -> bool:

@@ -274,12 +274,8 @@ def check_existing(folder: Path, where: str) -> None:
 
     Reads the disk. Raises SettingsError.
     """
-    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG, *LINKS))):
+    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG))):
         mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if path.name in LINKS and path.exists() and not path.is_symlink():
-            message = f"{path} is not a link to a checkpoint, and a save would replace it"
-            fix = f"mv {shlex.quote(str(path))} ELSEWHERE"
-            raise SettingsError.of(message, value=str(path), where=where, fix=fix)
         if path.exists() and not os.access(path, mode):
             allowed = "a run that this user may write to; or  --out DIR , which forks it"
             raise SettingsError.of(f"{path} is not writable", value=str(path), where=where, allowed=allowed)

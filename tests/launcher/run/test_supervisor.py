@@ -68,7 +68,7 @@ FAILED = r"rank 1 on \S+ failed: ValueError: the second rank failed"
 KILLED = r"rank 1 on \S+ died: killed by SIGKILL .*"
 DATA = "data/mine.txt is empty; a text of at least one line"
 HUNG = r"rank 1 on \S+ waited 1 s for its data"
-FROZEN = r"rank 1 on \S+ does not answer the other ranks: its process \d+ is waiting"
+FROZEN = r"rank 1 on \S+ does not answer the other ranks: its process \d+ is \S+"
 
 
 @pytest.mark.parametrize(

@@ -133,16 +133,6 @@ def test_a_start_that_was_killed_leaves_an_unused_folder_or_a_run(here):
     assert found == sorted(found) and set(found) == {False, True}
 
 
-@pytest.mark.parametrize("link", ["best", "last"])
-def test_a_file_in_the_place_of_a_link_keeps_a_run_from_being_resumed(here, link):
-    run_folder.create(resolved(), here / "mine", NAME)
-    write(here / "mine" / link, "mine")
-    with pytest.raises(SettingsError) as refused:
-        run_folder.open_existing(here / "mine")
-    assert f"{here}/mine/{link} is not a link to a checkpoint" in str(refused.value)
-    assert f"fix           mv {here}/mine/{link} ELSEWHERE" in str(refused.value)
-
-
 def test_a_discarded_folder_takes_its_new_parents_along_and_leaves_what_was_there(here):
     write(here / "mine" / "slurm" / "next")
     for out in ("mine/a/b", "mine"):
