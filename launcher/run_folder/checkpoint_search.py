@@ -69,10 +69,8 @@ def unreadable(error: CheckpointError | PermissionError, where: str) -> Unreadab
     message = str(error)
     if isinstance(error, PermissionError):
         message = f"{error.filename} cannot be read: {error.strerror}"
-    path = shlex.quote(message.partition(" cannot be read")[0])
-    allowed = "files that this user may read; nothing was changed"
-    fix = f"chmod -R a+rX {path}  as its owner"
-    return UnreadableRun([Diagnostic(message, where=where, allowed=allowed, fix=fix)])
+    fix = f"chmod -R a+rX {shlex.quote(message.partition(' cannot be read')[0])}  as its owner"
+    return UnreadableRun([Diagnostic(message, where=where, fix=fix)])
 
 
 def find(args: CliArgs, out: Path | None) -> ResumableRun | None:

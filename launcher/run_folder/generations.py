@@ -30,17 +30,12 @@ _LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl|log\.txt")
 
 def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
     """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
-    try:
+    generation = None
+    with suppress(InvalidEnvironment):  # reported when all arguments are checked
         generation = read_generation(environ)
-    except InvalidEnvironment:  # reported when all arguments are checked
-        generation = None
-    out = None  # the run folder, before the arguments are parsed
-    for position, argument in enumerate(argv):
-        if argument == _OUT and position + 1 < len(argv):
-            out = argv[position + 1]
-        elif argument.startswith(f"{_OUT}="):
-            out = argument.partition("=")[2]
-    if generation is None or not out:
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
+    if generation is None or not (out := "".join(words[place : place + 1])):
         return lambda text: True
     return partial(publish_outcome, Path(out), generation, exit_codes.RUN_AGAIN)
 

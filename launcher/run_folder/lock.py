@@ -75,8 +75,7 @@ def is_held(folder: Path) -> bool | None:
 
 def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     """The open lock file, locked."""
-    end = time.monotonic() + wait_s
-    is_reported = False
+    end, is_reported = time.monotonic() + wait_s, False
     with storage_errors(path):
         file = _open(path)
         try:
@@ -88,12 +87,9 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                     os.close(former)
                     continue
                 if time.monotonic() > end:
-                    raise SettingsError.of(
-                        f"the run folder {path.parent} is in use by {holder}",
-                        value=str(path.parent),
-                        allowed="one run at a time in a folder",
-                        fix="wait for that run or stop it; or choose another folder with  --out DIR",
-                    )
+                    message, value = f"the run folder {path.parent} is in use by {holder}", str(path.parent)
+                    fix = "wait for that run or stop it; or choose another folder with  --out DIR"
+                    raise SettingsError.of(message, value=value, fix=fix)
                 if not is_reported:
                     print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
                     is_reported = True
@@ -132,11 +128,9 @@ def _is_locked(file: int) -> bool:
     """Whether this process has the lock now, or the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # for example a network file system without locks
         return True
-    return True
+    except OSError as error:  # for example a network file system without locks
+        return not isinstance(error, BlockingIOError)
 
 
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:

@@ -61,15 +61,6 @@ def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoi
     assert "has no checksum of model.pretrained" in error_of(run, checkpoint).message
 
 
-def test_only_the_folder_can_be_set():
-    assert saved_run.moved_folders([]) == {}
-    with pytest.raises(SettingsError) as error:
-        saved_run.moved_folders(["optim.lr=1", "model.pretrained=a"])
-    (found,) = error.value.diagnostics
-    assert found.message == "'optim.lr' cannot be set here"
-    assert found.allowed == "--set model.pretrained=DIR or --set model.folder=DIR"
-
-
 def test_a_resumed_run_may_change_the_folder_if_the_ranks_compare_its_weights(folder):
     now = resolved(f"model.pretrained={folder}", model="language")
     before = {key: value.value for key, value in now.values.items()}

@@ -2,13 +2,11 @@
 
 import json
 from functools import cache, partial
-from unittest.mock import Mock
 
 import pytest
 import torch
 
 import launcher
-from launcher.saved_runs import predict
 from models.base import Sampling
 from models.language.config import SIZES
 from models.language.generate import generate
@@ -100,34 +98,6 @@ def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, pred
     ]
     assert {path.name for path in (run / "predictions").iterdir()} == {"mine.txt", "my-rows.jsonl"}
     assert not list(run.glob(".predictions*"))
-
-
-class Parrot:
-    """Says what it was told, and everything before it."""
-
-    def __init__(self, remembers):
-        self.remembers = remembers
-
-    def answers_requests(self):
-        return self.remembers
-
-    def generate(self, model, prompt, sampling):
-        for message in prompt.messages:
-            yield f"{message.role} {message.text};"
-            if message.text == "stop":
-                raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("remembers", [True, False])
-def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
-    typed = Mock(side_effect=["one", KeyboardInterrupt(), " ", "stop", "two", EOFError()])
-    predict.converse(Parrot(remembers), None, Sampling(), typed)
-    first, second, third = "user one;", "user stop;", "user two;"
-    if remembers:
-        second = f"user one;assistant {first};user stop;"
-        # Interrupted: what was said stays in the conversation.
-        third = f"user one;assistant {first};user stop;"
-    assert capsys.readouterr().out.splitlines() == [first, "", second, third, ""]
 
 
 PREDICT = """

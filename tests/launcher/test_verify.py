@@ -88,19 +88,6 @@ def chosen(place):
     return interval, notes
 
 
-def test_a_checkpoint_may_be_named_itself_and_a_damaged_earlier_one_is_skipped(run):
-    (run / "best").symlink_to("checkpoints/step-00000002")
-    for name, steps in (("checkpoints/step-00000004", (2, 4)), ("last", (4, 6)), ("best", (0, 2))):
-        interval, _ = chosen(run / name)
-        assert (interval.start, interval.end) == steps
-    path = checkpoint(run, 4) / "rank-00000.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    size = path.stat().st_size
-    damage = f"{path} is damaged: {size} bytes instead of {size + 1}"
-    interval = Replay(checkpoint(run, 2), 2, 6)
-    assert chosen(run) == (interval, [f"skipped: {damage}"])
-
-
 def resumed(step, **facts):
     written_by = {"engine": "local", "world_size": 1}
     found = {"written_by": written_by, "changes": [], "reset": [], **facts}
@@ -184,19 +171,6 @@ def change_loss(folder, by):
         if line["kind"] == "train" and line["step"] == 6:
             line["loss"] += by
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def test_an_equal_replay_is_identical(compare, again):
-    found = compare(again, notes=["a note"])
-    assert found.is_identical and found.agrees
-    assert render(found) == (
-        "identical: 80 tensors, 2 steps\n"
-        "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
-        "  note     a note"
-    )
-    found = compare(again, engine="ddp", world_size=2)
-    assert found.is_identical
-    assert "steps 4 to 6, ddp on 2 processes" in render(found)
 
 
 def test_a_different_tensor_comes_before_a_metrics_line_which_alone_is_one(compare, again):

@@ -12,17 +12,6 @@ def test_threads_are_the_requested_number_or_an_even_share():
         assert threads(None, 16, 4, {"OMP_NUM_THREADS": variable}) == expected
 
 
-def test_waiting_threads_sleep_soon_unless_the_user_set_how_they_wait():
-    environ = {}
-    affinity.limit_spinning(environ)
-    assert environ == {"GOMP_SPINCOUNT": "1000", "OPENBLAS_THREAD_TIMEOUT": "4"}
-    for variables in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):
-        variables["OPENBLAS_THREAD_TIMEOUT"] = "26"
-        environ = dict(variables)
-        affinity.limit_spinning(environ)
-        assert environ == variables
-
-
 CORES = [{0, 8}, {1, 9}, {2, 10}, {3, 11}]
 
 

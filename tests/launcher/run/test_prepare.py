@@ -124,24 +124,6 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     assert (here / "runs").exists() == first
 
 
-def test_ranks_of_srun_are_passed_to_torch(monkeypatch, train):
-    srun = {"JOB_ID": "7", "STEP_ID": "0", "PROCID": "1", "LOCALID": "1", "NODEID": "0"}
-    srun |= {"STEP_NUM_TASKS": "2", "STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "node1"}
-    for name, value in srun.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    seen = {}
-
-    def work(job):
-        seen.update(os.environ)
-        return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
-
-    ready = prepare_run(CliArgs(model="language:tiny"), None, [])
-    train(work, ready)
-    assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
-    # On one node no host name is needed.
-    assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
-
-
 def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(here, monkeypatch):
     set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})

@@ -77,13 +77,6 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
 
 
-def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(run):
-    settings = resolved("train.global_batch=32", batch_size="16")
-    _, tried = run(out_of_memory(4), ENDED, settings=settings)
-    numbers = [plan.resolved.batching for plan in tried]
-    assert [(each.micro_batch, each.accumulation) for each in numbers] == [(16, 2), (2, 16)]
-
-
 @pytest.mark.parametrize(
     ("end", "during"),
     [

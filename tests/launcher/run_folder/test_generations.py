@@ -47,9 +47,3 @@ def test_the_first_outcome_counts_except_after_completion(run):
 def test_rank_0_publishes_an_agreed_end_and_a_rank_that_failed_its_own(run, kind, code, ranks, rank):
     JobGeneration(FIRST, run, rank).end(kind, code, "")
     assert (outcome_lines(run) is not None) == (rank in ranks)
-
-
-def test_a_rank_with_invalid_input_lets_rank_0_publish(run):
-    JobGeneration(FIRST, run, 0).end("invalid input", 2, "all of them")
-    JobGeneration(FIRST, run, 1).end("invalid input", 2, "its own")
-    assert outcome_lines(run) == ["invalid 2", "all of them"]

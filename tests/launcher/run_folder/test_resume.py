@@ -91,20 +91,6 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
 
 
-def test_a_run_after_the_decay_restarts_its_schedule_and_one_before_it_does_not():
-    """Of 40 steps, the warm-up takes 4 and the decay 8."""
-    wsd = ("schedule.name=wsd", "schedule.warmup=10%", "schedule.warmup_cap=null")
-    first = resolved(*wsd, "schedule.decay=20%", max_steps="40")
-    ended(trained(X, first, 20, 32, 40, steps_per_epoch=30), "completed", 40)
-    line = "python -m launcher resume runs/x --max-steps 80 --reset schedule"
-    assert decided().nothing_left.line.endswith(f"to train longer: {line}")
-    assert refused(max_steps="80")[-1].startswith("  fix           --reset schedule")
-    stable = "runs/x/checkpoints/step-00000032"
-    decision = decided(stable, "schedule.warmup=4", max_steps="80")
-    assert decision.line == "resuming runs/x from step 32"
-    assert decision.resume.changes == ["train.max_steps 40 → 80", "schedule.warmup 10% → 4"]
-
-
 def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
     ended(trained(X, resolved(), 60), "completed", 60)
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}

@@ -133,15 +133,6 @@ def test_a_start_that_was_killed_leaves_an_unused_folder_or_a_run(here):
     assert found == sorted(found) and set(found) == {False, True}
 
 
-def test_a_discarded_folder_takes_its_new_parents_along_and_leaves_what_was_there(here):
-    write(here / "mine" / "slurm" / "next")
-    for out in ("mine/a/b", "mine"):
-        created = run_folder.create(resolved(), here / out, NAME)
-        write(created.path / "tokenizer" / "merges.txt")
-        assert created.discard()
-        assert names(here) == ["mine", "mine/slurm", "mine/slurm/next"]
-
-
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
