@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -230,15 +230,16 @@ class FollowedLines:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._read: dict[str, tuple[int, int, bytes]] = {}
-        """Of each file the inode, the end of the lines that were returned, and the last of them."""
+        self._read: dict[str, tuple[int, int]] = {}
+        """Of each file the inode, and the end of the lines that were returned."""
 
     def restarted(self) -> bool:
         """Whether a file was cut or replaced, as a resume does: all lines then count as new."""
         is_cut = False
-        for name in list(self._read):
-            with suppress(OSError), open_to_read(self._folder / name) as file:
-                is_cut |= not self._continues(name, file)
+        for name, (inode, end) in self._read.items():
+            with suppress(OSError):
+                stat = (self._folder / name).stat()
+                is_cut |= stat.st_ino != inode or stat.st_size < end
         if is_cut:
             self._read.clear()
         return is_cut
@@ -266,20 +267,15 @@ class FollowedLines:
     def _lines(self, name: str) -> Iterator[tuple[bytes, int]]:
         """Each complete line since the last call, and the bytes after it."""
         with suppress(OSError), open_to_read(self._folder / name) as file:
-            if not self._continues(name, file):
+            stat = os.fstat(file.fileno())
+            inode, end = self._read.get(name, (stat.st_ino, 0))
+            if inode != stat.st_ino or stat.st_size < end:
                 return
-            stat, end = os.fstat(file.fileno()), file.tell()
+            file.seek(end)
             for line in lines_of(file):
                 end += len(line)
-                self._read[name] = stat.st_ino, end, line
+                self._read[name] = inode, end
                 yield line, stat.st_size - end
-
-    def _continues(self, name: str, file: IO[bytes]) -> bool:
-        """Whether `file` begins with the lines that were returned; `file` is then after them."""
-        inode, end, last = self._read.get(name, (0, 0, b""))
-        file.seek(end - len(last))
-        is_same = not inode or inode == os.fstat(file.fileno()).st_ino
-        return is_same and file.read(len(last)) == last
 
 
 def _step(line: Mapping[str, Any]) -> int:

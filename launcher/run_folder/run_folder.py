@@ -152,11 +152,8 @@ def foreign_name(folder: Path) -> str | None:
 def has_only_jobs(folder: Path) -> bool:
     """Whether a subfolder slurm/ has only files of jobs. Reads the disk. Raises OSError."""
     names = os.listdir(folder) if folder.is_dir() else ["a file"]
-    if not all(map(_JOB_FILES.fullmatch, names)):
-        return False
-    if JOB_SCRIPT in names:
-        return b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
-    return LINES not in names  # it is written after the script
+    is_ours = JOB_SCRIPT not in names or b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
+    return is_ours and all(map(_JOB_FILES.fullmatch, names))
 
 
 def check_free(folder: Path, out: Path | None) -> None:

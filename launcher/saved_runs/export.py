@@ -16,8 +16,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.saved_model import SavedModel
-from launcher.saved_runs.saved_run import SavedRun
+from launcher.saved_runs.saved_model import SavedModel, SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode

@@ -16,7 +16,7 @@ from launcher.run_folder.reader import RunReader
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
-from launcher.saved_runs.saved_run import SavedRun, find_saved
+from launcher.saved_runs.saved_model import SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from launcher.config.provenance import CliArgs
-from launcher.saved_runs import saved_run
+from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import resolved_as
 from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.verify import Replay, as_json, choose, compare_replay, render
@@ -83,7 +83,7 @@ def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, ver
 
 def chosen(place):
     """The interval that is replayed, and its notes."""
-    last, interval, notes = choose(saved_run.find_saved(str(place), "verify"))
+    last, interval, notes = choose(saved_model.find_saved(str(place), "verify"))
     assert last.manifest.step == interval.end
     return interval, notes
 
