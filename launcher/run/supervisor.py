@@ -87,10 +87,10 @@ class RankProcesses:
             is_shown = console and not rank
             with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
                 command = [sys.executable, "-m", MODULE, str(self.folder)]
-                streams = {"stdout": output, "stderr": output}
-                self.processes.append(
-                    subprocess.Popen(command, env=shared | own, start_new_session=True, **streams)
+                process = subprocess.Popen(
+                    command, env=shared | own, start_new_session=True, stdout=output, stderr=output
                 )
+                self.processes.append(process)
 
     def forward(self, number: int, frame: object) -> None:
         """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""

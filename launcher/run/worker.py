@@ -111,7 +111,7 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     if resumed is None or (base is not None and base.frozen):
         initial.write(engine)
     if base is not None:
-        engine, facts = base.left_out(engine), facts | base.facts
+        engine, facts = base.left_out(engine), {**facts, **base.facts}
     if resumed is not None:
         from training.checkpoint.restore import restore
 
@@ -184,12 +184,12 @@ def _facts(
 
 def _file_digests(job: RunPlan, world: World) -> dict[str, str] | None:
     """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
-    from launcher.run_folder.file_records import data_digests
-
     named = paths.data_paths(_settings(job))
     digests: dict[str, str] | None = None
 
     def read() -> None:
+        from launcher.run_folder.file_records import data_digests  # for runs on files
+
         nonlocal digests
         digests = data_digests(named) if world.rank == 0 else None
 

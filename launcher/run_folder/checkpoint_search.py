@@ -81,9 +81,9 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     argument = args.resume or AUTO
     where, step = f"{args.resume_option} {argument}", None
     try:
-        if argument == AUTO and out is None:
-            return _latest(args, where)
         if argument == AUTO:
+            if out is None:
+                return _latest(args, where)
             run = _found(out, None, where) if run_folder.is_run_folder(out) else None
             return run if run and (run.checkpoint or run.is_completed) else None
         path = Path(argument)

@@ -115,7 +115,8 @@ def _resumed(
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
     checkpoint, folder = run.checkpoint, run.folder
-    before, checked = base.settings, frozenset[str]()
+    before: Mapping[str, Any] = base.settings
+    checked = frozenset[str]()
     if checkpoint is not None:
         before, checked = checkpoint.settings or before, checkpoint.checked
     changed = differences(before, resolved, checked, checkpoint)
@@ -256,7 +257,12 @@ def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
         if part not in PARTS:
             nearest, where = nearest_match(part, PARTS), f"--reset {part}"
             message, fix = f"unknown --reset '{part}'", nearest and f"--reset {nearest}"
-            parts = {"where": where, "allowed": ", ".join(PARTS), "did_you_mean": nearest, "fix": fix}
+            parts: dict[str, Any] = {
+                "where": where,
+                "allowed": ", ".join(PARTS),
+                "did_you_mean": nearest,
+                "fix": fix,
+            }
             yield Diagnostic(message, value=part, **parts)
     if args.resume is None:
         part = args.reset[0]

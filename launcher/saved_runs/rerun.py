@@ -88,8 +88,8 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
         return resolve(arguments, machine.detect_machine())
     except SettingsError as error:
         fixes = {"data.path": "--data PATH"}  # this command takes no settings
-        entries = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
-        raise SettingsError(entries) from error
+        errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
+        raise SettingsError(errors) from error
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
