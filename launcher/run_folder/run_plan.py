@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import Diagnostic
-from launcher.config.machine import Machine
-from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
+from launcher.config.provenance import ResetPart, Resolved
 from launcher.run_folder import run_folder
 from slurm.environment import Generation, RankEnvironment
 
@@ -141,23 +140,3 @@ class RunPlan:
         """Append to the log of the run, if this process knows its folder. Touches the disk."""
         if self.folder is not None:
             run_folder.append_log(self.folder, text)
-
-
-def decide(
-    args: CliArgs,
-    out: Path | None,
-    machine: Machine,
-    world_size: int | None = None,
-    chosen: Chosen | None = None,
-) -> RunPlan:
-    """Decide what a start does, train a new run or resume one, from settings files and JSON only.
-
-    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
-    """
-    if args.resume is None and not args.reset:
-        from launcher.config.resolve import resolve  # ranks have resolved settings
-
-        return RunPlan(resolve(args, machine, world_size, None, chosen))
-    from launcher.run_folder import resume_rules  # an ordinary start does not need it
-
-    return resume_rules.decide(args, out, machine, world_size, chosen)
