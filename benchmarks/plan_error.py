@@ -54,7 +54,7 @@ from launcher.config.resolve import resolve
 from launcher.plan import subject
 from launcher.plan.plan import Plan, plan_run
 from launcher.plan.target import Described
-from launcher.run import job_spec
+from launcher.run import rank as rank_process
 from launcher.run_folder.run_plan import RunPlan
 from models.base import DataError
 from models.catalog import FAMILIES
@@ -165,7 +165,7 @@ def train(report: isolated.Report, folder: str) -> None:
     from training.data.loader import Batches
     from training.optim.updater import Updater
 
-    job = job_spec.load(Path(folder))
+    job = rank_process.load_plan(Path(folder))
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
     steps: list[_Step] = []
     passes: list[_Step] = []
@@ -381,7 +381,7 @@ def measured_peak(resolved: Resolved, ranks: int, title: str) -> Peak | None:
     with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
         run = Path(name) / "run"
         run.mkdir()
-        job_spec.save(RunPlan(resolved, folder=run), Path(name))
+        rank_process.save_plan(RunPlan(resolved, folder=run), Path(name))
         found = isolated.run("benchmarks.plan_error:train", {"folder": name}, ranks, _LIMIT_S, {})
     if found.error:
         print(f"{title}: {found.error}", file=sys.stderr, flush=True)

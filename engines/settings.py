@@ -31,7 +31,7 @@ class EngineSettings(EngineSection):
     threads: Annotated[int | None, Field(ge=1, le=1024)] = None
     """CPU threads per process. Default: an equal share of the cores."""
     bind_cores: bool = False
-    """Pin each process to its share of the physical cores, near its GPU (Linux)."""
+    """Pin each process to its share of the physical cores (Linux)."""
     timeout_s: Annotated[float, Field(gt=0, le=10**8)] = 600.0
     """Seconds that a rank waits for another rank before the run fails."""
     max_restarts: Annotated[int, Field(ge=0, le=10**6)] = 0

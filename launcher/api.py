@@ -34,7 +34,7 @@ from launcher.run_folder.reader import RunReader
 from launcher.run_folder.run_plan import RunPlan
 from launcher.saved_runs import evaluate, export, predict, saved_model
 from launcher.saved_runs.rerun import RerunFailed
-from launcher.saved_runs.saved_run import find_saved
+from launcher.saved_runs.saved_model import find_saved
 from launcher.stages import record
 from models.base import DataError, Prediction
 from training.checkpoint import manifest

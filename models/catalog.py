@@ -43,9 +43,6 @@ class Family:
     prompts: Mapping[str, str] = field(default_factory=dict)
     """For a family that generates text: a prompt to try after training on each built-in data."""
 
-    files: tuple[str, ...] = ()
-    """What its task writes into the run folder before the first step, beside TASK_FILES."""
-
     @property
     def config(self) -> str:
         """Module with the classes Model and Data and the table SIZES, from small to large, each
@@ -62,11 +59,6 @@ class Family:
         """Module with FORMATS, one description per format, recognize(path) -> str | None, the
         format of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
         return f"models.{self.name}.formats"
-
-
-TASK_FILES = ("split.json", "model_facts.json")
-"""What every task may write into the run folder before the first step."""
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 def _encoder(sentence: str) -> Stage:
@@ -101,7 +93,6 @@ _FAMILIES = (
             ),
         ),
         {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},
-        ("tokenizer", *_TOKENIZER),
     ),
     Family(
         "abr",
@@ -111,7 +102,6 @@ _FAMILIES = (
             _encoder("the encoder is trained, decoder and heads are frozen"),
             _on_encoder("whole", "decoder and heads are trained on the frozen encoder"),
         ),
-        files=("statistics.json",),
     ),
     Family(
         "doc_translation",
@@ -121,7 +111,6 @@ _FAMILIES = (
             _encoder("both image encoders are trained, query transformers and decoder are frozen"),
             _on_encoder("whole", "query transformers and decoder are trained on the frozen encoders"),
         ),
-        files=("left_out.json", *_TOKENIZER),
     ),
     Family(
         "eeg_text",
@@ -145,7 +134,6 @@ _FAMILIES = (
                 optional=True,
             ),
         ),
-        files=_TOKENIZER,
     ),
 )
 FAMILIES = {family.name: family for family in _FAMILIES}

@@ -12,7 +12,6 @@ FIXES = {
     "retry": "python -m launcher resume runs/mine",
     "nonfinite": 'python -m launcher resume runs/mine --set "train.on_nonfinite=skip 9"',
     "track": "python -m launcher track runs/mine",
-    "other_folder": "runs/other",
     "loader": "--num-workers 2",
     "lower_lr": "1e-4",
     "higher_lr": "0.01",

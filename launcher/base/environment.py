@@ -27,11 +27,6 @@ def variables() -> MutableMapping[str, str]:
     return os.environ
 
 
-def slurm_job_id() -> str | None:
-    """The Slurm job this process belongs to."""
-    return os.environ.get("SLURM_JOB_ID")
-
-
 def visible_cuda_devices() -> str | None:
     """CUDA_VISIBLE_DEVICES as it is set."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 from launcher.base.environment import PACKAGES, ROOT
 
@@ -27,18 +27,11 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
             seen.add(text)
             write(f"warning of a library: {text}")
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if file is not None or not is_library(filename):
-            shown(message, category, filename, lineno, file, line)
-            return
-        once(f"{filename}:{lineno}: {category.__name__}: {message}")
+    def show(message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any) -> None:
+        if any(rest) or not is_library(filename):
+            shown(message, category, filename, line, *rest)
+        else:
+            once(f"{filename}:{line}: {category.__name__}: {message}")
 
     def handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         if not is_library(record.pathname) or _is_ours(Path(record.pathname)):
@@ -46,7 +39,7 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
         elif record.levelno >= logging.WARNING:
             once(f"{record.name}: {record.getMessage()}")
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
     logging.Logger.callHandlers = handle  # type: ignore[method-assign, assignment]
     try:
         yield

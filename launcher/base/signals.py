@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from glob import escape
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from types import FrameType
@@ -17,12 +15,9 @@ from typing import Any, NoReturn
 
 from launcher.base import exit_codes
 from training.callbacks.preemption import SignalReader, heeded
-from training.storage import StorageError
 
 _LIMIT_S = 3.0
 """Seconds from a signal to the end of the process; a library may hold the main thread longer."""
-Cleanup = Callable[[], object]
-"""Completes or removes files; a text that it gives says what is left, for the user."""
 Publish = Callable[[str], bool]
 """Publishes a text for a job script, which runs its job again; whether this process says it."""
 
@@ -52,15 +47,13 @@ class Signals:
     def __init__(self) -> None:
         self.left = "nothing was written"
         """What the command leaves behind, for the user; empty: it says so itself."""
-        self.cleanups: list[Cleanup] = []
+        self.cleanups: list[Callable[[], object]] = []
         self.arrived: signal.Signals | None = None
         """The signal that raised an exception."""
-        self.arrived_late = False
-        """Whether a signal of a job arrived after its start."""
         self._publish: Publish | None = None
         self._start_is_over = False
         self._decided: int | None = None
-        self._critical = threading.Lock()
+        self._lock = threading.Lock()
         self._process = os.getpid()
         self._is_over = threading.Event()
 
@@ -68,7 +61,7 @@ class Signals:
         """Raise the exception. A forked worker exits."""
         if os.getpid() != self._process:
             os._exit(_code(number))
-        if not self._raises(number):
+        if self.in_job and number != signal.SIGINT:
             return
         self.arrived = signal.Signals(number)
         if number == signal.SIGINT:
@@ -94,22 +87,14 @@ class Signals:
         """Whether a run in a job starts, or has started, in this process."""
         return self._publish is not None
 
-    @contextmanager
-    def critical(self) -> Iterator[None]:
-        """Defer signals of a job that starts while something must not be interrupted."""
-        with self._critical:
-            yield
-
     def end_start(self, code: int | None = None) -> None:
         """The start of a run in a job is over: the training handles signals, or has ended.
 
-        With a `code`, a signal ends this process at once with that code, also a signal that arrived
-        since the training handles them: the process only waits for others to report first.
+        With a `code`, a signal ends this process at once with that code: it only waits for others
+        to report first.
         """
-        with self._critical:
+        with self._lock:
             self._decided, self._start_is_over = code, True
-            if self.arrived_late and code is not None:
-                os._exit(code)
 
     def caused(self, error: BaseException) -> bool:
         """Whether a signal caused `error`; a library may turn its exception into another one."""
@@ -133,20 +118,12 @@ class Signals:
         assert self.arrived is not None
         return _code(self.arrived)
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """End the process at once on a signal: an interrupted import fails in any way."""
-        handled = [n for n in heeded() if self._raises(n) and signal.getsignal(n) is self]
-        with handling(handled, lambda number, frame: self._end(signal.Signals(number))):
-            yield
-
     def clean_up(self) -> None:
         """Do what is left of the cleanups, the last first."""
         while self.cleanups:
             cleanup = self.cleanups.pop()
-            with suppress(OSError, StorageError):
-                left = cleanup()
-                self.left = left if isinstance(left, str) else self.left
+            with suppress(OSError):
+                cleanup()
 
     def finish(self) -> None:
         """Clean up, and ignore signals from now on: the process exits."""
@@ -155,26 +132,23 @@ class Signals:
         self._is_over.set()
         self.clean_up()
 
-    def _raises(self, number: int) -> bool:
-        return self._publish is None or number == signal.SIGINT
-
     def _take(self, number: signal.Signals) -> None:
         if self._publish is None:
             is_handled = signal.getsignal(number) is self
             if is_handled and not self._is_over.wait(_LIMIT_S):
-                self._end(number)
+                self.end(number)
         elif number is not signal.SIGINT:
-            with self._critical:
+            with self._lock:
                 if not self._start_is_over:
                     text = f"stopped by {number.name} before anything was saved; run again"
                     if self._publish(text):
                         os.write(2, f"{text}\n".encode())
                     os._exit(exit_codes.RUN_AGAIN)
-                self.arrived_late = True
                 if self._decided is not None:
                     os._exit(self._decided)
 
-    def _end(self, number: signal.Signals) -> NoReturn:
+    def end(self, number: signal.Signals) -> NoReturn:
+        """End the process at once, with its children."""
         self.arrived = number
         kill_children()
         self.clean_up()
@@ -194,14 +168,6 @@ def job_signals() -> Signals | None:
     return handler if isinstance(handler, Signals) and handler.in_job else None
 
 
-@contextmanager
-def critical() -> Iterator[None]:
-    """As Signals.critical."""
-    handler = job_signals()
-    with nullcontext() if handler is None else handler.critical():
-        yield
-
-
 def end_start(code: int | None = None) -> None:
     """As Signals.end_start."""
     if (handler := job_signals()) is not None:
@@ -210,12 +176,17 @@ def end_start(code: int | None = None) -> None:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """Imports of a command, which a signal ends at once. For those before anything was begun."""
+    """Imports of a command, which a signal ends at once: an interrupted import fails in any way.
+
+    For those before anything was begun.
+    """
     handler = installed()
     if handler is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handler.at_once():
+    numbers = [number for number in heeded() if signal.getsignal(number) is handler]
+    numbers = [number for number in numbers if not handler.in_job or number is signal.SIGINT]
+    with handling(numbers, lambda number, frame: handler.end(signal.Signals(number))):
         yield
 
 
@@ -226,7 +197,7 @@ def leave(text: str) -> None:
 
 
 @contextmanager
-def at_signal(cleanup: Cleanup) -> Iterator[None]:
+def at_signal(cleanup: Callable[[], object]) -> Iterator[None]:
     """Call `cleanup` where a signal ends the process within the block."""
     handler = installed()
     cleanups = [] if handler is None else handler.cleanups
@@ -239,62 +210,22 @@ def at_signal(cleanup: Cleanup) -> Iterator[None]:
 
 
 @contextmanager
-def with_cleanup(cleanup: Cleanup) -> Iterator[None]:
-    """Call `cleanup` at the end of the block, or where a signal ends the process within it."""
-    with at_signal(cleanup):
-        try:
-            yield
-        finally:
-            with deferred():
-                left = cleanup()
-            if isinstance(left, str):
-                leave(left)
-
-
-@contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, removed at the end, also where a signal ends the process. Touches the disk.
-
-    Those of killed processes, which no process locks, are removed from `parent`; so `prefix` must
-    be a name that nothing else has.
-    """
+    """A new folder, removed at the end, also where a signal ends the process. Touches the disk."""
     folders: list[Path] = []
-    locks: list[int] = []
 
     def remove() -> None:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-        while locks:
-            os.close(locks.pop())
 
-    for stale in parent.glob(f"{escape(prefix)}*") if parent else ():
-        if (lock := _lock(stale)) is not None:
-            shutil.rmtree(stale, ignore_errors=True)
-            os.close(lock)
-    with with_cleanup(remove):  # first: handlers are not seen while their signals are deferred
-        with deferred():  # a signal in between would leave the folder behind
-            while not folders or not folders[-1].exists():  # removed before it was locked
+    with at_signal(remove):  # first: handlers are not seen while their signals are deferred
+        try:
+            with deferred():  # a signal in between would leave the folder behind
                 folders.append(Path(mkdtemp(prefix=prefix, dir=parent)))
-                if (lock := _lock(folders[-1])) is not None:
-                    locks.append(lock)
-        yield folders[-1]
-
-
-def _lock(folder: Path) -> int | None:
-    """The descriptor of a folder that is locked until it is closed, or its process ends.
-
-    None: another process has the lock, or a network file system has none for folders.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+            yield folders[0]
+        finally:
+            with deferred():
+                remove()
 
 
 def _code(number: int) -> int:
@@ -344,9 +275,6 @@ def deferred() -> Iterator[None]:
 @contextmanager
 def interrupt_blocked() -> Iterator[None]:
     """Processes started within get a Ctrl-C only when they call `unblock_interrupt`."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -356,5 +284,4 @@ def interrupt_blocked() -> Iterator[None]:
 
 def unblock_interrupt() -> None:
     """Raise KeyboardInterrupt for a Ctrl-C since the start of this process, and for later ones."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

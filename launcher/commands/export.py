@@ -8,7 +8,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.saved_runs import export
-from launcher.saved_runs.saved_run import find_saved
+from launcher.saved_runs.saved_model import find_saved
 from training.logging.quantities import real, size
 from training.logging.strict_json import encode
 

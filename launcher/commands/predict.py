@@ -60,14 +60,12 @@ def _predict_files(command_line: CommandLine, predictor: Predictor, sampling: Sa
     out = command_line.out or predictor.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)
-    results = []
-    with predict.result_folder(out) as folder:
-        model = predictor.load()
-        for prediction in predict.of_prepared([path], predictor.task, model, sampling):
-            names = folder.write(prediction)
-            results.append(Result(prediction.name, prediction.text, names))
-            if not command_line.as_json and prediction.text:
-                predict.print_text(prediction.text)
+    results, folder = [], predict.ResultFolder(out)
+    for prediction in predict.of_prepared([path], predictor.task, predictor.load(), sampling):
+        names = folder.write(prediction)
+        results.append(Result(prediction.name, prediction.text, names))
+        if not command_line.as_json and prediction.text:
+            predict.print_text(prediction.text)
     count = sum(len(result.files) for result in results)
     if not command_line.as_json:
         print(f"wrote {counted(count, 'file')} to {out}" if count else "no file was written")
@@ -92,7 +90,7 @@ def _generate(
         predict.converse(task, model, sampling)
         return {}
     run = command_line.argument
-    prompts = [_from_stdin(run)] if given is None else predict.prompts(given, task, run)
+    prompts = [_from_stdin(run)] if given is None else predict.prompts(given, task)
     if out is not None:
         run_folder.check_free(out, out)
     elif given is not None and predict.exists(given):
@@ -102,9 +100,8 @@ def _generate(
     if out is None:
         return predictor.as_json(None, list(texts))
     name = prompts[0].name if len(prompts) == 1 else predict.stem(str(given))
-    with predict.result_folder(out) as folder:
-        pairs = zip(prompts, texts, strict=True)
-        results = [folder.add_text(name, prompt, result) for prompt, result in pairs]
+    folder, pairs = predict.ResultFolder(out), zip(prompts, texts, strict=True)
+    results = [folder.add_text(name, prompt, result) for prompt, result in pairs]
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")
     return predictor.as_json(out, results)

@@ -11,10 +11,7 @@ from engines.base import EngineError
 from launcher.config.schema import Settings
 
 VARIABLE = "OMP_NUM_THREADS"
-_SYS = Path("/sys")
-_SIBLINGS = "devices/system/cpu/cpu{}/topology/thread_siblings_list"
-_DRIVER = Path("/proc/driver/nvidia/gpus")
-"""A folder for each GPU, named by its address on the bus, in the order of CUDA."""
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _SPINS = "GOMP_SPINCOUNT"
 _POLICY = "OMP_WAIT_POLICY"
 _OPENBLAS_SPINS = "OPENBLAS_THREAD_TIMEOUT"
@@ -39,13 +36,6 @@ def uses_torch_default(settings: Settings, ranks: int) -> bool:
     """Whether a run keeps the default threads of torch: it trains in the launcher's process."""
     engine, is_continual = settings.engine, settings.continual.enabled
     return ranks == 1 and engine.threads is None and not engine.max_restarts and not is_continual
-
-
-def torch_default() -> int:
-    """The default number of threads of torch. Imports torch."""
-    import torch
-
-    return torch.get_num_threads()
 
 
 def limit_spinning(environ: MutableMapping[str, str]) -> None:
@@ -86,39 +76,16 @@ def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
     ranks = int(environ.get("LOCAL_WORLD_SIZE", 1))
     if ranks > 1 and len(available) <= (os.cpu_count() or 1) // ranks:
         return  # Slurm has pinned it already
-    siblings = [_processors(_SYS / _SIBLINGS.format(n)) for n in available]
-    known = {frozenset(threads & available) for threads in siblings if threads}
-    cores = sorted(known or [frozenset({n}) for n in available], key=min)
-    gpu_cores = _near_gpus(environ) if settings.device in ("auto", "cuda") else []
-    os.sched_setaffinity(0, share(cores, gpu_cores, int(environ.get("LOCAL_RANK", 0)), ranks))
+    siblings = [_processors(Path(_SIBLINGS.format(number))) & available for number in available]
+    cores = sorted({frozenset(s) for s in siblings if s} or {frozenset({n}) for n in available}, key=min)
+    os.sched_setaffinity(0, share(cores, int(environ.get("LOCAL_RANK", 0)), ranks))
 
 
-def share(cores: Sequence[Set[int]], gpu_cores: Sequence[Set[int]], rank: int, ranks: int) -> frozenset[int]:
-    """The processors of local rank `rank` of `ranks`: whole cores, near its GPU if possible.
-
-    `cores` are the processors of each physical core, `near` those beside the GPU of each rank;
-    ranks whose GPUs are beside the same ones share these evenly.
-    """
-    # A scheduler may show each rank its own GPU only: then the others' are unknown.
-    nodes = [frozenset(gpu_cores[peer] if len(gpu_cores) >= ranks else ()) for peer in range(ranks)]
-    mine = [core for core in cores if core & nodes[rank]]
-    peers = [peer for peer in range(ranks) if nodes[peer] == nodes[rank]]
-    if not mine:
-        mine, peers = list(cores), list(range(ranks))
-    count = max(1, len(mine) // len(peers))
-    first = peers.index(rank) * count % len(mine)
-    return frozenset().union(*mine[first : first + count])
-
-
-def _near_gpus(environ: Mapping[str, str]) -> list[Set[int]]:
-    """The processors beside each visible NVIDIA GPU; empty where the driver does not show it."""
-    gpus = sorted(_DRIVER.glob("*")) if _DRIVER.is_dir() else []
-    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
-    numbers = visible.split(",") if visible else [str(index) for index in range(len(gpus))]
-    if not all(number.isdecimal() and int(number) < len(gpus) for number in numbers):
-        return []
-    names = [gpus[int(number)].name for number in numbers]
-    return [_processors(_SYS / f"bus/pci/devices/{n}/local_cpulist") for n in names]
+def share(cores: Sequence[Set[int]], rank: int, ranks: int) -> frozenset[int]:
+    """The processors of local rank `rank` of `ranks`: whole cores, each the processors of one."""
+    count = max(1, len(cores) // ranks)
+    first = rank * count % len(cores)
+    return frozenset().union(*cores[first : first + count])
 
 
 def _processors(path: Path) -> set[int]:

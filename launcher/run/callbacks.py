@@ -70,7 +70,13 @@ class RankCallbacks:
             for callback in callbacks:
                 callback.event(kind, facts)
 
-        track, profile = settings.track, settings.log.profile
+        values, profile = job.resolved.values, settings.log.profile
+        chosen = [
+            name
+            for name in RESOURCES
+            for key in (f"limits.{name}", f"limits.critical.{name}")
+            if key in values and values[key].is_set_by_user
+        ]
         if self.world.rank == 0:
             job_summary = single_process
             if job.generation is not None:
@@ -85,7 +91,7 @@ class RankCallbacks:
             ]
         if self.world.rank == 0 and not is_replay:
             callbacks.append(SamplesWriter(self.storage, emit))
-            if track:
+            if settings.track:
                 callbacks.append(self._trackers(settings, info, emit))
             if profile is not None:
                 from training.callbacks.profiler import Profiler
@@ -94,7 +100,7 @@ class RankCallbacks:
         callbacks += [
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
-            LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
+            LimitEnforcer(limits, monitor, emit, chosen),
         ]
         if (every := settings.memory.empty_cache_every) is not None:
             callbacks.append(CacheClearing(every, device))
@@ -115,7 +121,9 @@ class RankCallbacks:
         facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
         if self.job.experience is not None and "source" in facts:
             facts = {**facts, "source": settings.data.path}  # not the folder of links to its files
-        device = device_name(self.world.device)
+        device = self.world.device.type
+        if device == "cuda":
+            device = torch.cuda.get_device_name(self.world.device)
         return RunInfo(
             model=model_name(settings.model),
             mode=settings.mode,
@@ -150,20 +158,11 @@ class RankCallbacks:
 
         reported: set[str] = set()
         if self.job.resume is not None:
-            from launcher.run import faults
+            from launcher.run_folder.reader import RunReader
 
-            reported = faults.reported(folder)
+            events = RunReader(folder).events()
+            reported = {str(e["facts"]["fault"]) for e in events if "fault" in e["facts"]}
         return Health(state, reported, learns=learns, has_patience=settings.stop.patience is not None)
-
-    def _chosen_limits(self) -> list[str]:
-        """The resources whose limits the user set."""
-        values = self.job.resolved.values
-
-        def is_chosen(key: str) -> bool:
-            return key in values and values[key].is_set_by_user
-
-        keys = {n: (f"limits.{n}", f"limits.critical.{n}") for n in RESOURCES}
-        return [name for name, pair in keys.items() if any(map(is_chosen, pair))]
 
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> Callback:
         """The trackers of rank 0."""
@@ -218,11 +217,9 @@ class _FinishStartup(Callback):
             self._startup.end_start()
 
 
-def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_secrets(values: Mapping[str, Any]) -> Any:
     """`values` without secrets, for trackers."""
-    text = redact_variables(redact(json.dumps(values)), environment.variables())
-    redacted: dict[str, Any] = json.loads(text)
-    return redacted
+    return json.loads(redact_variables(redact(json.dumps(values)), environment.variables()))
 
 
 def environment_facts(device: str) -> dict[str, Any]:
@@ -237,8 +234,3 @@ def environment_facts(device: str) -> dict[str, Any]:
         "device": device,
         "libraries": environment.versions(),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The name of the device: of the GPU model, or its type."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -55,26 +55,22 @@ def _head(ready: RunPlan) -> Iterator[str]:
     settings, solved = ready.resolved.settings, ready.resolved.batching
     count = parameters(ready.resolved)
     size = f", {count:,} parameters" if count is not None else ""
-    yield f"model    {model_name(settings.model)}{size}"
-    yield f"mode     {settings.mode}"
-    yield f"engine   {settings.engine.name} on {processes_of(ready)}"
+    lines = [("model", f"{model_name(settings.model)}{size}"), ("mode", settings.mode)]
+    lines.append(("engine", f"{settings.engine.name} on {processes_of(ready)}"))
     if (path := getattr(settings.data, "path", None)) is not None:
-        yield f"data     {path}"
-    for target in _to_fetch(settings):
-        exists = " (exists)" if target.path.exists() else ""
-        yield f"fetch    {target.file.url} as {target.path}{exists}"
-    yield (
-        f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
-        f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
-    )
-    yield f"length   {_length(settings)}"
-    yield f"folder   {ready.destination}"
+        lines.append(("data", path))
+    lines += [("fetch", f"{target.file.url} as {target.path}") for target in _to_fetch(settings)]
+    product = f"micro-batch {solved.micro_batch} × accumulation {solved.accumulation}"
+    product += f" × {counted(solved.world_size, 'process')}"
+    lines.append(("step", f"{solved.global_batch} samples = {product}"))
+    limits = [(settings.train.max_steps, "steps"), (settings.train.epochs, "epochs")]
+    lines.append(("length", ", at most ".join(f"{n:g} {unit}" for n, unit in limits if n is not None)))
+    lines.append(("folder", str(ready.destination)))
     if ready.line:
-        yield f"resume   {ready.line}"
-    for change in ready.resume.changes if ready.resume else ():
-        yield f"changed  {change}"
-    for note in _notes(ready.resolved):
-        yield f"note     {note}"
+        lines.append(("resume", ready.line))
+    lines += [("changed", change) for change in (ready.resume.changes if ready.resume else ())]
+    lines += [("note", note) for note in _notes(ready.resolved)]
+    return (f"{title:<7}  {text}" for title, text in lines)
 
 
 def _notes(resolved: Resolved) -> list[str]:
@@ -89,14 +85,6 @@ def _to_fetch(settings: Any) -> list[DownloadTarget]:
     from launcher.config.feature_checks import targets  # for the runs that download their data
 
     return targets(settings.download)
-
-
-def _length(settings: Any) -> str:
-    epochs, max_steps = settings.train.epochs, settings.train.max_steps
-    passes = "" if epochs is None else f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
-    if max_steps is None:
-        return passes
-    return counted(max_steps, "step") + (f", at most {passes}" if passes else "")
 
 
 def _processes(ready: RunPlan) -> list[Mapping[str, Any]]:

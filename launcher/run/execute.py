@@ -15,7 +15,6 @@ from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_h
 from launcher.base.signals import Stopped, at_signal
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
-from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
@@ -26,6 +25,7 @@ from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.run_folder.run_plan import RunPlan
 from models.catalog import FAMILIES
+from training.resources import cgroup
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
@@ -58,7 +58,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
     folder = None
     try:
         with rank.stoppable():
-            with signals.critical(), signals.deferred():
+            with signals.deferred():
                 folder = _create_folder(plan)
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
             with at_signal(folder.discard):
@@ -73,8 +73,6 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         show(end)
     with signals.deferred():
         end = _finish(plan, folder, end)
-    if folder.start_lock is not None:  # the traceback of a failure may keep it
-        folder.start_lock.release()
     return end
 
 
@@ -85,24 +83,27 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         if end.kind != "ended":
             show(end)
         return end
-    if not plan.starts_processes:
+    if not plan.starts_processes and not _may_be_killed():
         return restart.repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise
 
     return restart.repeat(plan, supervise, show)
 
 
+def _may_be_killed() -> bool:
+    """Whether a control group limits the memory: the kernel then kills a rank instead of this."""
+    is_free = environment.Process.is_own and signals.job_signals() is None
+    return is_free and cgroup.memory() is not None
+
+
 def _train_here(plan: RunPlan) -> RunEnd:
-    """Train one rank in this process, or in a fork of it."""
+    """Train one rank in this process."""
     variables, launched = environment.variables(), plan.launched
     if launched is not None:
         variables.update(launched.variables())
     if plan.threads is not None:
         variables[affinity.VARIABLE] = str(plan.threads)
-    if launched is None and rank.can_fork():
-        end = rank.run_forked(plan)
-    else:
-        end = rank.run(plan, rank=launched.rank if launched else 0)
+    end = rank.run(plan, rank=launched.rank if launched else 0)
     if end.kind == "peer lost" and launched is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
         signals.end_start(end.exit_code)
@@ -196,19 +197,14 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         values = read_values(folder / run_folder.SETTINGS)
     except SettingsError:
         return None
-    path, mode = str(values.get("data.path", "")), values.get("mode")
-    if (family := FAMILIES.get(str(values.get("model.family")))) is None:
+    path, family = str(values.get("data.path", "")), FAMILIES.get(str(values.get("model.family")))
+    without = [stage.name for stage in family.stages if not stage.predicts] if family else []
+    is_saved = checkpoint_search.newest_step(folder) is not None
+    if family is None or not is_saved or values.get("model.stage") in without:
         return None
-    if path not in family.prompts and path.startswith(EMBEDDED):
-        name = ":".join(filter(None, (family.name, values.get("model.size"))))
-        mode = "" if mode == DEFAULT_MODE else f" --mode {mode}"
-        return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
-    without = [stage.name for stage in family.stages if not stage.predicts]
-    if values.get("model.stage") in without or checkpoint_search.newest_step(folder) is None:
-        return None
+    if path.startswith(EMBEDDED) and path not in family.prompts:
+        return f"train on your own data: {PROGRAM} --model {family.name} --data FOLDER"
     words = ["predict", str(shown or folder)]
-    if path in family.prompts:
-        words += [INPUT, family.prompts[path]]
-    elif not family.prompts:
-        words += [INPUT, from_here(Path(path))]
+    if not family.prompts or path in family.prompts:
+        words += [INPUT, family.prompts.get(path) or from_here(Path(path))]
     return f"use the model: {PROGRAM} {shlex.join(words)}"

@@ -13,10 +13,6 @@ from launcher.config import machine
 from launcher.config.provenance import Resolved
 from launcher.run_folder import checkpoint_search, run_folder
 
-UNKNOWN = "…"
-"""In the place of a value that differs from run to run."""
-_FIELD = re.compile(r"{\w+}")
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -36,7 +32,7 @@ class Fault:
     @property
     def seen_by_all(self) -> str:
         """What is seen, without the values of a single run."""
-        return _FIELD.sub(UNKNOWN, self.seen)
+        return re.sub(r"{\w+}", "…", self.seen)
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -97,29 +93,26 @@ FAULTS: Mapping[str, Fault] = {
         "batches of loader workers do not fit in /dev/shm; a container has 64 MB unless started "
         "with --shm-size or --ipc=host",
         "{retry} --num-workers 0",
-        message=r"killed by signal: Bus error|died by signal 7\b|\(shm\)|</torch_",
+        message=r"killed by signal: Bus error|\(shm\)|</torch_",
     ),
     "dead_worker": Fault(
         "a loader worker died",
         "data-loader worker {pid} died by signal {signal}; {free} GB of memory is free now",
         "the kernel killed it as memory ran out, or a library in it crashed; what was trained is saved",
         "{retry} --num-workers 0",
-        message=r"data-loader worker \d+ died",
     ),
     "dead_rank": Fault(
         "a rank died",
         "rank {rank} on {host} died: {status}",
         "the kernel or the scheduler killed it, or its node failed",
         "{retry} --set engine.max_restarts=3",
-        message=r"^error: rank \d+ on \S+ died: ",
     ),
     "timeout": Fault(
         "a collective timed out (NCCL, gloo)",
         "rank {rank} on {host} does not answer the other ranks: its process {process} is {state}",
         "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
         "{retry} --set engine.timeout_s={timeout_s}",
-        message=r"collective operation timeout|DistBackendError.*[Tt]ime"
-        r"|for training data; see engine|does not answer the other ranks",
+        message=r"collective operation timeout|DistBackendError.*[Tt]ime|for training data; see engine",
     ),
     "port_in_use": Fault(
         "the port is in use",
@@ -131,7 +124,7 @@ FAULTS: Mapping[str, Fault] = {
         "no permission",
         "cannot write {path}: Permission denied",
         "the folder belongs to another user, or is mounted read-only",
-        "{again} --out {other_folder}",
+        "{again} --out runs/other",
         message=r"Permission denied|Read-only file system|Operation not permitted",
     ),
     "open_files": Fault(
@@ -206,34 +199,18 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     resume = f"{PROGRAM} resume {shown}"
     is_saved = checkpoint_search.newest_step(folder) is not None
     lower, higher = (plain(float(f"{settings.optim.lr * by:.3g}")) for by in (1 / 10, 10))
-    # Against evaluations that are not finite: take more of them, or avoid them.
     nonfinite = f"{again} --lr {lower}"
-    if settings.train.on_nonfinite == "stop":
-        skip = '--set "train.on_nonfinite=skip 9"'
-        nonfinite = f"{resume if settings.save.last else again} {skip}"
-    elif settings.precision != "fp32":
-        nonfinite = f"{again} --precision fp32"
+    if settings.train.on_nonfinite == "stop":  # take more of them
+        nonfinite = f'{resume if settings.save.last else again} --set "train.on_nonfinite=skip 9"'
+    workers = settings.loader.workers
+    more = min(max(2 * workers, 2), max(machine.detect_machine().cores - 1, 1))
     return {
         "again": again,
         "retry": resume if is_saved else again,
         "nonfinite": nonfinite,
         "track": f"{PROGRAM} track {shown}",
-        "other_folder": "runs/other",
         "lower_lr": lower,
         "higher_lr": higher,
-        "loader": loader_option(settings.loader.workers, machine.detect_machine().cores),
+        "loader": f"--num-workers {more}" if more > workers else "--set loader.prefetch=8",
         "timeout_s": plain(4 * settings.engine.timeout_s),
     }
-
-
-def loader_option(workers: int, cores: int) -> str:
-    """The option for faster loading: more workers while there are cores, else more ahead."""
-    more = min(max(2 * workers, 2), max(cores - 1, 1))
-    return f"--num-workers {more}" if more > workers else "--set loader.prefetch=8"
-
-
-def reported(folder: Path) -> set[str]:
-    """The faults that the run in `folder` has reported so far. Reads the disk."""
-    from launcher.run_folder.reader import RunReader  # for runs that end with a fault
-
-    return {str(e["facts"]["fault"]) for e in RunReader(folder).events() if "fault" in e["facts"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 from collections.abc import Iterator
 from dataclasses import replace
@@ -46,17 +45,14 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     diagnostics, variables = list(diagnostics), environment.variables()
     launched = generation = None
     try:
+        generation = read_generation(variables)
         launched = read_rank_environment(variables)
         if launched is not None:
             from slurm.address import reachable
 
             launched = reachable(launched, variables)
     except InvalidEnvironment as error:
-        diagnostics.append(_invalid_environment(error))
-    try:
-        generation = read_generation(variables)
-    except InvalidEnvironment as error:
-        diagnostics.append(_invalid_environment(error))
+        diagnostics.append(Diagnostic(error.message, where="the environment", allowed=error.allowed))
     here = machine.detect_machine()
     if launched is not None:
         here = here.for_ranks(launched.local_size, launched.cpus)
@@ -67,10 +63,6 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
         if lacking := list(check_memory(ready.resolved, here, count, ranks)):
             raise SettingsError(lacking)
     return ready
-
-
-def _invalid_environment(error: InvalidEnvironment) -> Diagnostic:
-    return Diagnostic(error.message, where="the environment", allowed=error.allowed)
 
 
 def prepare_run_at(
@@ -132,25 +124,13 @@ def prepare_run_at(
 
 
 def _allow_open_files(workers: int) -> None:
-    """Raise this process's limit of open files to what a rank with `workers` may need.
-
-    Below it, torch waits for ever or ends with a traceback. Raises SettingsError.
-    """
+    """Raise this process's limit of open files to what a rank with `workers` may need, if it can."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _FILES + _FILES_PER_WORKER * workers
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft, hard = (math.inf if n == resource.RLIM_INFINITY else n for n in limits)
-    if hard < needed:
-        raise SettingsError.of(
-            f"a process may open {hard} files, and a rank with {counted(workers, 'loader worker')} "
-            f"needs up to {needed}",
-            key="loader.workers",
-            value=workers,
-            where="the limit of this shell, ulimit -n",
-            allowed=f"at least {needed} open files",
-            fix=f"ulimit -n {max(needed, 65536)}",
-        )
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, limits[1]))
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _decide(
@@ -175,7 +155,7 @@ def _check_out(out: Path | None, args: CliArgs, decision: RunPlan | None) -> lis
     is_own = source is not None and source.resolve() == out.resolve()
     if args.resume is not None and is_own and run_folder.is_run_folder(out):
         return []
-    return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
+    return run_folder.writing_errors(out, f"--out {out}")
 
 
 def _check_launched(launched: RankEnvironment, decision: RunPlan) -> Iterator[Diagnostic]:

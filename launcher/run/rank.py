@@ -1,34 +1,40 @@
-"""The process of one rank, from its signal handlers to its exit code."""
+"""The process of one rank, from its job file and signal handlers to its exit code."""
 
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pydantic import TypeAdapter
+
 from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.signals import Stopped, handling
-from launcher.run import affinity, job_spec, run_end
+from launcher.config import schema
+from launcher.config.presets import TASK_FOLDER
+from launcher.run import affinity, run_end
 from launcher.run.run_end import RunEnd, exit_now
 from launcher.run_folder.run_plan import RunPlan
+from models.catalog import is_custom
 from training.callbacks.preemption import SignalReader, heeded
-from training.resources import cgroup
+from training.settings import nested
 
 if TYPE_CHECKING:
     from training.callbacks.base import Outcome
     from training.evaluation.evaluate import SplitResult
 
+SUPERVISOR = "GEARSHIFT_SUPERVISOR"
+"""Environment variable with the process id of the supervisor."""
+_FILE = "job.json"
 Work = Callable[[RunPlan], "Outcome | SplitResult"]
 _PARENT_CHECK_S = 1.0
 _UNWIND_S = 3.0
@@ -47,60 +53,15 @@ def worker() -> Work:
     return work
 
 
-def run(plan: RunPlan, rank: int = 0, begin: Callable[[], object] = lambda: None) -> RunEnd:
-    """Run the work of a rank in this process, after `begin`; however it ends, that is returned."""
+def run(plan: RunPlan, rank: int = 0) -> RunEnd:
+    """Run the work of a rank in this process; however it ends, that is returned."""
     try:
         with stoppable(), _ended_in_time(plan, rank), library_warnings.logged(plan.log):
-            begin()
             affinity.pin_to_cores(plan.resolved.settings, environment.variables())
             return run_end.agreed(asdict(worker()(plan)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
         return run_end.of_error(error, rank)
-
-
-def can_fork() -> bool:
-    """Whether `run_forked` is needed, and possible: a control group limits the memory."""
-    is_free = environment.Process.is_own and signals.job_signals() is None
-    return is_free and cgroup.memory() is not None
-
-
-def run_forked(plan: RunPlan) -> RunEnd:
-    """As `run`, for rank 0 in a fork of this process, which the kernel may kill instead of this.
-
-    A fork costs milliseconds, as this process has not imported torch. Signals are forwarded to it.
-    Touches the disk (a temporary folder).
-    """
-    folder, forwarded = Path(tempfile.mkdtemp(prefix="gearshift-")), set[int]()
-    ending = heeded()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    parent = os.getpid()
-    unblock = partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
-    if not (child := os.fork()):
-        try:
-            signal.signal(signal.SIGINT, _interrupt_once)
-            _end_with_parent(parent)
-            _save_and_exit(run(replace(plan, reports=folder), begin=unblock), folder)
-        finally:  # whatever happens, it never returns into the program of its parent
-            os._exit(exit_codes.FAILURE)
-
-    def forward(number: int, frame: object) -> None:
-        forwarded.add(number)
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
-            os.kill(child, signal.SIGCONT)  # a stopped one would never take it
-
-    try:
-        with handling(ending, forward):
-            unblock()
-            _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if (end := run_end.load(folder, 0)) is None:
-            is_second = code == exit_codes.INTERRUPTED
-            end = run_end.ended_at_once() if is_second else run_end.without_report(0, code, "", forwarded)
-        return replace(end, signals=frozenset(forwarded))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -155,6 +116,34 @@ def _ended_in_time(plan: RunPlan, rank: int) -> Iterator[None]:
         reader.close()
 
 
+def save_plan(plan: RunPlan, folder: Path) -> None:
+    """Write `plan` to `folder` for the ranks, which only the user can read. Touches the disk.
+
+    Without warnings: they have been shown.
+    """
+    # `load_plan` builds the settings again from the values.
+    plain = replace(plan, resolved=replace(plan.resolved, settings=None, warnings=()))
+    content = TypeAdapter(RunPlan).dump_python(plain, mode="json")
+    (folder / _FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def load_plan(folder: Path) -> RunPlan:
+    """Read the plan that `save_plan` wrote; reports go to the same folder. Touches the disk."""
+    plan = TypeAdapter(RunPlan).validate_python(json.loads((folder / _FILE).read_bytes()))
+    plain = {key: value.value for key, value in plan.resolved.values.items()}
+    if is_custom(plain["model.family"]):
+        from launcher.config import custom_task  # for the runs that train one
+
+        custom_task.add_search_folder(plain.get(TASK_FOLDER))
+    settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
+    return replace(plan, resolved=replace(plan.resolved, settings=settings), reports=folder)
+
+
+def stacks_file(folder: Path, rank: int) -> Path:
+    """The file for the stacks of a rank that a fatal signal ends."""
+    return folder / f"rank-{rank}.stacks"
+
+
 def serve(folder: Path) -> None:
     """Run one rank of the job in `folder`, save its end there, and exit.
 
@@ -162,18 +151,18 @@ def serve(folder: Path) -> None:
     from what is saved.
     """
     environment.Process.is_own = True
-    rank = int(environment.variables()["RANK"])
+    rank = int(environment.variables().get("RANK", 0))
     try:
-        stacks = job_spec.stacks_file(folder, rank).open("w", encoding="utf-8")
+        stacks = stacks_file(folder, rank).open("w", encoding="utf-8")
     except FileNotFoundError:  # the supervisor was stopped while it started this rank
         exit_now(exit_codes.RUN_AGAIN)
     with stacks:
         faulthandler.enable(stacks)
         # Not the current parent: the supervisor may have been killed already.
-        _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
+        _end_with_parent(int(environment.variables().get(SUPERVISOR, os.getppid())))
         try:
             signals.unblock_interrupt()
-            plan = job_spec.load(folder)
+            plan = load_plan(folder)
         except BaseException as error:  # as in `run`
             end = run_end.of_error(error, rank)
         else:
@@ -186,12 +175,6 @@ def _save_and_exit(end: RunEnd, folder: Path) -> NoReturn:
         end.save(folder)
     # Also after a normal end: gloo threads sometimes abort the interpreter at shutdown.
     exit_now(exit_codes.DONE if end.kind == "ended" else end.exit_code)
-
-
-def _interrupt_once(number: int, frame: object) -> NoReturn:
-    """Raise KeyboardInterrupt: a Ctrl-C reaches a fork twice, from the terminal and its parent."""
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _end_with_parent(parent: int) -> None:

@@ -59,6 +59,8 @@ class RunEnd:
     """The message for the user."""
     trace: str = ""
     """The traceback, or what the rank printed last."""
+    fault: str | None = None
+    """The name of the fault that ended it, of launcher.run.faults; None: its text may tell."""
     outcome: Mapping[str, Any] | None = None
     """The fields of training.callbacks.base.Outcome."""
     micro_batch: int | None = None
@@ -122,56 +124,52 @@ def agreed(outcome: Mapping[str, Any], rank: int) -> RunEnd:
     """The end of a rank as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
     text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
-    return build("ended", rank, text, exit_code=code, outcome=outcome)
+    return build("ended", rank, text, exit_code=code, outcome=outcome, fault=outcome.get("fault"))
 
 
 def of_error(error: BaseException, rank: int) -> RunEnd:
     """The end of a rank by `error`, without secrets of the environment."""
-    return replace(_of_error(error, rank), cause=error)
-
-
-def _of_error(error: BaseException, rank: int) -> RunEnd:
-    if isinstance(error, KeyboardInterrupt | Stopped):
-        by = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped by {error.signal_name}"
-        code, again = exit_codes.INTERRUPTED, ""
-        if isinstance(error, Stopped):
-            code, again = exit_codes.RUN_AGAIN, "; run again"
-        return build("stopped", rank, f"{by} before anything was saved{again}", exit_code=code)
+    if isinstance(error, KeyboardInterrupt):
+        text, code = "interrupted before anything was saved", exit_codes.INTERRUPTED
+        return build("stopped", rank, text, exit_code=code, cause=error)
+    if isinstance(error, Stopped):
+        text = f"stopped by {error.signal_name} before anything was saved; run again"
+        return build("stopped", rank, text, cause=error)
     # Imported for an error only: a run that works needs none of them, and a thread that ends one
     # at a signal would wait for an import of the main thread.
     from engines.base import EngineError, PeersMissing
     from launcher.config.errors import about_data
-    from launcher.run_folder.fence import FencedOff
+    from launcher.run_folder.generations import FencedOff
     from models.base import DataError
     from training.checkpoint.manifest import CheckpointError
     from training.resources.oom import OutOfMemory
     from training.stop_reason import WorkerDied
 
-    where = f"rank {rank} on {socket.gethostname()}"
-    if isinstance(error, EngineError):
-        error = SettingsError.of(str(error))
-    elif isinstance(error, DataError):
-        error = about_data(error)
+    where, cause = f"rank {rank} on {socket.gethostname()}", error
+    kind: Kind = "failed"
+    text, trace, parts = str(error), "", dict[str, Any]()
+    if isinstance(error, EngineError | DataError):
+        error = SettingsError.of(text) if isinstance(error, EngineError) else about_data(error)
     if isinstance(error, SettingsError):
-        return build("invalid input", rank, str(error), diagnostics=error.diagnostics)
-    of_worker = f"{error}" if str(error).startswith("rank ") else f"{where}: {error}"
-    known: tuple[tuple[Any, Kind, str], ...] = (
-        (StorageError | CheckpointError | FetchError, "failed", f"{error}"),
-        (WorkerDied, "failed", of_worker),
-        (FencedOff, "fenced", f"{error}"),
-        (OutOfMemory, "out of memory", f"{where} {error}"),
-    )
-    for types, kind, text in known:
-        if isinstance(error, types):
-            micro_batch = getattr(error, "micro_batch", None)
-            return build(kind, rank, f"error: {text}", micro_batch=micro_batch)
-    trace = "".join(traceback.format_exception(error))
-    message = "".join(traceback.format_exception_only(error)).strip()
-    if isinstance(error, PeersMissing):
-        return build("peer lost", rank, f"error: {error}", trace)
-    if isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
-        return build("peer lost", rank, f"error: {where} lost another rank", trace)
-    return build("failed", rank, f"error: {where} failed: {message}", trace)
+        return build("invalid input", rank, str(error), diagnostics=error.diagnostics, cause=cause)
+    if isinstance(error, WorkerDied):
+        text = text if text.startswith("rank ") else f"{where}: {text}"
+        # A bus error is one of /dev/shm.
+        parts["fault"] = "shared_memory" if " by signal 7;" in text else "dead_worker"
+    elif isinstance(error, FencedOff):
+        kind = "fenced"
+    elif isinstance(error, OutOfMemory):
+        kind, text, parts["micro_batch"] = "out of memory", f"{where} {text}", error.micro_batch
+    elif not isinstance(error, StorageError | CheckpointError | FetchError):
+        trace = "".join(traceback.format_exception(error))
+        message = "".join(traceback.format_exception_only(error)).strip()
+        if isinstance(error, PeersMissing):
+            kind = "peer lost"
+        elif isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
+            kind, text = "peer lost", f"{where} lost another rank"
+        else:
+            text = f"{where} failed: {message}"
+    return build(kind, rank, f"error: {text}", trace, cause=cause, **parts)
 
 
 def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RunEnd:
@@ -185,10 +183,10 @@ def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Ru
     status = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code} without a report"
     if code == -signal.SIGKILL:
         status += " (often because the machine was out of memory)"
-    from launcher.run.faults import FAULTS
+    from launcher.run.faults import FAULTS, recognized
 
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    return build("killed", rank, f"error: {text}", output)
+    return build("killed", rank, f"error: {text}", output, fault=recognized(output) or "dead_rank")
 
 
 def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
@@ -198,11 +196,10 @@ def out_of_memory(end: RunEnd, kills: int, batches: BatchSizes) -> RunEnd:
     """
     if kills <= 0 or end.kind not in ("killed", "failed", "peer lost"):
         return end
-    from launcher.run.faults import recognized
     from training.resources.oom import OutOfMemory
 
     cause = f"the kernel killed {counted(kills, 'process')}"
-    if recognized(end.text) == "dead_worker":
+    if end.fault == "dead_worker":
         cause = f"{cause}; {end.text.removeprefix('error: ')}"
     text = f"error: rank {end.rank} on {end.host} {OutOfMemory(MemoryError(cause), batches)}"
     return replace(end, kind="out of memory", text=text)
@@ -214,10 +211,8 @@ def explained(end: RunEnd, resolved: Resolved, folder: Path) -> RunEnd:
         return end
     from launcher.run import faults
 
-    name = (end.outcome or {}).get("fault")
-    if end.kind != "ended":
-        name = (end.kind == "killed" and faults.recognized(end.trace)) or faults.recognized(end.text)
-    if not name:
+    name = end.fault or (faults.recognized(end.text) if end.kind == "failed" else None)
+    if name is None:
         return end
     fault = faults.FAULTS[name]
     fix = fault.fix.format(**faults.commands(resolved, folder))

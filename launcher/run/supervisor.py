@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,8 @@ import psutil
 
 from launcher.base import environment, library_warnings
 from launcher.base.signals import Stopped, deferred, handling, interrupt_blocked
-from launcher.run import affinity, job_spec, run_end
+from launcher.run import rank as rank_process
+from launcher.run import run_end
 from launcher.run.faults import FAULTS
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
@@ -48,12 +49,6 @@ _PRIORITY = {
     "fenced": 2,
     "peer lost": 3,
 }
-_STATES = {
-    "stopped": "stopped (by SIGSTOP, Ctrl-Z or a debugger)",
-    "disk-sleep": "waiting for a disk or a network file system",
-    "running": "still computing",
-    "sleeping": "waiting",
-}
 
 
 class RankProcesses:
@@ -63,47 +58,39 @@ class RankProcesses:
     after a signal, too soon for a checkpoint, and waits as long for the others after a failure.
     """
 
-    def __init__(self, folder: Path, store: TCPStore) -> None:
-        """`store` is kept open: the rendezvous of the ranks, on a port that is known to be free."""
-        self.folder, self.store, self.forwarded = folder, store, set[int]()
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.forwarded, self.interrupts = folder, set[int](), 0
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.interrupts = 0
+        self.store: TCPStore | None = None
+        """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
 
-    def start(self, nproc: int, threads: int) -> None:
-        """Start the ranks; each in a session of its own, without the signals of the terminal."""
-        from engines.rendezvous import LOOPBACK, TOKEN
+    def start(self, nproc: int, threads: int | None, console: bool) -> None:
+        """Start the ranks; each in a session of its own, without the signals of the terminal.
 
-        token = secrets.token_hex()
+        `console`: rank 0 prints to the terminal.
+        """
+        shared = {**environment.variables(), "PYTHONPATH": environment.python_path()}
+        shared[rank_process.SUPERVISOR] = str(os.getpid())
+        if threads is not None:
+            shared["OMP_NUM_THREADS"] = str(threads)
+        if nproc > 1:
+            from engines.rendezvous import LOOPBACK, TOKEN, tcp_store
+
+            self.store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
+            shared |= {"WORLD_SIZE": str(nproc), "LOCAL_WORLD_SIZE": str(nproc), "GROUP_RANK": "0"}
+            shared |= {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(self.store.port)}
+            # The agent of torch sets this when it owns the store, as this process does.
+            shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+            shared[TOKEN] = secrets.token_hex()
         for rank in range(nproc):
-            variables = {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(nproc),
-                "LOCAL_RANK": str(rank),
-                "LOCAL_WORLD_SIZE": str(nproc),
-                "GROUP_RANK": "0",
-                "MASTER_ADDR": LOOPBACK,
-                "MASTER_PORT": str(self.store.port),
-                # The agent of torch sets this when it owns the store, as this process does.
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "TORCHELASTIC_RESTART_COUNT": "0",
-                TOKEN: token,
-                job_spec.SUPERVISOR: str(os.getpid()),
-                "OMP_NUM_THREADS": str(threads),
-                "PYTHONPATH": environment.python_path(),
-            }
-            command = [sys.executable, "-m", MODULE, str(self.folder)]
-            variables = {**environment.variables(), **variables}
-            # Only rank 0 writes to the terminal.
-            output = self._output_file(rank).open("wb") if rank else None
-            try:
-                self.processes.append(
-                    subprocess.Popen(
-                        command, env=variables, stdout=output, stderr=output, start_new_session=True
-                    )
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if nproc > 1 else {}
+            is_shown = console and not rank
+            with nullcontext() if is_shown else self._output_file(rank).open("wb") as output:
+                command = [sys.executable, "-m", MODULE, str(self.folder)]
+                process = subprocess.Popen(
+                    command, env=shared | own, start_new_session=True, stdout=output, stderr=output
                 )
-            finally:
-                if output is not None:
-                    output.close()
+                self.processes.append(process)
 
     def forward(self, number: int, frame: object) -> None:
         """Forward a signal to the ranks, which save and end; a second Ctrl-C ends them at once."""
@@ -119,7 +106,7 @@ class RankProcesses:
         return [process.poll() for process in self.processes]
 
     def output(self, rank: int) -> str:
-        """The last output of a rank other than 0; rank 0 prints to the terminal."""
+        """The last output of a rank that does not print to the terminal."""
         path = self._output_file(rank)
         written = path.read_bytes() if path.exists() else b""
         return written[-_OUTPUT_BYTES:].decode(errors="replace").strip()
@@ -145,7 +132,7 @@ def supervise(plan: RunPlan) -> RunEnd:
     try:
         with deferred():  # a signal in between would leave the folder behind
             folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
-        job_spec.save(plan, folder)
+        rank_process.save_plan(plan, folder)
         with library_warnings.logged(plan.log), _started(folder, plan) as ranks:
             end = _watch(ranks)
             limit = time.monotonic() + _GRACE_S
@@ -162,18 +149,14 @@ def supervise(plan: RunPlan) -> RunEnd:
 
 @contextmanager
 def _started(folder: Path, plan: RunPlan) -> Iterator[RankProcesses]:
-    threads = plan.threads or affinity.torch_default()
-    with deferred():  # an interrupted import may fail in other ways
-        from engines.rendezvous import LOOPBACK, tcp_store
-
-    store = tcp_store(LOOPBACK, 0, is_master=True, wait_for_workers=False)
-    ranks = RankProcesses(folder, store)
+    ranks = RankProcesses(folder)
     is_main = threading.current_thread() is threading.main_thread()
     with handling(heeded() if is_main else (), ranks.forward):
         try:
-            # A rank that is interrupted while it imports this program would print a traceback.
+            # A rank that is interrupted while it imports this program would print a traceback, and
+            # an interrupted import may fail in other ways.
             with deferred(), interrupt_blocked():
-                ranks.start(plan.resolved.nproc, threads)
+                ranks.start(plan.resolved.nproc, plan.threads, plan.console)
             yield ranks
         finally:
             ranks.end()
@@ -231,12 +214,11 @@ def _frozen(ranks: RankProcesses) -> RunEnd | None:
             process.send_signal(signal.SIGABRT)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STACK_S)
-            text = FAULTS["timeout"].seen.format(
-                rank=rank, host=socket.gethostname(), process=process.pid, state=_STATES.get(status, status)
-            )
-            file = job_spec.stacks_file(ranks.folder, rank)
+            values = {"rank": rank, "host": socket.gethostname(), "process": process.pid}
+            text = FAULTS["timeout"].seen.format(**values, state=status)
+            file = rank_process.stacks_file(ranks.folder, rank)
             stacks = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-            return run_end.build("failed", rank, f"error: {text}", stacks)
+            return run_end.build("failed", rank, f"error: {text}", stacks, fault="timeout")
     return None
 
 

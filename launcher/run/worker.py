@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,7 +45,7 @@ from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
 from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
-from training.inspection import Architecture, architecture
+from training.inspection import architecture
 from training.loop import train
 from training.optim import optimizer
 from training.resources.memory import PeakMemory
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from launcher.run.rank_data import RankData
+    from training.checkpoint.base_weights import BaseWeights
     from training.checkpoint.resume_point import ResumePoint
 
 
@@ -100,9 +101,20 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
     facts = _facts(resolved, data, files, order, world)
     _check_data(job, task, facts, resumed)
-    placed = _place_model(job, settings, storage, task, resumed, world, cleanup)
-    model, module, engine = placed.model, placed.module, placed.engine
-    facts |= placed.facts
+    model, initial, base = _build_model(job, settings, storage, task, resumed, world)
+    built = architecture(model)  # before the engine shards its parameters
+    if task.channels_last:
+        cleanup.callback(tune_convolutions())
+    engine, module = _prepare_engine(job, settings, storage, task, model, world)
+    cleanup.push(partial(_unless_failed, world, engine.close))
+    if resumed is None or (base is not None and base.frozen):
+        initial.write(engine)
+    if base is not None:
+        engine, facts = base.left_out(engine), {**facts, **base.facts}
+    if resumed is not None:
+        from training.checkpoint.restore import restore
+
+        restore(resumed.checkpoint, engine, slots=job.split is None and "optimizer" not in resumed.reset)
     # Without the optimizer state, which no loader worker needs.
     slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     unused = [part for slot in slots for part in stored(slot)]
@@ -118,11 +130,23 @@ def _work(job: RunPlan, cleanup: ExitStack) -> Outcome | SplitResult:
     is_cached = not data.number and isinstance(task, HasFrozenEncoder)
     if is_cached and rank_data.uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
-    train_plan = _train_plan(job, settings, task, model, order, resumed)
+    train_plan = solve(
+        settings,
+        samples=order.length,
+        global_batch=order.global_batch,
+        micro_batch=micro_batch,
+        world_size=world.size,
+        units=task.units,
+        flops_per_sample=task.flops_per_sample(model),
+        first_step=resumed.step if resumed else 0,
+        starts=resumed.starts if resumed else None,
+        until=job.resume.until if job.resume else None,
+        experience=data.number,
+    )
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
     factory = RankCallbacks(job, storage, world)
     counts = (evaluation if forgetting is None else forgetting).counts()
-    info = factory.run_info(data, placed.architecture, len(samples), train_plan, counts)
+    info = factory.run_info(data, built, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     save = settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every, train_plan.keep_at)
@@ -159,12 +183,12 @@ def _facts(
 
 def _file_digests(job: RunPlan, world: World) -> dict[str, str] | None:
     """The digests of the data files, which rank 0 reads; None: built-in data. Collective."""
-    from launcher.run_folder.file_records import data_digests
-
     named = paths.data_paths(_settings(job))
     digests: dict[str, str] | None = None
 
     def read() -> None:
+        from launcher.run_folder.file_records import data_digests  # for runs on files
+
         nonlocal digests
         digests = data_digests(named) if world.rank == 0 else None
 
@@ -174,35 +198,13 @@ def _file_digests(job: RunPlan, world: World) -> dict[str, str] | None:
     return digests
 
 
-@dataclass(frozen=True)
-class _PlacedModel:
-    """A model with its initial or restored weights, as its engine has placed it."""
-
-    model: Module
-    module: Module
-    """What is called: the model, wrapped by the engine."""
-    engine: Engine
-    architecture: Architecture
-    facts: Mapping[str, Any]
-    """About the base weights, which checkpoints leave out; empty without any."""
-
-
-def _place_model(
-    job: RunPlan,
-    settings: Settings,
-    storage: Storage,
-    task: Task,
-    resumed: ResumePoint | None,
-    world: World,
-    cleanup: ExitStack,
-) -> _PlacedModel:
-    """Build the model, place it, and restore what is resumed. Collective."""
-    resolved = job.resolved
+def _build_model(
+    job: RunPlan, settings: Settings, storage: Storage, task: Task, resumed: ResumePoint | None, world: World
+) -> tuple[Module, deferred_init.DeferredWeights, BaseWeights | None]:
+    """The model, its initial weights, and its base, which checkpoints leave out. Collective."""
     seeds.seed_weights(settings.train.seed)
-    has_adapters = isinstance(task, HasBaseWeights) and task.has_adapters
     model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
-    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
-    built = architecture(model)  # before an engine shards its parameters
+    check_parameters(model, task.blocks(model), job.resolved.settings.engine.name, world.size)
     base = None
     if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
         from training.checkpoint import base_weights
@@ -211,22 +213,12 @@ def _place_model(
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
     if job.split is None:
-        _check_room(resolved, storage.path, model, world, only_trained=has_adapters)
-    if task.channels_last:
-        cleanup.callback(tune_convolutions())
-    folder = None if has_adapters or job.split is not None else storage.path
-    engine, module = _prepare_engine(resolved, settings, task, model, world, folder)
-    cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is None or (base is not None and base.frozen):
-        initial.write(engine)
-    if base is not None:
-        engine = base.left_out(engine)
-    if resumed is not None:
-        from training.checkpoint.restore import restore
+        _check_room(job.resolved, storage.path, model, world, only_trained=_has_adapters(task))
+    return model, initial, base
 
-        slots = job.split is None and "optimizer" not in resumed.reset
-        restore(resumed.checkpoint, engine, slots=slots)
-    return _PlacedModel(model, module, engine, built, {} if base is None else base.facts)
+
+def _has_adapters(task: Task) -> bool:
+    return isinstance(task, HasBaseWeights) and task.has_adapters
 
 
 def _settings(job: RunPlan) -> Settings:
@@ -288,11 +280,11 @@ def _open_storage(job: RunPlan, world: World, cleanup: ExitStack) -> Storage:
     if world.rank == 0:
         cleanup.enter_context(lock.hold(path, generation=generation))
     if generation is not None:
-        from launcher.run_folder import fence
+        from launcher.run_folder import generations
 
         if world.rank == 0:
-            fence.claim(path, generation)
-        storage = cleanup.enter_context(fence.fencing(path, generation))
+            generations.take_over(path, generation)
+        storage = cleanup.enter_context(generations.fencing(path, generation))
     world.barrier()  # no rank reads the folder before
     return storage
 
@@ -304,8 +296,7 @@ def _resume_point(
         return None
     from launcher.run_folder.restore import load_resume_point
 
-    number = 0 if job.experience is None else job.experience.number
-    facts = {"experience": number, "data": {"files": files}}
+    facts = {"experience": job.experience.number if job.experience else 0, "data": {"files": files}}
     return load_resume_point(job.resume, facts, world, storage.path)
 
 
@@ -348,39 +339,16 @@ def _check_room(resolved: Resolved, run: Path, model: Module, world: World, *, o
 
 
 def _prepare_engine(
-    resolved: Resolved,
-    settings: Settings,
-    task: Task,
-    model: Module,
-    world: World,
-    frozen_folder: Path | None,
+    job: RunPlan, settings: Settings, storage: Storage, task: Task, model: Module, world: World
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks, task)
-    options = engine_options(settings, resolved, task.channels_last)
+    frozen_folder = None if _has_adapters(task) or job.split is not None else storage.path
+    options = engine_options(settings, job.resolved, task.channels_last)
     options = replace(options, frozen_folder=frozen_folder)
     with signals.deferred():  # imports DeepSpeed or FairScale
-        engine = build_engine(resolved.settings.engine.name, world, options)
+        engine = build_engine(job.resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
-
-
-def _train_plan(
-    job: RunPlan, settings: Settings, task: Task, model: Module, order: DataOrder, resumed: ResumePoint | None
-) -> TrainPlan:
-    batching = job.resolved.batching
-    return solve(
-        settings,
-        samples=order.length,
-        global_batch=order.global_batch,
-        micro_batch=batching.micro_batch,
-        world_size=batching.world_size,
-        units=task.units,
-        flops_per_sample=task.flops_per_sample(model),
-        first_step=resumed.step if resumed else 0,
-        starts=resumed.starts if resumed else None,
-        until=job.resume.until if job.resume else None,
-        experience=job.experience.number if job.experience else 0,
-    )
 
 
 def _prepare_folder(

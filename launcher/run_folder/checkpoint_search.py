@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, from_here, listed, nearest_match
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
@@ -19,7 +19,7 @@ from launcher.run_folder.reader import InvalidRecord, RunReader
 from models.catalog import FAMILIES
 from training.checkpoint import base_weights, checksums, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
-from training.storage import parse_json
+from training.storage import is_file, parse_json
 from training.train_plan import StartSteps
 
 AUTO = "auto"
@@ -69,10 +69,8 @@ def unreadable(error: CheckpointError | PermissionError, where: str) -> Unreadab
     message = str(error)
     if isinstance(error, PermissionError):
         message = f"{error.filename} cannot be read: {error.strerror}"
-    path = shlex.quote(message.partition(" cannot be read")[0])
-    allowed = "files that this user may read; nothing was changed"
-    fix = f"chmod -R a+rX {path}  as its owner"
-    return UnreadableRun([Diagnostic(message, where=where, allowed=allowed, fix=fix)])
+    fix = f"chmod -R a+rX {shlex.quote(message.partition(' cannot be read')[0])}  as its owner"
+    return UnreadableRun([Diagnostic(message, where=where, fix=fix)])
 
 
 def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
@@ -81,18 +79,34 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     Reads JSON and settings files only. Raises SettingsError.
     """
     argument = args.resume or AUTO
-    where = f"{args.resume_option} {argument}"
+    where, step = f"{args.resume_option} {argument}", None
     try:
+        if argument == AUTO:
+            if out is None:
+                return _latest(args, where)
+            run = _found(out, None, where) if run_folder.is_run_folder(out) else None
+            return run if run and (run.checkpoint or run.is_completed) else None
+        path = Path(argument)
         if argument.isdigit():
-            return _found(_run_of_step(out, where), int(argument), where)
-        if argument != AUTO:
-            return _found(*_named(Path(argument), where), where)
-        if out is None:
-            return _latest(args, where)
-        run = _found(out, None, where) if run_folder.is_run_folder(out) else None
-        return run if run and (run.checkpoint or run.is_completed) else None
+            path, step = out or next(iter(newest(run_folder.SETTINGS)), run_folder.PARENT), int(argument)
+        folder, checkpoint = around(path)
+        if folder is None:
+            raise no_run(path, where, "resume")
+        if checkpoint is not None:
+            step = manifest.step_of(checkpoint.resolve().name)
+        return _found(folder, step, where)
     except PermissionError as error:
         raise unreadable(error, where) from error
+
+
+def around(path: Path) -> tuple[Path | None, Path | None]:
+    """The run folder at or around `path`, and `path` if it is a checkpoint. Reads the disk."""
+    folder, checkpoint = path, None
+    if manifest.step_of(path.resolve().name) is not None or is_file(path / manifest.NAME):
+        # The links last and best are in the run folder itself.
+        folder = path.parent if path.is_symlink() else Path(from_here(path.absolute().parent.parent))
+        checkpoint = path
+    return folder if run_folder.is_run_folder(folder) else None, checkpoint
 
 
 def newest_step(folder: Path) -> int | None:
@@ -138,30 +152,6 @@ def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
     return [folder for _, folder in times]
 
 
-def _run_of_step(out: Path | None, where: str) -> Path:
-    if out is not None:
-        if not run_folder.is_run_folder(out):
-            raise _error(f"{out} is not a run folder", str(out), f"{where}, --out {out}")
-        return out
-    if runs := newest(run_folder.SETTINGS):
-        return runs[0]
-    message = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
-    raise _error(message, where.split()[-1], where)
-
-
-def _named(path: Path, where: str) -> tuple[Path, int | None]:
-    """The run folder at or around `path`, and the step if `path` is a checkpoint."""
-    step = manifest.step_of(path.resolve().name)
-    folder = path
-    if step is not None and path.is_symlink():  # best, last
-        folder = path.parent
-    elif step is not None:
-        folder = (path if path.name else path.resolve()).parent.parent
-    if run_folder.is_run_folder(folder):
-        return folder, step
-    raise no_run(path, where, "resume")
-
-
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
     try:
         checkpoint = _newest_intact(folder) if step is None else _checkpoint_at(folder, step, where)
@@ -182,14 +172,15 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
             where=where,
             allowed=listed([*map(str, saved)], "resume RUN") or "a run with a checkpoint",
             did_you_mean=None if nearest is None else str(nearest),
-            fix=None if nearest is None else _line(saved[nearest]),
+            fix=None if nearest is None else f"{PROGRAM} resume {shlex.quote(str(saved[nearest]))}",
         )
     try:
         return _read(saved[step], step)
     except CheckpointUnreadable:
         raise
     except _DAMAGE as error:
-        raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from error
+        message = f"cannot use the checkpoint of step {step}: {error}"
+        raise SettingsError.of(message, value=step, where=where, allowed=_ALLOWED) from error
 
 
 def _newest_intact(folder: Path) -> SavedCheckpoint | None:
@@ -225,14 +216,6 @@ def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
     return SavedCheckpoint(step, settings, checked, starts, per_epoch)
 
 
-def _line(path: Path | str, command: str = "resume") -> str:
-    return f"{PROGRAM} {command} {shlex.quote(str(path))}"
-
-
-def _error(message: str, value: Any, where: str) -> SettingsError:
-    return SettingsError.of(message, value=value, where=where, allowed=_ALLOWED)
-
-
 def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoint folders by step; incomplete and superseded ones have other names.
 
@@ -249,19 +232,17 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed for `command`, that is no run folder. Reads the disk."""
-    message = f"run folder '{path}' does not exist ({path.absolute()})"
+    message, nearest = f"run folder '{path}' does not exist ({path.absolute()})", None
     if path.exists():
-        missing = run_folder.SETTINGS
-        if (path / missing).is_file():  # a file of the user
-            missing = f"{run_folder.ORIGINS} beside {missing}"
-        message = f"'{path}' is not a run folder: it has no {missing}"
-    beside: list[str] = []
+        message = f"'{path}' is not a run folder: it has no {run_folder.ORIGINS} beside {run_folder.SETTINGS}"
     with suppress(OSError):
-        beside += (p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p))
-    nearest = nearest_match(path.name, beside)
-    fix = nearest and _line(path.parent / nearest, command)
+        beside = [p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p)]
+        nearest = nearest_match(path.name, beside)
+    other = None if nearest is None else path.parent / nearest
     if stages := RunReader(path).stages():
-        message = f"'{path}' contains several runs, one per stage"
-        nearest, fix = None, _line(list(stages.values())[-1], command)
-    parts = {"allowed": "a run folder, or one of its checkpoints", "fix": fix}
-    return SettingsError.of(message, value=str(path), where=where, did_you_mean=nearest, **parts)
+        message, nearest = f"'{path}' contains several runs, one per stage", None
+        other = list(stages.values())[-1]
+    fix = other and f"{PROGRAM} {command} {shlex.quote(str(other))}"
+    return SettingsError.of(
+        message, value=str(path), where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
+    )

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import cache_folder, companions, files, identity, progress
-from training.storage import StorageError, atomic_write
+from models.common.data_files import companions, files, identity
 
 _PIECES = 16
 _PIECE_BYTES = 2**20
 _BUDGET_BYTES = 4 * 2**30
 """Of the data of a run: ten seconds at 430 MB/s of sha256 without instructions for it."""
-_CACHED_FROM_BYTES = 64 * 2**20
-"""Less is read again: that takes no longer than the cache."""
-_SHOWN_FROM_BYTES = 2**30
 _THREADS = 4
 _MOST_NAMES = 1000
 _RUN = "origins.json"
@@ -114,36 +108,19 @@ def data_digests(paths: Mapping[str, Path]) -> dict[str, str] | None:
     Up to 4 GiB all content counts; of more, an equal share of each file. Times and absolute paths
     do not count, nor do hidden files and run folders. A file has those of its name beside it.
     Above 1000 files, one digest for each key. None: no files, or some that cannot be listed.
-    Content that did not change since is not read again. Reads the disk, writes the cache.
+    Reads the disk.
     """
     try:
         named = {name: file for key, path in paths.items() for name, file in _files(key, path)}
     except (DataError, OSError):  # what reads the data reports it
         return None
-    stamps = {name: stamp for name, file in named.items() if (stamp := stamp_of(file))}
-    total, most = sum(stamp.size for stamp in stamps.values()), _BUDGET_BYTES
-    if total > _BUDGET_BYTES:  # a power of two, so that one file more seldom changes it
-        most = 2 ** max(13, (_BUDGET_BYTES // len(stamps)).bit_length() - 1)
-    content = json.dumps([most, {key: str(path) for key, path in paths.items()}])
-    cache = cache_folder() / f"data-digests-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    known = _cached(cache) if total >= _CACHED_FROM_BYTES else {}
-    digests = {n: known[n].digest for n, s in stamps.items() if n in known and known[n].stamp == s}
-    unread = [name for name in stamps if name not in digests]
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(_THREADS, "digest"))
-        results = pool.map(lambda name: _digest(named[name], stamps[name].size, most), unread)
-        update = None
-        if sum(stamps[name].size for name in unread) > _SHOWN_FROM_BYTES:
-            update = stack.enter_context(progress("digests of the data", len(unread)))
-        for number, (name, digest) in enumerate(zip(unread, results, strict=True), start=1):
-            digests[name] = digest
-            if update is not None:
-                update(number)
-    if unread and total >= _CACHED_FROM_BYTES:
-        records = {n: asdict(FileRecord(digest=digests[n], **asdict(stamps[n]))) for n in stamps}
-        with suppress(OSError, StorageError):
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(cache, json.dumps(records).encode())
+    sizes = {name: stamp.size for name, file in named.items() if (stamp := stamp_of(file))}
+    most = _BUDGET_BYTES
+    if sum(sizes.values()) > most:  # a power of two, so that one file more seldom changes it
+        most = 2 ** max(13, (most // len(sizes)).bit_length() - 1)
+    with ThreadPoolExecutor(_THREADS, "digest") as pool:
+        found = pool.map(lambda name: _digest(named[name], sizes[name], most), sizes)
+        digests = dict(zip(sizes, found, strict=True))
     return _merged(digests) if len(digests) > _MOST_NAMES else digests or None
 
 
@@ -165,13 +142,6 @@ def _digest(path: Path, size: int, most: int) -> str:
         return digest_of(path, size, most)
     except OSError as error:  # what reads the data reports it
         return f"unreadable: {error.strerror}"
-
-
-def _cached(path: Path) -> dict[str, FileRecord]:
-    try:
-        return {name: FileRecord(**entry) for name, entry in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
 
 
 def _merged(digests: Mapping[str, str]) -> dict[str, str]:

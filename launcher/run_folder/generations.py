@@ -1,12 +1,14 @@
-"""Generations of a Slurm job in a run folder: claims, starts, requeue statistics and outcomes."""
+"""Generations of a Slurm job in a run folder: claims, fencing, starts, statistics and outcomes."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,21 +25,17 @@ OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
 _OUT = "--out"
 _CLAIMED = "claimed"
 _STARTED = "began"
+_LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl|log\.txt")
 
 
 def start_publisher(argv: Sequence[str], environ: Mapping[str, str]) -> Callable[[str], bool]:
     """Publishes, while a run starts, that the job script is to run it again; see `publish_outcome`."""
-    try:
+    generation = None
+    with suppress(InvalidEnvironment):  # reported when all arguments are checked
         generation = read_generation(environ)
-    except InvalidEnvironment:  # reported when all arguments are checked
-        generation = None
-    out = None  # the run folder, before the arguments are parsed
-    for position, argument in enumerate(argv):
-        if argument == _OUT and position + 1 < len(argv):
-            out = argv[position + 1]
-        elif argument.startswith(f"{_OUT}="):
-            out = argument.partition("=")[2]
-    if generation is None or not out:
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    place = words.index(_OUT) + 1 if _OUT in words else len(words)  # before arguments are parsed
+    if generation is None or not (out := "".join(words[place : place + 1])):
         return lambda text: True
     return partial(publish_outcome, Path(out), generation, exit_codes.RUN_AGAIN)
 
@@ -58,29 +56,14 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     }
     _append(run, _STARTED, generation, facts)
     if generation.number or generation.restart:
-        job = {**_fields(generation), "slurm_job": environment.slurm_job_id()}
+        job = {**_fields(generation), "slurm_job": environment.variables().get("SLURM_JOB_ID")}
         events.append_event(storage, "requeued", step, {**job, **facts})
 
 
 def requeue_statistics(run: Path, generation: Generation) -> Mapping[str, Any]:
-    """Fields of result.json about the job: requeues, lost steps, share of time spent on training.
-
-    The share is the time of the steps in metrics.jsonl, divided by the time since the start of the
-    first generation: it excludes queueing, start-up, evaluation and saving. Reads the disk.
-    """
-    times = [line["time"] for line in lines(run) if line["job"] == generation.job]
-    started = starts(run, generation)
-    seconds = time.time() - min(times, default=time.time())
-    step_seconds, previous = 0.0, started[0]["from_step"] if started else 0
-    for line in _train_lines(run):  # a line holds the mean since the line before
-        if line["step"] > previous:
-            step_seconds += (line["step"] - previous) * float(line["step_time_s"])
-            previous = line["step"]
-    return {
-        "requeues": generation.number,
-        "lost_steps": sum(line["lost_steps"] for line in started),
-        "effective_training_share": step_seconds / seconds if seconds > 0 else None,
-    }
+    """Fields of result.json about the job: requeues and lost steps. Reads the disk."""
+    lost = sum(line["lost_steps"] for line in starts(run, generation))
+    return {"requeues": generation.number, "lost_steps": lost}
 
 
 def has_predecessor(run: Path, generation: Generation) -> bool:
@@ -92,12 +75,6 @@ def has_predecessor(run: Path, generation: Generation) -> bool:
     known = claimed(run)
     is_owner = bool(known) and known[-1].job == generation.job
     return is_owner and any(generation.follows(claim) for claim in known)
-
-
-def latest(run: Path) -> Generation | None:
-    """The latest generation of the job that claimed `run` last. Reads the disk."""
-    known = claimed(run)
-    return max(claim for claim in known if claim.job == known[-1].job) if known else None
 
 
 def is_latest(run: Path, generation: Generation) -> bool:
@@ -119,7 +96,59 @@ def claim(run: Path, generation: Generation) -> None:
     for _ in range(2):  # the first line may only complete one that a kill cut off
         if generation in claimed(run):
             return
-        _append(run, _CLAIMED, generation, {"slurm_job": environment.slurm_job_id()})
+        _append(run, _CLAIMED, generation, {"slurm_job": environment.variables().get("SLURM_JOB_ID")})
+
+
+class FencedOff(OSError):
+    """A later generation has claimed the run: this one can no longer write to it."""
+
+    def __init__(self, run: Path, generation: Generation) -> None:
+        known = claimed(run)
+        later = max((claim for claim in known if claim.job == known[-1].job), default=generation)
+        owner = "another run" if later == generation else later.description_for(generation)
+        text = f"{generation.description} is fenced off: {owner} has claimed {run}"
+        super().__init__(errno.EPERM, text)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def take_over(run: Path, generation: Generation) -> None:
+    """Claim `run` for `generation`, unless a later one has. For rank 0. Touches the disk.
+
+    A node that Slurm considers DOWN may still compute, and a process that hung may continue. Files
+    that grow by lines are therefore replaced by copies: an earlier process has the unlinked ones
+    open, which its next line finds. Of two generations that start at once the later one wins, since
+    each claims before it checks. Raises FencedOff and StorageError.
+    """
+    if is_latest(run, generation):
+        claim(run, generation)
+    if not is_latest(run, generation):
+        raise FencedOff(run, generation)
+    for path in sorted(run.iterdir()):
+        if _LINE_FILES.fullmatch(path.name):
+            with storage_errors(path):
+                content = path.read_bytes()
+                Storage(run).atomic_write(path.name, content[: content.rfind(b"\n") + 1])
+
+
+@contextmanager
+def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
+    """The storage of `run`, which checks before each file that `generation` still owns the run.
+
+    An error in the block is FencedOff if a later generation has claimed the run.
+    """
+
+    def check() -> None:
+        if not is_latest(run, generation):
+            raise FencedOff(run, generation)
+
+    try:
+        yield Storage(run, check)
+    except Exception as error:
+        if isinstance(error, FencedOff) or is_latest(run, generation):
+            raise
+        raise FencedOff(run, generation) from error
 
 
 def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:

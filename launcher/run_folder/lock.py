@@ -8,7 +8,6 @@ import secrets
 import socket
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,43 +73,9 @@ def is_held(folder: Path) -> bool | None:
     return False
 
 
-class StartLock:
-    """A lock on a folder itself, from before a run in it starts until its process ends.
-
-    Starts share it. Only a new run that replaces one that never trained holds it alone. A fork of
-    the process keeps it, another program does not. Released with the last reference at the latest.
-    """
-
-    def __init__(self, folder: Path, file: int) -> None:
-        self.folder = folder
-        self.release = weakref.finalize(self, os.close, file)
-
-
-def lock_start(folder: Path, *, alone: bool = False) -> StartLock | None:
-    """The start lock of a folder; None: there are no locks here.
-
-    Raises BlockingIOError if another start has it, or has replaced the folder.
-    """
-    try:
-        file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    held = StartLock(folder, file)
-    try:
-        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # the file system has no locks
-        return None
-    if _is_replaced(file, folder):
-        raise BlockingIOError(f"{folder} was replaced")
-    return held
-
-
 def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     """The open lock file, locked."""
-    end = time.monotonic() + wait_s
-    is_reported = False
+    end, is_reported = time.monotonic() + wait_s, False
     with storage_errors(path):
         file = _open(path)
         try:
@@ -122,12 +87,9 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                     os.close(former)
                     continue
                 if time.monotonic() > end:
-                    raise SettingsError.of(
-                        f"the run folder {path.parent} is in use by {holder}",
-                        value=str(path.parent),
-                        allowed="one run at a time in a folder",
-                        fix="wait for that run or stop it; or choose another folder with  --out DIR",
-                    )
+                    message, value = f"the run folder {path.parent} is in use by {holder}", str(path.parent)
+                    fix = "wait for that run or stop it; or choose another folder with  --out DIR"
+                    raise SettingsError.of(message, value=value, fix=fix)
                 if not is_reported:
                     print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
                     is_reported = True
@@ -166,11 +128,9 @@ def _is_locked(file: int) -> bool:
     """Whether this process has the lock now, or the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # for example a network file system without locks
         return True
-    return True
+    except OSError as error:  # for example a network file system without locks
+        return not isinstance(error, BlockingIOError)
 
 
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:

@@ -6,17 +6,14 @@ import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engines.catalog import ENGINES
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match, plain
 from launcher.config import errors, paths, provenance, resumed_settings, selection
-from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.machine import Machine
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved, Setting
+from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name, setting_infos
@@ -40,11 +37,11 @@ RESET_EFFECTS: Mapping[str, str] = {
 RULES: Mapping[Rule, Sequence[str]] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
+_STOPS = ("stop.after", "stop.at")
 _WARMUP, _CAP, _DECAY = "schedule.warmup", "schedule.warmup_cap", "schedule.decay"
 _OF_RATES = (*LENGTH, "schedule.name", _WARMUP, _CAP, _DECAY)
 """Settings that may change without --reset if the earlier steps had the same learning rates."""
-_WSD, _PLATEAU = "wsd", "plateau"
-_AT_PEAK = ("constant", _WSD)
+_AT_PEAK = ("constant", "plateau", "wsd")
 """Schedules that keep the peak after the warm-up, wsd until its decay."""
 
 
@@ -67,13 +64,9 @@ def decide(
     args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
 ) -> RunPlan:
     """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
-    diagnostics = list(unknown_parts(args.reset))
+    diagnostics = list(invalid_parts(args))
     run, base = None, None
-    if args.resume is None:
-        where, allowed = f"--reset {args.reset[0]}", "with --resume auto|DIR|STEP"
-        message, part = "--reset requires --resume", args.reset[0]
-        diagnostics.append(Diagnostic(message, value=part, where=where, allowed=allowed))
-    else:
+    if args.resume is not None:
         try:
             run = checkpoint_search.find(args, out)
             base = None if run is None else _base(run, args)
@@ -93,8 +86,7 @@ def decide(
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return RunPlan(resolved, ResumeRequest(out), line)
     model, mode = model_name(resolved.settings.model), resolved.settings.mode
-    line = f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
-    return RunPlan(resolved, line=line)
+    return RunPlan(resolved, line=f"{option}: no run of {model}, mode {mode}, to resume; starting a new run")
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
@@ -123,28 +115,26 @@ def _resumed(
     diagnostics: list[Diagnostic],
 ) -> RunPlan:
     checkpoint, folder = run.checkpoint, run.folder
-    before, checked = base.settings, frozenset[str]()
+    before: Mapping[str, Any] = base.settings
+    checked = frozenset[str]()
     if checkpoint is not None:
-        before, checked = dict(checkpoint.settings or before), checkpoint.checked
+        before, checked = checkpoint.settings or before, checkpoint.checked
     changed = differences(before, resolved, checked, checkpoint)
     is_left = _is_left(run, changed, resolved, args.reset)
     if not is_left:  # the new length changes nothing: it needs no --reset
         changed = [change for change in changed if change.key not in LENGTH]
     if checkpoint is not None:
-        until = f"{folder} until step {checkpoint.step}"
-        diagnostics += errors_of(changed, args.reset, resolved, until)
-    elif run.is_completed and (args.reset or _gives_more(changed)):
+        diagnostics += errors_of(changed, args.reset, resolved, f"{folder} until step {checkpoint.step}")
+    elif run.is_completed and (args.reset or is_left):
         message = f"{folder} was completed, and has no checkpoint left to train on from"
-        where, allowed = f"{args.resume_option} {args.resume}", "a run with a checkpoint"
-        parts: dict[str, Any] = {"where": where, "allowed": allowed, "fix": _again(folder)}
-        diagnostics.append(Diagnostic(message, value=str(folder), **parts))
+        where, fix = f"{args.resume_option} {args.resume}", _again(folder)
+        diagnostics.append(Diagnostic(message, value=str(folder), where=where, fix=fix))
     elif not run.is_completed:
         changed = []
     if diagnostics:
         raise SettingsError(diagnostics)
     reset = [part for part in PARTS if part in args.reset]
-    lines = [*(change.line for change in changed), *_rounding_notes(changed, resolved)]
-    request = ResumeRequest(folder, run.requested_step, reset, lines)
+    request = ResumeRequest(folder, run.requested_step, reset, [change.line for change in changed])
     if checkpoint is None:
         line = f"{folder} has no checkpoint yet; restarting from the beginning"
     else:
@@ -152,9 +142,6 @@ def _resumed(
         if out is not None and out.resolve() != folder.resolve():
             line = f"forking {folder} at step {checkpoint.step} into {out}"
         line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
-    peaks = [change.line for change in changed if change.key == "optim.lr"]
-    if peaks and "schedule" not in args.reset:
-        line += f"; {peaks[0]}, at the same place of the schedule"
     return RunPlan(resolved, request, line, None if is_left else _nothing_left(run, resolved))
 
 
@@ -165,43 +152,28 @@ def _is_left(
     is_earlier = run.requested_step not in (None, checkpoint_search.newest_step(run.folder))
     if not run.is_completed or is_earlier or "data" in reset:
         return True
-    keys, result = {change.key for change in changed}, run.result or {}
-    if keys.isdisjoint((*LENGTH, "stop.after")) or (run.folder / experiences.NAME).exists():
-        return _gives_more(changed)
-    train, stop = resolved.settings.train, resolved.settings.stop.after
+    if not any(change.key in LENGTH or change.key.startswith("stop.") for change in changed):
+        return False
+    train, stop, result = resolved.settings.train, resolved.settings.stop.after, run.result or {}
     limits = [(train.epochs, "epochs"), (train.max_steps, "steps")]
     limits += [(stop, "steps")] if isinstance(stop, int) else []
-    return all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
+    is_longer = all(limit is None or limit > (result.get(unit) or 0) for limit, unit in limits)
+    return is_longer or (run.folder / experiences.NAME).exists()
 
 
 def _nothing_left(run: ResumableRun, resolved: Resolved) -> NothingLeft:
     """The message about a completed run, with what trains it longer."""
     result = run.result or {}
-    steps, folder = result.get("steps") or 0, shlex.quote(str(run.folder))
-    train, values = resolved.settings.train, _values(resolved)
-    if stops := [key for key in ("stop.after", "stop.at") if values[key] is not None]:
-        longer = f"--set {stops[0]}=null"
-    elif train.max_steps is not None and (train.epochs is None or train.max_steps <= steps):
-        longer = f"--max-steps {2 * max(steps, train.max_steps)} --reset schedule"
-    else:
-        epochs = max(train.epochs or 1, ceil(result.get("epochs") or 0))
-        longer = f"--epochs {2 * epochs:g} --reset schedule"
-    hint = f"to train longer: {PROGRAM} resume {folder} {longer}"
+    steps = result.get("steps") or 0
+    stops = "".join(f" --set {key}=null" for key in _STOPS if resolved.values[key].value is not None)
+    hint = f"to train longer: {PROGRAM} resume {shlex.quote(str(run.folder))} --max-steps {2 * steps}"
+    hint += f" --reset schedule{stops}"
     if run.checkpoint is None:
         hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
     line = f"nothing to do: {run.folder} was completed at step {steps}; {hint}"
     names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
     outcome = {**{name: result.get(name) for name in names}, "reason": "nothing to do"}
     return NothingLeft(run.folder, line, outcome)
-
-
-def _values(resolved: Resolved) -> dict[str, Any]:
-    return {key: setting.value for key, setting in resolved.values.items()}
-
-
-def _gives_more(changed: Sequence[SettingChange]) -> bool:
-    """Whether the new settings may extend a completed run."""
-    return any(change.key in LENGTH or change.key.startswith("stop.") for change in changed)
 
 
 def _again(folder: Path) -> str:
@@ -243,7 +215,7 @@ def differences(
 def _rule(
     key: str, before: Mapping[str, Any], resolved: Resolved, checkpoint: SavedCheckpoint | None
 ) -> Rule:
-    now = _values(resolved)
+    now = {key: setting.value for key, setting in resolved.values.items()}
     if key in _OF_RATES and _has_same_rates(before, now, checkpoint or SavedCheckpoint(0, None)):
         return "free"
     stages = selection.declared_stages(now["model.family"])
@@ -257,56 +229,44 @@ def _rule(
 
 def _has_same_rates(before: Mapping[str, Any], now: Mapping[str, Any], checkpoint: SavedCheckpoint) -> bool:
     """Whether the steps up to the checkpoint have the same learning rates by both settings."""
-    old, new = (_peak(settings, checkpoint) for settings in (before, now))
-    name, other = (settings.get("schedule.name") for settings in (before, now))
-    if old is None or new is None or (name != other and _PLATEAU in (name, other)):
-        return False
-    return old[0] == new[0] and checkpoint.step <= min(old[1], new[1])
+    names = {settings.get("schedule.name") for settings in (before, now)}
+    warmup, other = (_warmup(settings, checkpoint) for settings in (before, now))
+    return warmup is not None and warmup == other and (len(names) == 1 or "plateau" not in names)
 
 
-def _peak(settings: Mapping[str, Any], checkpoint: SavedCheckpoint) -> tuple[int, float] | None:
-    """The steps of the warm-up, and the step after which the peak may end whatever the metrics are.
-
-    None: the schedule has no peak, or a length in steps is unknown.
-    """
-    name, per_epoch, starts = (settings.get("schedule.name"), checkpoint.steps_per_epoch, checkpoint.starts)
+def _warmup(settings: Mapping[str, Any], checkpoint: SavedCheckpoint) -> int | None:
+    """The steps of the warm-up; None: the rate has left the peak since, or that is not known."""
+    name, per_epoch, starts = settings.get("schedule.name"), checkpoint.steps_per_epoch, checkpoint.starts
     warmup, cap = settings.get(_WARMUP, 0), settings.get(_CAP)
-    needs_epoch = name == _WSD or isinstance(warmup, str) or isinstance(cap, str)
-    if name not in (*_AT_PEAK, _PLATEAU) or (per_epoch is None and needs_epoch):
+    needs_epoch = name == "wsd" or isinstance(warmup, str) or isinstance(cap, str)
+    if name not in _AT_PEAK or (per_epoch is None and needs_epoch):
         return None
-    epochs, max_steps = (settings.get(key) for key in LENGTH)
-    per_epoch = per_epoch or 1
-    total = train_plan.total_steps(epochs, max_steps, per_epoch, starts.data)
-    steps = warmup_steps(warmup, cap, per_epoch, max(1, total - starts.schedule))
-    if name != _WSD:
-        return steps, inf
-    decay = train_plan.decay_start(settings[_DECAY], total, per_epoch, starts.schedule)
-    return steps, max(starts.schedule + steps, decay)
+    epochs, max_steps = map(settings.get, LENGTH)
+    total = train_plan.total_steps(epochs, max_steps, per_epoch or 1, starts.data)
+    steps = warmup_steps(warmup, cap, per_epoch or 1, max(1, total - starts.schedule))
+    if name == "wsd":
+        decay = train_plan.decay_start(settings[_DECAY], total, per_epoch or 1, starts.schedule)
+        if checkpoint.step > max(starts.schedule + steps, decay):
+            return None
+    return steps
 
 
-def _rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> Iterator[str]:
-    """A note if weights of 16 bits replace autocast over fp32 weights, or the reverse."""
-    precision = resolved.settings.precision
-    for change in changes:
-        if change.key == "engine.name" and precision in ("bf16", "fp16", "fp8"):
-            before, after = ENGINES[change.old], ENGINES[change.new]
-            if before.shards_parameters != after.shards_parameters:
-                yield f"{after.name} rounds to {precision} at other operations than {before.name}"
-
-
-def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
-    """An error for each unknown argument of --reset."""
-    for part in reset:
+def invalid_parts(args: CliArgs) -> Iterator[Diagnostic]:
+    """An error for each unknown argument of --reset, and for any without --resume."""
+    for part in args.reset:
         if part not in PARTS:
-            nearest = nearest_match(part, PARTS)
-            yield Diagnostic(
-                f"unknown --reset '{part}'",
-                value=part,
-                where=f"--reset {part}",
-                allowed=", ".join(PARTS),
-                did_you_mean=nearest,
-                fix=nearest and f"--reset {nearest}",
-            )
+            nearest, where = nearest_match(part, PARTS), f"--reset {part}"
+            message, fix = f"unknown --reset '{part}'", nearest and f"--reset {nearest}"
+            parts: dict[str, Any] = {
+                "where": where,
+                "allowed": ", ".join(PARTS),
+                "did_you_mean": nearest,
+                "fix": fix,
+            }
+            yield Diagnostic(message, value=part, **parts)
+    if args.resume is None:
+        part = args.reset[0]
+        yield Diagnostic("--reset requires --resume", value=part, where=f"--reset {part}")
 
 
 def errors_of(
@@ -319,27 +279,7 @@ def errors_of(
         name, new, old = errors.display_name(change.key), plain(change.new), plain(change.old)
         allowed, fix = f"{old}; or a new run, without --resume", None
         if change.rule != "never":
-            allowed = f"{old}; or another value with  --reset {change.rule}"
-            allowed += "; or a new run, without --resume"
             fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
-        yield Diagnostic(
-            f"{name} {new} differs from {old}, used by {run}",
-            key=change.key,
-            value=change.new,
-            where=_where(change.key, resolved.values),
-            allowed=allowed,
-            fix=fix,
-        )
-
-
-def _where(key: str, values: Mapping[str, Setting]) -> str:
-    """Where the value was set; for a computed global batch, where its factors were."""
-    origin = values[key].origin
-    if key != GLOBAL or origin.layer in provenance.USER_LAYERS:
-        return errors.where(key, origin)
-    typed = []
-    for part in (MICRO, ACCUMULATION):
-        layers = [layer for _, layer in values[part].all_values]
-        by_user = [layer for layer in layers if layer.layer in provenance.USER_LAYERS]
-        typed += [errors.where(part, by_user[0])] if by_user else []
-    return "; ".join(typed) or origin.where
+            allowed = f"{old}; or another value with  --reset {change.rule}"
+        message = f"{name} {new} differs from {old}, used by {run}"
+        yield errors.about(resolved.values, change.key, message, allowed=allowed, fix=fix)

@@ -9,7 +9,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -19,10 +19,6 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
-from launcher.config.settings_file import read_values
-from launcher.run_folder import lock
-from launcher.run_folder.lock import StartLock
-from models.catalog import FAMILIES, TASK_FILES
 from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, StorageError, is_file, open_staged, publish_new, storage_errors
 
@@ -53,15 +49,8 @@ _TARGET = re.compile(rf"{CHECKPOINTS}/[\w-]+")
 """The links in a run folder, with the names that they have before they are complete."""
 _OF_TRACKERS = ("wandb", "mlflow", "tensorboard")
 """Folders with links of the trackers."""
-_STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
-"""Initial files that do not have their names yet; a killed start leaves them."""
-_BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|{_STAGED.pattern}")
+_LEFT = re.compile(r"\.lock(\.[0-9a-f]{8})?|\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
-_BEFORE_A_STEP = re.compile(
-    r"settings\.yaml|origins\.json|result\.json|metrics\.jsonl|events(-rank[0-9]+)?\.jsonl|log\.txt"
-    r"|report\.html|samples|profile|tensorboard|checkpoints"
-)
-"""Names that a run creates before the first step, beside the files of its task."""
 _JOB_FILES = re.compile(r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch")
 """Names in the subfolder slurm/."""
 
@@ -79,8 +68,6 @@ class RunFolder:
     """The run in it started earlier: nothing may be removed."""
     copied_bytes: int = 0
     """Bytes of metrics.jsonl that were copied from the forked run."""
-    start_lock: StartLock | None = field(default=None, compare=False, repr=False)
-    """Keeps other starts from replacing this run before its first step."""
 
     def discard(self) -> bool:
         """Remove all files of the run unless it has trained; whether they were removed.
@@ -116,26 +103,23 @@ def _numbered(path: Path) -> Iterator[Path]:
     yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
 
 
-def check_writable(out: Path, where: str, *, replaces_starts: bool = False) -> None:
+def check_writable(out: Path, where: str) -> None:
     """Check that a run may write to `out`, which the user gave at `where`; creates nothing.
 
-    `replaces_starts`: it may replace a run that never took a step. Raises SettingsError.
+    Raises SettingsError.
     """
     disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
     if (name := foreign_name(out)) is None:
         return
-    with suppress(BlockingIOError):
-        if replaces_starts and never_trained(out) and lock.lock_start(out, alone=True):
-            return
     if is_run_folder(out) or (out / STAGES).is_file():
         raise _in_use(out, where)
     raise _error(out, where, f"the folder {out} is not empty and not a run folder: it has {name}")
 
 
-def writing_errors(out: Path, where: str, *, replaces_starts: bool = False) -> list[Diagnostic]:
+def writing_errors(out: Path, where: str) -> list[Diagnostic]:
     """The errors of `check_writable`."""
     try:
-        check_writable(out, where, replaces_starts=replaces_starts)
+        check_writable(out, where)
     except SettingsError as error:
         return error.diagnostics
     return []
@@ -152,34 +136,6 @@ def is_run_folder(folder: Path) -> bool:
     return beside or any(folder.glob(f".{ORIGINS}.*"))  # a start that was killed
 
 
-def never_trained(folder: Path) -> bool:
-    """Whether `folder` has only files of a run, or of the stages of one, that took no step.
-
-    False while a process holds its lock, and where that is not known; for the run of a job; for one
-    of several stages; and beside any file of the user. Reads the disk.
-    """
-    return not (folder.parent / STAGES).is_file() and _never_trained(folder)
-
-
-def _never_trained(folder: Path) -> bool:
-    stages = folder / STAGES
-    if not stages.is_file() and not is_run_folder(folder):
-        return False
-    task_files = set(TASK_FILES)
-    with suppress(SettingsError, KeyError, TypeError):  # several stages, damaged settings, a custom task
-        task_files |= set(FAMILIES[read_values(folder / SETTINGS)["model.family"]].files)
-    for entry in folder.iterdir():
-        is_stage = stages.is_file() and (is_run_folder(entry) or entry == stages)
-        known = _BEFORE_A_STEP.fullmatch(entry.name) or _BEFORE_A_RUN.fullmatch(entry.name)
-        if entry.is_symlink() or not (known or is_stage or entry.name in task_files):
-            return False
-        if is_stage and entry != stages and not _never_trained(entry):
-            return False
-    checkpoints = folder / CHECKPOINTS
-    has_saved = checkpoints.exists() and any(checkpoints.iterdir())
-    return lock.is_held(folder) is False and not has_saved and _size(folder / METRICS) == 0
-
-
 def foreign_name(folder: Path) -> str | None:
     """The first name in `folder` that no job and no killed start left there; None: there is none.
 
@@ -187,7 +143,7 @@ def foreign_name(folder: Path) -> str | None:
     """
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         is_of_job = name == SLURM_FOLDER and has_only_jobs(folder / name)
-        is_left = _BEFORE_A_RUN.fullmatch(name) and not (folder / name).is_symlink()
+        is_left = _LEFT.fullmatch(name) and not (folder / name).is_symlink()
         if not is_of_job and not is_left:
             return name
     return None
@@ -196,11 +152,8 @@ def foreign_name(folder: Path) -> str | None:
 def has_only_jobs(folder: Path) -> bool:
     """Whether a subfolder slurm/ has only files of jobs. Reads the disk. Raises OSError."""
     names = os.listdir(folder) if folder.is_dir() else ["a file"]
-    if not all(map(_JOB_FILES.fullmatch, names)):
-        return False
-    if JOB_SCRIPT in names:
-        return b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
-    return LINES not in names  # it is written after the script
+    is_ours = JOB_SCRIPT not in names or b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
+    return is_ours and all(map(_JOB_FILES.fullmatch, names))
 
 
 def check_free(folder: Path, out: Path | None) -> None:
@@ -256,13 +209,12 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     where = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / name if out is None else out
     if out is not None:
-        check_writable(out, where, replaces_starts=True)
+        check_writable(out, where)
     else:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
         folder = _make(wanted, is_numbered=out is None)
-        folder = _locked(folder)
         write(folder.path)
     except FileExistsError as error:
         # Another run was faster; its files stay.
@@ -281,32 +233,11 @@ def _make(wanted: Path, *, is_numbered: bool) -> RunFolder:
         return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
     missing = tuple(parent for parent in wanted.absolute().parents if not parent.exists())
     wanted.absolute().parent.mkdir(parents=True, exist_ok=True)
-    for path in _numbered(wanted):
-        try:
+    for path in _numbered(wanted) if is_numbered else (wanted,):
+        with suppress(FileExistsError):
             path.mkdir()
             return RunFolder(path, missing, None)
-        except FileExistsError:
-            if not is_numbered:
-                raise
-    raise AssertionError("there are always more numbers")
-
-
-def _locked(folder: RunFolder) -> RunFolder:
-    """`folder` with the start lock, without the files of a run in it that never took a step.
-
-    Raises FileExistsError if another run has started in it.
-    """
-    is_new = foreign_name(folder.path) is None
-    try:
-        start_lock = lock.lock_start(folder.path, alone=not is_new)
-    except BlockingIOError as error:
-        raise FileExistsError(folder.path) from error
-    if is_new:
-        return replace(folder, start_lock=start_lock)
-    if start_lock is None or not never_trained(folder.path):
-        raise FileExistsError(folder.path)
-    clear_except(folder.path, [lock.NAME])
-    return replace(folder, existing=frozenset(os.listdir(folder.path)), start_lock=start_lock)
+    raise FileExistsError(wanted)
 
 
 def check_regular(folder: Path) -> None:
@@ -340,12 +271,8 @@ def check_existing(folder: Path, where: str) -> None:
 
     Reads the disk. Raises SettingsError.
     """
-    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG, *LINKS))):
+    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG))):
         mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if path.name in LINKS and path.exists() and not path.is_symlink():
-            message = f"{path} is not a link to a checkpoint, and a save would replace it"
-            fix = f"mv {shlex.quote(str(path))} ELSEWHERE"
-            raise SettingsError.of(message, value=str(path), where=where, fix=fix)
         if path.exists() and not os.access(path, mode):
             allowed = "a run that this user may write to; or  --out DIR , which forks it"
             raise SettingsError.of(f"{path} is not writable", value=str(path), where=where, allowed=allowed)
@@ -354,10 +281,7 @@ def check_existing(folder: Path, where: str) -> None:
 def open_existing(folder: Path) -> RunFolder:
     """The folder of a run to resume; nothing is written. Raises SettingsError."""
     check_existing(folder, f"the run in {folder}")
-    start_lock = None
-    with suppress(BlockingIOError):  # a new run has just replaced it: rank 0 waits for its lock
-        start_lock = lock.lock_start(folder)
-    return RunFolder(folder, (), frozenset(), is_resumed=True, start_lock=start_lock)
+    return RunFolder(folder, (), frozenset(), is_resumed=True)
 
 
 def rewrite_settings(storage: Storage, resolved: Resolved) -> None:

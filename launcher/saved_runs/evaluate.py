@@ -15,8 +15,7 @@ from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.saved_runs import rerun, saved_model
-from launcher.saved_runs.saved_model import SavedModel
-from launcher.saved_runs.saved_run import find_saved
+from launcher.saved_runs.saved_model import SavedModel, find_saved
 from training.logging.console_text import render_row
 from training.logging.quantities import duration, real
 from training.logging.strict_json import encode_bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,10 +16,8 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.saved_model import SavedModel
-from launcher.saved_runs.saved_run import SavedRun
+from launcher.saved_runs.saved_model import SavedModel, SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat, HasOnnxFormat, Task
-from models.catalog import is_custom
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
 from training.storage import storage_errors
@@ -39,8 +36,6 @@ class ExportSource:
     """Built without its data; None: of the format safetensors, which needs none."""
     metrics: Mapping[str, Any] | None
     """The metrics of the evaluation at the checkpoint's step; None: there is none."""
-    target: Path
-    """The folder of the complete export."""
 
 
 class ExportError(Exception):
@@ -48,7 +43,7 @@ class ExportError(Exception):
 
 
 Notes = dict[str, str]
-"""By title: what the user should know of an export, such as a command that reads it."""
+"""By title: what the user should know of an export."""
 
 
 def plain(source: ExportSource, folder: Path) -> Notes:
@@ -113,30 +108,24 @@ def hugging_face(source: ExportSource, folder: Path) -> Notes:
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.weights import write_weights
 
-    task, target = source.task, shlex.quote(str(source.target))
-    notes = {"vLLM": f"vllm serve {target}"}
-    if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
-        # It recognizes a tokenizer by its tokens, so none that was trained here.
-        notes["GGUF"] = f"python llama.cpp/convert_hf_to_gguf.py {target}"
+    task = source.task
     if has_adapters(task):
-        _write_adapted(source, folder, merged=True)
-        return notes
+        return _write_adapted(source, folder, merged=True)
     assert isinstance(task, HasHuggingFaceFormat)
     with storage_errors(folder):
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}
     write_weights(source.checkpoint, folder / MODEL, source.model.kind, names)
-    return notes
+    return {}
 
 
 def adapter(source: ExportSource, folder: Path) -> Notes:
     """Write a folder that peft loads. Disk access. Raises DataError."""
-    _write_adapted(source, folder, merged=False)
-    return {}
+    return _write_adapted(source, folder, merged=False)
 
 
-def _write_adapted(source: ExportSource, folder: Path, *, merged: bool) -> None:
+def _write_adapted(source: ExportSource, folder: Path, *, merged: bool) -> Notes:
     task = source.task
     assert isinstance(task, HasBaseWeights)
     checkpoint, kind = source.checkpoint, source.model.kind
@@ -147,6 +136,7 @@ def _write_adapted(source: ExportSource, folder: Path, *, merged: bool) -> None:
     }
     with storage_errors(folder):
         task.write_adapted(weights, folder, merged=merged)
+    return {}
 
 
 def onnx(source: ExportSource, folder: Path) -> Notes:
@@ -244,7 +234,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     for line in RunReader(model.folder).metrics() if model.folder is not None else ():
         if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
             metrics = line["metrics"]
-    source = ExportSource(model, checkpoint, task, metrics, folder)
+    source = ExportSource(model, checkpoint, task, metrics)
     from models.common.nf4 import exported_elements  # imports torch
 
     # Adapters need less; merged into their base, weights need more.
@@ -294,18 +284,10 @@ def _task(model: SavedModel, format_name: str) -> Task:
         "dcp": not is_adapted,
     }
     if not supports[format_name]:
-        kind = f"the {'task' if is_custom(model.family) else 'family'} '{model.family}'"
-        all_weights = "the run trained all weights, without model.lora"
-        no_model = f"transformers has no model for {kind}"
-        reason = {
-            "hf": no_model,
-            "adapter": all_weights if supports["hf"] else no_model,
-            "onnx": f"no ONNX form of {kind} is known",
-            "dcp": "the run trained adapters, whose base is not in its checkpoint",
-        }[format_name]
         allowed = [name for name, is_supported in supports.items() if is_supported]
+        adapted = "with adapters" if is_adapted else "without adapters"
         raise SettingsError.of(
-            f"--format {format_name} is not supported: {reason}",
+            f"--format {format_name} is not supported for '{model.family}' trained {adapted}",
             value=format_name,
             where=f"command line: --format {format_name}",
             allowed=", ".join(allowed),

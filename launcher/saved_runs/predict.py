@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from launcher.base import signals
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.base.signals import handling
 from launcher.config.custom_task import class_location
-from launcher.config.errors import nearest_file
 from launcher.config.options import INPUT
 from launcher.run_folder import run_folder
 from launcher.saved_runs.saved_model import SavedModel, open_model
@@ -28,7 +27,7 @@ from models.base import DataError, GeneratesText, Message, Prediction, PredictsF
 from models.catalog import FAMILIES
 from training.logging.printable import printable
 from training.logging.strict_json import encode
-from training.storage import storage_errors
+from training.storage import atomic_write, storage_errors
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -137,8 +136,8 @@ def files(given: str | None, family: str, run: str) -> Path:
     return _path(given)
 
 
-def prompts(given: str, task: GeneratesText, run: str) -> list[Prompt]:
-    """The prompts of --input: those of a file, or the text itself; `run` as typed. Reads the disk.
+def prompts(given: str, task: GeneratesText) -> list[Prompt]:
+    """The prompts of --input: those of a file, or the text itself. Reads the disk.
 
     Raises SettingsError for a text that looks like a path that does not exist, DataError.
     """
@@ -146,12 +145,8 @@ def prompts(given: str, task: GeneratesText, run: str) -> list[Prompt]:
         return list(task.prompts(_path(given)))
     # A sentence may name paths, and end in a file name.
     is_word = not re.search(r"\s", given)
-    has_suffix = _path(given).suffix.lower() in task.prompt_suffixes
-    is_path = "/" in given or has_suffix if is_word else has_suffix and _nearest(given)
-    if is_path or given.startswith(("/", "./", "../", "~/")):
-        piped = f"echo {shlex.quote(given)} | {PROGRAM} predict {shlex.quote(run)}"
-        fix = None if is_word else piped
-        raise _missing(given, "a file with prompts; a text that is no path", fix)
+    if is_word and ("/" in given or _path(given).suffix.lower() in task.prompt_suffixes):
+        raise _missing(given, "a file with prompts; a text that is no path")
     return [text_prompt(given)]
 
 
@@ -165,22 +160,14 @@ def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
     return Prompt("prompt", (*before, Message("user", text)))
 
 
-def _missing(given: str, allowed: str, fix: str | None = None) -> SettingsError:
+def _missing(given: str, allowed: str) -> SettingsError:
     return SettingsError.of(
         f"{INPUT} '{given}' does not exist ({_path(given).absolute()})",
         key=INPUT,
         value=given,
         where=f"command line: {INPUT} {given}",
         allowed=allowed,
-        did_you_mean=_nearest(given),
-        fix=fix,
     )
-
-
-def _nearest(given: str) -> str | None:
-    with suppress(OSError, RuntimeError):  # a name too long, or a user that does not exist
-        return nearest_file(given)
-    return None
 
 
 def exists(given: str) -> bool:
@@ -225,7 +212,7 @@ def prepare(
     Reads the disk. Raises SettingsError, DataError.
     """
     if isinstance(task, GeneratesText):
-        return [prompt for text in given for prompt in prompts(text, task, run)]
+        return [prompt for text in given for prompt in prompts(text, task)]
     check_numbers(values, family)
     return [files(path, family, run) for path in given]
 
@@ -293,11 +280,11 @@ def converse(
 
 @dataclass
 class ResultFolder:
-    """The files of predictions, which get their names in `path` when all are written."""
+    """The files of predictions, each complete as soon as it has its name in `path`."""
 
     path: Path
-    staged: Path
     names: set[str] = field(default_factory=set)
+    _lines: list[bytes] = field(default_factory=list)
 
     def write(self, prediction: Prediction) -> tuple[str, ...]:
         """Write the files of one prediction; their names.
@@ -314,52 +301,20 @@ class ResultFolder:
                 allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
             )
         for name, content in zip(names, prediction.files.values(), strict=True):
-            with storage_errors(self.path / name):
-                (self.staged / name).write_bytes(content)
-        self.names |= set(names)
+            self._put(name, content)
         return tuple(names)
 
     def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
         """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
-        file = f"{name}.jsonl"
         messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
         line = encode({"name": result.name, "prompt": messages, "text": result.text})
-        with storage_errors(self.path / file), (self.staged / file).open("ab") as lines:
-            lines.write(line.encode() + b"\n")
-        self.names.add(file)
-        return replace(result, files=(file,))
+        self._lines.append(line.encode() + b"\n")
+        self._put(f"{name}.jsonl", b"".join(self._lines))
+        return replace(result, files=(f"{name}.jsonl",))
 
-    def forget_after_error(self, kind: object, error: object, trace: object) -> None:
-        """Publish nothing after an error; a signal and the end of the reader of stdout are none."""
-        if isinstance(error, Exception) and not isinstance(error, BrokenPipeError):
-            self.names.clear()
-
-    def publish(self) -> str | None:
-        """Move all files to `path`, over files of the same name; what is there now.
-
-        Raises StorageError.
-        """
-        for name in sorted(self.names):
-            with storage_errors(self.path / name):
-                self.path.mkdir(parents=True, exist_ok=True)
-                (self.staged / name).replace(self.path / name)
-        count = len(self.names)
-        self.names.clear()
-        return f"{counted(count, 'complete file')} in {self.path}" if count else None
-
-
-@contextmanager
-def result_folder(path: Path) -> Iterator[ResultFolder]:
-    """The folder for predictions: files appear in it at the end, and none after an error.
-
-    A signal and the end of the reader of stdout are no errors. Touches the disk.
-    Raises StorageError.
-    """
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    with ExitStack() as stack:
-        with storage_errors(path):
-            staged = stack.enter_context(signals.temporary_folder(f".{path.name}.gearshift-", above))
-        folder = ResultFolder(path, staged)
-        stack.enter_context(signals.with_cleanup(folder.publish))
-        stack.push(folder.forget_after_error)
-        yield folder
+    def _put(self, name: str, content: bytes) -> None:
+        with storage_errors(self.path / name):
+            self.path.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.path / name, content)
+        self.names.add(name)
+        signals.leave(f"{counted(len(self.names), 'complete file')} in {self.path}")

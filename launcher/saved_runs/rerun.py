@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,8 +13,8 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.base.signals import handling, installed, temporary_folder
+from launcher.base.diagnostics import SettingsError
+from launcher.base.signals import temporary_folder
 from launcher.config import machine
 from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, Resolved, TypedEntry
 from launcher.config.resolve import resolve
@@ -26,7 +24,6 @@ from launcher.run.run_end import RunEnd
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
 from launcher.saved_runs.saved_model import SavedModel
-from training.callbacks.preemption import heeded
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
 
@@ -90,7 +87,9 @@ def resolved_as(model: SavedModel, written: Manifest, args: CliArgs) -> Resolved
         arguments = CliArgs(engine=args.engine, options=options, filled=entries)
         return resolve(arguments, machine.detect_machine())
     except SettingsError as error:
-        raise SettingsError([_fixed(diagnostic) for diagnostic in error.diagnostics]) from error
+        fixes = {"data.path": "--data PATH"}  # this command takes no settings
+        errors = [replace(one, fix=fixes.get(one.key or "")) for one in error.diagnostics]
+        raise SettingsError(errors) from error
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,18 +102,6 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield key, value
 
 
-def _fixed(diagnostic: Diagnostic) -> Diagnostic:
-    """The diagnostic with a fix that these commands take."""
-    if not (diagnostic.where or "").startswith(_ORIGIN):
-        return diagnostic
-    nearest, fix = diagnostic.did_you_mean, None
-    if diagnostic.key == "engine.nproc" and nearest is not None:
-        fix = f"--nproc {nearest}"
-    elif diagnostic.key == "data.path":
-        fix = f"--data {nearest or 'PATH'}"
-    return replace(diagnostic, fix=fix)
-
-
 @contextmanager
 def rerun(
     plan_of: Callable[[Path], RunPlan], run: Path, checkpoint: Path | None, step: int, noun: str
@@ -122,10 +109,9 @@ def rerun(
     """Run the ranks of `plan_of(source)` to their end, in a folder that is removed with the block.
 
     `source` has the `checkpoint` of `step` alone. The run folder `run` is only read, for the files
-    of the task. Discards the output of the new processes. Uses a folder in TMPDIR, which is removed
-    also when a signal ends this process. Raises SettingsError, RerunFailed about the `noun`.
+    of the task. Uses a folder in TMPDIR. Raises SettingsError, RerunFailed about the `noun`.
     """
-    with _exit_on_signals(), temporary_folder(_PREFIX) as home:
+    with temporary_folder(_PREFIX) as home:
         source = home / "source"
         checkpoints = source / run_folder.CHECKPOINTS
         checkpoints.mkdir(parents=True)
@@ -138,48 +124,10 @@ def rerun(
         folder = run_folder.create(resolved, home / "rerun", "").path
         for file in run_folder.task_files(run):
             shutil.copyfile(file, folder / file.name)
-        with _output_to(home / "printed.txt"):
-            # As in the run: the order of sums depends on them.
-            if not affinity.uses_torch_default(resolved.settings, resolved.nproc):
-                requested, cores = resolved.settings.engine.threads, machine.detect_machine().cores
-                variables = environment.variables()
-                threads = affinity.threads(requested, cores, resolved.nproc, variables)
-            end = supervisor.supervise(replace(plan, folder=folder, threads=threads))
+        # As in the run: the order of sums depends on them.
+        if not affinity.uses_torch_default(resolved.settings, resolved.nproc):
+            requested, cores = resolved.settings.engine.threads, machine.detect_machine().cores
+            threads = affinity.threads(requested, cores, resolved.nproc, environment.variables())
+        end = supervisor.supervise(replace(plan, folder=folder, threads=threads))
         _check(end, noun)
         yield replace(end, folder=folder)
-
-
-@contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Redirect the output of this process and its children to the file `path`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    originals = [os.dup(number) for number in (1, 2)]
-    with path.open("wb") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, before in zip((1, 2), originals, strict=True):
-            os.dup2(before, number)
-            os.close(before)
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM, SIGUSR1 and SIGHUP exit a program of the user after its cleanup, as Ctrl-C does.
-
-    Only the main thread may, unlike one of a notebook.
-    """
-    if installed() or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        sys.exit(exit_codes.RUN_AGAIN)
-
-    with handling([n for n in heeded() if n is not signal.SIGINT], end):
-        yield

@@ -1,29 +1,28 @@
-"""A checkpoint or an export, opened: its settings, its task, and its model without the data."""
+"""A finished run that a command names, and a checkpoint or an export of it, opened."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
 from launcher.config import custom_task, hub
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.schema import PRETRAINED, config_of, task_class
 from launcher.config.settings_file import read_values
 from launcher.run import affinity
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
-from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_folders
 from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB, folder_of
-from training.checkpoint import base_weights, manifest
+from training.checkpoint import base_weights, manifest, retention
 from training.settings import nested
 from training.storage import read_json
 
@@ -34,6 +33,116 @@ if TYPE_CHECKING:
 
 EXPORT_CONFIG = "config.json"
 AVERAGE, WEIGHT = "ema", "weight"
+_MOVABLE = (PRETRAINED, TASK_FOLDER)
+"""Settings of a finished run that name a folder, which may have moved."""
+
+
+@dataclass
+class _Facts:
+    written_by: dict[str, Any]
+    reset: list[str]
+    changes: list[str]
+
+
+@dataclass
+class _Resumed:
+    kind: Literal["resumed"]
+    step: int
+    facts: _Facts
+
+
+_RESUMED: TypeAdapter[Any] = TypeAdapter(_Resumed)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run folder, or one checkpoint, given to a command."""
+
+    folder: Path | None
+    """The run folder; None: a checkpoint outside of a run folder."""
+    named: Path | None
+    """The checkpoint, if the user gave one."""
+    checkpoints: Mapping[int, Path]
+    """All checkpoints by step, the earliest first; some may be damaged."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """The new folder of the pretrained model, or of a custom task, by its setting."""
+
+    def chosen(self, name: str | None) -> Path:
+        """The checkpoint `name`: best, last or a step; None: the best one, or else the last.
+
+        Reads the disk. Raises SettingsError if there is none of that name.
+        """
+        link = None if self.folder is None else self.folder / retention.BEST
+        best = link if link is not None and link.is_dir() else None
+        if name is None and self.named is not None:
+            return self.named
+        if name in (None, retention.BEST) and best is not None:
+            return best
+        if name in (None, retention.LAST) and self.checkpoints:
+            return self.checkpoints[max(self.checkpoints)]
+        if name is not None and name.isdigit() and int(name) in self.checkpoints:
+            return self.checkpoints[int(name)]
+        name = name or retention.LAST
+        steps = [str(step) for step in self.checkpoints]
+        names = ([retention.BEST] if best is not None else []) + [retention.LAST, *steps]
+        raise SettingsError.of(
+            f"no checkpoint '{name}' in {self.folder or self.named}",
+            value=name,
+            where=f"command line: --checkpoint {name}",
+            allowed=", ".join(names),
+            did_you_mean=nearest_match(name, names),
+        )
+
+    def restarts(self, after: int, upto: int) -> dict[int, Mapping[str, Any]]:
+        """The facts of the resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
+
+        Of several at one step the last counts: the results of the others were replaced.
+        """
+        events = RunReader(self.folder).lines(run_folder.EVENTS, _RESUMED) if self.folder else ()
+        facts = {event["step"]: event["facts"] for event in events}
+        return {step: facts[step] for step in sorted(facts) if after <= step < upto}
+
+
+def moved_folders(sets: Sequence[str]) -> dict[str, str]:
+    """The folders in the arguments of `--set` by their setting. Raises SettingsError."""
+    folders = {}
+    for text in sets:
+        key, _, value = text.partition("=")
+        if key.strip() not in _MOVABLE or not value:
+            message, where = f"'{key}' cannot be set here", f"the command line: --set {text}"
+            allowed = " or ".join(f"--set {name}=DIR" for name in _MOVABLE)
+            raise SettingsError.of(message, key=key, value=text, where=where, allowed=allowed)
+        folders[key.strip()] = value
+    return folders
+
+
+def find_saved(word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False) -> SavedRun:
+    """What `word`, typed after `command`, names; `sets` are those of moved_folders.
+
+    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
+    SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
+    damaged.
+    """
+    moved, path = moved_folders(sets), Path(word)
+    where = f"the command line: {command} {word}"
+    try:
+        folder, named = checkpoint_search.around(path)
+        if folder is None and named is None:
+            raise checkpoint_search.no_run(path, where, command)
+        if folder is not None:
+            RunReader(folder).check()
+        checkpoints = checkpoint_search.checkpoints(folder) if folder is not None else {}
+    except PermissionError as error:
+        raise checkpoint_search.unreadable(error, where) from error
+    if not checkpoints and named is None:
+        message = f"{path} has no checkpoint"
+        allowed = "a run with a checkpoint; see save.every and save.last"
+        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
+    if needs_folder and not checkpoints:
+        message = f"'{word}' is a checkpoint outside of its run folder"
+        allowed = "a run folder, or a checkpoint in one"
+        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
+    return SavedRun(folder, named, checkpoints, moved)
 
 
 @dataclass(frozen=True)
@@ -73,23 +182,17 @@ class SavedModel:
         folder = (self.settings or {}).get("model", {}).get("pretrained")
         if folder is None:
             return
-        where = str(self.path)
-        if self.has_moved:
-            where = f"the command line: --set {PRETRAINED}={folder}"
+        where = f"the command line: --set {PRETRAINED}={folder}" if self.has_moved else str(self.path)
         if str(folder).startswith(HUB):
             hub.fetch(folder, weights=True)
         path = folder_of(folder)
         if not path.is_dir():
-            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
-            parts = {
-                "allowed": "its folder, also a new one",
-                "fix": f"--set {PRETRAINED}=DIR  if it has moved",
-            }
-            raise SettingsError.of(message, value=folder, where=where, **parts)
+            message, fix = (
+                f"{PRETRAINED} '{folder}' is not a folder",
+                f"--set {PRETRAINED}=DIR  if it has moved",
+            )
+            raise SettingsError.of(f"{message} ({path.absolute()})", value=folder, where=where, fix=fix)
         if self.has_moved:
-            if self.base is None:
-                message = f"the checkpoint of step {self.step} has no checksum of {PRETRAINED}"
-                raise SettingsError.of(message, value=folder, where=where, allowed="the same path")
             self.check_base(path, where)
 
     def check_base(self, folder: Path, where: str) -> None:
@@ -97,13 +200,14 @@ class SavedModel:
 
         Reads each byte of those.
         """
-        if self.base is not None and base_weights.digest(folder) != self.base["sha256"]:
+        known = self.base or {"sha256": "unknown", "folder": "its own path"}
+        if base_weights.digest(folder) != known["sha256"]:
             raise SettingsError.of(
                 f"the weights in '{folder}' are not those that the checkpoint of step {self.step} "
                 "was trained on",
                 value=str(folder),
                 where=where,
-                allowed=f"the weights with sha256 {self.base['sha256']}, once in {self.base['folder']}",
+                allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
             )
 
     def task(self, device: str) -> Task:

@@ -143,7 +143,7 @@ def _new(
             made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     where = f"--out {folder}" if out else "no --out was given"
-    invalid += run_folder.writing_errors(folder, where, replaces_starts=True)
+    invalid += run_folder.writing_errors(folder, where)
     if invalid:
         raise SettingsError(invalid)
     return Pipeline(folder, entries, resume_line=resume_line)

@@ -35,7 +35,7 @@ def wait_forever():
 def work(job):
     resolved, folder, console = job.resolved, job.folder, job.console
     scene = os.environ["SCENE"]
-    print(f"rank {ME} of {os.environ['WORLD_SIZE']} prints")
+    print(f"rank {ME} of {os.environ.get('WORLD_SIZE', 1)} prints")
     if scene == "settings":
         settings = resolved.settings
         line = [settings.train.seed, settings.optim.lr, resolved.batching.global_batch, console]
@@ -71,6 +71,12 @@ def work(job):
         wait_forever()
     elif scene == "cores":
         (folder / f"cores-{ME}").write_text(str(sorted(os.sched_getaffinity(0))))
+    elif scene == "memory":
+        size = resolved.batching.micro_batch
+        with (folder / "attempts").open("a") as file:
+            file.write(f"{size}\n")
+        if size > 2:
+            print(len(b"x" * int(os.environ["FILLS"])))
     elif scene == "stranger":
         listen_beside_a_stranger(folder)
     elif scene == "gloo":

@@ -31,9 +31,8 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, inside, adapte
     facts = last(program, "run").facts["base"]
     assert facts["folder"] == str(program.folder / "base") and len(facts["sha256"]) == 64
     assert "identical" in inside("verify", "run").stdout
-    for name, note in (("hf", "GGUF     python llama.cpp/convert_hf_to_gguf.py run"), ("adapter", "")):
-        done = inside("export", "run", "--format", name)
-        assert done.returncode == 0 and note in done.stdout
+    for name in ("hf", "adapter"):
+        assert inside("export", "run", "--format", name).returncode == 0
     assert "allowed       adapter, hf" in inside("export", "run", "--format", "dcp").stderr
     assert inside("export", "run", "--format", "safetensors").returncode == 0
     answers = [

@@ -25,7 +25,7 @@ JobSummary = Callable[[], Mapping[str, Any]]
 
 def single_process() -> Mapping[str, Any]:
     """The job summary of a run without requeues."""
-    return {"requeues": 0, "lost_steps": None, "effective_training_share": None}
+    return {"requeues": 0, "lost_steps": None}
 
 
 class ResultWriter(Callback):

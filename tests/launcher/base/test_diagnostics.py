@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import Diagnostic, as_json, listed, nearest_match, plain, render
+from launcher.base.diagnostics import Diagnostic, as_json, nearest_match, plain, render
 from tests.launcher.given import refused
 
 
@@ -263,12 +263,6 @@ def test_the_closest_match_ignores_case_and_dashes():
     typed = ["ZERO2", "zero_2", "fsdp_offload", "fsdpoffload", "dpp", "xyz"]
     found = ["zero2", "zero2", "fsdp-offload", "fsdp-offload", "ddp", None]
     assert [nearest_match(name, names) for name in typed] == found
-
-
-def test_above_twelve_options_the_command_that_lists_them_is_named():
-    names = [f"n{i}" for i in range(13)]
-    assert listed(names[:12], "list models") == ", ".join(names[:12])
-    assert listed(names, "list models") == ("13 names; see  python -m launcher list models")
 
 
 def test_values_are_shown_as_written_and_numbers_exactly():

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.base import disk
-from launcher.base.diagnostics import SettingsError
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 
@@ -60,32 +59,12 @@ def test_an_unwritable_folder_is_an_error_before_anything_starts(here, said, mon
         assert names(here) == before, command
 
 
-def test_an_unwritable_part_of_a_run_is_named(here, said, monkeypatch):
-    for part in ("checkpoints", "log.txt"):
-        with monkeypatch.context() as patched:
-            make_unwritable(patched, here / "run" / part)
-            err = said(*COMMANDS["resume"], code=2)
-        assert f"error: run/{part} is not writable" in err
-
-
 def test_too_little_room_is_named_with_what_is_needed(here, said, monkeypatch):
     before = names(here)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=-1))
     for command in ("compare", "export", "new-task in a folder"):
         assert "and its disk has -1 B free" in said(*COMMANDS[command], code=2)
         assert names(here) == before
-
-
-def test_a_folder_that_is_missing_is_checked_where_it_would_be_made(tmp_path):
-    disk.check_writable(tmp_path / "a" / "b", "--out a/b")
-    (tmp_path / "a").touch()
-    with pytest.raises(SettingsError) as error:
-        disk.check_writable(tmp_path / "a" / "b", "--out a/b")
-    assert str(error.value).splitlines() == [
-        f"error: cannot create the folder {tmp_path}/a/b: {tmp_path}/a is a file",
-        "  where         --out a/b",
-        "  allowed       a folder on a disk that you may write to",
-    ]
 
 
 def test_new_parents_are_removed_if_the_block_fails(tmp_path):

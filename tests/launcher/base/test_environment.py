@@ -40,32 +40,3 @@ def test_a_shadowing_package_already_imported_is_an_error_with_a_fix(hostile_fol
         f"ImportError: the package 'models' of {hostile_folder / 'models'} is imported already, "
         "and this program has a package of that name; import launcher first, or rename yours"
     )
-
-
-def test_a_spawned_process_of_a_script_imports_gearshift_packages(hostile_folder):
-    script = hostile_folder / "mine.py"
-    script.write_text(
-        "import multiprocessing\n"
-        "import launcher\n"
-        "from training.duration import steps\n"
-        "if __name__ == '__main__':\n"
-        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
-        "        print(pool.apply_async(steps, ('50%', 1, 8)).get())\n"
-    )
-    done = python(script, folder=hostile_folder)
-    assert done.stdout.strip() == "4", done.stderr
-
-
-ENDS = """
-import atexit, gc, sys
-from launcher import __main__
-atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 1_000, file=sys.stderr))
-sys.argv = ["gearshift", "list", "models"]
-"""
-
-
-def test_garbage_among_imports_is_searched_in_processes_of_others_only(hostile_folder):
-    for start, is_frozen in (("program", "True"), ("main", "False")):
-        done = python("-c", f"{ENDS}__main__.{start}()", folder=hostile_folder)
-        assert done.returncode == 0 and "language" in done.stdout
-        assert done.stderr.split() == ["True", is_frozen], start

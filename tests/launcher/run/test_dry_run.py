@@ -5,7 +5,6 @@ import json
 import pytest
 
 from launcher.__main__ import main
-from tests.launcher.given import set_torchrun
 
 
 @pytest.fixture
@@ -36,10 +35,3 @@ def test_a_dry_run_in_json_is_complete(dry_run):
     assert found["batching"]["world_size"] == 2
     assert [process["rank"] for process in found["processes"]] == [0, 1]
     assert found["folder"].startswith("runs/language-tiny-default-ddp-")
-
-
-def test_a_dry_run_under_torchrun_starts_no_processes(dry_run, monkeypatch):
-    set_torchrun(monkeypatch, rank=0)
-    printed = dry_run()
-    assert "one of 2 processes started by torchrun" in printed
-    assert json.loads(dry_run("--json"))["processes"] == []

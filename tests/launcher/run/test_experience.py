@@ -8,7 +8,7 @@ from launcher.run import experience
 from launcher.run.experience import data_settings, resolve_experience
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, Ledger
-from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest
+from launcher.run_folder.run_plan import ExperienceSpec
 from tests.launcher.given import resolved
 
 RUN, BOTH = Path("r"), [0, 1]
@@ -39,17 +39,6 @@ def test_an_experience_warms_up_to_a_share_of_the_peak_and_says_what_it_override
     value = resolved_again.values["optim.lr"]
     assert value.origin == Origin("adapted to this machine", "continual.lr_scale", "0.01 × 0.3")
     assert value.replaced[0] == (0.01, run.values["optim.lr"].origin)
-
-
-def test_resuming_an_unfinished_experience_resolves_its_settings(tmp_path):
-    run = resolved("optim.lr=0.01")
-    unfinished = Experience(1, {}, "training", 10, settings={**RECORDED, "lr_scale": 0.5})
-    Ledger([Experience(0, {}, "trained", 0, 10), unfinished]).save(tmp_path)
-    found = experience.resolve_next_start(run, ResumeRequest(tmp_path))
-    assert found.settings.optim.lr == 0.005
-    assert experience.resolve_next_start(run, None) is run
-    Ledger([Experience(0, {}, "trained", 0, 10)]).save(tmp_path)
-    assert experience.resolve_next_start(run, ResumeRequest(tmp_path)) is run
 
 
 @pytest.fixture

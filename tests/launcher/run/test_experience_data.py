@@ -5,7 +5,6 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,9 +20,6 @@ from models.common.split import load_sides
 from tests.launcher.given import resolved
 from tests.training.tiny import one_rank
 
-HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
-"""A level series in the format of the EPL test suite."""
-
 
 def text(path, vocabulary, seed):
     draws = random.Random(seed)
@@ -33,13 +29,6 @@ def text(path, vocabulary, seed):
 def request(path, seed):
     lines = [json.dumps({"prompt": f"{seed} {i}", "response": f"{i}"}) for i in range(30)]
     path.write_text("\n".join(lines))
-
-
-def series(path, scale, seed):
-    data = scale * np.random.default_rng(seed).standard_normal((1000, 3))
-    rows = ["\t".join(f"{value: .6f}" for value in row) for row in data]
-    content = f"{HEAD}:LEVELS:20;40;60;\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
-    path.write_bytes(content.encode("iso-8859-1"))
 
 
 @dataclass
@@ -117,22 +106,6 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run):
             assert (saved / name).read_bytes() == before[name]
 
 
-def test_new_patients_use_the_statistics_of_the_first(new_run):
-    run = new_run("data.split=patient", model="abr:tiny", share=0.1)
-    for i in range(12):
-        series(run.source / f"ABR-{i}-1", 1.0, i)
-    run.add(*[f"ABR-{i}-1" for i in range(12)])
-    run.load()
-    for i in range(20, 24):
-        series(run.source / f"ABR-{i}-1", 50.0, i)
-    run.add(*[f"ABR-{i}-1" for i in range(20, 24)])
-    first, new = run.load().tasks
-    assert new.dataset.statistics == first.dataset.statistics
-    assert new.terms == first.terms
-    old, late = (float(np.abs(task.data("train").sample(0, None)["signal"]).mean()) for task in (first, new))
-    assert late > 20 * old  # by the scale of the first ones
-
-
 def test_replay_gives_its_share_beside_new_data_without_a_bad_file(of_text):
     (of_text.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
     of_text.add(*texts(of_text, "b", "gamma delta", 4), "bad.txt")
@@ -186,15 +159,4 @@ def test_a_reader_that_fails_on_new_files_is_a_data_error(of_text, monkeypatch):
 
     monkeypatch.setattr(task_class("language"), "setup", broken)
     with pytest.raises(DataError, match="cannot be read: ZeroDivisionError: in a reader"):
-        of_text.load()
-
-
-def test_a_rank_that_is_lost_while_new_files_are_read_is_no_error_of_the_files(of_text, monkeypatch):
-    of_text.add(*texts(of_text, "b", "gamma delta", 4))
-
-    def lost(world, work):
-        raise TimeoutError("rank 1 does not answer")
-
-    monkeypatch.setattr(type(one_rank()), "rank_0_first", lost)
-    with pytest.raises(TimeoutError, match="rank 1 does not answer"):
         of_text.load()

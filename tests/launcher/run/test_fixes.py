@@ -10,7 +10,6 @@ import pytest
 from launcher.__main__ import main
 from launcher.run import faults, run_end
 from launcher.run.faults import FAULTS
-from models.base import DataError
 from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
@@ -66,7 +65,6 @@ BUS_ERROR = (
     "DataLoader worker (pid 77) is killed by signal: Bus error. It is possible that dataloader's "
     "workers are out of shared memory. Please try to raise your shared memory limit."
 )
-NO_SHM = "unable to write to file </torch_77_123_0>: No space left on device (28)"
 NCCL = (
     "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=8, OpType=ALLREDUCE, "
     "NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600006 milliseconds before timing out."
@@ -81,7 +79,6 @@ def full(number):
     ("report", "name"),
     [
         (run_end.of_error(RuntimeError(BUS_ERROR), 0), "shared_memory"),
-        (run_end.of_error(RuntimeError(NO_SHM), 0), "shared_memory"),
         (run_end.of_error(WorkerDied("data-loader worker 7 died by signal 9; x"), 0), "dead_worker"),
         (run_end.of_error(WorkerDied("data-loader worker 7 died by signal 7; x"), 0), "shared_memory"),
         (run_end.of_error(full(errno.ENOSPC), 0), "disk_full"),
@@ -100,20 +97,3 @@ def test_a_failure_ends_with_its_cause_and_the_next_command(report, name, run):
     assert report.text.startswith(first)
     assert cause == f"  cause         {fault.cause}"
     assert fix == f"  fix           {fault.fix.format(**faults.commands(resolved(), run))}"
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError("odd"), DataError("x.txt is empty"), RuntimeError("Connection reset")]
-)
-def test_a_failure_of_unknown_cause_stays_as_it_is(error, run):
-    report = run_end.of_error(error, 0)
-    assert run_end.explained(report, resolved(), run) == report
-
-
-def test_the_findings_of_a_run_are_read_from_its_events(here):
-    assert faults.reported(here) == set()
-    (here / "events.jsonl").write_text(
-        '{"kind": "started", "step": 0, "facts": {}}\n'
-        '{"kind": "advice", "step": 1, "facts": {"fault": "starved"}}\n{"ki'
-    )
-    assert faults.reported(here) == {"starved"}

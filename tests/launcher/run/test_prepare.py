@@ -12,10 +12,9 @@ from launcher.run import rank
 from launcher.run.execute import copy_run, execute_run, last_line
 from launcher.run.prepare import prepare_run
 from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import ResumeRequest
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
-from tests.launcher.runs import begun, ended, trained
+from tests.launcher.runs import ended, trained
 from training.callbacks.base import Outcome
 
 TINY = CliArgs(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
@@ -68,19 +67,6 @@ def breaks(error):
         raise error
 
     return work
-
-
-def test_a_single_rank_runs_in_the_launching_process_and_ends_with_its_last_line(run):
-    seen = []
-
-    def work(job):
-        seen.append((os.getpid(), job.resolved.settings.model.size, job.console))
-        return ends(0)(job)
-
-    end, reports = run(work)
-    assert seen == [(os.getpid(), "tiny", True)]
-    assert (end.exit_code, reports) == (0, [])
-    assert last_line(end).startswith(f"run folder {end.folder}; ")
 
 
 def test_a_failed_run_names_its_log_which_has_the_traceback(run):
@@ -138,24 +124,6 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     assert (here / "runs").exists() == first
 
 
-def test_ranks_of_srun_are_passed_to_torch(monkeypatch, train):
-    srun = {"JOB_ID": "7", "STEP_ID": "0", "PROCID": "1", "LOCALID": "1", "NODEID": "0"}
-    srun |= {"STEP_NUM_TASKS": "2", "STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "node1"}
-    for name, value in srun.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    seen = {}
-
-    def work(job):
-        seen.update(os.environ)
-        return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
-
-    ready = prepare_run(CliArgs(model="language:tiny"), None, [])
-    train(work, ready)
-    assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
-    # On one node no host name is needed.
-    assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
-
-
 def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(here, monkeypatch):
     set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
@@ -190,19 +158,6 @@ def test_a_run_that_cannot_resume_stays_as_it_was_and_a_fork_is_removed(resume_r
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
     assert resume_run(breaks(error), out).folder == folder
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(here, monkeypatch, number):
-    """Rank 0 may have created the folder before the others check."""
-    if number == 1:
-        begun(Path("mine"), resolved(nproc="2"))
-    set_torchrun(monkeypatch, rank=number)
-    ready = prepare_run(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
-    assert ready.resume == ResumeRequest(Path("mine"))
-    assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
-    ready = prepare_run(CliArgs(model="language:tiny"), Path("mine"), [])
-    assert ready.resume is None
 
 
 def test_all_files_are_copied_except_those_the_new_run_creates(here):

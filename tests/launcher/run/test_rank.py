@@ -1,53 +1,33 @@
-"""A single rank in a fork: signals reach it once, and it ends with its parent."""
+"""A rank gets exactly the plan of the run."""
 
-import os
-import signal
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from tests.waiting import until
-
-ROOT = Path(__file__).parents[3]
-WAITS, WAITS_IN_A_LIBRARY = -1, -2
-"""As tests.launcher.killed has them."""
+from launcher.run import rank
+from launcher.run_folder.run_plan import ExperienceSpec, ResumeRequest, RunPlan
+from slurm.environment import Generation
+from tests.launcher.given import resolved
 
 
-@pytest.fixture
-def waiting(tmp_path, request):
-    """A run whose rank waits in a fork, in a process group of its own; and the rank's process."""
-    where = str(getattr(request, "param", WAITS))
-    ready = tmp_path / "run" / "ready"
-    command = [sys.executable, "-m", "tests.launcher.killed", tmp_path / "run", "0", where]
-    with subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        until(lambda: ready.exists() and ready.read_text())
-        yield process, int(ready.read_text())
-        process.kill()
-
-
-@pytest.mark.parametrize(
-    ("waiting", "number", "send", "expected"),
-    [
-        (WAITS_IN_A_LIBRARY, signal.SIGTERM, os.kill, "stopped by SIGTERM before anything was"),
-        (WAITS, signal.SIGINT, os.killpg, "interrupted before anything was"),  # as a terminal does
-    ],
-    indirect=["waiting"],
-)
-def test_a_signal_stops_the_rank_and_is_reported_once(waiting, number, send, expected):
-    process, rank = waiting
-    assert rank != process.pid
-    send(process.pid, number)
-    code = {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
-    ended, reported = process.stdout.read().splitlines()[1:]
-    assert ended == f"stopped, {code}" and reported.startswith(f"{expected} saved")
-
-
-def test_the_rank_ends_when_its_parent_is_killed(waiting):
-    process, rank = waiting
-    process.kill()
-    process.wait()
-    until(lambda: not Path(f"/proc/{rank}").exists())
+def test_the_plan_arrives_unchanged(tmp_path):
+    settings = resolved("optim.betas=[0.8, 0.9]", "promise={}", mode="fast", nproc="2", lr="1e-5")
+    plan = RunPlan(
+        settings,
+        ResumeRequest(Path("runs/x"), 100, ["schedule"], ["engine.name ddp → zero2"], 200),
+        experience=ExperienceSpec(1, Path("r"), [0, 1], {"lr_scale": 0.3}, 5.0),
+        generation=Generation("17_3", 2, 1),
+        folder=tmp_path / "run",
+        console=True,
+    )
+    rank.save_plan(plan, tmp_path)
+    read = rank.load_plan(tmp_path)
+    assert read.resolved.settings == settings.settings
+    assert type(read.resolved.settings) is type(settings.settings)
+    values, wanted = (
+        [(key, value.value, value.origin, list(value.replaced)) for key, value in each.items()]
+        for each in (read.resolved.values, settings.values)
+    )
+    assert values == wanted
+    assert read.resolved.batching == settings.batching
+    assert (read.resolved.nproc, read.resolved.device) == (settings.nproc, settings.device)
+    assert replace(read, resolved=settings, reports=None) == plan and read.reports == tmp_path

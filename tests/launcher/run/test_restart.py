@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +12,14 @@ from launcher.config.provenance import CliArgs
 from launcher.run import restart
 from launcher.run.job_generation import JobGeneration
 from launcher.run.run_end import RunEnd
-from launcher.run_folder import generations, run_folder
+from launcher.run_folder import generations
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from slurm.environment import Generation
 from tests.control_group import limited
-from tests.launcher.given import resolved
+from tests.launcher.given import python, resolved
 from tests.launcher.runs import begun, saved, trained
 from training.storage import Storage
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
 ENDED = RunEnd("ended", 0)
 FAILED = RunEnd("failed", 1, 1, text="error: it broke", trace="its lines")
@@ -78,13 +75,6 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
-
-
-def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(run):
-    settings = resolved("train.global_batch=32", batch_size="16")
-    _, tried = run(out_of_memory(4), ENDED, settings=settings)
-    numbers = [plan.resolved.batching for plan in tried]
-    assert [(each.micro_batch, each.accumulation) for each in numbers] == [(16, 2), (2, 16)]
 
 
 @pytest.mark.parametrize(
@@ -172,12 +162,6 @@ def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):
     assert [path.name for path in run.iterdir()] == ["slurm"]
 
 
-def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_path):
-    (tmp_path / "settings.yaml").touch()
-    JobGeneration(FIRST, tmp_path, 0).claim()
-    assert generations.lines(tmp_path) == []
-
-
 def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_path):
     logged = [{"kind": "train", "step": step, "step_time_s": 0.5} for step in (1, 4, 7)]
     write_generation(tmp_path)
@@ -185,56 +169,30 @@ def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_p
     write_generation(tmp_path, from_step=5, generation=SECOND)
     found = generations.requeue_statistics(tmp_path, SECOND)
     assert (found["requeues"], found["lost_steps"]) == (1, 2)
-    assert found["effective_training_share"] > 0
     events = (tmp_path / "events.jsonl").read_text()
     assert '"requeued"' in events and '"lost_steps": 2' in events
 
 
-def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):
-    first = resolved(batch_size="8")
-    smaller = restart.reduced(first)
-    numbers = (smaller.batching.micro_batch, smaller.batching.accumulation)
-    assert numbers == (4, 2 * first.batching.accumulation)
-    assert (smaller.settings.train.micro_batch, smaller.settings.train.accumulation) == numbers
-    run_folder.rewrite_settings(Storage(tmp_path), smaller)
-    assert "  micro_batch: 4" in (tmp_path / "settings.yaml").read_text()
-    origins = json.loads((tmp_path / "origins.json").read_text())
-    assert origins["train.micro_batch"]["value"] == 4
-    assert origins["train.micro_batch"]["origin"] == "reduced after out of memory"
-    assert origins["train.micro_batch"]["replaced"][0]["value"] == 8
-
-
 LIMIT = 256 * 2**20
+SUPERVISED = """
+import sys
+from pathlib import Path
+from launcher.run import restart, supervisor
+from launcher.run_folder import run_folder
+from launcher.run_folder.run_plan import RunPlan
+from tests.launcher.given import python, resolved
+folder, settings = Path(sys.argv[1]), resolved("train.global_batch=8", batch_size="8")
+run_folder.create(settings, folder, "x")
+supervisor.MODULE = "tests.launcher.ranks"
+plan = RunPlan(settings, folder=folder, console=True)
+print(restart.repeat(plan, supervisor.supervise, lambda end: None).kind)
+"""
 
 
-@pytest.fixture
-def killed(tmp_path):
-    """Runs tests.launcher.killed in a control group: its output, and the micro-batches it tried."""
-
-    def start(*args):
-        folder = tmp_path / "run"
-        with limited(LIMIT) as prefix:
-            done = subprocess.run(
-                [*prefix, sys.executable, "-m", "tests.launcher.killed", folder, str(2 * LIMIT)]
-                + [str(argument) for argument in args],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-            )
-        assert done.returncode == 0, done.stderr
-        shown = done.stdout.splitlines() + done.stderr.splitlines()
-        return shown, (folder / "attempts").read_text().split()
-
-    return start
-
-
-def test_a_rank_that_the_kernel_kills_restarts_with_half_the_micro_batch(killed, tmp_path):
-    shown, attempts = killed(2)
-    assert attempts == ["8", "4", "2"]
-    assert shown[:2] == ["forks", "ended, 0"]
-    assert [line for line in shown if line.startswith("restart")] == [
-        f"restart with micro-batches of {size} from the beginning" for size in (4, 2)
-    ]
-    events = (tmp_path / "run" / "events.jsonl").read_text()
-    assert events.count('"kind": "out_of_memory"') == 2
-    assert "the kernel killed 1 process" in events
+def test_a_rank_that_the_kernel_kills_restarts_with_half_the_micro_batch(tmp_path):
+    folder, scene = tmp_path / "run", {"SCENE": "memory", "FILLS": str(2 * LIMIT)}
+    with limited(LIMIT) as prefix:
+        done = python("-c", SUPERVISED, folder, prefix=prefix, env=scene)
+    assert done.stdout.splitlines()[-1] == "ended", done.stderr
+    assert (folder / "attempts").read_text().split() == ["8", "4", "2"]
+    assert (folder / "events.jsonl").read_text().count("the kernel killed 1 process") == 2

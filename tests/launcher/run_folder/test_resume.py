@@ -12,7 +12,7 @@ from launcher.config.render import render_settings
 from launcher.run_folder.run_plan import ResumeRequest
 from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
-from tests.launcher.runs import begun, ended, saved, trained
+from tests.launcher.runs import ended, saved, trained
 
 
 @pytest.fixture(autouse=True)
@@ -53,17 +53,6 @@ def test_a_run_resumes_from_its_last_or_a_named_checkpoint_or_is_forked():
     assert decided(out="runs/x").line == "resuming runs/x from step 20"
 
 
-def test_without_a_checkpoint_a_run_starts_with_any_arguments():
-    begun(X, resolved())
-    for args, out, request in (
-        (("runs/x",), None, ResumeRequest(X, None, [], [])),
-        (("auto",), None, None),
-        (("auto",), "y", ResumeRequest(Path("y"))),
-    ):
-        decision = decided(*args, out=out, lr="1e-4", mode="fast")
-        assert decision.resume == request and decision.line
-
-
 def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
@@ -80,15 +69,11 @@ def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_s
 DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
 
 
-FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null")
-
-
 @pytest.mark.parametrize(
     ("first", "hint"),
     [
         (resolved(), "--max-steps 120 --reset schedule"),
-        (resolved(epochs="2"), "--epochs 4 --reset schedule"),
-        (resolved("stop.after=60", max_steps="90"), "--set stop.after=null"),
+        (resolved("stop.after=60", max_steps="90"), "--max-steps 120 --reset schedule --set stop.after=null"),
     ],
 )
 def test_a_completed_run_has_nothing_left_to_do(first, hint):
@@ -103,33 +88,7 @@ def test_a_completed_run_has_nothing_left_to_do(first, hint):
 def test_a_completed_run_resumes_if_it_is_extended(more):
     ended(trained(X, resolved(), 40, 60), "completed", 60)
     assert decided(**more).nothing_left is None
-    assert decided("runs/x", "stop.patience=3").nothing_left is None
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
-
-
-def test_more_steps_train_a_completed_run_longer_or_name_the_option():
-    ended(trained(X, resolved(*FREE), 60), "completed", 60)
-    assert decided(max_steps="61").nothing_left is None
-    for reached in ({"max_steps": "60"}, {"max_steps": "50"}):
-        assert decided(**reached).nothing_left.line.endswith("--max-steps 120 --reset schedule")
-    ended(trained(Path("runs/y"), resolved(), 60), "completed", 60)
-    assert "  fix           --reset schedule  (the learning-rate schedule restarts)" in refused(
-        "runs/y", max_steps="61"
-    )
-
-
-def test_a_run_after_the_decay_restarts_its_schedule_and_one_before_it_does_not():
-    """Of 40 steps, the warm-up takes 4 and the decay 8."""
-    wsd = ("schedule.name=wsd", "schedule.warmup=10%", "schedule.warmup_cap=null")
-    first = resolved(*wsd, "schedule.decay=20%", max_steps="40")
-    ended(trained(X, first, 20, 32, 40, steps_per_epoch=30), "completed", 40)
-    line = "python -m launcher resume runs/x --max-steps 80 --reset schedule"
-    assert decided().nothing_left.line.endswith(f"to train longer: {line}")
-    assert refused(max_steps="80")[-1].startswith("  fix           --reset schedule")
-    stable = "runs/x/checkpoints/step-00000032"
-    decision = decided(stable, "schedule.warmup=4", max_steps="80")
-    assert decision.line == "resuming runs/x from step 32"
-    assert decision.resume.changes == ["train.max_steps 40 → 80", "schedule.warmup 10% → 4"]
 
 
 def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
@@ -160,34 +119,6 @@ def test_a_dry_run_shows_the_resumed_run_and_its_changes(capsys, here):
         "changes": [],
         "until": None,
     }
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "precision", "notes"),
-    [
-        ("ddp", "zero2", "bf16", ["zero2 rounds to bf16 at other operations than ddp"]),
-        ("ddp", "zero2", "fp32", []),
-        ("fsdp", "zero3", "bf16", []),
-    ],
-)
-def test_an_engine_that_rounds_at_other_operations_is_announced(old, new, precision, notes):
-    trained(X, resolved(f"engine.name={old}", f"precision={precision}", "device=cpu"), 10)
-    request = decided("runs/x", f"engine.name={new}").resume
-    assert [line for line in request.changes if "rounds" in line] == notes
-
-
-@pytest.mark.parametrize("options", [[], ["--resume", "auto"]])
-def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
-    Path("mine.yaml").write_text("model: {family: language, size: tiny}\n")
-    reads, read_bytes = [], Path.read_bytes
-
-    def counted(path):
-        reads.append(path.name)
-        return read_bytes(path)
-
-    monkeypatch.setattr(Path, "read_bytes", counted)
-    assert main(["--config", "mine.yaml", "--dry-run", "--nproc", "1", *options]) == 0
-    assert reads.count("mine.yaml") == 1
 
 
 @pytest.mark.parametrize("typed", ["./notes.txt", "link"])

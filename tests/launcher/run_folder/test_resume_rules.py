@@ -45,13 +45,6 @@ def before(*sets, **options):
     return {key: value.value for key, value in resolved(*sets, **options).values.items()}
 
 
-def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
-    old = before()
-    del old["stop.patience"], old["eval.share"]
-    found = resume_rules.differences(old, resolved("stop.patience=3"))
-    assert [each.line for each in found] == ["stop.patience null → 3"]
-
-
 def errors_of(now, reset=(), old=None):
     found = resume_rules.differences(before() if old is None else old, now)
     return list(resume_rules.errors_of(found, reset, now, "runs/x until step 10"))
@@ -65,12 +58,6 @@ WARMUP, SMOOTHING = "schedule.warmup=4", "model.label_smoothing=0.1"
     [
         (resolved(WARMUP), "schedule.warmup", f"--set {WARMUP}", {"schedule"}),
         (resolved(SMOOTHING), "model.label_smoothing", f"--set {SMOOTHING}", set()),
-        (
-            resolved("train.accumulation=2", batch_size="8"),
-            "train.global_batch",
-            "--batch-size 8; --set train.accumulation=2",  # its factors
-            {"data"},
-        ),
     ],
 )
 def test_a_change_is_refused_unless_its_part_is_reset(now, key, where, resets):
@@ -78,18 +65,6 @@ def test_a_change_is_refused_unless_its_part_is_reset(now, key, where, resets):
     assert (error.key, error.where) == (key, where)
     assert {part for part in PARTS if not errors_of(now, reset=[part])} == resets
     assert all(f"--reset {part}" in error.fix for part in resets) and bool(error.fix) == bool(resets)
-
-
-CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=null")
-
-
-def test_a_run_may_become_longer_unless_the_learning_rate_depends_on_its_length():
-    longer = resolved(*CONSTANT, max_steps="500")
-    assert [each.rule for each in resume_rules.differences(before(*CONSTANT), longer)] == ["free"]
-    for change in ("schedule.name=cosine", "schedule.warmup_cap=10%"):
-        schedule = (*CONSTANT, change)
-        error = errors_of(resolved(*schedule, max_steps="500"), old=before(*schedule))[0]
-        assert error.key == "train.max_steps" and "--reset schedule" in error.fix, change
 
 
 WSD = ("schedule.name=wsd", "schedule.warmup=5", "schedule.warmup_cap=null", "schedule.decay=20%")

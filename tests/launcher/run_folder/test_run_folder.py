@@ -4,19 +4,15 @@ import json
 import shutil
 import threading
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config import schema
 from launcher.run_folder import run_folder
-from models.catalog import FAMILIES, TASK_FILES
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
-from training.storage import Storage, StorageError
 
 NAME = "language-tiny-fast-zero2-20250131-142501"
 
@@ -29,14 +25,6 @@ def here(tmp_path, monkeypatch):
 
 def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-def test_a_run_without_a_folder_gets_one_below_runs_of_model_mode_engine_and_time(here):
-    now = datetime(2025, 1, 31, 14, 25, 1)
-    assert run_folder.default_name("language:tiny", "fast", "zero2", now) == NAME
-    created = run_folder.create(resolved(), None, NAME)
-    assert created.path == run_folder.PARENT / NAME
-    assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def created_together(out, starts=8):
@@ -145,25 +133,6 @@ def test_a_start_that_was_killed_leaves_an_unused_folder_or_a_run(here):
     assert found == sorted(found) and set(found) == {False, True}
 
 
-@pytest.mark.parametrize("link", ["best", "last"])
-def test_a_file_in_the_place_of_a_link_keeps_a_run_from_being_resumed(here, link):
-    run_folder.create(resolved(), here / "mine", NAME)
-    write(here / "mine" / link, "mine")
-    with pytest.raises(SettingsError) as refused:
-        run_folder.open_existing(here / "mine")
-    assert f"{here}/mine/{link} is not a link to a checkpoint" in str(refused.value)
-    assert f"fix           mv {here}/mine/{link} ELSEWHERE" in str(refused.value)
-
-
-def test_a_discarded_folder_takes_its_new_parents_along_and_leaves_what_was_there(here):
-    write(here / "mine" / "slurm" / "next")
-    for out in ("mine/a/b", "mine"):
-        created = run_folder.create(resolved(), here / out, NAME)
-        write(created.path / "tokenizer" / "merges.txt")
-        assert created.discard()
-        assert names(here) == ["mine", "mine/slurm", "mine/slurm/next"]
-
-
 def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -180,15 +149,6 @@ def test_a_trained_or_resumed_run_is_never_discarded(here):
     assert content(here) == before
 
 
-def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
-    created = run_folder.create(resolved(), here / "mine", NAME).path
-    before = (created / "settings.yaml").read_text()
-    (created / ".settings.yaml.new").mkdir()
-    with pytest.raises(StorageError, match=r"cannot write .*settings\.yaml"):
-        run_folder.rewrite_settings(Storage(created), resolved(lr="3e-4"))
-    assert (created / "settings.yaml").read_text() == before
-
-
 def test_a_fork_that_trained_nothing_is_discarded(here):
     def fill(folder):
         (folder / "metrics.jsonl").write_text("{}\n")
@@ -200,9 +160,3 @@ def test_a_fork_that_trained_nothing_is_discarded(here):
     created = run_folder.create(resolved(), here / "mine", NAME, fill)
     (created.path / "metrics.jsonl").write_text("{}\n{}\n")
     assert not created.discard()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_catalog_knows_the_saved_files_of_each_task(family):
-    saved_files = schema.task_class(family).saved_files
-    assert set(saved_files) <= {*TASK_FILES, *FAMILIES[family].files}

@@ -18,7 +18,7 @@ def test_the_result_has_its_keys(tmp_path):
     assert os.listdir(tmp_path) == ["result.json"]
     found = json.loads((tmp_path / "result.json").read_text())
     unknown = {"stage", "architecture", "samples", "time_split", "predicted_memory_bytes", "test"}
-    unknown |= {"timing", "lost_steps", "effective_training_share"}
+    unknown |= {"timing", "lost_steps"}
     assert {key for key, value in found.items() if value is None} == unknown
     assert {key: value for key, value in found.items() if value is not None} == {
         **{"reason": "all steps taken", "status": "completed", "steps": 100, "epochs": 2.0},
