@@ -6,18 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-import launcher
 from launcher.run_folder import run_folder
-from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit, train
-
-OTHER_GOAL = """\
-    def setup(self):
-        super().setup()
-        if self.data_settings.path.endswith("bare"):
-            self.goal = Goal("val_reconstruction", "min")
-"""
-DATA = "    class Data(BaseModel):\n        path: str = 'labeled'\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +48,6 @@ def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_c
     assert line["metrics"] == result["metrics"] == logged(run, "test")
 
 
-def test_a_run_logs_its_test_split_after_its_last_evaluation(trained):
-    lines = [json.loads(line) for line in (trained / "metrics.jsonl").open()]
-    assert [line["split"] for line in lines if line["kind"] == "eval"] == ["val", "val", "test"]
-    assert lines[-1]["metrics"] != logged(trained, "val")
-
-
 @pytest.mark.slow
 def test_two_processes_give_the_same_numbers_to_rounding(run, evaluate):
     ranks = ("--engine", "ddp", "--nproc", "2")
@@ -84,32 +68,6 @@ def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(run
     path = flip_a_bit(checkpoint(run, 6))
     assert str(path) in evaluate(run, "--checkpoint", "6", code=1)
     assert not (run / run_folder.EVALUATIONS).exists()
-
-
-@pytest.mark.slow
-def test_the_weights_of_the_checkpoint_are_measured(run, evaluate):
-    change_tensor(checkpoint(run, 6), "ema|model.norm.weight|0", lambda tensor: tensor.mul_(2))
-    found = evaluate(run, "--split", "val", "--checkpoint", "6", "--json")
-    assert found["metrics"] != logged(run, "val")
-    assert found["preview"] and evaluate(run, "--json")["preview"] is None  # it is of split val
-
-
-def trained_on(module, tmp_path, **settings):
-    """A run of a custom task."""
-    given = {"settings": {"train.epochs": 1, **settings}, "out": tmp_path / "run"}
-    return launcher.train(model=f"{module}:Line", console=False, **given).folder
-
-
-@pytest.mark.slow
-def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, evaluate):
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for name in ("labeled", "bare"):
-        (tmp_path / name).touch()
-    head = HEAD + "from models.base import Goal\n\n"
-    folder = trained_on(write(tmp_path, head + LINE + DATA + BODY + "\n" + OTHER_GOAL), tmp_path)
-    (tmp_path / "bare").touch()
-    assert "the data has no labels for val_loss" in evaluate(folder, "--data", "bare", code=2)
 
 
 COMMANDS = {"evaluate": [], "predict": ["--input", "First"], "export": ["--format", "safetensors"]}

@@ -82,21 +82,6 @@ def test_weights_without_an_average_are_the_weights(tmp_path, export):
     assert all(torch.equal(tensors[name], found.tensor("weight", name)) for name in found.names())
 
 
-def test_the_best_checkpoint_is_the_default_and_another_may_be_named(run, export):
-    (run / "best").symlink_to("checkpoints/step-00000002")
-    for place, args, step in (
-        (run, [], 2),
-        (run, ["--checkpoint", "last"], 6),
-        (run, ["--checkpoint", "best"], 2),
-        (run, ["--checkpoint", "4"], 4),
-        (checkpoint(run, 4), [], 4),
-    ):
-        facts = export(place, "--format", "safetensors", "--json", *args)
-        assert (facts["step"], facts["folder"]) == (step, str(run / "export-safetensors"))
-        assert set(facts["files"]) == {"config.json", "model.safetensors", "model_facts.json"}
-        shutil.rmtree(run / "export-safetensors")
-
-
 def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, export):
     alone = shutil.copytree(checkpoint(run, 6), tmp_path / "elsewhere" / "mine")
     export(alone, "--format", "hf")

@@ -105,15 +105,6 @@ def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, pred
     assert not list(run.glob(".predictions*"))
 
 
-def test_a_prompt_is_written_only_into_a_given_folder(run, tmp_path, predicted):
-    words = (run, "--input", "what is 7", *SAMPLED, "--out", tmp_path / "out")
-    predicted(*words)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prompt.jsonl"]
-    before = contents(tmp_path)
-    assert "out is not empty" in predicted(*words, code=2)
-    assert contents(tmp_path) == before
-
-
 def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(run, expected, texts, predicted, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
     assert texts(run) == [expected(6)]

@@ -60,14 +60,6 @@ def test_a_file_written_without_end_delays_the_others_for_a_limited_time(folder)
     assert first == (6 + 10 * SETTLE, ["b.txt"])
 
 
-def test_fewer_files_than_min_files_wait(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 2)
-    (folder / "b.txt").write_text("second")
-    assert scans(arrivals, known, 0, 99) == [[], []]
-    (folder / "c.txt").write_text("third")
-    assert scans(arrivals, known, 100) == [["b.txt", "c.txt"]]
-
-
 def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
     known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "copy.txt").write_text("first")

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual.loop import ContinualLoop, Reporter
 from launcher.run import run_end
@@ -221,13 +220,6 @@ def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start)
     assert replayed[2:] == [["0000", "0002"], ["0000", "0003"]]
 
 
-def test_a_failure_ends_the_run_and_the_experience_is_resumed_with_its_settings(start, interrupted):
-    request = interrupted("continual.replay=0.25")
-    _, ranks, _ = start("continual.quiet_s=5", "continual.replay=0.75", resume=request)
-    assert ranks.trained == [(1, ["b.txt"])]
-    assert ranks.jobs[0].experience.settings["replay"] == 0.25
-
-
 def test_wrong_or_no_first_data_ends_the_run(start):
     ranks = Ranks(start.settings)
     ranks.instead[1] = run_end.of_error(SettingsError([Diagnostic("no samples")]), 0)
@@ -252,14 +244,6 @@ def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(star
     assert [sorted(experience.files) for experience in found] == [["a.txt"], ["b.txt"]]
 
 
-def test_disabling_finishes_the_current_experience_and_ends(start, interrupted):
-    request = interrupted()
-    add(start.data, "c.txt")
-    ending, ranks, clock = start("continual.enabled=false", resume=request)
-    assert ranks.trained == [(1, ["b.txt"])]
-    assert (ending.exit_code, clock.now()) == (0, 0.0)
-
-
 def test_an_experience_whose_files_changed_is_postponed(start, interrupted):
     request = interrupted()
     (start.data / "b.txt").write_text("another text, and a longer one")
@@ -274,11 +258,3 @@ def test_resuming_from_an_earlier_step_drops_later_experiences(start):
     _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder, step=10))
     assert ranks.trained == [(1, ["b.txt"])]
     assert ranks.jobs[0].resume == ResumeRequest(start.folder, step=10)
-
-
-def test_explain_shows_the_settings_of_an_unfinished_experience(start, interrupted, capsys):
-    interrupted("optim.lr=0.01")
-    assert main(["explain", "optim.lr", "--json", "--resume", str(start.folder)]) == 0
-    found = json.loads(capsys.readouterr().out)["optim.lr"]
-    assert (found["value"], found["origin"]) == (0.01 * 0.3, "continual.lr_scale")
-    assert found["replaced"][0]["value"] == 0.01
