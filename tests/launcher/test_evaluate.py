@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launcher.run_folder import run_folder
-from tests.launcher.saved_runs import change_tensor, checkpoint, contents, flip_a_bit, train
+from tests.launcher.saved_runs import checkpoint, contents, flip_a_bit, train
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +68,3 @@ def test_a_wrong_argument_or_a_damaged_checkpoint_is_named_and_nothing_noted(run
     path = flip_a_bit(checkpoint(run, 6))
     assert str(path) in evaluate(run, "--checkpoint", "6", code=1)
     assert not (run / run_folder.EVALUATIONS).exists()
-
-
-COMMANDS = {"evaluate": [], "predict": ["--input", "First"], "export": ["--format", "safetensors"]}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_weight_that_is_nan_is_named_with_its_checkpoint(run, said, command):
-    """By all that use its weights; of those the EMA counts."""
-    newest = checkpoint(run, 6)
-    for kind in ("exp_avg", "ema"):
-        key = f"{kind}|model.norm.weight|0"
-        change_tensor(newest, key, lambda tensor: tensor[-1:].fill_(torch.nan))
-    before = contents(run)
-    options = [*COMMANDS[command], "--checkpoint", "6"]
-    error = said(command, run, *options, code=1)
-    assert str(newest) in error and "'model.norm.weight'" in error
-    assert contents(run) == before

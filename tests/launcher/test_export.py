@@ -14,7 +14,7 @@ from launcher.saved_runs.saved_model import open_model
 from models.catalog import Family
 from models.language.config import SIZES
 from models.language.model import Transformer
-from tests.launcher.saved_runs import change_state, checkpoint, contents, flip_a_bit, train
+from tests.launcher.saved_runs import change_state, checkpoint, contents, flip_a_bit
 from tests.models.tasks import train_tiny
 from training.checkpoint.reader import open_checkpoint
 
@@ -70,28 +70,6 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert facts["metrics"] == lines[-1]["metrics"]
     assert facts["libraries"]["torch"] == torch.__version__
-
-
-def test_weights_without_an_average_are_the_weights(tmp_path, export):
-    without = {"train.ema": None, "report.enabled": False, "train.max_steps": 2}
-    run = train(tmp_path, **without)
-    assert not (run / "report.html").exists()
-    assert export(run, "--format", "safetensors", "--json")["weights"] == "weight"
-    tensors = load_file(run / "export-safetensors" / "model.safetensors")
-    found = open_checkpoint(checkpoint(run, 2))
-    assert all(torch.equal(tensors[name], found.tensor("weight", name)) for name in found.names())
-
-
-def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, export):
-    alone = shutil.copytree(checkpoint(run, 6), tmp_path / "elsewhere" / "mine")
-    export(alone, "--format", "hf")
-    assert (tmp_path / "elsewhere" / "export-hf" / "tokenizer.json").is_file()
-
-    change_state(alone, lambda state: state["facts"].pop("settings"))
-    err = export(alone, "--format", "hf", "--out", tmp_path / "hf", code=2)
-    assert "the checkpoint is outside of its run folder" in err
-    export(alone, "--format", "safetensors", "--out", tmp_path / "plain")
-    assert not (tmp_path / "hf").exists()
 
 
 def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, export):

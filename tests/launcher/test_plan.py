@@ -44,12 +44,6 @@ def test_stages_are_planned_one_after_the_other(said):
     assert alone["trainable_parameters"] == upper["trainable_parameters"]
 
 
-def test_a_named_gpu_gives_memory_and_time(said):
-    text = said("plan", "--model", "language:tiny", "--gpu", "T4")
-    assert "of 15.5 GiB" in text and "in fp16" not in text
-    assert "at least " in text and "(data sheet of T4, " in text
-
-
 @pytest.mark.parametrize("flag", ["--track", "--profile", "--max-restarts", "--continuous-learning"])
 def test_options_that_change_nothing_of_a_plan_are_unknown(said, flag):
     [error] = said("plan", "--json", flag, code=2)["diagnostics"]

@@ -1,8 +1,6 @@
 """A trained model is used on prompts and on files."""
 
-import io
 import json
-import sys
 from functools import cache, partial
 from unittest.mock import Mock
 
@@ -11,15 +9,14 @@ import torch
 
 import launcher
 from launcher.saved_runs import predict
-from launcher.saved_runs.predict import result_folder
-from models.base import Prediction, Sampling
+from models.base import Sampling
 from models.language.config import SIZES
 from models.language.generate import generate
 from models.language.model import Transformer
 from models.language.tokenizer import ByteTokenizer
 from tests.launcher import custom_tasks
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.launcher.saved_runs import checkpoint, contents
+from tests.launcher.saved_runs import checkpoint
 from training.checkpoint.reader import open_checkpoint
 from training.logging.printable import printable
 
@@ -105,15 +102,6 @@ def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, pred
     assert not list(run.glob(".predictions*"))
 
 
-def test_a_prompt_is_read_from_stdin_unless_it_is_a_terminal(run, expected, texts, predicted, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
-    assert texts(run) == [expected(6)]
-    assert "the prompt is empty" in predicted(run, code=2)
-    monkeypatch.setattr(sys, "stdin", Mock(isatty=lambda: True))
-    for option in (("--json",), ("--out", "x")):
-        assert f"{option[0]} requires --input" in str(predicted(run, *option, code=2))
-
-
 class Parrot:
     """Says what it was told, and everything before it."""
 
@@ -181,11 +169,3 @@ def test_a_custom_task_predicts_files(custom_run, tmp_path, predicted):
         assert float(value) == pytest.approx(float(answer), abs=1e-5)
     assert last == f"wrote 2 files to {out}"
     assert {p.name: p.read_text() for p in out.iterdir()} == {"line-0.txt": "1", "line-1.txt": "2"}
-
-
-def test_what_is_complete_stays_when_a_person_stops(tmp_path):
-    for error in (KeyboardInterrupt, BrokenPipeError):
-        with pytest.raises(error), result_folder(tmp_path / error.__name__) as folder:
-            folder.write(Prediction("x", "", {".txt": b"1"}))
-            raise error
-        assert contents(tmp_path / error.__name__) == {"x.txt": b"1"}

@@ -9,7 +9,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.compare.runner import arguments
-from tests.launcher.custom_tasks import BODY, HEAD, write
 from tests.runs.conftest import REQUESTS
 
 TINY = ["compare", "--model", "language:tiny"]
@@ -87,15 +86,6 @@ def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     assert not any(text.startswith("--seed") for text in cli_args)
     all_of = ("--data", "mine.jsonl", "--modes", "fast", "--folds", "groups")
     assert len(decided(*all_of).study.rounds) == 72  # 8 are for test
-
-
-def test_the_split_is_the_same_for_all_seeds_but_a_custom_task_keeps_its_own(tmp_path):
-    study = decided("--modes", "fast", "--seeds", "2", "--seed", "5").study.rounds
-    split = ["data.split_seed=5", "eval.share=0.1"]
-    assert [entry.sets for entry in study] == [["train.seed=5", *split], ["train.seed=6", *split]]
-    model = f"{write(tmp_path, HEAD + 'class Line(CustomTask):' + chr(10) + BODY)}:Line"
-    own = decide(read(["compare", "--model", model, "--modes", "fast", "--seeds", "2"]))
-    assert [entry.sets for entry in own.study.rounds] == [["train.seed=0"], ["train.seed=1"]]
 
 
 def test_arguments_without_a_meaning_are_one_error_each_and_nothing_is_written(requests, tmp_path):

@@ -47,15 +47,6 @@ def test_a_ratio_to_mode_default_is_checked_against_its_bounds(name, value, boun
     assert (is_kept, why) == (kept, None)
 
 
-def test_a_metric_on_other_data_has_no_ratio():
-    promised = {"metric": {"at_least": 1}, "peak_memory": {"at_most": 0.5}}
-    on_other = row(metric=1.0, peak_memory=400, source="commands")
-    metric, memory = check(promised, on_other, replace(BASE, source="python"))
-    assert (metric.measured, metric.kept) == (None, None)
-    assert metric.why.endswith(", mode default on python")
-    assert (memory.measured, memory.kept) == (0.5, True)
-
-
 def test_the_ratio_of_a_metric_is_inverted_where_less_is_better():
     least = {"metric": {"at_least": 1}}
     assert only(least, row(metric=1.6))[:2] == (1.25, True)

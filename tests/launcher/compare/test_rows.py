@@ -4,7 +4,6 @@ import pytest
 
 from launcher.compare.rows import ComparisonRow, measured, staged
 from tests.launcher.compare.runs_on_disk import run
-from training.evaluation.early_stopping import parse_target
 
 ROW = ComparisonRow("language:tiny", "fast", "local")
 
@@ -45,15 +44,6 @@ def test_peak_memory_is_that_of_the_device_where_there_is_one(tmp_path):
     on_gpu = run(tmp_path / "gpu", [1.0], peak={"device": 7, "host": 90, "host_growth": 60})
     row = measured(ROW, [on_gpu])
     assert (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes) == (7, 90, 7)
-
-
-def test_a_metric_counts_as_reached_where_every_repeat_reached_it(tmp_path):
-    aim = parse_target("val_loss <= 1.9")
-    good = run(tmp_path / "1", [1.0] * 10, evaluations={10: (1.5, 1.0)}, aim=aim)
-    bad = run(tmp_path / "2", [1.0] * 10, evaluations={10: (2.5, 1.0)}, aim=aim)
-    assert measured(ROW, [good, good]).time_to_metric_s == 11.0
-    row = measured(ROW, [good, bad])
-    assert (row.time_to_metric_s, row.never_reached) == (None, True)
 
 
 def test_stages_add_times_and_take_the_largest_memory(tmp_path):

@@ -116,22 +116,6 @@ def test_a_compressed_file_is_decompressed_and_of_two_of_a_name_the_last_stays(u
     assert unpacked("other.zip", zipped(("a.txt", b"bad")))["a.txt"] == b"bad"
 
 
-def test_an_unpacked_folder_is_recognized_and_unpack_no_keeps_the_archive(here, get):
-    content = zipped()
-    (here / "set.zip").write_bytes(content)
-    url = (here / "set.zip").as_uri()
-    stale = Path("downloads/.fetch/set.zip.unpacking/in")  # of an unpacking that was killed
-    stale.mkdir(parents=True)
-    (stale / "stale.txt").write_text("stale")
-    get(url)
-    assert not Path("downloads/set/in/stale.txt").exists() and not stale.exists()
-    assert not get(url)[0].is_new
-    with pytest.raises(SettingsError, match="not the declared one"):
-        get({"url": url, "sha256": "0" * 64})
-    [found] = get({"url": url, "unpack": "no"})
-    assert found.path == Path("downloads/set.zip") and found.path.read_bytes() == content
-
-
 REG, SYM, LNK, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 UNSAFE = "which is not a safe path"
 BROKEN = "is broken, or not an archive of this kind"
@@ -162,12 +146,6 @@ def test_a_hostile_zip_file_leaves_nothing(refused):
         assert UNSAFE in refused("set.zip", zipped((name, b"bad"))).splitlines()[0], name
     link = zipped(("l", b"a.txt"), mode=stat.S_IFLNK | 0o777)
     assert "contains the link or device 'l'" in refused("set.zip", link).splitlines()[0]
-
-
-def test_the_only_folder_of_an_archive_is_not_nested(unpacked):
-    for name, beside in (("a.zip", {}), ("b.zip", {"__MACOSX/in/._b.txt": b"junk"})):
-        content = zipped(files={"deep/in/b.txt": b"b", "deep/c.txt": b"c", **beside})
-        assert unpacked(name, content) == {"in/b.txt": b"b", "c.txt": b"c"}
 
 
 MB = 10**6

@@ -73,24 +73,6 @@ def test_a_client_error_is_not_retried(server, get):
         assert len(server.requests) == count and files_left() == []
 
 
-def test_retries_in_a_row_are_limited(server, get):
-    error = get.error(server.on("/data.bin", Response(500)), kind=FetchError, retries=3)
-    assert len(server.requests) == 4 and len(get.waited) == 3
-    assert get.waited == sorted(get.waited)
-    assert "the server responds 500 Internal Server Error" in error
-    url = server.on("/silent.bin", Response(silent=True))
-    error = get.error(url, kind=FetchError, retries=1, timeout_s=0.1)
-    assert "the server does not respond" in error
-
-
-def test_a_refused_connection_is_reported_without_secrets_and_a_variable_must_be_set(get, here):
-    url = "http://u:hidden@127.0.0.1:9/data.bin?token=hidden"
-    error = get.error(url, kind=FetchError, retries=0)
-    assert "connection refused" in error and "hidden" not in error
-    error = get.error("https://${NO_SUCH}@h.invalid/a", variables=["NO_SUCH"])
-    assert "uses the environment variable NO_SUCH, which is not" in error
-
-
 @pytest.mark.parametrize(
     ("declared", "settings", "length", "message"),
     [
@@ -198,16 +180,6 @@ def test_no_redirect_carries_a_variable_to_another_host(place, is_refused):
     response.url, response.headers["Location"] = "http://127.0.0.1/a?id=hidden/1", place
     with pytest.raises(SettingsError, match="another host") if is_refused else nullcontext():
         check_redirect("http://127.0.0.1/a?id=${MINE}", ["", "hidden/1"], response)
-
-
-def test_a_file_url_is_copied(get, here):
-    source = here / "far away" / "data.bin"
-    source.parent.mkdir()
-    source.write_bytes(BODY)
-    get({"url": source.as_uri(), "sha256": SHA256})
-    assert PATH.read_bytes() == BODY
-    for wrong in (here.as_uri() + "/none", here.as_uri()):
-        get.error({"url": wrong, "name": "other"})
 
 
 def test_ctrl_c_leaves_nothing(server, get, monkeypatch):

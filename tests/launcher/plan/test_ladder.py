@@ -7,7 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.machine import CONTEXT_BYTES
-from launcher.plan.ladder import ENGINE, NUMBERS, RUNGS, TRAINED, Rung, climb, first_fit, taken
+from launcher.plan.ladder import ENGINE, NUMBERS, RUNGS, TRAINED, Rung, climb, taken
 from launcher.plan.plan import open_planner
 from launcher.plan.target import Described
 from tests.launcher.given import ONE_GPU, resolved
@@ -107,23 +107,6 @@ def test_settings_of_the_user_stay_where_asked_and_in_rungs_that_change_the_trai
     steps, _ = climbed(0, *given, keeps_given=True)
     assert [step.name for step in steps] == ["on top", "other"]
     assert not any("train.micro_batch" in step.change for step in steps)
-
-
-@pytest.mark.parametrize(("least", "absent"), [(0, ()), (3, (1, 2)), (7, (1, 2)), (8, ())])
-def test_what_fits_is_found_by_bisection(least, absent):
-    tried = []
-
-    def plan_with(change):
-        number = change["number"]
-        tried.append(number)
-        if number in absent:
-            raise SettingsError.of("no such combination")
-        return SimpleNamespace(fits=number >= least)
-
-    at, plan = first_fit([{"number": number} for number in range(8)], plan_with)
-    assert (at, plan.fits) == (min(least, 7), least < 8)
-    assert len(tried) <= (4 if plan.fits else 1)
-    assert first_fit([{"number": 1}], plan_with) is None or not absent
 
 
 @pytest.mark.slow

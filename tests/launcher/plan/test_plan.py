@@ -10,7 +10,7 @@ from engines.environment import RankInfo
 from engines.local import local
 from engines.world import ProcessWorld
 from launcher.config.engine_options import engine_options
-from launcher.plan.plan import HEAP, open_planner, plan_run
+from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
@@ -57,16 +57,6 @@ def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
         for is_fake in (True, False):
             peaks.append(peak(trace_step(replace(subject, is_fake=is_fake), alone(options))))
     assert peaks[0] == (pytest.approx(peaks[1][0], rel=0.005), peaks[1][1])
-
-
-def test_a_step_that_reads_cached_features_does_not_compute_them():
-    def planned(*sets):
-        return plan("model.freeze_encoder=true", *sets, model="eeg_text:tiny")
-
-    computed, read = planned("feature_cache.mode=off"), planned()
-    assert read.flops < computed.flops / 2
-    too_large = planned("feature_cache.limit_gb=1e-6")
-    assert (too_large.flops, too_large.device) == (computed.flops, computed.device)
 
 
 def test_weights_gradients_and_optimizer_of_adamw():
@@ -126,16 +116,6 @@ def test_a_run_fits_or_not():
         (on_gpu, {"device_bytes": 2**34}, True),
     ):
         assert replace(planned, target=replace(planned.target, **known)).fits is fits, known
-
-
-def test_a_heap_has_holes_unless_freed_memory_returns():
-    run = resolved("compile=off")
-    with open_planner(run, Described(LAPTOP)) as planner:
-        holes = planner.plan(run)
-        none = planner.plan(resolved("compile=off", "memory.return_freed=true"))
-    assert holes.device == none.device
-    state = none.device[Kind.WEIGHTS] + none.device[Kind.OPTIMIZER]
-    assert holes.host_bytes - none.host_bytes == round(HEAP * (none.device_bytes - state))
 
 
 def test_a_plan_leaves_no_fake_tensor_in_a_cache_that_a_training_would_read():

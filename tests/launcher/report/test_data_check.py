@@ -5,9 +5,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.report.data_check import Match, find_families
 from models.catalog import FAMILIES
-from models.language.formats import FORMATS
 
-CSV = FORMATS[0]
 ORIGIN = "the command line: data check mine"
 
 

@@ -4,7 +4,6 @@ import os
 
 from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import record
-from launcher.stages.pipeline import Pipeline
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
 
@@ -88,13 +87,3 @@ def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     assert values(again, "model.start") == [("y/1-lower", "stage lower of this run")]
     [(_, upper)] = again.left
     assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
-
-
-def test_auto_finds_the_newest_stages_of_the_same_model(prepared, task):
-    first = ready(prepared(task), "lower", "upper")
-    second = ready(prepared(task), "lower")
-    os.utime(first / "stages.json", (9e9, 9e9))
-    again = prepared(task, resume="auto")
-    assert isinstance(again, Pipeline) and again.folder == second
-    assert not prepared(resume="auto").is_resumed
-    assert prepared(task, out=str(second), resume="auto").is_resumed
