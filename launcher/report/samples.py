@@ -68,7 +68,7 @@ def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) 
     count = max(len(content["pictures"]) for content in by_time.values())
     pictured = cards if count == len(cards) else [SampleCard("") for _ in range(count)]
     left_out = 0
-    for when, content in reversed(by_time.items()):  # those before have no room first
+    for when, content in reversed(list(by_time.items())):  # those before have no room first
         for card, picture in zip(pictured, content["pictures"], strict=False):
             png = b""
             with suppress(OSError, ValueError):
