@@ -73,7 +73,7 @@ def peaks(program, device, *sets, model):
         done = program("--model", model, "--engine", "local", *given, *short, "--out", "run")
         assert done.returncode == 0, done.stderr
         measured = result(program.folder / "run")["peak_memory_bytes"]["device"]
-    return Peaks(plan.device_bytes, measured, plan.uncompiled is not None)
+    return Peaks(plan.device_bytes, measured, plan.is_compiled)
 
 
 WORKSPACE = 2**26
