@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError, nearest_match, render
+from launcher.base.diagnostics import SettingsError, render
 from launcher.commands import run as run_command
 from launcher.config import custom_task
 from launcher.config.errors import about_data
@@ -37,7 +37,6 @@ from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_model import find_saved
 from launcher.stages import record
 from models.base import DataError, Prediction
-from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError
 from training.storage import StorageError
 
@@ -92,13 +91,8 @@ class Run:
         if a line is damaged.
         """
         if kind not in (None, *_KINDS):
-            raise SettingsError.of(
-                f"unknown kind {kind!r}",
-                value=kind,
-                where=f"Run.metrics({kind!r})",
-                allowed=", ".join(map(repr, (*_KINDS, None))),
-                did_you_mean=nearest_match(str(kind), _KINDS),
-            )
+            where, allowed = f"Run.metrics({kind!r})", ", ".join(map(repr, (*_KINDS, None)))
+            raise SettingsError.of(f"unknown kind {kind!r}", value=kind, where=where, allowed=allowed)
         if self.folder is None:
             return []
         folders = self.stages.values() or (self.folder,)
@@ -282,7 +276,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     stages = RunReader(path).stages()
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
-            raise _no_run(path)
+            raise checkpoint_search.no_run(path, "open_run()", "resume")
         snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
         newest = [snapshot for snapshot in snapshots if snapshot.state != "not started"] or snapshots[:1]
         result = RunReader(path).result() or {}
@@ -303,23 +297,6 @@ def open_run(folder: str | PathLike[str]) -> Run:
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
     result = {**result, "peak_memory_bytes": peaks, "reason": last.reason}
     return _run_of(result, path, stages)
-
-
-def _no_run(path: Path) -> SettingsError:
-    """The error of open_run for a `path` that is no run folder. Reads the disk."""
-    step = manifest.step_of(path.resolve().name)
-    if step is not None and (path / manifest.NAME).is_file():
-        run = path.parent if path.is_symlink() else path.absolute().parent.parent
-        message, nearest = f"'{path}' is a checkpoint of step {step}, not a run folder", None
-        fix: str | None = f"launcher.open_run({str(run)!r}).model({step})"
-    else:
-        error = checkpoint_search.no_run(path, "open_run()", "resume").diagnostics[0]
-        inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
-        newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
-        message, nearest = error.message, error.did_you_mean if newest is None else str(newest)
-        fix = nearest and f"launcher.open_run({nearest!r})"
-    parts = {"allowed": "a run folder, also of a staged run", "did_you_mean": nearest, "fix": fix}
-    return SettingsError.of(message, value=str(path), where="open_run()", **parts)
 
 
 def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:

@@ -20,7 +20,7 @@ from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import PRETRAINED, config_of
 from launcher.report import data_check, data_page, page
-from launcher.report.data_check import Findings, Match, find_families, several
+from launcher.report.data_check import Findings, Match, find_families
 from models.catalog import split_model_name
 from models.common.hub import HUB, folder_of
 from training.logging.printable import printable
@@ -37,12 +37,8 @@ def main(command_line: CommandLine) -> int:
     path, out, args = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER, command_line.args
     origin = f"command line: data check {path}"
     data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
-    resolved = None if args.model is None else _resolved(args, path)
-    matches = find_families(path, None if resolved is None else resolved.settings.model.family, origin)
-    if resolved is not None and split_model_name(args.model or "")[1]:
-        findings = data_check.inspect(path, matches[0].format, resolved)
-    else:
-        findings = inspect_matches(path, origin, matches, args)
+    family = None if args.model is None else _resolved(args, path).settings.model.family
+    findings = inspect_matches(path, origin, find_families(path, family, origin), args)
     written = data_page.write(findings, out)
     if command_line.as_json:
         names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
@@ -61,24 +57,22 @@ def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliA
     Raises SettingsError if several can, or none; then with the errors of each.
     """
     usable: list[tuple[Match, Findings]] = []
-    unresolved: list[Diagnostic] = []
-    diagnostics: list[tuple[str, Diagnostic]] = []
+    diagnostics: list[Diagnostic] = []
     for match in matches:
+        prefix = f"as {match.family}: " if matches[1:] else ""
         try:
             resolved = _resolved(replace(args, model=args.model or match.family), path)
-        except SettingsError as error:
-            unresolved = unresolved or list(error.diagnostics)
-            continue
-        try:
             usable.append((match, data_check.inspect(path, match.format, resolved)))
         except SettingsError as error:
-            diagnostics += [(f"as {match.family}: ", diagnostic) for diagnostic in error.diagnostics]
-    if len(usable) == 1:
-        return usable[0][1]
-    if usable:
-        raise SettingsError([several(path, origin, [match for match, _ in usable])])
-    prefixed = [replace(d, message=prefix + d.message) for prefix, d in diagnostics]
-    raise SettingsError((prefixed if matches[1:] else [d for _, d in diagnostics]) or unresolved)
+            diagnostics += [replace(each, message=prefix + each.message) for each in error.diagnostics]
+    if not usable:
+        raise SettingsError(diagnostics)
+    if usable[1:]:
+        allowed = "\n           ".join(f"{match.family}: {match.format}" for match, _ in usable)
+        fix = f"{PROGRAM} data check {shlex.quote(path)} --model {usable[0][0].family}"
+        message = f"'{path}' can be read by several families"
+        raise SettingsError.of(message, value=path, where=origin, allowed=allowed, fix=fix)
+    return usable[0][1]
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
@@ -110,9 +104,6 @@ def _lines(findings: Findings, written: Path, args: CliArgs) -> Iterator[str]:
     sizes = list(config_of(family).SIZES)
     model = findings.model if size in sizes else family  # a pretrained model has its own size
     yield f"train on it:  {_command(args, model, findings.path)}"
-    is_typed = bool(split_model_name(args.model or "")[1])
-    if size in sizes[1:] and not is_typed and machine.detect_machine().device == "cpu":
-        yield f"a quick size: {_command(args, f'{family}:{sizes[0]}', findings.path)}"
 
 
 def _command(args: CliArgs, model: str | None, path: str | None) -> str:

@@ -48,8 +48,7 @@ def _resolved(command_line: CommandLine) -> Resolved:
     diagnostics = [*command_line.diagnostics, *errors]
     try:
         here = Described(machine.detect_machine())
-        is_asked = command_line.argument == ENGINE
-        decision = auto.decide_engine(args, command_line.out, here, always=is_asked)
+        decision = auto.decide_engine(args, command_line.out, here)
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None

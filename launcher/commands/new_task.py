@@ -25,15 +25,11 @@ def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
     name, folder = command_line.argument, command_line.out or Path()
 
-    def error(message: str, allowed: str, suggestion: str | None = None) -> SettingsError:
-        fix = suggestion and f"{PROGRAM} new-task {suggestion}"
-        parts = {"allowed": allowed, "did_you_mean": suggestion, "fix": fix}
-        return SettingsError.of(message, value=name, where=f"command line: new-task {name}", **parts)
+    def error(message: str, allowed: str) -> SettingsError:
+        return SettingsError.of(message, value=name, where=f"command line: new-task {name}", allowed=allowed)
 
     if not _NAME.fullmatch(name) or iskeyword(name):
-        suggestion = re.sub(r"\W+", "_", name.removesuffix(".py"), flags=re.ASCII).strip("_0123456789")
-        is_usable = bool(_NAME.fullmatch(suggestion)) and not iskeyword(suggestion)
-        raise error(f"'{name}' is not a valid task name", _ALLOWED, suggestion if is_usable else None)
+        raise error(f"'{name}' is not a valid task name", _ALLOWED)
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     path = folder / f"{module}.py"
@@ -42,7 +38,7 @@ def main(command_line: CommandLine) -> int:
     spec = None if module in environment.PACKAGES else find_spec(module)
     if module in environment.PACKAGES or (spec is not None and spec.origin is not None):
         message = f"Python would import another module '{module}' instead of this file"
-        raise error(message, "a name without an installed module", f"my_{module}")
+        raise error(message, "a name without an installed module")
     text, where = template(class_name), f"--out {folder}" if command_line.out else "the current folder"
     disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
     try:

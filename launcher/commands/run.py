@@ -147,11 +147,8 @@ def _print(text: str, stream: TextIO | None = None) -> None:
 
 
 def _last_line(ready: RunPlan | Pipeline, end: RunEnd) -> str:
-    is_done = end.exit_code == exit_codes.DONE
-    if isinstance(ready, RunPlan) and not (ready.resolved.settings.stages and is_done):
+    if isinstance(ready, RunPlan):
         return execute.last_line(end)
     from launcher.stages import summary
 
-    if not isinstance(ready, RunPlan):
-        return summary.summary(end)
-    return summary.next_stage(ready.resolved, end.folder) or execute.last_line(end)
+    return summary.summary(end)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from launcher.base import exit_codes, signals
-from launcher.base.diagnostics import SettingsError, nearest_match
+from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.reader import RunReader
-from training.settings import TRACK_PATTERN, TRACKER_FORMS, TRACKERS
+from training.settings import TRACK_PATTERN, TRACKER_FORMS
 from training.trackers.follow import Run
 from training.trackers.process import Follower
 
@@ -23,17 +23,8 @@ def main(command_line: CommandLine) -> int:
     """Upload; the exit code, 1 if an upload is incomplete. Raises SettingsError."""
     folder, to = Path(command_line.argument), command_line.values.get("--to")
     if to and not re.fullmatch(TRACK_PATTERN, to):
-        name, colon, project = to.partition(":")
-        nearest = nearest_match(name, TRACKERS)
-        line = nearest and f"--to {nearest}{colon}{project}"
-        raise SettingsError.of(
-            f"--to {to} is no tracker",
-            value=to,
-            where=f"command line: --to {to}",
-            allowed=TRACKER_FORMS,
-            did_you_mean=nearest,
-            fix=line if line and re.fullmatch(TRACK_PATTERN, line.removeprefix("--to ")) else None,
-        )
+        where = f"command line: --to {to}"
+        raise SettingsError.of(f"--to {to} is no tracker", value=to, where=where, allowed=TRACKER_FORMS)
     if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")

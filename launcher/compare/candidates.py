@@ -13,7 +13,6 @@ from typing import Any
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.compare import study as studies
-from launcher.compare.promises import BYTES, GPU_MEMORY
 from launcher.compare.study import ComparisonRound, Study
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
@@ -82,12 +81,6 @@ class ModeCandidate:
         return found[0], found[1]
 
     @property
-    def is_open(self) -> bool:
-        """Whether it promises memory of a GPU, and its run has none."""
-        measures = {name for run in (self.resolved, *self.stages.values()) for name in run.promises}
-        return self.resolved.device == "cpu" and bool(measures & {GPU_MEMORY, GPU_MEMORY + BYTES})
-
-    @property
     def name(self) -> str:
         """Mode and engine."""
         return f"{self.mode} {self.engine}"
@@ -134,10 +127,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     limits = ComparisonLimits(steps, epochs, until)
     for flags in (("--steps", "--epochs", "--until"), ("--repeat", "--folds"), ("--repeat", "--seeds")):
         if len(given := [flag for flag in flags if flag in values]) > 1:
-            message, where = (
-                f"{' and '.join(given)} exclude each other",
-                f"the command line: {' '.join(given)}",
-            )
+            message, where = f"{' and '.join(given)} exclude each other", f"the command line: {given[0]}"
             errors.append(Diagnostic(message, where=where, fix=f"leave out {given[0]}"))
     modes, engines = (
         [name for part in values.get(flag, "").split(",") if (name := part.strip())]
@@ -170,10 +160,6 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     name = f"compare-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run_folder.unused_path(name) if out is None else out
     errors += run_folder.writing_errors(folder, where)
-    if study.folds and not errors:
-        data = ready[0].resolved.settings.data
-        others = [item for item in ready[1:] if item.resolved.settings.data != data]
-        errors += filter(None, [studies.folds_error(study, item.name, item.resolved) for item in others])
     if errors:
         raise SettingsError(_once(errors))
     needed = max(least_room_bytes(item.resolved) for item in ready)
@@ -231,27 +217,26 @@ def _folds(text: str) -> str | int:
     return text if text == studies.BY_GROUP else _whole(text, 2)
 
 
-_COUNT = (_whole, f"a whole number, 1 to {_MOST:,}", "3")
-_OPTIONS: Mapping[str, tuple[Callable[[str], Any], str, str]] = {
+_COUNT = (_whole, f"a whole number, 1 to {_MOST:,}")
+_OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "--steps": _COUNT,
-    "--epochs": (_epochs, "a number above 0", "1"),
-    "--until": (parse_target, TARGET_FORMS, "val_loss=1.9"),
+    "--epochs": (_epochs, "a number above 0"),
+    "--until": (parse_target, TARGET_FORMS),
     "--repeat": _COUNT,
-    "--folds": (_folds, f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold", "3"),
+    "--folds": (_folds, f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold"),
     "--seeds": _COUNT,
 }
-"""How the value of an option is parsed, what is allowed, and an example."""
+"""How the value of an option is parsed, and what is allowed."""
 
 
 def _option(values: Mapping[str, str], flag: str, errors: list[Diagnostic]) -> Any:
     """The value of an option; None: it is not given, or invalid."""
-    parse, allowed, example = _OPTIONS[flag]
+    parse, allowed = _OPTIONS[flag]
     if (text := values.get(flag)) is None:
         return None
     try:
         return parse(text)
     except ValueError:
-        where, fix = f"the command line: {flag} {text}", f"{flag} {example}"
-        message = f"{flag} '{text}' is invalid"
-        errors.append(Diagnostic(message, value=text, where=where, allowed=allowed, fix=fix))
+        where = f"the command line: {flag} {text}"
+        errors.append(Diagnostic(f"{flag} '{text}' is invalid", value=text, where=where, allowed=allowed))
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -28,16 +27,6 @@ _FIELDS = {
 """The field of a row for a measure of another name."""
 
 
-@dataclass(frozen=True)
-class PlannedMemory:
-    """Bytes of GPU memory by the plans of a row and of mode default; None: there is no plan."""
-
-    why: str
-    """`planned on L4`, or why there is no plan."""
-    of_row: float | None = None
-    of_base: float = 1.0
-
-
 def check(
     promised: Mapping[str, Mapping[str, Any]],
     row: ComparisonRow,
@@ -45,14 +34,13 @@ def check(
     *,
     is_cut: bool = False,
     has_goal: bool = False,
-    planned: PlannedMemory | None = None,
     study: Study | None = None,
 ) -> list[PromiseResult]:
     """Check each promise of `row`.
 
     `base` is the row of mode default; None for mode default itself, whose only promises are
-    absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. `planned`
-    is used where there is no GPU. A `study` decides promises of quality by their interval.
+    absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. A `study`
+    decides promises of quality by their interval.
     """
     results = []
     for name, bounds in promised.items():
@@ -61,7 +49,7 @@ def check(
             continue
         measured: float | None = None
         why: str | None = NO_GPU
-        kept, is_planned = None, False
+        kept: bool | None = None
         needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
         if not needs_gpu or row.error is not None or row.device_peak_bytes is not None:
             measured, why = _value(measure, row, is_cut, has_goal)
@@ -69,10 +57,6 @@ def check(
                 theirs, lacking = _value(measure, base, is_cut, has_goal)
                 measured, why = _ratio(name, row, base, measured, theirs)
                 why = f"mode default: {lacking}" if lacking else why
-        elif measure == GPU_MEMORY and planned is not None:
-            measured, why, is_planned = planned.of_row, planned.why, planned.of_row is not None
-            if measured is not None and not is_absolute:
-                measured /= planned.of_base
         if name == QUALITY and measured is not None and study and row.study and base and base.study:
             measured, kept, why = judge(study, bounds, row.study, base.study)
         elif measured is not None:
@@ -80,7 +64,7 @@ def check(
             kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
         elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
             kept, why = False, "never reached, unlike mode default"
-        results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
+        results.append(PromiseResult(name, bounds, measured, kept, why))
     return results
 
 

@@ -25,6 +25,7 @@ Table = tuple[str, Sequence[Sequence[str]]]
 """Its caption, and its lines below a head."""
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _NOTHING = "–"
+_MARKS = {True: "✓", False: "✗", None: ""}
 _MOST_POINTS = 200
 """Points of a curve in compare.json."""
 
@@ -95,18 +96,10 @@ def render(comparison: PlannedComparison, facts: Mapping[str, str], outcome: Com
 
 
 def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
-    """Machine, limits and repeats."""
-    limits, study, repeats = comparison.limits, comparison.study, comparison.repeats
-    far = "to completion"
-    if limits.steps is not None:
-        far = f"for {counted(limits.steps, 'step')}"
-    elif limits.epochs is not None:
-        far = f"for {counted(limits.epochs, 'epoch')}"
-    elif limits.until is not None:
-        far = f"until {limits.until.text()}"
-    often = f", {repeats} times in turns" if repeats > 1 else ""
-    often = f", on {study.title}, in turns" if study.title else often
-    return f"on {facts['machine']}; each run {far}{often}"
+    """Machine, limits as settings, and repeats."""
+    study, repeats = comparison.study, comparison.repeats
+    often = f", on {study.title}, in turns" if study.title else f", {repeats} times in turns" * (repeats > 1)
+    return f"on {facts['machine']}; each run {' '.join(comparison.limits.sets) or 'to completion'}{often}"
 
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
@@ -122,7 +115,7 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     ]
     promised = []
     for row in rows:
-        promised += [(row.name, p.name, _bounds(p), _figure(p), p.mark) for p in row.promises]
+        promised += [(row.name, p.name, _bounds(p), _figure(p), _MARKS[p.kept]) for p in row.promises]
         promised += [
             (row.name, name, _NOTHING, f"not promised: {why}", "") for name, why in row.unpromised.items()
         ]
@@ -221,13 +214,14 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         if row.error is not None:
             yield row.failure
         if row.study is not None:
-            yield from row.study.notes(row.name)
+            study, values = row.study, row.study.goal.values
+            yield from (f"† {row.name} {name} failed: {error}" for name, error in study.failed.items())
+            if len(values) < study.planned:
+                yield f"† {row.name}: {study.metric} of {len(values)} of {counted(study.planned, 'run')}"
     if any(is_so for row in rows for is_so in row.extrapolated.values()):
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
-    if any(item.planned for row in rows for item in row.promises):
-        yield "≈ planned, not measured: there is no GPU"
     for row in rows:
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"

@@ -22,18 +22,11 @@ class PromiseResult:
     promised: Mapping[str, Any]
     """`at_least` and `at_most`, and their scope."""
     measured: float | None
-    """A ratio to mode default, or bytes; None: neither measured nor planned."""
+    """A ratio to mode default, or bytes; None: not measured."""
     kept: bool | None
     """None: not measured."""
     why: str | None = None
-    """Why it was not measured, or where it was planned."""
-    planned: bool = False
-    """Whether a plan on a GPU gives the figure, as there is none here."""
-
-    @property
-    def mark(self) -> str:
-        """✓ kept, ✗ broken; after ≈ by a plan."""
-        return "≈" * self.planned + {True: "✓", False: "✗", None: ""}[self.kept]
+    """Why it was not measured."""
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
-from launcher.base.signals import Stopped, handling, kill_children
+from launcher.base.signals import handling, kill_children
 from launcher.compare import measurements, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.measurements import RunMeasurements
-from launcher.compare.promises import PlannedMemory, check
+from launcher.compare.promises import check
 from launcher.compare.rows import ComparisonRow
-from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
@@ -34,13 +30,9 @@ from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from slurm.environment import JOB_VARIABLES
 from training.callbacks.preemption import heeded
-from training.throughput import gpus
 
 Ended = dict[str, Path | str]
 """The folders of the ended runs of one candidate by round, or their errors."""
-Planned = dict[tuple[str, str, str | None], PlannedMemory]
-"""By mode, engine and stage; the whole run under None."""
-PrintLine = Callable[[str], None]
 _GRACE_S = 4.0
 """Seconds that an interrupted run has to end; after that, or at a second Ctrl-C, it is killed."""
 
@@ -59,30 +51,24 @@ class ComparisonOutcome:
     def is_sound(self) -> bool:
         """Whether no run failed and no promise was broken, as far as it was measured."""
         results = [item for row in self.rows for item in row.promises]
-        broken = any(item.kept is False and not item.planned for item in results)
+        broken = any(item.kept is False for item in results)
         failed = any(row.error or (row.study and row.study.failed) for row in self.rows)
         return not broken and not failed
 
 
 class ComparisonInterrupted(Exception):
-    """Ctrl-C or a signal ends the comparison; `code` is the exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__("interrupted")
-        self.code = code
+    """Ctrl-C or a signal ends the comparison; with the exit code."""
 
 
-_ENDING = (ComparisonInterrupted, KeyboardInterrupt, Stopped)
-
-
-def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
+def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `report_line` gets a line before each run and each plan. Touches the disk.
+    `report_line` gets a line before each run. Touches the disk.
     """
     ended: list[Ended] = [{} for _ in comparison.candidates]
-    loads, warnings = list[float](), list[str]()
-    code, plans, left = None, Planned(), "runs"
+    warnings, code = list[str](), None
+    if (load := os.getloadavg()[0]) >= 1:
+        warnings.append(f"other programs use about {load:.1f} cores: times and ratios are unreliable")
     turns, title = list(comparison.turns), comparison.study.title
 
     def end(number: int, frame: object) -> None:
@@ -98,21 +84,17 @@ def run_all(comparison: PlannedComparison, report_line: PrintLine) -> Comparison
                     continue
                 report_line(f"run {at} of {len(turns)}: {item.name}{title and f' {entry.name}'}")
                 folder = comparison.run_folder(number, entry)
-                error, load = run(item.args.with_sets(entry.sets), folder)
+                error = run(item.args.with_sets(entry.sets), folder)
                 runs[entry.name] = error or folder
                 if error is not None:
                     report_line(f"  failed: {error}")
-                loads.append(load)
-            left = "plans"
-            plans = plan(comparison, report_line)
     except ComparisonInterrupted as interrupted:
-        code = interrupted.code
-        warnings.append(f"interrupted: not all {left} were made")
-    warnings += load_warnings(loads, machine.detect_machine().cores)
-    return ComparisonOutcome(_rows(comparison, ended, plans), warnings, code)
+        code = interrupted.args[0]
+        warnings.append("interrupted: not all runs were made")
+    return ComparisonOutcome(_rows(comparison, ended), warnings, code)
 
 
-def _rows(comparison: PlannedComparison, ended: Sequence[Ended], plans: Planned) -> list[ComparisonRow]:
+def _rows(comparison: PlannedComparison, ended: Sequence[Ended]) -> list[ComparisonRow]:
     """The rows of all candidates, mode default first, each followed by those of its stages."""
     wholes: dict[tuple[str, str], ComparisonRow] = {}
     results = []
@@ -130,7 +112,6 @@ def _rows(comparison: PlannedComparison, ended: Sequence[Ended], plans: Planned)
                 None if is_base else wholes[BASELINE, item.engine],
                 is_cut=comparison.limits.is_cut,
                 has_goal=comparison.limits.until is not None,
-                planned=plans.get((row.mode, row.engine, row.stage)),
                 study=comparison.study,
             )
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
@@ -176,15 +157,13 @@ def _candidate_rows(
     return [row, *stages]
 
 
-def run(args: CliArgs, folder: Path) -> tuple[str | None, float]:
-    """Train with `args` into `folder` and wait for the end.
+def run(args: CliArgs, folder: Path) -> str | None:
+    """Train with `args` into `folder` and wait for the end; gives the first line of the error.
 
-    Gives the first line of the error, and the cores that other programs kept busy. Deletes its
-    checkpoints afterwards, which would fill the disk. Raises ComparisonInterrupted,
-    KeyboardInterrupt or Stopped; nothing of the run is left then.
+    Deletes its checkpoints afterwards, which would fill the disk. Raises ComparisonInterrupted;
+    nothing of the run is left then.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
-    began, busy_s = time.monotonic(), _others_s()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(
         [*command, "--json"],
@@ -198,11 +177,11 @@ def run(args: CliArgs, folder: Path) -> tuple[str | None, float]:
     )
     try:
         stdout, stderr = process.communicate()
-    except _ENDING:
+    except ComparisonInterrupted:
         process.send_signal(signal.SIGINT)
         try:
             process.communicate(timeout=_GRACE_S)
-        except (*_ENDING, subprocess.TimeoutExpired):
+        except (ComparisonInterrupted, subprocess.TimeoutExpired):
             kill_children()
             process.communicate()
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,9 +194,7 @@ def run(args: CliArgs, folder: Path) -> tuple[str | None, float]:
             shutil.rmtree(checkpoints, ignore_errors=True)
             for link in run_folder.LINKS:
                 (checkpoints.parent / link).unlink(missing_ok=True)
-    load = (_others_s() - busy_s) / max(time.monotonic() - began, 1e-3)
-    error = None if process.returncode == exit_codes.DONE else first_line(stdout, stderr)
-    return error, max(0.0, load)
+    return None if process.returncode == exit_codes.DONE else first_line(stdout, stderr)
 
 
 def variables() -> dict[str, str]:
@@ -249,74 +226,3 @@ def first_line(stdout: str, stderr: str) -> str:
         elif isinstance(value, dict):
             text = value.get("error") or value.get("reason") or text
     return text.splitlines()[0].removeprefix("error: ")
-
-
-CARDS = ("L4", "A100 80GB PCIe", "B200")
-"""GPUs of 24, 80 and 180 GB; plans are for the first on which mode default fits."""
-
-
-def plan(comparison: PlannedComparison, report_line: PrintLine) -> Planned:
-    """Promises of GPU memory where there is no GPU: the peak of each candidate by its plan.
-
-    Plans mode default, and each candidate with such a promise, on one card per engine.
-    """
-    planned = Planned()
-    for engine in dict.fromkeys(item.engine for item in comparison.candidates if item.is_open):
-        items = [item for item in comparison.candidates if item.engine == engine]
-        base = next(item for item in items if item.mode == BASELINE)
-        for card in CARDS:
-            of_base = _peaks(comparison, base, card, report_line)
-            total = of_base[None].of_row
-            if total is None or total <= (gpus()[card].memory_bytes or 0):
-                break
-        for item in (item for item in items if item.is_open):
-            is_known = item is base or total is None
-            peaks = of_base if is_known else _peaks(comparison, item, card, report_line)
-            for stage, memory in peaks.items():
-                planned[item.mode, engine, stage] = replace(memory, of_base=total or 1.0)
-    return planned
-
-
-def _peaks(
-    comparison: PlannedComparison, item: ModeCandidate, card: str, report_line: PrintLine
-) -> dict[str | None, PlannedMemory]:
-    """The memory of a candidate on `card` by stage, under None of the whole."""
-    report_line(f"plan: {item.name} on {item.resolved.nproc} × {card}")
-    sets = [text for text in item.args.sets if text not in comparison.limits.sets]
-    args = replace(item.args, sets=sets)
-    if item.resolved.values["device"].is_of_user:
-        args = args.with_sets(["device=cuda"])
-    command = [sys.executable, "-m", "launcher", "plan", *arguments(args), "--json"]
-    command += [f"--gpu={card}", f"--gpus={item.resolved.nproc}"]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables())
-    with suppress(ValueError):
-        content: Any = json.loads(done.stdout)
-        if done.returncode == 0:
-            plans = {None: content} if "engine" in content else content
-            peaks = {name: plan["device_peak_bytes"]["total"] for name, plan in plans.items()}
-            peaks = {None: max(peaks.values()), **peaks}
-            return {name: PlannedMemory(f"planned on {card}", x) for name, x in peaks.items()}
-    why = f"no GPU, and no plan: {first_line(done.stdout, done.stderr)}"
-    return {None: PlannedMemory(why)}
-
-
-def load_warnings(loads: Sequence[float], wanted: int, cores: int | None = None) -> Iterator[str]:
-    """A warning where less than 85% of `wanted` cores were free during a run.
-
-    `loads`: cores that other programs kept busy during each run; `cores`: of the whole machine.
-    """
-    cores = cores or psutil.cpu_count() or 1
-    if full := [load for load in loads if cores - load < 0.85 * min(wanted, cores)]:
-        yield (
-            f"other programs used up to {max(full):.1f} of {cores} cores during {len(full)} of "
-            f"{len(loads)} runs: times and ratios are unreliable"
-        )
-
-
-def _others_s() -> float:
-    """Seconds that cores were busy since the start of the machine, without our own."""
-    idle = ("idle", "iowait", "guest", "guest_nice")
-    times = psutil.cpu_times()._asdict()
-    spent = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    own_s = sum(item.ru_utime + item.ru_stime for item in spent)
-    return float(sum(seconds for name, seconds in times.items() if name not in idle)) - own_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import product
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
+from launcher.base.diagnostics import SettingsError, counted, plain
 from launcher.base.signals import temporary_folder
 from launcher.compare.measurements import RunMeasurements
 from launcher.config.errors import about_data
@@ -127,19 +127,6 @@ def count_groups(resolved: Resolved) -> int:
     return len(split["train"]) + len(split["val"])
 
 
-def folds_error(study: Study, name: str, resolved: Resolved) -> Diagnostic | None:
-    """Why candidate `name` with data settings of its own lacks the folds of the study.
-
-    Reads the data. None: it has them. Raises SettingsError if the data cannot be read.
-    """
-    groups, folds = count_groups(resolved), study.folds or 0
-    if groups == folds or (groups > folds and not study.by_group):
-        return None
-    message = f"{counted(folds, 'fold')} need as many groups, and {name} uses {groups} of the data"
-    where, allowed = "the command line: --folds", "modes that use the same groups"
-    return Diagnostic(message, where=where, allowed=allowed, fix="--set data.fraction=1")
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A mean over folds or seeds."""
@@ -179,14 +166,10 @@ def estimate(values: Sequence[float], share: float = 0.0) -> Estimate:
 
 @dataclass(frozen=True)
 class MetricValues:
-    """A metric of one candidate: its mean, if a run has a value, and the values by round.
-
-    `lacking`: finished rounds without a value, as of a fold of one class.
-    """
+    """A metric of one candidate: its mean, if a run has a value, and the values by round."""
 
     estimate: Estimate | None = None
     values: Mapping[str, float] = field(default_factory=dict)
-    lacking: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -218,15 +201,6 @@ class StudyFigures:
     def is_partial(self) -> bool:
         """Whether the means are those of fewer runs than planned."""
         return len(self.goal.values) < self.planned
-
-    def notes(self, name: str) -> Iterator[str]:
-        """What is missing of candidate `name`, a line each."""
-        for entry, error in self.failed.items():
-            yield f"† {name} {entry} failed: {error}"
-        if self.goal.lacking:
-            yield f"† {name}: no {self.metric} of {', '.join(self.goal.lacking)}"
-        if self.is_partial:
-            yield f"† {name}: {len(self.goal.values)} of {counted(self.planned, 'run')}"
 
 
 def figures(
@@ -260,8 +234,7 @@ def figures(
     metrics, differences = {}, {}
     for metric in dict.fromkeys(metric for values in found.values() for metric in values):
         values = {name: each[metric] for name, each in found.items() if isfinite(each.get(metric, inf))}
-        lacking = [name for name in runs if name not in values]
-        metrics[metric] = MetricValues(study.mean(values), values, lacking)
+        metrics[metric] = MetricValues(study.mean(values), values)
         theirs = reference[1].metrics.get(metric, MetricValues()).values if reference else {}
         paired = study.mean({at: values[at] - theirs[at] for at in values if at in theirs})
         if paired is not None:
@@ -283,8 +256,8 @@ def judge(
     why = None
     if failed := [*row.failed, *base.failed]:
         why = f"the run of {failed[0]} failed"
-    elif lacking := [*row.goal.lacking, *base.goal.lacking]:
-        why = f"{row.metric} has no value on {lacking[0]}"
+    elif row.is_partial or base.is_partial:
+        why = f"{row.metric} has no value in a run"
     elif any(row.groups[name] != base.groups[name] for name in names):
         why = "they validate on different groups of the data"
     elif not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):

@@ -40,11 +40,10 @@ class ArchiveError(Exception):
     """An archive is broken, unsafe or too large; the message follows its name."""
 
 
-def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]) -> None:
+def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int) -> None:
     """Unpack `archive` to the new file or folder `out`, at most `max_bytes`; links are refused.
 
-    Raises ArchiveError; `out` may then exist. Touches the disk. `progress` is called with the
-    bytes so far.
+    Raises ArchiveError; `out` may then exist. Touches the disk.
     """
     written = members = 0
 
@@ -53,7 +52,6 @@ def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Calla
         written += count
         if written > max_bytes:
             raise ArchiveError(f"unpacks to more than {max_bytes / 1e9:g} GB (download.max_gb)")
-        progress(written)
 
     def check(name: str, count: int, is_plain: bool) -> None:
         """Check and count a member before it is written."""
@@ -90,9 +88,6 @@ def unpack(archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Calla
     except (*_INVALID, OSError) as error:
         if not isinstance(error, _INVALID) and error.errno is not None:
             raise  # of the disk
-        if head.lstrip().startswith(b"<"):
-            message = "is a web page, not an archive; its server may require a login"
-            raise ArchiveError(message) from None
         raise ArchiveError(f"is broken, or not an archive of this kind: {error}") from None
 
 

@@ -38,7 +38,6 @@ from training.logging.quantities import duration, size
 from training.storage import StorageError, atomic_write, open_staged, read_regular
 
 _PIECE_BYTES = 1 << 16
-_MOST_WAIT_S = 600
 _BROKEN = (
     *(exceptions.ConnectionError, exceptions.Timeout),
     *(exceptions.ChunkedEncodingError, exceptions.ContentDecodingError),
@@ -67,9 +66,7 @@ class Fetched:
 
 
 class _Transient(Exception):
-    """One attempt failed; a retry may succeed, after the wait that the server asks for."""
-
-    wait_s = 0.0
+    """One attempt failed; a retry may succeed."""
 
 
 def fetch(settings: Download, is_shown: bool = False, show_existing: bool = True) -> list[Fetched]:
@@ -190,8 +187,7 @@ class _Fetch:
             if target.kind is not None:
                 new = folder / target.path.name
                 folder.mkdir()
-                with progress(f"unpacking {target.name}, bytes", None) as update:
-                    unpack(part, target.kind, new, limit, update)
+                unpack(part, target.kind, new, limit)
             if new.is_dir():
                 members = [path for path in new.iterdir() if path.name != "__MACOSX"]
                 new = members[0] if len(members) == 1 and members[0].is_dir() else new
@@ -213,20 +209,18 @@ class _Fetch:
 
     def _transferred(self, url: str, secrets: Sequence[str], part: Path) -> tuple[str, int]:
         """Transfer `url` to the file `part`, again after a broken connection; SHA-256 and size."""
-        name, attempt, wait_s = self._target.name, 1, 1.0
-        while True:
+        name, retries = self._target.name, self._settings.retries
+        for wait_s in [min(60.0, 2.0**n) for n in range(retries + 1)]:
             try:
                 with self._opened(url, secrets) as (total, pieces):
                     return self._written(part, total, pieces)
             except _Transient as error:
-                wait_s = max(wait_s, error.wait_s)
-                if attempt > self._settings.retries or error.wait_s > _MOST_WAIT_S:
-                    fix = "run the same command again later"
-                    raise FetchError(f"cannot download {name}: {error}", self._url, fix) from None
-                attempt += 1
-                self._show(f"{name}: {error}; attempt {attempt} in {duration(wait_s)}")
-            time.sleep(wait_s)
-            wait_s = min(60.0, 2.0 ** (attempt - 1))
+                cause = str(error)
+            if (retries := retries - 1) >= 0:
+                self._show(f"{name}: {cause}; again in {duration(wait_s)}")
+                time.sleep(wait_s)
+        fix = "run the same command again later"
+        raise FetchError(f"cannot download {name}: {cause}", self._url, fix)
 
     @contextmanager
     def _opened(self, url: str, secrets: Sequence[str]) -> Iterator[tuple[int | None, Iterator[bytes]]]:
@@ -262,14 +256,10 @@ class _Fetch:
             raise _error(message, self._url) from None
 
     def _check_status(self, response: requests.Response) -> None:
-        status, retry_after = response.status_code, response.headers.get("Retry-After", "")
+        status = response.status_code
         message = f"the server responds {status} {responses.get(status, '')}".rstrip()
         if status in (408, 425, 429) or 500 <= status < 600:
-            error = _Transient(message)
-            if retry_after.isdecimal():
-                error = _Transient(f"{message}, and asks to wait {duration(float(retry_after))}")
-                error.wait_s = float(retry_after)
-            raise error
+            raise _Transient(message)
         if status != 200:
             fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
             raise _error(message, self._url, fix=fix)

@@ -54,15 +54,13 @@ def decide_engine(
     out: Path | None,
     described: Described,
     world_size: int | None = None,
-    *,
-    always: bool = False,
     decision: RunPlan | None = None,
 ) -> RunPlan:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, or `always`; otherwise the number of processes decides. With
-    engine auto a default micro-batch on a GPU is planned too, see `with_larger_batch`. `decision`
-    is that of `decide`, if the caller has it. Reads the data. Raises SettingsError.
+    Plans where engine auto is named; otherwise the number of processes decides. A default
+    micro-batch on a GPU is planned too, see `with_larger_batch`. `decision` is that of `decide`, if
+    the caller has it. Reads the data then. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> RunPlan:
@@ -72,22 +70,19 @@ def decide_engine(
         def plan_with(change: Change) -> Plan:
             return planner.plan(decide_with(Chosen(change, "")).resolved)
 
-        return list(_candidates(resolved, described, plan_with, is_thorough=always))
+        return list(_candidates(resolved, described, plan_with))
 
     decision = decision or decide_with(None)
     resolved = decision.resolved
-    if decision.nothing_left is not None:
+    if decision.nothing_left is not None or not is_asked(resolved):
         return decision
-    is_named = resolved.values[ENGINE].origin.layer != MACHINE_LAYER
-    if not is_named and (always or is_asked(resolved)):
+    if resolved.values[ENGINE].origin.layer == MACHINE_LAYER:  # no resumed run has chosen it
         # Nothing can be planned: the run will say why.
         every = _planned(f"engine {AUTO}", resolved, described, candidates) or []
         if (chosen := best(every)) is not None:
             decision = decide_with(chosen)
             if chosen.changes:  # memory is tight
                 return decision
-    if not is_asked(resolved):
-        return decision
     return replace(decision, resolved=with_larger_batch(decision.resolved, described))
 
 
@@ -190,14 +185,12 @@ def _in_child(function: Callable[[], Any]) -> Any:
         child.join()
 
 
-def _candidates(
-    resolved: Resolved, described: Described, plan_with: PlanWith, *, is_thorough: bool
-) -> Iterator[Candidate]:
+def _candidates(resolved: Resolved, described: Described, plan_with: PlanWith) -> Iterator[Candidate]:
     """Engines that can run here with the least change that fits, in the order of preference.
 
     First those with the fewest parts spread, then offloaded. On a CPU nothing is gained by offload,
-    and a single rank has nothing to spread. `is_thorough`: also engines that cannot be faster than
-    one that fits: those that shard, if a simpler one fits unchanged, and those that offload.
+    and a single rank has nothing to spread. Without those that cannot be faster than one that fits:
+    those that shard, if a simpler one fits unchanged, and those that offload.
     """
     fits = fits_unchanged = False
     target = described.target(resolved)
@@ -209,7 +202,7 @@ def _candidates(
         else:
             is_useful = (engine.processes == 1) == (target.ranks == 1)
             is_slower = fits_unchanged and engine.shards_parameters
-        if not is_useful or (is_slower and not is_thorough) or missing(engine):
+        if not is_useful or is_slower or missing(engine):
             continue
 
         def plan(change: Change, name: str = engine.name) -> Plan:

@@ -28,15 +28,7 @@ from launcher.config.resolve import fetch_weights
 from launcher.config.schema import config_of
 from launcher.plan import time
 from launcher.plan.placement import FP32_BYTES, Ranks, as_traced, replicated, zero
-from launcher.plan.step_trace import (
-    UNTRACED_ERRORS,
-    StepTrace,
-    Subject,
-    Untraced,
-    hidden_gpus,
-    trace_step,
-    untraced,
-)
+from launcher.plan.step_trace import UNTRACED_ERRORS, StepTrace, Subject, hidden_gpus, trace_step, untraced
 from launcher.plan.storages import Kind
 from launcher.plan.subject import TaskData, batch_bytes, read_task
 from launcher.plan.target import Described, PlanTarget
@@ -56,7 +48,7 @@ GATHERED = 1.5
 gathered weights. Measured by benchmarks.plan_host on two ranks."""
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
-UNCOMPILED = "planned as if not compiled, an upper bound: a compiled language model needs half of it"
+UNCOMPILED = "planned as if not compiled: an upper bound"
 _CPU = torch.device("cpu")
 
 
@@ -97,10 +89,10 @@ class Plan:
     accumulation: int
     steps: int
     seconds: Seconds = UNKNOWN
-    untraced: Untraced | None = None
+    untraced: str | None = None
     """Why the step was measured instead of traced; None: it was traced."""
-    uncompiled: str | None = None
-    """That a compiled run is planned as if it were not compiled; None: it is not compiled."""
+    is_compiled: bool = False
+    """Whether the run is compiled, and so the plan an upper bound of its memory."""
 
     @property
     def device_bytes(self) -> int:
@@ -190,8 +182,8 @@ class Plan:
             "seconds": asdict(self.seconds),
             "fits": self.fits,
             "basis": TRACED if self.untraced is None else MEASURED,
-            "untraced": None if self.untraced is None else asdict(self.untraced),
-            "uncompiled": self.uncompiled,
+            "untraced": self.untraced,
+            "uncompiled": UNCOMPILED if self.is_compiled else None,
         }
 
 
@@ -239,7 +231,7 @@ class Planner:
         """To be made when the data was read."""
         self._data = data
         self._described = described
-        self._traces: dict[str, tuple[StepTrace, int, Untraced | None]] = {}
+        self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
         """With the bytes of a checkpoint, and why a step was measured."""
         self.process_bytes = psutil.Process().memory_info().rss
         """Host memory of a process before the training: programs, data, libraries of the model."""
@@ -347,7 +339,7 @@ class Planner:
             steps=subject.train_plan.end_step,
             seconds=seconds,
             untraced=obstacle,
-            uncompiled=UNCOMPILED if settings.compile != "off" else None,
+            is_compiled=settings.compile != "off",
         )
 
     def _trace(

@@ -1,4 +1,4 @@
-"""A plan as text: a table, and a bar of what fills the memory of a rank."""
+"""A plan as text: what a run needs, whether it fits, and the ladder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.plan.ladder import Step, taken
-from launcher.plan.plan import MARGIN, MEASURED, Plan
-from launcher.plan.storages import Kind
+from launcher.plan.plan import MARGIN, MEASURED, UNCOMPILED, Plan
 from launcher.plan.time import Seconds
 from training.logging.quantities import amount, duration, size
-
-_WIDTH = 50
-_MARKS = dict(zip(Kind, "WGOATC", strict=True))
 
 
 def text(
@@ -46,10 +42,10 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     yield f"checkpoint   {size(plan.checkpoint_bytes)}"
     yield f"length       {counted(plan.steps, 'step')}"
     yield f"time         {_time(plan.seconds)}"
-    if (obstacle := plan.untraced) is not None:
-        yield f"basis        {MEASURED}: {obstacle.operation} {obstacle.where}"
-    if plan.uncompiled is not None:
-        yield f"basis        {plan.uncompiled}"
+    if plan.untraced is not None:
+        yield f"basis        {MEASURED}: {plan.untraced}"
+    if plan.is_compiled:
+        yield f"basis        {UNCOMPILED}"
 
 
 def _time(seconds: Seconds) -> str:
@@ -67,17 +63,10 @@ def _memory(plan: Plan) -> Iterator[str]:
     whole = max(plan.device_bytes, 1)
     yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
     for kind, held in plan.device.items():
-        yield f"  {_MARKS[kind]} {kind.name.lower():<14} {size(held):>10}  {held / whole:>4.0%}"
+        yield f"  {kind.name.lower():<16} {size(held):>10}  {held / whole:>4.0%}"
     yield f"{'host, each node':<18} {size(plan.host_bytes):>10}" + (
         f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
     )
-    scale = max(plan.device_bytes, plan.target.device_bytes or 0)
-    total, bar = 0, ""  # each kind in proportion; a dot is free memory
-    for kind, held in plan.device.items():
-        total += held
-        bar += _MARKS[kind] * (round(_WIDTH * total / max(scale, 1)) - len(bar))
-    of = f" of {size(scale)}" if scale != plan.device_bytes else ""
-    yield f"[{bar.ljust(_WIDTH, '.')}]{of}"
 
 
 def _verdict(plan: Plan) -> str:

@@ -317,24 +317,13 @@ def _offload_recorded(storages: Storages) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Untraced:
-    """Why a step cannot be traced on tensors without values."""
-
-    operation: str
-    """Such as aten.nonzero.default, or what it raised."""
-    where: str
-    """File, line and text of the task's code; empty: unknown."""
-
-
-def untraced(error: BaseException) -> Untraced:
+def untraced(error: BaseException) -> str:
     """The operation that raised `error`, and the innermost line of the task that called it."""
     function = getattr(error, "func", None) or (error.args[0] if error.args else None)
-    name = str(function).strip().split("\n")[0] if function is not None else ""
-    operation = f"{name} needs values" if hasattr(function, "overloads") else name
+    operation = str(function).strip().split("\n")[0] if function is not None else type(error).__name__
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         is_library = "site-packages" in frame.filename or frame.filename.startswith("<")
         if not is_library and not frame.filename.startswith(_TRAINING):
-            where = f"at {frame.filename}:{frame.lineno}: {frame.line}"
-    return Untraced(operation or type(error).__name__, where)
+            where = f" at {frame.filename}:{frame.lineno}: {frame.line}"
+    return f"{operation}{where}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, nearest_match
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold
 from launcher.config.machine import Machine
 from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM
 from launcher.config.provenance import Resolved
@@ -114,11 +113,9 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
         scale = _UNITS.get(unit.casefold(), 0)
         if scale and float(number) > 0:
             return round(float(number) * scale)
-        has_no_unit = match is not None and not unit
-        problem = "has no unit" if has_no_unit else "is not a size"
+        fix = f"{flag} {number}GiB" if match and not unit else None
         allowed = "a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB"
-        fix = f"{flag} {number}GiB" if has_no_unit else None
-        wrong(flag, f"{flag} {text} {problem}", allowed=allowed, fix=fix)
+        wrong(flag, f"{flag} {text} is not a size", allowed=allowed, fix=fix)
         return None
 
     gpus, nodes = count(GPUS.flag), count(NODES.flag) or 1
@@ -126,28 +123,13 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     machine = here if ram is None else replace(here, ram_bytes=ram)
     known, gpu = throughput.gpus(), None
     if (text := values.get(GPU.flag)) is not None:
-        names = {_joined(each): each for each in known}
-        gpu = known.get(names.get(_joined(text), ""))
+        gpu = {_joined(each): entry for each, entry in known.items()}.get(_joined(text))
+        alike = ", ".join(each for each in known if _joined(text) in _joined(each))
         if gpu is None:
-            inside = [each for each in known if _joined(text) in _joined(each)]
-            boards = [each for each in inside if "HBM" in each or "SXM" in each]  # the commonest
-            suggestion = (boards or inside)[0] if inside else nearest_match(text, known)
-            wrong(
-                GPU.flag,
-                f"several GPUs are named '{text}'" if inside[1:] else f"unknown GPU '{text}'",
-                allowed=", ".join(inside or known),
-                did_you_mean=suggestion,
-                fix=suggestion and f"{GPU.flag} {shlex.quote(suggestion)}",
-            )
+            wrong(GPU.flag, f"unknown GPU '{text}'", allowed=alike or ", ".join(known))
         elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-            variants = [each for each in known if each.startswith(f"{gpu.name} ")]
-            also = f"{', '.join(variants)}; or " if variants else ""
-            wrong(
-                GPU.flag,
-                f"GPUs of the name {gpu.name} differ in memory",
-                allowed=f"{also}{GPU_MEMORY.flag} SIZE beside it",
-                fix=f"{GPU.flag} {text} {GPU_MEMORY.flag} SIZE",
-            )
+            allowed = f"{alike}; or {GPU_MEMORY.flag} SIZE beside it"
+            wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1
     if gpus is not None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from launcher.report import events
-from launcher.report.plots import Plot, PlotLine, Point, Unit, as_json
-from launcher.report.run_record import Columns, RunRecord
+from launcher.report.plots import Plot, PlotLine, Unit, as_json
+from launcher.report.run_record import RunRecord
 from training.logging.metrics import OF_PART
 
-_TRAIN, _EVALUATIONS = attrgetter("train"), attrgetter("evaluations")
 _PREDICTED = "predicted_memory_bytes"
 _STEP = "step_time_s"
 _TIME = "_time_s"
@@ -31,39 +29,31 @@ def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     trained = list(dict.fromkeys(name for run in runs for name in run.train))
 
     def plot(title: str, unit: Unit, key: str) -> Plot:
-        return Plot(title, unit, _lines(runs, _TRAIN, [(title.lower(), key)]))
+        return Plot(title, unit, _lines(runs, [(title.lower(), key)]))
 
     parts = [(name.removeprefix("parts."), name) for name in trained if name.startswith("parts.")]
-    lines = _lines(runs, _TRAIN, [("loss", "loss"), *(parts if is_one else [])])
+    lines = _lines(runs, [("loss", "loss"), *(parts if is_one else [])])
     losses = [(name, name) for name in evaluated if "loss" in name]
-    yield Plot("Loss", "number", [*lines, *_lines(runs, _EVALUATIONS, losses, after=len(lines))])
+    yield Plot("Loss", "number", [*lines, *_lines(runs, losses, evaluations=True, after=len(lines))])
     # The metric that decides which checkpoint is best comes first.
     best = [(run.result.get("best") or {}).get("metric") for run in runs]
     for name in sorted(evaluated, key=lambda name: name not in best):
         if "loss" not in name:
-            yield Plot(name, "number", _lines(runs, _EVALUATIONS, [(name, name)]))
+            yield Plot(name, "number", _lines(runs, [(name, name)], evaluations=True))
     rates = [(name, name) for name in trained if name == "lr" or name.startswith(OF_PART)]
-    yield Plot("Learning rate", "number", _lines(runs, _TRAIN, rates[: None if is_one else 1]))
+    yield Plot("Learning rate", "number", _lines(runs, rates[: None if is_one else 1]))
     yield plot("Gradient norm", "number", "grad_norm")
     yield plot("Samples per second", "per second", "samples_per_s")
-    started = [event for run in runs for event in run.events if event.kind == "started"]
-    names = {str(event.facts.get("units", "units")) for event in started}
-    if (units := names.pop() if len(names) == 1 else "units") != "samples":
-        yield plot(f"{units.capitalize()} per second", "per second", "tokens_per_s")
+    yield plot("Units per second", "per second", "tokens_per_s")
     times = [(label(n), n) for n in trained if n.endswith(_TIME) and n != _STEP]
-    named = [("step", _STEP), *(times if is_one else [])]
-    yield Plot("Seconds of a step", "seconds", _lines(runs, _TRAIN, named))
+    yield Plot("Seconds of a step", "seconds", _lines(runs, [("step", _STEP), *(times if is_one else [])]))
     for side in ("device", "host"):
-        lines = _lines(runs, _TRAIN, [(f"{side} memory", f"{side}_memory_bytes")])
+        lines = _lines(runs, [(f"{side} memory", f"{side}_memory_bytes")])
         if is_one and lines:
             lines += _peaks(runs[0], side)
         yield Plot(f"Memory of the {side}", "bytes", lines)
-    used = [name for name in trained if name.endswith(_PERCENT)]
-    if is_one:
-        yield Plot("Use of the machine, and limits", "percent", _use(runs[0], used))
-    else:
-        for name in used:
-            yield plot(f"Use of {label(name)}", "percent", name)
+    used = [(label(name), name) for name in trained if name.endswith(_PERCENT)]
+    yield Plot("Use of the machine", "percent", _lines(runs, used))
     yield plot("Temperature in °C", "number", "temperature_celsius")
     yield plot("Loss scale", "number", "loss_scale")
     yield plot("Model FLOPs utilization", "number", "mfu")
@@ -75,10 +65,7 @@ def label(key: str) -> str:
 
 
 def _lines(
-    runs: Sequence[RunRecord],
-    columns: Callable[[RunRecord], Columns],
-    named: Sequence[tuple[str, str]],
-    after: int = 0,
+    runs: Sequence[RunRecord], named: Sequence[tuple[str, str]], *, evaluations: bool = False, after: int = 0
 ) -> list[PlotLine]:
     """A line for each run and each of the keys that are `named`; colors tell the runs apart.
 
@@ -88,34 +75,16 @@ def _lines(
     is_one = len(runs) == 1
     for at, run in enumerate(runs):
         for number, (name, key) in enumerate(named):
-            if points := columns(run).get(key):
+            if points := (run.evaluations if evaluations else run.train).get(key):
                 several = f"{run.name}, {name}" if after or named[1:] else run.name
                 color = after + number if is_one else at
-                dashed = not is_one and after > 0
-                lines.append(PlotLine(name if is_one else several, points, color, dashed=dashed))
+                lines.append(PlotLine(name if is_one else several, points, color, not is_one and after > 0))
     return lines
 
 
 def _peaks(run: RunRecord, side: str) -> Iterator[PlotLine]:
-    """The predicted and the measured peak."""
+    """The predicted and the measured peak, from the first to the last logged step."""
+    steps = [points[at][0] for points in run.train.values() for at in (0, -1)]
     for name, key, color in (("predicted", _PREDICTED, 1), ("measured", "peak_memory_bytes", 3)):
         if (peak := (run.result.get(key) or {}).get(side)) is not None:
-            yield PlotLine(f"{name} peak", _level(run, peak), color, dashed=True)
-
-
-def _use(run: RunRecord, names: Sequence[str]) -> list[PlotLine]:
-    """The use of each resource, with its limit in the same color; that of gpu is for others."""
-    lines = []
-    for color, name in enumerate(names):
-        lines.append(PlotLine(label(name), run.train[name], color))
-        limit = run.value(f"limits.{label(name)}")
-        if isinstance(limit, int | float) and label(name) != "gpu":
-            level = _level(run, limit)
-            lines.append(PlotLine(f"limit of {label(name)}", level, color, dashed=True))
-    return lines
-
-
-def _level(run: RunRecord, value: float) -> list[Point]:
-    """The same value from the first to the last logged step."""
-    ends = [points[at][0] for points in run.train.values() for at in (0, -1)]
-    return [(min(ends), value), (max(ends), value)]
+            yield PlotLine(f"{name} peak", [(min(steps), peak), (max(steps), peak)], color, dashed=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment, signals
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
 from launcher.config.errors import about_data, nearest_file
 from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.paths import EMBEDDED
@@ -101,45 +101,26 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
     families = [*FAMILIES] if family is None else [family]
     if path.startswith(EMBEDDED):
         return [Match(_embedded(path, families, origin), None)]
-    _check_path(path, origin)
-    if family is not None and is_custom(family):
-        return [Match(family, None)]
-    if family is not None:  # its own error is more precise
-        return [Match(family, _format(family, path, origin))]
-    matches = [Match(name, form) for name in families if (form := _format(name, path, origin))]
-    if not matches:
-        known = "\n           ".join(f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families)
-        message = f"unknown data format: '{path}'"
-        raise SettingsError.of(message, value=path, where=origin, allowed=known)
-    return matches
-
-
-def _about(error: DataError, path: str, origin: str) -> SettingsError:
-    parts = {"allowed": error.allowed, "fix": error.fix}
-    return SettingsError.of(error.message, value=path, where=origin, **parts)
-
-
-def several(path: str, origin: str, matches: Sequence[Match]) -> Diagnostic:
-    """The error if several families can use the data."""
-    known = [f"{match.family}: {match.format}" for match in matches]
-    return Diagnostic(
-        f"'{path}' can be read by several families",
-        value=path,
-        where=origin,
-        allowed="\n           ".join(known),
-        fix=f"{PROGRAM} data check {shlex.quote(path)} --model {matches[0].family}",
-    )
-
-
-def _format(family: str, path: str, origin: str) -> str | None:
+    location = Path(path).expanduser()
     try:
-        format_name: str | None = _formats(family).recognize(Path(path).expanduser())
+        if not location.exists():
+            raise _unknown(f"file or folder '{path}' does not exist", path, origin, nearest_file(path))
+        check_kind(location)
+        if family is not None and is_custom(family):
+            return [Match(family, None)]
+        matches = [Match(name, _formats(name).recognize(location)) for name in families]
+    except DataError as error:
+        parts = {"allowed": error.allowed, "fix": error.fix}
+        raise SettingsError.of(error.message, value=path, where=origin, **parts) from error
     except OSError as error:
         message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error
-    except DataError as error:
-        raise _about(error, path, origin) from error
-    return format_name
+    if family is not None:  # its own error is more precise
+        return matches
+    if matches := [match for match in matches if match.format is not None]:
+        return matches
+    known = "\n           ".join(f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families)
+    raise SettingsError.of(f"unknown data format: '{path}'", value=path, where=origin, allowed=known)
 
 
 def _formats(family: str) -> Any:
@@ -156,34 +137,13 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
         sets |= dict.fromkeys(known, family)
     if path in sets:
         return sets[path]
-    nearest = nearest_match(path, sets)
-    raise SettingsError.of(
-        f"unknown embedded data '{path}'",
-        value=path,
-        where=origin,
-        allowed=", ".join(sets) or "a file or a folder",
-        did_you_mean=nearest,
-        fix=nearest and f"{PROGRAM} data check {shlex.quote(nearest)}",
-    )
+    allowed = ", ".join(sets) or "a file or a folder"
+    raise _unknown(f"unknown embedded data '{path}'", path, origin, nearest_match(path, sets), allowed)
 
 
-def _check_path(path: str, origin: str) -> None:
-    """Raise SettingsError unless there is a file or a folder."""
-    location = Path(path).expanduser()
-    try:
-        if location.exists():
-            check_kind(location)
-            return
-    except DataError as error:
-        raise _about(error, path, origin) from error
-    except OSError as error:
-        message = f"'{path}' cannot be accessed: {error.strerror or error}"
-        raise SettingsError.of(message, value=path, where=origin) from error
-    nearest = nearest_file(path)
-    raise SettingsError.of(
-        f"file or folder '{path}' does not exist",
-        value=path,
-        where=origin,
-        did_you_mean=nearest,
-        fix=nearest and f"{PROGRAM} data check {shlex.quote(nearest)}",
-    )
+def _unknown(
+    message: str, path: str, origin: str, nearest: str | None, allowed: str | None = None
+) -> SettingsError:
+    fix = nearest and f"{PROGRAM} data check {shlex.quote(nearest)}"
+    parts = {"allowed": allowed, "did_you_mean": nearest, "fix": fix}
+    return SettingsError.of(message, value=path, where=origin, **parts)

@@ -9,24 +9,21 @@ from launcher.report.run_record import RunEvent, RunRecord
 from training.logging import console_text
 from training.logging.quantities import duration, real
 
-_LANES: Mapping[str, tuple[int, Sequence[str]]] = {
-    "saves": (2, ("saved",)),
-    "evaluations": (0, ("evaluated", "best_loaded", "control")),
-    "resumes": (3, ("resumed", "requeued")),
+_ROWS: Mapping[str, Sequence[str]] = {
+    "saves": ("saved",),
+    "evaluations": ("evaluated", "best_loaded", "control"),
+    "resumes": ("resumed", "requeued"),
     "throttling": (
-        1,
-        (
-            *("limit_exceeded_at_start", "limit_warning", "throttled", "relieved"),
-            *("limit_given_up", "disk_filling", "pressure", "fewer_workers"),
-            "smaller_micro_batch",
-        ),
+        *("limit_exceeded_at_start", "limit_warning", "throttled", "relieved"),
+        *("limit_given_up", "disk_filling", "pressure", "fewer_workers", "smaller_micro_batch"),
     ),
-    "out of memory": (5, ("out_of_memory",)),
-    "signals": (4, ("signal", "deadline")),
-    "warnings": (5, ("warning", "advice", "skipped", "straggler")),
-    "start and end": (4, ("started", "stopped")),
+    "out of memory": ("out_of_memory",),
+    "signals": ("signal", "deadline"),
+    "warnings": ("warning", "advice", "skipped", "straggler"),
+    "start and end": ("started", "stopped"),
 }
-"""Rows with their color and kinds of events; other kinds are in the last row."""
+"""Kinds of events by row; other kinds are in the last row."""
+_ROW_OF = {kind: row for row, kinds in _ROWS.items() for kind in kinds}
 _OTHER = "other"
 MOST_EVENTS = 400
 """Events of a row on the step axis, and of the list."""
@@ -34,12 +31,11 @@ MOST_EVENTS = 400
 
 def marks(run: RunRecord, name: str = "") -> list[Mark]:
     """The events on the step axis, by row; `name` of the run stands before each text."""
-    by_row: dict[str, list[Mark]] = {row: [] for row in [*_LANES, _OTHER]}
+    by_row: dict[str, list[Mark]] = {row: [] for row in [*_ROWS, _OTHER]}
     for event in shown(run):
-        places = ((row, color) for row, (color, kinds) in _LANES.items() if event.kind in kinds)
-        row, color = next(places, (_OTHER, 3))
+        row = _ROW_OF.get(event.kind, _OTHER)
         text = f"{name}: {text_of(event)}" if name else text_of(event)
-        by_row[row].append(Mark(event.step, row, text[:300], color))
+        by_row[row].append(Mark(event.step, row, text[:300], [*by_row].index(row)))
     return [mark for row in by_row.values() for mark in thinned(row, MOST_EVENTS)]
 
 
@@ -64,8 +60,7 @@ def text_of(event: RunEvent) -> str:
         if kind == "saved":
             return f"saved checkpoints/{facts['folder']}"
         if kind == "started":
-            before = f", {facts['first_step']:,} done before" if facts["first_step"] else ""
-            return f"started: {facts['total_steps']:,} steps{before}"
+            return f"started: steps {facts['first_step'] + 1:,} to {facts['total_steps']:,}"
         if kind == "stopped":
             return ": ".join(filter(None, (str(facts["status"]), str(facts["reason"] or ""))))
         text = console_text.render_urgent(kind, facts) or console_text.render_notice(kind, facts)

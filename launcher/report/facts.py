@@ -1,4 +1,4 @@
-"""The facts of one run as texts: outcome, settings, time, machine, checkpoints, commands."""
+"""The facts of one run as texts: outcome, what to do, settings, time, machine, commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config.provenance import FITTED_LAYERS, LAYERS, USER_LAYERS
 from launcher.report import page
-from launcher.report.run_record import RunEvent, RunRecord
+from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import RunReader
 from training.logging import console_text
@@ -22,18 +22,6 @@ _CHOSEN = (*FITTED_LAYERS, *USER_LAYERS)
 _OWN_DATA = "of the run"
 _INVALID = (KeyError, TypeError, ValueError, AttributeError)
 """Raised for a line of another version."""
-_COUNTED = {
-    "resumed": "resume",
-    "requeued": "requeue",
-    "throttled": "throttling step",
-    "out_of_memory": "out-of-memory error",
-    "signal": "signal",
-    "skipped": "skipped step",
-    "warning": "warning",
-}
-"""Kinds of events that tell whether a run went smoothly."""
-_WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressure")
-"""Events that a reader should not miss."""
 
 
 def status(run: RunRecord) -> tuple[str, str]:
@@ -55,7 +43,7 @@ def outcome(run: RunRecord) -> str:
     if result.get("reason"):
         text += f"; {result['reason']}"
     if best := result.get("best"):
-        text += f"; best {best['metric']} {_number(best['value'])} at step {best['step']}"
+        text += f"; best {best['metric']} {real(float(best['value']))} at step {best['step']}"
         text += console_text.render_over(best)
     return text
 
@@ -68,19 +56,6 @@ def title(run: RunRecord) -> str:
     return ", ".join(filter(None, [parts[0], f"stage {stage}" if stage else "", *parts[1:]]))
 
 
-def counts(run: RunRecord) -> str:
-    """What happened on the way, such as `1 resume (step 30), 2 throttling steps (step 8)`."""
-    texts = []
-    for kind, noun in _COUNTED.items():
-        if steps := [event.step for event in run.events if event.kind == kind]:
-            different = sorted(set(steps))
-            named = ", ".join(f"{step:,}" for step in different[:4])
-            more = f" and {len(different) - 4} later" if different[4:] else ""
-            plural = "s" if different[1:] else ""
-            texts.append(f"{counted(len(steps), noun)} (step{plural} {named}{more})")
-    return ", ".join(texts)
-
-
 def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
@@ -90,11 +65,31 @@ def figures(run: RunRecord) -> dict[str, str]:
     return {
         "steps": f"{run.steps:,}",
         "time": "–" if wall_s is None else duration(wall_s),
-        "best": f"{best['metric']} {_number(best['value'])}" if best else "–",
+        "best": f"{best['metric']} {real(float(best['value']))}" if best else "–",
         "samples/s": "–" if speed is None else amount(speed),
         "parameters": "–" if parameters is None else amount(parameters),
         "peak memory": ", ".join(known) or "–",
     }
+
+
+def findings(runs: Sequence[RunRecord]) -> list[Row]:
+    """What was seen, the likely cause, and the next command: faults, and the end of a run that is not
+    complete; of several runs below the name of each.
+    """
+    rows: list[Row] = []
+    for run in runs:
+        advice = [
+            tuple(str(event.facts.get(name, "")) for name in ("seen", "cause", "fix"))
+            for event in run.events
+            if event.kind in ("advice", "warning") and "fault" in event.facts
+        ]
+        status, lines = run.result.get("status"), dict(commands(run))
+        if status == "stopped" or (status == "failed" and not advice):
+            log = shlex.quote(from_here(run.folder.absolute() / run_folder.LOG))
+            again = lines.get("resume", lines["repeat"]) if status == "stopped" else f"less {log}"
+            advice.append((f"{status} at step {run.steps:,}", str(run.result.get("reason") or ""), again))
+        rows += [(run.name, *row) if runs[1:] else row for row in dict.fromkeys(advice)]
+    return rows
 
 
 def settings(run: RunRecord) -> tuple[list[Row], list[Row]]:
@@ -138,25 +133,8 @@ def time_split(run: RunRecord) -> list[tuple[str, float, str]]:
     return [(name.removesuffix("_s"), x, f"{duration(s)}, {x:.1f}%") for name, s, x in shares]
 
 
-def profile(run: RunRecord) -> tuple[str, list[Row]]:
-    """The steps of the profile with its trace, empty without one; and the operators that took most
-    time of their own, below a head.
-    """
-    if not run.profile:
-        return "", []
-    first, steps = (int(run.profile[key]) for key in ("first_step", "steps"))
-    operations = run.profile.get("operators") or []
-    names = {"device": "own time on the device", "cpu": "own time on the CPU"}
-    sides = [side for side in names if any(o[f"self_{side}_s"] for o in operations)]
-    rows: list[Row] = [("operator", "calls", *(names[side] for side in sides))] if sides else []
-    for each in operations if sides else ():
-        times = [f"{1000 * each[f'self_{side}_s']:,.4g} ms" for side in sides]
-        rows.append((str(each["name"]), f"{each['calls']:,}", *times))
-    return f"{counted(steps, 'step')} from {first:,}; trace: {run.profile['trace']}", rows
-
-
 def machine(run: RunRecord) -> list[Row]:
-    """The machine, and its highest readings beside their limits."""
+    """The machine, and its highest readings."""
     rows: list[Row] = []
     facts = run.result.get("environment") or {}
     for key in ("host", "system", "cores", "memory_bytes", "gpus", "device"):
@@ -166,11 +144,7 @@ def machine(run: RunRecord) -> list[Row]:
     if "world_size" in run.result:
         rows.append(("processes", str(run.result["world_size"])))
     for key, value in (run.result.get("machine") or {}).items():
-        name, _, unit = str(key).rpartition("_")
-        limit = run.value(f"limits.{name}")
-        letter = "%" if unit == "percent" else " °C"
-        beside = "" if limit is None or name == "gpu" else f" (limit {plain(limit)}{letter})"
-        rows.append((f"highest {name.replace('_', ' ')}", f"{plain(value)}{letter}{beside}"))
+        rows.append((f"highest {str(key).replace('_', ' ')}", plain(value)))
     return rows
 
 
@@ -178,29 +152,6 @@ def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
     facts = [event.facts for event in run.events if event.kind == kind]
     return [(str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance"))) for f in facts]
-
-
-def warnings(run: RunRecord) -> list[RunEvent]:
-    """The events that a reader should not miss, each text once."""
-    events = [event for event in run.events if event.kind in _WARNINGS]
-    by_text = {str(event.facts.get("text", event.facts)): event for event in events}
-    return list(by_text.values())[:20]
-
-
-def promises(run: RunRecord) -> list[Row]:
-    """What the mode promises: measure and bounds."""
-    rows: list[Row] = []
-    with suppress(*_INVALID):
-        for name, bounds in (run.value("promise") or {}).items():
-            texts = []
-            for side in ("at_least", "at_most"):
-                if value := (bounds or {}).get(side):
-                    is_bytes = name.endswith("_bytes")
-                    shown = size(value) if is_bytes else f"{value:g} × mode default"
-                    texts.append(f"{side.replace('_', ' ')} {shown}")
-            if texts:
-                rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
-    return rows
 
 
 def commands(run: RunRecord) -> list[tuple[str, str]]:
@@ -231,10 +182,6 @@ def _setting(run: RunRecord, name: str) -> str:
         parts = [run.value("model.family"), run.value("model.size")]
         return ":".join(str(part) for part in parts if part)
     return str(run.value("engine.name" if name == "engine" else name) or "")
-
-
-def _number(value: Any) -> str:
-    return real(value) if isinstance(value, float) else str(value)
 
 
 def evaluations(run: RunRecord) -> list[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import signals
-from launcher.report import curves, events, facts, findings, page, run_record, samples
+from launcher.report import curves, events, facts, page, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
 from launcher.run_folder.reader import InvalidRecord
@@ -24,7 +24,6 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     Reads the disk. Raises OSError, and InvalidRecord for damaged samples.
     """
     single = whole or (runs[0] if len(runs) == 1 else None)
-    head, rows = findings.table(runs)
     return page.render(
         _TEMPLATE,
         curves.drawn(runs),
@@ -38,8 +37,6 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
             (run.name, facts.title(run), facts.status(run)[0], *facts.figures(run).values()) for run in runs
         ],
         samples={run.folder: samples.read(run, samples.PICTURE_BYTES // len(runs)) for run in runs},
-        findings_head=head,
-        findings=rows,
     )
 
 

@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from launcher.report.plots import Point, ThinnedLine, number
+from launcher.report.plots import BUCKETS, Point, halved
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
 from training.checkpoint import manifest
@@ -19,6 +20,8 @@ from training.logging.quantities import size
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
 """The split that decides which checkpoint is best."""
+_MOST = 4 * BUCKETS
+"""Points of a line in memory."""
 
 
 @dataclass(frozen=True)
@@ -132,21 +135,24 @@ def read(folder: Path) -> RunRecord:
     """
     run_folder.check_regular(folder)
     reader = RunReader(folder, redacts=True)
-    train = defaultdict[str, ThinnedLine](ThinnedLine)
-    evaluations = defaultdict[str, ThinnedLine](ThinnedLine)
+    train, evaluations = defaultdict[str, list[Point]](list), defaultdict[str, list[Point]](list)
     for line in reader.metrics():
-        is_train, step = line["kind"] == "train", line["step"]
-        columns = train if is_train else evaluations
+        is_train = line["kind"] == "train"
         for key, value in _values(line) if is_train else _metrics(line):
-            with suppress(TypeError):
-                point = (step, number(value))
-                columns[key].add(point)
+            if isinstance(value, float | int) or value in ("NaN", "Infinity", "-Infinity"):
+                column, number = (train if is_train else evaluations)[key], float(value)
+                # A split may be evaluated before and after a resume.
+                if column and column[-1][0] >= line["step"]:
+                    del column[-1]
+                column.append((line["step"], number if isfinite(number) else None))
+                if len(column) > _MOST:
+                    column[:] = halved(column)
     return RunRecord(
         folder,
         reader.origins(),
         reader.result() or {},
-        {key: column.points for key, column in train.items()},
-        {key: column.points for key, column in evaluations.items()},
+        train,
+        evaluations,
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
         _checkpoints(folder),
         reader.profile(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +16,8 @@ from training.storage import read_regular
 
 PICTURE_BYTES = 600_000
 """Of all pictures of a report together, in base64: with the plots it stays below 700 KB."""
-Content = Mapping[str, Any]
-"""A file that launcher.run.samples wrote."""
-
-
-@dataclass(frozen=True)
-class SamplePicture:
-    """A picture; `png` in base64."""
-
-    when: str
-    png: str
-    caption: str
+_INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""Raised for a file of another version."""
 
 
 @dataclass
@@ -34,9 +25,10 @@ class SampleCard:
     """A sample."""
 
     name: str
-    texts: Sequence[tuple[str, str]] = ()
-    """The name of a column and its value, with its value before training if that was another."""
-    pictures: list[SamplePicture] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """The name of a column and its value; one that training changed stands at both times."""
+    pictures: list[Mapping[str, str]] = field(default_factory=list)
+    """Each with `when`, `caption`, and `png` in base64."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class ShownSamples:
 
     when: str
     """The times, with the steps of the weights."""
-    cards: Sequence[SampleCard]
+    cards: list[SampleCard]
     left_out: int = 0
     """Pictures beyond the room for them."""
 
@@ -58,29 +50,26 @@ def read(run: RunRecord, room: int) -> ShownSamples | None:
     reader = RunReader(run.folder, redacts=True)
     files = {when: reader.object(f"{FOLDER}/{when}.json") for when in (BEFORE, AFTER)}
     by_time = {when: content for when, content in files.items() if content}
-    if not by_time:
-        return None
-    try:
-        return _samples(run.folder / FOLDER, by_time, room)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return None  # of another version
+    with suppress(*_INVALID):
+        return _samples(run.folder / FOLDER, by_time, room) if by_time else None
+    return None
 
 
-def _samples(folder: Path, by_time: Mapping[str, Content], room: int) -> ShownSamples:
+def _samples(folder: Path, by_time: Mapping[str, Mapping[str, Any]], room: int) -> ShownSamples:
     newest = by_time.get(AFTER) or by_time[BEFORE]
     shapes = [(content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()]
     if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {when: content for when, content in by_time.items() if content is newest}
-    cards = [
-        SampleCard(str(row[0]), texts)
-        for row, texts in zip(newest["rows"], _texts(list(by_time.items())), strict=True)
-    ]
-    count = max(len(content["pictures"]) for content in by_time.values())
+    cards = []
+    for rows in zip(*(content["rows"] for content in by_time.values()), strict=True):
+        texts = _texts(newest["columns"], dict(zip(by_time, rows, strict=True)))
+        cards.append(SampleCard(str(rows[0][0]), list(texts)))
     # A custom task may draw other things than its samples.
-    of_pictures = cards if count == len(cards) else [SampleCard("") for _ in range(count)]
+    count = max(len(content["pictures"]) for content in by_time.values())
+    pictured = cards if count == len(cards) else [SampleCard("") for _ in range(count)]
     left_out = 0
     for when, content in reversed(list(by_time.items())):  # those before have no room first
-        for card, picture in zip(of_pictures, content["pictures"], strict=False):
+        for card, picture in zip(pictured, content["pictures"], strict=False):
             png = b""
             with suppress(OSError, ValueError):
                 png = read_regular(folder / Path(str(picture["file"])).name)
@@ -89,40 +78,22 @@ def _samples(folder: Path, by_time: Mapping[str, Content], room: int) -> ShownSa
                 left_out += 1
                 continue
             room -= len(text)
-            card.pictures.insert(0, SamplePicture(f"{when} training", text, str(picture["caption"])))
-    others = [card for card in of_pictures if card.pictures] if of_pictures is not cards else []
-    return ShownSamples(_when(by_time), [*others, *cards], left_out)
+            facts = {"when": f"{when} training", "png": text, "caption": str(picture["caption"])}
+            card.pictures.insert(0, facts)
+    others = [card for card in pictured if card.pictures] if pictured is not cards else []
+    times = ", and ".join(f"{when} training, at step {int(each['step']):,}" for when, each in by_time.items())
+    return ShownSamples(times, [*others, *cards], left_out)
 
 
-def _when(by_time: Mapping[str, Content]) -> str:
-    """`before training, and after it with the weights of step 120`."""
-    parts = ["before training"] if BEFORE in by_time else []
-    if AFTER in by_time:
-        after = "after it" if parts else "after training"
-        parts.append(f"{after} with the weights of step {int(by_time[AFTER]['step']):,}")
-    return ", and ".join(parts)
-
-
-def _texts(by_time: Sequence[tuple[str, Content]]) -> list[list[tuple[str, str]]]:
-    """The cells of each sample: those that training changed at both times, the others once."""
-    tables = [content["rows"] for _, content in by_time]
-    texts: list[list[tuple[str, str]]] = [[] for _ in tables[0]]
-    for at, column in enumerate(by_time[-1][1]["columns"][1:], start=1):
-        columns = [[row[at] for row in rows] for rows in tables]
-        is_fixed = all(len({str(cell) for cell in cells}) == 1 for cells in zip(*columns, strict=True))
-        for cards, *cells in zip(texts, *columns, strict=True):
-            if is_fixed:
-                cards.append((str(column), _text(cells[0])))
-            elif all(isinstance(cell, int | float) for cell in cells):
-                cards.append((str(column), " → ".join(map(_text, cells))))
-            else:
-                shown = zip(by_time, cells, strict=True)
-                cards += [(f"{column}, {when} training", _text(cell)) for (when, _), cell in shown]
-    return texts
+def _texts(columns: list[str], rows: Mapping[str, list[Any]]) -> Iterator[tuple[str, str]]:
+    for at, column in enumerate(columns[1:], start=1):
+        texts = {when: _text(row[at]) for when, row in rows.items()}
+        if len({*texts.values()}) == 1:
+            yield str(column), next(iter(texts.values()))
+        else:
+            yield from ((f"{column}, {when} training", text) for when, text in texts.items())
 
 
 def _text(cell: Any) -> str:
-    if isinstance(cell, float):
-        return f"{cell:.4g}"
-    text = str(cell).strip("\n")
+    text = f"{cell:.4g}" if isinstance(cell, float) else str(cell).strip("\n")
     return text if text.strip() else "–"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
 from launcher.config.options import FROM
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
-from launcher.config.schema import setting_infos
 from launcher.config.selection import choose
 from launcher.run_folder.checkpoint_search import AUTO
 from launcher.run_folder.reader import RunReader
@@ -59,9 +57,7 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
         return rest, refused(what, f"{FROM.flag}  with a new run", "leave it out")
     if stage is None:
         what = " needs a stage, but none is selected"
-        has_start = "model.start" in setting_infos(choose(args).family)
-        fix = f"--set {shlex.quote(f'model.start={args.weights}')}" if has_start else None
-        return rest, refused(what, "with  --mode staged --stage NAME", fix)
+        return rest, refused(what, "with  --mode staged --stage NAME")
     if stage.loads is None:
         what = f": stage {stage.name} starts from random weights"
         return rest, refused(what, "with a later stage", "leave it out")

@@ -22,7 +22,6 @@ RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")
 """Either selects the Python of the job."""
 _LAUNCH = "GEARSHIFT_LAUNCH"
-_TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
 _NODES = re.compile(r"([1-9]\d*)(?:-([1-9]\d*))?")
 _GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?([1-9]\d*)")
 _GPUS_OF_GRES = re.compile(r"(?:^|,)(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=,|\(|$)")
@@ -34,8 +33,6 @@ _FORMATS = {
     "--gpus-per-node": ("1, 2, … or TYPE:N", _GPUS),
     "--ranks-per-node": ("1, 2, …", re.compile(r"[1-9]\d*")),
     "--cpus-per-task": ("1, 2, …", re.compile(r"[1-9]\d*")),
-    "--time": ("MINUTES, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS", _TIME),
-    "--array": ("a range: 1-8, 0-30:10, 1,4,7 or 1-8%2", re.compile(r"[\d,:%-]*\d")),
 }
 
 

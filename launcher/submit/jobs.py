@@ -14,7 +14,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_value
-from launcher.config.provenance import FILES_LAYER, STAGED_MODE, CliArgs
+from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
@@ -204,11 +204,10 @@ def _job(
 
 
 def _pinned(run: RunPlan) -> list[str]:
-    """The commit of a model of the hub that a settings file names: a requeued job loads it, too."""
+    """The commit of a model of the hub: a requeued job loads it, too."""
     setting = run.resolved.values.get(PRETRAINED)
-    if setting is None or setting.origin.layer != FILES_LAYER:
-        return []
-    return [f"--set={PRETRAINED}={setting.value}"] if str(setting.value).startswith(HUB) else []
+    is_of_hub = setting is not None and setting.is_set_by_user and str(setting.value).startswith(HUB)
+    return [f"--set={PRETRAINED}={setting.value}"] if setting is not None and is_of_hub else []
 
 
 def _prepare(

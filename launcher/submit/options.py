@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
-from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Option, in_group
-from launcher.config.schema import PRETRAINED
-from models.common.hub import HUB
+from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Command, Option, in_group, split_options
 
 CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
 _SINGLE_MACHINE = ("--nproc", "--max-restarts")
@@ -53,35 +51,17 @@ SUBMIT = (
     *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
     replace(_DRY_RUN, sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm."),
 )
-_KNOWN = {option.flag: option for option in SUBMIT}
+_COMMAND = Command("submit", "", "", SUBMIT)
 _REPLACED = ("--out", "--dry-run", "--json")
 """Options of a run that the job sets itself."""
-_OF_HUB = re.compile(f"((?:--set=)?{PRETRAINED}=)({HUB}.+)")
 MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mode is not None))
 
 
 def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[str]:
     """The options of a run in the arguments of `submit`, with their values, except `without`."""
-    arguments_of_run: list[str] = []
-    arguments = list(argv)
-    while arguments:
-        argument = arguments.pop(0)
-        if argument == "--":
-            break
-        flag = argument.partition("=")[0]
-        option = _KNOWN.get(flag)
-        if option is None:
-            continue
-        taken = [argument]
-        if option.metavar is not None and "=" not in argument and arguments:
-            taken.append(arguments.pop(0))
+    kept: list[str] = []
+    for _, words, _ in split_options(_COMMAND, list(takewhile(lambda text: text != "--", argv))):
+        flag = words[0].partition("=")[0]
         if flag in BY_FLAG and flag not in (*_REPLACED, *without):
-            arguments_of_run += taken
-    return [_OF_HUB.sub(_pinned, argument) for argument in arguments_of_run]
-
-
-def _pinned(match: re.Match[str]) -> str:
-    """A model of the hub by its commit: a requeued job loads the same one."""
-    from launcher.config import hub  # for the runs that name one
-
-    return match[1] + hub.fetch(match[2])
+            kept += words
+    return kept

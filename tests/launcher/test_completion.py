@@ -15,16 +15,6 @@ COMP_LINE=$2 COMP_POINT=${#2}
 _gearshift
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-ZSH = r"""
-zmodload zsh/zpty
-zpty shell zsh -f -i
-zpty -w shell "autoload -U compinit; compinit -u -D; eval \"\$(<$1)\"; PS1=; echo re''ady"
-zpty -r shell output '*ready*'
-zpty -n -w shell "$2"$'\t'
-zpty -r shell output "*$3*"
-print -r -- "$output"
-zpty -d shell
-"""
 
 
 def needs(shell):
@@ -83,38 +73,6 @@ def test_bash_completes(bash):
     parts += [("--set compile=o", ["on", "off"])]
     for line, found in (*LINES, *((f"gearshift {words}", found) for words, found in parts)):
         assert bash(line) == found, line
-
-
-@needs("bash")
-def test_bash_completes_files_and_run_folders(bash, tmp_path):
-    for name in ("my settings.yaml", "runs.txt", "mine.jsonl"):
-        (tmp_path / name).touch()
-    (tmp_path / "runs").mkdir()
-    for words, start, found in (
-        ("--config", "my", "my settings.yaml"),
-        ("data check", "mi", "mine.jsonl"),
-        ("resume", "ru", "runs"),
-        ("--resume", "ru", "runs"),
-        ("explain --resume", "ru", "runs"),
-    ):
-        assert bash(f"gearshift {words} {tmp_path}/{start}") == [f"{tmp_path}/{found}"]
-
-
-@needs("zsh")
-@pytest.mark.parametrize(
-    ("typed", "rest"),
-    [
-        ("gearshift li", "st"),
-        ("gearshift --mode ul", "tra-fast"),
-        ("gearshift --model language:ti", "ny"),
-        ("gearshift explain optim.cl", "ip_norm"),
-        ("gearshift --set compile=of", "f"),
-        ("gearshift resume --reset sch", "edule"),
-    ],
-)
-def test_zsh_completes(script, typed, rest):
-    found = typed + rest
-    assert found in run_shell("zsh", "-f", "-c", ZSH, "zsh", str(script("zsh")), typed, found[-3:])
 
 
 def test_the_command_prints_the_script_with_every_option_and_command(capsys):

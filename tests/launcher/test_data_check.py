@@ -68,9 +68,8 @@ def test_the_findings_and_the_command_to_train_are_printed(here, check):
     assert facts["groups"] == "train 64, val 8, test 8"
     assert facts["overlap"] == "none: no group is in two splits"
     assert facts["a batch, input ids"].endswith("int64")
-    assert out[-3].startswith("wrote data-check/data.html")
-    assert out[-2] == "train on it:  python -m launcher --model language:full --data mine.jsonl"
-    assert out[-1] == "a quick size: python -m launcher --model language:tiny --data mine.jsonl"
+    assert out[-2].startswith("wrote data-check/data.html")
+    assert out[-1] == "train on it:  python -m launcher --model language:full --data mine.jsonl"
     assert names(here) == ["data-check", "mine.jsonl"]
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 

@@ -11,17 +11,6 @@ def explain(said):
     return partial(said, "explain")
 
 
-def test_the_tree_contains_every_setting_by_section_and_a_section_itself_only(explain):
-    lines = explain("--fast", "--engine", "zero2", "--nproc", "1", "--out", "x", "--dry-run")
-    lines = lines.splitlines()
-    assert "optim" in lines and "  critical" in lines
-    for start in ("  lr ", "    swap "):
-        assert any(line.startswith(start) for line in lines)
-    assert any(line.endswith("--engine zero2") for line in lines)
-    section = explain("schedule")
-    assert "warmup" in section and "betas" not in section
-
-
 def test_a_value_is_shown_with_its_origin_and_all_it_overrides(explain, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("optim:\n  lr: 2e-4\n")

@@ -70,21 +70,6 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path, 
     assert facts["libraries"]["torch"] == torch.__version__
 
 
-def test_the_best_checkpoint_is_the_default_and_another_may_be_named(run, export):
-    (run / "best").symlink_to("checkpoints/step-00000002")
-    for place, args, step in (
-        (run, [], 2),
-        (run, ["--checkpoint", "last"], 6),
-        (run, ["--checkpoint", "best"], 2),
-        (run, ["--checkpoint", "4"], 4),
-        (checkpoint(run, 4), [], 4),
-    ):
-        facts = export(place, "--format", "safetensors", "--json", *args)
-        assert (facts["step"], facts["folder"]) == (step, str(run / "export-safetensors"))
-        assert set(facts["files"]) == {"config.json", "model.safetensors", "model_facts.json"}
-        shutil.rmtree(run / "export-safetensors")
-
-
 def test_a_missing_tokenizer_or_a_damaged_checkpoint_is_an_error_and_leaves_no_files(run, export):
     bpe = {"model.tokenizer": "bpe"}
     change_state(checkpoint(run, 6), lambda state: state["facts"]["settings"].update(bpe))

@@ -44,15 +44,6 @@ def test_every_size_is_listed_with_its_exact_parameters(listed):
             assert f"{count:,} parameters" in text
 
 
-def test_stages_are_listed_with_their_training_and_initial_weights(listed):
-    rows = {row["name"]: row for row in listed("models", "--json")}
-    first, second, *others = rows["eeg_text"]["stages"]
-    assert (first["name"], first["loads"], first["optional"]) == ("encoder", None, False)
-    assert (second["name"], second["of"], second["optional"]) == ("text", ["encoder"], False)
-    assert all(stage["optional"] for stage in others)
-    assert f"stage {first['name']:<17} {first['sentence']}" in listed("models")
-
-
 def test_every_mode_and_engine_is_listed_and_all_without_a_word(listed):
     rows = {row["name"]: row for row in listed("modes", "--json")}
     assert set(rows) == set(presets.modes())

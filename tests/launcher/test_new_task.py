@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from safetensors import safe_open
 
-from launcher.commands.new_task import template
 from tests.runs.conftest import Program
 
 
@@ -24,22 +22,6 @@ def test_the_template_trains_unchanged(here):
     lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line["metrics"] for line in lines if line["kind"] == "eval"]
     assert evaluations[-1]["val_accuracy"] > 0.75  # two classes of points of similar size
-
-
-@pytest.mark.slow
-def test_the_commented_lines_of_the_template_train_a_folder_with_momentum(here):
-    text = template("Uncommented").replace("# path:", "path:")
-    start = text.index("# def optimizer")
-    text = text[:start] + text[start:].replace("# ", "")
-    text = text.replace("        rng =", "        if split == 'test':\n            return\n        rng =")
-    (here / "uncommented.py").write_text(text)
-    program = Program(here)
-    options = ("--data", ".", "--epochs", "2", "--out", "run")
-    done = program("--model", "uncommented:Uncommented", *options)
-    assert done.returncode == 0, done.stderr
-    assert f"path: {here}" in (here / "run" / "settings.yaml").read_text()
-    with safe_open(here / "run" / "last" / "rank-00000.safetensors", "np") as state:
-        assert any(name.startswith("momentum_buffer|") for name in state.keys())  # noqa: SIM118
 
 
 def test_file_and_class_follow_pythons_naming(here, said):

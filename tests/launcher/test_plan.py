@@ -26,15 +26,6 @@ def test_the_ladder_is_in_json_with_the_rung_to_take(said):
     )
 
 
-def test_json_has_the_documented_keys(said):
-    found = said("plan", "--model", "language:tiny", "--json")
-    peak = found["device_peak_bytes"]
-    assert peak["total"] == sum(n for kind, n in peak.items() if kind != "total")
-    documented = {"host_peak_bytes", "bytes_per_step", "checkpoint_bytes", "parameters"}
-    assert documented | {"flops_per_step", "fits", "advice"} <= found.keys()
-    assert found["fits"] is True and found["advice"] == []
-
-
 def test_errors_of_options_machine_and_stages_come_together_with_the_fix(said):
     wrong = ["--gpu-memory", "24", "--nodes", "0", "--lr", "much"]
     errors = said("plan", "--model", "language:tiny", "--mode", "staged", *wrong, code=2)
@@ -51,20 +42,6 @@ def test_stages_are_planned_one_after_the_other(said):
     assert upper["trainable_parameters"] < lower["trainable_parameters"] < lower["parameters"]
     alone = said(*staged, "--stage", "upper", "--json")  # without weights to start from
     assert alone["trainable_parameters"] == upper["trainable_parameters"]
-
-
-@pytest.mark.slow
-def test_stages_of_another_family(said):
-    found = said("plan", "--model", "eeg_text:tiny", "--mode", "staged", "--json")
-    first, *_, last = found.values()
-    assert first["trainable_parameters"] == first["parameters"] < last["parameters"]
-    assert last["trainable_parameters"] < 0.9 * last["parameters"]  # its encoder is frozen
-
-
-def test_a_named_gpu_gives_memory_and_time(said):
-    text = said("plan", "--model", "language:tiny", "--gpu", "T4")
-    assert "of 15.5 GiB" in text and "in fp16" not in text
-    assert "at least " in text and "(data sheet of T4, " in text
 
 
 @pytest.mark.parametrize("flag", ["--track", "--profile", "--max-restarts", "--continuous-learning"])

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_model
-from launcher.saved_runs.rerun import resolved_as
-from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.verify import Replay, as_json, choose, compare_replay, render
 from tests.launcher.saved_runs import change_tensor, checkpoint, contents
 from tests.runs.conftest import REQUESTS
-from training.checkpoint import manifest
 from training.checkpoint.compare import Tolerance
 from training.checkpoint.reader import open_checkpoint
 from training.logging.strict_json import encode
@@ -114,35 +110,6 @@ def test_resets_and_changed_restarts_of_the_interval_are_replayed_or_noted(run):
             "the run was resumed with changes at step 5: --reset schedule; optim.lr 2 → 1",
         ]
     )
-
-
-WRITTEN = {"zero3": manifest.Manifest(6, 24, "zero3", 2, True, {}, ())}
-WRITTEN["local"] = manifest.Manifest(6, 24, "local", 1, True, {}, ())
-
-
-def tree(**engine):
-    return {
-        "compile": "off",
-        "model": {"family": "language", "size": "tiny"},
-        "train": {"global_batch": 8, "micro_batch": 2, "accumulation": 2},
-        "engine": engine,
-    }
-
-
-@pytest.mark.parametrize(
-    ("settings", "written", "engine", "expected"),
-    [
-        (tree(name="local", nproc=1), "zero3", None, ("zero3", 2, 2)),  # of the checkpoint
-        (tree(name="zero3", nproc=2, ds_config="mine.json"), "zero3", "local", ("local", 1, 2)),
-        ({**tree(name="local", nproc=1), "compile": "on"}, "local", "zero3", ("zero3", 1, 2)),
-    ],
-)
-def test_another_engine_keeps_the_batch_and_has_settings_of_its_own(settings, written, engine, expected):
-    model = SavedModel(Path("x"), None, settings, 6, "weight", None)
-    resolved = resolved_as(model, WRITTEN[written], CliArgs(engine=engine))
-    assert (resolved.settings.engine.name, resolved.nproc, resolved.batching.micro_batch) == expected
-    assert resolved.batching.global_batch == 8
-    assert (resolved.settings.engine.ds_config, resolved.settings.compile) == (None, "off")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The compared candidates, and what is refused before anything starts."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.compare.runner import arguments
-from tests.launcher.custom_tasks import BODY, HEAD, write
-from tests.launcher.given import set_torchrun
 from tests.runs.conftest import REQUESTS
 
 TINY = ["compare", "--model", "language:tiny"]
@@ -43,26 +40,6 @@ def test_every_mode_and_first_mode_default_runs_under_every_engine():
     assert pairs == [(mode, engine) for mode in ("default", "fast") for engine in engines]
 
 
-def test_limits_leave_the_training_plan_as_it_is():
-    for option, limit, setting in (
-        ("--steps", "5", "stop.after=5"),
-        ("--epochs", "0.5", "stop.after=0.5 epochs"),
-        ("--until", "val_loss=1.9", "stop.at=val_loss = 1.9"),
-    ):
-        found = decided("--modes", "fast", option, limit).candidates
-        assert all(setting in candidate.args.sets for candidate in found), option
-        steps = [candidate.resolved.settings.train.max_steps for candidate in found]
-        assert steps == [60, 11], option
-
-
-def test_every_step_is_logged_unless_the_user_sets_log_every():
-    (default, _) = decided("--modes", "fast").candidates
-    assert "log.every=1" in default.args.sets
-    (default, _) = decided("--modes", "fast", "--set", "log.every=7").candidates
-    assert "log.every=1" not in default.args.sets
-    assert default.args.sets[0] == "log.every=7"
-
-
 def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
     args = [
         *("--modes", "fast", "--engines", "ddp", "--nproc", "1", "--deterministic"),
@@ -92,11 +69,6 @@ def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_torchrun_is_refused(monkeypatch):
-    set_torchrun(monkeypatch, rank=0, size=1)
-    assert "compare starts its own processes" in refused("--modes", "fast")
-
-
 @pytest.fixture
 def requests(tmp_path):
     """Arguments with data of 80 requests, each a group."""
@@ -116,15 +88,6 @@ def test_a_study_runs_each_candidate_on_each_fold_with_each_seed(requests):
     assert len(decided(*all_of).study.rounds) == 72  # 8 are for test
 
 
-def test_the_split_is_the_same_for_all_seeds_but_a_custom_task_keeps_its_own(tmp_path):
-    study = decided("--modes", "fast", "--seeds", "2", "--seed", "5").study.rounds
-    split = ["data.split_seed=5", "eval.share=0.1"]
-    assert [entry.sets for entry in study] == [["train.seed=5", *split], ["train.seed=6", *split]]
-    model = f"{write(tmp_path, HEAD + 'class Line(CustomTask):' + chr(10) + BODY)}:Line"
-    own = decide(read(["compare", "--model", model, "--modes", "fast", "--seeds", "2"]))
-    assert [entry.sets for entry in own.study.rounds] == [["train.seed=0"], ["train.seed=1"]]
-
-
 def test_arguments_without_a_meaning_are_one_error_each_and_nothing_is_written(requests, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
@@ -139,21 +102,8 @@ def test_arguments_without_a_meaning_are_one_error_each_and_nothing_is_written(r
         ("--folds 73", "--folds 73 is more than there are groups beside those for test: 72"),
         ("--seeds 2 --repeat 2", "--repeat and --seeds exclude each other"),
         ("--folds 2 --set data.fold=1/3", "--folds sets data.fold, which is 1/3 already"),
-        ("--folds 30", "30 folds need as many groups, and lite local uses 18 of the data"),
     ):
         error = refused(*requests, *args.split())
         assert message in error and error.count("error:") == 1, args
     assert "compare needs --modes or --engines" in refused()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "mine.jsonl", "mine.txt"]
-
-
-def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):
-    args = [*TINY, "--modes", "fast", "--repeat", "3", "--steps", "4", "--out", "it", "--dry-run"]
-    assert main(args) == 0
-    head, *runs = capsys.readouterr().out.splitlines()
-    assert head == "6 runs in turns, into it:"
-    assert runs[1].startswith("python -m launcher --model=language:tiny --mode=fast --set=stop")
-    assert main([*args, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["repeats"], [run["mode"] for run in found["runs"]]) == (3, ["default", "fast"])
-    assert list(tmp_path.iterdir()) == []

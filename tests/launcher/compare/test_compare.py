@@ -43,9 +43,7 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
     assert promises["step_time"]["kept"] is False
     assert promises["step_time"]["measured"] == fast["step_s"] / default["step_s"]
     assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
-    device = promises["device_peak"]
-    assert (device["planned"], device["kept"], device["why"]) == (True, True, "planned on L4")
-    assert 0.5 < device["measured"] < 9
+    assert (promises["device_peak"]["kept"], promises["device_peak"]["why"]) == (None, "no GPU")
     assert fast["unpromised"]["host_peak"] == "at most 1 at size full, not tiny"
     assert default["promises"] == []
     assert default["architecture"] == fast["architecture"]
@@ -62,15 +60,6 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
         assert {"settings.yaml", "metrics.jsonl", "result.json"} <= left
         assert not {"checkpoints", "best", "last"} & left
     assert (workdir / "it" / "compare.html").read_text().startswith("<!doctype html>")
-
-
-def test_until_ends_runs_at_the_metric(workdir):
-    code, out, err = compare(workdir, "--modes", "default", "--until", "val_loss=5.5", "--json")
-    assert code == 0, err
-    (row,) = json.loads(out)["rows"]
-    assert row["metric"]["value"] <= 5.5
-    assert 0 < row["time_to_metric_s"] < row["total_s"]
-    assert row["extrapolated"]["total"]
 
 
 def test_a_failed_run_is_reported_and_the_others_continue(workdir):
@@ -108,14 +97,6 @@ def test_ctrl_c_ends_the_run_and_keeps_the_measurements(workdir):
     assert [path.name for path in (folder / "runs").iterdir()] == ["default-local-1"]
 
 
-def test_ctrl_c_in_the_first_run_leaves_nothing(workdir):
-    folder = workdir / "first"
-    code, _, err = interrupted(workdir, folder, folder / "runs" / "default-local-1")
-    assert code == 130
-    assert "interrupted before the first run was complete; nothing was written" in err
-    assert not folder.exists()
-
-
 STUDY = ("--set", "train.global_batch=4", "--folds", "2")
 
 
@@ -137,13 +118,5 @@ def test_a_study_pairs_its_runs_and_keeps_those_before_an_interruption(workdir):
     started = folder / "runs" / "fast-local-fold1" / "metrics.jsonl"
     code, out, err = interrupted(workdir, folder, started, *STUDY)
     assert code == 130, err
-    assert "† default local: 1 of 2 runs" in out
+    assert "† default local: val_loss of 1 of 2 runs" in out
     assert compare(workdir, *STUDY, "--modes", "fast", "--out", "study")[0] == 2  # not empty
-
-
-def test_a_failed_run_of_a_study_is_named_and_the_others_count(workdir):
-    last = str(2**63 - 1)  # the largest seed, so the second one is refused
-    args = ["--modes", "default", "--steps", "1", "--seeds", "2", "--seed", last]
-    code, out, _ = compare(workdir, *args)
-    assert code == 1
-    assert "† default local seed2 failed: " in out and "† default local: 1 of 2 runs" in out

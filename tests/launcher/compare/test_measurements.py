@@ -27,11 +27,6 @@ def test_a_cut_run_keeps_the_training_plan_of_its_mode(tmp_path):
     assert (found.planned_steps, found.planned_evaluations) == (95, 10)  # nine, and at the end
 
 
-def test_evaluations_due_by_two_intervals_count_once(tmp_path):
-    found = run(tmp_path, [1.0] * 6, stop_after=6, total=90, eval_every=15, eval_each_epoch=True)
-    assert found.planned_evaluations == 9  # at 15, 20, 30, 40, 45, 60, 75, 80 and 90
-
-
 def test_an_early_stopped_run_plans_only_the_steps_it_took(tmp_path):
     found = run(tmp_path, [1.0] * 20, evaluations={10: (2.0, 3.0), 20: (2.1, 3.0)})
     assert found.is_whole

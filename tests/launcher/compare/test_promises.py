@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.compare.promises import PlannedMemory, check
+from launcher.compare.promises import check
 from launcher.compare.rows import ComparisonRow
 
 FIELDS = {"step_time": "step_s", "total_time": "total_s", "time_to_metric": "time_to_metric_s"}
@@ -47,15 +47,6 @@ def test_a_ratio_to_mode_default_is_checked_against_its_bounds(name, value, boun
     assert (is_kept, why) == (kept, None)
 
 
-def test_a_metric_on_other_data_has_no_ratio():
-    promised = {"metric": {"at_least": 1}, "peak_memory": {"at_most": 0.5}}
-    on_other = row(metric=1.0, peak_memory=400, source="commands")
-    metric, memory = check(promised, on_other, replace(BASE, source="python"))
-    assert (metric.measured, metric.kept) == (None, None)
-    assert metric.why.endswith(", mode default on python")
-    assert (memory.measured, memory.kept) == (0.5, True)
-
-
 def test_the_ratio_of_a_metric_is_inverted_where_less_is_better():
     least = {"metric": {"at_least": 1}}
     assert only(least, row(metric=1.6))[:2] == (1.25, True)
@@ -79,7 +70,6 @@ FAILED = ComparisonRow("m", "fast", "local", error="no memory")
     ("name", "figures", "why", "given"),
     [
         ("device_peak", row(), "no GPU", {}),
-        ("device_peak_bytes", row(), "no GPU", {}),
         ("step_time", FAILED, "the run failed", {}),
         ("step_time", row(), "mode default: the run failed", {"base": FAILED}),
         ("metric", BASE, "the runs were cut short", {"is_cut": True}),
@@ -100,31 +90,3 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     assert only(promised, never)[:2] == (None, False)
     assert only(promised, never, unknown)[1] is None
     assert only(promised, unknown)[1] is None  # not requested
-
-
-PLANNED = PlannedMemory("planned on L4", 3 * 2**30, 4 * 2**30)
-
-
-def planned(name, bounds, plan=PLANNED):
-    (result,) = check({name: bounds}, row(), BASE, planned=plan)
-    return result
-
-
-def test_memory_of_a_gpu_is_planned_where_there_is_none_with_its_own_sign():
-    kept, broken = (planned("device_peak", {"at_most": bound}) for bound in (0.75, 0.5))
-    assert (kept.measured, kept.kept, kept.planned, kept.mark) == (0.75, True, True, "≈✓")
-    assert (broken.kept, broken.mark, broken.why) == (False, "≈✗", "planned on L4")
-    limit = planned("device_peak_bytes", {"at_most": 3 * 2**30})
-    assert (limit.measured, limit.mark) == (3 * 2**30, "≈✓")
-    on_gpu = row(device_peak=1)
-    (measured,) = check({"device_peak": {"at_most": 0.5}}, on_gpu, on_gpu, planned=PLANNED)
-    assert (measured.measured, measured.planned, measured.mark) == (1.0, False, "✗")
-    failed = planned("device_peak", {"at_most": 1}, PlannedMemory("no plan"))
-    assert (failed.measured, failed.kept, failed.why, failed.planned) == (*(None, None, "no plan", False),)
-
-
-def test_a_time_of_a_gpu_stays_open_without_one():
-    for name in ("total_time", "metric"):
-        result = planned(name, {"at_least": 1, "device": "gpu"})
-        assert (result.measured, result.kept, result.why) == (None, None, "no GPU")
-    assert planned("total_time", {"at_most": 1}).measured == 1.0  # also made on a CPU

@@ -4,7 +4,6 @@ import pytest
 
 from launcher.compare.rows import ComparisonRow, measured, staged
 from tests.launcher.compare.runs_on_disk import run
-from training.evaluation.early_stopping import parse_target
 
 ROW = ComparisonRow("language:tiny", "fast", "local")
 
@@ -35,25 +34,6 @@ def test_longer_times_add_the_evaluations_due(cut):
     assert row.extrapolated == {"epoch": True, "total": True}
 
 
-def test_an_epoch_longer_than_the_run_has_at_most_one_evaluation(tmp_path):
-    plan = {"stop_after": 6, "eval_every": None, "evaluations": {6: (2.0, 3.0)}, "per_epoch": 500}
-    assert measured(ROW, [run(tmp_path, [1.0] * 6, **plan)]).epoch_s == 500 * 1.0 + 3.0
-
-
-def test_times_of_a_whole_run_are_not_extrapolated(tmp_path):
-    row = measured(ROW, [run(tmp_path, [1.0] * 100)])
-    assert row.total_s == 100.0 and not any(row.extrapolated.values())
-
-
-def test_metrics_of_the_end_count_once_in_the_total_time(tmp_path):
-    results = {5: (2.0, 4.0)}
-    found = run(tmp_path, [1.0] * 5, stop_after=5, evaluations=results, final_s=7.0)
-    row = measured(ROW, [found])
-    assert row.evaluation_s == 4.0
-    assert row.total_s == 100 + 10 * 4.0 + 7.0
-    assert found.curve("val_loss") == [(5 + 4.0, 2.0)]
-
-
 def test_peak_memory_is_that_of_the_device_where_there_is_one(tmp_path):
     on_cpu = [
         run(tmp_path / f"{n}", [1.0], peak={"device": None, "host": n * 10, "host_growth": n})
@@ -64,15 +44,6 @@ def test_peak_memory_is_that_of_the_device_where_there_is_one(tmp_path):
     on_gpu = run(tmp_path / "gpu", [1.0], peak={"device": 7, "host": 90, "host_growth": 60})
     row = measured(ROW, [on_gpu])
     assert (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes) == (7, 90, 7)
-
-
-def test_a_metric_counts_as_reached_where_every_repeat_reached_it(tmp_path):
-    aim = parse_target("val_loss <= 1.9")
-    good = run(tmp_path / "1", [1.0] * 10, evaluations={10: (1.5, 1.0)}, aim=aim)
-    bad = run(tmp_path / "2", [1.0] * 10, evaluations={10: (2.5, 1.0)}, aim=aim)
-    assert measured(ROW, [good, good]).time_to_metric_s == 11.0
-    row = measured(ROW, [good, bad])
-    assert (row.time_to_metric_s, row.never_reached) == (None, True)
 
 
 def test_stages_add_times_and_take_the_largest_memory(tmp_path):

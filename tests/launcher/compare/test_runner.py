@@ -5,11 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.cli.parser import read
 from launcher.compare import runner
-from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison, decide
-from launcher.compare.rows import PromiseResult
-from launcher.compare.runner import load_warnings
+from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.study import ComparisonRound, Study
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -32,7 +29,7 @@ def rows(tmp_path):
         candidates, found = map(list, zip(*pairs, strict=True))
         study = Study([ComparisonRound("1")])
         planned = PlannedComparison(candidates, ComparisonLimits(steps=3), tmp_path, [], study)
-        return runner._rows(planned, found, {})
+        return runner._rows(planned, found)
 
     return make
 
@@ -60,7 +57,7 @@ def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_defaul
     planned = PlannedComparison(candidates, ComparisonLimits(), tmp_path, [], study)
     folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
     runs = [{"seed1": folder(path, 1.0)} for path in folders]
-    found = runner._rows(planned, runs, runner.Planned())
+    found = runner._rows(planned, runs)
     references = [row.study.reference for row in found]
     assert references == [None, "default a", "default a", "default b"]
     assert found[1].study.differences["val_loss"].mean == 0
@@ -77,17 +74,6 @@ def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
     assert fast.error == "no memory"
     assert [(promise.kept, promise.why) for promise in fast.promises] == [(None, "the run failed")]
     assert not runner.ComparisonOutcome([default, fast], []).is_sound
-
-
-def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_or_a_broken_plan_is(rows, tmp_path):
-    for bounds, is_sound in ((HALF, False), ({"device_peak": {"at_most": 0.1}}, True)):
-        found = rows(
-            (candidate("default"), {"1": folder(tmp_path / "a", 1.0)}),
-            (candidate("fast", promises=bounds), {"1": folder(tmp_path / "b", 0.9)}),
-        )
-        assert runner.ComparisonOutcome(found, []).is_sound is is_sound
-    broken = PromiseResult("device_peak", {}, 2.0, False, "planned on L4", planned=True)
-    assert runner.ComparisonOutcome([replace(found[0], promises=[broken])], []).is_sound
 
 
 def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_path):
@@ -114,22 +100,3 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
     assert (limited.name, limited.kept) == ("host_peak_bytes", False)
     assert text.promises == ()
     assert (encoder.step_s, text.step_s) == (0.25, 0.5)
-
-
-def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    args = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
-    _, staged = decide(read(args)).candidates
-    assert (staged.mode, list(staged.stages)) == ("staged", ["encoder", "text"])
-
-
-def test_a_busy_machine_gives_a_warning():
-    (during,) = load_warnings([0.0, 1.5, 1.7], 2, cores=2)
-    assert "1.7 of 2 cores during 2 of 3 runs" in during
-    for load, wanted, cores, is_busy in (
-        (0.1, 2, 2, False),
-        (0.5, 2, 2, True),
-        (30.0, 2, 64, False),
-        (63.0, 2, 64, True),
-    ):
-        assert bool([*load_warnings([load], wanted, cores)]) is is_busy

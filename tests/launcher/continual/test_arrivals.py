@@ -49,25 +49,6 @@ def test_new_files_are_returned_together_when_complete(folder):
     assert scans(arrivals, known, 4, 6, 9) == [[], [], ["b.txt", "c.txt"]]
 
 
-def test_a_file_written_without_end_delays_the_others_for_a_limited_time(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
-    (folder / "b.txt").write_text("second")
-    found = []
-    for now in range(0, 80, 2):
-        (folder / "log.txt").write_text("x" * now)
-        found.append((now, sorted(arrivals.new_files(known, now))))
-    first = next(pair for pair in found if pair[1])
-    assert first == (6 + 10 * SETTLE, ["b.txt"])
-
-
-def test_fewer_files_than_min_files_wait(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 2)
-    (folder / "b.txt").write_text("second")
-    assert scans(arrivals, known, 0, 99) == [[], []]
-    (folder / "c.txt").write_text("third")
-    assert scans(arrivals, known, 100) == [["b.txt", "c.txt"]]
-
-
 def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
     known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "copy.txt").write_text("first")
@@ -87,20 +68,6 @@ def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder)
     assert scans(arrivals, known, 1, 2) == [[], []]
     (folder / "c.txt").write_text("third")
     assert scans(arrivals, known, 3) == [["b.txt", "c.txt"]]
-
-
-def test_a_growing_file_is_complete_once_it_is_unchanged_for_settle_s(tmp_path):
-    watch, file = FolderWatch(tmp_path, settle_s=5), tmp_path / "a.txt"
-    file.write_text("a")
-    assert list(watch.scan(0).growing) == ["a.txt"]
-    file.write_text("ab")
-    assert list(watch.scan(5).growing) == ["a.txt"]
-    assert list(watch.scan(9).growing) == ["a.txt"]
-    assert list(watch.scan(10).complete) == ["a.txt"]
-    file.write_text("cd")  # of the same size
-    os.utime(file, ns=(1, 1))
-    assert list(watch.scan(11).growing) == ["a.txt"]
-    assert list(watch.scan(16).complete) == ["a.txt"]
 
 
 def test_files_are_named_by_their_path_and_hidden_or_unfinished_ones_ignored(tmp_path):

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from launcher.__main__ import main
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual.loop import ContinualLoop, Reporter
 from launcher.run import run_end
@@ -108,21 +107,6 @@ def start(tmp_path):
     return run
 
 
-@pytest.fixture
-def interrupted(start):
-    """A run whose second experience, of b.txt, was killed; `sets` are its settings."""
-
-    def interrupt(*sets):
-        ranks = Ranks(start.settings)
-        ranks.instead[2] = run_end.without_report(0, -9, "", set())
-        ending, _, _ = start(*sets, scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
-        assert ending.exit_code == 1
-        assert states(start) == ["trained", "training"]
-        return ResumeRequest(start.folder)
-
-    return interrupt
-
-
 def states(start):
     return [experience.state for experience in experiences.load(start.folder).experiences]
 
@@ -157,13 +141,6 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     assert origins["optim.lr"]["replaced"][0]["value"] == 0.01
     run = yaml.safe_load((start.folder / "settings.yaml").read_text())
     assert run["optim"]["lr"] == 0.01
-
-
-def test_the_time_limit_ends_a_wait_as_completed(start):
-    ending, _, clock = start("continual.max_hours=0.5")
-    assert (ending.exit_code, ending.outcome["status"]) == (0, "completed")
-    assert ending.outcome["reason"] == "reached the time limit of 0.5 h: --max-hours"
-    assert clock.now() == pytest.approx(1800)
 
 
 def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start):
@@ -221,25 +198,6 @@ def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start)
     assert replayed[2:] == [["0000", "0002"], ["0000", "0003"]]
 
 
-def test_a_failure_ends_the_run_and_the_experience_is_resumed_with_its_settings(start, interrupted):
-    request = interrupted("continual.replay=0.25")
-    _, ranks, _ = start("continual.quiet_s=5", "continual.replay=0.75", resume=request)
-    assert ranks.trained == [(1, ["b.txt"])]
-    assert ranks.jobs[0].experience.settings["replay"] == 0.25
-
-
-def test_wrong_or_no_first_data_ends_the_run(start):
-    ranks = Ranks(start.settings)
-    ranks.instead[1] = run_end.of_error(SettingsError([Diagnostic("no samples")]), 0)
-    assert start(ranks=ranks)[0].exit_code == 2
-    (start.data / "a.txt").unlink()
-    shutil.rmtree(start.folder)
-    ending, ranks, _ = start()
-    assert ending.exit_code == 2
-    assert "contains no files" in ending.text
-    assert ranks.jobs == []
-
-
 def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(start):
     begun(start.folder, start.settings)
     saved(start.folder, 10, start.settings)
@@ -252,33 +210,8 @@ def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(star
     assert [sorted(experience.files) for experience in found] == [["a.txt"], ["b.txt"]]
 
 
-def test_disabling_finishes_the_current_experience_and_ends(start, interrupted):
-    request = interrupted()
-    add(start.data, "c.txt")
-    ending, ranks, clock = start("continual.enabled=false", resume=request)
-    assert ranks.trained == [(1, ["b.txt"])]
-    assert (ending.exit_code, clock.now()) == (0, 0.0)
-
-
-def test_an_experience_whose_files_changed_is_postponed(start, interrupted):
-    request = interrupted()
-    (start.data / "b.txt").write_text("another text, and a longer one")
-    _, ranks, _ = start("continual.quiet_s=9", resume=request)
-    assert ranks.trained == [(2, ["b.txt"])]
-    assert states(start) == ["trained", "postponed", "trained"]
-    assert events(start, "experience_postponed")[0]["reason"] == "b.txt changed or is gone"
-
-
 def test_resuming_from_an_earlier_step_drops_later_experiences(start):
     start("continual.quiet_s=9", scheduled={5: lambda: add(start.data, "b.txt")})
     _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder, step=10))
     assert ranks.trained == [(1, ["b.txt"])]
     assert ranks.jobs[0].resume == ResumeRequest(start.folder, step=10)
-
-
-def test_explain_shows_the_settings_of_an_unfinished_experience(start, interrupted, capsys):
-    interrupted("optim.lr=0.01")
-    assert main(["explain", "optim.lr", "--json", "--resume", str(start.folder)]) == 0
-    found = json.loads(capsys.readouterr().out)["optim.lr"]
-    assert (found["value"], found["origin"]) == (0.01 * 0.3, "continual.lr_scale")
-    assert found["replaced"][0]["value"] == 0.01

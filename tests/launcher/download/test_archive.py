@@ -98,8 +98,6 @@ def refused(unpacked, here):
         ("set.zip", zipped()),
         ("set.tar", tar()),
         ("set.tar.gz", tar(mode="w:gz")),
-        ("set.tgz", tar(mode="w:gz")),
-        ("set.tar.bz2", tar(mode="w:bz2")),
         ("set.tar.xz", tar(mode="w:xz")),
         ("set.tar", tar(mode="w:gz")),  # the first bytes decide, not the suffix
     ],
@@ -118,45 +116,19 @@ def test_a_compressed_file_is_decompressed_and_of_two_of_a_name_the_last_stays(u
     assert unpacked("other.zip", zipped(("a.txt", b"bad")))["a.txt"] == b"bad"
 
 
-def test_an_unpacked_folder_is_recognized_and_unpack_no_keeps_the_archive(here, get):
-    content = zipped()
-    (here / "set.zip").write_bytes(content)
-    url = (here / "set.zip").as_uri()
-    stale = Path("downloads/.fetch/set.zip.unpacking/in")  # of an unpacking that was killed
-    stale.mkdir(parents=True)
-    (stale / "stale.txt").write_text("stale")
-    get(url)
-    assert not Path("downloads/set/in/stale.txt").exists() and not stale.exists()
-    assert not get(url)[0].is_new
-    with pytest.raises(SettingsError, match="not the declared one"):
-        get({"url": url, "sha256": "0" * 64})
-    [found] = get({"url": url, "unpack": "no"})
-    assert found.path == Path("downloads/set.zip") and found.path.read_bytes() == content
-
-
-def test_a_folder_of_the_user_is_not_taken_for_an_archive(here, get):
-    (here / "set.zip").write_bytes(zipped())
-    Path("downloads/set").mkdir(parents=True)
-    with pytest.raises(SettingsError, match="is not the declared file"):
-        get((here / "set.zip").as_uri())
-
-
 REG, SYM, LNK, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 UNSAFE = "which is not a safe path"
 BROKEN = "is broken, or not an archive of this kind"
 HOSTILE_TAR = {
     "a path upwards": ([("../bad", REG, "")], UNSAFE),
-    "a path upwards in the middle": ([("in/../../bad", REG, "")], UNSAFE),
     "an absolute path": ([("/tmp/bad", REG, "")], UNSAFE),
     "a drive": ([("C:/bad", REG, "")], UNSAFE),
     "a backslash": ([("..\\bad", REG, "")], UNSAFE),
     "a control character": ([("ba\x1b[2Jd", REG, "")], UNSAFE),
     "a device": ([("null", tarfile.CHRTYPE, "")], "contains the link or device"),
-    "a pipe": ([("pipe", tarfile.FIFOTYPE, "")], "contains the link or device"),
     "a link upwards": ([("l", SYM, "../secret")], "contains the link or device 'l'"),
     "a link to a file in it": ([("l", SYM, "a.txt")], "contains the link or device 'l'"),
     "a hard link": ([("l", LNK, "a.txt")], "contains the link or device 'l'"),
-    "a file as a folder": ([("a.txt/bad", REG, "")], BROKEN),
     "a folder as a file": ([("in", REG, "")], BROKEN),
 }
 
@@ -174,18 +146,6 @@ def test_a_hostile_zip_file_leaves_nothing(refused):
         assert UNSAFE in refused("set.zip", zipped((name, b"bad"))).splitlines()[0], name
     link = zipped(("l", b"a.txt"), mode=stat.S_IFLNK | 0o777)
     assert "contains the link or device 'l'" in refused("set.zip", link).splitlines()[0]
-
-
-def test_the_only_folder_of_an_archive_is_not_nested(unpacked):
-    for name, beside in (("a.zip", {}), ("b.zip", {"__MACOSX/in/._b.txt": b"junk"})):
-        content = zipped(files={"deep/in/b.txt": b"b", "deep/c.txt": b"c", **beside})
-        assert unpacked(name, content) == {"in/b.txt": b"b", "c.txt": b"c"}
-
-
-def test_backslashes_separate_folders_and_permissions_are_ignored(unpacked):
-    content = zipped(("in\\deep\\run", b"x"), mode=stat.S_IFREG | 0o6777)
-    assert unpacked("set.zip", content)["in/deep/run"] == b"x"
-    assert stat.S_IMODE(Path("downloads/set/in/deep/run").stat().st_mode) & 0o7111 == 0
 
 
 MB = 10**6
@@ -251,18 +211,13 @@ LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("set.zip", b"<!DOCTYPE html><html>", "is a web page, not an archive"),
         ("set.zip", b"", BROKEN),
-        ("set.zip", zipped()[:-30], BROKEN),
         ("set.zip", flipped(zipped(files={"a": os.urandom(5000)})), "is broken"),
         ("set.zip", changed((LOCAL, 6, 1), (CENTRAL, 8, 1)), "is encrypted, password required"),
         ("set.zip", changed((LOCAL, 8, 97), (CENTRAL, 10, 97)), BROKEN),  # unknown compression
         ("set.tar", b"no tar at all" * 100, BROKEN),
         ("set.tar", broken_in_the_middle(), "is broken after 2 members"),
-        ("set.tar", tar()[:1024], "is broken after 1 members"),
         ("set.tar.gz", tar(mode="w:gz")[:-20], "is broken"),
-        ("set.tar.gz", tar(mode="w:gz")[:-8] + bytes(8), "is broken"),
-        ("set.tar.xz", flipped(tar(mode="w:xz")), "is broken"),
         ("data.csv.gz", b"1,2,3\n", BROKEN),
         ("data.csv.gz", gzip.compress(b"1,2,3\n" * 99, mtime=0)[:-9], "is broken"),
     ],

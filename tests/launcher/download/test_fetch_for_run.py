@@ -13,7 +13,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.download.fetch import fetch_for_run
 from launcher.run import run_end
-from launcher.run.dry_run import plan_as_json, render_plan
 from launcher.run.execute import execute_run
 from launcher.run.prepare import prepare_run
 from slurm.environment import RankEnvironment
@@ -26,11 +25,11 @@ def arguments(*files):
     return CliArgs("language:tiny", sets=[f"download.files=[{', '.join(files)}]"], options=options)
 
 
-def begun(*files):
+def begun(*files, retries=1):
     """The report of a run that stops after its download; and what it reported."""
     reports = []
 
-    ready = prepare_run(arguments(*files), None, [])
+    ready = prepare_run(arguments(*files).with_sets([f"download.retries={retries}"]), None, [])
     ranks = Mock(return_value=run_end.of_error(SettingsError([]), 0))
     return execute_run(ready, False, reports.append, ranks), reports
 
@@ -43,8 +42,7 @@ def test_a_run_downloads_its_data_first(server):
 def test_a_failed_download_exits_with_its_code_and_leaves_no_run_folder(server, here):
     with pytest.raises(SettingsError):
         begun(server.on("/none.jsonl", Response(404)))
-    url = server.on("/data.jsonl", Response(503, headers={"Retry-After": "9999"}))
-    ending, reports = begun(url)
+    ending, reports = begun(server.on("/data.jsonl", Response(503)), retries=0)
     assert (ending.exit_code, reports) == (1, [ending])
     assert ending.text.startswith("error: cannot download data.jsonl: the server responds 503 ")
     assert not (here / "runs").exists()
@@ -70,15 +68,6 @@ def test_a_signal_of_the_scheduler_ends_a_download(server):
     assert not part.exists()
 
 
-def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
-    url = server.on("/data.jsonl")
-    ready = prepare_run(arguments(url), None, [])
-    assert f"fetch    {url} as downloads/data.jsonl\n" in render_plan(ready)
-    entry = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
-    assert plan_as_json(ready)["fetch"] == [entry]
-    assert server.requests == [] and list(here.iterdir()) == []
-
-
 def rank_environment(rank, machines):
     return RankEnvironment(rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun")
 
@@ -90,13 +79,3 @@ def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd
         list(pool.map(fetch_for_run, [settings] * 2, environments, [True] * 2, [True, False]))
     assert len(server.requests) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
     assert capfd.readouterr().out.count(": downloading ") == 1
-
-
-def test_ranks_on_several_machines_need_existing_files(server):
-    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings
-    with pytest.raises(SettingsError) as wrong:
-        fetch_for_run(settings, rank_environment(0, 2), True, True)
-    assert "data fetch  with the same settings first" in str(wrong.value)
-    fetch_for_run(settings, None, False, True)
-    fetch_for_run(settings, rank_environment(1, 2), True, False)
-    assert len(server.requests) == 1

@@ -19,9 +19,9 @@ MIB = 2**20
 TWO = {"engine.nproc": ("--nproc", "2")}
 
 
-def decided(described, *sets, always=False, **choice):
+def decided(described, *sets, **choice):
     args = CliArgs(**{"model": "language:tiny", "sets": sets, "options": TWO, **choice})
-    return auto.decide_engine(args, None, described, always=always).resolved
+    return auto.decide_engine(args, None, described).resolved
 
 
 def never(*_):
@@ -65,14 +65,6 @@ def test_the_simplest_engine_is_taken_or_one_that_shards_where_replicas_do_not_f
     assert run.batching == whole.batching
 
 
-def test_where_nothing_fits_the_processes_decide_and_settings_of_the_user_stay():
-    sets = ("train.micro_batch=8", "memory.activation_checkpointing=none")
-    run = decided(gpus(1, MIB), *sets, engine="auto", options={})
-    assert run.chosen is None and run.settings.engine.name == "local"
-    assert run.batching.micro_batch == 8
-    assert run.settings.memory.activation_checkpointing == "none"
-
-
 @pytest.fixture(scope="module")
 def small_steps():
     """A default of eight micro-batches of one sample, which starts more kernels than it needs."""
@@ -88,14 +80,6 @@ def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
     assert " of 1.0 GiB" in whole.values["train.micro_batch"].origin.where
     less = auto.with_larger_batch(small_steps, gpus(1, 16 * MIB))
     assert less.batching == Batching(8, 4, 2, 1)
-
-
-@pytest.mark.slow
-def test_a_micro_batch_stays_where_memory_is_unknown_or_kernels_take_most_time(small_steps, monkeypatch):
-    monkeypatch.setattr("launcher.plan.plan.Plan.start_s", 1e-12)
-    assert auto.with_larger_batch(small_steps, gpus(1, 2**30)) is small_steps
-    monkeypatch.setattr(auto, "_in_child", never)
-    assert auto.with_larger_batch(small_steps, gpus(1, None)) is small_steps
 
 
 def candidate(engine, cost, fits=True):
@@ -133,8 +117,5 @@ def test_a_dry_run_says_why_and_explain_shows_what_each_engine_would_need(capsys
     words = ["--model", "language:tiny", "--nproc", "2"]
     assert main([*words, "--engine", "auto", "--dry-run"]) == 0
     assert "note     engine auto: ddp: " in capsys.readouterr().out
-    assert main(["explain", "engine.name", *words]) == 0
-    text = capsys.readouterr().out
-    assert text.startswith("engine.name = ddp\n") and text.count("\n  planned ") == 6
-    assert main(["explain", "engine.name", *words, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["engine.name"]["others"]) == 6
+    assert main(["explain", "engine.name", *words, "--engine", "auto", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["engine.name"]["others"]

@@ -11,11 +11,9 @@ from launcher.plan.plan import open_planner, plan_run
 from launcher.plan.storages import Kind
 from launcher.plan.target import Described
 from models.catalog import FAMILIES
-from models.eeg_text.config import SIZES as EEG_SIZES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.launcher.hub import serving_hub
-from tests.models.eeg_text.test_pretrained import save_bart
 from tests.models.language.test_pretrained import CONFIGS, TEXT, save
 
 TWO_GPUS = replace(SERVER, gpus=2)
@@ -65,7 +63,7 @@ def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, 
     assert found.checkpoint_bytes == 4 * 4 * found.trainable
 
 
-@pytest.mark.parametrize("engine", ["local", "zero2"])
+@pytest.mark.parametrize("engine", ["local"])
 def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
     config = CONFIGS["llama"]()
     config.hidden_size, config.intermediate_size, config.head_dim = 256, 1024, 64
@@ -89,44 +87,6 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
     assert saved == pytest.approx(linear * (2 - 4.127 / 8) - tables, rel=0.001)
 
 
-@pytest.mark.slow
-def test_a_frozen_encoder_in_4_bits_takes_half_a_byte_a_weight():
-    def planned(quantize):
-        sets = ("model.freeze_encoder=true", f"model.quantize={quantize}", "compile=off")
-        return plan("precision=bf16", *sets, model="eeg_text:lite")
-
-    wide, narrow = planned("null"), planned("nf4")
-    assert narrow.parameters == wide.parameters and narrow.trainable == wide.trainable
-    size = EEG_SIZES["lite"]
-    each = 4 * size.width**2 + 2 * size.width * size.hidden
-    joined = size.global_layers * 100 * each + 10 * size.width**2
-    linear, layers = 10 * size.layers * each + joined, 4 * (10 * size.layers + 3) + 1
-    saved = wide.device[Kind.WEIGHTS] - narrow.device[Kind.WEIGHTS]
-    assert saved == pytest.approx(linear * (2 - 4.127 / 8) - layers * 4 * 257, rel=0.001)
-    assert wide.checkpoint_bytes - narrow.checkpoint_bytes == pytest.approx(
-        2 * linear * (4 - 4.127 / 8) - 2 * layers * 4 * 257, rel=0.001
-    )
-
-
-@pytest.mark.slow
-def test_a_pretrained_text_decoder_is_planned_without_its_values(tmp_path):
-    save_bart(tmp_path)
-    found = plan(f"model.pretrained={tmp_path}", model="eeg_text:tiny")
-    assert found.parameters != plan(model="eeg_text:tiny").parameters
-
-
-@pytest.mark.slow
-def test_pretrained_image_encoders_are_planned_without_their_values(tmp_path):
-    from models.doc_translation import model as parts
-    from models.doc_translation.config import SIZES
-
-    tiny = SIZES["tiny"]
-    parts.global_encoder(tiny.whole).save_pretrained(tmp_path / "global")
-    parts.local_encoder(tiny.local).save_pretrained(tmp_path / "local")
-    found = plan(f"model.pretrained={tmp_path}", model="doc_translation:tiny")
-    assert found.device_bytes == plan(model="doc_translation:tiny").device_bytes
-
-
 def test_a_custom_task_and_the_template_are_planned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     custom_task.add_search_folder(str(tmp_path))
@@ -144,7 +104,6 @@ def test_a_custom_task_and_the_template_are_planned(tmp_path, monkeypatch):
     [
         ("error = error[error > 0]", "aten.nonzero"),
         ("error = error.repeat(int(error.detach().numpy().size > 0))", "numpy"),
-        ("assert batch['input'].sum().item() != 1", "AssertionError"),
     ],
 )
 def test_a_step_that_depends_on_values_is_measured(tmp_path, line, operation):
@@ -153,7 +112,7 @@ def test_a_step_that_depends_on_values_is_measured(tmp_path, line, operation):
     module = write(tmp_path, HEAD + LINE + body)
     found = plan(model=f"{module}:Line")
     assert found.parameters == 2 * 4 + 4 + 4 + 1
-    assert found.untraced is not None and operation in found.untraced.operation
+    assert found.untraced is not None and operation in found.untraced
     number = (HEAD + LINE + body).split("\n").index(f"        {line}") + 1
-    assert found.untraced.where == f"at {tmp_path / module}.py:{number}: {line}"
+    assert found.untraced.endswith(f" at {tmp_path / module}.py:{number}: {line}")
     assert found.as_json()["basis"] == "measured on this CPU"

@@ -131,15 +131,6 @@ def test_two_buckets_live_from_the_first_gradient_and_parts_from_the_first_full_
     assert placed(1, [FIRST], weight_size=2).device[Kind.COMMUNICATION] == 4 * 2 * BUCKET
 
 
-def test_a_model_smaller_than_a_bucket_is_averaged_after_its_backward_pass():
-    device = placed(2, [FORWARD, LATER, UPDATE], reduce_bucket_size=10**6).device
-    assert (device[Kind.ACTIVATIONS], device[Kind.GRADIENTS]) == (10**6, 0)
-    small = [(Phase.FORWARD, 0, 8), (Phase.BACKWARD, NUMEL, 8), UPDATE]
-    device = placed(2, small, reduce_bucket_size=10**6).device  # as large as set, not as the model
-    assert device[Kind.COMMUNICATION] == 4 * (2 * 10**6 + NUMEL)
-    assert device[Kind.GRADIENTS] == 4 * NUMEL / 2
-
-
 def test_the_update_measures_gradients_in_fp64_and_copies_a_group():
     part = 4 * NUMEL // 2
     assert placed(2, [UPDATE]).device[Kind.GRADIENTS] in (part, part + 8 * 5000)
@@ -206,15 +197,6 @@ def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     assert frozen[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + 1000)
 
 
-def test_what_averaging_a_bucket_of_16_bits_copies():
-    def buffers(stage):
-        return placed(stage, [LATER], weight_size=2).device[Kind.COMMUNICATION]
-
-    assert buffers(1) == 4 * 2 * BUCKET + 4 * BUCKET  # its buckets are fp32
-    assert buffers(2) == 2 * 2 * BUCKET + 2 * BUCKET + 4 * BUCKET  # a copy, and one of it in fp32
-    assert buffers(3) == 4 * BUCKET + 4 * BUCKET
-
-
 def test_stage_3_offloads_weights_only_if_set():
     small = {"stage3_param_persistence_threshold": 0}
     kept = placed(3, [FORWARD], **OFFLOAD, **small)
@@ -223,35 +205,6 @@ def test_stage_3_offloads_weights_only_if_set():
     assert moved.device[Kind.WEIGHTS] == 0
     assert kept.offloaded_bytes == 4 * 5 * NUMEL / 2
     assert moved.offloaded_bytes == kept.offloaded_bytes + 4 * NUMEL / 2
-
-
-def test_parts_are_padded_to_the_ranks_and_frozen_weights_have_16_bits_and_are_sent_by_stage_3():
-    three = placed(2, [FORWARD], Ranks(3, 1)).device
-    assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 26667
-    frozen = {"weight_size": 2, "frozen": [50]}
-    whole = placed(2, [FORWARD], **frozen)
-    assert whole.device[Kind.WEIGHTS] == 2 * (NUMEL + 50)
-    assert whole.sent_bytes == (2 * 4 + 2) * NUMEL / 2
-    assert placed(3, [FORWARD], **frozen).sent_bytes == (4 * NUMEL + 2 * (NUMEL + 50)) / 2
-
-
-def test_stage_3_gathers_small_weights_once_a_step_and_distant_ones_twice_a_pass():
-    def gathered(**layout):
-        settings = {"stage3_param_persistence_threshold": 1000, **layout}
-        sent = placed(3, [FORWARD], Ranks(2, 3), **settings).sent_bytes
-        return sent * 2 / 4 - 3 * NUMEL
-
-    assert gathered() == 1000 + 3 * 9000
-    near = {"stage3_max_reuse_distance": 4000, "stage3_prefetch_bucket_size": 500}
-    assert gathered(**near) == 1000 + 3 * (2 * 9000 - 2500)
-
-
-def test_gradients_of_stages_1_and_2_go_to_all_ranks_unless_each_goes_to_one():
-    means = 4 * NUMEL * 2 / 2
-    rounds = {"use_multi_rank_bucket_allreduce": False}
-    assert placed(2, [FORWARD], Ranks(2, 3)).sent_bytes == 3 * means + 4 * NUMEL / 2
-    assert placed(1, [FORWARD], Ranks(2, 3)).sent_bytes == means + 4 * NUMEL / 2
-    assert placed(1, [FORWARD], **rounds).sent_bytes == means / 2 + 4 * NUMEL / 2
 
 
 def test_defaults_are_those_of_deepspeed():

@@ -67,17 +67,6 @@ def test_resized_storages_count_with_their_new_size():
     assert torch.UntypedStorage.resize_.__name__ == "resize_"
 
 
-def test_fake_tensors_of_another_mode_have_no_bytes():
-    mode = FakeTensorMode()
-    storages = Storages(mode)
-    with mode, storages:
-        ours = torch.zeros(10)
-        with FakeTensorMode():
-            theirs = torch.zeros(1000)
-        assert held(storages) == {Kind.TEMPORARIES: 40}
-    assert ours.numel() < theirs.numel()
-
-
 def test_operations_of_products_and_attention_with_their_backward_pass():
     storages = Storages(FakeTensorMode())
     layer, x = nn.Linear(8, 16), torch.zeros(4, 8, requires_grad=True)
@@ -94,17 +83,3 @@ def test_operations_of_products_and_attention_with_their_backward_pass():
 
 def peak(storages):
     return storages.moments().held.sum(1).max()
-
-
-def test_kernels_are_counted_by_phase_and_views_start_none():
-    storages = Storages(FakeTensorMode())
-    with storages, storages.during(Phase.FORWARD):
-        x = torch.ones(8, 8)
-        x.view(-1).t().detach().expand(2, 64)
-        torch.empty(3)
-        x @ x
-        x.add_(1)
-    assert storages.launches == {Phase.FORWARD: 3}
-    with storages, storages.during(Phase.UPDATE):
-        torch._foreach_mul_([torch.empty(2) for _ in range(250)], 2.0)
-    assert storages.launches[Phase.UPDATE] == 3  # 110 tensors each

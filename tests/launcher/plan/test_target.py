@@ -15,14 +15,6 @@ def described(here=LAPTOP, **values):
     return describe(flags, here, diagnostics), diagnostics
 
 
-def test_without_options_it_is_this_machine():
-    found, diagnostics = described()
-    assert (found.machine, found.nodes, found.device_bytes) == (LAPTOP, 1, None)
-    assert not diagnostics
-    target = found.target(resolved())
-    assert (target.ranks, target.device, target.ram_bytes) == (1, "cpu", LAPTOP.ram_bytes)
-
-
 def test_gpus_memory_and_nodes():
     found, _ = described(gpus="4", gpu_memory="24GiB", ram="1TB", nodes="2")
     assert (found.machine.gpus, found.machine.device) == (4, "cuda")

@@ -75,13 +75,6 @@ def test_bytes_per_step_are_those_of_a_formula():
         assert sent[name] == pytest.approx(expected, rel=1e-3), name
 
 
-def test_hybrid_sharding_gathers_within_a_node_and_averages_shards_over_nodes():
-    run = run_of("fsdp", 8, "engine.hybrid_shard=true", machine=SERVER)
-    gathered, reduced = gathered_and_reduced("fsdp", *sizes(run))
-    expected = 4 * (3 / 4 * (gathered + reduced) + 2 * 1 / 2 * reduced / 4)
-    assert planned(run, Described(SERVER, nodes=2)) == pytest.approx(expected, rel=1e-3)
-
-
 class Counter(TorchDispatchMode):
     """Counts the bytes that the collectives of this rank send, with ring algorithms."""
 

@@ -60,15 +60,3 @@ def test_a_sample_shows_what_counts_in_the_loss_and_names_are_escaped(html):
     assert image["alt"] == 'a "page" of it'
     assert '<tr><th scope="row">given</th><td>User: &lt;a&gt;\nAssistant: </td></tr>' in html
     assert f'<tr><th scope="row">learned</th><td>{"b" * data_page.SHOWN}…</td></tr>' in html
-
-
-def test_overlap_is_reported():
-    for groups, line, heading in (
-        ([], "none: no group is in two splits", "good"),
-        (["a", "b"], "2 groups are in two splits: a; b", "bad"),
-        (None, "unknown: the task has no groups", "quiet"),
-    ):
-        found = Findings("x", "y", None, {}, groups, {}, [], [])
-        assert data_page.overlap(found) == line
-        shown = f'<p class="{heading}"><strong>Overlap:</strong> {line}'
-        assert shown in data_page.render(found).decode()

@@ -10,8 +10,6 @@ import pytest
 from PIL import Image
 
 from launcher.report import report
-from launcher.report.samples import PICTURE_BYTES
-from launcher.run.samples import BYTES
 from tests.launcher.browser import browser, open_page
 
 EVALUATION = {
@@ -109,51 +107,6 @@ def test_the_plots_follow_the_mouse_and_a_zoom_and_the_page_fits_a_phone(run, ch
     opened.page.close()
 
 
-def test_several_runs_share_plots_and_a_table_of_outcomes(run):
-    other = shutil.copytree(run, run.with_name("other"), symlinks=True)
-    change(other / "result.json", status="failed", reason="the <disk> was full", time_split=None)
-    page = written(run, other)
-    lines = shown(page, "peak memory")
-    outcomes = [*zip(lines, lines[2:], strict=False)]
-    assert {(run.name, "completed"), ("other", "failed")} <= {*outcomes}
-    assert lines[lines.index("What to do") :].count("failed at step 6: the <disk> was full") == 1
-    assert any({run.name, "other"} <= {*names} for names in names_of_lines(page))
-    assert page.count("Where time went") == 1  # that of the other was not measured
-
-
-def test_the_time_of_a_run_and_its_profile_are_shown(run):
-    split = json.loads((run / "result.json").read_text())["time_split"]
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    assert split["forward_s"] > 0 and "forward_time_s" in json.loads(lines[0])
-    change(run / "result.json", time_split={**dict.fromkeys(split, 0.0), "data_s": 3, "other_s": 1})
-    (run / "profile").mkdir()
-    row = {"name": "aten::<mm>", "calls": 1200, "self_cpu_s": 0.0125, "self_device_s": 0.0}
-    trace = {"trace": "profile/trace.json.gz", "first_step": 3, "steps": 2}
-    (run / "profile/summary.json").write_text(json.dumps({**trace, "operators": [row]}))
-    page = written(run)
-    text = " ".join(" ".join(shown(page, "Where time went")).split())
-    assert "data 3.0 s, 75.0% other 1.0 s, 25.0%" in text
-    assert "2 steps from 3; trace: profile/trace.json.gz" in text
-    # There was no GPU.
-    assert "operator calls own time on the CPU aten::<mm> 1,200 12.5 ms" in text
-    assert [names for names in names_of_lines(page) if "forward" in names] == [
-        ["step", "data", "forward", "backward", "optimizer"]
-    ]
-
-
-def test_faults_come_first_with_their_cause_and_the_next_command(run):
-    facts = {"fault": "not_falling", "seen": "a <flat> loss", "cause": "lr", "fix": "run --lr 1"}
-    event = {"time": "12:00", "kind": "advice", "step": 4, "facts": facts}
-    append(run / "events.jsonl", event, event, event | {"kind": "throttled"})
-    page = written(run)
-    assert "on the way: 1 throttling step" in page.partition("<section")[0]
-    assert page.partition("<section")[2].startswith(' class="findings">')
-    lines = shown(page, "What to do")
-    start = lines.index("a <flat> loss")
-    assert lines[start : start + 3] == ["a <flat> loss", "lr", "run --lr 1"]
-    assert lines.count("run --lr 1") == 1
-
-
 def test_hostile_text_is_shown_as_text(run, chromium):
     hostile = run.with_name("<b onclick=alert(1)>'run")
     run.rename(hostile)
@@ -178,7 +131,7 @@ def test_hostile_text_is_shown_as_text(run, chromium):
     assert text.count(HOSTILE) > 12
     assert HOSTILE in opened.page.locator(".samples").inner_text()
     assert opened.page.locator(".evaluations").inner_text().count(HOSTILE) == 3
-    assert "\\udcff" in text and hostile.name in text
+    assert "\\udcff" in opened.page.content() and hostile.name in text
     assert opened.page.title() == hostile.name
     assert opened.page.locator("b[onclick], img:not([src^=data])").count() == 0
     sizes = opened.page.evaluate("[...document.images].map((image) => image.naturalWidth)")
@@ -207,14 +160,6 @@ def test_a_staged_run_has_one_report_with_the_outcome_of_each_stage(run):
     rows = [lines.index(f"whole/{stage['name']}") for stage in stages]
     assert [lines[row + 2] for row in rows] == ["completed", "completed", "not started"]
     assert any({"whole/1-first", "whole/2-second"} <= {*names} for names in names_of_lines(page))
-
-
-def test_pictures_never_make_a_report_too_large(run):
-    add_samples(run, "many", 40, b"\x89PNG".ljust(BYTES, b"\x00"))
-    page = written(run)
-    shown = page.count('alt="many, ')
-    assert shown == PICTURE_BYTES // (4 * -(-BYTES // 3)) and len(page.encode()) < 700_000
-    assert f"{80 - shown} pictures are left out" in page
 
 
 def test_a_report_that_fails_is_a_warning_event(run):

@@ -6,7 +6,6 @@ import pytest
 
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
-from tests.launcher.custom_tasks import write
 from tests.launcher.given import resolved
 from tests.launcher.stages.halves import TEXT
 
@@ -24,14 +23,6 @@ def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
     assert (part.value, part.origin.layer) == ("alone", "mode")
     assert part.origin.where == f"{task.partition(':')[0]}.py:{line}"
     assert resolved(model=task).settings.model.part == "whole"  # without mode staged
-
-
-def test_a_stage_of_a_task_promises_only_what_its_settings_promise(task, here):
-    assert resolved(ONLY_LOWER, model=task, mode="staged").promises == {}
-    promise = '"promise": {"metric": {"at_least": 0.5}}, "model": {"part": "alone"}'
-    promising = write(here, TEXT.replace('"model": {"part": "alone"}', promise))
-    run = resolved(ONLY_LOWER, model=f"{promising}:Halves", mode="staged")
-    assert run.promises == {"metric": {"at_least": 0.5}}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)

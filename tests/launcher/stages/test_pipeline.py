@@ -2,10 +2,8 @@
 
 import os
 
-from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
 from launcher.stages import record
-from launcher.stages.pipeline import Pipeline
 from tests.launcher.given import set_torchrun
 from tests.launcher.runs import ended, trained
 
@@ -14,11 +12,6 @@ def values(pipeline, key):
     """A setting of each remaining stage, with its origin."""
     found = [ready.resolved.values[key] for _, ready in pipeline.left]
     return [(value.value, value.origin.where) for value in found]
-
-
-def test_mode_staged_trains_the_stages_that_are_not_optional(prepared, task):
-    assert [entry.name for entry in prepared().entries] == ["encoder", "text"]
-    assert [entry.name for entry in prepared(task).entries] == ["lower", "upper"]
 
 
 def test_each_stage_has_its_own_settings_and_starts_with_the_weights_of_the_one_before(prepared):
@@ -38,14 +31,6 @@ def test_stages_of_an_argument_or_a_file_start_with_the_last_one_before(prepared
     pipeline = prepared(task, configs=[here / "mine.yaml"], out="x")
     assert [entry.folder.name for entry in pipeline.entries] == ["1-lower", "2-both"]
     assert values(pipeline, "model.start")[1][0] == "x/1-lower"
-
-
-def test_the_default_folder_of_all_stages_is_below_runs(prepared, here):
-    pipeline = prepared()
-    assert pipeline.folder.parent == run_folder.PARENT
-    assert pipeline.folder.name.startswith("eeg_text-tiny-staged-local-")
-    assert all(entry.folder.parent == pipeline.folder for entry in pipeline.entries)
-    assert list(here.iterdir()) == []
 
 
 def test_errors_of_a_later_stage_come_first_and_settings_of_one_stage_give_no_warning(prepared):
@@ -102,13 +87,3 @@ def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     assert values(again, "model.start") == [("y/1-lower", "stage lower of this run")]
     [(_, upper)] = again.left
     assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
-
-
-def test_auto_finds_the_newest_stages_of_the_same_model(prepared, task):
-    first = ready(prepared(task), "lower", "upper")
-    second = ready(prepared(task), "lower")
-    os.utime(first / "stages.json", (9e9, 9e9))
-    again = prepared(task, resume="auto")
-    assert isinstance(again, Pipeline) and again.folder == second
-    assert not prepared(resume="auto").is_resumed
-    assert prepared(task, out=str(second), resume="auto").is_resumed

@@ -26,14 +26,6 @@ def result(status="completed", steps=4, parameters=10, device=None, host=100, **
     return found | {"best": best, "samples_per_s": 3.0} | more
 
 
-def test_stages_are_found_by_their_folder_unless_it_has_no_or_a_broken_record(tmp_path):
-    assert RunReader(tmp_path).stages() == {}
-    record.save(tmp_path, ["lower", "upper"])
-    assert RunReader(tmp_path).stages() == {"lower": tmp_path / "1-lower", "upper": tmp_path / "2-upper"}
-    (tmp_path / "stages.json").write_text('{"stages": 3}')
-    assert RunReader(tmp_path).stages() == {}
-
-
 def test_the_result_adds_times_and_takes_the_largest_memory(tmp_path):
     codes = {"lower": 0, "upper": 0}
     content = written(tmp_path, codes, lower=result(parameters=10, host=300), upper=result(parameters=30))
@@ -42,13 +34,6 @@ def test_the_result_adds_times_and_takes_the_largest_memory(tmp_path):
     assert content["parameters"] == 30
     assert content["peak_memory_bytes"] == {"device": None, "host": 300}
     assert content["best"]["value"] == 3.0 and content["engine"] == "ddp"
-
-
-def test_each_stage_keeps_its_own_numbers(tmp_path):
-    lower, upper = written(tmp_path, {"lower": 0}, lower=result(device=7), upper=None)["stages"]
-    assert (lower["folder"], lower["status"], lower["exit_code"]) == ("1-lower", "completed", 0)
-    assert lower["peak_memory_bytes"] == {"device": 7, "host": 100}
-    assert (upper["status"], upper["exit_code"], upper["parameters"]) == ("waiting", None, None)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import subprocess
 
 import pytest
 
@@ -76,10 +75,3 @@ def test_an_invalid_line_is_an_error_before_any_job_is_submitted(
     assert main([*TINY, "--sweep", "s.txt", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert programs.calls("sbatch") == [] and os.listdir(here) == ["s.txt"]
-
-
-def test_the_job_parses_a_line_as_it_was_written():
-    args = ["--set", 'a="b c"', "it's", "--lr", "1e-3", "$HOME", "back\\slash"]
-    parse, line = ["xargs", "-r", "printf", "%s\\n"], shlex.join(args) + "\n"
-    done = subprocess.run(parse, input=line, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == args
