@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
-from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,9 +19,6 @@ from models.language.readers.corpus import SMALL, VERSION, Corpus
 from models.language.readers.records import Document, Exchange
 from models.language.tokenizer import Tokenizer, rendered, with_ends
 
-Piece = tuple[int, np.ndarray, int]
-"""Number, tokens, and bytes of text in UTF-8."""
-Numbered = tuple[int, Document | Exchange]
 _BATCH, _BATCH_LETTERS = 256, 2**19
 """At most so many documents or exchanges are encoded at once, and not many more letters of them."""
 
@@ -104,16 +101,10 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
     tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
-    start = np.array([tokenizer.end if tokenizer.start is None else tokenizer.start], kind)
-    for number, vector, size in _pieces(corpus, tokenizer):
-        if number == len(ends):
-            ends.append(0)
-            text_bytes.append(0)
-            if corpus.is_text:
-                tokens.append(start)
+    for vector, size in _pieces(corpus, tokenizer):
         tokens.append(vector)
-        ends[number] = tokens.length
-        text_bytes[number] += size
+        ends.append(tokens.length)
+        text_bytes.append(size)
     tokens.finish()
     for name, column in (("ends", ends), ("text_bytes", text_bytes)):
         file = ArrayFile(new(name), np.int64)
@@ -122,53 +113,45 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     corpus.check_unchanged()
 
 
-def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
-    """The pieces in order; a long document comes in parts with one number."""
-    records: Iterator[Numbered] = corpus.documents() if corpus.is_text else corpus.exchanges()
-    batches = _batches(records)
-    if corpus.source.size <= SMALL:
-        yield from chain.from_iterable(_encode_batch(tokenizer, batch) for batch in batches)
-        return
-    kind, per_record = ("documents", 1) if corpus.is_text else ("exchanges", 2)
-    with progress(f"tokenizing {kind}", len(corpus)) as show:
-        for batch in batches:  # between two of them, Python sees a signal
-            pieces = _encode_batch(tokenizer, batch)
-            show(pieces[-1][0] // per_record + 1)
-            yield from pieces
+def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    """Tokens of each piece in order, and its bytes of text in UTF-8."""
+    batch, letters, total = list[Document | Exchange](), 0, 0
+    is_quiet = corpus.source.size <= SMALL
+    with nullcontext(lambda done: None) if is_quiet else progress("tokenizing", len(corpus)) as show:
+        for item in corpus.records():
+            batch.append(item)
+            texts = [item] if isinstance(item, Document) else [*item.before, item.reply]
+            letters += sum(len(text.text) for text in texts)
+            if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
+                yield from _encode_batch(tokenizer, batch)  # between two, Python sees a signal
+                total += len(batch)
+                show(total)
+                batch, letters = [], 0
+        yield from _encode_batch(tokenizer, batch)
 
 
-def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
-    batch, letters = [], 0
-    for number, record in records:
-        batch.append((number, record))
-        texts = [record] if isinstance(record, Document) else [*record.before, record.reply]
-        letters += sum(len(item.text) for item in texts)
-        if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
-            yield batch
-            batch, letters = [], 0
-    if batch:
-        yield batch
-
-
-def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
+def _encode_batch(
+    tokenizer: Tokenizer, batch: Sequence[Document | Exchange]
+) -> Iterator[tuple[np.ndarray, int]]:
     texts, has_start = list[str](), list[bool]()
-    for _, record in batch:
-        if isinstance(record, Document):
-            texts.append(record.text)
+    for item in batch:
+        if isinstance(item, Document):
+            texts.append(item.text)
             continue
         try:
-            rendering = rendered(record.before, record.reply, tokenizer)
+            prompt, answer, starts = rendered(item.before, item.reply, tokenizer)
         except DataError as error:
-            error.where += f" ({record.where})"
+            error.where += f" ({item.where})"
             raise
-        texts += rendering[:2]
-        has_start.append(rendering[2])
-    vectors, starts, pieces = iter(tokenizer.encode_batch(texts)), iter(has_start), list[Piece]()
-    for number, record in batch:
-        if isinstance(record, Document):
-            pieces.append((number, next(vectors), len(record.text.encode())))
+        texts += (prompt, answer)
+        has_start.append(starts)
+    vectors, starting = iter(tokenizer.encode_batch(texts)), iter(has_start)
+    start = tokenizer.end if tokenizer.start is None else tokenizer.start
+    for item in batch:
+        if isinstance(item, Document):
+            vector = next(vectors)
+            yield np.append(np.array(start, vector.dtype), vector), len(item.text.encode())
         else:
-            prompt, answer = with_ends(next(vectors), next(vectors), tokenizer, next(starts))
-            pieces.append((2 * number, prompt, 0))
-            pieces.append((2 * number + 1, answer, len(record.answer.encode())))
-    return pieces
+            before, reply = with_ends(next(vectors), next(vectors), tokenizer, next(starting))
+            yield before, 0
+            yield reply, len(item.answer.encode())

@@ -18,12 +18,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from models.base import DataError
 from models.common.hugging_face import CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from models.common.split import atomic_write
-from models.language import bpe
-from models.language.bpe import BpeTokenizer
 from models.language.config import Size
-from models.language.external_tokenizer import ExternalTokenizer
 from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.readers.records import Turn
+from models.language.subword_tokenizers import SPECIALS, BpeTokenizer, ExternalTokenizer
 from models.language.tokenizer import ANSWER, FORMS, TAGS, ByteTokenizer, Tokenizer, prompt_and_answer
 
 log = logging.getLogger(__name__)
@@ -174,7 +172,7 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS) for text in bpe.SPECIALS])
+    inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS) for text in SPECIALS])
     return inner
 
 

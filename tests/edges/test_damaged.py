@@ -136,7 +136,7 @@ def read_windows(path):
 def read_text(path):
     for on_bad in ("stop", "skip"):  # what is read under `stop` is read under `skip` too
         corpus = read_corpus(path, None, on_bad)
-        list(corpus.documents() if corpus.is_text else corpus.exchanges())
+        list(corpus.records())
 
 
 def show(path):

@@ -40,7 +40,7 @@ def tokens_of(path):
 def test_cached_tokens_are_those_in_memory_and_read_again_by_other_starts_and_processes(large):
     encoded, first = tokens_of(large)
     expected = []
-    for number, document in read_corpus(large, None, "stop").documents():
+    for number, document in enumerate(read_corpus(large, None, "stop").records()):
         assert encoded.text_bytes[number] == len(document.text.encode())
         expected += [[TOKENIZER.start], TOKENIZER.encode(document.text)]
     assert np.array_equal(first, np.concatenate(expected))

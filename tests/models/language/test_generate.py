@@ -41,11 +41,11 @@ def test_cached_keys_and_values_give_the_tokens_of_whole_passes(model):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path, make_task):
-    from models.language import external_tokenizer
+    from models.language import subword_tokenizers
 
     folder = save(tmp_path / "model", CONFIGS[name]())
     model = make_task(pretrained=str(folder)).build().eval()
-    tokenizer = external_tokenizer.load(folder)
+    tokenizer = subword_tokenizers.load(folder)
     prompt = tokenizer.encode("Sentence 7").tolist()
     generator, tokens = torch.Generator().manual_seed(0), list(prompt)
     while len(tokens) < len(prompt) + 24 and tokenizer.end not in tokens:

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from models.base import DataError
-from models.language import bpe
+from models.common import subwords
+from models.language import subword_tokenizers as bpe
 from models.language.hugging_face import write_tokenizer
 from models.language.tokenizer import TAGS, ByteTokenizer
 
@@ -101,7 +102,8 @@ def test_every_byte_has_its_token_id(byte_folder):
 
 def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path):
     run = tmp_path / "run"
-    trained = bpe.load_or_train([TEXT], 400, run)
+    trained = bpe.train([TEXT], 400)
+    subwords.save_tokenizer(trained.inner, run)
     task = make_task(run, tokenizer="bpe", vocabulary=400)
     (tmp_path / "out").mkdir()
     task.write_hugging_face(tmp_path / "out")

@@ -11,7 +11,8 @@ from engines import deferred_init
 from engines.deferred_init import is_deferred
 from engines.preparation import checkpoint_blocks
 from models.base import DataError
-from models.language import bpe, pretrained
+from models.language import pretrained
+from models.language import subword_tokenizers as bpe
 from models.language.head import Head
 from models.language.model import decoder_layers
 from models.language.pretrained import PLAIN_HEADS, Pretrained

@@ -1,22 +1,10 @@
-from io import BytesIO
-
-import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from models.base import HasPictures, SamplePart
+from models.base import SamplePart
 from models.language.config import SIZES
 from models.language.model import Transformer
-from models.language.preview import (
-    CONTEXT_COLOR,
-    PREDICTED_TOKENS,
-    TRAINED_COLOR,
-    colored_spans,
-    continue_tokens,
-    predict,
-    sample_text,
-)
+from models.language.preview import PREDICTED_TOKENS, continue_tokens, predict, sample_text
 from models.language.readers.records import Turn
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
@@ -105,38 +93,3 @@ def test_a_text_row_is_split_into_prompt_and_target(ready_task):
     assert prompt + target == tokenizer.decode([*row.inputs, row.labels[-1]][: len(row.inputs)])
     assert written and 0 <= accuracy <= 1
     assert len(row.inputs) - len(row.inputs) // 2 <= PREDICTED_TOKENS
-
-
-def colors(picture):
-    image = Image.open(BytesIO(picture.png))
-    image.load()
-    assert image.format == "PNG" and image.width > 600
-    return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.getcolors(1 << 20)}
-
-
-@pytest.mark.parametrize(("path", "control"), [("embedded:python", "real"), ("embedded:commands", "noise")])
-def test_rows_and_lengths_are_drawn(make_task, path, control):
-    task = make_task(path=path, control=control)
-    assert isinstance(task, HasPictures)
-    task.setup()
-    rows, lengths = task.pictures()
-    assert (rows.name, lengths.name) == ("rows", "lengths")
-    assert {CONTEXT_COLOR, TRAINED_COLOR} <= colors(rows) & colors(lengths)
-    assert lengths.caption.endswith("documents" if path == "embedded:python" else "answers")
-
-
-def test_a_prompt_is_grey_and_its_answer_and_all_text_green(tmp_path, ready_task):
-    path = tmp_path / "a.csv"
-    rows = [f"ask {i},answer {i}\x07" for i in range(20)]
-    path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
-    task = ready_task(path=path)
-    (prompt, grey), (answer, green) = colored_spans(task.dataset, task.data("train").row(0))
-    assert (grey, green) == (CONTEXT_COLOR, TRAINED_COLOR)
-    number = prompt.split()[2]
-    assert prompt == f"User: ask {number}\nAssistant: "
-    assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}[end]"
-    path = tmp_path / "a.txt"
-    path.write_text("\n".join(f"line number {i}" for i in range(100)), encoding="utf-8")
-    task = ready_task(path=path, seq_len=16)
-    [(_, color)] = colored_spans(task.dataset, task.data("train").row(0))
-    assert color == TRAINED_COLOR

@@ -5,9 +5,9 @@ import pytest
 import tokenizers
 
 from models.base import DataError
-from models.language import bpe
-from models.language.external_tokenizer import ExternalTokenizer, load
+from models.language import subword_tokenizers as bpe
 from models.language.readers.records import Turn
+from models.language.subword_tokenizers import ExternalTokenizer, load
 from models.language.tokenizer import TAGS, ByteTokenizer
 
 TEXTS = [
