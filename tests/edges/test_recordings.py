@@ -203,26 +203,17 @@ def test_gdf_with_one_rate_is_read_and_with_several_only_in_those_of_the_fastest
     )
 
 
-@pytest.mark.parametrize(
-    ("codepage", "encoding"),
-    [
-        *(("UTF-8", "utf-8"), ("ANSI", "latin-1"), (None, "utf-8"), (None, "latin-1")),
-        *(("UTF-8", "utf-16"), (None, "utf-16-le")),
-    ],
-)
-def test_brainvision_markers_are_read_as_their_header_says(tmp_path, codepage, encoding):
+def test_brainvision_markers_are_utf_8_or_refused(tmp_path):
     path = write_brainvision(tmp_path / "a.vhdr")
-    # A header in UTF-16 is no BrainVision for MNE; programs write only the markers so.
-    files = [path.with_suffix(".vmrk")] if "16" in encoding else [path, path.with_suffix(".vmrk")]
-    for file in files:
-        text = file.read_text().replace("word", "frère")
-        line = f"Codepage={codepage}\n" if codepage else ""
-        file.write_bytes(text.replace("Codepage=UTF-8\n", line).encode(encoding))
+    markers = path.with_suffix(".vmrk")
+    text = markers.read_text().replace("word", "frère")
+    markers.write_text(text, encoding="utf-8")
     recording = open_recording(path)
     assert {event.name for event in recording.events()} == {"Comment/frère", "Comment/pause"}
-    said = {"latin-1": "cp1252", "utf-16": "utf-16-le", "utf-16-le": "utf_16_le"}.get(encoding)
-    assert recording.notes == ((f"its markers are read as {said}",) if said else ())
     assert recording.files == (path.with_suffix(".eeg"),) and samples(recording).std() > 10
+    markers.write_text(text, encoding="latin-1")
+    path.write_text(path.read_text() + "\n")  # it is read again
+    assert error_of(path).where == str(path)
 
 
 def test_a_pause_of_a_recording_is_a_gap(tmp_path):
