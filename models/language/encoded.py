@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,13 +27,12 @@ class TokenStream:
 
     def __init__(self, tokens: np.ndarray) -> None:
         """`tokens`: in memory, or a whole .npy file, mapped by numpy."""
-        self._dtype, self._length = tokens.dtype, len(tokens)
-        self._tokens: np.ndarray | None = tokens
-        self._file: BinaryIO | None = None
+        self._dtype, self._length, self._tokens = tokens.dtype, len(tokens), None
         if isinstance(tokens, np.memmap) and len(tokens) > 0:
             assert tokens.filename is not None
             self._path, self._offset = os.fspath(tokens.filename), tokens.offset
-            self._tokens = None
+        else:
+            self._tokens = tokens
 
     def __len__(self) -> int:
         return self._length
@@ -43,22 +41,15 @@ class TokenStream:
         """Tokens from `start` to `stop` (exclusive). Raises DataError if the file was truncated."""
         if self._tokens is not None:
             return self._tokens[start:stop]
-        if self._file is None:
-            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115
-        size = self._dtype.itemsize
-        # pread: processes that share the file after a fork also share its position.
-        raw = os.pread(self._file.fileno(), (stop - start) * size, self._offset + start * size)
-        if len(raw) != (stop - start) * size:
+        offset = self._offset + start * self._dtype.itemsize
+        tokens = np.fromfile(self._path, self._dtype, stop - start, offset=offset)
+        if len(tokens) < stop - start:
             raise DataError(
                 "the cached tokens are truncated",
                 where=self._path,
                 fix="delete this folder; the next start creates it again",
             )
-        return np.frombuffer(raw, self._dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """State without the open file; another process opens its own."""
-        return {**self.__dict__, "_file": None}
+        return tokens
 
 
 class Encoded:
@@ -106,10 +97,8 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
         ends.append(tokens.length)
         text_bytes.append(size)
     tokens.finish()
-    for name, column in (("ends", ends), ("text_bytes", text_bytes)):
-        file = ArrayFile(new(name), np.int64)
-        file.append(np.frombuffer(column, np.int64))
-        file.finish()
+    np.save(new("ends"), np.frombuffer(ends, np.int64))
+    np.save(new("text_bytes"), np.frombuffer(text_bytes, np.int64))
     corpus.check_unchanged()
 
 

@@ -121,7 +121,7 @@ def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
     answer = f"{{{{ {json.dumps(ANSWER + ' ')} + text + eos_token }}}}"
     template = "{{ bos_token }}" if tokenizer.start is not None else ""
-    template += f"{{% for message in messages %}}{_TEXT}"
+    template += "{% for message in messages %}{% set text = message['content'] | trim %}"
     template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
     for role, form in FORMS.items():
         before, after = form.split("{}")
@@ -131,15 +131,6 @@ def chat_template(tokenizer: Tokenizer) -> str:
     template += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
     start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
     return template + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(start)} }}}}{{% endif %}}"
-
-
-_TEXT = (
-    "{% set content = message['content'] or '' %}"
-    "{% if content is not string %}"
-    "{% set content = content | map(attribute='text') | join('\\n') %}{% endif %}"
-    "{% set text = content | trim %}"
-)
-"""The text of a message."""
 
 
 _PROBE = (

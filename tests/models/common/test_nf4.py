@@ -105,20 +105,6 @@ def test_the_backward_pass_keeps_the_bits_and_no_weight():
     assert rounded.constants.nbytes == 4 * (256 + 1 + 256 * 1024 // 64 // 256)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 9), (64, 1)])
-def test_a_layer_of_any_width_has_4_bits(shape):
-    plain, rounded = layer(*shape)
-    assert rounded.weight_in(torch.float32).shape == shape
-    largest = plain.weight.abs().max()
-    assert (rounded.weight_in(torch.float32) - plain.weight).abs().max() < 0.25 * largest
-
-
-def test_a_cast_of_the_model_leaves_the_bits():
-    _, rounded = layer()
-    before = rounded.weight_in(torch.float32)
-    assert torch.equal(rounded.bfloat16().weight_in(torch.float32), before)
-
-
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=SLOW)])
 def test_the_layer_is_compiled_as_one_graph(backend):
     _, rounded = layer()
@@ -127,13 +113,3 @@ def test_the_layer_is_compiled_as_one_graph(backend):
     compiled(inputs).sum().backward()
     rounded(again).sum().backward()
     assert torch.equal(inputs.grad, again.grad)
-
-
-def test_a_device_without_4_bit_layers_is_an_error():
-    error = error_of(Quantizer, torch.device("vulkan"))
-    assert error.message == "bitsandbytes has no 4-bit layers for the device vulkan"
-    assert "cpu, cuda" in error.allowed and error.fix == "--set model.quantize=null"
-
-
-def test_the_layers_have_no_weight_that_a_model_could_use_by_mistake():
-    assert not hasattr(layer()[1], "weight") and isinstance(layer()[1], Nf4Linear)

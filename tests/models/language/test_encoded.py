@@ -8,7 +8,6 @@ from models.base import DataError
 from models.common.data_files import CACHE_VARIABLE, cache_folder, identity
 from models.language.encoded import encode
 from models.language.readers.corpus import SMALL, read_corpus
-from tests.models.errors import error_of
 from tests.models.language.in_memory import TOKENIZER
 
 
@@ -59,24 +58,6 @@ def test_cached_tokens_are_those_in_memory_and_read_again_by_other_starts_and_pr
     assert error.value.where == str(file)
     write_blocks(large, "other", SMALL + 100_000)
     assert "other and more" in TOKENIZER.decode(tokens_of(large)[1][:300])
-
-
-def test_small_files_are_not_cached(tmp_path):
-    encoded, found = tokens_of(write_blocks(tmp_path / "a.txt", "first", 5000))
-    assert len(found) == encoded.offsets[-1] > 4000
-    assert not cache_folder().exists()
-
-
-def test_a_cache_that_is_not_writable_is_reported_with_a_fix(large, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
-    error = error_of(tokens_of, large)
-    assert str(error).replace(str(tmp_path), "FOLDER") == (
-        "cannot write the cache: Not a directory\n"
-        "  where         FOLDER/file/below\n"
-        "  allowed       a writable folder with about 0.017 GB of free space\n"
-        "  fix           export GEARSHIFT_CACHE=FOLDER"
-    )
 
 
 @pytest.mark.parametrize("size", [5000])

@@ -5,7 +5,7 @@ import torch
 
 from models.base import GeneratesText, Message, Prompt, Sampling
 from models.language.config import SIZES
-from models.language.generate import choose, fitting, generate
+from models.language.generate import choose, generate
 from models.language.model import Transformer
 from models.language.preview import continue_tokens
 from models.language.tokenizer import ByteTokenizer
@@ -66,12 +66,6 @@ def test_a_full_window_drops_its_older_half(model):
             expected.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
         tokens.append(expected[-1])
     assert text(model, GREEDY, window=16) == TOKENIZER.decode(expected)
-
-
-def test_a_long_prompt_keeps_its_first_token_and_room_for_an_answer():
-    assert fitting(range(9), 10, 100) == [*range(9)]
-    assert fitting(range(10), 10, 100) == [0, 6, 7, 8, 9]
-    assert fitting(range(10), 10, 2) == [0, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_seed_gives_one_text_and_temperature_0_or_the_smallest_limits_the_likeliest(model):

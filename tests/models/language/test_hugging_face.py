@@ -92,14 +92,6 @@ def test_byte_tokens_and_texts_are_equal(byte_folder):
     assert theirs.decode(tokens, skip_special_tokens=True) == ours.decode(tokens)
 
 
-def test_every_byte_has_its_token_id(byte_folder):
-    theirs = load_tokenizer(byte_folder)
-    vocabulary = theirs.get_vocab()
-    assert sorted(vocabulary.values()) == list(range(ByteTokenizer.size))
-    assert [vocabulary[tag] for tag in TAGS] == list(range(259, 267))
-    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (256, 257, 258)
-
-
 def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path):
     run = tmp_path / "run"
     trained = bpe.train([TEXT], 400)

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -144,21 +143,6 @@ def test_selective_checkpointing_keeps_the_result(keeps, again):
         (gradient,) = torch.autograd.grad((out * torch.arange(out.shape[-1])).sum(), [x])
     assert called.names.count("torch_attn._varlen_attn.default") == again
     assert_equal([out, gradient], expected)
-
-
-def test_one_graph_serves_any_number_of_documents():
-    block, x, cosine, sine = block_and_input()
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(block, backend=counter, fullgraph=True)
-    for starts in STARTS.values():
-        given = torch.tensor([*starts, BATCH * TIME], dtype=torch.int32)
-        torch._dynamo.maybe_mark_dynamic(given, 0)  # as Decoder does
-        ours = output_and_gradients(lambda x, d=given: compiled(x, cosine, sine, d), x)
-        theirs = output_and_gradients(lambda x, d=given: block(x, cosine, sine, d), x)
-        assert_equal(ours, theirs)
-    assert counter.frame_count == 1
-    torch._dynamo.reset()
 
 
 @pytest.mark.gpu
