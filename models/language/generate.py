@@ -212,7 +212,7 @@ def _of_transformer(model: Module) -> Callable[[Sequence[int]], Tensor]:
 
     def logits_after(tokens: Sequence[int]) -> Tensor:
         ids = torch.tensor([tokens], device=model.lm_head.weight.device)
-        logits: Tensor = model.lm_head(model.model.extend(ids, cache)[:, -1])
+        logits: Tensor = model.lm_head(model.model(ids, cache=cache)[:, -1])
         return logits[0]
 
     return logits_after

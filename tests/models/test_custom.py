@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from models.base import Context, DataError, Goal, Task
 from models.custom import CustomTask
@@ -86,17 +86,6 @@ def test_samples_in_float64_train_a_model_in_float32():
     assert model.weight.grad.dtype == torch.float32
     halves = task.collate([(np.float16([1, 2]), 0)])
     assert halves["input"].dtype == torch.float16  # chosen: a model in 16 bits may want it
-
-
-def test_a_torch_dataset_is_a_split_and_one_with_a_method_sample_draws_its_samples():
-    class Drawn(TensorDataset):
-        def sample(self, index, draws):
-            return {"x": draws}
-
-    parts = torch.zeros(5, 2), torch.arange(5)
-    facts = make_task(having(TensorDataset(*parts))).facts()
-    assert facts == {"samples": {"train": 5, "val": 5, "test": 5}}
-    assert make_task(having(Drawn(*parts))).data("train").sample(0, 7) == {"x": 7}
 
 
 @pytest.mark.parametrize(

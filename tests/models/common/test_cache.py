@@ -40,22 +40,6 @@ def test_cached_arrays_are_mapped_from_disk_the_second_time():
     assert make.calls == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("made_from.json", b"{"), ("events.npy", b"\x93NUMPY"), ("made_from.json", None)]
-)
-def test_an_incomplete_entry_is_computed_again(name, content):
-    make = Maker()
-    cache.arrays("clips", SOURCE_KEY, make)
-    [entry] = cache_folder().iterdir()
-    (entry / name).unlink()
-    if content is not None:
-        (entry / name).write_bytes(content)
-    for _ in range(2):
-        assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
-    assert [path.name for path in cache_folder().iterdir()] == [entry.name]
-    assert make.calls == 2
-
-
 def test_what_a_killed_process_wrote_is_removed_and_what_another_writes_is_kept():
     cache.arrays("clips", SOURCE_KEY, Maker())
     [entry] = cache_folder().iterdir()

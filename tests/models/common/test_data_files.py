@@ -11,12 +11,6 @@ from models.common.data_files import BadRecords, hdf5_problem
 from tests.models.errors import error_of
 
 
-def test_a_missing_path_is_an_error_that_names_what_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    error = error_of(data_files.existing_path, "nowhere", "a folder of recordings")
-    assert str(tmp_path / "nowhere") in error.where and error.allowed == "a folder of recordings"
-
-
 def test_files_of_a_folder_come_by_name_without_hidden_ones(tmp_path):
     for name in ("b/2", "a/1", ".hidden/x", "a/.x", "c"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -30,14 +24,6 @@ def test_a_pipe_is_refused_without_being_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is not a regular file"):
         data_files.existing_path(str(tmp_path / "pipe"), "")
-
-
-def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_files, "MAX_FILES", 2)
-    for name in "abc":
-        (tmp_path / name).touch()
-    with pytest.raises(DataError, match="has more than 2 files"):
-        data_files.files(tmp_path)
 
 
 def test_folders_of_the_system_hold_no_data(tmp_path, monkeypatch):

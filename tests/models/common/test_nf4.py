@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +7,6 @@ from torch.nn import functional as F
 from models.common import initial_weights
 from models.common.layers import HasFrozenParts
 from models.common.nf4 import Nf4Linear, Quantizer
-from tests.models.errors import error_of
 
 CPU = torch.device("cpu")
 SLOW = pytest.mark.slow
@@ -61,12 +58,6 @@ def test_stored_bits_are_loaded_as_the_weights_they_stand_for(stored):
     assert torch.equal(plain.head.weight, model.head.weight)
 
 
-def test_stored_bits_need_bitsandbytes(stored, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    error = error_of(initial_weights.load, "model.start", Parts(), stored[1], "any")
-    assert error.fix == "pip install 'bitsandbytes>=0.50'"
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_are_those_of_the_rounded_weight(dtype, bias):
@@ -81,16 +72,6 @@ def test_outputs_and_gradients_are_those_of_the_rounded_weight(dtype, bias):
     expected.sum().backward()
     assert torch.equal(inputs.grad, again.grad)
     assert 0 < (weight.float() - plain.weight).abs().mean() < 0.12 * plain.weight.abs().mean()
-
-
-def test_under_autocast_the_product_has_16_bits():
-    _, rounded = layer()
-    inputs = torch.randn(5, 70, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = rounded(inputs)
-    assert output.dtype is torch.bfloat16
-    output.float().sum().backward()
-    assert inputs.grad.dtype is torch.float32 and inputs.grad.any()
 
 
 def test_the_backward_pass_keeps_the_bits_and_no_weight():

@@ -32,14 +32,6 @@ def test_lines_are_those_of_the_whole_text(tmp_path, text, encoding):
     assert file.length(50) == min(50, len(whole))
 
 
-def test_a_line_end_between_two_chunks_is_one(tmp_path):
-    for offset in (-2, -1, 0, 1):
-        before = "x" * (text_file.CHUNK + offset)
-        (tmp_path / "a.txt").write_bytes(f"{before}\r\nnext\r\rlast".encode())
-        lines = list(TextFile(tmp_path / "a.txt").lines())
-        assert lines == [before, "next", "", "last"], offset
-
-
 def test_a_small_file_that_unpacks_to_far_more_than_real_data_is_an_error(tmp_path):
     path = tmp_path / "a.txt.gz"
     rows = "".join(f"{n},{n * n % 97},0\n" for n in range(5_000))

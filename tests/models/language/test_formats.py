@@ -68,11 +68,3 @@ def test_a_folder_is_what_most_of_its_files_are(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.mat").write_bytes(b"\0")
     assert recognize(tmp_path) is None
-
-
-@pytest.mark.parametrize("name", ["none.txt", "pipe"])
-def test_a_path_without_a_regular_file_is_not_recognized(tmp_path, name):
-    import os
-
-    os.mkfifo(tmp_path / "pipe")
-    assert recognize(tmp_path / name) is None

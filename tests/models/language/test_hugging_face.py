@@ -144,12 +144,3 @@ def test_a_pretrained_model_is_exported_with_its_own_files(make_task, tmp_path, 
         assert torch.equal(model(tokens), theirs(tokens).logits)
     assert theirs.dtype == torch.float32
     assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
-
-
-def test_a_local_tokenizer_is_exported(make_task, tmp_path, downloaded):
-    task = make_task(tokenizer=str(downloaded))
-    model = task.build()
-    folder = export(task, model, tmp_path / "out")
-    theirs = load_model(folder)
-    assert theirs.config.vocab_size == 320
-    assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)

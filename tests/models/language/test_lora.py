@@ -94,14 +94,6 @@ def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, 
 
 
 @one_kind
-def test_without_a_rank_all_weights_are_trained(ready_task, folder, tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT)
-    task = ready_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
-    assert all(parameter.requires_grad for parameter in task.build().parameters())
-    assert not task.has_adapters and task.base_folder() is not None
-
-
-@one_kind
 def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, ready_task):
     first = make()
     model = first.build()

@@ -98,15 +98,6 @@ def test_outputs_and_gradients_equal_those_with_a_mask(boundaries):
     assert_equal(ours, theirs)
 
 
-def test_the_mask_lets_a_token_see_the_earlier_ones_of_its_document(boundaries):
-    starts = boundaries.tolist()
-    mask = document_mask(boundaries, BATCH, TIME)[:, 0]
-    for token in range(BATCH * TIME):
-        first = max(start for start in starts if start <= token)
-        row, at = divmod(token, TIME)
-        assert mask[row, at].nonzero().flatten().tolist() == [seen % TIME for seen in range(first, token + 1)]
-
-
 def block_and_input(kv_heads=4):
     torch.manual_seed(0)
     size = SIZES["tiny"]

@@ -73,10 +73,6 @@ def test_flops_are_those_of_the_formula(ready_task, pairs):
     assert task.flops_per_sample(model) == expected
 
 
-def test_kv_heads_that_do_not_divide_the_heads_are_an_error(make_task):
-    assert error_of(make_task, kv_heads=3).allowed == "1, 2, 4"
-
-
 def weights_of(task, folder):
     """A file of the weights of a new model of `task`, and these weights."""
     from safetensors.torch import save_file
