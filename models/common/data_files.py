@@ -294,17 +294,14 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            examples = self.examples()
-            if self.count > MAX_EXAMPLES:
-                examples.append(f"and {self.count - MAX_EXAMPLES} more")
-            others = " and the others" if self.count > 1 else ""
-            fix = self.fix or f"correct {self.rows[0][0]}{others}"
-            # Two spaces set a line apart from words.
-            skip = ("  or " if "  " in fix else ", or ") + _SKIP
+            more = [f"and {self.count - MAX_EXAMPLES} more"] if self.count > MAX_EXAMPLES else []
+            fix = self.fix or f"correct {self.rows[0][0]}" + " and the others" * (self.count > 1)
+            # Two spaces set a line apart from words. If all are bad, skipping leaves nothing.
+            skip = ("  or " if "  " in fix else ", or ") + _SKIP if num_good else ""
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
-                where="\n                ".join(examples),
-                fix=fix + (skip if num_good else ""),  # else nothing is left
+                where="\n                ".join([*self.examples(), *more]),
+                fix=fix + skip,
             )
         return self.count
 

@@ -44,20 +44,13 @@ def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
     """
     try:
         value = json.loads(text, object_pairs_hook=pairs)
-        check_characters(value, text)
-    except RecursionError:
-        raise ValueError("too many levels of lists and objects") from None
-    return value
-
-
-def check_characters(value: object, text: str) -> None:
-    """Raises ValueError if half of a surrogate pair is in `value`, parsed from `text`."""
-    try:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("too many levels of lists and objects") from None
     except UnicodeEncodeError:
-        problem = "half of a surrogate pair (\\ud800 to \\udfff) is not a character"
-        raise ValueError(problem) from None
+        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff) is not a character") from None
+    return value
 
 
 def assumed_encoding(raw: bytes) -> str | None:

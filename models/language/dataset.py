@@ -198,9 +198,8 @@ class Dataset:
         facts["skipped_rows"] = self._left_out["skipped_rows"] + too_long
         if truncated:
             most = max(d.whole_length for d in self.dialogues.values())
-            facts["warning"] = f"{truncated} prompts lose their start: shorten them" + (
-                f", or set  --seq-len {most}" if most > self.rules.length else ""
-            )
+            advice = f", or set  --seq-len {most}" if most > self.rules.length else ""
+            facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
         if self.rules.control == "noise":
             facts["control"] = self._control
         return facts

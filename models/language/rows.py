@@ -261,7 +261,7 @@ class Dialogues:
         is_cut = fits & (prompts > room) & ~pairing.matched
         self.truncated = int(is_cut.sum())
         tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(-(-tokens // MULTIPLE) * MULTIPLE, longest or tokens + MULTIPLE)
+        self.whole_length = min(tokens, longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
         self._matched = pairing.matched[fits]

@@ -226,14 +226,12 @@ def _check_data_file(raw: Any, path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    text, kind, fix = _sentence(str(error)), type(error).__name__, ""
+    text = _sentence(str(error))
     package = re.search(r"the (?:module )?(\w+) (?:module )?is needed", text)
-    if package:
-        return _error(path, text, f"pip install {package[1]}")
-    if isinstance(error, FileNotFoundError):
-        missing = Path(error.filename).name if error.filename else "the file of its data"
-        fix = f"copy '{missing}' beside it"
-    return _error(path, f"{text} ({kind})" if text else kind, fix)
+    fix = f"pip install {package[1]}" if package else ""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        fix = f"copy '{Path(error.filename).name}' beside it"
+    return _error(path, f"{text} ({type(error).__name__})", fix)
 
 
 def _error(path: Path, problem: str, fix: str = "") -> DataError:

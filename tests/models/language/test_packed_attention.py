@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from engines.base import Options
@@ -165,17 +164,3 @@ def test_on_a_gpu_the_kernel_equals_the_mask_without_waiting_for_the_gpu(documen
     (loss, ours), (expected, theirs) = results["auto"], results["math"]
     assert loss == pytest.approx(expected, rel=1e-3)
     assert (ours - theirs).norm() / theirs.norm() < 0.02  # bfloat16 keeps 8 bits
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_flash_attention_of_one_document_equals_that_of_boundaries():
-    given = [torch.randn(2, 256, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
-    given = [x.requires_grad_() for x in given]
-    boundaries = torch.tensor([0, 256, 512], dtype=torch.int32, device="cuda")
-    scale = torch.arange(64, device="cuda")
-    results = []
-    for documents in (boundaries, None):
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            out = causal_attention(*given, documents, "auto")
-        results.append([out, *torch.autograd.grad((out * scale).sum(), given)])
-    assert_equal(*results, atol=0.02, rtol=0.02)
