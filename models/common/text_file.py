@@ -99,13 +99,13 @@ class TextFile:
                 bytes_decoder: Any = codecs.getincrementaldecoder(encoding)()
                 decoder, raw = IncrementalNewlineDecoder(bytes_decoder, translate=True), raw[len(mark) :]
                 while raw:
-                    text = decoder.decode(raw)  # type: ignore[arg-type]
+                    text = decoder.decode(raw)
                     if "\0" in text and not mark:
                         raise UnicodeDecodeError(encoding, raw, raw.index(b"\0"), len(raw), "a zero byte")
                     yield text
                     line += raw.count(b"\n")
                     raw = file.read(size)
-                yield decoder.decode(b"", final=True)  # type: ignore[arg-type]
+                yield decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             line += error.object.count(b"\n", 0, error.start)
             raise DataError(
