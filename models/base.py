@@ -31,13 +31,8 @@ class DataError(Exception):
         self.did_you_mean, self.fix = did_you_mean, fix
 
     def __str__(self) -> str:
-        fields = {
-            "where": self.where,
-            "allowed": self.allowed,
-            "did you mean": self.did_you_mean,
-            "fix": self.fix,
-        }
-        lines = (f"  {label:<12}  {text}" for label, text in fields.items() if text)
+        labels = {"where": "where", "allowed": "allowed", "did_you_mean": "did you mean", "fix": "fix"}
+        lines = (f"  {label:<12}  {text}" for key, label in labels.items() if (text := getattr(self, key)))
         return "\n".join([self.message, *lines])
 
 
@@ -97,11 +92,7 @@ class Metric(Protocol):
         """What `batch` adds to the counts: a float64 vector of constant length."""
 
     def result(self, counts: Tensor) -> Mapping[str, float | None]:
-        """The metrics of the summed counts, by name.
-
-        None: undefined on these samples, such as the AUROC of one class. It is left out of all
-        results; only where it is the goal it counts as NaN.
-        """
+        """The metrics of the summed counts; None: undefined, such as the AUROC of one class."""
 
 
 class Task(Protocol):
@@ -114,10 +105,7 @@ class Task(Protocol):
     """Whether the memory layout is [batch, height, width, channel], for images of one size."""
 
     def setup(self) -> None:
-        """Read the data and fit tokenizers and statistics; rank 0 first, then the others.
-
-        Raises DataError.
-        """
+        """Read the data and fit tokenizers; rank 0 first, then the others. Raises DataError."""
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator."""
@@ -147,7 +135,7 @@ class Task(Protocol):
         """A sample of the current outputs as text; None: no preview. Collective under sharding."""
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Floating point operations of forward and backward for one sample; None: unknown."""
+        """Operations of forward and backward for one sample; None: unknown."""
 
     def facts(self) -> Mapping[str, Any]:
         """Facts of the data for the user: counts, splits, what was left out.
@@ -178,10 +166,7 @@ class ChecksMeasures(Protocol):
     """A task that checks its loss and metrics before the first step."""
 
     def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
-        """Measure a batch, and another that has each of its samples two times.
-
-        `model` is in evaluation mode. Raises DataError. Collective if the model is sharded.
-        """
+        """Measure a batch, and another with each sample two times. Raises DataError. Collective."""
 
 
 @runtime_checkable
@@ -189,10 +174,7 @@ class ContinualTask(Protocol):
     """A task that continual learning can train on further experiences."""
 
     def continue_from(self, first: Any) -> None:
-        """After setup: use the loss and the goal of `first`, the task that built the model.
-
-        Raises DataError if the data is of another kind than that of `first`.
-        """
+        """After setup: use loss and goal of `first`. Raises DataError for other kinds of data."""
 
 
 class EncoderInputs(Protocol):
@@ -228,16 +210,10 @@ class HasFrozenEncoder(Protocol):
         """The inputs of the encoder over a split, in training and in evaluation."""
 
     def encode(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
-        """The outputs of the encoder for a batch of inputs: by name, one row per input.
-
-        All inputs give rows of one shape. Collective if the model is sharded.
-        """
+        """The outputs for a batch: by name, one row per input, all of one shape. Collective."""
 
     def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
-        """From now on, return samples with cached features instead of encoder inputs.
-
-        The features are numbered as `encoder_inputs`.
-        """
+        """From now on, return samples with cached features, numbered as `encoder_inputs`."""
 
 
 @dataclass(frozen=True)
@@ -269,10 +245,7 @@ class HasBaseWeights(Protocol):
         """The folder with the pretrained weights of the model; None: it has none."""
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
-        """Write the adapters `weights`, alone or `merged` with the frozen weights, into `folder`.
-
-        Disk access. Raises DataError.
-        """
+        """Write the adapters, alone or `merged` with the frozen weights. Raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -332,10 +305,7 @@ class HasPredictions(Protocol):
     """A task that can show the predictions of its model."""
 
     def predictions(self, model: Module) -> Predictions:
-        """The predictions of `model` for a few fixed validation samples.
-
-        `model` is in evaluation mode and keeps no gradients. Collective if it is sharded.
-        """
+        """Those of a few fixed validation samples, without gradients. Collective if sharded."""
 
 
 @dataclass(frozen=True)
@@ -359,10 +329,7 @@ class WorksWithoutData(Protocol):
     missing."""
 
     def setup_without_data(self) -> None:
-        """Instead of `setup`: read what it saved in `Context.folder`, such as a tokenizer.
-
-        Then `build`, which loads no initial weights, and predictions work. Raises DataError.
-        """
+        """Instead of `setup`: read what it saved, for `build` and predictions. Raises DataError."""
 
 
 @runtime_checkable
@@ -370,10 +337,7 @@ class PredictsFiles(WorksWithoutData, Protocol):
     """A task whose trained model can be used on files without targets."""
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """The predictions for a file or folder in a format of the family, one for each sample.
-
-        `model` is in evaluation mode. Raises DataError.
-        """
+        """The predictions for each sample of a file or folder of the family. Raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -428,10 +392,7 @@ class GeneratesText(WorksWithoutData, Protocol):
         """How many tokens of `prompt` `generate` leaves out, for the context of the model."""
 
     def generate(self, model: Module, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
-        """The parts of the text after `prompt` as they are generated, up to its end.
-
-        `model` is in evaluation mode.
-        """
+        """The parts of the text after `prompt` as they are generated, up to its end."""
 
 
 @runtime_checkable
@@ -451,10 +412,7 @@ class HasHuggingFaceFormat(Protocol):
     """A task whose model transformers can load."""
 
     def write_hugging_face(self, folder: Path) -> None:
-        """Write configuration and tokenizer for transformers into `folder`, without weights.
-
-        Reads no data. Writes the disk; raises DataError.
-        """
+        """Write configuration and tokenizer, without weights, into `folder`. Raises DataError."""
 
     def hugging_face_name(self, name: str) -> str:
         """The name in transformers of the parameter or persistent buffer `name`."""

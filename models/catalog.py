@@ -18,15 +18,13 @@ class Stage:
     sentence: str
     """What is trained, without an initial capital."""
     loads: str | None = None
-    """The setting that names its initial weights: a run folder (its best checkpoint, else its
-    last), a checkpoint, an export or a safetensors file. None: random weights."""
+    """The setting that names its initial weights. None: random weights."""
     of: tuple[str, ...] = ()
     """The stages that these weights come from; of several, the one trained last."""
     optional: bool = False
     """Trained only if `stages` names it."""
     predicts: bool = True
-    """Whether `predict` gives results, and not features of an encoder. By the name that is its
-    `model.stage`."""
+    """Whether `predict` gives results, and not features of an encoder."""
 
 
 @dataclass(frozen=True)

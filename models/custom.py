@@ -63,7 +63,7 @@ class CustomTask(ABC):
     def samples(self, split: SplitName) -> Sequence[Any] | Split:
         """The samples of `train`, `val` or `test`; called once for each.
 
-        A task without a test split returns None or nothing for it, or raises KeyError("test").
+        A task without a test split returns None or nothing for it.
 
         Anything with a length and an index: a list, a torch Dataset. A sample is a mapping of names
         to tensors, arrays or numbers, or a tuple whose parts `fields` names. An object with a
@@ -84,27 +84,21 @@ class CustomTask(ABC):
         Raises DataError if a split is empty or has no length and no index.
         """
         for split in SPLITS:
+            samples: Any = self.samples(split)
+            if split == "test" and (samples is None or (hasattr(samples, "__len__") and not len(samples))):
+                continue
+            draws = hasattr(samples, "sample")
             try:
-                samples: Any = self.samples(split)
-            except KeyError as error:  # of a mapping of splits
-                if split != "test" or error.args != ("test",):
-                    raise
-                continue
-            is_empty = hasattr(samples, "__len__") and not len(samples)
-            if split == "test" and (samples is None or is_empty):
-                continue
-            if (problem := _unusable(samples)) is not None:
-                what = f"{type(self).__name__}.samples({split!r}) {problem}"
-                allowed = "a list, a torch Dataset or another sequence; not a generator or a table"
-                raise DataError(what, where=self._place("samples"), allowed=allowed)
-            if is_empty:
+                if not len(samples) or not (draws or samples[0] is not None):
+                    raise ValueError("there is no sample")
+            except (TypeError, KeyError, ValueError) as error:
                 raise DataError(
-                    f"{type(self).__name__} has no samples for {split}",
+                    f"{type(self).__name__}.samples({split!r}): {type(error).__name__}: {error}",
                     where=self._place("samples"),
-                    allowed="at least one sample each for train and val; test may have none",
-                )
-            has_draws = hasattr(samples, "sample")
-            self._splits[split] = samples if has_draws else _FixedSamples(samples)
+                    allowed="a list, a torch Dataset or another sequence, not a generator or a table; at "
+                    "least one sample each for train and val",
+                ) from None
+            self._splits[split] = samples if draws else _FixedSamples(samples)
 
     def split_groups(self, groups: Iterable[str], noun: str = "groups") -> dict[SplitName, list[str]]:
         """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
@@ -123,41 +117,37 @@ class CustomTask(ABC):
 
         Raises DataError with the file and line of `measure`.
         """
-        sums = self._measured(model, once)
-        for name, value in sums.items():
-            self._check_scalars(name, value)
-        names = [f"val_{name}" for name in sums]
+        sums, name = self._measured(model, once), type(self).__name__
+        for key, value in sums.items():
+            for part in value if isinstance(value, tuple) else (value,):
+                if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dim()):
+                    shape = (
+                        f"of shape {list(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+                    )
+                    raise DataError(
+                        f"{name}.measure returns {key!r} as {shape}",
+                        where=self._place("measure"),
+                        allowed="a scalar tensor: the sum over the samples; or a pair of a sum and a count",
+                    )
+        names = [f"val_{key}" for key in sums]
         if self.goal.metric not in names and type(self).metric is CustomTask.metric:
-            similar = get_close_matches(self.goal.metric, names, n=1)
             raise DataError(
-                f"the goal of {type(self).__name__} is {self.goal.metric!r}, which measure does not return",
+                f"the goal of {name} is {self.goal.metric!r}, which measure does not return",
                 where=self._place("measure"),
                 allowed=", ".join(names),
-                did_you_mean="".join(similar),
+                did_you_mean="".join(get_close_matches(self.goal.metric, names, n=1)),
             )
-        first, second = (_number(measured["loss"]) for measured in (sums, self._measured(model, twice)))
+        losses = (measured["loss"] for measured in (sums, self._measured(model, twice)))
+        first, second = (float(loss[0] if isinstance(loss, tuple) else loss) for loss in losses)
         is_sum = self.num_units(twice) == self.num_units(once) or abs(first) < _SAME
         if not is_sum and abs(second - first) <= _SAME * abs(first):
             raise DataError(
-                f"the loss of {type(self).__name__} does not grow with the batch: twice the "
-                f"samples give {second:.6g} instead of {2 * first:.6g}. A mean over the batch "
-                "makes training depend on micro-batches and processes",
+                f"the loss of {name} does not grow with the batch: twice the samples give {second:.6g} "
+                f"instead of {2 * first:.6g}. A mean makes training depend on micro-batches and processes",
                 where=self._place("measure"),
                 allowed="the sum over the samples of the batch",
                 fix='in measure, use reduction="sum", or multiply the mean by the samples',
             )
-
-    def _check_scalars(self, name: str, value: Any) -> None:
-        for part in value if isinstance(value, tuple) else (value,):
-            shape = list(part.shape) if isinstance(part, Tensor) else []
-            if len(shape) > 0 or not isinstance(part, Tensor | int | float):
-                what = f"of shape {shape}" if shape else f"as {type(part).__name__}"
-                raise DataError(
-                    f"{type(self).__name__}.measure returns {name!r} {what}",
-                    where=self._place("measure"),
-                    allowed="a scalar tensor: the sum over the samples; or a pair of a sum and a count",
-                    fix=f"{name}.sum()" if shape else "",
-                )
 
     def _place(self, method: str) -> str:
         """File and line of a method of the class."""
@@ -287,28 +277,9 @@ class _FixedSamples:
         return self._samples[index]
 
 
-def _unusable(samples: Any) -> str | None:
-    """Why samples have no length or no index; None: they have both."""
-    try:
-        length = len(samples)
-    except TypeError:
-        return f"is a {type(samples).__name__}, which has no length"
-    if hasattr(samples, "sample") or not length:
-        return None
-    try:
-        samples[0]
-    except (TypeError, KeyError) as error:
-        return f"has no sample of index 0: {type(error).__name__}: {error}"
-    return None
-
-
 def _narrow(value: Any) -> Any:
     is_wide = isinstance(value, Tensor) and value.dtype == torch.float64
     return value.to(torch.get_default_dtype()) if is_wide else value
-
-
-def _number(value: Any) -> float:
-    return float(value[0] if isinstance(value, tuple) else value)
 
 
 def _length(value: Any) -> int:

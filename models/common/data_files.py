@@ -10,7 +10,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
@@ -26,33 +26,17 @@ _LINE_S = 10.0
 
 @contextmanager
 def progress(work: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives a function that takes how much of `total` is done; None: the total is unknown."""
-    # rich takes time to import, and most data is read at once.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
+    """Gives a function that takes how much of `total` is done; prints it every 10 s."""
+    line_at = time.monotonic() + _LINE_S
 
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), Remaining()
-    is_live, line_at = console.is_terminal, time.monotonic() + _LINE_S
-    with Progress(*columns, console=console, transient=True, disable=not is_live) as bar:
-        task = bar.add_task(work, total=total)
+    def update(done: int) -> None:
+        nonlocal line_at
+        if time.monotonic() > line_at:
+            line_at = time.monotonic() + _LINE_S
+            rest = "" if total is None else f" of {total:,}"
+            print(f"{work}: {done:,}{rest}", file=sys.stderr, flush=True)
 
-        def update(done: int) -> None:
-            nonlocal line_at
-            bar.update(task, completed=done)
-            if not is_live and time.monotonic() > line_at:
-                line_at = time.monotonic() + _LINE_S
-                rest = "" if total is None else f" of {total:,}"
-                left = bar.tasks[0].time_remaining
-                about = "" if left is None else f", about {left:.0f} s left"
-                print(f"{work}: {done:,}{rest}{about}", file=sys.stderr, flush=True)
-
-        yield update
-
-
-_CHUNK_BYTES = 2**28
-"""A chunk is in memory as a whole when any part of it is read."""
+    yield update
 
 
 def hdf5_problem(dataset: Any) -> str | None:
@@ -60,22 +44,15 @@ def hdf5_problem(dataset: Any) -> str | None:
 
     Data that was never written costs nothing on the disk, and is read as zeros. Reads the disk.
     """
-    shape = " × ".join(f"{length:,}" for length in dataset.shape) or "1"
-    if dataset.chunks is None:
-        stored = dataset.id.get_storage_size() // dataset.dtype.itemsize
-        if not dataset.external and not dataset.is_virtual and stored < dataset.size:
-            return f"claims {shape} values, but the file stores {stored:,}"
+    if dataset.external or dataset.is_virtual:
         return None
-    if prod(dataset.chunks) * dataset.dtype.itemsize > _CHUNK_BYTES:
-        return f"has chunks of {prod(dataset.chunks):,} values, each read at once"
-    whole = prod(ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    stored = dataset.id.get_num_chunks()
-    if stored < whole:
-        return f"claims {shape} values in {whole:,} chunks, but the file stores {stored:,}"
-    unpacked, packed = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if dataset.ndim < 3 and unpacked > max(ALWAYS_UNPACKED, _MOST_RATIO * packed):  # no pictures
-        return f"has {packed:,} bytes and unpacks to {unpacked:,}"
-    return None
+    size, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    is_cut = stored < size
+    if dataset.chunks is not None:
+        counts = (ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        is_cut = dataset.id.get_num_chunks() < prod(counts)
+    most = max(ALWAYS_UNPACKED, _MOST_RATIO * stored) if dataset.ndim < 3 else size  # no pictures
+    return f"claims {size:,} bytes, but the file stores {stored:,}" if is_cut or size > most else None
 
 
 _MOST_RATIO, ALWAYS_UNPACKED = 200, 1 << 26
@@ -166,21 +143,7 @@ def files(path: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise unreadable_file(path, error)
 
-    paths: list[Path] = []
-    with ExitStack() as stack:
-        update = None
-        for folder, _, names in walk(path, fail):
-            paths += [folder / name for name in names]
-            if update is None and len(paths) > FILES_CHECKED:
-                update = stack.enter_context(progress(f"files in {path}", None))
-            if update is not None:
-                update(len(paths))
-            if len(paths) > MAX_FILES:
-                raise DataError(
-                    f"'{path}' has more than {MAX_FILES:,} files",
-                    where="data.path",
-                    allowed="a file, or a folder of data alone",
-                )
+    paths = [folder / name for folder, _, names in walk(path, fail) for name in names]
     return sorted(paths, key=lambda file: file.as_posix())
 
 
@@ -189,60 +152,32 @@ def walk(
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """As os.walk, sorted within each folder, without hidden entries and folders of the system.
 
-    `onerror` gets the error of a folder that cannot be read, named from `path` on. Raises DataError
-    for a file that would never end, such as a pipe, and for a link to nothing.
+    Raises DataError for too many files, for one that would never end, such as a pipe, and for a
+    link to nothing.
     """
-    start = Path(os.path.abspath(path))  # `..` is resolved, links are not
-    pending = [start]
-    while pending:
-        folder = pending.pop()
-        if folder in _SYSTEM_FOLDERS:
-            continue
-        shown = path / folder.relative_to(start)
-        try:
-            with os.scandir(folder) as scanned:
-                entries = sorted(
-                    (entry for entry in scanned if not entry.name.startswith(".")),
-                    key=lambda entry: entry.name,
+    count = 0
+    for folder, folders, names in os.walk(path, onerror=onerror):
+        is_visible = Path(os.path.abspath(folder)) not in _SYSTEM_FOLDERS
+        folders[:] = sorted(name for name in folders if is_visible and not name.startswith("."))
+        names = sorted(name for name in names if is_visible and not name.startswith("."))
+        for file in (os.path.join(folder, name) for name in names):
+            if not os.path.isfile(file):
+                is_link = os.path.islink(file) and not os.path.exists(file)
+                problem = "is a link to a file that does not exist" if is_link else "is not a regular file"
+                raise DataError(
+                    f"'{file}' {problem}",
+                    where="data.path",
+                    allowed="files on disk and links to files; no pipes, sockets or devices",
+                    fix="move it out of the folder",
                 )
-            folders = [entry.name for entry in entries if _is_folder(entry)]
-        except OSError as error:
-            error.filename = str(shown)
-            if onerror is not None:
-                onerror(error)
-            continue
-        links = {entry.name for entry in entries if entry.is_symlink()}
-        files = [entry for entry in entries if entry.name not in folders]
-        for entry in files:
-            _check_entry(entry, shown / entry.name, path)
-        yield shown, folders, [entry.name for entry in files]
-        pending += [folder / name for name in reversed(folders) if name not in links]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):  # a link to itself
-        return entry.is_dir()
-    return False
-
-
-def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
-    """Raise DataError unless `entry`, which is no folder, is a file. Reads the disk for links."""
-    with suppress(OSError):
-        if entry.is_file():
-            return
-    if entry.is_symlink() and not os.path.exists(entry):
-        raise DataError(
-            f"'{shown}' is a link to a file that does not exist",
-            where="data.path",
-            allowed="files, and links to files",
-            fix=f"fetch the file, or remove all such links:  find {quote(str(root))} -xtype l -delete",
-        )
-    raise DataError(
-        f"'{shown}' is not a regular file",
-        where="data.path",
-        allowed="files on disk, no pipes, sockets or devices",
-        fix="move it out of the folder",
-    )
+        count += len(names)
+        if count > MAX_FILES:
+            problem, allowed = (
+                f"'{path}' has more than {MAX_FILES:,} files",
+                "a file, or a folder of data alone",
+            )
+            raise DataError(problem, where="data.path", allowed=allowed)
+        yield Path(folder), [*folders], names
 
 
 def first_files(path: Path) -> Iterator[Path]:
@@ -359,17 +294,14 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            examples = self.examples()
-            if self.count > MAX_EXAMPLES:
-                examples.append(f"and {self.count - MAX_EXAMPLES} more")
-            others = " and the others" if self.count > 1 else ""
-            fix = self.fix or f"correct {self.rows[0][0]}{others}"
-            # Two spaces set a line apart from words.
-            skip = ("  or " if "  " in fix else ", or ") + _SKIP
+            more = [f"and {self.count - MAX_EXAMPLES} more"] if self.count > MAX_EXAMPLES else []
+            fix = self.fix or f"correct {self.rows[0][0]}" + " and the others" * (self.count > 1)
+            # Two spaces set a line apart from words. If all are bad, skipping leaves nothing.
+            skip = ("  or " if "  " in fix else ", or ") + _SKIP if num_good else ""
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
-                where="\n                ".join(examples),
-                fix=fix + (skip if num_good else ""),  # else nothing is left
+                where="\n                ".join([*self.examples(), *more]),
+                fix=fix + skip,
             )
         return self.count
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -241,10 +240,5 @@ def cache_name(decoder: Module) -> str:
 
     The other name works with a warning.
     """
-    kind: Any = type(decoder)
-    return _cache_name(kind)
-
-
-@lru_cache
-def _cache_name(kind: Any) -> str:
-    return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
+    forward: Any = type(decoder).forward
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -48,8 +46,7 @@ def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Imag
         if page:
             image.seek(page)
         is_wide = _has_16_bits(image)
-        with _quiet_stderr() if image.format == "TIFF" else nullcontext():
-            image.load()
+        image.load()
         facts = dict(getattr(image, "tag_v2", {}))
         read: Image.Image = image
         if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
@@ -95,29 +92,6 @@ def _one_error(file: Path | IO[bytes], fix: str) -> Iterator[None]:
         ) from None
     finally:
         logging.getLogger("PIL").removeHandler(silent)
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Nothing on standard error: libtiff prints there itself what is wrong with a file."""
-    with _STDERR:
-        try:
-            standard = os.dup(2)
-        except OSError:  # it is closed
-            yield
-            return
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nothing, 2)
-            yield
-        finally:
-            os.dup2(standard, 2)
-            os.close(standard)
-            os.close(nothing)
-
-
-_STDERR = Lock()
-"""One thread at a time, so that each finds the real one."""
 
 
 def _name(file: Path | IO[bytes]) -> str:

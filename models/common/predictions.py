@@ -91,11 +91,7 @@ def input_errors() -> Iterator[None]:
         yield
     except DataError as error:
         # Settings of data are those of the run.
-        fix, _, others = error.fix.partition(", or skip them with  --set ")
-        if "data.columns" in fix:
-            fix = "name the columns as in the data of the run, or remove them from the file"
-        elif others or "--set data." in error.fix:
-            fix = fix.partition("  --set data.")[0]
+        fix = "" if "--set data." in error.fix else error.fix
         raise DataError(
             error.message.replace(_SETTING, OPTION),
             where=error.where.replace(_SETTING, OPTION),

@@ -97,19 +97,12 @@ def _part(fold: str, others: int, tests: int, noun: str) -> tuple[int, int]:
 
 
 def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
-    given = f"{count} {noun}" if count > 1 else f"{count} group ({noun})"
-    message = f"{given}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (held > 0)
-    fix = f"add data: three splits need at least 3 {noun}"
-    if count > 2:
-        least = -(-1000 // count) / 1000
-        limit = least if held == 0 else (100 * ((count + 1) // 2) - 1) // count / 100
-        message += f"; at {'least' if held == 0 else 'most'} {limit:g}"
-        fix = f"--set eval.share={limit:g}"
+    least = -(-1000 // count) / 1000
     return DataError(
-        message,
+        f"{count} {noun}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (held > 0),
         where="eval.share, data.fraction, data.path",
         allowed="at least one group each for train, val and test",
-        fix=fix,
+        fix=f"--set eval.share={least:g}" if count > 2 else f"add data: three splits need 3 {noun}",
     )
 
 

@@ -54,8 +54,6 @@ _IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | r
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _HEAD = 1 << 16
 """Characters in which a header ends."""
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
-"""The first line that spreadsheets write to name the delimiter."""
 _INVISIBLE = f"{whitespace}\xa0\u200b\ufeff"
 """Characters around the name of a column, of web pages and of joined files."""
 
@@ -79,44 +77,42 @@ class TextTable:
         """Reads the header. Raises DataError if there is none."""
         self.file, self.name = file, name
         file.first_line()  # raises DataError if the file is empty
-        head = next(file.chunks())
-        lines = file.lines_with_ends()
-        separator = _SEPARATOR_LINE.fullmatch(head.partition("\n")[0])
-        if separator:
-            next(lines)
-        self.delimiter = separator[1] if separator else _delimiter(head[:_HEAD], file)
-        self._rows = _Rows(lines, self.delimiter, f"{file.path}", name, skipped=bool(separator))
-        filled = (row for row in self._rows if not _is_blank(row[1]))
+        delimiter = _delimiter(next(file.chunks())[:_HEAD], file)
+        csv.field_size_limit(_LONGEST_CELL)
+        # Strict, and no row after an error, where the reader would go on inside of a cell.
+        self._reader = csv.reader(file.lines_with_ends(), delimiter=delimiter, strict=True)
+        filled = (row for row in self._rows() if not _is_blank(row[1]))
         self.header_line, header = next(filled, (1, []))
         self.header: list[str] = [column.strip(_INVISIBLE) for column in header]
         """The names of the columns."""
         while len(self.header) > 1 and not self.header[-1]:
             self.header.pop()  # a delimiter at the end of each row
-        self._numbers = _Numbers(self.delimiter)
+        self._numbers = _Numbers(delimiter)
         self.number = self._numbers.parse
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Rows, each with the number of its first line. Raises DataError for a stray quote."""
+        line = self._reader.line_num + 1
+        try:
+            for row in self._reader:
+                yield line, row
+                line = self._reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"'{self.name}' has a quoted cell that does not end, or not at a delimiter: {error}",
+                where=f"{self.file.path}:{line}",
+                allowed='a cell in quotes, in which each quote is doubled: "6"" nails"',
+                fix=f"close or double the quote of the row that begins in line {line}",
+            ) from None
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
         """Line and cells of each row, as many as columns; blank rows are left out. Once only.
 
-        A row of text with another number of cells is a bad record, and so is the end of the file
-        from a quote that is not closed. Raises DataError.
+        A row of text with another number of cells is a bad record. Raises DataError.
         """
         width = len(self.header)
-        while True:
-            try:
-                line, cells = next(self._rows)
-            except StopIteration:
-                return
-            except DataError as error:
-                problem = f"a quoted cell that does not end takes all up to line {self._rows.line}"
-                bad_records.add(f"{self.name}:{self._rows.begin}", problem, error.fix)
-                return
+        for line, cells in self._rows():
             is_blank = _is_blank(cells)
-            if self._rows.has_stray_quote:
-                problem = "text follows a quoted cell: each quote within a cell is doubled"
-                fix = 'double each quote within a quoted cell, such as  "6"" nails"'
-                bad_records.add(f"{self.name}:{line}", problem, fix)
-                continue
             if len(cells) > width and _is_blank(cells[width:]):
                 del cells[width:]  # a delimiter at the end of each row
             if len(cells) == width and (width == 1 or not is_blank):
@@ -128,59 +124,6 @@ class TextTable:
     def notes(self) -> Sequence[str]:
         """What was assumed of the file: complete once it was read."""
         return [note for note in (self.file.note, *self._numbers.notes) if note]
-
-
-class _Rows:
-    """Rows of lines, each with the number of its first line."""
-
-    def __init__(self, lines: Iterator[str], delimiter: str, path: str, name: str, skipped: int = 0) -> None:
-        """`skipped`: the number of lines before `lines`."""
-        self._path, self._name, self._is_at_end = path, name, False
-        self.begin = self.line = skipped
-        """The first and the last line of the last row."""
-        self._delimiter, self._lines = delimiter, list[str]()
-        csv.field_size_limit(_LONGEST_CELL)
-        # Not strict: after an error in the middle of a row the reader would resume inside it.
-        self._reader = csv.reader(self._counted(lines), delimiter=delimiter)
-
-    def _counted(self, lines: Iterator[str]) -> Iterator[str]:
-        for line in lines:
-            self.line += 1
-            self._lines.append(line)
-            yield line
-        self._is_at_end = True
-
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        return self
-
-    def __next__(self) -> tuple[int, list[str]]:
-        self.begin = self.line + 1
-        self._lines.clear()
-        try:
-            row = next(self._reader)
-            # The reader asks for a line after the last one only inside a quoted cell.
-            is_open = self._is_at_end
-        except csv.Error:
-            is_open = True
-        if is_open:
-            raise DataError(
-                f"'{self._name}' has a quoted cell that does not end",
-                where=f"{self._path}:{self.begin}",
-                allowed='a cell in quotes, in which each quote is doubled: "6"" nails"',
-                fix=f"close or double the quote of the row that begins in line {self.begin}",
-            )
-        return self.begin, row
-
-    @property
-    def has_stray_quote(self) -> bool:
-        """Whether text follows a quoted cell of the last row, as of `"a \\"b\\" c"`."""
-        if not any('"' in line for line in self._lines):
-            return False
-        try:
-            next(csv.reader(self._lines, delimiter=self._delimiter, strict=True))
-        except csv.Error:
-            return True
-        return False
 
 
 def _delimiter(head: str, file: TextFile) -> str:
@@ -196,7 +139,7 @@ def _delimiter(head: str, file: TextFile) -> str:
             f"the header of '{file.path}' has several delimiters: {' '.join(map(repr, delimiters))}",
             where=f"{file.path}:{lines.index(header) + 1}",
             allowed="one delimiter, and other ones in quotes",
-            fix=f"name it in a first line:  sep={delimiters[0]}",
+            fix="put names with delimiters into quotes",
         )
     return delimiters[0] if delimiters else "\t" if ".tsv" in file.path.name.lower() else ","
 

@@ -7,7 +7,6 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from io import IncrementalNewlineDecoder
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -45,20 +44,13 @@ def parse_json(text: str, pairs: Callable[[Any], Any] | None = None) -> Any:
     """
     try:
         value = json.loads(text, object_pairs_hook=pairs)
-        check_characters(value, text)
-    except RecursionError:
-        raise ValueError("too many levels of lists and objects") from None
-    return value
-
-
-def check_characters(value: object, text: str) -> None:
-    """Raises ValueError if half of a surrogate pair is in `value`, parsed from `text`."""
-    try:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("too many levels of lists and objects") from None
     except UnicodeEncodeError:
-        problem = "half of a surrogate pair (\\ud800 to \\udfff) is not a character"
-        raise ValueError(problem) from None
+        raise ValueError("half of a surrogate pair (\\ud800 to \\udfff) is not a character") from None
+    return value
 
 
 def assumed_encoding(raw: bytes) -> str | None:
@@ -75,22 +67,6 @@ def assumed_encoding(raw: bytes) -> str | None:
     return None if best is None or "\0" in str(best) else best.encoding
 
 
-def decoded(raw: bytes, declared: str = "utf-8") -> tuple[str, str]:
-    """The text of the bytes of a file, and its encoding: of the mark, `declared`, UTF-8 or assumed.
-
-    Raises UnicodeDecodeError.
-    """
-    mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
-    if mark:
-        return raw[len(mark) :].decode(MARKS[mark]), MARKS[mark]
-    for encoding in (declared, "utf-8"):
-        with suppress(UnicodeDecodeError, LookupError):
-            if "\0" not in (text := raw.decode(encoding)):
-                return text, "utf-8" if raw.isascii() else encoding
-    encoding = assumed_encoding(raw) or "utf-8"
-    return raw.decode(encoding), encoding
-
-
 def _has_utf8(raw: bytes) -> bool:
     """Whether more than a fifth of the characters beyond ASCII are UTF-8: the text is damaged."""
     beyond = [c for c in raw.decode("utf-8", errors="surrogateescape") if c > "\x7f"]
@@ -101,7 +77,8 @@ def _has_utf8(raw: bytes) -> bool:
 class TextFile:
     """Text of a file, packed by gzip or not; line ends are `\\n`.
 
-    Its encoding is that of its byte order mark, or UTF-8; of other text it is assumed, with a note.
+    Its encoding is that of its byte order mark, or UTF-8; of other text it is assumed of the first
+    megabyte, with a note.
     Holds one line in memory. Every method reads from disk and raises DataError if the file cannot
     be opened or is not text; all but `chunks` and `lines` also if it is empty.
     """
@@ -113,11 +90,30 @@ class TextFile:
 
     def chunks(self, size: int = CHUNK) -> Iterator[str]:
         """The text in chunks of about `size` bytes."""
+        line = 1
         try:
             with self.open() as file:
-                newlines = IncrementalNewlineDecoder(None, translate=True)
-                for text, is_last in self._texts(file, size):
-                    yield newlines.decode(text, final=is_last)
+                raw = file.read(size)
+                mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
+                encoding = MARKS[mark] if mark else self._encoding(raw, len(raw) < size)
+                bytes_decoder: Any = codecs.getincrementaldecoder(encoding)()
+                decoder, raw = IncrementalNewlineDecoder(bytes_decoder, translate=True), raw[len(mark) :]
+                while raw:
+                    text = decoder.decode(raw)
+                    if "\0" in text and not mark:
+                        raise UnicodeDecodeError(encoding, raw, raw.index(b"\0"), len(raw), "a zero byte")
+                    yield text
+                    line += raw.count(b"\n")
+                    raw = file.read(size)
+                yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            line += error.object.count(b"\n", 0, error.start)
+            raise DataError(
+                f"'{self.path}' is not {error.encoding.upper()}: {error.reason}",
+                where=f"{self.path}:{line}",
+                allowed="UTF-8, or UTF-16 or UTF-32 with a byte order mark",
+                fix="convert it, for example  iconv -f WINDOWS-1251 -t UTF-8",
+            ) from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"'{self.path}' cannot be read: damaged gzip data: {error}",
@@ -128,47 +124,19 @@ class TextFile:
         except OSError as error:
             raise unreadable_file(self.path, error) from None
 
-    def _texts(self, file: BinaryIO, size: int) -> Iterator[tuple[str, bool]]:
-        """The text of each read, and whether it is the last."""
-        raw = file.read(size)
-        mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
-        start, line, is_ascii = 0, 1, not mark
-        encoding = MARKS.get(mark, "utf-8")
-        raw = raw[len(mark) :]
-        decoder = codecs.getincrementaldecoder(encoding)()
-        while True:
-            whole = decoder.getstate()[0] + raw  # with a character that the last read cut
-            begin = start + len(mark) - len(whole) + len(raw)
-            try:
-                text = decoder.decode(raw, final=not raw)
-                if "\0" in text and not mark:
-                    at = whole.index(b"\0")
-                    raise UnicodeDecodeError(encoding, whole, at, at + 1, "a zero byte")
-            except UnicodeDecodeError as error:
-                is_cut = error.reason == "unexpected end of data" and error.end - error.start > 1
-                is_open = encoding == "utf-8" and is_ascii and not is_cut
-                is_open = is_open and not _has_utf8(whole)
-                assumed = assumed_encoding(whole) if is_open else None
-                if assumed is None:
-                    raise self._error(error, line + whole.count(b"\n", 0, error.start), begin) from None
-                self.note = f"{assumed}, since it is not UTF-8"
-                encoding, raw, start = assumed, whole, start - len(whole) + len(raw)
-                decoder = codecs.getincrementaldecoder(encoding)()
-                continue
-            yield text, not raw
-            if not raw:
-                return
-            is_ascii = is_ascii and text.isascii()
-            line, start = line + raw.count(b"\n"), start + len(raw)
-            raw = file.read(size)
-
-    def _error(self, error: UnicodeDecodeError, line: int, begin: int) -> DataError:
-        return DataError(
-            f"'{self.path}' is not {error.encoding.upper()}: {error.reason}",
-            where=f"{self.path}:{line}, byte {begin + error.start}",
-            allowed="UTF-8, or UTF-16 or UTF-32 with a byte order mark",
-            fix="convert it, for example  iconv -f WINDOWS-1251 -t UTF-8",
-        )
+    def _encoding(self, raw: bytes, is_whole: bool) -> str:
+        """That of the first bytes: UTF-8, also where it is damaged, or one that is assumed."""
+        try:
+            if "\0" not in codecs.utf_8_decode(raw, "strict", is_whole)[0]:
+                return "utf-8"
+        except UnicodeDecodeError as error:
+            is_cut = error.reason == "unexpected end of data" and error.end - error.start > 1
+            if is_cut or _has_utf8(raw):
+                return "utf-8"
+        if (assumed := assumed_encoding(raw)) is None:
+            return "utf-8"
+        self.note = f"{assumed}, since it is not UTF-8"
+        return assumed
 
     def open(self) -> BinaryIO:
         """The bytes of the text, decompressed. Raises OSError."""
@@ -197,20 +165,6 @@ class TextFile:
             last = line
         if last:
             yield last
-
-    def numbered_blocks(self) -> Iterator[tuple[int, list[str]]]:
-        """Blocks of lines between blank lines, each with the number of its first line."""
-        start = 1
-        buffer: list[str] = []
-        for number, line in enumerate(self.lines(), start=1):
-            if line.strip():
-                start = start if buffer else number
-                buffer.append(line)
-            elif buffer:
-                yield start, buffer
-                buffer = []
-        if buffer:
-            yield start, buffer
 
     def first_line(self) -> str:
         """The first non-blank line."""

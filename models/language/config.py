@@ -46,8 +46,6 @@ PACKS_DOCUMENTS = True
 """A sample may hold several documents, and attention stays within each."""
 PLANNED_BY_CONFIG = True
 """A pretrained model is planned from its config.json, without its weights."""
-_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
-"""Keys of config.json with the longest sample; the last three are those of older models."""
 
 
 def context_of(folder: Path) -> int | None:
@@ -57,12 +55,10 @@ def context_of(folder: Path) -> int | None:
     """
     try:
         config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        length = config.get("max_position_embeddings") or config.get("n_positions")
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
-    if not isinstance(config, dict):
-        return None
-    lengths = (config.get(key) for key in _POSITIONS)
-    return next((n for n in lengths if isinstance(n, int) and n > 0), None)
+    return length if isinstance(length, int) and length > 0 else None
 
 
 _ADAPTED: dict[str, Any] = {"unless": {"model.lora.rank": [None]}}

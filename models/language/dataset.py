@@ -14,6 +14,7 @@ import numpy as np
 from models.base import DataError, SplitName
 from models.common.data_files import OnBad, unknown_embedded
 from models.common.split import SPLITS
+from models.common.table import declared_columns
 from models.language.encoded import encode
 from models.language.readers.corpus import Corpus, from_records, read_corpus
 from models.language.rows import Dialogues, Pairing, TokenWindows, true_pairing
@@ -93,8 +94,6 @@ def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] =
         from models.language.formats import EMBEDDED
 
         raise unknown_embedded(path, EMBEDDED)
-    from models.common.table import declared_columns  # as in read_corpus
-
     answered = None if answers is None else Path(answers).expanduser()
     return read_corpus(Path(path).expanduser(), answered, on_bad, declared_columns(columns))
 
@@ -105,7 +104,7 @@ Numbers = Mapping[SplitName, np.ndarray]
 def assign_splits(corpus: Corpus, splits: Mapping[SplitName, Sequence[str]]) -> Numbers:
     """The numbers of the documents or exchanges of each split, in corpus order."""
     sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
-    side_numbers = (sides.get(group, len(SPLITS)) for group in corpus.index.groups)
+    side_numbers = (sides.get(group, len(SPLITS)) for group in corpus.groups)
     side_of = np.fromiter(side_numbers, dtype=np.int8, count=len(corpus))
     return {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
 
@@ -140,13 +139,13 @@ class Dataset:
         Raises DataError if the training text is shorter than one sample.
         """
         self.tokenizer, self.rules = tokenizer, rules
-        self._encoded, self._index = encode(corpus, tokenizer), corpus.index
+        self._encoded, self._labels = encode(corpus, tokenizer), corpus.labels
         self._groups, self._left_out = groups, corpus.left_out
         self._source = self._describe_corpus(corpus)
         self.text: dict[SplitName, TokenWindows] = {}
         self.dialogues: dict[SplitName, Dialogues] = {}
         for side, name in enumerate(SPLITS):
-            numbers, names = members[name], self._index.names
+            numbers, names = members[name], corpus.names
             is_noise = rules.control == "noise"
             if corpus.is_text:
                 self.text[name] = TokenWindows(
@@ -157,7 +156,7 @@ class Dataset:
                 continue
             pairing = true_pairing(numbers)
             if is_noise:
-                pairing = permute_answers(numbers, self._index.labels[numbers], rules.seed + side)
+                pairing = permute_answers(numbers, corpus.labels[numbers], rules.seed + side)
                 pairing = pairing if name == "train" else with_true_answers(pairing)
             self.dialogues[name] = Dialogues(
                 self._encoded, names, pairing, rules.length, rules.on_bad, rules.longest
@@ -183,11 +182,6 @@ class Dataset:
         rows = self.dialogues["train"]
         return int((rows.prompt_sizes + rows.answer_sizes - 1).sum()) / len(rows)
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of tokens of each document, or of each answer."""
-        return self._encoded.sizes if self.text else self._encoded.sizes[1::2]
-
     def facts(self) -> dict[str, Any]:
         truncated = sum(d.truncated for d in self.dialogues.values())
         too_long = sum(d.skipped for d in self.dialogues.values())
@@ -204,9 +198,8 @@ class Dataset:
         facts["skipped_rows"] = self._left_out["skipped_rows"] + too_long
         if truncated:
             most = max(d.whole_length for d in self.dialogues.values())
-            facts["warning"] = f"{truncated} prompts lose their start: shorten them" + (
-                f", or set  --seq-len {most}" if most > self.rules.length else ""
-            )
+            advice = f", or set  --seq-len {most}" if most > self.rules.length else ""
+            facts["warning"] = f"{truncated} prompts lose their start: shorten them{advice}"
         if self.rules.control == "noise":
             facts["control"] = self._control
         return facts
@@ -215,7 +208,7 @@ class Dataset:
         kind = "documents" if corpus.is_text else "exchanges"
         assumed = "; ".join(
             f"{encoding}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
-            for encoding, names in corpus.index.encodings.items()
+            for encoding, names in corpus.encodings.items()
         )
         return {
             "source": corpus.source.name,
@@ -233,5 +226,5 @@ class Dataset:
         if self.text:
             bounds = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
             return {"val_loss": {"min": bounds["floor"], "chance": bounds["chance"]}}
-        chance = 1 / len(np.unique(self._index.labels))  # of guessing one of the labels
+        chance = 1 / len(np.unique(self._labels))  # of guessing one of the labels
         return {"exact_match": {"max": 2 * chance}, "matched_gap": {"max": 0.02}}

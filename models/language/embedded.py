@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import DataError
-from models.language.readers.index import normalized
-from models.language.readers.records import Conversation, Document, Turn
+from models.language.readers.records import Conversation, Document, Turn, normalized
 
 LARGEST = 64 * 1024
 """Maximum bytes of a source file; a longer one would dominate a split."""

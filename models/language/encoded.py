@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
-from itertools import chain
-from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from models.language.readers.corpus import SMALL, VERSION, Corpus
 from models.language.readers.records import Document, Exchange
 from models.language.tokenizer import Tokenizer, rendered, with_ends
 
-Piece = tuple[int, np.ndarray, int]
-"""Number, tokens, and bytes of text in UTF-8."""
-Numbered = tuple[int, Document | Exchange]
 _BATCH, _BATCH_LETTERS = 256, 2**19
 """At most so many documents or exchanges are encoded at once, and not many more letters of them."""
 
@@ -31,13 +27,12 @@ class TokenStream:
 
     def __init__(self, tokens: np.ndarray) -> None:
         """`tokens`: in memory, or a whole .npy file, mapped by numpy."""
-        self._dtype, self._length = tokens.dtype, len(tokens)
-        self._tokens: np.ndarray | None = tokens
-        self._file: BinaryIO | None = None
+        self._dtype, self._length, self._tokens = tokens.dtype, len(tokens), None
         if isinstance(tokens, np.memmap) and len(tokens) > 0:
             assert tokens.filename is not None
             self._path, self._offset = os.fspath(tokens.filename), tokens.offset
-            self._tokens = None
+        else:
+            self._tokens = tokens
 
     def __len__(self) -> int:
         return self._length
@@ -46,22 +41,15 @@ class TokenStream:
         """Tokens from `start` to `stop` (exclusive). Raises DataError if the file was truncated."""
         if self._tokens is not None:
             return self._tokens[start:stop]
-        if self._file is None:
-            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115
-        size = self._dtype.itemsize
-        # pread: processes that share the file after a fork also share its position.
-        raw = os.pread(self._file.fileno(), (stop - start) * size, self._offset + start * size)
-        if len(raw) != (stop - start) * size:
+        offset = self._offset + start * self._dtype.itemsize
+        tokens = np.fromfile(self._path, self._dtype, stop - start, offset=offset)
+        if len(tokens) < stop - start:
             raise DataError(
                 "the cached tokens are truncated",
                 where=self._path,
                 fix="delete this folder; the next start creates it again",
             )
-        return np.frombuffer(raw, self._dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """State without the open file; another process opens its own."""
-        return {**self.__dict__, "_file": None}
+        return tokens
 
 
 class Encoded:
@@ -104,71 +92,55 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
     tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
-    start = np.array([tokenizer.end if tokenizer.start is None else tokenizer.start], kind)
-    for number, vector, size in _pieces(corpus, tokenizer):
-        if number == len(ends):
-            ends.append(0)
-            text_bytes.append(0)
-            if corpus.is_text:
-                tokens.append(start)
+    for vector, size in _pieces(corpus, tokenizer):
         tokens.append(vector)
-        ends[number] = tokens.length
-        text_bytes[number] += size
+        ends.append(tokens.length)
+        text_bytes.append(size)
     tokens.finish()
-    for name, column in (("ends", ends), ("text_bytes", text_bytes)):
-        file = ArrayFile(new(name), np.int64)
-        file.append(np.frombuffer(column, np.int64))
-        file.finish()
+    np.save(new("ends"), np.frombuffer(ends, np.int64))
+    np.save(new("text_bytes"), np.frombuffer(text_bytes, np.int64))
     corpus.check_unchanged()
 
 
-def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
-    """The pieces in order; a long document comes in parts with one number."""
-    records: Iterator[Numbered] = corpus.documents() if corpus.is_text else corpus.exchanges()
-    batches = _batches(records)
-    if corpus.source.size <= SMALL:
-        yield from chain.from_iterable(_encode_batch(tokenizer, batch) for batch in batches)
-        return
-    kind, per_record = ("documents", 1) if corpus.is_text else ("exchanges", 2)
-    with progress(f"tokenizing {kind}", len(corpus)) as show:
-        for batch in batches:  # between two of them, Python sees a signal
-            pieces = _encode_batch(tokenizer, batch)
-            show(pieces[-1][0] // per_record + 1)
-            yield from pieces
+def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    """Tokens of each piece in order, and its bytes of text in UTF-8."""
+    batch, letters, total = list[Document | Exchange](), 0, 0
+    is_quiet = corpus.source.size <= SMALL
+    with nullcontext(lambda done: None) if is_quiet else progress("tokenizing", len(corpus)) as show:
+        for item in corpus.records():
+            batch.append(item)
+            texts = [item] if isinstance(item, Document) else [*item.before, item.reply]
+            letters += sum(len(text.text) for text in texts)
+            if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
+                yield from _encode_batch(tokenizer, batch)  # between two, Python sees a signal
+                total += len(batch)
+                show(total)
+                batch, letters = [], 0
+        yield from _encode_batch(tokenizer, batch)
 
 
-def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
-    batch, letters = [], 0
-    for number, record in records:
-        batch.append((number, record))
-        texts = [record] if isinstance(record, Document) else [*record.before, record.reply]
-        letters += sum(len(item.text) for item in texts)
-        if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
-            yield batch
-            batch, letters = [], 0
-    if batch:
-        yield batch
-
-
-def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
+def _encode_batch(
+    tokenizer: Tokenizer, batch: Sequence[Document | Exchange]
+) -> Iterator[tuple[np.ndarray, int]]:
     texts, has_start = list[str](), list[bool]()
-    for _, record in batch:
-        if isinstance(record, Document):
-            texts.append(record.text)
+    for item in batch:
+        if isinstance(item, Document):
+            texts.append(item.text)
             continue
         try:
-            rendering = rendered(record.before, record.reply, tokenizer)
+            prompt, answer, starts = rendered(item.before, item.reply, tokenizer)
         except DataError as error:
-            error.where += f" ({record.where})"
+            error.where += f" ({item.where})"
             raise
-        texts += rendering[:2]
-        has_start.append(rendering[2])
-    vectors, starts, pieces = iter(tokenizer.encode_batch(texts)), iter(has_start), list[Piece]()
-    for number, record in batch:
-        if isinstance(record, Document):
-            pieces.append((number, next(vectors), len(record.text.encode())))
+        texts += (prompt, answer)
+        has_start.append(starts)
+    vectors, starting = iter(tokenizer.encode_batch(texts)), iter(has_start)
+    start = tokenizer.end if tokenizer.start is None else tokenizer.start
+    for item in batch:
+        if isinstance(item, Document):
+            vector = next(vectors)
+            yield np.append(np.array(start, vector.dtype), vector), len(item.text.encode())
         else:
-            prompt, answer = with_ends(next(vectors), next(vectors), tokenizer, next(starts))
-            pieces.append((2 * number, prompt, 0))
-            pieces.append((2 * number + 1, answer, len(record.answer.encode())))
-    return pieces
+            before, reply = with_ends(next(vectors), next(vectors), tokenizer, next(starting))
+            yield before, 0
+            yield reply, len(item.answer.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from models.base import DataError
 from models.common.data_files import first_files
 from models.common.table import TextTable
 from models.common.text_file import TextFile
-from models.language.readers.columns import NAMES, columns_in
+from models.language.readers.columns import NAMES, columns_in, is_sample
 from models.language.readers.plain_text import FORMATS, SUFFIXES, file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
@@ -46,55 +47,35 @@ def recognize(path: Path) -> str | None:
 
 
 def _format(file: Path) -> str | None:
-    if not file.is_file():
-        return None
+    kind = file_kind(file)
     try:
-        if file_kind(file) == "Parquet":
+        if not file.is_file():
+            return None
+        if kind == "Parquet":
             with file.open("rb") as opened:
                 return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
-        head = next(TextFile(file).chunks(_HEAD))
+        head = next(TextFile(file).chunks(_HEAD)).lstrip()
+        if kind == "CSV":
+            return _CSV if _are_columns(TextTable(TextFile(file), file.name).header) else None
     except (DataError, OSError):
         return None
-    if file_kind(file) == "JSON" and head.lstrip().startswith("["):
-        return _JSON if _is_array_of_rows(head) else None
-    if file_kind(file) == "CSV":
-        return _CSV if _has_columns(file) else None
-    lines = (line for line in head.split("\n") if line.strip())
-    first, is_cut = next(lines, ""), "\n" not in head.lstrip()
-    if file_kind(file) == "JSONL" or first.lstrip().startswith("{"):
-        return _JSONL if _has_keys(first, is_cut and file_kind(file) == "JSONL") else None
-    return _TEXT if _is_prose(head) else None
+    if kind == "JSON" and head.startswith("["):
+        return _JSON if _has_keys(head[1:].lstrip()) else None
+    if kind in ("JSON", "JSONL") or head.startswith("{"):
+        return _JSONL if _has_keys(head) else None
+    visible = "".join(head.split())
+    is_prose = visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))
+    return _TEXT if is_prose else None
 
 
-def _is_array_of_rows(head: str) -> bool:
-    """Whether the first row of a JSON array has known keys; if it is cut, its first key."""
-    rows = head[head.find("[") + 1 :].lstrip()
+def _has_keys(text: str) -> bool:
+    """Whether a text begins with an object of known keys; if it is cut, by its first key."""
     try:
-        row, _ = json.JSONDecoder().raw_decode(rows)
+        row, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
-        return _FIRST_KEY.match(rows) is not None
-    return _are_columns(row)
+        return _FIRST_KEY.match(text) is not None
+    return isinstance(row, dict) and _are_columns(list(row))
 
 
-def _has_columns(file: Path) -> bool:
-    try:
-        return _are_columns(dict.fromkeys(TextTable(TextFile(file), file.name).header))
-    except DataError:
-        return False
-
-
-def _has_keys(line: str, is_cut: bool) -> bool:
-    """Whether a line is an object with known keys; if `is_cut`, whether its first key is known."""
-    try:
-        return _are_columns(json.loads(line))
-    except (ValueError, RecursionError):
-        return is_cut and _FIRST_KEY.match(line) is not None
-
-
-def _are_columns(row: object) -> bool:
-    return isinstance(row, dict) and columns_in(list(row), {})[0].are_complete
-
-
-def _is_prose(text: str) -> bool:
-    visible = "".join(text.split())
-    return visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))
+def _are_columns(names: Sequence[str]) -> bool:
+    return is_sample(columns_in(names, {})[0])

@@ -63,15 +63,11 @@ def _prompts_of(raw: RawRow, stem: str, reader: RowReader, declared: Mapping[str
     """The prompt of a row; none, and a bad record, if it is invalid. Raises DataError."""
     row, name = raw.fields, f"{stem}-{raw.number}"
     columns, _ = columns_in(tuple(row), declared)
-    if columns.text and isinstance(row[columns.text], str):
-        yield text_prompt(row[columns.text], name)
+    if "text" in columns and isinstance(row[columns["text"]], str):
+        yield text_prompt(row[columns["text"]], name)
         return
-    if not columns.messages and not columns.request:
-        problem = f"no column for a prompt among: {', '.join(row)}"
-        reader.bad_records.add(f"{reader.file}:{raw.line}", problem)
-        return
-    if not columns.messages:
-        row = {key: value for key, value in row.items() if key != columns.answer}
+    if "messages" not in columns:
+        row = {key: value for key, value in row.items() if key != columns.get("answer")}
         row[_ANSWER] = "-"
     for record in reader.records(replace(raw, fields=row)):
         assert isinstance(record, Conversation)
@@ -216,7 +212,7 @@ def _of_transformer(model: Module) -> Callable[[Sequence[int]], Tensor]:
 
     def logits_after(tokens: Sequence[int]) -> Tensor:
         ids = torch.tensor([tokens], device=model.lm_head.weight.device)
-        logits: Tensor = model.lm_head(model.model.extend(ids, cache)[:, -1])
+        logits: Tensor = model.lm_head(model.model(ids, cache=cache)[:, -1])
         return logits[0]
 
     return logits_after

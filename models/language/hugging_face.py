@@ -18,12 +18,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from models.base import DataError
 from models.common.hugging_face import CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from models.common.split import atomic_write
-from models.language import bpe
-from models.language.bpe import BpeTokenizer
 from models.language.config import Size
-from models.language.external_tokenizer import ExternalTokenizer
 from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.readers.records import Turn
+from models.language.subword_tokenizers import SPECIALS, BpeTokenizer, ExternalTokenizer
 from models.language.tokenizer import ANSWER, FORMS, TAGS, ByteTokenizer, Tokenizer, prompt_and_answer
 
 log = logging.getLogger(__name__)
@@ -123,7 +121,7 @@ def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
     answer = f"{{{{ {json.dumps(ANSWER + ' ')} + text + eos_token }}}}"
     template = "{{ bos_token }}" if tokenizer.start is not None else ""
-    template += f"{{% for message in messages %}}{_TEXT}"
+    template += "{% for message in messages %}{% set text = message['content'] | trim %}"
     template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
     for role, form in FORMS.items():
         before, after = form.split("{}")
@@ -133,15 +131,6 @@ def chat_template(tokenizer: Tokenizer) -> str:
     template += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
     start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
     return template + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(start)} }}}}{{% endif %}}"
-
-
-_TEXT = (
-    "{% set content = message['content'] or '' %}"
-    "{% if content is not string %}"
-    "{% set content = content | map(attribute='text') | join('\\n') %}{% endif %}"
-    "{% set text = content | trim %}"
-)
-"""The text of a message."""
 
 
 _PROBE = (
@@ -174,7 +163,7 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS) for text in bpe.SPECIALS])
+    inner.add_tokens([AddedToken(text, normalized=False, special=text not in TAGS) for text in SPECIALS])
     return inner
 
 

@@ -184,27 +184,23 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(size, kv_heads, kernel) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
 
-    def forward(self, input_ids: Tensor, boundaries: Tensor | None) -> Tensor:
-        """Hidden states [batch, time, width] of `input_ids` [batch, time]."""
-        cosine, sine = rotary(input_ids.shape[1], self.head_width, ROTARY_BASE, input_ids.device)
+    def forward(
+        self, input_ids: Tensor, boundaries: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Hidden states [batch, time, width] of `input_ids` [batch, time].
+
+        With `cache` they follow its tokens; several at once only if it is empty.
+        """
+        begin = 0 if cache is None else cache.length
+        end = begin + input_ids.shape[1]
+        angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
+        cosine, sine = (angle[begin:] for angle in angles)
         x = self.embed_tokens(input_ids)
         documents = None if boundaries is None else self._documents(boundaries, x)
         for layer in self.layers:
-            x = layer(x, cosine, sine, documents)
-        return self.norm(x)
-
-    def extend(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
-        """Hidden states of `input_ids` [batch, time], which follow the tokens of `cache`.
-
-        Several tokens at once only if the cache is empty.
-        """
-        end = cache.length + input_ids.shape[1]
-        angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
-        cosine, sine = (angle[cache.length :] for angle in angles)
-        x = self.embed_tokens(input_ids)
-        for layer in self.layers:
-            x = layer(x, cosine, sine, None, cache)
-        cache.length = end
+            x = layer(x, cosine, sine, documents, cache)
+        if cache is not None:
+            cache.length = end
         return self.norm(x)
 
     def _documents(self, boundaries: Tensor, x: Tensor) -> Tensor | None:

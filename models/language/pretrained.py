@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -224,35 +225,21 @@ def add_adapters(inner: Any, settings: Lora) -> None:
     """
     from peft import inject_adapter_in_model
 
-    _check_layers(inner, settings.layers)
-    try:
-        with _expected_warnings():
-            inject_adapter_in_model(_config(settings), inner)
-    except ValueError as error:
-        raise DataError(
-            "model.lora: " + str(error).strip().split("\n")[0],
-            where="model.lora.layers",
-            allowed="names of linear layers, such as q_proj; [] for all",
-        ) from None
-
-
-def _check_layers(inner: Any, layers: Sequence[str]) -> None:
-    modules = {name: m for name, m in inner.named_modules() if hasattr(m, "weight")}
-    linear = [m for m in modules.values() if m.weight.dim() == 2]
-    shared = [m for m in linear for o in linear if o is not m and o.weight is m.weight]
-    ends = {n.rpartition(".")[2]: n for n, m in modules.items() if m in linear and m not in shared}
-    for layer in layers:
-        named = [m for n, m in modules.items() if n == layer or n.endswith(f".{layer}")]
-        if named and not any(module in shared for module in named):
-            continue
-        problem = "is of no layer" if not named else "has a weight that another layer shares"
-        others = [name for name in ends if name not in layers or name == layer]
-        raise DataError(
-            f"model.lora.layers: '{layer}' {problem}",
-            where="model.lora.layers",
-            allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
-            did_you_mean="" if named else next(iter(get_close_matches(layer, others, 1)), ""),
-        )
+    modules = {name: m for name, m in inner.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
+    uses = Counter(id(m.weight) for m in modules.values())
+    free = {name for name, m in modules.items() if uses[id(m.weight)] == 1}
+    for layer in settings.layers:
+        named = {name for name in modules if name == layer or name.endswith(f".{layer}")}
+        if not named or not named <= free:
+            ends = dict.fromkeys(name.rpartition(".")[2] for name in modules if name in free)
+            raise DataError(
+                f"model.lora.layers: '{layer}' {'shares its weight' if named else 'is of no layer'}",
+                where="model.lora.layers",
+                allowed=f"names of linear layers: {', '.join(ends)}; [] for all",
+                did_you_mean="" if named else "".join(get_close_matches(layer, ends, 1)),
+            )
+    with _expected_warnings():
+        inject_adapter_in_model(_config(settings), inner)
 
 
 def write(inner: Any, settings: Lora, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:

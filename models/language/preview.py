@@ -1,4 +1,4 @@
-"""Previews: generated text, predictions of a few samples and pictures of the data."""
+"""Previews: generated text, predictions of a few samples, and a sample as text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
-from models.base import Picture, Predictions, SamplePart
-from models.common.predictions import evaluating, png, printable, spread_positions
+from models.base import Predictions, SamplePart
+from models.common.predictions import evaluating, printable, spread_positions
 from models.language.dataset import Dataset
 from models.language.head import IGNORE
 from models.language.rows import Row
@@ -143,87 +142,3 @@ def _prompt_and_target(dataset: Dataset, index: int) -> tuple[str, list[int], li
     target = rows.answer(index)[: min(PREDICTED_TOKENS, length // 2)].tolist()
     prompt_length = min(PROMPT_TOKENS, length - len(target))
     return rows.row(index).name, rows.prompt(index)[-prompt_length:].tolist(), target
-
-
-ROWS, LINES = 4, 8
-"""Rows of a picture, and lines of each."""
-BINS = 40
-WIDTH, MARGIN, LETTER, STEP = 960, 24, 15, 20
-BACKGROUND, CONTEXT_COLOR, TRAINED_COLOR, RULE_COLOR = "#ffffff", "#6b7280", "#047857", "#b6bcc6"
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-ColoredText = tuple[str, str]
-"""Text and its color."""
-
-
-def pictures(dataset: Dataset) -> list[Picture]:
-    """A few training rows with their labels in color, and a histogram of lengths."""
-    samples = dataset.split("train")
-    rows = [samples.row(i) for i in spread_positions(len(samples), ROWS)]
-    kind = "documents" if dataset.text else "answers"
-    caption = f"{len(rows)} training rows: labels are green, context is grey"
-    return [
-        Picture("rows", caption, _rows(dataset, rows)),
-        Picture("lengths", f"tokens of {len(dataset.lengths):,} {kind}", _lengths(dataset, kind)),
-    ]
-
-
-def colored_spans(dataset: Dataset, row: Row) -> list[ColoredText]:
-    """Text of a row in spans of one color, for example a prompt and its answer."""
-    return [
-        (printable(part.text), TRAINED_COLOR if part.in_loss else CONTEXT_COLOR)
-        for part in sample_text(row, dataset.tokenizer)
-    ]
-
-
-def _rows(dataset: Dataset, rows: Sequence[Row]) -> bytes:
-    font = ImageFont.load_default(LETTER)
-    lines_by_row = [_lines(colored_spans(dataset, row), font) for row in rows]
-    height = STEP * (1 + sum(len(lines) + 2 for lines in lines_by_row))
-    image = Image.new("RGB", (WIDTH, height), BACKGROUND)
-    pen, y = ImageDraw.Draw(image), STEP
-    for row, lines in zip(rows, lines_by_row, strict=True):
-        pen.text((MARGIN, y), row.name, RULE_COLOR, font)
-        for line in lines:
-            x, y = float(MARGIN), y + STEP
-            for text, color in line:
-                pen.text((x, y), text, color, font)
-                x += font.getlength(text)
-        pen.line((MARGIN, y + 1.5 * STEP, WIDTH - MARGIN, y + 1.5 * STEP), RULE_COLOR)
-        y += 2 * STEP
-    return png(image)
-
-
-def _lines(pieces: Sequence[ColoredText], font: Font) -> list[list[ColoredText]]:
-    lines: list[list[ColoredText]] = [[]]
-    x = 0.0
-    for text, color in pieces:
-        for letter in text.replace("\t", "    "):
-            width = font.getlength(letter) if letter != "\n" else 0.0
-            if letter == "\n" or x + width > WIDTH - 2 * MARGIN:
-                if len(lines) == LINES:
-                    lines[-1].append((" …", CONTEXT_COLOR))
-                    return lines
-                lines, x = [*lines, []], 0.0
-            if letter != "\n":
-                lines[-1].append((letter, color))
-                x += width
-    return lines
-
-
-def _lengths(dataset: Dataset, kind: str) -> bytes:
-    height, font, lengths = 320, ImageFont.load_default(LETTER), dataset.lengths
-    low, high = max(1, int(lengths.min())), int(lengths.max()) + 1
-    counts = np.histogram(lengths, np.geomspace(low, high, min(BINS, high - low) + 1))[0]
-    image = Image.new("RGB", (WIDTH, height), BACKGROUND)
-    pen, base, inner = ImageDraw.Draw(image), height - 2 * STEP, WIDTH - 2 * MARGIN
-    width = inner / len(counts)
-    for i, count in enumerate(counts):
-        top, left = base - (base - 2 * STEP) * count / counts.max(), MARGIN + i * width
-        pen.rectangle((left + 1, top, left + width - 1, base), TRAINED_COLOR)
-    pen.line((MARGIN, base, WIDTH - MARGIN, base), CONTEXT_COLOR)
-    pen.text((MARGIN, 8), f"up to {counts.max():,} {kind}", CONTEXT_COLOR, font)
-    for share, anchor in ((0.0, "la"), (0.25, "ma"), (0.5, "ma"), (0.75, "ma"), (1.0, "ra")):
-        label = f"{low * (high / low) ** share:,.0f}" + (" tokens" if share == 1 else "")
-        pen.text((MARGIN + share * inner, base + 8), label, CONTEXT_COLOR, font, anchor=anchor)
-    return png(image)

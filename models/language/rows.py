@@ -13,7 +13,7 @@ from models.base import DataError, Draws
 from models.common.data_files import BadRecords, OnBad
 from models.language.encoded import Encoded
 from models.language.head import IGNORE
-from models.language.readers.index import Texts
+from models.language.readers.corpus import text_of
 from models.language.tokenizer import Tokenizer
 
 MULTIPLE = 8
@@ -85,7 +85,7 @@ class TokenWindows:
     def __init__(
         self,
         encoded: Encoded,
-        names: Texts,
+        names: np.ndarray,
         documents: np.ndarray,
         tokenizer: Tokenizer,
         length: int,
@@ -169,7 +169,7 @@ class TokenWindows:
         elif len(inner):
             documents = np.searchsorted(inner, np.arange(high - low), side="right")
         text_bytes = self._bytes(low, high, int(first), int(last))
-        return Row(inputs, labels, text_bytes, self._names[self._documents[first]], documents)
+        return Row(inputs, labels, text_bytes, text_of(self._names[self._documents[first]]), documents)
 
     def _bytes(self, low: int, high: int, first: int, last: int) -> int:
         """UTF-8 bytes of stream positions low to high.
@@ -225,7 +225,7 @@ class Dialogues:
     def __init__(
         self,
         encoded: Encoded,
-        names: Texts,
+        names: np.ndarray,
         pairing: Pairing,
         length: int,
         on_bad: OnBad,
@@ -245,9 +245,8 @@ class Dialogues:
         if needed is not None:
             bad_records.fix = f"fit all:  --seq-len {needed}"
         for i in np.flatnonzero(room < 1):
-            bad_records.add(
-                names[pairing.requests[i]], f"the answer has {answers[i]} tokens; data.seq_len is {length}"
-            )
+            problem = f"the answer has {answers[i]} tokens; data.seq_len is {length}"
+            bad_records.add(text_of(names[pairing.requests[i]]), problem)
         fits = room >= 1
         self.skipped = bad_records.finish(on_bad, int(fits.sum()))
         if len(fits) and not fits.any():
@@ -262,7 +261,7 @@ class Dialogues:
         is_cut = fits & (prompts > room) & ~pairing.matched
         self.truncated = int(is_cut.sum())
         tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(-(-tokens // MULTIPLE) * MULTIPLE, longest or tokens + MULTIPLE)
+        self.whole_length = min(tokens, longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
         self._matched = pairing.matched[fits]
@@ -301,6 +300,6 @@ class Dialogues:
             inputs=tokens[:-1],
             labels=labels,
             text_bytes=int(self._encoded.text_bytes[2 * self._answers[index] + 1]),
-            name=self._names[self._requests[index]],
+            name=text_of(self._names[self._requests[index]]),
             matched=bool(self._matched[index]),
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
@@ -19,7 +18,6 @@ from models.base import (
     DataError,
     Goal,
     Loss,
-    Picture,
     Predictions,
     Prompt,
     SamplePart,
@@ -34,12 +32,13 @@ from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
 from models.language.model import Transformer, decoder_layers
-from models.language.preview import pictures, predict, preview_text, sample_text
-from models.language.readers.corpus import Corpus
+from models.language.preview import predict, preview_text, sample_text
 from models.language.rows import Dialogues, Row, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
+    import tokenizers
+
     from models.common.nf4 import Quantizer
     from models.language.generate import Prompting
     from models.language.pretrained import Pretrained
@@ -129,14 +128,18 @@ class LanguageTask:
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
         noun = "documents" if corpus.is_text else "requests"
-        splits = split_groups(corpus.index.groups, self.rule, noun)
+        splits = split_groups(corpus.groups, self.rule, noun)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data, self.rule)
             model_facts.save(_TextFacts(not corpus.is_text), self.context.folder)
         members = assign_splits(corpus, splits)
         counts = {name: len(splits[name]) for name in SPLITS}
         del splits  # holds one string per group
-        tokenizer = self._fit_tokenizer(corpus, members["train"])
+
+        def texts(most: int) -> Iterator[str]:
+            return corpus.texts(members["train"][:: -(-corpus.source.size // most) or 1])
+
+        tokenizer = self._tokenizer(texts)
         # Not every pretrained architecture accepts a document mask.
         single_document = self.pretrained is not None
         seed, longest = self.rule.seed, self._longest()
@@ -150,7 +153,7 @@ class LanguageTask:
             window = context_of(self.pretrained) or window
         from models.language.generate import Prompting
 
-        tokenizer = self._tokenizer_without_data()
+        tokenizer = self._tokenizer()
         self.prompting = Prompting(tokenizer, window, is_request=facts.conversations)
         self.start = None
 
@@ -163,18 +166,31 @@ class LanguageTask:
                 f"the new data is {new}, but the run trains on {old}", where="data.path", allowed=old
             )
 
-    def _fit_tokenizer(self, corpus: Corpus, train: np.ndarray) -> Tokenizer:
+    def _tokenizer(self, texts: Callable[[int], Iterable[str]] | None = None) -> Tokenizer:
+        """The tokenizer of the settings; one of bpe of the run folder, or else trained.
+
+        `texts` gives the training text, at most so many bytes of it. Disk access; raises DataError.
+        """
         if local := self._local_tokenizer():
             return local
         if self.tokenizer_name == "bytes":
             return ByteTokenizer()
-        from models.language import bpe
+        from models.common.subwords import load_or_fit
+        from models.language import subword_tokenizers as bpe
 
-        if self.start is not None:
-            return bpe.load_or_copy(self.start, self.context.folder)
-        # The library uses about as much memory as the text has bytes.
-        every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
-        return bpe.load_or_train(corpus.texts(train[::every]), self.size.vocabulary, self.context.folder)
+        def fit() -> tokenizers.Tokenizer:
+            if texts is None:
+                raise DataError(
+                    "the tokenizer of the run does not exist",
+                    where=str(self.context.folder or "a checkpoint without a run folder"),
+                    allowed="a run folder with its tokenizer.json",
+                )
+            if self.start is not None:
+                return bpe.of_start(self.start).inner
+            # The library uses about as much memory as the text has bytes.
+            return bpe.train(texts(bpe.TRAINED_ON), self.size.vocabulary).inner
+
+        return bpe.BpeTokenizer(load_or_fit(self.context.folder, fit))
 
     def _local_tokenizer(self) -> Tokenizer | None:
         """Tokenizer of a local file or folder; None: a built-in tokenizer."""
@@ -182,9 +198,9 @@ class LanguageTask:
         if self._local is None and not (is_built_in and self.pretrained is None):
             path = self.pretrained if is_built_in else Path(self.tokenizer_name).expanduser()
             assert path is not None
-            from models.language import external_tokenizer
+            from models.language import subword_tokenizers
 
-            self._local = external_tokenizer.load(path)
+            self._local = subword_tokenizers.load(path)
         return self._local
 
     def _longest(self) -> int | None:
@@ -330,9 +346,6 @@ class LanguageTask:
         coverage = {"pretrained": self.coverage} if self.coverage else {}
         return self.dataset.facts() | loaded | coverage
 
-    def pictures(self) -> Sequence[Picture]:
-        return pictures(self.dataset)
-
     def sample_text(self) -> Sequence[SamplePart]:
         """The first training sample, in the tokenizer's chat template if it has one."""
         return sample_text(self.data("train").row(0), self.dataset.tokenizer)
@@ -344,7 +357,7 @@ class LanguageTask:
         """
         from models.language import hugging_face
 
-        tokenizer, length = self._tokenizer_without_data(), self._row_length()
+        tokenizer, length = self._tokenizer(), self._row_length()
         if self.pretrained is None:
             size, heads = self._size_for_tokenizer(), self.kv_heads
             hugging_face.write_config(folder, size, heads, length, tokenizer)
@@ -370,7 +383,7 @@ class LanguageTask:
         pretrained.write(inner, self.lora, named, folder, merged=merged)
         if merged:
             hugging_face.copy_config(self.pretrained, folder)
-        tokenizer, length = self._tokenizer_without_data(), self._row_length()
+        tokenizer, length = self._tokenizer(), self._row_length()
         hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())
 
     def hugging_face_name(self, name: str) -> str:
@@ -380,15 +393,6 @@ class LanguageTask:
         folder = self.context.folder
         is_known = folder is not None and (folder / FACTS_FILE).is_file()
         return is_known and model_facts.load(folder, _TextFacts).conversations
-
-    def _tokenizer_without_data(self) -> Tokenizer:
-        if local := self._local_tokenizer():
-            return local
-        if self.tokenizer_name == "bytes":
-            return ByteTokenizer()
-        from models.language import bpe
-
-        return bpe.load_from_run(self.context.folder)
 
     def _size_for_tokenizer(self) -> Size:
         """The size, with the vocabulary of a local tokenizer rounded up to a multiple of 8."""

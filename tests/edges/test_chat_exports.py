@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from models.language import bpe
-from models.language.external_tokenizer import load
+from models.language import subword_tokenizers as bpe
 from models.language.hugging_face import write_tokenizer
 from models.language.readers.records import Turn
+from models.language.subword_tokenizers import load
 from models.language.tokenizer import ByteTokenizer, prompt_and_answer
 
 transformers = pytest.importorskip("transformers")

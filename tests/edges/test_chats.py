@@ -22,8 +22,7 @@ def write(tmp_path, *rows):
 
 
 def exchanges(path, columns=()):
-    corpus = read_corpus(path, None, "stop", declared_columns(columns))
-    return [exchange for _, exchange in corpus.exchanges()]
+    return list(read_corpus(path, None, "stop", declared_columns(columns)).records())
 
 
 def pieces(exchange):
@@ -42,7 +41,7 @@ QUESTION = "User: What is 2 + 2?\nAssistant: "
         {"messages": [USER, FOUR]},
         {"prompt": [USER], "completion": [FOUR]},
         {"prompt": "What is 2 + 2?", "completion": "four"},
-        {"messages": [{**USER, "content": [{"type": "text", "text": USER["content"]}]}, FOUR]},
+        {"prompt": [USER], "completion": "four"},
         {"conversations": [{"from": "human", "value": USER["content"]},
                            {"from": "gpt", "value": "four"}]},
         {"messages": [{**USER, "weight": None}, {**FOUR, "weight": 1}], "id": 3},
@@ -62,13 +61,14 @@ def test_each_format_gives_the_same_pair(tmp_path, row):
         ({"messages": [USER, {**FOUR, "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
         ({"messages": [USER, {**FOUR, "weight": 0.5}]}, "messages[1].weight"),
         ({"prompt": [USER], "completion": []}, "completion"),
-        ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]}, "messages[1].content[0]"),
+        ({"prompt": [{"role": "user"}], "completion": "a"}, "prompt[0].content"),
+        ({"messages": [USER, {**FOUR, "content": [{"type": "image"}]}]}, "messages[1].content"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named_with_its_field(tmp_path, row, field):
     error = error_of(read_corpus, write(tmp_path, {"messages": [USER, FOUR]}, row), None, "stop")
     assert f"chat.jsonl:2: {field} " in error.where
-    assert f"{field} in chat.jsonl:2, or skip" in error.fix
+    assert "chat.jsonl:2, or skip" in error.fix
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from dataclasses import replace
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -21,72 +19,10 @@ from models.base import DataError
 from models.common.data_files import check_matlab5, identity, listed, unreadable_file
 from models.common.recordings import edf
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
-from models.common.text_file import CHUNK, Unpacked, decoded
 
 SUFFIXES = (".vhdr", ".ahdr")
-_NAMED = re.compile(r"^(DataFile|MarkerFile)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
-_FACTS = re.compile(
-    r"^(DataFormat|BinaryFormat|NumberOfChannels|DataPoints)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE
-)
-_WIDTHS = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
-"""Bytes of a value."""
-_CODEPAGE = re.compile(r"^Codepage=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[tuple[Path, str]]:
-    """The header that MNE can read, and a note: `path`, or a copy in UTF-8 that names its files.
-
-    Reads the disk; the copy is temporary. Raises OSError, LookupError, DataError.
-    """
-    header, _ = _decoded(path.read_bytes())
-    names = {key.lower(): name.replace("$b", path.stem) for key, name in _NAMED.findall(header)}
-    data, markers = (path.parent / names.get(key, "") for key in ("datafile", "markerfile"))
-    _check_size(path, header, data)
-    text, encoding = _decoded(markers.read_bytes()) if markers.is_file() else ("", "utf-8")
-    if encoding == "utf-8":
-        yield path, ""
-        return
-    with tempfile.TemporaryDirectory(prefix="gearshift-") as folder:
-        copy, copied_markers = Path(folder) / path.name, Path(folder) / markers.name
-        places = {"datafile": str(data.absolute()), "markerfile": str(copied_markers)}
-        header = _NAMED.sub(lambda m: f"{m[1]}={places[m[1].lower()]}", header)
-        for file, content in ((copy, header), (copied_markers, text)):
-            file.write_text(_CODEPAGE.sub("Codepage=UTF-8", content), encoding="utf-8")
-        yield copy, f"its markers are read as {encoding}"
-
-
-def _check_size(path: Path, header: str, data: Path) -> None:
-    """Raise DataError if the samples are not all that the header names; MNE drops a cut one."""
-    facts = {key.lower(): value for key, value in _FACTS.findall(header)}
-    width = _WIDTHS.get(facts.get("binaryformat", "INT_16").upper())
-    channels = facts.get("numberofchannels", "")
-    if facts.get("dataformat", "").upper() != "BINARY" or width is None:
-        return
-    if not channels.isdecimal() or not int(channels) or not data.is_file():
-        return  # MNE says what is wrong with it
-    size, sample = data.stat().st_size, width * int(channels)
-    points = facts.get("datapoints", "")
-    has_points = points.isdecimal() and int(points)
-    expected = sample * (int(points) if has_points else size // sample)
-    if size != expected:
-        cut = f", or cut it:  truncate -s {expected} {quote(str(data))}" if size > expected else ""
-        raise DataError(
-            f"'{data.name}' has {size} bytes: {int(channels)} channels of {width} bytes, "
-            f"{points or 'whole'} samples have {expected}",
-            where=str(path),
-            allowed="the samples that the header names",
-            fix=f"copy it again{cut}",
-        )
-
-
-def _decoded(data: bytes) -> tuple[str, str]:
-    """Text and its encoding: that of the line Codepage if it has no mark."""
-    named = _CODEPAGE.search(data.decode("ascii", "ignore"))
-    codepage = "utf-8" if named is None else named[1].lower()
-    return decoded(data, "cp1252" if codepage == "ansi" else codepage)
-
-
+_WIDTHS = {"short": 2, "int": 4, "single": 4}
+"""Bytes of a value in the files of samples of BrainVision."""
 _MICROVOLTS = 1e6
 _SPLITS = ("boundary", "bad boundary", "edge boundary", "new segment")
 """Begins of the annotations where a recording was paused or a part was cut out."""
@@ -158,35 +94,30 @@ class _MneSamples:
 def _raw(path: Path, encoding: str) -> tuple[Any, str]:
     import mne
 
+    options: dict[str, Any] = {"preload": False, "verbose": "warning"}
     if path.suffix.lower() in SUFFIXES:
-        with readable(path) as (header, note):
-            return mne.io.read_raw_brainvision(str(header), verbose="warning"), note
-    if path.name.lower().endswith((".fif", ".fif.gz")):
-        _check_chain(path)
+        return mne.io.read_raw_brainvision(str(path), **options), ""
     if path.suffix.lower() == ".set":
         check_matlab5(path)
+    if path.suffix.lower() == ".fif":
+        _check_chain(path)
     if path.suffix.lower() in edf.SUFFIXES and encoding != "utf8":
         note = f"its annotations are read as {encoding}"
-        return mne.io.read_raw(str(path), preload=False, encoding=encoding, verbose="warning"), note
-    return mne.io.read_raw(str(path), preload=False, verbose="warning"), ""
+        return mne.io.read_raw(str(path), encoding=encoding, **options), note
+    return mne.io.read_raw(str(path), **options), ""
 
 
 def _check_chain(path: Path) -> None:
     """Raise DataError if the tags of a FIF file name each other in a circle: MNE never ends then.
 
-    Also if a packed one unpacks to far more than real data.
     Source: the header of a tag in Functional image file format, Elekta Neuromag, 2009.
     """
-    seen: set[int] = set()
-    with Unpacked(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        while isinstance(file, Unpacked) and file.read(CHUNK):
-            pass
-        at = 0
+    at, seen = 0, set[int]()
+    with path.open("rb") as file:
         while at not in seen:
             seen.add(at)
             file.seek(at)
-            head = file.read(16)
-            if len(head) < 16:
+            if len(head := file.read(16)) < 16:
                 return
             _, _, size, following = struct.unpack(">iIii", head)
             at = at + 16 + size if following == 0 else following
@@ -274,13 +205,20 @@ def _pieces(events: Sequence[Event], rate: float, end: int) -> tuple[RecordingPi
 
 
 def _check_data_file(raw: Any, path: Path) -> None:
-    """Raise DataError if the .fdt file of a .set file is not that of its header."""
+    """Raise DataError if a file of samples has another length than its header says.
+
+    MNE drops a sample of BrainVision that is cut, and reads another .fdt file beside a .set file.
+    """
+    header = path.read_bytes().upper() if path.suffix.lower() in SUFFIXES else b""
+    points = re.search(rb"^DATAPOINTS=([1-9]\d*)", header, re.MULTILINE)
+    samples = int(points[1]) if points else raw.n_times
     for name in map(Path, filter(None, raw.filenames)):
-        expected = 4 * len(raw.ch_names) * raw.n_times
-        if name.suffix.lower() == ".fdt" and (size := name.stat().st_size) != expected:
-            problem = "is truncated" if size < expected else "is another one"
+        is_binary = header and b"DATAFORMAT=ASCII" not in header
+        width = 4 if name.suffix.lower() == ".fdt" else _WIDTHS[raw.orig_format] if is_binary else 0
+        expected, size = width * len(raw.ch_names) * samples, name.stat().st_size
+        if width and size != expected:
             raise DataError(
-                f"'{name.name}' {problem}: {size} of {expected} bytes",
+                f"'{name.name}' has {size} bytes, and by its header {expected}",
                 where=str(path),
                 allowed="a complete recording",
                 fix=f"copy '{name.name}' again, beside '{path.name}'",
@@ -288,14 +226,12 @@ def _check_data_file(raw: Any, path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    text, kind, fix = _sentence(str(error)), type(error).__name__, ""
+    text = _sentence(str(error))
     package = re.search(r"the (?:module )?(\w+) (?:module )?is needed", text)
-    if package:
-        return _error(path, text, f"pip install {package[1]}")
-    if isinstance(error, FileNotFoundError):
-        missing = Path(error.filename).name if error.filename else "the file of its data"
-        fix = f"copy '{missing}' beside it"
-    return _error(path, f"{text} ({kind})" if text else kind, fix)
+    fix = f"pip install {package[1]}" if package else ""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        fix = f"copy '{Path(error.filename).name}' beside it"
+    return _error(path, f"{text} ({type(error).__name__})", fix)
 
 
 def _error(path: Path, problem: str, fix: str = "") -> DataError:
@@ -316,32 +252,20 @@ def open_recording(path: Path, unit: str | None = None) -> Recording:
     Reads the disk, but no samples. Raises DataError.
     """
     try:
-        as_it_is = identity(path)
-        recording, of_samples = _opened(path, as_it_is, unit)
-        if of_samples != _identities(recording):
-            _opened.cache_clear()
-            recording, _ = _opened(path, as_it_is, unit)
+        return _opened(path, identity(path), unit)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    return recording
-
-
-def _identities(recording: Recording) -> list[tuple[int, ...]]:
-    return [identity(file) for file in recording.files if file.is_file()]
 
 
 @lru_cache(maxsize=8)
-def _opened(
-    path: Path, as_it_is: tuple[int, ...], unit: str | None
-) -> tuple[Recording, list[tuple[int, ...]]]:
-    """Cached by the identity of the file; with those of its files of samples. Raises OSError."""
+def _opened(path: Path, as_it_is: tuple[int, ...], unit: str | None) -> Recording:
+    """Cached by the identity of the file. Raises OSError."""
     try:
-        recording = _open(path, unit)
+        return _open(path, unit)
     except DataError as error:
         if "encoding='latin1'" not in error.message:  # as MNE says
             raise
-        recording = _open(path, unit, "cp1252")
-    return recording, _identities(recording)
+        return _open(path, unit, "cp1252")
 
 
 def notes_of(recording: Recording) -> list[str]:

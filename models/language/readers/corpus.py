@@ -2,133 +2,77 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from models.base import DataError
 from models.common import cache
 from models.common.data_files import BadRecords, OnBad
-from models.language.readers.index import Index, Scan, exchanges_in
-from models.language.readers.records import Conversation, Document, Exchange, Record
+from models.language.readers.files import FileSource, RecordSource
+from models.language.readers.records import Document, Exchange, Record, exchanges_in, normalized
 
 NO_COLUMNS: Mapping[str, str] = {}
-
-
-class Source(Protocol):
-    """Records in consecutive parts; a part may be invalid as a whole."""
-
-    name: str
-    """The path as given."""
-    format: str
-    """Short description of the file formats."""
-    size: int
-    """Bytes on disk; 0: records are in memory."""
-    stamp: str
-    """Digest that changes with the set of files, their sizes and times."""
-    ignored: int
-    """Number of files that are not read."""
-    note: str
-    """The encoding that was assumed of the part that was read last."""
-
-    @property
-    def parts(self) -> int:
-        """Number of parts."""
-
-    def part_name(self, part: int) -> str:
-        """Name of a part for messages."""
-
-    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        """Read the records of a part; adds invalid rows to `bad_records`. Raises DataError."""
-
-    def current_stamp(self) -> str:
-        """`stamp` of the files as they are now. Raises DataError."""
-
-
-class RecordSource:
-    """Records in memory."""
-
-    format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
-
-    def __init__(self, name: str, records: Sequence[Record]) -> None:
-        self.name, self._records_in_memory = name, records
-
-    def part_name(self, part: int) -> str:
-        return self.name
-
-    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        return iter(self._records_in_memory)
-
-    def current_stamp(self) -> str:
-        return self.stamp
-
-
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-
-VERSION = 6
+VERSION = 7
 """Cache version; increase it when the same files give another index or other tokens."""
+_DIGEST = 16
+"""Bytes of a digest: a billion texts have a collision with probability 10**-20."""
 
 
 class Corpus:
     """Documents or exchanges without duplicates. Each pass reads from disk."""
 
-    def __init__(self, source: Source, index: Index) -> None:
-        self.source, self.index = source, index
-        self.is_text = index.is_text
+    def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
+        """`index`: the arrays of `_scan`, of all that was read; `kept` is without duplicates."""
+        self.source, self._kept, self._index = source, index["kept"], index
+        self.is_text, self.skipped = bool(index["is_text"][0]), int(index["skipped"][0])
+        self.names, self.labels = index["names"][self._kept], index["labels"][self._kept]
+        """The source of each in UTF-8, and the number of its kind of request."""
+        self.encodings: dict[str, list[str]] = json.loads(index["notes"].tobytes())
+        """The files whose encoding was assumed, by encoding."""
 
     def __len__(self) -> int:
-        return len(self.index.kept)
+        return len(self._kept)
+
+    @property
+    def groups(self) -> Iterator[str]:
+        """The split group of each."""
+        return map(text_of, self._index["groups"][self._kept])
 
     @property
     def left_out(self) -> Counter[str]:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
-        return +Counter(
-            skipped_rows=self.index.skipped,
-            ignored_files=self.source.ignored,
-            duplicates=self.index.duplicates,
-        )
+        duplicates = len(self._index["names"]) - len(self)
+        return +Counter(skipped_rows=self.skipped, ignored_files=self.source.ignored, duplicates=duplicates)
 
-    def documents(self) -> Iterator[tuple[int, Document]]:
-        """Documents in order with their numbers; a long one comes in parts."""
-        last: str | None = None
-        entry, number = -1, -1
-        is_kept = _SortedMembership(self.index.kept)
-        for record in self._records():
-            if not isinstance(record, Document):
-                continue
-            if record.group != last:
-                last, entry = record.group, entry + 1
-                number += is_kept(entry)
-            if is_kept(entry):
-                yield number, record
-
-    def exchanges(self) -> Iterator[tuple[int, Exchange]]:
-        """Exchanges in order with their numbers."""
-        is_kept = _SortedMembership(self.index.kept)
-        conversations = (r for r in self._records() if isinstance(r, Conversation))
-        every = (exchange for record in conversations for exchange in exchanges_in(record))
-        yield from enumerate(exchange for entry, exchange in enumerate(every) if is_kept(entry))
+    def records(self) -> Iterator[Document | Exchange]:
+        """The documents or exchanges in order."""
+        bad_records, bad_parts = BadRecords(), self._index["bad_parts"]
+        is_kept = np.zeros(len(self._index["names"]), dtype=bool)
+        is_kept[self._kept] = True
+        number = 0
+        for part in range(self.source.parts):
+            for record in self.source.read(part, bad_records) if part not in bad_parts else ():
+                for item in [record] if isinstance(record, Document) else exchanges_in(record):
+                    if number < len(is_kept) and is_kept[number]:
+                        yield item
+                    number += 1
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
-        """Texts of the documents or exchanges with the ascending numbers `chosen`; in parts."""
-        is_chosen = _SortedMembership(chosen)
-        if self.is_text:
-            yield from (document.text for i, document in self.documents() if is_chosen(i))
-            return
-        for i, exchange in self.exchanges():
-            if is_chosen(i):
-                yield from (turn.text for turn in exchange.before)
-                yield exchange.answer
-
-    def _records(self) -> Iterator[Record]:
-        bad_records = BadRecords()
-        for part in range(self.source.parts):
-            if part not in self.index.bad_parts:
-                yield from self.source.read(part, bad_records)
+        """Texts of the documents or exchanges with the numbers `chosen`."""
+        is_chosen = np.zeros(len(self), dtype=bool)
+        is_chosen[chosen] = True
+        for item, wanted in zip(self.records(), is_chosen, strict=False):
+            if wanted and isinstance(item, Document):
+                yield item.text
+            elif wanted and isinstance(item, Exchange):
+                yield from (*(turn.text for turn in item.before), item.answer)
 
     def check_unchanged(self) -> None:
         """Raises DataError if the files changed since they were indexed."""
@@ -140,17 +84,9 @@ class Corpus:
             )
 
 
-class _SortedMembership:
-    """Membership test in an ascending array for ascending queries."""
-
-    def __init__(self, numbers: np.ndarray) -> None:
-        self._numbers, self._at = numbers, 0
-
-    def __call__(self, number: int) -> bool:
-        numbers = self._numbers
-        while self._at < len(numbers) and numbers[self._at] < number:
-            self._at += 1
-        return self._at < len(numbers) and bool(numbers[self._at] == number)
+def text_of(name: bytes) -> str:
+    """A name or group of a corpus; names of files need not be UTF-8."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def read_corpus(
@@ -161,59 +97,87 @@ def read_corpus(
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
-    from models.language.readers.files import FileSource  # data that is built in has no files
-
     source = FileSource(path, answers, columns)
     if source.size <= SMALL:
-        return Corpus(source, Index(_scan(source, on_bad)))
+        return Corpus(source, _scan(source, on_bad))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
-    arrays = cache.arrays("language-index", made_from, lambda: _scan(source, on_bad))
-    return Corpus(source, Index(arrays))
+    return Corpus(source, cache.arrays("language-index", made_from, lambda: _scan(source, on_bad)))
 
 
 def from_records(name: str, records: Sequence[Record]) -> Corpus:
     """Corpus of records in memory. Raises DataError."""
     source = RecordSource(name, records)
-    return Corpus(source, Index(_scan(source, "stop")))
+    return Corpus(source, _scan(source, "stop"))
 
 
-def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
+Entry = tuple[bytes, bytes, bytes, bytes]
+"""Name, group, and digests of the text or request and of the kind of request, which texts lack."""
+
+
+def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndarray]:
     """Arrays of the index of all records. Raises DataError."""
-    scan, bad_records = Scan(), BadRecords()
-    bad_parts: list[int] = []
-    notes: dict[str, list[str]] = {}
+    entries, bad_records, num_good = list[Entry](), BadRecords(), 0
+    bad_parts, notes = list[int](), dict[str, list[str]]()
     for part in range(source.parts):
-        mark, count = scan.mark(), bad_records.count
+        before = len(entries), bad_records.count, num_good
         try:
             for record in source.read(part, bad_records):
-                if isinstance(record, Document):
-                    scan.add_document(record)
-                elif not scan.add_conversation(record):
+                entries += (found := _entries(record))
+                num_good += bool(found)
+                if not found and not isinstance(record, Document):
                     bad_records.add(record.where, "no request with an answer")
-            scan.close()
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
-            scan.rollback(mark)
-            bad_records.truncate(count)
+            del entries[before[0] :]
+            bad_records.truncate(before[1])
+            num_good = before[2]
             bad_records.add(source.part_name(part), error.message, error.fix)
             bad_parts.append(part)
-    skipped = bad_records.finish(on_bad, scan.documents + scan.conversations)
-    documents, conversations = scan.documents, scan.conversations
-    if documents and conversations:
-        raise DataError(
-            f"'{source.name}' contains plain text (documents: {documents}) and conversations "
-            f"({conversations})",
-            where="data.path",
-            allowed="either plain text or conversations",
-            fix="move one of them to another folder",
-        )
-    if not documents and not conversations:
+    skipped = bad_records.finish(on_bad, num_good)
+    if not entries:
         raise DataError(
             f"'{source.name}' has no usable data",
             where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )
-    return scan.arrays(skipped, bad_parts, notes)
+    names, groups, keys, labels = zip(*entries, strict=True)
+    if len(is_text := {label == b"" for label in labels}) > 1:
+        raise DataError(
+            f"'{source.name}' contains plain text and conversations",
+            where="data.path",
+            allowed="either plain text or conversations",
+            fix="move one of them to another folder",
+        )
+    return {
+        "is_text": np.array([*is_text]),
+        "skipped": np.array([skipped]),
+        "bad_parts": np.array(bad_parts, dtype=np.int64),
+        "kept": np.sort(np.unique(keys, return_index=True)[1]),  # first of equal ones
+        "labels": np.unique(labels, return_inverse=True)[1].reshape(-1),
+        "names": np.array(names),
+        "groups": np.array(groups),
+        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
+    }
+
+
+def _entries(record: Record) -> list[Entry]:
+    """The entries of a document or of the exchanges of a conversation."""
+    if isinstance(record, Document):
+        name = record.group.encode("utf-8", "surrogateescape")
+        return [(name, name, _digest(normalized(record.text)), b"")]
+    return [
+        (
+            exchange.where.encode("utf-8", "surrogateescape"),
+            exchange.group.encode("utf-8", "surrogateescape"),
+            _digest("\n".join(f"{turn.role} {normalized(turn.text)}" for turn in exchange.before)),
+            _digest(exchange.label),
+        )
+        for exchange in exchanges_in(record)
+    ]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:_DIGEST]

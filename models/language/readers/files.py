@@ -1,10 +1,10 @@
-"""Files of text, conversations and tables as a source of records."""
+"""Sources of records: the files under a path, or records in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from models.base import DataError
@@ -14,14 +14,7 @@ from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
 from models.language.readers.plain_text import Kind, file_kind, find_files
 from models.language.readers.records import Record
-from models.language.readers.tables import (
-    has_rows,
-    json_line_rows,
-    json_rows,
-    parquet_rows,
-    read_parallel,
-    table_rows,
-)
+from models.language.readers.tables import json_line_rows, json_rows, parquet_rows, read_parallel, table_rows
 
 _ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[RawRow]]] = {
     "CSV": table_rows,
@@ -37,79 +30,84 @@ def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawR
     return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
 
 
+class RecordSource:
+    """Records in memory; one part."""
+
+    format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
+
+    def __init__(self, name: str, records: Sequence[Record]) -> None:
+        self.name, self._records = name, records
+
+    def part_name(self, part: int) -> str:
+        return self.name
+
+    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
+        return iter(self._records)
+
+    def current_stamp(self) -> str:
+        return self.stamp
+
+
 class FileSource:
-    """Files under a path; line N of `answers` answers line N of the path."""
+    """Files under a path, one part each; or line N of `answers` answers line N of the path."""
 
     def __init__(self, path: Path, answers: Path | None, columns: Mapping[str, str]) -> None:
         """`columns`: see columns_in. Raises DataError if there is nothing to read."""
-        self.name, self._path, self._answers = str(path), path, answers
-        self._columns = columns
+        self.name, self._path, self._answers, self._columns = str(path), path, answers, columns
         self.note = ""
-        if answers is None:
-            self._files, self.ignored = find_files(path, has_rows)
-        else:
-            self._files, self.ignored = _two_files(path, answers), 0
+        """The encoding that was assumed of the part that was read last."""
+        self._files, self.ignored = find_files(path)
+        for file in (path, answers) if answers is not None else ():
+            if not file.is_file():
+                raise DataError(
+                    f"'{file}' is not a file",
+                    where=f"data.path and data.answers, {file.absolute()}",
+                    allowed="two files: line N of data.answers answers line N of data.path",
+                )
         self.size, self.stamp = self._stat_files()
         kinds = {file_kind(file) for file in self._files}
         self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
 
     @property
     def parts(self) -> int:
-        """One part per file; two parallel files are one part."""
-        return len(self._files) if self._answers is None else 1
+        """Number of parts."""
+        return len(self._files)
 
     def part_name(self, part: int) -> str:
+        """Name of a part for messages."""
         file = self._files[part]
-        return file.relative_to(self._path).as_posix() if self._in_folder else file.name
+        return file.name if file == self._path else file.relative_to(self._path).as_posix()
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        file = TextFile(self._files[part])
-        if self._answers is None:
-            yield from self._records(file, self.part_name(part), bad_records)
-            self.note = file.note
-        else:
+        """The records of a part; invalid rows go to `bad_records`. Raises DataError."""
+        file, name = TextFile(self._files[part]), self.part_name(part)
+        if self._answers is not None:
             answers = TextFile(self._answers)
             yield from read_parallel(file, answers, bad_records)
             self.note = file.note or answers.note
-
-    def _records(self, file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Record]:
-        rows = rows_of(file, name, bad_records)
-        if rows is not None:
+            return
+        if (rows := rows_of(file, name, bad_records)) is not None:
             reader = RowReader(name, self._columns, bad_records)
-            return (record for row in rows for record in reader.records(row))
-        if plain_text.is_dialogue(file.first_line()):
-            return plain_text.read_conversations(file, name, bad_records)
-        if self._in_folder:
-            return plain_text.read_whole(file, name)
-        return plain_text.read_documents(file, name)
+            for row in rows:
+                yield from reader.records(row)
+        else:
+            is_single = file.path == self._path
+            yield from (plain_text.read_documents if is_single else plain_text.read_whole)(file, name)
+        self.note = file.note
 
     def current_stamp(self) -> str:
+        """`stamp` of the files as they are now. Raises DataError."""
         return self._stat_files()[1]
 
-    @property
-    def _in_folder(self) -> bool:
-        return self._files[0] != self._path
-
     def _stat_files(self) -> tuple[int, str]:
+        """Bytes of the files, and a digest of the columns and of their names, sizes and times."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         digest.update(repr(sorted(self._columns.items())).encode())
-        for file in self._files:
+        for file in self._files if self._answers is None else [self._path, self._answers]:
             try:
                 file_identity = identity(file)
             except OSError as error:
                 raise unreadable_file(file, error) from None
             total += file_identity[0]
-            digest.update(os.fsencode(file))
-            digest.update(f"\0{file_identity}\0".encode())
+            digest.update(os.fsencode(file) + f"\0{file_identity}\0".encode())
         return total, digest.hexdigest()
-
-
-def _two_files(path: Path, answers: Path) -> list[Path]:
-    for key, file in (("data.path", path), ("data.answers", answers)):
-        if not file.is_file():
-            raise DataError(
-                f"{key} '{file}' is not a file",
-                where=str(file.absolute()),
-                allowed="two files: line N of data.answers answers line N of data.path",
-            )
-    return [path, answers]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text; each document is a group of its own and belongs to one split.
-
-    A long document comes in consecutive parts of the same `group`.
-    """
+    """A text. Texts of one `group` belong to one split, such as the parts of a long file."""
 
     group: str
     text: str
@@ -55,3 +53,21 @@ class Exchange:
     def answer(self) -> str:
         """The text of the answer."""
         return self.reply.text.strip()
+
+
+def exchanges_in(conversation: Conversation) -> list[Exchange]:
+    """One exchange per answer that is learned, with all turns before it."""
+    turns = conversation.turns
+    opening = normalized(next((t.text for t in turns if t.role == "user"), ""))
+    group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
+    label = conversation.label or opening
+    return [
+        Exchange(turns[:i], turn, group, label, conversation.where)
+        for i, turn in enumerate(turns)
+        if turn.role == "assistant" and i > 0 and turn.learned and turn.text.strip()
+    ]
+
+
+def normalized(text: str) -> str:
+    """`text` in lower case with single spaces, for comparing requests."""
+    return " ".join(text.lower().split())

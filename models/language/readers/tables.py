@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count, zip_longest
@@ -80,22 +79,17 @@ def read_parallel(requests: TextFile, answers: TextFile, bad_records: BadRecords
     """
     for file in (requests, answers):
         file.first_line()  # raises DataError if the file is empty
-    request_lines, answer_lines = (
-        (line.removesuffix("\n") for line in file.lines_with_ends()) for file in (requests, answers)
-    )
-    for line, (request, answer) in enumerate(zip_longest(request_lines, answer_lines), start=1):
+    both = (map(str.rstrip, file.lines_with_ends()) for file in (requests, answers))
+    for line, (request, answer) in enumerate(zip_longest(*both), start=1):
         if request is None or answer is None:
-            rest = 1 + sum(1 for _ in (request_lines if answer is None else answer_lines))
-            counts = [line - 1 + rest * (text is not None) for text in (request, answer)]
             raise DataError(
-                f"'{requests.path}' has {counts[0]} lines, '{answers.path}' has {counts[1]}",
-                where="data.path and data.answers",
+                f"'{requests.path}' and '{answers.path}' have different numbers of lines",
+                where=f"data.path and data.answers, line {line}",
                 allowed="two files with the same number of lines",
             )
         where = f"{requests.path.name}:{line}"
-        blank = "request" if not request.strip() else "answer" if not answer.strip() else ""
-        if blank:
-            bad_records.add(where, f"the {blank} is empty")
+        if not request or not answer:
+            bad_records.add(where, "the request or the answer is empty")
         else:
             yield Conversation((Turn("user", request), Turn("assistant", answer)), where)
 
@@ -109,38 +103,13 @@ def json_line_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterat
         where = f"{name}:{line}"
         try:
             row = parse_json(raw)
-        except json.JSONDecodeError as error:
-            bad_records.add(where, f"not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
             bad_records.add(where, f"not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield RawRow(line, line, row)
         else:
-            if _is_object(row, where, bad_records):
-                yield RawRow(line, line, row)
-
-
-def _is_object(row: object, where: str, bad_records: BadRecords) -> bool:
-    """Whether `row` is an object; otherwise a bad record."""
-    if not isinstance(row, dict):
-        bad_records.add(where, f"{type(row).__name__}, not an object")
-    return isinstance(row, dict)
-
-
-_ROWS = re.compile(r'\s*(\[\s*)?\{\s*"')
-
-
-def has_rows(file: TextFile) -> bool:
-    """Whether a JSON file begins with an array of objects, or with an object in one line.
-
-    Reads the first part of the file; False if it cannot be read.
-    """
-    try:
-        head = next(file.chunks()).lstrip()
-    except DataError:
-        return False
-    match = _ROWS.match(head)
-    first, line_end, _ = head.partition("\n")
-    is_line = first.rstrip().endswith("}") or not line_end  # a line longer than the part
-    return match is not None and (match[1] is not None or is_line)
+            bad_records.add(where, f"{type(row).__name__}, not an object")
 
 
 def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
@@ -148,21 +117,20 @@ def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Ra
 
     Holds an array in memory. Raises DataError for text that is not JSON.
     """
-    allowed = "an array of objects, or one object per line"
-    first = file.first_line().lstrip()[0]
-    if first == "{" and not has_rows(file):
-        problem = f"'{name}' is one object, not an array of rows"
-        raise DataError(problem, where=f"{name}:1", allowed=allowed)
-    if first != "[":
+    if not file.first_line().lstrip().startswith("["):
         yield from json_line_rows(file, name, bad_records)
         return
     try:
         rows = parse_json("".join(file.chunks()))
-    except json.JSONDecodeError as error:
-        problem = f"'{name}' is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-        raise DataError(problem, where=f"{name}:{error.lineno}", allowed=allowed) from None
     except ValueError as error:
-        raise DataError(f"'{name}' is not JSON: {error}", where=name, allowed=allowed) from None
+        where = f"{name}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else name
+        raise DataError(
+            f"'{name}' is not JSON: {error}",
+            where=where,
+            allowed="an array of objects, or one object per line",
+        ) from None
     for number, row in enumerate(rows, start=1):
-        if _is_object(row, f"{name}:{number}", bad_records):
+        if isinstance(row, dict):
             yield RawRow(number, number, row)
+        else:
+            bad_records.add(f"{name}:{number}", f"{type(row).__name__}, not an object")

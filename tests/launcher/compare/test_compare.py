@@ -69,7 +69,7 @@ def test_a_failed_run_is_reported_and_the_others_continue(workdir):
     code, out, _ = compare(workdir, *args, "--set", "train.global_batch=8")
     assert code == 1, out
     (line,) = [line for line in out.splitlines() if line.startswith("lite local failed: ")]
-    assert "3 requests: eval.share=0.1 gives 0 for val; at least 0.334" in line
+    assert "3 requests: eval.share=0.1 gives 0 for val" in line
     default, lite = json.loads((workdir / "failing" / "compare.json").read_text())["rows"]
     assert default["error"] is None and default["step_s"] > 0
     assert lite["step_s"] is None

@@ -1,7 +1,3 @@
-import io
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -44,22 +40,6 @@ def test_cached_arrays_are_mapped_from_disk_the_second_time():
     assert make.calls == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("made_from.json", b"{"), ("events.npy", b"\x93NUMPY"), ("made_from.json", None)]
-)
-def test_an_incomplete_entry_is_computed_again(name, content):
-    make = Maker()
-    cache.arrays("clips", SOURCE_KEY, make)
-    [entry] = cache_folder().iterdir()
-    (entry / name).unlink()
-    if content is not None:
-        (entry / name).write_bytes(content)
-    for _ in range(2):
-        assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
-    assert [path.name for path in cache_folder().iterdir()] == [entry.name]
-    assert make.calls == 2
-
-
 def test_what_a_killed_process_wrote_is_removed_and_what_another_writes_is_kept():
     cache.arrays("clips", SOURCE_KEY, Maker())
     [entry] = cache_folder().iterdir()
@@ -82,16 +62,6 @@ def test_without_a_cache_arrays_stay_in_memory_and_a_stream_is_an_error(tmp_path
     with pytest.raises(DataError, match="cannot write the cache: Not a directory") as error:
         cache.streamed("rows", SOURCE_KEY, Writer(), 10**9)
     assert error.value.allowed == "a writable folder with about 2 GB of free space"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the cache folder of Linux")
-def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_path, monkeypatch):
-    assert cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv(CACHE_VARIABLE)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder() == Path("/somewhere/gearshift")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path("~/.cache/gearshift").expanduser()
 
 
 class Writer:
@@ -128,16 +98,3 @@ def test_an_interrupted_stream_leaves_nothing(error):
         cache.streamed("rows", SOURCE_KEY, Writer(error), 1)
     assert list(cache_folder().iterdir()) == []
     assert len(cache.streamed("rows", SOURCE_KEY, Writer(), 1)["counts"]) == 10
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_numpy_loads_appended_vectors(dtype):
-    for lengths in ((), (0,), (3, 0, 70_000), range(40)):
-        file, parts = io.BytesIO(), [np.arange(n).astype(dtype) for n in lengths]
-        array = ArrayFile(file, dtype)
-        for part in parts:
-            array.append(part)
-        array.finish()
-        loaded = np.load(io.BytesIO(file.getvalue()), allow_pickle=False)
-        assert loaded.dtype == dtype and array.length == len(loaded)
-        assert loaded.tolist() == np.concatenate([*parts, np.empty(0, dtype)]).tolist()

@@ -18,23 +18,6 @@ def test_a_share_is_dropped_and_the_rest_scaled_up(dtype):
     assert torch.corrcoef(gone.T).triu(1).abs().max() < 0.03
 
 
-def test_the_same_seed_drops_the_same_elements():
-    x, drop = torch.ones(100), Dropout(0.5)
-    torch.manual_seed(1)
-    first, second = drop(x), drop(x)
-    torch.manual_seed(1)
-    assert torch.equal(first, drop(x))
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize(("p", "trains"), [(0.5, False), (0.0, True)])
-def test_nothing_is_dropped_or_drawn_in_evaluation_or_at_0(p, trains):
-    before = torch.get_rng_state()
-    x = torch.ones(100)
-    assert torch.equal(Dropout(p).train(trains)(x), x)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 CUDA, HALF = torch.device("cuda", 0), torch.bfloat16
 
 

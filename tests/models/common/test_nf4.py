@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +7,6 @@ from torch.nn import functional as F
 from models.common import initial_weights
 from models.common.layers import HasFrozenParts
 from models.common.nf4 import Nf4Linear, Quantizer
-from tests.models.errors import error_of
 
 CPU = torch.device("cpu")
 SLOW = pytest.mark.slow
@@ -61,12 +58,6 @@ def test_stored_bits_are_loaded_as_the_weights_they_stand_for(stored):
     assert torch.equal(plain.head.weight, model.head.weight)
 
 
-def test_stored_bits_need_bitsandbytes(stored, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    error = error_of(initial_weights.load, "model.start", Parts(), stored[1], "any")
-    assert error.fix == "pip install 'bitsandbytes>=0.50'"
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_and_gradients_are_those_of_the_rounded_weight(dtype, bias):
@@ -83,16 +74,6 @@ def test_outputs_and_gradients_are_those_of_the_rounded_weight(dtype, bias):
     assert 0 < (weight.float() - plain.weight).abs().mean() < 0.12 * plain.weight.abs().mean()
 
 
-def test_under_autocast_the_product_has_16_bits():
-    _, rounded = layer()
-    inputs = torch.randn(5, 70, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = rounded(inputs)
-    assert output.dtype is torch.bfloat16
-    output.float().sum().backward()
-    assert inputs.grad.dtype is torch.float32 and inputs.grad.any()
-
-
 def test_the_backward_pass_keeps_the_bits_and_no_weight():
     _, rounded = layer(256, 1024)
     kept = []
@@ -105,20 +86,6 @@ def test_the_backward_pass_keeps_the_bits_and_no_weight():
     assert rounded.constants.nbytes == 4 * (256 + 1 + 256 * 1024 // 64 // 256)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 9), (64, 1)])
-def test_a_layer_of_any_width_has_4_bits(shape):
-    plain, rounded = layer(*shape)
-    assert rounded.weight_in(torch.float32).shape == shape
-    largest = plain.weight.abs().max()
-    assert (rounded.weight_in(torch.float32) - plain.weight).abs().max() < 0.25 * largest
-
-
-def test_a_cast_of_the_model_leaves_the_bits():
-    _, rounded = layer()
-    before = rounded.weight_in(torch.float32)
-    assert torch.equal(rounded.bfloat16().weight_in(torch.float32), before)
-
-
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=SLOW)])
 def test_the_layer_is_compiled_as_one_graph(backend):
     _, rounded = layer()
@@ -127,13 +94,3 @@ def test_the_layer_is_compiled_as_one_graph(backend):
     compiled(inputs).sum().backward()
     rounded(again).sum().backward()
     assert torch.equal(inputs.grad, again.grad)
-
-
-def test_a_device_without_4_bit_layers_is_an_error():
-    error = error_of(Quantizer, torch.device("vulkan"))
-    assert error.message == "bitsandbytes has no 4-bit layers for the device vulkan"
-    assert "cpu, cuda" in error.allowed and error.fix == "--set model.quantize=null"
-
-
-def test_the_layers_have_no_weight_that_a_model_could_use_by_mistake():
-    assert not hasattr(layer()[1], "weight") and isinstance(layer()[1], Nf4Linear)

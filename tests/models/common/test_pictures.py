@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.base import DataError
 from models.common.pictures import small
 
 
@@ -16,8 +15,3 @@ def test_a_large_picture_that_cannot_be_compressed_gets_smaller():
     width, height = Image.open(io.BytesIO(found)).size
     assert 20_000 < len(found) <= 50_000 and width <= 1000
     assert width / height == pytest.approx(2560 / 720, rel=0.02)
-
-
-def test_what_is_no_picture_is_refused():
-    with pytest.raises(DataError, match="'the picture' is not a readable image"):
-        small(b"no picture", 1000, 50_000)

@@ -30,21 +30,6 @@ def test_every_group_is_in_exactly_one_split():
     assert counts(split_groups(GROUPS, SplitRule(0.29), NOUN)) == [42, 29, 29]
 
 
-def error_of(count, share):
-    with pytest.raises(DataError) as error:
-        split_groups(GROUPS[:count], SplitRule(share), "documents")
-    return error.value
-
-
-def test_an_empty_validation_split_is_an_error_with_the_line_to_type():
-    assert str(error_of(41, 0.02)) == (
-        "41 documents: eval.share=0.02 gives 0 for val; at least 0.025\n"
-        "  where         eval.share, data.fraction, data.path\n"
-        "  allowed       at least one group each for train, val and test\n"
-        "  fix           --set eval.share=0.025"
-    )
-
-
 def test_every_proposed_share_fits():
     for count in (*range(3, 100), 100, 101, 999, 1000, 10_000, 20_001):
         for share in (1e-6, 0.99):
@@ -79,12 +64,7 @@ def test_leaving_one_group_out_validates_on_each_group_once():
 def test_more_folds_than_groups_are_an_error_with_the_most_that_fit(fold, fix):
     with pytest.raises(DataError) as error:
         split_groups(GROUPS[:10], SplitRule(0.2, fold=fold), "patients")
-    assert str(error.value) == (
-        f"data.fold {fold}: 10 patients, without 2 for test, have at most 8 folds\n"
-        "  where         data.fold, eval.share, data.fraction, data.path\n"
-        "  allowed       at most 8 folds\n"
-        f"  fix           --set data.fold={fix}"
-    )
+    assert error.value.fix == f"--set data.fold={fix}" and error.value.allowed == "at most 8 folds"
     assert split_groups(GROUPS[:10], SplitRule(0.2, fold=fix), "patients")["train"]
 
 

@@ -18,16 +18,6 @@ def test_any_text_survives_encoding_and_equal_texts_give_an_equal_tokenizer():
     assert [found.token_to_id(token) for token in ("<pad>", "</s>")] == [0, 1]
 
 
-def test_the_run_folder_keeps_the_tokenizer(tmp_path):
-    first = subwords.load_or_fit(tmp_path, fitted)
-
-    def fail():
-        raise AssertionError("fitted a second time")
-
-    assert subwords.load_or_fit(tmp_path, fail).to_str() == first.to_str()
-    assert subwords.load_or_fit(None, fitted).to_str() == first.to_str()
-
-
 @pytest.mark.parametrize("content", ["", "{", '{"model": 3}'])
 def test_a_file_that_is_not_a_tokenizer_is_an_error(tmp_path, content):
     path = tmp_path / "tokenizer.json"

@@ -16,7 +16,7 @@ def windows(texts, length, **settings):
     corpus = from_records("texts", [Document(f"d{i}", text) for i, text in enumerate(texts)])
     numbers = np.arange(len(corpus))
     encoded = encode(corpus, TOKENIZER)
-    return TokenWindows(encoded, corpus.index.names, numbers, TOKENIZER, length, **settings)
+    return TokenWindows(encoded, corpus.names, numbers, TOKENIZER, length, **settings)
 
 
 def conversation(request="list all", answer="ls -a", history=()):
@@ -29,4 +29,4 @@ def dialogues(conversations, length, on_bad="stop"):
     """Rows of the exchanges of all conversations."""
     corpus = from_records("pairs", conversations)
     pairing = true_pairing(np.arange(len(corpus)))
-    return Dialogues(encode(corpus, TOKENIZER), corpus.index.names, pairing, length, on_bad)
+    return Dialogues(encode(corpus, TOKENIZER), corpus.names, pairing, length, on_bad)

@@ -1,7 +1,5 @@
 """Reads a corpus from files and extracts parts of it for tests."""
 
-from itertools import groupby
-
 import pytest
 
 from models.base import DataError
@@ -18,13 +16,12 @@ def write(path, content):
 
 
 def exchanges(corpus):
-    return [exchange for _, exchange in corpus.exchanges()]
+    return list(corpus.records())
 
 
 def documents(corpus):
-    """Group and text of each document, its parts joined."""
-    found = groupby((document for _, document in corpus.documents()), key=lambda d: d.group)
-    return [(group, "".join(part.text for part in parts)) for group, parts in found]
+    """Group and text of each document."""
+    return [(document.group, document.text) for document in corpus.records()]
 
 
 def texts(corpus):
@@ -32,7 +29,7 @@ def texts(corpus):
 
 
 def groups(corpus):
-    return list(corpus.index.groups)
+    return list(corpus.groups)
 
 
 def pairs(corpus):

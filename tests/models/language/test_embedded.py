@@ -3,7 +3,7 @@ from collections import Counter
 from models.common.split import SplitRule, split_groups
 from models.language import embedded
 from models.language.readers.corpus import from_records
-from models.language.readers.index import normalized
+from models.language.readers.records import normalized
 
 
 def test_python_text_is_deterministic_and_of_bounded_size():
@@ -23,8 +23,8 @@ def test_commands_are_4000_distinct_requests_spread_evenly_over_intents():
 
 def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
     corpus = from_records("embedded:commands", embedded.read_conversations())
-    splits = split_groups(corpus.index.groups, SplitRule(0.1), "groups")
-    exchanges = [exchange for _, exchange in corpus.exchanges()]
+    splits = split_groups(corpus.groups, SplitRule(0.1), "groups")
+    exchanges = list(corpus.records())
     sides = {name: [e for e in exchanges if e.group in set(g)] for name, g in splits.items()}
     seen = {(e.label, e.answer) for e in sides["train"]}
     assert not any((e.label, e.answer) in seen for e in sides["val"] + sides["test"])

@@ -47,15 +47,6 @@ def test_only_adapters_are_trained_and_begin_without_effect(make, folder):
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
 
-def test_layers_dropout_and_scale_are_those_of_the_settings(tmp_path):
-    inner = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())
-    add_adapters(inner, Lora(rank=2, alpha=6, dropout=0.25, layers=["q_proj", "v_proj"]))
-    adapted = {n: m for n, m in inner.named_modules() if isinstance(m, peft.tuners.lora.Linear)}
-    assert {name.rpartition(".")[2] for name in adapted} == {"q_proj", "v_proj"}
-    for layer in adapted.values():
-        assert layer.scaling == {"default": 3.0} and layer.lora_dropout["default"].p == 0.25
-
-
 one_kind = pytest.mark.parametrize("folder", ["llama"], indirect=True)
 
 
@@ -91,14 +82,6 @@ def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, 
         *("adapter_config.json", "adapter_model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json"),
     }
-
-
-@one_kind
-def test_without_a_rank_all_weights_are_trained(ready_task, folder, tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT)
-    task = ready_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
-    assert all(parameter.requires_grad for parameter in task.build().parameters())
-    assert not task.has_adapters and task.base_folder() is not None
 
 
 @one_kind

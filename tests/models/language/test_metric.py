@@ -27,8 +27,8 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     # A second way: each document alone, log-softmax in float64, its bytes counted as bytes.
     nats = size = 0
     corpus = read(task.path, None, "stop")
-    groups = split_groups(corpus.index.groups, SplitRule(0.1), "groups")["val"]
-    for document in (d for _, d in corpus.documents() if d.group in groups):
+    groups = split_groups(corpus.groups, SplitRule(0.1), "groups")["val"]
+    for document in (d for d in corpus.records() if d.group in groups):
         tokens = [task.dataset.tokenizer.start, *task.dataset.tokenizer.encode(document.text)]
         targets = torch.tensor([*tokens[1:], task.dataset.tokenizer.end], dtype=torch.int64)
         logits = model(torch.tensor([tokens], dtype=torch.int64))[0].double()

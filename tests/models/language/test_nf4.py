@@ -6,11 +6,10 @@ import pytest
 import torch
 import transformers
 
-from models.common.nf4 import Quantizer
 from models.language.config import Lora
 from tests.models.errors import error_of
 from tests.models.language.adapters import exported
-from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of
+from tests.models.language.test_pretrained import TEXT, batch_of
 from training.inspection import architecture
 
 CPU = torch.device("cpu")
@@ -80,11 +79,3 @@ def test_without_bitsandbytes_the_error_has_the_command(make, monkeypatch):
     error = error_of(make)
     assert error.message == ("model.quantize nf4 needs the package bitsandbytes, which is not installed")
     assert error.where == "model.quantize" and error.fix == "pip install 'bitsandbytes>=0.50'"
-
-
-def test_a_model_without_linear_layers_is_an_error():
-    inner = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())  # all are trained
-    error = error_of(Quantizer(CPU).quantize, inner, [])
-    assert error.message == (
-        "model.quantize nf4 is for linear layers; the model of model.pretrained has none"
-    )

@@ -8,8 +8,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from engines.base import Options
@@ -99,15 +97,6 @@ def test_outputs_and_gradients_equal_those_with_a_mask(boundaries):
     assert_equal(ours, theirs)
 
 
-def test_the_mask_lets_a_token_see_the_earlier_ones_of_its_document(boundaries):
-    starts = boundaries.tolist()
-    mask = document_mask(boundaries, BATCH, TIME)[:, 0]
-    for token in range(BATCH * TIME):
-        first = max(start for start in starts if start <= token)
-        row, at = divmod(token, TIME)
-        assert mask[row, at].nonzero().flatten().tolist() == [seen % TIME for seen in range(first, token + 1)]
-
-
 def block_and_input(kv_heads=4):
     torch.manual_seed(0)
     size = SIZES["tiny"]
@@ -146,21 +135,6 @@ def test_selective_checkpointing_keeps_the_result(keeps, again):
     assert_equal([out, gradient], expected)
 
 
-def test_one_graph_serves_any_number_of_documents():
-    block, x, cosine, sine = block_and_input()
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(block, backend=counter, fullgraph=True)
-    for starts in STARTS.values():
-        given = torch.tensor([*starts, BATCH * TIME], dtype=torch.int32)
-        torch._dynamo.maybe_mark_dynamic(given, 0)  # as Decoder does
-        ours = output_and_gradients(lambda x, d=given: compiled(x, cosine, sine, d), x)
-        theirs = output_and_gradients(lambda x, d=given: block(x, cosine, sine, d), x)
-        assert_equal(ours, theirs)
-    assert counter.frame_count == 1
-    torch._dynamo.reset()
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("kv_heads", [12, 4])
 @pytest.mark.parametrize("documents", [5, 200])
@@ -190,17 +164,3 @@ def test_on_a_gpu_the_kernel_equals_the_mask_without_waiting_for_the_gpu(documen
     (loss, ours), (expected, theirs) = results["auto"], results["math"]
     assert loss == pytest.approx(expected, rel=1e-3)
     assert (ours - theirs).norm() / theirs.norm() < 0.02  # bfloat16 keeps 8 bits
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_flash_attention_of_one_document_equals_that_of_boundaries():
-    given = [torch.randn(2, 256, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
-    given = [x.requires_grad_() for x in given]
-    boundaries = torch.tensor([0, 256, 512], dtype=torch.int32, device="cuda")
-    scale = torch.arange(64, device="cuda")
-    results = []
-    for documents in (boundaries, None):
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            out = causal_attention(*given, documents, "auto")
-        results.append([out, *torch.autograd.grad((out * scale).sum(), given)])
-    assert_equal(*results, atol=0.02, rtol=0.02)

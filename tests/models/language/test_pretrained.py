@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +8,9 @@ from torch.nn import functional as F
 
 from engines import deferred_init
 from engines.deferred_init import is_deferred
-from engines.preparation import checkpoint_blocks
 from models.base import DataError
-from models.language import bpe, pretrained
+from models.language import pretrained
+from models.language import subword_tokenizers as bpe
 from models.language.head import Head
 from models.language.model import decoder_layers
 from models.language.pretrained import PLAIN_HEADS, Pretrained
@@ -153,24 +152,6 @@ def test_only_rank_0_reads_the_weights(task):
             assert rank or torch.equal(model.state_dict()[name], value), name
 
 
-@one_kind
-def test_the_output_layer_never_gives_all_logits_in_training(task, monkeypatch):
-    model, batch = task.build(), batch_of(task)
-    head = model.inner.get_output_embeddings()
-    head.rows = 8
-    rows = []
-    logsumexp = torch.Tensor.log_softmax
-
-    def count(logits, *given, **options):
-        rows.append(len(logits))
-        return logsumexp(logits, *given, **options)
-
-    monkeypatch.setattr(torch.Tensor, "log_softmax", count)
-    task.loss(model, batch).sum.backward()
-    assert set(rows) == {8}
-    assert sum(rows) == batch["labels"].numel()
-
-
 def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, text, ready_task):
     config = transformers.GraniteConfig(
         vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
@@ -201,20 +182,6 @@ def test_a_known_output_layer_gives_the_logits_of_transformers(kind):
     torch.testing.assert_close(model(ids, ids), expected)
 
 
-@tied_and_untied
-def test_training_lowers_the_loss_and_leaves_tied_weights_tied(task, train, counts_of):
-    model = task.build()
-    before = counts_of(task, model, "val", 8)
-    train(task, model, steps=8)
-    after = counts_of(task, model, "val", 8)
-    first, last = (metric.result(counts)["val_loss"] for metric, counts in (before, after))
-    assert last < first - 0.3
-    inner = model.inner
-    tied = inner.config.tie_word_embeddings
-    same = inner.get_input_embeddings().weight is inner.get_output_embeddings().weight
-    assert same is bool(tied)
-
-
 def test_the_experts_of_a_layer_are_not_taken_for_layers():
     def layer():
         return nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(8))})
@@ -230,22 +197,6 @@ def test_no_row_holds_two_documents(task):
     start = task.dataset.tokenizer.start
     rows = (samples.sample(i, None) for i in range(len(samples)))
     assert not any((row.inputs[1:] == start).any() for row in rows)
-
-
-@tied_and_untied
-def test_flops_count_the_matrices_once(task):
-    model = task.build()
-    inner = model.inner
-    named = dict(inner.named_parameters())
-    output = inner.get_output_embeddings().weight
-    matrices = {
-        id(p): p.numel()
-        for name, p in named.items()
-        if p.dim() > 1 and ("embed" not in name and "wte" not in name and "wpe" not in name)
-    }
-    matrices[id(output)] = output.numel()
-    expected = 6 * sum(matrices.values()) * 32 + 12 * 3 * 32 * 32 * 32
-    assert task.flops_per_sample(model) == expected
 
 
 def edit_config(folder, **values):
@@ -278,20 +229,6 @@ def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(DataError, match=r"missing: model\.norm\.weight; unexpected: model\.other"):
         pretrained.load_inner(llama)
-
-
-def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, text, ready_task):
-    def fact(**settings):
-        task = ready_task(path=text, seq_len=32, pretrained=str(llama), **settings)
-        task.build()
-        return task.facts().get("pretrained")
-
-    assert fact() is None
-    edit_config(llama, num_hidden_layers=2)
-    unused = fact()
-    assert unused.startswith("unexpected: model.layers.2.") and unused.endswith(" and 6 more")
-    edit_config(llama, num_hidden_layers=4)
-    assert fact(allow_missing=True).startswith("missing: model.layers.3.")
 
 
 def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
@@ -346,18 +283,3 @@ def test_model_start_replaces_weights_and_freezes_layers(task, folder, text, rea
     assert len(frozen) == len(expected) and not first_layer.training
     second.loss(loaded, batch_of(second)).sum.backward()
     assert all((p.grad is not None) == p.requires_grad for p in loaded.parameters())
-
-
-@tied_and_untied
-def test_recomputed_layers_use_the_attention_kernel_of_their_forward_pass(task):
-    task.context = replace(task.context, attention="math")
-    model = task.build()
-    checkpoint_blocks(task.blocks(model), every=1)
-    batch = batch_of(task)
-    task.loss(model, batch).sum.backward()
-    found = [p.grad for p in model.parameters()]
-    task.context = replace(task.context, attention="auto")
-    plain = task.build()
-    task.loss(plain, batch).sum.backward()
-    for gradient, expected in zip(found, plain.parameters(), strict=True):
-        torch.testing.assert_close(gradient, expected.grad, rtol=1e-4, atol=1e-6)

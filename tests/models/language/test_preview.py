@@ -1,22 +1,10 @@
-from io import BytesIO
-
-import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from models.base import HasPictures, SamplePart
+from models.base import SamplePart
 from models.language.config import SIZES
 from models.language.model import Transformer
-from models.language.preview import (
-    CONTEXT_COLOR,
-    PREDICTED_TOKENS,
-    TRAINED_COLOR,
-    colored_spans,
-    continue_tokens,
-    predict,
-    sample_text,
-)
+from models.language.preview import continue_tokens, sample_text
 from models.language.readers.records import Turn
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
@@ -50,93 +38,8 @@ def test_a_sample_as_text_says_what_counts_in_the_loss():
     assert sample_text(windows(["one", "two"], 6).row(0), TOKENIZER) == [SamplePart("one[end]tw", True)]
 
 
-def test_greedy_decoding_takes_the_likeliest_token_each_time_for_prompts_of_any_length():
-    ours, prompts = model(), [[257, 72, 105], [257], [257, 9, 8, 7, 6]]
-    together = continue_tokens(ours, prompts, 6, pad=256, device=CPU, seed=None)
-    for prompt, written in zip(prompts, together, strict=True):
-        for token in written:
-            assert token == ours(torch.tensor([prompt]))[0, -1].argmax().item()
-            prompt.append(token)
-
-
 def test_each_call_takes_as_many_forward_passes_over_one_shape_and_keeps_the_mode():
     for training in (True, False):
         counting = Counting(model()).train(training)
         continue_tokens(counting, [[257, 72]], 7, pad=256, device=CPU, seed=0)
         assert counting.shapes == [(1, 9)] * 7 and counting.training is training
-
-
-def test_drawing_depends_on_the_seed_only():
-    def sampled(seed):
-        return continue_tokens(model(), [[257]], 12, pad=256, device=CPU, seed=seed)
-
-    torch.manual_seed(1)
-    first = sampled(5)
-    torch.manual_seed(2)
-    assert sampled(5) == first != sampled(6)
-
-
-def test_an_answer_is_independent_of_the_other_rows(ready_task, tmp_path):
-    path = tmp_path / "pairs.csv"
-    rows = [f"question {i},{'answer ' * (i % 4)}{i}" for i in range(60)]
-    path.write_text("input,output\n" + "\n".join(rows))
-    task = ready_task(path=path)
-    torch.manual_seed(0)
-    model, rows = task.build().eval(), task.data("val")
-    found = predict(model, task.dataset, CPU)
-    tokenizer = task.dataset.tokenizer
-    for index, row in ((0, found.rows[0]), (len(rows) - 1, found.rows[-1])):
-        answer = rows.answer(index).tolist()
-        (generated,) = continue_tokens(
-            model, [rows.prompt(index).tolist()], len(answer), pad=tokenizer.pad, device=CPU, seed=None
-        )
-        assert row[2] == tokenizer.decode(answer[:-1])
-        assert row[4] == sum(a == b for a, b in zip(generated, answer, strict=True)) / len(answer)
-
-
-def test_a_text_row_is_split_into_prompt_and_target(ready_task):
-    task = ready_task(path="embedded:python", seq_len=64)
-    torch.manual_seed(0)
-    found = predict(task.build().eval(), task.dataset, CPU)
-    row = task.data("val").row(0)
-    tokenizer = task.dataset.tokenizer
-    name, prompt, target, written, accuracy = found.rows[0]
-    assert name == row.name
-    assert prompt + target == tokenizer.decode([*row.inputs, row.labels[-1]][: len(row.inputs)])
-    assert written and 0 <= accuracy <= 1
-    assert len(row.inputs) - len(row.inputs) // 2 <= PREDICTED_TOKENS
-
-
-def colors(picture):
-    image = Image.open(BytesIO(picture.png))
-    image.load()
-    assert image.format == "PNG" and image.width > 600
-    return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.getcolors(1 << 20)}
-
-
-@pytest.mark.parametrize(("path", "control"), [("embedded:python", "real"), ("embedded:commands", "noise")])
-def test_rows_and_lengths_are_drawn(make_task, path, control):
-    task = make_task(path=path, control=control)
-    assert isinstance(task, HasPictures)
-    task.setup()
-    rows, lengths = task.pictures()
-    assert (rows.name, lengths.name) == ("rows", "lengths")
-    assert {CONTEXT_COLOR, TRAINED_COLOR} <= colors(rows) & colors(lengths)
-    assert lengths.caption.endswith("documents" if path == "embedded:python" else "answers")
-
-
-def test_a_prompt_is_grey_and_its_answer_and_all_text_green(tmp_path, ready_task):
-    path = tmp_path / "a.csv"
-    rows = [f"ask {i},answer {i}\x07" for i in range(20)]
-    path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
-    task = ready_task(path=path)
-    (prompt, grey), (answer, green) = colored_spans(task.dataset, task.data("train").row(0))
-    assert (grey, green) == (CONTEXT_COLOR, TRAINED_COLOR)
-    number = prompt.split()[2]
-    assert prompt == f"User: ask {number}\nAssistant: "
-    assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}[end]"
-    path = tmp_path / "a.txt"
-    path.write_text("\n".join(f"line number {i}" for i in range(100)), encoding="utf-8")
-    task = ready_task(path=path, seq_len=16)
-    [(_, color)] = colored_spans(task.dataset, task.data("train").row(0))
-    assert color == TRAINED_COLOR

@@ -4,9 +4,7 @@ import torch
 
 from models.language.config import SIZES
 from models.language.model import Transformer
-from models.language.readers.records import Turn
 from models.language.rows import collate
-from models.language.tokenizer import prompt_and_answer
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 TEXTS = ["one and two", "", "three is a longer text of its own", "four", "fünf"]
@@ -56,14 +54,6 @@ def test_noise_keeps_how_often_each_label_occurs_and_nothing_else():
         assert samples.label_counts(272).tolist() == np.bincount(labels, minlength=272).tolist()
 
 
-def test_rows_are_padded_to_one_length_with_ignored_labels():
-    samples = windows(TEXTS, 24)
-    batch = collate(all_rows(samples), TOKENIZER.pad, 24)
-    assert batch["input_ids"].shape == batch["labels"].shape == (len(samples), 24)
-    assert batch["units"] == samples.tokens == int(batch["attention_mask"].sum())
-    assert (batch["labels"][~batch["attention_mask"]] == -100).all()
-
-
 def test_boundaries_are_the_starts_of_rows_and_of_their_documents():
     rows = all_rows(windows(TEXTS, 24))
     boundaries = collate(rows, TOKENIZER.pad, 24)["boundaries"]
@@ -80,17 +70,6 @@ def test_boundaries_are_the_starts_of_rows_and_of_their_documents():
 
 def labeled(row):
     return row.labels[row.labels != -100].tolist()
-
-
-def test_the_text_form_is_lines_of_user_and_assistant_after_the_history():
-    history = (Turn("system", "be brief"), Turn("user", "hi"), Turn("assistant", "hello"))
-    prompt, answer = prompt_and_answer(
-        (*history, Turn("user", "list all")), Turn("assistant", "ls -a"), TOKENIZER
-    )
-    assert prompt[0] == TOKENIZER.start and answer.tolist() == [*b"ls -a", TOKENIZER.end]
-    assert TOKENIZER.decode([*prompt, *answer]) == (
-        "<system>be brief</system>\nUser: hi\nAssistant: hello\nUser: list all\nAssistant: ls -a"
-    )
 
 
 def test_labels_are_the_answer_and_the_end_token_only():

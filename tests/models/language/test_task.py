@@ -2,8 +2,6 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.config import SIZES
-from models.language.model import Transformer
 from tests.models.errors import error_of
 
 
@@ -36,16 +34,6 @@ def test_facts_contain_counts_splits_and_skipped_rows(tmp_path, ready_task):
     assert sum(facts["samples"].values()) == 40
     assert (facts["duplicates"], facts["skipped_rows"], facts["truncated_prompts"]) == (1, 2, 3)
     assert facts["kind"] == "conversations" and facts["tokenizer"] == "bytes"
-
-
-def test_a_fraction_uses_this_share_of_groups(ready_task, pairs):
-    task = ready_task(path=pairs, fraction=0.5)
-    assert sum(task.facts()["groups"].values()) == 30
-
-
-@pytest.mark.parametrize(("settings", "rows"), [({}, 272), ({"tokenizer": "bpe"}, 512)])
-def test_the_vocabulary_follows_the_tokenizer(make_task, settings, rows):
-    assert make_task(**settings).build().model.embed_tokens.weight.shape[0] == rows
 
 
 def test_bpe_is_trained_on_training_text_only(tmp_path, ready_task):
@@ -83,18 +71,6 @@ def test_flops_are_those_of_the_formula(ready_task, pairs):
     matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     expected = 6 * matrices * mean + 12 * 2 * 64 * mean**2
     assert task.flops_per_sample(model) == expected
-
-
-def test_kv_heads_that_do_not_divide_the_heads_are_an_error(make_task):
-    assert error_of(make_task, kv_heads=3).allowed == "1, 2, 4"
-
-
-def test_grouped_heads_have_fewer_parameters(make_task):
-    size = SIZES["tiny"]
-    whole, grouped = make_task().build(), make_task(kv_heads=1).build()
-    saved = sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in grouped.parameters())
-    assert saved == size.layers * 2 * size.width * (size.width - size.width // size.heads)
-    assert isinstance(grouped, Transformer)
 
 
 def weights_of(task, folder):
@@ -141,15 +117,6 @@ def test_frozen_layers_stay_and_others_have_the_gradients_of_the_whole_model(pai
     kept = ("model.embed_tokens.", "model.layers.0.")
     assert set(upper) == {name for name in whole if not name.startswith(kept)} and upper
     assert all(torch.equal(whole[name], gradient) for name, gradient in upper.items())
-
-
-def test_frozen_layers_cost_a_third(ready_task):
-    size, flops = SIZES["small"], []
-    for count in (0, 2):
-        task = ready_task(size="small", freeze_layers=count)
-        flops.append(task.flops_per_sample(task.build()))
-    layer = 4 * size.width**2 + 3 * size.width * size.hidden
-    assert flops[0] - flops[1] == 2 * (4 * layer * 256 + 8 * size.width * 256**2)
 
 
 def test_model_start_gives_its_tokenizer_or_fails(pairs, corpus, make_task, ready_task, tmp_path):

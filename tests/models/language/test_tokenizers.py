@@ -5,9 +5,9 @@ import pytest
 import tokenizers
 
 from models.base import DataError
-from models.language import bpe
-from models.language.external_tokenizer import ExternalTokenizer, load
+from models.language import subword_tokenizers as bpe
 from models.language.readers.records import Turn
+from models.language.subword_tokenizers import ExternalTokenizer, load
 from models.language.tokenizer import TAGS, ByteTokenizer
 
 TEXTS = [
@@ -22,15 +22,6 @@ CORPUS = ["the quick brown fox jumps over the lazy dog " * 5, "def main(): retur
 @pytest.fixture(scope="module")
 def trained():
     return bpe.train(CORPUS, 400)
-
-
-def test_byte_token_ids_are_fixed():
-    tokenizer = ByteTokenizer()
-    assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (256, 257, 258)
-    assert [int(tokenizer.encode(tag)[0]) for tag in TAGS] == list(range(259, 267))
-    assert all(len(tokenizer.encode(tag)) == 1 for tag in TAGS)
-    assert tokenizer.size == 272
-    assert tokenizer.encode("aé").tolist() == [97, 195, 169]
 
 
 def test_texts_round_trip(trained):
@@ -58,14 +49,6 @@ def test_a_batch_has_the_tokens_of_each_text_alone(trained, folder, padding):
     for tokenizer in (ByteTokenizer(), load(folder)):
         batch = tokenizer.encode_batch(texts)
         assert all(map(np.array_equal, batch, map(tokenizer.encode, texts)))
-
-
-def test_a_tokenizer_json_is_read(tmp_path, trained):
-    path = tmp_path / "mine.json"
-    path.write_text(trained.inner.to_str(), encoding="utf-8")
-    tokenizer = load(path)
-    assert tokenizer.name == "mine"
-    assert tokenizer.encode(TEXTS[1]).tolist() == trained.encode(TEXTS[1]).tolist()
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "."])
