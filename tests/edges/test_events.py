@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.event_seg.formats import BY_ENCODING, recognize
-from models.event_seg.readers import prophesee
-from models.event_seg.readers.prophesee import RawRecording
-from models.event_seg.readers.recording import Events
-from tests.models.event_seg.writers import random_events, write_dsec, write_masks
+from models.event_seg.formats import DSEC, recognize
+from models.event_seg.readers import prophesee_format
+from models.event_seg.readers.files import open_recording
+from tests.models.event_seg.writers import random_events, write_dsec
 
 
 @pytest.fixture(autouse=True)
@@ -16,13 +15,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
 
 
-def opened(path, window_ms=7):
-    return RawRecording(path, path.name, window_ms, has_labels=window_ms is None)
-
-
-def all_events(recording):
-    events = prophesee.read_events(recording.path, recording.header, recording.index, 0, 2**62)
-    return rows(events)
+def opened(path):
+    return open_recording(path, path.name, recognize(path), 7, trained=(1, 1))
 
 
 def rows(events):
@@ -64,28 +58,16 @@ def decoded(words):
     return found
 
 
-def legacy(words):
-    """With the upper half of each word first."""
-    return words.view("<u4").reshape(-1, 2)[:, ::-1].copy()
-
-
-WAYS = [(10**6, False, ""), (100, True, "format"), (100, False, "line"), (7, True, "")]
-
-
-@pytest.mark.parametrize(("piece", "is_legacy", "says"), WAYS)
-def test_vectors_of_32_pixels_in_both_orders(tmp_path, monkeypatch, piece, is_legacy, says):
-    monkeypatch.setattr(prophesee, "PIECE", piece)
-    name = "legacy" if is_legacy else "little"
-    header = f"% evt 2.1\n% format EVT21;height=320;width=320{says and f';endianness={name}'}\n"
-    if says == "line":
-        header = f"% evt 2.1\n% endianness {name}\n% geometry 320x320\n"
+@pytest.mark.parametrize(("piece", "says"), [(10**6, ""), (100, ";endianness=little"), (7, "")])
+def test_vectors_of_32_pixels(tmp_path, monkeypatch, piece, says):
+    monkeypatch.setattr(prophesee_format, "PIECE", piece)
+    header = f"% evt 2.1\n% format EVT21;height=320;width=320{says}\n% end\n"
     words = vectors()
-    content = legacy(words) if is_legacy else words
-    (tmp_path / "a.raw").write_bytes(header.encode() + b"% end\n" + content.tobytes())
+    (tmp_path / "a.raw").write_bytes(header.encode() + words.tobytes())
     recording = opened(tmp_path / "a.raw")
     expected = decoded(words)
     assert len(expected) > 25_000 and expected[-1][0] > 2**34
-    assert all_events(recording) == expected and recording.count == len(expected)
+    assert rows(recording.all_events) == expected
     assert recording.format == "Prophesee RAW EVT 2.1" and recording.sensor == (320, 320)
 
 
@@ -97,7 +79,7 @@ FORMAT = "% format {};height={};width={}\n"
     [
         *("% evt 4.0\n", FORMAT.format("HISTO3D", 320, 320), "% evt 2.2\n"),
         *("% evt 3.0\n" + FORMAT.format("EVT2", 4, 4), "% evt 2.0\n% format EVT21\n"),
-        "% evt 2.1\n% endianness big\n",
+        *("% evt 2.1\n% endianness big\n", "% evt 2.1\n% format EVT21;endianness=legacy\n"),
         "% evt 3.0\n% geometry 64x48\n" + FORMAT.format("EVT3", 64, 48),
         *("% evt 3.0\n% geometry 0x48\n", "% evt 3.0\n% geometry 99999x99999\n"),
     ],
@@ -107,21 +89,6 @@ def test_a_header_that_names_no_known_encoding_is_one_error(tmp_path, header):
     path.write_bytes(header.encode() + b"\x00" * 64)
     assert recognize(path) is not None
     assert "a.raw, byte 0" in error_text(path)
-
-
-def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
-    monkeypatch.setattr(prophesee, "PIECE", 100)
-    events = random_events(2000, 200_000)
-    moved = Events(events.t + 49_599_300_523, events.x, events.y, events.p)
-    path = write_dsec(tmp_path / "events.h5", moved, offset=49_599_300_523)
-    recording = opened(path)
-    assert recognize(path) == recording.format == BY_ENCODING["DSEC"]
-    assert all_events(recording) == rows(moved) and recording.count == 2000
-    windows = [recording.events(i) for i in range(len(recording.windows))]
-    inside = moved.t < recording.windows[-1, 1]
-    assert sum(map(len, windows)) == inside.sum()
-    write_masks(path, moved.t[[500, 900, 1500]])
-    assert opened(path, None).labels == "masks of events_masks.h5"
 
 
 @pytest.mark.parametrize(
@@ -139,4 +106,4 @@ def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
 )
 def test_a_file_without_the_layout_of_dsec_is_one_error(tmp_path, change):
     path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), **change)
-    assert recognize(path) == BY_ENCODING["DSEC"] and "events.h5" in error_text(path)
+    assert recognize(path) == DSEC and "events.h5" in error_text(path)
