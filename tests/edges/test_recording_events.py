@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from models.abr.readers.recordings import Averaging, RecordingReader
-from models.common.data_files import BadRecords
+from models.abr.config import Data
+from models.abr.readers import recordings
+from models.abr.responses import ResponseReading
 from models.common.recordings.bids import events_path
 from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
@@ -121,7 +122,7 @@ def test_stimuli_come_from_the_table_of_bids(tmp_path):
     write_edf(path, [Signal("Cz", rate, np.random.default_rng(0).normal(0, 2, 5 * rate))])
     rows = "".join(f"{0.05 + 0.02 * n:.3f}\t0\tclick 60 dB\n" for n in range(200))
     (tmp_path / "sub-01_events.tsv").write_text("onset\tduration\ttrial_type\n" + rows)
-    reader = RecordingReader(BadRecords("files"), Averaging(100, 40.0, None))
-    found = list(reader.read(path, path.name))
-    assert [row.level for row in found] == [60, 60] and reader.bad_records.rows == []
+    reading = ResponseReading(Data(sweeps=100))
+    found = list(recordings.read(path, path.name, reading))
+    assert [row.level for row in found] == [60, 60] and reading.bad_records.rows == []
     assert found[0].rate == pytest.approx(50)

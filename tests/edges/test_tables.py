@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from openpyxl import Workbook
 
-from models.abr.readers.files import Names, read_responses
+from models.abr.config import Data
+from models.abr.readers.files import read_responses
 from models.abr.responses import UNKNOWN_CLASS
 from models.common.data_files import BadRecords
 from models.common.table import open_table
@@ -173,7 +174,7 @@ def responses(path, losses=("0", "1"), delimiter=";", comma=True, quote="", **na
         cells = [f"{x:.4f}".replace(".", "," if comma else ".") for x in rng.normal(size=200)]
         rows.append((f"p{patient}", level, loss, *cells))
     content = table(delimiter, rows=rows, quote=quote)
-    return read_responses(str(write(path, content)), "stop", None, Names(**names))
+    return read_responses(str(write(path, content)), Data(**names))
 
 
 @pytest.mark.parametrize(("delimiter", "comma"), [(";", True), (",", False)])
@@ -188,7 +189,7 @@ def test_labels_of_classes_get_their_meaning_from_the_setting(tmp_path):
     losses = ("SNHL", "norml", "2", "NA", "")
     assert "--set 'data.classes=[LABEL=unknown]'" in error_of(responses, tmp_path / "a.csv", losses).fix
     found = responses(
-        tmp_path / "a.csv", losses, classes=("snhl=sensorineural", "NORML=normal", "na=unknown")
+        tmp_path / "a.csv", losses, classes=["snhl=sensorineural", "NORML=normal", "na=unknown"]
     )
     assert found.target.tolist() == [2, 2, 0, 0, 2, 2, *[UNKNOWN_CLASS] * 4]
 

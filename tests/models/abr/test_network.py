@@ -34,13 +34,15 @@ def test_every_term_has_an_output_and_the_signal_has_200_points():
 def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
     model = build_network(terms)
     assert tuple(model(*inputs())) == terms
-    still = {n.split(".")[1] for n, p in model.named_parameters() if not p.requires_grad}
+    still = {
+        n.split(".")[1].removesuffix("_head") for n, p in model.named_parameters() if not p.requires_grad
+    }
     assert still - {"peak"} == frozen - {"peak"}
     for name in ("exists", "latency", "amplitude"):
-        branch = model.heads["peak"].get_submodule(name)
+        branch = model.heads["peak_head"].get_submodule(name)
         assert all(p.requires_grad == (name in terms) for p in branch.parameters())
     blocks = model.blocks()
-    assert not any(model.heads[name] in blocks for name in frozen)
+    assert not any(model.heads[f"{name}_head"] in blocks for name in frozen)
 
 
 def test_relative_positions_differ_up_to_32():
@@ -78,7 +80,7 @@ def test_a_frozen_encoder_stays_in_evaluation_and_costs_no_backward():
         part = model.get_submodule(name)
         assert not any(module.training for module in part.modules())
         assert not any(p.requires_grad for p in part.parameters())
-    assert model.decoder.training and model.heads["class"].training
+    assert model.decoder.training and model.heads["class_head"].training
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert trained == {"decoder", "output", "heads"}
@@ -117,10 +119,10 @@ FULL = {
     "decoder.2": 1_451_353,
     "decoder.3": 378_585,
     "output": 57_600,
-    "heads.signal": 120_490,
-    "heads.peak": 25_092,
-    "heads.class": 12_935,
-    "heads.threshold": 8_386,
+    "heads.signal_head": 120_490,
+    "heads.peak_head": 25_092,
+    "heads.class_head": 12_935,
+    "heads.threshold_head": 8_386,
 }
 """The table of the specification."""
 

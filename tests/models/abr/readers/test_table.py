@@ -6,9 +6,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pytest
 
-from models.abr.readers.table import TableReader, find_columns
-from models.abr.responses import UNKNOWN_CLASS
-from models.common.data_files import ALWAYS_UNPACKED, BadRecords
+from models.abr.config import Data
+from models.abr.readers import table as tables
+from models.abr.readers.table import check_declared, find_columns
+from models.abr.responses import UNKNOWN_CLASS, ResponseReading
+from models.common.data_files import ALWAYS_UNPACKED
 from models.common.table import declared_columns
 from tests.models.errors import error_of
 
@@ -32,9 +34,9 @@ def table(tmp_path):
     return write
 
 
-def read(path, declared=()):
-    reader = TableReader(BadRecords("responses"), declared_columns(declared))
-    return list(reader.read(path, path.name)), reader
+def read(path, declared=(), has_labels=True):
+    reading = ResponseReading(Data(columns=list(declared)), has_labels)
+    return list(tables.read(path, path.name, reading)), reading
 
 
 def test_a_line_is_a_response_with_its_examination_facts(table):
@@ -47,14 +49,11 @@ def test_a_line_is_a_response_with_its_examination_facts(table):
 
 
 def test_without_labels_no_column_of_them_is_required_or_read(table):
-    reader = TableReader(BadRecords("responses"), has_labels=False)
-    path = table([line(loss="9", latency="soon")])
-    (row,) = reader.read(path, path.name)
+    (row,), reader = read(table([line(loss="9", latency="soon")]), has_labels=False)
     assert (row.target, row.age, row.level) == (UNKNOWN_CLASS, 40, 80)
     assert isnan(row.exists) and isnan(row.latency) and reader.bad_records.rows == []
     heads = ["patient_id", "Intensity"]
-    path = table([["7", "60", *POINTS]], heads=heads, name="few.csv")
-    (row,) = reader.read(path, path.name)
+    (row,), _ = read(table([["7", "60", *POINTS]], heads=heads), has_labels=False)
     assert row.level == 60
 
 
@@ -65,7 +64,7 @@ def test_a_declared_column_is_read_before_a_known_name_and_an_ignored_one_is_not
     assert (row.patient, row.level, row.target) == ("patient 7", 80, 2)
     assert isnan(row.exists)
     assert reader.notes == []
-    reader.check_declared()
+    check_declared(reader)
     (row,), _ = read(table([line()], heads=[*HEADS[:-2], "X", "Y"]), ["age=intensity"])
     assert (row.level, isnan(row.age)) == (40, True)
 
@@ -92,12 +91,12 @@ def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):
         line(extra=("", "")),
     ]
     rows, reader = read(table(lines, extra=("Polarity", "Rejected")))
-    assert len(rows) == 2 and (reader.other_polarity, reader.many_rejected) == (1, 1)
+    assert len(rows) == 2 and (reader.left_out["other_polarity"], reader.left_out["many_rejected"]) == (1, 1)
 
 
 def test_a_response_without_a_patient_is_its_own_group(table):
     rows, reader = read(table([line(patient=""), line(patient=""), line(patient="2")]))
-    assert len({row.patient for row in rows}) == 3 and reader.without_patient == 2
+    assert len({row.patient for row in rows}) == 3 and reader.left_out["without_patient"] == 2
     # Never a valid patient name.
     assert rows[0].patient == "no patient: export.csv:2"
 
