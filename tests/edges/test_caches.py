@@ -89,7 +89,7 @@ CACHED = {
     "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),
     "resultsYAC_NR.mat": (
         writers.write_matlab5,
-        lambda path: zuco.matlab5_arrays(path)["eeg"].tolist(),
+        lambda path: zuco.sentence_arrays(path)["eeg"].tolist(),
         louder,
     ),
     "a.edf": (

@@ -10,7 +10,7 @@ from models.eeg_text import pretrained
 from models.eeg_text.config import SIZES
 from models.eeg_text.decoder import TextDecoder
 from models.eeg_text.metric import generate
-from models.eeg_text.network import EegText, flops_per_sample
+from models.eeg_text.network import EegText
 from tests.engines.test_deferred_init import Rank
 from tests.models.eeg_text.pretrained_folders import VOCABULARY, save_bart
 from tests.models.errors import error_of
@@ -71,9 +71,6 @@ def test_a_decoder_is_that_of_transformers_and_trains(tmp_path):
         logits = decoder(memory, valid, ids)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert summary == f"loaded 57/57 tensors from {tmp_path}" and size.text_context == 64
-    more, less = (flops_per_sample(model_of(decoder), tokens, 0.0) for tokens in (3, 2))
-    # The bridge, and keys and values of two layers of width 48.
-    assert more - less == 6.0 * (WIDTH * 48 + 2 * 2 * 48 * 48)
     decoder.train()(memory, valid, ids).logsumexp(-1).sum().backward()
     assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
 

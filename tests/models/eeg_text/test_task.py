@@ -179,10 +179,19 @@ def test_an_unfrozen_top_is_trained_and_the_regions_are_not(ready_task, batch_of
     assert task.frozen_encoder(model) is None
 
 
-@pytest.mark.parametrize("unfreeze", ["none", "top"])
-def test_what_is_frozen_of_the_encoder_has_4_bits(ready_task, unfreeze):
-    name = "encoder" if unfreeze == "none" else "encoder.regions"
-    check_in_4_bits(ready_task, lambda model: [model.get_submodule(name)], unfreeze=unfreeze)
+def test_what_is_frozen_of_the_encoder_has_4_bits(ready_task):
+    check_in_4_bits(ready_task, lambda model: [model.encoder.regions], unfreeze="top")
+
+
+def test_operations_are_fewer_where_less_is_trained(ready_task):
+    ways = {}, {"freeze_encoder": True, "unfreeze": "top"}, {"freeze_encoder": True}
+    tasks = [ready_task(seq_len=160, **way) for way in ways]
+    whole, top, frozen = (task.flops_per_sample(task.build()) for task in tasks)
+    assert whole > top > frozen > 0
+    tasks[2].use_features({"train": None})
+    assert 0 < tasks[2].flops_per_sample(tasks[2].build()) < frozen
+    masked = ready_task(stage="encoder")
+    assert masked.flops_per_sample(masked.build()) > 0
 
 
 def test_recomputed_regions_give_the_same_gradients(ready_task, batch_of):

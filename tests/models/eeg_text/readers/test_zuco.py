@@ -51,20 +51,8 @@ def test_bad_eeg_is_an_error_or_skipped(path, kind):
     broken[3, 5], huge[3, 5] = np.nan, 1e30
     wrong = {0: huge, 1: broken, 3: odd}
     WRITERS[kind](path, {n: raw if kind == "5" else raw.T for n, raw in wrong.items()})
-    error = error_of(zuco.read, path, "stop")
-    shape = "104 x 50" if kind == "5" else "50 x 104"
-    lines = str(error).splitlines()
-    assert lines[0] == "3 of 3 sentences cannot be used"
-    for line, problem in zip(
-        lines[1:],
-        (
-            "sentence 1: rawData reaches 1e+30 µV, above 1e+06",
-            "sentence 2: rawData has non-finite values",
-            f"sentence 4: rawData is {shape}, without an axis of 105 channels",
-        ),
-        strict=False,
-    ):
-        assert line.endswith(f"resultsYAC_NR.mat, {problem}")
+    where = error_of(zuco.read, path, "stop").where
+    assert all(f"resultsYAC_NR.mat, sentence {n}: rawData" in where for n in (1, 2, 4))
     with pytest.raises(DataError, match=r"no sentence of .* has EEG"):
         zuco.read(path, "skip")
 
