@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,14 +286,8 @@ class EegTextTask:
             channel_map=trained.channel_map,
             columns=self.reading.columns,
         )
-        write = partial(prediction.write_features, model, rules, device)
-        if self.writes:
-
-            def generate(batch: Batch) -> list[str]:
-                return preview.sentences(model, batch, self.tokenizer, trained.steps, device)
-
-            write = partial(prediction.write_sentences, generate, rules)
-        return prediction.predict(write, trained, path, reading)
+        tokenizer = self.tokenizer if self.writes else None
+        return prediction.predict(model, trained, path, reading, rules, tokenizer, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """As counted by torch for a sample of mean length; None: layers in 4 bits. Collective."""

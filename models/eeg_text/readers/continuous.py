@@ -43,8 +43,7 @@ def read(path: Path, reading: ReadingOptions) -> Recordings:
         channel_map = tables.load_channel_map(reading.channels)
     if reading.texts is not None:
         path_of_texts = Path(reading.texts).expanduser()
-        what, columns = "events to sentences", reading.columns
-        texts = tables.pairs(path_of_texts, "data.texts", what, columns, bad_records)
+        texts = tables.pairs(path_of_texts, "data.texts", reading.columns, bad_records)
     forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
     items: list[Item] = []
     has_many = len({bids.subject(file) or file for file in forms}) >= MANY

@@ -104,20 +104,6 @@ def test_a_part_below_95_percent_is_an_error_unless_named(make_task, saved):
     assert task.facts()["pretrained"]["global"]["missing"] == 4
 
 
-def test_wrong_shapes_and_unexpected_tensors_are_counted(saved):
-    from models.doc_translation.model import DocTranslator
-    from models.doc_translation.pretrained import fill
-
-    _, parts = saved
-    tensors = dict(parts["local"].named_parameters())
-    key = "embeddings.norm.weight"
-    report = fill(
-        DocTranslator(TINY).local_encoder, {**tensors, key: torch.zeros(3), "head.weight": torch.zeros(2)}
-    )
-    assert report.counts() == {"matched": len(tensors) - 1, "missing": 0, "unexpected": 1, "wrong_shape": 1}
-    assert report.wrong_shape == [key] and report.unexpected == ["head.weight"]
-
-
 def test_named_layers_of_a_deeper_decoder_are_used_and_the_others_dropped(make_task, saved, caplog):
     from dataclasses import replace
 

@@ -71,15 +71,3 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
     assert "'broken.raw' is truncated" in str(error)
     with pytest.raises(DataError, match="truncated"):
         found(broken)
-
-
-def test_cameras_of_different_sizes_are_an_error(folder):
-    write(folder / "a.raw")
-    write_mvsec(folder / "b.hdf5", frames=2)
-    assert str(error_of(found, folder)) == (
-        "recordings have different sensor sizes: 48×64 (a.raw), 52×69 (b.hdf5)\n"
-        f"  where         {folder}\n"
-        "  allowed       recordings of one sensor size\n"
-        "  fix           use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for "
-        "RAW files"
-    )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.event_seg.config import MAX_LAYERS, SIZES
+from models.event_seg.config import SIZES
 from models.event_seg.network import IGNORE, SegmentationNetwork
 
 
@@ -52,21 +52,6 @@ def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
     norm = model.down[0][1]
     assert norm.running_mean.dtype == torch.float32 and norm.num_batches_tracked == 2
     assert norm.weight.grad.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("size", "widths"), [("tiny", [3, 5]), ("lite-1M", [4, 8, 4, 2]), ("lite", [2] * MAX_LAYERS)]
-)
-def test_own_widths_replace_those_of_a_size_and_keep_its_layout(make_task, size, widths):
-    task = make_task(size=size, widths=widths)
-    model = task.build()
-    layers = [layer[0] for layer in model.down]
-    assert [layer.out_channels for layer in layers] == widths
-    assert layers[0].stride == build(size).down[0][0].stride
-    assert [layer[0].out_channels for layer in model.up] == widths[-2::-1]
-    assert sum(p.numel() for p in model.parameters()) == task.size.parameters
-    model(torch.randn(1, 10, 32, 44), torch.randint(0, 2, (1, 32, 44))).backward()
-    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_stored_weights_compute_as_those_of_torch():

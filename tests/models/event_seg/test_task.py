@@ -79,14 +79,6 @@ def test_labels_of_one_class_are_an_error(ready_task, tmp_path):
         ready_task(path=path)
 
 
-def test_the_model_can_be_built_before_data_is_read(make_task):
-    task = make_task()
-    model = task.build()
-    assert model.class_weights.tolist() == [1, 1]
-    assert task.blocks(model) == [*model.down, *model.up, model.head]
-    assert task.preview(model) is None
-
-
 def test_stage_encoder_trains_the_encoder_by_the_labels(ready_task, train):
     task = ready_task(stage="encoder")
     model = task.build()

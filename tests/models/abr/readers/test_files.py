@@ -77,11 +77,6 @@ def test_values_that_no_instrument_gives_make_a_bad_row(people, value, level, pr
     assert len(read(path, "skip")) == 1
 
 
-def test_no_usable_response_is_an_error(people):
-    with pytest.raises(DataError, match="no usable response"):
-        read(people([]))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "form"),
     [

@@ -83,16 +83,6 @@ def test_a_recording_without_a_response_is_a_bad_record(tmp_path, how):
     assert rows == [] and len(reader.bad_records.rows) == 1
 
 
-@pytest.mark.parametrize("suffix", ["edf", "set"])
-def test_a_file_of_another_kind_is_one_bad_record(tmp_path, suffix):
-    path = tmp_path / f"a.{suffix}"
-    for content in (b"", b"0       no recording", b"\x89PNG\r\n\x1a\n" * 100):
-        path.write_bytes(content)
-        rows, reader = read(path)
-        assert rows == [] and len(reader.bad_records.rows) == 1, content
-        assert reader.bad_records.rows[0][1].startswith(f"'a.{suffix}' cannot be read: ")
-
-
 def test_an_eeglab_set_gives_the_same_rows_as_an_edf(tmp_path):
     from scipy.io import savemat
 

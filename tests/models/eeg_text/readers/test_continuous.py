@@ -138,16 +138,3 @@ def test_the_eeglab_sample_is_read(tmp_path):
     eeg = found.items[20].load()
     assert 5 < eeg[:, found.items[20].channels].std() < 100  # microvolts
     assert found.form == formats.EEGLAB
-
-
-@needs_sample
-def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
-    table = tmp_path / "texts.json"
-    table.write_text('{"square": "A square is there.", "rt": "The button is pressed."}')
-    found = continuous.read(SAMPLE / "eeglab_data.set", ReadingOptions("skip", texts=str(table)))
-    assert {item.group for item in found.items} == {"a square is there", "the button is pressed"}
-    assert 100 < len(found.items) <= 154
-    assert found.items[0].where == "eeglab_data.set, event square at 1.00 s"
-    table.write_text('{"circle": "A circle."}')
-    error = error_of(ReadingOptions(texts=str(table)), SAMPLE / "eeglab_data.set")
-    assert error.allowed == "events of the recording: rt, square"

@@ -4,7 +4,7 @@ import pytest
 from models.common.recordings import recording as recordings
 from models.common.recordings.files import open_recording
 from models.eeg_text import formats
-from models.eeg_text.readers import continuous, files
+from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import (
     CODES,
@@ -13,13 +13,11 @@ from tests.models.eeg_text.readers.writers import (
     RATE_HZ,
     SECONDS,
     all_waves,
-    eeg,
     waves,
     write_brainvision,
     write_edf,
     write_eeglab,
     write_fif,
-    write_matlab5,
 )
 from tests.models.errors import error_of
 
@@ -117,27 +115,6 @@ def test_a_damaged_or_incomplete_file_is_an_error(tmp_path, name):
     error = error_of(continuous.read, path, ReadingOptions())
     assert error.message.startswith(f"'{path.name}' cannot be read: ")
     assert error.where.startswith(str(path))
-
-
-def test_a_missing_library_is_an_error_with_the_command_that_installs_it(tmp_path):
-    (tmp_path / "a.mff").mkdir()
-    assert error_of(continuous.read, tmp_path, ReadingOptions()).fix == "pip install mffpy"
-
-
-def test_a_folder_of_several_formats_is_read_whole(tmp_path):
-    for name in ("a.edf", "a.vhdr", "a.set", "a_raw.fif"):
-        (tmp_path / name.replace(".", "-")).mkdir()
-        WRITERS[name](tmp_path / name.replace(".", "-") / name)
-    write_matlab5(tmp_path / "resultsYAC_NR.mat")
-    found = files.read(str(tmp_path), ReadingOptions())
-    assert len(found.items) == 3 + 4 * (len(continuous.read(tmp_path, ReadingOptions()).items) // 4)
-    assert set(found.form.split("; ")) == {
-        formats.ZUCO, formats.EDF, formats.BRAINVISION, formats.EEGLAB, formats.FIF
-    }  # fmt: skip
-    np.testing.assert_allclose(found.items[1].load(), eeg(1).T.astype(np.float32))
-    assert len(found.items[1].channels) == 105
-    assert len(found.items[3].channels) == len(NAMES)
-    assert found.items[len(found.items) - 1].load().shape == (800, 105)
 
 
 def write_numbers(path, rows, types):
