@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from math import isinf, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
     return levels, traces, samples, float(rate[1]) if rate else nan, run[1] if run else ""
 
 
-def _labels(path: Path, levels: list[float], reading: ResponseReading) -> dict[float, dict[str, float]]:
+def _labels(path: Path, levels: list[float], reading: ResponseReading) -> dict[float, dict[str, Any]]:
     """The labels of each level by one rater; a negative latency, or an infinite threshold: no wave.
 
     A rater of other peaks says nothing about wave V.
@@ -113,7 +114,7 @@ def _labels(path: Path, levels: list[float], reading: ResponseReading) -> dict[f
         raise _error(path, problem) from None
     reading.marked[WAVE_V if has_wave else f"{' and '.join(marked)}, no wave V"] += 1
     silent = {"exists": 0.0} if has_wave and isinf(threshold) else {}
-    labels: dict[float, dict[str, float]] = dict.fromkeys(levels, silent)
+    labels: dict[float, dict[str, Any]] = dict.fromkeys(levels, silent)
     for level, latency, amplitude in rows if has_wave else ():
         wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
         labels[level] = wave if latency >= 0 else {"exists": 0.0}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             intervals = every[following[inside]] - onsets[inside]
             rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
             group, number, found = bids.subject(path) or name, _LEVEL.search(kind), 0
-            facts = {"level": float(number[1]) if number else np.nan, "rate": rate}
+            facts: dict[str, Any] = {"level": float(number[1]) if number else np.nan, "rate": rate}
             for found, (points, quality) in enumerate(
                 _averages(recording, channel, onsets, reading), start=1
             ):

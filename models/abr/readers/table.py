@@ -100,18 +100,16 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
         reading.left_out["without_patient"] += not patient
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
             microvolts = np.array([numbers[point] for point in POINT_NAMES], np.float32)
-        labels: dict[str, float] = {}
+        labels: dict[str, Any] = {}
         if "v_latency" in numbers:  # an empty latency, or one that is not positive, means no wave V
             latency, amplitude = numbers["v_latency"], numbers.get("v_amplitude", nan)
             has_wave = latency > 0
-            labels = {"exists": float(has_wave)}
+            labels["exists"] = float(has_wave)
             labels |= {"latency": latency, "amplitude": amplitude} if has_wave else {}
-        facts = {key: numbers[key] for key in ("age", "rate", "fmp", "threshold") if key in numbers}
+        labels |= {key: numbers[key] for key in ("age", "rate", "fmp", "threshold") if key in numbers}
         # Without a patient each row is its own group, under a name that no patient has.
         group = f"patient {patient}" if patient else f"no patient: {where}"
-        yield ResponseRow(
-            group, where, microvolts, target=target, level=numbers["intensity"], **facts, **labels
-        )
+        yield ResponseRow(group, where, microvolts, target=target, level=numbers["intensity"], **labels)
     reading.notes += [f"{name}: {note}" for note in table.notes]
 
 
