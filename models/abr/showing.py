@@ -166,7 +166,7 @@ def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     largest = float(np.quantile(abs(np.asarray(traces, np.float64)), 0.995))
     ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
     height = TALL_ROW if len(rows) == 1 else ROW
-    shown = [TraceRow(n, t, [(ms / window_ms, *mark) for ms, *mark in marks]) for n, t, marks in rows]
+    shown = [TraceRow(n, t, [(ms / window_ms, ink, text) for ms, ink, text in marks]) for n, t, marks in rows]
     return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
 
 
