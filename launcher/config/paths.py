@@ -21,7 +21,7 @@ PATHS: Mapping[str, Collection[str]] = {
     **dict.fromkeys(("engine.ds_config", "feature_cache.folder", _DOWNLOADS, TASK_FOLDER), ()),
     **dict.fromkeys(("model.encoder", "model.pretrained", "model.start"), ()),
     "model.tokenizer": ("bytes", "bpe"),
-    **dict.fromkeys(("data.path", "data.answers", "data.font"), ()),
+    **dict.fromkeys(("data.path", "data.answers"), ()),
     **dict.fromkeys(("data.channels", "data.texts"), ()),
 }
 """The settings of the families that are paths, and their values that are none."""

@@ -12,35 +12,14 @@ from numpy.typing import NDArray
 
 from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.responses import LABELS, STATIC_NAMES, Responses, Statistics
-from models.base import Batch, DataError, Draws, SplitName
+from models.base import Batch, Draws, SplitName
 from models.common.data_files import few
+from models.common.noise_control import samples_of_others
 from models.common.split import SPLITS
 
 Control = Literal["real", "noise", "noise-signal"]
 MARGIN = 0.04
 """How far above chance macro-F1 may be."""
-
-
-def permute_responses(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random permutation that gives each response one of another patient.
-
-    Raises DataError if one patient has more than half of the responses.
-    """
-    number = np.unique(patient, return_inverse=True)[1]
-    largest = int(np.bincount(number).max())
-    if 2 * largest > len(number):
-        raise DataError(
-            f"the noise control cannot permute {len(number)} responses: one patient has {largest}",
-            where="data.control",
-            allowed="no patient with more than half of the responses of a split",
-        )
-    order = rng.permutation(len(number))
-    while len(wrong := np.flatnonzero(number[order] == number)):
-        # A swap with a random response never adds a wrong one, so their number falls to 0.
-        for i, j in zip(wrong, rng.integers(len(number), size=len(wrong)), strict=True):
-            if number[order[j]] != number[i] and number[order[i]] != number[j]:
-                order[i], order[j] = order[j], order[i]
-    return order
 
 
 def chance_macro_f1(target: NDArray[np.int64]) -> float:
@@ -55,16 +34,6 @@ def chance_macro_f1(target: NDArray[np.int64]) -> float:
     constant = 2 * share.max() / (1 + share.max()) / classes
     uniform = float(np.mean(2 * share / (1 + classes * share)))
     return max(constant, uniform)
-
-
-def chance_band(chance: float, control: Control) -> dict[str, dict[str, float]]:
-    """The bounds of macro-F1 in a noise control.
-
-    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
-    information about the hearing loss, and the level about the amplitude.
-    """
-    bounds = {"max": chance + MARGIN} if control == "noise" else {}
-    return {"val_macro_f1": {"chance": chance, **bounds}}
 
 
 Sample = dict[str, Any]
@@ -88,14 +57,10 @@ class ResponseSplit:
     def __len__(self) -> int:
         return len(self.index)
 
-    def signal(self, response: int) -> NDArray[np.float32]:
-        """The scaled signal [1, 200] of a response."""
-        return scaled_signal(self.responses.signal[response], self.statistics)
-
     def sample(self, index: int, draws: Draws) -> Sample:
         responses, response = self.responses, self.index[index]
         return {
-            "signal": self.signal(int(self.signal_of[index])),
+            "signal": scaled_signal(responses.signal[self.signal_of[index]], self.statistics),
             "static": scaled_facts(responses.static[self.static_of[index]], self.statistics),
             "target": int(responses.target[response]),
             **{name: float(responses.labels[name][response]) for name in LABELS},
@@ -159,8 +124,7 @@ class ResponseSplits:
             if control != "real":
                 # With one or two recordings, responses are exchanged between levels.
                 group = responses.levels if self.by_level else responses.patient
-                rng = np.random.default_rng((seed, number))
-                signal_of = index[permute_responses(group[index], rng)]
+                signal_of = index[samples_of_others(group[index], (seed, number))]
                 static_of = signal_of if control == "noise" else index
             self.samples[name] = ResponseSplit(responses, statistics, index, signal_of, static_of)
         train = self.samples["train"].index
@@ -189,21 +153,27 @@ class ResponseSplits:
             "split": by_level if self.by_level else f"by {origin.group}",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.samples[name]) for name in SPLITS},
-            "files_of_raters": responses.marked,
+            "files_of_raters": dict(responses.marked),
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
             "not_trained": [name for name in ("class", *LABELS) if name not in self.terms],
             "unknown": unknown,
-            "left_out": {name: count for name, count in responses.left_out.items() if count},
+            "left_out": dict(responses.left_out),
             "notes": few(responses.notes),
             "control": {} if self.control == "real" else self._control(),
         }
         return {name: value for name, value in facts.items() if value not in ([], {})}
 
     def _control(self) -> dict[str, dict[str, float]]:
+        """The bounds of macro-F1 in a noise control.
+
+        Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
+        information about the hearing loss.
+        """
         if "class" not in self.terms:
             return {}
-        val = self.samples["val"].index
-        return chance_band(chance_macro_f1(self.responses.target[val]), self.control)
+        chance = chance_macro_f1(self.responses.target[self.samples["val"].index])
+        bounds = {"max": chance + MARGIN} if self.control == "noise" else {}
+        return {"val_macro_f1": {"chance": chance, **bounds}}
 
     def _classes(self, name: SplitName) -> dict[str, int]:
         """The number of responses of each class, including 0."""

@@ -96,14 +96,15 @@ def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Respons
     count = PATIENTS[path]
     made_from = {"version": VERSION, "patients": count, "shares": shares, "seed": SEED}
     columns = cache.arrays("abr", made_from, lambda: simulate(count, SHARES[shares], SEED))
+    patient = np.array([f"patient {number}" for number in columns["patient"]])
     return Responses(
         ORIGIN,
-        np.array([f"patient {number}" for number in columns["patient"]]),
+        patient,
+        patient.tolist(),
         columns["signal"],
         columns["static"],
         {name: columns[name] for name in LABELS},
         columns["target"],
-        {"skipped": 0, "duplicates": 0},
     )
 
 

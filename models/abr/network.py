@@ -61,10 +61,11 @@ class Network(HasFrozenParts):
         self.output = ConvBlock(size.base, size.base, 7)
         self.heads = nn.ModuleDict(
             {
-                "signal": SignalHead(size, kernel),
-                "peak": PeakHead(size, frozenset(terms)),
-                "class": ClassHead(size),
-                "threshold": ThresholdHead(size),
+                # torch.export writes Python with these names, and "class" is a keyword.
+                "signal_head": SignalHead(size, kernel),
+                "peak_head": PeakHead(size, frozenset(terms)),
+                "class_head": ClassHead(size),
+                "threshold_head": ThresholdHead(size),
             }
         )
         for name, tensor in statistics.tensors().items():
@@ -73,7 +74,7 @@ class Network(HasFrozenParts):
         self.terms = tuple(terms)
         self._single_heads = tuple(name for name in terms if name not in PEAK)
         for name in ("signal", "class", "threshold"):
-            self.heads[name].requires_grad_(name in terms)
+            self.heads[f"{name}_head"].requires_grad_(name in terms)
         peak = self._peak
         peak.requires_grad_(bool(peak.output_names))
         for name in PEAK:
@@ -107,7 +108,7 @@ class Network(HasFrozenParts):
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
         x = self.output(x)
-        outputs = {name: self.heads[name](x) for name in self._single_heads}
+        outputs = {name: self.heads[f"{name}_head"](x) for name in self._single_heads}
         if self._peak.output_names:
             peak = self._peak(x).float().unbind(-1)
             outputs |= dict(zip(self._peak.output_names, peak, strict=True))
@@ -120,11 +121,11 @@ class Network(HasFrozenParts):
     def blocks(self) -> list[nn.Module]:
         heads = [*self._single_heads, *(["peak"] if self._peak.output_names else [])]
         trunk = [*self.encoder, self.bottleneck, *self.decoder, self.output]
-        return [self.input, *trunk, *(self.heads[name] for name in heads)]
+        return [self.input, *trunk, *(self.heads[f"{name}_head"] for name in heads)]
 
     @property
     def _peak(self) -> PeakHead:
-        head = self.heads["peak"]
+        head = self.heads["peak_head"]
         assert isinstance(head, PeakHead)
         return head
 
@@ -133,11 +134,8 @@ class UnscaledNetwork(nn.Module):
     """A trained network, or the encoder of one, for inputs in their own units."""
 
     def __init__(self, model: Network, is_encoder: bool) -> None:
-        """Renames a head of `model`, which must not be saved after that."""
         super().__init__()
         self.model, self.is_encoder = model, is_encoder
-        # torch.export writes Python with these names, and "class" is a keyword.
-        model.heads = _Heads(model.heads)  # type: ignore[assignment]
 
     def forward(self, signal: Tensor, static: Tensor) -> Tensor | dict[str, Tensor]:
         """As Network.forward, for `signal` in µV and the facts in their units; NaN: unknown.
@@ -152,16 +150,6 @@ class UnscaledNetwork(nn.Module):
         outputs: dict[str, Tensor] = model(signal, static)
         reconstruction = outputs.pop("signal") * model.signal_rms
         return {"reconstruction": reconstruction, **outputs}
-
-
-class _Heads(nn.Module):
-    def __init__(self, heads: nn.ModuleDict) -> None:
-        super().__init__()
-        for name, head in heads.items():
-            self.add_module(f"{name}_head", head)
-
-    def __getitem__(self, name: str) -> Module:
-        return self.get_submodule(f"{name}_head")
 
 
 def flops_per_sample(model: Module) -> float:

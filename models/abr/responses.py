@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES, POINTS
+from models.abr.config import CLASSES, POINTS, Data
 from models.base import DataError
 from models.common import model_facts
-from models.common.data_files import BadRecords, OnBad
+from models.common.data_files import BadRecords
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,12 +80,32 @@ class ResponseOrigin:
     """What stays in one split, and how it is known."""
 
 
+@dataclass
+class ResponseReading:
+    """What readers of one format take, and what they tell of files."""
+
+    settings: Data
+    """Read where they have an effect."""
+    has_labels: bool = True
+    bad_records: BadRecords = field(default_factory=lambda: BadRecords("responses and files"))
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Counts of unused responses, by reason."""
+    marked: Counter[str] = field(default_factory=Counter)
+    """The number of files of raters, by the peaks they mark."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about how files were read."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The columns of all tables, by their name in lower case."""
+
+
 @dataclass(frozen=True)
 class Responses:
     """Responses as columns, all of one length."""
 
     origin: ResponseOrigin
     patient: NDArray[np.str_]
+    where: Sequence[str]
+    """File and line or level, for messages."""
     signal: NDArray[np.float32]
     """[response, 200], in µV; may be mapped from disk."""
     static: NDArray[np.float32]
@@ -92,12 +113,10 @@ class Responses:
     labels: dict[str, NDArray[np.float32]]
     """By LABELS: [response], NaN: unknown."""
     target: NDArray[np.int64]
-    left_out: dict[str, Any]
-    """Counts of unused responses, by reason."""
-    marked: dict[str, int] = field(default_factory=dict)
-    """The number of files of raters, by the peaks they mark."""
-    notes: list[str] = field(default_factory=list)
-    """What the user should know about how files were read."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """These as of ResponseReading."""
+    marked: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.target)
@@ -108,52 +127,56 @@ class Responses:
         return np.array([f"level {level:g} dB" for level in self.static[:, 1]])
 
 
-def collect(
-    rows: Iterable[ResponseRow], origin: ResponseOrigin, bad_records: BadRecords, on_bad: OnBad
-) -> Responses:
+def collect(rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: ResponseReading) -> Responses:
     """The columns of `rows`; signals are written to an unnamed temporary file, not to memory.
 
-    A duplicate is left out: a signal of another patient, or the same signal with the same labels
-    (with other labels it is the row of another rater). Raises DataError if a row cannot be used
-    and `on_bad` is stop, or if no row can be used.
+    With labels, a duplicate is left out: a signal of another patient, or the same signal with the
+    same labels (with other labels it is the row of another rater). Raises DataError if a row cannot
+    be used and data.on_bad is stop, or if no row can be used.
     """
     names = (*STATIC_NAMES, *LABELS)
     columns: dict[str, list[float]] = {name: [] for name in names}
-    patients, targets, duplicates = list[str](), list[int](), 0
+    patients, places, targets = list[str](), list[str](), list[int]()
     owners: dict[bytes, str] = {}
     seen: set[bytes] = set()
     # Only the map holds the file: the disk space is freed when the process ends.
     with tempfile.TemporaryFile(prefix="gearshift-") as spool:
         for row in rows:
             if (problem := impossible(row)) is not None:
-                bad_records.add(row.where, problem)
+                reading.bad_records.add(row.where, problem)
                 continue
             labels = (*(getattr(row, name) for name in LABELS), row.target)
             signal = sha256(row.signal.tobytes()).digest()[:16]
             whole = sha256(f"{signal.hex()} {row.patient} {labels}".encode()).digest()[:16]
-            if owners.setdefault(signal, row.patient) != row.patient or whole in seen:
-                duplicates += 1
+            is_copy = owners.setdefault(signal, row.patient) != row.patient or whole in seen
+            if is_copy and reading.has_labels:
+                reading.left_out["duplicates"] += 1
                 continue
             seen.add(whole)
             patients.append(row.patient)
+            places.append(row.where)
             targets.append(row.target)
             for name in names:
                 columns[name].append(getattr(row, name))
             spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
-        skipped = bad_records.finish(on_bad, len(targets))
+        reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(targets))
         if not targets:
-            raise DataError("no usable response", where="data.path")
+            counts = ", ".join(f"{count} {name}" for name, count in (+reading.left_out).items())
+            raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
         spool.flush()
         signals = np.memmap(spool, np.float32, "r", shape=(len(targets), POINTS))
     arrays = {name: np.array(column, np.float32) for name, column in columns.items()}
     return Responses(
         origin,
         np.array(patients),
+        places,
         signals,
         np.stack([arrays[name] for name in STATIC_NAMES], axis=1),
         {name: arrays[name] for name in LABELS},
         np.array(targets, np.int64),
-        {"skipped": skipped, "duplicates": duplicates},
+        +reading.left_out,
+        reading.marked,
+        reading.notes,
     )
 
 

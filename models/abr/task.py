@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from models.abr import dataset, prediction, preview, responses
+from models.abr import dataset, responses, showing
 from models.abr.config import POINTS, SIZES, STATIC, Data, Model
 from models.abr.dataset import ResponseSplit, ResponseSplits, members
 from models.abr.embedded import PATIENTS, read_patients
+from models.abr.formats import of_file
 from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.metric import ResponseMetric
 from models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from models.abr.network import flops_per_sample as flops_of
-from models.abr.prediction import TrainedOnResponses
-from models.abr.readers.files import Names, read_responses, read_unlabeled
-from models.abr.readers.recordings import Averaging
+from models.abr.readers.files import read_responses
 from models.abr.responses import Responses, Statistics, load_or_fit
+from models.abr.showing import TrainedOnResponses
 from models.base import (
     Batch,
     Context,
@@ -37,8 +37,9 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights, layers, model_facts
-from models.common.data_files import unknown_embedded
-from models.common.predictions import input_errors
+from models.common.data_files import files, unknown_embedded
+from models.common.predictions import input_errors, passed_over
+from models.common.recordings import bids
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 BY_CLASS = Goal("val_macro_f1", "max")
@@ -64,14 +65,7 @@ class AbrTask:
             self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
             self.is_frozen = model.freeze_encoder
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
-        self.on_bad, self._data = data.on_bad, data
-        self.averaging, self.split_by = None, "patient"
-        if self.path.startswith("embedded:"):
-            self.shares = data.shares
-        else:
-            self.split_by = data.split
-            self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel, data.unit)
-            self.names = Names(data.columns, data.classes)
+        self._data = data
         layers.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: ResponseSplits  # after setup
@@ -120,23 +114,24 @@ class AbrTask:
         self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
-        if self.averaging is not None:
-            return read_responses(self.path, self.on_bad, self.averaging, self.names)
+        if not self.path.startswith("embedded:"):
+            return read_responses(self.path, self._data)
         if self.path in PATIENTS:
-            return read_patients(self.path, self.shares)
+            return read_patients(self.path, self._data.shares)
         raise unknown_embedded(self.path, PATIENTS)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
         count = len(set(responses.patient))
-        if self.split_by == "level" and count >= len(SPLITS):
+        split_by = "patient" if self.path in PATIENTS else self._data.split
+        if split_by == "level" and count >= len(SPLITS):
             raise DataError(
                 f"data.split=level would put {count} patients or files into more than one split",
                 where="data.split",
                 allowed="level only with one or two recordings",
                 fix="--set data.split=patient",
             )
-        by_level = count < len(SPLITS) and self.split_by != "patient"
+        by_level = count < len(SPLITS) and split_by != "patient"
         return (responses.levels, "levels") if by_level else (responses.patient, "patients or files")
 
     def build(self) -> Module:
@@ -184,23 +179,26 @@ class AbrTask:
         return {"encoder": [model.get_submodule(name) for name in ENCODER]}
 
     def preview(self, model: Module) -> str | None:
-        return preview.render_preview(model, self.data("val"), self.context.device)
+        """None: the family has no text preview."""
+        return None
 
     def pictures(self) -> Sequence[Picture]:
-        return preview.level_series(self.dataset.samples["train"])
+        return showing.level_series(self.dataset.samples["train"])
 
     def predictions(self, model: Module) -> Predictions:
-        return preview.build_predictions(model, self.data("val"), self.context.device)
+        return showing.build_predictions(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """See prediction.predict. All responses are read first. Raises DataError."""
-        data = self._data
-        averaging = Averaging(data.sweeps, data.reject_uv, data.channel, data.unit)
+        """See showing.predict. All responses are read first. Raises DataError."""
         with input_errors():
-            unlabeled = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
-        self._trained.check(unlabeled.origin, path)
-        device, is_encoder = self.context.device, self.stage == "encoder"
-        return prediction.predict(model, unlabeled, self.statistics, device, is_encoder=is_encoder)
+            responses = read_responses(str(path), self._data, has_labels=False)
+            used = [file for file in files(path) if of_file(file)]
+        self._trained.check(responses.origin, path)
+        is_encoder = self.stage == "encoder"
+        yield from showing.predict(
+            model, responses, self.statistics, self.context.device, is_encoder=is_encoder
+        )
+        yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
         """From signals in µV and facts to the outputs; of an encoder, to its features."""

@@ -174,8 +174,6 @@ class Data(FamilySection):
     split: Literal["file", "article"] = "file"
     """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by
     article)."""
-    font: str | None = None
-    """Font file of texts in pictures. Default: the font of Pillow (Latin letters only)."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

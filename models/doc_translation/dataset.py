@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.base import DataError, Draws
+from models.base import Draws
 from models.common.data_files import OnBad, existing_path, unknown_embedded, unknown_format
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
@@ -22,30 +22,6 @@ MAX_GAIN = 1.0
 """Maximum BLEU gain of images of other documents over blank pages."""
 MULTIPLE = 8
 """Rows are padded to a multiple of this, the tile of tensor cores."""
-
-
-def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
-    """Random permutation of images that gives each page an image of another document.
-
-    `documents`: document of each page. Raises DataError if one document has more than half of the
-    pages.
-    """
-    _, owner, counts = np.unique(documents, return_inverse=True, return_counts=True)
-    largest = int(counts.max())
-    if 2 * largest > len(owner):
-        raise DataError(
-            f"the noise control cannot permute the images of {len(owner)} pages: {largest} of them "
-            "belong to one document",
-            where="data.control=noise",
-            allowed="at most half of a split's pages per document",
-        )
-    rng = np.random.default_rng(seed)
-    # Sorted by document in random order; a shift by the largest count always changes the document.
-    rank = rng.permutation(len(counts))[owner]
-    order = np.lexsort((rng.random(len(owner)), rank))
-    shown = np.empty(len(owner), dtype=np.int64)
-    shown[order] = np.roll(order, -largest)
-    return shown
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
 def _word(text: str) -> np.ndarray:
     """Rendered word, uint8 [cell height, cell width]."""
     cell = Image.new("L", (_CELL[1], _CELL[0]), 255)
-    ImageDraw.Draw(cell).text((1, 2), text, font=font(None, _LETTERS), fill=0)
+    ImageDraw.Draw(cell).text((1, 2), text, font=font(_LETTERS), fill=0)
     return np.asarray(cell)
 
 

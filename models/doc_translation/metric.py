@@ -21,9 +21,6 @@ ORDER = 4
 SIZE = 2 * ORDER + 2
 """Counts of corpus BLEU: matches and n-grams of each order, and two lengths."""
 
-SCORES_SIZE = 2 + 2 * SIZE
-"""Counts of Scores: STEDS, pages and two BLEUs."""
-
 _TABLE_OR_FORMULA = re.compile(
     r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL
 )
@@ -134,92 +131,54 @@ def steds(written: str, reference: str) -> float:
     return 100.0 * (1 - float(distance) / nodes)
 
 
-class Scores:
-    """BLEU, BLEU without tables and formulas, and STEDS of texts, from counts that add up."""
-
-    def __init__(self, tokenize: str) -> None:
-        self.bleu = Bleu(tokenize)
-
-    def counts(self, written: Sequence[str], references: Sequence[str]) -> list[float]:
-        """Counts of `written` against `references`: SCORES_SIZE numbers."""
-        plain = [[plain_text(text) for text in side] for side in (written, references)]
-        similarity = math.fsum(map(steds, written, references))
-        bleus = [*self.bleu.counts(written, references), *self.bleu.counts(*plain)]
-        return [similarity, len(references), *bleus]
-
-    def result(self, counts: Sequence[float], suffix: str = "") -> dict[str, float]:
-        similarity, pages, *rest = counts
-        return {
-            f"val_bleu{suffix}": self.bleu.score(rest[:SIZE]),
-            f"val_bleu_pt{suffix}": self.bleu.score(rest[SIZE:]),
-            f"val_steds{suffix}": similarity / pages,
-        }
-
-
 class TranslationMetric:
-    """val_bleu, val_bleu_pt, val_steds and the teacher-forced val_loss.
+    """val_bleu, val_bleu_pt and val_steds; of a beam search with the suffix `_beam`.
 
-    With `against_blank` also `val_bleu_gain`: BLEU minus BLEU of blank pages.
+    With one beam also the teacher-forced val_loss; with `against_blank` also `val_bleu_gain`: BLEU
+    minus BLEU of blank pages.
     """
 
-    def __init__(self, vocabulary: Vocabulary, tokenize: str, count: int, against_blank: bool) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, tokenize: str, count: int, beams: int = 1, against_blank: bool = False
+    ) -> None:
         """`count`: tokens generated per page."""
-        self.vocabulary, self.count = vocabulary, count
-        self.against_blank = against_blank
-        self.scores = Scores(tokenize)
+        self.vocabulary, self.count, self.beams = vocabulary, count, beams
+        self.against_blank, self.bleu = against_blank, Bleu(tokenize)
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """Loss, tokens, the counts of scores and those of BLEU of blank pages; float64.
+        """STEDS, pages, the counts of both BLEUs, loss and tokens, BLEU of blank pages; float64.
 
         Always the same number of model calls. Collective if the model is sharded.
         """
         views, references = (batch["page_global"], batch["page_local"]), batch["references"]
         memory = model(*views)
-        loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
-        written = texts(beam_search(model, memory, self.count, self.vocabulary), self.vocabulary)
-        counts = [loss.item(), batch["units"], *self.scores.counts(written, references)]
-        of_blank = [0.0] * SIZE
+        written = self._written(model, memory)
+        plain = [[plain_text(text) for text in side] for side in (written, references)]
+        counts = [math.fsum(map(steds, written, references)), len(references)]
+        counts += [*self.bleu.counts(written, references), *self.bleu.counts(*plain)]
+        if self.beams == 1:
+            loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
+            counts += [loss.item(), batch["units"]]
         if self.against_blank:
-            memory = model(*blank(*views))
-            tokens = beam_search(model, memory, self.count, self.vocabulary)
-            written = texts(tokens, self.vocabulary)
-            of_blank = self.scores.bleu.counts(written, references)
-        return counts_on(memory.device, [*counts, *of_blank])
+            counts += self.bleu.counts(self._written(model, model(*blank(*views))), references)
+        device = "cpu" if memory.device.type == "mps" else memory.device  # which has no float64
+        return torch.tensor(counts, dtype=torch.float64, device=device)
+
+    def _written(self, model: Module, memory: Tensor) -> list[str]:
+        return texts(beam_search(model, memory, self.count, self.vocabulary, self.beams), self.vocabulary)
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        loss, tokens, *rest = counts.tolist()
-        metrics = {**self.scores.result(rest[:SCORES_SIZE]), "val_loss": loss / tokens}
-        if self.against_blank:
-            blank = self.scores.bleu.score(rest[SCORES_SIZE:])
-            metrics["val_bleu_gain"] = metrics["val_bleu"] - blank
+        similarity, pages, *rest = counts.tolist()
+        end = "" if self.beams == 1 else "_beam"
+        metrics = {
+            f"val_bleu{end}": self.bleu.score(rest[:SIZE]),
+            f"val_bleu_pt{end}": self.bleu.score(rest[SIZE : 2 * SIZE]),
+            f"val_steds{end}": similarity / pages,
+        }
+        if self.beams == 1:
+            loss, tokens, *of_blank = rest[2 * SIZE :]
+            metrics["val_loss"] = loss / tokens
+            if self.against_blank:
+                metrics["val_bleu_gain"] = metrics["val_bleu"] - self.bleu.score(of_blank)
         return metrics
-
-
-class BeamMetric:
-    """val_bleu_beam, val_bleu_pt_beam and val_steds_beam: scores of a beam search."""
-
-    def __init__(self, vocabulary: Vocabulary, tokenize: str, count: int, beams: int) -> None:
-        """`count`: tokens generated per page."""
-        self.vocabulary, self.count, self.beams = vocabulary, count, beams
-        self.scores = Scores(tokenize)
-
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """Counts of scores; float64.
-
-        Always the same number of model calls. Collective if the model is sharded.
-        """
-        memory = model(batch["page_global"], batch["page_local"])
-        tokens = beam_search(model, memory, self.count, self.vocabulary, self.beams)
-        written = texts(tokens, self.vocabulary)
-        return counts_on(memory.device, self.scores.counts(written, batch["references"]))
-
-    def result(self, counts: Tensor) -> dict[str, float]:
-        return self.scores.result(counts.tolist(), "_beam")
-
-
-def counts_on(device: torch.device, counts: Sequence[float]) -> Tensor:
-    """`counts` in float64 on `device`, or on the CPU for MPS, which has no float64."""
-    target = "cpu" if device.type == "mps" else device
-    return torch.tensor(counts, dtype=torch.float64, device=target)

@@ -77,15 +77,13 @@ def load(
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
         report = reports[name] = fill(getattr(model, PARTS[name]), tensors)
-        counts = report.counts()
-        shown = ", ".join(f"{count} {what}" for what, count in counts.items())
-        log.info("pretrained %s: %s (%.0f %%)", name, shown, 100 * report.share)
+        counts = ", ".join(f"{count} {what}" for what, count in report.counts().items())
+        log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * report.share)
         if report.share < MIN_FILLED and name not in partial:
             examples = ", ".join((report.missing + report.wrong_shape)[:3])
-            listed = ", ".join(f"{what}: {count}" for what, count in counts.items())
             raise DataError(
                 f"'{folder / name}' fills {report.share:.0%} of the part '{name}'; missing: {examples}",
-                where=f"model.pretrained; {listed}",
+                where=f"model.pretrained; {counts}",
                 allowed=f"at least {MIN_FILLED:.0%}",
                 fix=f"--set 'model.partial=[{name}]'  to accept this",
             )
@@ -161,14 +159,9 @@ def _select_layers(
             where=str(folder),
             allowed=", ".join(map(str, existing)),
         )
-    dropped = [number for number in existing if number not in layers]
-    log.info("pretrained decoder: uses layers %s, drops layers %s", list(layers), dropped)
-    position = {number: i for i, number in enumerate(layers)}
-    selected = {}
-    for name, tensor in tensors.items():
-        match = matches[name]
-        if match is None:
-            selected[name] = tensor
-        elif int(match[2]) in position:
-            selected[f"{match[1]}{position[int(match[2])]}{match[3]}"] = tensor
-    return selected
+    log.info("pretrained decoder: uses layers %s of %s", list(layers), existing)
+    return {
+        name if match is None else f"{match[1]}{layers.index(int(match[2]))}{match[3]}": tensors[name]
+        for name, match in matches.items()
+        if match is None or int(match[2]) in layers
+    }

@@ -16,15 +16,16 @@ from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few, files
 from models.common.hub import folder_of
 from models.common.layers import check_kernel, restrict_blocks
+from models.common.noise_control import samples_of_others
 from models.common.predictions import passed_over, spread_positions
 from models.common.split import SPLITS, SplitRule, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import MAX_GAIN, Pages, PageSample, collate, permute_images, read
-from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
+from models.doc_translation.dataset import MAX_GAIN, Pages, PageSample, collate, read
+from models.doc_translation.metric import Bleu, TranslationMetric
 from models.doc_translation.model import ENCODERS, DocTranslator, flops_per_sample, layers
-from models.doc_translation.readers.page import Collection, Page, font
+from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class DocTranslationTask:
         self.pretrained = None if model.pretrained is None else folder_of(model.pretrained)
         self.partial = [] if self.pretrained is None else model.partial
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
-        self.language, self.split, self.on_bad, self.font = data.target, data.split, data.on_bad, data.font
+        self.language, self.split, self.on_bad = data.target, data.split, data.on_bad
         self._data: dict[SplitName, Pages] = {}
         self._reports: dict[str, pretrained.TensorMatches] = {}
         self.loaded: str | None = None
@@ -98,7 +99,6 @@ class DocTranslationTask:
 
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
-        font(self.font, 10)  # an invalid one is an error before training
         collection = self.collection = read(self.path, self.language, self.split, self.on_bad)
         self.splits = self._split(collection)
         folder, seed = self.context.folder, self.rule.seed
@@ -117,7 +117,7 @@ class DocTranslationTask:
         for number, (name, pages) in enumerate(by_split.items()):
             shown = None
             if self.control == "noise":
-                shown = permute_images([page.document for page in pages], seed + number)
+                shown = samples_of_others([page.document for page in pages], (seed, number))
             self._data[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
 
     def setup_without_data(self) -> None:
@@ -198,14 +198,14 @@ class DocTranslationTask:
         return Loss(model(**{name: batch[name] for name in names}), {})
 
     def metric(self) -> TranslationMetric:
-        is_noise = self.control == "noise"
-        return TranslationMetric(self.vocabulary, self.collection.tokenize, self.count, is_noise)
+        given = self.vocabulary, self.collection.tokenize, self.count
+        return TranslationMetric(*given, against_blank=self.control == "noise")
 
-    def final_metric(self) -> BeamMetric | None:
+    def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
         if self.beams == 1:
             return None
-        return BeamMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
+        return TranslationMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -219,12 +219,12 @@ class DocTranslationTask:
         return preview.preview_text(model, self._data["val"], self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        return preview.pictures(self._data["train"], self.font)
+        return preview.pictures(self._data["train"])
 
     def predictions(self, model: Module) -> Predictions:
         """Translations of a few validation pages. Collective."""
         device, bleu = self.context.device, Bleu(self.collection.tokenize)
-        return preview.predict(model, self._data["val"], self.count, bleu, self.font, device)
+        return preview.predict(model, self._data["val"], self.count, bleu, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         pages = prediction.read(path)
@@ -242,8 +242,7 @@ class DocTranslationTask:
 
     def _token_counts(self) -> np.ndarray:
         pages = self._data["train"]
-        probes = spread_positions(len(pages), PROBES)
-        return np.array([pages.count_tokens(i) for i in probes])
+        return np.array([pages.count_tokens(i) for i in spread_positions(len(pages), PROBES)])
 
     def facts(self) -> Mapping[str, Any]:
         facts: dict[str, Any] = {

@@ -19,7 +19,6 @@ from models.common.config import (
     column_field,
 )
 from models.common.data_files import IGNORE
-from models.eeg_text.montage import REGION_SIZES
 
 KERNEL = 5
 """Taps of both convolutions of a region, each of stride 2."""
@@ -27,11 +26,6 @@ TOKEN_SAMPLES = 4
 """EEG samples per token: two strides of 2."""
 HEAD_HIDDEN = 1472
 CHANNELS = 105
-
-
-def _layer(width: int, hidden: int) -> int:
-    """Parameters of a transformer layer: four projections, two linear layers, two norms."""
-    return 4 * (width**2 + width) + 2 * width * hidden + hidden + width + 4 * width
 
 
 @dataclass(frozen=True)
@@ -52,37 +46,8 @@ class Size:
     text_positions: int
     """Rows of the position table, of which BART does not use the first two."""
 
-    @property
-    def encoder(self) -> int:
-        """Parameters of ten regions, the global transformer and the projection."""
-        h, wide = self.width, 10 * self.width
-        half = h // 2
-        cnn = half + KERNEL * half * h + h + 2 * half + 2 * h
-        region = cnn + self.layers * _layer(h, self.hidden) + 2 * h
-        first = KERNEL * half * sum(REGION_SIZES)
-        whole = self.global_layers * _layer(wide, 10 * self.hidden) + 2 * wide
-        return 10 * region + first + whole + wide * h + h + 2 * h
-
-    @property
-    def head(self) -> int:
-        """Parameters of the head of masked pre-training."""
-        out = TOKEN_SAMPLES * CHANNELS
-        hidden = self.head_hidden
-        return 2 * self.width + self.width * hidden + hidden + hidden * out + out
-
-    @property
-    def decoder(self) -> int:
-        """Parameters of bridge and text decoder; the output is tied to the embedding."""
-        d = self.text_width
-        bridge = self.width * d + d
-        layer = _layer(d, self.text_hidden) + 4 * (d**2 + d) + 2 * d
-        embeddings = (self.vocabulary + self.text_positions) * d
-        return bridge + embeddings + 2 * d + self.text_layers * layer
-
-    @property
-    def parameters(self) -> int:
-        """The exact number of parameters of encoder and text decoder."""
-        return self.encoder + self.decoder
+    parameters: int
+    """The exact number of parameters of encoder and text decoder."""
 
     @property
     def text_context(self) -> int:
@@ -91,9 +56,9 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(16, 1, 2, 32, 1, 64, 64, 1, 4, 128, 272, 64),
-    "lite": Size(128, 2, 4, 512, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026),
-    "full": Size(256, 4, 4, 1024, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026),
+    "tiny": Size(16, 1, 2, 32, 1, 64, 64, 1, 4, 128, 272, 64, 316_248),
+    "lite": Size(128, 2, 4, 512, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026, 145_653_184),
+    "full": Size(256, 4, 4, 1024, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026, 352_138_112),
 }
 
 

@@ -1,15 +1,13 @@
-"""The two models of the family, EEG to text and masked EEG, and their FLOPs."""
+"""The two models of the family: EEG to text, and masked EEG."""
 
 from __future__ import annotations
-
-import re
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common.layers import HasFrozenParts
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
-from models.eeg_text.encoder import Encoder, SelfAttention
+from models.eeg_text.encoder import Encoder
 
 
 class EegText(HasFrozenParts):
@@ -109,39 +107,3 @@ class MaskedEeg(nn.Module):
 
     def blocks(self) -> list[nn.Module]:
         return self.encoder.blocks()
-
-
-_READS_EEG = re.compile(r"\.bridge$|\.encoder_attn\.[kv]_proj$")
-"""Layers of the decoder that process EEG tokens, by their names in transformers."""
-
-
-def flops_per_sample(
-    model: nn.Module, tokens: int, text: float, is_cached: bool = False, windows: float = 1
-) -> float:
-    """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
-
-    The encoder processes `windows` of `tokens` each.
-
-    Six per weight and token, and 12·d·T² for attention over T tokens of EEG; attention over the
-    few text tokens is left out. A third of that for frozen weights; nothing for the encoder if
-    its features are cached (`is_cached`). Source: Chowdhery et al., PaLM, 2022, appendix B.
-    """
-    total = 0.0
-    for name, module in model.named_modules():
-        in_encoder = name.startswith("encoder.")
-        if is_cached and in_encoder:
-            continue
-        times = windows if in_encoder else 1
-        if isinstance(module, SelfAttention):
-            each = 12.0 if module.out_proj.weight.requires_grad else 4.0
-            total += times * each * module.out_proj.in_features * tokens**2
-        if not isinstance(module, nn.Linear | nn.Conv1d):
-            continue
-        positions = float(tokens)
-        if name.endswith("cnn.first"):
-            positions = 2.0 * tokens
-        elif name.startswith("decoder.") and not _READS_EEG.search(name):
-            positions = text
-        each = 6.0 if module.weight.requires_grad else 2.0
-        total += times * each * module.weight.numel() * positions
-    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
@@ -22,6 +22,7 @@ from models.eeg_text.config import TOKEN_SAMPLES, Size
 from models.eeg_text.dataset import SampleRules, read_segment
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.network import MaskedEeg, pooled
+from models.eeg_text.preview import sentences
 from models.eeg_text.readers import files
 from models.eeg_text.readers.continuous import first_parts
 from models.eeg_text.recordings import RATE_HZ, Item, ReadingOptions, Recordings
@@ -74,55 +75,16 @@ class TrainedOnEeg:
             )
 
 
-def write_sentences(
-    generate: Callable[[Batch], Sequence[str]], rules: SampleRules, recordings: Recordings, title: str
-) -> Prediction:
-    """The sentence that `generate` gives for each item: as lines, and as JSON with times."""
-    rows = []
-    for items, batch in _batches(recordings, rules):
-        for item, text in zip(items, generate(batch), strict=True):
-            times = {"start_s": item.start_s, "duration_s": item.samples / RATE_HZ}
-            rows.append({"segment": item.where, **times, "text": text})
-    content = json.dumps({"recording": title, "segments": rows}, indent=1, ensure_ascii=False)
-    lines = [title, *(f"  {row['segment']}: {row['text']}" for row in rows)]
-    return Prediction(title, "\n".join(lines), {".json": content.encode()})
-
-
-@torch.no_grad()
-def write_features(
-    model: Module, rules: SampleRules, device: torch.device, recordings: Recordings, title: str
-) -> Prediction:
-    """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
-    assert isinstance(model, MaskedEeg)
-    states, masks = [], []
-    for _, cpu_batch in _batches(recordings, rules):
-        batch = placed(cpu_batch, device)
-        valid = batch["eeg_mask"]
-        memory = model.encoder(batch["eeg"], batch.get("eeg_windows", valid))
-        if "eeg_pool" in batch:
-            memory = pooled(memory, batch["eeg_pool"])
-        states.append(memory.float().cpu().numpy())
-        masks.append(valid[:, ::TOKEN_SAMPLES].cpu().numpy())
-    items = recordings.items
-    more = {
-        "start_s": np.array([nan if i.start_s is None else i.start_s for i in items]),
-        "duration_s": np.array([item.samples / RATE_HZ for item in items]),
-    }
-    names, valid = [item.where for item in items], np.concatenate(masks)
-    return features_file(title, title, names, np.concatenate(states), valid, more)
-
-
-def _batches(recordings: Recordings, rules: SampleRules) -> Iterator[tuple[Sequence[Item], Batch]]:
-    """Batches of all items. Reads the disk; raises DataError."""
-    for at in range(0, len(recordings.items), BATCH):
-        chunk = recordings.items[at : at + BATCH]
-        yield chunk, batches.eeg([read_segment(item, rules.most) for item in chunk], rules)
-
-
 def predict(
-    write: Callable[[Recordings, str], Prediction], trained: TrainedOnEeg, path: Path, reading: ReadingOptions
+    model: Module,
+    trained: TrainedOnEeg,
+    path: Path,
+    reading: ReadingOptions,
+    rules: SampleRules,
+    tokenizer: SentenceTokenizer | None,
+    device: torch.device,
 ) -> Iterator[Prediction]:
-    """What `write` makes of each recording of a file or folder, and of its title.
+    """The sentences of each recording of a file or folder; without a `tokenizer`, its features.
 
     A segment is a row of the table beside a continuous recording, or else a window; or a sentence
     of ZuCo. Raises DataError.
@@ -140,9 +102,53 @@ def predict(
             recordings = files.read(str(file), reading)
             for item in recordings.items:
                 trained.check(item, file)
-            prediction = write(recordings, title)
+            given = _batches(recordings, rules, device)
+            if tokenizer is None:
+                prediction = _features(model, given, recordings, title)
+            else:
+                texts = [
+                    text for b in given for text in sentences(model, b, tokenizer, trained.steps, device)
+                ]
+                prediction = _sentences(texts, recordings, title)
         notes = [f"  note: {note}" for note in recordings.notes.get("notes", ())]
-        text = "\n".join([prediction.text, *notes])
-        yield replace(prediction, name=names.of(title), text=text)
+        yield replace(prediction, name=names.of(title), text="\n".join([prediction.text, *notes]))
     inputs = [file for file in formats.candidates(source) if formats.of_file(file)]
     yield from passed_over(source, [*inputs, *filter(None, map(bids.events_path, inputs))])
+
+
+def _batches(recordings: Recordings, rules: SampleRules, device: torch.device) -> Iterator[Batch]:
+    """Batches of all items. Reads the disk; raises DataError."""
+    for at in range(0, len(recordings.items), BATCH):
+        chunk = recordings.items[at : at + BATCH]
+        yield placed(batches.eeg([read_segment(item, rules.most) for item in chunk], rules), device)
+
+
+def _sentences(texts: Sequence[str], recordings: Recordings, title: str) -> Prediction:
+    """The sentence of each item: as lines, and as JSON with times."""
+    rows = []
+    for item, text in zip(recordings.items, texts, strict=True):
+        times = {"start_s": item.start_s, "duration_s": item.samples / RATE_HZ}
+        rows.append({"segment": item.where, **times, "text": text})
+    content = json.dumps({"recording": title, "segments": rows}, indent=1, ensure_ascii=False)
+    lines = [title, *(f"  {row['segment']}: {row['text']}" for row in rows)]
+    return Prediction(title, "\n".join(lines), {".json": content.encode()})
+
+
+@torch.no_grad()
+def _features(model: Module, given: Iterator[Batch], recordings: Recordings, title: str) -> Prediction:
+    """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
+    assert isinstance(model, MaskedEeg)
+    states, masks = [], []
+    for batch in given:
+        memory = model.encoder(batch["eeg"], batch.get("eeg_windows", batch["eeg_mask"]))
+        if "eeg_pool" in batch:
+            memory = pooled(memory, batch["eeg_pool"])
+        states.append(memory.float().cpu().numpy())
+        masks.append(batch["eeg_mask"][:, ::TOKEN_SAMPLES].cpu().numpy())
+    items = recordings.items
+    more = {
+        "start_s": np.array([nan if i.start_s is None else i.start_s for i in items]),
+        "duration_s": np.array([item.samples / RATE_HZ for item in items]),
+    }
+    names, valid = [item.where for item in items], np.concatenate(masks)
+    return features_file(title, title, names, np.concatenate(states), valid, more)

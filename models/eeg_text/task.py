@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
@@ -26,7 +26,7 @@ from models.base import (
 )
 from models.common import initial_weights, model_facts
 from models.common.hub import folder_of
-from models.common.layers import check_kernel
+from models.common.layers import check_kernel, count_flops
 from models.common.masked_series import MaskedSeries, check_share
 from models.common.predictions import few_samples
 from models.common.split import SPLITS, SplitRule
@@ -34,7 +34,7 @@ from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
 from models.eeg_text import batches, prediction, pretrained, preview
 from models.eeg_text.batches import TextInputs
-from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
+from models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import (
     SHORTEST,
     MaskedSamples,
@@ -44,8 +44,8 @@ from models.eeg_text.dataset import (
     retrieval_band,
 )
 from models.eeg_text.metric import MASKED, TextMetric, encode_inputs
-from models.eeg_text.montage import SLOTS
-from models.eeg_text.network import EegText, MaskedEeg, flops_per_sample
+from models.eeg_text.montage import INDICES, SLOTS
+from models.eeg_text.network import EegText, MaskedEeg
 from models.eeg_text.prediction import TrainedOnEeg
 from models.eeg_text.readers import files, tables
 from models.eeg_text.recordings import ItemSplit, ReadingOptions, Recordings, split_items
@@ -118,8 +118,6 @@ class EegTextTask:
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
         self._features: Mapping[SplitName, CachedFeatures] = {}
-        self._flops: float | None = None
-        self._flops_cached: float | None = None
 
     def setup(self) -> None:
         """Find the recordings, split them and train the tokenizer; the run folder saves both.
@@ -182,12 +180,11 @@ class EegTextTask:
         decoder, `model.start` those of the whole model.
         Raises DataError.
         """
-        kernel, tokens = self.context.attention, self.samples // TOKEN_SAMPLES
+        kernel = self.context.attention
         if not self.writes:
             masked = MaskedEeg(self.size, self.samples, self.dropout, kernel)
             if self.recomputes_regions:
                 masked.encoder.recompute_regions()
-            self._flops = flops_per_sample(masked, tokens, 0)
             return masked
         pad, has_folder = self.tokenizer.pad, self.folder is not None
         model = EegText(self.size, self.samples, pad, self.dropout, kernel, has_folder)
@@ -204,12 +201,7 @@ class EegTextTask:
                 self.loaded["encoder"] = load("model.encoder", model, path, _ENCODER, parts)
         if self.is_frozen:
             model.freeze_encoder(self.trains_top)
-        if self._trained is None:  # otherwise there is no data
-            counts = [self.rules.count(item.samples) for item in self.recordings.items]
-            length, windows = self.texts.mean_length, sum(counts) / len(counts)
-            self._flops = flops_per_sample(model, tokens, length, windows=windows)
-            self._flops_cached = flops_per_sample(model, tokens, length, is_cached=True)
-        if self.quantizer is not None:  # whose layers are not counted
+        if self.quantizer is not None:
             self.quantizer.quantize_frozen(model)
         return model
 
@@ -241,7 +233,6 @@ class EegTextTask:
 
     def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
         self._features = features
-        self._flops = self._flops_cached
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         if self.writes:
@@ -295,17 +286,27 @@ class EegTextTask:
             channel_map=trained.channel_map,
             columns=self.reading.columns,
         )
-        write = partial(prediction.write_features, model, rules, device)
-        if self.writes:
-
-            def generate(batch: Batch) -> list[str]:
-                return preview.sentences(model, batch, self.tokenizer, trained.steps, device)
-
-            write = partial(prediction.write_sentences, generate, rules)
-        return prediction.predict(write, trained, path, reading)
+        tokenizer = self.tokenizer if self.writes else None
+        return prediction.predict(model, trained, path, reading, rules, tokenizer, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        return self._flops  # computed in build(): an engine may have sharded the weights since
+        """As counted by torch for a sample of mean length; None: layers in 4 bits. Collective."""
+        if self.quantizer is not None:
+            return None
+        samples, tokens = self.samples, self.samples // TOKEN_SAMPLES
+        eeg, valid = torch.zeros(1, samples, CHANNELS), torch.ones(1, samples, dtype=torch.bool)
+        if not self.writes:
+            return count_flops(model, (eeg, valid, torch.zeros(1, tokens, dtype=torch.bool)), ())
+        ids = torch.zeros(1, round(self.texts.mean_length), dtype=torch.int64)
+        if self._features:
+            return count_flops(model, (None, valid, ids, torch.zeros(1, tokens, self.size.width)), ())
+        counts = [self.rules.count(item.samples) for item in self.recordings.items]
+        windows = round(sum(counts) / len(counts))
+        pool = torch.arange(windows * tokens).view(windows, tokens).T[None]
+        regions = [f"encoder.regions.{name}" for name in INDICES]
+        frozen = (regions if self.trains_top else ["encoder"]) if self.is_frozen else []
+        given = eeg.expand(windows, -1, -1), valid.expand(windows, -1), ids, None, pool
+        return count_flops(model, given, frozen)
 
     def pictures(self) -> Sequence[Picture]:
         samples, pictures = self.data("train"), []

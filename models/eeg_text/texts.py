@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,24 +13,6 @@ from models.common import subwords
 
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
 """The special tokens of BART."""
-
-
-class SentenceTokenizer(Protocol):
-    """Encodes text as tokens, and decodes it."""
-
-    name: str
-    size: int
-    pad: int
-    start: int
-    end: int
-    hidden: int
-    """Replaces inputs that are hidden from the decoder."""
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without start and end."""
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens` up to the first end token."""
 
 
 class SentenceByteTokenizer:
@@ -81,6 +63,10 @@ class BartTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         visible = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
         return str(self.inner.decode(visible, skip_special_tokens=False))
+
+
+SentenceTokenizer = SentenceByteTokenizer | BartTokenizer
+"""`hidden` replaces inputs that are hidden from the decoder; `decode` ends at the first `end`."""
 
 
 def truncate_at(tokens: Sequence[int], end: int) -> list[int]:

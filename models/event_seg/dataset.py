@@ -15,9 +15,8 @@ from models.common.split import SPLITS
 from models.event_seg import splits
 from models.event_seg.config import Data
 from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
-from models.event_seg.readers.mvsec import MvsecRecording
-from models.event_seg.readers.prophesee import RawRecording
-from models.event_seg.readers.recording import EventRecording
+from models.event_seg.readers.files import open_recording
+from models.event_seg.readers.recording import EventRecording, shape
 from models.event_seg.splits import WindowSplit
 from models.event_seg.windows import WindowRules, Windows
 
@@ -43,11 +42,8 @@ def find_recordings(
     for name in chosen:
         file, form = known[name]
         try:
-            if form == MVSEC:
-                recordings.append(MvsecRecording(file, name))
-            else:
-                given = settings.window_ms, settings.sensor
-                recordings.append(RawRecording(file, name, *given))
+            given = settings.window_ms, settings.sensor
+            recordings.append(open_recording(file, name, form, *given))
         except DataError as error:
             if len(chosen) == 1:
                 raise
@@ -80,7 +76,7 @@ def _left_of(name: str) -> str:
 def _check_sensors(recordings: Sequence[EventRecording], path: Path) -> None:
     sensors = {recording.sensor: recording.name for recording in recordings}
     if len(sensors) > 1:
-        sizes = ", ".join(f"{h}×{w} ({name})" for (h, w), name in sorted(sensors.items())[:3])
+        sizes = ", ".join(f"{shape(sides)} ({name})" for sides, name in sorted(sensors.items())[:3])
         raise DataError(
             f"recordings have different sensor sizes: {sizes}",
             where=str(path),
@@ -157,7 +153,7 @@ class WindowSplits:
     def facts(self) -> dict[str, Any]:
         recordings, first, rules = self.recordings, self.recordings[0], self.rules
         height, width = self.splits["val"].shape
-        count = sum(recording.count for recording in recordings)
+        count = sum(len(recording.all_events) for recording in recordings)
         seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
         lengths = window_lengths(recordings)
         labels = "; ".join(sorted({recording.labels for recording in recordings})[:3])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 
 from models.common import cache
-from models.event_seg.readers.recording import RECIPE, Events, edges, spans
+from models.event_seg.readers.recording import RECIPE, EventRecording, Events, edges, spans
 
 THRESHOLD, DEVIATION = 0.2, 0.03
 """Mean and standard deviation of the pixels' contrast thresholds, in log brightness."""
@@ -225,47 +226,31 @@ _VERSION = 1
 _SEED = 0
 
 
-@dataclass
-class Clip:
-    """Rendered clip; see EventRecording."""
-
-    name: str
-    sensor: tuple[int, int]
-    windows: np.ndarray
-    all_events: Events
-    """Events of all windows; x and y uint16."""
-    frames: np.ndarray
-    """[window + 1, height, width], uint8."""
-    format: str = "rendered"
-    sensor_source: str = "model.size"
-    second: float = 1.0
-    unit: str = "s, by the generator"
-    labels: str = RECIPE
-
-    def __post_init__(self) -> None:
-        self.count = len(self.all_events)
-
-    def events(self, index: int) -> Events:
-        window = self.all_events[slice(*np.searchsorted(self.all_events.t, self.windows[index]))]
-        return Events(window.t, window.x.astype(np.int32), window.y.astype(np.int32), window.p)
-
-    def label(self, index: int, factor: int) -> np.ndarray:
-        return edges(self.frames[index + 1], factor)
-
-
-def recordings(sensor: tuple[int, int]) -> list[Clip]:
+def recordings(sensor: tuple[int, int]) -> list[EventRecording]:
     """Clips for a sensor of this height and width. Reads and writes the cache."""
-    made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
-    arrays = cache.arrays("event-shapes", made_from, lambda: _make(sensor))
-    cuts = arrays["cuts"]
-    frames = arrays["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
-    clips = []
+    ends, clips = _arrays(sensor)["ends"], []
     for number in range(CLIPS):
-        at = slice(cuts[number], cuts[number + 1])
-        events = Events(*(arrays[key][at] for key in "txyp"))
-        windows = spans(arrays["ends"][number])
-        clips.append(Clip(f"clip {number:02}", sensor, windows, events, frames[number]))
+        label, read = partial(_label, sensor, number), partial(_events, sensor, number)
+        named = "rendered", sensor, "model.size", spans(ends[number]), 1.0, "s, by the generator", RECIPE
+        clips.append(EventRecording(f"clip {number:02}", *named, read, label))
     return clips
+
+
+@lru_cache
+def _arrays(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
+    made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
+    return cache.arrays("event-shapes", made_from, lambda: _make(sensor))
+
+
+def _events(sensor: tuple[int, int], number: int) -> dict[str, np.ndarray]:
+    arrays = _arrays(sensor)
+    start, stop = arrays["cuts"][number : number + 2]
+    return {key: arrays[key][start:stop] for key in "txyp"}
+
+
+def _label(sensor: tuple[int, int], number: int, index: int, factor: int) -> np.ndarray:
+    frames = _arrays(sensor)["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
+    return edges(frames[number, index + 1], factor)
 
 
 def _make(sensor: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ MVSEC, EVT2, EVT3, DAT, EVT21, DSEC = FORMATS = (
     "Prophesee RAW EVT 2.1",
     "DSEC HDF5 with events/x, y, t and p",
 )
-BY_ENCODING = {"EVT2": EVT2, "EVT3": EVT3, "EVT21": EVT21, "DAT": DAT, "DSEC": DSEC}
+BY_ENCODING = {"EVT2": EVT2, "EVT3": EVT3, "EVT21": EVT21, "DAT": DAT}
 """Format of each encoding of a header."""
 EMBEDDED = ("embedded:shapes",)
 COMPANION_SUFFIXES = ("_gt.hdf5", "_gt.h5", "_masks.h5")
@@ -38,7 +38,7 @@ def recognize(path: Path) -> str | None:
             start = file.read(4096)
     except OSError:
         return None
-    if is_hdf5(start):
+    if start.startswith(_HDF5):
         return _layout(path)
     if not start.startswith(b"%"):
         return None
@@ -46,11 +46,6 @@ def recognize(path: Path) -> str | None:
         return DAT
     names = encodings(start.decode("latin-1"))
     return BY_ENCODING.get(names[0], EVT2) if names else None
-
-
-def is_hdf5(start: bytes) -> bool:
-    """Whether a file starts as HDF5."""
-    return start.startswith(_HDF5)
 
 
 def encodings(header: str) -> list[str]:

@@ -14,14 +14,11 @@ from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, Prediction, Predictions, SplitName
 from models.common import initial_weights, model_facts
-from models.common.data_files import files
 from models.common.layers import count_flops
-from models.common.predictions import passed_over
 from models.common.split import SplitRule, save_split
 from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import BINS, SIZES, Data, Model
 from models.event_seg.dataset import WindowSplits
-from models.event_seg.formats import recognize
 from models.event_seg.metric import EdgeMetric
 from models.event_seg.network import SegmentationNetwork
 from models.event_seg.prediction import TrainedOnEvents
@@ -78,7 +75,7 @@ class EventSegTask:
         if self.context.folder is not None:
             save_split(split.groups, self.context.folder, self.context.reset_data, self.rule)
         rules = WindowRules(self.downsample, self.size.crop, self.control, self.rule.seed)
-        formats = sorted({recording.format for recording in recordings})
+        formats = sorted({recording.format.partition(" with ")[0] for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = WindowSplits(recordings, split, rules, source)
         window_ms = 1e3 * float(np.median(dataset.window_lengths(recordings)))
@@ -159,11 +156,8 @@ class EventSegTask:
         return predict(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        output = prediction.features if self.stage == "encoder" else prediction.masks
-        sensor, device = self._data.sensor, self.context.device
-        windows = prediction.windows(path, self._trained, sensor, self.downsample, device)
-        yield from output(model, windows)
-        yield from passed_over(path, [file for file in files(path) if recognize(file)])
+        given = self._trained, self._data.sensor, self.downsample, self.stage == "encoder"
+        return prediction.predict(model, path, *given)
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:
         """From voxel grids to maps; of an encoder, to its features."""

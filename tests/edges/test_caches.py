@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models.common.recordings.files import open_recording
-from models.event_seg.readers.prophesee import build_index
-from models.event_seg.readers.prophesee_format import read_header
+from models.event_seg.formats import EVT2
+from models.event_seg.readers.files import open_recording as open_events
 from models.language import encoded
 from models.language.readers import corpus
 from tests.models.eeg_text.readers import writers
@@ -46,7 +46,7 @@ FIRST = writers.NAMES
 CACHED = {
     "a.raw": (
         lambda path: write_raw(path, random_events(500, 10_000)),
-        lambda path: build_index(path, read_header(path)).on,
+        lambda path: open_events(path, "a", EVT2, 10, None, (1, 1)).all_events.p.sum(),
         darker,
     ),
     "a.txt": (texts, tokens, lambda data: data.replace(b"words", b"lines")),

@@ -14,9 +14,10 @@ import pytest
 from openpyxl import Workbook
 from PIL import Image
 
-from models.abr.readers.epl import EplReader
+from models.abr.config import Data
+from models.abr.readers import epl, recordings
 from models.abr.readers.files import read_responses
-from models.abr.readers.recordings import Averaging, RecordingReader
+from models.abr.responses import ResponseReading
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.pictures import count_pages, open_picture
@@ -185,16 +186,16 @@ def use(path):
         recording.events()
         options = ReadingOptions("skip", samples=400, channels=None)
         found = continuous.read(recording.path, options)
-        reader = RecordingReader(BadRecords("files"), Averaging(2, 1000.0, None))
-        list(reader.read(recording.path, path.name))
+        reading = ResponseReading(Data(sweeps=2, reject_uv=1000.0))
+        list(recordings.read(recording.path, path.name, reading))
     for item in found.items[:2]:
         assert len(item.load()) == item.samples
 
 
 def read_series(path):
-    reader, series = EplReader(BadRecords("files")), path.with_name("ABR-1-1")
-    found = list(reader.read(series, series.name))
-    assert found or reader.bad_records.rows or reader.silent_levels
+    reading, series = ResponseReading(Data()), path.with_name("ABR-1-1")
+    found = list(epl.read(series, series.name, reading))
+    assert found or reading.bad_records.rows or reading.left_out
 
 
 def read_windows(path):
@@ -242,7 +243,7 @@ CASES = {
     "a.jsonl": (text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS + CHATS).encode()), read_text, 60),
     "a.json": (text(json.dumps(ROWS + CHATS, indent=1).encode()), read_text, 60),
     "b.txt": (text(b"words and more words\n\n" * 50), read_text, 60),
-    "a.xlsx": (workbook, lambda path: read_responses(str(path), "skip", None), 20),
+    "a.xlsx": (workbook, lambda path: read_responses(str(path), Data(on_bad="skip")), 20),
     "a.parquet": (parquet, lambda path: read_corpus(path, None, "skip"), 20),
     **{f"page.{form}": (page, show, 30) for form in ("png", "tiff", "gif", "jpeg", "webp", "ppm", "bmp")},
 }  # fmt: skip

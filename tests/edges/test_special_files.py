@@ -53,7 +53,7 @@ def test_every_family_refuses_them_before_anything_is_read(tmp_path, family):
 SETTINGS = {
     **dict.fromkeys(("data.path", "data.answers", "model.tokenizer", "model.start"), "language"),
     **dict.fromkeys(("data.texts", "data.channels"), "eeg_text"),
-    **{"data.font": "doc_translation", "model.encoder": "abr"},
+    "model.encoder": "abr",
 }
 
 

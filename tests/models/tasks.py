@@ -61,18 +61,17 @@ def batch_of(task, count=3, split="train"):
 
 def check_in_4_bits(ready_task, parts, **settings):
     """Check that all linear layers in `parts` of a model have 4 bits, and nearly keep the loss."""
-    losses, counts, flops, trained = [], [], [], []
+    losses, counts, trained = [], [], []
     for quantize in (None, "nf4"):
         task = ready_task(freeze_encoder=True, quantize=quantize, **settings)
         torch.manual_seed(0)
         model = task.build().train()
         losses.append(task.loss(model, batch_of(task)).sum)
         counts.append(architecture(model).parameters)
-        flops.append(task.flops_per_sample(model))
         trained.append([name for name, p in model.named_parameters() if p.requires_grad])
     layers = {type(module) for part in parts(model) for module in part.modules()}
     assert Nf4Linear in layers and Linear not in layers
-    assert counts[0] == counts[1] and flops[0] == flops[1] and trained[0] == trained[1]
+    assert counts[0] == counts[1] and trained[0] == trained[1]
     wide, narrow = (loss.item() for loss in losses)
     assert wide != narrow and abs(narrow / wide - 1) < 0.01
     losses[1].backward()

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
 from math import isinf, nan
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.abr import formats
-from models.abr.responses import ResponseOrigin, ResponseRow, resample
+from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, resample
 from models.base import DataError
-from models.common.data_files import BadRecords, unreadable_file
+from models.common.data_files import unreadable_file
 
 WINDOW_MS = 8.5
 """The window that the program writing these files analyses."""
@@ -28,188 +23,104 @@ ORIGIN = ResponseOrigin(
     "µV; the files name no unit, but the program that writes them uses µV",
     "animal, the file name without its run",
 )
-HEADER_LINES = 200
-
-
-@dataclass(frozen=True)
-class Series:
-    """One file: a trace per level."""
-
-    levels: list[float]
-    traces: NDArray[np.float64]
-    """[sample, level], within the window."""
-    samples: float
-    """Samples in the window, possibly a fraction."""
-    rate: float
-    """Stimuli per second; NaN if the file does not name it."""
-    run: str
-    """Its number; empty if the file does not name it."""
-
-
-class EplReader:
-    """Rows of level series; `silent_levels` counts columns that are all zero."""
-
-    format, origin, notes = formats.EPL, ORIGIN, ()
-
-    def __init__(self, bad_records: BadRecords, has_labels: bool = True) -> None:
-        """Unless `has_labels`, the files of raters are not read."""
-        self.bad_records, self._has_labels = bad_records, has_labels
-        self.silent_levels = 0
-        self.marked: Counter[str] = Counter()
-        """The files of raters by the peaks they mark: `wave V`, or others without it."""
-
-    def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
-        """A row for each level, or for each level and rater. Reads the disk.
-
-        `name`, the file in its folder, without the run is the group: ABR-52-3 is run 3 of ABR-52.
-        Problems are added to the bad records.
-        """
-        try:
-            series = read_series(path)
-            raters_files = analysis_files(path) if self._has_labels else []
-            marked = [read_analysis(other) for other in raters_files]
-        except DataError as error:
-            self.bad_records.add(error.where or name, error.message, error.fix)
-            return
-        self.marked.update(rater.marks for rater in marked)
-        raters: list[Analysis | None] = [*marked] or [None]
-        for column, level in enumerate(series.levels):
-            trace = series.traces[:, column]
-            if not trace.any():
-                self.silent_levels += 1
-                continue
-            signal = resample(trace, series.samples)
-            for rater in raters:
-                labels: dict[str, Any] = {} if rater is None else _labels(rater, level)
-                where = f"{name}, level {level:g} dB"
-                group = name.removesuffix(f"-{series.run}")
-                yield ResponseRow(group, where, signal, level=level, rate=series.rate, **labels)
-
-
-def analysis_files(path: Path) -> list[Path]:
-    """The files beside `path` with the peaks that raters marked."""
-    names = ((other, other.name) for other in path.parent.iterdir())
-    marks = f"{path.name}-", "analyzed.txt"
-    return sorted(o for o, name in names if name.startswith(marks[0]) and name.endswith(marks[1]))
-
-
-def read_series(path: Path) -> Series:
-    """The window of each level. Reads the disk. Raises DataError."""
-    rows: list[list[float]] = []
-    try:
-        # Universal newlines: the header ends its lines in carriage returns, the data in both.
-        with path.open(encoding="iso-8859-1", newline=None) as text:
-            header = _header(text, path)
-            levels = [float(level) for level in header["levels"].split(";") if level.strip()]
-            step_ms = float(header["step"]) / 1000
-            if not levels or not step_ms > 0:
-                raise _error(path, "the header has no levels, or no sampling interval")
-            samples = WINDOW_MS / step_ms
-            filled = (line for line in text if line.strip())
-            for line in islice(filled, int(np.ceil(samples))):
-                rows.append([float(value) for value in line.split()])
-            if any(":RUN-" in line for line in filled):
-                raise _error(path, "a second series begins after the first: a file has one")
-    except OSError as error:
-        raise unreadable_file(path, error) from None
-    except ValueError:
-        problem = f"row {len(rows) + 1} of the data has a value that is not a number"
-        raise _error(path, problem) from None
-    if len(rows) < int(samples):
-        raise _error(path, f"truncated: {len(rows)} of {int(samples)} samples in {WINDOW_MS} ms")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(levels):
-            problem = f"row {number} has {len(row)} numbers; the header has {len(levels)} levels"
-            raise _error(path, problem)
-    rate, run = float(header.get("rate", nan)), header.get("run", "")
-    return Series(levels, np.array(rows), samples, rate, run)
-
-
-_FIELDS = {
-    "levels": re.compile(r"LEVELS:\s*([-\d.;\s]+)"),
-    "step": re.compile(r"SAMPLE \([^)]*sec\):\s*([\d.]+)"),
-    "run": re.compile(r":RUN-(\d+)"),
-    "rate": re.compile(r"REP RATE[^:]*:\s*([\d.]+)"),
-}
-
-
-def _header(text: TextIO, path: Path) -> dict[str, str]:
-    lines = []
-    for line in islice(text, HEADER_LINES):
-        lines.append(line)
-        if line.strip().endswith("DATA"):
-            break
-    else:
-        raise _error(path, "no line DATA after the header")
-    whole = "".join(lines)
-    fields = {name: m[1] for name, field in _FIELDS.items() if (m := field.search(whole))}
-    if missing := [
-        field for name, field in (("levels", ":LEVELS:"), ("step", "SAMPLE (…sec):")) if name not in fields
-    ]:
-        raise _error(path, f"the header has no {' and no '.join(missing)}")
-    return fields
-
-
-def _labels(rater: Analysis, level: float) -> dict[str, float]:
-    """The labels of a level by one rater; an infinite threshold: no response at any level.
-
-    A rater of other peaks says nothing about wave V.
-    """
-    labels = {"threshold": nan if isinf(rater.threshold) else rater.threshold}
-    if rater.marks != WAVE_V:
-        return labels
-    if level in rater.peaks:
-        latency, amplitude = rater.peaks[level]
-        if latency >= 0:
-            return labels | {"exists": 1.0, "latency": latency, "amplitude": amplitude}
-        return labels | {"exists": 0.0}
-    return labels | ({"exists": 0.0} if isinf(rater.threshold) else {})
-
-
-def _error(path: Path, problem: str) -> DataError:
-    return DataError(problem, where=str(path))
-
-
-LATENCY, AMPLITUDE = "P5 Latency", "P5 Amplitude"
 WAVE_V = "wave V"
+_MOST_BYTES = 2**26
+_FIELDS = {
+    ":LEVELS:": re.compile(r"LEVELS:\s*([-\d.;\s]+)"),
+    "SAMPLE (…sec):": re.compile(r"SAMPLE \([^)]*sec\):\s*([\d.]+)"),
+}
+_RUN, _RATE = re.compile(r":RUN-(\d+)"), re.compile(r"REP RATE[^:]*:\s*([\d.]+)")
 _PEAK = re.compile(r"([PN]\d+) Latency")
 _THRESHOLD = re.compile(r"^Threshold \(dB SPL\):\s*(\S+)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """The marks of one rater on one file."""
+def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+    """A row for each level, or for each level and rater. Reads the disk.
 
-    threshold: float
-    """In dB SPL; NaN: none given; infinity: no level had a response."""
-    peaks: dict[float, tuple[float, float]]
-    """By level: latency in ms, negative without a wave V, and amplitude in µV."""
-    marks: str = WAVE_V
-    """Or the marked peaks without wave V, such as those of a compound action potential."""
-
-
-def read_analysis(path: Path) -> Analysis:
-    """The marks in `path`. Reads the disk. Raises DataError."""
+    `name`, the file in its folder, without the run is the group: ABR-52-3 is run 3 of ABR-52.
+    Levels that are all zero are left out. Problems are added to the bad records.
+    """
     try:
-        text = path.read_text(encoding="iso-8859-1")
+        levels, traces, samples, rate, run = _series(path)
+        marks = f"{path.name}-", "analyzed.txt"
+        beside = sorted(path.parent.iterdir()) if reading.has_labels else []
+        raters = [f for f in beside if f.name.startswith(marks[0]) and f.name.endswith(marks[1])]
+        labels = [_labels(other, levels, reading) for other in raters] or [{}]
     except OSError as error:
-        raise unreadable_file(path, error) from None
-    threshold_line = _THRESHOLD.search(text)
-    if threshold_line is None:
-        raise _error(path, "no line 'Threshold (dB SPL): …'")
-    table = [line.split("\t") for line in text.split("\n") if "\t" in line]
-    heads = [cell.strip() for cell in table[0]] if table else []
-    others = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
-    has_wave_v = bool({LATENCY, AMPLITUDE} & set(heads))
-    needed = ("Level", LATENCY, AMPLITUDE) if has_wave_v or not others else ("Level",)
-    if missing := [name for name in needed if name not in heads]:
-        raise _error(path, f"no table with the column {' and '.join(missing)}")
-    columns = [heads.index(name) for name in needed]
+        reading.bad_records.add(name, unreadable_file(path, error).message)
+    except DataError as error:
+        reading.bad_records.add(error.where, error.message)
+    else:
+        for level, trace in zip(levels, traces.T, strict=True):
+            if not trace.any():
+                reading.left_out["silent_levels"] += 1
+                continue
+            signal, where = resample(trace, samples), f"{name}, level {level:g} dB"
+            for of_level in labels:
+                group, known = name.removesuffix(f"-{run}"), of_level.get(level, {})
+                yield ResponseRow(group, where, signal, level=level, rate=rate, **known)
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _MOST_BYTES:
+        raise _error(path, f"it has more than {_MOST_BYTES:,} bytes")
+    return path.read_text(encoding="iso-8859-1")  # its ends of lines are \r, \n or both
+
+
+def _series(path: Path) -> tuple[list[float], np.ndarray, float, float, str]:
+    """Levels, the traces [sample, level] in the window, its samples, the stimuli a second, the run."""
+    header, *others = re.split(r"DATA[ \t]*\n", _text(path), maxsplit=1)
+    if not others:
+        raise _error(path, "no line DATA after the header")
+    if missing := [name for name, pattern in _FIELDS.items() if not pattern.search(header)]:
+        raise _error(path, f"the header has no {' and no '.join(missing)}")
+    fields = [match[1] for pattern in _FIELDS.values() if (match := pattern.search(header))]
+    rate, run = _RATE.search(header), _RUN.search(header)
     try:
-        threshold = nan if threshold_line[1] == "None" else float(threshold_line[1])
-        if not has_wave_v:
-            return Analysis(threshold, {}, f"{' and '.join(others)}, no wave V")
+        levels, step_ms = [float(n) for n in fields[0].split(";") if n.strip()], float(fields[1]) / 1000
+        if not levels or not step_ms > 0:
+            raise _error(path, "the header has no levels, or no sampling interval")
+        if ":RUN-" in others[0]:
+            raise _error(path, "a second series begins after the first: a file has one")
+        samples = WINDOW_MS / step_ms
+        lines = list(filter(str.strip, others[0].split("\n")))[: int(np.ceil(samples))]
+        traces = np.array([line.split() for line in lines], dtype=np.float64)
+    except (ValueError, OverflowError):
+        raise _error(path, "the data has a value that is no number, or rows of several lengths") from None
+    if len(traces) < int(samples) or traces.shape[1:] != (len(levels),):
+        problem = f"truncated: {traces.shape} of {int(samples)} samples in {WINDOW_MS} ms"
+        raise _error(path, f"{problem} and {len(levels)} levels")
+    return levels, traces, samples, float(rate[1]) if rate else nan, run[1] if run else ""
+
+
+def _labels(path: Path, levels: list[float], reading: ResponseReading) -> dict[float, dict[str, Any]]:
+    """The labels of each level by one rater; a negative latency, or an infinite threshold: no wave.
+
+    A rater of other peaks says nothing about wave V.
+    """
+    text = _text(path)
+    named, table = _THRESHOLD.search(text), [line.split("\t") for line in text.split("\n") if "\t" in line]
+    heads = [cell.strip() for cell in table[0]] if table else []
+    marked = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
+    has_wave = "P5" in marked
+    try:
+        threshold = nan if named and named[1] == "None" else float(named[1] if named else "")
+        columns = [heads.index(head) for head in ("Level", "P5 Latency", "P5 Amplitude")[: 1 + 2 * has_wave]]
         rows = [[float(cells[column]) for column in columns] for cells in table[1:]]
+        if not marked:
+            raise ValueError
     except (ValueError, IndexError):
-        raise _error(path, "a value that is not a number, or an incomplete row") from None
-    return Analysis(threshold, {level: (latency, height) for level, latency, height in rows})
+        problem = "no line 'Threshold (dB SPL): …', or no table of numbers with Level and P5 Latency"
+        raise _error(path, problem) from None
+    reading.marked[WAVE_V if has_wave else f"{' and '.join(marked)}, no wave V"] += 1
+    silent = {"exists": 0.0} if has_wave and isinf(threshold) else {}
+    labels: dict[float, dict[str, Any]] = dict.fromkeys(levels, silent)
+    for level, latency, amplitude in rows if has_wave else ():
+        wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
+        labels[level] = wave if latency >= 0 else {"exists": 0.0}
+    known = nan if isinf(threshold) else threshold
+    return {level: {"threshold": known} | of_level for level, of_level in labels.items()}
+
+
+def _error(path: Path, problem: str) -> DataError:
+    return DataError(problem, where=str(path))

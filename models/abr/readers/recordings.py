@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr import formats
-from models.abr.responses import ResponseOrigin, ResponseRow, resample
+from models.abr.responses import ResponseOrigin, ResponseReading, ResponseRow, resample
 from models.base import DataError
-from models.common.data_files import BadRecords
 from models.common.recordings import bids
 from models.common.recordings.files import notes_of, open_recording
-from models.common.recordings.recording import Event, Recording
+from models.common.recordings.recording import Recording
 
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
@@ -38,119 +36,78 @@ _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
 _NO_STIMULUS = ("boundary", "bad", "edge", "new segment")
 
 
-@dataclass(frozen=True)
-class Averaging:
-    """How sweeps are averaged to a response."""
+def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRow]:
+    """A row for each stimulus and every `data.sweeps` of its sweeps. Reads the disk.
 
-    sweeps: int
-    reject_uv: float
-    channel: str | None
-    unit: str | None = None
-    """Of channels whose file names none."""
+    The group is the subject that BIDS names, or else `name`, the file in its folder. Problems are
+    added to the bad records; sweeps that are left out are counted.
+    """
+    try:
+        recording = open_recording(path, reading.settings.unit)
+        channel = _channel(recording, reading.settings.channel)
+        recording.check([channel])
+        kinds = _stimuli(recording, reading)
+        reading.notes += notes_of(recording)
+        if not kinds:
+            fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
+            reading.bad_records.add(name, "no annotation that could be a stimulus", fix)
+        every = np.unique(np.concatenate([*kinds.values(), []]))
+        for kind, onsets in kinds.items():
+            # To the next stimulus, of any kind: in a train the names of events may alternate.
+            following = np.searchsorted(every, onsets, "right")
+            inside = following < len(every)
+            intervals = every[following[inside]] - onsets[inside]
+            rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
+            group, number, found = bids.subject(path) or name, _LEVEL.search(kind), 0
+            facts: dict[str, Any] = {"level": float(number[1]) if number else np.nan, "rate": rate}
+            for found, (points, quality) in enumerate(
+                _averages(recording, channel, onsets, reading), start=1
+            ):
+                where = f"{name}, '{kind}', response {found}"
+                yield ResponseRow(group, where, points, fmp=quality, **facts)
+            if not found:
+                needed, most = reading.settings.sweeps, reading.settings.reject_uv
+                problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"
+                reading.bad_records.add(name, problem, "average fewer, or accept larger ones")
+    except DataError as error:
+        reading.bad_records.add(error.where or name, error.message, error.fix)
 
 
-class RecordingReader:
-    """Rows of recordings; counts the sweeps that averaging left out."""
+def _averages(
+    recording: Recording, channel: int, onsets: NDArray[np.float64], reading: ResponseReading
+) -> Iterator[tuple[NDArray[np.float32], float]]:
+    """The response and the Fmp of every `data.sweeps` accepted sweeps after `onsets`."""
+    settings, samples = reading.settings, WINDOW_MS * recording.rate_hz / 1000
+    sweeps, total, squares = 0, np.zeros(1), np.zeros(1)
+    for sweep in _sweeps(recording, channel, _starts(recording, onsets, reading)):
+        if np.abs(sweep).max() > settings.reject_uv:
+            reading.left_out["rejected_sweeps"] += 1
+            continue
+        sweeps, total, squares = sweeps + 1, total + sweep, squares + sweep**2
+        if sweeps == settings.sweeps:
+            yield resample(total / sweeps, samples), fmp(total, squares, sweeps)
+            sweeps, total, squares = 0, np.zeros(1), np.zeros(1)
+    reading.left_out["leftover_sweeps"] += sweeps
 
-    format, origin = formats.RECORDING, ORIGIN
 
-    def __init__(self, bad_records: BadRecords, averaging: Averaging) -> None:
-        self.bad_records, self.averaging = bad_records, averaging
-        self.notes: list[str] = []
-        """What the user should know about how files were read."""
-        self.rejected_sweeps = 0
-        self.leftover_sweeps = 0
-        """Accepted sweeps after the last complete response."""
-        self.sweeps_at_gaps = 0
-        """Stimuli in a gap of the recording, or with a gap in their window."""
+def _starts(
+    recording: Recording, onsets: NDArray[np.float64], reading: ResponseReading
+) -> list[tuple[tuple[int, int], NDArray[np.int64]]]:
+    """Bounds of each piece of the recording, and the samples of the stimuli in it.
 
-    def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
-        """A row for each stimulus and every `sweeps` of its sweeps. Reads the disk.
-
-        The group is the subject that BIDS names, or else `name`, the file in its folder. Problems
-        are added to the bad records.
-        """
-        try:
-            recording = open_recording(path, self.averaging.unit)
-            channel = _channel(recording, self.averaging.channel)
-            recording.check([channel])
-            kinds = self._stimuli(recording)
-            self.notes += notes_of(recording)
-            if not kinds:
-                fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
-                self.bad_records.add(name, "no annotation that could be a stimulus", fix)
-            every = np.unique(np.concatenate([*kinds.values(), []]))
-            for kind, onsets in kinds.items():
-                # To the next stimulus, of any kind: in a train the names of events may alternate.
-                following = np.searchsorted(every, onsets, "right")
-                inside = following < len(every)
-                intervals = every[following[inside]] - onsets[inside]
-                rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
-                yield from self._responses(recording, channel, kind, onsets, rate, name)
-        except DataError as error:
-            self.bad_records.add(error.where or name, error.message, error.fix)
-
-    def _responses(
-        self,
-        recording: Recording,
-        channel: int,
-        kind: str,
-        onsets: NDArray[np.float64],
-        stimulus_rate: float,
-        name: str,
-    ) -> Iterator[ResponseRow]:
-        group = bids.subject(recording.path) or name
-        rate, count = recording.rate_hz, 0
-        average = Average(rate, WINDOW_MS)
-        level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
-        starts = self._starts(recording, rate, onsets)
-        for sweep in _sweeps(recording, channel, starts):
-            if np.abs(sweep).max() > self.averaging.reject_uv:
-                self.rejected_sweeps += 1
-                continue
-            average.add(sweep)
-            if average.sweeps == self.averaging.sweeps:
-                count += 1
-                where = f"{name}, '{kind}', response {count}"
-                points, fmp = average.points(), average.fmp()
-                yield ResponseRow(group, where, points, level=level, rate=stimulus_rate, fmp=fmp)
-                average = Average(rate, WINDOW_MS)
-        self.leftover_sweeps += average.sweeps
-        if not count:
-            self.bad_records.add(
-                name,
-                f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV; "
-                f"a response needs data.sweeps={self.averaging.sweeps}",
-                f"average fewer:  --set data.sweeps={average.sweeps}" if average.sweeps else "",
-            )
-
-    def _stimuli(self, recording: Recording) -> dict[str, NDArray[np.float64]]:
-        """The onsets of each stimulus; those of the table of BIDS beside it come first."""
-        beside = bids.events_path(recording.path)
-        if beside is not None:
-            table = bids.read_events(beside, self.bad_records)
-            if table.column is not None:
-                self.notes += table.notes
-                return _stimuli([event for event in table.events if event.name])
-        return _stimuli(recording.events())
-
-    def _starts(
-        self, recording: Recording, rate: float, onsets: NDArray[np.float64]
-    ) -> list[tuple[tuple[int, int], NDArray[np.int64]]]:
-        """Bounds of each piece of the recording, and the samples of the stimuli in it.
-
-        Stimuli before the begin and after the end, or too close to it, are left out.
-        """
-        length, starts, inside = _length(rate), [], 0
-        for piece in recording.pieces:
-            begin, end = piece.bounds(rate)
-            samples = np.round(onsets * rate).astype(np.int64)
-            samples = samples[(samples >= begin) & (samples + length <= end)]
-            inside += len(samples)
-            starts.append(((begin, end), samples))
-        last = recording.pieces[-1].end_s - length / rate
-        self.sweeps_at_gaps += max(0, int(((onsets >= 0) & (onsets <= last)).sum()) - inside)
-        return starts
+    Stimuli before the begin and after the end, or too close to it, are left out; those in a gap, or
+    with a gap in their window, are counted.
+    """
+    rate, starts, inside = recording.rate_hz, [], 0
+    length, every = _length(rate), np.round(onsets * rate).astype(np.int64)
+    for piece in recording.pieces:
+        begin, end = piece.bounds(rate)
+        samples = every[(every >= begin) & (every + length <= end)]
+        inside += len(samples)
+        starts.append(((begin, end), samples))
+    last = recording.end_s - length / rate
+    reading.left_out["sweeps_at_gaps"] += max(0, int(((onsets >= 0) & (onsets <= last)).sum()) - inside)
+    return starts
 
 
 def _length(rate: float) -> int:
@@ -181,10 +138,19 @@ def _channel(recording: Recording, wanted: str | None) -> int:
     return eeg[0] if wanted is None else names.index(wanted)
 
 
-def _stimuli(events: list[Event]) -> dict[str, NDArray[np.float64]]:
-    """The onsets of each text of an annotation or event, in seconds by the clock, sorted."""
+def _stimuli(recording: Recording, reading: ResponseReading) -> dict[str, NDArray[np.float64]]:
+    """The onsets of each stimulus, in seconds by the clock, sorted.
+
+    Those of the table of BIDS beside the recording come first; then its annotations and events.
+    """
+    beside, events = bids.events_path(recording.path), None
+    if beside is not None:
+        table = bids.read_events(beside, reading.bad_records)
+        if table.column is not None:
+            reading.notes += table.notes
+            events = [event for event in table.events if event.name]
     kinds: dict[str, list[float]] = {}
-    for event in events:
+    for event in recording.events() if events is None else events:
         if not event.name.lower().startswith(_NO_STIMULUS):
             kinds.setdefault(event.name, []).append(event.onset_s)
     return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
@@ -195,7 +161,7 @@ def _sweeps(
 ) -> Iterator[NDArray[np.float64]]:
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
-    `pieces`: see RecordingReader._starts. A few seconds of the recording are in memory at a time.
+    `pieces`: see `_starts`. A few seconds of the recording are in memory at a time.
     """
     from scipy.signal import butter, sosfiltfilt
 
@@ -215,31 +181,14 @@ def _sweeps(
             starts = starts[len(inside) :]
 
 
-class Average:
-    """A running average: sums of sweeps and of their squares, without the sweeps."""
+def fmp(total: NDArray[np.float64], squares: NDArray[np.float64], sweeps: int) -> float:
+    """Fmp: the variance of the average over time, divided by that of its residual noise.
 
-    def __init__(self, rate_hz: float, window_ms: float) -> None:
-        self.sweeps = 0
-        self._samples = window_ms * rate_hz / 1000
-        self._sum = self._square = np.zeros(1)
-
-    def add(self, sweep: NDArray[np.float64]) -> None:
-        """Add a sweep [sample], in µV."""
-        self.sweeps += 1
-        self._sum = self._sum + sweep
-        self._square = self._square + sweep**2
-
-    def points(self) -> NDArray[np.float32]:
-        """The averaged response, [200]."""
-        return resample(self._sum / self.sweeps, self._samples)
-
-    def fmp(self) -> float:
-        """Fmp: the variance of the average over time, divided by that of its residual noise.
-
-        The noise is the variance between sweeps, averaged over time and divided by the number of
-        sweeps. Without a response, Fmp is about 1. Source: Elberling and Don, Quality estimation of
-        averaged auditory brainstem responses, 1984, whose Fsp uses a single point.
-        """
-        mean = self._sum / self.sweeps
-        noise = (self._square / self.sweeps - mean**2).mean() / max(1, self.sweeps - 1)
-        return float(mean.var() / noise) if noise > 0 else float("nan")
+    `total` and `squares`: the sums of all sweeps and of their squares, by sample. The noise is the
+    variance between sweeps, averaged over time and divided by the number of sweeps. Without a
+    response, Fmp is about 1. Source: Elberling and Don, Quality estimation of averaged auditory
+    brainstem responses, 1984, whose Fsp uses a single point.
+    """
+    mean = total / sweeps
+    noise = (squares / sweeps - mean**2).mean() / max(1, sweeps - 1)
+    return float(mean.var() / noise) if noise > 0 else float("nan")

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
-from models.base import DataError, SplitName
+from models.base import SplitName
 
 
 class Page(Protocol):
@@ -68,7 +68,6 @@ LEADING = 1.35
 """Line height as a multiple of the letter height."""
 
 _SCALE = {"title": 1.6, "centered": 1.25, "ruled": 1.25, "numbered": 1.25}
-_WORDS = re.compile(r"[\u1100-\uD7FF\uF900-\uFAFF\uFF00-\uFFEF]\s*|[^\s\u1100-\uD7FF\uF900-\uFAFF]+\s*")
 
 
 @dataclass(frozen=True)
@@ -107,42 +106,23 @@ class _Line:
 
 
 @lru_cache(maxsize=64)
-def font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
-    """Font of the file `path`, or of Pillow, with letters `size` pixels high. Disk access.
-
-    Raises DataError if the file is not a font.
-    """
-    if path is not None:
-        try:
-            return ImageFont.truetype(path, size)
-        except OSError as error:
-            raise DataError(
-                f"data.font '{path}' is not a readable font: {error}",
-                where="data.font",
-                allowed="a font file, for example DejaVuSans.ttf or NotoSansCJK.ttc",
-            ) from None
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of Pillow with letters `size` pixels high."""
     default = ImageFont.load_default(size)
     assert isinstance(default, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return default
 
 
-def missing_characters(path: str | None, characters: Sequence[str]) -> list[str]:
-    """Characters that the font lacks (it draws a box)."""
-    face = font(path, SIZES[0])
-    box = bytes(face.getmask("\U0010ffff"))
-    return [c for c in characters if not c.isspace() and bytes(face.getmask(c)) == box]
-
-
-def draw(blocks: Sequence[PageBlock], sheet: Sheet, path: str | None = None) -> Image.Image | None:
+def draw(blocks: Sequence[PageBlock], sheet: Sheet) -> Image.Image | None:
     """Render a grey page; None if the blocks do not fit even in the smallest letters."""
     for size in SIZES:
-        placed = _placed(blocks, size, sheet, path)
+        placed = _placed(blocks, size, sheet)
         if placed is None:
             continue
         page = Image.new("L", (sheet.width, sheet.height), 255)
         pen = ImageDraw.Draw(page)
         for line, x, y in placed:
-            pen.text((x + line.left, y), line.text, font=font(path, line.size), fill=0)
+            pen.text((x + line.left, y), line.text, font=font(line.size), fill=0)
             if line.is_ruled:
                 below = y + line.size * 1.2
                 pen.line((x, below, x + sheet.column_width, below), fill=0, width=2)
@@ -150,14 +130,12 @@ def draw(blocks: Sequence[PageBlock], sheet: Sheet, path: str | None = None) -> 
     return None
 
 
-def _placed(
-    blocks: Sequence[PageBlock], size: int, sheet: Sheet, path: str | None
-) -> list[tuple[_Line, float, float]] | None:
+def _placed(blocks: Sequence[PageBlock], size: int, sheet: Sheet) -> list[tuple[_Line, float, float]] | None:
     """Positions of all lines, column by column; None if they do not fit."""
     placed: list[tuple[_Line, float, float]] = []
     column, y = 0, float(sheet.margin)
     for block in blocks:
-        for line in _lines(block, size, sheet, path):
+        for line in _lines(block, size, sheet):
             if y + line.height > sheet.height - sheet.margin:
                 column, y = column + 1, float(sheet.margin)
             if column == sheet.columns:
@@ -167,10 +145,10 @@ def _placed(
     return placed
 
 
-def _lines(block: PageBlock, base: int, sheet: Sheet, path: str | None) -> list[_Line]:
+def _lines(block: PageBlock, base: int, sheet: Sheet) -> list[_Line]:
     """Lines of a block; the last one includes the gap to the next block."""
     size = round(base * _SCALE.get(block.kind, 1.0))
-    face, height, width = font(path, size), size * LEADING, sheet.column_width
+    face, height, width = font(size), size * LEADING, sheet.column_width
     if block.kind == "table":
         lines = list(_rows(block.text, size, sheet))
     else:
@@ -196,22 +174,12 @@ def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
 
 
 def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
-    """Wrap `text` to lines of at most `width`; longer words are cut."""
-    line = ""
-    for word in _pieces(text, face, width):
-        if line and face.getlength((line + word).rstrip()) > width:
-            yield line.rstrip()
-            line = ""
-        line += word
-    yield line.rstrip()
-
-
-def _pieces(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
-    """Words with their trailing space; single characters in scripts without spaces."""
-    for match in _WORDS.finditer(text):
-        word = match[0]
-        while face.getlength(word.rstrip()) > width and len(word) > 1:
-            fits = max(1, int(len(word) * width / face.getlength(word)) - 1)
-            yield word[:fits]
-            word = word[fits:]
-        yield word
+    """Wrap `text` to lines of at most `width`."""
+    line, *others = text.split(" ")
+    for word in others:
+        if face.getlength(f"{line} {word}") > width:
+            yield line
+            line = word
+        else:
+            line += f" {word}"
+    yield line

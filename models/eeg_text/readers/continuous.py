@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from models.base import DataError
 from models.common.data_files import BadRecords, few
 from models.common.recordings import bids
@@ -45,8 +43,7 @@ def read(path: Path, reading: ReadingOptions) -> Recordings:
         channel_map = tables.load_channel_map(reading.channels)
     if reading.texts is not None:
         path_of_texts = Path(reading.texts).expanduser()
-        what, columns = "events to sentences", reading.columns
-        texts = tables.pairs(path_of_texts, "data.texts", what, columns, bad_records)
+        texts = tables.pairs(path_of_texts, "data.texts", reading.columns, bad_records)
     forms = {file: form for file, form in first_parts(path).items() if form in formats.RECORDED}
     items: list[Item] = []
     has_many = len({bids.subject(file) or file for file in forms}) >= MANY
@@ -112,31 +109,11 @@ class _RecordingItems:
     def items(self, bad_records: BadRecords) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones."""
         readings = self._readings(bad_records)
+        if not self.recording.has_integers:
+            raw.check_values(self.recording, self.placed.picks)
         if readings is not None:
-            made = list(self._sentences(readings, bad_records))
-        else:
-            made = list(self._all_windows() if self.reading.to_predict else self._windows())
-        if self.recording.has_integers:
-            return made
-        possible = raw.possible_seconds(self.recording, self.placed.picks)
-        good = []
-        for item in made:
-            if self._is_possible(item, possible):
-                good.append(item)
-            else:
-                problem = "non-finite values, or above 1 V, within the margin of its filter"
-                fix = "check the unit of its channels, and export the recording again"
-                bad_records.add(item.where, problem, fix)
-        return good
-
-    def _is_possible(self, item: Item, possible: np.ndarray) -> bool:
-        assert item.start_s is not None, "segments of recordings have a start"
-        seconds = item.samples / RATE_HZ
-        piece = self.recording.piece(item.start_s, item.start_s + seconds)
-        assert piece is not None, "segments are cut within pieces"
-        first = max(piece.start_s, item.start_s - raw.MARGIN_S)
-        stop = min(piece.end_s, item.start_s + seconds + raw.MARGIN_S)
-        return bool(possible[int(first) : int(stop) + 1].all())
+            return list(self._sentences(readings, bad_records))
+        return list(self._all_windows() if self.reading.to_predict else self._windows())
 
     def _item(self, text: str | None, group: str, start_s: float, samples: int, where: str) -> Item:
         options, placed = (self.reading.line_hz, self.reading.unit), self.placed

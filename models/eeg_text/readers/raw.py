@@ -94,14 +94,16 @@ def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
     return eeg
 
 
-def possible_seconds(recording: Recording, picks: Sequence[int]) -> np.ndarray:
-    """Whether all values of each stored second are at most 1 V, bool; reads a minute at a time.
-
-    Reads the disk. Raises DataError.
-    """
-    possible = np.ones(int(np.ceil(recording.end_s)), dtype=bool)
+def check_values(recording: Recording, picks: Sequence[int]) -> None:
+    """Raise DataError for a value that is not finite, or above 1 V; reads a minute at a time."""
     for first, end in recording.parts():
         values = np.abs(recording.read(picks, first, end))
         bad = np.flatnonzero(~(values <= MOST_UV).all(axis=0))  # also where NaN
-        possible[((first + bad) / recording.rate_hz).astype(int)] = False
-    return possible
+        if len(bad):
+            at = (first + int(bad[0])) / recording.rate_hz
+            raise DataError(
+                f"'{recording.path.name}' has a value at {at:.1f} s that is not finite or above 1 V",
+                where=str(recording.path),
+                allowed="finite values in volts",
+                fix="check the unit of its channels, and export the recording again",
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isnan
@@ -72,31 +72,20 @@ def sentences(
 
 
 def pairs(
-    path: Path,
-    key: str,
-    what: str,
-    declared: Mapping[str, str] = NO_COLUMNS,
-    bad_records: BadRecords | None = None,
+    path: Path, key: str, declared: Mapping[str, str] = NO_COLUMNS, bad_records: BadRecords | None = None
 ) -> dict[str, str]:
     """A JSON object of texts, or two columns of a table, whose bad rows are errors or bad records.
 
-    The columns are those that `declared` names event and text, or the only ones. `key` and `what`
-    describe it in errors. Reads the disk; raises DataError, also where a name has two texts.
+    The columns are those that `declared` names event and text, or the only ones. `key` names the
+    setting. Reads the disk; raises DataError, also where a name has two texts.
     """
-    allowed = f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}'
+    allowed = 'a JSON object {"name": "..."} or a CSV of two columns, each name once'
+    path = existing_path(str(path), allowed, key)
 
     def unusable(reason: str, fix: str = "") -> DataError:
-        message = f"{key} '{path}' cannot be used: {reason}"
-        return DataError(message, where=key, allowed=allowed, fix=fix)
+        return DataError(f"{key} '{path}' cannot be used: {reason}", where=key, allowed=allowed, fix=fix)
 
-    def joined(pairs: Iterable[Sequence[Any]]) -> dict[str, Any]:
-        texts: dict[str, Any] = {}
-        for name, text in pairs:
-            if texts.setdefault(name, text) != text:
-                raise unusable(f"'{name}' is '{texts[name]}' and '{text}'")
-        return texts
-
-    path = existing_path(str(path), allowed, key)
+    rows: list[Any]
     if is_table(path):
         bad, table = bad_records or BadRecords("rows"), open_table(path)
         header = renamed(table.header, declared)
@@ -112,14 +101,18 @@ def pairs(
         rows = [["" if cell is None else str(cell).strip() for cell in pair] for pair in cells]
         if bad_records is None:
             bad.finish("stop", len(rows))
-        texts = joined(rows)
     else:
         try:
-            texts = parse_json("".join(TextFile(path).chunks()), joined)
+            rows = parse_json("".join(TextFile(path).chunks()), list)
         except ValueError as error:
             raise unusable(str(error)) from None
-    is_text = isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())
-    if not is_text or not texts:
+    texts: dict[str, str] = {}
+    for pair in rows if isinstance(rows, list) else ():
+        if not (isinstance(pair, list | tuple) and list(map(type, pair)) == [str, str]):
+            raise unusable("not a table of texts")
+        if texts.setdefault(pair[0], pair[1]) != pair[1]:
+            raise unusable(f"'{pair[0]}' is '{texts[pair[0]]}' and '{pair[1]}'")
+    if not texts:
         raise unusable("not a table of texts")
     return texts
 
@@ -152,7 +145,7 @@ def load_channel_map(path: str) -> dict[str, str]:
 
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
-    targets = pairs(Path(path).expanduser(), "data.channels", "channels to electrodes or regions")
+    targets = pairs(Path(path).expanduser(), "data.channels")
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
             raise DataError(

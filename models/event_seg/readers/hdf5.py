@@ -1,144 +1,177 @@
-"""HDF5 files with per-process handles, and mask files of recordings."""
+"""HDF5 files: recordings of MVSEC and DSEC, and masks of recordings."""
 
 from __future__ import annotations
 
-import os
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from models.base import DataError
 from models.common.data_files import check_kind, hdf5_problem, library_errors
-from models.event_seg.readers.recording import IGNORED, check_ascending
+from models.event_seg.readers.recording import (
+    IGNORED,
+    MAX_SIDE,
+    PIECE,
+    Events,
+    check_ascending,
+    downsample_mask,
+    edges,
+)
 
-
-def _one_error(path: Path, problem: str, where: str) -> AbstractContextManager[None]:
-    message, fix = f"'{path.name}' {problem}", "copy it again, or leave it out"
-    return library_errors(message, where, allowed="a complete HDF5 file", fix=fix)
-
-
-def _check_filters(dataset: h5py.Dataset, path: Path) -> None:
-    """Raise DataError if an array is compressed by a filter that this installation lacks."""
-    settings = dataset.id.get_create_plist()
-    filters = [settings.get_filter(number) for number in range(settings.get_nfilters())]
-    if all(h5py.h5z.filter_avail(code) for code, *_ in filters):
-        return
-    with suppress(ImportError):
-        import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
-    for code, _, _, name in filters:
-        if not h5py.h5z.filter_avail(code):
-            shown = name.decode("ascii", "replace") or "unknown"
-            raise DataError(
-                f"'{dataset.name}' of '{path.name}' is compressed by the HDF5 filter {code} "
-                f"({shown}), which is not installed",
-                where=str(path),
-                allowed="arrays without compression, or with gzip, lzf or szip",
-                fix="pip install hdf5plugin",
-            )
-
-
-class Hdf5:
-    """One file; every process opens its own handle, also after a fork."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._opened: tuple[int, h5py.File] | None = None
-        self._whole: set[str] = set()
-        """Arrays that were checked to be complete."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opened": None, "_whole": self._whole}
-
-    @property
-    def file(self) -> h5py.File:
-        """The open file. Raises DataError."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            check_kind(self.path)  # masks beside a recording may be a pipe
-            with _one_error(self.path, "cannot be opened as HDF5", str(self.path)):
-                self._opened = os.getpid(), h5py.File(self.path, "r")
-            assert self._opened is not None
-        return self._opened[1]
-
-    def dataset(self, name: str, allowed: str, axes: int) -> h5py.Dataset:
-        """Array `name`; `allowed` describes the file layout.
-
-        Raises DataError if it is missing or incomplete.
-        """
-        with _one_error(self.path, f"has an array '{name}' that cannot be read", str(self.path)):
-            array = self.file.get(name)
-            if not isinstance(array, h5py.Dataset) or array.ndim != axes:
-                problem = "does not exist" if array is None else f"does not have {axes} axes"
-                message = f"'{name}' {problem} in '{self.path.name}'"
-                raise DataError(message, where=str(self.path), allowed=allowed)
-            if name not in self._whole:
-                _check_filters(array, self.path)
-                if (claim := hdf5_problem(array)) is not None:
-                    message = f"'{name}' of '{self.path.name}' {claim}"
-                    whole = "a complete HDF5 file"
-                    raise DataError(message, where=str(self.path), allowed=whole)
-                self._whole.add(name)
-        return array
-
-    def has(self, name: str) -> bool:
-        """Whether there is an array or a group `name`. Raises DataError."""
-        with _one_error(self.path, f"has an entry '{name}' that cannot be read", str(self.path)):
-            return name in self.file
-
-    def read(self, dataset: h5py.Dataset, chosen: Any) -> np.ndarray:
-        """Part of an array. Raises DataError if the file is damaged."""
-        problem = f"has an array '{dataset.name}' that cannot be read"
-        with _one_error(self.path, problem, f"{self.path}, {chosen}"):
-            return np.asarray(dataset[chosen])
-
-
-SUFFIX = "_masks.h5"
-ALLOWED = (
+GROUP = "davis/left"
+MVSEC = (
+    f"{GROUP} with events float64 [event, 4] of x, y, t, polarity, image_raw [frame, height, "
+    "width] uint8, and image_raw_ts [frame]"
+)
+DSEC = (
+    "whole numbers events/t [event] in microseconds, events/x, events/y and events/p [event] of 0 "
+    "and 1, and t_offset in microseconds"
+)
+MASKS = (
     "`masks` [mask, height, width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` "
     "[mask], microseconds of the recording, ascending"
 )
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """The open file. Any problem in the block is a DataError."""
+    check_kind(path)  # masks beside a recording may be a pipe
+    message, fix = f"'{path.name}' cannot be read as HDF5", "copy it again, or leave it out"
+    with (
+        library_errors(message, str(path), allowed="a complete HDF5 file", fix=fix),
+        h5py.File(path, "r") as file,
+    ):
+        yield file
+
+
+def _check(is_valid: bool, file: h5py.File, problem: str, allowed: str, fix: str = "") -> None:
+    path = Path(file.filename)
+    if not is_valid:
+        raise DataError(f"'{path.name}' {problem}", where=str(path), allowed=allowed, fix=fix)
+
+
+def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h5py.Dataset:
+    """Array `name` of a dtype of `kinds`. Raises DataError if it is missing or incomplete."""
+    array = file.get(name)
+    is_array = isinstance(array, h5py.Dataset) and array.ndim == axes and array.dtype.kind in kinds
+    _check(is_array, file, f"has no '{name}' of {axes} axes and such numbers: {array}", allowed)
+    settings = array.id.get_create_plist()
+    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
+    if not all(map(h5py.h5z.filter_avail, filters)):
+        with suppress(ImportError):
+            import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
+    missing = [code for code in filters if not h5py.h5z.filter_avail(code)]
+    plain = "arrays without compression, or with gzip, lzf or szip"
+    problem = f"has an array '{name}' compressed by filters that are not installed: {missing}"
+    _check(not missing, file, problem, plain, "pip install hdf5plugin")
+    claim = hdf5_problem(array)
+    _check(claim is None, file, f"has an array '{name}' that {claim}", "a complete HDF5 file")
+    return array
+
+
+def read_frames(path: Path, has_times: bool) -> tuple[tuple[int, int] | None, np.ndarray]:
+    """Height and width, None without frames, and the times of the frames of an MVSEC file.
+
+    Unless `has_times`, times are not read. Raises DataError.
+    """
+    with opened(path) as file:
+        if not has_times and f"{GROUP}/image_raw" not in file:
+            return None, np.empty(0)
+        frames = _array(file, f"{GROUP}/image_raw", MVSEC, 3, "u")
+        sensor, times = (int(frames.shape[1]), int(frames.shape[2])), np.empty(0)
+        if has_times:
+            times = _array(file, f"{GROUP}/image_raw_ts", MVSEC, 1, "iuf")[:].astype(np.float64)
+            is_valid = len(frames) == len(times) >= 2 and frames.dtype == np.uint8
+            problem = f"has {len(frames)} frames of {frames.dtype}, and {len(times)} times"
+            _check(is_valid, file, problem, "at least 2 frames of uint8 with one time each")
+            check_ascending(times, f"{path}: image_raw_ts", "times of frames")
+        return sensor, times
+
+
+def frame_edges(path: Path, index: int, factor: int) -> np.ndarray:
+    """Edges of the frame at the end of window `index`. Raises DataError."""
+    with opened(path) as file:
+        frame = file[f"{GROUP}/image_raw"][index + 1]
+    return edges(frame, factor)
+
+
+def mvsec_pieces(path: Path) -> Iterator[Events]:
+    """The events of an MVSEC file; times are float64 seconds, usually since 1970.
+
+    Source: Zhu et al., The Multi Vehicle Stereo Event Camera Dataset, 2018. Raises DataError.
+    """
+    with opened(path) as file:
+        events = _array(file, f"{GROUP}/events", MVSEC, 2, "f")
+        is_valid = events.shape[1] == 4 and events.dtype == np.float64
+        _check(is_valid, file, f"has events {events.dtype} {events.shape}", MVSEC)
+        darker = set[float]()  # the value of a darker pixel: -1 or 0
+        for at in range(0, len(events), PIECE):
+            rows = events[at : at + PIECE]
+            x, y, t, p = rows.T
+            darker |= set(np.unique(p[p != 1]).tolist())
+            inside = (rows[:, :2] >= 0) & (rows[:, :2] < MAX_SIDE)
+            valid = np.isfinite(t) & inside.all(axis=1) & ((p == 1) | (p == 0) | (p == -1))
+            if len(darker) > 1 or not valid.all():
+                shown = rows[~valid][:1].tolist() or f"polarities 1 and {sorted(darker)}"
+                allowed = f"x and y from 0 to {MAX_SIDE - 1}, finite times, polarity 1 and either -1 or 0"
+                raise DataError(f"events have {shown}", where=f"{path}, after event {at}", allowed=allowed)
+            yield Events(
+                t, np.floor(x).astype(np.int32), np.floor(y).astype(np.int32), np.where(p == 1, 1, -1)
+            )
+
+
+def dsec_pieces(path: Path) -> Iterator[Events]:
+    """The events of a DSEC file; times with the offset, in microseconds. Raises DataError.
+
+    Source: Gehrig et al., DSEC: A Stereo Event Camera Dataset for Driving Scenarios, 2021.
+    """
+    with opened(path) as file:
+        arrays = {name: _array(file, f"events/{name}", DSEC, 1, "iub") for name in "txyp"}
+        lengths = set(map(len, arrays.values()))
+        _check(len(lengths) == 1, file, f"has arrays of several lengths: {sorted(lengths)}", DSEC)
+        offset = int(_array(file, "t_offset", DSEC, 0, "iu")[()]) if "t_offset" in file else 0
+        _check(0 <= offset < 2**61, file, f"has a t_offset of {offset}", DSEC)
+        for at in range(0, lengths.pop(), PIECE):
+            part = {}
+            for name, array in arrays.items():
+                part[name] = values = array[at : at + PIECE].astype(np.int64)
+                low, high = {"t": (0, 2**61), "p": (-1, 1)}.get(name, (0, MAX_SIDE - 1))
+                is_valid = values.min() >= low and values.max() <= high
+                problem = f"has events/{name} from {values.min()} to {values.max()} after event {at}"
+                _check(bool(is_valid), file, problem, DSEC)
+            yield Events(part["t"] + offset, part["x"], part["y"], np.where(part["p"] > 0, 1, -1))
+
+
 def mask_path(path: Path) -> Path:
     """Path of the mask file for the recording at `path`."""
-    return path.with_name(path.stem + SUFFIX)
+    return path.with_name(f"{path.stem}_masks.h5")
 
 
-class Masks:
-    """Masks of one recording, read one by one."""
+def read_mask_times(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """The times of the masks in a file, and their height and width. Raises DataError."""
+    with opened(path) as file:
+        masks, times = _array(file, "masks", MASKS, 3, "u"), _array(file, "t", MASKS, 1, "iu")
+        is_valid = len(masks) == len(times) >= 2 and masks.dtype == np.uint8
+        problem = f"has {len(masks)} masks of {masks.dtype}, and {len(times)} times"
+        _check(is_valid, file, problem, f"at least 2 masks with one time each: {MASKS}")
+        ends = times[:].astype(np.int64)
+        check_ascending(ends, str(path), "times of masks")
+        return ends, (int(masks.shape[1]), int(masks.shape[2]))
 
-    def __init__(self, path: Path) -> None:
-        """Read the times. Raises DataError."""
-        self._hdf5 = Hdf5(path)
-        masks, times = self._masks, self._hdf5.dataset("t", ALLOWED, 1)
-        self.times = self._hdf5.read(times, slice(None))
-        if self.times.dtype.kind not in "iu" or masks.dtype != np.uint8:
-            types = f"`t` is {self.times.dtype}, `masks` is {masks.dtype}"
-            raise DataError(f"'{path.name}' is not a mask file: {types}", where=str(path), allowed=ALLOWED)
-        if len(masks) != len(self.times) or len(masks) < 2:
-            raise DataError(
-                f"'{path.name}' has {len(masks)} masks and {len(self.times)} times",
-                where=str(path),
-                allowed="at least 2 masks, and one time per mask",
-            )
-        self.times = self.times.astype(np.int64)
-        check_ascending(self.times, str(path), "times of masks")
-        self.sensor = int(masks.shape[1]), int(masks.shape[2])
 
-    @property
-    def _masks(self):  # type: ignore[no-untyped-def]  # h5py has no types
-        return self._hdf5.dataset("masks", ALLOWED, 3)
+def read_mask(path: Path, first: int, index: int, factor: int) -> np.ndarray:
+    """The mask at the end of window `index`, downsampled; window 0 ends at mask `first`.
 
-    def read(self, number: int) -> np.ndarray:
-        """Mask `number`, uint8 [height, width]. Raises DataError."""
-        mask = self._hdf5.read(self._masks, number)
-        if not np.isin(mask, (0, 1, IGNORED)).all():
-            raise DataError(
-                f"mask {number} contains {sorted(set(np.unique(mask)) - {0, 1, IGNORED})[0]}",
-                where=str(self._hdf5.path),
-                allowed=f"0, 1, {IGNORED}",
-            )
-        return mask
+    Raises DataError.
+    """
+    with opened(path) as file:
+        mask = file["masks"][index + first]
+        values = set(np.unique(mask).tolist())
+        known = values <= {0, 1, IGNORED}
+        _check(known, file, f"has {sorted(values)} in mask {index + first}", f"0, 1, {IGNORED}")
+    return downsample_mask(mask, factor)

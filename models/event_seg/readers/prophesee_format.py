@@ -1,22 +1,27 @@
-"""Encodings of events: headers, and decoding of EVT 2.0, 2.1, 3.0, DAT and DSEC words."""
+"""RAW and DAT files of Prophesee: headers, and decoding of EVT 2.0, 2.1, 3.0 and DAT words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
 from models.base import DataError
 from models.common.data_files import unreadable_file
-from models.event_seg.formats import encodings, is_hdf5
-from models.event_seg.readers.recording import Events
+from models.event_seg.formats import encodings
+from models.event_seg.readers.recording import MAX_SIDE, PIECE, Events
 
 MAX_HEADER_BYTES = 65536
-"""Maximum bytes of a header."""
 _ALLOWED = "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
+_DAT = (
+    "% Version 2, % Data file containing CD events, and after the header the bytes 0 (2D) or 12 (CD), "
+    "and 8 (bytes of an event)"
+)
+_TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
 
 
 @dataclass(frozen=True)
@@ -38,129 +43,73 @@ def read_header(path: Path) -> Header:
             start = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    if is_hdf5(start):
-        return Header("DSEC", 0, None)
-    lines, end = _lines(path, start)
-    if not lines:
-        raise invalid(path, 0, "has no Prophesee header", _ALLOWED)
-    texts = [text for _, text in lines]
-    sensor = _sensor(path, "\n".join(texts))
+    # Lines begin with "% "; the last one may be `% end`.
+    lines = re.match(rb"(?:%(?! end\s*\n)[ \r\n][^\n]*\n|%\n)*(?:% end\s*?\n)?", start)
+    end = lines.end() if lines else 0
+    if not end:
+        raise invalid(path, 0, "has no Prophesee header of complete lines", _ALLOWED)
+    text = start[:end].decode("latin-1")
+    sensor = _sensor(path, text)
     if path.suffix.lower() == ".dat":
-        _check_dat(path, lines, start, end)
+        version = re.search(r"^% ?version (\S+)", text, re.MULTILINE | re.IGNORECASE)
+        content = re.search(r"^% ?data file containing (\w+)", text, re.MULTILINE | re.IGNORECASE)
+        # Version 1 has other bit fields. TD is the earlier name of CD.
+        if (version and version[1] not in ("2", "2.0")) or (
+            content and content[1].lower() not in ("cd", "td")
+        ):
+            raise invalid(path, 0, "has an unknown version or kind of events in its header", _DAT)
+        if start[end : end + 2] not in (b"\x00\x08", b"\x0c\x08"):
+            raise invalid(path, end, "has an unknown type or size of events", _DAT)
         return Header("DAT", end + 2, sensor)
-    return Header(_encoding(path, texts, start[end:]), end, sensor)
+    names = encodings(text)
+    if len(names) != 1 or names[0] not in ENCODING_BY_NAME:
+        problem = f"names the encodings {', '.join(names) or 'none'} in its header"
+        raise invalid(path, 0, problem, _ALLOWED, _TO_DAT)
+    order = re.search(r"\bendianness[= ](\w+)", text, re.IGNORECASE)
+    if order and order[1].lower() != "little":
+        problem = f"has words of endianness {order[1].lower()}"
+        raise invalid(path, 0, problem, "endianness little", _TO_DAT)
+    return Header(names[0], end, sensor)
 
 
 def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> DataError:
     """The error for invalid content of a file at byte `at`, from 0."""
-    where = f"{path}, byte {at}"
-    return DataError(f"'{path.name}' {problem}", where=where, allowed=allowed, fix=fix)
-
-
-def _lines(path: Path, start: bytes) -> tuple[list[tuple[int, str]], int]:
-    """Header lines with their byte positions, without `%`, and the position after the last one.
-
-    Lines begin with "% "; the last one may be `% end`.
-    """
-    lines: list[tuple[int, str]] = []
-    at = 0
-    while start[at : at + 1] == b"%" and start[at + 1 : at + 2] in (b" ", b"\n", b"\r"):
-        stop = start.find(b"\n", at)
-        if stop < 0:
-            allowed = f"a header of complete lines, at most {MAX_HEADER_BYTES:,} bytes"
-            raise invalid(path, at, "has a header line without an end", allowed)
-        lines.append((at, start[at + 1 : stop].decode("latin-1").strip()))
-        at = stop + 1
-        if lines[-1][1] == "end":
-            break
-    return lines, at
-
-
-_DAT_LINES = {r"version (\S+)": ("2", "2.0"), r"data file containing (\w+)": ("cd", "td")}
-"""Header lines of a DAT file and their known values: version 1 has other bit fields, and events
-of other kinds are no brightness changes. TD is the earlier name of CD."""
-
-
-_DAT_TYPES = {0x00: "2D", 0x0C: "CD"}
-_DAT_BYTES = 8
-
-
-def _check_dat(path: Path, lines: list[tuple[int, str]], start: bytes, at: int) -> None:
-    """Check the lines, and the type and the size of the events, one byte each at `at`.
-
-    Raises DataError.
-    """
-    for line_at, text in lines:
-        for pattern, values in _DAT_LINES.items():
-            match = re.match(pattern, text, re.IGNORECASE)
-            if match and match[1].lower() not in values:
-                allowed = "% Version 2, and % Data file containing CD events"
-                raise invalid(path, line_at, f"has an unknown header line: % {text}", allowed)
-    names = " or ".join(f"{number} ({name})" for number, name in _DAT_TYPES.items())
-    allowed = f"event type {names}, event size {_DAT_BYTES}"
-    if len(start) < at + 2:
-        raise invalid(path, len(start), "ends before the type and size of its events", allowed)
-    kind, size = start[at], start[at + 1]
-    if kind not in _DAT_TYPES:
-        raise invalid(path, at, f"has events of type {kind}", allowed)
-    if size != _DAT_BYTES:
-        raise invalid(path, at + 1, f"has events of {size} bytes", allowed)
-
-
-_TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
-
-
-def _encoding(path: Path, lines: list[str], words: bytes) -> str:
-    """The encoding that a header names; `words`: the first ones of the file. Raises DataError."""
-    names = encodings("\n".join(f"% {line}" for line in lines))
-    if len(names) > 1:
-        problem = f"names several encodings in its header: {', '.join(names)}"
-        raise invalid(path, 0, problem, "one encoding in  % evt  and  % format")
-    if not names or names[0] not in ("EVT2", "EVT21", "EVT3"):
-        name = f"the unknown encoding {names[0]}" if names else "an unknown encoding"
-        raise invalid(path, 0, f"has {name}", _ALLOWED, _TO_DAT if names else "")
-    order = re.search(r"\bendianness[= ](\w+)", "\n".join(lines), re.IGNORECASE)
-    given = order[1].lower() if order else None
-    if given not in (None, "little", "legacy"):
-        allowed = "endianness little, or legacy of EVT 2.1"
-        raise invalid(path, 0, f"has words of endianness {given}", allowed, _TO_DAT)
-    if names[0] != "EVT21":
-        return names[0]
-    is_legacy = _is_legacy(words) if given is None else given == "legacy"
-    return "EVT21 legacy" if is_legacy else "EVT21"
-
-
-def _is_legacy(words: bytes) -> bool:
-    """Whether 64-bit words begin with their upper half, as those of the sensor IMX636 do.
-
-    The half with the type has known types only; the other half has any bits.
-    """
-    halves = np.frombuffer(words[: len(words) // 8 * 8], "<u4").reshape(-1, 2)
-    known = np.isin(halves >> 28, (0x0, 0x1, 0x8, 0xA, 0xE, 0xF)).sum(axis=0)
-    return bool(known[0] > known[1])
-
-
-MAX_SIDE = 2**14
-"""Pixels of a sensor's side, as many as DAT can tell; damaged files claim any number."""
+    return DataError(f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed, fix=fix)
 
 
 def _sensor(path: Path, text: str) -> tuple[int, int] | None:
     """Height and width, which a header may have at two places. Raises DataError."""
-    sizes = [
+    sizes = {
         (int(height), int(width))
-        for width, height in re.findall(r"^geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
-    ]
-    height = re.search(r"\bheight[= ](\d{1,9})\b", text, re.IGNORECASE)
-    width = re.search(r"\bwidth[= ](\d{1,9})\b", text, re.IGNORECASE)
+        for width, height in re.findall(r"^% ?geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
+    }
+    height, width = (
+        re.search(rf"\b{side}[= ](\d{{1,9}})\b", text, re.IGNORECASE) for side in ("height", "width")
+    )
     if height and width:
-        sizes.append((int(height[1]), int(width[1])))
-    if len(set(sizes)) > 1:
-        shown = " and ".join(f"{height}×{width}" for height, width in sizes)
-        raise invalid(path, 0, f"names several sensor sizes in its header: {shown}", "one size")
-    if sizes and not (min(sizes[0]) > 0 and max(sizes[0]) <= MAX_SIDE):
-        problem = f"has a sensor of {sizes[0][0]}×{sizes[0][1]} pixels in its header"
-        raise invalid(path, 0, problem, f"1 to {MAX_SIDE} pixels a side")
-    return sizes[0] if sizes else None
+        sizes.add((int(height[1]), int(width[1])))
+    if len(sizes) > 1 or not all(0 < side <= MAX_SIDE for size in sizes for side in size):
+        allowed = f"one size of 1 to {MAX_SIDE} pixels a side"
+        raise invalid(path, 0, f"has sensors of {sorted(sizes)} pixels in its header", allowed)
+    return sizes.pop() if sizes else None
+
+
+def raw_pieces(path: Path, header: Header) -> Iterator[Events]:
+    """The events of a file, decoded piece by piece. Raises DataError."""
+    encoding, size = ENCODING_BY_NAME[header.encoding], path.stat().st_size
+    width, state = encoding.word.itemsize, encoding.begin
+    if remainder := (size - header.begin) % width:
+        problem = f"is truncated: its last word has {remainder} of {width} bytes"
+        allowed = f"a multiple of {width} bytes after the header"
+        cut = f"copy it again, or cut its rest:  truncate -s -{remainder} {quote(str(path))}"
+        raise invalid(path, size - remainder, problem, allowed, cut)
+    for at in range(header.begin, size, PIECE * width):
+        words = np.fromfile(path, encoding.word, PIECE, offset=at)
+        if header.encoding == "DAT" and (wrong := words["address"] >> 29).any():
+            first = int(wrong.argmax())
+            raise invalid(path, at + first * width, "has an event of unknown polarity", "polarity 0 or 1")
+        events, state = encoding.decode(words, state)
+        yield events
 
 
 State = tuple[int, ...]
@@ -284,19 +233,6 @@ def _bits(masks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return positions // width, positions % width
 
 
-def check_polarity(path: Path, words: np.ndarray, begin: int) -> None:
-    """Check that the polarity of DAT words is 0 or 1; `begin` is their first byte in the file.
-
-    Raises DataError.
-    """
-    polarity = words["address"] >> 28
-    if (polarity > 1).any():
-        at = int((polarity > 1).argmax())
-        problem = f"has an event of polarity {polarity[at]}"
-        allowed = "polarity 0 or 1 in the highest four bits of an event"
-        raise invalid(path, begin + at * words.itemsize, problem, allowed)
-
-
 def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
     """Events of DAT words; the state is the last time, -1 before the first one. Microseconds.
 
@@ -310,16 +246,9 @@ def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
     return events, (int(t[-1]) if len(t) else state[0],)
 
 
-def decode_dsec(words: np.ndarray, state: State) -> tuple[Events, State]:
-    """Events of DSEC, which are stored as they are; there is no state."""
-    return Events(words["t"], words["x"], words["y"], _signed(words["p"] > 0)), state
-
-
 ENCODING_BY_NAME = {
     "EVT2": Encoding(np.dtype("<u4"), (-1,), decode_evt2),
-    "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
     "EVT21": Encoding(np.dtype([("mask", "<u4"), ("head", "<u4")]), (-1,), decode_evt21),
-    "EVT21 legacy": Encoding(np.dtype([("head", "<u4"), ("mask", "<u4")]), (-1,), decode_evt21),
-    "DSEC": Encoding(np.dtype([("t", "<i8"), ("x", "<i4"), ("y", "<i4"), ("p", "i1")]), (), decode_dsec),
+    "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
     "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }

@@ -1,19 +1,31 @@
-"""Recording protocol of all readers, its events, and labels of its frames."""
+"""Recordings of all formats: events in the cache, windows of them, and labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 
 from models.base import DataError
+from models.common.cache import ArrayFile, Open, streamed
+from models.common.data_files import identity
 
 LOW, HIGH, DILATION = 100, 200, 5
 """Canny thresholds on 8-bit gradients, and size of the dilation in pixels."""
 RECIPE = f"Canny {LOW}/{HIGH} on the frame ending the window, dilated {DILATION}×{DILATION}"
+IGNORED = 255
+"""Value of ignored pixels in a mask."""
+MAX_SIDE = 2**14
+"""Pixels of a sensor's side, as many as DAT can tell; damaged files claim any number."""
+MAX_WINDOWS = 10_000_000
+"""Of a recording: 92 hours of 33 ms."""
+PIECE = 2**17
+"""Words or events decoded together."""
 
 
 def edges(frame: np.ndarray, factor: int) -> np.ndarray:
@@ -34,16 +46,10 @@ def downsample_mask(mask: np.ndarray, factor: int) -> np.ndarray:
 
     The result is foreground if any pixel is, otherwise ignored if any pixel is.
     """
-    if factor == 1:
-        return np.ascontiguousarray(mask)
     height, width = (n // factor for n in mask.shape)
     cut = mask[: height * factor, : width * factor].reshape(height, factor, width, factor)
     ignored, foreground = (cut == IGNORED).any((1, 3)), (cut == 1).any((1, 3))
     return np.where(foreground, 1, np.where(ignored, IGNORED, 0)).astype(np.uint8)
-
-
-IGNORED = 255
-"""Value of ignored pixels in a mask."""
 
 
 @dataclass(frozen=True)
@@ -69,58 +75,90 @@ class Events:
         if factor > 1:
             x, y = x // factor, y // factor
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        if inside.all():
-            return Events(self.t, x, y, self.p)
-        return Events(self.t[inside], x[inside], y[inside], self.p[inside])
+        moved = Events(self.t, x, y, self.p)
+        return moved if inside.all() else moved[inside]
 
 
-class EventRecording(Protocol):
-    """One recording. Reads windows from disk; can be pickled to other processes."""
+@dataclass
+class EventRecording:
+    """One recording; can be pickled to other processes."""
 
     name: str
     format: str
     sensor: tuple[int, int]
     """Height and width."""
     sensor_source: str
-    """Source of `sensor`."""
-    count: int
-    """Number of events."""
+    windows: np.ndarray
+    """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
     second: float
     """One second in the unit of time."""
     unit: str
     """Unit of time and its source."""
-    windows: np.ndarray
-    """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
     labels: str
     """Description of the labels."""
+    read: Callable[[], Mapping[str, np.ndarray]]
+    """Reads the arrays t, x, y and p of all events; see `cached`."""
+    label: Callable[[int, int], np.ndarray]
+    """Gives the label at the end of a window by its number and the factor of downsampling: uint8, 0,
+    1 or 255 (ignored). Raises DataError."""
+
+    @cached_property
+    def all_events(self) -> Events:
+        """Events of the whole recording, mapped from disk."""
+        arrays = self.read()
+        return Events(*(np.asarray(arrays[key]) for key in "txyp"))
 
     def events(self, index: int) -> Events:
-        """Events of a window. Raises DataError."""
+        """Events of a window."""
+        whole = self.all_events
+        part = whole[slice(*np.searchsorted(whole.t, self.windows[index]))]
+        return Events(part.t, part.x.astype(np.int32), part.y.astype(np.int32), part.p)
 
-    def label(self, index: int, factor: int) -> np.ndarray:
-        """Label at the end of a window, downsampled by `factor`: uint8, 0, 1 or 255 (ignored).
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "all_events"}
 
-        Raises DataError.
-        """
+
+def cached(path: Path, pieces: Callable[[], Iterator[Events]], time: type) -> Mapping[str, np.ndarray]:
+    """The arrays t, x, y and p of a file, and its extent, mapped from the cache.
+
+    The first call decodes the file by `pieces`. Reads and writes the disk. Raises DataError for
+    times that do not ascend, for events beyond MAX_SIDE, and for a file without events.
+    """
+
+    def write(new: Open) -> None:
+        types = {"t": time, "x": np.uint16, "y": np.uint16, "p": np.int8}
+        arrays = {key: ArrayFile(new(key), kind) for key, kind in types.items()}
+        last: np.ndarray = np.empty(0, time)
+        extent = np.zeros(2, np.int64)
+        for events in filter(len, pieces()):
+            where = f"{path}, after event {arrays['t'].length}"
+            check_ascending(np.concatenate((last, events.t)), where)
+            last = events.t[-1:]
+            extent = np.maximum(extent, (events.y.max() + 1, events.x.max() + 1))
+            if extent.max() > MAX_SIDE:
+                allowed = f"events of a sensor, at most {MAX_SIDE} pixels a side"
+                raise DataError(f"events extend to {shape(extent)} pixels", where=where, allowed=allowed)
+            for key, array in arrays.items():
+                array.append(getattr(events, key))
+        if not len(last):
+            allowed = "events of brightness changes"
+            raise DataError(f"'{path.name}' has no events", where=str(path), allowed=allowed)
+        for array in arrays.values():
+            array.finish()
+        np.save(new("extent"), extent)
+
+    made_from = {"version": 1, "path": str(path.absolute()), "file": identity(path)}
+    return streamed("events", made_from, write, path.stat().st_size)
+
+
+def shape(sides: tuple[int, int] | np.ndarray) -> str:
+    """Height and width for a message."""
+    return f"{sides[0]}×{sides[1]}"
 
 
 def spans(ends: np.ndarray) -> np.ndarray:
     """Windows between consecutive times, [window, 2]."""
     return np.stack((ends[:-1], ends[1:]), axis=1)
-
-
-MAX_WINDOWS = 10_000_000
-"""Of a recording: 92 hours of 33 ms."""
-
-
-def check_count(windows: float, path: Path) -> None:
-    """Raise DataError for a recording of too many windows: damaged times span centuries."""
-    if not windows <= MAX_WINDOWS:
-        raise DataError(
-            f"the times of '{path.name}' span {windows:,.3g} windows",
-            where=str(path),
-            allowed=f"at most {MAX_WINDOWS:,} windows of data.window_ms",
-        )
 
 
 def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None:
@@ -131,5 +169,4 @@ def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None
     elif (back := np.flatnonzero(t[1:] < t[:-1])).size:
         problem = f"are not sorted: {t[back[0] + 1]} follows {t[back[0]]}"
     if problem:
-        allowed = "numbers, in ascending order"
-        raise DataError(f"{what} {problem}", where=where, allowed=allowed)
+        raise DataError(f"{what} {problem}", where=where, allowed="numbers, in ascending order")

@@ -21,6 +21,8 @@ SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
 VERSION = 7
 """Cache version; increase it when the same files give another index or other tokens."""
+_CHUNK = 1 << 16
+"""Records whose entries are Python objects at a time."""
 _DIGEST = 16
 """Bytes of a digest: a billion texts have a collision with probability 10**-20."""
 
@@ -117,34 +119,49 @@ Entry = tuple[bytes, bytes, bytes, bytes]
 def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndarray]:
     """Arrays of the index of all records. Raises DataError."""
     entries, bad_records, num_good = list[Entry](), BadRecords(), 0
+    chunks = list[list[np.ndarray]]()  # Python objects of many records would take gigabytes
     bad_parts, notes = list[int](), dict[str, list[str]]()
+
+    def pack(some: Sequence[Entry]) -> None:
+        if some:
+            chunks.append([np.array(column) for column in zip(*some, strict=True)])
+
     for part in range(source.parts):
-        before = len(entries), bad_records.count, num_good
+        before = len(chunks), len(entries)
+        counts = bad_records.count, num_good
         try:
             for record in source.read(part, bad_records):
                 entries += (found := _entries(record))
                 num_good += bool(found)
                 if not found and not isinstance(record, Document):
                     bad_records.add(record.where, "no request with an answer")
+                if len(entries) >= _CHUNK:
+                    if before[1]:  # those of earlier parts stay if this one is bad
+                        pack(entries[: before[1]])
+                        del entries[: before[1]]
+                        before = len(chunks), 0
+                    pack(entries)
+                    entries.clear()
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
-            del entries[before[0] :]
-            bad_records.truncate(before[1])
-            num_good = before[2]
+            del chunks[before[0] :], entries[before[1] :]
+            bad_records.truncate(counts[0])
+            num_good = counts[1]
             bad_records.add(source.part_name(part), error.message, error.fix)
             bad_parts.append(part)
     skipped = bad_records.finish(on_bad, num_good)
-    if not entries:
+    pack(entries)
+    if not chunks:
         raise DataError(
             f"'{source.name}' has no usable data",
             where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )
-    names, groups, keys, labels = zip(*entries, strict=True)
-    if len(is_text := {label == b"" for label in labels}) > 1:
+    names, groups, keys, labels = (np.concatenate(columns) for columns in zip(*chunks, strict=True))
+    if len(is_text := np.unique(labels == b"")) > 1:
         raise DataError(
             f"'{source.name}' contains plain text and conversations",
             where="data.path",
@@ -152,13 +169,13 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndar
             fix="move one of them to another folder",
         )
     return {
-        "is_text": np.array([*is_text]),
+        "is_text": is_text,
         "skipped": np.array([skipped]),
         "bad_parts": np.array(bad_parts, dtype=np.int64),
         "kept": np.sort(np.unique(keys, return_index=True)[1]),  # first of equal ones
         "labels": np.unique(labels, return_inverse=True)[1].reshape(-1),
-        "names": np.array(names),
-        "groups": np.array(groups),
+        "names": names,
+        "groups": groups,
         "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
     }
 

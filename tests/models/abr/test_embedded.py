@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from models.abr.config import CLASS_NAMES
 from models.abr.embedded import SHARES, read_patients, simulate
 
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(5)
@@ -15,15 +14,6 @@ def dataset():
 def of(dataset, kind, low=-999, high=999):
     level = dataset["static"][:, 1]
     return (dataset["target"] == kind) & (level >= low) & (level <= high)
-
-
-@pytest.mark.parametrize("shares", SHARES)
-def test_classes_have_their_shares(shares):
-    found = simulate(200, SHARES[shares], seed=0)
-    _, first = np.unique(found["patient"], return_index=True)
-    counts = np.bincount(found["target"][first], minlength=len(CLASS_NAMES))
-    # Rounded to whole patients; what is left over is normal.
-    np.testing.assert_allclose(counts, 200 * np.array(SHARES[shares]), atol=2)
 
 
 def test_the_wave_is_in_the_signal_where_the_label_says(dataset):

@@ -95,8 +95,7 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
         assert float(row["intensity"]) == split.responses.static[index[n], 1]
     assert Image.open(io.BytesIO(found[0].files[".png"])).format == "PNG"
     line = found[0].text.split("\n")[1]
-    assert line.startswith(f"  {rows[0]['intensity']} dB: {rows[0]['hear_loss']} (")
-    assert f"threshold {float(rows[0]['threshold (dB)']):.0f} dB" in line
+    assert line.startswith(f"  {rows[0]['intensity']} dB: ") and rows[0]["hear_loss"] in line
 
 
 def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed, tmp_path):
@@ -111,7 +110,7 @@ def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed,
     path = series("ABR-9-1", silent=0)
     path.with_name(f"{path.name}-16.00kHz-anna-analyzed.txt").write_text("broken")  # not read
     found = list(task.predict(model, path))
-    assert [p.name for p in found] == ["ABR-9-1", "left-out"]
+    assert [p.name for p in found] == ["ABR-9-1", "notes"]
     rows = cells(found[0])
     assert [row["intensity"] for row in rows] == ["40", "60"]
     assert "hear_loss" not in rows[0] and rows[0]["threshold (dB)"]

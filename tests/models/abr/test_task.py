@@ -29,22 +29,6 @@ def test_no_patient_is_in_two_splits(task):
     assert sum(map(len, signals)) == len(set.union(*signals))
 
 
-def test_a_batch_has_the_specified_shapes_and_dtypes(task, batch_of):
-    batch = batch_of(task, 6)
-    assert {n: (tuple(x.shape), x.dtype) for n, x in batch.items()} == {
-        "signal": ((6, 1, 200), torch.float32),
-        "static": ((6, 4), torch.float32),
-        "peak": ((6, 2), torch.float32),
-        "peak_mask": ((6, 2), torch.bool),
-        "exists": ((6,), torch.float32),
-        "exists_mask": ((6,), torch.bool),
-        "target": ((6,), torch.int64),
-        "threshold": ((6,), torch.float32),
-        "threshold_mask": ((6,), torch.bool),
-    }
-    assert all(x.isfinite().all() for x in batch.values())
-
-
 def test_inputs_are_standardized_by_the_training_patients_alone(task, batch_of):
     train = batch_of(task, len(task.data("train")))
     assert train["signal"].square().mean().item() == pytest.approx(1, rel=1e-4)
@@ -97,19 +81,6 @@ def marked_folder(tmp_path, series, analyzed, counts):
         name = f"ABR-{number}-1"
         analyzed(series(name, seed=number), {20: 5.6, 40: 5.3, 60: -1}, count=count)
     return str(tmp_path)
-
-
-def test_other_peaks_alone_train_no_peak_terms(tmp_path, ready_task, series, analyzed, batch_of):
-    task = ready_task(path=marked_folder(tmp_path, series, analyzed, [1] * 6))
-    assert task.terms == ("signal", "threshold") and task.goal == Goal("val_signal_mse", "min")
-    facts = task.facts()
-    assert facts["files_of_raters"] == {"P1 and N1, no wave V": 6}
-    assert facts["not_trained"] == ["class", "exists", "latency", "amplitude"]
-    model, batch = task.build(), batch_of(task, 6)
-    loss = one_step(task, model, batch)
-    assert set(loss.sum) == {"signal", "threshold"}
-    trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
-    assert "peak" not in trained and {"signal", "threshold"} <= trained
 
 
 def test_files_marked_for_other_peaks_are_masked(tmp_path, ready_task, series, analyzed):

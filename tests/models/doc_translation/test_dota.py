@@ -3,7 +3,6 @@ import json
 import pytest
 from PIL import Image
 
-from models.doc_translation import formats
 from models.doc_translation.readers.dota import read
 from models.doc_translation.readers.page import without_number
 from tests.models.errors import error_of
@@ -83,13 +82,3 @@ def test_an_invalid_split_file_is_an_error(dota, text, problem):
     error = error_of(read, dota, "zh", "file", "stop")
     assert problem in error.message
     assert error.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
-
-
-def test_a_folder_is_recognized_by_its_parts(dota, tmp_path):
-    assert formats.recognize(dota) == formats.DOTA
-    other = tmp_path / "notes.txt"
-    other.write_text("some text")
-    assert formats.recognize(other) is None
-    assert formats.recognize(tmp_path) is None
-    (dota / "split_dataset.json").unlink()
-    assert formats.recognize(dota) == formats.DOTA

@@ -5,7 +5,6 @@ import pytest
 
 from models.common.data_files import CACHE_VARIABLE
 from models.doc_translation import embedded
-from models.doc_translation.readers.page import Sheet, draw
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +44,3 @@ def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(
         written = re.findall(r"[a-z]+", " ".join(p.target for p in pages).lower())
         ends = {w[-1] for w in written if w[:-1] in stems}
         assert ends == {embedded.SUFFIXES[embedded.HEADINGS.index(kind)]}
-
-
-def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(few):
-    _, found = few
-    rng = np.random.default_rng(0)
-    scans = [np.asarray(embedded.scan(page, rng)) for pages in found[:3] for page in pages]
-    lefts = [np.flatnonzero((scan < 128).any(0))[0] for scan in scans]
-    assert len(set(lefts)) > 3
-    for pages in found:
-        for page in pages:
-            assert draw(page.blocks, Sheet(margin=72, columns=2)) is not None

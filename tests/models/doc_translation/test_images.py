@@ -4,7 +4,6 @@ import torch
 from PIL import Image
 
 from models.doc_translation import images
-from models.doc_translation.config import SIZES
 
 
 def page(height=200, width=100, box=(30, 50, 60, 90), mode="L"):
@@ -35,10 +34,3 @@ def test_batches_are_normalized_as_each_encoder_was_trained():
     assert whole[0].min() == 1 and whole[1, :, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
     expected = [(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert near[1, :, 0, 0].tolist() == pytest.approx(expected)
-
-
-def test_blank_pages_equal_a_white_image():
-    white = Image.new("L", (64, 96), 255)
-    whole, near = images.batches([images.views(white, SIZES["tiny"])])
-    blank = images.blank(torch.zeros_like(whole), torch.zeros_like(near))
-    torch.testing.assert_close(blank, (whole, near))

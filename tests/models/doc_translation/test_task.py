@@ -1,15 +1,11 @@
 import json
 
-import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.doc_translation.config import SIZES
-from models.doc_translation.dataset import permute_images
 from models.doc_translation.readers.page import without_number
 from tests.models.errors import error_of
-from tests.models.tasks import check_in_4_bits
 
 
 def sides_of(task):
@@ -52,11 +48,6 @@ def test_skipped_pages_are_listed_in_the_run_folder(ready_task, dota, tmp_path):
         {"page": "2101.00000_1", "why": "no zh_mmd/2101.00000_1.mmd"}
     ]
     assert task.facts()["left_out_pages"] == 1
-
-
-def test_an_invalid_font_file_is_an_error(ready_task, dota):
-    error = error_of(ready_task, path=dota, font=str(dota / "split_dataset.json"))
-    assert error.where == "data.font"
 
 
 def test_the_vocabulary_is_trained_on_training_pages_only(ready_task, dota):
@@ -117,24 +108,6 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(car
     assert "control" not in real.facts()
 
 
-def test_a_text_longer_than_the_positions_is_an_error(make_task):
-    assert error_of(make_task, seq_len=129).fix == "--set data.seq_len=128"
-
-
-def test_frozen_encoders_cost_their_forward_pass_only(cards, ready_task):
-    frozen = ready_task(freeze_encoder=True)
-    whole, less = (task.flops_per_sample(task.build()) for task in (cards, frozen))
-    model = frozen.build().to("meta")  # where all kernels of attention are counted
-    with FlopCounterMode(display=False) as counter:
-        for view, shape in {"global": (64, 64), "local": (96, 64)}.items():
-            model.get_submodule(f"{view}_encoder")(torch.empty(1, 3, *shape, device="meta"))
-    assert whole - less == 2 * counter.get_total_flops() > 0
-
-
-def test_frozen_encoders_have_4_bits(ready_task):
-    check_in_4_bits(ready_task, lambda model: [model.global_encoder, model.local_encoder])
-
-
 def test_pretrained_encoders_start_a_stage_and_give_way_to_model_encoder(ready_task, tmp_path):
     from safetensors.torch import save_model
 
@@ -156,22 +129,3 @@ def test_pretrained_encoders_start_a_stage_and_give_way_to_model_encoder(ready_t
     task = ready_task(encoder=str(tmp_path), pretrained=str(tmp_path / "pretrained"))
     assert task.build().global_encoder.layernorm.weight.eq(7.0).all()
     assert "pretrained" not in task.facts()
-
-
-def test_every_image_is_used_once_and_never_by_its_own_document():
-    rng = np.random.default_rng(3)
-    for _ in range(50):
-        documents = [f"d{i}" for i in rng.integers(0, rng.integers(4, 30), 60)]
-        if max(documents.count(d) for d in set(documents)) > 30:
-            continue
-        shown = permute_images(documents, seed=int(rng.integers(1000)))
-        assert sorted(shown) == list(range(60))
-        assert all(documents[i] != documents[j] for i, j in enumerate(shown))
-
-
-def test_more_than_half_of_the_pages_in_one_document_are_an_error():
-    shown = permute_images(["a", "b", "a", "c"], seed=0)
-    assert {int(shown[0]), int(shown[2])} == {1, 3}
-    assert error_of(permute_images, ["a", "a", "a", "b", "c"], seed=0).message == (
-        "the noise control cannot permute the images of 5 pages: 3 of them belong to one document"
-    )

@@ -1,4 +1,4 @@
-from models.doc_translation.vocabulary import BYTES, MIN_SIZE, load_or_train, train
+from models.doc_translation.vocabulary import MIN_SIZE, load_or_train, train
 
 TEXTS = ["# 标题\n\n一只猫坐在垫子上。", "the cat  sat\ton the mat", "一只狗坐在那里。"] * 3
 NEVER_SEEN = [
@@ -18,13 +18,6 @@ def test_decoding_inverts_encoding_exactly():
         assert vocabulary.decode(tokens) == text
         assert vocabulary.end not in tokens and len(tokens) <= len(text.encode())
         assert all(0 <= token < vocabulary.size <= 330 for token in tokens)
-
-
-def test_a_frequent_word_is_one_token_and_unknown_characters_are_bytes():
-    vocabulary = train(TEXTS, 400)
-    assert len(vocabulary.encode("一只")) == 1
-    unknown = vocabulary.encode("猩")
-    assert [vocabulary.inner.id_to_token(int(t)) for t in unknown] == [BYTES[byte] for byte in "猩".encode()]
 
 
 def test_the_text_ends_at_the_first_end_token():

@@ -1,22 +1,6 @@
 import pytest
 
 from models.eeg_text import formats
-from tests.models.eeg_text.readers.writers import write_brainvision
-
-NO_EEG = {".hdr", ".snirf", ".bin", ".txt", ".asc"}
-"""Suffixes that MNE reads light, magnetic fields or eyes from."""
-PARTS = {".dat", ".rs3", ".cdt.dpa", ".cdt.cef", ".cef"}
-"""Files of a Curry recording beside its .cdt or .dap."""
-NEEDS_INFO = {".mat"}
-"""MNE reads it only with facts that no file has."""
-
-
-def test_every_suffix_that_mne_reads_eeg_from_is_known():
-    from mne.io._read_raw import _get_supported
-
-    assert set(_get_supported()) - set(formats.SUFFIXES) <= NO_EEG | PARTS | NEEDS_INFO
-    own = {".mat", ".txt"}
-    assert set(formats.SUFFIXES) - set(_get_supported()) <= own
 
 
 @pytest.mark.parametrize(
@@ -44,21 +28,9 @@ def test_a_format_is_recognized_by_name_and_first_bytes(tmp_path, name, head, fo
     assert formats.recognize(tmp_path) == formats.recognize(tmp_path / name) == form
 
 
-def test_nicolet_data_needs_its_head(tmp_path):
-    for name in ("a.data", "a.head"):
-        (tmp_path / name).write_text("any")
-    assert formats.recognize(tmp_path) == "Nicolet .data recordings, with their .head"
-
-
 def test_a_folder_that_is_a_recording_is_not_searched(tmp_path):
     inner = tmp_path / "a.mff"
     inner.mkdir()
     (inner / "b.edf").write_bytes(b"0       X")
     assert formats.candidates(tmp_path) == formats.candidates(inner) == [inner]
     assert formats.recognize(tmp_path) == formats.recognize(inner) == "EGI .mff folders"
-
-
-def test_the_data_file_of_a_recording_is_no_recording(tmp_path):
-    path = write_brainvision(tmp_path / "a.vhdr")
-    (tmp_path / ".b.edf").write_bytes(b"0       X")
-    assert [p for p in formats.candidates(tmp_path) if formats.of_file(p)] == [path]

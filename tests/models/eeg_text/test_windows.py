@@ -1,12 +1,10 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from models.base import DataError
 from models.common.predictions import FixedDraws
-from models.eeg_text import batches, dataset
+from models.eeg_text import batches
 from models.eeg_text.dataset import SampleRules
 from models.eeg_text.network import pooled
 
@@ -74,16 +72,3 @@ def test_every_window_is_a_sample_of_masked_pre_training(ready_task, batch_of, c
     batch = batch_of(task, 4, "train")
     assert batch["eeg"].shape == (4, 160, 105)
     assert torch.isfinite(task.loss(task.build(), batch).sum)
-
-
-@pytest.mark.parametrize(("room", "expected"), [(2, [0, 1]), (1, [0, 1, 0, 1])])
-def test_the_windows_of_a_segment_are_read_and_filtered_once(ready_task, monkeypatch, room, expected):
-    samples = ready_task(stage="encoder", seq_len=160).data("train")
-    monkeypatch.setattr(dataset, "KEPT_BYTES", room * samples.segments.own(2).nbytes)
-    samples, read = ready_task(stage="encoder", seq_len=160).data("train"), []
-    for number, item in enumerate(samples.segments.items[:2]):
-        load = lambda n=number, item=item: read.append(n) or item.load()  # noqa: E731
-        samples.segments.items[number] = replace(item, load=load)
-    for index in (0, 1, 2, 3, 4, 0, 5):
-        samples.own(index)
-    assert read == expected

@@ -6,7 +6,7 @@ from models.base import DataError
 from models.common.data_files import BadRecords
 from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
-from models.event_seg.readers.prophesee import RawRecording
+from models.event_seg.readers.files import open_recording
 from tests.models.errors import error_of
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_mvsec, write_raw
 
@@ -36,7 +36,7 @@ def test_each_format_is_recognized_by_its_first_bytes(folder):
     for encoding in HEADERS:
         path = folder / ("a.dat" if encoding == "DAT" else f"{encoding}.bin")
         form = recognize(write(path, events, encoding))
-        assert form == BY_ENCODING[encoding] == RawRecording(path, "a").format
+        assert form == BY_ENCODING[encoding] == open_recording(path, "a", form).format
     assert recognize(folder) == BY_ENCODING["EVT2"]
     (folder / "deep" / "text.raw").write_text("% of people\n")
     assert recognize(folder / "deep") is None
@@ -71,15 +71,3 @@ def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folde
     assert "'broken.raw' is truncated" in str(error)
     with pytest.raises(DataError, match="truncated"):
         found(broken)
-
-
-def test_cameras_of_different_sizes_are_an_error(folder):
-    write(folder / "a.raw")
-    write_mvsec(folder / "b.hdf5", frames=2)
-    assert str(error_of(found, folder)) == (
-        "recordings have different sensor sizes: 48×64 (a.raw), 52×69 (b.hdf5)\n"
-        f"  where         {folder}\n"
-        "  allowed       recordings of one sensor size\n"
-        "  fix           use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for "
-        "RAW files"
-    )

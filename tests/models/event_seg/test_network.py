@@ -1,11 +1,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines.base import Options
-from engines.preparation import change_forward
-from models.event_seg.config import MAX_LAYERS, SIZES
+from models.event_seg.config import SIZES
 from models.event_seg.network import IGNORE, SegmentationNetwork
 
 
@@ -55,65 +52,6 @@ def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
     norm = model.down[0][1]
     assert norm.running_mean.dtype == torch.float32 and norm.num_batches_tracked == 2
     assert norm.weight.grad.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("size", "widths"), [("tiny", [3, 5]), ("lite-1M", [4, 8, 4, 2]), ("lite", [2] * MAX_LAYERS)]
-)
-def test_own_widths_replace_those_of_a_size_and_keep_its_layout(make_task, size, widths):
-    task = make_task(size=size, widths=widths)
-    model = task.build()
-    layers = [layer[0] for layer in model.down]
-    assert [layer.out_channels for layer in layers] == widths
-    assert layers[0].stride == build(size).down[0][0].stride
-    assert [layer[0].out_channels for layer in model.up] == widths[-2::-1]
-    assert sum(p.numel() for p in model.parameters()) == task.size.parameters
-    model(torch.randn(1, 10, 32, 44), torch.randint(0, 2, (1, 32, 44))).backward()
-    assert all(p.grad is not None for p in model.parameters())
-
-
-WEIGHT = {torch.ops.aten.convolution.default: 1, torch.ops.aten.convolution_backward.default: 2}
-"""The place of the weight among the arguments."""
-
-
-class Formats(TorchDispatchMode):
-    """Counts what a GPU would convert for images in channels_last.
-
-    cuDNN converts a weight in another format in each pass, and autograd the gradient of a weight.
-    Source: ATen/native/cudnn/ConvShared.cpp.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.passes = self.conversions = 0
-
-    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
-        if call in WEIGHT:
-            weight = args[WEIGHT[call]]
-            self.passes += 1
-            self.conversions += not weight.is_contiguous(memory_format=torch.channels_last)
-        return call(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_are_stored_in_the_format_of_images_and_never_converted(precision):
-    class Plain(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Conv2d(10, 4, 3)
-
-        def forward(self, events, labels):
-            return self.layer(events).float().sum()
-
-    found = []
-    for model in (build("lite-1M"), Plain()):
-        options = Options(precision, channels_last=True)
-        change_forward(model, [], options, torch.device("cpu"))
-        with Formats() as formats:
-            model(torch.randn(2, 10, 48, 64), torch.randint(0, 2, (2, 48, 64))).backward()
-        assert all(p.is_contiguous() and p.grad.is_contiguous() for p in model.parameters())
-        found.append((formats.passes, formats.conversions))
-    assert found == [(2 * 8, 0), (2, 2)]
 
 
 def test_stored_weights_compute_as_those_of_torch():

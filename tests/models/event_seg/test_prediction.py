@@ -1,6 +1,5 @@
 import io
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,7 +9,7 @@ from models.event_seg.embedded import recordings
 from models.event_seg.readers.recording import Events
 from models.event_seg.windows import normalize, voxelize
 from tests.models import tasks
-from tests.models.event_seg.writers import evt2_words, random_events, write_masks, write_mvsec, write_raw
+from tests.models.event_seg.writers import evt2_words, random_events, write_masks, write_raw
 
 SENSOR = 80, 110
 WINDOW_US = 33_333
@@ -76,29 +75,6 @@ def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, 
     assert found[1].text == (
         f"clip one, 0.033 to 0.067 s: {inside.sum():,} events, foreground {expected.mean():.1%}"
     )
-
-
-@pytest.mark.parametrize("has_frames", [True, False])
-def test_mvsec_needs_no_frames(trained, clip_events, clip_file, tmp_path, has_frames):
-    task, model = trained()
-    e = clip_events
-    table = np.stack((e.x, e.y, e.t / 1e6, e.p), axis=1).astype(np.float64)
-    frames = {"image_raw": np.zeros((2, *SENSOR), np.uint8)} if has_frames else {"image_raw": None}
-    others = dict.fromkeys(("image_raw_ts", "image_raw_event_inds"))
-    path = write_mvsec(tmp_path / "clip_data.hdf5", events=table, **frames, **others)
-    if not has_frames:  # the sensor is that in training
-        small = (e.y < 48) & (e.x < 64)
-        with h5py.File(path, "r+") as file:
-            del file["davis/left/events"]
-            file["davis/left/events"] = table[small]
-    found = list(task.predict(model, path))
-    assert found[0].name == "clip_data-00000"
-    if has_frames:
-        own = [mask(p) for p in task.predict(model, clip_file)]
-        # Times in seconds are rounded: a few pixels between both classes may change.
-        assert np.mean([(mask(p) != o).mean() for p, o in zip(found, own, strict=True)]) < 0.01
-    else:
-        assert mask(found[0]).shape == (48, 64)
 
 
 def test_recordings_of_a_folder_have_distinct_names_and_masks_of_samples(trained, tmp_path):

@@ -68,14 +68,6 @@ def test_a_short_recording_leaves_a_window_between_blocks():
     assert "gap of 1 window" in parts.method
 
 
-def test_a_fraction_that_leaves_few_recordings_cuts_those_by_time():
-    recordings = [recording(f"r{i}") for i in range(8)]
-    parts = split_recordings(recordings, SplitRule(0.2, fraction=0.25))
-    used = {number for name in parts.windows for number, _ in parts.windows[name]}
-    assert len(used) == 2
-    assert all(len(set(windows[:, 0])) == 2 for windows in parts.windows.values())
-
-
 PATHS = ["indoor/indoor_flying1_data.hdf5", "night.raw", "outdoor/outdoor_day1_data.hdf5"]
 
 
@@ -113,12 +105,6 @@ def start(tmp_path):
 def test_a_name_is_that_of_a_sequence_a_file_or_a_path(name):
     assert choose(PATHS, [name, "night"])[0] == PATHS[1:]
     assert choose_one(PATHS, name)[0] == PATHS[2:]
-
-
-def test_names_choose_in_the_order_of_the_files_and_once():
-    chosen, facts = choose(PATHS, ["outdoor_day1", "indoor_flying1", "outdoor_day1_data"])
-    assert chosen == [PATHS[0], PATHS[2]]
-    assert facts == {"sequences": f"2 of 3: {PATHS[0]}, {PATHS[2]} (data.sequences)"}
 
 
 def test_only_the_chosen_recordings_are_opened(mvsec, start):

@@ -38,7 +38,7 @@ def test_mvsec_trains(ready_task, tmp_path):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=60)
     task = ready_task(path=path, downsample=2)
     facts = task.facts()
-    assert facts["format"] == "MVSEC HDF5" and facts["time_unit"] == "s, by the format"
+    assert facts["format"].startswith("MVSEC HDF5") and facts["time_unit"] == "s, by the format"
     assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
     assert facts["split"].startswith("by time") and sum(facts["samples"].values()) == 57
     sample = task.data("val").sample(3, None)
@@ -77,14 +77,6 @@ def test_labels_of_one_class_are_an_error(ready_task, tmp_path):
     path = write_mvsec(tmp_path / "a.hdf5", frames=40, image_raw=images)
     with pytest.raises(DataError, match="all training labels are background"):
         ready_task(path=path)
-
-
-def test_the_model_can_be_built_before_data_is_read(make_task):
-    task = make_task()
-    model = task.build()
-    assert model.class_weights.tolist() == [1, 1]
-    assert task.blocks(model) == [*model.down, *model.up, model.head]
-    assert task.preview(model) is None
 
 
 def test_stage_encoder_trains_the_encoder_by_the_labels(ready_task, train):

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-import torch
 
 from models.event_seg.network import IGNORE
 from models.event_seg.readers.recording import Events, spans
-from models.event_seg.windows import WindowRules, Windows, collate, normalize, voxelize
+from models.event_seg.windows import WindowRules, Windows, voxelize
 from tests.models.event_seg.writers import random_events
 
 
@@ -91,15 +90,6 @@ def test_a_shuffled_label_is_of_another_recording_or_time(draws):
         assert abs(alone._partner(2, draws(number).rng()) - 2) >= 4
 
 
-def test_units_are_the_pixels_in_the_loss(draws):
-    samples = windows(crop=None)
-    batch = collate([samples.sample(i, draws(i)) for i in (1, 12)])
-    assert batch["events"].shape == (2, 10, 64, 88) and batch["events"].dtype == torch.float32
-    assert batch["mask"].dtype == torch.int64 and batch["valid"].dtype == torch.bool
-    assert batch["units"] == int(batch["valid"].sum()) == 2 * 63 * 88
-    assert [meta["frame"] for meta in batch["meta"]] == [1, 2]
-
-
 def by_hand(events, start, stop, shape):
     """Each event by itself, in float64."""
     grid = np.zeros(shape)
@@ -138,12 +128,3 @@ def test_an_event_outside_is_refused(t, x, y):
     event = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
     with pytest.raises(ValueError):
         voxelize(event, 0, 10, (10, 4, 5))
-
-
-def test_cells_with_events_get_deviation_one():
-    grid = voxelize(random_events(500, 9_999), 0, 10_000, (10, 48, 64))
-    scaled = normalize(grid)
-    assert scaled[scaled != 0].std() == pytest.approx(1, rel=1e-5)
-    assert ((scaled == 0) == (grid == 0)).all()
-    constant = np.array([[[2.0, 0.0, 2.0]]], np.float32)
-    assert normalize(constant) is constant  # no deviation to divide by

@@ -1,6 +1,4 @@
 import pickle
-import resource
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,32 +138,3 @@ def test_the_eeglab_sample_is_read(tmp_path):
     eeg = found.items[20].load()
     assert 5 < eeg[:, found.items[20].channels].std() < 100  # microvolts
     assert found.form == formats.EEGLAB
-
-
-@needs_sample
-def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
-    table = tmp_path / "texts.json"
-    table.write_text('{"square": "A square is there.", "rt": "The button is pressed."}')
-    found = continuous.read(SAMPLE / "eeglab_data.set", ReadingOptions("skip", texts=str(table)))
-    assert {item.group for item in found.items} == {"a square is there", "the button is pressed"}
-    assert 100 < len(found.items) <= 154
-    assert found.items[0].where == "eeglab_data.set, event square at 1.00 s"
-    table.write_text('{"circle": "A circle."}')
-    error = error_of(ReadingOptions(texts=str(table)), SAMPLE / "eeglab_data.set")
-    assert error.allowed == "events of the recording: rt, square"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux counts it")
-def test_memory_does_not_grow_with_the_recording(tmp_path):
-    names = ["Fz", "Cz", "Pz", *NAMES[:10], *(f"X{i}" for i in range(3))]
-    path = write_edf(tmp_path / "a.edf", names, 20_000, 256, holes=True)
-    assert path.stat().st_size > 150 * 2**20
-    small = write_edf(tmp_path / "b.edf", names, 60, 256, holes=True)
-    continuous.read(small, ReadingOptions()).items[3].load()  # what libraries take
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = continuous.read(path, ReadingOptions())
-    for number in range(0, len(found.items), 1500):
-        found.items[number].load()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert grown < 60 * 2**20

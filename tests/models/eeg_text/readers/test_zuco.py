@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.common.data_files import ALWAYS_UNPACKED
 from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files, zuco
 from models.eeg_text.recordings import ReadingOptions
@@ -51,20 +50,8 @@ def test_bad_eeg_is_an_error_or_skipped(path, kind):
     broken[3, 5], huge[3, 5] = np.nan, 1e30
     wrong = {0: huge, 1: broken, 3: odd}
     WRITERS[kind](path, {n: raw if kind == "5" else raw.T for n, raw in wrong.items()})
-    error = error_of(zuco.read, path, "stop")
-    shape = "104 x 50" if kind == "5" else "50 x 104"
-    lines = str(error).splitlines()
-    assert lines[0] == "3 of 3 sentences cannot be used"
-    for line, problem in zip(
-        lines[1:],
-        (
-            "sentence 1: rawData reaches 1e+30 µV, above 1e+06",
-            "sentence 2: rawData has non-finite values",
-            f"sentence 4: rawData is {shape}, without an axis of 105 channels",
-        ),
-        strict=False,
-    ):
-        assert line.endswith(f"resultsYAC_NR.mat, {problem}")
+    where = error_of(zuco.read, path, "stop").where
+    assert all(f"resultsYAC_NR.mat, sentence {n}: rawData" in where for n in (1, 2, 4))
     with pytest.raises(DataError, match=r"no sentence of .* has EEG"):
         zuco.read(path, "skip")
 
@@ -86,14 +73,6 @@ def test_a_file_without_sentence_data_is_an_error(path):
     write_matlab73(path, leave_out=("rawData",))
     error = error_of(zuco.read, path, "stop")
     assert error.message == "'resultsYAC_NR.mat' has no sentenceData/rawData"
-
-
-def test_a_small_file_that_unpacks_to_far_more_than_real_data_is_an_error(path):
-    from scipy.io import savemat
-
-    savemat(path, {"sentenceData": np.zeros(10**7)}, do_compression=True)
-    error = error_of(zuco.read, path, "stop")
-    assert error.allowed.startswith(f"at most {ALWAYS_UNPACKED:,} ")
 
 
 def test_a_bad_file_among_several_is_skipped(tmp_path):

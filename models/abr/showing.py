@@ -1,0 +1,235 @@
+"""What a model makes of responses, as rows, pictures and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import Module
+
+from models.abr.config import CLASS_NAMES, POINTS
+from models.abr.dataset import ResponseSplit, scaled_facts, scaled_signal
+from models.abr.network import Network
+from models.abr.responses import ResponseOrigin, Responses, Statistics
+from models.base import DataError, Picture, Prediction, Predictions
+from models.common.data_files import few
+from models.common.predictions import OPTION, DistinctNames, features_file, spread_positions
+from models.common.traces import INK, MARK, TraceRow, draw_traces
+
+SHOWN = 4
+"""Responses of the predictions during training."""
+BATCH = 64
+"""Responses of one forward pass."""
+MAX_TRACES = 16
+"""Traces in one picture."""
+ROW, TALL_ROW = 44, 180
+"""Heights of a row in pixels; the second of a picture of one."""
+COLUMNS = (
+    *("response", "class", "predicted class", "probability", "threshold dB"),
+    *("predicted threshold", "wave V ms", "predicted wave V", "error µV"),
+)
+_HEADINGS = {
+    "exists": "wave_v_probability",
+    "latency": "v_latency (ms)",
+    "amplitude": "v_amplitude (µV)",
+    "class": "hear_loss",
+    "probability": "hear_loss_probability",
+    "threshold": "threshold (dB)",
+}
+Estimates = Mapping[str, NDArray]
+
+
+@dataclass(frozen=True)
+class TrainedOnResponses:
+    """What the model was trained on, as far as predictions depend on it."""
+
+    terms: tuple[str, ...]
+    """The outputs that were trained."""
+    species: str
+    window_ms: float
+
+    def check(self, origin: ResponseOrigin, path: Path) -> None:
+        """Raise DataError unless responses of `origin` are of the kind in training."""
+        if (origin.species, origin.window_ms) != (self.species, self.window_ms):
+            kind = f"{self.species} responses of {self.window_ms:g} ms"
+            problem = f"'{path}' has {origin.species} responses of {origin.window_ms:g} ms"
+            raise DataError(f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind)
+
+
+def _inputs(
+    signal: NDArray, static: NDArray, statistics: Statistics, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
+    scaled = np.stack([scaled_signal(trace, statistics) for trace in signal])
+    facts = np.stack([scaled_facts(row, statistics) for row in static])
+    return torch.from_numpy(scaled).to(device), torch.from_numpy(facts).to(device)
+
+
+@torch.no_grad()
+def estimates(
+    model: Module, signal: NDArray, static: NDArray, statistics: Statistics, device: torch.device
+) -> Estimates:
+    """What `model` makes of `signal` [response, 200] in µV with the facts `static` [response, 4].
+
+    The predicted signal in µV; class [response, class] and existence as probabilities; latency and
+    amplitude are NaN where no wave V is predicted. Collective.
+    """
+    outputs = model(*_inputs(signal, static, statistics, device))
+    found = {term: x.float().cpu() for term, x in outputs.items()}
+    is_seen = found["exists"] >= 0 if "exists" in found else torch.tensor(True)
+    found["signal"] = found["signal"][:, 0] * statistics.signal_rms
+    for term in found:
+        if term in ("latency", "amplitude"):
+            found[term] = found[term].where(is_seen, nan)
+        elif term == "exists":
+            found[term] = found[term].double().sigmoid()
+        elif term == "class":
+            found[term] = found[term].double().softmax(-1)
+    return {term: x.numpy() for term, x in found.items()}
+
+
+def build_predictions(model: Module, split: ResponseSplit, device: torch.device) -> Predictions:
+    """Predictions for a few responses spread over a split. One forward pass, collective."""
+    positions, responses = spread_positions(len(split), SHOWN), split.responses
+    signal = responses.signal[split.signal_of[positions]]
+    found = estimates(model, signal, responses.static[split.static_of[positions]], split.statistics, device)
+    rows, pictures = [], []
+    for row, position in enumerate(positions):
+        response = int(split.index[position])
+        target = int(responses.target[response])
+        known = {term: float(column[response]) for term, column in responses.labels.items()}
+        guess = {term: float(x[row]) for term, x in found.items() if x.ndim == 1}
+        shares = found["class"][row] if "class" in found else None
+        numbers = [nan if shares is None else float(shares.max())]
+        numbers += [x for t in ("threshold", "latency") for x in (known[t], guess.get(t, nan))]
+        name = f"{responses.patient[response]}, {_level(responses, response)}"
+        true = CLASS_NAMES[target] if target >= 0 else None
+        best = None if shares is None else CLASS_NAMES[int(shares.argmax())]
+        error = float(np.sqrt(np.square(found["signal"][row] - signal[row]).mean()))
+        rows.append((name, true, best, *(x if np.isfinite(x) else None for x in numbers), error))
+        traces = [(signal[row], INK), (found["signal"][row], MARK)]
+        marks = (known["latency"], INK, "V"), (guess.get("latency", nan), MARK, "V?")
+        caption = f"{name}: recorded (dark) and predicted (red), wave V marked"
+        image = draw_responses([TraceRow("uV", traces, marks)], responses.origin.window_ms)
+        pictures.append(Picture(f"response_{row + 1}", caption, image))
+    return Predictions(COLUMNS, rows, pictures)
+
+
+def _level(responses: Responses, response: int) -> str:
+    level = responses.static[response, 1]
+    return f"{level:g} dB" if np.isfinite(level) else ""
+
+
+def level_series(split: ResponseSplit) -> list[Picture]:
+    """Pictures of the patient with the most responses and, if known, one of another class."""
+    responses, pictures = split.responses, list[Picture]()
+    index = np.unique(split.index)
+    seen: set[int] = set()
+    patients, counts = np.unique(responses.patient[index], return_counts=True)
+    for patient in patients[np.argsort(-counts, kind="stable")]:
+        of_patient = index[responses.patient[index] == patient]
+        target = int(responses.target[of_patient[0]])
+        if target in seen or len(pictures) == 2:
+            continue
+        seen.add(target)
+        kind = CLASS_NAMES[target] if target >= 0 else "hearing loss unknown"
+        caption = f"{patient}, {kind}: responses by level, known waves V marked"
+        pictures.append(Picture(f"responses-{len(seen)}", caption, _draw(responses, of_patient)))
+    return pictures
+
+
+def _draw(responses: Responses, index: NDArray[np.int64], found: Estimates | None = None) -> bytes:
+    """The PNG of responses, the highest level first, with waves V; `found` (red): predictions."""
+    levels = np.nan_to_num(responses.static[index, 1], nan=-np.inf)
+    rows = []
+    for n in np.argsort(-levels, kind="stable")[:MAX_TRACES]:
+        traces = [(responses.signal[index[n]], INK)]
+        latency, text = responses.labels["latency"][index[n]], "V"
+        if found is not None:
+            traces.append((found["signal"][n], MARK))
+            latency, text = found["latency"][n] if "latency" in found else nan, "V?"
+        rows.append(TraceRow(_level(responses, index[n]), traces, [(float(latency), MARK, text)]))
+    return draw_responses(rows, responses.origin.window_ms)
+
+
+def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
+    """The PNG of responses on one scale; the marks of `rows` are in ms."""
+    # A quantile: a few traces with muscle artifacts must not flatten all others.
+    traces = [trace for row in rows for trace, _ in row.traces]
+    largest = float(np.quantile(abs(np.asarray(traces, np.float64)), 0.995))
+    ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
+    height = TALL_ROW if len(rows) == 1 else ROW
+    shown = [TraceRow(n, t, [(ms / window_ms, ink, text) for ms, ink, text in marks]) for n, t, marks in rows]
+    return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
+
+
+def predict(
+    model: Module, responses: Responses, statistics: Statistics, device: torch.device, *, is_encoder: bool
+) -> Iterator[Prediction]:
+    """A table (CSV) and a picture for the responses of each patient or file.
+
+    Of an encoder, their features. The last prediction has no file: the count of responses that are
+    left out, and notes.
+    """
+    names, groups = DistinctNames(), dict[str, list[int]]()
+    for number, patient in enumerate(responses.patient.tolist()):
+        groups.setdefault(patient, []).append(number)
+    for group, numbers in groups.items():
+        index, name = np.array(numbers), names.of(group)
+        parts = [index[at : at + BATCH] for at in range(0, len(index), BATCH)]
+        given = [(responses.signal[part], responses.static[part], statistics, device) for part in parts]
+        if is_encoder:
+            yield _features(model, given, responses, index, name)
+            continue
+        batches = [estimates(model, *part) for part in given]
+        found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
+        lines, table = _table(responses, index, found)
+        files = {".csv": table, ".png": _draw(responses, index, found)}
+        yield Prediction(name, "\n".join([group, *lines]), files)
+    notes = [f"left out: {name} {count}" for name, count in responses.left_out.items()]
+    if notes := [*notes, *few(responses.notes)]:
+        yield Prediction(names.of("notes"), "\n".join(notes))
+
+
+@torch.no_grad()
+def _features(
+    model: Module, given: Sequence[tuple], responses: Responses, index: NDArray[np.int64], name: str
+) -> Prediction:
+    assert isinstance(model, Network)
+    tokens = [model.encode(*_inputs(*part))[1].float().cpu().numpy() for part in given]
+    items, title = [responses.where[n] for n in index], str(responses.patient[index[0]])
+    more = {"intensity": responses.static[index, 1]}
+    return features_file(name, title, items, np.concatenate(tokens), more=more)
+
+
+def _table(responses: Responses, index: NDArray[np.int64], found: Estimates) -> tuple[list[str], bytes]:
+    """A line of text and a row of a CSV table for each response."""
+    columns = {term: x for term, x in found.items() if term in _HEADINGS}
+    if "class" in found:
+        columns["class"] = np.array(CLASS_NAMES)[found["class"].argmax(-1)]
+        columns["probability"] = found["class"].max(-1)
+    columns = {term: columns[term] for term in _HEADINGS if term in columns}
+    file, lines = io.StringIO(newline=""), []
+    writer = csv.writer(file, lineterminator="\n")
+    points = [str(point) for point in range(1, POINTS + 1)]
+    writer.writerow(["response", "patient_id", "intensity", *map(_HEADINGS.get, columns), *points])
+    for row, response in enumerate(index):
+        cells = [x[row] if term == "class" else _number(x[row]) for term, x in columns.items()]
+        level, where = responses.static[response, 1], responses.where[response]
+        patient = str(responses.patient[response]).removeprefix("patient ")
+        writer.writerow([where, patient, _number(level), *cells, *map(_number, found["signal"][row])])
+        values = zip((_HEADINGS[term] for term in columns), cells, strict=True)
+        shown = ", ".join(f"{name} {cell}" for name, cell in values if cell)
+        lines.append(f"  {_level(responses, response) or where}: {shown or 'reconstructed'}")
+    return lines, file.getvalue().encode()
+
+
+def _number(x: float) -> str:
+    return f"{x:.6g}" if np.isfinite(x) else ""
