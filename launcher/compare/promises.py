@@ -35,12 +35,14 @@ def check(
     is_cut: bool = False,
     has_goal: bool = False,
     study: Study | None = None,
+    planned: tuple[float, float, str] | None = None,
 ) -> list[PromiseResult]:
     """Check each promise of `row`.
 
     `base` is the row of mode default; None for mode default itself, whose only promises are
     absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. A `study`
-    decides promises of quality by their interval.
+    decides promises of quality by their interval; `planned`, see planned.Peaks, those of a GPU where
+    there is none.
     """
     results = []
     for name, bounds in promised.items():
@@ -57,6 +59,8 @@ def check(
                 theirs, lacking = _value(measure, base, is_cut, has_goal)
                 measured, why = _ratio(name, row, base, measured, theirs)
                 why = f"mode default: {lacking}" if lacking else why
+        elif measure == GPU_MEMORY and planned is not None:
+            measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {planned[2]}"
         if name == QUALITY and measured is not None and study and row.study and base and base.study:
             measured, kept, why = judge(study, bounds, row.study, base.study)
         elif measured is not None:
@@ -64,7 +68,8 @@ def check(
             kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
         elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
             kept, why = False, "never reached, unlike mode default"
-        results.append(PromiseResult(name, bounds, measured, kept, why))
+        is_planned = measured is not None and needs_gpu and row.device_peak_bytes is None
+        results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
     return results
 
 

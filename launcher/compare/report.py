@@ -115,7 +115,9 @@ def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
     ]
     promised = []
     for row in rows:
-        promised += [(row.name, p.name, _bounds(p), _figure(p), _MARKS[p.kept]) for p in row.promises]
+        promised += [
+            (row.name, p.name, _bounds(p), _figure(p), "≈" * p.planned + _MARKS[p.kept]) for p in row.promises
+        ]
         promised += [
             (row.name, name, _NOTHING, f"not promised: {why}", "") for name, why in row.unpromised.items()
         ]
@@ -222,6 +224,8 @@ def notes(rows: Sequence[ComparisonRow]) -> Iterator[str]:
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
+    if any(item.planned for row in rows for item in row.promises):
+        yield "≈ planned, not measured: there is no GPU"
     for row in rows:
         if part := render_part(*row.evaluated):
             yield f"best metric of {row.name}: over {part}"

@@ -22,11 +22,13 @@ class PromiseResult:
     promised: Mapping[str, Any]
     """`at_least` and `at_most`, and their scope."""
     measured: float | None
-    """A ratio to mode default, or bytes; None: not measured."""
+    """A ratio to mode default, or bytes; None: neither measured nor planned."""
     kept: bool | None
     """None: not measured."""
     why: str | None = None
-    """Why it was not measured."""
+    """Why it was not measured, or where it was planned."""
+    planned: bool = False
+    """Whether a plan on a GPU gives the figure, as there is none here."""
 
 
 @dataclass(frozen=True)

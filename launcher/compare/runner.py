@@ -17,7 +17,7 @@ from typing import Any
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import handling, kill_children
-from launcher.compare import measurements, rows
+from launcher.compare import measurements, planned, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.measurements import RunMeasurements
@@ -51,7 +51,7 @@ class ComparisonOutcome:
     def is_sound(self) -> bool:
         """Whether no run failed and no promise was broken, as far as it was measured."""
         results = [item for row in self.rows for item in row.promises]
-        broken = any(item.kept is False for item in results)
+        broken = any(item.kept is False and not item.planned for item in results)
         failed = any(row.error or (row.study and row.study.failed) for row in self.rows)
         return not broken and not failed
 
@@ -69,7 +69,7 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     warnings, code = list[str](), None
     if (load := os.getloadavg()[0]) >= 1:
         warnings.append(f"other programs use about {load:.1f} cores: times and ratios are unreliable")
-    turns, title = list(comparison.turns), comparison.study.title
+    turns, title, peaks = list(comparison.turns), comparison.study.title, planned.Peaks()
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
@@ -88,13 +88,14 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
                 runs[entry.name] = error or folder
                 if error is not None:
                     report_line(f"  failed: {error}")
+            peaks = planned.peaks(comparison, lambda item: arguments(item.args), variables())
     except ComparisonInterrupted as interrupted:
         code = interrupted.args[0]
         warnings.append("interrupted: not all runs were made")
-    return ComparisonOutcome(_rows(comparison, ended), warnings, code)
+    return ComparisonOutcome(_rows(comparison, ended, peaks), warnings, code)
 
 
-def _rows(comparison: PlannedComparison, ended: Sequence[Ended]) -> list[ComparisonRow]:
+def _rows(comparison: PlannedComparison, ended: Sequence[Ended], peaks: planned.Peaks) -> list[ComparisonRow]:
     """The rows of all candidates, mode default first, each followed by those of its stages."""
     wholes: dict[tuple[str, str], ComparisonRow] = {}
     results = []
@@ -113,6 +114,7 @@ def _rows(comparison: PlannedComparison, ended: Sequence[Ended]) -> list[Compari
                 is_cut=comparison.limits.is_cut,
                 has_goal=comparison.limits.until is not None,
                 study=comparison.study,
+                planned=peaks.get((row.mode, row.engine, row.stage)),
             )
             results.append(replace(row, promises=tuple(kept), unpromised=unpromised))
     return results

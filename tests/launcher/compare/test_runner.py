@@ -29,7 +29,7 @@ def rows(tmp_path):
         candidates, found = map(list, zip(*pairs, strict=True))
         study = Study([ComparisonRound("1")])
         planned = PlannedComparison(candidates, ComparisonLimits(steps=3), tmp_path, [], study)
-        return runner._rows(planned, found)
+        return runner._rows(planned, found, {})
 
     return make
 
@@ -57,7 +57,7 @@ def test_a_study_compares_modes_under_their_engine_and_engines_under_mode_defaul
     planned = PlannedComparison(candidates, ComparisonLimits(), tmp_path, [], study)
     folders = [planned.run_folder(number, study.rounds[0]) for number in range(4)]
     runs = [{"seed1": folder(path, 1.0)} for path in folders]
-    found = runner._rows(planned, runs)
+    found = runner._rows(planned, runs, {})
     references = [row.study.reference for row in found]
     assert references == [None, "default a", "default a", "default b"]
     assert found[1].study.differences["val_loss"].mean == 0
