@@ -44,12 +44,12 @@ def unknown_option(command: Command, words: Sequence[str], position: int, argv: 
         parts["fix"] = f"{command.call} {shlex.join([*ours, '--', *moved])}"
         message = f"option '{flag}' belongs to {command.passthrough}, not to {command.name}"
         return _error(message, argument, **parts)
-    text = value if is_joined else following
+    text, name = value if is_joined else following, flag
     if theirs is not None:  # sbatch's letter for one of our options: `-o here`, `-ohere`
-        flag, text = f"--{theirs}", text if argument.startswith("--") else argument[2:] or following
+        name, text = f"--{theirs}", text if argument.startswith("--") else argument[2:] or following
     quoted = "" if text is None else shlex.quote(text)
-    near, key, line = nearest_match(flag, options), _key_of(flag.lstrip("-")), None
-    if near is not None and (fold(near) == fold(flag) or key is None or "--set" not in options):
+    near, key, line = nearest_match(name, options), _key_of(name.lstrip("-")), None
+    if near is not None and (fold(near) == fold(name) or key is None or "--set" not in options):
         line = f"{near} {quoted if options[near].metavar else ''}".rstrip()
     elif key is not None and "--set" in options:
         line = f"--set {key}={quoted or ('true' if is_switch(key) else 'VALUE')}"

@@ -88,8 +88,8 @@ def check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, no
         if (value is not None or not none) and (is_other or not isinstance(value, kind)):
             problem = f"is of type {type(value).__name__}, not {' or '.join(t.__name__ for t in kind)}"
         elif PathLike in kind and name in ("config", "out", "resume", "folder"):
-            is_one = value is not None and (isinstance(value, str) or not isinstance(value, Sequence))
-            paths = [str(value)] if is_one else [str(path) for path in value or ()]
+            several: Any = [value] if isinstance(value, str | PathLike | int) else value or ()
+            paths = [str(path) for path in several]
         problem = next(filter(None, [problem, *map(problem_of, paths)]), None)
         if problem:
             message = f"{name} {repr(value)[:SHOWN]} {problem}"

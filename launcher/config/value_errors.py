@@ -14,6 +14,7 @@ from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import parse_yaml_scalar
 
+NUMBERS = ("number", "whole number")
 _REASONS = {
     **dict.fromkeys(
         ("greater_than", "greater_than_equal", "less_than", "less_than_equal"), "is out of range"
@@ -96,13 +97,15 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | 
         fix = model_line(value)
         suggestion = fix and meant(fix)
     is_name = isinstance(info.allowed, tuple) and isinstance(value, str)
-    kind_text = f"a {info.type}" if "number" in info.type else info.type
-    is_text = isinstance(value, str) and "number" in info.type
-    reason = _REASONS.get(kind, f"is {'text, ' * is_text}not {kind_text}")
-    if info.type == "length" and type(value) is int:
+    is_text, kind_text = isinstance(value, str), f"{'a ' * ('number' in info.type)}{info.type}"
+    reason = _REASONS.get(kind)
+    if reason is None and info.type == "length" and type(value) is int:
         reason = "is out of range"
-    elif isinstance(value, list | dict) or "of" in info.type or info.type == "length":
-        reason = _REASONS.get(kind, "is not understood")
+    elif reason is None:
+        is_plain = info.type in (*NUMBERS, "true or false") or (info.type == "text" and not is_text)
+        is_plain = is_plain and not isinstance(value, list | dict)
+        reason = f"is {'text, ' * (is_text and info.type in NUMBERS)}not {kind_text}"
+        reason = reason if is_plain else "is not understood"
     typed = entry.text if entry.text and not isinstance(value, str) else shown(value)
     text = f"{display_name(entry.key)} {value if type(value) is float and not entry.text else typed}"
     is_shown = below is not None and below.origin.layer != BUILT_IN_LAYER

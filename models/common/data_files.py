@@ -177,7 +177,7 @@ def walk(
                 "a file, or a folder of data alone",
             )
             raise DataError(problem, where="data.path", allowed=allowed)
-        yield Path(folder), [*folders], names
+        yield Path(folder), folders, names
 
 
 def first_files(path: Path) -> Iterator[Path]:

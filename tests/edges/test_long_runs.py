@@ -1,21 +1,66 @@
-"""Curves of long runs are thinned without the loss of an extreme."""
+"""Runs of many lines are read as a stream, and no point of a curve is lost."""
+
+import json
+import tracemalloc
 
 import pytest
 
-from launcher.report.plots import BUCKETS, ThinnedLine
+from launcher.report import run_record
+from launcher.report.plots import BUCKETS
+from launcher.report.watched_run import WatchedRun
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, ended
+from tests.training.facts import logged, train_plan
+from training.callbacks.base import Outcome
+from training.logging.events import EventsWriter
+from training.logging.metrics import MetricsWriter
+from training.storage import Storage
+
+LINES, EVERY = 30_000, 7
+"""Steps of a long run, and between two of its evaluations."""
 
 
-@pytest.mark.parametrize("count", [1, 4 * BUCKETS, 4 * BUCKETS + 1, 50_001])
-def test_thinning_while_reading_loses_no_extreme_of_any_part(count):
-    points = [(x, float((x * 7919) % 10_007)) for x in range(count)]
-    line = ThinnedLine()
-    for point in points:
-        line.add(point)
-    found = line.points
-    assert set(found) <= set(points) and (found[0], found[-1]) == (points[0], points[-1])
-    if count <= 4 * BUCKETS:
-        assert found == points
-    for start in range(0, count, 1024):
-        part = [y for x, y in points[start : start + 1024]]
-        kept = [y for x, y in found if start <= x < start + 1024]
-        assert (min(kept), max(kept)) == (min(part), max(part))
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """The folder of a completed run with a line for each of many steps."""
+    folder = tmp_path_factory.mktemp("runs") / "long"
+    begun(folder, resolved())
+    storage = Storage(folder)
+    EventsWriter(storage).start(train_plan(total_steps=LINES))
+    MetricsWriter(storage).logged(logged(1))
+    line = json.loads((folder / "metrics.jsonl").read_text())
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(1, LINES + 1):
+            loss = 4.0 if step <= LINES // 2 else 2.0
+            loss = 77.0 if step == 21_337 else "NaN" if step == 12_345 else loss
+            facts = {"step": step, "loss": loss, "device_memory_bytes": None, "x": "-" * 300}
+            file.write(json.dumps(line | facts) + "\n")
+            if step % EVERY == 0:
+                metrics = {"val_loss": 1.0}
+                content = {"kind": "eval", "step": step, "split": "val", "metrics": metrics}
+                file.write(json.dumps(content) + "\n")
+    EventsWriter(storage).end(Outcome("completed", "all", 0, LINES, 2.0, 9.0, None, None))
+    ended(folder, "completed", LINES)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_reader_does_not_grow_with_the_file(long_run):
+    tracemalloc.start()
+    WatchedRun(long_run).snapshot()
+    run_record.read(long_run)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 25_000_000  # all points of this run take 40 MB
+
+
+def test_a_report_keeps_the_ends_the_spike_and_the_gap_of_many_lines(long_run):
+    record = run_record.read(long_run)
+    loss = record.train["loss"]
+    assert len(loss) <= 12 * BUCKETS + 2
+    assert (loss[0], loss[-1]) == ((1, 4.0), (LINES, 2.0))
+    assert {(21_337, 77.0), (12_345, None)} <= set(loss)
+    assert [x for x, _ in loss] == sorted({x for x, _ in loss})
+    assert "device_memory_bytes" not in record.train and "x" not in record.train
+    assert record.evaluations["val_loss"][-1][0] == LINES // EVERY * EVERY
+    assert record.steps == LINES

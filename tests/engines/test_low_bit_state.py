@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.engines.parity import Case, distance, one_step, outcome, prepared
+from tests.engines.parity import Case, distance, one_step, outcome, prepared, train
 from tests.engines.test_parity import all_engines
 from tests.runs.crossing import differences, saved_halfway
 from training.checkpoint.reader import open_checkpoint
@@ -34,6 +34,11 @@ def resumed(world, case, folder):
         restore(open_checkpoint(folder), engine)
         restored = outcome(engine, [])
         return restored, outcome(engine, taken(world, engine, module, case, SAVED_AT + 1, STEPS))
+
+
+@pytest.fixture(scope="module")
+def reference(worlds):
+    return worlds[1].run(train, Case("local", steps=STEPS))
 
 
 @STATES

@@ -140,7 +140,6 @@ RUN = ("--model", "abr:tiny", "--max-steps", "1", "--out", "run", "--nproc", "2"
     [
         ("exec >&-", ("list", "models"), 0, ""),
         ("exec >&- 2>&-", ("list", "models"), 0, ""),
-        ("ulimit -n 64", ("--num-workers", "8", *RUN), 2, "at least 128 open files"),
         pytest.param("exec >&-", RUN, 0, "", marks=pytest.mark.slow),
     ],
 )

@@ -37,7 +37,7 @@ def run_hook(clone: Path, name: str, file: str) -> int:
 def test_a_hook_refuses_what_the_checks_refuse(clone):
     for hook, text, code in (
         ("ruff-check", "import os\n", 1),
-        ("ruff-check", "import os\n\nos.getpid()\n", 0),
+        ("ruff-check", '"""Names."""\n\nimport os\n\nos.getpid()\n', 0),
         ("ruff-format", "x=1\n", 1),
     ):
         (clone / "new.py").write_text(text)

@@ -28,7 +28,7 @@ LINES = {
     "--set": "=3 | optim={} | optim.lr=[1,2] | optim.betas=[0.9,0.99,0.999] | train.seed=true | "
     'a.b.c.d.e.f=1 | "optim.lr =1=2" | save.every="3 weeks" | limits.critical.ram=170 | '
     'memory.activation_checkpointing="every 0" | stop.at="val_loss" | schedule.warmup=120% | '
-    "data.fraction=2 | eval.share=0.9 | model.size=tiny --model language:small",
+    "data.fraction=2 | eval.share=0.9",
     "--config": ". | list.yaml | twice.yaml | tag.yaml | anchor.yaml | tabs.yaml | nul.yaml | "
     'bom.json | zip.yaml | empty-name.yaml --config ""',
     "--engine zero2 --ds-config": "list.json | unknown.json",

@@ -85,8 +85,6 @@ def test_a_server_that_fails_for_a_while_is_one_warning_and_gets_all_lines(mlflo
     assert len(run.warnings) == 1
 
 
-def test_a_name_that_is_no_tracker_is_refused_with_the_nearest(capsys):
+def test_a_name_that_is_no_tracker_is_refused(capsys):
     assert main(["track", "run", "--to", "mflow:try"]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "  where         command line: --to mflow:try"
-    assert lines[3:] == ["  did you mean  mlflow", "  fix           --to mlflow:try"]
+    assert "  where         command line: --to mflow:try" in capsys.readouterr().err.splitlines()
