@@ -115,7 +115,7 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, 
     assert facts["samples"] == {"train": 128, "val": 2, "test": 2}
     levels = [set(task.dataset.responses.static[task.data(name).index, 1]) for name in SPLITS]
     assert sum(map(len, levels)) == len(set.union(*levels)) == 12
-    with pytest.raises(DataError, match="eval.share"):
+    with pytest.raises(DataError, match=r"eval\.share"):
         ready_task(path=str(path), split="patient")
 
 
