@@ -42,6 +42,7 @@ QUESTION = "User: What is 2 + 2?\nAssistant: "
         {"prompt": [USER], "completion": [FOUR]},
         {"prompt": "What is 2 + 2?", "completion": "four"},
         {"prompt": [USER], "completion": "four"},
+        {"messages": [{**USER, "content": [{"type": "text", "text": USER["content"]}]}, FOUR]},
         {"conversations": [{"from": "human", "value": USER["content"]},
                            {"from": "gpt", "value": "four"}]},
         {"messages": [{**USER, "weight": None}, {**FOUR, "weight": 1}], "id": 3},

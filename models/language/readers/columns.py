@@ -38,6 +38,9 @@ def _turn(message: Any, at: str) -> Turn:
     if unread := next((key for key in _UNREAD if message.get(key)), None):
         raise ValueError(f"{at}.{unread} is not read: put it into {content_key}, or remove it")
     text, weight = message.get(content_key), message.get("weight")
+    if isinstance(text, list) and all(isinstance(x, dict) and x.get("type") == "text" for x in text):
+        parts = [part.get("text") for part in text]
+        text = "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
     if not isinstance(text, str) or (role == "assistant" and not text.strip()):
         raise ValueError(f"{at}.{content_key} is no text")
     if weight not in (None, 0, 1):
