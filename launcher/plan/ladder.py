@@ -121,7 +121,7 @@ def climb(
             change = {**base, **rung.change, **engine}
             change = {k: v for k, v in change.items() if resolved.values[k].value != v}
             changes = [{**change, **numbers} for numbers in smaller]
-            if change in seen or (fit := first_fit(changes, plan_with)) is None:
+            if change in seen or (fit := first_fit(changes, plan_with, rung.is_usual)) is None:
                 continue
             at, planned = fit
             needs = (planned.device, planned.host_bytes)
@@ -162,11 +162,13 @@ def _engines(rung: Rung, resolved: Resolved, plan: Plan) -> list[Change]:
     return [{ENGINE: each.name} for each in able]
 
 
-def first_fit(changes: Sequence[Change], plan_with: PlanWith) -> tuple[int, Plan] | None:
+def first_fit(
+    changes: Sequence[Change], plan_with: PlanWith, is_likely: bool = False
+) -> tuple[int, Plan] | None:
     """The first of `changes` that fits; otherwise the last, which saves most. None: it does not exist.
 
     Between one that fits and one that does not, memory is taken to be linear in the micro-batch: the
-    next plan is where that says, so that few are made.
+    next plan is where that says, so that few are made. `is_likely`: the first is planned first.
     """
     plans: dict[int, Plan] = {}
 
@@ -176,17 +178,21 @@ def first_fit(changes: Sequence[Change], plan_with: PlanWith) -> tuple[int, Plan
         return at in plans and plans[at].fits is not False
 
     low, high = 0, len(changes) - 1
+    if is_likely and fits(low):
+        return low, plans[low]
     if not fits(high):
         return (high, plans[high]) if high in plans else None
-    if high and fits(low):
-        high = low
+    if high and not is_likely and fits(low):
+        return low, plans[low]
     while high - low > 1:
         at = (low + high) // 2
         if low in plans:
             (more, most), (less, least) = ((plans[n].micro_batch, plans[n].use) for n in (low, high))
             limit = less + (1 - least) / (most - least) * (more - less)
             sizes = [changes[n].get(batching.MICRO, more) for n in range(low + 1, high)]
-            at = low + 1 + min(sum(size > limit for size in sizes), len(sizes) - 1)
+            if (too_large := sum(size > limit for size in sizes)) == len(sizes):
+                break
+            at = low + 1 + too_large
         low, high = (low, at) if fits(at) else (at, high)
     return high, plans[high]
 
