@@ -61,7 +61,7 @@ def same_kind(engine):
 @pytest.mark.parametrize(
     ("size", "case"),
     [
-        pytest.param(2, CLIPPING, id="2-one-rate"),
+        pytest.param(2, CLIPPING, id="2-one-rate", marks=SLOW),
         pytest.param(2, WITH_FACTORS, id="2-factors"),
         pytest.param(1, WITH_FACTORS, id="1-factors", marks=SLOW),
     ],
