@@ -1,5 +1,7 @@
 """What a DeepSpeed config may ask trains as under local, or is refused with the reason."""
 
+import pytest
+
 from engines.zero.config import FREE, ZERO
 from tests.engines.parity import Case, distance, train
 from tests.engines.test_parity import TOLERANCE, able
@@ -34,6 +36,7 @@ def test_every_key_of_zero_that_is_admitted_is_tried():
     assert tried == free - {"offload_optimizer.pin_memory", "offload_param.pin_memory"}
 
 
+@pytest.mark.slow
 @able("zero3")
 def test_admitted_keys_change_no_loss_norm_or_moment(worlds, engine):
     plain = worlds[1].run(train, Case("local", steps=3))

@@ -22,6 +22,7 @@ def test_compiled_blocks_may_recompute_their_activations(request, device, engine
     assert apart.pop("weight") < 1e-3 and max(apart.values()) < 1e-4, apart
 
 
+@pytest.mark.slow
 @each_device
 @able("local", "fsdp")
 def test_training_in_8_bits_is_near_that_in_bf16(request, device, engine):

@@ -85,7 +85,7 @@ def with_torch(kind, steps):
 
 
 @pytest.mark.parametrize("kind", SLOTS)
-@able("local", "ddp", "fsdp")
+@able("local", "fsdp")
 def test_the_steps_of_an_optimizer_with_slots_are_those_of_torch(worlds, engine, kind):
     if (engine, kind) == ("fsdp", Rprop):
         pytest.skip("torch's Rprop changes parts of tensors by a mask, which shards do not support")

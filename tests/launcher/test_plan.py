@@ -33,6 +33,7 @@ def test_errors_of_options_machine_and_stages_come_together_with_the_fix(said):
     assert errors.count("optim.lr") == 1
 
 
+@pytest.mark.slow
 def test_stages_are_planned_one_after_the_other(said):
     staged = ["plan", "--model", "language:small", "--mode", "staged"]
     found = said(*staged, "--json")

@@ -64,6 +64,7 @@ def test_a_plan_is_near_what_the_allocator_has_handed_out(program, device, model
     assert plan.is_compiled or measured > plan.device_bytes * 0.95
 
 
+@pytest.mark.slow
 @each_device
 def test_engine_auto_knows_the_memory_of_the_device(program, device):
     done = program("--set", f"device={device}", "--engine", "auto", "--dry-run", "--model", "language:tiny")

@@ -41,6 +41,7 @@ def test_every_family_under_every_engine(family):
             assert (found.sent_bytes > 0) == (engine != "local"), engine
 
 
+@pytest.mark.slow
 def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, monkeypatch):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
@@ -63,6 +64,7 @@ def test_a_pretrained_language_model_is_planned_from_its_config_alone(tmp_path, 
     assert found.checkpoint_bytes == 4 * 4 * found.trainable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local"])
 def test_a_base_in_4_bits_takes_half_a_byte_a_weight(tmp_path, engine):
     config = CONFIGS["llama"]()

@@ -171,6 +171,7 @@ def pinned_by_deepspeed(world, case):
     return sum(sizes), [[prod(state.shapes[n]) for n in g["names"]] for g in state.groups]
 
 
+@pytest.mark.slow
 def test_the_offloaded_bytes_are_what_deepspeed_pins_and_the_slots(worlds):
     pytest.importorskip("deepspeed")
     for pinned, groups in worlds[2].run(pinned_by_deepspeed, Case("zero2-offload")):

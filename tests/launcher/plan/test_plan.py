@@ -118,6 +118,7 @@ def test_a_run_fits_or_not():
         assert replace(planned, target=replace(planned.target, **known)).fits is fits, known
 
 
+@pytest.mark.slow
 def test_a_plan_leaves_no_fake_tensor_in_a_cache_that_a_training_would_read():
     gc.freeze()  # as a run does: the collector then knows none of the caches
     loss._on(torch.device("cpu"), (1.0,))

@@ -26,6 +26,7 @@ def test_a_plan_asks_no_gpu(name):
         assert found.untraced is None and found.engine == engine
 
 
+@pytest.mark.slow
 def test_neither_does_engine_auto_a_dry_run_nor_advice(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     tiny = ["--model", "language:tiny", "--engine"]

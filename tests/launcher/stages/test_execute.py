@@ -59,6 +59,7 @@ def test_a_pipeline_trains_like_stages_started_separately(home, name, pipeline, 
         assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 def test_the_result_lists_its_stages(pipeline):
     folder, shown = pipeline
     result = json.loads((folder / "result.json").read_text())
@@ -73,6 +74,7 @@ def test_the_result_lists_its_stages(pipeline):
     )
 
 
+@pytest.mark.slow
 def test_a_signal_between_two_stages_ends_it_before_the_next(home, pipeline, monkeypatch):
     monkeypatch.chdir(home)
     shutil.copytree(pipeline[0], "between", symlinks=True)

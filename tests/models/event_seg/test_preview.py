@@ -7,6 +7,7 @@ from models.event_seg.preview import predict
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_scores_of_a_window_are_those_of_its_own_mask(ready_task):
     task = ready_task()
     torch.manual_seed(0)

@@ -73,6 +73,7 @@ def curve(lines, kind, name):
     return [(line["step"], float(np.float32(v))) for line, v in zip(lines, values, strict=True)]
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_the_metrics_file(board, lines):
     run = f"real/{FOLDER}"
     drawn = {"train/loss": "loss", "optim/lr": "lr", "optim/grad_norm": "grad_norm"}
