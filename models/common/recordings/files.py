@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import struct
 import warnings
@@ -99,7 +100,7 @@ def _raw(path: Path, encoding: str) -> tuple[Any, str]:
         return mne.io.read_raw_brainvision(str(path), **options), ""
     if path.suffix.lower() == ".set":
         check_matlab5(path)
-    if path.suffix.lower() == ".fif":
+    if path.name.lower().endswith((".fif", ".fif.gz")):
         _check_chain(path)
     if path.suffix.lower() in edf.SUFFIXES and encoding != "utf8":
         note = f"its annotations are read as {encoding}"
@@ -113,7 +114,7 @@ def _check_chain(path: Path) -> None:
     Source: the header of a tag in Functional image file format, Elekta Neuromag, 2009.
     """
     at, seen = 0, set[int]()
-    with path.open("rb") as file:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         while at not in seen:
             seen.add(at)
             file.seek(at)
