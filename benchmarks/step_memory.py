@@ -30,7 +30,7 @@ from benchmarks.figures import command, listed, machine, save_rows
 from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from engines.zero.config import shipped
+from engines.zero.config_file import shipped
 
 BLOCKS, WIDTH = 32, 512
 STEPS = 3

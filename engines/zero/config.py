@@ -6,7 +6,6 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 AUTO = "auto"
@@ -88,11 +87,6 @@ class ConfigConflict(ValueError):
 
 Decided = dict[str, tuple[str, Any, tuple[Any, ...]]]
 """By DeepSpeed's dotted key: the setting that decides it, its value, and DeepSpeed's for it."""
-
-
-def shipped(name: str) -> dict[str, Any]:
-    """The config of an engine, by the file name in the catalog. Reads the disk."""
-    return json.loads((files("ds_configs") / "deepspeed" / name).read_text("utf-8"))
 
 
 def decided_keys(engine: str, shipped: Mapping[str, Any], batching: Any, settings: Any) -> Decided:

@@ -55,7 +55,8 @@ def deepspeed_layout(resolved: Resolved, section: EngineSettings) -> dict[str, A
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
-    from engines.zero.config import ConfigConflict, decided_keys, merge, shipped
+    from engines.zero.config import ConfigConflict, decided_keys, merge
+    from engines.zero.config_file import shipped
 
     layout = shipped(name)
     if offload == "states":

@@ -9,7 +9,7 @@ from torch import nn
 from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine, find
 from engines.parameters import check_parameters, with_dense_tensors
-from engines.zero.config import shipped
+from engines.zero.config_file import shipped
 from tests.engines.parity import StepResult, joined, outcome
 from tests.engines.test_parity import all_engines
 

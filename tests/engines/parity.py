@@ -15,7 +15,7 @@ from torch import nn
 
 from engines.base import OptimizerSpec, Options, Precision
 from engines.catalog import build_engine, find
-from engines.zero.config import shipped
+from engines.zero.config_file import shipped
 from training.optim.groups import lr_factors, with_factors
 from training.optim.low_bit import LowBitAdamW
 from training.optim.muon import Muon

@@ -8,7 +8,7 @@ from torch import nn
 
 from engines.base import Options
 from engines.catalog import build_engine, find
-from engines.zero.config import shipped
+from engines.zero.config_file import shipped
 from tests.engines.parity import spec
 from tests.engines.test_parity import SHARDED, able, all_engines
 

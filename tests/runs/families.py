@@ -9,7 +9,7 @@ from typing import Any
 
 from engines.base import Options
 from engines.catalog import build_engine, find
-from engines.zero.config import shipped
+from engines.zero.config_file import shipped
 from models.base import Context, TracksProgress
 from models.catalog import FAMILIES
 from tests.engines.parity import StepResult, outcome

@@ -12,7 +12,7 @@ from engines.base import Options
 from engines.catalog import build_engine, find
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
-from engines.zero.config import shipped
+from engines.zero.config_file import shipped
 from models.base import DataError, Goal, Loss
 from tests.training.shelf import Shelf
 from training import settings

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.zero.config import ConfigConflict, decided_keys, merge, shipped
+from engines.zero.config import ConfigConflict, decided_keys, merge
+from engines.zero.config_file import shipped
 from training.settings import nested
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
