@@ -88,7 +88,7 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
                 runs[entry.name] = error or folder
                 if error is not None:
                     report_line(f"  failed: {error}")
-            peaks = planned.peaks(comparison, lambda item: arguments(item.args), variables())
+            peaks = planned.peaks(comparison, arguments, variables())
     except ComparisonInterrupted as interrupted:
         code = interrupted.args[0]
         warnings.append("interrupted: not all runs were made")

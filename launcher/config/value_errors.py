@@ -79,11 +79,8 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting |
         diagnostic = about_entry(item, message, allowed=", ".join(options), did_you_mean=near)
     else:
         inner = info.items.get(last, info)
-        problem = f"{shown(item.value)} {_REASONS.get(kind, 'is not understood')}"
-        problem = f"has no {last}" if kind == "missing" else problem
-        problem = (
-            f"{shown(item.value)} {reason}" if (reason := detail.get("ctx", {}).get("error")) else problem
-        )
+        reason = detail.get("ctx", {}).get("error") or _REASONS.get(kind, "is not understood")
+        problem = f"has no {last}" if kind == "missing" else f"{shown(item.value)} {reason}"
         diagnostic = about_entry(item, f"{path} {problem}", allowed=allowed(inner))
     is_list = any(isinstance(part, int) for part in parts)
     return diagnostic if is_list else replace(diagnostic, key=entry.key, where=where(entry.key, entry.origin))
