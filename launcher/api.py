@@ -25,7 +25,6 @@ from launcher.config.python_arguments import (
     no_argument,
     text_of,
 )
-from launcher.config.schema import forget_tasks
 from launcher.report.report import refresh
 from launcher.report.watched_run import WatchedRun
 from launcher.run.run_end import RunEnd
@@ -109,7 +108,6 @@ class Run:
         """
         with _errors("Run.model"):
             saved = saved_model.open_model(self._require_folder("model"), _name(checkpoint), "model")
-            forget_tasks()
             return saved.load(saved.task("cpu"))
 
     def resume(
@@ -189,7 +187,6 @@ class Run:
             if invalid:
                 raise SettingsError(invalid)
             folder = self._require_folder("predict")
-            forget_tasks()
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task, family = predictor.task, predictor.saved.family
             texts = [str(text) for text in given]
@@ -238,7 +235,6 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
         given = {name: arguments.get(name) for name in KINDS}
         check_types({name: (given[name], kind) for name, kind in KINDS.items()}, call)
         custom_task.check_not_importing()
-        forget_tasks()
         config, resume, reset, out = (given[name] for name in ("config", "resume", "reset", "out"))
         args = CliArgs(
             model=_model_name(given["model"]),

@@ -180,7 +180,7 @@ def _micro_batch(run: Adaptation) -> None:
     is_of_mode = any(setting.origin.layer == MODE_LAYER for setting in pair)
     if run.device != "cpu" or is_set or not is_of_mode:
         return
-    defaults = [setting.without((MODE_LAYER,)) or 1 for setting in pair]
+    defaults = [setting.without(MODE_LAYER) or 1 for setting in pair]
     whole = run.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
     if whole <= math.prod(defaults):
         return
@@ -191,7 +191,7 @@ def _micro_batch(run: Adaptation) -> None:
     key = "memory.activation_checkpointing"
     checkpointing = run.values[key]
     if checkpointing.origin.layer == MODE_LAYER:
-        default = checkpointing.without((MODE_LAYER,))
+        default = checkpointing.without(MODE_LAYER)
         run.replace(key, default, f"{MICRO} is not larger than the default's")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from itertools import pairwise
 from operator import not_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +14,9 @@ from launcher.base.diagnostics import Diagnostic, nearest_match, plain
 from launcher.base.redaction import redact
 from launcher.config import errors, paths
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.provenance import (
-    MODE_LAYER,
-    PROFILE_LAYER,
-    RESUMED_LAYER,
-    STAGED_MODE,
-    USER_LAYERS,
-    Setting,
-    Values,
-)
+from launcher.config.provenance import RESUMED_LAYER, STAGED_MODE, Values
 from launcher.config.schema import PRETRAINED, setting_infos, task_class
-from launcher.config.selection import KEY as STAGES
-from launcher.config.selection import declared_stages, select_stages
+from launcher.config.selection import STAGES, declared_stages, select_stages
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB
 from training import duration
@@ -37,11 +27,6 @@ _OF_OPTIMIZER = [
     f"optim.{key}"
     for key in ("name", "state", "groups", "layer_decay", "betas", "eps", "momentum", "weight_decay")
 ]
-
-
-def is_no_folder(path: str | None) -> bool:
-    """Whether new files cannot arrive at a path; one that does not exist is another error. Reads the disk."""
-    return path is None or path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
 
 
 class Row(NamedTuple):
@@ -67,21 +52,22 @@ def _limit(name: str) -> Row:
     return Row(key, lambda v: v[key] > v[critical], f"is above {critical}")
 
 
-def _needs_torch_alone(v: Mapping[str, Any]) -> bool:
-    return v["engine.name"] not in [e.name for e in _TORCH_ALONE] and has_own_optimizer(v["model.family"])
+def _is_no_folder(path: str | None) -> bool:
+    """Whether new files cannot arrive at a path; one that does not exist is another error."""
+    return path is None or path.startswith(paths.EMBEDDED) or Path(path).expanduser().is_file()
 
 
 _ZERO = [entry.name for entry in ENGINES.values() if entry.ds_config]
-_TORCH_ALONE = [entry for entry in ENGINES.values() if not entry.needs]
-_SHARDING = next(entry.name for entry in _TORCH_ALONE if entry.shards_parameters)
+_TORCH_ALONE = [entry.name for entry in ENGINES.values() if not entry.needs]
+_SHARDING = next(name for name in _TORCH_ALONE if ENGINES[name].shards_parameters)
 _QUANTIZE = "model.quantize"
 ROWS = (
     *map(_limit, ("ram", "gpu", "swap", "disk")),
     Row(
         "engine.name",
-        _needs_torch_alone,
+        lambda v: v["engine.name"] not in _TORCH_ALONE and has_own_optimizer(v["model.family"]),
         "gives parts of parameters to an optimizer, and the task has its own",
-        ", ".join(entry.name for entry in _TORCH_ALONE),
+        ", ".join(_TORCH_ALONE),
         f"--engine {_SHARDING}",
     ),
     Row(
@@ -129,7 +115,7 @@ ROWS = (
     _continual("data.control", "real".__ne__, "is a control run, which ends with its result", "real"),
     _continual("data.fold", lambda fold: type(fold) is str, "is a fold of groups, and more arrive", "null"),
     _continual("mode", STAGED_MODE.__eq__, "trains in stages", "another mode"),
-    _continual("data.path", is_no_folder, "is not a folder where files arrive", "a folder", "--data FOLDER"),
+    _continual("data.path", _is_no_folder, "is not a folder where files arrive", "a folder", "--data FOLDER"),
 )
 
 
@@ -141,8 +127,19 @@ def check_settings(values: Values) -> list[Diagnostic]:
             parts = {"fix" if str(row.fix).startswith("--") else "new": row.fix, "allowed": row.allowed}
             parts["severity"] = "warning" if row.warns else "error"
             found.append(errors.about_value(values, row.key, row.problem, **parts))
-    for check in (_stages, _trackers, _paths, _length, _batch, _no_effect, _features):
+    for check in (_stages, _trackers, _paths, _length, _batch, _no_effect):
         found += check(values)
+    if values[_CONTINUAL].value and "data.path" not in values:
+        where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
+        message = f"{_CONTINUAL} needs a task with the setting data.path"
+        found.append(Diagnostic(message, key="data.path", where=where))
+    elif values[_CONTINUAL].value and (problem := why_ineffective(values, "data.path")):
+        problem += "; continual learning trains on new files there"
+        found.append(errors.about_value(values, "data.path", problem))
+    if any(values[f"download.{name}"].value for name in ("fetch", "files", "variables")):
+        from launcher.config import feature_checks  # for the runs that download their data
+
+        found += feature_checks.check_download(values)
     return found
 
 
@@ -247,18 +244,10 @@ def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterato
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
-    """Warn if micro-batch or accumulation change the global batch.
-
-    An error is a mode that promises to keep it, with numbers that do not divide.
-    """
-    pair = (MICRO, ACCUMULATION)
-
-    def product(read: Callable[[Setting], Any]) -> int:
-        return math.prod(read(values[key]) or 1 for key in pair)
-
-    shipped = product(lambda setting: setting.shipped)
-    new = product(lambda setting: setting.value)
-    keys = [key for key in pair if values[key].is_of_user]
+    """Warn if micro-batch or accumulation change the global batch."""
+    keys = [key for key in (MICRO, ACCUMULATION) if values[key].is_of_user]
+    shipped = (values[MICRO].shipped or 1) * (values[ACCUMULATION].shipped or 1)
+    new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
     if keys and new != shipped and not values[GLOBAL].is_of_user:
         yield errors.about(
             values,
@@ -269,26 +258,13 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
             fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
             severity="warning",
         )
-    default = product(lambda setting: setting.mode_default)
-    layers = {values[key].origin.layer for key in (GLOBAL, *pair)}
-    is_of_mode = layers.isdisjoint((PROFILE_LAYER, *USER_LAYERS))
-    promise = values["promise"].value.get("global_batch")
-    if promise == {"at_least": 1, "at_most": 1} and is_of_mode and shipped != default:
-        lines = " and ".join(dict.fromkeys(values[key].origin.where for key in pair))
-        problem = f"promises a global batch of {default}, and gives {shipped} by {lines}"
-        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={default}")
 
 
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
     """Modes and settings that change nothing."""
-    changes = (
-        origin.layer == MODE_LAYER and new != old
-        for key, setting in values.items()
-        if key != "promise"
-        for (new, origin), (old, _) in pairwise(setting.all_values)
-    )
     mode = values["mode"].value
-    if mode != "default" and not any(changes):
+    others = [setting for key, setting in values.items() if key != "promise"]
+    if mode != "default" and all(each.shipped == each.mode_default for each in others):
         yield errors.about_value(values, "mode", "changes nothing", severity="warning")
     for key, setting in values.items():
         if setting.is_set_by_user and (problem := why_ineffective(values, key)):
@@ -299,25 +275,12 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
             yield errors.about_value(values, key, problem, fix="remove it", severity=severity)
 
 
-def _features(values: Values) -> Iterator[Diagnostic]:
-    """The checks of continual learning and downloads, for the runs that use them."""
-    key, is_continual = "data.path", values[_CONTINUAL].value
-    if is_continual and key not in values:
-        where = errors.where(_CONTINUAL, values[_CONTINUAL].origin)
-        yield Diagnostic(f"{_CONTINUAL} needs a task with the setting {key}", key=key, where=where)
-    elif is_continual and (problem := why_ineffective(values, key)):
-        yield errors.about_value(values, key, f"{problem}; continual learning trains on new files there")
-    if any(values[f"download.{name}"].value for name in ("fetch", "files", "variables")):
-        from launcher.config import feature_checks
-
-        yield from feature_checks.check_download(values)
-
-
 def _stages(values: Values) -> Iterator[Diagnostic]:
     """Errors of mode staged, of the names in `stages`, and of missing first weights."""
     family, mode, names = (values[key].value for key in ("model.family", "mode", STAGES))
     stages = declared_stages(family)
     known = [stage.name for stage in stages]
+    chosen = select_stages(names, stages)
     if not stages:
         able = ", ".join(name for name, each in FAMILIES.items() if each.stages)
         for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (STAGES, names)) if is_set]:
@@ -327,21 +290,19 @@ def _stages(values: Values) -> Iterator[Diagnostic]:
     elif names and mode != STAGED_MODE:
         problem = f"needs mode staged, and the mode is {mode}"
         yield errors.about_value(values, STAGES, problem, fix="--mode staged")
-    elif [name for name in known if name in names] != list(names):
+    elif names and [stage.name for stage in chosen] != list(names):
         near = [nearest_match(name, known) for name in names]
-        corrected = [name for name in known if name in near]
+        corrected = ",".join(name for name in known if name in near)
         is_option = values[STAGES].origin.where.startswith("--stage ")
-        new = None if None in near else near[0] if is_option else f"[{','.join(corrected)}]"
+        new = None if None in near else corrected if is_option else f"[{corrected}]"
         problem = f"is not a list of stages of {family} in their order"
         yield errors.about_value(values, STAGES, problem, allowed=", ".join(known), new=new)
-    elif len(names) == 1:
-        [stage] = select_stages(names, stages)
-        if stage.loads is not None and values[stage.loads].value is None:
-            earlier = " or ".join(stage.of)
-            yield Diagnostic(
-                f"stage {stage.name} starts from the weights of stage {earlier}, and no run is given",
-                key=stage.loads,
-                where=errors.where(STAGES, values[STAGES].origin),
-                allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
-                fix="--from RUN",
-            )
+    elif len(names) == 1 and chosen[0].loads is not None and values[chosen[0].loads].value is None:
+        earlier = " or ".join(chosen[0].of)
+        yield Diagnostic(
+            f"stage {chosen[0].name} starts from the weights of stage {earlier}, and no run is given",
+            key=chosen[0].loads,
+            where=errors.where(STAGES, values[STAGES].origin),
+            allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
+            fix="--from RUN",
+        )

@@ -22,7 +22,6 @@ from models.base import Task
 KEY = "model.family"
 LEGAL = "package.module:Class, where Python finds the module from here"
 MAIN = "__main__"
-_PINNED = (*sorted(environment.PACKAGES), "launcher")
 
 
 def add_search_folder(folder: object) -> None:
@@ -43,33 +42,34 @@ def load_task_class(name: str) -> type:
     Raises SettingsError, with file and line if they are known.
     """
     module_name, _, class_name = name.partition(":")
-    module = _module(module_name, class_name)
+    module = sys.modules.get(module_name) or _module(module_name, class_name)
     task_class = getattr(module, class_name, None)
-    if module_name == MAIN and task_class is None and _is_ours(module):
+    if isinstance(task_class, type):
+        if missing := _missing(task_class):
+            raise _error(
+                f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
+                name,
+                where=class_location(task_class),
+                allowed="the methods of models.base.Task; models.custom.CustomTask has most of them",
+            )
+        return task_class
+    home = Path(module.__file__ or "").absolute()
+    if module_name == MAIN and home.is_relative_to(environment.ROOT / "launcher"):
         raise _error(
             f"class '{class_name}' is of a script or notebook, which this process does not run",
             name,
             allowed="one process that the script starts itself; or a class in a module",
         )
-    if not isinstance(task_class, type):
-        classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
-        suggestion = nearest_match(class_name, tasks)
-        raise _error(
-            f"module '{module_name}' has no class '{class_name}'",
-            name,
-            where=_where(module.__file__, None),
-            allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
-            did_you_mean=suggestion and f"{module_name}:{suggestion}",
-        )
-    if missing := _missing(task_class):
-        raise _error(
-            f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
-            name,
-            where=class_location(task_class),
-            allowed="the methods of models.base.Task; models.custom.CustomTask has most of them",
-        )
-    return task_class
+    classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
+    tasks = [cls.__name__ for cls in classes if cls.__module__ == module.__name__ and not _missing(cls)]
+    suggestion = nearest_match(class_name, tasks)
+    raise _error(
+        f"module '{module_name}' has no class '{class_name}'",
+        name,
+        where=_where(module.__file__, None),
+        allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
+        did_you_mean=suggestion and f"{module_name}:{suggestion}",
+    )
 
 
 def name_of(cls: type) -> str:
@@ -85,16 +85,13 @@ def name_of(cls: type) -> str:
             where=class_location(cls),
             allowed="a class at the top of a module, script or notebook, as it is there now",
         )
-    if cls.__module__ != MAIN:
-        return name
-    spec, file = module.__spec__, getattr(module, "__file__", None)
-    module_name = Path(file).stem if file is not None and file.endswith(".py") else ""
-    module_name = spec.name if spec is not None else module_name
+    file = getattr(module, "__file__", None) or ""
+    script = Path(file).stem if file.endswith(".py") else ""
+    script = script if module.__spec__ is None else module.__spec__.name
     # Other processes import the script under the name of its file, and this one must not run it.
-    is_name = all(part.isidentifier() for part in module_name.split("."))
-    if is_name and sys.modules.setdefault(module_name, module) is module:
-        return f"{module_name}:{cls.__qualname__}"
-    return name
+    is_name = cls.__module__ == MAIN and all(part.isidentifier() for part in script.split("."))
+    is_same = is_name and sys.modules.setdefault(script, module) is module
+    return f"{script}:{cls.__qualname__}" if is_same else name
 
 
 @cache
@@ -184,11 +181,6 @@ def _module(name: str, class_name: str) -> ModuleType:
         fix = None if parts else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}"
         message = f"'{name}' is a file, not the name of a module"
         raise _error(message, full, allowed=LEGAL, did_you_mean=suggestion, fix=fix)
-    if name.partition(".")[0] in _PINNED:
-        allowed = f"any name that does not begin with {', '.join(_PINNED)}"
-        raise _error(f"module '{name}' would lie in a package of this program", full, allowed=allowed)
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise _error(f"'{name}' is not a module name", full, allowed=LEGAL)
     add_search_folder(None)
     importlib.invalidate_caches()
     _importing.append(name)
@@ -201,7 +193,8 @@ def _module(name: str, class_name: str) -> ModuleType:
         if missing is not None and f"{name}.".startswith(f"{missing}."):
             raise _error(f"module '{name}' does not exist", full, allowed=LEGAL) from None
         last_line = traceback.format_exception_only(error)[-1].strip()
-        ours = ("<frozen", *_installed(), *(f"{environment.ROOT / folder}{os.sep}" for folder in _PINNED))
+        folders = (environment.ROOT / package for package in (*environment.PACKAGES, "launcher"))
+        ours = ("<frozen", *_installed(), *(f"{folder}{os.sep}" for folder in folders))
         frames = traceback.extract_tb(error.__traceback__)
         places = [(f.filename, f.lineno) for f in frames if not f.filename.startswith(ours)]
         if isinstance(error, SyntaxError):
@@ -211,11 +204,6 @@ def _module(name: str, class_name: str) -> ModuleType:
         raise _error(message, full, where=where) from error
     finally:
         _importing.pop()
-
-
-def _is_ours(module: ModuleType) -> bool:
-    """Whether a module is of this program, such as the main module of a rank."""
-    return Path(module.__file__ or "").absolute().is_relative_to(environment.ROOT / "launcher")
 
 
 def _installed() -> tuple[str, ...]:
@@ -235,8 +223,7 @@ def _where(file: str | None, line: int | None) -> str | None:
     """A file as one would type it from here, and a line of it."""
     if file is None:
         return None
-    path = from_here(Path(file))
-    return path if line is None else f"{path}:{line}"
+    return from_here(Path(file)) + ("" if line is None else f":{line}")
 
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:

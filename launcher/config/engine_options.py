@@ -30,7 +30,7 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
         precision=settings.precision,
         compile=settings.compile != "off",
         graphs=settings.compile == "graphs",
-        eager_on_failure=resolved.values["compile"].without((MACHINE_LAYER,)) == AUTO,
+        eager_on_failure=resolved.values["compile"].without(MACHINE_LAYER) == AUTO,
         activation_checkpointing=every,
         keep_products=checkpointing == "selective",
         activation_offload=settings.memory.activation_offload,

@@ -121,15 +121,11 @@ def line(option: str | None, key: str, value: Any) -> str:
 
 
 def custom_task_errors(error: SettingsError, entry: TypedEntry) -> list[Diagnostic]:
-    """The errors of a custom task, with the place where the user named it."""
-    named_at, origin = where("model.family", entry.origin), entry.origin
-    return [
-        replace(
-            diagnostic,
-            where=f"{named_at}; {diagnostic.where}" if diagnostic.where else named_at,
-            fix=diagnostic.fix
-            or (diagnostic.did_you_mean and fix_line("model.family", origin, diagnostic.did_you_mean)),
-            order=entry.order,
-        )
-        for diagnostic in error.diagnostics
-    ]
+    """The errors of a custom task, with the place where the user named it in `entry`."""
+    errors, named_at = [], where(entry.key, entry.origin)
+    for one in error.diagnostics:
+        if one.key == entry.key:
+            fix = one.fix or (one.did_you_mean and fix_line(entry.key, entry.origin, one.did_you_mean))
+            one = replace(one, where="; ".join(filter(None, (named_at, one.where))), fix=fix)
+        errors.append(replace(one, order=entry.order))
+    return errors

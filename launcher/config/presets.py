@@ -21,7 +21,7 @@ TASK_FOLDER = "model.folder"
 
 @dataclass(frozen=True)
 class Mode:
-    """What a mode means where a family says nothing else."""
+    """What a mode, or a limits profile, means where a family says nothing else."""
 
     name: str
     sentence: str
@@ -47,21 +47,20 @@ class FamilyFile:
         the user gives that setting a value; and of a custom task's class ("declared").
         """
         prefix = f"{'.'.join(path)}."
-        inside = [(line.key.removeprefix(prefix), line) for line in self.lines if line.key.startswith(prefix)]
-        return [
-            line._replace(key=key)
-            for key, line in inside
-            if path[0] != "sizes" or len(path) > 2 or not key.startswith(_INNER)
+        inside = [
+            line._replace(key=line.key[len(prefix) :]) for line in self.lines if line.key.startswith(prefix)
         ]
+        return [line for line in inside if not line.key.startswith(("modes.", "stages."))]
 
 
-_INNER = ("modes.", "stages.")
+@cache
+def _names(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (FOLDER / folder).glob("*.yaml")))
 
 
 def modes() -> tuple[str, ...]:
     """The names of all modes, `default` first."""
-    names = _names("modes")
-    return tuple(sorted(names, key=lambda name: name != "default"))
+    return tuple(sorted(_names("modes"), key=lambda name: name != "default"))
 
 
 def profiles() -> tuple[str, ...]:
@@ -70,37 +69,22 @@ def profiles() -> tuple[str, ...]:
 
 
 @cache
-def _names(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (FOLDER / folder).glob("*.yaml")))
-
-
-@cache
 def mode(name: str, folder: str = "modes") -> Mode:
-    """One mode by its name. Reads the disk."""
-    lines = _read(f"{folder}/{name}.yaml")
+    """One mode by its name; of the folder `profiles`, a limits profile. Reads the disk."""
+    lines = file(f"{folder}/{name}").lines
     sentence = next(line.value for line in lines if line.key == "sentence")
     return Mode(name, sentence, [line for line in lines if line.key != "sentence"])
 
 
-def profile(name: str) -> Sequence[Line]:
-    """What `limits.profile: name` says. Reads the disk."""
-    return mode(name, "profiles").lines
-
-
-@cache
 def family(name: str) -> FamilyFile:
     """A family's file. Reads the disk."""
-    return FamilyFile(_read(f"models/{name}.yaml"))
+    return file(f"models/{name}")
 
 
 @cache
-def custom_task() -> FamilyFile:
-    """The defaults of all custom tasks. Reads the disk."""
-    return FamilyFile(_read("custom_task.yaml"))
-
-
-def _read(file: str) -> list[Line]:
-    return read_lines(FOLDER / file, name=f"ds_configs/{file}")
+def file(name: str) -> FamilyFile:
+    """A shipped file. Reads the disk."""
+    return FamilyFile(read_lines(FOLDER / f"{name}.yaml", name=f"ds_configs/{name}.yaml"))
 
 
 BOUNDS = {"at_least": "at least", "at_most": "at most"}
@@ -124,8 +108,7 @@ def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) 
     if (factor := change.get("scale")) is not None:
         value = _scaled(default, factor)
         is_exact = not isinstance(default, int) or value == default * factor
-        text = f"{plain(default)} × {factor:.6g}"
-        texts.append(text if is_exact else f"{text}, rounded to {value}")
+        texts.append(f"{plain(default)} × {factor:.6g}" + ("" if is_exact else f", rounded to {value}"))
     for word, bound in (("at_least", max), ("at_most", min)):
         if word in change:
             value = bound(value, change[word])
@@ -142,7 +125,6 @@ def _scaled(value: Any, factor: float) -> Any:
         return max(1, math.floor(value * factor + 0.5)) if value else 0
     if isinstance(value, float):
         return float(f"{value * factor:.12g}")  # 0.1 × 0.75 is 0.075, not 0.07500000000000001
-    if (match := _LENGTH.match(value)) is None:
-        raise TypeError(f"{value!r} cannot be scaled")
-    number = f"{float(match[1]) * factor:g}"
-    return f"{number}%" if match[2] == "%" else f"{number} epoch{'s' if number != '1' else ''}"
+    number, unit = _LENGTH.match(value).groups()  # type: ignore[union-attr]
+    new = f"{float(number) * factor:g}"
+    return f"{new}%" if unit == "%" else f"{new} epoch{'s' if new != '1' else ''}"

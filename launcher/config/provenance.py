@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -82,15 +82,9 @@ class Setting:
         """The value and those it overrides with their origins, newest first."""
         return [(self.value, self.origin), *self.replaced]
 
-    @property
-    def first_origin(self) -> Origin:
-        """The lowest origin since which the value is what it is."""
-        first = self.origin
-        for value, origin in self.replaced:
-            if value != self.value:
-                break
-            first = origin
-        return first
+    def without(self, *layers: str) -> Any:
+        """The value as it would be without some layers."""
+        return next(value for value, origin in self.all_values if origin.layer not in layers)
 
     @property
     def is_of_user(self) -> bool:
@@ -100,25 +94,17 @@ class Setting:
     @property
     def is_set_by_user(self) -> bool:
         """Whether the user decided the value; repeating that of a lower layer does not count."""
-        return self.first_origin.layer in USER_LAYERS
-
-    def has_replaced(self, value: Any) -> bool:
-        """Whether the value overrides `value`."""
-        return any(other == value for other, _ in self.replaced)
-
-    def without(self, layers: Collection[str]) -> Any:
-        """The value as it would be without some layers."""
-        return next(value for value, origin in self.all_values if origin.layer not in layers)
+        return self.is_of_user and bool(self.value != self.without(*USER_LAYERS))
 
     @property
     def mode_default(self) -> Any:
         """The value in mode default, before the user's settings."""
-        return self.without((*USER_LAYERS, MODE_LAYER, *FITTED_LAYERS))
+        return self.without(*USER_LAYERS, MODE_LAYER, *FITTED_LAYERS)
 
     @property
     def shipped(self) -> Any:
         """The value of mode and family, before the user's settings."""
-        return self.without((*USER_LAYERS, *FITTED_LAYERS))
+        return self.without(*USER_LAYERS, *FITTED_LAYERS)
 
     def overridden(self, value: Any, origin: Origin) -> Setting:
         """The setting with a new value on top."""
@@ -147,29 +133,24 @@ class Chosen:
         return str(self.settings["engine.name"])
 
     @property
-    def changes(self) -> list[tuple[str, Any]]:
-        """Its settings beside the engine."""
-        return [(key, value) for key, value in self.settings.items() if key != "engine.name"]
+    def changes(self) -> list[str]:
+        """Its settings beside the engine, as KEY=VALUE."""
+        return [f"{key}={plain(value)}" for key, value in self.settings.items() if key != "engine.name"]
 
     @property
     def line(self) -> str:
         """The choice and its reason, for the user."""
-        changes = [f"{key}={plain(value)}" for key, value in self.changes]
-        words = [self.engine, *(["with", *changes] if changes else [])]
-        return f"{_BY_AUTO}: {' '.join(words)}: {self.reason}"
+        words = [self.engine, *(["with", *self.changes] if self.changes else [])]
+        return f"{BY_AUTO}: {' '.join(words)}: {self.reason}"
 
     @property
     def where(self) -> str:
         """The origin of its settings."""
-        return f"{_BY_AUTO}: {self.reason}"
+        return f"{BY_AUTO}: {self.reason}"
 
 
-_BY_AUTO = f"engine {AUTO}"
-
-
-def is_auto(layer: str | None, where: object) -> bool:
-    """Whether engine auto set a value, by its origin."""
-    return layer == MACHINE_LAYER and str(where).startswith(_BY_AUTO)
+BY_AUTO = f"engine {AUTO}"
+"""How the origins of settings begin that engine auto set."""
 
 
 def keys_of(sets: Sequence[str]) -> set[str]:
@@ -236,8 +217,7 @@ class Batching:
     def smaller(self) -> int | None:
         """The next smaller micro-batch, at most half, for the same global batch; None: none."""
         share = self.micro_batch * self.accumulation
-        sizes = range(self.micro_batch // 2, 0, -1)
-        return next((size for size in sizes if share % size == 0), None)
+        return next((size for size in range(self.micro_batch // 2, 0, -1) if share % size == 0), None)
 
     def __str__(self) -> str:
         processes = counted(self.world_size, "process")
@@ -273,22 +253,15 @@ class Resolved:
         return Batching(train.global_batch, train.micro_batch, train.accumulation, self.world_size)
 
     def with_batching(self, batching: Batching, reason: str) -> Resolved:
-        """The same run with other batch numbers in its settings, and why."""
-        values = with_batch_numbers(self.values, batching, reason)
-        numbers = {key: getattr(batching, key) for key in BATCH_KEYS}
+        """The same run with other batch numbers; `reason` is the origin of those that differ."""
+        numbers = {name: getattr(batching, name) for name in BATCH_KEYS}
+        origin, values = Origin(MACHINE_LAYER, reason), dict(self.values)
+        for name, number in numbers.items():
+            if values[f"train.{name}"].value != number:
+                values[f"train.{name}"] = values[f"train.{name}"].overridden(number, origin)
         train = self.settings.train.model_copy(update=numbers)
         settings = self.settings.model_copy(update={"train": train})
         return replace(self, settings=settings, values=values, world_size=batching.world_size)
-
-
-def with_batch_numbers(values: Values, batching: Batching, reason: str) -> dict[str, Setting]:
-    """`values` with the batch numbers; `reason` is the origin of those that differ."""
-    changed = dict(values)
-    for name in BATCH_KEYS:
-        key, number = f"train.{name}", getattr(batching, name)
-        if values[key].value != number:
-            changed[key] = values[key].overridden(number, Origin(MACHINE_LAYER, reason))
-    return changed
 
 
 def entries(layer: str, lines: Iterable[Line], position: int = -1) -> list[TypedEntry]:

@@ -18,10 +18,9 @@ from launcher.config.provenance import (
     CliArgs,
     Resolved,
     Values,
-    with_batch_numbers,
 )
 from launcher.config.schema import FIRST_RUN, PRETRAINED, config_of, is_of_hub, settings_class
-from launcher.config.selection import COMMAND_LINE, Choice, choose_from, read_user
+from launcher.config.selection import COMMAND_LINE, Choice, choose
 from models.catalog import is_custom
 from models.common.hub import HUB
 from training.settings import nested
@@ -44,11 +43,10 @@ def resolve(
     `world_size` is given if torchrun or srun started the processes; `base` holds the settings of
     the resumed run; `chosen` is what engine auto chose. Raises SettingsError with all errors.
     """
-    user = read_user(args)
-    choice = choose_from(user, base)
+    choice = choose(args, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
-    values, entries, diagnostics = stack_layers(choice, user, base, world_size is not None)
+    values, entries, diagnostics = stack_layers(choice, base, world_size is not None)
     paths.keep_recorded(values)
     pinned: list[str] = []
     name = values[PRETRAINED].value if PRETRAINED in values else None
@@ -76,7 +74,6 @@ def resolve(
     if errors or solved is None:
         raise SettingsError(errors)
     notes = [*_model_notes(choice, values, machine), *pinned, *run.notes, *adapt.batch_notes(values, solved)]
-    values = with_batch_numbers(values, solved, str(solved))
     tree = nested({key: setting.value for key, setting in values.items()})
     return Resolved(
         settings=settings_class(choice.family).model_validate(tree, strict=True),
@@ -89,7 +86,7 @@ def resolve(
         device=run.device,
         warnings=diagnostics,
         chosen=chosen,
-    )
+    ).with_batching(solved, str(solved))
 
 
 def fetch_weights(model: Any) -> None:
@@ -109,16 +106,17 @@ def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[s
     change = next((line.value for line in lines if line.key == "model.size"), None)
     size, device = values.get("model.size"), values["device"].value
     on_cpu = (machine.device if device == "auto" else device) == "cpu"
+    if choice.size is None:
+        size = None
     if not choice.model_named:
         is_changed = choice.size != FIRST_RUN[1]
         changed = f"; mode {choice.mode} makes it {choice.size}" if is_changed else ""
         yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
-    elif on_cpu and choice.size is not None and size is not None and not is_custom(choice.family):
+    elif on_cpu and size is not None and not is_custom(choice.family):
         smallest = next(iter(config_of(choice.family).SIZES))
         if size.origin.layer == FAMILY_LAYER and size.value != smallest:
             quick = f"--model {choice.family}:{smallest}"
             yield f"no size named: {size.value}, which is slow on a CPU; a quick size is  {quick}"
-    size = None if choice.size is None else size
     if change and (size is None or not (size.is_of_user or is_of_mode(size))):
         names = " or ".join(change["smaller_of"])
         yield f"mode {choice.mode}: no smaller size ({names}), so the whole model is trained"

@@ -13,6 +13,7 @@ from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, LEAST, MICRO
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
+    BY_AUTO,
     FITTED_LAYERS,
     MACHINE_LAYER,
     RESUMED_LAYER,
@@ -20,7 +21,6 @@ from launcher.config.provenance import (
     TypedEntry,
     Values,
     entries,
-    is_auto,
 )
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
@@ -94,7 +94,8 @@ class Base:
         return layer if isinstance(layer, str) else None
 
     def _is_auto(self, key: str) -> bool:
-        return is_auto(self._layer(key), self.origins.get(key, {}).get("origin"))
+        origin = str(self.origins.get(key, {}).get("origin"))
+        return self._layer(key) == MACHINE_LAYER and origin.startswith(BY_AUTO)
 
     def _is_shipped(self, key: str, below: Values) -> bool:
         """Whether Gearshift itself chose the value, and still does."""

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from keyword import iskeyword
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -120,7 +119,7 @@ class Settings(Root):
 
 
 def config_of(family: str) -> Any:
-    """The module with a family's Model, Data and SIZES, or the same of a custom task.
+    """The module with a family's Model, Data, SIZES and stages, or the same of a custom task.
 
     Raises SettingsError for such a task that cannot be used.
     """
@@ -160,13 +159,11 @@ def task_with_data(settings: Any, folder: Path) -> Task:
 
 PRETRAINED = "model.pretrained"
 """The setting with a pretrained model, in the families that have one: a folder, or of the hub."""
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def model_name(model: Any) -> str:
     """`FAMILY:SIZE` or `FAMILY:FOLDER` of the section `model`; a custom task may have no sizes."""
-    size, pretrained = getattr(model, "size", None), getattr(model, "pretrained", None)
-    part = model_part(model.family, size, pretrained)
+    part = model_part(model.family, getattr(model, "size", None), getattr(model, "pretrained", None))
     return model.family if part is None else f"{model.family}:{part}"
 
 
@@ -179,8 +176,8 @@ def model_part(family: str, size: str | None, pretrained: str | None) -> str | N
         return size
     if pretrained.startswith(HUB):
         pretrained = pretrained.removeprefix(HUB).partition("@")[0]
-    name = Path(os.path.abspath(Path(pretrained).expanduser())).name
-    return _NOT_IN_NAMES.sub("-", name).strip("-.") or "pretrained"
+    name = os.path.basename(os.path.abspath(os.path.expanduser(pretrained)))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "pretrained"
 
 
 def replaces_size(family: str, pretrained: str | None) -> bool:
@@ -195,21 +192,15 @@ def is_of_hub(model: Any) -> bool:
     return isinstance(name, str) and name.startswith(HUB) and not is_custom(model.family)
 
 
-@cache
 def settings_class(family: str) -> type[BaseModel]:
     """The whole tree for one family: frozen, refusing unknown keys."""
-    config = config_of(family)
-    return create_model(
-        "Settings", __base__=Settings, model=(config.Model, config.Model()), data=(config.Data, config.Data())
-    )
+    return _settings_class(config_of(family))
 
 
-def get(settings: BaseModel, key: str) -> Any:
-    """The value of a dotted key."""
-    value: Any = settings
-    for part in key.split("."):
-        value = getattr(value, f"{part}_" if iskeyword(part) else part)
-    return value
+@cache
+def _settings_class(config: Any) -> type[BaseModel]:
+    sections: dict[str, Any] = {"model": (config.Model, config.Model()), "data": (config.Data, config.Data())}
+    return create_model("Settings", __base__=Settings, **sections)
 
 
 @dataclass(frozen=True)
@@ -243,82 +234,76 @@ def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
 
     No tensor holds a whole number beyond 64 bits.
     """
-    if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
-        return "not_known"
     if isinstance(value, list | dict):
         items = value.values() if isinstance(value, dict) else value
         return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
+    if isinstance(value, str):
+        return "not_known" if isinstance(info.allowed, tuple) and value not in info.allowed else None
     if isinstance(value, float) and not math.isfinite(value):
         return "finite_number"
     return "less_than" if isinstance(value, int) and abs(value) >= 2**63 else None
 
 
-@cache
 def setting_infos(family: str) -> dict[str, SettingInfo]:
     """Every setting of a family by its dotted key, in the order of declaration."""
+    return _setting_infos(config_of(family), family)
+
+
+@cache
+def _setting_infos(config: Any, family: str) -> dict[str, SettingInfo]:
     named = {
         "mode": presets.modes(),
         "engine.name": (*ENGINES, AUTO),
         "model.family": tuple(dict.fromkeys((*FAMILIES, family))),
-        "model.size": tuple(config_of(family).SIZES),
+        "model.size": tuple(config.SIZES),
     }
-    infos = {leaf.key: leaf for leaf in _leaves(settings_class(family), "")}
+    infos = {info.key: info for info in _infos(_settings_class(config), "")}
     for key in named.keys() & infos.keys():
         infos[key] = replace(infos[key], type="one of", allowed=named[key])
     return infos
 
 
-def sections(family: str) -> frozenset[str]:
+def sections(family: str) -> set[str]:
     """The dotted keys that hold other keys."""
-    return frozenset(key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == ".")
+    return {key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == "."}
 
 
-def forget_tasks() -> None:
-    """Read custom tasks again: a notebook defines a class again, and a module is reloaded."""
-    from launcher.config import task_settings
-
-    for cached in (task_settings.declared, settings_class, setting_infos):
-        cached.cache_clear()
-
-
-def _leaves(model: type[BaseModel], prefix: str) -> Iterator[SettingInfo]:
+def _infos(model: Any, prefix: str) -> Iterator[SettingInfo]:
     for name, info in model.model_fields.items():
-        kind = info.annotation
-        # In Python 3.10 list[float] passes for a class.
-        if isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel):
-            yield from _leaves(kind, f"{prefix}{name}.")
+        if _is_section(info.annotation):
+            yield from _infos(info.annotation, f"{prefix}{name}.")
         else:
-            yield _leaf(prefix + (info.alias or name), info)
+            yield _info(prefix + (info.alias or name), info)
+
+
+def _is_section(kind: Any) -> bool:
+    # In Python 3.10 list[float] passes for a class.
+    return isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
 
 
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def _leaf(key: str, info: FieldInfo) -> SettingInfo:
+def _info(key: str, info: FieldInfo) -> SettingInfo:
     """What a field of the schema says of a setting."""
     parts = _members(info.annotation)
     kinds = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
     fields = [*_fields(info.annotation), info]
-    extras = [field.json_schema_extra for field in fields if isinstance(field.json_schema_extra, dict)]
-    extra: dict[str, Any] = {key: value for each in extras for key, value in each.items()}
-    first, items = kinds[0], dict[str, SettingInfo]()
+    extra: dict[str, Any] = {}
+    for each in fields:
+        extra |= each.json_schema_extra if isinstance(each.json_schema_extra, dict) else {}
+    first, args = kinds[0], get_args(kinds[0])
     word, allowed = _TYPES.get(first, "mapping"), extra.get("allowed")
-    if get_origin(first) is Literal and len(kinds) == 1:
-        word, allowed = "one of", get_args(first)
-    elif set(kinds) == {int, str}:
+    if set(kinds) == {int, str}:
         word, allowed = "length", duration.FORMS
+    elif get_origin(first) is Literal and len(kinds) == 1:
+        word, allowed = "one of", args
     elif get_origin(first) is list and len(kinds) == 1:
-        word = f"list of {_TYPES.get(_bare(get_args(first)[0]), 'mapping')}s"
-    for item in map(_bare, _members(get_args(first)[-1]) if get_args(first) else ()):
-        if isinstance(item, type) and issubclass(item, BaseModel):
-            items = {leaf.key: leaf for leaf in _leaves(item, "")}
-    bounds = {
-        name: getattr(item, name)
-        for name in _BOUNDS
-        for item in (item for field in fields for item in field.metadata)
-        if getattr(item, name, None) is not None
-    }
+        word = f"list of {_TYPES.get(_bare(args[0]), 'mapping')}s"
+    items = [item for item in map(_bare, _members(args[-1]) if args else ()) if _is_section(item)]
+    metadata = [item for each in fields for item in each.metadata]
+    bounds = {b: getattr(m, b) for b in _BOUNDS for m in metadata if getattr(m, b, None) is not None}
     return SettingInfo(
         key=key,
         type=word,
@@ -331,18 +316,15 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,
-        items=items,
-        names=get_args(get_args(first)[0]) if get_origin(first) is dict else (),
+        items={leaf.key: leaf for item in items for leaf in _infos(item, "")},
+        names=get_args(args[0]) if get_origin(first) is dict else (),
     )
 
 
 def _fields(annotation: Any) -> Iterator[FieldInfo]:
     """What types within an annotation say of their values."""
     for part in get_args(annotation):
-        if isinstance(part, FieldInfo):
-            yield part
-        else:
-            yield from _fields(part)
+        yield from [part] if isinstance(part, FieldInfo) else _fields(part)
 
 
 def _bare(annotation: Any) -> Any:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
@@ -41,45 +39,41 @@ from models.catalog import FAMILIES, Stage, is_custom, split_model_name, stages_
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
-    from launcher.config.task_settings import Declared
 
+STAGES = "stages"
 MODEL_CHOICES = ("model.family", "model.size", TASK_FOLDER)
-CHOICES = (*MODEL_CHOICES, "mode", "stages", "limits.profile", "engine.name")
+CHOICES = (*MODEL_CHOICES, "mode", STAGES, "limits.profile", "engine.name")
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 COMMAND_LINE = 1000
 """Position of the command line in the order of diagnostics: after all files."""
+Layer = Sequence[TypedEntry]
+"""The entries of one source, all with the same layer in their origins."""
 
 
-@dataclass(frozen=True)
-class UserSettings:
+class UserSettings(NamedTuple):
     """What the user set, lowest first: a mode file, the files of --config, and arguments."""
 
-    mode: Sequence[TypedEntry]
-    files: Sequence[Sequence[TypedEntry]]
-    arguments: Sequence[TypedEntry]
-    """Their values are texts: the type of a setting depends on the family."""
+    layers: Sequence[Layer]
+    """The last one is the arguments, whose values are texts: types depend on the family."""
     diagnostics: Sequence[Diagnostic]
     """Files that cannot be read, and arguments that set nothing."""
 
-    def highest(self, keys: Collection[str] = CHOICES, family: str = FIRST_RUN[0]) -> dict[str, TypedEntry]:
-        """The entry of the highest layer for each of `keys` of `family`."""
-        found = {}
-        for entry in chain(self.mode, *self.files, self.arguments):
-            if entry.key in keys:
-                with suppress(Unreadable):  # which is reported with all errors
-                    found[entry.key] = _with_value(entry, setting_infos(family).get(entry.key))
-        return found
-
-    def layers(self, family: str) -> tuple[list[Sequence[TypedEntry]], list[Diagnostic]]:
-        """The entries of each file and of the arguments, and arguments that cannot be read."""
-        infos, wrong, arguments = setting_infos(family), list[Diagnostic](), []
-        for entry in self.arguments:
+    def read_for(self, family: str = FIRST_RUN[0]) -> UserSettings:
+        """With the values of the arguments, as the types of the family read their texts."""
+        infos, *files = setting_infos(family), *self.layers[:-1]
+        wrong, arguments = list(self.diagnostics), list[TypedEntry]()
+        for entry in self.layers[-1]:
             try:
                 arguments.append(_with_value(entry, infos.get(entry.key)))
             except Unreadable as error:
                 message = f"{entry.origin.where} cannot be read: {error.problem}"
                 wrong.append(errors.about_entry(entry, message, key=None, value=None))
-        return [*self.files, arguments], wrong
+        return UserSettings([*files, arguments], wrong)
+
+    @property
+    def highest(self) -> dict[str, TypedEntry]:
+        """The entry of the highest layer for each key."""
+        return {entry.key: entry for layer in self.layers for entry in layer}
 
 
 @lru_cache(maxsize=8)
@@ -91,8 +85,9 @@ def read_user(args: CliArgs) -> UserSettings:
         try:
             return entries(layer, read_lines(path, option), position)
         except SettingsError as error:
-            for one in error.diagnostics:
-                wrong.append(replace(one, order=(position, one.order[1] if one.order else 0)))
+            wrong.extend(
+                replace(d, order=(position, d.order[1] if d.order else 0)) for d in error.diagnostics
+            )
             return []
 
     # A mode of the user's own is above the one that it names.
@@ -102,12 +97,9 @@ def read_user(args: CliArgs) -> UserSettings:
             allowed = "--model and --set on the command line"
             message = f"a mode file cannot set {entry.key}"
             wrong.append(errors.about_entry(entry, message, allowed=allowed, fix="remove it"))
-    return UserSettings(
-        mode=[entry for entry in mode if entry.key not in (*MODEL_CHOICES, "sentence")],
-        files=[file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)],
-        arguments=list(_arguments(args, wrong)),
-        diagnostics=wrong,
-    )
+    mode = [entry for entry in mode if entry.key not in (*MODEL_CHOICES, "sentence")]
+    files = [file(FILES_LAYER, path, n, "--config") for n, path in enumerate(args.configs)]
+    return UserSettings([mode, *files, list(_arguments(args, wrong))], wrong)
 
 
 def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
@@ -118,13 +110,13 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
         typed.append(("model.family", family, "--model", f"--model {args.model}"))
         if size or args.model.endswith(":"):
             typed.append(("model.size", size, f"--model {family}:", f"--model {args.model}"))
-    options = {"mode": (args.mode_option, args.mode if args.mode_file is None else None)}
-    options |= {"engine.name": ("--engine", args.engine), **args.options}
-    for key, (name, text) in options.items():
-        if text is None:
-            continue
-        is_short = name != "--mode" and key == "mode"  # --fast, --stage text
-        typed.append((key, text, "--mode" if is_short else name, name if is_short else f"{name} {text}"))
+    if args.mode is not None and args.mode_file is None:  # --mode NAME, --fast, --stage NAME
+        is_long = args.mode_option == "--mode"
+        typed.append(("mode", args.mode, "--mode", f"--mode {args.mode}" if is_long else args.mode_option))
+    options = (
+        args.options if args.engine is None else {"engine.name": ("--engine", args.engine), **args.options}
+    )
+    typed += [(key, text, name, f"{name} {text}") for key, (name, text) in options.items()]
     for text in args.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -158,15 +150,12 @@ def _with_value(entry: TypedEntry, info: SettingInfo | None) -> TypedEntry:
     return replace(entry, value=parse_yaml_value(text))
 
 
-KEY = "stages"
-_CHANGEABLE = ("engine.name", TASK_FOLDER)
-"""Choices that a resumed run takes from the new arguments."""
-
-
 @dataclass(frozen=True)
 class Choice:
     """What decides which layers there are; an invalid choice is None."""
 
+    user: UserSettings
+    """What the user set, with values of the family's types."""
     family: str
     file: presets.FamilyFile
     """The shipped file of the family, or what a custom task's class declares."""
@@ -191,35 +180,38 @@ class Choice:
         return model_part(self.family, self.size, self.given.get(PRETRAINED))
 
 
-def choose(args: CliArgs) -> Choice:
-    """The choices of a new run with these arguments. Reads settings files."""
-    return choose_from(read_user(args))
-
-
-def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
+def choose(args: CliArgs, base: Base | None = None) -> Choice:
     """The family, size, mode and engine, each from the highest layer that sets it.
 
     A resumed run keeps family, size and mode of its `base`; a different one of the user is reported
-    later, with all other differences. A custom task is loaded here.
+    later, with all other differences. A custom task is loaded here. Reads settings files.
     """
-    typed = user.highest()
-    if base is not None:
+    user = read_user(args)
+    typed = user.read_for().highest
+    if base is not None:  # the engine, and the folder of a task, are those of the new arguments
         before = base.chosen(CHOICES)
-        typed = {**before, **typed, **{k: e for k, e in before.items() if k not in _CHANGEABLE}}
+        now = {key: typed[key] for key in ("engine.name", TASK_FOLDER) if key in typed}
+        typed = {**typed, **before, **now}
 
     def valid(key: str, options: Any, default: str | None = None) -> str | None:
         if (entry := typed.get(key)) is None:
             return default
         return entry.value if isinstance(entry.value, str) and entry.value in options else None
 
-    name = typed.get("model.family")
-    diagnostics: list[Diagnostic] = []
+    name, diagnostics = typed.get("model.family"), list[Diagnostic]()
     family = valid("model.family", FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
     file = presets.family(family)
     if name is not None and isinstance(name.value, str) and is_custom(name.value):
         task, diagnostics = _custom_task(name, typed)
         family, file = (family, file) if task is None else (name.value, task.file)
-    given = _given(user, base, family, file)
+    user = user.read_for(family)
+    # The settings with a block of their own; one without effect does not count.
+    infos, lines = setting_infos(family), [line.key for line in file.lines]
+    keys = [key for key in infos if any(line.startswith(f"given.{key}.") for line in lines)]
+    of_base = {} if base is None else base.chosen(keys)
+    values = {key: entry.value for key, entry in (of_base | user.highest).items() if key in keys}
+    values = {key: value for key, value in values.items() if value is not None}
+    given = {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
     is_replaced = replaces_size(family, given.get(PRETRAINED))
     named = "model.family" in typed or "model.size" in typed or is_replaced
     mode = valid("mode", presets.modes(), "default")
@@ -227,11 +219,11 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     size = valid("model.size", sizes)
     if "model.size" not in typed and sizes:
         size = _default_size(file, mode, sizes, named)
-    names = typed[KEY].value if KEY in typed else None
+    names = typed[STAGES].value if STAGES in typed else None
     stages = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
-    is_one = mode == STAGED_MODE and len(stages) == 1
-    known = [stage.name for stage in declared_stages(family)] if is_one else []
+    known = {stage.name for stage in declared_stages(family)}
     return Choice(
+        user=user,
         family=family,
         file=file,
         size=None if is_replaced else size,
@@ -240,46 +232,26 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
         model_named=named,
         diagnostics=diagnostics,
         stages=stages,
-        stage=next((stage for stage in stages if stage in known), None),
+        stage=stages[0] if mode == STAGED_MODE and len(stages) == 1 and known.issuperset(stages) else None,
         profile=valid("limits.profile", presets.profiles()),
         given=given,
     )
 
 
-def _given(user: UserSettings, base: Base | None, family: str, file: presets.FamilyFile) -> dict[str, Any]:
-    """The value of each setting that the user gives, and that the family's file has a block for.
-
-    A setting without effect does not count.
-    """
-    infos = setting_infos(family)
-    lines = [line.key for line in file.lines if line.key.startswith("given.")]
-    keys = [k for k in infos if any(line.startswith(f"given.{k}.") for line in lines)]
-    before = {} if base is None else base.chosen(keys)
-    typed = {**before, **user.highest(keys, family)}
-    values = {key: entry.value for key, entry in typed.items() if entry.value is not None}
-    return {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
-
-
-def _custom_task(
-    name: TypedEntry, typed: Mapping[str, TypedEntry]
-) -> tuple[Declared | None, list[Diagnostic]]:
+def _custom_task(name: TypedEntry, typed: Mapping[str, TypedEntry]) -> tuple[Any, list[Diagnostic]]:
     """What the class of the task `name` declares, None if it cannot be used; and errors."""
-    from launcher.config import custom_task, task_settings  # for the runs that train one
+    from launcher.config import custom_task  # for the runs that train one
 
     folder = typed.get(TASK_FOLDER)
     try:
         if folder is not None and folder.option is None:  # of a file, which is data
             file, where = folder.origin.where.rpartition(":")[0], errors.where(TASK_FOLDER, folder.origin)
-            folder = replace(
-                folder, value=custom_task.folder_for(name.value, folder.value, Path(file), where)
-            )
-    except SettingsError as error:
-        return None, [replace(d, order=name.order) for d in error.diagnostics]
-    if folder is not None and (impossible := errors.impossible_path(folder)):
-        return None, [impossible]
-    custom_task.add_search_folder(folder and folder.value)
-    try:
-        declared = task_settings.declared(name.value)
+            path = custom_task.folder_for(name.value, folder.value, Path(file), where)
+            folder = replace(folder, value=path)
+        if folder is not None and (impossible := errors.impossible_path(folder)):
+            return None, [impossible]
+        custom_task.add_search_folder(folder and folder.value)
+        declared = config_of(name.value)
     except SettingsError as error:
         return None, errors.custom_task_errors(error, name)
     wrong = []
@@ -309,19 +281,15 @@ def _default_size(file: presets.FamilyFile, mode: str | None, sizes: Sequence[st
 
 def declared_stages(family: str) -> tuple[Stage, ...]:
     """The stages of a family or of a custom task. Raises SettingsError."""
-    if is_custom(family):
-        from launcher.config import task_settings
-
-        return task_settings.declared(family).stages
-    return stages_of(family)
+    stages: tuple[Stage, ...] = config_of(family).stages if is_custom(family) else stages_of(family)
+    return stages
 
 
 def without_first_weights(resolved: Resolved) -> Resolved:
     """`resolved` without the weights that its stages start with: their values do not matter."""
     settings = resolved.settings
-    stages = {stage.name: stage for stage in declared_stages(settings.model.family)}
-    loads = [stages[name].loads for name in settings.stages]
-    fields = {key.removeprefix("model."): None for key in loads if key is not None}
+    stages = [stage for stage in declared_stages(settings.model.family) if stage.name in settings.stages]
+    fields = {stage.loads.removeprefix("model."): None for stage in stages if stage.loads is not None}
     model = settings.model.model_copy(update=fields)
     return replace(resolved, settings=settings.model_copy(update={"model": model}))
 

@@ -14,7 +14,7 @@ from launcher.config import errors
 from launcher.config.batching import GLOBAL, LEAST, batch_line, proposed_batch
 from launcher.config.check import long_warmup, too_rare, why_ineffective
 from launcher.config.feature_settings import Continual, Download, Report
-from launcher.config.provenance import BATCH_SETTINGS, BUILT_IN_LAYER, Resolved, Values
+from launcher.config.provenance import BATCH_SETTINGS, Resolved, Values
 from models.base import DataError
 from training import duration
 from training.settings import PROFILE_WARMUP
@@ -28,15 +28,14 @@ _MOST_LEFT_OUT = 0.1
 _NAMED = 3
 SPLIT = ("data.split_seed", "data.fold")
 SPLIT_FIX = "in the task, split with self.split_groups(groups); or remove it"
+_OF_LAUNCHER = (Continual, Report, Download)
 BY_THE_LAUNCHER = frozenset(
     {
         *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
         *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
         *BATCH_SETTINGS,
         LEAST,
-        *(f"continual.{name}" for name in Continual.model_fields),
-        *(f"report.{name}" for name in Report.model_fields),
-        *(f"download.{name}" for name in Download.model_fields),
+        *(f"{section.__name__.lower()}.{name}" for section in _OF_LAUNCHER for name in section.model_fields),
     }
 )
 """Settings that take effect before the run starts or after it; the run must read the others."""
@@ -68,8 +67,7 @@ def check_train_plan(resolved: Resolved, total_steps: int, steps_per_epoch: int)
     """The errors and warnings that need the number of samples."""
     values = resolved.values
     warmup = duration.steps(values["schedule.warmup"].value, steps_per_epoch, total_steps)
-    rare = too_rare(values, total_steps, steps_per_epoch)
-    return [*rare, *long_warmup(values, warmup, total_steps)]
+    return [*too_rare(values, total_steps, steps_per_epoch), *long_warmup(values, warmup, total_steps)]
 
 
 def check_splits(task: Task, folder: Path) -> None:
@@ -173,22 +171,21 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
 
 
 def unused_keys(values: Values, read: Collection[str]) -> list[str]:
-    """The settings that a layer above built-in set, that have an effect, and that nothing read."""
+    """The settings that a layer above built-in changed, that have an effect, and that nothing read."""
     keys = [key for key in values if key not in read and key not in BY_THE_LAUNCHER]
-    is_set = [key for key in keys if values[key].first_origin.layer != BUILT_IN_LAYER]
-    return [key for key in is_set if why_ineffective(values, key) is None]
+    changed = [key for key in keys if values[key].value != values[key].all_values[-1][0]]
+    return [key for key in changed if why_ineffective(values, key) is None]
 
 
-def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagnostic]:
+def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> Iterator[Diagnostic]:
     """Diagnostics for the user's settings that nothing read.
 
     One of a split is an error: the result would pass for that of a fold.
     """
-    found, is_strict = list[Diagnostic](), resolved.settings.unread_settings == "error"
+    is_strict = resolved.settings.unread_settings == "error"
     for key in unused_keys(resolved.values, read):
         if resolved.values[key].is_set_by_user:
             severity = "error" if is_strict or key in SPLIT else "warning"
             parts = {"fix": SPLIT_FIX if key in SPLIT else "remove it", "severity": severity}
             problem = "is unused: nothing in this run reads it"
-            found.append(errors.about_value(resolved.values, key, problem, **parts))
-    return found
+            yield errors.about_value(resolved.values, key, problem, **parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,9 @@ from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import parse_yaml_scalar
 
-NUMBERS = ("number", "whole number")
+_OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _REASONS = {
-    **dict.fromkeys(
-        ("greater_than", "greater_than_equal", "less_than", "less_than_equal"), "is out of range"
-    ),
+    **dict.fromkeys(_OUT_OF_RANGE, "is out of range"),
     "finite_number": "is not a finite number",
     **dict.fromkeys(("too_short", "too_long"), "has the wrong length"),
 }
@@ -50,23 +48,26 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     section, _, last = name.rpartition(".")
     here = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
     anywhere = {key.rpartition(".")[2]: key for key in keys}
-    anywhere |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
-    for match in (_same, nearest_match):
-        for table in (here, anywhere):
-            if part := match(last, table):
-                return table[part]
+    anywhere |= {option.flag[2:]: option.key for option in OPTIONS if option.key and option.key in keys}
+    for table in (here, anywhere):
+        if same := [key for part, key in table.items() if fold(part) == fold(last)]:
+            return same[0]
+    for table in (here, anywhere):
+        if part := nearest_match(last, table):
+            return table[part]
     return None if section else nearest_match(name, keys)
 
 
-def _same(word: str, options: Collection[str]) -> str | None:
-    return next((option for option in options if fold(option) == fold(word)), None)
+def rejected(
+    info: SettingInfo, entry: TypedEntry, detail: Mapping[str, Any], below: Setting | None
+) -> Diagnostic:
+    """The error of a value, or of a part of it, that the schema rejects with `detail` of pydantic.
 
-
-def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting | None) -> Diagnostic:
-    """The error of a value, or of a part of it, that the schema rejects with `detail` of pydantic."""
+    `below` is the value that it overrides.
+    """
     parts, kind = [*detail["loc"]][entry.key.count(".") + 1 :], detail["type"]
     if not info.items or not parts:
-        return bad_value(info, entry, kind, below)
+        return _bad_value(info, entry, kind, below)
     last, is_name = str(parts[-1]), parts[-1] == "[key]"
     if is_name or kind in ("extra_forbidden", "missing"):
         parts.pop()
@@ -74,41 +75,37 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting |
     item = replace(entry, key=path, value=detail["input"], option=None, text=None)
     if is_name or kind == "extra_forbidden":
         name, options = (str(parts[-1]), info.names) if is_name else (last, tuple(info.items))
-        message = f"unknown name '{name}' in {path}"
         near = nearest_match(name, options)
+        message = f"unknown name '{name}' in {path}"
         diagnostic = about_entry(item, message, allowed=", ".join(options), did_you_mean=near)
     else:
-        inner = info.items.get(last, info)
         reason = detail.get("ctx", {}).get("error") or _REASONS.get(kind, "is not understood")
         problem = f"has no {last}" if kind == "missing" else f"{shown(item.value)} {reason}"
-        diagnostic = about_entry(item, f"{path} {problem}", allowed=allowed(inner))
+        diagnostic = about_entry(item, f"{path} {problem}", allowed=allowed(info.items.get(last, info)))
     is_list = any(isinstance(part, int) for part in parts)
     return diagnostic if is_list else replace(diagnostic, key=entry.key, where=where(entry.key, entry.origin))
 
 
-def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | None) -> Diagnostic:
-    """A value that the schema rejects; `kind` is pydantic's error type, `below` the value before."""
+def _bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | None) -> Diagnostic:
     value, suggestion = entry.value, _nearest(info, entry.value, kind)
     fix = None if suggestion is None else line(entry.option, entry.key, suggestion)
     if entry.key == "model.family" and suggestion is None and isinstance(value, str):
         fix = model_line(value)
         suggestion = fix and meant(fix)
-    is_name = isinstance(info.allowed, tuple) and isinstance(value, str)
-    is_text, kind_text = isinstance(value, str), f"{'a ' * ('number' in info.type)}{info.type}"
-    reason = _REASONS.get(kind)
-    if reason is None and info.type == "length" and type(value) is int:
-        reason = "is out of range"
-    elif reason is None:
-        is_plain = info.type in (*NUMBERS, "true or false") or (info.type == "text" and not is_text)
-        is_plain = is_plain and not isinstance(value, list | dict)
-        reason = f"is {'text, ' * (is_text and info.type in NUMBERS)}not {kind_text}"
-        reason = reason if is_plain else "is not understood"
-    typed = entry.text if entry.text and not isinstance(value, str) else shown(value)
-    text = f"{display_name(entry.key)} {value if type(value) is float and not entry.text else typed}"
+    is_text, is_length = isinstance(value, str), info.type == "length" and type(value) is int
+    reason = "is out of range" if is_length else _REASONS.get(kind, f"is not a value of type {info.type}")
+    name, typed = display_name(entry.key), shown(value)
+    if entry.text and not is_text:
+        typed = entry.text
+    message = (
+        f"unknown {name} {typed}"
+        if is_text and isinstance(info.allowed, tuple)
+        else f"{name} {typed} {reason}"
+    )
     is_shown = below is not None and below.origin.layer != BUILT_IN_LAYER
     return about_entry(
         entry,
-        f"unknown {text}" if is_name else f"{text} {reason}",
+        message,
         overrides=(below.value, below.origin.where) if below is not None and is_shown else None,
         allowed=allowed(info),
         did_you_mean=None if suggestion is None else plain(suggestion),

@@ -115,7 +115,7 @@ def with_larger_batch(resolved: Resolved, described: Described) -> Resolved:
 
 def is_asked(resolved: Resolved) -> bool:
     """Whether the user named engine auto."""
-    return resolved.values[ENGINE].has_replaced(AUTO)
+    return bool(resolved.values[ENGINE].without(MACHINE_LAYER) == AUTO)
 
 
 def best(candidates: Sequence[Candidate]) -> Chosen | None:

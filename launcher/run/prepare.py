@@ -14,7 +14,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counte
 from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved, Values
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, MACHINE_LAYER, CliArgs, Resolved, Values
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
@@ -138,7 +138,7 @@ def _decide(
 ) -> RunPlan:
     world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
-    if not chooses_engine or not decision.resolved.values["engine.name"].has_replaced(AUTO):
+    if not chooses_engine or decision.resolved.values["engine.name"].without(MACHINE_LAYER) != AUTO:
         return decision
     from launcher.plan import auto
     from launcher.plan.target import Described

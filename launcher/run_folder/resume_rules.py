@@ -90,7 +90,7 @@ def decide(
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
-    choices = read_user(args).highest()  # as given now, not those of the run
+    choices = read_user(args).read_for().highest  # as given now, not those of the run
     moved = choices.get(TASK_FOLDER)
     new_folder = moved.value if moved is not None and moved.option is not None else None
     base = resumed_settings.read(run.folder, new_folder)

@@ -12,8 +12,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, TypedEntry
-from launcher.config.selection import KEY as STAGES_KEY
-from launcher.config.selection import choose, declared_stages
+from launcher.config.selection import STAGES, choose, declared_stages
 from launcher.config.settings_file import read_values
 from launcher.run.prepare import prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
@@ -128,12 +127,12 @@ def _new(
     if args.resume is not None:
         resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
         args = replace(args, resume=None)
-    sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES_KEY]
+    sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES]
     folder = out or run_folder.PARENT / STAGED_MODE
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         where = f"stage {number} of {len(stages)}"
-        turn = TypedEntry(STAGES_KEY, [stage.name], Origin(CLI_LAYER, where), STAGE.flag)
+        turn = TypedEntry(STAGES, [stage.name], Origin(CLI_LAYER, where), STAGE.flag)
         filled = [*(args.filled if number == 1 else ()), turn, *_weights(stage, entries)]
         made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_stage)
         if out is None and number == 1 and made is not None:

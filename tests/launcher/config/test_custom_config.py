@@ -59,7 +59,8 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     run = resolved("model.width=9", model=line)
     assert run.settings.model.width == 9
     assert "  width: 9\n" in render.render_settings(run)
-    assert "model.width 'wide' is text, not a whole number" in wrong(line, "model.width=wide")
+    [found] = refused("model.width=wide", model=line)
+    assert (found.key, found.allowed) == ("model.width", "a whole number")
     [found] = refused("model.widht=9", model=line)
     assert (found.allowed, found.did_you_mean) == ("family, folder, width", "model.width")
 

@@ -75,7 +75,6 @@ def test_a_size_that_the_user_names_takes_the_promises_of_lite_away(model, measu
 @pytest.mark.parametrize(
     ("promise", "meant"),
     [
-        ("{step_time: {sizes: [tny]}}", "tiny"),
         ("{step_time: {needs: [optim.lr]}}", None),
         ("{step_time: {at_mots: 1}}", "at_most"),
         ("{step_tme: {at_most: 1}}", "step_time"),

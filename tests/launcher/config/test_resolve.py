@@ -171,8 +171,6 @@ def value(*pairs):
 
 def test_only_a_changed_value_is_a_decision_of_the_user():
     setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
-    assert setting.first_origin.layer == "family"
     assert not setting.is_set_by_user
     assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
-    back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
-    assert back.first_origin.layer == "--config files"
+    assert value((1, "--config files"), (2, "mode"), (1, "built-in")).is_set_by_user
