@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
@@ -16,9 +15,6 @@ from launcher.config.provenance import MACHINE_LAYER, MODE_LAYER, Batching, Chos
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 from models.common.hub import folder_of
 
-_OLD_GPU = "a GPU without bf16"
-_BOUNDARIES = (2, 11)
-"""The first torch with attention within documents by their boundaries."""
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
 _PER_CORE = 4
@@ -44,10 +40,6 @@ class Adaptation:
         """The current value."""
         return self.values[key].value
 
-    def is_set(self, key: str) -> bool:
-        """Whether the user set it."""
-        return self.values[key].is_of_user
-
     def fill(self, key: str, new: Any, reason: str) -> None:
         """Override a value."""
         self.values[key] = self.values[key].overridden(new, Origin(MACHINE_LAYER, reason))
@@ -63,22 +55,24 @@ class Adaptation:
 
     def prefer(self, key: str, new: Any, reason: str) -> None:
         """Replace another default; what the user set stays."""
-        if not self.is_set(key) and self.get(key) != new:
+        if not self.values[key].is_of_user and self.get(key) != new:
             self.replace(key, new, reason)
 
     def reject(self, key: str, new: Any, reason: str, allowed: str | None = None) -> None:
         """Report a user's setting that is impossible here; replace a default."""
-        if self.is_set(key):
-            self.diagnostics.append(self.impossible(key, f"is impossible here: {reason}", new, allowed))
+        if self.values[key].is_of_user:
+            self.report(key, new, f"is impossible here: {reason}", allowed)
         else:
             self.replace(key, new, reason)
 
-    def impossible(self, key: str, problem: str, new: Any, allowed: str | None) -> Diagnostic:
-        """The error of an allowed value that is impossible here; `new` is possible."""
-        allowed = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
-        fix = errors.fix_line(key, self.values[key].origin, new)
-        parts = {"allowed": allowed, "did_you_mean": plain(new), "fix": fix}
-        return errors.about_value(self.values, key, problem, **parts)
+    def report(
+        self, key: str, new: Any, problem: str, allowed: str | None = None, is_warning: bool = False
+    ) -> None:
+        """Report an allowed value that is impossible here; `new` is possible."""
+        parts: dict[str, Any] = {"new": plain(new), "did_you_mean": plain(new)}
+        parts["allowed"] = allowed or errors.allowed(setting_infos(self.get("model.family"))[key])
+        parts["severity"] = "warning" if is_warning else "error"
+        self.diagnostics.append(errors.about_value(self.values, key, problem, **parts))
 
 
 def adapt(
@@ -97,7 +91,7 @@ def adapt(
 
         run.notes += feature_checks.point_data_path(values)
     _processes(run, world_size, chosen)
-    for rule in RULES:
+    for rule in (_precision, _micro_batch, _loader, _memory, _optimizer, _length, _compile, _context):
         rule(run)
     if chosen is not None:  # after the rules: it was planned with what they set
         for key, value in chosen.settings.items():
@@ -111,26 +105,22 @@ def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -
     """Decide processes and engine; fill in those that are not set."""
     engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
     nproc = run.get("engine.nproc")
+    gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
     if nproc is None:
-        gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
         nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
         if engine is not None and engine.processes is not None:
             nproc, reason = engine.processes, f"engine {engine.name}"
         if world_size is None:
             run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
-        limit, what = run.machine.cores, "cores"
+        limit, what = (gpus, "GPUs") if gpus else (run.machine.cores, "cores")
         if run.device == "mps":
             limit, what = 1, "GPU"
-        elif run.device in ("cuda", "xpu") and run.machine.gpus:
-            limit, what = run.machine.gpus, "GPUs"
         if nproc > limit:
-            problem = f"is more than the {limit} {what} of this machine"
-            error = run.impossible("engine.nproc", problem, limit, f"1 to {limit}")
-            if what == "cores" and nproc <= limit * _REHEARSED:
-                message = f"{error.message}, which they share"
-                error = replace(error, severity="warning", message=message)
-            run.diagnostics.append(error)
+            # A larger machine may be rehearsed: its processes share the cores.
+            is_warning = what == "cores" and nproc <= limit * _REHEARSED
+            problem = f"is more than the {limit} {what} of this machine{', which they share' * is_warning}"
+            run.report("engine.nproc", limit, problem, f"1 to {limit}", is_warning)
     run.nproc, run.size = nproc, world_size or nproc
     if chosen is not None:
         run.fill("engine.name", chosen.engine, chosen.where)
@@ -147,14 +137,13 @@ def batch_notes(values: Values, solved: Batching) -> Iterator[str]:
 
 
 def _precision(run: Adaptation) -> None:
-    key, device, machine = "precision", run.device, run.machine
-    precision = run.get(key)
+    key, device, precision, machine = "precision", run.device, run.get("precision"), run.machine
     if precision == "auto":
         new, reason = "fp32", "no GPU with bf16"
         if device in ("cuda", "xpu") and machine.gpu_bf16:
             new, reason = "bf16", "a GPU with bf16"
         elif device == "cuda":
-            new, reason = "fp16", _OLD_GPU
+            new, reason = "fp16", "a GPU without bf16"
             run.notes.append(f"{key}: fp16 with loss scaling: {reason}")
         run.fill(key, new, reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
@@ -166,7 +155,7 @@ def _precision(run: Adaptation) -> None:
     elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
         run.prefer(key, "fp32", "not supported on mps")
     elif device == "cuda" and precision == "bf16" and not machine.gpu_bf16:
-        run.prefer(key, "fp16", _OLD_GPU)
+        run.prefer(key, "fp16", "a GPU without bf16")
 
 
 def _micro_batch(run: Adaptation) -> None:
@@ -176,37 +165,30 @@ def _micro_batch(run: Adaptation) -> None:
     only costs memory. The default needs no checkpointing for it.
     """
     pair = micro, accumulation = (run.values[MICRO], run.values[ACCUMULATION])
-    is_set = any(setting.is_of_user for setting in pair)
     is_of_mode = any(setting.origin.layer == MODE_LAYER for setting in pair)
-    if run.device != "cpu" or is_set or not is_of_mode:
+    if run.device != "cpu" or not is_of_mode or any(setting.is_of_user for setting in pair):
         return
-    defaults = [setting.without(MODE_LAYER) or 1 for setting in pair]
+    default, count = (setting.without(MODE_LAYER) or 1 for setting in pair)
     whole = run.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
-    if whole <= math.prod(defaults):
+    if whole <= default * count:
         return
-    smaller = largest_divisor(whole, min(micro.value or 1, defaults[0]))
+    smaller = largest_divisor(whole, min(micro.value or 1, default))
     reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
     run.replace(MICRO, smaller, reason)
     run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
     key = "memory.activation_checkpointing"
-    checkpointing = run.values[key]
-    if checkpointing.origin.layer == MODE_LAYER:
-        default = checkpointing.without(MODE_LAYER)
-        run.replace(key, default, f"{MICRO} is not larger than the default's")
-
-
-def _debug(run: Adaptation) -> None:
-    if run.get("train.debug"):
-        where = run.values["train.debug"].origin.where
-        run.prefer("loader.workers", 0, where)
-        run.prefer("train.deterministic", True, where)
+    if run.values[key].origin.layer == MODE_LAYER:
+        run.replace(key, run.values[key].without(MODE_LAYER), f"{MICRO} is not larger than the default's")
 
 
 def _loader(run: Adaptation) -> None:
-    cores, nproc = run.machine.cores, run.nproc
-    max_workers = max(1, cores // nproc)
-    if run.get("loader.workers") > max_workers:
-        run.prefer("loader.workers", max_workers, f"{cores} cores for {counted(nproc, 'process')}")
+    key, cores, nproc = "loader.workers", run.machine.cores, run.nproc
+    if run.get("train.debug"):
+        where = run.values["train.debug"].origin.where
+        run.prefer(key, 0, where)
+        run.prefer("train.deterministic", True, where)
+    if run.get(key) > (share := max(1, cores // nproc)):
+        run.prefer(key, share, f"{cores} cores for {counted(nproc, 'process')}")
     # A small machine may still try what a larger one runs.
     for key, least in (("loader.workers", 16), ("engine.threads", 64)):
         most = max(least, _PER_CORE * cores // nproc)
@@ -217,19 +199,12 @@ def _loader(run: Adaptation) -> None:
 
 
 def _memory(run: Adaptation) -> None:
-    key, precision, is_cuda = "memory.attention", run.get("precision"), run.device == "cuda"
-    if run.get(key) == "flash" and not is_cuda:
+    key, precision = "memory.attention", run.get("precision")
+    if run.get(key) == "flash" and run.device != "cuda":
         run.reject(key, "auto", "no GPU")
     elif run.get(key) == "flash" and precision in ("fp32", "tf32"):
         run.prefer(key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}")
-    packs = getattr(config_of(run.get("model.family")), "PACKS_DOCUMENTS", False)
-    is_slow = (0,) < run.machine.torch < _BOUNDARIES or not run.machine.gpu_bf16
-    if is_cuda and packs and run.get(PRETRAINED) is None and is_slow:
-        run.notes.append(
-            "attention within documents takes a mask of all pairs of tokens: without one it needs "
-            f"torch {_BOUNDARIES[0]}.{_BOUNDARIES[1]} and a GPU of compute capability 8.0 or newer"
-        )
-    if run.get("memory.activation_offload") and not is_cuda:
+    if run.get("memory.activation_offload") and run.device != "cuda":
         run.reject("memory.activation_offload", False, "no NVIDIA or AMD GPU")
     if run.get("memory.empty_cache_every") is not None and run.device == "cpu":
         run.reject("memory.empty_cache_every", None, "a CPU has no allocator cache")
@@ -252,8 +227,7 @@ def _optimizer(run: Adaptation) -> None:
     if engine.placement.optimizer == "host":
         run.prefer("optim.state", "fp32", f"engine {engine.name} has it in host memory, where fp32 is faster")
     if (offload := run.get("engine.offload")) not in (None, *engine.offload):
-        others = {"all": "keeps weights on the device", "states": "moves weights with their states"}
-        reason = f"engine {engine.name} {others[offload] if engine.offload else 'offloads nothing'}"
+        reason = f"engine {engine.name} offloads {' or '.join(engine.offload) or 'nothing'}"
         allowed = f"{offload} under {', '.join(e.name for e in ENGINES.values() if offload in e.offload)}"
         run.reject("engine.offload", next(iter(engine.offload), None), reason, allowed)
 
@@ -272,40 +246,34 @@ def _compile(run: Adaptation) -> None:
         run.reject(key, "off", f"it needs {lacks}")
     elif run.get(key) == "graphs" and run.device != "cuda":
         run.reject(key, "off", "no NVIDIA GPU")
-    elif run.get(key) == "graphs" and engine.shards_parameters:
-        run.reject(key, "on", f"engine {engine.name} moves weights, and CUDA graphs have fixed addresses")
-    elif run.get(key) == "graphs" and run.get("memory.activation_offload"):
-        reason = "memory.activation_offload frees activations, and CUDA graphs have fixed addresses"
-        run.reject(key, "on", reason)
+    elif run.get(key) == "graphs" and (engine.shards_parameters or run.get("memory.activation_offload")):
+        what = f"engine {engine.name}" if engine.shards_parameters else "memory.activation_offload"
+        run.reject(key, "on", f"{what} moves tensors, and CUDA graphs have fixed addresses")
 
 
 def _length(run: Adaptation) -> None:
     """The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs."""
     pair = ("train.epochs", "train.max_steps")
     for key, other in (pair, pair[::-1]):
-        is_length = run.is_set(key) and run.get(key) is not None
-        if is_length and run.get(other) is not None and not run.is_set(other):
-            run.replace(other, None, f"{run.values[key].origin.where} sets the length")
+        setting, limit = run.values[key], run.values[other]
+        if setting.is_of_user and None not in (setting.value, limit.value) and not limit.is_of_user:
+            run.replace(other, None, f"{setting.origin.where} sets the length")
 
 
 def _context(run: Adaptation) -> None:
     """Samples are no longer than the context of a pretrained model; also those of the user."""
-    key = "data.seq_len"
+    key, name = "data.seq_len", run.values.get(PRETRAINED)
     context_of = getattr(config_of(run.get("model.family")), "context_of", None)
-    if context_of is None or run.get(PRETRAINED) is None:
+    if context_of is None or name is None or name.value is None:
         return
-    length, name = run.get(key), run.get(PRETRAINED)
-    folder = folder_of(name)
+    length, folder = run.get(key), folder_of(name.value)
     limit = context_of(folder)
     if limit is None or length is None or length <= limit:
         return
-    if run.is_set(key):
+    if run.values[key].is_of_user:
         problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
         allowed = f"8 to {limit}, the positions of {folder / 'config.json'}"
-        run.diagnostics.append(replace(run.impossible(key, problem, limit, allowed), severity="warning"))
+        run.report(key, limit, problem, allowed, is_warning=True)
     else:
-        run.notes.append(f"{key}: {limit} instead of {length}, the context of {name}")
-    run.fill(key, limit, f"the context of {name}")
-
-
-RULES = (_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _length, _compile, _context)
+        run.notes.append(f"{key}: {limit} instead of {length}, the context of {name.value}")
+    run.fill(key, limit, f"the context of {name.value}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.base.disk import problem_of
-from launcher.config.options import EMPTY, HELP, Command, Option, is_switch, names
+from launcher.config.options import EMPTY, HELP, Command, info_of, is_readable, names, split_options
 from launcher.config.schema import PRETRAINED
 from models.common.hub import HUB
 from slurm.sbatch import SWITCHES, option_of
@@ -24,7 +24,61 @@ def _error(message: str, where: str, **parts: Any) -> Diagnostic:
     return Diagnostic(message, **{"where": f"command line: {where}", "order": (_ORDER, 0), **parts})
 
 
-def unknown_option(command: Command, words: Sequence[str], position: int, argv: Sequence[str]) -> Diagnostic:
+def find(
+    command: Command,
+    arguments: Sequence[str],
+    positionals: Sequence[str],
+    most: int,
+    modes: Mapping[str, str],
+) -> Iterator[Diagnostic]:
+    """The errors of a command line, with its positional arguments, of which the command takes `most`.
+
+    `modes`: the mode by each option that selects one.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if EMPTY.fullmatch(argument):  # most likely a variable of the shell that is not set
+            flag = argument or before
+            where = argument or f'{before} ""'.strip()
+            yield _error(f"an empty value after '{flag}'" if flag else "an empty value", where, value="")
+    by_flag = {option.flag: option for option in command.options}
+    for position, words, is_known in split_options(command, arguments):
+        option = by_flag.get(words[0].partition("=")[0])
+        if not is_known:
+            yield _unknown_option(command, words, position, arguments)
+        elif option is not None and not is_readable(option, words):
+            message = f"option '{option.flag}' {'needs a' if option.metavar else 'takes no'} value"
+            yield _error(message, option.flag, allowed=option.form)
+    if len({*modes.values()}) > 1:
+        first, second = dict.fromkeys(modes.values())
+        where = ", and ".join(f"--mode {mode}" if flag == "--mode" else flag for flag, mode in modes.items())
+        message = f"mode is set twice, to {first} and to {second}"
+        yield _error(message, where, key="mode", value=second, fix="remove one of them")
+    for argument in positionals[most:]:
+        line = model_line(argument)
+        if "=" in argument and argument.partition("=")[0] in names("keys"):
+            line = f"--set {shlex.quote(argument)}"
+        line = line if line and line.split()[0] in by_flag else None
+        parts: dict[str, Any] = {
+            "allowed": f"options; see  {command.call} --help",
+            "did_you_mean": line and meant(line),
+        }
+        yield _error(f"unexpected argument '{argument}'", argument, value=argument, fix=line, **parts)
+    argument, choices, call = "".join(positionals[:1]), ", ".join(command.choices), command.name
+    if not argument and command.argument and command.requires_argument:
+        if not positionals:  # an empty one is an error of its own
+            allowed = choices or command.allowed or f"{PROGRAM} {call} {command.argument}"
+            yield _error(f"{call} requires {command.argument}", call, allowed=allowed)
+    elif argument and command.choices and argument not in command.choices:
+        parts = {"value": argument, "allowed": choices}
+        parts["did_you_mean"] = nearest_match(argument, command.choices)
+        yield _error(f"unknown {command.argument} {argument!r}", f"{call} {argument}", **parts)
+    elif command.requires_operand(argument) and not positionals[1:]:
+        call = f"{call} {argument or command.choices[0]}"
+        allowed = f"{PROGRAM} {call} {command.operand}"
+        yield _error(f"{call} requires {command.operand}", call, allowed=allowed)
+
+
+def _unknown_option(command: Command, words: Sequence[str], position: int, argv: Sequence[str]) -> Diagnostic:
     """The error of an unknown option; the second of its `words` is most likely its value.
 
     One of the program that the command passes options to belongs after `--`; a setting is its own
@@ -52,7 +106,9 @@ def unknown_option(command: Command, words: Sequence[str], position: int, argv: 
     if near is not None and (fold(near) == fold(name) or key is None or "--set" not in options):
         line = f"{near} {quoted if options[near].metavar else ''}".rstrip()
     elif key is not None and "--set" in options:
-        line = f"--set {key}={quoted or ('true' if is_switch(key) else 'VALUE')}"
+        info = info_of(key)
+        is_switch = info is not None and info.type == "true or false"
+        line = f"--set {key}={quoted or ('true' if is_switch else 'VALUE')}"
     parts |= {"value": flag, "did_you_mean": line and meant(line), "fix": line}
     parts["allowed"] = f"{len(options)} options; see  {command.call} --help"
     return _error(f"unknown option '{flag}'", argument, **parts)
@@ -71,54 +127,6 @@ def _key_of(name: str) -> str | None:
 def meant(line: str) -> str:
     """The options of a line to type, without the value of a setting: `--set optim.lr`."""
     return re.split(r" (?=--)|=", line)[0]
-
-
-def unreadable(option: Option) -> Diagnostic:
-    """The error of an option without its value, or with a value that it does not take."""
-    message = f"option '{option.flag}' {'needs a' if option.metavar else 'takes no'} value"
-    return _error(message, option.flag, allowed=f"{option.flag} {option.metavar or ''}".strip())
-
-
-def unexpected(command: Command, argument: str) -> Diagnostic:
-    """The error of an argument that the command does not take."""
-    line = model_line(argument)
-    if "=" in argument and argument.partition("=")[0] in names("keys"):
-        line = f"--set {shlex.quote(argument)}"
-    if line and line.split()[0] not in [option.flag for option in command.options]:
-        line = None
-    parts = {"allowed": f"options; see  {command.call} --help", "did_you_mean": line and meant(line)}
-    return _error(f"unexpected argument '{argument}'", argument, value=argument, fix=line, **parts)
-
-
-def empty_values(argv: Sequence[str]) -> Iterator[Diagnostic]:
-    """The errors of empty values: most likely a variable of the shell that is not set."""
-    for before, argument in zip(["", *argv], argv, strict=False):
-        if EMPTY.fullmatch(argument):
-            flag = argument or before
-            where = argument or f'{before} ""'.strip()
-            yield _error(f"an empty value after '{flag}'" if flag else "an empty value", where, value="")
-
-
-def second_mode(modes: Mapping[str, str]) -> Diagnostic:
-    """The error of options that select different modes."""
-    first, second = dict.fromkeys(modes.values())
-    where = ", and ".join(f"--mode {m}" if o == "--mode" else o for o, m in modes.items())
-    message = f"mode is set twice, to {first} and to {second}"
-    return _error(message, where, key="mode", value=second, fix="remove one of them")
-
-
-def missing_argument(command: Command, name: str | None, call: str) -> Diagnostic:
-    """The error of a `call` of a command without its argument, or its second one, of this name."""
-    allowed = ", ".join(command.choices) if name == command.argument else None
-    allowed = allowed or (name == command.argument and command.allowed) or f"{PROGRAM} {call} {name}"
-    return _error(f"{call} requires {name}", call, allowed=allowed)
-
-
-def wrong_argument(command: Command, argument: str) -> Diagnostic:
-    """The error of an argument that is none of the command's choices."""
-    suggestion, allowed = nearest_match(argument, command.choices), ", ".join(command.choices)
-    parts = {"value": argument, "allowed": allowed, "did_you_mean": suggestion}
-    return _error(f"unknown {command.argument} {argument!r}", f"{command.name} {argument}", **parts)
 
 
 def model_line(name: str) -> str | None:

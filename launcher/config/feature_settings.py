@@ -60,7 +60,6 @@ ALLOWED_FILES = (
 
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]+')
-_SHA256 = r"^[0-9a-fA-F]{64}$"
 _MAX_NAME_BYTES = 200
 """File systems take 255; the rest is for what we append to a name."""
 
@@ -98,22 +97,14 @@ def _as_file(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
-_URLS = "http, https and file, such as  https://example.org/data.zip  or file:///mnt/data.zip"
-_DIGITS = "64 hexadecimal digits, as sha256sum prints them"
-
-
-def _allowed(text: str) -> Any:
-    return Field(json_schema_extra={"allowed": text})
-
-
 class File(Section):
     """One file to download."""
 
-    url: Annotated[str, WrapValidator(_as_url), _allowed(_URLS)]
+    url: Annotated[str, WrapValidator(_as_url)]
     """http, https or file; ${NAME} is replaced by that variable of download.variables."""
-    sha256: Annotated[str | None, StringConstraints(to_lower=True, pattern=_SHA256), _allowed(_DIGITS)] = None
+    sha256: Annotated[str | None, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")] = None
     """Checksum of the downloaded file, before it is unpacked."""
-    name: Annotated[str | None, AfterValidator(_as_name), _allowed("a file name without a folder")] = None
+    name: Annotated[str | None, AfterValidator(_as_name)] = None
     """File name; default: the last part of the URL."""
     unpack: Literal["auto", "no"] = "auto"
     """auto: an archive becomes a folder, a compressed file itself."""

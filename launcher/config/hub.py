@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -58,6 +56,7 @@ def fetch(name: str, *, weights: bool = False) -> str:
         parts = _NAME.fullmatch(name) or parts
     # With the network code, which takes half a second to import.
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
 
     logging.set_verbosity_error()
@@ -67,19 +66,20 @@ def fetch(name: str, *, weights: bool = False) -> str:
         print(f"{name}: downloading to the cache of the hub", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             enable_progress_bars()
-    with _errors(name, is_rank):
-        folder = Path(
-            snapshot_download(
-                parts["id"],
-                revision=parts["revision"],
-                allow_patterns=[*_TEXTS, *([_WEIGHTS] if weights else [])],
-                ignore_patterns=list(_COPIES),
-                local_files_only=is_rank,
-            )
+    patterns = {
+        "allow_patterns": [*_TEXTS, *([_WEIGHTS] if weights else [])],
+        "ignore_patterns": list(_COPIES),
+    }
+    try:
+        done = snapshot_download(
+            parts["id"], revision=parts["revision"], local_files_only=is_rank, **patterns
         )
+        if is_rank and weights and not _has_weights(Path(done)):
+            raise LocalEntryNotFoundError("no weights")
+    except Exception as cause:  # of requests or httpx, by its version
+        raise _error(name, is_rank, cause) from None
+    folder = Path(done)
     if weights and not _has_weights(folder):
-        if is_rank:
-            raise _absent(name, is_rank)
         message = f"{name} has no {_WEIGHTS} among its files; other files are never loaded"
         raise SettingsError.of(message, value=name, allowed="a model with safetensors")
     return f"{HUB}{parts['id']}@{folder.name}"
@@ -97,39 +97,31 @@ def _is_rank() -> bool:
         return True
 
 
-@contextmanager
-def _errors(name: str, is_rank: bool) -> Iterator[None]:
-    """Raise the errors of huggingface_hub as SettingsError."""
+def _error(name: str, is_rank: bool, cause: Exception) -> SettingsError:
+    """An error of huggingface_hub, as that of settings."""
+    from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
+    call = f"{PROGRAM} data fetch {name}"
     login = "set HF_TOKEN to a token of your account, which has access"
-    terms = f"accept its terms on its page, and {login}"
     rows: tuple[tuple[type[Exception], str, str | None], ...] = (
-        (hub.GatedRepoError, "is gated: the hub gives its files to accepted users only", terms),
+        (hub.GatedRepoError, "is gated", f"accept its terms on its page, and {login}"),
         (hub.RepositoryNotFoundError, "does not exist on the hub, or is private", login),
         (hub.RevisionNotFoundError, "has no such revision", None),
         (hub.HFValidationError, "names no model of the Hugging Face hub", None),
-        (hub.HfHubHTTPError, "cannot be downloaded: {0}", None),
-        (OSError, "cannot be written to the cache of the hub: {0}", "set HF_HOME to a folder with space"),
-        (Exception, "cannot be downloaded: {0}", None),  # of requests or httpx, by its version
+        (hub.LocalEntryNotFoundError, "", f"{call}  where there is a network, with the same cache"),
+        (
+            OSError,
+            f"cannot be written to the cache of the hub: {cause}",
+            "set HF_HOME to a folder with space",
+        ),
+        (Exception, f"cannot be downloaded: {cause}", None),
     )
-    try:
-        yield
-    except hub.LocalEntryNotFoundError as cause:
-        raise _absent(name, is_rank, cause.__cause__) from None
-    except Exception as cause:
-        problem, fix = next((problem, fix) for kind, problem, fix in rows if isinstance(cause, kind))
-        raise SettingsError.of(f"{name} {problem.format(cause)}", value=name, allowed=FORM, fix=fix) from None
-
-
-def _absent(name: str, is_rank: bool, cause: BaseException | None = None) -> SettingsError:
-    """The error of a model that is not in the cache, and cannot be downloaded here."""
-    from huggingface_hub import constants
-
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    reason = f"{constants.ENDPOINT} " + (f"responds {status}" if status else "cannot be reached")
-    if is_rank or constants.HF_HUB_OFFLINE:
-        reason = "ranks download nothing" if is_rank else "HF_HUB_OFFLINE forbids to download it"
-    message = f"{name} is not in the cache of the hub ({constants.HF_HUB_CACHE}), and {reason}"
-    fix = f"{PROGRAM} data fetch {name}  where there is a network, with the same cache"
-    return SettingsError.of(message, value=name, fix=fix)
+    problem, fix = next((problem, fix) for kind, problem, fix in rows if isinstance(cause, kind))
+    if not problem:
+        status = getattr(getattr(cause.__cause__, "response", None), "status_code", None)
+        reason = f"{constants.ENDPOINT} " + (f"responds {status}" if status else "cannot be reached")
+        if is_rank or constants.HF_HUB_OFFLINE:
+            reason = "ranks download nothing" if is_rank else "HF_HUB_OFFLINE forbids to download it"
+        problem = f"is not in the cache of the hub ({constants.HF_HUB_CACHE}), and {reason}"
+    return SettingsError.of(f"{name} {problem}", value=name, allowed=FORM, fix=fix)

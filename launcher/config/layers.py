@@ -124,7 +124,7 @@ def merge_layers(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Settin
             for key, entry in known.items():
                 if presets.is_change(entry.value):
                     value, how = presets.apply_change(entry.value, before[key].value, sizes)
-                    known[key] = replace(entry, value=value, origin=replace(entry.origin, how=how), text=None)
+                    known[key] = replace(entry, value=value, origin=replace(entry.origin, how=how))
         for key, value in _valid(family, known, values, diagnostics).items():
             if key == PROMISE:
                 value = {**values[key].value, **value}
@@ -160,8 +160,9 @@ def _valid(
         invalid.setdefault(error.key, error)
 
     for key, entry in known.items():
-        if kind := unseen_by_schema(infos[key], entry.value):
-            reject(key, _value_errors().rejected(infos[key], entry, {"type": kind, "loc": ()}, values[key]))
+        if message := unseen_by_schema(infos[key], entry.value):
+            detail = {"type": "unseen", "loc": (), "msg": message}
+            reject(key, _value_errors().rejected(infos[key], entry, detail, values[key]))
         elif key in PATHS and (error := errors.impossible_path(entry)):
             reject(key, error)
     while True:
@@ -169,11 +170,11 @@ def _valid(
             tree = schema.model_validate(nested({k: entry.value for k, entry in left.items()}), strict=True)
             break
         except ValidationError as failed:
-            for detail in failed.errors(include_url=False):
-                parts = [str(part) for part in detail["loc"]]
+            for error in failed.errors(include_url=False):
+                parts = [str(part) for part in error["loc"]]
                 dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
                 key = next(key for key in dotted if key in known)
-                reject(key, _value_errors().rejected(infos[key], known[key], detail, values[key]))
+                reject(key, _value_errors().rejected(infos[key], known[key], {**error}, values[key]))
     diagnostics += invalid.values()
     read: Any = tree.model_dump(exclude_unset=True, by_alias=True)
     return {key: _get(read, key) for key in left}

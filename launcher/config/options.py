@@ -11,7 +11,7 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import PROGRAM
 from launcher.config import presets
 from launcher.config.provenance import ResetPart
-from launcher.config.schema import AUTO, config_of, setting_infos
+from launcher.config.schema import AUTO, SettingInfo, config_of, setting_infos
 from models.base import SplitName
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
@@ -193,17 +193,15 @@ def names(kind: str) -> list[str]:
     return [*closed.get(kind, get_args(ResetPart))]
 
 
-def is_switch(key: str) -> bool:
-    """Whether the setting `key` of a family is true or false."""
-    infos = (setting_infos(family).get(key) for family in FAMILIES)
-    return any(info is not None and info.type == "true or false" for info in infos)
+def info_of(key: str) -> SettingInfo | None:
+    """What the first family with the setting `key` knows of it."""
+    return next((info for family in FAMILIES if (info := setting_infos(family).get(key))), None)
 
 
 def choices(key: str) -> list[str]:
     """What the setting `key` may be, where that is a closed list."""
-    family = next(family for family in FAMILIES if key in setting_infos(family))
-    allowed = setting_infos(family)[key].allowed
-    return list(allowed) if isinstance(allowed, tuple) else []
+    info = info_of(key)
+    return list(info.allowed) if info is not None and isinstance(info.allowed, tuple) else []
 
 
 DEFAULT = "run"
@@ -248,6 +246,11 @@ class Command:
     def requires_operand(self, argument: str | None) -> bool:
         """Whether an operand has to follow `argument`."""
         return self.operand is not None and argument not in self.optional_operand
+
+
+def is_readable(option: Option, words: Sequence[str]) -> bool:
+    """Whether an option has a value if it needs one, as words of the command line."""
+    return (option.metavar is not None) == (len(words) > 1 or "=" in words[0])
 
 
 def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:

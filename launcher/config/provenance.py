@@ -65,8 +65,6 @@ class TypedEntry:
     """The option that set it; None: a file."""
     order: tuple[int, int] = (0, 0)
     """Position of the source, and line in it."""
-    text: str | None = None
-    """The value as typed on the command line; None: it is of a file, or implied."""
 
 
 @dataclass(frozen=True)

@@ -223,25 +223,19 @@ class SettingInfo:
     unless: Mapping[str, list[Any]] = field(default_factory=dict)
     """Means nothing where one of these settings has one of the values."""
     bounds: Mapping[str, float] = field(default_factory=dict)
-    items: Mapping[str, SettingInfo] = field(default_factory=dict)
-    """Each key of its mappings, if it is a list or mapping of them."""
-    names: tuple[str, ...] = ()
-    """The names that a mapping may have; empty: any."""
 
 
 def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
-    """The error type of what the types accept: a name in no table, a number that is not finite.
-
-    No tensor holds a whole number beyond 64 bits.
-    """
+    """What the types accept, and the value should be: a name of a table, finite, at most 64 bits."""
     if isinstance(value, list | dict):
         items = value.values() if isinstance(value, dict) else value
         return next(filter(None, (unseen_by_schema(info, item) for item in items)), None)
     if isinstance(value, str):
-        return "not_known" if isinstance(info.allowed, tuple) and value not in info.allowed else None
+        return "should be known" if isinstance(info.allowed, tuple) and value not in info.allowed else None
     if isinstance(value, float) and not math.isfinite(value):
-        return "finite_number"
-    return "less_than" if isinstance(value, int) and abs(value) >= 2**63 else None
+        return "should be finite"
+    # No tensor holds a larger whole number.
+    return "should be less than 2**63" if isinstance(value, int) and abs(value) >= 2**63 else None
 
 
 def setting_infos(family: str) -> dict[str, SettingInfo]:
@@ -270,15 +264,12 @@ def sections(family: str) -> set[str]:
 
 def _infos(model: Any, prefix: str) -> Iterator[SettingInfo]:
     for name, info in model.model_fields.items():
-        if _is_section(info.annotation):
-            yield from _infos(info.annotation, f"{prefix}{name}.")
+        kind: Any = info.annotation
+        # In Python 3.10 list[float] passes for a class.
+        if isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel):
+            yield from _infos(kind, f"{prefix}{name}.")
         else:
             yield _info(prefix + (info.alias or name), info)
-
-
-def _is_section(kind: Any) -> bool:
-    # In Python 3.10 list[float] passes for a class.
-    return isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
 
 
 _TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
@@ -301,7 +292,6 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
         word, allowed = "one of", args
     elif get_origin(first) is list and len(kinds) == 1:
         word = f"list of {_TYPES.get(_bare(args[0]), 'mapping')}s"
-    items = [item for item in map(_bare, _members(args[-1]) if args else ()) if _is_section(item)]
     metadata = [item for each in fields for item in each.metadata]
     bounds = {b: getattr(m, b) for b in _BOUNDS for m in metadata if getattr(m, b, None) is not None}
     return SettingInfo(
@@ -316,8 +306,6 @@ def _info(key: str, info: FieldInfo) -> SettingInfo:
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,
-        items={leaf.key: leaf for item in items for leaf in _infos(item, "")},
-        names=get_args(args[0]) if get_origin(first) is dict else (),
     )
 
 

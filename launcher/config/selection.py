@@ -127,7 +127,7 @@ def _arguments(args: CliArgs, wrong: list[Diagnostic]) -> Iterator[TypedEntry]:
             wrong.append(Diagnostic(message, where=f"--set {text}", allowed=form, order=order))
     for number, (key, text, option, argument) in enumerate(typed, 1):
         origin = Origin(CLI_LAYER, redact(argument))
-        yield TypedEntry(key, text, origin, option, (COMMAND_LINE, number), text)
+        yield TypedEntry(key, text, origin, option, (COMMAND_LINE, number))
     for implied in args.filled:
         yield replace(implied, order=(COMMAND_LINE, len(typed) + 1))
 
@@ -137,8 +137,8 @@ def _with_value(entry: TypedEntry, info: SettingInfo | None) -> TypedEntry:
 
     The brackets of a list of texts may be left out. Raises Unreadable.
     """
-    text = entry.text
-    if text is None:
+    text = entry.value
+    if entry.option is None or not isinstance(text, str):
         return entry
     if info is None or info.type in ("text", "one of"):
         is_null = info is not None and info.nullable and text in ("null", "~")

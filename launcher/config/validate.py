@@ -54,7 +54,6 @@ def check_before_training(
         steps, steps_per_epoch = train_plan.total_steps, train_plan.steps_per_epoch
         diagnostics += check_train_plan(resolved, steps, steps_per_epoch)
         diagnostics += _short_profile(resolved, train_plan)
-        diagnostics += _idle_patience(resolved, train_plan)
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
@@ -94,22 +93,6 @@ def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagno
         return
     problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
     yield errors.about_value(resolved.values, key, problem, new=most if most > 0 else None)
-
-
-def _idle_patience(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
-    """Warn if a new run has too few evaluations for a patience that the user set."""
-    values, steps = resolved.values, train_plan.end_step
-    count = train_plan.evaluations(0, steps - 1)
-    for key, also in (("stop.patience", None), ("schedule.patience", "schedule.name")):
-        patience, is_chosen = values[key].value, values[key].is_set_by_user
-        if also is not None:
-            is_chosen = values[also].value == "plateau" and (is_chosen or values[also].is_set_by_user)
-        if patience is None or count > patience or train_plan.first_step or not is_chosen:
-            continue
-        every = (steps - 1) // (patience + 1)
-        problem = f"cannot act: it needs {patience + 1} evaluations before the last step, not {count}"
-        fix = errors.fix_line("eval.every", values["eval.every"].origin, every) if every else None
-        yield errors.about_value(values, key, problem, fix=fix, severity="warning")
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:

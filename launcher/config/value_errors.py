@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from launcher.base.diagnostics import OFF, ON, Diagnostic, fold, listed, nearest_match, plain, shown
 from launcher.config.argument_errors import meant, model_line
-from launcher.config.errors import about_entry, allowed, display_name, line, where
+from launcher.config.errors import about_entry, allowed, display_name, line
 from launcher.config.options import OPTIONS
 from launcher.config.provenance import BUILT_IN_LAYER, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos
-from launcher.config.settings_file import parse_yaml_scalar
-
-_OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
-_REASONS = {
-    **dict.fromkeys(_OUT_OF_RANGE, "is out of range"),
-    "finite_number": "is not a finite number",
-    **dict.fromkeys(("too_short", "too_long"), "has the wrong length"),
-}
-"""What is wrong with a value, by pydantic's type of error."""
 
 
 def unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
@@ -58,63 +50,55 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     return None if section else nearest_match(name, keys)
 
 
-def rejected(
-    info: SettingInfo, entry: TypedEntry, detail: Mapping[str, Any], below: Setting | None
-) -> Diagnostic:
+def rejected(info: SettingInfo, entry: TypedEntry, detail: Mapping[str, Any], below: Setting) -> Diagnostic:
     """The error of a value, or of a part of it, that the schema rejects with `detail` of pydantic.
 
     `below` is the value that it overrides.
     """
-    parts, kind = [*detail["loc"]][entry.key.count(".") + 1 :], detail["type"]
-    if not info.items or not parts:
-        return _bad_value(info, entry, kind, below)
-    last, is_name = str(parts[-1]), parts[-1] == "[key]"
-    if is_name or kind in ("extra_forbidden", "missing"):
-        parts.pop()
-    path = entry.key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    item = replace(entry, key=path, value=detail["input"], option=None, text=None)
-    if is_name or kind == "extra_forbidden":
-        name, options = (str(parts[-1]), info.names) if is_name else (last, tuple(info.items))
-        near = nearest_match(name, options)
+    loc, kind, path = list(detail["loc"][entry.key.count(".") + 1 :]), detail["type"], entry.key
+    parts = loc if "mapping" in info.type else []
+    is_name = parts[-1:] == ["[key]"] or kind == "extra_forbidden"
+    name = str(parts.pop()) if is_name or (parts and kind == "missing") else ""
+    if any(isinstance(part, int) for part in parts):  # an item of a list
+        path += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    value, suggestion, fix = detail.get("input") if parts else entry.value, None, None
+    reason, should, rest = detail["msg"].partition("should")
+    if is_name:
+        name = str(parts[-1]) if name == "[key]" else name
         message = f"unknown name '{name}' in {path}"
-        diagnostic = about_entry(item, message, allowed=", ".join(options), did_you_mean=near)
+        suggestion = nearest_match(name, re.findall(r"\w+", str(info.allowed)))
+    elif name:
+        message = f"{path} has no {name}"
+    elif isinstance(value, str) and isinstance(info.allowed, tuple):
+        message = f"unknown {display_name(path)} {shown(value)}"
     else:
-        reason = detail.get("ctx", {}).get("error") or _REASONS.get(kind, "is not understood")
-        problem = f"has no {last}" if kind == "missing" else f"{shown(item.value)} {reason}"
-        diagnostic = about_entry(item, f"{path} {problem}", allowed=allowed(info.items.get(last, info)))
-    is_list = any(isinstance(part, int) for part in parts)
-    return diagnostic if is_list else replace(diagnostic, key=entry.key, where=where(entry.key, entry.origin))
-
-
-def _bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting | None) -> Diagnostic:
-    value, suggestion = entry.value, _nearest(info, entry.value, kind)
-    fix = None if suggestion is None else line(entry.option, entry.key, suggestion)
-    if entry.key == "model.family" and suggestion is None and isinstance(value, str):
-        fix = model_line(value)
-        suggestion = fix and meant(fix)
-    is_text, is_length = isinstance(value, str), info.type == "length" and type(value) is int
-    reason = "is out of range" if is_length else _REASONS.get(kind, f"is not a value of type {info.type}")
-    name, typed = display_name(entry.key), shown(value)
-    if entry.text and not is_text:
-        typed = entry.text
-    message = (
-        f"unknown {name} {typed}"
-        if is_text and isinstance(info.allowed, tuple)
-        else f"{name} {typed} {reason}"
-    )
-    is_shown = below is not None and below.origin.layer != BUILT_IN_LAYER
+        if kind == "string_pattern_mismatch" or (kind == "value_error" and not parts):
+            reason = "is not understood"
+        elif should:
+            reason = f"should{rest}"
+        else:
+            reason = str(detail.get("ctx", {}).get("error", reason))
+        message = f"{display_name(path)} {shown(value)} {reason}"
+    if not parts and not is_name:
+        suggestion = _nearest(info, value, kind)
+        fix = suggestion and line(entry.option, entry.key, suggestion)
+        if entry.key == "model.family" and suggestion is None and isinstance(value, str):
+            fix = model_line(value)
+            suggestion = fix and meant(fix)
+    is_shown = not parts and below.origin.layer != BUILT_IN_LAYER
     return about_entry(
-        entry,
+        replace(entry, key=path),
         message,
-        overrides=(below.value, below.origin.where) if below is not None and is_shown else None,
+        value=value,
+        overrides=(below.value, below.origin.where) if is_shown else None,
         allowed=allowed(info),
-        did_you_mean=None if suggestion is None else plain(suggestion),
+        did_you_mean=suggestion,
         fix=fix,
     )
 
 
-def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
-    """The value that was probably meant; None: it is not known."""
+def _nearest(info: SettingInfo, value: Any, kind: str) -> str | None:
+    """The text that was probably meant; None: it is not known."""
     word = str(value).lower()
     names = ("true", "false") if info.type == "true or false" else info.allowed
     if info.nullable and word == "none":
@@ -124,15 +108,5 @@ def _nearest(info: SettingInfo, value: Any, kind: str) -> Any:
             if word in words and (option := next((s for s in switched if s in names), None)):
                 return option
         return nearest_match(value, names) if isinstance(value, str) else None
-    if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
-        return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
-    if "number" in info.type and isinstance(value, str):  # quoted, or as YAML 1.1 has it
-        try:
-            value = parse_yaml_scalar(value.strip().replace("_", ""))
-        except ValueError:
-            return None
-        return value if type(value) in ((int,) if info.type == "whole number" else (int, float)) else None
-    if info.type == "whole number" and isinstance(value, float) and value.is_integer():
-        return int(value)
-    is_plain = info.type == "text" and value is not None and not isinstance(value, str | list | dict)
-    return f'"{plain(value)}"' if is_plain else None
+    bound = {"greater_than_equal": "ge", "less_than_equal": "le"}.get(kind, "")
+    return plain(info.bounds[bound]) if bound in info.bounds and not isinstance(value, list) else None

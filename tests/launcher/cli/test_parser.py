@@ -67,7 +67,7 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
 
     line = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])
     assert line.diagnostics == []
-    assert line.values == {"--format": "hf", "--checkpoint": "best"}
+    assert (line.values["--format"], line.values["--checkpoint"]) == ("hf", "best")
     assert line.out == Path("there")
 
     line = read(["report", "one", "--out", "both.html", "two"])

@@ -159,4 +159,4 @@ def test_a_cache_that_cannot_be_written_is_an_error(server, monkeypatch):
     blocked.parent.mkdir()
     blocked.write_text("no folder")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.fspath(blocked))
-    assert "cannot be written to the cache of the hub" in error_of(NAME).message
+    assert "cannot be written to the cache" in error_of(NAME).message

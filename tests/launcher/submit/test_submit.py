@@ -123,7 +123,7 @@ def test_all_errors_of_options_and_settings_are_printed_together(here, tmp_path,
         "error: submit sets --wrap=x itself",
         "error: unknown option '-pdebug'",
         "error: option '--mail-type' belongs to sbatch, not to submit",
-        "error: optim.lr 'fast' is text, not a number",
+        "error: optim.lr 'fast' should be a valid number",
     ]
 
 
