@@ -149,10 +149,10 @@ def _cli_args(
         if option.flag in last and option.key is not None and option.key not in ("mode", "engine.name"):
             text = ",".join(given[option.flag]) if option.repeats else last[option.flag]
             options[option.key] = (option.flag, text if option.metavar else "true")
-    mode_option, mode = next(reversed(modes.items()), ("--mode", None))
+    default = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
+    mode_option, mode = [default, *modes.items()][-1]
     if stage is not None:
         filled = [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"{STAGE.flag} {stage}"), STAGE.flag)]
-        mode_option, mode = (mode_option, mode) if modes else (f"{STAGE.flag} {stage}", STAGED_MODE)
     is_resume = command.name == "resume"
     return CliArgs(
         model=last.get("--model"),

@@ -72,7 +72,11 @@ def fetch(name: str, *, weights: bool = False) -> str:
     }
     try:
         done = snapshot_download(
-            parts["id"], revision=parts["revision"], local_files_only=is_rank, **patterns
+            parts["id"],
+            revision=parts["revision"],
+            allow_patterns=patterns,
+            ignore_patterns=list(_COPIES),
+            local_files_only=is_rank,
         )
         if is_rank and weights and not _has_weights(Path(done)):
             raise LocalEntryNotFoundError("no weights")

@@ -170,11 +170,11 @@ def _valid(
             tree = schema.model_validate(nested({k: entry.value for k, entry in left.items()}), strict=True)
             break
         except ValidationError as failed:
-            for error in failed.errors(include_url=False):
-                parts = [str(part) for part in error["loc"]]
+            for failure in failed.errors(include_url=False):
+                parts = [str(part) for part in failure["loc"]]
                 dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
                 key = next(key for key in dotted if key in known)
-                reject(key, _value_errors().rejected(infos[key], known[key], {**error}, values[key]))
+                reject(key, _value_errors().rejected(infos[key], known[key], {**failure}, values[key]))
     diagnostics += invalid.values()
     read: Any = tree.model_dump(exclude_unset=True, by_alias=True)
     return {key: _get(read, key) for key in left}

@@ -37,7 +37,7 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
 
 @pytest.mark.parametrize("profile", TABLE)
 def test_a_profile_sets_nothing_outside_the_table_and_has_a_short_sentence(profile):
-    assert {line.key for line in presets.profile(profile)} == set(TABLE[profile])
+    assert {line.key for line in presets.mode(profile, "profiles").lines} == set(TABLE[profile])
     assert 20 < len(presets.mode(profile, "profiles").sentence) < 90
 
 

@@ -134,11 +134,9 @@ error: unknown mode 'Ultra_Fast'
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   where         mine.yaml:3 engine
   allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, offload, ds_config
-error: optim.lr '1e-3' is text, not a number
+error: optim.lr '1e-3' should be a valid number
   where         mine.yaml:4 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
-  did you mean  1e-3
-  fix           lr: 1e-3
 error: train.seed is set twice, first in mine.yaml:5
   where         mine.yaml:6 train.seed
   fix           remove one of them
