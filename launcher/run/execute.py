@@ -45,7 +45,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         from launcher.download.fetch import fetch_for_run
 
         try:
-            with rank.stoppable():
+            with signals.stoppable():
                 fetch_weights(settings.model)
                 fetch_for_run(settings, plan.launched, console, plan.is_rank_0)
         except (FetchError, Stopped, KeyboardInterrupt) as error:
@@ -57,7 +57,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         return train(plan, show)
     folder = None
     try:
-        with rank.stoppable():
+        with signals.stoppable():
             with signals.deferred():
                 folder = _create_folder(plan)
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)

@@ -6,11 +6,11 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
-from launcher.base import exit_codes
+from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import Stopped
 from launcher.report.report import write_at_end
-from launcher.run import rank, run_end
+from launcher.run import run_end
 from launcher.run.execute import execute_run
 from launcher.run.prepare import first_line
 from launcher.run.restart import Show
@@ -34,7 +34,7 @@ def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callab
     if pipeline.resume_line:
         announce(pipeline.resume_line)
     try:
-        with rank.stoppable():
+        with signals.stoppable():
             for stage, ready in pipeline.left:
                 announce(f"{pipeline.title(stage)}\n{first_line(ready)}")
                 end = execute_run(ready, console, show)
