@@ -124,7 +124,7 @@ class ContinualLoop:
     def _record_first_data(self) -> None:
         """Record the files of the first data once they are complete. Raises SettingsError."""
         clock = self._clock
-        while (files := self._arrivals.first_files(clock.now(), clock.wall())) is None:
+        while (files := self._arrivals.first_files(clock.now())) is None:
             if signal.SIGINT in clock.signals:
                 raise KeyboardInterrupt
             if clock.signals:
@@ -150,7 +150,7 @@ class ContinualLoop:
                 of = "" if is_own else f" of experience {needed.number}"
                 self._postpone(experience, f"{missing}{of} changed or is gone")
                 return None
-        spec = spec_of(self._folder, experience, self._stops.wall_deadline)
+        spec = spec_of(self._folder, experience, self._stops.deadline)
         if experience.number:
             record_settings(self._plan.resolved, spec)
         resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)

@@ -16,7 +16,7 @@ from training.callbacks.preemption import heeded
 
 
 class Clock:
-    """The clocks of the machine, and waits that a stop signal ends."""
+    """The clock of the machine, and waits that a stop signal ends."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -24,10 +24,6 @@ class Clock:
         """The stop signals that arrived."""
 
     def now(self) -> float:
-        """Seconds of a monotonic clock."""
-        return time.monotonic()
-
-    def wall(self) -> float:
         """Seconds since the epoch."""
         return time.time()
 
@@ -63,12 +59,9 @@ class StopConditions:
 
     def __init__(self, settings: Continual, clock: Clock) -> None:
         self._clock, self._quiet_s, self._max_hours = clock, settings.quiet_s, settings.max_hours
-        self._deadline: float | None = None
-        self.wall_deadline: float | None = None
-        """The end of `max_hours`, in seconds since the epoch; None: no time limit."""
-        if self._max_hours is not None:
-            self._deadline = clock.now() + 3600 * self._max_hours
-            self.wall_deadline = clock.wall() + 3600 * self._max_hours
+        hours = settings.max_hours
+        self.deadline = None if hours is None else clock.now() + 3600 * hours
+        """The end of `max_hours`; None: no time limit."""
 
     def check(self, last_change: float) -> EndOfWait | None:
         """Why to stop, if the last new file was seen at `last_change`; None: wait on."""
@@ -88,14 +81,14 @@ class StopConditions:
         now, ends = self._clock.now(), [longest]
         if self._quiet_s is not None:
             ends.append(last_change + self._quiet_s - now)
-        if self._deadline is not None:
-            ends.append(self._deadline - now)
+        if self.deadline is not None:
+            ends.append(self.deadline - now)
         return max(0.0, min(ends))
 
     @property
     def deadline_passed(self) -> bool:
         """Whether `max_hours` are over."""
-        return self._deadline is not None and self._clock.now() >= self._deadline
+        return self.deadline is not None and self._clock.now() >= self.deadline
 
     @property
     def time_limit(self) -> EndOfWait:

@@ -58,11 +58,14 @@ def run(plan: RunPlan, rank: int = 0) -> RunEnd:
 
     try:
         with signals.stoppable(report), library_warnings.logged(plan.log):
+            signals.leave("nothing was saved")
             affinity.pin_to_cores(plan.resolved.settings, environment.variables())
             return run_end.agreed(asdict(worker()(plan)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
         return run_end.of_error(error, rank)
+    finally:
+        signals.leave("")
 
 
 def save_plan(plan: RunPlan, folder: Path) -> None:
