@@ -103,10 +103,10 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
     ready, as_json = _prepared(command_line, args), command_line.as_json
     if (left := ready.nothing_left) is not None:
-        facts = {"exit_code": 0, "folder": left.folder, "error": None, **left.outcome}
+        facts, line = {"exit_code": 0, "error": None, **left}, ready.line or ""
         if ready.is_rank_0:
-            _print(encode(facts, indent=2) if as_json else left.line)
-        return 0 if generation is None else generation.end("ended", exit_codes.DONE, left.line)
+            _print(encode(facts, indent=2) if as_json else line)
+        return 0 if generation is None else generation.end("ended", exit_codes.DONE, line)
     if generation is not None:
         generation.claim()
     signals.leave("")

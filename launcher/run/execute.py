@@ -83,17 +83,13 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         if end.kind != "ended":
             show(end)
         return end
-    if not plan.starts_processes and not _may_be_killed():
+    # In a control group that limits memory the kernel then kills a rank instead of this process.
+    may_start = environment.Process.is_own and signals.job_signals() is None
+    if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
         return restart.repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise
 
     return restart.repeat(plan, supervise, show)
-
-
-def _may_be_killed() -> bool:
-    """Whether a control group limits the memory: the kernel then kills a rank instead of this."""
-    is_free = environment.Process.is_own and signals.job_signals() is None
-    return is_free and cgroup.memory() is not None
 
 
 def _train_here(plan: RunPlan) -> RunEnd:

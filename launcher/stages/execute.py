@@ -31,8 +31,8 @@ def train_stages(pipeline: Pipeline, console: bool, show: Show, announce: Callab
     new_folder = None if pipeline.is_resumed else make(pipeline)
     codes: dict[str, int] = {}
     end: RunEnd | None = None
-    if pipeline.resume_line:
-        announce(pipeline.resume_line)
+    if pipeline.line:
+        announce(pipeline.line)
     try:
         with signals.stoppable():
             for stage, ready in pipeline.left:

@@ -18,7 +18,7 @@ from launcher.config.settings_file import read_values
 from launcher.run.prepare import prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_plan import NothingLeft, ResumeRequest, RunPlan
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from launcher.stages import record, selection
 from models.catalog import Stage
 
@@ -42,19 +42,19 @@ class Pipeline:
     entries: Sequence[PipelineStage]
     is_resumed: bool = False
     """Its folder exists: it started earlier."""
-    resume_line: str | None = None
-    """The line about resuming; None: --resume was not given."""
+    line: str | None = None
+    """Message about resuming; None: --resume was not given."""
 
     is_rank_0 = True
     """Each stage runs in its own processes: this one reports to the user."""
 
     @property
-    def nothing_left(self) -> NothingLeft | None:
-        """All stages were completed before; None: there is something to do. Reads the disk."""
+    def nothing_left(self) -> Mapping[str, Any] | None:
+        """The result of stages that were all completed before; None: some are left. Reads the disk."""
         if self.left:
             return None
-        result = {**record.summarize(self.folders), "reason": "nothing is left to do"}
-        return NothingLeft(self.folder, self.resume_line or "", result)
+        result = record.summarize(self.folders)
+        return {"folder": str(self.folder), **result, "reason": "nothing is left to do"}
 
     def title(self, stage: PipelineStage) -> str:
         """`stage 1 of 2: encoder, what is trained there`."""
@@ -124,9 +124,9 @@ def _new(
 ) -> Pipeline:
     args, wrong = selection.from_of(args, stages[0])
     invalid = [*diagnostics, *wrong]
-    resume_line = None
+    line = None
     if args.resume is not None:
-        resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
+        line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
         args = replace(args, resume=None)
     sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES_KEY]
     folder = out or run_folder.PARENT / STAGED_MODE
@@ -146,7 +146,7 @@ def _new(
     invalid += run_folder.writing_errors(folder, where)
     if invalid:
         raise SettingsError(invalid)
-    return Pipeline(folder, entries, resume_line=resume_line)
+    return Pipeline(folder, entries, line=line)
 
 
 def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]:

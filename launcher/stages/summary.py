@@ -24,7 +24,7 @@ def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
         stages = [{"name": entry.name, **plan_as_json(ready)} for entry, ready in pipeline.left]
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
     parts = [f"{pipeline.title(stage)}\n\n{render_plan(ready)}" for stage, ready in pipeline.left]
-    return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
+    return "\n".join([f"{pipeline.line}\n", *parts] if pipeline.line else parts)
 
 
 def summary(end: RunEnd) -> str:

@@ -111,7 +111,7 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
             jobs.append(_job("default", header, folder, resumed, [run]))
         made = None if stages.is_resumed else stages
         folder = stages.folder.absolute()
-        return Submission(folder, jobs, stages.warnings, stages.resume_line, made)
+        return Submission(folder, jobs, stages.warnings, stages.line, made)
     args, errors = selection.with_weights(args)
     begun = _prepare(args, out, [*diagnostics, *errors], requested)
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
