@@ -18,7 +18,8 @@ from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity
 from launcher.run_folder import run_folder
-from launcher.run_folder.run_plan import RunPlan, decide
+from launcher.run_folder.run_plan import RunPlan
+from launcher.run_folder.start import decide
 from models.catalog import is_custom
 from slurm.environment import (
     Generation,

@@ -63,7 +63,7 @@ class SettingChange:
 def decide(
     args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
 ) -> RunPlan:
-    """As `run_plan.decide`, for a start with --resume or --reset. Raises SettingsError."""
+    """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
     diagnostics = list(invalid_parts(args))
     run, base = None, None
     if args.resume is not None:

@@ -13,9 +13,10 @@ from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, Typ
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
-from launcher.run_folder.run_plan import RunPlan, decide
+from launcher.run_folder.run_plan import RunPlan
+from launcher.run_folder.start import decide
 from launcher.stages import pipeline
-from launcher.stages.selection import with_weights
+from launcher.stages.pipeline import with_weights
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.config.render import render_settings
-from launcher.run_folder.run_plan import ResumeRequest, decide
+from launcher.run_folder.run_plan import ResumeRequest
+from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import ended, saved, trained
 
