@@ -249,7 +249,7 @@ def train(arguments: Mapping[str, Any], call: str = "train") -> Run:
         ready = run_command.prepare(args, None if out is None else Path(out), [])
         stages = {} if isinstance(ready, RunPlan) else ready.folders
         if (left := ready.nothing_left) is not None:
-            return _run_of(left.outcome, left.folder if ready.is_rank_0 else None, stages)
+            return _run_of(left, Path(left["folder"]) if ready.is_rank_0 else None, stages)
         if isinstance(ready, RunPlan) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
         console = bool(given["console"])

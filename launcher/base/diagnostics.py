@@ -100,10 +100,9 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value and abs(value) <= 1e-3:
-        # The shortest text that reads back as the value: 1e-4.
-        short = next(s for p in range(18) if float(s := f"{value:.{p}e}") == value)
-        mantissa, exponent = short.split("e")
-        return f"{mantissa}e{int(exponent)}"
+        from decimal import Decimal  # slow to import
+
+        return f"{Decimal(repr(value)):e}"  # 1e-4
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return shown(value) if isinstance(value, list | tuple | dict) else str(value)

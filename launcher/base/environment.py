@@ -27,31 +27,15 @@ def variables() -> MutableMapping[str, str]:
     return os.environ
 
 
-def visible_cuda_devices() -> str | None:
-    """CUDA_VISIBLE_DEVICES as it is set."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-def has_bus_order() -> bool:
-    """Whether CUDA numbers GPUs by their place on the bus, as NVML does."""
-    return os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-
-
 def hide_gpus() -> None:
     """Hide them from CUDA and ROCm in this process and its children, before their first use."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def cxx_compiler() -> str | None:
-    """The first of $CXX, c++, g++ and clang++ that can be run; None: none can."""
-    names = (os.environ.get("CXX", "c++"), "g++", "clang++")
-    return next((name for name in names if shutil.which(name)), None)
-
-
-def c_compiler() -> str | None:
-    """$CC, or else gcc or clang, as triton looks for it; None: it cannot be run."""
-    names = [given] if (given := os.environ.get("CC")) else ["gcc", "clang"]
-    return next((name for name in names if shutil.which(name)), None)
+def compiler(variable: str, *names: str) -> str | None:
+    """The command in `variable`, $CXX or $CC, or else the first of `names`; None: it cannot be run."""
+    given = os.environ.get(variable)
+    return next((name for name in ([given] if given else names) if shutil.which(name)), None)
 
 
 def versions() -> dict[str, str]:

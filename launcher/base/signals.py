@@ -20,6 +20,8 @@ _LIMIT_S = 3.0
 """Seconds from a signal to the end of the process; a library may hold the main thread longer."""
 Publish = Callable[[str], bool]
 """Publishes a text for a job script, which runs its job again; whether this process says it."""
+Report = Callable[[BaseException], object]
+"""Tells a supervisor of the exception of a signal."""
 
 
 class Stopped(BaseException):
@@ -36,7 +38,7 @@ class Signals:
     command     KeyboardInterrupt or Stopped is raised, and the process ends if it continues
     job starts  of a run in a job of Slurm: the process ends at once, and publishes that for the job
                 script; a Ctrl-C is as above, batch jobs get none
-    job trains  nothing: the training saves, or has ended; `start_is_over`
+    job trains  nothing: the training saves, or has ended; `end_start`
 
     It is the handler in the signal table of the process, where `installed` finds it. A part of a
     command that handles signals in its own way replaces it there for that time. Handlers of Python
@@ -44,18 +46,21 @@ class Signals:
     exception: a thread reads each signal, too.
     """
 
-    def __init__(self) -> None:
-        self.left = "nothing was written"
+    def __init__(self, left: str = "nothing was written") -> None:
+        self.left = left
         """What the command leaves behind, for the user; empty: it says so itself."""
         self.cleanups: list[Callable[[], object]] = []
         self.arrived: signal.Signals | None = None
         """The signal that raised an exception."""
+        self.report: Report | None = None
+        self.ends_at_once = self.defers = False
+        self.is_answered = threading.Event()
+        """An exception of a signal was caught: the program ends by itself."""
         self._publish: Publish | None = None
         self._start_is_over = False
         self._decided: int | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
-        self._is_over = threading.Event()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Raise the exception. A forked worker exits."""
@@ -64,16 +69,17 @@ class Signals:
         if self.in_job and number != signal.SIGINT:
             return
         self.arrived = signal.Signals(number)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Stopped(self.arrived.name)
+        if self.ends_at_once:
+            self.end(self.arrived)
+        raise _exception(self.arrived)
 
-    def listen(self) -> None:
+    def listen(self) -> SignalReader:
         """Handle the signals that end a command, except those that the shell ignores."""
-        SignalReader(self._take)
+        reader = SignalReader(self._take)
         for number in heeded():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
+        return reader
 
     def start_job(self, publish: Publish) -> None:
         """A run in a job starts; signals blocked since the start of the process come now."""
@@ -129,13 +135,13 @@ class Signals:
         """Clean up, and ignore signals from now on: the process exits."""
         for number in heeded():
             signal.signal(number, signal.SIG_IGN)
-        self._is_over.set()
+        self.is_answered.set()
         self.clean_up()
 
     def _take(self, number: signal.Signals) -> None:
         if self._publish is None:
-            is_handled = signal.getsignal(number) is self
-            if is_handled and not self._is_over.wait(_LIMIT_S):
+            is_handled = self.defers or signal.getsignal(number) is self
+            if is_handled and not self.is_answered.wait(_LIMIT_S):
                 self.end(number)
         elif number is not signal.SIGINT:
             with self._lock:
@@ -152,7 +158,10 @@ class Signals:
         self.arrived = number
         kill_children()
         self.clean_up()
-        os.write(2, f"{self.text}\n".encode())
+        if self.report is not None:
+            self.report(_exception(number))
+        else:
+            os.write(2, f"{self.text}\n".encode())
         os._exit(self.code)
 
 
@@ -180,14 +189,36 @@ def imports() -> Iterator[None]:
 
     For those before anything was begun.
     """
-    handler = installed()
-    if handler is None or threading.current_thread() is not threading.main_thread():
+    handler = installed() or Signals()
+    handler.ends_at_once = True
+    try:
         yield
-        return
-    numbers = [number for number in heeded() if signal.getsignal(number) is handler]
-    numbers = [number for number in numbers if not handler.in_job or number is signal.SIGINT]
-    with handling(numbers, lambda number, frame: handler.end(signal.Signals(number))):
+    finally:
+        handler.ends_at_once = False
+
+
+@contextmanager
+def stoppable(report: Report | None = None) -> Iterator[None]:
+    """Raise KeyboardInterrupt or Stopped at a signal, also in a process without Signals.
+
+    `report` gets the exception where the process has to be ended there. Only the main thread can.
+    """
+    import psutil  # noqa: F401 - now: `kill_children` may run while an import of torch has the lock
+
+    known = installed()
+    handler, reader, before = known or Signals("nothing was saved"), None, {}
+    if known is None and threading.current_thread() is threading.main_thread():
+        handler.report, before = report, {number: signal.getsignal(number) for number in heeded()}
+        reader = handler.listen()
+    try:
         yield
+    finally:
+        if handler.arrived is not None or known is None:
+            handler.is_answered.set()
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+        if reader is not None:
+            reader.close()
 
 
 def leave(text: str) -> None:
@@ -228,6 +259,10 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
                 remove()
 
 
+def _exception(number: signal.Signals) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number.name)
+
+
 def _code(number: int) -> int:
     return exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.RUN_AGAIN
 
@@ -266,8 +301,13 @@ def deferred() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    with handling(heeded(), lambda number, _: arrived.append(number)):
-        yield
+    handler = installed() or Signals()
+    before, handler.defers = handler.defers, True
+    try:
+        with handling(heeded(), lambda number, _: arrived.append(number)):
+            yield
+    finally:
+        handler.defers = before
     for number in arrived:
         signal.raise_signal(number)
 

@@ -17,7 +17,7 @@ from launcher.plan import auto
 from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
-from launcher.stages import pipeline, selection
+from launcher.stages import pipeline
 from training.logging.printable import printable
 
 
@@ -44,7 +44,7 @@ def main(command_line: CommandLine) -> int:
 
 
 def _resolved(command_line: CommandLine) -> Resolved:
-    args, errors = selection.with_weights(command_line.args)
+    args, errors = pipeline.with_weights(command_line.args)
     diagnostics = [*command_line.diagnostics, *errors]
     try:
         here = Described(machine.detect_machine())

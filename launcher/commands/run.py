@@ -13,8 +13,8 @@ from launcher.config.command_line import CommandLine
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
 from launcher.run import execute, run_end
+from launcher.run.execute import Show
 from launcher.run.prepare import first_line, prepare_run
-from launcher.run.restart import Show
 from launcher.run.run_end import RunEnd
 from launcher.run_folder.run_plan import RunPlan
 from slurm.environment import JOB_VARIABLE
@@ -88,9 +88,9 @@ def train(ready: RunPlan | Pipeline, console: bool, show: Show) -> RunEnd:
 def _dry_run(command_line: CommandLine) -> int:
     ready, as_json = _prepared(command_line, command_line.args), command_line.as_json
     if not isinstance(ready, RunPlan):
-        from launcher.stages import summary
+        from launcher.stages import execute as stages
 
-        text = summary.dry_run(ready, as_json)
+        text = stages.dry_run(ready, as_json)
     else:
         from launcher.run.dry_run import plan_as_json, render_plan
 
@@ -103,10 +103,10 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
     ready, as_json = _prepared(command_line, args), command_line.as_json
     if (left := ready.nothing_left) is not None:
-        facts = {"exit_code": 0, "folder": left.folder, "error": None, **left.outcome}
+        facts, line = {"exit_code": 0, "error": None, **left}, ready.line or ""
         if ready.is_rank_0:
-            _print(encode(facts, indent=2) if as_json else left.line)
-        return 0 if generation is None else generation.end("ended", exit_codes.DONE, left.line)
+            _print(encode(facts, indent=2) if as_json else line)
+        return 0 if generation is None else generation.end("ended", exit_codes.DONE, line)
     if generation is not None:
         generation.claim()
     signals.leave("")
@@ -149,6 +149,6 @@ def _print(text: str, stream: TextIO | None = None) -> None:
 def _last_line(ready: RunPlan | Pipeline, end: RunEnd) -> str:
     if isinstance(ready, RunPlan):
         return execute.last_line(end)
-    from launcher.stages import summary
+    from launcher.stages import execute as stages
 
-    return summary.summary(end)
+    return stages.summary(end)

@@ -50,7 +50,7 @@ def main(command_line: CommandLine) -> int:
         print(render(submission.warnings), file=sys.stderr)
     left = [run.begun.nothing_left for run in submission.runs]
     if None not in left:  # all runs are complete
-        done = "\n".join([run.line for run in left if run] or [submission.line or ""])
+        done = "\n".join([run.begun.line or "" for run in submission.runs] or [submission.line or ""])
         print(json.dumps(_as_json(submission, requested) | {"jobs": []}, indent=2) if as_json else done)
         return exit_codes.DONE
     ids = []

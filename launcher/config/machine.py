@@ -100,8 +100,10 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     if device == "cuda":
         from training.resources import nvml
 
-        named, states = environment.visible_cuda_devices(), nvml.gpu_states(None)
-        numbers = _equal_gpus(states) if environment.has_bus_order() else []
+        named, states = environment.variables().get("CUDA_VISIBLE_DEVICES"), nvml.gpu_states(None)
+        numbers = (
+            _equal_gpus(states) if environment.variables().get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" else []
+        )
         equal, count = ",".join(map(str, numbers)), len(states)
         if 0 < len(numbers) < count and named in (None, equal):
             environment.variables()["CUDA_VISIBLE_DEVICES"] = equal
@@ -119,7 +121,7 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
         gpu_bf16=min(capabilities, default=(8, 0)) >= (8, 0),
-        compiler=environment.cxx_compiler() is not None,
+        compiler=environment.compiler("CXX", "c++", "g++", "clang++") is not None,
         gpu_bytes=min((gpu.total for gpu in known), default=None) if None not in states else None,
         gpu_others_bytes=tuple(gpu.used - (gpu.by_process or 0) for gpu in known),
         triton_lacks=_triton_lacks(min(capabilities, default=None)) if device == "cuda" else None,
@@ -225,7 +227,7 @@ def _triton_lacks(capability: tuple[int, int] | None) -> str | None:
     header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
     if importlib.util.find_spec("triton") is None:
         return "the package triton"
-    if environment.c_compiler() is None:
+    if environment.compiler("CC", "gcc", "clang") is None:
         return "a C compiler"
     if not header.exists():
         return f"{header}, from the package python3-dev or python3-devel"

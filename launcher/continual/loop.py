@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +16,10 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError, counted
-from launcher.base.signals import Stopped
+from launcher.base.signals import Stopped, handling
+from launcher.config.feature_settings import Continual
 from launcher.continual.arrivals import Arrivals, list_files
-from launcher.continual.stop_conditions import Clock, EndOfWait, StopConditions
-from launcher.run import restart, run_end
+from launcher.run import execute, run_end
 from launcher.run.experience import record_settings, recorded_settings, spec_of
 from launcher.run.run_end import RunEnd
 from launcher.run.supervisor import supervise
@@ -26,6 +29,7 @@ from launcher.run_folder.file_records import record_files
 from launcher.run_folder.reader import RunReader
 from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training.callbacks.base import Outcome
+from training.callbacks.preemption import heeded
 from training.logging.events import append_event
 from training.logging.printable import printable
 from training.logging.strict_json import encode_bytes
@@ -35,7 +39,7 @@ Train = Callable[[RunPlan], RunEnd]
 """Run the ranks to their end."""
 
 
-def train_continually(plan: RunPlan, show: restart.Show) -> RunEnd:
+def train_continually(plan: RunPlan, show: execute.Show) -> RunEnd:
     """Train on the data of `plan`, then on new files; gives the end.
 
     Ranks run only while there is something to train on. An experience that cannot be trained on is
@@ -51,7 +55,7 @@ def train_continually(plan: RunPlan, show: restart.Show) -> RunEnd:
                 shown.append(end)
                 show(end)
 
-        return restart.repeat(plan, supervise, show_once)
+        return execute.repeat(plan, supervise, show_once)
 
     reporter = Reporter(plan.folder, plan.console)
     end = ContinualLoop(replace(plan, threads=plan.threads or 1), train, reporter, Clock()).run()
@@ -124,7 +128,7 @@ class ContinualLoop:
     def _record_first_data(self) -> None:
         """Record the files of the first data once they are complete. Raises SettingsError."""
         clock = self._clock
-        while (files := self._arrivals.first_files(clock.now(), clock.wall())) is None:
+        while (files := self._arrivals.first_files(clock.now())) is None:
             if signal.SIGINT in clock.signals:
                 raise KeyboardInterrupt
             if clock.signals:
@@ -150,7 +154,7 @@ class ContinualLoop:
                 of = "" if is_own else f" of experience {needed.number}"
                 self._postpone(experience, f"{missing}{of} changed or is gone")
                 return None
-        spec = spec_of(self._folder, experience, self._stops.wall_deadline)
+        spec = spec_of(self._folder, experience, self._stops.deadline)
         if experience.number:
             record_settings(self._plan.resolved, spec)
         resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
@@ -330,3 +334,84 @@ class Reporter:
             return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
         except (StopIteration, ValueError):
             return None
+
+
+class Clock:
+    """The clock of the machine, and waits that a stop signal ends."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self.signals: set[int] = set()
+        """The stop signals that arrived."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, until a stop signal at most."""
+        self._stop.wait(seconds)
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """Record stop signals to this process; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def record(number: int, frame: object) -> None:
+            self.signals.add(number)
+            self._stop.set()
+
+        with handling(heeded(), record):
+            yield
+
+
+@dataclass(frozen=True)
+class EndOfWait:
+    """Why a run waits for no further files."""
+
+    reason: str
+    exit_code: int = exit_codes.DONE
+
+
+class StopConditions:
+    """The stop conditions of the settings, counted from when this object is made."""
+
+    def __init__(self, settings: Continual, clock: Clock) -> None:
+        self._clock, self._quiet_s, self._max_hours = clock, settings.quiet_s, settings.max_hours
+        hours = settings.max_hours
+        self.deadline = None if hours is None else clock.now() + 3600 * hours
+        """The end of `max_hours`; None: no time limit."""
+
+    def check(self, last_change: float) -> EndOfWait | None:
+        """Why to stop, if the last new file was seen at `last_change`; None: wait on."""
+        if signal.SIGINT in self._clock.signals:
+            return EndOfWait("Ctrl-C", exit_codes.INTERRUPTED)
+        if self._clock.signals:
+            names = ", ".join(signal.Signals(n).name for n in sorted(self._clock.signals))
+            return EndOfWait(f"received {names}", exit_codes.RUN_AGAIN)
+        if self.deadline_passed:
+            return self.time_limit
+        if self._quiet_s is not None and self._clock.now() - last_change >= self._quiet_s:
+            return EndOfWait(f"no new files for {self._quiet_s:g} s")
+        return None
+
+    def wait_s(self, longest: float, last_change: float) -> float:
+        """Seconds to wait, at most `longest`, before the next condition can be met."""
+        now, ends = self._clock.now(), [longest]
+        if self._quiet_s is not None:
+            ends.append(last_change + self._quiet_s - now)
+        if self.deadline is not None:
+            ends.append(self.deadline - now)
+        return max(0.0, min(ends))
+
+    @property
+    def deadline_passed(self) -> bool:
+        """Whether `max_hours` are over."""
+        return self.deadline is not None and self._clock.now() >= self.deadline
+
+    @property
+    def time_limit(self) -> EndOfWait:
+        """The stop at the end of `max_hours`."""
+        return EndOfWait(f"reached the time limit of {self._max_hours:g} h: --max-hours")

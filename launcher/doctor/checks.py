@@ -125,7 +125,7 @@ def check_wandb(environ: Mapping[str, str]) -> Check:
 def check_compiler() -> Check:
     """Whether the C++ compiler works: torch.compile and operators of DeepSpeed need one."""
     fix = "install g++ or clang++ with its headers, on macOS  xcode-select --install ; or set CXX"
-    command = environment.cxx_compiler()
+    command = environment.compiler("CXX", "c++", "g++", "clang++")
     if command is None:
         return _check("compiler", "no C++ compiler on PATH", fix, warning=True)
     words = [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]

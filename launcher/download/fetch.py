@@ -193,9 +193,7 @@ class _Fetch:
                 new = members[0] if len(members) == 1 and members[0].is_dir() else new
             record = Fetched(target.path, str(self._url), sha256, total, self._stamp(new), True)
             self._write_record(record)  # first: after a kill the next start downloads again
-            new.replace(target.path)  # which changes a time of the stamp
-            record = replace(record, stamp=self._stamp(target.path))
-            self._write_record(record)
+            new.replace(target.path)
         except ArchiveError as error:
             fix = "unpack: no  to keep it as it is"
             raise _error(f"{target.name} {error}", self._url, fix=fix) from None
@@ -209,18 +207,25 @@ class _Fetch:
 
     def _transferred(self, url: str, secrets: Sequence[str], part: Path) -> tuple[str, int]:
         """Transfer `url` to the file `part`, again after a broken connection; SHA-256 and size."""
-        name, retries = self._target.name, self._settings.retries
-        for wait_s in [min(60.0, 2.0**n) for n in range(retries + 1)]:
+        name, retries, cause = self._target.name, self._settings.retries, ""
+        for number in range(retries + 1):
             try:
                 with self._opened(url, secrets) as (total, pieces):
                     return self._written(part, total, pieces)
-            except _Transient as error:
-                cause = str(error)
-            if (retries := retries - 1) >= 0:
+            except exceptions.SSLError as error:
+                fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
+                message = f"no secure connection to the server: {_reason(error)}"
+                raise _error(message, self._url, fix=fix) from None
+            except (_Transient, *_BROKEN) as error:
+                cause = _reason(error)
+            except (ValueError, exceptions.TooManyRedirects):  # no host, or another scheme
+                message = "this URL, or the one it redirects to, is not a usable http or https URL"
+                raise _error(message, self._url) from None
+            if number < retries:
+                wait_s = min(60.0, 2.0**number)
                 self._show(f"{name}: {cause}; again in {duration(wait_s)}")
                 time.sleep(wait_s)
-        fix = "run the same command again later"
-        raise FetchError(f"cannot download {name}: {cause}", self._url, fix)
+        raise FetchError(f"cannot download {name}: {cause}", self._url, "run the same command again later")
 
     @contextmanager
     def _opened(self, url: str, secrets: Sequence[str]) -> Iterator[tuple[int | None, Iterator[bytes]]]:
@@ -234,41 +239,33 @@ class _Fetch:
                 yield path.stat().st_size, iter(partial(file.read, _PIECE_BYTES), b"")
             return
         headers = {"User-Agent": "gearshift", "Accept-Encoding": "identity"}
-        try:
-            with requests.Session() as session:
-                session.max_redirects = 10
-                session.hooks["response"].append(partial(check_redirect, self._url, secrets))
-                timeout_s = self._settings.timeout_s
-                with session.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
-                    self._check_status(response)
-                    length = response.headers.get("Content-Length", "")
-                    is_chunked = "Transfer-Encoding" in response.headers
-                    total = int(length) if length.isdecimal() and not is_chunked else None
-                    yield total, response.iter_content(_PIECE_BYTES)
-        except exceptions.SSLError as error:
-            message = f"no secure connection to the server: {_reason(error)}"
-            fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
-            raise _error(message, self._url, fix=fix) from None
-        except _BROKEN as error:
-            raise _Transient(_reason(error)) from None
-        except (ValueError, exceptions.TooManyRedirects):  # no host, or another scheme
-            message = "this URL, or the one it redirects to, is not a usable http or https URL"
-            raise _error(message, self._url) from None
-
-    def _check_status(self, response: requests.Response) -> None:
-        status = response.status_code
-        message = f"the server responds {status} {responses.get(status, '')}".rstrip()
-        if status in (408, 425, 429) or 500 <= status < 600:
-            raise _Transient(message)
-        if status != 200:
-            fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
-            raise _error(message, self._url, fix=fix)
+        with requests.Session() as session:
+            session.max_redirects = 10
+            session.hooks["response"].append(partial(check_redirect, self._url, secrets))
+            with session.get(url, headers=headers, stream=True, timeout=self._settings.timeout_s) as response:
+                status = response.status_code
+                message = f"the server responds {status} {responses.get(status, '')}".rstrip()
+                if status in (408, 425, 429) or 500 <= status < 600:
+                    raise _Transient(message)
+                if status != 200:
+                    fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
+                    raise _error(message, self._url, fix=fix)
+                length = response.headers.get("Content-Length", "")
+                is_known = length.isdecimal() and "Transfer-Encoding" not in response.headers
+                yield int(length) if is_known else None, response.iter_content(_PIECE_BYTES)
 
     def _written(self, part: Path, total: int | None, pieces: Iterator[bytes]) -> tuple[str, int]:
         """Write the `pieces` to `part`; SHA-256 and size, which are those that were declared."""
         name, file, done, digest = self._target.name, self._target.file, 0, hashlib.sha256()
+
+        def check(key: str, value: object, declared: object) -> None:
+            if declared is not None and value != declared:
+                message = f"{name} has {key} {value}: not the declared one"
+                fix = f"check the URL; if the file changed, set  {key}: {value}"
+                raise _error(message, self._url, allowed=str(declared), fix=fix)
+
         if total is not None:
-            self._check("size", total, file.size)
+            check("size", total, file.size)
         total_mb = None if total is None else total // 10**6
         with open_staged(part) as out, progress(f"{name}, MB", total_mb) as update:
             for piece in chain([b""], pieces):
@@ -282,15 +279,9 @@ class _Fetch:
                 update(done // 10**6)
         if done < (total or 0):
             raise _Transient(f"only {done} of {total} bytes arrived")
-        self._check("size", done, file.size)
-        self._check("sha256", digest.hexdigest(), file.sha256)
+        check("size", done, file.size)
+        check("sha256", digest.hexdigest(), file.sha256)
         return digest.hexdigest(), done
-
-    def _check(self, key: str, value: object, declared: object) -> None:
-        if declared is not None and value != declared:
-            message = f"{self._target.name} has {key} {value}: not the declared one"
-            fix = f"check the URL; if the file changed, set  {key}: {value}"
-            raise _error(message, self._url, allowed=str(declared), fix=fix)
 
 
 def check_redirect(shown: str, secrets: Sequence[str], response: Any, **_: object) -> None:
@@ -341,7 +332,9 @@ def _sha256(path: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why a connection failed, without the URL, which may contain a secret."""
+    """Why a transfer failed, without the URL, which may contain a secret."""
+    if isinstance(error, _Transient):
+        return str(error)
     if "timed out" in str(error):
         return "the server does not respond"
     causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)", str(error))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, MutableMapping, Sequence, Set
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from engines.base import EngineError
 from launcher.config.schema import Settings
@@ -18,24 +20,22 @@ _OPENBLAS_SPINS = "OPENBLAS_THREAD_TIMEOUT"
 """Of the OpenBLAS in numpy and in scipy: its threads spin for 2 to this power of clock cycles."""
 
 
-def threads(requested: int | None, cores: int, ranks: int, environ: Mapping[str, str]) -> int:
-    """Threads of each of `ranks` ranks on `cores`: `requested`, OMP_NUM_THREADS, or an even share.
+def threads(
+    engine: Any, cores: int, ranks: int, environ: Mapping[str, str], is_continual: bool
+) -> int | None:
+    """Threads of each of `ranks` ranks on `cores`: engine.threads, OMP_NUM_THREADS, or an even share.
 
     OMP_NUM_THREADS=1 is ignored: torchrun sets it by default, and an optimizer on the CPU is then
-    about ten times slower.
+    about ten times slower. None: the default of torch, for a run in the launcher's own process.
     """
-    if requested is not None:
-        return requested
+    if engine.threads is not None:
+        return int(engine.threads)
+    if ranks == 1 and not engine.max_restarts and not is_continual:
+        return None
     given = environ.get(VARIABLE, "")
     if given.isdigit() and int(given) > 1:
         return int(given)
     return max(1, cores // ranks)
-
-
-def uses_torch_default(settings: Settings, ranks: int) -> bool:
-    """Whether a run keeps the default threads of torch: it trains in the launcher's process."""
-    engine, is_continual = settings.engine, settings.continual.enabled
-    return ranks == 1 and engine.threads is None and not engine.max_restarts and not is_continual
 
 
 def limit_spinning(environ: MutableMapping[str, str]) -> None:
@@ -48,19 +48,6 @@ def limit_spinning(environ: MutableMapping[str, str]) -> None:
     environ.setdefault(_OPENBLAS_SPINS, "4")
     if _SPINS not in environ and _POLICY not in environ:
         environ[_SPINS] = "1000"
-
-
-def set_torch_threads(count: int | None) -> Callable[[], None]:
-    """Let torch compute with `count` threads, also if it is imported already; None: no change.
-
-    Returns a function that restores the previous number.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    return lambda: torch.set_num_threads(before)
 
 
 def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -76,23 +63,20 @@ def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
     ranks = int(environ.get("LOCAL_WORLD_SIZE", 1))
     if ranks > 1 and len(available) <= (os.cpu_count() or 1) // ranks:
         return  # Slurm has pinned it already
-    siblings = [_processors(Path(_SIBLINGS.format(number))) & available for number in available]
-    cores = sorted({frozenset(s) for s in siblings if s} or {frozenset({n}) for n in available}, key=min)
-    os.sched_setaffinity(0, share(cores, int(environ.get("LOCAL_RANK", 0)), ranks))
+    # The threads of a core have the same siblings: a rank gets whole cores.
+    processors = sorted(available, key=lambda number: (_siblings(number), number))
+    os.sched_setaffinity(0, share(processors, int(environ.get("LOCAL_RANK", 0)), ranks))
 
 
-def share(cores: Sequence[Set[int]], rank: int, ranks: int) -> frozenset[int]:
-    """The processors of local rank `rank` of `ranks`: whole cores, each the processors of one."""
-    count = max(1, len(cores) // ranks)
-    first = rank * count % len(cores)
-    return frozenset().union(*cores[first : first + count])
+def share(processors: Sequence[int], rank: int, ranks: int) -> list[int]:
+    """The processors of local rank `rank` of `ranks`: neighbours, as many for each, one at least."""
+    count = max(1, len(processors) // ranks)
+    first = rank * count % len(processors)
+    return [*processors[first : first + count]]
 
 
-def _processors(path: Path) -> set[int]:
-    """The numbers in a list of Linux, such as 0-3,8; none if there is no such file."""
-    numbers: set[int] = set()
-    with suppress(OSError):
-        for part in filter(None, path.read_text().strip().split(",")):
-            first, _, last = part.partition("-")
-            numbers.update(range(int(first), int(last or first) + 1))
-    return numbers
+def _siblings(number: int) -> int:
+    """The first processor of the same core, from a list of Linux such as 0-1 or 0,8."""
+    with suppress(OSError, ValueError):
+        return int(re.split("[-,]", Path(_SIBLINGS.format(number)).read_text().strip())[0])
+    return number

@@ -74,8 +74,11 @@ class RankCallbacks:
         chosen = [
             name
             for name in RESOURCES
-            for key in (f"limits.{name}", f"limits.critical.{name}")
-            if key in values and values[key].is_set_by_user
+            if any(
+                values[key].is_set_by_user
+                for key in (f"limits.{name}", f"limits.critical.{name}")
+                if key in values
+            )
         ]
         if self.world.rank == 0:
             job_summary = single_process

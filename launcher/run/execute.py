@@ -1,9 +1,11 @@
-"""Execution of a prepared run: run folder, ranks, and the last line for the user."""
+"""Execution of a prepared run: run folder, ranks with their restarts, and the last line for the user."""
 
 from __future__ import annotations
 
+import gc
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,22 +15,31 @@ from pathlib import Path
 from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.base.signals import Stopped, at_signal
+from launcher.config import batching
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
+from launcher.config.provenance import Resolved
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import is_of_hub
 from launcher.config.settings_file import read_values
-from launcher.run import affinity, rank, restart, run_end
-from launcher.run.restart import Show
+from launcher.run import affinity, rank, run_end
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
-from launcher.run_folder.run_plan import RunPlan
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from models.catalog import FAMILIES
+from training.logging.events import append_event
 from training.resources import cgroup
+from training.resources.oom import MAX_HALVINGS
+from training.storage import Storage
 
 _LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
+_RESTARTED = ("failed", "killed", "peer lost")
+"""Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
+Show = Callable[[RunEnd], None]
+Attempt = Callable[[RunPlan], RunEnd]
+"""Runs the ranks once."""
 Train = Callable[[RunPlan, Show], RunEnd]
 """Trains to the end of the run, and shows each failure."""
 
@@ -45,7 +56,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         from launcher.download.fetch import fetch_for_run
 
         try:
-            with rank.stoppable():
+            with signals.stoppable():
                 fetch_weights(settings.model)
                 fetch_for_run(settings, plan.launched, console, plan.is_rank_0)
         except (FetchError, Stopped, KeyboardInterrupt) as error:
@@ -57,7 +68,7 @@ def execute_run(plan: RunPlan, console: bool, show: Show, train: Train | None = 
         return train(plan, show)
     folder = None
     try:
-        with rank.stoppable():
+        with signals.stoppable():
             with signals.deferred():
                 folder = _create_folder(plan)
             explain = partial(run_end.explained, resolved=plan.resolved, folder=folder.path)
@@ -83,17 +94,13 @@ def train_ranks(plan: RunPlan, show: Show) -> RunEnd:
         if end.kind != "ended":
             show(end)
         return end
-    if not plan.starts_processes and not _may_be_killed():
-        return restart.repeat(plan, _train_here, show)
+    # In a control group that limits memory the kernel then kills a rank instead of this process.
+    may_start = environment.Process.is_own and signals.job_signals() is None
+    if not plan.starts_processes and not (may_start and cgroup.memory() is not None):
+        return repeat(plan, _train_here, show)
     from launcher.run.supervisor import supervise
 
-    return restart.repeat(plan, supervise, show)
-
-
-def _may_be_killed() -> bool:
-    """Whether a control group limits the memory: the kernel then kills a rank instead of this."""
-    is_free = environment.Process.is_own and signals.job_signals() is None
-    return is_free and cgroup.memory() is not None
+    return repeat(plan, supervise, show)
 
 
 def _train_here(plan: RunPlan) -> RunEnd:
@@ -110,6 +117,94 @@ def _train_here(plan: RunPlan) -> RunEnd:
         time.sleep(_LOST_PEER_WAIT_S)
     signals.end_start()
     return end
+
+
+def repeat(plan: RunPlan, attempt: Attempt, show: Show) -> RunEnd:
+    """Run the ranks to their end, with up to engine.max_restarts restarts after failures.
+
+    After out of memory they restart with half the micro-batch and the same global batch, three
+    times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
+    if the kernel killed it. Each restart resumes from the newest checkpoint and is printed and
+    logged. `show` gets each failure; the last end is returned. Touches the disk.
+    """
+    folder = plan.folder
+    assert folder is not None, "these ranks have a run folder"
+    newest, begun = _begun(plan)
+    max_restarts = plan.resolved.settings.engine.max_restarts
+    again, restarts, reductions = plan, 0, 0
+    while True:
+        kills = cgroup.oom_kills() or 0
+        end = attempt(again)
+        kills = (cgroup.oom_kills() or 0) - kills
+        end = run_end.out_of_memory(end, kills, again.resolved.batching)
+        if end.kind != "ended":
+            show(end)
+        if end.kind == "ended" or end.signals or not folder.is_dir():
+            return end
+        resume, step = _resume_point(plan, newest, begun)
+        is_reducible = end.kind == "out of memory" and reductions < MAX_HALVINGS
+        smaller = reduced(again.resolved, end.micro_batch) if is_reducible else None
+        if smaller is not None:
+            reductions, numbers = reductions + 1, smaller.batching
+            again = replace(again, resolved=smaller)
+            line = f"restart with micro-batches of {numbers.micro_batch}"
+            facts = {"rank": end.rank, "text": end.text, "from_step": step}
+            facts |= {"micro_batch": numbers.micro_batch, "accumulation": numbers.accumulation}
+            append_event(Storage(folder), "out_of_memory", step or 0, facts)
+        elif end.kind in _RESTARTED and restarts < max_restarts:
+            restarts += 1
+            line = f"restart {restarts} of {max_restarts}"
+        else:
+            return end
+        again = replace(again, resume=resume)
+        line += " from the beginning" if step is None else f" from step {step}"
+        run_folder.append_log(folder, f"{end.text}\n{end.trace}\n{line}")
+        if plan.console:
+            print(line, file=sys.stderr, flush=True)
+        del end  # its cause holds the model, if it was trained here
+        gc.collect()
+
+
+def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | None:
+    """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
+
+    `micro_batch` is the one that ran out of memory; None: that of the settings, which a run may
+    have reduced itself. settings.yaml and origins.json of the restarted run show the new numbers
+    and their origin.
+    """
+    numbers = resolved.batching
+    used = micro_batch or numbers.micro_batch
+    accumulation = numbers.micro_batch * numbers.accumulation // used
+    failed = replace(numbers, micro_batch=used, accumulation=accumulation)
+    smaller = next(batching.halvings(failed), None)
+    reason = "reduced after out of memory"
+    return None if smaller is None else resolved.with_batching(smaller, reason)
+
+
+def _begun(plan: RunPlan) -> tuple[int | None, int | None]:
+    """Before the first attempt: the newest step in the run folder, and the step to resume from."""
+    if plan.resume is None or plan.folder is None:  # a new run has no checkpoints to look for
+        return None, None
+    from launcher.run_folder.checkpoint_search import newest_step
+
+    newest, step = newest_step(plan.folder), plan.resume.step
+    return newest, newest_step(plan.resume.source) if step is None else step
+
+
+def _resume_point(plan: RunPlan, newest: int | None, begun: int | None) -> tuple[ResumeRequest, int | None]:
+    """What a restart of `plan` resumes, and from which step; None: from the beginning.
+
+    `newest` and `begun` as in `_begun`. --reset applies again unless a checkpoint was saved since,
+    which contains its effect.
+    """
+    from launcher.run_folder.checkpoint_search import newest_step
+
+    assert plan.folder is not None, "as in `repeat`"
+    saved = newest_step(plan.folder)
+    is_new = saved is not None and saved != newest and saved > (begun or 0)
+    if is_new or plan.resume is None:
+        return ResumeRequest(plan.folder), saved
+    return plan.resume, begun
 
 
 def _finish(plan: RunPlan, folder: RunFolder, end: RunEnd) -> RunEnd:

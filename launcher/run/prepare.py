@@ -102,8 +102,6 @@ def prepare_run_at(
         is_continual = experience.is_left(resume)
     _allow_open_files(settings.loader.workers)
     ranks = launched.local_size if launched else resolved.nproc
-    threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
-    keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not is_continual
     model, engine = model_name(settings.model), settings.engine.name
     plan = replace(
         decision,
@@ -111,7 +109,7 @@ def prepare_run_at(
         generation=generation,
         out=out,
         name=run_folder.default_name(model, settings.mode, engine, datetime.now()),
-        threads=None if keeps_torch_default else threads,
+        threads=affinity.threads(settings.engine, here.cores, ranks, environment.variables(), is_continual),
         nothing_left=None if is_continual else decision.nothing_left,
         is_continual=is_continual,
         is_trained=is_continual and decision.nothing_left is not None,

@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, NoReturn
 from pydantic import TypeAdapter
 
 from launcher.base import environment, exit_codes, library_warnings, signals
-from launcher.base.signals import Stopped, handling
 from launcher.config import schema
 from launcher.config.presets import TASK_FOLDER
 from launcher.run import affinity, run_end
 from launcher.run.run_end import RunEnd, exit_now
 from launcher.run_folder.run_plan import RunPlan
 from models.catalog import is_custom
-from training.callbacks.preemption import SignalReader, heeded
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 _FILE = "job.json"
 Work = Callable[[RunPlan], "Outcome | SplitResult"]
 _PARENT_CHECK_S = 1.0
-_UNWIND_S = 3.0
-"""Seconds for a rank that has saved nothing to end after a signal; a library may hold it longer."""
 ORPHAN_S = 60.0
 """Seconds for a rank to save and end after its supervisor was killed."""
 
@@ -55,65 +51,21 @@ def worker() -> Work:
 
 def run(plan: RunPlan, rank: int = 0) -> RunEnd:
     """Run the work of a rank in this process; however it ends, that is returned."""
+
+    def report(error: BaseException) -> None:
+        if plan.reports is not None:
+            _save_and_exit(run_end.of_error(error, rank), plan.reports)
+
     try:
-        with stoppable(), _ended_in_time(plan, rank), library_warnings.logged(plan.log):
+        with signals.stoppable(report), library_warnings.logged(plan.log):
+            signals.leave("nothing was saved")
             affinity.pin_to_cores(plan.resolved.settings, environment.variables())
             return run_end.agreed(asdict(worker()(plan)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, is handed back.
     except BaseException as error:
         return run_end.of_error(error, rank)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise Stopped on a signal that ends the run, unless startup signals are handled already."""
-    if _is_handled_elsewhere():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise Stopped(signal.Signals(number).name)
-
-    with handling([n for n in heeded() if n is not signal.SIGINT], stop):
-        yield
-
-
-def _is_handled_elsewhere() -> bool:
-    is_main = threading.current_thread() is threading.main_thread()
-    return not is_main or signals.job_signals() is not None
-
-
-@contextmanager
-def _ended_in_time(plan: RunPlan, rank: int) -> Iterator[None]:
-    """End this process some seconds after a signal that the training does not handle yet.
-
-    Handlers of Python run between its lines only, and a library may tokenize for minutes without
-    any. Does nothing outside of the main thread, and where startup signals end the process at once.
-    """
-    if _is_handled_elsewhere():
-        yield
-        return
-    has_ended = threading.Event()
-    handler = signals.installed()  # now: while torch is imported, signals are deferred by another one
-
-    def end_late(number: signal.Signals) -> None:
-        if has_ended.wait(_UNWIND_S):
-            return
-        error = KeyboardInterrupt() if number is signal.SIGINT else Stopped(number.name)
-        end = run_end.of_error(error, rank)
-        if plan.reports is not None:
-            _save_and_exit(end, plan.reports)
-        if handler is not None:
-            handler.clean_up()
-        os.write(2, f"{end.text}\n".encode())
-        exit_now(end.exit_code)
-
-    reader = SignalReader(end_late)
-    try:
-        yield
     finally:
-        has_ended.set()
-        reader.close()
+        signals.leave("")
 
 
 def save_plan(plan: RunPlan, folder: Path) -> None:

@@ -29,7 +29,7 @@ from launcher.config.engine_options import engine_options
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
-from launcher.run import affinity, rank_data, run_end
+from launcher.run import rank_data, run_end
 from launcher.run.callbacks import RankCallbacks
 from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_plan import RunPlan
@@ -240,7 +240,9 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     device = settings.device if settings.device != "auto" else resolved.device
     world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
     cleanup.push(partial(_unless_failed, world, world.close))
-    cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
+    if (threads := settings.engine.threads) is not None:
+        cleanup.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads)
     return world
 
 

@@ -46,8 +46,10 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     From the second generation on also as an event "requeued". For rank 0. Touches the disk. Raises
     StorageError.
     """
+    from launcher.run_folder.reader import RunReader  # slow: signal handlers come first
+
     run = storage.path
-    trained = [line["step"] for line in _train_lines(run)]
+    trained = [line["step"] for line in RunReader(run).metrics() if line["kind"] == "train"]
     facts = {
         "hosts": environment.variables().get("SLURM_JOB_NODELIST") or socket.gethostname(),
         "ranks": world_size,
@@ -153,12 +155,12 @@ def fencing(run: Path, generation: Generation) -> Iterator[Storage]:
 
 def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    return [x for x in lines(run) if x["kind"] == _STARTED and x["job"] == generation.job]
+    return [line for line in lines(run) if line["kind"] == _STARTED and line["job"] == generation.job]
 
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
-    from launcher.run_folder.reader import RunReader  # slow: signal handlers come first
+    from launcher.run_folder.reader import RunReader  # as in `record_start`
 
     valid = []
     for line in RunReader(run).lines(f"{SLURM_FOLDER}/{NAME}"):
@@ -209,15 +211,8 @@ def _append(run: Path, kind: str, generation: Generation, facts: Mapping[str, An
 
 
 def _fields(generation: Generation) -> dict[str, Any]:
-    number, restart = generation.number, generation.restart
-    return {"job": generation.job, "generation": number, "restart": restart}
+    return {"job": generation.job, "generation": generation.number, "restart": generation.restart}
 
 
 def _generation(line: Mapping[str, Any]) -> Generation:
     return Generation(str(line["job"]), int(line["generation"]), int(line["restart"]))
-
-
-def _train_lines(run: Path) -> list[Mapping[str, Any]]:
-    from launcher.run_folder.reader import RunReader  # as in `lines`
-
-    return [line for line in RunReader(run).metrics() if line["kind"] == "train"]

@@ -20,7 +20,7 @@ from launcher.config.schema import model_name, setting_infos
 from launcher.config.selection import read_user
 from launcher.run_folder import checkpoint_search, experiences, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, SavedCheckpoint
-from launcher.run_folder.run_plan import NothingLeft, ResumeRequest, RunPlan
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
 from training import train_plan
 from training.callbacks.base import Outcome
 from training.optim.schedule import warmup_steps
@@ -142,7 +142,7 @@ def _resumed(
         if out is not None and out.resolve() != folder.resolve():
             line = f"forking {folder} at step {checkpoint.step} into {out}"
         line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
-    return RunPlan(resolved, request, line, None if is_left else _nothing_left(run, resolved))
+    return RunPlan(resolved, request, line) if is_left else _nothing_left(run, resolved, request)
 
 
 def _is_left(
@@ -161,8 +161,8 @@ def _is_left(
     return is_longer or (run.folder / experiences.NAME).exists()
 
 
-def _nothing_left(run: ResumableRun, resolved: Resolved) -> NothingLeft:
-    """The message about a completed run, with what trains it longer."""
+def _nothing_left(run: ResumableRun, resolved: Resolved, request: ResumeRequest) -> RunPlan:
+    """The plan of a completed run, whose line tells what trains it longer."""
     result = run.result or {}
     steps = result.get("steps") or 0
     stops = "".join(f" --set {key}=null" for key in _STOPS if resolved.values[key].value is not None)
@@ -172,8 +172,8 @@ def _nothing_left(run: ResumableRun, resolved: Resolved) -> NothingLeft:
         hint = f"it has no checkpoint left; to train again: {_again(run.folder)}"
     line = f"nothing to do: {run.folder} was completed at step {steps}; {hint}"
     names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
-    outcome = {**{name: result.get(name) for name in names}, "reason": "nothing to do"}
-    return NothingLeft(run.folder, line, outcome)
+    left = {**{name: result.get(name) for name in names}, "reason": "nothing to do"}
+    return RunPlan(resolved, request, line, {"folder": str(run.folder), **left})
 
 
 def _again(folder: Path) -> str:

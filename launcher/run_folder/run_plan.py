@@ -65,17 +65,6 @@ class ExperienceSpec:
 
 
 @dataclass(frozen=True)
-class NothingLeft:
-    """A run that was completed before."""
-
-    folder: Path
-    line: str
-    """The message for the user."""
-    outcome: Mapping[str, Any]
-    """The fields of training.callbacks.base.Outcome except the exit code."""
-
-
-@dataclass(frozen=True)
 class RunPlan:
     """What a start does; nothing has been written. Its ranks read it as a file."""
 
@@ -84,8 +73,8 @@ class RunPlan:
     """What to resume from; None: a new run."""
     line: str | None = None
     """Message about the resumed run; None: without --resume."""
-    nothing_left: NothingLeft | None = None
-    """The run was completed before, and its new settings do not extend it."""
+    nothing_left: Mapping[str, Any] | None = None
+    """The result of a run that was completed before, as the new settings do not extend it; `line` says so."""
     launched: RankEnvironment | None = None
     """Set by torchrun or srun: this process is one of their ranks."""
     generation: Generation | None = None

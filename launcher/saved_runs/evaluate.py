@@ -48,14 +48,9 @@ def parse_split(split: str | None) -> str:
     """The split of --split. Raises SettingsError."""
     if split is None or split in SPLITS:
         return split or DEFAULT_SPLIT
-    raise SettingsError.of(
-        f"unknown split '{split}'",
-        key="--split",
-        value=split,
-        where=f"command line: --split {split}",
-        allowed=", ".join(SPLITS),
-        did_you_mean=nearest_match(split, SPLITS),
-    )
+    parts = {"allowed": ", ".join(SPLITS), "did_you_mean": nearest_match(split, SPLITS)}
+    where = f"command line: --split {split}"
+    raise SettingsError.of(f"unknown split '{split}'", key="--split", value=split, where=where, **parts)
 
 
 def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evaluation:
@@ -73,8 +68,7 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
             where=str(run.folder),
             allowed="a run without --continuous-learning",
         )
-    _, data = args.options.get("data.path", ("", None))
-    return Evaluation(model, split, resolved, data)
+    return Evaluation(model, split, resolved, args.options.get("data.path", ("", None))[1])
 
 
 def evaluate(evaluation: Evaluation) -> dict[str, Any]:

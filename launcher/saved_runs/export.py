@@ -43,10 +43,10 @@ class ExportError(Exception):
 
 
 Notes = dict[str, str]
-"""By title: what the user should know of an export."""
+"""By title."""
 
 
-def plain(source: ExportSource, folder: Path) -> Notes:
+def plain(source: ExportSource, folder: Path) -> None:
     """Write model.safetensors by parameter name, config.json, and the files that `predict` needs.
 
     Disk access.
@@ -89,7 +89,6 @@ def plain(source: ExportSource, folder: Path) -> Notes:
         for file in filter(Path.exists, files):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
-    return {}
 
 
 def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[int, ...]]:
@@ -103,32 +102,27 @@ def _write_unquantized(source: ExportSource, path: Path) -> Mapping[str, tuple[i
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
-def hugging_face(source: ExportSource, folder: Path) -> Notes:
+def hugging_face(source: ExportSource, folder: Path) -> None:
     """Write a folder that transformers loads. Disk access. Raises DataError."""
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.weights import write_weights
 
     task = source.task
     if has_adapters(task):
-        return _write_adapted(source, folder, merged=True)
+        adapter(source, folder, merged=True)
+        return
     assert isinstance(task, HasHuggingFaceFormat)
     with storage_errors(folder):
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}
     write_weights(source.checkpoint, folder / MODEL, source.model.kind, names)
-    return {}
 
 
-def adapter(source: ExportSource, folder: Path) -> Notes:
-    """Write a folder that peft loads. Disk access. Raises DataError."""
-    return _write_adapted(source, folder, merged=False)
-
-
-def _write_adapted(source: ExportSource, folder: Path, *, merged: bool) -> Notes:
-    task = source.task
+def adapter(source: ExportSource, folder: Path, merged: bool = False) -> None:
+    """Write a folder that peft loads, or the `merged` model. Disk access. Raises DataError."""
+    task, checkpoint, kind = source.task, source.checkpoint, source.model.kind
     assert isinstance(task, HasBaseWeights)
-    checkpoint, kind = source.checkpoint, source.model.kind
     stored = set(checkpoint.names(kind))
     weights = {
         name: checkpoint.tensor(kind if name in stored else saved_model.WEIGHT, name)
@@ -136,7 +130,6 @@ def _write_adapted(source: ExportSource, folder: Path, *, merged: bool) -> Notes
     }
     with storage_errors(folder):
         task.write_adapted(weights, folder, merged=merged)
-    return {}
 
 
 def onnx(source: ExportSource, folder: Path) -> Notes:
@@ -185,7 +178,7 @@ ONNX_TOLERANCE = 1e-4
 """Largest difference of an output, as a share of its largest value: fp32 in another order."""
 
 
-def dcp(source: ExportSource, folder: Path) -> Notes:
+def dcp(source: ExportSource, folder: Path) -> None:
     """Write the state of the model as torch.distributed.checkpoint reads it. Disk access."""
     from torch.distributed import checkpoint
 
@@ -193,17 +186,16 @@ def dcp(source: ExportSource, folder: Path) -> Notes:
     state = source.model.load(source.task).state_dict()
     with storage_errors(folder):
         checkpoint.save(state, checkpoint_id=folder)
-    return {}
 
 
-FORMATS: dict[str, Callable[[ExportSource, Path], Notes]] = {
+FORMATS: dict[str, Callable[[ExportSource, Path], Notes | None]] = {
     "hf": hugging_face,
     "safetensors": plain,
     "adapter": adapter,
     "onnx": onnx,
     "dcp": dcp,
 }
-"""The function that writes each format into an empty folder."""
+"""The function that writes each format into an empty folder; it gives notes for the user."""
 
 
 def invalid_format(format_name: str | None) -> list[Diagnostic]:
@@ -250,7 +242,7 @@ def write(run: SavedRun, name: str | None, format_name: str, out: Path | None, w
     ):
         made = hidden / folder.name
         made.mkdir()
-        notes = FORMATS[format_name](source, made)
+        notes = FORMATS[format_name](source, made) or {}
         made.replace(folder)
     return {
         "folder": str(folder),
@@ -293,7 +285,7 @@ def _task(model: SavedModel, format_name: str) -> Task:
             allowed=", ".join(allowed),
             fix=f"--format {allowed[0]}",
         )
-    needed = _ONNX_PACKAGES if format_name == "onnx" else ()
+    needed = ("onnx", "onnxscript", "onnxruntime") if format_name == "onnx" else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         raise SettingsError.of(
             f"--format onnx requires {', '.join(missing)}",
@@ -302,6 +294,3 @@ def _task(model: SavedModel, format_name: str) -> Task:
             fix="pip install 'gearshift[onnx]'",
         )
     return task
-
-
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

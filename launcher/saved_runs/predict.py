@@ -36,13 +36,12 @@ _NAME = re.compile(r"\w[\w.-]*")
 _SUFFIX = re.compile(r"\.[\w.-]*\w")
 
 
-_COUNT = "a whole number, at least "
 SAMPLING: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], bool], str]] = {
-    "--max-tokens": (int, lambda n: n >= 1, f"{_COUNT}1"),
+    "--max-tokens": (int, lambda n: n >= 1, "a whole number, at least 1"),
     "--temperature": (float, lambda x: 0 <= x < math.inf, "a number, at least 0"),
     "--top-p": (float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
-    "--top-k": (int, lambda n: n >= 1, f"{_COUNT}1"),
-    "--seed": (int, lambda n: 0 <= n < 2**63, f"{_COUNT}0"),
+    "--top-k": (int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--seed": (int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
 }
 """The options that set the fields of Sampling: type, condition, and values in words."""
 
@@ -161,24 +160,20 @@ def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
 
 
 def _missing(given: str, allowed: str) -> SettingsError:
-    return SettingsError.of(
+    message, where = (
         f"{INPUT} '{given}' does not exist ({_path(given).absolute()})",
-        key=INPUT,
-        value=given,
-        where=f"command line: {INPUT} {given}",
-        allowed=allowed,
+        f"command line: {INPUT} {given}",
     )
+    return SettingsError.of(message, key=INPUT, value=given, where=where, allowed=allowed)
 
 
 def exists(given: str) -> bool:
-    """Whether there is a file or folder of this name. Reads the disk."""
-    with suppress(OSError):  # a text longer than any name of a file
-        return _path(given).exists()
-    return False
+    """Whether there is a file or folder of this name, which may be any text. Reads the disk."""
+    return os.path.exists(os.path.expanduser(given))
 
 
 def _path(given: str) -> Path:
-    return Path(os.path.expanduser(given))  # unlike Path.expanduser, for any text
+    return Path(os.path.expanduser(given))
 
 
 @dataclass(frozen=True)
@@ -284,7 +279,7 @@ class ResultFolder:
 
     path: Path
     names: set[str] = field(default_factory=set)
-    _lines: list[bytes] = field(default_factory=list)
+    _lines: bytes = b""
 
     def write(self, prediction: Prediction) -> tuple[str, ...]:
         """Write the files of one prediction; their names.
@@ -308,8 +303,8 @@ class ResultFolder:
         """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
         messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
         line = encode({"name": result.name, "prompt": messages, "text": result.text})
-        self._lines.append(line.encode() + b"\n")
-        self._put(f"{name}.jsonl", b"".join(self._lines))
+        self._lines += line.encode() + b"\n"
+        self._put(f"{name}.jsonl", self._lines)
         return replace(result, files=(f"{name}.jsonl",))
 
     def _put(self, name: str, content: bytes) -> None:

@@ -119,15 +119,16 @@ def rerun(
             # Ranks repair the folder around a checkpoint; here they find only this link.
             link = checkpoints / manifest.step_folder(step)
             link.symlink_to(checkpoint.resolve(), target_is_directory=True)
-        plan, threads = plan_of(source), None
+        plan = plan_of(source)
         resolved = plan.resolved
         folder = run_folder.create(resolved, home / "rerun", "").path
         for file in run_folder.task_files(run):
             shutil.copyfile(file, folder / file.name)
         # As in the run: the order of sums depends on them.
-        if not affinity.uses_torch_default(resolved.settings, resolved.nproc):
-            requested, cores = resolved.settings.engine.threads, machine.detect_machine().cores
-            threads = affinity.threads(requested, cores, resolved.nproc, environment.variables())
+        settings, cores = resolved.settings, machine.detect_machine().cores
+        threads = affinity.threads(
+            settings.engine, cores, resolved.nproc, environment.variables(), settings.continual.enabled
+        )
         end = supervisor.supervise(replace(plan, folder=folder, threads=threads))
         _check(end, noun)
         yield replace(end, folder=folder)

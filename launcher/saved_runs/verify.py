@@ -18,7 +18,7 @@ from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import DATA, RerunFailed, rerun, resolved_as
 from launcher.saved_runs.saved_model import SavedRun, find_saved
 from training.checkpoint import manifest, retention
-from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 
 if TYPE_CHECKING:
     from training.checkpoint import compare
@@ -50,17 +50,6 @@ class Replay:
     def describe(self) -> str:
         """`steps 4 to 6, ddp on 2 processes`."""
         return f"steps {self.start} to {self.end}, {self.engine} on {counted(self.world_size, 'process')}"
-
-    def tolerance(self, written: Manifest) -> Tolerance | None:
-        """The largest allowed difference; None: every bit must be equal.
-
-        Another engine or world size adds the same numbers in another order.
-        """
-        from training.checkpoint.compare import Tolerance
-
-        if (self.engine, self.world_size) == (written.engine, written.world_size):
-            return None
-        return Tolerance(*_TOLERANCES.get(self.precision, _LOW_PRECISION))
 
 
 @dataclass(frozen=True)
@@ -171,7 +160,10 @@ def compare_replay(
             where="data.path",
             allowed=DATA,
         )
-    tolerance = replay.tolerance(last.manifest)
+    tolerance, written = None, last.manifest
+    if (replay.engine, replay.world_size) != (written.engine, written.world_size):
+        # Another engine or world size adds the same numbers in another order.
+        tolerance = compare.Tolerance(*_TOLERANCES.get(replay.precision, _LOW_PRECISION))
 
     def compared(within: Tolerance | None) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
         ours, theirs = (RunReader(f).metrics() if f else () for f in (run, folder))
@@ -234,26 +226,25 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
     replay, state = result.replay, result.state
     first = state.first or result.lines.first
+    largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
+    difference = None
+    if first is not None:
+        difference = {name: getattr(first, name) for name in ("kind", "name", "index", "step")}
+        difference |= {"run": first.first, "replay": first.second}
     return {
         "identical": result.is_identical,
         "agrees": result.agrees,
         "tolerance": result.tolerance and asdict(result.tolerance),
         "steps": replay.end - replay.start,
         "tensors": state.tensors,
-        "first_difference": first
-        and {
-            **{name: getattr(first, name) for name in ("kind", "name", "index", "step")},
-            **{"run": first.first, "replay": first.second},
-        },
+        "first_difference": difference,
         "from_step": replay.start,
         "to_step": replay.end,
         "engine": replay.engine,
         "world_size": replay.world_size,
         "lines": result.lines.lines,
         "differing_tensors": state.differing,
-        "largest_difference": {"of": state.largest_in, "relative": state.largest}
-        if state.differing
-        else None,
+        "largest_difference": largest,
         "notes": list(result.notes),
         "error": None,
     }

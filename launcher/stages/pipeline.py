@@ -12,14 +12,17 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, Resolved, TypedEntry
-from launcher.config.selection import STAGES, choose, declared_stages
+from launcher.config.selection import STAGES, choose, declared_stages, select_stages
 from launcher.config.settings_file import read_values
 from launcher.run.prepare import prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.checkpoint_search import AUTO
 from launcher.run_folder.reader import RunReader
-from launcher.run_folder.run_plan import NothingLeft, ResumeRequest, RunPlan
-from launcher.stages import record, selection
+from launcher.run_folder.run_plan import ResumeRequest, RunPlan
+from launcher.stages import record
 from models.catalog import Stage
+from training.checkpoint import retention
+from training.checkpoint.manifest import MODEL, NAME
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,19 @@ class Pipeline:
     entries: Sequence[PipelineStage]
     is_resumed: bool = False
     """Its folder exists: it started earlier."""
-    resume_line: str | None = None
-    """The line about resuming; None: --resume was not given."""
+    line: str | None = None
+    """Message about resuming; None: --resume was not given."""
 
     is_rank_0 = True
     """Each stage runs in its own processes: this one reports to the user."""
 
     @property
-    def nothing_left(self) -> NothingLeft | None:
-        """All stages were completed before; None: there is something to do. Reads the disk."""
+    def nothing_left(self) -> Mapping[str, Any] | None:
+        """The result of stages that were all completed before; None: some are left. Reads the disk."""
         if self.left:
             return None
-        result = {**record.summarize(self.folders), "reason": "nothing is left to do"}
-        return NothingLeft(self.folder, self.resume_line or "", result)
+        result = record.summarize(self.folders)
+        return {"folder": str(self.folder), **result, "reason": "nothing is left to do"}
 
     def title(self, stage: PipelineStage) -> str:
         """`stage 1 of 2: encoder, what is trained there`."""
@@ -100,7 +103,7 @@ def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) 
     """
     if (pipeline := prepare_pipeline(args, out, diagnostics)) is not None:
         return pipeline
-    args, wrong = selection.with_weights(args)
+    args, wrong = with_weights(args)
     return prepare_run(args, out, [*diagnostics, *wrong])
 
 
@@ -110,7 +113,7 @@ def prepare_pipeline(
     """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
     if args.resume is not None and (folder := _find(args, out)) is not None:
         return _resumed(folder, args, out, diagnostics, prepare_stage)
-    stages = selection.stages(args) if args.resume in (None, checkpoint_search.AUTO) else ()
+    stages = selected(args) if args.resume in (None, AUTO) else ()
     return _new(stages, args, out, diagnostics, prepare_stage) if stages else None
 
 
@@ -121,11 +124,11 @@ def _new(
     diagnostics: Sequence[Diagnostic],
     prepare_stage: Prepare,
 ) -> Pipeline:
-    args, wrong = selection.from_of(args, stages[0])
+    args, wrong = from_of(args, stages[0])
     invalid = [*diagnostics, *wrong]
-    resume_line = None
+    line = None
     if args.resume is not None:
-        resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
+        line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
         args = replace(args, resume=None)
     sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES]
     folder = out or run_folder.PARENT / STAGED_MODE
@@ -145,7 +148,7 @@ def _new(
     invalid += run_folder.writing_errors(folder, where)
     if invalid:
         raise SettingsError(invalid)
-    return Pipeline(folder, entries, resume_line=resume_line)
+    return Pipeline(folder, entries, line=line)
 
 
 def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]:
@@ -238,10 +241,10 @@ def _find(args: CliArgs, out: Path | None) -> Path | None:
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
     completed. Reads the disk.
     """
-    folder = out if args.resume == checkpoint_search.AUTO else Path(args.resume or "")
+    folder = out if args.resume == AUTO else Path(args.resume or "")
     if folder is not None:
         return folder if RunReader(folder).stages() else None
-    names, choice = [stage.name for stage in selection.stages(args)], choose(args)
+    names, choice = [stage.name for stage in selected(args)], choose(args)
     for folder in checkpoint_search.newest(run_folder.STAGES) if names else ():
         stages = RunReader(folder).stages()
         is_of_model = list(stages) == names and (
@@ -259,3 +262,83 @@ def _settings(folders: Mapping[str, Path]) -> Mapping[str, Any]:
         return read_values(first / run_folder.SETTINGS)
     except SettingsError:
         return {}
+
+
+def selected(args: CliArgs) -> tuple[Stage, ...]:
+    """The stages to train one after the other; empty: a single run.
+
+    Invalid stages give none here; resolving the settings reports them. Reads settings files.
+    """
+    choice = choose(args)
+    if choice.mode != STAGED_MODE or choice.diagnostics:
+        return ()
+    chosen = select_stages(choice.stages, declared_stages(choice.family))
+    is_legal = not choice.stages or [stage.name for stage in chosen] == list(choice.stages)
+    return chosen if is_legal and len(chosen) > 1 else ()
+
+
+def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
+    """The arguments of a single run with --from as a setting, and its errors.
+
+    Reads settings files, and looks at names.
+    """
+    if args.weights is None:
+        return args, []
+    choice = choose(args)
+    declared = {stage.name: stage for stage in declared_stages(choice.family)}
+    return from_of(args, declared.get(choice.stage or ""))
+
+
+def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnostic]]:
+    """The arguments with --from as a setting of `stage`, and its errors."""
+    if args.weights is None:
+        return args, []
+    option, rest = f"{FROM.flag} {args.weights}", replace(args, weights=None)
+
+    def refused(what: str, allowed: str, fix: str | None = None) -> list[Diagnostic]:
+        message = f"{option}{what}"
+        return [Diagnostic(message, key=FROM.flag, where=option, allowed=allowed, fix=fix)]
+
+    if args.resume not in (None, AUTO):
+        what = ": a resumed run loads weights from its own checkpoint"
+        return rest, refused(what, f"{FROM.flag}  with a new run", "leave it out")
+    if stage is None:
+        what = " needs a stage, but none is selected"
+        return rest, refused(what, "with  --mode staged --stage NAME")
+    if stage.loads is None:
+        what = f": stage {stage.name} starts from random weights"
+        return rest, refused(what, "with a later stage", "leave it out")
+    value, diagnostics = args.weights, []
+    try:
+        value = str(weights_in(args.weights, stage))
+    except SettingsError as error:
+        diagnostics = list(error.diagnostics)
+    filled = TypedEntry(stage.loads, value, Origin(CLI_LAYER, option), FROM.flag)
+    return replace(rest, filled=[*args.filled, filled]), diagnostics
+
+
+def weights_in(word: str, stage: Stage) -> Path:
+    """The value of the setting `stage.loads`. Looks at names only. Raises SettingsError.
+
+    Of a run the best checkpoint, or else the last, or else the newest one.
+    """
+    path, where = Path(word), f"--from {word}"
+    if path.is_file():
+        return path
+    what = f"'{word}' does not exist"
+    if path.is_dir():
+        if folders := RunReader(path).stages():
+            matching = [folder for name, folder in folders.items() if name in stage.of]
+            if not matching:
+                what = f"{path} has no stage {' or '.join(stage.of)}"
+                allowed = f"it has {', '.join(folders)}"
+                raise SettingsError.of(what, value=str(path), where=where, allowed=allowed)
+            path = matching[-1]
+        steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
+        for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
+            # A complete checkpoint, or an export; the best one is found by the folder of the run.
+            if any((folder / name).is_file() for name in (MODEL, NAME)):
+                return path if folder.name == retention.BEST else folder
+        what = f"'{path}' holds no weights for stage {stage.name}"
+    allowed = "a run folder, one of its checkpoints, an export or a safetensors file"
+    raise SettingsError.of(what, key=FROM.flag, value=word, where=where, allowed=allowed)

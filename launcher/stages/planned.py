@@ -16,7 +16,7 @@ from launcher.plan.target import Described
 from launcher.run_folder.run_plan import RunPlan
 from launcher.run_folder.start import decide
 from launcher.stages import pipeline
-from launcher.stages.selection import with_weights
+from launcher.stages.pipeline import with_weights
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from launcher.config.schema import PRETRAINED
 from launcher.run.prepare import check_processes, prepare_run_at
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_plan import RunPlan
-from launcher.stages import selection
-from launcher.stages.pipeline import Pipeline, prepare_pipeline
+from launcher.stages.pipeline import Pipeline, prepare_pipeline, selected, with_weights
 from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import MODE_FLAGS, SWEEP, run_arguments
@@ -111,8 +110,8 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
             jobs.append(_job("default", header, folder, resumed, [run]))
         made = None if stages.is_resumed else stages
         folder = stages.folder.absolute()
-        return Submission(folder, jobs, stages.warnings, stages.resume_line, made)
-    args, errors = selection.with_weights(args)
+        return Submission(folder, jobs, stages.warnings, stages.line, made)
+    args, errors = with_weights(args)
     begun = _prepare(args, out, [*diagnostics, *errors], requested)
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
     folder = (run_folder.unused_path(begun.name) if is_new else begun.destination).absolute()
@@ -148,8 +147,8 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     first = min(1, *(element.index for element in elements))
     for element in elements:
         line = element.command_line
-        args, invalid = selection.with_weights(line.args)
-        if selection.stages(line.args):
+        args, invalid = with_weights(line.args)
+        if selected(line.args):
             message = f"mode {STAGED_MODE} needs one job per stage: an array element is one job"
             invalid.append(Diagnostic(message, where=element.where, allowed="--stage NAME"))
         try:

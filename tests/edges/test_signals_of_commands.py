@@ -103,7 +103,7 @@ def ended(folder, number, arguments, **variables):
 
 COMMANDS = {
     "plan": (signal.SIGINT, "samples", f"plan --model {MODEL}", set(), "nothing was written"),
-    "run": (signal.SIGTERM, "samples", f"--model {MODEL} --out new", set(), "before anything was saved"),
+    "run": (signal.SIGTERM, "samples", f"--model {MODEL} --out new", set(), "nothing was saved"),
     "predict": (signal.SIGTERM, "prediction", "predict one --input stuck_task.py --out found", {"found/first.txt"}, "1 complete file in found"),
     "evaluate of two ranks": (signal.SIGINT, "evaluation", "evaluate two", set(), "nothing was written"),
 }  # fmt: skip

@@ -1,8 +1,9 @@
 import os
+import time
 
 import pytest
 
-from launcher.continual.arrivals import Arrivals, FolderWatch, list_files
+from launcher.continual.arrivals import Arrivals, list_files
 from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.file_records import record_files
 
@@ -21,19 +22,17 @@ def ledger_of(folder):
 
 
 def scans(arrivals, known, *times):
-    return [sorted(arrivals.new_files(known, now)) for now in times]
+    """The new files at these times from now on."""
+    return [sorted(arrivals.new_files(known, time.time() + later)) for later in times]
 
 
-def test_files_unmodified_for_settle_s_are_first_data(folder, tmp_path_factory):
-    arrivals = Arrivals(folder, SETTLE, 1)
-    assert list(arrivals.first_files(now=0, wall=2000)) == ["a.txt"]
+def test_files_unchanged_for_settle_s_are_first_data(folder, tmp_path_factory):
+    arrivals, now = Arrivals(folder, SETTLE, 1), time.time()
+    assert arrivals.first_files(now) is None  # whatever its modification time is
     (folder / "b.txt").write_text("second")
-    os.utime(folder / "b.txt", (1999, 1999))
-    arrivals = Arrivals(folder, SETTLE, 1)
-    assert arrivals.first_files(0, 2000) is None
-    assert list(arrivals.first_files(SETTLE, 2000 + SETTLE)) == ["a.txt", "b.txt"]
+    assert list(arrivals.first_files(now + SETTLE + 1)) == ["a.txt", "b.txt"]
     empty = tmp_path_factory.mktemp("empty")
-    assert Arrivals(empty, SETTLE, 1).first_files(0, 2000) == {}
+    assert Arrivals(empty, SETTLE, 1).first_files(now) == {}
 
 
 def test_new_files_are_returned_together_when_complete(folder):
@@ -41,12 +40,11 @@ def test_new_files_are_returned_together_when_complete(folder):
     scans(arrivals, known, 0, 10)
     assert arrivals.changed_at is None
     (folder / "b.txt").write_text("second")
-    assert scans(arrivals, known, 20, 24, 25) == [[], [], ["b.txt"]]
-    assert arrivals.changed_at == 20  # the last scan with a new file
-    arrivals = Arrivals(folder, SETTLE, 1)
-    assert scans(arrivals, known, 0) == [[]]
-    (folder / "c.txt").write_text("third")
-    assert scans(arrivals, known, 4, 6, 9) == [[], [], ["b.txt", "c.txt"]]
+    assert scans(arrivals, known, 0, SETTLE - 1, SETTLE + 1) == [[], [], ["b.txt"]]
+    assert arrivals.changed_at < time.time() + 1  # the first scan with a new file
+    (folder / "c.part").write_text("third")
+    (folder / "c.part").rename(folder / "c.txt")
+    assert scans(Arrivals(folder, SETTLE, 1), known, 0, SETTLE + 1) == [[], ["b.txt", "c.txt"]]
 
 
 def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
@@ -63,7 +61,7 @@ def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
 def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder):
     known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "b.txt").write_text("second")
-    found = arrivals.new_files(known, 0)
+    found = arrivals.new_files(known, time.time())
     known = known.updated(Experience(1, found, "postponed", reason="too few"))
     assert scans(arrivals, known, 1, 2) == [[], []]
     (folder / "c.txt").write_text("third")
@@ -74,16 +72,15 @@ def test_files_are_named_by_their_path_and_hidden_or_unfinished_ones_ignored(tmp
     names = ("a.part", "a.txt.tmp", "a.CRDOWNLOAD", ".a.txt", "a.txt~", ".git/a.txt", "x/.y/a.txt")
     for number, name in enumerate(names):
         folder = tmp_path / str(number)
-        watch, file = FolderWatch(folder, settle_s=0), folder / name
-        assert not watch.scan(0).complete  # the folder is missing
+        file = folder / name
+        assert not list_files(folder)  # it is missing
         file.parent.mkdir(parents=True)
         file.write_text("a")
-        seen = watch.scan(0)
-        assert not seen.complete and not seen.growing, name
+        assert not list_files(folder), name
         file.rename(folder / "whole.txt")
-        assert list(watch.scan(1).complete) == ["whole.txt"]
+        assert list(list_files(folder)) == ["whole.txt"]
     inner = tmp_path / "all" / "b" / "c"
     inner.mkdir(parents=True)
     (inner / "d.txt").write_text("d")
     (tmp_path / "all" / "e.txt").symlink_to(tmp_path / "gone.txt")
-    assert list(FolderWatch(tmp_path / "all", settle_s=0).scan(0).complete) == ["b/c/d.txt"]
+    assert list(list_files(tmp_path / "all")) == ["b/c/d.txt"]

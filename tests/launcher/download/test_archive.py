@@ -180,8 +180,7 @@ def test_hostile_sizes_and_numbers_of_members_are_refused(refused, monkeypatch):
     head = tarfile.TarInfo("x")
     head.type, head.size = tarfile.XHDTYPE, 1 << 30
     endless = gzip.compress(head.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 20), mtime=0)
-    message = refused("endless.tar.gz", endless)  # since Python 3.14 tarfile itself refuses it
-    assert "contains a header that is too long" in message or "empty header" in message
+    assert BROKEN in refused("endless.tar.gz", endless)
     monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
     assert "contains more than 2 files" in refused("many.zip", zipped())
 
@@ -216,7 +215,7 @@ LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
         ("set.zip", changed((LOCAL, 6, 1), (CENTRAL, 8, 1)), "is encrypted, password required"),
         ("set.zip", changed((LOCAL, 8, 97), (CENTRAL, 10, 97)), BROKEN),  # unknown compression
         ("set.tar", b"no tar at all" * 100, BROKEN),
-        ("set.tar", broken_in_the_middle(), "is broken after 2 members"),
+        ("set.tar", broken_in_the_middle(), BROKEN),
         ("set.tar.gz", tar(mode="w:gz")[:-20], "is broken"),
         ("data.csv.gz", b"1,2,3\n", BROKEN),
         ("data.csv.gz", gzip.compress(b"1,2,3\n" * 99, mtime=0)[:-9], "is broken"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.config.provenance import CliArgs
-from launcher.run import restart
+from launcher.run import execute
 from launcher.run.job_generation import JobGeneration
 from launcher.run.run_end import RunEnd
 from launcher.run_folder import generations
@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
             during()
             return ends[len(tried) - 1]
 
-        end = restart.repeat(RunPlan(settings, resume, folder=folder, console=True), attempt, shown.append)
+        end = execute.repeat(RunPlan(settings, resume, folder=folder, console=True), attempt, shown.append)
         assert shown == [each for each in ends[: len(tried)] if each.kind != "ended"]
         return end, tried
 
@@ -177,7 +177,7 @@ LIMIT = 256 * 2**20
 SUPERVISED = """
 import sys
 from pathlib import Path
-from launcher.run import restart, supervisor
+from launcher.run import execute, supervisor
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_plan import RunPlan
 from tests.launcher.given import python, resolved
@@ -185,7 +185,7 @@ folder, settings = Path(sys.argv[1]), resolved("train.global_batch=8", batch_siz
 run_folder.create(settings, folder, "x")
 supervisor.MODULE = "tests.launcher.ranks"
 plan = RunPlan(settings, folder=folder, console=True)
-print(restart.repeat(plan, supervisor.supervise, lambda end: None).kind)
+print(execute.repeat(plan, supervisor.supervise, lambda end: None).kind)
 """
 
 

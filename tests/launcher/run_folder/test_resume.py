@@ -78,10 +78,11 @@ DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
 )
 def test_a_completed_run_has_nothing_left_to_do(first, hint):
     ended(trained(X, first, 60), "completed", 60)
-    left = decided().nothing_left
-    assert left.line == f"{DONE}python -m launcher resume runs/x {hint}"
-    assert (left.outcome["status"], left.outcome["steps"]) == ("completed", 60)
-    assert "exit_code" not in left.outcome
+    plan = decided()
+    assert plan.line == f"{DONE}python -m launcher resume runs/x {hint}"
+    left = plan.nothing_left
+    assert (left["folder"], left["status"], left["steps"]) == ("runs/x", "completed", 60)
+    assert "exit_code" not in left
 
 
 @pytest.mark.parametrize("more", [{"max_steps": "120", "reset": ["schedule"]}, {"reset": ["data"]}])

@@ -70,7 +70,7 @@ def test_a_resumed_pipeline_skips_completed_stages_and_may_change_the_engine(pre
     ready(prepared(task, out="x", sets=["loader.workers=1"]), "lower")
     args = {"engine": "ddp", "options": {"engine.nproc": ("--nproc", "2")}}
     again = prepared(None, None, resume="x", resume_option="resume", **args)
-    assert again.is_resumed and again.resume_line == "resuming x: upper"
+    assert again.is_resumed and again.line == "resuming x: upper"
     [(entry, upper)] = again.left
     assert entry.name == "upper"
     assert values(again, "model.start")[0][0] == os.path.abspath("x/1-lower")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from launcher.stages import record, selection
+from launcher.stages import record
+from launcher.stages.pipeline import weights_in
 from models.catalog import Stage
 
 UPPER = Stage("upper", "train the upper half", loads="model.start", of=("lower", "middle"))
@@ -10,7 +11,7 @@ STEP = "checkpoints/step-00000002"
 
 
 def found(path):
-    return selection.find(str(path), UPPER)
+    return weights_in(str(path), UPPER)
 
 
 def write_files(folder, *files):
