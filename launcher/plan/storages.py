@@ -191,12 +191,12 @@ class Storages(TorchDispatchMode):
 
     def moments(self, start: int = 0) -> Moments:
         """What was held before the change with the number `start`, and after each from then on."""
-        phase, computed, lives, signs = zip(*self.changes, strict=True)
-        held = np.zeros((len(signs) + 1, len(Kind)), np.int64)
-        kinds, sizes = zip(*((life.kind, life.size) for life in lives), strict=True)
-        held[range(1, len(signs) + 1), kinds] = np.multiply(signs, sizes)
-        at = [start, *range(start, len(signs))]
-        return Moments(np.array(phase)[at], held.cumsum(0)[start:], np.array(computed)[at])
+        changes = np.array([(*head, life.kind, life.size * sign) for *head, life, sign in self.changes])
+        phase, computed, kinds, sizes = changes.T
+        held = np.zeros((len(changes) + 1, len(Kind)), np.int64)
+        held[np.arange(len(changes)) + 1, kinds] = sizes
+        at = [start, *range(start, len(changes))]
+        return Moments(phase[at], held.cumsum(0)[start:], computed[at])
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._now:
