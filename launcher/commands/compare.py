@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from datetime import datetime, timezone
@@ -10,6 +9,7 @@ from datetime import datetime, timezone
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
 from launcher.base.redaction import redact
+from launcher.commands import output
 from launcher.compare import candidates, report, runner
 from launcher.compare.candidates import PlannedComparison
 from launcher.config import machine
@@ -27,8 +27,7 @@ def main(command_line: CommandLine) -> int:
     if comparison.warnings:
         print(render(comparison.warnings), file=sys.stderr)
     if "--dry-run" in command_line.flags:
-        print(_plan(comparison, for_machines))
-        return exit_codes.DONE
+        return _show_runs(command_line, comparison)
     facts = {
         "command": redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
         "machine": machine.detect_machine().sentence,
@@ -50,30 +49,19 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
 
 
-def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
+def _show_runs(command_line: CommandLine, comparison: PlannedComparison) -> int:
     """The runs that would start, for --dry-run."""
-    runs = [
-        {
-            "mode": item.mode,
-            "engine": item.engine,
-            "arguments": [redact(text) for text in runner.arguments(item.args)],
-        }
-        for item in comparison.candidates
-    ]
-    study = comparison.study
-    if for_machines:
-        content = {"folder": str(comparison.folder), "repeats": comparison.repeats, "runs": runs}
-        if study.title:
-            rounds = [{"name": entry.name, "set": entry.sets} for entry in study.rounds]
-            content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
-        return json.dumps(content, indent=2)
-    lines = [
-        redact(shlex.join([*PROGRAM.split(), *runner.arguments(candidate.args)]))
-        for candidate in comparison.candidates
-    ]
-    lines += [f"{entry.name}: {' '.join(entry.sets)}" for entry in study.rounds if study.title]
-    count = len(comparison.candidates)
-    head = counted(count * len(study.rounds), "run")
+    study, candidates = comparison.study, comparison.candidates
+    arguments = [[redact(text) for text in runner.arguments(item.args)] for item in candidates]
+    pairs = zip(candidates, arguments, strict=True)
+    runs = [{"mode": item.mode, "engine": item.engine, "arguments": words} for item, words in pairs]
+    content = {"folder": comparison.folder, "repeats": comparison.repeats, "runs": runs}
+    head, lines = counted(len(runs) * len(study.rounds), "run"), []
     if study.title:
-        head += f": {counted(count, 'candidate')} × {study.title}"
-    return "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])
+        rounds = [{"name": entry.name, "set": entry.sets} for entry in study.rounds]
+        content |= {"folds": study.folds, "seeds": study.seeds, "rounds": rounds}
+        head += f": {counted(len(runs), 'candidate')} × {study.title}"
+        lines = [f"{entry.name}: {' '.join(entry.sets)}" for entry in study.rounds]
+    lines = [*(shlex.join([*PROGRAM.split(), *words]) for words in arguments), *lines]
+    text = "\n".join([f"{head} in turns, into {comparison.folder}:", *lines])
+    return output.show(command_line, content, text)

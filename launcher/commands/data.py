@@ -12,6 +12,7 @@ from textwrap import wrap
 from launcher.base import exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, Diagnostic, FetchError, SettingsError, as_json, render
 from launcher.base.redaction import redact
+from launcher.commands import output
 from launcher.config import errors, hub, machine
 from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
@@ -23,7 +24,6 @@ from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families
 from models.catalog import split_model_name
 from models.common.hub import HUB, folder_of
-from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
@@ -33,21 +33,18 @@ _REST = "the same command downloads the rest"
 def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
-        return _fetch(command_line)
+        return _fetch_model(command_line) if command_line.operand else _fetch(command_line)
     path, out, args = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER, command_line.args
     origin = f"command line: data check {path}"
     data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
     family = None if args.model is None else _resolved(args, path).settings.model.family
     findings = inspect_matches(path, origin, find_families(path, family, origin), args)
     written = data_page.write(findings, out)
-    if command_line.as_json:
-        names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
-        content = {name: getattr(findings, name) for name in names}
-        content["text"] = [asdict(part) for part in findings.text]
-        content["pictures"] = [{"name": each.name, "caption": each.caption} for each in findings.pictures]
-        print(encode(content | {"files": [str(written)]}, indent=2))
-    else:
-        print(printable("\n".join(_lines(findings, written, args))))
+    names = ("path", "model", "format", "facts", "overlapping_groups", "sample")
+    content = {name: getattr(findings, name) for name in names}
+    content["text"] = [asdict(part) for part in findings.text]
+    content["pictures"] = [{"name": each.name, "caption": each.caption} for each in findings.pictures]
+    output.show(command_line, content | {"files": [written]}, "\n".join(_lines(findings, written, args)))
     return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
 
 
@@ -118,38 +115,30 @@ def _command(args: CliArgs, model: str | None, path: str | None) -> str:
 
 
 def _fetch(command_line: CommandLine) -> int:
-    """Download the declared files, or a model; gives the exit code. Raises SettingsError."""
+    """Download the declared files; gives the exit code. Raises SettingsError."""
     args = command_line.args
-    if command_line.operand:
-        return _fetch_model(command_line)
     options = {**args.options, "download.fetch": ("data fetch", "true")}
     if command_line.out is not None:
         options["download.folder"] = ("--out", str(command_line.out))
     resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
-    download = resolved.settings.download
     from launcher.download.fetch import fetch  # with requests, which takes time to import
 
     signals.leave(_REST)
     try:
-        files = fetch(download, is_shown=not command_line.as_json)
+        files = fetch(resolved.settings.download, is_shown=not command_line.as_json)
     except FetchError as error:
         if command_line.as_json:
             print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))
         else:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
-    if command_line.as_json:
-        rows = [{**asdict(f), "path": str(f.path)} for f in files]
-        print(encode(rows, indent=2))
-    else:
-        path = getattr(resolved.settings.data, "path", None)
-        command = _command(args, args.model, None if path is None else str(path))
-        print(f"train on it:  {command}")
-    return exit_codes.DONE
+    path = getattr(resolved.settings.data, "path", None)
+    command = _command(args, args.model, None if path is None else str(path))
+    return output.show(command_line, [asdict(file) for file in files], f"train on it:  {command}")
 
 
 def _fetch_model(command_line: CommandLine) -> int:
-    """Download a model of the hub into its cache. Raises SettingsError."""
+    """Download a model of the hub into its cache; gives the exit code. Raises SettingsError."""
     typed = command_line.operand
     if not typed.startswith(HUB):
         message, where = (
@@ -159,9 +148,6 @@ def _fetch_model(command_line: CommandLine) -> int:
         raise SettingsError.of(message, value=typed, where=where, allowed=hub.FORM)
     signals.leave(_REST)
     name = hub.fetch(typed, weights=True)
-    path = str(folder_of(name))
-    if command_line.as_json:
-        print(encode({"model": name, "path": path}, indent=2))
-    else:
-        print(f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}")
-    return exit_codes.DONE
+    path = folder_of(name)
+    text = f"{name} is in {path}\ntrain it:  {PROGRAM} --set {PRETRAINED}={name}"
+    return output.show(command_line, {"model": name, "path": path}, text)

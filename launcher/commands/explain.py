@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError, listed, plain
+from launcher.commands import output
 from launcher.commands.catalog import SCHEMA
 from launcher.config import machine, render
 from launcher.config.command_line import CommandLine
@@ -18,7 +19,6 @@ from launcher.plan.ladder import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline
-from training.logging.printable import printable
 
 
 def main(command_line: CommandLine) -> int:
@@ -34,13 +34,10 @@ def main(command_line: CommandLine) -> int:
         schema = settings_class(next(iter(runs.values())).settings.model.family).model_json_schema()
         # Files may have dotted keys beside sections.
         print(json.dumps(schema | {"patternProperties": {r"\.": {}}}, indent=2))
-    elif command_line.as_json:
-        contents = {name: _as_json(resolved, key) for name, resolved in runs.items()}
-        print(json.dumps(contents.get("", contents), indent=2))
-    else:
-        for number, (title, resolved) in enumerate(zip(titles, runs.values(), strict=True)):
-            print("\n" * bool(number) + title + printable(_text(resolved, key)), end="")
-    return 0
+        return 0
+    contents = {name: _as_json(resolved, key) for name, resolved in runs.items()}
+    texts = (title + _text(resolved, key) for title, resolved in zip(titles, runs.values(), strict=True))
+    return output.show(command_line, contents.get("", contents), "\n".join(texts).removesuffix("\n"))
 
 
 def _resolved(command_line: CommandLine) -> Resolved:

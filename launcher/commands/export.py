@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
-from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
+from launcher.commands import output
 from launcher.config.command_line import CommandLine
 from launcher.saved_runs import export
 from launcher.saved_runs.saved_model import find_saved
 from training.logging.quantities import real, size
-from training.logging.strict_json import encode
 
 
 def main(command_line: CommandLine) -> int:
@@ -18,18 +15,14 @@ def main(command_line: CommandLine) -> int:
     format_name = command_line.values.get("--format")
     if diagnostics := [*command_line.diagnostics, *export.invalid_format(format_name)]:
         raise SettingsError(diagnostics)
-    assert format_name is not None and command_line.argument is not None
+    assert format_name is not None
     run = find_saved(command_line.argument, "export", command_line.args.sets)
     name, out = command_line.values.get("--checkpoint"), command_line.out
     where = "the default of --out" if out is None else f"command line: --out {out}"
     try:
         done = export.write(run, name, format_name, out, where)
     except export.ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_codes.FAILURE
-    if command_line.as_json:
-        print(encode(done, indent=2))
-        return exit_codes.DONE
+        return output.show_failure(command_line, error, {})
     lines = [f"exported step {done['step']} to {done['folder']}"]
     if done["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
@@ -40,5 +33,4 @@ def main(command_line: CommandLine) -> int:
     files = (f"{name} ({size(count)})" for name, count in done["files"].items())
     lines.append(f"  files    {', '.join(files)}")
     lines += [f"  {title:<7}  {text}" for title, text in done["notes"].items()]
-    print("\n".join(lines))
-    return exit_codes.DONE
+    return output.show(command_line, done, "\n".join(lines))

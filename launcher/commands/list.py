@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from engines.catalog import ENGINES
+from launcher.commands import output
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.schema import AUTO, config_of
@@ -17,31 +17,27 @@ from models.catalog import FAMILIES
 
 def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
-    chosen = command_line.argument
-    kinds = (models, modes, engines)
-    lists = {rows.__name__: rows() for rows in kinds if chosen in (rows.__name__, "")}
-    if command_line.as_json:
-        print(json.dumps(lists[chosen] if chosen else lists, indent=2))
-        return 0
-    for number, (kind, rows) in enumerate(lists.items()):
-        if not chosen:
-            print("\n" * bool(number) + kind)
-        _print(rows)
-    return 0
+    kinds = {"models": models, "modes": modes, "engines": engines}
+    if chosen := command_line.argument:
+        rows = kinds[chosen]()
+        return output.show(command_line, rows, "\n".join(_lines(rows)))
+    lists = {kind: rows() for kind, rows in kinds.items()}
+    texts = ("\n".join([kind, *_lines(rows)]) for kind, rows in lists.items())
+    return output.show(command_line, lists, "\n\n".join(texts))
 
 
-def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
-        print(f"{row['name']:<20} {row['sentence']}")
+        yield f"{row['name']:<20} {row['sentence']}"
         if row.get("runs_here") is False:
-            print(f"{'':<20} cannot run here: {row['why_not']}")
+            yield f"{'':<20} cannot run here: {row['why_not']}"
         for size in row.get("sizes", []):
             context = f", context {size['context']}" if "context" in size else ""
             name = f"{row['name']}:{size['name']}"
-            print(f"  {name:<23} {size['parameters']:>13,} parameters{context}")
+            yield f"  {name:<23} {size['parameters']:>13,} parameters{context}"
         for stage in row.get("stages", []):
             optional = " (optional)" if stage["optional"] else ""
-            print(f"  {'stage ' + stage['name']:<23} {stage['sentence']}{optional}")
+            yield f"  {'stage ' + stage['name']:<23} {stage['sentence']}{optional}"
 
 
 def models() -> list[dict[str, Any]]:
@@ -62,25 +58,17 @@ def models() -> list[dict[str, Any]]:
 
 def modes() -> list[dict[str, Any]]:
     """The modes with their promises, as ratios to mode default."""
-    definitions = [presets.mode(name) for name in presets.modes()]
-    return [
-        {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)} for mode in definitions
-    ]
+    found = map(presets.mode, presets.modes())
+    return [{"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)} for mode in found]
 
 
 def engines() -> list[dict[str, Any]]:
     """The engines, and whether their packages are installed; imports none."""
-    rows = [_engine(entry.name, entry.sentence, entry.needs) for entry in ENGINES.values()]
-    return [*rows, _engine(AUTO, "the fastest of these that fits, by a plan", ())]
-
-
-def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
-    missing = [package for package in ("torch", *needs) if importlib.util.find_spec(package) is None]
-    reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
-    return {
-        "name": name,
-        "sentence": sentence,
-        "needs": list(needs),
-        "runs_here": not missing,
-        "why_not": reason if missing else None,
-    }
+    rows = []
+    auto = (AUTO, "the fastest of these that fits, by a plan", ())
+    for name, sentence, needs in (*((e.name, e.sentence, e.needs) for e in ENGINES.values()), auto):
+        missing = [package for package in ("torch", *needs) if importlib.util.find_spec(package) is None]
+        reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}" if missing else None
+        row = {"name": name, "sentence": sentence, "needs": list(needs)}
+        rows.append({**row, "runs_here": not missing, "why_not": reason})
+    return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from importlib.util import find_spec
@@ -10,8 +9,9 @@ from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
-from launcher.base import disk, environment, exit_codes
+from launcher.base import disk, environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.commands import output
 from launcher.config.command_line import CommandLine
 from launcher.config.presets import TASK_FOLDER
 from launcher.run_folder import run_folder
@@ -51,11 +51,8 @@ def main(command_line: CommandLine) -> int:
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
-    if command_line.as_json:
-        print(json.dumps({"file": str(path), "model": model, "command": command}, indent=2))
-    else:
-        print(f"wrote {path}\ntrain it:  {command}")
-    return exit_codes.DONE
+    content = {"file": path, "model": model, "command": command}
+    return output.show(command_line, content, f"wrote {path}\ntrain it:  {command}")
 
 
 def template(class_name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, plain
+from launcher.commands import output
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import PLANNED_MACHINE, split_options
@@ -19,7 +19,6 @@ from launcher.plan import ladder, target
 from launcher.plan.target import Described
 from launcher.run import affinity
 from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
-from training.logging.printable import printable
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -37,16 +36,13 @@ def main(command_line: CommandLine) -> int:
     from launcher.plan import render
 
     plans = [_planned(described, part) for part in parts]
-    if command_line.as_json:
-        contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
-        print(json.dumps(contents.get("", contents), indent=2))
-        return 0
+    contents = {part.name: _as_json(plan, steps) for part, plan, steps in plans}
     command = partial(_run_command, command_line)
-    for number, (part, plan, steps) in enumerate(plans):
-        if part.title:
-            print("\n" * bool(number) + part.title, end="\n\n")
-        print(printable(render.text(part.resolved, plan, steps, command)))
-    return 0
+    texts = [
+        f"{part.title}\n\n" * bool(part.title) + render.text(part.resolved, plan, steps, command)
+        for part, plan, steps in plans
+    ]
+    return output.show(command_line, contents.get("", contents), "\n\n".join(texts))
 
 
 def _planned(described: Described, part: PlannedRun) -> tuple[PlannedRun, Plan, Sequence[ladder.Step]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.base import disk, exit_codes
+from launcher.base import disk
 from launcher.base.diagnostics import SettingsError
+from launcher.commands import output
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import run_folder
-from training.logging.strict_json import encode
 
 
 def main(command_line: CommandLine) -> int:
@@ -24,8 +24,7 @@ def main(command_line: CommandLine) -> int:
             raise SettingsError.of(message, value=str(folder), where=where, allowed="run folders")
     out = _out(command_line.out, named)
     runs = report.write(folders, out)
-    print(encode(report.as_json(runs, out), indent=2) if command_line.as_json else out)
-    return exit_codes.DONE
+    return output.show(command_line, report.as_json(runs, out), str(out))
 
 
 def _out(out: Path | None, named: Sequence[str]) -> Path:

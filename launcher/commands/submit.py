@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
+from textwrap import indent
 from typing import Any
 
-from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
+from launcher.commands import output
 from launcher.config.command_line import CommandLine
 from launcher.config.resolve import fetch_weights
 from launcher.config.schema import AUTO, model_name
@@ -20,7 +21,6 @@ from launcher.submit import allocation, jobs, queueing
 from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
 from slurm import sbatch
-from training.logging.printable import printable
 
 _SHOWN = 3
 """Runs of an array that are listed."""
@@ -31,7 +31,7 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError; no file and no job is left behind then.
     """
-    is_dry, as_json = "--dry-run" in command_line.flags, command_line.as_json
+    is_dry = "--dry-run" in command_line.flags
     diagnostics = list(command_line.diagnostics)
     if not is_dry and not sbatch.is_available():
         diagnostics.append(queueing.MISSING)
@@ -51,29 +51,24 @@ def main(command_line: CommandLine) -> int:
     left = [run.begun.nothing_left for run in submission.runs]
     if None not in left:  # all runs are complete
         done = "\n".join([run.begun.line or "" for run in submission.runs] or [submission.line or ""])
-        print(json.dumps(_as_json(submission, requested) | {"jobs": []}, indent=2) if as_json else done)
-        return exit_codes.DONE
-    ids = []
-    if not is_dry:
-        queueing.check_room(submission)
-        for run in submission.runs:
-            fetch_weights(run.begun.resolved.settings.model)
-        ids = queueing.submit_all(submission, requested)
-    if as_json:
-        print(json.dumps(_as_json(submission, requested, ids), indent=2), flush=True)
-    else:
-        show = _dry_run(submission, requested) if is_dry else _submitted(submission, requested, ids)
-        print(printable(show), flush=True)
-    return exit_codes.DONE
+        return output.show(command_line, {"folder": submission.folder, "jobs": []}, done)
+    if is_dry:
+        return output.show(command_line, _as_json(submission, requested), _dry_run(submission, requested))
+    queueing.check_room(submission)
+    for run in submission.runs:
+        fetch_weights(run.begun.resolved.settings.model)
+    ids = queueing.submit_all(submission, requested)
+    content = _as_json(submission, requested, ids)
+    return output.show(command_line, content, _submitted(submission, requested, ids))
 
 
 def _dry_run(submission: Submission, requested: Allocation) -> str:
     parts = [submission.line] if submission.line else []
     commands: list[str] = []
     for number, job in enumerate(submission.jobs):
-        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{_indented(job.text)}")
+        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{indent(job.text, '  ').rstrip()}")
         if job.lines is not None:
-            parts.append(f"{job.script.with_name(run_folder.LINES)}\n{_indented(job.lines)}")
+            parts.append(f"{job.script.with_name(run_folder.LINES)}\n{indent(job.lines, '  ').rstrip()}")
         if number == 0:
             test = shlex.join(sbatch.test_command(requested.passthrough))
             commands.append(f"  {test} < {shlex.quote(str(job.script))}")
@@ -101,21 +96,20 @@ def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]
 def _as_json(submission: Submission, requested: Allocation, ids: Sequence[str] = ()) -> dict[str, Any]:
     """The submission for programs; without `ids` the jobs are not submitted."""
     rows = []
-    for number, job in enumerate(submission.jobs):
-        job_id = ids[number] if ids else None
+    for number, (job, job_id) in enumerate(zip_longest(submission.jobs, ids)):
         runs = [
             {
                 "name": run.name or None,
-                "folder": str(run.folder),
-                "log": str(job.log(job_id or "%j", run)),
+                "folder": run.folder,
+                "log": job.log(job_id or "%j", run),
                 "world_size": run.begun.resolved.batching.world_size,
             }
             for run in job.runs
         ]
         command = sbatch.command(job.script, _options(requested, number))
-        row = {"id": job_id, "script": str(job.script), "command": command, "text": job.text}
+        row = {"id": job_id, "script": job.script, "command": command, "text": job.text}
         rows.append({**row, "lines": job.lines, "runs": runs})
-    return {"folder": str(submission.folder), "jobs": rows}
+    return {"folder": submission.folder, "jobs": rows}
 
 
 def _options(requested: Allocation, number: int) -> list[str]:
@@ -141,7 +135,3 @@ def _title(job: SlurmJob, requested: Allocation) -> str:
 
 def _named(run: SubmittedRun) -> str:
     return f"{run.name}: " if run.name else ""
-
-
-def _indented(text: str) -> str:
-    return "".join(f"  {line}".rstrip() + "\n" for line in text.splitlines()).rstrip("\n")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import product
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -133,21 +132,20 @@ def decide(command_line: CommandLine) -> PlannedComparison:
         [name for part in values.get(flag, "").split(",") if (name := part.strip())]
         for flag in ("--modes", "--engines")
     )
-    study = Study([ComparisonRound(str(number)) for number in range(1, (repeats or 1) + 1)])
-    if (folds or seeds) and not errors:
-        try:
-            first = _candidate(args, BASELINE, engines[0] if engines else args.engine, limits)
-            study = studies.plan(folds, seeds, first.resolved)
-            args = args.with_sets(study.rounds[0].sets)
-        except SettingsError as error:
-            errors += error.diagnostics
     if not modes and not engines:
         message, where = "compare needs --modes or --engines", "the command line: compare"
         allowed, fix = "names separated by commas", "--modes default,fast"
         errors.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
-    ready: list[ModeCandidate] = []
-    for mode, name in product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [None]):
-        engine = name or args.engine
+    study, ready = Study.of_repeats(repeats or 1), list[ModeCandidate]()
+    pairs = list(product(dict.fromkeys((BASELINE, *modes)), dict.fromkeys(engines) or [args.engine]))
+    try:
+        if (folds or seeds) and not errors:
+            first = _candidate(args, BASELINE, pairs[0][1], limits)
+            study = studies.plan(folds, seeds, first.resolved)
+            args = args.with_sets(study.rounds[0].sets)
+    except SettingsError as error:
+        errors += error.diagnostics
+    for mode, engine in pairs:
         if engine is None and ready and ready[0].resolved.chosen is not None:
             engine = ready[0].engine  # engine auto may choose another one for each mode
         try:
@@ -201,29 +199,26 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: ComparisonL
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
 
 
-def _whole(text: str, least: int = 1) -> int:
-    if not least <= (number := int(text)) <= _MOST:
-        raise ValueError
-    return number
+def _number(kind: type, least: float, most: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if not least <= (number := kind(text)) <= most:
+            raise ValueError
+        return number
+
+    return parse
 
 
-def _epochs(text: str) -> float:
-    if not 0 < (number := float(text)) < inf:
-        raise ValueError
-    return number
-
-
-def _folds(text: str) -> str | int:
-    return text if text == studies.BY_GROUP else _whole(text, 2)
-
-
-_COUNT = (_whole, f"a whole number, 1 to {_MOST:,}")
+_COUNT = (_number(int, 1, _MOST), f"a whole number, 1 to {_MOST:,}")
+_FOLDS = _number(int, 2, _MOST)
 _OPTIONS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "--steps": _COUNT,
-    "--epochs": (_epochs, "a number above 0"),
+    "--epochs": (_number(float, 1e-9, 1e9), "a number above 0"),
     "--until": (parse_target, TARGET_FORMS),
     "--repeat": _COUNT,
-    "--folds": (_folds, f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold"),
+    "--folds": (
+        lambda text: text if text == studies.BY_GROUP else _FOLDS(text),
+        f"a whole number, at least 2; or {studies.BY_GROUP}: each group is a fold",
+    ),
     "--seeds": _COUNT,
 }
 """How the value of an option is parsed, and what is allowed."""

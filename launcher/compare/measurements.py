@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from launcher.run_folder.reader import RunReader
 from models.base import Goal
@@ -16,91 +16,51 @@ from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
 from training.train_plan import TrainPlan
 
-
-class MeasuredStep(NamedTuple):
-    """One step from metrics.jsonl; the mean where a line covers a `window` of several steps."""
-
-    seconds: float
-    units: float
-    loss: float | None
-    """None: another step of the same line holds it."""
-    window: int
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class RunMeasurements:
-    """One run that took at least a step."""
+    """One run that took at least a step. Where a line covers several steps, each took their mean."""
 
     result: Mapping[str, Any]
     """result.json."""
     plan: TrainPlan
-    steps: Sequence[MeasuredStep]
+    seconds: np.ndarray
+    """Of each step."""
+    counted_s: np.ndarray
+    """Of each step without warm-up; a line that holds a warm-up step is left out whole."""
+    units_per_s: float
+    """Of the counted steps."""
+    losses: Points
+    """Seconds of training, evaluations left out, and the loss of each line."""
     evaluations: Sequence[Mapping[str, Any]]
     """The facts of each event "evaluated" of the validation split; their `seconds` are without the
-    metrics that only the end of a run has."""
-    goal: Target | None = None
-    """The metric to reach (--until); None: none."""
-    final_s: float = 0.0
+    metrics that only the end of a run has, `at_s` are seconds of training with evaluations."""
+    final_s: float
     """Seconds for the metrics that only the end of a run has."""
-
-    @property
-    def reached_at_s(self) -> float | None:
-        """Seconds of training until an evaluation reached the goal; None: never."""
-        for item in self.evaluations:
-            if self.goal is not None and self.goal.is_reached(item["metrics"]):
-                return self.seconds_until(item["step"])
-        return None
+    reached_at_s: float | None
+    """Seconds of training until an evaluation reached the metric of --until; None: never."""
 
     @property
     def is_whole(self) -> bool:
         """Whether the run took its whole training plan."""
         is_cut = self.plan.stop_after is not None or self.reached_at_s is not None
-        return len(self.steps) >= self.plan.total_steps or not is_cut
+        return len(self.seconds) >= self.plan.total_steps or not is_cut
 
     @property
-    def counted(self) -> Sequence[MeasuredStep]:
-        """The steps without warm-up; a line that holds a warm-up step is left out whole."""
-        left, at = warmup(len(self.steps)), 0
-        while at < left:
-            at += max(1, self.steps[at].window)
-        return self.steps[at:] or self.steps
-
-    @property
-    def mean_s(self) -> float:
-        """Mean seconds per step, late batches included."""
-        return fmean(step.seconds for step in self.counted)
-
-    @property
-    def planned_steps(self) -> int:
-        """Steps of the whole plan; of a run that ended earlier by itself, the steps it took."""
-        return len(self.steps) if self.is_whole else self.plan.total_steps
-
-    @property
-    def planned_evaluations(self) -> int:
-        """Evaluations in the whole plan, with the one at its end."""
+    def planned(self) -> tuple[int, int]:
+        """Steps and evaluations of the whole plan; of a run that ended earlier by itself, its own."""
+        total, taken = self.plan.total_steps, len(self.seconds)
         if self.is_whole:
-            return len(self.evaluations)
-        total, last = self.plan.total_steps, self.evaluations[-1]["step"] if self.evaluations else 0
-        is_extra = last == len(self.steps) and not self.plan.evaluates_at(total)
-        return self.plan.evaluations(0, total) + is_extra
+            return taken, len(self.evaluations)
+        at_end = bool(self.evaluations) and self.evaluations[-1]["step"] == taken
+        return total, self.plan.evaluations(0, total) + (at_end and not self.plan.evaluates_at(total))
 
-    def seconds_until(self, step: int) -> float:
-        """Seconds of training up to `step`, evaluations included."""
-        results = sum(item["seconds"] for item in self.evaluations if item["step"] <= step)
-        return sum(item.seconds for item in self.steps[:step]) + results
-
-    def curve(self, metric: str) -> list[tuple[float, float]]:
-        """Points (seconds, value), one per evaluation."""
-        return [
-            (self.seconds_until(item["step"]), item["metrics"][metric])
-            for item in self.evaluations
-            if isinstance(item["metrics"].get(metric), float | int)
-        ]
-
-    def losses(self) -> list[tuple[float, float]]:
-        """Points (seconds, training loss), one per logged step."""
-        times = accumulate(step.seconds for step in self.steps)
-        return [(t, s.loss) for t, s in zip(times, self.steps, strict=True) if s.loss is not None]
+    def curve(self, metric: str) -> Points:
+        """Seconds of training and value, one per evaluation."""
+        values = [(item["at_s"], item["metrics"].get(metric)) for item in self.evaluations]
+        return [(at, value) for at, value in values if isinstance(value, float | int)]
 
 
 def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
@@ -110,28 +70,36 @@ def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     """
     reader = RunReader(folder)
     result, events = reader.result(), list(reader.events())
+    lines = [line for line in reader.metrics() if line["kind"] == "train"]
     plan = next((line["facts"] for line in events if line["kind"] == "started"), None)
-    steps = list(_steps([line for line in reader.metrics() if line["kind"] == "train"]))
-    if result is None or plan is None or not steps:
+    if result is None or plan is None or not lines:
         return None
-    results = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    evaluations = [
-        {**item, "seconds": item["seconds"] - item.get("final_s", 0.0)}
-        for item in results
-        if item.get("split") != TEST
-    ]
+    ends, units, each = np.array(
+        [[line[key] for key in ("step", "tokens", "step_time_s")] for line in lines]
+    ).T
+    windows = np.diff(ends, prepend=0).astype(int)
+    counted = ends - windows >= warmup(int(ends[-1]))
+    counted |= not counted.any()
+    seconds, counted_s = each.repeat(windows), each[counted].repeat(windows[counted])
+    facts = [line["facts"] for line in events if line["kind"] == "evaluated"]
+    evaluations, at_s, step = list[dict[str, Any]](), 0.0, 0
+    for item in facts:
+        if item.get("split") != TEST:
+            took = item["seconds"] - item.get("final_s", 0.0)
+            at_s, step = at_s + took + float(seconds[step : item["step"]].sum()), item["step"]
+            evaluations.append({**item, "seconds": took, "at_s": at_s})
     if goal is not None and (best := result["best"]) is not None:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
-    final_s = sum(item.get("final_s", 0.0) for item in results)
-    return RunMeasurements(result, TrainPlan(**plan), steps, evaluations, goal, final_s)
-
-
-def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
-    before, units = 0, 0
-    for line in lines:
-        window = line["step"] - before
-        loss = line["loss"] if isinstance(line["loss"], float | int) else None
-        each = (line["tokens"] - units) / max(window, 1)
-        for left in reversed(range(window)):
-            yield MeasuredStep(line["step_time_s"], each, None if left else loss, window)
-        before, units = line["step"], line["tokens"]
+    reached = (item["at_s"] for item in evaluations if goal and goal.is_reached(item["metrics"]))
+    losses = zip((windows * each).cumsum().tolist(), (line["loss"] for line in lines), strict=True)
+    return RunMeasurements(
+        result,
+        TrainPlan(**plan),
+        seconds,
+        counted_s,
+        units_per_s=float(np.diff(units, prepend=0)[counted].sum() / counted_s.sum()),
+        losses=[(at, loss) for at, loss in losses if isinstance(loss, float | int)],
+        evaluations=evaluations,
+        final_s=sum(item.get("final_s", 0.0) for item in facts),
+        reached_at_s=next(reached, None),
+    )

@@ -1,14 +1,21 @@
-"""Promises of a mode, checked against measurements or a plan: kept, broken, or open."""
+"""Promises of a mode, checked against measurements, or a plan of a GPU: kept, broken, or open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from launcher.compare.study import Study, judge
+from launcher.config.provenance import CliArgs
 from training.logging.console_text import render_part
+from training.throughput import gpus
 
 QUALITY, TO_METRIC = "metric", "time_to_metric"
 """The ratio of QUALITY is inverted where less is better, so 1 is as good."""
@@ -25,6 +32,14 @@ _FIELDS = {
     "host_peak": "host_peak_bytes",
 }
 """The field of a row for a measure of another name."""
+CARDS = ("L4", "A100 80GB PCIe", "B200")
+"""GPUs of 24, 80 and 180 GB; plans are for the first on which mode default fits."""
+Peaks = dict[tuple[str, str, str | None], tuple[float, float, str]]
+"""By mode, engine and stage, None: all: bytes of the candidate and of mode default, and the card."""
+
+
+class _NotMeasured(Exception):
+    """A figure is unknown; the message says why."""
 
 
 def check(
@@ -41,7 +56,7 @@ def check(
 
     `base` is the row of mode default; None for mode default itself, whose only promises are
     absolute ones, in bytes. `is_cut`: runs were cut short; `has_goal`: --until was given. A `study`
-    decides promises of quality by their interval; `planned`, see planned.Peaks, those of a GPU where
+    decides promises of quality by their interval; `planned`, one of Peaks, those of a GPU where
     there is none.
     """
     results = []
@@ -49,18 +64,20 @@ def check(
         measure, is_absolute = name.removesuffix(BYTES), name.endswith(BYTES)
         if base is None and not is_absolute:
             continue
-        measured: float | None = None
-        why: str | None = NO_GPU
-        kept: bool | None = None
-        needs_gpu = measure == GPU_MEMORY or bounds.get("device") == "gpu"
-        if not needs_gpu or row.error is not None or row.device_peak_bytes is not None:
-            measured, why = _value(measure, row, is_cut, has_goal)
-            if measured is not None and base is not None and not is_absolute:
-                theirs, lacking = _value(measure, base, is_cut, has_goal)
-                measured, why = _ratio(name, row, base, measured, theirs)
-                why = f"mode default: {lacking}" if lacking else why
-        elif measure == GPU_MEMORY and planned is not None:
-            measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {planned[2]}"
+        measured, kept, why = None, None, None
+        lacks_gpu = row.error is None and row.device_peak_bytes is None
+        lacks_gpu &= measure == GPU_MEMORY or bounds.get("device") == "gpu"
+        try:
+            if not lacks_gpu:
+                figure = _value(measure, row, is_cut, has_goal)
+                compared = None if is_absolute else base
+                measured = _ratio(name, figure, row, compared, is_cut, has_goal) if compared else figure
+            elif measure == GPU_MEMORY and planned is not None:
+                measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {planned[2]}"
+            else:
+                why = NO_GPU
+        except _NotMeasured as reason:
+            why = str(reason)
         if name == QUALITY and measured is not None and study and row.study and base and base.study:
             measured, kept, why = judge(study, bounds, row.study, base.study)
         elif measured is not None:
@@ -68,44 +85,87 @@ def check(
             kept = (lowest is None or measured >= lowest) and (highest is None or measured <= highest)
         elif name == TO_METRIC and row.never_reached and base and base.time_to_metric_s is not None:
             kept, why = False, "never reached, unlike mode default"
-        is_planned = measured is not None and needs_gpu and row.device_peak_bytes is None
-        results.append(PromiseResult(name, bounds, measured, kept, why, is_planned))
+        results.append(PromiseResult(name, bounds, measured, kept, why, lacks_gpu and measured is not None))
     return results
 
 
-def _value(measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool) -> tuple[float | None, str | None]:
-    """The measurement of a row, or why there is none."""
-    value = None if measure == QUALITY else getattr(row, _FIELDS.get(measure, measure))
-    why = NO_GPU if measure == GPU_MEMORY else "not measured"
+def _value(measure: str, row: ComparisonRow, is_cut: bool, has_goal: bool) -> float:
+    """The measurement of a row. Raises _NotMeasured."""
     if row.error is not None:
-        value, why = None, NOT_RUN if row.error == NOT_RUN else "the run failed"
-    elif measure == QUALITY and row.metric is None:
-        why = "no evaluation"
-    elif measure == QUALITY and (is_cut or has_goal):
-        why = "the runs were cut short"
-    elif measure == QUALITY and row.metric and isfinite(float(row.metric["value"])):
+        raise _NotMeasured(NOT_RUN if row.error == NOT_RUN else "the run failed")
+    if measure == QUALITY and row.metric is None:
+        raise _NotMeasured("no evaluation")
+    if measure == QUALITY and (is_cut or has_goal):
+        raise _NotMeasured("the runs were cut short")
+    if measure == QUALITY and row.metric is not None:
         value = float(row.metric["value"])
-    elif measure == TO_METRIC:
-        why = "never reached" if has_goal else "needs --until"
-    elif measure in ("epoch_time", "total_time") and row.evaluation_s is None:
-        why = "no evaluation was timed"
-    return value, why if value is None else None
+    else:
+        value = getattr(row, _FIELDS.get(measure, measure))
+    if value is not None and isfinite(value):
+        return value
+    reasons = {GPU_MEMORY: NO_GPU, TO_METRIC: "never reached" if has_goal else "needs --until"}
+    reasons |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
+    raise _NotMeasured(reasons.get(measure, "not measured"))
 
 
 def _ratio(
-    name: str, row: ComparisonRow, base: ComparisonRow, ours: float, theirs: float | None
-) -> tuple[float | None, str | None]:
-    """The ratio of two measurements, or why there is none."""
-    if theirs is None:
-        return None, None
+    name: str, ours: float, row: ComparisonRow, base: ComparisonRow, is_cut: bool, has_goal: bool
+) -> float:
+    """The measurement of `row` over that of `base`. Raises _NotMeasured."""
+    try:
+        theirs = _value(name, base, is_cut, has_goal)
+    except _NotMeasured as reason:
+        raise _NotMeasured(f"mode default: {reason}") from None
     if name in (QUALITY, TO_METRIC):
         # Scores on other data, or on another part of them, cannot be compared.
         parts = [(render_part(*one.evaluated), one.source) for one in (row, base)]
         source, other = (f"{part} of {of}" if part else of for part, of in parts)
         if source != other:
-            return None, f"it is scored on {source}, mode default on {other}"
+            raise _NotMeasured(f"it is scored on {source}, mode default on {other}")
     if name == QUALITY and row.metric is not None and row.metric.get("direction") == "min":
         ours, theirs = theirs, ours
     if not theirs or (name == QUALITY and min(ours, theirs) < 0):
-        return None, "no ratio is possible"
-    return ours / theirs, None
+        raise _NotMeasured("no ratio is possible")
+    return ours / theirs
+
+
+def plan_peaks(
+    comparison: PlannedComparison, arguments: Callable[[CliArgs], Sequence[str]], env: Mapping[str, str]
+) -> Peaks:
+    """The planned peaks of the candidates that promise memory of a GPU and have none.
+
+    Those whose plan fails are left out. `arguments` gives those of a command line.
+    """
+
+    def peaks(item: ModeCandidate, card: str) -> dict[str | None, float]:
+        """The peak of a candidate on `card` by stage, under None of the whole; empty: there is no plan."""
+        sets = [text for text in item.args.sets if text not in comparison.limits.sets]
+        args = replace(item.args, sets=sets).with_sets(["device=auto"])
+        line = [sys.executable, "-m", "launcher", "plan", *arguments(args), "--json"]
+        line += [f"--gpu={card}", f"--gpus={item.resolved.nproc}"]
+        done = subprocess.run(line, capture_output=True, text=True, env=env)
+        if done.returncode:
+            return {}
+        content: Any = json.loads(done.stdout)
+        plans = {None: content} if "engine" in content else content
+        totals = {name: plan["device_peak_bytes"]["total"] for name, plan in plans.items()}
+        return {None: max(totals.values()), **totals}
+
+    def is_open(item: ModeCandidate) -> bool:
+        measures = {name for run in (item.resolved, *item.stages.values()) for name in run.promises}
+        return item.resolved.device == "cpu" and bool(measures & {GPU_MEMORY, GPU_MEMORY + BYTES})
+
+    planned = Peaks()
+    for engine in dict.fromkeys(item.engine for item in comparison.candidates if is_open(item)):
+        items = [item for item in comparison.candidates if item.engine == engine]
+        base = next(item for item in items if item.mode == BASELINE)
+        for card in CARDS:
+            of_base = peaks(base, card)
+            total = of_base.get(None)
+            if total is None or total <= (gpus()[card].memory_bytes or 0):
+                break
+        for item in filter(is_open, items if total is not None else ()):
+            of_item = of_base if item is base else peaks(item, card)
+            for stage, peak in of_item.items():
+                planned[item.mode, engine, stage] = (peak, total or 1.0, card)
+    return planned

@@ -12,7 +12,7 @@ from launcher.compare.candidates import JSON_FILE, PAGE, PlannedComparison
 from launcher.compare.promises import BYTES
 from launcher.compare.rows import ComparisonRow, PromiseResult
 from launcher.compare.runner import ComparisonOutcome
-from launcher.compare.study import Estimate
+from launcher.compare.study import Estimate, StudyFigures
 from launcher.report import page
 from launcher.report.plots import Plot, PlotLine, as_json, thinned
 from training.evaluation.early_stopping import Target
@@ -103,66 +103,55 @@ def title(comparison: PlannedComparison, facts: Mapping[str, str]) -> str:
 
 
 def tables(rows: Sequence[ComparisonRow], until: Target | None) -> list[Table]:
-    """What was measured, the paired differences of a study, and the promises."""
-    compared = [
-        (
-            f"{row.name} − {row.study.reference}",
-            _mean(row.study.metric, mean, row.study.is_partial),
-            "larger than the noise" if mean.is_larger_than_noise else "not larger",
-        )
-        for row in rows
-        if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")) is not None
-    ]
-    promised = []
+    """What was measured, the paired differences of a study, and the promises; each with a head."""
+    measured = [_measured(row, until) for row in rows]
+    compared, promised = [], []
     for row in rows:
+        if row.study is not None and (mean := row.study.differences.get(row.study.metric or "")):
+            verdict = "larger than the noise" if mean.is_larger_than_noise else "not larger"
+            compared.append((f"{row.name} − {row.study.reference}", _mean(row.study, mean), verdict))
         promised += [
             (row.name, p.name, _bounds(p), _figure(p), "≈" * p.planned + _MARKS[p.kept]) for p in row.promises
         ]
         promised += [
             (row.name, name, _NOTHING, f"not promised: {why}", "") for name, why in row.unpromised.items()
         ]
+    paired = "Paired differences, on the same folds and seeds"
     found: list[Table] = [
-        ("Measured", measured(rows, until)),
-        (
-            "Paired differences, on the same folds and seeds",
-            [("paired difference", "mean ± sd [95% interval]", ""), *compared],
-        ),
+        ("Measured", [list(measured[0]), *(list(cells.values()) for cells in measured)]),
+        (paired, [("paired difference", "mean ± sd [95% interval]", ""), *compared]),
         ("Promised, beside mode default", [("mode", "promise", "promised", "measured", ""), *promised]),
     ]
     return [(caption, lines) for caption, lines in found if lines[1:]]
 
 
-def measured(rows: Sequence[ComparisonRow], until: Target | None) -> list[Sequence[str]]:
-    """The header and one line per row."""
-    head = ["mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s", "units/s"]
-    head += ["device", "host", "growth", "best metric"]
-    head += [] if until is None else [f"to {until.text()}"]
-    lines: list[Sequence[str]] = [head]
-    for row in rows:
-        star = {name: " *" * is_so for name, is_so in row.extrapolated.items()}
-        best = _NOTHING
-        if row.study is not None:
-            best = _mean(row.study.metric, row.study.goal.estimate, row.study.is_partial)
-        elif row.metric is not None:
-            best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
-        cells = [
-            row.mode if row.stage is None else f"{row.mode} · {row.stage}",
-            row.engine,
-            _of("{:,}".format, row.samples),
-            _of(amount, row.parameters),
-            step(row),
-            _of(duration, row.epoch_s) + star["epoch"] * (row.epoch_s is not None),
-            _of(duration, row.total_s) + star["total"] * (row.total_s is not None),
-            _of(amount, row.samples_per_s),
-            _NOTHING if row.units_per_s is None else f"{amount(row.units_per_s)} {row.units}",
-        ]
-        cells += [_of(size, n) for n in (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes)]
-        cells.append(best)
-        if until is not None:
-            never = "never reached" if row.never_reached else _NOTHING
-            cells.append(never if row.time_to_metric_s is None else duration(row.time_to_metric_s))
-        lines.append(cells)
-    return lines
+def _measured(row: ComparisonRow, until: Target | None) -> dict[str, str]:
+    """The cells of a row by the head of their column."""
+    star = {name: " *" * is_so for name, is_so in row.extrapolated.items()}
+    best = _NOTHING
+    if row.study is not None:
+        best = _mean(row.study, row.study.goal.estimate)
+    elif row.metric is not None:
+        best = f"{row.metric['metric']} {real(float(row.metric['value']))}"
+    cells = {
+        "mode": row.mode if row.stage is None else f"{row.mode} · {row.stage}",
+        "engine": row.engine,
+        "samples": _of("{:,}".format, row.samples),
+        "parameters": _of(amount, row.parameters),
+        "step": step(row),
+        "epoch": _of(lambda s: duration(s) + star["epoch"], row.epoch_s),
+        "whole run": _of(lambda s: duration(s) + star["total"], row.total_s),
+        "samples/s": _of(amount, row.samples_per_s),
+        "units/s": _of(lambda speed: f"{amount(speed)} {row.units}", row.units_per_s),
+        "device": _of(size, row.device_peak_bytes),
+        "host": _of(size, row.host_peak_bytes),
+        "growth": _of(size, row.peak_memory_bytes),
+        "best metric": best,
+    }
+    if until is not None:
+        reached = _of(duration, row.time_to_metric_s)
+        cells[f"to {until.text()}"] = "never reached" if row.never_reached else reached
+    return cells
 
 
 def _of(render: Callable[[Any], str], value: float | None) -> str:
@@ -179,15 +168,15 @@ def step(row: ComparisonRow) -> str:
     return f"{row.step_s:.2f} s ± {spread:.2f}"
 
 
-def _mean(name: str | None, mean: Estimate | None, is_partial: bool) -> str:
-    """`val_loss 2.5000 ± 0.1000 [2.3758, 2.6242]`."""
-    if name is None or mean is None:
+def _mean(study: StudyFigures, mean: Estimate | None) -> str:
+    """`val_loss 2.5000 ± 0.1000 [2.3758, 2.6242]`, with a mark where runs are missing."""
+    if mean is None:
         return _NOTHING
-    parts = [name, real(mean.mean)]
+    text = f"{study.metric} {real(mean.mean)}"
     if mean.deviation is not None and mean.interval is not None:
         low, high = map(real, mean.interval)
-        parts += ["±", real(mean.deviation), f"[{low}, {high}]"]
-    return " ".join([*parts, *("†" * is_partial)])
+        text += f" ± {real(mean.deviation)} [{low}, {high}]"
+    return text + " †" * study.is_partial
 
 
 def _bounds(item: PromiseResult) -> str:
@@ -199,11 +188,10 @@ def _bounds(item: PromiseResult) -> str:
 
 
 def _figure(item: PromiseResult) -> str:
-    if item.measured is not None:
-        return _number(item, item.measured) + (f" ({item.why})" if item.why else "")
-    if item.kept is False:
+    if item.kept is False and item.measured is None:
         return item.why or _NOTHING
-    return f"not measured ({item.why})" if item.why not in (None, "not measured") else "not measured"
+    figure = "not measured" if item.measured is None else _number(item, item.measured)
+    return figure if item.why in (None, figure) else f"{figure} ({item.why})"
 
 
 def _number(item: PromiseResult, value: float) -> str:

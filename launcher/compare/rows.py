@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, median, quantiles
+from statistics import fmean, median
 from typing import Any
+
+import numpy as np
 
 from launcher.compare.measurements import RunMeasurements
 from launcher.compare.study import StudyFigures
@@ -104,26 +106,22 @@ class ComparisonRow:
         return f"{self.name} failed: {self.error}" if is_failed else f"{self.name}: {NOT_RUN}"
 
 
-def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonRow:
-    """`row` with the figures of its `runs`, one per repeat."""
+def measured(row: ComparisonRow, runs: Sequence[RunMeasurements], has_goal: bool = False) -> ComparisonRow:
+    """`row` with the figures of its `runs`, one per repeat; `has_goal`: they were to reach a metric."""
     first, plan = runs[0], runs[0].plan
     result, per_epoch = first.result, plan.steps_per_epoch
-    seconds = [step.seconds for run in runs for step in run.counted]
-    low, _, high = quantiles(seconds, method="inclusive") if seconds[1:] else seconds * 3
-    mean = median(run.mean_s for run in runs)
+    low, middle, high = np.percentile(np.concatenate([run.counted_s for run in runs]), (25, 50, 75)).tolist()
+    mean = median(float(run.counted_s.mean()) for run in runs)
     means = [fmean(item["seconds"] for item in run.evaluations) for run in runs if run.evaluations]
-    evaluation_s = median(means) if means else None
-    results, steps = (
-        median(getattr(run, f"planned_{of}") for run in runs) for of in ("evaluations", "steps")
-    )
+    steps, results = (median(counts) for counts in zip(*(run.planned for run in runs), strict=True))
     times: dict[str, Any] = {}
-    if evaluation_s is not None or not results:  # else no evaluation was timed
-        each = results * (evaluation_s or 0.0)
+    if means or not results:  # else no evaluation was timed
+        evaluations_s = results * median(means or [0.0])
         times = {
-            "epoch_s": per_epoch * mean + each * min(1.0, per_epoch / steps),
-            "total_s": steps * mean + each + median(run.final_s for run in runs),
+            "epoch_s": per_epoch * mean + evaluations_s * min(1.0, per_epoch / steps),
+            "total_s": steps * mean + evaluations_s + median(run.final_s for run in runs),
             "extrapolated": {
-                "epoch": any(len(run.steps) < per_epoch for run in runs),
+                "epoch": any(len(run.seconds) < per_epoch for run in runs),
                 "total": not all(run.is_whole for run in runs),
             },
         }
@@ -131,38 +129,33 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
     growth = [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
     bests = [run.result["best"] for run in runs if run.result["best"] is not None]
     bests.sort(key=lambda best: float(best["value"]))
-    reached = [at for run in runs if (at := run.reached_at_s) is not None]
-    is_reached = len(reached) == len(runs)
+    reached = [run.reached_at_s for run in runs if run.reached_at_s is not None]
     last = first.evaluations[-1] if first.evaluations else {}
     return replace(
         row,
         repeats=len(runs),
-        parameters=result["parameters"],
-        architecture=result["architecture"],
-        samples=result["samples"],
+        **{name: result[name] for name in ("parameters", "architecture", "samples")},
         source=(result.get("data") or {}).get("source"),
         global_batch=plan.global_batch,
-        steps=len(first.steps),
+        steps=len(first.seconds),
         total_steps=plan.total_steps,
         steps_per_epoch=per_epoch,
-        step_s=median(seconds),
+        step_s=middle,
         step_spread_s=(low, high),
         step_mean_s=mean,
-        evaluation_s=evaluation_s,
+        evaluation_s=median(means) if means else None,
         samples_per_s=plan.global_batch / mean,
-        units_per_s=median(
-            sum(s.units for s in run.counted) / sum(s.seconds for s in run.counted) for run in runs
-        ),
+        units_per_s=median(run.units_per_s for run in runs),
         units=plan.units,
         device_peak_bytes=_largest(peak["device"] for peak in peaks),
         host_peak_bytes=_largest(peak["host"] for peak in peaks),
         peak_memory_bytes=_largest(growth),
         metric=bests[len(bests) // 2] if bests else None,
         evaluated=(last.get("samples"), last.get("split_samples")),
-        time_to_metric_s=median(reached) if is_reached else None,
-        never_reached=first.goal is not None and not is_reached,
+        time_to_metric_s=median(reached) if len(reached) == len(runs) else None,
+        never_reached=has_goal and len(reached) < len(runs),
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
-        losses=first.losses(),
+        losses=first.losses,
         **times,
     )
 

@@ -17,11 +17,11 @@ from typing import Any
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import handling, kill_children
-from launcher.compare import measurements, planned, rows
+from launcher.compare import measurements, rows
 from launcher.compare import study as studies
 from launcher.compare.candidates import BASELINE, ModeCandidate, PlannedComparison
 from launcher.compare.measurements import RunMeasurements
-from launcher.compare.promises import check
+from launcher.compare.promises import Peaks, check, plan_peaks
 from launcher.compare.rows import ComparisonRow
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
@@ -69,7 +69,7 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
     warnings, code = list[str](), None
     if (load := os.getloadavg()[0]) >= 1:
         warnings.append(f"other programs use about {load:.1f} cores: times and ratios are unreliable")
-    turns, title, peaks = list(comparison.turns), comparison.study.title, planned.Peaks()
+    turns, title, peaks = list(comparison.turns), comparison.study.title, Peaks()
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
@@ -88,14 +88,14 @@ def run_all(comparison: PlannedComparison, report_line: Callable[[str], None]) -
                 runs[entry.name] = error or folder
                 if error is not None:
                     report_line(f"  failed: {error}")
-            peaks = planned.peaks(comparison, arguments, variables())
+            peaks = plan_peaks(comparison, arguments, variables())
     except ComparisonInterrupted as interrupted:
         code = interrupted.args[0]
         warnings.append("interrupted: not all runs were made")
     return ComparisonOutcome(_rows(comparison, ended, peaks), warnings, code)
 
 
-def _rows(comparison: PlannedComparison, ended: Sequence[Ended], peaks: planned.Peaks) -> list[ComparisonRow]:
+def _rows(comparison: PlannedComparison, ended: Sequence[Ended], peaks: Peaks) -> list[ComparisonRow]:
     """The rows of all candidates, mode default first, each followed by those of its stages."""
     wholes: dict[tuple[str, str], ComparisonRow] = {}
     results = []
@@ -137,26 +137,26 @@ def _candidate_rows(
     )
     if not folders:
         row = replace(row, error=row.error or rows.NOT_RUN)
-    found, stages = dict[str, tuple[Path, RunMeasurements | None]](), list[ComparisonRow]()
+    found, parts = dict[str, tuple[Path, RunMeasurements | None]](), list[ComparisonRow]()
     try:
-        results = [RunReader(folder).result() or {} for folder in folders.values()]
-        names: list[Any] = next((result["stages"] for result in results if result.get("stages")), [])
-        for stage in names or [{"name": None, "folder": ""}]:
-            inside = {name: folder / stage["folder"] for name, folder in folders.items()}
+        for stage in (item.stages or (None,)) if folders else ():
+            inside = {
+                name: folder if stage is None else RunReader(folder).stages()[stage]
+                for name, folder in folders.items()
+            }
             found = {name: (folder, measurements.read(folder, until)) for name, folder in inside.items()}
             known = [run for _, run in found.values() if run is not None]
-            of_stage = replace(row, stage=stage["name"], folders=() if names else row.folders)
-            if folders:
-                error = row.error or "it took no step"
-                stages.append(rows.measured(of_stage, known) if known else replace(of_stage, error=error))
-        if stages:
-            row = rows.staged(row, stages) if names else stages.pop()
+            part = replace(row, stage=stage, folders=row.folders if stage is None else ())
+            took_none = replace(part, error=row.error or "it took no step")
+            parts.append(rows.measured(part, known, until is not None) if known else took_none)
+        if parts:
+            row = rows.staged(row, parts) if item.stages else parts.pop()
         if study.title:
             base = (reference.name, reference.study) if reference and reference.study else None
             row = replace(row, study=studies.figures(study, found, failed, base))
     except SettingsError as error:  # a damaged file
         return [replace(row, error=error.diagnostics[0].message)]
-    return [row, *stages]
+    return [row, *parts]
 
 
 def run(args: CliArgs, folder: Path) -> str | None:
@@ -165,18 +165,15 @@ def run(args: CliArgs, folder: Path) -> str | None:
     Deletes its checkpoints afterwards, which would fill the disk. Raises ComparisonInterrupted;
     nothing of the run is left then.
     """
-    command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
+    command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}", "--json"]
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
     # Its own session: Ctrl-C reaches it once, through this process.
-    process = subprocess.Popen(
-        [*command, "--json"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=variables(),
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+    pipes |= {"text": True, "errors": "replace", "start_new_session": True}
+    process = subprocess.Popen(command, env=variables(), **pipes)
     try:
         stdout, stderr = process.communicate()
     except ComparisonInterrupted:
@@ -219,12 +216,9 @@ def arguments(args: CliArgs) -> list[str]:
 
 def first_line(stdout: str, stderr: str) -> str:
     """The first line of the error in the JSON output, or else the last line of stderr."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    text = lines[-1] if lines else "it ended without a message"
-    with suppress(ValueError):
+    text = next(reversed(stderr.strip().splitlines()), "it ended without a message").strip()
+    with suppress(ValueError, AttributeError):
         value: Any = json.loads(stdout)
-        if isinstance(value, dict) and value.get("diagnostics"):
-            text = str(value["diagnostics"][0]["message"])
-        elif isinstance(value, dict):
-            text = value.get("error") or value.get("reason") or text
+        messages = [each["message"] for each in value.get("diagnostics") or ()]
+        text = next(filter(None, (*messages, value.get("error"), value.get("reason"))), text)
     return text.splitlines()[0].removeprefix("error: ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -52,6 +52,11 @@ class Study:
     by_group: bool = False
     """Each fold is one group."""
 
+    @classmethod
+    def of_repeats(cls, count: int) -> Study:
+        """No study: each run is repeated."""
+        return cls([ComparisonRound(str(number)) for number in range(1, count + 1)])
+
     @property
     def title(self) -> str:
         """`5 folds × 2 seeds`; empty: repeats."""
@@ -74,34 +79,36 @@ def plan(folds: str | int | None, seeds: int | None, resolved: Resolved) -> Stud
     Reads the data if there are folds. Raises SettingsError.
     """
     fold, seed, split = (resolved.values[key] for key in (FOLD, SEED, SPLIT_SEED))
-    groups = None
-    try:
-        if folds is not None or is_custom(resolved.settings.model.family):
+    can_split, count = True, 0
+    if folds is not None or is_custom(resolved.settings.model.family):
+        try:
             groups = count_groups(resolved)
-    except SettingsError:
-        if folds is not None:
-            raise
-        groups = 0  # a custom task has a split of its own
-    count = groups if isinstance(folds, str) else folds
+        except SettingsError:
+            if folds is not None:
+                raise
+            can_split = False  # a custom task has a split of its own
+        else:
+            count = groups if folds == BY_GROUP else int(folds or 0)
+            if count > groups:
+                message = f"--folds {folds} is more than there are groups beside those for test: {groups}"
+                where, allowed = f"the command line: --folds {folds}", f"2 to {groups}, or {BY_GROUP}"
+                parts = {"where": where, "allowed": allowed, "fix": f"--folds {groups}"}
+                raise SettingsError.of(message, value=str(folds), **parts)
     if count and fold.is_set_by_user:
         message = f"--folds sets {FOLD}, which is {plain(fold.value)} already"
         fix = f"leave out --folds or {FOLD}"
         raise SettingsError.of(message, key=FOLD, where=fold.origin.where, fix=fix)
-    if groups is not None and (count or 0) > groups:
-        message = f"--folds {folds} is more than there are groups beside those for test: {groups}"
-        parts = {"where": f"the command line: --folds {folds}", "allowed": f"2 to {groups}, or {BY_GROUP}"}
-        raise SettingsError.of(message, value=str(folds), fix=f"--folds {groups}", **parts)
-    split_seed = seed.value if split.value is None and groups != 0 else split.value
-    # The share of mode default: another one would be another split.
-    of_all = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
+    of_all = []
+    if can_split:  # of all modes alike, with the share of mode default
+        split_seed = seed.value if split.value is None else split.value
+        of_all = [f"{SPLIT_SEED}={split_seed}", f"eval.share={resolved.settings.eval.share}"]
     rounds = []
     for of_seed, of_fold in product(range(seeds or 1), range(count or 1)):
-        names = [f"fold{of_fold + 1}"] if count else []
-        names += [f"seed{of_seed + 1}"] if seeds else []
-        sets = [f"{SEED}={seed.value + of_seed}", *(of_all if split_seed is not None else [])]
-        sets += [f"{FOLD}={of_fold + 1}/{folds}"] if count else []
+        names = [f"fold{of_fold + 1}"] * bool(count) + [f"seed{of_seed + 1}"] * bool(seeds)
+        sets = [f"{SEED}={seed.value + of_seed}", *of_all]
+        sets += [f"{FOLD}={of_fold + 1}/{folds}"] * bool(count)
         rounds.append(ComparisonRound("-".join(names), sets, names[0]))
-    return Study(rounds, count, seeds, folds == BY_GROUP)
+    return Study(rounds, count or None, seeds, folds == BY_GROUP)
 
 
 def count_groups(resolved: Resolved) -> int:
@@ -119,11 +126,10 @@ def count_groups(resolved: Resolved) -> int:
             task_with_data(settings, folder)
         except DataError as error:
             raise about_data(error) from error
-        file = folder / SPLIT_FILE
-        split = json.loads(file.read_bytes()) if file.is_file() else {}
+        split = RunReader(folder).object(SPLIT_FILE) or {}
     if split.get("fold") != _FIRST_FOLD:
         message = f"{settings.model.family} cannot be split into folds: it does not read data.fold"
-        raise SettingsError.of(message, key="data.fold", fix=SPLIT_FIX)
+        raise SettingsError.of(message, key=FOLD, fix=SPLIT_FIX)
     return len(split["train"]) + len(split["val"])
 
 
@@ -216,31 +222,31 @@ def figures(
     """
     from models.common.split import SPLIT_FILE  # imports numpy
 
-    found: dict[str, dict[str, float]] = {}
-    groups: dict[str, str | None] = {}
-    goal, less = None, False
+    values, groups = defaultdict[str, dict[str, float]](dict), dict[str, str | None]()
+    goals = list[tuple[str, bool]]()
     for name, (folder, run) in runs.items():
         validating = (RunReader(folder).object(SPLIT_FILE) or {}).get("val")
-        digest = sha256(repr(validating).encode()).hexdigest()[:16]
-        groups[name] = None if validating is None else digest
-        best = None if run is None else run.result["best"]
-        evaluations = [] if run is None else run.evaluations
-        of_best = [item for item in evaluations if best and item["step"] == best["step"]]
-        last = (of_best or [{"metrics": {}}, *evaluations])[-1]
-        found[name] = {metric: float(value) for metric, value in last["metrics"].items()}
+        groups[name] = validating and sha256(repr(validating).encode()).hexdigest()[:16]
+        if run is None or not run.evaluations:
+            continue
+        best = run.result["best"]
+        found = [each for each in run.evaluations if best and each["step"] == best["step"]]
+        metrics = {**(found or run.evaluations)[-1]["metrics"]}
         if best is not None:
-            found[name][best["metric"]] = float(best["value"])
-            goal, less = goal or best["metric"], best["direction"] == "min"
-    metrics, differences = {}, {}
-    for metric in dict.fromkeys(metric for values in found.values() for metric in values):
-        values = {name: each[metric] for name, each in found.items() if isfinite(each.get(metric, inf))}
-        metrics[metric] = MetricValues(study.mean(values), values)
-        theirs = reference[1].metrics.get(metric, MetricValues()).values if reference else {}
-        paired = study.mean({at: values[at] - theirs[at] for at in values if at in theirs})
-        if paired is not None:
+            metrics[best["metric"]] = best["value"]
+            goals.append((best["metric"], best["direction"] == "min"))
+        for metric, value in metrics.items():
+            values[metric] |= {name: float(value)} if isfinite(float(value)) else {}
+    others = reference[1].metrics if reference else {}
+    differences = {}
+    for metric, ours in values.items():
+        theirs = others[metric].values if metric in others else {}
+        if paired := study.mean({at: ours[at] - theirs[at] for at in ours if at in theirs}):
             differences[metric] = paired
-    planned, other = len(study.rounds), reference[0] if reference else None
-    return StudyFigures(goal, less, planned, len(runs), failed, groups, metrics, other, differences)
+    goal, is_less = goals[0] if goals else (None, False)
+    means = {metric: MetricValues(study.mean(each), each) for metric, each in values.items()}
+    other, counts = reference and reference[0], (len(study.rounds), len(runs))
+    return StudyFigures(goal, is_less, *counts, failed, groups, means, other, differences)
 
 
 def judge(
@@ -253,19 +259,16 @@ def judge(
     """
     names = [name for name in row.goal.values if name in base.goal.values]
     ours, theirs = ([one.goal.values[name] for name in names] for one in (row, base))
-    why = None
     if failed := [*row.failed, *base.failed]:
-        why = f"the run of {failed[0]} failed"
-    elif row.is_partial or base.is_partial:
-        why = f"{row.metric} has no value in a run"
-    elif any(row.groups[name] != base.groups[name] for name in names):
-        why = "they validate on different groups of the data"
-    elif not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
-        why = "no ratio is possible"
-    if why is not None:
-        return None, None, why
+        return None, None, f"the run of {failed[0]} failed"
+    if row.is_partial or base.is_partial:
+        return None, None, f"{row.metric} has no value in a run"
+    if any(row.groups[name] != base.groups[name] for name in names):
+        return None, None, "they validate on different groups of the data"
+    if not names or min(*ours, *theirs) < 0 or not (sum(ours) and sum(theirs)):
+        return None, None, "no ratio is possible"
     above, below = (theirs, ours) if row.less_is_better else (ours, theirs)
-    kept: bool | None = True
+    verdicts = []
     for side, sign in (("at_least", 1), ("at_most", -1)):
         if (bound := promised.get(side)) is None:
             continue
@@ -275,10 +278,7 @@ def judge(
         pairs = zip(names, above, below, strict=True)
         mean = study.mean({name: sign * (a - bound * b) for name, a, b in pairs})
         low, high = (mean.interval if mean else None) or (-inf, inf)
-        if high < 0:
-            kept = False
-        elif low < 0 and kept:
-            kept = None
-    if kept is None:
-        why = "not decided" if names[1:] else "not decided: use --seeds 3"
+        verdicts.append(False if high < 0 else None if low < 0 else True)
+    kept = False if False in verdicts else None if None in verdicts else True
+    why = None if kept is not None else "not decided" if names[1:] else "not decided: use --seeds 3"
     return sum(above) / sum(below), kept, why

@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,25 +30,6 @@ _EQUAL = 0.05
 _LIMIT_S = 300.0
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An engine with the settings that make it fit."""
-
-    settings: Mapping[str, Any]
-    needs: str
-    """`3.1 GiB of 8.0 GiB`."""
-    fits: bool
-    cost: float
-    """Estimated seconds of a step, for comparing candidates only."""
-    memory: Mapping[str, int | None] = field(default_factory=dict)
-    """The predicted peaks of a rank by `device` and `host`."""
-
-    @property
-    def engine(self) -> str:
-        """The engine."""
-        return str(self.settings[ENGINE])
-
-
 def decide_engine(
     args: CliArgs,
     out: Path | None,
@@ -66,23 +47,23 @@ def decide_engine(
     def decide_with(chosen: Chosen | None) -> RunPlan:
         return decide(args, out, described.machine, world_size, chosen)
 
-    def candidates(planner: Planner) -> list[Candidate]:
+    def choose(planner: Planner) -> Chosen | None:
         def plan_with(change: Change) -> Plan:
             return planner.plan(decide_with(Chosen(change, "")).resolved)
 
-        return list(_candidates(resolved, described, plan_with))
+        return best(list(_candidates(resolved, described, plan_with)))
 
     decision = decision or decide_with(None)
     resolved = decision.resolved
     if decision.nothing_left is not None or not is_asked(resolved):
         return decision
+    chosen = None
     if resolved.values[ENGINE].origin.layer == MACHINE_LAYER:  # no resumed run has chosen it
-        # Nothing can be planned: the run will say why.
-        every = _planned(f"engine {AUTO}", resolved, described, candidates) or []
-        if (chosen := best(every)) is not None:
-            decision = decide_with(chosen)
-            if chosen.changes:  # memory is tight
-                return decision
+        chosen = _planned(f"engine {AUTO}", resolved, described, choose)
+    if chosen is not None:  # else nothing fits, or nothing can be planned: the run will say why
+        decision = decide_with(chosen)
+        if chosen.changes:  # memory is tight
+            return decision
     return replace(decision, resolved=with_larger_batch(decision.resolved, described))
 
 
@@ -118,22 +99,26 @@ def is_asked(resolved: Resolved) -> bool:
     return bool(resolved.values[ENGINE].without(MACHINE_LAYER) == AUTO)
 
 
-def best(candidates: Sequence[Candidate]) -> Chosen | None:
-    """The first candidate that is about as fast as the fastest; None: none fits."""
-    fitting = [candidate for candidate in candidates if candidate.fits]
+def best(candidates: Sequence[tuple[Change, Plan]]) -> Chosen | None:
+    """The first engine that fits and is about as fast as the fastest; None: none fits.
+
+    The change of each candidate names its engine, and has the settings that make it fit.
+    """
+    fitting = [(change, plan) for change, plan in candidates if plan.fits is not False]
     if not fitting:
         return None
-    least = min(candidate.cost for candidate in fitting)
-    first = next(candidate for candidate in fitting if candidate.cost <= least * (1 + _EQUAL))
-    others = []
-    for each in candidates:
-        changes = "".join(f" {key}={plain(v)}" for key, v in each.settings.items() if key != ENGINE)
-        time = f"estimated {each.cost / first.cost:.2f} times the time"
-        verdict = time if each.fits else "does not fit"
-        others.append(f"{each.engine} {each.needs}{changes}: {verdict}")
-    tried = [f"{each.engine} {each.needs}" for each in candidates if not each.fits]
+    least = min(plan.cost for _, plan in fitting)
+    settings, first = next(each for each in fitting if each[1].cost <= least * (1 + _EQUAL))
+    others, tried = [], []
+    for change, plan in candidates:
+        needs = f"{change[ENGINE]} {plan.needs}"
+        changes = "".join(f" {key}={plain(v)}" for key, v in change.items() if key != ENGINE)
+        time = f"estimated {plan.cost / first.cost:.2f} times the time"
+        others.append(f"{needs}{changes}: {'does not fit' if plan.fits is False else time}")
+        tried += [needs] if plan.fits is False else []
     reason = f"planned {first.needs}" + (f"; too much: {', '.join(tried)}" if tried else "")
-    return Chosen(first.settings, reason, others, first.memory)
+    device = None if first.target.device == "cpu" else first.device_bytes
+    return Chosen(settings, reason, others, {"device": device, "host": first.rank_host_bytes})
 
 
 def _planned(
@@ -185,7 +170,9 @@ def _in_child(function: Callable[[], Any]) -> Any:
         child.join()
 
 
-def _candidates(resolved: Resolved, described: Described, plan_with: PlanWith) -> Iterator[Candidate]:
+def _candidates(
+    resolved: Resolved, described: Described, plan_with: PlanWith
+) -> Iterator[tuple[Change, Plan]]:
     """Engines that can run here with the least change that fits, in the order of preference.
 
     First those with the fewest parts spread, then offloaded. On a CPU nothing is gained by offload,
@@ -219,12 +206,6 @@ def _candidates(resolved: Resolved, described: Described, plan_with: PlanWith) -
                     change, planned = step.change, step.plan
         except SettingsError:  # it cannot train this
             continue
-        memory = {
-            "device": None if target.device == "cpu" else planned.device_bytes,
-            "host": planned.rank_host_bytes,
-        }
-        does_fit = planned.fits is not False
-        fits |= does_fit
-        fits_unchanged |= does_fit and not change
-        settings = {ENGINE: engine.name, **change}
-        yield Candidate(settings, planned.needs, does_fit, planned.cost, memory)
+        fits |= planned.fits is not False
+        fits_unchanged |= planned.fits is not False and not change
+        yield {ENGINE: engine.name, **change}, planned

@@ -178,12 +178,12 @@ def first_fit(
         return at in plans and plans[at].fits is not False
 
     low, high = 0, len(changes) - 1
-    if is_likely and fits(low):
-        return low, plans[low]
-    if not fits(high):
-        return (high, plans[high]) if high in plans else None
-    if high and not is_likely and fits(low):
-        return low, plans[low]
+    for at in dict.fromkeys((low, high) if is_likely else (high, low)):
+        if fits(at):
+            if at == low:
+                return low, plans[low]
+        elif at == high:
+            return (high, plans[high]) if high in plans else None
     while high - low > 1:
         at = (low + high) // 2
         if low in plans:

@@ -117,7 +117,7 @@ def trace_step(
     task, settings, plan = subject.task, subject.settings, subject.train_plan
     tracing = Tracing(subject.is_fake)
     storages = tracing.storages
-    with storages.resizes():
+    with cleared_caches(), storages.resizes():
         model = tracing.build(task)
         change(model)
         # Without references to them: an engine may replace and free parameters.
@@ -221,7 +221,6 @@ class Tracing:
         """Inside, new tensors are fake, and all are recorded."""
         with ExitStack() as stack:
             if self._is_fake:
-                stack.callback(_clear_caches)
                 stack.enter_context(self._mode)
             stack.enter_context(self.storages)  # after the mode: it sees what the mode returns
             yield
@@ -253,19 +252,23 @@ class Tracing:
         return made
 
 
-def _clear_caches() -> None:
-    """Empty the caches of functions and methods: fake tensors in them would reach a training.
+@contextmanager
+def cleared_caches() -> Iterator[None]:
+    """At its end, empty the caches of functions: fake tensors in them would reach a training.
 
     Not those that the garbage collector knows: it may be frozen.
     """
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _NO_TENSORS or not isinstance(module, ModuleType):
-            continue
-        held = list(vars(module).values())
-        owners = (held, *(list(vars(x).values()) for x in held if isinstance(x, type)))
-        for cache in (x for owner in owners for x in owner if type(x) is _LruCache):
-            if cache.__module__.partition(".")[0] not in _NO_TENSORS:
-                cache.cache_clear()
+    try:
+        yield
+    finally:
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in _NO_TENSORS or not isinstance(module, ModuleType):
+                continue
+            held = list(vars(module).values())
+            owners = (held, *(list(vars(x).values()) for x in held if isinstance(x, type)))
+            for cache in (x for owner in owners for x in owner if type(x) is _LruCache):
+                if cache.__module__.partition(".")[0] not in _NO_TENSORS:
+                    cache.cache_clear()
 
 
 class _Forward:

@@ -107,7 +107,7 @@ class Storages(TorchDispatchMode):
         self.flops = 0
         """Of products, convolutions and attention."""
         self.launches: Counter[Phase] = Counter()
-        """Kernels that a GPU would start, by phase."""
+        """Kernels that a GPU would start, about, by phase: operators over lists may start several."""
         self.computed = 0
         """Elements of the completed gradients of a backward pass."""
         self.is_host = False
@@ -144,7 +144,7 @@ class Storages(TorchDispatchMode):
             self.changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
         if (count := _FLOPS.get(func._overloadpacket)) is not None:
             self.flops += int(count(*args, **kwargs, out_val=result))
-        self.launches[self.phase] += _launches(func, args)
+        self.launches[self.phase] += _starts_kernel(func)
         if func.namespace == "c10d":
             self._note_collective(func.__name__, args)
         return result
@@ -191,12 +191,12 @@ class Storages(TorchDispatchMode):
 
     def moments(self, start: int = 0) -> Moments:
         """What was held before the change with the number `start`, and after each from then on."""
-        phase, computed, lives, signs = zip(*self.changes, strict=True)
-        held = np.zeros((len(signs) + 1, len(Kind)), np.int64)
-        kinds, sizes = zip(*((life.kind, life.size) for life in lives), strict=True)
-        held[range(1, len(signs) + 1), kinds] = np.multiply(signs, sizes)
-        at = [start, *range(start, len(signs))]
-        return Moments(np.array(phase)[at], held.cumsum(0)[start:], np.array(computed)[at])
+        changes = np.array([(*head, life.kind, life.size * sign) for *head, life, sign in self.changes])
+        phase, computed, kinds, sizes = changes.T
+        held = np.zeros((len(changes) + 1, len(Kind)), np.int64)
+        held[np.arange(len(changes)) + 1, kinds] = sizes
+        at = [start, *range(start, len(changes))]
+        return Moments(phase[at], held.cumsum(0)[start:], computed[at])
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._now:
@@ -245,28 +245,11 @@ _STARTS_NONE = {
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
     *("_local_scalar_dense", "_unsafe_view", "set_", "resize_"),
 }
-_MOST_TENSORS = (110, 64, 48, 36, 30)
-"""Of one kernel over lists of tensors, by the number of lists. Source, with the other limit:
-torch, aten/src/ATen/native/cuda/MultiTensorApply.cuh."""
-_MOST_ELEMENTS = 320 * 65536
-
-
-def _launches(func: Any, args: Any) -> int:
-    """The kernels that an operator starts on a GPU: one, several over lists, none for a view."""
-    if not _computes(func):
-        return 0
-    lists = [arg for arg in args if isinstance(arg, list | tuple) and arg]
-    lists = [arg for arg in lists if all(isinstance(each, Tensor) for each in arg)]
-    if not func.__name__.startswith(("_foreach", "_fused")) or not lists:
-        return 1
-    most = _MOST_TENSORS[min(len(lists), len(_MOST_TENSORS)) - 1]
-    elements = sum(tensor.numel() for tensor in lists[0])
-    return max(-(-len(lists[0]) // most), -(-elements // _MOST_ELEMENTS))
 
 
 @cache
-def _computes(func: Any) -> bool:
-    """Whether the operator does more than to allocate, to view or to describe."""
+def _starts_kernel(func: Any) -> bool:
+    """Whether the operator does more on a GPU than to allocate, to view or to describe."""
     returns = func._schema.returns
     is_view = any(each.alias_info and not each.alias_info.is_write for each in returns)
     name = func.__name__.partition(".")[0]

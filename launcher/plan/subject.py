@@ -17,7 +17,7 @@ from launcher.base.signals import temporary_folder
 from launcher.config import schema
 from launcher.config.batching import check_fills
 from launcher.config.provenance import Resolved
-from launcher.plan.step_trace import UNTRACED_ERRORS, Subject, Tracing
+from launcher.plan.step_trace import UNTRACED_ERRORS, Subject, Tracing, cleared_caches
 from models.base import Batch, DataError, HasFrozenEncoder, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
@@ -90,7 +90,7 @@ def _use_features(task: Task, cache: FeatureCache) -> Batch | None:
         first = task.encoder_inputs("train")
         batch = first.batch([n % len(first) for n in range(feature_cache.BATCH)])
         given = tracing.copied(batch)
-        with tracing.computing(), torch.no_grad():
+        with cleared_caches(), tracing.computing(), torch.no_grad():
             made = task.encode(model, given)
     except UNTRACED_ERRORS:  # the encoder needs values
         return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from launcher.report.plots import Mark, thinned
-from launcher.report.run_record import RunEvent, RunRecord
+from launcher.report.run_record import RunRecord
 from training.logging import console_text
 from training.logging.quantities import duration, real
 
@@ -33,25 +34,25 @@ def marks(run: RunRecord, name: str = "") -> list[Mark]:
     """The events on the step axis, by row; `name` of the run stands before each text."""
     by_row: dict[str, list[Mark]] = {row: [] for row in [*_ROWS, _OTHER]}
     for event in shown(run):
-        row = _ROW_OF.get(event.kind, _OTHER)
+        row = _ROW_OF.get(event["kind"], _OTHER)
         text = f"{name}: {text_of(event)}" if name else text_of(event)
-        by_row[row].append(Mark(event.step, row, text[:300], [*by_row].index(row)))
+        by_row[row].append(Mark(event["step"], row, text[:300], [*by_row].index(row)))
     return [mark for row in by_row.values() for mark in thinned(row, MOST_EVENTS)]
 
 
-def rows(events: Sequence[RunEvent]) -> list[tuple[str, str, str]]:
+def rows(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """Step, time and text of each event."""
-    return [(str(event.step), event.time, text_of(event)) for event in events]
+    return [(str(event["step"]), event["time"], text_of(event)) for event in events]
 
 
-def shown(run: RunRecord) -> list[RunEvent]:
+def shown(run: RunRecord) -> list[Mapping[str, Any]]:
     """The events that a report lists: it shows others elsewhere, or not at all."""
-    return [event for event in run.events if event.kind not in ("preview", "first_batch")]
+    return [event for event in run.events if event["kind"] not in ("preview", "first_batch")]
 
 
-def text_of(event: RunEvent) -> str:
+def text_of(event: Mapping[str, Any]) -> str:
     """One event in a line, in the words of the console."""
-    facts, kind = event.facts, event.kind
+    facts, kind = event["facts"], event["kind"]
     try:
         if kind == "evaluated":
             values = ", ".join(f"{name} {real(float(v))}" for name, v in facts["metrics"].items())

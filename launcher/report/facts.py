@@ -38,14 +38,7 @@ def outcome(run: RunRecord) -> str:
     if (epochs := result.get("epochs")) is not None:
         part = f"{100 * epochs:.2g}% of an epoch"
         text += f" ({part if 0 < epochs < 1 else counted(float(f'{epochs:.3g}'), 'epoch')})"
-    if result.get("wall_s") is not None:
-        text += f" in {duration(result['wall_s'])}"
-    if result.get("reason"):
-        text += f"; {result['reason']}"
-    if best := result.get("best"):
-        text += f"; best {best['metric']} {real(float(best['value']))} at step {best['step']}"
-        text += console_text.render_over(best)
-    return text
+    return text + (f"; {result['reason']}" if result.get("reason") else "")
 
 
 def title(run: RunRecord) -> str:
@@ -60,12 +53,16 @@ def figures(run: RunRecord) -> dict[str, str]:
     """The numbers that are looked for first; a dash for what is unknown."""
     result, peaks = run.result, run.result.get("peak_memory_bytes") or {}
     best, wall_s = result.get("best"), result.get("wall_s")
+    score = "–"
+    if best:
+        score = f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
+        score += console_text.render_over(best)
     known = [f"{side} {size(peaks[side])}" for side in ("device", "host") if peaks.get(side) is not None]
     speed, parameters = (result.get(name) for name in ("samples_per_s", "parameters"))
     return {
         "steps": f"{run.steps:,}",
         "time": "–" if wall_s is None else duration(wall_s),
-        "best": f"{best['metric']} {real(float(best['value']))}" if best else "–",
+        "best": score,
         "samples/s": "–" if speed is None else amount(speed),
         "parameters": "–" if parameters is None else amount(parameters),
         "peak memory": ", ".join(known) or "–",
@@ -79,9 +76,9 @@ def findings(runs: Sequence[RunRecord]) -> list[Row]:
     rows: list[Row] = []
     for run in runs:
         advice = [
-            tuple(str(event.facts.get(name, "")) for name in ("seen", "cause", "fix"))
+            tuple(str(event["facts"].get(name, "")) for name in ("seen", "cause", "fix"))
             for event in run.events
-            if event.kind in ("advice", "warning") and "fault" in event.facts
+            if event["kind"] in ("advice", "warning") and "fault" in event["facts"]
         ]
         status, lines = run.result.get("status"), dict(commands(run))
         if status == "stopped" or (status == "failed" and not advice):
@@ -150,7 +147,7 @@ def machine(run: RunRecord) -> list[Row]:
 
 def texts(run: RunRecord, kind: str) -> list[tuple[str, str, bool]]:
     """Of the events of a `kind`, when training was, the text, and whether a metric is at chance."""
-    facts = [event.facts for event in run.events if event.kind == kind]
+    facts = [event["facts"] for event in run.events if event["kind"] == kind]
     return [(str(f.get("when", "")), page.cut(f.get("text", "")), bool(f.get("at_chance"))) for f in facts]
 
 

@@ -25,16 +25,6 @@ _MOST = 4 * BUCKETS
 
 
 @dataclass(frozen=True)
-class RunEvent:
-    """A line of events.jsonl, or of events-rankN.jsonl."""
-
-    time: str
-    kind: str
-    step: int
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class RunRecord:
     """The record of one run."""
 
@@ -47,7 +37,8 @@ class RunRecord:
     """The logged values by key; those of `parts` as `parts.NAME`."""
     evaluations: Columns
     """The values of each metric."""
-    events: list[RunEvent]
+    events: list[Mapping[str, Any]]
+    """The lines of events.jsonl and of events-rankN.jsonl, whose facts then have the `rank`."""
     checkpoints: Mapping[str, Manifest]
     """The manifest of each complete checkpoint by its folder's name."""
     profile: Mapping[str, Any] = field(default_factory=dict)
@@ -153,7 +144,7 @@ def read(folder: Path) -> RunRecord:
         reader.result() or {},
         train,
         evaluations,
-        sorted(_events(folder), key=lambda event: (event.step, event.time)),
+        sorted(_events(folder), key=lambda event: (event["step"], event["time"])),
         _checkpoints(folder),
         reader.profile(),
     )
@@ -174,12 +165,12 @@ def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield name if split == VALIDATION or name.startswith(split) else f"{split} {name}", value
 
 
-def _events(folder: Path) -> Iterator[RunEvent]:
+def _events(folder: Path) -> Iterator[dict[str, Any]]:
     for path in folder.glob("events*.jsonl"):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
         of_rank = {"rank": rank} if rank else {}
         for line in RunReader(folder).events(path.name):
-            yield RunEvent(line.get("time", ""), line["kind"], line["step"], of_rank | line["facts"])
+            yield {"time": "", **line, "facts": of_rank | line["facts"]}
 
 
 def _checkpoints(folder: Path) -> dict[str, Manifest]:

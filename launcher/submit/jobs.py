@@ -25,13 +25,11 @@ from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import MODE_FLAGS, SWEEP, run_arguments
 from models.common.hub import HUB
 from slurm import script
-from slurm.environment import RankEnvironment
+from slurm.environment import SLURM_FOLDER, RankEnvironment
 
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
 """The index of the first line of lines.txt, if it is not 1."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
-SLURM = "slurm"
-"""Subfolder of a run folder for its jobs."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,12 @@ class SlurmJob:
     @property
     def script(self) -> Path:
         """The file of the job script."""
-        return self.folder / SLURM / run_folder.JOB_SCRIPT
+        return self.folder / SLURM_FOLDER / run_folder.JOB_SCRIPT
 
     def log(self, job_id: str, run: SubmittedRun) -> Path:
         """The log of a run; requeues append to it."""
         element = "" if self.lines is None else f"_{run.name}"
-        return self.folder / SLURM / "log" / f"{job_id}{element}.out"
+        return self.folder / SLURM_FOLDER / "log" / f"{job_id}{element}.out"
 
 
 @dataclass(frozen=True)
@@ -115,18 +113,15 @@ def decide(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     begun = _prepare(args, out, [*diagnostics, *errors], requested)
     is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
     folder = (run_folder.unused_path(begun.name) if is_new else begun.destination).absolute()
-    arguments = run_arguments(argv)
-    if args.resume == checkpoint_search.AUTO and out is None:
-        # The run that is the newest now.
-        arguments = run_arguments(argv, ("--resume",))
-        arguments += [f"--resume={begun.destination.absolute()}"] if begun.resume else []
-    arguments += _pinned(begun)
+    resumes_newest = args.resume == checkpoint_search.AUTO and out is None  # the newest of now
     name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
-    if name is not None:
-        arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode
-        arguments = [*([f"--mode={name}"] if name == "default" else []), *arguments]
-    run, arguments = SubmittedRun(folder, begun), [*arguments, f"--out={folder}"]
-    job = _job(name or "default", requested.header, folder, arguments, [run])
+    without = MODE_FLAGS if name is not None else ()  # the job file selects the mode
+    arguments = [f"--mode={name}"] if name == "default" else []
+    arguments += run_arguments(argv, (*without, "--resume") if resumes_newest else without)
+    if resumes_newest and begun.resume:
+        arguments.append(f"--resume={begun.destination.absolute()}")
+    arguments += [*_pinned(begun), f"--out={folder}"]
+    job = _job(name or "default", requested.header, folder, arguments, [SubmittedRun(folder, begun)])
     return Submission(folder, [job], begun.resolved.warnings, begun.line)
 
 
@@ -140,8 +135,8 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     runs: list[SubmittedRun] = []
     errors, warnings = list(diagnostics), list[Diagnostic]()
     # An earlier array may have written to the folder.
-    jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM)
-    if folder is not None and not (jobs_only and (folder / SLURM / run_folder.LINES).is_file()):
+    jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM_FOLDER)
+    if folder is not None and not (jobs_only and (folder / SLURM_FOLDER / run_folder.LINES).is_file()):
         errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
     texts: dict[int, str] = {}
     first = min(1, *(element.index for element in elements))
@@ -174,7 +169,7 @@ def _array(command_line: CommandLine, requested: Allocation, diagnostics: Sequen
     header = {**requested.header, "array": sweep.indices(texts) + throttle}
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
-    arguments = [str(folder / SLURM / run_folder.LINES), *run_arguments(command_line.argv)]
+    arguments = [str(folder / SLURM_FOLDER / run_folder.LINES), *run_arguments(command_line.argv)]
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
     return Submission(folder, [_job("sweep", header, folder, arguments, runs, lines)], warnings)
 
@@ -188,7 +183,7 @@ def _job(
     lines: str | None = None,
 ) -> SlurmJob:
     """A job by the shipped file `name`. Raises SettingsError."""
-    logs = folder / SLURM / "log"
+    logs = folder / SLURM_FOLDER / "log"
     if _MARK.search(str(logs)):  # Slurm 22.05 replaces some patterns of a folder even if escaped
         message = f"{logs} contains a pattern of sbatch, such as %j"
         allowed = "a run folder without % before a letter in its path"
@@ -220,11 +215,11 @@ def _prepare(
         node = replace(node, gpus=requested.gpus, device="cuda")
     errors = list(diagnostics)
     begun: RunPlan | None = None
-    source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
     sizes = [nodes * ranks for nodes in requested.nodes]
     # The smallest and the largest world, and at most 16 of those between.
     for size in [*sizes[: -1 : -(-len(sizes) // 16)], sizes[-1]]:
         is_world = size > 1 or requested.is_torchrun
+        source: Literal["torchrun", "srun"] = "torchrun" if requested.is_torchrun else "srun"
         rank_0 = RankEnvironment(0, size, 0, ranks, 0, "", 0, source) if is_world else None
         try:
             begun = prepare_run_at(args, out, [], node, rank_0)

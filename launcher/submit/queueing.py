@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
-from training.storage import open_staged
+from training.storage import atomic_write
 
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
@@ -67,8 +66,7 @@ def submit_all(submission: Submission, requested: Allocation) -> list[str]:
         except SbatchError as error:
             raise SettingsError.of(f"Slurm rejected the job: {error}", where="sbatch") from error
         except OSError as error:
-            reason = error.strerror or str(error)
-            message = f"cannot write {error.filename or submission.folder}: {reason}"
+            message = f"cannot write {error.filename or submission.folder}: {error.strerror or error}"
             allowed = "a writable run folder that all nodes share"
             raise SettingsError.of(message, value=str(submission.folder), allowed=allowed) from error
         undo.pop_all()
@@ -85,19 +83,12 @@ def _make_folder(path: Path, undo: ExitStack) -> None:
         if not folder.exists():
             folder.mkdir()
             undo.callback(_remove, folder)
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(13, "permission denied", str(path))
 
 
 def _write(path: Path, text: str, undo: ExitStack) -> None:
     if not path.exists():
         undo.callback(_remove, path)
-    # Atomic: a running job of this run may still read the earlier script.
-    unfinished = path.with_name(f".{path.name}.new")
-    undo.callback(_remove, unfinished)
-    with open_staged(unfinished) as file:
-        file.write(text.encode())
-    unfinished.replace(path)
+    atomic_write(path, text.encode())  # a running job of this run may still read the earlier script
 
 
 def _remove(path: Path) -> None:

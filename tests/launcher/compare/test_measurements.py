@@ -9,28 +9,28 @@ from training.evaluation.early_stopping import parse_target
 
 
 def test_warm_up_steps_are_left_out(tmp_path):
-    assert run(tmp_path, [9, 8, 1, 2, 3, 2, 1, 2, 1, 1]).counted[0].seconds == 1
-    assert [s.seconds for s in run(tmp_path, [9, 2, 4]).counted] == [2, 4]
-    assert [s.seconds for s in run(tmp_path, [9]).counted] == [9]
-    assert len(run(tmp_path, [1] * 80).counted) == 70
+    assert run(tmp_path, [9, 8, 1, 2, 3, 2, 1, 2, 1, 1]).counted_s[0] == 1
+    assert [*run(tmp_path, [9, 2, 4]).counted_s] == [2, 4]
+    assert [*run(tmp_path, [9]).counted_s] == [9]
+    assert len(run(tmp_path, [1] * 80).counted_s) == 70
     # The mean counts late batches; one of seven is warm-up.
-    assert run(tmp_path, [1.0] * 6 + [5.0]).mean_s == pytest.approx(10 / 6)
+    assert run(tmp_path, [1.0] * 6 + [5.0]).counted_s.mean() == pytest.approx(10 / 6)
     # A line that covers a warm-up step is left out whole.
     found = run(tmp_path, [9.0, *[5.0] * 4, *[1.0] * 10], window=5)
-    assert len(found.steps) == 15
-    assert [s.seconds for s in found.counted] == [1.0] * 10
+    assert len(found.seconds) == 15
+    assert [*found.counted_s] == [1.0] * 10
 
 
 def test_a_cut_run_keeps_the_training_plan_of_its_mode(tmp_path):
     found = run(tmp_path, [1.0] * 6, stop_after=6, evaluations={6: (2.0, 3.0)}, total=95)
     assert not found.is_whole
-    assert (found.planned_steps, found.planned_evaluations) == (95, 10)  # nine, and at the end
+    assert found.planned == (95, 10)  # nine, and at the end
 
 
 def test_an_early_stopped_run_plans_only_the_steps_it_took(tmp_path):
     found = run(tmp_path, [1.0] * 20, evaluations={10: (2.0, 3.0), 20: (2.1, 3.0)})
     assert found.is_whole
-    assert (found.planned_steps, found.planned_evaluations) == (20, 2)
+    assert found.planned == (20, 2)
 
 
 def test_time_to_a_metric_counts_training_and_evaluation(tmp_path):
@@ -49,6 +49,6 @@ def test_a_run_without_steps_and_a_half_line_are_accepted(tmp_path):
     with (tmp_path / run_folder.METRICS).open("a") as file:
         file.write('{"kind": "tra')
     found = read(tmp_path)
-    assert found is not None and len(found.steps) == 2
+    assert found is not None and len(found.seconds) == 2
     (tmp_path / run_folder.METRICS).write_text("")
     assert read(tmp_path) is None

@@ -6,9 +6,8 @@ import subprocess
 import pytest
 
 from launcher.cli.parser import read
-from launcher.compare import planned
 from launcher.compare.candidates import decide
-from launcher.compare.promises import check
+from launcher.compare.promises import check, plan_peaks
 from launcher.compare.runner import arguments
 from tests.launcher.compare.test_promises import row
 
@@ -29,7 +28,7 @@ def peaks(monkeypatch, tmp_path):
         monkeypatch.setattr(subprocess, "run", ran)
         modes = ",".join([*answers][1:])
         line = ["compare", "--model", "eeg_text:tiny", "--steps", "2", "--modes", modes, *more]
-        return planned.peaks(decide(read(line)), arguments, {}), commands
+        return plan_peaks(decide(read(line)), arguments, {}), commands
 
     return peaks
 

@@ -82,8 +82,7 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
     folder(folder_of_all / "1-encoder", 0.25, peak=small)
     folder(folder_of_all / "2-text", 0.5, peak={**small, "host_growth": 140})
     stages = [{"name": "encoder", "folder": "1-encoder"}, {"name": "text", "folder": "2-text"}]
-    content = json.dumps({"status": "completed", "stages": stages})
-    (folder_of_all / "result.json").write_text(content)
+    (folder_of_all / "stages.json").write_text(json.dumps({"stages": stages}))
     memory = {"peak_memory": {"at_most": 0.5}}
     limit = {"host_peak_bytes": {"at_most": 499}}
     staged = candidate("staged", promises=memory, encoder={**memory, **limit}, text=memory)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,6 @@ from launcher.__main__ import main
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
 from launcher.config.provenance import Batching, Chosen, CliArgs
 from launcher.plan import auto
-from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
 from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
@@ -83,7 +83,8 @@ def test_a_default_micro_batch_on_a_gpu_is_the_largest_that_fits(small_steps):
 
 
 def candidate(engine, cost, fits=True):
-    return Candidate({"engine.name": engine}, "3.0 MiB of 4.0 MiB", fits, cost)
+    figures = {"target": SimpleNamespace(device="cpu"), "rank_host_bytes": 3}
+    return {"engine.name": engine}, SimpleNamespace(needs="3 of 4", fits=fits, cost=cost, **figures)
 
 
 def test_the_first_of_about_equally_fast_ones_is_best():

@@ -1,0 +1,28 @@
+"""What commands print: JSON for programs or text for people, and why nothing was measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from launcher.base import exit_codes
+from launcher.config.command_line import CommandLine
+from training.logging.printable import printable
+from training.logging.strict_json import encode
+
+
+def show(command_line: CommandLine, content: Any, text: str) -> int:
+    """Print `content` as JSON if that is asked for, or else `text`; the exit code."""
+    print(encode(content, indent=2) if command_line.as_json else printable(text), flush=True)
+    return exit_codes.DONE
+
+
+def show_failure(command_line: CommandLine, error: Exception, facts: Mapping[str, Any]) -> int:
+    """Print the `error` of a saved run, as JSON after `facts`; its exit code."""
+    if command_line.as_json:
+        print(encode({**facts, "error": str(error)}, indent=2))
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    code: int = getattr(error, "code", exit_codes.FAILURE)
+    return code
