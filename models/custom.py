@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -23,7 +23,7 @@ _SAME = 1e-3
 """Relative difference of two losses that count as equal; twice the samples double a sum."""
 
 
-class CustomTask(FamilyTask):
+class CustomTask(FamilyTask, ABC):
     """A custom task: your class builds the model, returns the samples and measures a batch.
 
     Its settings are the nested classes `Model` and `Data`, pydantic models whose fields have

@@ -49,12 +49,12 @@ def sample(
 
 
 def scaled_signal(signal: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
-    """The input [1, 200] of the model for a signal [200] in µV."""
-    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[None]
+    """The input [..., 1, 200] of the model for signals [..., 200] in µV."""
+    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[..., None, :]
 
 
 def scaled_facts(facts: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
-    """The input [4] of the model for the facts of STATIC_NAMES; the mean for an unknown one."""
+    """The input [..., 4] of the model for facts of STATIC_NAMES; the mean for an unknown one."""
     scaled = (facts.astype(np.float64) - statistics.static_mean) / statistics.static_scale
     return np.nan_to_num(scaled).astype(np.float32)
 

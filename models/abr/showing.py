@@ -63,52 +63,48 @@ class TrainedOnResponses:
             raise DataError(f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind)
 
 
-def _inputs(
-    signal: NDArray, static: NDArray, statistics: Statistics, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
-    scaled = np.stack([scaled_signal(trace, statistics) for trace in signal])
-    facts = np.stack([scaled_facts(row, statistics) for row in static])
-    return torch.from_numpy(scaled).to(device), torch.from_numpy(facts).to(device)
+@dataclass(frozen=True)
+class Estimator:
+    """A trained model, for responses in their own units. Its methods are collective."""
 
+    model: Module
+    statistics: Statistics
+    device: torch.device
 
-@torch.no_grad()
-def estimates(
-    model: Module, signal: NDArray, static: NDArray, statistics: Statistics, device: torch.device
-) -> Estimates:
-    """What `model` makes of `signal` [response, 200] in µV with the facts `static` [response, 4].
+    def _inputs(self, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
+        """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
+        scaled = scaled_signal(signal, self.statistics), scaled_facts(static, self.statistics)
+        return [torch.from_numpy(x).to(self.device) for x in scaled]
 
-    The predicted signal in µV; class [response, class] and existence as probabilities; latency and
-    amplitude are NaN where no wave V is predicted. Collective.
-    """
-    outputs = model(*_inputs(signal, static, statistics, device))
-    found = {term: x.float().cpu() for term, x in outputs.items()}
-    is_seen = found["exists"] >= 0 if "exists" in found else torch.tensor(True)
-    found["signal"] = found["signal"][:, 0] * statistics.signal_rms
-    for term in found:
-        if term in ("latency", "amplitude"):
-            found[term] = found[term].where(is_seen, nan)
-        elif term == "exists":
-            found[term] = found[term].double().sigmoid()
-        elif term == "class":
-            found[term] = found[term].double().softmax(-1)
-    return {term: x.numpy() for term, x in found.items()}
+    @torch.no_grad()
+    def estimates(self, signal: NDArray, static: NDArray) -> Estimates:
+        """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
+
+        The predicted signal in µV; class [response, class] and existence as probabilities; latency
+        and amplitude are NaN where no wave V is predicted.
+        """
+        found = {term: x.float().cpu() for term, x in self.model(*self._inputs(signal, static)).items()}
+        found["signal"] = found["signal"][:, 0] * self.statistics.signal_rms
+        if "class" in found:
+            found["class"] = found["class"].double().softmax(-1)
+        if "exists" in found:
+            is_seen = found["exists"] >= 0
+            found |= {t: found[t].where(is_seen, nan) for t in ("latency", "amplitude") if t in found}
+            found["exists"] = found["exists"].double().sigmoid()
+        return {term: x.numpy() for term, x in found.items()}
+
+    @torch.no_grad()
+    def features(self, signal: NDArray, static: NDArray) -> NDArray:
+        """The features [response, token, width] of the encoder."""
+        assert isinstance(self.model, Network)
+        return self.model.encode(*self._inputs(signal, static))[1].float().cpu().numpy()
 
 
 def build_predictions(
-    model: Module,
-    responses: Responses,
-    statistics: Statistics,
-    numbers: NDArray[np.int64],
-    signal: NDArray,
-    static: NDArray,
-    device: torch.device,
+    estimator: Estimator, responses: Responses, numbers: NDArray[np.int64], signal: NDArray, static: NDArray
 ) -> Predictions:
-    """Predictions for the responses `numbers`, whose inputs are `signal` and `static`.
-
-    One forward pass, collective.
-    """
-    found = estimates(model, signal, static, statistics, device)
+    """Predictions for the responses `numbers`, whose inputs are `signal` and `static`; collective."""
+    found = estimator.estimates(signal, static)
     rows, pictures = [], []
     for row, response in enumerate(numbers.tolist()):
         target = int(responses.target[response])
@@ -177,9 +173,7 @@ def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
 
 
-def predict(
-    model: Module, responses: Responses, statistics: Statistics, device: torch.device, *, is_encoder: bool
-) -> Iterator[Prediction]:
+def predict(estimator: Estimator, responses: Responses, *, is_encoder: bool) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
     Of an encoder, their features. The last prediction has no file: the count of responses that are
@@ -191,11 +185,13 @@ def predict(
     for group, numbers in groups.items():
         index, name = np.array(numbers), names.of(group)
         parts = [index[at : at + BATCH] for at in range(0, len(index), BATCH)]
-        given = [(responses.signal[part], responses.static[part], statistics, device) for part in parts]
+        inputs = [(responses.signal[part], responses.static[part]) for part in parts]
         if is_encoder:
-            yield _features(model, given, responses, index, name)
+            features = np.concatenate([estimator.features(*each) for each in inputs])
+            items, more = [responses.where[n] for n in index], {"intensity": responses.static[index, 1]}
+            yield features_file(name, group, items, features, more=more)
             continue
-        batches = [estimates(model, *part) for part in given]
+        batches = [estimator.estimates(*each) for each in inputs]
         found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
         lines, table = _table(responses, index, found)
         files = {".csv": table, ".png": _draw(responses, index, found)}
@@ -203,17 +199,6 @@ def predict(
     notes = [f"left out: {name} {count}" for name, count in responses.left_out.items()]
     if notes := [*notes, *few(responses.notes)]:
         yield Prediction(names.of("notes"), "\n".join(notes))
-
-
-@torch.no_grad()
-def _features(
-    model: Module, given: Sequence[tuple], responses: Responses, index: NDArray[np.int64], name: str
-) -> Prediction:
-    assert isinstance(model, Network)
-    tokens = [model.encode(*_inputs(*part))[1].float().cpu().numpy() for part in given]
-    items, title = [responses.where[n] for n in index], str(responses.patient[index[0]])
-    more = {"intensity": responses.static[index, 1]}
-    return features_file(name, title, items, np.concatenate(tokens), more=more)
 
 
 def _table(responses: Responses, index: NDArray[np.int64], found: Estimates) -> tuple[list[str], bytes]:

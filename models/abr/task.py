@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from models.abr import dataset, responses, showing
+from models.abr import dataset, metric, responses, showing
 from models.abr.config import POINTS, SIZES, STATIC, Data, Model
 from models.abr.dataset import Sample, known_terms
 from models.abr.embedded import PATIENTS, read_patients
 from models.abr.formats import of_file
 from models.abr.loss import TERMS, TermRamps, TermSums, units
-from models.abr.metric import ResponseMetric
 from models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
 from models.abr.readers.files import read_responses
 from models.abr.responses import Responses, Statistics, load_or_fit
-from models.abr.showing import TrainedOnResponses
+from models.abr.showing import Estimator, TrainedOnResponses
 from models.base import (
     Batch,
     Context,
@@ -37,7 +37,7 @@ from models.base import (
 )
 from models.common import layers, model_facts
 from models.common.data_files import files, unknown_embedded
-from models.common.family import FamilyTask, Numbers
+from models.common.family import FamilyTask, Numbers, Sums
 from models.common.predictions import input_errors, passed_over, spread_positions
 from models.common.recordings import bids
 from models.common.split import SPLITS
@@ -139,8 +139,8 @@ class AbrTask(FamilyTask):
         factors = {term: self.weights[term] * self._factors[term] for term in sums}
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
 
-    def metric(self) -> ResponseMetric:
-        return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
+    def metric(self) -> Sums:
+        return Sums(partial(metric.measure, self._sums), partial(metric.scores, self.weights))
 
     def blocks(self, model: Module) -> list[Module]:
         assert isinstance(model, Network)
@@ -158,10 +158,11 @@ class AbrTask(FamilyTask):
         positions = spread_positions(len(split), showing.SHOWN)
         numbers, given = split.numbers[positions], split.given[positions]
         facts_of = given if self.control == "noise" else numbers
-        static, device = self.records.static[facts_of], self.context.device
-        return showing.build_predictions(
-            model, self.records, self.statistics, numbers, self.records.signal[given], static, device
-        )
+        signal, static = self.records.signal[given], self.records.static[facts_of]
+        return showing.build_predictions(self._estimator(model), self.records, numbers, signal, static)
+
+    def _estimator(self, model: Module) -> Estimator:
+        return Estimator(model, self.statistics, self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
@@ -169,10 +170,7 @@ class AbrTask(FamilyTask):
             records = read_responses(str(path), self.data_settings, has_labels=False)
             used = [file for file in files(path) if of_file(file)]
         self.trained.check(records.origin, path)
-        is_encoder = self.stage == "encoder"
-        yield from showing.predict(
-            model, records, self.statistics, self.context.device, is_encoder=is_encoder
-        )
+        yield from showing.predict(self._estimator(model), records, is_encoder=self.stage == "encoder")
         yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
 
     def onnx_model(self, model: Module) -> tuple[Module, Mapping[str, Tensor]]:

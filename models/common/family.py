@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
+from torch.utils.data import default_collate
 
 from models.base import Batch, Context, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
 from models.common import initial_weights
@@ -29,7 +29,7 @@ Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
 """By name, a sum over the units of the batch, or a sum and its count."""
 
 
-class FamilyTask(ABC):
+class FamilyTask:
     """A task of models/base.py, over data that is split by group.
 
     A family whose samples are records has the methods `read`, `groups_of` and `sample`, and of the
@@ -83,7 +83,7 @@ class FamilyTask(ABC):
         """The group of each record, which stays in one split."""
         raise NotImplementedError
 
-    def fit(self, train: Numbers) -> None:  # noqa: B027
+    def fit(self, train: Numbers) -> None:
         """Fit statistics and vocabularies on the training records, by number, and save facts."""
 
     def sample(self, number: int, given: int, draws: Draws) -> Any:
@@ -160,9 +160,9 @@ class FamilyTask(ABC):
         """The samples of a split."""
         return self.splits[split]
 
-    @abstractmethod
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """One batch from samples, with its `units`."""
+        """One batch from samples, mappings of names to tensors and numbers, and its `units`."""
+        return {**default_collate(list(samples)), "units": len(samples)}
 
     def num_units(self, batch: Batch) -> NumUnits:
         """The units that `collate` counted."""
