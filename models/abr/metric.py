@@ -19,47 +19,30 @@ Scores = dict[str, float | None]
 """Metrics by name; None: undefined."""
 
 
-class ResponseMetric:
-    """Sums and units of each loss term, and its metrics; one forward pass per batch."""
+def measure(sums: TermSums, model: Module, batch: Batch) -> dict[str, tuple[Tensor, int, Tensor]]:
+    """By term, its loss, its units and its counts in `batch`; one forward pass."""
+    outputs: dict[str, Tensor] = model(batch["signal"], batch["static"])
+    losses, known = sums(outputs, batch), units(batch, outputs)
+    return {term: (losses[term], known[term], _counts(term, x.float(), batch)) for term, x in outputs.items()}
 
-    def __init__(self, sums: TermSums, weights: Mapping[str, float]) -> None:
-        """`weights`: loss weights of the measured terms, in order."""
-        self.sums, self.weights = sums, weights
 
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds to the counts: float64, of constant length.
+def scores(weights: Mapping[str, float], sums: Mapping[str, Tensor]) -> Scores:
+    """The metrics of the sums of `measure`; None if the split lacks the labels.
 
-        Raises KeyError if the model has no output for a term.
-        """
-        outputs = model(batch["signal"], batch["static"])
-        sums, known = self.sums(outputs, batch), units(batch, self.weights)
-        parts = [torch.stack([sums[term].cpu() for term in self.weights])]
-        parts.append(torch.tensor([known[term] for term in self.weights]))
-        parts += [_counts(term, outputs[term].float(), batch) for term in self.weights]
-        return torch.cat([part.cpu().double() for part in parts])  # mps has no float64
-
-    def result(self, counts: Tensor) -> Scores:
-        """The metrics of the summed counts; None if the split lacks the labels.
-
-        `val_loss` has every term at full weight, at any stage of the curriculum.
-        """
-        terms = len(self.weights)
-        sums, known = counts[:terms], counts[terms : 2 * terms]
-        weights = torch.tensor(list(self.weights.values()), dtype=torch.float64)
-        metrics: Scores = {"val_loss": float((weights * sums / known.clamp(min=1)).sum())}
-        rest = counts[2 * terms :]
-        for term in self.weights:
-            length = {"exists": 2 * BINS, "class": CLASSES**2}.get(term, 2)
-            of_term, rest = rest[:length], rest[length:]
-            if term == "class":
-                metrics |= macro_f1(of_term.view(CLASSES, CLASSES))
-            elif term == "exists":
-                metrics["val_exists_auroc"] = auroc(of_term[:BINS], of_term[BINS:])
-            else:
-                error, count = of_term.tolist()
-                metrics[_MEANS[term]] = error / count if count else None
-        return metrics
+    `val_loss` has every term at its weight of `weights`, at any stage of the curriculum.
+    """
+    losses, known = torch.stack([each[:2] for each in sums.values()], 1)
+    factors = torch.tensor([weights[term] for term in sums], dtype=torch.float64)
+    metrics: Scores = {"val_loss": float((factors * losses / known.clamp(min=1)).sum())}
+    for term, counts in ((term, each[2:]) for term, each in sums.items()):
+        if term == "class":
+            metrics |= macro_f1(counts.view(CLASSES, CLASSES))
+        elif term == "exists":
+            metrics["val_exists_auroc"] = auroc(counts[:BINS], counts[BINS:])
+        else:
+            error, count = counts.tolist()
+            metrics[_MEANS[term]] = error / count if count else None
+    return metrics
 
 
 def macro_f1(confusion: Tensor) -> Scores:

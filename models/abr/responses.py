@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
+"""exists: 1 with a wave V, 0 without; its latency in ms and amplitude in µV; the threshold in dB."""
 STATIC_NAMES = ("age", "level", "rate", "fmp")
 _POSSIBLE = {
     "age": (0, 150, "years"),
@@ -42,7 +43,7 @@ _MOST_UV = 1e6
 
 @dataclass(frozen=True)
 class ResponseRow:
-    """One averaged response; NaN: unknown."""
+    """One averaged response."""
 
     patient: str
     """The patient, animal or file, which stays in one split."""
@@ -50,20 +51,13 @@ class ResponseRow:
     """File and line or level, for messages."""
     signal: NDArray[np.float32]
     """[200], in µV."""
-    age: float = nan
-    level: float = nan
-    rate: float = nan
-    fmp: float = nan
-    exists: float = nan
-    """1 with a wave V, 0 without."""
-    latency: float = nan
-    """Latency of wave V, in ms."""
-    amplitude: float = nan
-    """Amplitude of wave V, in µV."""
-    threshold: float = nan
-    """In dB."""
+    known: Mapping[str, float] = field(default_factory=dict)
     target: int = UNKNOWN_CLASS
     """Index into CLASS_NAMES."""
+
+    def __getitem__(self, name: str) -> float:
+        """The value of one of STATIC_NAMES and LABELS; NaN: unknown."""
+        return self.known.get(name, nan)
 
 
 @dataclass(frozen=True)
@@ -135,8 +129,7 @@ def collect(rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: Respon
     be used and data.on_bad is stop, or if no row can be used.
     """
     names = (*STATIC_NAMES, *LABELS)
-    columns: dict[str, list[float]] = {name: [] for name in names}
-    patients, places, targets = list[str](), list[str](), list[int]()
+    values, patients, places, targets = list[list[float]](), list[str](), list[str](), list[int]()
     owners: dict[bytes, str] = {}
     seen: set[bytes] = set()
     # Only the map holds the file: the disk space is freed when the process ends.
@@ -145,36 +138,37 @@ def collect(rows: Iterable[ResponseRow], origin: ResponseOrigin, reading: Respon
             if (problem := impossible(row)) is not None:
                 reading.bad_records.add(row.where, problem)
                 continue
-            labels = (*(getattr(row, name) for name in LABELS), row.target)
+            row_values = [row[name] for name in names]
             signal = sha256(row.signal.tobytes()).digest()[:16]
-            whole = sha256(f"{signal.hex()} {row.patient} {labels}".encode()).digest()[:16]
-            is_copy = owners.setdefault(signal, row.patient) != row.patient or whole in seen
+            whole = f"{signal.hex()} {row.patient} {row_values[len(STATIC_NAMES) :]} {row.target}"
+            digest = sha256(whole.encode()).digest()[:16]
+            is_copy = owners.setdefault(signal, row.patient) != row.patient or digest in seen
             if is_copy and reading.has_labels:
                 reading.left_out["duplicates"] += 1
                 continue
-            seen.add(whole)
+            seen.add(digest)
+            values.append(row_values)
             patients.append(row.patient)
             places.append(row.where)
             targets.append(row.target)
-            for name in names:
-                columns[name].append(getattr(row, name))
             spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
         reading.left_out["skipped"] = reading.bad_records.finish(reading.settings.on_bad, len(targets))
+        left_out = +reading.left_out
         if not targets:
-            counts = ", ".join(f"{count} {name}" for name, count in (+reading.left_out).items())
+            counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
             raise DataError("no usable response", where=f"data.path, left out: {counts or 'nothing'}")
         spool.flush()
         signals = np.memmap(spool, np.float32, "r", shape=(len(targets), POINTS))
-    arrays = {name: np.array(column, np.float32) for name, column in columns.items()}
+    static, labels = np.split(np.array(values, np.float32), [len(STATIC_NAMES)], axis=1)
     return Responses(
         origin,
         np.array(patients),
         places,
         signals,
-        np.stack([arrays[name] for name in STATIC_NAMES], axis=1),
-        {name: arrays[name] for name in LABELS},
+        static,
+        dict(zip(LABELS, np.ascontiguousarray(labels.T), strict=True)),
         np.array(targets, np.int64),
-        +reading.left_out,
+        left_out,
         reading.marked,
         reading.notes,
     )
@@ -187,8 +181,7 @@ def impossible(row: ResponseRow) -> str | None:
     if (peak := float(np.abs(row.signal).max())) > _MOST_UV:
         return f"the signal reaches {peak:.4g} µV, above {_MOST_UV:g}"
     for name, (low, high, unit) in _POSSIBLE.items():
-        value = getattr(row, name)
-        if not (np.isnan(value) or low <= value <= high):
+        if not (isnan(value := row[name]) or low <= value <= high):
             return f"{name} is {value:.6g}, outside {low:g} to {high:g} {unit}"
     return None
 
@@ -241,15 +234,10 @@ def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
         square += float(np.square(signal, dtype=np.float64).sum())
     rms = np.sqrt(square / (len(train) * responses.signal.shape[1]))
     means, scales = zip(*map(_moments, responses.static[train].T), strict=True)
+    latency, amplitude = (_moments(responses.labels[name][train]) for name in ("latency", "amplitude"))
     target = responses.target[train]
-    return Statistics(
-        float(rms) or 1.0,
-        means,
-        scales,
-        _moments(responses.labels["latency"][train]),
-        _moments(responses.labels["amplitude"][train]),
-        class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
-    )
+    counts = np.bincount(target[target >= 0], minlength=CLASSES)
+    return Statistics(float(rms) or 1.0, means, scales, latency, amplitude, class_weights(counts))
 
 
 def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:

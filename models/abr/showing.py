@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, POINTS
-from models.abr.dataset import ResponseSplit, scaled_facts, scaled_signal
+from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.network import Network
 from models.abr.responses import ResponseOrigin, Responses, Statistics
 from models.base import DataError, Picture, Prediction, Predictions
 from models.common.data_files import few
-from models.common.predictions import OPTION, DistinctNames, features_file, spread_positions
+from models.common.predictions import OPTION, DistinctNames, features_file
 from models.common.traces import INK, MARK, TraceRow, draw_traces
 
 SHOWN = 4
@@ -63,57 +63,61 @@ class TrainedOnResponses:
             raise DataError(f"{problem}, and the model was trained on {kind}", where=OPTION, allowed=kind)
 
 
-def _inputs(
-    signal: NDArray, static: NDArray, statistics: Statistics, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
-    scaled = np.stack([scaled_signal(trace, statistics) for trace in signal])
-    facts = np.stack([scaled_facts(row, statistics) for row in static])
-    return torch.from_numpy(scaled).to(device), torch.from_numpy(facts).to(device)
+@dataclass(frozen=True)
+class Estimator:
+    """A trained model, for responses in their own units. Its methods are collective."""
+
+    model: Module
+    statistics: Statistics
+    device: torch.device
+
+    def _inputs(self, signal: NDArray, static: NDArray) -> list[torch.Tensor]:
+        """The signal [batch, 1, 200] and the facts [batch, 4], scaled as in training."""
+        scaled = scaled_signal(signal, self.statistics), scaled_facts(static, self.statistics)
+        return [torch.from_numpy(x).to(self.device) for x in scaled]
+
+    @torch.no_grad()
+    def estimates(self, signal: NDArray, static: NDArray) -> Estimates:
+        """What the model makes of `signal` [response, 200] in µV with `static` [response, 4].
+
+        The predicted signal in µV; class [response, class] and existence as probabilities; latency
+        and amplitude are NaN where no wave V is predicted.
+        """
+        found = {term: x.float().cpu() for term, x in self.model(*self._inputs(signal, static)).items()}
+        found["signal"] = found["signal"][:, 0] * self.statistics.signal_rms
+        if "class" in found:
+            found["class"] = found["class"].double().softmax(-1)
+        if "exists" in found:
+            is_seen = found["exists"] >= 0
+            found |= {t: found[t].where(is_seen, nan) for t in ("latency", "amplitude") if t in found}
+            found["exists"] = found["exists"].double().sigmoid()
+        return {term: x.numpy() for term, x in found.items()}
+
+    @torch.no_grad()
+    def features(self, signal: NDArray, static: NDArray) -> NDArray:
+        """The features [response, token, width] of the encoder."""
+        assert isinstance(self.model, Network)
+        return self.model.encode(*self._inputs(signal, static))[1].float().cpu().numpy()
 
 
-@torch.no_grad()
-def estimates(
-    model: Module, signal: NDArray, static: NDArray, statistics: Statistics, device: torch.device
-) -> Estimates:
-    """What `model` makes of `signal` [response, 200] in µV with the facts `static` [response, 4].
-
-    The predicted signal in µV; class [response, class] and existence as probabilities; latency and
-    amplitude are NaN where no wave V is predicted. Collective.
-    """
-    outputs = model(*_inputs(signal, static, statistics, device))
-    found = {term: x.float().cpu() for term, x in outputs.items()}
-    is_seen = found["exists"] >= 0 if "exists" in found else torch.tensor(True)
-    found["signal"] = found["signal"][:, 0] * statistics.signal_rms
-    for term in found:
-        if term in ("latency", "amplitude"):
-            found[term] = found[term].where(is_seen, nan)
-        elif term == "exists":
-            found[term] = found[term].double().sigmoid()
-        elif term == "class":
-            found[term] = found[term].double().softmax(-1)
-    return {term: x.numpy() for term, x in found.items()}
-
-
-def build_predictions(model: Module, split: ResponseSplit, device: torch.device) -> Predictions:
-    """Predictions for a few responses spread over a split. One forward pass, collective."""
-    positions, responses = spread_positions(len(split), SHOWN), split.responses
-    signal = responses.signal[split.signal_of[positions]]
-    found = estimates(model, signal, responses.static[split.static_of[positions]], split.statistics, device)
+def build_predictions(
+    estimator: Estimator, responses: Responses, numbers: NDArray[np.int64], signal: NDArray, static: NDArray
+) -> Predictions:
+    """Predictions for the responses `numbers`, whose inputs are `signal` and `static`; collective."""
+    found = estimator.estimates(signal, static)
     rows, pictures = [], []
-    for row, position in enumerate(positions):
-        response = int(split.index[position])
+    for row, response in enumerate(numbers.tolist()):
         target = int(responses.target[response])
         known = {term: float(column[response]) for term, column in responses.labels.items()}
         guess = {term: float(x[row]) for term, x in found.items() if x.ndim == 1}
         shares = found["class"][row] if "class" in found else None
-        numbers = [nan if shares is None else float(shares.max())]
-        numbers += [x for t in ("threshold", "latency") for x in (known[t], guess.get(t, nan))]
+        values = [nan if shares is None else float(shares.max())]
+        values += [x for t in ("threshold", "latency") for x in (known[t], guess.get(t, nan))]
         name = f"{responses.patient[response]}, {_level(responses, response)}"
         true = CLASS_NAMES[target] if target >= 0 else None
         best = None if shares is None else CLASS_NAMES[int(shares.argmax())]
         error = float(np.sqrt(np.square(found["signal"][row] - signal[row]).mean()))
-        rows.append((name, true, best, *(x if np.isfinite(x) else None for x in numbers), error))
+        rows.append((name, true, best, *(x if np.isfinite(x) else None for x in values), error))
         traces = [(signal[row], INK), (found["signal"][row], MARK)]
         marks = (known["latency"], INK, "V"), (guess.get("latency", nan), MARK, "V?")
         caption = f"{name}: recorded (dark) and predicted (red), wave V marked"
@@ -127,10 +131,9 @@ def _level(responses: Responses, response: int) -> str:
     return f"{level:g} dB" if np.isfinite(level) else ""
 
 
-def level_series(split: ResponseSplit) -> list[Picture]:
-    """Pictures of the patient with the most responses and, if known, one of another class."""
-    responses, pictures = split.responses, list[Picture]()
-    index = np.unique(split.index)
+def level_series(responses: Responses, index: NDArray[np.int64]) -> list[Picture]:
+    """Of the responses `index`, those of the patient with the most and, if known, of another class."""
+    pictures = list[Picture]()
     seen: set[int] = set()
     patients, counts = np.unique(responses.patient[index], return_counts=True)
     for patient in patients[np.argsort(-counts, kind="stable")]:
@@ -170,9 +173,7 @@ def draw_responses(rows: Sequence[TraceRow], window_ms: float) -> bytes:
     return draw_traces(shown, ticks, height, 0.8 * height / (largest or 1.0))
 
 
-def predict(
-    model: Module, responses: Responses, statistics: Statistics, device: torch.device, *, is_encoder: bool
-) -> Iterator[Prediction]:
+def predict(estimator: Estimator, responses: Responses, *, is_encoder: bool) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
     Of an encoder, their features. The last prediction has no file: the count of responses that are
@@ -184,11 +185,13 @@ def predict(
     for group, numbers in groups.items():
         index, name = np.array(numbers), names.of(group)
         parts = [index[at : at + BATCH] for at in range(0, len(index), BATCH)]
-        given = [(responses.signal[part], responses.static[part], statistics, device) for part in parts]
+        inputs = [(responses.signal[part], responses.static[part]) for part in parts]
         if is_encoder:
-            yield _features(model, given, responses, index, name)
+            features = np.concatenate([estimator.features(*each) for each in inputs])
+            items, more = [responses.where[n] for n in index], {"intensity": responses.static[index, 1]}
+            yield features_file(name, group, items, features, more=more)
             continue
-        batches = [estimates(model, *part) for part in given]
+        batches = [estimator.estimates(*each) for each in inputs]
         found = {term: np.concatenate([batch[term] for batch in batches]) for term in batches[0]}
         lines, table = _table(responses, index, found)
         files = {".csv": table, ".png": _draw(responses, index, found)}
@@ -196,17 +199,6 @@ def predict(
     notes = [f"left out: {name} {count}" for name, count in responses.left_out.items()]
     if notes := [*notes, *few(responses.notes)]:
         yield Prediction(names.of("notes"), "\n".join(notes))
-
-
-@torch.no_grad()
-def _features(
-    model: Module, given: Sequence[tuple], responses: Responses, index: NDArray[np.int64], name: str
-) -> Prediction:
-    assert isinstance(model, Network)
-    tokens = [model.encode(*_inputs(*part))[1].float().cpu().numpy() for part in given]
-    items, title = [responses.where[n] for n in index], str(responses.patient[index[0]])
-    more = {"intensity": responses.static[index, 1]}
-    return features_file(name, title, items, np.concatenate(tokens), more=more)
 
 
 def _table(responses: Responses, index: NDArray[np.int64], found: Estimates) -> tuple[list[str], bytes]:

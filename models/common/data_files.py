@@ -250,6 +250,22 @@ def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     return DataError(f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats))
 
 
+def known_files(
+    source: Path, recognize: Callable[[Path], str | None], formats: Sequence[str]
+) -> dict[str, tuple[Path, str]]:
+    """The files of `source` in a format that a family reads, by their names in it, with the format.
+
+    Raises DataError if there is none.
+    """
+    paths = {
+        file.relative_to(source).as_posix() if source.is_dir() else file.name: file for file in files(source)
+    }
+    known = {name: (file, form) for name, file in paths.items() if (form := recognize(file))}
+    if not known:
+        raise unknown_format(source, formats)
+    return known
+
+
 MAX_NOTES = 8
 
 

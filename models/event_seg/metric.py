@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn import Module
 
@@ -10,44 +11,39 @@ from models.base import Batch
 from models.event_seg.network import IGNORE
 
 
-class EdgeMetric:
-    """Loss, and overlap of predicted and labeled foreground pixels."""
+def measure(model: Module, batch: Batch) -> dict[str, Tensor]:
+    """The summed loss of `batch`, and its foreground pixels by where they are."""
+    loss, maps = model(batch["events"], batch["mask"], measure=True)
+    return {"loss": loss, **overlap(maps, batch["mask"])}
 
-    names = ("loss", "both", "predicted_only", "label_only", "pixels")
 
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """Counts of `batch` in the order of `names`: summed loss and foreground pixels; float64."""
-        loss, maps = model(batch["events"], batch["mask"], measure=True)
-        return self.counts(loss, maps, batch)
+def overlap(maps: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """Foreground pixels of the prediction `maps` [batch, 2, height, width] and of the label."""
+    counted = label != IGNORE
+    predicted, true = (maps[:, 1] > maps[:, 0]) & counted, label == 1
+    parts = {"both": predicted & true, "predicted_only": predicted & ~true, "label_only": true & ~predicted}
+    return {name: pixels.sum() for name, pixels in {**parts, "pixels": counted}.items()}
 
-    def counts(self, loss: Tensor, maps: Tensor, batch: Batch) -> Tensor:
-        """Counts from the model output `maps` [batch, 2, height, width]; see update."""
-        predicted, label = maps[:, 1] > maps[:, 0], batch["mask"]
-        counted = label != IGNORE
-        predicted, true = predicted & counted, label == 1
-        parts: tuple[Tensor, ...] = (loss, predicted & true, predicted & ~true, true & ~predicted, counted)
-        if maps.device.type == "mps":  # has no float64
-            parts = tuple(part.cpu() for part in parts)
-        return torch.stack([part.double().sum() for part in parts])
 
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """Metrics of the summed counts.
+def scores(sums: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """Metrics of the sums of `measure`.
 
-        A ratio with denominator 0 is 1 if neither prediction nor label has foreground, otherwise 0.
-        `all_foreground_iou` is chance: the IoU of predicting foreground everywhere.
-        """
-        loss, both, predicted_only, label_only, pixels = counts.tolist()
-        empty = float(predicted_only == 0 and label_only == 0)
+    A ratio with denominator 0 is 1 if neither prediction nor label has foreground, otherwise 0.
+    `all_foreground_iou` is chance: the IoU of predicting foreground everywhere.
+    """
+    both, predicted_only, label_only, pixels = (
+        float(sums[name]) for name in ("both", "predicted_only", "label_only", "pixels")
+    )
+    empty = float(predicted_only == 0 and label_only == 0)
 
-        def ratio(numerator: float, denominator: float) -> float:
-            return numerator / denominator if denominator else empty
+    def ratio(numerator: float, denominator: float) -> float:
+        return numerator / denominator if denominator else empty
 
-        return {
-            "val_loss": ratio(loss, pixels),
-            "val_iou": ratio(both, both + predicted_only + label_only),
-            "precision": ratio(both, both + predicted_only),
-            "recall": ratio(both, both + label_only),
-            "f1": ratio(2 * both, 2 * both + predicted_only + label_only),
-            "all_foreground_iou": ratio(both + label_only, pixels),
-        }
+    return {
+        "val_loss": ratio(float(sums["loss"]), pixels),
+        "val_iou": ratio(both, both + predicted_only + label_only),
+        "precision": ratio(both, both + predicted_only),
+        "recall": ratio(both, both + label_only),
+        "f1": ratio(2 * both, 2 * both + predicted_only + label_only),
+        "all_foreground_iou": ratio(both + label_only, pixels),
+    }

@@ -24,9 +24,11 @@ _LISTED = 30
 def choose(paths: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The recordings among `paths` that `names` lists, in the order of `paths`, as facts too.
 
-    A name is that of a sequence, a file or a path. Raises DataError if a name has no recording or
-    several.
+    A name is that of a sequence, a file or a path; without names, all. Raises DataError if a name
+    has no recording or several.
     """
+    if not names:
+        return list(paths), {}
     chosen = sorted({_find(paths, name) for name in names}, key=paths.index)
     text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} (data.sequences)"
     return chosen, {"sequences": text}
@@ -88,14 +90,11 @@ def split_recordings(recordings: Sequence[EventRecording], rule: SplitRule) -> W
         rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
         order = np.random.default_rng(rule.seed).permutation(len(recordings))[:used]
         return _by_time(recordings, sorted(order.tolist()), rule.share)
-    names = [recording.name for recording in recordings]
-    groups = split_groups(names, rule, GROUPS)
-    numbers = {name: number for number, name in enumerate(names)}
-    pieces: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
-    for name, held_out in groups.items():
-        for number in (numbers[group] for group in held_out):
-            pieces[name].append((number, np.arange(len(recordings[number].windows))))
-    return WindowSplit(groups, _joined(pieces), "by recording")
+    number_of = {recording.name: number for number, recording in enumerate(recordings)}
+    groups, counts = split_groups(number_of, rule, GROUPS), [len(r.windows) for r in recordings]
+    numbers = {side: [number_of[name] for name in groups[side]] for side in SPLITS}
+    blocks = {side: [(n, np.arange(counts[n])) for n in numbers[side]] for side in SPLITS}
+    return WindowSplit(groups, _joined(blocks), "by recording")
 
 
 def _by_time(recordings: Sequence[EventRecording], used: list[int], share: float) -> WindowSplit:

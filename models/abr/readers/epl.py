@@ -57,8 +57,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
                 continue
             signal, where = resample(trace, samples), f"{name}, level {level:g} dB"
             for of_level in labels:
-                group, known = name.removesuffix(f"-{run}"), of_level.get(level, {})
-                yield ResponseRow(group, where, signal, level=level, rate=rate, **known)
+                known = {"level": level, "rate": rate, **of_level.get(level, {})}
+                yield ResponseRow(name.removesuffix(f"-{run}"), where, signal, known)
 
 
 def _text(path: Path) -> str:

@@ -9,7 +9,7 @@ from models.abr.config import Data
 from models.abr.readers import epl, recordings, table
 from models.abr.responses import ResponseReading, Responses, collect
 from models.base import DataError
-from models.common.data_files import existing_path, files, unknown_format
+from models.common.data_files import existing_path, known_files
 
 READERS: dict[str, Any] = {formats.EPL: epl, formats.TABLE: table, formats.RECORDING: recordings}
 """By format, the module with its `ORIGIN`, and `read`, which yields the rows of a file."""
@@ -21,10 +21,8 @@ def read_responses(path: str, settings: Data, has_labels: bool = True) -> Respon
     Reads the disk. Raises DataError.
     """
     root = existing_path(path, f"a file or folder of responses, {', '.join(formats.EMBEDDED)}")
-    form_of = {file: form for file in files(root) if (form := formats.of_file(file))}
-    forms = list(dict.fromkeys(form_of.values()))
-    if not forms:
-        raise unknown_format(root, formats.FORMATS)
+    known = known_files(root, formats.of_file, formats.FORMATS)
+    forms = list(dict.fromkeys(form for _, form in known.values()))
     if len(forms) > 1:
         raise DataError(
             f"'{root}' has more than one format: {'; '.join(forms)}",
@@ -33,8 +31,7 @@ def read_responses(path: str, settings: Data, has_labels: bool = True) -> Respon
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
     reader, reading = READERS[forms[0]], ResponseReading(settings, has_labels)
-    names = {file: file.relative_to(root).as_posix() if file != root else file.name for file in form_of}
-    rows = (row for file, name in names.items() for row in reader.read(file, name, reading))
+    rows = (row for name, (file, _) in known.items() for row in reader.read(file, name, reading))
     responses = collect(rows, reader.ORIGIN, reading)
     if reader is table:
         table.check_declared(reading)

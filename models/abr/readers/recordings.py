@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +58,12 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
             intervals = every[following[inside]] - onsets[inside]
             rate = 1 / float(np.median(intervals)) if len(intervals) else np.nan
             group, number, found = bids.subject(path) or name, _LEVEL.search(kind), 0
-            facts: dict[str, Any] = {"level": float(number[1]) if number else np.nan, "rate": rate}
+            facts: dict[str, float] = {"level": float(number[1]) if number else np.nan, "rate": rate}
             for found, (points, quality) in enumerate(
                 _averages(recording, channel, onsets, reading), start=1
             ):
                 where = f"{name}, '{kind}', response {found}"
-                yield ResponseRow(group, where, points, fmp=quality, **facts)
+                yield ResponseRow(group, where, points, {"fmp": quality, **facts})
             if not found:
                 needed, most = reading.settings.sweeps, reading.settings.reject_uv
                 problem = f"'{kind}' has fewer than data.sweeps={needed} sweeps within ±{most:g} µV"

@@ -76,8 +76,8 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
     names = list(map(name_of, table.header))
     columns = find_columns(names, declared, path, reading.has_labels)
     reading.columns |= {name.lower(): name for name in names}
-    known = {*columns.values()} | {i for i, head in enumerate(names) if head.lower() in LABELS}
-    others = [head for i, head in enumerate(names) if head and i not in known]
+    used = {*columns.values()} | {i for i, head in enumerate(names) if head.lower() in LABELS}
+    others = [head for i, head in enumerate(names) if head and i not in used]
     if unread := [head for head in others if declared.get(head.lower()) != IGNORE]:
         reading.notes.append(f"{name}: columns that are not read: {listed(unread, _MANY)}")
     for line, cells in table.rows(reading.bad_records):
@@ -100,16 +100,16 @@ def read(path: Path, name: str, reading: ResponseReading) -> Iterator[ResponseRo
         reading.left_out["without_patient"] += not patient
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
             microvolts = np.array([numbers[point] for point in POINT_NAMES], np.float32)
-        labels: dict[str, Any] = {}
+        known: dict[str, float] = {
+            key: numbers[key] for key in ("age", "rate", "fmp", "threshold") if key in numbers
+        }
         if "v_latency" in numbers:  # an empty latency, or one that is not positive, means no wave V
             latency, amplitude = numbers["v_latency"], numbers.get("v_amplitude", nan)
-            has_wave = latency > 0
-            labels["exists"] = float(has_wave)
-            labels |= {"latency": latency, "amplitude": amplitude} if has_wave else {}
-        labels |= {key: numbers[key] for key in ("age", "rate", "fmp", "threshold") if key in numbers}
+            wave = {"exists": 1.0, "latency": latency, "amplitude": amplitude}
+            known |= wave if latency > 0 else {"exists": 0.0}
         # Without a patient each row is its own group, under a name that no patient has.
         group = f"patient {patient}" if patient else f"no patient: {where}"
-        yield ResponseRow(group, where, microvolts, target=target, level=numbers["intensity"], **labels)
+        yield ResponseRow(group, where, microvolts, known | {"level": numbers["intensity"]}, target)
     reading.notes += [f"{name}: {note}" for note in table.notes]
 
 

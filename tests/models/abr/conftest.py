@@ -22,7 +22,7 @@ def rows():
     def make(patients=6, **known):
         rng = np.random.default_rng(0)
         return [
-            ResponseRow(f"patient {p}", f"line {p}", rng.standard_normal(200, np.float32), **known)
+            ResponseRow(f"patient {p}", f"line {p}", rng.standard_normal(200, np.float32), known)
             for p in range(patients)
             for _ in range(2)
         ]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.abr.loss import TERMS
-from models.abr.metric import BINS, auroc, macro_f1
+from models.abr.metric import auroc, macro_f1
 
 
 def confusion(target, predicted):
@@ -40,10 +40,11 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
     assert auroc(torch.zeros(4), torch.ones(4)) is None
 
 
-def test_metrics_of_labels_that_the_split_lacks_are_undefined(ready_task):
+def test_metrics_of_labels_that_the_split_lacks_are_undefined(ready_task, batch_of):
     task = ready_task()
-    names = set(task.metric().result(torch.ones(12 + 2 + 2 * BINS + 2 + 2 + 25 + 2)))
-    found = task.metric().result(torch.zeros(12 + 2 + 2 * BINS + 2 + 2 + 25 + 2))
+    metric = task.metric()
+    counts = metric.update(task.build(), batch_of(task, 4))
+    names, found = set(metric.result(counts + 1)), metric.result(torch.zeros_like(counts))
     undefined = {name for name, value in found.items() if value is None}
     assert undefined == {name for name in names if name.startswith("val_")} - {"val_loss"}
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from models.event_seg.metric import EdgeMetric
+from models.common.family import Sums
+from models.event_seg.metric import measure, scores
 
 
 class FixedPredictions(torch.nn.Module):
@@ -15,16 +16,16 @@ class FixedPredictions(torch.nn.Module):
         return self.maps.sum(), self.maps
 
 
-def counted(predicted, mask):
-    maps = torch.stack((1.0 - predicted, predicted), dim=1)
-    return EdgeMetric().update(FixedPredictions(maps), {"events": None, "mask": mask})
+def scored(predicted, mask):
+    maps, metric = torch.stack((1.0 - predicted, predicted), dim=1), Sums(measure, scores)
+    return metric.result(metric.update(FixedPredictions(maps), {"events": None, "mask": mask}))
 
 
 def test_overlap_is_counted_over_all_pixels_that_count():
     predicted = (torch.rand(3, 8, 9) < 0.4).float()
     mask = torch.randint(0, 2, (3, 8, 9))
     mask[0, :3] = -100
-    result = EdgeMetric().result(counted(predicted, mask))
+    result = scored(predicted, mask)
     seen = mask >= 0
     true, positive = (mask == 1) & seen, (predicted > 0.5) & seen
     both = (true & positive).sum().item()
@@ -41,5 +42,5 @@ def test_overlap_is_counted_over_all_pixels_that_count():
 )
 def test_an_empty_prediction_of_an_empty_label_scores_one(predicted, true, iou, precision, recall):
     ones = torch.ones(1, 4, 4)
-    result = EdgeMetric().result(counted(ones * predicted, (ones * true).long()))
+    result = scored(ones * predicted, (ones * true).long())
     assert [result[n] for n in ("val_iou", "precision", "recall")] == [iou, precision, recall]

@@ -7,8 +7,8 @@ from PIL import Image
 
 from models.common import model_facts
 from models.event_seg.formats import EVT2
-from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.readers.files import open_recording
+from models.event_seg.showing import TrainedOnEvents
 
 RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
 pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} does not exist")

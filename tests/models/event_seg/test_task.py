@@ -30,7 +30,7 @@ def test_the_foreground_weight_is_computed_on_the_training_split(ready_task):
     share = task.facts()["foreground"]["train"]
     weight = task.build().class_weights
     assert weight[0] == 1 and weight[1].item() == pytest.approx((1 - share) / share, rel=1e-3)
-    task.dataset.foreground["train"] = 0.01
+    task.foreground["train"] = 0.01
     assert task.build().class_weights.tolist() == [1, 10]
 
 

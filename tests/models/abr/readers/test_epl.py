@@ -19,12 +19,12 @@ def read(path):
 
 def test_a_series_has_a_row_for_each_level_but_silent_ones_which_are_counted(series):
     rows, reader = read(series(levels=(20, 40, 60)))
-    assert [row.level for row in rows] == [20, 40, 60]
+    assert [row["level"] for row in rows] == [20, 40, 60]
     assert {row.patient for row in rows} == {"ABR-1-1"}
-    assert rows[0].rate == 40 and isnan(rows[0].age) and isnan(rows[0].exists)
+    assert rows[0]["rate"] == 40 and isnan(rows[0]["age"]) and isnan(rows[0]["exists"])
     assert rows[0].signal.shape == (200,) and reader.bad_records.rows == []
     rows, reader = read(series(silent=1))
-    assert [row.level for row in rows] == [20, 60] and reader.left_out == {"silent_levels": 1}
+    assert [row["level"] for row in rows] == [20, 60] and reader.left_out == {"silent_levels": 1}
 
 
 def test_runs_of_one_animal_are_one_group(series):
@@ -46,9 +46,9 @@ def test_marks_of_a_rater_are_labels_and_a_negative_latency_is_no_wave(series, a
     path = series()
     analyzed(path, {20: -5.1, 40: 5.2, 60: 4.9})
     rows, _ = read(path)
-    assert [row.exists for row in rows] == [0, 1, 1]
-    assert [row.latency for row in rows][1:] == [5.2, 4.9] and isnan(rows[0].latency)
-    assert rows[1].amplitude == 0.7 and {row.threshold for row in rows} == {35.0}
+    assert [row["exists"] for row in rows] == [0, 1, 1]
+    assert [row["latency"] for row in rows][1:] == [5.2, 4.9] and isnan(rows[0]["latency"])
+    assert rows[1]["amplitude"] == 0.7 and {row["threshold"] for row in rows} == {35.0}
 
 
 def test_each_rater_gives_rows_of_the_same_group(series, analyzed):
@@ -58,7 +58,7 @@ def test_each_rater_gives_rows_of_the_same_group(series, analyzed):
     rows, reader = read(path)
     assert len(rows) == 6 and reader.marked == {"wave V": 2}
     assert {row.patient for row in rows} == {"ABR-1-1"}
-    assert [row.exists for row in rows if row.level == 20] == [0, 1]
+    assert [row["exists"] for row in rows if row["level"] == 20] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_threshold_none_is_unknown_and_of_wave_v_infinity_is_no_response(
     rows, reader = read(path)
     assert reader.bad_records.rows == [] and reader.marked == {kind: 1}
     for row in rows:
-        found = [row.exists, row.latency, row.amplitude, row.threshold]
+        found = [row["exists"], row["latency"], row["amplitude"], row["threshold"]]
         np.testing.assert_equal(found, [exists, nan, nan, known])
 
 
@@ -106,7 +106,7 @@ def test_a_broken_file_is_one_bad_record(series, old, new):
 def test_a_real_recording_matches_its_description(tmp_path):
     path = Path(shutil.copy(SAMPLE, tmp_path))
     rows, reader = read(path)
-    assert [row.level for row in rows] == [10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80]
-    assert rows[0].rate == 40 and reader.bad_records.rows == []
+    assert [row["level"] for row in rows] == [10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80]
+    assert rows[0]["rate"] == 40 and reader.bad_records.rows == []
     # Louder responses are larger, far above the noise at 10 dB.
     assert rows[-1].signal.std() > 5 * rows[0].signal.std()

@@ -42,12 +42,12 @@ def test_sweeps_are_averaged_to_the_response_in_them(tmp_path):
     rows, reader = read(path)
     assert len(rows) == 2 and reader.bad_records.rows == []
     row = rows[0]
-    assert (row.patient, row.level) == ("a.edf", 80)
-    assert row.rate == pytest.approx(EVERY, rel=1e-3)
+    assert (row.patient, row["level"]) == ("a.edf", 80)
+    assert row["rate"] == pytest.approx(EVERY, rel=1e-3)
     # 2 µV of noise over 200 sweeps leave 0.14 µV; what is slow was filtered out.
     assert np.argmax(row.signal) * 0.05 == pytest.approx(5.0, abs=0.3)
     assert 0.5 < row.signal.max() < 1.2 and abs(row.signal[:50]).max() < 0.5
-    assert row.fmp > 2 and isnan(row.age)
+    assert row["fmp"] > 2 and isnan(row["age"])
     # 440 sweeps, less one or two that the end cuts, in two responses of 200.
     assert 30 <= reader.left_out["leftover_sweeps"] <= 40
 
@@ -56,7 +56,7 @@ def test_sweeps_with_artifacts_are_rejected_and_stimuli_averaged_apart(tmp_path)
     kinds = ["click 80 dB", "click 40 dB"]
     seconds = [second(n, spike=(3, 17), kind=kinds[n % 2]) for n in range(6)]
     rows, reader = read(write_edf(tmp_path / "a.edf", seconds), sweeps=100)
-    assert reader.left_out["rejected_sweeps"] == 12 and sorted(row.level for row in rows) == [40, 80]
+    assert reader.left_out["rejected_sweeps"] == 12 and sorted(row["level"] for row in rows) == [40, 80]
     assert max(row.signal.max() for row in rows) < 1.5
 
 
@@ -71,7 +71,7 @@ def test_runs_of_a_subject_are_one_group_and_alternating_names_have_the_rate_of_
         path = tmp_path / f"sub-01_run-{run}_eeg.edf"
         rows += read(write_edf(path, (alternating(n) for n in range(3))), sweeps=50)[0]
     assert len(rows) == 4 and {row.patient for row in rows} == {"sub-01"}
-    assert {round(row.rate) for row in rows} == {EVERY}
+    assert {round(row["rate"]) for row in rows} == {EVERY}
 
 
 @pytest.mark.parametrize("how", [{"sweeps": 1000}, {"channel": "Cy"}, {"reject_uv": 1e-3}, {"silent": True}])
@@ -99,7 +99,7 @@ def test_an_eeglab_set_gives_the_same_rows_as_an_edf(tmp_path):
     savemat(tmp_path / "a.set", {"EEG": eeg | {"event": kinds, "times": [], "icawinv": []}})
     (row,), reader = read(tmp_path / "a.set")
     (other,), _ = read(write_edf(tmp_path / "a.edf", seconds))
-    assert reader.bad_records.rows == [] and row.level == 80
+    assert reader.bad_records.rows == [] and row["level"] == 80
     np.testing.assert_allclose(row.signal, other.signal, atol=0.02)
 
 

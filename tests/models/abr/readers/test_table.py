@@ -39,41 +39,47 @@ def read(path, declared=(), has_labels=True):
 
 def test_a_line_is_a_response_with_its_examination_facts(table):
     (row,), reader = read(table([line(loss="4")]))
-    assert (row.patient, row.age, row.level, row.rate, row.fmp) == ("patient 7", 40, 80, 11.1, 3.2)
-    assert (row.target, row.exists, row.latency, row.amplitude) == (4, 1, 5.6, 0.4)
-    assert isnan(row.threshold) and row.where == "export.csv:2"
+    assert (row.patient, row["age"], row["level"], row["rate"], row["fmp"]) == (
+        "patient 7",
+        40,
+        80,
+        11.1,
+        3.2,
+    )
+    assert (row.target, row["exists"], row["latency"], row["amplitude"]) == (4, 1, 5.6, 0.4)
+    assert isnan(row["threshold"]) and row.where == "export.csv:2"
     np.testing.assert_allclose(row.signal, np.arange(200) / 1000, rtol=1e-6)
     assert reader.bad_records.rows == []
 
 
 def test_without_labels_no_column_of_them_is_required_or_read(table):
     (row,), reader = read(table([line(loss="9", latency="soon")]), has_labels=False)
-    assert (row.target, row.age, row.level) == (UNKNOWN_CLASS, 40, 80)
-    assert isnan(row.exists) and isnan(row.latency) and reader.bad_records.rows == []
+    assert (row.target, row["age"], row["level"]) == (UNKNOWN_CLASS, 40, 80)
+    assert isnan(row["exists"]) and isnan(row["latency"]) and reader.bad_records.rows == []
     heads = ["patient_id", "Intensity"]
     (row,), _ = read(table([["7", "60", *POINTS]], heads=heads), has_labels=False)
-    assert row.level == 60
+    assert row["level"] == 60
 
 
 def test_a_declared_column_is_read_before_a_known_name_and_an_ignored_one_is_not(table):
     heads = ["Subject", "Age", "Stim level", "Rate", "Fmp", "Loss", "v_latency", "v_amplitude"]
     declared = ("subject=patient_id", "Stim Level=intensity", "Loss=hear_loss", "V_Latency=ignore")
     (row,), reader = read(table([line(loss="2")], heads=heads), declared)
-    assert (row.patient, row.level, row.target) == ("patient 7", 80, 2)
-    assert isnan(row.exists)
+    assert (row.patient, row["level"], row.target) == ("patient 7", 80, 2)
+    assert isnan(row["exists"])
     assert reader.notes == []
     check_declared(reader)
     (row,), _ = read(table([line()], heads=[*HEADS[:-2], "X", "Y"]), ["age=intensity"])
-    assert (row.level, isnan(row.age)) == (40, True)
+    assert (row["level"], isnan(row["age"])) == (40, True)
 
 
 def test_an_empty_latency_means_no_wave_and_no_column_an_unknown_one(table):
     rows, _ = read(table([line(latency=latency) for latency in ("", "0", "-1", " ")]))
     for row in rows:
-        assert row.exists == 0 and isnan(row.latency) and isnan(row.amplitude)
+        assert row["exists"] == 0 and isnan(row["latency"]) and isnan(row["amplitude"])
     (row,), reader = read(table([line()], heads=[*HEADS[:-2], "Other", "More"]))
     assert reader.notes == ["export.csv: columns that are not read: Other, More"]
-    assert len(rows) == 4 and isnan(row.exists) and isnan(row.latency)
+    assert len(rows) == 4 and isnan(row["exists"]) and isnan(row["latency"])
 
 
 def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):
@@ -120,7 +126,7 @@ def test_a_workbook_gives_the_same_rows_as_text(table, tmp_path):
     book.save(tmp_path / "export.xlsx")
     as_text, as_book = read(table(lines))[0], read(tmp_path / "export.xlsx")[0]
     for a, b in zip(as_text, as_book, strict=True):
-        assert (a.target, a.exists, a.level) == (b.target, b.exists, b.level)
+        assert (a.target, a["exists"], a["level"]) == (b.target, b["exists"], b["level"])
         np.testing.assert_allclose(a.signal, b.signal)
     assert [row.patient for row in as_book] == [row.patient for row in as_text]
 

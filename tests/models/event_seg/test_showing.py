@@ -2,9 +2,6 @@ import pytest
 import torch
 
 from models.common.predictions import FixedDraws
-from models.event_seg.preview import predict
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.slow
@@ -13,7 +10,7 @@ def test_scores_of_a_window_are_those_of_its_own_mask(ready_task):
     torch.manual_seed(0)
     model, windows = task.build().eval(), task.data("val")
     with torch.no_grad():
-        found = predict(model, windows, CPU)
+        found = task.predictions(model)
         sample = windows.sample(len(windows) - 1, FixedDraws())
         maps = model(torch.from_numpy(sample.events)[None])[0]
     predicted, true = (maps[1] > maps[0]).numpy(), sample.labels == 1

@@ -1,0 +1,1 @@
+"""A family that tests add to the catalog: kinds of flowers from four lengths."""
