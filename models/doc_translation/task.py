@@ -67,7 +67,7 @@ class DocTranslationTask:
         self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
         self.language, self.split, self.on_bad = data.target, data.split, data.on_bad
         self._data: dict[SplitName, Pages] = {}
-        self._reports: dict[str, pretrained.TensorMatches] = {}
+        self._reports: dict[str, pretrained.Report] = {}
         self.loaded: str | None = None
         self.quantizer: Quantizer | None = None
         count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
@@ -198,14 +198,14 @@ class DocTranslationTask:
         return Loss(model(**{name: batch[name] for name in names}), {})
 
     def metric(self) -> TranslationMetric:
-        given = self.vocabulary, self.collection.tokenize, self.count
+        given = self.vocabulary, self.collection.language, self.count
         return TranslationMetric(*given, against_blank=self.control == "noise")
 
     def final_metric(self) -> TranslationMetric | None:
         """Scores of translations by beam search; None for one beam."""
         if self.beams == 1:
             return None
-        return TranslationMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
+        return TranslationMetric(self.vocabulary, self.collection.language, self.count, self.beams)
 
     def blocks(self, model: Module) -> list[Module]:
         return layers(model)
@@ -223,7 +223,7 @@ class DocTranslationTask:
 
     def predictions(self, model: Module) -> Predictions:
         """Translations of a few validation pages. Collective."""
-        device, bleu = self.context.device, Bleu(self.collection.tokenize)
+        device, bleu = self.context.device, Bleu(self.collection.language)
         return preview.predict(model, self._data["val"], self.count, bleu, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
@@ -253,14 +253,17 @@ class DocTranslationTask:
         facts["vocabulary"], facts["seq_len"] = self.vocabulary.size, self.length
         facts["max_new_tokens"], facts["beams"] = self.count, self.beams
         facts["cut_share"] = float((self._token_counts() > self.length).mean())
-        facts["bleu"] = Bleu(self.collection.tokenize).signature
+        facts["bleu"] = Bleu(self.collection.language).signature
         facts |= self.collection.counts
         if self.collection.notes:
             facts["notes"] = few(self.collection.notes)
         if self.loaded is not None:
             facts["encoder"] = self.loaded
         if self._reports:
-            facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
+            facts["pretrained"] = {
+                part: {what: len(names) for what, names in report.items()}
+                for part, report in self._reports.items()
+            }
         if self.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts
