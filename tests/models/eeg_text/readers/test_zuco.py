@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from models.base import DataError
+from models.eeg_text.config import Data
 from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files, zuco
-from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
 from tests.models.errors import error_of
 
@@ -96,5 +96,5 @@ def test_without_a_cache_a_file_is_read_once(path, tmp_path, monkeypatch):
 def test_columns_of_tables_are_not_those_of_a_mat_file(path):
     write_matlab5(path)
     with pytest.raises(DataError, match="has ZuCo files, which need none") as error:
-        files.read(str(path), ReadingOptions(columns={"a": "text"}))
+        files.read(str(path), Data(columns=["a=text"]), "text")
     assert error.value.fix == "remove data.columns"
