@@ -55,7 +55,7 @@ class EegText(HasFrozenParts):
         return logits
 
     def blocks(self) -> list[nn.Module]:
-        return [*self.encoder.blocks(), *self.decoder.layers]
+        return [*self.encoder.blocks(), *self.decoder.text.layers]
 
 
 def pooled(states: Tensor, pool: Tensor) -> Tensor:

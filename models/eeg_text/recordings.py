@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -48,14 +47,9 @@ class Recordings:
     """All EEG segments of a run."""
 
     name: str
-    form: str
-    unit: str
-    """Unit of the values, and how it is known."""
     items: Sequence[Item]
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Counts of unusable segments, by reason."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Other facts for the user."""
+    facts: Mapping[str, Any]
+    """For the user: format, unit of the values and how it is known, what was left out."""
     channel_map: Mapping[str, str] | None = None
     """The content of data.channels."""
 

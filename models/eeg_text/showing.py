@@ -96,8 +96,7 @@ def text_predictions(task: EegTextTask, model: Module) -> Predictions:
         scores = rouge1(hypothesis, wanted), word_errors(hypothesis, wanted) / max(1, len(wanted))
         rows.append((item.where, line(read), texts[n], texts[len(items) + n], *scores))
         title = f"read:      {line(read)}\ngenerated: {texts[n]}"
-        caption = f"{item.where}, reader {item.subject}: EEG, read and generated sentence"
-        pictures.append(draw_eeg(f"eeg_{n + 1}", eeg, title, caption))
+        pictures.append(draw_eeg(f"eeg_{n + 1}", item, eeg, title, "EEG, read and generated sentence"))
     columns = ("recording", "read", "generated", "from noise", "rouge1", "word error rate")
     return Predictions(columns, rows, pictures)
 
@@ -115,9 +114,9 @@ def masked_predictions(task: MaskedEegTask, model: Module) -> Predictions:
         r2 = scores["val_masked_r2"]
         rows.append((item.where, item.subject, r2, scores["val_interpolation_r2"]))
         title = f"{item.where}\npredicted masked EEG: R2 {r2:.3f}"
-        caption = f"{item.where}, reader {item.subject}: EEG, and predicted masked EEG (red)"
-        eeg = batch["eeg"][n, :length].cpu().numpy()
-        pictures.append(draw_eeg(f"eeg_{n + 1}", eeg, title, caption, shown[n, :length]))
+        given = item, batch["eeg"][n, :length].cpu().numpy(), title
+        caption = "EEG, and predicted masked EEG (red)"
+        pictures.append(draw_eeg(f"eeg_{n + 1}", *given, caption, shown[n, :length]))
     return Predictions(("recording", "reader", "masked_r2", "interpolation_r2"), rows, pictures)
 
 
@@ -127,15 +126,14 @@ def pictures(task: EegTask) -> list[Picture]:
     for index in sorted({0, len(samples) // 2, len(samples) - 1}):
         item, eeg = samples.item(index), samples.given(index)
         title = item.text or item.group
-        caption = f"{item.where}, reader {item.subject}: {title}"
-        found.append(draw_eeg(f"eeg-{index}", eeg, title, caption))
+        found.append(draw_eeg(f"eeg-{index}", item, eeg, title, title))
     return found
 
 
 def draw_eeg(
-    name: str, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
+    name: str, item: Item, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
 ) -> Picture:
-    """A picture of `eeg` [time, 105], in standard deviations: two channels of each region.
+    """A picture of `eeg` [time, 105] of `item`, in standard deviations: two channels of each region.
 
     `guess`, of the same shape, is drawn over it in red, except NaN.
     """
@@ -147,6 +145,7 @@ def draw_eeg(
             rows.append(TraceRow(f"{region} {SLOTS[channel]}", traces))
     times = range(0, len(eeg), RATE_HZ // 5)
     ticks = [(sample / len(eeg), f"{sample / RATE_HZ:.1f} s") for sample in times]
+    caption = f"{item.where}, reader {item.subject}: {caption}"
     return Picture(name, caption, draw_traces(rows, ticks, ROW, ROW / 6, title))
 
 
@@ -172,7 +171,7 @@ def predict(task: EegTask, model: Any, path: Path) -> Iterator[Prediction]:
                 trained.check(item, file)
             given = _batches(recordings, rules, task.context.device)
             prediction = task.answer(model, given, recordings, title)
-        notes = [f"  note: {note}" for note in recordings.notes.get("notes", ())]
+        notes = [f"  note: {note}" for note in recordings.facts.get("notes", ())]
         yield replace(prediction, name=names.of(title), text="\n".join([prediction.text, *notes]))
     inputs = [file for file in formats.candidates(source) if formats.of_file(file)]
     yield from passed_over(source, [*inputs, *filter(None, map(bids.events_path, inputs))])

@@ -134,13 +134,10 @@ class EegTask(FamilyTask):
         times = [item.samples for item in recordings.items]
         facts: dict[str, Any] = {
             "source": recordings.name,
-            "format": recordings.form,
-            "unit": recordings.unit,
             **super().facts(),
             "readers": len({item.subject for item in recordings.items}),
             "time_kept": round(sum(min(time, rules.most) for time in times) / sum(times), 4),
-            **{name: count for name, count in recordings.left_out.items() if count},
-            **recordings.notes,
+            **recordings.facts,
         }
         if rules.windows > 1:
             facts["windows"] = f"up to {rules.windows} per segment"

@@ -42,7 +42,7 @@ def test_of_channels_of_several_rates_those_of_the_fastest_are_read(tmp_path):
     ]
     path = write_edf(tmp_path / "a.edf", signals)
     found = continuous.read(path, Data(), "text")
-    assert found.notes["channels_dropped"] == ["Pz", "Resp chest"]
+    assert found.facts["channels_dropped"] == ["Pz", "Resp chest"]
     eeg = found.items[5].load()
     start = found.items[5].start_s
     expected = 20 * np.sin(2 * np.pi * 10 * (start + np.arange(800) / 500))
@@ -139,7 +139,7 @@ def test_gdf_is_read_in_the_channels_of_its_fastest_rate(tmp_path):
     assert recording.rate_hz == 250
     np.testing.assert_allclose(samples(recording)[:250], sine(250, 1), atol=0.1)
     path = write_gdf(tmp_path / "b.gdf", [500, 125, 500])
-    assert continuous.read(path, Data(), "text").notes["channels_dropped"] == ["Pz"]
+    assert continuous.read(path, Data(), "text").facts["channels_dropped"] == ["Pz"]
 
 
 def test_the_events_of_bids_are_the_sentences_of_a_recording(tmp_path):

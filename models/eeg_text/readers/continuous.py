@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from models.base import DataError
 from models.common.data_files import BadRecords, few
@@ -20,6 +19,7 @@ from models.common.table import declared_columns
 from models.eeg_text import formats
 from models.eeg_text.config import Data
 from models.eeg_text.readers import channels, signals, tables
+from models.eeg_text.readers.channels import ChannelPicks
 from models.eeg_text.readers.tables import Reading
 from models.eeg_text.recordings import RATE_HZ, Item, Recordings, Use, normalized
 
@@ -34,19 +34,9 @@ MAX_NAMES = 8
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
 UNIT = "microvolts, converted from the unit of the file"
-_ANYWHERE = (-inf, inf)
-
-
-class Cut(NamedTuple):
-    """A segment of a recording; see Item."""
-
-    text: str | None
-    group: str
-    start_s: float
-    samples: int
-    where: str
-    within: tuple[float, float]
-    """The seconds in which it is filtered, without EEG of other groups."""
+Cut = tuple[str | None, str, float, int, str, tuple[float, float]]
+"""Text, group, start, samples and place of an Item, and the seconds in which it is filtered, without
+EEG of other groups."""
 
 
 def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None = None) -> Recordings:
@@ -60,7 +50,7 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
         try:
             recording = open_recording(file, data.unit)
             placed = channels.place(recording, channel_map)
-            cuts = cutter.cuts(recording)
+            found = cutter.items(recording, placed)
             if not recording.has_integers:
                 signals.check_values(recording, placed.picks)
         except DataError as error:
@@ -69,12 +59,7 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
             cutter.bad_records.add(file.name, error.message, error.fix)
             forms[file] = ""
             continue
-        subject = bids.subject(file) or file.stem
-        for cut in cuts:
-            options = (cut.within, data.line_hz, data.unit)
-            load = partial(signals.read_segment, file, placed, cut.start_s, cut.samples, *options)
-            where = (cut.samples, cut.where, load, placed.slots, cut.start_s)
-            items.append(Item(cut.text, subject, cut.group, *where))
+        items += found
         dropped.update(placed.dropped)
     skipped = cutter.bad_records.finish(data.on_bad, len(items))
     if not items:
@@ -83,11 +68,15 @@ def read(path: Path, data: Data, use: Use, channel_map: Mapping[str, str] | None
     shown = sorted(dropped)
     if len(shown) > MAX_NAMES:
         shown[MAX_NAMES:] = [f"and {len(shown) - MAX_NAMES} more"]
-    notes: dict[str, Any] = {"channels": max(len(item.channels) for item in items), "channels_dropped": shown}
-    if cutter.notes:
-        notes["notes"] = few(cutter.notes)
-    form = "; ".join(dict.fromkeys(filter(None, forms.values())))
-    return Recordings(str(path), form, UNIT, items, Counter(bad=skipped), notes, channel_map)
+    facts: dict[str, Any] = {
+        "format": "; ".join(dict.fromkeys(filter(None, forms.values()))),
+        "unit": UNIT,
+        "channels": max(len(item.channels) for item in items),
+        "channels_dropped": shown,
+    }
+    facts |= {"bad": skipped} if skipped else {}
+    facts |= {"notes": few(cutter.notes)} if cutter.notes else {}
+    return Recordings(str(path), items, facts, channel_map)
 
 
 def first_parts(path: Path) -> dict[Path, str]:
@@ -107,6 +96,7 @@ class _Cutter:
     def __init__(self, data: Data, use: Use, has_many: bool) -> None:
         """`has_many`: all windows of a subject are one group. Reads data.texts; raises DataError."""
         self.use, self.has_many, self.samples = use, has_many, data.seq_len
+        self.options = data.line_hz, data.unit
         self.bad_records, self.notes = BadRecords("recordings, segments and rows"), list[str]()
         self.columns = declared_columns(data.columns)
         self.bids_columns = {name: meaning.removesuffix("_s") for name, meaning in self.columns.items()}
@@ -115,44 +105,42 @@ class _Cutter:
             path = Path(data.texts).expanduser()
             self.texts = tables.pairs(path, "data.texts", self.columns, self.bad_records)
 
-    def cuts(self, recording: Recording) -> list[Cut]:
+    def items(self, recording: Recording, placed: ChannelPicks) -> list[Item]:
         """Sentences if their times are known, otherwise windows; without bad ones. Raises DataError."""
-        notes = notes_of(recording)
+        path, notes = recording.path, notes_of(recording)
         readings = self._readings(recording, notes)
-        if readings is not None:
-            cuts = list(self._sentences(recording, readings))
-        else:
-            cuts = list(self._all_windows(recording) if self.use == "predict" else self._windows(recording))
+        cuts = self._windows(recording) if readings is None else self._sentences(recording, readings)
+        items = []
+        for text, group, start, samples, where, within in cuts:
+            given = (start, samples, within, *self.options)
+            load = partial(signals.read_segment, path, placed, *given)
+            subject = bids.subject(path) or path.stem
+            items.append(Item(text, subject, group, samples, where, load, placed.slots, start))
         self.notes += notes
-        return cuts
+        return items
 
     def _windows(self, recording: Recording) -> Iterator[Cut]:
-        """Windows between gaps; one is left out between two blocks."""
-        name, length = recording.path.name, self.samples / RATE_HZ
-        starts = [
-            piece.start_s + number * length
-            for piece in recording.pieces
-            for number in range(int(piece.seconds / length + 1e-9))
-        ]
-        for number, start in enumerate(starts):
-            where = (start, self.samples, f"{name}, {start:.1f} s")
-            block, position = divmod(number, BLOCK + 1)
-            if self.has_many:
-                yield Cut(None, bids.subject(recording.path) or name, *where, _ANYWHERE)
-            elif position < BLOCK:
-                own = starts[number - position :][:BLOCK]
-                within = (own[0] - length, own[-1] + 2 * length)  # also what is left out around it
-                yield Cut(None, f"{name}, block {block + 1}", *where, within)
+        """Windows between gaps; to train, whole ones, of which one is left out between two blocks.
 
-    def _all_windows(self, recording: Recording) -> Iterator[Cut]:
-        """The whole recording; the last window before a gap or the end may be shorter."""
-        name = recording.path.name
-        for piece in recording.pieces:
-            total = int(piece.seconds * RATE_HZ + 1e-6)
-            for first in range(0, total, self.samples):
-                start, samples = piece.start_s + first / RATE_HZ, min(self.samples, total - first)
-                if samples >= SHORTEST:
-                    yield Cut(None, name, start, samples, f"{name}, {start:.1f} s", _ANYWHERE)
+        To predict, the last window before a gap or the end may be shorter.
+        """
+        name, length = recording.path.name, self.samples / RATE_HZ
+        shortest = SHORTEST if self.use == "predict" else self.samples
+        windows = [
+            (piece.start_s + first / RATE_HZ, min(self.samples, total - first))
+            for piece in recording.pieces
+            for total in [int(piece.seconds * RATE_HZ + 1e-6)]
+            for first in range(0, total - shortest + 1, self.samples)
+        ]
+        for number, (start, samples) in enumerate(windows):
+            where = (start, samples, f"{name}, {start:.1f} s")
+            block, position = divmod(number, BLOCK + 1)
+            if self.has_many or self.use == "predict":
+                yield None, bids.subject(recording.path) or name, *where, (-inf, inf)
+            elif position < BLOCK:
+                own = windows[number - position :][:BLOCK]
+                within = (own[0][0] - length, own[-1][0] + 2 * length)  # also what is left out around it
+                yield None, f"{name}, block {block + 1}", *where, within
 
     def _readings(self, recording: Recording, notes: list[str]) -> list[Reading] | None:
         """The sentences that were read: those of events, or of a table; None: nothing names any.
@@ -235,4 +223,4 @@ class _Cutter:
             if problem:
                 self.bad_records.add(reading.where, problem, fix)
             else:
-                yield Cut(reading.text, group, start, samples, reading.where, within)
+                yield reading.text, group, start, samples, reading.where, within

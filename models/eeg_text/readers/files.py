@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from models.base import DataError
@@ -53,12 +52,7 @@ def read(path: str, data: Data, use: Use, channel_map: Mapping[str, str] | None 
             "(events to sentences)",
             fix="without text, pre-train the encoder:  --set model.stage=encoder",
         )
-    return Recordings(
-        parts[0].name,
-        "; ".join(part.form for part in parts),
-        "; ".join(part.unit for part in parts),
-        items,
-        sum((part.left_out for part in parts), Counter()),
-        {key: note for part in parts for key, note in part.notes.items()},
-        parts[-1].channel_map,
-    )
+    facts = {key: value for part in parts for key, value in part.facts.items()}
+    for key in ("format", "unit"):
+        facts[key] = "; ".join(part.facts[key] for part in parts)
+    return Recordings(parts[0].name, items, facts, parts[-1].channel_map)

@@ -54,9 +54,10 @@ def read(path: Path, on_bad: OnBad, use: Use = "text") -> Recordings:
     skipped = bad_records.finish(on_bad, len(items))
     if not items:
         raise DataError(f"no sentence of '{path}' has EEG", where="data.path", allowed=ALLOWED)
-    left_out = Counter({"without_eeg": missing.total(), "bad": skipped})
-    notes = {"without_eeg": dict(sorted(missing.items()))} if missing else {}
-    return Recordings(str(path), formats.ZUCO, UNIT, items, left_out, notes)
+    facts: dict[str, Any] = {"format": formats.ZUCO, "unit": UNIT}
+    facts |= {"bad": skipped} if skipped else {}
+    facts |= {"without_eeg": dict(sorted(missing.items()))} if missing else {}
+    return Recordings(str(path), items, facts)
 
 
 def sentence_arrays(path: Path) -> Mapping[str, np.ndarray]:

@@ -37,7 +37,7 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
     starts = [item.start_s for item in found.items]
     assert starts[first] - starts[last] == pytest.approx(2 * 1.6)
     assert {item.text for item in found.items} == {None}
-    assert found.form == formats.EDF
+    assert found.facts["format"] == formats.EDF
 
 
 def test_runs_of_one_subject_are_one_group_and_one_reader(tmp_path):
@@ -121,7 +121,7 @@ def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
     table.write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
     assert error_of(read, recording).where == f"a.tsv:3: {problem}"
     found = read(recording, on_bad="skip")
-    assert found.left_out["bad"] == 1 and len(found.items) == 1
+    assert found.facts["bad"] == 1 and len(found.items) == 1
 
 
 def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_path):
@@ -134,8 +134,8 @@ def test_unknown_channels_require_a_map_which_names_electrodes_and_regions(tmp_p
     found = read(path, channels=str(positions))
     first, second = INDICES["occipital"][:2]
     assert sorted(found.items[0].channels) == sorted([FZ, first, second, OZ])
-    assert found.notes["channels"] == 4
-    assert found.notes["channels_dropped"][-1] == "and 1 more"
+    assert found.facts["channels"] == 4
+    assert found.facts["channels_dropped"][-1] == "and 1 more"
     positions.write_text("channel,place\nX1,occipitol\n")
     error = error_of(read, path, channels=str(positions))
     assert error.message == "channel 'X1' is mapped to unknown 'occipitol'"
@@ -146,14 +146,15 @@ def test_a_low_sampling_rate_is_an_error_and_skipped_among_several(recording):
     path = write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
     assert error_of(read, path).message == "'b.edf' is sampled at 64 Hz"
     found = read(recording.parent, on_bad="skip")
-    assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
+    assert {item.subject for item in found.items} == {"a"} and found.facts["bad"] == 1
 
 
 @needs_sample
 def test_the_eeglab_sample_is_read(tmp_path):
     found = read(SAMPLE / "eeglab_data.set")
-    assert found.notes == {"channels": 30, "channels_dropped": ["EOG1", "EOG2"]}
+    assert (found.facts["channels"], found.facts["channels_dropped"]) == (30, ["EOG1", "EOG2"])
+    assert "notes" not in found.facts
     assert len({item.group for item in found.items}) == 17
     eeg = found.items[20].load()
     assert 5 < eeg[:, found.items[20].channels].std() < 100  # microvolts
-    assert found.form == formats.EEGLAB
+    assert found.facts["format"] == formats.EEGLAB

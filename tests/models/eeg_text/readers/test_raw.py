@@ -53,7 +53,7 @@ def test_samples_names_and_segments_are_equal_in_every_format(tmp_path, name):
     np.testing.assert_allclose(microvolts(opened), all_waves(), atol=0.051)
     found = read(path)
     edf = read(WRITERS["a.edf"](tmp_path / "a.edf"))
-    assert found.form == formats.of_file(path) and len(found.items) == len(edf.items)
+    assert found.facts["format"] == formats.of_file(path) and len(found.items) == len(edf.items)
     np.testing.assert_allclose(found.items[5].load(), edf.items[5].load(), atol=0.1)
 
 
@@ -85,8 +85,8 @@ def test_events_of_a_channel_are_read_in_pieces_and_name_sentences(tmp_path, mon
 
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
     found = read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]))
-    assert found.notes["channels_dropped"] == ["F3", "STI 014"]
-    assert found.notes["channels"] == len(NAMES) - 1
+    assert found.facts["channels_dropped"] == ["F3", "STI 014"]
+    assert found.facts["channels"] == len(NAMES) - 1
 
 
 def test_a_split_recording_is_read_once(tmp_path):
@@ -143,4 +143,4 @@ def test_a_recording_of_floats_with_impossible_values_is_refused(tmp_path, value
     assert error_of(read, path).where == str(path)
     write_fif(tmp_path / "b_raw.fif")
     found = read(tmp_path, on_bad="skip")
-    assert {item.subject for item in found.items} == {"b_raw"} and found.left_out["bad"] == 1
+    assert {item.subject for item in found.items} == {"b_raw"} and found.facts["bad"] == 1
