@@ -142,7 +142,7 @@ _PROBE = (
 
 def _is_exact(template: str, tokenizer: ExternalTokenizer) -> bool:
     """Whether the tokens of a conversation in the template are those of training."""
-    prompt, answer = prompt_and_answer(_PROBE, Turn("assistant", "It is so."), tokenizer)
+    prompt, answer = prompt_and_answer(_PROBE, "It is so.", tokenizer)
     turns = [{"role": turn.role, "content": turn.text} for turn in _PROBE]
     last = {"role": "assistant", "content": "It is so."}
     render = partial(tokenizer.inner.apply_chat_template, chat_template=template, tokenize=False)

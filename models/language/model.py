@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.base import Context, DataError
 from models.common import layers
 from models.common.layers import HasFrozenParts
-from models.language.config import Size
+from models.language.config import SIZES, Model, Size
 from models.language.head import Head, compute_dtype
+
+if TYPE_CHECKING:
+    from models.language.tokenizer import Tokenizer
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -266,6 +274,16 @@ class Transformer(HasFrozenParts):
         """
         return self.lm_head(self.model(input_ids, boundaries), labels, measure)
 
+    def begin(self) -> Callable[[Sequence[int]], Tensor]:
+        """A function that gives the logits [vocabulary] after further tokens of one text."""
+        cache = KeyValueCache()
+
+        def logits_after(tokens: Sequence[int]) -> Tensor:
+            ids = torch.tensor([tokens], device=self.lm_head.weight.device)
+            return self.lm_head(self.model(ids, cache=cache)[:, -1])[0]
+
+        return logits_after
+
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
     """Layers of a decoder in order.
@@ -278,3 +296,39 @@ def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
         if len(found) == count:
             return found
     return max((x for x in lists if len({type(m) for m in x}) == 1), key=len, default=[])
+
+
+class BuiltIn:
+    """Where a task has its model from: this transformer, with random weights."""
+
+    folder, longest, has_adapters, coverage = None, None, False, ""
+    inputs, single_document = ("boundaries",), False
+    """See FromFolder."""
+
+    def __init__(self, model: Model, context: Context) -> None:
+        """Read the settings. Raises DataError for an invalid kv_heads."""
+        size = SIZES[model.size]
+        if model.tokenizer == "bpe":
+            size = replace(size, vocabulary=model.vocabulary or max(512, size.vocabulary))
+        self.size, self.context, self.num_layers = size, size.context, size.layers
+        self.kv_heads, self._smoothing = model.kv_heads or size.heads, model.label_smoothing
+        self._kernel = context.attention
+        if size.heads % self.kv_heads:
+            raise DataError(
+                f"model.kv_heads {self.kv_heads} does not divide the {size.heads} heads of the size",
+                where="model.kv_heads",
+                allowed=", ".join(str(n) for n in range(1, size.heads + 1) if size.heads % n == 0),
+            )
+
+    def fit(self, tokenizer: Tokenizer) -> None:
+        """Take the vocabulary of a tokenizer from a file, rounded up to a multiple of 8."""
+        self.size = replace(self.size, vocabulary=-(-tokenizer.size // 8) * 8)
+
+    def build(self) -> Transformer:
+        return Transformer(self.size, self.kv_heads, self._smoothing, self._kernel)
+
+    def write_config(self, folder: Path, length: int, tokenizer: Tokenizer) -> None:
+        """Write the configuration for transformers, for samples of `length`. Disk access."""
+        from models.language.hugging_face import write_config
+
+        write_config(folder, self.size, self.kv_heads, length, tokenizer)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import lgamma
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ class Row:
     """UTF-8 bytes of the text of the labels."""
     name: str
     """Name of the document or conversation."""
-    documents: np.ndarray | None = None
-    """Index of each token's document within the row; None: one document."""
+    starts: np.ndarray | None = None
+    """Where further documents begin within the row; None: nowhere."""
     matched: bool = False
     """In a noise control: the answer is the true one, evaluated for comparison only."""
 
@@ -53,9 +54,7 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     for i, row in enumerate(rows):
         n = len(row.inputs)
         inputs[i, :n], labels[i, :n], valid[i, :n] = row.inputs, row.labels, True
-        boundaries.append(i * time)
-        if row.documents is not None:
-            boundaries.extend(i * time + 1 + np.flatnonzero(np.diff(row.documents)))
+        boundaries += [i * time] if row.starts is None else [i * time, *(i * time + row.starts)]
     boundaries.append(len(rows) * time)
     return {
         "input_ids": torch.from_numpy(inputs),
@@ -69,12 +68,26 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     }
 
 
+@dataclass(frozen=True)
+class Rules:
+    """Settings that turn records into samples."""
+
+    length: int
+    on_bad: OnBad
+    control: Literal["real", "noise"]
+    seed: int
+    single_document: bool
+    """A row of text holds one document only."""
+    longest: int | None = None
+    """The length that the model allows; None: any."""
+
+
 _COUNT_CHUNK = 1 << 20
 """Tokens counted at one time."""
 
 
 class TokenWindows:
-    """Rows of `length` tokens from documents laid end to end; each token is an input and a label.
+    """Rows of tokens from documents laid end to end; each token is an input and a label.
 
     The inputs of a document are the start token and its text, its labels are the text and the end
     token. A row may hold the end of one document and the start of the next; with
@@ -82,32 +95,37 @@ class TokenWindows:
     the labels of each row are shuffled, which leaves only token frequencies.
     """
 
+    temperature = 0.8
+    """The divisor of the logits where a row is continued."""
+
     def __init__(
         self,
         encoded: Encoded,
         names: np.ndarray,
         documents: np.ndarray,
         tokenizer: Tokenizer,
-        length: int,
-        *,
-        single_document: bool = False,
+        rules: Rules,
         noise: Sequence[int] | None = None,
     ) -> None:
         """`documents` selects documents of `encoded`; `names` holds the name of each."""
-        self.length, self.noise = length, noise
-        self.end = tokenizer.end
-        self.start = tokenizer.end if tokenizer.start is None else tokenizer.start
+        self.length = self.row_length = rules.length
+        self._noise, self._tokenizer = noise, tokenizer
         self._encoded, self._names, self._documents = encoded, names, documents
         sizes = encoded.sizes[documents]
-        self.starts = np.concatenate(([0], sizes.cumsum()))
-        self.text_bytes = encoded.text_bytes[documents]
-        # Rows before each document if a row holds a single document.
-        rows = -(-sizes // length)
-        self._rows_before = np.concatenate(([0], rows.cumsum())) if single_document else None
+        self._starts = np.concatenate(([0], sizes.cumsum()))
+        self._text_bytes = encoded.text_bytes[documents]
+        self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
+        """Where rows are cut anew."""
+        self._rows_before = np.concatenate(([0], -(-np.diff(self._blocks) // self.length))).cumsum()
 
     @property
     def tokens(self) -> int:
-        return int(self.starts[-1])
+        return int(self._starts[-1])
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of tokens of a sample."""
+        return float(self.length)
 
     def label_counts(self, size: int) -> np.ndarray:
         """How often each of `size` token ids is a label, over all rows."""
@@ -115,61 +133,44 @@ class TokenWindows:
         for low in range(0, self.tokens, _COUNT_CHUNK):
             tokens = self._tokens(low, min(low + _COUNT_CHUNK, self.tokens))
             counts += np.bincount(tokens, minlength=size)
-        counts[self.start] -= len(self._documents)
-        counts[self.end] += len(self._documents)
+        counts[self._tokenizer.first] -= len(self._documents)
+        counts[self._tokenizer.end] += len(self._documents)
         return counts
 
     def __len__(self) -> int:
-        if self._rows_before is not None:
-            return int(self._rows_before[-1])
-        return -(-self.tokens // self.length)
-
-    def _row_range(self, index: int) -> tuple[int, int]:
-        begin, stop, row = 0, self.tokens, index
-        if self._rows_before is not None:
-            document = np.searchsorted(self._rows_before, index, side="right") - 1
-            begin, stop = map(int, self.starts[document : document + 2])
-            row = index - int(self._rows_before[document])
-        low = begin + row * self.length
-        return low, min(low + self.length, stop)
+        return int(self._rows_before[-1])
 
     def _tokens(self, low: int, high: int) -> np.ndarray:
         """Tokens at stream positions low to high, int64."""
         return np.concatenate(list(self._pieces(low, high))).astype(np.int64)
 
     def _pieces(self, low: int, high: int) -> Iterator[np.ndarray]:
-        first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
+        first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
         for i in range(first, last + 1):
-            begin, stop = max(low, int(self.starts[i])), min(high, int(self.starts[i + 1]))
-            shift = int(self._encoded.offsets[self._documents[i]]) - int(self.starts[i])
-            yield self._encoded.stream.read(begin + shift, stop + shift)
+            begin, stop = max(low, int(self._starts[i])), min(high, int(self._starts[i + 1]))
+            shift = int(self._encoded.offsets[self._documents[i]]) - int(self._starts[i])
+            yield self._encoded.read(begin + shift, stop + shift)
 
-    def sample(self, index: int, draws: Draws) -> Row:
-        return self.row(index)
-
-    def row(self, index: int) -> Row:
-        """Row `index`."""
+    def sample(self, index: int, draws: Draws | None = None) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        low, high = self._row_range(index)
-        first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
-        inner = self.starts[first + 1 : last + 1] - low
+        block = np.searchsorted(self._rows_before, index, side="right") - 1
+        low = int(self._blocks[block] + (index - self._rows_before[block]) * self.length)
+        high = min(low + self.length, int(self._blocks[block + 1]))
+        first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
+        inner = self._starts[first + 1 : last + 1] - low
         # One token more than the row holds, for its last label, unless a document ends there.
-        ends = high == self.starts[last + 1]
+        ends = high == self._starts[last + 1]
         tokens = self._tokens(low, high if ends else high + 1)
-        inputs, labels = tokens[: high - low], tokens[1:]
-        if ends:
-            labels = np.append(labels, self.end)
-        labels = labels.copy()
-        labels[inner - 1] = self.end
-        documents = None
-        if self.noise is not None:
-            np.random.default_rng((*self.noise, index)).shuffle(labels)
+        inputs = tokens[: high - low]
+        labels = np.append(tokens[1:], self._tokenizer.end) if ends else tokens[1:].copy()
+        labels[inner - 1] = self._tokenizer.end
+        if self._noise is not None:
+            np.random.default_rng((*self._noise, index)).shuffle(labels)
             inputs[1:] = labels[:-1]
-        elif len(inner):
-            documents = np.searchsorted(inner, np.arange(high - low), side="right")
-        text_bytes = self._bytes(low, high, int(first), int(last))
-        return Row(inputs, labels, text_bytes, text_of(self._names[self._documents[first]]), documents)
+        starts = inner if len(inner) and self._noise is None else None
+        name = text_of(self._names[self._documents[first]])
+        return Row(inputs, labels, self._bytes(low, high, int(first), int(last)), name, starts)
 
     def _bytes(self, low: int, high: int, first: int, last: int) -> int:
         """UTF-8 bytes of stream positions low to high.
@@ -177,11 +178,34 @@ class TokenWindows:
         A document's bytes are spread evenly over its tokens and rounded down at cuts, so that the
         rows of a split add up to the exact bytes of its documents for any tokenizer.
         """
-        begin, stop = self.starts[first : last + 1], self.starts[first + 1 : last + 2]
-        size, total = stop - begin, self.text_bytes[first : last + 1]
+        begin, stop = self._starts[first : last + 1], self._starts[first + 1 : last + 2]
+        size, total = stop - begin, self._text_bytes[first : last + 1]
         until = (np.minimum(high, stop) - begin) * total // size
         before = (np.maximum(low, begin) - begin) * total // size
         return int((until - before).sum())
+
+    def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
+        """The start of a row, at most half of it and `most` tokens, and what follows."""
+        row = self.sample(index)
+        tokens = [*row.inputs.tolist(), int(row.labels[-1])]
+        prompt = min(most, self.length // 2, len(tokens) - 1)
+        return tokens[:prompt], tokens[prompt : prompt + min(targets, self.length - prompt)]
+
+    def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
+        """The band of the loss on shuffled rows in nats per token, from token counts alone.
+
+        `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
+        `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
+        A loss below it indicates a leak.
+        """
+        frequencies = train.label_counts(size) + 1
+        logp = np.log(frequencies / frequencies.sum())
+        chance = orders = 0.0
+        for i in range(len(self)):
+            counts = np.bincount(self.sample(i).labels, minlength=size)
+            chance -= float(counts @ logp)
+            orders += lgamma(counts.sum() + 1) - sum(lgamma(c + 1) for c in counts[counts > 1])
+        return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
 
 
 @dataclass(frozen=True)
@@ -190,13 +214,8 @@ class Pairing:
 
     requests: np.ndarray
     answers: np.ndarray
-    matched: np.ndarray
-    """In a noise control: whether the answer is the true one, evaluated for comparison only."""
-
-
-def true_pairing(exchanges: np.ndarray) -> Pairing:
-    """Pair each request with its own answer."""
-    return Pairing(exchanges, exchanges, np.zeros(len(exchanges), dtype=bool))
+    num_matched: int = 0
+    """So many pairs at the end are true ones in a noise control, evaluated for comparison only."""
 
 
 def fitting_length(sizes: np.ndarray, longest: int | None) -> int | None:
@@ -206,11 +225,9 @@ def fitting_length(sizes: np.ndarray, longest: int | None) -> int | None:
     model allows; None is returned if an answer does not fit it.
     """
     prompts, answers = sizes[::2], sizes[1::2]
-    least = int(answers.max())
-    whole = -(-int((prompts + answers).max() - 1) // MULTIPLE) * MULTIPLE
-    if longest is not None:
-        whole = min(whole, longest)
-    if longest is not None and least > longest:
+    least, most = int(answers.max()), longest or 1 << 62
+    whole = min(-(-int((prompts + answers).max() - 1) // MULTIPLE) * MULTIPLE, most)
+    if least > most:
         return None
     return max(least, whole if whole <= 2 * least else -(-least // MULTIPLE) * MULTIPLE)
 
@@ -219,60 +236,55 @@ class Dialogues:
     """One row for each pair of request and answer; labels are the answer and the end token.
 
     A long prompt keeps its first token and loses the oldest others. An answer is never cut: a pair
-    with an answer longer than `length` is a bad row.
+    with an answer longer than a row is a bad row.
     """
 
+    temperature, row_length = 0.0, None
+
     def __init__(
-        self,
-        encoded: Encoded,
-        names: np.ndarray,
-        pairing: Pairing,
-        length: int,
-        on_bad: OnBad,
-        longest: int | None = None,
+        self, encoded: Encoded, names: np.ndarray, labels: np.ndarray, pairing: Pairing, rules: Rules
     ) -> None:
-        """`names` holds the source of each request; `longest`: the length the model allows.
+        """`names` holds the source of each request, `labels` its kind.
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
-        self._encoded, self._names = encoded, names
+        self.length, self._encoded, self._names, self._labels = rules.length, encoded, names, labels
         sizes = encoded.sizes
         prompts, answers = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
         # The last token is only a label; at least one prompt token must remain.
-        room = length + 1 - answers
-        needed = fitting_length(sizes, longest)
-        bad_records = BadRecords()
-        if needed is not None:
-            bad_records.fix = f"fit all:  --seq-len {needed}"
-        for i in np.flatnonzero(room < 1):
-            problem = f"the answer has {answers[i]} tokens; data.seq_len is {length}"
-            bad_records.add(text_of(names[pairing.requests[i]]), problem)
+        room = self.length + 1 - answers
         fits = room >= 1
-        self.skipped = bad_records.finish(on_bad, int(fits.sum()))
-        if len(fits) and not fits.any():
+        needed, bad_records = fitting_length(sizes, rules.longest), BadRecords()
+        fix = "" if needed is None else f"--seq-len {needed}"
+        for i in np.flatnonzero(~fits):
+            problem = f"the answer has {answers[i]} tokens; data.seq_len is {self.length}"
+            bad_records.add(text_of(names[pairing.requests[i]]), problem, fix and f"fit all:  {fix}")
+        self.skipped = bad_records.finish(rules.on_bad, int(fits.sum()))
+        if not fits.any():
             raise DataError(
-                f"every answer is longer than data.seq_len {length}",
+                f"every answer is longer than data.seq_len {self.length}",
                 where="data.seq_len",
-                allowed=f"answers of at most {longest} tokens, which the model allows"
-                if needed is None
-                else "",
-                fix="" if needed is None else f"--seq-len {needed}",
+                allowed="" if fix else f"answers of at most {rules.longest} tokens, which the model allows",
+                fix=fix,
             )
-        is_cut = fits & (prompts > room) & ~pairing.matched
+        matched = np.arange(len(fits)) >= len(fits) - pairing.num_matched
+        is_cut = fits & (prompts > room) & ~matched
         self.truncated = int(is_cut.sum())
         tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(tokens, longest or tokens)
+        self.whole_length = min(tokens, rules.longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
-        self._matched = pairing.matched[fits]
-        self.prompt_sizes = np.minimum(prompts, room)[fits]
-        """Prompt tokens of each row."""
-        self.answer_sizes = answers[fits]
-        """Answer tokens of each row, including the end token."""
+        self._matched = matched[fits]
+        self._prompt_sizes, self._answer_sizes = np.minimum(prompts, room)[fits], answers[fits]
 
     @property
     def tokens(self) -> int:
-        return int(self.answer_sizes.sum())
+        return int(self._answer_sizes.sum())
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of tokens of a sample."""
+        return int((self._prompt_sizes + self._answer_sizes - 1).sum()) / len(self)
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -280,18 +292,14 @@ class Dialogues:
     def prompt(self, index: int) -> np.ndarray:
         """Prompt tokens of a row."""
         whole = self._encoded.piece(2 * self._requests[index])
-        count = int(self.prompt_sizes[index])
+        count = int(self._prompt_sizes[index])
         return np.concatenate((whole[:1], whole[len(whole) - count + 1 :]))
 
     def answer(self, index: int) -> np.ndarray:
         """Answer tokens of a row, including the end token."""
         return self._encoded.piece(2 * self._answers[index] + 1)
 
-    def sample(self, index: int, draws: Draws) -> Row:
-        return self.row(index)
-
-    def row(self, index: int) -> Row:
-        """Row `index`."""
+    def sample(self, index: int, draws: Draws | None = None) -> Row:
         prompt, answer = self.prompt(index), self.answer(index)
         tokens = np.concatenate((prompt, answer)).astype(np.int64)
         labels = tokens[1:].copy()
@@ -303,3 +311,12 @@ class Dialogues:
             name=text_of(self._names[self._requests[index]]),
             matched=bool(self._matched[index]),
         )
+
+    def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
+        """The last tokens of a prompt, and the first ones of its answer, at most half of a row."""
+        target = self.answer(index)[: min(targets, self.length // 2)].tolist()
+        return self.prompt(index)[-min(most, self.length - len(target)) :].tolist(), target
+
+    def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
+        """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
+        return {"exact_match": {"max": 2 / len(np.unique(self._labels))}, "matched_gap": {"max": 0.02}}

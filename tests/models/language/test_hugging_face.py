@@ -65,7 +65,7 @@ def test_logits_are_bit_equal(make_task, tmp_path, size, kv_heads):
         if parameter.dim() == 1:  # norms are initialized with ones, which hides a swap
             torch.nn.init.normal_(parameter, 1.0, 0.1)
     theirs = load_model(export(task, model, tmp_path / "out"))
-    tokens = torch.randint(0, task.size.vocabulary, (2, 96))
+    tokens = torch.randint(0, task.source.size.vocabulary, (2, 96))
     with torch.no_grad():
         assert torch.equal(model(tokens), theirs(tokens).logits)
     assert theirs.dtype == torch.float32

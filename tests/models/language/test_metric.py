@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from models.base import Sampling
 from models.common.split import SplitRule, split_groups
 from models.language.dataset import read
 from models.language.preview import continue_tokens
@@ -58,9 +59,8 @@ def test_exact_match_equals_that_of_greedy_decoding(tmp_path, ready_task, train,
     samples, tokenizer = task.data("val"), task.dataset.tokenizer
     for i in range(len(samples)):
         answer = samples.answer(i)
-        (written,) = continue_tokens(
-            model, [samples.prompt(i).tolist()], len(answer), pad=0, device=torch.device("cpu"), seed=None
-        )
+        greedy, cpu = Sampling(len(answer), temperature=0.0), torch.device("cpu")
+        (written,) = continue_tokens(model, [samples.prompt(i).tolist()], greedy, 0, cpu)
         exact += written == answer.tolist() and written[-1] == tokenizer.end
     assert metric.result(counts)["exact_match"] == exact / len(samples)
     assert 0 < exact < len(samples)  # otherwise the comparison is trivial

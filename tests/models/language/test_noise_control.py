@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.language.dataset import permutation_across_labels, permute_answers, text_chance, with_true_answers
+from models.language.dataset import permutation_across_labels, permuted
 from tests.models.language.in_memory import TOKENIZER, windows
 
 
@@ -20,8 +20,8 @@ def test_each_answer_goes_to_another_kind_of_request(counts):
 
 def test_true_answers_are_marked_as_matched():
     exchanges = np.array([3, 5, 8, 9])
-    pairing = with_true_answers(permute_answers(exchanges, np.array([0, 0, 1, 1]), 0))
-    assert pairing.matched.tolist() == [False] * 4 + [True] * 4
+    pairing = permuted(exchanges, np.array([0, 0, 1, 1]), 0, with_true=True)
+    assert pairing.num_matched == 4
     assert pairing.requests.tolist() == [*exchanges, *exchanges]
     assert pairing.answers[4:].tolist() == exchanges.tolist()
     assert sorted(pairing.answers[:4]) == exchanges.tolist()
@@ -30,11 +30,11 @@ def test_true_answers_are_marked_as_matched():
 
 def test_chance_and_floor_equal_those_from_counting():
     samples = windows(["aab"], 8, noise=(0,))
-    expected = text_chance(samples, samples, TOKENIZER.size)
+    expected = samples.control(samples, TOKENIZER.size)["val_loss"]
     # Labels a, a, b and the end: three, two and two of 276 after one is added to each count.
     chance = -(2 * math.log(3 / 276) + 2 * math.log(2 / 276)) / 4
     assert expected["chance"] == pytest.approx(chance)
-    assert expected["floor"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
+    assert expected["min"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
 
 
 def words(folder):

@@ -43,7 +43,7 @@ def test_bpe_is_trained_on_training_text_only(tmp_path, ready_task):
     known = " ".join(task.dataset.tokenizer.inner.get_vocab())
     for name in ("train", "val", "test"):
         samples = task.data(name)
-        for group in {samples.row(i).name for i in range(len(samples))}:
+        for group in {samples.sample(i).name for i in range(len(samples))}:
             assert (f"mark{group[0]}" in known) == (name == "train")
 
 
