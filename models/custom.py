@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, ModuleDict, ModuleList, Sequential
+from torch.nn import Module
 from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
-from models.base import Batch, Context, DataError, Draws, Goal, Loss, Split, SplitName
+from models.base import Batch, DataError, Draws, Split, SplitName
 from models.catalog import Stage
-from models.common.split import SPLITS, SplitRule, save_split, split_groups
+from models.common.family import FamilyTask, Measured
+from models.common.split import SPLITS
 
-Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
-"""By name, a sum over the units of the batch, or a sum and its count."""
-Pairs = dict[str, tuple[Tensor, Tensor | int]]
 _SAME = 1e-3
 """Relative difference of two losses that count as equal; twice the samples double a sum."""
-_CONTAINERS = (Sequential, ModuleList, ModuleDict)
 
 
-class CustomTask(ABC):
+class CustomTask(FamilyTask):
     """A custom task: your class builds the model, returns the samples and measures a batch.
 
     Its settings are the nested classes `Model` and `Data`, pydantic models whose fields have
@@ -34,26 +31,16 @@ class CustomTask(ABC):
     overridden; models/base.py: Task documents what the training loop expects of it.
     """
 
-    goal = Goal("val_loss", "min")
-    units = "samples"
-    channels_last = False
     fields: Sequence[str] = ("input", "target")
     """Names of the parts of a sample in a batch, where a sample is a tuple."""
     defaults: Mapping[str, Any] = {}
     """Settings of any section, nested or dotted: `{"optim": {"lr": 1e-3}}`."""
     sizes: Mapping[str, Mapping[str, Any]] = {}
     """The settings that each size changes, from small to large; the first is the default."""
-    saved_files: Sequence[str] = ()
-    """The files in the run folder that `setup_without_data` reads, if the task has that method."""
     stages: Sequence[Stage] = ()
     """What mode `staged` trains, in this order, each in its own run."""
     stage_settings: Mapping[str, Mapping[str, Any]] = {}
     """The settings that each stage changes: what it builds, trains and freezes."""
-
-    def __init__(self, model: Any, data: Any, context: Context) -> None:
-        """Keep the settings of the sections `model` and `data`, and the context of the run."""
-        self.model_settings, self.data_settings, self.context = model, data, context
-        self._splits: dict[SplitName, Split] = {}
 
     @abstractmethod
     def build(self) -> Module:
@@ -72,11 +59,7 @@ class CustomTask(ABC):
 
     @abstractmethod
     def measure(self, model: Module, batch: Batch) -> Measured:
-        """`loss` and any other metrics of `batch`, each as a sum over its units.
-
-        The names are the same for every batch. A metric that is not a mean over units is a pair:
-        sum and count. Evaluation reports the means as val_loss, val_accuracy and so on.
-        """
+        """As FamilyTask.measure: `loss` and any other metrics, summed over the batch."""
 
     def setup(self) -> None:
         """Read the samples of each split.
@@ -98,54 +81,41 @@ class CustomTask(ABC):
                     allowed="a list, a torch Dataset or another sequence, not a generator or a table; at "
                     "least one sample each for train and val",
                 ) from None
-            self._splits[split] = samples if draws else _FixedSamples(samples)
-
-    def split_groups(self, groups: Iterable[str], noun: str = "groups") -> dict[SplitName, list[str]]:
-        """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
-
-        Groups are what must not be in two splits: patients, recordings, documents; `noun` names
-        them in messages. The run folder records the split. Raises DataError.
-        """
-        rule, folder = SplitRule.of(self.data_settings, self.context), self.context.folder
-        splits = split_groups(groups, rule, noun)
-        if folder is not None:
-            save_split(splits, folder, self.context.reset_data, rule)
-        return splits
+            self.splits[split] = samples if draws else _FixedSamples(samples)
 
     def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
         """Check what `measure` returns: sums as scalars, and the metric of the goal.
 
         Raises DataError with the file and line of `measure`.
         """
-        sums, name = self._measured(model, once), type(self).__name__
+        name, sums, of_twice = type(self).__name__, *(self.measure(model, batch) for batch in (once, twice))
+
+        def error(problem: str, allowed: str, **more: str) -> DataError:
+            return DataError(problem, where=self._place("measure"), allowed=allowed, **more)
+
+        if not isinstance(sums, Mapping) or "loss" not in sums:
+            given = ", ".join(map(str, sums)) if isinstance(sums, Mapping) else type(sums).__name__
+            raise error(f"{name}.measure returns {given}, but no 'loss'", "'loss' and any other metrics")
         for key, value in sums.items():
             for part in value if isinstance(value, tuple) else (value,):
                 if not isinstance(part, Tensor | int | float) or (isinstance(part, Tensor) and part.dim()):
-                    shape = (
-                        f"of shape {list(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
-                    )
-                    raise DataError(
-                        f"{name}.measure returns {key!r} as {shape}",
-                        where=self._place("measure"),
-                        allowed="a scalar tensor: the sum over the samples; or a pair of a sum and a count",
-                    )
+                    kind = f"of shape {[*part.shape]}" if isinstance(part, Tensor) else type(part).__name__
+                    allowed = "a scalar tensor: the sum over the samples; or a pair of a sum and a count"
+                    raise error(f"{name}.measure returns {key!r} as {kind}", allowed)
         names = [f"val_{key}" for key in sums]
-        if self.goal.metric not in names and type(self).metric is CustomTask.metric:
-            raise DataError(
-                f"the goal of {name} is {self.goal.metric!r}, which measure does not return",
-                where=self._place("measure"),
-                allowed=", ".join(names),
-                did_you_mean="".join(get_close_matches(self.goal.metric, names, n=1)),
-            )
-        losses = (measured["loss"] for measured in (sums, self._measured(model, twice)))
+        goal = self.goal.metric
+        if goal not in names and type(self).metric is FamilyTask.metric:
+            closest = "".join(get_close_matches(goal, names, n=1))
+            problem = f"the goal of {name} is {goal!r}, which measure does not return"
+            raise error(problem, ", ".join(names), did_you_mean=closest)
+        losses = (measured["loss"] for measured in (sums, of_twice))
         first, second = (float(loss[0] if isinstance(loss, tuple) else loss) for loss in losses)
         is_sum = self.num_units(twice) == self.num_units(once) or abs(first) < _SAME
         if not is_sum and abs(second - first) <= _SAME * abs(first):
-            raise DataError(
+            raise error(
                 f"the loss of {name} does not grow with the batch: twice the samples give {second:.6g} "
                 f"instead of {2 * first:.6g}. A mean makes training depend on micro-batches and processes",
-                where=self._place("measure"),
-                allowed="the sum over the samples of the batch",
+                "the sum over the samples of the batch",
                 fix='in measure, use reduction="sum", or multiply the mean by the samples',
             )
 
@@ -156,10 +126,6 @@ class CustomTask(ABC):
             return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
         except (OSError, TypeError):  # typed into a session of Python
             return f"{type(self).__name__}.{method}"
-
-    def data(self, split: SplitName) -> Split:
-        """The samples of a split."""
-        return self._splits[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """A mapping of names to the collated parts of all samples (torch's default_collate).
@@ -185,83 +151,6 @@ class CustomTask(ABC):
     def num_units(self, batch: Batch) -> int:
         """The number of samples in `batch`."""
         return _length(batch)
-
-    def loss(self, model: Module, batch: Batch) -> Loss:
-        """The sum `loss` of `measure`. Raises DataError if there is none."""
-        return Loss(self._pairs(model, batch)["val_loss"][0], {})
-
-    def metric(self) -> CustomMetric:
-        """The means of all that `measure` returns."""
-        return CustomMetric(self._pairs)
-
-    def _measured(self, model: Module, batch: Batch) -> Measured:
-        value: object = self.measure(model, batch)
-        if isinstance(value, Mapping) and "loss" in value:
-            return value
-        names = ", ".join(map(str, value)) if isinstance(value, Mapping) else ""
-        raise DataError(
-            f"{type(self).__name__}.measure returns {names or type(value).__name__}, but no 'loss'",
-            where=self._place("measure"),
-            allowed="a mapping with 'loss' and any other metrics",
-        )
-
-    def _pairs(self, model: Module, batch: Batch) -> Pairs:
-        measured, num_units = self._measured(model, batch), self.num_units(batch)
-        return {
-            f"val_{name}": value if isinstance(value, tuple) else (value, num_units)
-            for name, value in measured.items()
-        }
-
-    def blocks(self, model: Module) -> list[Module]:
-        """The children with parameters, in order; containers are replaced by their members."""
-        parts: list[Module] = []
-        for child in model.children():
-            parts += self.blocks(child) if isinstance(child, _CONTAINERS) else [child]
-        return [block for block in parts if any(True for _ in block.parameters())]
-
-    def preview(self, model: Module) -> str | None:
-        """None: no preview."""
-        return None
-
-    def flops_per_sample(self, model: Module) -> float | None:
-        """None: unknown."""
-        return None
-
-    def facts(self) -> Mapping[str, Any]:
-        """The number of samples of each split."""
-        return {"samples": {split: len(samples) for split, samples in self._splits.items()}}
-
-
-class CustomMetric:
-    """Means of all that a custom task measures: sums divided by counts."""
-
-    def __init__(self, measure: Callable[[Module, Batch], Pairs]) -> None:
-        """`measure` gives by name what a batch adds to the sum and to the count of a metric."""
-        self._measure = measure
-        self.names: tuple[str, ...] = ()
-
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """Sum and count of each metric, float64, in the order of the first batch.
-
-        Raises ValueError if the names differ from those of an earlier batch.
-        """
-        pairs = self._measure(model, batch)
-        self.names = self.names or tuple(pairs)
-        if self.names != tuple(pairs):
-            before, now = (", ".join(names) for names in (self.names, pairs))
-            raise ValueError(f"measure returned {before} for one batch and {now} for another")
-        values = [value for pair in pairs.values() for value in pair]
-        device = next((x.device for x in values if isinstance(x, Tensor)), None)
-        if device is not None and device.type == "mps":  # has no float64
-            device = torch.device("cpu")
-        return torch.stack([torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values])
-
-    def result(self, counts: Tensor) -> dict[str, float | None]:
-        """The means by name, None where the count is 0; at least one batch was measured before."""
-        pairs = zip(counts[0::2].tolist(), counts[1::2].tolist(), strict=True)
-        means = (total / count if count else None for total, count in pairs)
-        return dict(zip(self.names, means, strict=True))
 
 
 class _FixedSamples:

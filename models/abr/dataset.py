@@ -1,23 +1,20 @@
-"""Responses as samples of the splits, also in a noise control."""
+"""Responses as samples, and facts of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.abr.config import CLASS_NAMES, CLASSES
+from models.abr.loss import TERMS
 from models.abr.responses import LABELS, STATIC_NAMES, Responses, Statistics
-from models.base import Batch, Draws, SplitName
+from models.base import Batch, SplitName
 from models.common.data_files import few
-from models.common.noise_control import samples_of_others
-from models.common.split import SPLITS
 
-Control = Literal["real", "noise", "noise-signal"]
 MARGIN = 0.04
 """How far above chance macro-F1 may be."""
 
@@ -37,34 +34,18 @@ def chance_macro_f1(target: NDArray[np.int64]) -> float:
 
 
 Sample = dict[str, Any]
-REPEATS = 16
-"""Of each training level per epoch, if there are one or two recordings: a dozen make no batch."""
 
 
-@dataclass(frozen=True)
-class ResponseSplit:
-    """The responses of one split; see models/base.py: Split."""
-
-    responses: Responses
-    statistics: Statistics
-    index: NDArray[np.int64]
-    """The response of each sample."""
-    signal_of: NDArray[np.int64]
-    """The response that provides its signal: the same, except in a noise control."""
-    static_of: NDArray[np.int64]
-    """The response that provides its examination facts."""
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def sample(self, index: int, draws: Draws) -> Sample:
-        responses, response = self.responses, self.index[index]
-        return {
-            "signal": scaled_signal(responses.signal[self.signal_of[index]], self.statistics),
-            "static": scaled_facts(responses.static[self.static_of[index]], self.statistics),
-            "target": int(responses.target[response]),
-            **{name: float(responses.labels[name][response]) for name in LABELS},
-        }
+def sample(
+    responses: Responses, statistics: Statistics, number: int, signal_of: int, facts_of: int
+) -> Sample:
+    """The labels of response `number`, with the signal and the facts of two others in a control."""
+    return {
+        "signal": scaled_signal(responses.signal[signal_of], statistics),
+        "static": scaled_facts(responses.static[facts_of], statistics),
+        "target": int(responses.target[number]),
+        **{name: float(responses.labels[name][number]) for name in LABELS},
+    }
 
 
 def scaled_signal(signal: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
@@ -100,88 +81,44 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
 
 
-class ResponseSplits:
-    """The samples of each split."""
-
-    def __init__(
-        self,
-        responses: Responses,
-        groups: NDArray[np.str_],
-        splits: Mapping[SplitName, Sequence[str]],
-        statistics: Statistics,
-        control: Control,
-        seed: int,
-    ) -> None:
-        """`groups`: the group of each response; `splits`: the groups of each split."""
-        self.responses, self.splits, self.statistics = responses, splits, statistics
-        self.control, self.by_level = control, groups is not responses.patient
-        self.samples: dict[SplitName, ResponseSplit] = {}
-        for number, name in enumerate(SPLITS):
-            index = members(groups, splits[name])
-            if self.by_level and name == "train":
-                index = np.tile(index, REPEATS)
-            signal_of = static_of = index
-            if control != "real":
-                # With one or two recordings, responses are exchanged between levels.
-                group = responses.levels if self.by_level else responses.patient
-                signal_of = index[samples_of_others(group[index], (seed, number))]
-                static_of = signal_of if control == "noise" else index
-            self.samples[name] = ResponseSplit(responses, statistics, index, signal_of, static_of)
-        train = self.samples["train"].index
-        known = {"signal", *(["class"] if (responses.target[train] >= 0).any() else [])}
-        known |= {n for n in LABELS if np.isfinite(responses.labels[n][train]).any()}
-        order = ("signal", "exists", "latency", "amplitude", "class", "threshold")
-        self.terms = tuple(name for name in order if name in known)
-        """The loss terms: the signal, and each label that some training response has."""
-
-    def facts(self) -> dict[str, Any]:
-        responses, origin = self.responses, self.responses.origin
-        count = len(set(responses.patient))
-        which = "patient or recording" if count == 1 else f"{count} patients or recordings"
-        by_level = (
-            f"by level of the only {which}, each training level {REPEATS} times per epoch: scores "
-            "do not generalize to other ears"
-        )
-        unknown = [
-            name
-            for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
-            if not np.isfinite(column).any()
-        ]
-        facts: dict[str, Any] = {
-            "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
-            "unit": origin.unit,
-            "split": by_level if self.by_level else f"by {origin.group}",
-            "groups": {name: len(self.splits[name]) for name in SPLITS},
-            "samples": {name: len(self.samples[name]) for name in SPLITS},
-            "files_of_raters": dict(responses.marked),
-            "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
-            "not_trained": [name for name in ("class", *LABELS) if name not in self.terms],
-            "unknown": unknown,
-            "left_out": dict(responses.left_out),
-            "notes": few(responses.notes),
-            "control": {} if self.control == "real" else self._control(),
-        }
-        return {name: value for name, value in facts.items() if value not in ([], {})}
-
-    def _control(self) -> dict[str, dict[str, float]]:
-        """The bounds of macro-F1 in a noise control.
-
-        Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
-        information about the hearing loss.
-        """
-        if "class" not in self.terms:
-            return {}
-        chance = chance_macro_f1(self.responses.target[self.samples["val"].index])
-        bounds = {"max": chance + MARGIN} if self.control == "noise" else {}
-        return {"val_macro_f1": {"chance": chance, **bounds}}
-
-    def _classes(self, name: SplitName) -> dict[str, int]:
-        """The number of responses of each class, including 0."""
-        target = self.responses.target[self.samples[name].index]
-        counts = np.bincount(target[target >= 0], minlength=CLASSES)
-        return dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
+def known_terms(responses: Responses, train: NDArray[np.int64]) -> tuple[str, ...]:
+    """The loss terms: the signal, and each label that some training response has."""
+    known = {name: np.isfinite(column[train]) for name, column in responses.labels.items()}
+    known["class"] = responses.target[train] >= 0
+    return tuple(term for term in TERMS if term == "signal" or known[term].any())
 
 
-def members(groups: NDArray[np.str_], chosen: Sequence[str]) -> NDArray[np.int64]:
-    """The indices of the responses of the `chosen` groups."""
-    return np.flatnonzero(np.isin(groups, list(chosen)))
+def facts(
+    responses: Responses, terms: Collection[str], numbers: Mapping[SplitName, NDArray[np.int64]]
+) -> dict[str, Any]:
+    """What a user should know of the data; `numbers`: the responses of each split."""
+    origin = responses.origin
+    labels = {split: responses.target[index] for split, index in numbers.items()}
+    counts = {split: np.bincount(each[each >= 0], minlength=CLASSES) for split, each in labels.items()}
+    classes = {split: dict(zip(CLASS_NAMES, each.tolist(), strict=True)) for split, each in counts.items()}
+    columns = zip(STATIC_NAMES, responses.static.T, strict=True)
+    facts: dict[str, Any] = {
+        "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
+        "unit": origin.unit,
+        "files_of_raters": dict(responses.marked),
+        "classes": classes if "class" in terms else {},
+        "not_trained": [name for name in ("class", *LABELS) if name not in terms],
+        "unknown": [name for name, column in columns if not np.isfinite(column).any()],
+        "left_out": dict(responses.left_out),
+        "notes": few(responses.notes),
+    }
+    return {name: value for name, value in facts.items() if value not in ([], {})}
+
+
+def bounds(
+    responses: Responses, terms: Collection[str], val: NDArray[np.int64], control: str
+) -> dict[str, dict[str, float]]:
+    """The bounds of macro-F1 in a noise control.
+
+    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
+    information about the hearing loss.
+    """
+    if "class" not in terms:
+        return {}
+    chance = chance_macro_f1(responses.target[val])
+    return {"val_macro_f1": {"chance": chance, **({"max": chance + MARGIN} if control == "noise" else {})}}

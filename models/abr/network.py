@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Module
 
-from models.abr.config import POINTS, STATIC, Size
+from models.abr.config import Size
 from models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention, static_embedding
 from models.abr.levels import (
     Bottleneck,
@@ -20,7 +19,7 @@ from models.abr.levels import (
     ThresholdHead,
 )
 from models.abr.responses import Statistics
-from models.common.layers import HasFrozenParts, count_flops
+from models.common.layers import HasFrozenParts
 
 PEAK = ("exists", "latency", "amplitude")
 
@@ -88,15 +87,6 @@ class Network(HasFrozenParts):
             features.append(level(features[-1], condition))
         return features, self.bottleneck(features[-1], condition), condition
 
-    @property
-    def encoder_parts(self) -> list[nn.Module]:
-        """The parts that stage `encoder` trains."""
-        return [self.get_submodule(name) for name in ENCODER]
-
-    @property
-    def is_encoder_frozen(self) -> bool:
-        return not next(self.input.parameters()).requires_grad
-
     def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
 
@@ -150,16 +140,6 @@ class UnscaledNetwork(nn.Module):
         outputs: dict[str, Tensor] = model(signal, static)
         reconstruction = outputs.pop("signal") * model.signal_rms
         return {"reconstruction": reconstruction, **outputs}
-
-
-def flops_per_sample(model: Module) -> float:
-    """Floating point operations of forward and backward for one sample; see count_flops.
-
-    Without the Fourier transforms of the state space layers (below 1 %).
-    """
-    assert isinstance(model, Network)
-    inputs = [torch.zeros(1, 1, POINTS), torch.zeros(1, STATIC)]
-    return count_flops(model, inputs, ENCODER if model.is_encoder_frozen else ())
 
 
 RESIDUAL_SCALE = 0.1

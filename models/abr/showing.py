@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, POINTS
-from models.abr.dataset import ResponseSplit, scaled_facts, scaled_signal
+from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.network import Network
 from models.abr.responses import ResponseOrigin, Responses, Statistics
 from models.base import DataError, Picture, Prediction, Predictions
 from models.common.data_files import few
-from models.common.predictions import OPTION, DistinctNames, features_file, spread_positions
+from models.common.predictions import OPTION, DistinctNames, features_file
 from models.common.traces import INK, MARK, TraceRow, draw_traces
 
 SHOWN = 4
@@ -95,25 +95,33 @@ def estimates(
     return {term: x.numpy() for term, x in found.items()}
 
 
-def build_predictions(model: Module, split: ResponseSplit, device: torch.device) -> Predictions:
-    """Predictions for a few responses spread over a split. One forward pass, collective."""
-    positions, responses = spread_positions(len(split), SHOWN), split.responses
-    signal = responses.signal[split.signal_of[positions]]
-    found = estimates(model, signal, responses.static[split.static_of[positions]], split.statistics, device)
+def build_predictions(
+    model: Module,
+    responses: Responses,
+    statistics: Statistics,
+    numbers: NDArray[np.int64],
+    signal: NDArray,
+    static: NDArray,
+    device: torch.device,
+) -> Predictions:
+    """Predictions for the responses `numbers`, whose inputs are `signal` and `static`.
+
+    One forward pass, collective.
+    """
+    found = estimates(model, signal, static, statistics, device)
     rows, pictures = [], []
-    for row, position in enumerate(positions):
-        response = int(split.index[position])
+    for row, response in enumerate(numbers.tolist()):
         target = int(responses.target[response])
         known = {term: float(column[response]) for term, column in responses.labels.items()}
         guess = {term: float(x[row]) for term, x in found.items() if x.ndim == 1}
         shares = found["class"][row] if "class" in found else None
-        numbers = [nan if shares is None else float(shares.max())]
-        numbers += [x for t in ("threshold", "latency") for x in (known[t], guess.get(t, nan))]
+        values = [nan if shares is None else float(shares.max())]
+        values += [x for t in ("threshold", "latency") for x in (known[t], guess.get(t, nan))]
         name = f"{responses.patient[response]}, {_level(responses, response)}"
         true = CLASS_NAMES[target] if target >= 0 else None
         best = None if shares is None else CLASS_NAMES[int(shares.argmax())]
         error = float(np.sqrt(np.square(found["signal"][row] - signal[row]).mean()))
-        rows.append((name, true, best, *(x if np.isfinite(x) else None for x in numbers), error))
+        rows.append((name, true, best, *(x if np.isfinite(x) else None for x in values), error))
         traces = [(signal[row], INK), (found["signal"][row], MARK)]
         marks = (known["latency"], INK, "V"), (guess.get("latency", nan), MARK, "V?")
         caption = f"{name}: recorded (dark) and predicted (red), wave V marked"
@@ -127,10 +135,9 @@ def _level(responses: Responses, response: int) -> str:
     return f"{level:g} dB" if np.isfinite(level) else ""
 
 
-def level_series(split: ResponseSplit) -> list[Picture]:
-    """Pictures of the patient with the most responses and, if known, one of another class."""
-    responses, pictures = split.responses, list[Picture]()
-    index = np.unique(split.index)
+def level_series(responses: Responses, index: NDArray[np.int64]) -> list[Picture]:
+    """Of the responses `index`, those of the patient with the most and, if known, of another class."""
+    pictures = list[Picture]()
     seen: set[int] = set()
     patients, counts = np.unique(responses.patient[index], return_counts=True)
     for patient in patients[np.argsort(-counts, kind="stable")]:

@@ -14,13 +14,12 @@ from torch.nn import Module
 
 from models.abr import dataset, responses, showing
 from models.abr.config import POINTS, SIZES, STATIC, Data, Model
-from models.abr.dataset import ResponseSplit, ResponseSplits, members
+from models.abr.dataset import Sample, known_terms
 from models.abr.embedded import PATIENTS, read_patients
 from models.abr.formats import of_file
 from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.metric import ResponseMetric
 from models.abr.network import ENCODER, PEAK, Network, UnscaledNetwork
-from models.abr.network import flops_per_sample as flops_of
 from models.abr.readers.files import read_responses
 from models.abr.responses import Responses, Statistics, load_or_fit
 from models.abr.showing import TrainedOnResponses
@@ -28,53 +27,42 @@ from models.base import (
     Batch,
     Context,
     DataError,
+    Draws,
     Goal,
     Loss,
     NumUnits,
     Picture,
     Prediction,
     Predictions,
-    SplitName,
 )
-from models.common import initial_weights, layers, model_facts
+from models.common import layers, model_facts
 from models.common.data_files import files, unknown_embedded
-from models.common.predictions import input_errors, passed_over
+from models.common.family import FamilyTask, Numbers
+from models.common.predictions import input_errors, passed_over, spread_positions
 from models.common.recordings import bids
-from models.common.split import SPLITS, SplitRule, save_split, split_groups
+from models.common.split import SPLITS
 
 BY_CLASS = Goal("val_macro_f1", "max")
-_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+REPEATS = 16
+"""Of each training level per epoch, if there are one or two recordings: a dozen make no batch."""
 
 
-class AbrTask:
-    """See models/base.py: Task."""
+class AbrTask(FamilyTask):
+    """See models/base.py: Task. Records are responses."""
 
-    goal, units = BY_CLASS, "samples"
-    channels_last = False
-    saved_files: Sequence[str] = (model_facts.FACTS_FILE, responses.FILE)
-    """What setup_without_data reads in the run folder."""
+    goal = BY_CLASS
+    saved_files = (model_facts.FACTS_FILE, responses.FILE)
+    parts: Mapping[str, Sequence[str]] = {"encoder": ENCODER}
+    records: Responses  # after setup
+    statistics: Statistics  # after setup or setup_without_data, like the terms
+    terms: tuple[str, ...]
+    trained: TrainedOnResponses  # after setup_without_data
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for an invalid attention kernel."""
-        self.context = context
-        self.size = SIZES[model.size]
-        # Settings without effect are not read, so that they are reported as unused.
-        self.encoder, self.is_frozen, self.stage = None, False, model.stage
-        self._read_loss(model)
-        if model.stage == "whole":
-            self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
-            self.is_frozen = model.freeze_encoder
-        self.path, self.control, self.rule = data.path, data.control, SplitRule.of(data, context)
-        self._data = data
+        super().__init__(model, data, context)
         layers.check_kernel(context.attention, context.device)
-        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
-        self.dataset: ResponseSplits  # after setup
-        self.statistics: Statistics  # after setup or setup_without_data, like the terms
-        self.terms: tuple[str, ...]
-        self._trained: TrainedOnResponses  # after setup_without_data
-        self.loaded: str | None = None
-
-    def _read_loss(self, model: Model) -> None:
+        self.size, self.control = SIZES[model.size], data.control
         loss, starts = model.loss, model.curriculum
         self.regression, self.smoothing = loss.regression, loss.label_smoothing
         self.weights = {term: getattr(loss, "class_" if term == "class" else term) for term in TERMS}
@@ -82,48 +70,20 @@ class AbrTask:
             {**dict.fromkeys(PEAK, starts.peak), "class": starts.class_, "threshold": starts.threshold},
             starts.ramp,
         )
+        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
 
-    def setup(self) -> None:
-        """Read the responses, split them by patient and fit the statistics.
+    def read(self) -> Responses:
+        data = self.data_settings
+        if not data.path.startswith("embedded:"):
+            return read_responses(data.path, data)
+        if data.path in PATIENTS:
+            return read_patients(data.path, data.shares)
+        raise unknown_embedded(data.path, PATIENTS)
 
-        Split and statistics are saved in the run folder. Without any class label, the goal is the
-        reconstruction. Reads and writes the disk: rank 0 first, then the others. Raises DataError.
-        """
-        responses = self._read()
-        rule, folder = self.rule, self.context.folder
-        groups, noun = self._groups(responses)
-        splits = split_groups(groups, rule, noun)
-        if folder is not None:
-            save_split(splits, folder, self.context.reset_data, rule)
-        self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
-        self.dataset = ResponseSplits(responses, groups, splits, self.statistics, self.control, rule.seed)
-        self.terms, origin = self.dataset.terms, responses.origin
-        model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
-        self.goal = BY_CLASS if "class" in self.terms else Goal("val_signal_mse", "min")
-        self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
-
-    def setup_without_data(self) -> None:
-        self._trained = model_facts.load(self.context.folder, TrainedOnResponses)
-        assert self.context.folder is not None, "TrainedOn was loaded from it"
-        self.statistics = responses.load(self.context.folder)
-        self.terms = self._trained.terms
-        self.encoder = None  # its weights are among the trained ones
-
-    def continue_from(self, first: AbrTask) -> None:
-        """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
-        self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
-
-    def _read(self) -> Responses:
-        if not self.path.startswith("embedded:"):
-            return read_responses(self.path, self._data)
-        if self.path in PATIENTS:
-            return read_patients(self.path, self._data.shares)
-        raise unknown_embedded(self.path, PATIENTS)
-
-    def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
-        """The group of each response, which stays in one split, and the plural of a group."""
-        count = len(set(responses.patient))
-        split_by = "patient" if self.path in PATIENTS else self._data.split
+    def groups_of(self, records: Responses) -> NDArray[np.str_]:
+        """The patient or file of each response; or the level, if there are one or two of them."""
+        data, count = self.data_settings, len(set(records.patient))
+        split_by = "patient" if data.path in PATIENTS else data.split
         if split_by == "level" and count >= len(SPLITS):
             raise DataError(
                 f"data.split=level would put {count} patients or files into more than one split",
@@ -131,28 +91,40 @@ class AbrTask:
                 allowed="level only with one or two recordings",
                 fix="--set data.split=patient",
             )
-        by_level = count < len(SPLITS) and split_by != "patient"
-        return (responses.levels, "levels") if by_level else (responses.patient, "patients or files")
+        if count < len(SPLITS) and split_by != "patient":
+            self.noun, self.repeats = "levels", REPEATS
+            return records.levels
+        self.noun = "patients or files"
+        return records.patient
 
-    def build(self) -> Module:
-        """The model on the CPU, its weights drawn from torch's global generator.
+    def fit(self, train: Numbers) -> None:
+        """Fit the statistics. Without any class label, the goal is the reconstruction."""
+        folder, origin = self.context.folder, self.records.origin
+        self.statistics = load_or_fit(self.records, train, folder)
+        self.terms = known_terms(self.records, train)
+        model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
+        self.goal = BY_CLASS if "class" in self.terms else Goal("val_signal_mse", "min")
+        self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
-        `model.encoder` provides the weights of the encoder. Raises DataError.
-        """
-        model = Network(self.size, self.statistics, self.terms, self.context.attention)
-        if self.encoder is not None:
-            path, parts = self.encoder, tuple(f"{name}." for name in ENCODER)
-            self.loaded = initial_weights.load("model.encoder", model, path, _ENCODER, parts)
-        if self.is_frozen:
-            model.freeze(*model.encoder_parts)
-        if self.stage == "encoder":
-            model.train_only(*model.encoder_parts)
-        return model
+    def setup_without_data(self) -> None:
+        self.trained = model_facts.load(self.context.folder, TrainedOnResponses)
+        assert self.context.folder is not None, "the facts were loaded from it"
+        self.statistics, self.terms = responses.load(self.context.folder), self.trained.terms
+        self.forget_initial_weights()
 
-    def data(self, split: SplitName) -> ResponseSplit:
-        return self.dataset.samples[split]
+    def continue_from(self, first: AbrTask) -> None:
+        """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
+        self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
+
+    def sample(self, number: int, given: int, draws: Draws) -> Sample:
+        """In control `noise-signal`, a response keeps its own examination facts."""
+        facts_of = given if self.control == "noise" else number
+        return dataset.sample(self.records, self.statistics, number, given, facts_of)
 
     collate = staticmethod(dataset.collate)
+
+    def network(self) -> Network:
+        return Network(self.size, self.statistics, self.terms, self.context.attention)
 
     def num_units(self, batch: Batch) -> NumUnits:
         """By term, the known labels of `batch`, where signal counts samples."""
@@ -174,29 +146,32 @@ class AbrTask:
         assert isinstance(model, Network)
         return model.blocks()
 
-    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
-        """As HasParts.model_parts."""
-        return {"encoder": [model.get_submodule(name) for name in ENCODER]}
-
-    def preview(self, model: Module) -> str | None:
-        """None: the family has no text preview."""
-        return None
+    def example(self) -> Sequence[Tensor]:
+        """Fourier transforms of the state space layers (below 1 %) are not counted."""
+        return torch.zeros(1, 1, POINTS), torch.zeros(1, STATIC)
 
     def pictures(self) -> Sequence[Picture]:
-        return showing.level_series(self.dataset.samples["train"])
+        return showing.level_series(self.records, np.unique(self.data("train").numbers))
 
     def predictions(self, model: Module) -> Predictions:
-        return showing.build_predictions(model, self.data("val"), self.context.device)
+        split = self.data("val")
+        positions = spread_positions(len(split), showing.SHOWN)
+        numbers, given = split.numbers[positions], split.given[positions]
+        facts_of = given if self.control == "noise" else numbers
+        static, device = self.records.static[facts_of], self.context.device
+        return showing.build_predictions(
+            model, self.records, self.statistics, numbers, self.records.signal[given], static, device
+        )
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
         """See showing.predict. All responses are read first. Raises DataError."""
         with input_errors():
-            responses = read_responses(str(path), self._data, has_labels=False)
+            records = read_responses(str(path), self.data_settings, has_labels=False)
             used = [file for file in files(path) if of_file(file)]
-        self._trained.check(responses.origin, path)
+        self.trained.check(records.origin, path)
         is_encoder = self.stage == "encoder"
         yield from showing.predict(
-            model, responses, self.statistics, self.context.device, is_encoder=is_encoder
+            model, records, self.statistics, self.context.device, is_encoder=is_encoder
         )
         yield from passed_over(path, [*used, *filter(None, map(bids.events_path, used))])
 
@@ -208,12 +183,20 @@ class AbrTask:
         static = tensors["static_mean"] + tensors["static_scale"] * torch.randn(8, STATIC)
         return UnscaledNetwork(model, self.stage == "encoder"), {"signal": signal, "static": static}
 
-    flops_per_sample = staticmethod(flops_of)
-
     def facts(self) -> Mapping[str, Any]:
-        facts = {"source": self.path, **self.dataset.facts()}
-        if self.loaded is not None:
-            facts["encoder"] = self.loaded
+        by = f"by {self.records.origin.group}"
+        if self.noun == "levels":
+            count = len(set(self.records.patient))
+            which = "patient or recording" if count == 1 else f"{count} patients or recordings"
+            by = (
+                f"by level of the only {which}, each training level {REPEATS} times per epoch: scores "
+                "do not generalize to other ears"
+            )
+        numbers = {name: self.data(name).numbers for name in SPLITS}
+        facts = {"source": self.data_settings.path, "split": by, **super().facts()}
+        facts |= dataset.facts(self.records, self.terms, numbers)
+        if self.control != "real":
+            facts["control"] = dataset.bounds(self.records, self.terms, numbers["val"], self.control)
         if self.context.attention == "flash":
             facts["flash_attention"] = (
                 "all attentions but those with relative positions, which flash kernels do not take"

@@ -178,8 +178,7 @@ def test_a_measure_without_a_loss_or_with_changing_names_is_an_error():
         def measure(self, model, batch):
             return {"accuracy": torch.tensor(1)}
 
-    with pytest.raises(DataError, match=r"Silent\.measure returns accuracy, but no 'loss'"):
-        make_task(Silent).loss(nn.Linear(2, 3), batch_of(make_task(), 0))
+    assert "'loss'" in error_of(check, Silent).allowed
 
     class Fickle(Line):
         def measure(self, model, batch):
@@ -188,7 +187,7 @@ def test_a_measure_without_a_loss_or_with_changing_names_is_an_error():
 
     metric = make_task(Fickle).metric()
     metric.update(nn.Linear(2, 3), batch_of(make_task(), 0, 1))
-    with pytest.raises(ValueError, match="val_loss, val_right, val_thirds for one batch and"):
+    with pytest.raises(ValueError, match="val_loss, val_right, val_thirds for one batch"):
         metric.update(nn.Linear(2, 3), batch_of(make_task(), 0))
 
 

@@ -65,8 +65,8 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
     given = [dict(split.sample(0, None)) for _ in index]
     rms, stats = full.statistics.signal_rms, full.statistics
     for sample, row in zip(given, index, strict=True):
-        static = split.responses.static[row].astype(np.float64)
-        sample["signal"] = split.responses.signal[row][None] / np.float32(rms)
+        static = full.records.static[row].astype(np.float64)
+        sample["signal"] = full.records.signal[row][None] / np.float32(rms)
         sample["static"] = ((static - stats.static_mean) / stats.static_scale).astype(np.float32)
     batch = full.collate(given)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
     rows = [row for prediction in found for row in cells(prediction)]
     assert len(found) == 2 and len(rows) == len(index)
     assert [p.name for p in found] == [
-        p.replace(" ", "-") for p in dict.fromkeys(split.responses.patient[index])
+        p.replace(" ", "-") for p in dict.fromkeys(full.records.patient[index])
     ]
     for n, row in enumerate(rows):
         signal = [float(row[point]) for point in POINT_NAMES]
@@ -92,7 +92,7 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
             assert row["v_latency (ms)"] == row["v_amplitude (µV)"] == ""
         threshold = float(outputs["threshold"][n])
         assert float(row["threshold (dB)"]) == pytest.approx(threshold, rel=1e-4)
-        assert float(row["intensity"]) == split.responses.static[index[n], 1]
+        assert float(row["intensity"]) == full.records.static[index[n], 1]
     assert Image.open(io.BytesIO(found[0].files[".png"])).format == "PNG"
     line = found[0].text.split("\n")[1]
     assert line.startswith(f"  {rows[0]['intensity']} dB: ") and rows[0]["hear_loss"] in line

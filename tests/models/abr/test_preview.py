@@ -3,10 +3,7 @@ import pytest
 import torch
 
 from models.abr.config import CLASS_NAMES
-from models.abr.showing import build_predictions
 from models.common.predictions import few_samples
-
-CPU = torch.device("cpu")
 
 
 def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
@@ -14,7 +11,7 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
     torch.manual_seed(0)
     model, split = task.build().eval(), task.data("val")
     with torch.no_grad():
-        found = build_predictions(model, split, CPU)
+        found = task.predictions(model)
         batch = task.collate(few_samples(split, 4))
         outputs = model(batch["signal"], batch["static"])
     for number, cells in enumerate(found.rows):
@@ -24,8 +21,8 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(ready_task):
         assert row["predicted threshold"] == pytest.approx(float(outputs["threshold"][number]), rel=1e-5)
         seen = outputs["exists"][number] >= 0
         assert (row["predicted wave V"] is not None) == bool(seen)
-        rms = task.dataset.statistics.signal_rms
+        rms = task.statistics.signal_rms
         error = (outputs["signal"][number] - batch["signal"][number]).square().mean().sqrt() * rms
         assert row["error µV"] == pytest.approx(float(error), rel=1e-4)
-        known = split.responses.labels["latency"][split.index[0]]
+        known = task.records.labels["latency"][split.numbers[0]]
         assert number or (row["wave V ms"] or np.nan) == pytest.approx(float(known), nan_ok=True)

@@ -23,9 +23,9 @@ def one_step(task, model, batch):
 
 
 def test_no_patient_is_in_two_splits(task):
-    sides = {name: set(task.dataset.responses.patient[task.data(name).index]) for name in SPLITS}
+    sides = {name: set(task.records.patient[task.data(name).numbers]) for name in SPLITS}
     assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 160
-    signals = [{task.dataset.responses.signal[i].tobytes() for i in task.data(name).index} for name in SPLITS]
+    signals = [{task.records.signal[i].tobytes() for i in task.data(name).numbers} for name in SPLITS]
     assert sum(map(len, signals)) == len(set.union(*signals))
 
 
@@ -37,9 +37,9 @@ def test_inputs_are_standardized_by_the_training_patients_alone(task, batch_of):
     val = batch_of(task, len(task.data("val")), "val")
     assert abs(val["signal"].square().mean().item() - 1) > 1e-3
     # One factor for all: what is twice as high stays twice as high.
-    responses, index = task.dataset.responses, task.data("train").index
+    responses, index = task.records, task.data("train").numbers
     ratio = train["signal"][:, 0].numpy() / responses.signal[index]
-    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 1 / task.dataset.statistics.signal_rms, 1e-4)
+    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 1 / task.statistics.signal_rms, 1e-4)
 
 
 def test_the_curriculum_delays_terms_and_every_parameter_keeps_a_gradient(task, batch_of):
@@ -86,11 +86,11 @@ def marked_folder(tmp_path, series, analyzed, counts):
 def test_files_marked_for_other_peaks_are_masked(tmp_path, ready_task, series, analyzed):
     task = ready_task(path=marked_folder(tmp_path, series, analyzed, [1, 5] * 4))
     assert task.facts()["files_of_raters"] == {"P1 and N1, no wave V": 4, "wave V": 4}
-    samples, patient = task.data("train"), task.dataset.responses.patient
+    samples, patient = task.data("train"), task.records.patient
     model = task.build().eval()
     rows = {0: [], 1: []}
     for index in range(len(samples)):
-        number = int(patient[samples.index[index]].split("-")[1])
+        number = int(patient[samples.numbers[index]].split("-")[1])
         rows[number % 2].append(samples.sample(index, None))
     without, having = task.collate(rows[0]), task.collate(rows[1])
     assert not without["peak_mask"].any() and not without["exists_mask"].any()
@@ -113,7 +113,7 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(ready_task, 
     )
     assert facts["groups"] == {"train": 8, "val": 2, "test": 2}
     assert facts["samples"] == {"train": 128, "val": 2, "test": 2}
-    levels = [set(task.dataset.responses.static[task.data(name).index, 1]) for name in SPLITS]
+    levels = [set(task.records.static[task.data(name).numbers, 1]) for name in SPLITS]
     assert sum(map(len, levels)) == len(set.union(*levels)) == 12
     with pytest.raises(DataError, match=r"eval\.share"):
         ready_task(path=str(path), split="patient")
@@ -126,22 +126,22 @@ def test_the_run_folder_gives_the_statistics_of_the_loaded_weights(tmp_path, mak
     path.write_text(json.dumps(saved))
     second.setup()
     buffers = dict(second.build().named_buffers())
-    assert second.dataset.statistics.signal_rms == buffers["signal_rms"].item() == 2.5
-    assert buffers["static_mean"].tolist() == pytest.approx(first.dataset.statistics.static_mean)
+    assert second.statistics.signal_rms == buffers["signal_rms"].item() == 2.5
+    assert buffers["static_mean"].tolist() == pytest.approx(first.statistics.static_mean)
     assert set(buffers) == set(saved)
 
 
 @pytest.mark.parametrize("control", ["noise", "noise-signal"])
 def test_a_noise_control_gives_each_response_the_input_of_another_patient(ready_task, control):
     plain, noise = ready_task(), ready_task(control=control)
-    patient = plain.dataset.responses.patient
+    patient = plain.records.patient
     for name in SPLITS:
         split = noise.data(name)
-        assert not (patient[split.signal_of] == patient[split.index]).any()
-        assert set(split.signal_of) == set(split.index) == set(plain.data(name).index)
-        same_static = (split.static_of == split.index).all()
-        assert same_static == (control == "noise-signal")
+        assert not (patient[split.given] == patient[split.numbers]).any()
+        assert set(split.given) == set(split.numbers) == set(plain.data(name).numbers)
         real, noise_sample = (t.data(name).sample(3, None) for t in (plain, noise))
+        same_static = (real["static"] == noise_sample["static"]).all()
+        assert same_static == (control == "noise-signal")
         assert real["target"] == noise_sample["target"]
         assert (real["signal"] != noise_sample["signal"]).any()
     band = noise.facts()["control"]["val_macro_f1"]

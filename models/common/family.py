@@ -1,0 +1,305 @@
+"""The base of all tasks: what families and custom tasks have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Module, ModuleDict, ModuleList, Sequential
+
+from models.base import Batch, Context, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
+from models.common import initial_weights
+from models.common.layers import HasFrozenParts, count_flops
+from models.common.noise_control import samples_of_others
+from models.common.split import SPLITS, SplitRule, save_split, split_groups
+
+ENCODER = "encoder"
+_ENCODER_WEIGHTS = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+_CONTAINERS = (Sequential, ModuleList, ModuleDict)
+Numbers = NDArray[np.int64]
+Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
+"""By name, a sum over the units of the batch, or a sum and its count."""
+
+
+class FamilyTask(ABC):
+    """A task of models/base.py, over data that is split by group.
+
+    A family whose samples are records has the methods `read`, `groups_of` and `sample`, and of the
+    model `network`, `loss` and `metric`. Any other family sets `splits` in a `setup` of its own.
+    """
+
+    goal = Goal("val_loss", "min")
+    units = "samples"
+    channels_last = False
+    saved_files: Sequence[str] = ()
+    """What setup_without_data reads in the run folder."""
+    parts: Mapping[str, Sequence[str]] = {}
+    """The modules of each part. `encoder`: trained alone in stage encoder, or loaded and frozen."""
+    noun = "groups"
+    """Of messages: the plural of what stays in one split."""
+    repeats = 1
+    """How often an epoch has each training sample."""
+
+    def __init__(self, model: Any, data: Any, context: Context) -> None:
+        """Keep the settings of the sections `model` and `data`, and the context of the run.
+
+        A setting without effect is not read, so that it is reported as unused. No disk access.
+        """
+        self.model_settings, self.data_settings, self.context = model, data, context
+        self.splits: dict[SplitName, Split] = {}
+        self.groups: Mapping[SplitName, Sequence[str]] = {}
+        """The groups of each split, after setup."""
+        self.encoder: Path | None = None
+        self.is_frozen, self.stage, self.quantizer = False, "whole", None
+        self.loaded: dict[str, str] = {}
+        """What initial weights were loaded, by setting."""
+        if ENCODER in self.parts:
+            self.stage = model.stage
+            if self.stage != ENCODER:
+                self.encoder, self.is_frozen = path_of(model.encoder), model.freeze_encoder
+            if self.is_frozen and getattr(model, "quantize", None) is not None:
+                from models.common.nf4 import Quantizer
+
+                self.quantizer = Quantizer(context.device)
+
+    @cached_property
+    def rule(self) -> SplitRule:
+        """The rule of the split, by the settings."""
+        return SplitRule.of(self.data_settings, self.context)
+
+    def read(self) -> Any:
+        """All records of the data, with a length. Raises DataError."""
+        raise NotImplementedError
+
+    def groups_of(self, records: Any) -> Sequence[str] | NDArray[np.str_]:
+        """The group of each record, which stays in one split."""
+        raise NotImplementedError
+
+    def fit(self, train: Numbers) -> None:  # noqa: B027
+        """Fit statistics and vocabularies on the training records, by number, and save facts."""
+
+    def sample(self, number: int, given: int, draws: Draws) -> Any:
+        """The sample of record `number` with the input of record `given`.
+
+        They differ in a noise control only.
+        """
+        raise NotImplementedError
+
+    def setup(self) -> None:
+        """Read and split the data; the run folder keeps the split and what is fitted.
+
+        Disk access: rank 0 first, then the other ranks. Raises DataError.
+        """
+        self.records = self.read()
+        groups = np.asarray(self.groups_of(self.records))
+        self.groups = self.split(groups)
+        numbers = {name: np.flatnonzero(np.isin(groups, list(self.groups[name]))) for name in SPLITS}
+        self.fit(numbers["train"])
+        for place, name in enumerate(SPLITS):
+            chosen = np.tile(numbers[name], self.repeats if name == "train" else 1)
+            given = chosen
+            if self.data_settings.control != "real":
+                given = chosen[samples_of_others(groups[chosen], (self.rule.seed, place))]
+            self.splits[name] = RecordSplit(self.sample, chosen, given)
+
+    def split(self, groups: Iterable[str]) -> Mapping[SplitName, Sequence[str]]:
+        """The groups of each split, saved in the run folder. Raises DataError."""
+        return self.split_groups(groups, self.noun)
+
+    def split_groups(self, groups: Iterable[str], noun: str = "groups") -> dict[SplitName, list[str]]:
+        """The `groups` of each split, by `eval.share`, `data.split_seed` and `data.fold`.
+
+        Groups are what must not be in two splits: patients, recordings, documents; `noun` names
+        them in messages. The run folder records the split. Raises DataError.
+        """
+        splits = split_groups(groups, self.rule, noun)
+        self.save_split(splits)
+        return splits
+
+    def save_split(self, splits: Mapping[SplitName, Sequence[str]]) -> None:
+        """Record a split in the run folder. Raises DataError if it has another one."""
+        if self.context.folder is not None:
+            save_split(splits, self.context.folder, self.context.reset_data, self.rule)
+
+    def forget_initial_weights(self) -> None:
+        """For `setup_without_data`: the initial weights are among the trained ones."""
+        self.encoder = self.quantizer = None
+
+    def network(self) -> HasFrozenParts:
+        """The model with random weights, drawn from torch's global generator."""
+        raise NotImplementedError
+
+    def build(self) -> Module:
+        """The model on the CPU, its weights drawn from torch's global generator.
+
+        `model.encoder` provides the weights of the encoder. Raises DataError.
+        """
+        model = self.network()
+        if self.encoder is not None:
+            prefixes = tuple(f"{name}." for name in self.parts[ENCODER])
+            load = initial_weights.load
+            self.loaded[ENCODER] = load("model.encoder", model, self.encoder, _ENCODER_WEIGHTS, prefixes)
+        encoder = self.model_parts(model).get(ENCODER, ())
+        if self.is_frozen:
+            model.freeze(*encoder)
+        if self.stage == ENCODER:
+            model.train_only(*encoder)
+        if self.quantizer is not None:
+            self.quantizer.quantize_frozen(model)
+        return model
+
+    def data(self, split: SplitName) -> Any:
+        """The samples of a split."""
+        return self.splits[split]
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """One batch from samples, with its `units`."""
+
+    def num_units(self, batch: Batch) -> NumUnits:
+        """The units that `collate` counted."""
+        return int(batch["units"])
+
+    def measure(self, model: Module, batch: Batch) -> Measured:
+        """`loss` and any other metrics of `batch`, each as a sum over its units.
+
+        The names are the same for every batch. A metric that is not a mean over units is a pair:
+        sum and count. Evaluation reports the means as val_loss, val_accuracy and so on.
+        """
+        raise NotImplementedError
+
+    def loss(self, model: Module, batch: Batch) -> Loss:
+        """The loss summed over the units of `batch`."""
+        loss = self.measure(model, batch)["loss"]
+        return Loss(loss[0] if isinstance(loss, tuple) else loss, {})
+
+    def metric(self) -> Metric:
+        """The means of all that `measure` returns."""
+        return Sums(self._pairs, means)
+
+    def _pairs(self, model: Module, batch: Batch) -> dict[str, tuple[Any, Any]]:
+        """By name, what a batch adds to the sum and to the count of a mean."""
+        units = self.num_units(batch)
+        measured = self.measure(model, batch).items()
+        return {f"val_{name}": x if isinstance(x, tuple) else (x, units) for name, x in measured}
+
+    def blocks(self, model: Module) -> list[Module]:
+        """The children with parameters, in order; containers are replaced by their members."""
+        blocks: list[Module] = []
+        for child in model.children():
+            blocks += self.blocks(child) if isinstance(child, _CONTAINERS) else [child]
+        return [block for block in blocks if any(True for _ in block.parameters())]
+
+    def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
+        """As HasParts.model_parts."""
+        return {part: [model.get_submodule(name) for name in names] for part, names in self.parts.items()}
+
+    def preview(self, model: Module) -> str | None:
+        """None: no preview."""
+        return None
+
+    def example(self) -> Sequence[Any] | None:
+        """The inputs of the model for one sample, to count operations; None: unknown."""
+        return None
+
+    def flops_per_sample(self, model: Module) -> float | None:
+        """As counted by torch for `example`; None: unknown. Collective if the model is sharded."""
+        inputs = self.example()
+        frozen = self.parts[ENCODER] if self.is_frozen else ()
+        return None if inputs is None else count_flops(model, inputs, frozen)
+
+    def facts(self) -> Mapping[str, Any]:
+        """The numbers of groups and samples of each split, and the initial weights."""
+        facts: dict[str, Any] = {}
+        if self.groups:
+            facts["groups"] = {name: len(self.groups[name]) for name in SPLITS}
+        return facts | {"samples": {name: len(split) for name, split in self.splits.items()}} | self.loaded
+
+
+@dataclass(frozen=True)
+class RecordSplit:
+    """The samples of one split, by records; see models/base.py: Split."""
+
+    make: Callable[[int, int, Draws], Any]
+    """`FamilyTask.sample`."""
+    numbers: Numbers
+    """The record of each sample."""
+    given: Numbers
+    """The record of its input: the same, except in a noise control."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def sample(self, index: int, draws: Draws) -> Any:
+        return self.make(int(self.numbers[index]), int(self.given[index]), draws)
+
+
+class Sums:
+    """A metric whose counts are sums by name over a split."""
+
+    def __init__(
+        self,
+        measure: Callable[[Module, Batch], Mapping[str, Any]],
+        scores: Callable[[Mapping[str, Tensor]], Mapping[str, float | None]],
+    ) -> None:
+        """`measure` gives by name what a batch adds, a tensor or number or a tuple of them.
+
+        `scores` gives the metrics of the sums, each a vector.
+        """
+        self._measure, self._scores = measure, scores
+        self._lengths: dict[str, int] = {}
+
+    @torch.no_grad()
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """What `batch` adds: float64. Raises ValueError if names differ from those before."""
+        parts = {n: x if isinstance(x, tuple) else (x,) for n, x in self._measure(model, batch).items()}
+        device = next((x.device for each in parts.values() for x in each if isinstance(x, Tensor)), None)
+        if device is not None and device.type == "mps":  # has no float64
+            device = torch.device("cpu")
+        sums = {
+            name: torch.cat([torch.as_tensor(x).detach().to(device).double().flatten() for x in each])
+            for name, each in parts.items()
+        }
+        self._lengths = self._lengths or {name: len(x) for name, x in sums.items()}
+        if [*self._lengths] != [*sums]:
+            before, now = (", ".join(names) for names in (self._lengths, sums))
+            raise ValueError(f"measured {before} for one batch and {now} for another")
+        return torch.cat([*sums.values()])
+
+    def result(self, counts: Tensor) -> Mapping[str, float | None]:
+        """The metrics of summed counts; at least one batch was measured before."""
+        sums = counts.split([*self._lengths.values()])
+        return self._scores(dict(zip(self._lengths, sums, strict=True)))
+
+
+def means(pairs: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """The mean of each pair of sum and count; None where the count is 0."""
+    sums = {name: pair.tolist() for name, pair in pairs.items()}
+    return {name: total / count if count else None for name, (total, count) in sums.items()}
+
+
+def padded(
+    arrays: Sequence[NDArray[Any]], fill: float = 0, length: int | None = None, multiple: int = 1
+) -> Tensor:
+    """`arrays`, of any lengths, as one tensor [batch, time, ...], filled up at the end.
+
+    To `length`, or else to the longest in multiples of `multiple`.
+    """
+    time = length or -(-max(map(len, arrays)) // multiple) * multiple
+    rows = np.full((len(arrays), time, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+    for row, array in zip(rows, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(rows)
+
+
+def path_of(text: str | None) -> Path | None:
+    """The path of a setting."""
+    return None if text is None else Path(text).expanduser()
