@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,6 @@ from models.language.tokenizer import ANSWER, FORMS, TAGS, ByteTokenizer, Tokeni
 
 log = logging.getLogger(__name__)
 _GENERATION = "generation_config.json"
-_TOKENIZER_FILES = (
-    TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-"""Tokenizer files of transformers."""
 
 
 def write_config(folder: Path, size: Size, kv_heads: int, length: int, tokenizer: Tokenizer) -> None:
@@ -85,21 +80,17 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     """
     template = chat_template(tokenizer)
     if isinstance(tokenizer, ExternalTokenizer):
-        for name in _TOKENIZER_FILES:
-            if (tokenizer.folder / name).is_file():
-                shutil.copyfile(tokenizer.folder / name, folder / name)
-        if not is_chat or tokenizer.inner.chat_template:
-            return
-        if _is_exact(template, tokenizer):
-            path = folder / TOKENIZER_CONFIG
-            config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            _write(path, {**config, "chat_template": template})
-        else:
+        own = tokenizer.inner.chat_template
+        if is_chat and not own and _is_exact(template, tokenizer):
+            tokenizer.inner.chat_template = template
+        elif is_chat and not own:
             log.warning(
                 "note: the export has no chat template: the tokenizer of %s makes other tokens of "
                 "a whole conversation than of its turns, as in training; encode each turn alone",
                 tokenizer.folder,
             )
+        tokenizer.inner.save_pretrained(folder)
+        tokenizer.inner.chat_template = own
         return
     inner = _as_library_tokenizer(tokenizer)
     numbers = {"bos_token": tokenizer.start, "eos_token": tokenizer.end, "pad_token": tokenizer.pad}
@@ -117,20 +108,20 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     _write(folder / TOKENIZER_CONFIG, tokenizer_config)
 
 
+_CHAT = Template(
+    "$start{% set forms = $forms %}"
+    "{% for message in messages %}{% set text = message['content'] | trim %}"
+    "{% if loop.last and message['role'] == 'assistant' %}{{ $answer + ' ' + text + eos_token }}"
+    "{% elif message['role'] in forms %}{{ forms[message['role']] | replace('{}', text) }}"
+    "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ $answer + '$space' }}{% endif %}"
+)
+
+
 def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
-    answer = f"{{{{ {json.dumps(ANSWER + ' ')} + text + eos_token }}}}"
-    template = "{{ bos_token }}" if tokenizer.start is not None else ""
-    template += "{% for message in messages %}{% set text = message['content'] | trim %}"
-    template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
-    for role, form in FORMS.items():
-        before, after = form.split("{}")
-        shown = f"{{{{ {json.dumps(before)} + text + {json.dumps(after)} }}}}"
-        template += f"{{% elif message['role'] == {json.dumps(role)} %}}{shown}"
-    unknown = "raise_exception('unknown role ' + message['role'])"
-    template += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
-    start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
-    return template + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(start)} }}}}{{% endif %}}"
+    start, space = "" if tokenizer.start is None else "{{ bos_token }}", " " * (not tokenizer.leading_space)
+    return _CHAT.substitute(start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER))
 
 
 _PROBE = (

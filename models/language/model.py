@@ -86,20 +86,8 @@ def causal_attention(
     return mixed.transpose(1, 2)
 
 
-class KeyValueCache:
-    """Keys and values of earlier tokens in each attention layer, so that none is computed twice."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        """Tokens before those of the next pass; in a pass, before its own."""
-        self._layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens, [batch, time, heads, width], from those of a pass."""
-        if layer in self._layers:
-            k, v = (torch.cat(pair, dim=1) for pair in zip(self._layers[layer], (k, v), strict=True))
-        self._layers[layer] = k, v
-        return k, v
+Cache = dict[nn.Module, tuple[Tensor, Tensor]]
+"""Keys and values of earlier tokens, [batch, time, heads, width], in each attention layer."""
 
 
 class Attention(nn.Module):
@@ -115,12 +103,7 @@ class Attention(nn.Module):
         self.o_proj = linear(width, width)
 
     def forward(
-        self,
-        x: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        documents: Tensor | None,
-        cache: KeyValueCache | None = None,
+        self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         batch, time, width = x.shape
@@ -129,7 +112,9 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(batch, time, self.kv_heads, self.head_width)
         q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
         if cache is not None:
-            k, v = cache.extend(self, k, v)
+            if self in cache:
+                k, v = (torch.cat(pair, dim=1) for pair in zip(cache[self], (k, v), strict=True))
+            cache[self] = k, v
         if self.kv_heads < self.heads:
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
@@ -168,12 +153,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(size.width, size.hidden)
 
     def forward(
-        self,
-        x: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        documents: Tensor | None,
-        cache: KeyValueCache | None = None,
+        self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine, documents, cache)
@@ -193,13 +173,13 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
 
     def forward(
-        self, input_ids: Tensor, boundaries: Tensor | None = None, cache: KeyValueCache | None = None
+        self, input_ids: Tensor, boundaries: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Hidden states [batch, time, width] of `input_ids` [batch, time].
 
         With `cache` they follow its tokens; several at once only if it is empty.
         """
-        begin = 0 if cache is None else cache.length
+        begin = next((k.shape[1] for k, _ in cache.values()), 0) if cache else 0
         end = begin + input_ids.shape[1]
         angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
         cosine, sine = (angle[begin:] for angle in angles)
@@ -207,8 +187,6 @@ class Decoder(nn.Module):
         documents = None if boundaries is None else self._documents(boundaries, x)
         for layer in self.layers:
             x = layer(x, cosine, sine, documents, cache)
-        if cache is not None:
-            cache.length = end
         return self.norm(x)
 
     def _documents(self, boundaries: Tensor, x: Tensor) -> Tensor | None:
@@ -276,7 +254,7 @@ class Transformer(HasFrozenParts):
 
     def begin(self) -> Callable[[Sequence[int]], Tensor]:
         """A function that gives the logits [vocabulary] after further tokens of one text."""
-        cache = KeyValueCache()
+        cache = Cache()
 
         def logits_after(tokens: Sequence[int]) -> Tensor:
             ids = torch.tensor([tokens], device=self.lm_head.weight.device)

@@ -12,9 +12,8 @@ from torch.nn import Module
 
 from models.base import Predictions, SamplePart, Sampling
 from models.common.predictions import evaluating, printable, spread_positions
-from models.language.dataset import Dataset
 from models.language.head import IGNORE
-from models.language.rows import Row
+from models.language.rows import Dialogues, Row, TokenWindows
 from models.language.tokenizer import Tokenizer
 
 END = "[end]"
@@ -77,12 +76,13 @@ def continue_tokens(
     return [row[start : start + count] for row, start in zip(tokens.tolist(), starts, strict=True)]
 
 
-def preview_text(model: Module, dataset: Dataset, device: torch.device) -> str:
-    """The prompt of the first validation sample, "│" and the model's continuation. Collective.
+def preview_text(
+    model: Module, split: TokenWindows | Dialogues, tokenizer: Tokenizer, device: torch.device
+) -> str:
+    """The prompt of the first sample, "│" and the model's continuation. Collective.
 
     A text is continued by seeded sampling, a request is answered greedily.
     """
-    split, tokenizer = dataset.splits["val"], dataset.tokenizer
     prompt, _ = split.prompt_and_target(0, PROMPT_TOKENS, PREVIEW_TOKENS)
     sampling = Sampling(min(PREVIEW_TOKENS, split.length - len(prompt)), split.temperature)
     [written] = continue_tokens(model, [prompt], sampling, tokenizer.pad, device)
@@ -96,12 +96,13 @@ def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
     return printable(tokenizer.decode(tokens))
 
 
-def predict(model: Module, dataset: Dataset, device: torch.device) -> Predictions:
-    """Greedy completions of rows spread over the validation split, beside the targets.
+def predict(
+    model: Module, split: TokenWindows | Dialogues, tokenizer: Tokenizer, device: torch.device
+) -> Predictions:
+    """Greedy completions of rows spread over a split, beside the targets.
 
     One forward pass per token of the longest target. Collective.
     """
-    split, tokenizer = dataset.splits["val"], dataset.tokenizer
     shown = spread_positions(len(split), SHOWN)
     pairs = [split.prompt_and_target(index, PROMPT_TOKENS, PREDICTED_TOKENS) for index in shown]
     greedy = Sampling(max(len(target) for _, target in pairs), temperature=0.0)

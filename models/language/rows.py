@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma
 from typing import Any, Literal
@@ -12,6 +12,8 @@ import torch
 
 from models.base import DataError, Draws
 from models.common.data_files import BadRecords, OnBad
+from models.common.family import padded
+from models.common.predictions import spread_positions
 from models.language.encoded import Encoded
 from models.language.head import IGNORE
 from models.language.readers.corpus import text_of
@@ -27,12 +29,12 @@ class Row:
 
     inputs: np.ndarray
     labels: np.ndarray
-    text_bytes: int
-    """UTF-8 bytes of the text of the labels."""
     name: str
     """Name of the document or conversation."""
-    starts: np.ndarray | None = None
-    """Where further documents begin within the row; None: nowhere."""
+    starts: Sequence[int] = ()
+    """Where further documents begin within the row."""
+    bytes_per_token: float = 0.0
+    """UTF-8 bytes of text per label, on average over the split."""
     matched: bool = False
     """In a noise control: the answer is the true one, evaluated for comparison only."""
 
@@ -41,27 +43,20 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
-    for Transformer.forward, where padding belongs to the last document of its row; `text_bytes`
-    int64 and `matched` bool, [batch]; `units`, the number of labels; `meta`, the name of each
-    row's source.
+    for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
+    [batch]; `units`, the number of labels; `meta`, the name of each row's source.
     """
-    longest = max(len(row.inputs) for row in rows)
-    time = length or -(-longest // MULTIPLE) * MULTIPLE
-    inputs = np.full((len(rows), time), pad, dtype=np.int64)
-    labels = np.full((len(rows), time), IGNORE, dtype=np.int64)
-    valid = np.zeros((len(rows), time), dtype=bool)
-    boundaries = []
-    for i, row in enumerate(rows):
-        n = len(row.inputs)
-        inputs[i, :n], labels[i, :n], valid[i, :n] = row.inputs, row.labels, True
-        boundaries += [i * time] if row.starts is None else [i * time, *(i * time + row.starts)]
-    boundaries.append(len(rows) * time)
+    inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
+    labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
+    count, time = inputs.shape
+    sizes = torch.tensor([len(row.inputs) for row in rows])
+    starts = [i * time + at for i, row in enumerate(rows) for at in (0, *row.starts)]
     return {
-        "input_ids": torch.from_numpy(inputs),
-        "labels": torch.from_numpy(labels),
-        "attention_mask": torch.from_numpy(valid),
-        "boundaries": torch.from_numpy(np.array(boundaries, dtype=np.int32)),
-        "text_bytes": torch.tensor([row.text_bytes for row in rows]),
+        "input_ids": inputs,
+        "labels": labels,
+        "attention_mask": torch.arange(time) < sizes[:, None],
+        "boundaries": torch.tensor([*starts, count * time], dtype=torch.int32),
+        "bytes_per_token": rows[0].bytes_per_token,
         "matched": torch.tensor([row.matched for row in rows]),
         "units": int((labels != IGNORE).sum()),
         "meta": [row.name for row in rows],
@@ -82,8 +77,8 @@ class Rules:
     """The length that the model allows; None: any."""
 
 
-_COUNT_CHUNK = 1 << 20
-"""Tokens counted at one time."""
+_COUNTED = 10_000
+"""Rows whose labels are counted for the chance of a noise control."""
 
 
 class TokenWindows:
@@ -110,10 +105,10 @@ class TokenWindows:
         """`documents` selects documents of `encoded`; `names` holds the name of each."""
         self.length = self.row_length = rules.length
         self._noise, self._tokenizer = noise, tokenizer
-        self._encoded, self._names, self._documents = encoded, names, documents
+        self.encoded, self._names, self._documents = encoded, names, documents
         sizes = encoded.sizes[documents]
         self._starts = np.concatenate(([0], sizes.cumsum()))
-        self._text_bytes = encoded.text_bytes[documents]
+        self._bytes_per_token = encoded.text_bytes[documents].sum() / self.tokens
         self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
         self._rows_before = np.concatenate(([0], -(-np.diff(self._blocks) // self.length))).cumsum()
@@ -127,29 +122,18 @@ class TokenWindows:
         """Mean number of tokens of a sample."""
         return float(self.length)
 
-    def label_counts(self, size: int) -> np.ndarray:
-        """How often each of `size` token ids is a label, over all rows."""
-        counts = np.zeros(size, dtype=np.int64)
-        for low in range(0, self.tokens, _COUNT_CHUNK):
-            tokens = self._tokens(low, min(low + _COUNT_CHUNK, self.tokens))
-            counts += np.bincount(tokens, minlength=size)
-        counts[self._tokenizer.first] -= len(self._documents)
-        counts[self._tokenizer.end] += len(self._documents)
-        return counts
-
     def __len__(self) -> int:
         return int(self._rows_before[-1])
 
     def _tokens(self, low: int, high: int) -> np.ndarray:
         """Tokens at stream positions low to high, int64."""
-        return np.concatenate(list(self._pieces(low, high))).astype(np.int64)
-
-    def _pieces(self, low: int, high: int) -> Iterator[np.ndarray]:
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
+        pieces = []
         for i in range(first, last + 1):
             begin, stop = max(low, int(self._starts[i])), min(high, int(self._starts[i + 1]))
-            shift = int(self._encoded.offsets[self._documents[i]]) - int(self._starts[i])
-            yield self._encoded.read(begin + shift, stop + shift)
+            shift = int(self.encoded.offsets[self._documents[i]]) - int(self._starts[i])
+            pieces.append(self.encoded.read(begin + shift, stop + shift))
+        return np.concatenate(pieces).astype(np.int64)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         if not 0 <= index < len(self):
@@ -168,21 +152,9 @@ class TokenWindows:
         if self._noise is not None:
             np.random.default_rng((*self._noise, index)).shuffle(labels)
             inputs[1:] = labels[:-1]
-        starts = inner if len(inner) and self._noise is None else None
+        starts = inner.tolist() if self._noise is None else ()
         name = text_of(self._names[self._documents[first]])
-        return Row(inputs, labels, self._bytes(low, high, int(first), int(last)), name, starts)
-
-    def _bytes(self, low: int, high: int, first: int, last: int) -> int:
-        """UTF-8 bytes of stream positions low to high.
-
-        A document's bytes are spread evenly over its tokens and rounded down at cuts, so that the
-        rows of a split add up to the exact bytes of its documents for any tokenizer.
-        """
-        begin, stop = self._starts[first : last + 1], self._starts[first + 1 : last + 2]
-        size, total = stop - begin, self._text_bytes[first : last + 1]
-        until = (np.minimum(high, stop) - begin) * total // size
-        before = (np.maximum(low, begin) - begin) * total // size
-        return int((until - before).sum())
+        return Row(inputs, labels, name, starts, self._bytes_per_token)
 
     def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
         """The start of a row, at most half of it and `most` tokens, and what follows."""
@@ -198,7 +170,8 @@ class TokenWindows:
         `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
         A loss below it indicates a leak.
         """
-        frequencies = train.label_counts(size) + 1
+        counted = (train.sample(i).labels for i in spread_positions(len(train), _COUNTED))
+        frequencies = 1 + sum(np.bincount(labels, minlength=size) for labels in counted)
         logp = np.log(frequencies / frequencies.sum())
         chance = orders = 0.0
         for i in range(len(self)):
@@ -218,20 +191,6 @@ class Pairing:
     """So many pairs at the end are true ones in a noise control, evaluated for comparison only."""
 
 
-def fitting_length(sizes: np.ndarray, longest: int | None) -> int | None:
-    """The tokens per sample that all answers fit, and all requests unless they double it.
-
-    `sizes`: the tokens of each request and its answer, in turns. `longest`: the length that the
-    model allows; None is returned if an answer does not fit it.
-    """
-    prompts, answers = sizes[::2], sizes[1::2]
-    least, most = int(answers.max()), longest or 1 << 62
-    whole = min(-(-int((prompts + answers).max() - 1) // MULTIPLE) * MULTIPLE, most)
-    if least > most:
-        return None
-    return max(least, whole if whole <= 2 * least else -(-least // MULTIPLE) * MULTIPLE)
-
-
 class Dialogues:
     """One row for each pair of request and answer; labels are the answer and the end token.
 
@@ -248,14 +207,15 @@ class Dialogues:
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
-        self.length, self._encoded, self._names, self._labels = rules.length, encoded, names, labels
+        self.length, self.encoded, self._names, self._labels = rules.length, encoded, names, labels
         sizes = encoded.sizes
         prompts, answers = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
         # The last token is only a label; at least one prompt token must remain.
         room = self.length + 1 - answers
         fits = room >= 1
-        needed, bad_records = fitting_length(sizes, rules.longest), BadRecords()
-        fix = "" if needed is None else f"--seq-len {needed}"
+        needed, bad_records = int(sizes[1::2].max()), BadRecords()  # also of the other splits
+        is_possible = rules.longest is None or needed <= rules.longest
+        fix = f"--seq-len {needed}" if is_possible else ""
         for i in np.flatnonzero(~fits):
             problem = f"the answer has {answers[i]} tokens; data.seq_len is {self.length}"
             bad_records.add(text_of(names[pairing.requests[i]]), problem, fix and f"fit all:  {fix}")
@@ -276,6 +236,7 @@ class Dialogues:
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
         self._matched = matched[fits]
         self._prompt_sizes, self._answer_sizes = np.minimum(prompts, room)[fits], answers[fits]
+        self._bytes_per_token = encoded.text_bytes[2 * self._answers + 1].sum() / self.tokens
 
     @property
     def tokens(self) -> int:
@@ -291,13 +252,13 @@ class Dialogues:
 
     def prompt(self, index: int) -> np.ndarray:
         """Prompt tokens of a row."""
-        whole = self._encoded.piece(2 * self._requests[index])
+        whole = self.encoded.piece(2 * self._requests[index])
         count = int(self._prompt_sizes[index])
         return np.concatenate((whole[:1], whole[len(whole) - count + 1 :]))
 
     def answer(self, index: int) -> np.ndarray:
         """Answer tokens of a row, including the end token."""
-        return self._encoded.piece(2 * self._answers[index] + 1)
+        return self.encoded.piece(2 * self._answers[index] + 1)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         prompt, answer = self.prompt(index), self.answer(index)
@@ -307,8 +268,8 @@ class Dialogues:
         return Row(
             inputs=tokens[:-1],
             labels=labels,
-            text_bytes=int(self._encoded.text_bytes[2 * self._answers[index] + 1]),
             name=text_of(self._names[self._requests[index]]),
+            bytes_per_token=self._bytes_per_token,
             matched=bool(self._matched[index]),
         )
 

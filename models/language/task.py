@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,27 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
-from models.base import (
-    LAYERS,
-    Batch,
-    Context,
-    DataError,
-    Goal,
-    Loss,
-    Predictions,
-    Prompt,
-    SamplePart,
-    Sampling,
-    SplitName,
-)
+from models.base import LAYERS, Batch, Context, DataError, Loss, Predictions, Prompt, SamplePart, Sampling
 from models.common import layers, model_facts
+from models.common.family import FamilyTask, Sums, path_of
 from models.common.hub import folder_of
 from models.common.model_facts import FACTS_FILE
-from models.common.split import SplitRule, save_split, split_groups
+from models.common.table import declared_columns
 from models.language import preview
 from models.language.config import Data, Model
-from models.language.dataset import Dataset, read
-from models.language.metric import LanguageMetric
+from models.language.dataset import build_splits, describe, read
+from models.language.metric import counts, scores
 from models.language.model import BuiltIn, decoder_layers
 from models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
@@ -40,7 +29,8 @@ from models.language.tokenizer import ByteTokenizer, Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
-    from models.language.pretrained import FromFolder
+    from models.language.model import Transformer
+    from models.language.pretrained import FromFolder, Pretrained
 
 _START = "a run folder of  --set model.stage=lower , or a safetensors file of its model"
 
@@ -53,24 +43,23 @@ class _TextFacts:
     """Whether a prompt is a request."""
 
 
-class LanguageTask:
+class LanguageTask(FamilyTask):
     """Next-token prediction; implements models.base.Task."""
 
-    goal = Goal("val_loss", "min")
     units = "tokens"
-    channels_last = False
     saved_files = ("tokenizer.json", FACTS_FILE)
-    dataset: Dataset
-    """What setup read."""
     tokenizer: Tokenizer
-    """After setup and setup_without_data."""
+    """After setup and setup_without_data, like the next one."""
+    is_chat: bool
+    """Whether the data is conversations."""
     source: BuiltIn | FromFolder
     """Where the model is from."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for an invalid kv_heads."""
+        super().__init__(model, data, context)
         # A setting is read only where it applies: unused settings are reported.
-        self.context, self.tokenizer_name = context, model.tokenizer
+        self.tokenizer_name = model.tokenizer
         if model.pretrained is None:
             self.source = BuiltIn(model, context)
         else:
@@ -82,15 +71,14 @@ class LanguageTask:
         self.frozen_layers = 0
         self.is_lower = model.stage == "lower" and not self.has_adapters
         if model.stage == "whole":
-            self.start = None if model.start is None else Path(model.start).expanduser()
+            self.start = path_of(model.start)
             self.frozen_layers = 0 if self.has_adapters else model.freeze_layers
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         is_embedded = self.path.startswith("embedded:")
-        self.answers = None if is_embedded else data.answers
-        self.columns = () if is_embedded else data.columns
-        self.rule, self.length = SplitRule.of(data, context), data.seq_len
+        self.answers = None if is_embedded else path_of(data.answers)
+        self.columns = declared_columns(() if is_embedded else data.columns)
+        self.length = data.seq_len
         layers.check_kernel(context.attention, context.device)
-        self.loaded: str | None = None
 
     @property
     def prompt_suffixes(self) -> Collection[str]:
@@ -106,27 +94,27 @@ class LanguageTask:
         """
         length, source = self._row_length(), self.source
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
-        splits = split_groups(corpus.groups, self.rule, "documents" if corpus.is_text else "requests")
-        if self.context.folder is not None:
-            save_split(splits, self.context.folder, self.context.reset_data, self.rule)
-            model_facts.save(_TextFacts(not corpus.is_text), self.context.folder)
+        self.is_chat = not corpus.is_text
+        self.groups = self.split_groups(corpus.groups, "requests" if self.is_chat else "documents")
+        model_facts.save(_TextFacts(self.is_chat), self.context.folder)
 
         def texts(most: int) -> Iterator[str]:
-            return corpus.texts(corpus.members(splits)["train"][:: -(-corpus.source.size // most) or 1])
+            return corpus.texts(corpus.members(self.groups)["train"][:: -(-corpus.source.size // most) or 1])
 
         self.tokenizer = self._load_tokenizer(texts)
         seed = self.rule.seed
         rules = Rules(length, self.on_bad, self.control, seed, source.single_document, source.longest)
-        self.dataset = Dataset(corpus, splits, self.tokenizer, rules)
+        splits = build_splits(corpus, self.groups, self.tokenizer, rules)
+        self.splits, self._facts = {**splits}, describe(corpus, splits)
 
     def setup_without_data(self) -> None:
         self.tokenizer, self.start = self._load_tokenizer(), None
-        self._is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
+        self.is_chat = model_facts.load(self.context.folder, _TextFacts).conversations
         self._window = self.source.longest or self._row_length()
 
     def continue_from(self, first: LanguageTask) -> None:
         """Check that the data is of the same kind as that of `first`. Raises DataError."""
-        old, new = (("conversations", "text")[task.dataset.is_text] for task in (first, self))
+        old, new = (("text", "conversations")[task.is_chat] for task in (first, self))
         if old != new:
             raise DataError(
                 f"the new data is {new}, but the run trains on {old}", where="data.path", allowed=old
@@ -161,16 +149,14 @@ class LanguageTask:
 
     @cached_property
     def _local(self) -> Tokenizer | None:
-        """Tokenizer of a local file or folder, which the model then fits; None: a built-in one."""
+        """Tokenizer of a local file or folder; None: a built-in one."""
         is_built_in = self.tokenizer_name in ("bytes", "bpe")
         path = self.source.folder if is_built_in else Path(self.tokenizer_name).expanduser()
         if path is None:
             return None
         from models.language import subword_tokenizers
 
-        tokenizer = subword_tokenizers.load(path)
-        self.source.fit(tokenizer)
-        return tokenizer
+        return subword_tokenizers.load(path)
 
     def _row_length(self) -> int:
         limit, default = self.source.longest, self.source.context
@@ -183,20 +169,26 @@ class LanguageTask:
             )
         return self.length or min(default, limit or default)
 
+    def network(self) -> Transformer | Pretrained:
+        """The model, fitted to a tokenizer from a file. Raises DataError."""
+        if self._local is not None:
+            self.source.fit(self._local)
+        return self.source.build()
+
     def build(self) -> Module:
         """Build the model on the CPU with random weights, or load it; then freeze layers.
 
         `model.start` overwrites the weights, of adapters only the adapters. Raises DataError.
         """
-        self._local  # noqa: B018  the model fits it
-        model = self.source.build()
+        model = self.network()
         blocks, count = self.blocks(model), self.frozen_layers
         if self.start is not None:
             from models.common import initial_weights
 
             adapters = tuple(name for name, p in model.named_parameters() if p.requires_grad)
             names = adapters if self.has_adapters else ("",)
-            self.loaded = initial_weights.load("model.start", model, self.start, _START, names)
+            loaded = initial_weights.load("model.start", model, self.start, _START, names)
+            self.loaded["start"] = loaded
         if count > len(blocks):
             raise DataError(
                 f"model.freeze_layers {count}: the model has {len(blocks)} layers",
@@ -210,22 +202,21 @@ class LanguageTask:
             model.freeze(model.embedding, *blocks[:count])
         return model
 
-    def data(self, split: SplitName) -> TokenWindows | Dialogues:
-        return self.dataset.splits[split]
-
     def collate(self, samples: Sequence[Row]) -> Batch:
         return collate(samples, self.tokenizer.pad, self.data("train").row_length)
 
-    def num_units(self, batch: Batch) -> int:
-        return batch["units"]
-
     def loss(self, model: Module, batch: Batch) -> Loss:
-        extra = {name: batch[name] for name in self.source.inputs}
-        return Loss(model(batch["input_ids"], labels=batch["labels"], **extra), {})
+        return Loss(self._output(model, batch), {})
 
-    def metric(self) -> LanguageMetric:
-        answers = not self.dataset.is_text
-        return LanguageMetric(self.source.inputs, answers, answers and self.control == "noise")
+    def metric(self) -> Sums:
+        known = {"has_answers": self.is_chat, "is_noise": self.control == "noise"}
+        return Sums(
+            lambda *given: counts(*self._output(*given, measure=True), given[1]), partial(scores, **known)
+        )
+
+    def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
+        extra = {name: batch[name] for name in self.source.inputs}
+        return model(batch["input_ids"], labels=batch["labels"], **extra, **options)
 
     def blocks(self, model: Module) -> list[Module]:
         return decoder_layers(model, self.source.num_layers)
@@ -238,30 +229,29 @@ class LanguageTask:
 
     def preview(self, model: Module) -> str | None:
         """The model's continuation of the first validation sample. Collective."""
-        return preview.preview_text(model, self.dataset, self.context.device)
+        return preview.preview_text(model, self.data("val"), self.tokenizer, self.context.device)
 
     def predictions(self, model: Module) -> Predictions:
         """Completions of a few validation samples; see preview.predict. Collective."""
-        return preview.predict(model, self.dataset, self.context.device)
+        return preview.predict(model, self.data("val"), self.tokenizer, self.context.device)
 
     def sample_text(self) -> Sequence[SamplePart]:
         """The first training sample, in the tokenizer's chat template if it has one."""
         return preview.sample_text(self.data("train").sample(0), self.tokenizer)
 
     def answers_requests(self) -> bool:
-        return self._is_chat
+        return self.is_chat
 
     def prompts(self, path: Path) -> Sequence[Prompt]:
         """The prompts in a file; see read_prompts. Raises DataError."""
-        from models.common.table import declared_columns
         from models.language.generate import read_prompts
 
-        return read_prompts(path, declared_columns(self.columns), self.on_bad)
+        return read_prompts(path, self.columns, self.on_bad)
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
         from models.language import generate
 
-        tokens = generate.tokens(prompt, self.tokenizer, is_request=self._is_chat)
+        tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return len(tokens) - len(generate.fitting(tokens, self._window, sampling.max_tokens))
 
     def generate(self, model: Any, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
@@ -269,9 +259,9 @@ class LanguageTask:
         from models.language import generate
 
         if sampling.temperature is None:
-            kind = Dialogues if self._is_chat else TokenWindows
+            kind = Dialogues if self.is_chat else TokenWindows
             sampling = replace(sampling, temperature=kind.temperature)
-        tokens = generate.tokens(prompt, self.tokenizer, is_request=self._is_chat)
+        tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return generate.generate(model, tokens, sampling, self.tokenizer, self._window)
 
     def flops_per_sample(self, model: Module) -> float:
@@ -282,9 +272,18 @@ class LanguageTask:
         return layers.count_flops(model, (ids, ids, None, True), names)
 
     def facts(self) -> Mapping[str, Any]:
-        loaded = {} if self.loaded is None else {"start": self.loaded}
-        coverage = {"pretrained": self.source.coverage} if self.source.coverage else {}
-        return self.dataset.facts() | loaded | coverage
+        pretrained = {"pretrained": self.source.coverage} if self.source.coverage else {}
+        control = {"control": self._control} if self.control == "noise" else {}
+        tokenizer = {"tokenizer": self.tokenizer.name, "seq_len": self.data("train").length}
+        return self._facts | tokenizer | super().facts() | pretrained | control
+
+    @cached_property
+    def _control(self) -> Mapping[str, Mapping[str, float]]:
+        """Band of each metric; a noise control outside it indicates a leak."""
+        bands: Mapping[str, Mapping[str, float]] = self.data("val").control(
+            self.data("train"), self.tokenizer.size
+        )
+        return bands
 
     def write_hugging_face(self, folder: Path) -> None:
         """Write configuration and tokenizer for transformers into `folder`.

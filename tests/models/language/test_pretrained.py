@@ -194,7 +194,7 @@ def test_the_experts_of_a_layer_are_not_taken_for_layers():
 def test_no_row_holds_two_documents(task):
     assert batch_of(task)["boundaries"].shape == (5,)
     samples = task.data("train")
-    start = task.dataset.tokenizer.start
+    start = task.tokenizer.start
     rows = (samples.sample(i, None) for i in range(len(samples)))
     assert not any((row.inputs[1:] == start).any() for row in rows)
 
