@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from models.base import DataError
 from models.language.readers.records import Record, Turn, normalized
 
 LARGEST = 64 * 1024
@@ -32,17 +31,9 @@ _EXCLUDED = {
 def read_documents() -> list[Record]:
     """Documentation topics and a fixed selection of standard library files, one document each.
 
-    Equal for equal Python versions. Raises DataError if this Python lacks them.
+    Equal for equal Python versions.
     """
-    documents = _topics() + _sources(Path(sysconfig.get_path("stdlib")))
-    if len(documents) < 3:
-        raise DataError(
-            "this Python installation has no documentation topics and source files",
-            where=f"data.path embedded:python, {sysconfig.get_path('stdlib')}",
-            allowed="an installation with the standard library as .py files",
-            fix="--data PATH  with your own text, or  --data embedded:commands",
-        )
-    return documents
+    return _topics() + _sources(Path(sysconfig.get_path("stdlib")))
 
 
 def _topics() -> list[Record]:

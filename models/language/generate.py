@@ -31,8 +31,6 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
 
     Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
     """
-    if not path.is_file():
-        raise DataError(f"--input '{path}' is not a file", where=str(path.absolute()), allowed=ALLOWED)
     stem, bad_records, prompts = re.sub(r"[^\w.-]+", "-", path.stem), BadRecords(), list[Prompt]()
     with input_errors():
         file = TextFile(path)

@@ -223,16 +223,6 @@ class Transformer(HasFrozenParts):
                 adds = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(parameter, std=residual if adds else deviation)
 
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        return self.model.embed_tokens
-
-    @property
-    def head(self) -> nn.Module:
-        """The output layer."""
-        return self.lm_head
-
     def forward(
         self,
         input_ids: Tensor,
@@ -304,6 +294,10 @@ class BuiltIn:
 
     def build(self) -> Transformer:
         return Transformer(self.size, self.kv_heads, self._smoothing, self._kernel)
+
+    def head_of(self, model: nn.Module) -> nn.Module:
+        """The output layer."""
+        return model.get_submodule("lm_head")
 
     def write_config(self, folder: Path, length: int, tokenizer: Tokenizer) -> None:
         """Write the configuration for transformers, for samples of `length`. Disk access."""

@@ -65,18 +65,6 @@ class Pretrained(HasFrozenParts):
         self.inner = inner
         self.smoothing = smoothing
 
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        layer: nn.Module = self.inner.get_input_embeddings()
-        return layer
-
-    @property
-    def head(self) -> nn.Module:
-        """The output layer."""
-        layer: nn.Module = self.inner.get_output_embeddings()
-        return layer
-
     def forward(
         self,
         input_ids: Tensor,
@@ -93,13 +81,10 @@ class Pretrained(HasFrozenParts):
             return head(output.last_hidden_state, labels, measure)
         if labels is None:
             return output.logits
-        logits, targets = output.logits.flatten(0, 1), labels.flatten()
-        rows = max(1, CHUNK // logits.shape[-1])
-        chunks = list(zip(logits.split(rows), targets.split(rows), strict=True))
+        rows = max(1, CHUNK // output.logits.shape[-1])
         if measure:
-            scores = zip(*(token_scores(z, y) for z, y in chunks), strict=True)
-            nats, correct = (torch.cat(parts).view(labels.shape) for parts in scores)
-            return nats, correct
+            return token_scores(output.logits, labels, rows, lambda logits: logits)
+        chunks = zip(output.logits.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True)
         parts = [checkpoint(self._sum, z, y, use_reentrant=False) for z, y in chunks]
         return torch.stack(parts).sum()
 
@@ -272,6 +257,11 @@ class FromFolder:
         layers.restrict_blocks(decoder_layers(model, self.num_layers), self._kernel)
         read_weights(inner, unread, self.folder, self._quantizer)
         return model
+
+    def head_of(self, model: Any) -> nn.Module:
+        """The output layer."""
+        head: nn.Module = model.inner.get_output_embeddings()
+        return head
 
     def write_config(self, folder: Path, length: int, tokenizer: Tokenizer) -> None:
         """Copy the configuration for transformers. Disk access. Raises DataError."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from models.base import DataError, Draws
+from models.base import Draws
 from models.common.data_files import BadRecords, OnBad
 from models.common.family import padded
 from models.common.predictions import spread_positions
@@ -108,7 +108,7 @@ class TokenWindows:
         self.encoded, self._names, self._documents = encoded, names, documents
         sizes = encoded.sizes[documents]
         self._starts = np.concatenate(([0], sizes.cumsum()))
-        self._bytes_per_token = encoded.text_bytes[documents].sum() / self.tokens
+        self._bytes_per_token = float(encoded.text_bytes[documents].sum() / self.tokens)
         self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
         self._rows_before = np.concatenate(([0], -(-np.diff(self._blocks) // self.length))).cumsum()
@@ -215,18 +215,11 @@ class Dialogues:
         fits = room >= 1
         needed, bad_records = int(sizes[1::2].max()), BadRecords()  # also of the other splits
         is_possible = rules.longest is None or needed <= rules.longest
-        fix = f"--seq-len {needed}" if is_possible else ""
+        fix = f"fit all:  --seq-len {needed}" if is_possible else ""
         for i in np.flatnonzero(~fits):
             problem = f"the answer has {answers[i]} tokens; data.seq_len is {self.length}"
-            bad_records.add(text_of(names[pairing.requests[i]]), problem, fix and f"fit all:  {fix}")
-        self.skipped = bad_records.finish(rules.on_bad, int(fits.sum()))
-        if not fits.any():
-            raise DataError(
-                f"every answer is longer than data.seq_len {self.length}",
-                where="data.seq_len",
-                allowed="" if fix else f"answers of at most {rules.longest} tokens, which the model allows",
-                fix=fix,
-            )
+            bad_records.add(text_of(names[pairing.requests[i]]), problem, fix)
+        self.skipped = bad_records.finish(rules.on_bad if fits.any() else "stop", int(fits.sum()))
         matched = np.arange(len(fits)) >= len(fits) - pairing.num_matched
         is_cut = fits & (prompts > room) & ~matched
         self.truncated = int(is_cut.sum())
@@ -236,7 +229,7 @@ class Dialogues:
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
         self._matched = matched[fits]
         self._prompt_sizes, self._answer_sizes = np.minimum(prompts, room)[fits], answers[fits]
-        self._bytes_per_token = encoded.text_bytes[2 * self._answers + 1].sum() / self.tokens
+        self._bytes_per_token = float(encoded.text_bytes[2 * self._answers + 1].sum() / self.tokens)
 
     @property
     def tokens(self) -> int:

@@ -129,23 +129,21 @@ class LanguageTask(FamilyTask):
             return self._local
         if self.tokenizer_name == "bytes":
             return ByteTokenizer()
-        from models.common.subwords import load_or_fit
+        from models.common.subwords import TOKENIZER_FILE, load_or_fit
         from models.language import subword_tokenizers as bpe
 
+        folder, source = self.context.folder, self.source
+        if texts is None:
+            return bpe.load((folder or Path()) / TOKENIZER_FILE)
+
         def fit() -> tokenizers.Tokenizer:
-            if texts is None:
-                raise DataError(
-                    "the tokenizer of the run does not exist",
-                    where=str(self.context.folder or "a checkpoint without a run folder"),
-                    allowed="a run folder with its tokenizer.json",
-                )
             if self.start is not None:
                 return bpe.of_start(self.start).inner
+            assert isinstance(source, BuiltIn)
             # The library uses about as much memory as the text has bytes.
-            assert isinstance(self.source, BuiltIn)
-            return bpe.train(texts(bpe.TRAINED_ON), self.source.size.vocabulary).inner
+            return bpe.train(texts(bpe.TRAINED_ON), source.size.vocabulary).inner
 
-        return bpe.BpeTokenizer(load_or_fit(self.context.folder, fit))
+        return bpe.BpeTokenizer(load_or_fit(folder, fit))
 
     @cached_property
     def _local(self) -> Tokenizer | None:
@@ -159,15 +157,8 @@ class LanguageTask(FamilyTask):
         return subword_tokenizers.load(path)
 
     def _row_length(self) -> int:
-        limit, default = self.source.longest, self.source.context
-        if limit is not None and self.length is not None and self.length > limit:
-            raise DataError(
-                f"data.seq_len {self.length} exceeds the positions of model.pretrained",
-                where=f"{self.source.folder}/config.json",
-                allowed=f"at most {limit}",
-                fix=f"--set data.seq_len={limit}",
-            )
-        return self.length or min(default, limit or default)
+        length = self.length or self.source.context
+        return min(length, self.source.longest or length)
 
     def network(self) -> Transformer | Pretrained:
         """The model, fitted to a tokenizer from a file. Raises DataError."""
@@ -199,7 +190,7 @@ class LanguageTask(FamilyTask):
         if self.is_lower:
             model.freeze(*blocks[len(blocks) // 2 :])
         elif count:
-            model.freeze(model.embedding, *blocks[:count])
+            model.freeze(self.model_parts(model)["embedding"][0], *blocks[:count])
         return model
 
     def collate(self, samples: Sequence[Row]) -> Batch:
@@ -224,8 +215,7 @@ class LanguageTask(FamilyTask):
     def model_parts(self, model: Module) -> Mapping[str, Sequence[Module]]:
         """As HasParts.model_parts."""
         tables = [module for module in model.modules() if isinstance(module, Embedding)]
-        head: Any = model
-        return {LAYERS: self.blocks(model), "embedding": tables, "head": [head.head]}
+        return {LAYERS: self.blocks(model), "embedding": tables, "head": [self.source.head_of(model)]}
 
     def preview(self, model: Module) -> str | None:
         """The model's continuation of the first validation sample. Collective."""

@@ -85,14 +85,7 @@ class FileSource:
         self.name, self._path, self._answers, self._columns = str(path), path, answers, columns
         self.note = ""
         """The encoding that was assumed of the part that was read last."""
-        self._files, self.ignored = _find_files(path)
-        for file in (path, answers) if answers is not None else ():
-            if not file.is_file():
-                raise DataError(
-                    f"'{file}' is not a file",
-                    where=f"data.path and data.answers, {file.absolute()}",
-                    allowed="two files: line N of data.answers answers line N of data.path",
-                )
+        self._files, self.ignored = ([path], 0) if answers else _find_files(path)
         self.parts = len(self._files)
         self.size, self.stamp = self._stat_files()
         kinds = {file_kind(file) for file in self._files}
@@ -134,7 +127,7 @@ class FileSource:
         """Bytes of the files, and a digest of the columns and of their names, sizes and times."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         digest.update(repr(sorted(self._columns.items())).encode())
-        for file in self._files if self._answers is None else [self._path, self._answers]:
+        for file in [*self._files, *filter(None, [self._answers])]:
             try:
                 file_identity = identity(file)
             except OSError as error:
