@@ -25,7 +25,7 @@ _BATCH, _BATCH_LETTERS = 256, 2**19
 class Encoded:
     """Numbered pieces of a long vector of tokens.
 
-    Text: piece i is the start token and document i. Conversations: piece 2i is exchange i up to its
+    Text: piece i is document i between start and end token. Conversations: piece 2i is exchange i up to its
     answer, piece 2i + 1 the answer with the end token. On disk the tokens are read, not mapped:
     mapped pages count as memory.
     """
@@ -115,7 +115,8 @@ def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, 
 def _encode_texts(batch: Sequence[Record], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     vectors = tokenizer.encode_batch([record.text for record in batch])
     for record, vector in zip(batch, vectors, strict=True):
-        yield np.append(np.array(tokenizer.first, vector.dtype), vector), len(record.text.encode())
+        ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
+        yield np.insert(ends, 1, vector), len(record.text.encode())
 
 
 def _encode_exchanges(batch: Sequence[Record], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:

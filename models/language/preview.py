@@ -13,7 +13,7 @@ from torch.nn import Module
 from models.base import Predictions, SamplePart, Sampling
 from models.common.predictions import evaluating, printable, spread_positions
 from models.language.head import IGNORE
-from models.language.rows import Dialogues, Row, TokenWindows
+from models.language.rows import Row, Samples
 from models.language.tokenizer import Tokenizer
 
 END = "[end]"
@@ -76,9 +76,7 @@ def continue_tokens(
     return [row[start : start + count] for row, start in zip(tokens.tolist(), starts, strict=True)]
 
 
-def preview_text(
-    model: Module, split: TokenWindows | Dialogues, tokenizer: Tokenizer, device: torch.device
-) -> str:
+def preview_text(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> str:
     """The prompt of the first sample, "│" and the model's continuation. Collective.
 
     A text is continued by seeded sampling, a request is answered greedily.
@@ -96,9 +94,7 @@ def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
     return printable(tokenizer.decode(tokens))
 
 
-def predict(
-    model: Module, split: TokenWindows | Dialogues, tokenizer: Tokenizer, device: torch.device
-) -> Predictions:
+def predict(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> Predictions:
     """Greedy completions of rows spread over a split, beside the targets.
 
     One forward pass per token of the longest target. Collective.

@@ -10,14 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from models.base import Draws
+from models.base import DataError, Draws
 from models.common.data_files import BadRecords, OnBad
 from models.common.family import padded
 from models.common.predictions import spread_positions
 from models.language.encoded import Encoded
 from models.language.head import IGNORE
-from models.language.readers.corpus import text_of
-from models.language.tokenizer import Tokenizer
+from models.language.readers.corpus import Corpus, text_of
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -86,54 +85,32 @@ class TokenWindows:
 
     The inputs of a document are the start token and its text, its labels are the text and the end
     token. A row may hold the end of one document and the start of the next; with
-    `single_document` it never does, and the last row of a document is short. With `noise` (seeds)
+    `single_document` it never does, and the last row of a document is short. In a noise control
     the labels of each row are shuffled, which leaves only token frequencies.
     """
 
     temperature = 0.8
     """The divisor of the logits where a row is continued."""
+    skipped = truncated = whole_length = 0
+    """See Dialogues."""
 
     def __init__(
-        self,
-        encoded: Encoded,
-        names: np.ndarray,
-        documents: np.ndarray,
-        tokenizer: Tokenizer,
-        rules: Rules,
-        noise: Sequence[int] | None = None,
+        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
     ) -> None:
-        """`documents` selects documents of `encoded`; `names` holds the name of each."""
+        """`numbers` are the documents of a split, which is number `side`."""
         self.length = self.row_length = rules.length
-        self._noise, self._tokenizer = noise, tokenizer
-        self.encoded, self._names, self._documents = encoded, names, documents
-        sizes = encoded.sizes[documents]
-        self._starts = np.concatenate(([0], sizes.cumsum()))
-        self._bytes_per_token = float(encoded.text_bytes[documents].sum() / self.tokens)
+        self._noise = (rules.seed, side) if rules.control == "noise" else None
+        self._encoded, self._names, self._offsets = encoded, corpus.names[numbers], encoded.offsets[numbers]
+        self._starts = np.concatenate(([0], (encoded.sizes[numbers] - 1).cumsum()))
+        self.tokens = int(self._starts[-1])
+        self._bytes_per_token = float(encoded.text_bytes[numbers].sum() / self.tokens)
         self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
         """Where rows are cut anew."""
         self._rows_before = np.concatenate(([0], -(-np.diff(self._blocks) // self.length))).cumsum()
-
-    @property
-    def tokens(self) -> int:
-        return int(self._starts[-1])
-
-    @property
-    def mean_length(self) -> float:
-        """Mean number of tokens of a sample."""
-        return float(self.length)
+        self.mean_length = float(self.length)
 
     def __len__(self) -> int:
         return int(self._rows_before[-1])
-
-    def _tokens(self, low: int, high: int) -> np.ndarray:
-        """Tokens at stream positions low to high, int64."""
-        first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
-        pieces = []
-        for i in range(first, last + 1):
-            begin, stop = max(low, int(self._starts[i])), min(high, int(self._starts[i + 1]))
-            shift = int(self.encoded.offsets[self._documents[i]]) - int(self._starts[i])
-            pieces.append(self.encoded.read(begin + shift, stop + shift))
-        return np.concatenate(pieces).astype(np.int64)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         if not 0 <= index < len(self):
@@ -142,19 +119,22 @@ class TokenWindows:
         low = int(self._blocks[block] + (index - self._rows_before[block]) * self.length)
         high = min(low + self.length, int(self._blocks[block + 1]))
         first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
-        inner = self._starts[first + 1 : last + 1] - low
-        # One token more than the row holds, for its last label, unless a document ends there.
-        ends = high == self._starts[last + 1]
-        tokens = self._tokens(low, high if ends else high + 1)
-        inputs = tokens[: high - low]
-        labels = np.append(tokens[1:], self._tokenizer.end) if ends else tokens[1:].copy()
-        labels[inner - 1] = self._tokenizer.end
+        pieces = []
+        for begin, stop, offset in zip(
+            self._starts[first : last + 1],
+            self._starts[first + 1 : last + 2],
+            self._offsets[first : last + 1],
+            strict=True,
+        ):
+            shift = int(offset - begin)
+            pieces.append(self._encoded.read(max(low, begin) + shift, min(high, stop) + shift + 1))
+        inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
+        labels = np.concatenate([piece[1:] for piece in pieces]).astype(np.int64)
+        starts = (self._starts[first + 1 : last + 1] - low).tolist()
         if self._noise is not None:
             np.random.default_rng((*self._noise, index)).shuffle(labels)
-            inputs[1:] = labels[:-1]
-        starts = inner.tolist() if self._noise is None else ()
-        name = text_of(self._names[self._documents[first]])
-        return Row(inputs, labels, name, starts, self._bytes_per_token)
+            inputs[1:], starts = labels[:-1], []
+        return Row(inputs, labels, text_of(self._names[first]), starts, self._bytes_per_token)
 
     def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
         """The start of a row, at most half of it and `most` tokens, and what follows."""
@@ -181,90 +161,96 @@ class TokenWindows:
         return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
 
 
-@dataclass(frozen=True)
-class Pairing:
-    """Request and answer of each row, as exchange numbers."""
+def permutation_across_labels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Random permutation that gives each request the answer of a request with another label.
 
-    requests: np.ndarray
-    answers: np.ndarray
-    num_matched: int = 0
-    """So many pairs at the end are true ones in a noise control, evaluated for comparison only."""
+    Random, not shifted by a constant: a model could learn which label answers which from a
+    constant shift. Raises DataError if more than half of `labels` are equal.
+    """
+    counts = np.bincount(labels)
+    if 2 * counts.max() > len(labels):
+        raise DataError(
+            f"the noise control cannot permute {len(labels)} answers: {counts.max()} of them "
+            "answer one kind of request",
+            where="data.control=noise",
+            allowed="at most half of a split's exchanges per kind of request",
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    while len(equal := np.flatnonzero(labels[order] == labels)):
+        # No swap adds to the equal ones, and since no label has more than half, some swap ends one.
+        for i, j in zip(equal, rng.integers(len(order), size=len(equal)), strict=True):
+            if labels[order[i]] == labels[i]:
+                order[[i, j]] = order[[j, i]]
+    return order
 
 
 class Dialogues:
-    """One row for each pair of request and answer; labels are the answer and the end token.
+    """One row for each exchange; labels are the answer and the end token.
 
-    A long prompt keeps its first token and loses the oldest others. An answer is never cut: a pair
-    with an answer longer than a row is a bad row.
+    A long prompt keeps its first token and loses the oldest others. An answer is never cut: an
+    exchange with an answer longer than a row is a bad row. In a noise control each request gets
+    the answer to a request of another kind; evaluation also has the true pairs, to compare.
     """
 
     temperature, row_length = 0.0, None
 
     def __init__(
-        self, encoded: Encoded, names: np.ndarray, labels: np.ndarray, pairing: Pairing, rules: Rules
+        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
     ) -> None:
-        """`names` holds the source of each request, `labels` its kind.
+        """`numbers` are the exchanges of a split, which is number `side`; training comes first.
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
-        self.length, self.encoded, self._names, self._labels = rules.length, encoded, names, labels
-        sizes = encoded.sizes
-        prompts, answers = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
+        self.length, self._encoded, self._labels = rules.length, encoded, corpus.labels
+        pairs = np.stack((numbers, numbers, np.zeros_like(numbers)))  # request, answer, is it matched
+        if rules.control == "noise":
+            true = np.stack((numbers, numbers, np.ones_like(numbers)))
+            pairs[1] = numbers[permutation_across_labels(corpus.labels[numbers], rules.seed + side)]
+            pairs = pairs if side == 0 else np.concatenate((pairs, true), axis=1)
+        prompts, answers = encoded.sizes[2 * pairs[0]], encoded.sizes[2 * pairs[1] + 1]
         # The last token is only a label; at least one prompt token must remain.
         room = self.length + 1 - answers
         fits = room >= 1
-        needed, bad_records = int(sizes[1::2].max()), BadRecords()  # also of the other splits
+        needed, bad_records = int(encoded.sizes[1::2].max()), BadRecords()  # also of the other splits
         is_possible = rules.longest is None or needed <= rules.longest
-        fix = f"fit all:  --seq-len {needed}" if is_possible else ""
         for i in np.flatnonzero(~fits):
             problem = f"the answer has {answers[i]} tokens; data.seq_len is {self.length}"
-            bad_records.add(text_of(names[pairing.requests[i]]), problem, fix)
+            fix = f"fit all:  --seq-len {needed}" if is_possible else ""
+            bad_records.add(text_of(corpus.names[pairs[0, i]]), problem, fix)
         self.skipped = bad_records.finish(rules.on_bad if fits.any() else "stop", int(fits.sum()))
-        matched = np.arange(len(fits)) >= len(fits) - pairing.num_matched
-        is_cut = fits & (prompts > room) & ~matched
+        is_cut = fits & (prompts > room) & (pairs[2] == 0)
         self.truncated = int(is_cut.sum())
         tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
         self.whole_length = min(tokens, rules.longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
-        self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
-        self._matched = matched[fits]
-        self._prompt_sizes, self._answer_sizes = np.minimum(prompts, room)[fits], answers[fits]
+        self._requests, self._answers, self._matched = pairs[:, fits]
+        self._prompt_sizes, sizes = np.minimum(prompts, room)[fits], answers[fits]
+        self._names, self.tokens = corpus.names[self._requests], int(sizes.sum())
         self._bytes_per_token = float(encoded.text_bytes[2 * self._answers + 1].sum() / self.tokens)
-
-    @property
-    def tokens(self) -> int:
-        return int(self._answer_sizes.sum())
-
-    @property
-    def mean_length(self) -> float:
+        self.mean_length = float((self._prompt_sizes + sizes - 1).mean())
         """Mean number of tokens of a sample."""
-        return int((self._prompt_sizes + self._answer_sizes - 1).sum()) / len(self)
 
     def __len__(self) -> int:
         return len(self._requests)
 
     def prompt(self, index: int) -> np.ndarray:
         """Prompt tokens of a row."""
-        whole = self.encoded.piece(2 * self._requests[index])
+        whole = self._encoded.piece(2 * self._requests[index])
         count = int(self._prompt_sizes[index])
         return np.concatenate((whole[:1], whole[len(whole) - count + 1 :]))
 
     def answer(self, index: int) -> np.ndarray:
         """Answer tokens of a row, including the end token."""
-        return self.encoded.piece(2 * self._answers[index] + 1)
+        return self._encoded.piece(2 * self._answers[index] + 1)
 
     def sample(self, index: int, draws: Draws | None = None) -> Row:
         prompt, answer = self.prompt(index), self.answer(index)
         tokens = np.concatenate((prompt, answer)).astype(np.int64)
         labels = tokens[1:].copy()
         labels[: len(prompt) - 1] = IGNORE
-        return Row(
-            inputs=tokens[:-1],
-            labels=labels,
-            name=text_of(self._names[self._requests[index]]),
-            bytes_per_token=self._bytes_per_token,
-            matched=bool(self._matched[index]),
-        )
+        name, is_matched = text_of(self._names[index]), bool(self._matched[index])
+        return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_matched)
 
     def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
         """The last tokens of a prompt, and the first ones of its answer, at most half of a row."""
@@ -274,3 +260,7 @@ class Dialogues:
     def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
         return {"exact_match": {"max": 2 / len(np.unique(self._labels))}, "matched_gap": {"max": 0.02}}
+
+
+Samples = TokenWindows | Dialogues
+"""The samples of a split."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 
 from models.base import LAYERS, Batch, Context, DataError, Loss, Predictions, Prompt, SamplePart, Sampling
-from models.common import layers, model_facts
+from models.common import initial_weights, layers, model_facts
 from models.common.family import FamilyTask, Sums, path_of
 from models.common.hub import folder_of
 from models.common.model_facts import FACTS_FILE
 from models.common.table import declared_columns
-from models.language import preview
+from models.language import generate, preview
 from models.language.config import Data, Model
-from models.language.dataset import build_splits, describe, read
+from models.language.dataset import build_splits, read
 from models.language.metric import counts, scores
 from models.language.model import BuiltIn, decoder_layers
+from models.language.readers.files import SUFFIXES
 from models.language.rows import Dialogues, Row, Rules, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
 
@@ -48,6 +49,7 @@ class LanguageTask(FamilyTask):
 
     units = "tokens"
     saved_files = ("tokenizer.json", FACTS_FILE)
+    prompt_suffixes = SUFFIXES
     tokenizer: Tokenizer
     """After setup and setup_without_data, like the next one."""
     is_chat: bool
@@ -80,13 +82,6 @@ class LanguageTask(FamilyTask):
         self.length = data.seq_len
         layers.check_kernel(context.attention, context.device)
 
-    @property
-    def prompt_suffixes(self) -> Collection[str]:
-        """The endings of files with prompts."""
-        from models.language.readers.files import SUFFIXES
-
-        return SUFFIXES
-
     def setup(self) -> None:
         """Read and split the data, train or load the tokenizer; store both in the run folder.
 
@@ -104,8 +99,8 @@ class LanguageTask(FamilyTask):
         self.tokenizer = self._load_tokenizer(texts)
         seed = self.rule.seed
         rules = Rules(length, self.on_bad, self.control, seed, source.single_document, source.longest)
-        splits = build_splits(corpus, self.groups, self.tokenizer, rules)
-        self.splits, self._facts = {**splits}, describe(corpus, splits)
+        splits, self._facts = build_splits(corpus, self.groups, self.tokenizer, rules)
+        self.splits = {**splits}
 
     def setup_without_data(self) -> None:
         self.tokenizer, self.start = self._load_tokenizer(), None
@@ -174,8 +169,6 @@ class LanguageTask(FamilyTask):
         model = self.network()
         blocks, count = self.blocks(model), self.frozen_layers
         if self.start is not None:
-            from models.common import initial_weights
-
             adapters = tuple(name for name, p in model.named_parameters() if p.requires_grad)
             names = adapters if self.has_adapters else ("",)
             loaded = initial_weights.load("model.start", model, self.start, _START, names)
@@ -234,20 +227,14 @@ class LanguageTask(FamilyTask):
 
     def prompts(self, path: Path) -> Sequence[Prompt]:
         """The prompts in a file; see read_prompts. Raises DataError."""
-        from models.language.generate import read_prompts
-
-        return read_prompts(path, self.columns, self.on_bad)
+        return generate.read_prompts(path, self.columns, self.on_bad)
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
-        from models.language import generate
-
         tokens = generate.tokens(prompt, self.tokenizer, is_request=self.is_chat)
         return len(tokens) - len(generate.fitting(tokens, self._window, sampling.max_tokens))
 
     def generate(self, model: Any, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
         """As in previews, the default is to answer greedily and to continue a text by sampling."""
-        from models.language import generate
-
         if sampling.temperature is None:
             kind = Dialogues if self.is_chat else TokenWindows
             sampling = replace(sampling, temperature=kind.temperature)
@@ -264,8 +251,7 @@ class LanguageTask(FamilyTask):
     def facts(self) -> Mapping[str, Any]:
         pretrained = {"pretrained": self.source.coverage} if self.source.coverage else {}
         control = {"control": self._control} if self.control == "noise" else {}
-        tokenizer = {"tokenizer": self.tokenizer.name, "seq_len": self.data("train").length}
-        return self._facts | tokenizer | super().facts() | pretrained | control
+        return self._facts | super().facts() | pretrained | control
 
     @cached_property
     def _control(self) -> Mapping[str, Mapping[str, float]]:

@@ -18,7 +18,6 @@ from models.common.split import SPLITS
 from models.language.readers.files import FileSource, RecordSource
 from models.language.readers.records import Record, normalized
 
-NO_COLUMNS: Mapping[str, str] = {}
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
 VERSION = 8
@@ -92,14 +91,14 @@ def text_of(name: bytes) -> str:
 
 
 def read_corpus(
-    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] = NO_COLUMNS
+    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
 ) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
-    source = FileSource(path, answers, columns)
+    source = FileSource(path, answers, columns or {})
     if source.size <= SMALL:
         return Corpus(source, _scan(source, on_bad))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}

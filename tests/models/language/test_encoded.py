@@ -42,7 +42,7 @@ def test_cached_tokens_are_those_in_memory_and_read_again_by_other_starts_and_pr
     expected = []
     for number, document in enumerate(read_corpus(large, None, "stop").records()):
         assert encoded.text_bytes[number] == len(document.text.encode())
-        expected += [[TOKENIZER.start], TOKENIZER.encode(document.text)]
+        expected += [[TOKENIZER.start], TOKENIZER.encode(document.text), [TOKENIZER.end]]
     assert np.array_equal(first, np.concatenate(expected))
     assert encoded.sizes.sum() == len(first)
     packed = pickle.dumps(encoded)

@@ -40,7 +40,7 @@ def test_a_row_numbers_its_documents_at_each_start(length):
 
 def test_noise_keeps_how_often_each_label_occurs_and_nothing_else():
     text = "the order of these letters is what there is to learn " * 20
-    real, noise, again = (windows([text], 256, noise=seed) for seed in (None, (1, 0), (1, 0)))
+    real, noise, again = (windows([text], 256, control=control) for control in ("real", "noise", "noise"))
     for a, b, c in zip(*map(all_rows, (real, noise, again)), strict=True):
         assert sorted(a.labels) == sorted(b.labels)
         assert a.labels.tolist() != b.labels.tolist()
