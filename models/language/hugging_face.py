@@ -1,10 +1,9 @@
-"""Export to Hugging Face: configuration and tokenizer files for transformers."""
+"""Export to Hugging Face: JSON and tokenizer files for transformers."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,60 +15,13 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
-from models.base import DataError
-from models.common.hugging_face import CONFIG, TOKENIZER, TOKENIZER_CONFIG
+from models.common.hugging_face import TOKENIZER, TOKENIZER_CONFIG
 from models.common.split import atomic_write
-from models.language.config import Size
-from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.readers.records import Turn
 from models.language.subword_tokenizers import SPECIALS, BpeTokenizer, ExternalTokenizer
 from models.language.tokenizer import ANSWER, FORMS, TAGS, ByteTokenizer, Tokenizer, prompt_and_answer
 
 log = logging.getLogger(__name__)
-_GENERATION = "generation_config.json"
-
-
-def write_config(folder: Path, size: Size, kv_heads: int, length: int, tokenizer: Tokenizer) -> None:
-    """Write the configuration of LlamaForCausalLM into `folder`. Disk access.
-
-    `size`: with the vocabulary of the weights; `length`: tokens of the longest training sample.
-    """
-    special_tokens = {
-        "bos_token_id": tokenizer.start,
-        "eos_token_id": tokenizer.end,
-        "pad_token_id": tokenizer.pad,
-    }
-    config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
-        "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
-        "num_key_value_heads": kv_heads, "head_dim": size.width // size.heads,
-        "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
-        "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
-        **special_tokens,
-    }  # fmt: skip
-    _write(folder / CONFIG, config)
-    _write(folder / _GENERATION, special_tokens)
-
-
-def copy_config(source: Path, folder: Path) -> None:
-    """Copy the configuration of the model in `source` into `folder`, with dtype float32.
-
-    Disk access. Raises DataError if the source no longer exists.
-    """
-    try:
-        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read the configuration of model.pretrained '{source}': {error}",
-            where=str(source / CONFIG),
-            allowed="the model folder that the run started from",
-        ) from None
-    config.pop("dtype", None)
-    _write(folder / CONFIG, {**config, "torch_dtype": "float32"})
-    if (source / _GENERATION).is_file():
-        shutil.copyfile(source / _GENERATION, folder / _GENERATION)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat: bool) -> None:
@@ -105,7 +57,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         "split_special_tokens": not is_chat,
         **({"chat_template": template} if is_chat else {}),
     }
-    _write(folder / TOKENIZER_CONFIG, tokenizer_config)
+    write_json(folder / TOKENIZER_CONFIG, tokenizer_config)
 
 
 _CHAT = Template(
@@ -158,5 +110,6 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     return inner
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file of a folder of transformers."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from models.base import Context, DataError
 from models.common import layers
+from models.common.hugging_face import CONFIG
 from models.common.layers import HasFrozenParts
 from models.language.config import SIZES, Model, Size
 from models.language.head import Head, compute_dtype
@@ -126,6 +126,7 @@ class Attention(nn.Module):
 
 ROTARY_BASE = 10_000.0
 NORM_EPSILON = 1e-5
+GENERATION = "generation_config.json"
 
 
 class FeedForward(nn.Module):
@@ -299,8 +300,22 @@ class BuiltIn:
         """The output layer."""
         return model.get_submodule("lm_head")
 
-    def write_config(self, folder: Path, length: int, tokenizer: Tokenizer) -> None:
-        """Write the configuration for transformers, for samples of `length`. Disk access."""
-        from models.language.hugging_face import write_config
-
-        write_config(folder, self.size, self.kv_heads, length, tokenizer)
+    def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+        """Configurations for transformers by file, for samples of `length`."""
+        special_tokens = {
+            "bos_token_id": tokenizer.start,
+            "eos_token_id": tokenizer.end,
+            "pad_token_id": tokenizer.pad,
+        }
+        size = self.size
+        config = {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
+            "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
+            "num_key_value_heads": self.kv_heads, "head_dim": size.width // size.heads,
+            "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
+            "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
+            "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
+            **special_tokens,
+        }  # fmt: skip
+        return {CONFIG: config, GENERATION: special_tokens}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from models.base import Context, DataError
 from models.common import hugging_face, layers
 from models.common.hugging_face import (
+    CONFIG,
     Coverage,
     StoredTensor,
     StoredWeights,
@@ -34,7 +36,7 @@ from models.common.hugging_face import (
 from models.common.layers import HasFrozenParts
 from models.language.config import SIZES, Lora, Model, context_of
 from models.language.head import CHUNK, IGNORE, Head, token_scores
-from models.language.model import decoder_layers
+from models.language.model import GENERATION, decoder_layers
 
 if TYPE_CHECKING:
     from models.common.nf4 import Quantizer
@@ -263,11 +265,14 @@ class FromFolder:
         head: nn.Module = model.inner.get_output_embeddings()
         return head
 
-    def write_config(self, folder: Path, length: int, tokenizer: Tokenizer) -> None:
-        """Copy the configuration for transformers. Disk access. Raises DataError."""
-        from models.language.hugging_face import copy_config
-
-        copy_config(self.folder, folder)
+    def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+        """Those of the folder, with dtype float32. Reads the disk. Raises DataError."""
+        read_config(self.folder)
+        files = (self.folder / name for name in (CONFIG, GENERATION))
+        found = {file.name: json.loads(file.read_bytes()) for file in files if file.is_file()}
+        found[CONFIG].pop("dtype", None)
+        found[CONFIG]["torch_dtype"] = "float32"
+        return found
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
         """Write adapters as peft reads them; or model.safetensors with them merged into the weights.

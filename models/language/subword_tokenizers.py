@@ -41,6 +41,8 @@ class BpeTokenizer(Tokenizer):
         self.inner, self.name = inner, name
         # Otherwise "<|end|>" inside a text would end it.
         inner.encode_special_tokens = True
+        inner.no_padding()
+        inner.no_truncation()
         # The highest id, because a file may skip ids.
         self.size = max(inner.get_vocab().values()) + 1
         self.start = self._first(_STARTS)
@@ -61,10 +63,7 @@ class BpeTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         encode = partial(self.inner.encode_batch_fast, add_special_tokens=False)
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
-            # A batch is padded to its longest text where the file says so; a text alone is not.
-            alone = (encode([text])[0] for text in texts)
-            encodings = alone if self.inner.padding else encode(texts)
-            return [_vector(encoding.ids, self.size) for encoding in encodings]
+            return [_vector(encoding.ids, self.size) for encoding in encode(texts)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}

@@ -142,23 +142,24 @@ class LanguageTask(FamilyTask):
 
     @cached_property
     def _local(self) -> Tokenizer | None:
-        """Tokenizer of a local file or folder; None: a built-in one."""
+        """Tokenizer of a local file or folder, to which the model is fitted; None: a built-in one."""
         is_built_in = self.tokenizer_name in ("bytes", "bpe")
         path = self.source.folder if is_built_in else Path(self.tokenizer_name).expanduser()
         if path is None:
             return None
         from models.language import subword_tokenizers
 
-        return subword_tokenizers.load(path)
+        tokenizer = subword_tokenizers.load(path)
+        self.source.fit(tokenizer)
+        return tokenizer
 
     def _row_length(self) -> int:
         length = self.length or self.source.context
         return min(length, self.source.longest or length)
 
     def network(self) -> Transformer | Pretrained:
-        """The model, fitted to a tokenizer from a file. Raises DataError."""
-        if self._local is not None:
-            self.source.fit(self._local)
+        """The model, for a tokenizer from a file. Raises DataError."""
+        self._local  # noqa: B018  to fit the source
         return self.source.build()
 
     def build(self) -> Module:
@@ -194,9 +195,10 @@ class LanguageTask(FamilyTask):
 
     def metric(self) -> Sums:
         known = {"has_answers": self.is_chat, "is_noise": self.control == "noise"}
-        return Sums(
-            lambda *given: counts(*self._output(*given, measure=True), given[1]), partial(scores, **known)
-        )
+        return Sums(self._counts, partial(scores, **known))
+
+    def _counts(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
+        return counts(*self._output(model, batch, measure=True), batch)
 
     def _output(self, model: Module, batch: Batch, **options: bool) -> Any:
         extra = {name: batch[name] for name in self.source.inputs}
@@ -261,21 +263,19 @@ class LanguageTask(FamilyTask):
         )
         return bands
 
-    def write_hugging_face(self, folder: Path) -> None:
+    def write_hugging_face(self, folder: Path, *, with_config: bool = True) -> None:
         """Write configuration and tokenizer for transformers into `folder`.
 
         Disk access. Raises DataError.
         """
-        self._write_tokenizer(folder)
-        self.source.write_config(folder, self._row_length(), self.tokenizer)
+        from models.language.hugging_face import write_json, write_tokenizer
 
-    def _write_tokenizer(self, folder: Path) -> None:
-        from models.language.hugging_face import write_tokenizer
-
-        self.tokenizer, run = self._load_tokenizer(), self.context.folder
+        tokenizer, run, length = self._load_tokenizer(), self.context.folder, self._row_length()
         is_known = run is not None and (run / FACTS_FILE).is_file()
         is_chat = is_known and model_facts.load(run, _TextFacts).conversations
-        write_tokenizer(folder, self.tokenizer, self._row_length(), is_chat=is_chat)
+        write_tokenizer(folder, tokenizer, length, is_chat=is_chat)
+        for name, config in self.source.configs(length, tokenizer).items() if with_config else ():
+            write_json(folder / name, config)
 
     def base_folder(self) -> Path | None:
         return self.source.folder
@@ -288,9 +288,7 @@ class LanguageTask(FamilyTask):
         assert not isinstance(self.source, BuiltIn)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
         self.source.write_adapted(named, folder, merged=merged)
-        self._write_tokenizer(folder)
-        if merged:
-            self.source.write_config(folder, self._row_length(), self.tokenizer)
+        self.write_hugging_face(folder, with_config=merged)
 
     def hugging_face_name(self, name: str) -> str:
         return name.removeprefix("inner.")

@@ -37,8 +37,8 @@ SUFFIXES = _KINDS.keys() | {
 }  # fmt: skip
 _ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[Row]]] = {
     "CSV": rows.table_rows,
-    "JSONL": rows.json_line_rows,
-    "JSON": rows.json_rows,
+    "JSONL": rows.json_rows,
+    "JSON": rows.array_rows,
     "Parquet": rows.parquet_rows,
 }
 

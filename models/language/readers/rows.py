@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -75,7 +74,7 @@ def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[R
         yield Row(line, dict(zip(header[first:], cells[first:], strict=True)), table.header_line)
 
 
-def json_line_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The object of each line of JSON; blank lines are skipped. Raises DataError."""
     file.first_line()  # raises DataError if the file is empty
     for line, raw in enumerate(file.lines(), start=1):
@@ -86,20 +85,20 @@ def json_line_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterat
                 bad_records.add(f"{name}:{line}", f"not JSON: {error}")
 
 
-def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
+def array_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row]:
     """The rows of an array, which is held in memory, or the object of each line of JSON.
 
     Raises DataError for text that is not JSON.
     """
     if not file.first_line().lstrip().startswith("["):
-        yield from json_line_rows(file, name, bad_records)
+        yield from json_rows(file, name, bad_records)
         return
     try:
         rows = parse_json("".join(file.chunks()))
     except ValueError as error:
         raise DataError(
             f"'{name}' is not JSON: {error}",
-            where=f"{name}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else name,
+            where=f"{name}:{getattr(error, 'lineno', 1)}",
             allowed="an array of objects, or one object per line",
         ) from None
     for number, row in enumerate(rows, start=1):
