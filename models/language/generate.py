@@ -31,32 +31,28 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
 
     Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
     """
-    stem, bad_records, prompts = re.sub(r"[^\w.-]+", "-", path.stem), BadRecords(), list[Prompt]()
+    stem, bad_records = re.sub(r"[^\w.-]+", "-", path.stem), BadRecords()
+    found: dict[str, str | tuple[Turn, ...]] = {}
     with input_errors():
         file = TextFile(path)
         rows = rows_of(file, path.name, bad_records)
-        if rows is None:
-            text = "\n".join(file.lines()).removesuffix("\n")
-            prompts += [text_prompt(text, stem)] if text else []
-        else:
+        if rows is not None:
             reader = RowReader(path.name, declared, bad_records, needed=("request",))
-            for row in rows:
-                content, name = reader.content(row), f"{stem}-{row.line}"
-                if isinstance(content, str):
-                    prompts.append(text_prompt(content, name))
-                elif content is not None:
-                    last = max((n for n, turn in enumerate(content) if turn.role != "assistant"), default=-1)
-                    messages = (Message(turn.role, turn.text) for turn in content[: last + 1])
-                    prompts.append(Prompt(name, tuple(messages)))
-            bad_records.finish(on_bad, len(prompts))
-        if not prompts:
+            contents = ((row.line, reader.content(row)) for row in rows)
+            found = {f"{stem}-{line}": content for line, content in contents if content is not None}
+            bad_records.finish(on_bad, len(found))
+        elif text := "\n".join(file.lines()).removesuffix("\n"):
+            found = {stem: text}
+        if not found:
             raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
-    return prompts
+    return [Prompt(name, _messages(content)) for name, content in found.items()]
 
 
-def text_prompt(text: str, name: str) -> Prompt:
-    """The prompt of one text: the start of a text, or a request."""
-    return Prompt(name, (Message("user", text),))
+def _messages(content: str | tuple[Turn, ...]) -> tuple[Message, ...]:
+    """A text, or the messages up to the last request."""
+    turns = (Turn("user", content),) if isinstance(content, str) else content
+    last = max((n for n, turn in enumerate(turns) if turn.role != "assistant"), default=-1)
+    return tuple(Message(turn.role, turn.text) for turn in turns[: last + 1])
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:

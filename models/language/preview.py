@@ -76,13 +76,25 @@ def continue_tokens(
     return [row[start : start + count] for row, start in zip(tokens.tolist(), starts, strict=True)]
 
 
+def prompt_and_target(split: Samples, index: int, targets: int) -> tuple[str, list[int], list[int]]:
+    """Name of a row, the last tokens before its answer and the first ones of it; each at most half a row.
+
+    A text begins with its prompt.
+    """
+    row, half = split.sample(index), split.length // 2
+    tokens, first = [*row.inputs.tolist(), int(row.labels[-1])], int((row.labels != IGNORE).argmax()) + 1
+    most = min(PROMPT_TOKENS, half)
+    cut = first if first > 1 else min(most, len(tokens) - 1)
+    return row.name, tokens[max(0, cut - most) : cut], tokens[cut : cut + min(targets, half)]
+
+
 def preview_text(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> str:
     """The prompt of the first sample, "│" and the model's continuation. Collective.
 
     A text is continued by seeded sampling, a request is answered greedily.
     """
-    prompt, _ = split.prompt_and_target(0, PROMPT_TOKENS, PREVIEW_TOKENS)
-    sampling = Sampling(min(PREVIEW_TOKENS, split.length - len(prompt)), split.temperature)
+    _, prompt, _ = prompt_and_target(split, 0, 0)
+    sampling = Sampling(min(PREVIEW_TOKENS, split.length // 2), split.temperature)
     [written] = continue_tokens(model, [prompt], sampling, tokenizer.pad, device)
     return f"{readable(prompt, tokenizer)}│{readable(written, tokenizer)}"
 
@@ -100,13 +112,13 @@ def predict(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.d
     One forward pass per token of the longest target. Collective.
     """
     shown = spread_positions(len(split), SHOWN)
-    pairs = [split.prompt_and_target(index, PROMPT_TOKENS, PREDICTED_TOKENS) for index in shown]
-    greedy = Sampling(max(len(target) for _, target in pairs), temperature=0.0)
-    generated = continue_tokens(model, [prompt for prompt, _ in pairs], greedy, tokenizer.pad, device)
+    rows = [prompt_and_target(split, index, PREDICTED_TOKENS) for index in shown]
+    greedy = Sampling(max(len(target) for *_, target in rows), temperature=0.0)
+    generated = continue_tokens(model, [prompt for _, prompt, _ in rows], greedy, tokenizer.pad, device)
     table: list[tuple[str | float, ...]] = []
-    for index, (prompt, target), tokens in zip(shown, pairs, generated, strict=True):
+    for (name, prompt, target), tokens in zip(rows, generated, strict=True):
         written = tokens[: len(target)]
         texts = [readable(part, tokenizer) for part in (prompt, target, written)]
         accuracy = float(np.mean(np.array(target) == np.array(written)))
-        table.append((split.sample(index).name, *texts, accuracy))
+        table.append((name, *texts, accuracy))
     return Predictions(COLUMNS, table)

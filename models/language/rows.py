@@ -136,13 +136,6 @@ class TokenWindows:
             inputs[1:], starts = labels[:-1], []
         return Row(inputs, labels, text_of(self._names[first]), starts, self._bytes_per_token)
 
-    def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
-        """The start of a row, at most half of it and `most` tokens, and what follows."""
-        row = self.sample(index)
-        tokens = [*row.inputs.tolist(), int(row.labels[-1])]
-        prompt = min(most, self.length // 2, len(tokens) - 1)
-        return tokens[:prompt], tokens[prompt : prompt + min(targets, self.length - prompt)]
-
     def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
         """The band of the loss on shuffled rows in nats per token, from token counts alone.
 
@@ -234,28 +227,15 @@ class Dialogues:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def prompt(self, index: int) -> np.ndarray:
-        """Prompt tokens of a row."""
-        whole = self._encoded.piece(2 * self._requests[index])
-        count = int(self._prompt_sizes[index])
-        return np.concatenate((whole[:1], whole[len(whole) - count + 1 :]))
-
-    def answer(self, index: int) -> np.ndarray:
-        """Answer tokens of a row, including the end token."""
-        return self._encoded.piece(2 * self._answers[index] + 1)
-
     def sample(self, index: int, draws: Draws | None = None) -> Row:
-        prompt, answer = self.prompt(index), self.answer(index)
-        tokens = np.concatenate((prompt, answer)).astype(np.int64)
+        prompt = self._encoded.piece(2 * self._requests[index])
+        answer = self._encoded.piece(2 * self._answers[index] + 1)
+        newest = prompt[len(prompt) - int(self._prompt_sizes[index]) + 1 :]
+        tokens = np.concatenate((prompt[:1], newest, answer)).astype(np.int64)
         labels = tokens[1:].copy()
-        labels[: len(prompt) - 1] = IGNORE
+        labels[: len(newest)] = IGNORE
         name, is_matched = text_of(self._names[index]), bool(self._matched[index])
         return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_matched)
-
-    def prompt_and_target(self, index: int, most: int, targets: int) -> tuple[list[int], list[int]]:
-        """The last tokens of a prompt, and the first ones of its answer, at most half of a row."""
-        target = self.answer(index)[: min(targets, self.length // 2)].tolist()
-        return self.prompt(index)[-min(most, self.length - len(target)) :].tolist(), target
 
     def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
         """The bands of the metrics on permuted answers: chance is guessing one of the labels."""

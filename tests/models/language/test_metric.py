@@ -58,9 +58,11 @@ def test_exact_match_equals_that_of_greedy_decoding(tmp_path, ready_task, train,
     exact = 0
     samples, tokenizer = task.data("val"), task.tokenizer
     for i in range(len(samples)):
-        answer = samples.answer(i)
+        row = samples.sample(i)
+        first = int((row.labels != -100).argmax())
+        prompt, answer = row.inputs[: first + 1], row.labels[first:]
         greedy, cpu = Sampling(len(answer), temperature=0.0), torch.device("cpu")
-        (written,) = continue_tokens(model, [samples.prompt(i).tolist()], greedy, 0, cpu)
+        (written,) = continue_tokens(model, [prompt.tolist()], greedy, 0, cpu)
         exact += written == answer.tolist() and written[-1] == tokenizer.end
     assert metric.result(counts)["exact_match"] == exact / len(samples)
     assert 0 < exact < len(samples)  # otherwise the comparison is trivial
