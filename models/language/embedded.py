@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.base import DataError
-from models.language.readers.records import Conversation, Document, Turn, normalized
+from models.language.readers.records import Record, Turn, normalized
 
 LARGEST = 64 * 1024
 """Maximum bytes of a source file; a longer one would dominate a split."""
@@ -29,31 +28,27 @@ _EXCLUDED = {
 }  # fmt: skip
 
 
-def read_documents() -> list[Document]:
+def read_documents() -> list[Record]:
     """Documentation topics and a fixed selection of standard library files, one document each.
 
-    Equal for equal Python versions. Raises DataError if this Python lacks them.
+    Equal for equal Python versions.
     """
-    documents = _topics() + _sources(Path(sysconfig.get_path("stdlib")))
-    if len(documents) < 3:
-        raise DataError(
-            "this Python installation has no documentation topics and source files",
-            where=f"data.path embedded:python, {sysconfig.get_path('stdlib')}",
-            allowed="an installation with the standard library as .py files",
-            fix="--data PATH  with your own text, or  --data embedded:commands",
-        )
-    return documents
+    return _topics() + _sources(Path(sysconfig.get_path("stdlib")))
 
 
-def _topics() -> list[Document]:
+def _topics() -> list[Record]:
     try:
         topics = import_module("pydoc_data.topics").topics
     except ImportError:
         return []
-    return [Document(f"topics/{name}", text.strip()) for name, text in sorted(topics.items())]
+    return [_document(f"topics/{name}", text.strip()) for name, text in sorted(topics.items())]
 
 
-def _sources(library: Path) -> list[Document]:
+def _document(name: str, text: str) -> Record:
+    return Record(name, name, text)
+
+
+def _sources(library: Path) -> list[Record]:
     """Source files in the order of their hashed names, which mixes packages."""
     files = {}
     for root, folders, names in os.walk(library):
@@ -69,7 +64,7 @@ def _sources(library: Path) -> list[Document]:
         if total > SOURCE_BYTES:
             break
         text = raw.decode("utf-8", errors="replace").replace("\r\n", "\n")
-        documents.append(Document(f"source/{name}", text))
+        documents.append(_document(f"source/{name}", text))
     return documents
 
 
@@ -97,25 +92,25 @@ _CORRECT = (
 )  # fmt: skip
 
 
-def read_conversations() -> list[Conversation]:
+def read_conversations() -> list[Record]:
     """4,000 fixed conversations with distinct requests, equally many per intent.
 
     `group` is the intent with its slot values, `label` the intent.
     """
     rng = np.random.default_rng(SEED)
-    conversations: list[Conversation] = []
+    conversations: list[Record] = []
     for intent in INTENTS:
         taken: set[str] = set()
         while len(taken) < CONVERSATIONS // len(INTENTS):
             conversation = _draw(intent, len(taken) % MISSPELT == 0, rng)
-            request = normalized(conversation.turns[0].text)
+            request = normalized(conversation.before[0].text)
             if request not in taken:
                 taken.add(request)
                 conversations.append(conversation)
     return conversations
 
 
-def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Conversation:
+def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Record:
     values = {name: _choose(SLOTS[name], rng) for name in _SLOT.findall(intent)}
     answer = intent.format(**{name: written for name, (_, written) in values.items()})
     if is_misspelt:
@@ -123,10 +118,11 @@ def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Conversat
     else:
         request = _choose(INTENTS[intent], rng)
         request = request.format(**{name: spoken for name, (spoken, _) in values.items()})
-    return Conversation(
-        (Turn("user", request), Turn("assistant", answer)),
-        where=f"embedded:commands, {intent}",
+    return Record(
         group=f"{intent} {' '.join(written for _, written in values.values())}",
+        where=f"embedded:commands, {intent}",
+        text=answer,
+        before=(Turn("user", request),),
         label=intent,
     )
 
@@ -152,3 +148,7 @@ def misspelt(command: str, rng: np.random.Generator) -> str:
         typo = "".join(letters)
         if typo != words[at]:
             return " ".join((*words[:at], typo, *words[at + 1 :]))
+
+
+READERS = {"embedded:python": read_documents, "embedded:commands": read_conversations}
+"""The built-in data by its name."""

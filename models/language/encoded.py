@@ -15,33 +15,45 @@ from models.common import cache
 from models.common.cache import ArrayFile
 from models.common.data_files import progress
 from models.language.readers.corpus import SMALL, VERSION, Corpus
-from models.language.readers.records import Document, Exchange
-from models.language.tokenizer import Tokenizer, rendered, with_ends
+from models.language.readers.records import Record
+from models.language.tokenizer import Tokenizer, encode_exchanges, render
 
 _BATCH, _BATCH_LETTERS = 256, 2**19
-"""At most so many documents or exchanges are encoded at once, and not many more letters of them."""
+"""At most so many records are encoded at once, and not many more letters of them."""
 
 
-class TokenStream:
-    """Long vector of tokens. On disk it is read, not mapped: mapped pages count as memory."""
+class Encoded:
+    """Numbered pieces of a long vector of tokens.
 
-    def __init__(self, tokens: np.ndarray) -> None:
-        """`tokens`: in memory, or a whole .npy file, mapped by numpy."""
-        self._dtype, self._length, self._tokens = tokens.dtype, len(tokens), None
+    Text: piece i is document i between start and end token. Conversations: piece 2i is exchange i up to its
+    answer, piece 2i + 1 the answer with the end token. On disk the tokens are read, not mapped:
+    mapped pages count as memory.
+    """
+
+    def __init__(self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray) -> None:
+        """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
+        self.offsets = np.concatenate(([0], ends)).astype(np.int64)
+        self.text_bytes = np.array(text_bytes)
+        self._dtype, self._tokens, self._path = tokens.dtype, tokens, ""
         if isinstance(tokens, np.memmap) and len(tokens) > 0:
             assert tokens.filename is not None
-            self._path, self._offset = os.fspath(tokens.filename), tokens.offset
-        else:
-            self._tokens = tokens
+            self._path, self._begin = os.fspath(tokens.filename), tokens.offset
+            self._tokens = np.empty(0, tokens.dtype)
 
     def __len__(self) -> int:
-        return self._length
+        """The number of tokens."""
+        return int(self.offsets[-1])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of tokens of each piece."""
+        return np.diff(self.offsets)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens from `start` to `stop` (exclusive). Raises DataError if the file was truncated."""
-        if self._tokens is not None:
+        if not self._path:
             return self._tokens[start:stop]
-        offset = self._offset + start * self._dtype.itemsize
+        offset = self._begin + start * self._dtype.itemsize
         tokens = np.fromfile(self._path, self._dtype, stop - start, offset=offset)
         if len(tokens) < stop - start:
             raise DataError(
@@ -51,28 +63,9 @@ class TokenStream:
             )
         return tokens
 
-
-class Encoded:
-    """Numbered pieces of tokens.
-
-    Text: piece i is the start token and document i. Conversations: piece 2i is exchange i up to its
-    answer, piece 2i + 1 the answer with the end token.
-    """
-
-    def __init__(self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray) -> None:
-        """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
-        self.stream = TokenStream(tokens)
-        self.offsets = np.concatenate(([0], ends)).astype(np.int64)
-        self.text_bytes = np.array(text_bytes)
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Number of tokens of each piece."""
-        return np.diff(self.offsets)
-
     def piece(self, number: int) -> np.ndarray:
         """Tokens of a piece."""
-        return self.stream.read(int(self.offsets[number]), int(self.offsets[number + 1]))
+        return self.read(int(self.offsets[number]), int(self.offsets[number + 1]))
 
 
 def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
@@ -104,43 +97,36 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
 
 def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
     """Tokens of each piece in order, and its bytes of text in UTF-8."""
-    batch, letters, total = list[Document | Exchange](), 0, 0
+    encode = _encode_texts if corpus.is_text else _encode_exchanges
+    batch, letters, total = list[Record](), 0, 0
     is_quiet = corpus.source.size <= SMALL
     with nullcontext(lambda done: None) if is_quiet else progress("tokenizing", len(corpus)) as show:
-        for item in corpus.records():
-            batch.append(item)
-            texts = [item] if isinstance(item, Document) else [*item.before, item.reply]
-            letters += sum(len(text.text) for text in texts)
+        for record in corpus.records():
+            batch.append(record)
+            letters += len(record.text) + sum(len(turn.text) for turn in record.before)
             if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
-                yield from _encode_batch(tokenizer, batch)  # between two, Python sees a signal
+                yield from encode(batch, tokenizer)  # between two, Python sees a signal
                 total += len(batch)
                 show(total)
                 batch, letters = [], 0
-        yield from _encode_batch(tokenizer, batch)
+        yield from encode(batch, tokenizer)
 
 
-def _encode_batch(
-    tokenizer: Tokenizer, batch: Sequence[Document | Exchange]
-) -> Iterator[tuple[np.ndarray, int]]:
-    texts, has_start = list[str](), list[bool]()
-    for item in batch:
-        if isinstance(item, Document):
-            texts.append(item.text)
-            continue
+def _encode_texts(batch: Sequence[Record], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    vectors = tokenizer.encode_batch([record.text for record in batch])
+    for record, vector in zip(batch, vectors, strict=True):
+        ends = np.array([tokenizer.first, tokenizer.end], vector.dtype)
+        yield np.insert(ends, 1, vector), len(record.text.encode())
+
+
+def _encode_exchanges(batch: Sequence[Record], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    rendered = []
+    for record in batch:
         try:
-            prompt, answer, starts = rendered(item.before, item.reply, tokenizer)
+            rendered.append(render(record.before, record.text, tokenizer))
         except DataError as error:
-            error.where += f" ({item.where})"
+            error.where += f" ({record.where})"
             raise
-        texts += (prompt, answer)
-        has_start.append(starts)
-    vectors, starting = iter(tokenizer.encode_batch(texts)), iter(has_start)
-    start = tokenizer.end if tokenizer.start is None else tokenizer.start
-    for item in batch:
-        if isinstance(item, Document):
-            vector = next(vectors)
-            yield np.append(np.array(start, vector.dtype), vector), len(item.text.encode())
-        else:
-            before, reply = with_ends(next(vectors), next(vectors), tokenizer, next(starting))
-            yield before, 0
-            yield reply, len(item.answer.encode())
+    for record, (prompt, answer) in zip(batch, encode_exchanges(rendered, tokenizer), strict=True):
+        yield prompt, 0
+        yield answer, len(record.text.encode())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,8 +10,8 @@ from models.base import DataError
 from models.common.data_files import first_files
 from models.common.table import TextTable
 from models.common.text_file import TextFile
-from models.language.readers.columns import NAMES, columns_in, is_sample
-from models.language.readers.plain_text import FORMATS, SUFFIXES, file_kind, suffix_of
+from models.language.readers.columns import columns_in, is_sample
+from models.language.readers.files import FORMATS, SUFFIXES, file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS
@@ -23,8 +21,7 @@ FILES_CHECKED = 300
 _HEAD = 1 << 16
 """Bytes of a file that are checked."""
 _PARQUET_MAGIC = b"PAR1"
-_KEYS = "|".join(name for names in NAMES.values() for name in names)
-_FIRST_KEY = re.compile(rf'\s*\{{\s*"({_KEYS})"\s*:')
+_KEY = re.compile(r'"(\w+)"\s*:')
 
 
 def recognize(path: Path) -> str | None:
@@ -54,28 +51,16 @@ def _format(file: Path) -> str | None:
         if kind == "Parquet":
             with file.open("rb") as opened:
                 return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
-        head = next(TextFile(file).chunks(_HEAD)).lstrip()
         if kind == "CSV":
-            return _CSV if _are_columns(TextTable(TextFile(file), file.name).header) else None
+            names, form = TextTable(TextFile(file), file.name).header, _CSV
+        else:
+            head = next(TextFile(file).chunks(_HEAD)).lstrip()
+            form = _JSON if kind == "JSON" and head.startswith("[") else _JSONL
+            if kind == "text" and not head.startswith("{"):
+                visible = "".join(head.split())
+                is_prose = visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))
+                return _TEXT if is_prose else None
+            names = _KEY.findall(head)
     except (DataError, OSError):
         return None
-    if kind == "JSON" and head.startswith("["):
-        return _JSON if _has_keys(head[1:].lstrip()) else None
-    if kind in ("JSON", "JSONL") or head.startswith("{"):
-        return _JSONL if _has_keys(head) else None
-    visible = "".join(head.split())
-    is_prose = visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))
-    return _TEXT if is_prose else None
-
-
-def _has_keys(text: str) -> bool:
-    """Whether a text begins with an object of known keys; if it is cut, by its first key."""
-    try:
-        row, _ = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
-        return _FIRST_KEY.match(text) is not None
-    return isinstance(row, dict) and _are_columns(list(row))
-
-
-def _are_columns(names: Sequence[str]) -> bool:
-    return is_sample(columns_in(names, {})[0])
+    return form if is_sample(columns_in(names, {})[0]) else None

@@ -24,13 +24,20 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype
 
 
-def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def token_scores(
+    outputs: Tensor, labels: Tensor, rows: int, logits_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is correct.
 
-    `logits` [tokens, vocabulary], `labels` [tokens]; float32 and bool, [tokens].
+    `outputs` [batch, time, any], of which `logits_of` makes logits for `rows` tokens at a time;
+    `labels` [batch, time]. float32 and bool, [batch, time].
     """
-    nats = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
-    return nats, logits.argmax(-1) == labels
+    nats, correct = [], []
+    for some, target in zip(outputs.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True):
+        logits = logits_of(some)
+        nats.append(F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none"))
+        correct.append(logits.argmax(-1) == target)
+    return torch.cat(nats).view(labels.shape), torch.cat(correct).view(labels.shape)
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -134,14 +141,7 @@ class Head(nn.Module):
         """Output of Transformer.forward from `hidden` [batch, time, width]."""
         if labels is None:
             return F.linear(hidden, self.weight)
-        flat, targets = hidden.flatten(0, 1), labels.flatten()
         if measure:
-            scores = [
-                token_scores(F.linear(h, self.weight), y)
-                for h, y in zip(flat.split(self.rows), targets.split(self.rows), strict=True)
-            ]
-            nats, correct = (torch.cat(x).view(labels.shape) for x in zip(*scores, strict=True))
-            return nats, correct
-        low = compute_dtype(hidden)
-        settings = self.smoothing, low, self.rows, self.chunk_loss
-        return _ChunkedLoss.apply(flat, self.weight, targets, *settings)
+            return token_scores(hidden, labels, self.rows, lambda some: F.linear(some, self.weight))
+        settings = self.smoothing, compute_dtype(hidden), self.rows, self.chunk_loss
+        return _ChunkedLoss.apply(hidden.flatten(0, 1), self.weight, labels.flatten(), *settings)

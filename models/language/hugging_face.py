@@ -1,13 +1,13 @@
-"""Export to Hugging Face: configuration and tokenizer files for transformers."""
+"""Export to Hugging Face: JSON and tokenizer files for transformers."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -15,66 +15,13 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
-from models.base import DataError
-from models.common.hugging_face import CONFIG, TOKENIZER, TOKENIZER_CONFIG
+from models.common.hugging_face import TOKENIZER, TOKENIZER_CONFIG
 from models.common.split import atomic_write
-from models.language.config import Size
-from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.readers.records import Turn
 from models.language.subword_tokenizers import SPECIALS, BpeTokenizer, ExternalTokenizer
 from models.language.tokenizer import ANSWER, FORMS, TAGS, ByteTokenizer, Tokenizer, prompt_and_answer
 
 log = logging.getLogger(__name__)
-_GENERATION = "generation_config.json"
-_TOKENIZER_FILES = (
-    TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-"""Tokenizer files of transformers."""
-
-
-def write_config(folder: Path, size: Size, kv_heads: int, length: int, tokenizer: Tokenizer) -> None:
-    """Write the configuration of LlamaForCausalLM into `folder`. Disk access.
-
-    `size`: with the vocabulary of the weights; `length`: tokens of the longest training sample.
-    """
-    special_tokens = {
-        "bos_token_id": tokenizer.start,
-        "eos_token_id": tokenizer.end,
-        "pad_token_id": tokenizer.pad,
-    }
-    config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
-        "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
-        "num_key_value_heads": kv_heads, "head_dim": size.width // size.heads,
-        "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
-        "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
-        **special_tokens,
-    }  # fmt: skip
-    _write(folder / CONFIG, config)
-    _write(folder / _GENERATION, special_tokens)
-
-
-def copy_config(source: Path, folder: Path) -> None:
-    """Copy the configuration of the model in `source` into `folder`, with dtype float32.
-
-    Disk access. Raises DataError if the source no longer exists.
-    """
-    try:
-        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read the configuration of model.pretrained '{source}': {error}",
-            where=str(source / CONFIG),
-            allowed="the model folder that the run started from",
-        ) from None
-    config.pop("dtype", None)
-    _write(folder / CONFIG, {**config, "torch_dtype": "float32"})
-    if (source / _GENERATION).is_file():
-        shutil.copyfile(source / _GENERATION, folder / _GENERATION)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat: bool) -> None:
@@ -85,21 +32,17 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     """
     template = chat_template(tokenizer)
     if isinstance(tokenizer, ExternalTokenizer):
-        for name in _TOKENIZER_FILES:
-            if (tokenizer.folder / name).is_file():
-                shutil.copyfile(tokenizer.folder / name, folder / name)
-        if not is_chat or tokenizer.inner.chat_template:
-            return
-        if _is_exact(template, tokenizer):
-            path = folder / TOKENIZER_CONFIG
-            config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            _write(path, {**config, "chat_template": template})
-        else:
+        own = tokenizer.inner.chat_template
+        if is_chat and not own and _is_exact(template, tokenizer):
+            tokenizer.inner.chat_template = template
+        elif is_chat and not own:
             log.warning(
                 "note: the export has no chat template: the tokenizer of %s makes other tokens of "
                 "a whole conversation than of its turns, as in training; encode each turn alone",
                 tokenizer.folder,
             )
+        tokenizer.inner.save_pretrained(folder)
+        tokenizer.inner.chat_template = own
         return
     inner = _as_library_tokenizer(tokenizer)
     numbers = {"bos_token": tokenizer.start, "eos_token": tokenizer.end, "pad_token": tokenizer.pad}
@@ -114,23 +57,23 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         "split_special_tokens": not is_chat,
         **({"chat_template": template} if is_chat else {}),
     }
-    _write(folder / TOKENIZER_CONFIG, tokenizer_config)
+    write_json(folder / TOKENIZER_CONFIG, tokenizer_config)
+
+
+_CHAT = Template(
+    "$start{% set forms = $forms %}"
+    "{% for message in messages %}{% set text = message['content'] | trim %}"
+    "{% if loop.last and message['role'] == 'assistant' %}{{ $answer + ' ' + text + eos_token }}"
+    "{% elif message['role'] in forms %}{{ forms[message['role']] | replace('{}', text) }}"
+    "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ $answer + '$space' }}{% endif %}"
+)
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
-    answer = f"{{{{ {json.dumps(ANSWER + ' ')} + text + eos_token }}}}"
-    template = "{{ bos_token }}" if tokenizer.start is not None else ""
-    template += "{% for message in messages %}{% set text = message['content'] | trim %}"
-    template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
-    for role, form in FORMS.items():
-        before, after = form.split("{}")
-        shown = f"{{{{ {json.dumps(before)} + text + {json.dumps(after)} }}}}"
-        template += f"{{% elif message['role'] == {json.dumps(role)} %}}{shown}"
-    unknown = "raise_exception('unknown role ' + message['role'])"
-    template += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
-    start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
-    return template + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(start)} }}}}{{% endif %}}"
+    start, space = "" if tokenizer.start is None else "{{ bos_token }}", " " * (not tokenizer.leading_space)
+    return _CHAT.substitute(start=start, space=space, forms=json.dumps(FORMS), answer=json.dumps(ANSWER))
 
 
 _PROBE = (
@@ -142,7 +85,7 @@ _PROBE = (
 
 def _is_exact(template: str, tokenizer: ExternalTokenizer) -> bool:
     """Whether the tokens of a conversation in the template are those of training."""
-    prompt, answer = prompt_and_answer(_PROBE, Turn("assistant", "It is so."), tokenizer)
+    prompt, answer = prompt_and_answer(_PROBE, "It is so.", tokenizer)
     turns = [{"role": turn.role, "content": turn.text} for turn in _PROBE]
     last = {"role": "assistant", "content": "It is so."}
     render = partial(tokenizer.inner.apply_chat_template, chat_template=template, tokenize=False)
@@ -167,5 +110,6 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     return inner
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file of a folder of transformers."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.base import Context, DataError
 from models.common import layers
+from models.common.hugging_face import CONFIG
 from models.common.layers import HasFrozenParts
-from models.language.config import Size
+from models.language.config import SIZES, Model, Size
 from models.language.head import Head, compute_dtype
+
+if TYPE_CHECKING:
+    from models.language.tokenizer import Tokenizer
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -78,20 +86,8 @@ def causal_attention(
     return mixed.transpose(1, 2)
 
 
-class KeyValueCache:
-    """Keys and values of earlier tokens in each attention layer, so that none is computed twice."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        """Tokens before those of the next pass; in a pass, before its own."""
-        self._layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens, [batch, time, heads, width], from those of a pass."""
-        if layer in self._layers:
-            k, v = (torch.cat(pair, dim=1) for pair in zip(self._layers[layer], (k, v), strict=True))
-        self._layers[layer] = k, v
-        return k, v
+Cache = dict[nn.Module, tuple[Tensor, Tensor]]
+"""Keys and values of earlier tokens, [batch, time, heads, width], in each attention layer."""
 
 
 class Attention(nn.Module):
@@ -107,12 +103,7 @@ class Attention(nn.Module):
         self.o_proj = linear(width, width)
 
     def forward(
-        self,
-        x: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        documents: Tensor | None,
-        cache: KeyValueCache | None = None,
+        self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         batch, time, width = x.shape
@@ -121,7 +112,9 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(batch, time, self.kv_heads, self.head_width)
         q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
         if cache is not None:
-            k, v = cache.extend(self, k, v)
+            if self in cache:
+                k, v = (torch.cat(pair, dim=1) for pair in zip(cache[self], (k, v), strict=True))
+            cache[self] = k, v
         if self.kv_heads < self.heads:
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
@@ -133,6 +126,7 @@ class Attention(nn.Module):
 
 ROTARY_BASE = 10_000.0
 NORM_EPSILON = 1e-5
+GENERATION = "generation_config.json"
 
 
 class FeedForward(nn.Module):
@@ -160,12 +154,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(size.width, size.hidden)
 
     def forward(
-        self,
-        x: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        documents: Tensor | None,
-        cache: KeyValueCache | None = None,
+        self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine, documents, cache)
@@ -185,13 +174,13 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
 
     def forward(
-        self, input_ids: Tensor, boundaries: Tensor | None = None, cache: KeyValueCache | None = None
+        self, input_ids: Tensor, boundaries: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Hidden states [batch, time, width] of `input_ids` [batch, time].
 
         With `cache` they follow its tokens; several at once only if it is empty.
         """
-        begin = 0 if cache is None else cache.length
+        begin = next((k.shape[1] for k, _ in cache.values()), 0) if cache else 0
         end = begin + input_ids.shape[1]
         angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
         cosine, sine = (angle[begin:] for angle in angles)
@@ -199,8 +188,6 @@ class Decoder(nn.Module):
         documents = None if boundaries is None else self._documents(boundaries, x)
         for layer in self.layers:
             x = layer(x, cosine, sine, documents, cache)
-        if cache is not None:
-            cache.length = end
         return self.norm(x)
 
     def _documents(self, boundaries: Tensor, x: Tensor) -> Tensor | None:
@@ -237,16 +224,6 @@ class Transformer(HasFrozenParts):
                 adds = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(parameter, std=residual if adds else deviation)
 
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        return self.model.embed_tokens
-
-    @property
-    def head(self) -> nn.Module:
-        """The output layer."""
-        return self.lm_head
-
     def forward(
         self,
         input_ids: Tensor,
@@ -266,6 +243,16 @@ class Transformer(HasFrozenParts):
         """
         return self.lm_head(self.model(input_ids, boundaries), labels, measure)
 
+    def begin(self) -> Callable[[Sequence[int]], Tensor]:
+        """A function that gives the logits [vocabulary] after further tokens of one text."""
+        cache = Cache()
+
+        def logits_after(tokens: Sequence[int]) -> Tensor:
+            ids = torch.tensor([tokens], device=self.lm_head.weight.device)
+            return self.lm_head(self.model(ids, cache=cache)[:, -1])[0]
+
+        return logits_after
+
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
     """Layers of a decoder in order.
@@ -278,3 +265,57 @@ def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
         if len(found) == count:
             return found
     return max((x for x in lists if len({type(m) for m in x}) == 1), key=len, default=[])
+
+
+class BuiltIn:
+    """Where a task has its model from: this transformer, with random weights."""
+
+    folder, longest, has_adapters, coverage = None, None, False, ""
+    inputs, single_document = ("boundaries",), False
+    """See FromFolder."""
+
+    def __init__(self, model: Model, context: Context) -> None:
+        """Read the settings. Raises DataError for an invalid kv_heads."""
+        size = SIZES[model.size]
+        if model.tokenizer == "bpe":
+            size = replace(size, vocabulary=model.vocabulary or max(512, size.vocabulary))
+        self.size, self.context, self.num_layers = size, size.context, size.layers
+        self.kv_heads, self._smoothing = model.kv_heads or size.heads, model.label_smoothing
+        self._kernel = context.attention
+        if size.heads % self.kv_heads:
+            raise DataError(
+                f"model.kv_heads {self.kv_heads} does not divide the {size.heads} heads of the size",
+                where="model.kv_heads",
+                allowed=", ".join(str(n) for n in range(1, size.heads + 1) if size.heads % n == 0),
+            )
+
+    def fit(self, tokenizer: Tokenizer) -> None:
+        """Take the vocabulary of a tokenizer from a file, rounded up to a multiple of 8."""
+        self.size = replace(self.size, vocabulary=-(-tokenizer.size // 8) * 8)
+
+    def build(self) -> Transformer:
+        return Transformer(self.size, self.kv_heads, self._smoothing, self._kernel)
+
+    def head_of(self, model: nn.Module) -> nn.Module:
+        """The output layer."""
+        return model.get_submodule("lm_head")
+
+    def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+        """Configurations for transformers by file, for samples of `length`."""
+        special_tokens = {
+            "bos_token_id": tokenizer.start,
+            "eos_token_id": tokenizer.end,
+            "pad_token_id": tokenizer.pad,
+        }
+        size = self.size
+        config = {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
+            "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
+            "num_key_value_heads": self.kv_heads, "head_dim": size.width // size.heads,
+            "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
+            "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
+            "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
+            **special_tokens,
+        }  # fmt: skip
+        return {CONFIG: config, GENERATION: special_tokens}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +20,27 @@ from torch._guards import active_fake_mode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.base import DataError
-from models.common import hugging_face
+from models.base import Context, DataError
+from models.common import hugging_face, layers
 from models.common.hugging_face import (
+    CONFIG,
     Coverage,
     StoredTensor,
     StoredWeights,
+    cache_name,
     from_pretrained,
     load_errors,
     weights_of,
     without_values,
 )
 from models.common.layers import HasFrozenParts
-from models.language.config import Lora
+from models.language.config import SIZES, Lora, Model, context_of
 from models.language.head import CHUNK, IGNORE, Head, token_scores
+from models.language.model import GENERATION, decoder_layers
 
 if TYPE_CHECKING:
     from models.common.nf4 import Quantizer
+    from models.language.tokenizer import Tokenizer
 
 PLAIN_HEADS = (
     *("gemma", "gemma3_text", "glm4", "gpt2", "gpt_neox", "llama", "mistral", "olmo2"),
@@ -61,18 +67,6 @@ class Pretrained(HasFrozenParts):
         self.inner = inner
         self.smoothing = smoothing
 
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        layer: nn.Module = self.inner.get_input_embeddings()
-        return layer
-
-    @property
-    def head(self) -> nn.Module:
-        """The output layer."""
-        layer: nn.Module = self.inner.get_output_embeddings()
-        return layer
-
     def forward(
         self,
         input_ids: Tensor,
@@ -89,15 +83,31 @@ class Pretrained(HasFrozenParts):
             return head(output.last_hidden_state, labels, measure)
         if labels is None:
             return output.logits
-        logits, targets = output.logits.flatten(0, 1), labels.flatten()
-        rows = max(1, CHUNK // logits.shape[-1])
-        chunks = list(zip(logits.split(rows), targets.split(rows), strict=True))
+        rows = max(1, CHUNK // output.logits.shape[-1])
         if measure:
-            scores = zip(*(token_scores(z, y) for z, y in chunks), strict=True)
-            nats, correct = (torch.cat(parts).view(labels.shape) for parts in scores)
-            return nats, correct
+            return token_scores(output.logits, labels, rows, lambda logits: logits)
+        chunks = zip(output.logits.flatten(0, 1).split(rows), labels.flatten().split(rows), strict=True)
         parts = [checkpoint(self._sum, z, y, use_reentrant=False) for z, y in chunks]
         return torch.stack(parts).sum()
+
+    def begin(self) -> Callable[[Sequence[int]], Tensor]:
+        """As Transformer.begin. Caches differ by architecture; without one, all is computed again."""
+        head, seen, cache = self.inner.get_output_embeddings(), list[int](), None
+        is_plain = isinstance(head, Head)
+        inner: Any = self.inner.base_model if is_plain else self.inner
+        name, device = cache_name(inner), next(self.parameters()).device
+
+        def logits_after(tokens: Sequence[int]) -> Tensor:
+            nonlocal cache
+            seen.extend(tokens)
+            cached: dict[str, Any] = {} if cache is None else {name: cache}
+            ids = torch.tensor([tokens if cached else seen], device=device)
+            output = inner(input_ids=ids, use_cache=True, **cached)
+            cache = getattr(output, name, None)
+            logits: Tensor = head(output.last_hidden_state[:, -1:]) if is_plain else output.logits
+            return logits[0, -1]
+
+        return logits_after
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -201,16 +211,90 @@ def _by_name(folder: Path, config: Any) -> tuple[Any, Coverage, Unread] | None:
     return inner.eval(), Coverage(unexpected=stored.unexpected()), unread
 
 
-def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
-    """Raises DataError if the tokenizer has more tokens than the model has embeddings."""
-    rows = model.inner.get_input_embeddings().weight.shape[0]
-    if tokens > rows:
-        raise DataError(
-            f"the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
-            where="model.tokenizer, model.pretrained",
-            allowed="the tokenizer of the pretrained model",
-            fix="leave out model.tokenizer  the pretrained folder has its own",
-        )
+class FromFolder:
+    """Where a task has its model from: a folder of transformers, also with adapters."""
+
+    inputs, single_document = (), True
+    """What the model takes of a batch beside tokens and labels; whether a row holds one document:
+    padding at its end needs no mask, but not every architecture accepts one for documents."""
+
+    def __init__(self, folder: Path, model: Model, context: Context) -> None:
+        """Read the settings. Raises DataError."""
+        self.folder, self.context = folder, SIZES[model.size].context
+        self._smoothing, self._kernel, self.lora = model.label_smoothing, context.attention, model.lora
+        self.has_adapters = model.lora.rank is not None
+        # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
+        self._allow_missing = not self.has_adapters and model.allow_missing
+        self._quantizer: Quantizer | None = None
+        if self.has_adapters and model.quantize is not None:
+            from models.common.nf4 import Quantizer
+
+            self._quantizer = Quantizer(context.device)
+        self._entries, self.num_layers, self.coverage = 0, None, ""
+
+    @cached_property
+    def longest(self) -> int | None:
+        """The longest sample that the model allows; None: any. Reads the disk. Raises DataError."""
+        read_config(self.folder)
+        return context_of(self.folder)
+
+    def fit(self, tokenizer: Tokenizer) -> None:
+        """Check in `build` that the model has embeddings for all tokens."""
+        self._entries = tokenizer.size
+
+    def build(self) -> Pretrained:
+        inner, coverage, unread = open_inner(self.folder, self._allow_missing)
+        self.coverage, self.num_layers = coverage.render(), getattr(inner.config, "num_hidden_layers", None)
+        model = Pretrained(inner, self._smoothing)
+        if self.has_adapters:
+            add_adapters(inner, self.lora)
+        rows = inner.get_input_embeddings().weight.shape[0]
+        if self._entries > rows:
+            raise DataError(
+                f"the tokenizer has {self._entries} tokens, model.pretrained has {rows} embeddings",
+                where="model.tokenizer, model.pretrained",
+                allowed="the tokenizer of the pretrained model",
+                fix="leave out model.tokenizer  the pretrained folder has its own",
+            )
+        layers.restrict_blocks(decoder_layers(model, self.num_layers), self._kernel)
+        read_weights(inner, unread, self.folder, self._quantizer)
+        return model
+
+    def head_of(self, model: Any) -> nn.Module:
+        """The output layer."""
+        head: nn.Module = model.inner.get_output_embeddings()
+        return head
+
+    def configs(self, length: int, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+        """Those of the folder, with dtype float32. Reads the disk. Raises DataError."""
+        read_config(self.folder)
+        files = (self.folder / name for name in (CONFIG, GENERATION))
+        found = {file.name: json.loads(file.read_bytes()) for file in files if file.is_file()}
+        found[CONFIG].pop("dtype", None)
+        found[CONFIG]["torch_dtype"] = "float32"
+        return found
+
+    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+        """Write adapters as peft reads them; or model.safetensors with them merged into the weights.
+
+        `weights` are those of the adapters, by the names of a model with them. Disk access.
+        """
+        from peft import get_peft_model, set_peft_model_state_dict
+
+        inner, _ = load_inner(self.folder)
+        if self._quantizer is not None and merged:  # the weights that the adapters were trained on
+            self._quantizer.round(inner)
+        with _expected_warnings():
+            model = get_peft_model(inner, _config(self.lora))
+            named = {f"base_model.model.{n.replace(_NAME, '')}": x for n, x in weights.items()}
+            result: Any = set_peft_model_state_dict(model, named)
+            assert not result.unexpected_keys, result.unexpected_keys
+            if merged:
+                file = folder / "model.safetensors"
+                save_model(model.merge_and_unload(), str(file), metadata={"format": "pt"})
+                return
+            model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # a form to describe the model
 
 
 _NAME = ".default"
@@ -240,27 +324,6 @@ def add_adapters(inner: Any, settings: Lora) -> None:
             )
     with _expected_warnings():
         inject_adapter_in_model(_config(settings), inner)
-
-
-def write(inner: Any, settings: Lora, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
-    """Write adapters as peft reads them; or model.safetensors with them `merged` into `inner`.
-
-    `inner` has the pretrained weights and no adapters; `weights` are those of the adapters, by the
-    names of a model with them. Disk access.
-    """
-    from peft import get_peft_model, set_peft_model_state_dict
-
-    with _expected_warnings():
-        model = get_peft_model(inner, _config(settings))
-        named = {f"base_model.model.{n.replace(_NAME, '')}": x for n, x in weights.items()}
-        result: Any = set_peft_model_state_dict(model, named)
-        assert not result.unexpected_keys, result.unexpected_keys
-        if merged:
-            file = folder / "model.safetensors"
-            save_model(model.merge_and_unload(), str(file), metadata={"format": "pt"})
-            return
-        model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # a form to describe the model
 
 
 def _config(settings: Lora) -> Any:

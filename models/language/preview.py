@@ -7,20 +7,20 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import Module
 
-from models.base import Predictions, SamplePart
+from models.base import Predictions, SamplePart, Sampling
 from models.common.predictions import evaluating, printable, spread_positions
-from models.language.dataset import Dataset
 from models.language.head import IGNORE
-from models.language.rows import Row
+from models.language.rows import Row, Samples
 from models.language.tokenizer import Tokenizer
-
-TEMPERATURE = 0.8
-
 
 END = "[end]"
 """The end token in a sample as text."""
+PROMPT_TOKENS, PREVIEW_TOKENS, PREDICTED_TOKENS = 96, 96, 48
+SHOWN = 3
+COLUMNS = ("source", "prompt", "target", "generated", "token accuracy")
 
 
 def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
@@ -38,61 +38,65 @@ def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
     return [part for part in parts if part.text]
 
 
-def continue_tokens(
-    model: Module,
-    prompts: Sequence[Sequence[int]],
-    count: int,
-    *,
-    pad: int,
-    device: torch.device,
-    seed: int | None,
-) -> list[list[int]]:
-    """Generate `count` tokens after each of `prompts`: greedy, or sampled if `seed` is given.
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """The next token by `logits` [vocabulary], float32; `sampling` has a temperature.
 
-    Always `count` forward passes of one shape: ranks of a sharded model stay in step, and a
+    Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (top-p); Fan et al.,
+    Hierarchical Neural Story Generation, 2018 (top-k).
+    """
+    if not sampling.temperature:
+        return int(logits.argmax())
+    ordered, tokens = (logits / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
+    # A token counts if those before it do not add up to top_p yet: the likeliest always does.
+    mask = ordered.cumsum(-1) - ordered < sampling.top_p
+    if sampling.top_k is not None:
+        mask[sampling.top_k :] = False
+    picked = torch.multinomial(ordered * mask, 1, generator=generator)
+    return int(tokens[picked])
+
+
+def continue_tokens(
+    model: Module, prompts: Sequence[Sequence[int]], sampling: Sampling, pad: int, device: torch.device
+) -> list[list[int]]:
+    """`sampling.max_tokens` tokens after each of `prompts`.
+
+    Always so many forward passes of one shape: ranks of a sharded model stay in step, and a
     compiled model compiles once. Collective if the model is sharded.
     """
-    starts = torch.tensor([len(prompt) for prompt in prompts])
-    shape = (len(prompts), int(starts.max()) + count)
-    tokens = torch.full(shape, pad, dtype=torch.int64, device=device)
-    for row, prompt in zip(tokens, prompts, strict=True):
-        row[: len(prompt)] = torch.tensor(list(prompt))
-    rows = torch.arange(len(prompts))
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    starts, count = [len(prompt) for prompt in prompts], sampling.max_tokens
+    rows = [[*prompt, *[pad] * (max(starts) + count - len(prompt))] for prompt in prompts]
+    tokens, generator = torch.tensor(rows, device=device), torch.Generator().manual_seed(sampling.seed)
     with evaluating(model):
         for at in range(count):
             # Causal attention ignores the padding at later positions.
-            logits = model(tokens)[rows, starts + at - 1].float().cpu()
-            if generator is None:
-                chosen = logits.argmax(-1)
-            else:
-                probabilities = (logits / TEMPERATURE).softmax(-1)
-                chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-            tokens[rows, starts + at] = chosen.to(device)
-    ends = zip(tokens.tolist(), starts.tolist(), strict=True)
-    return [row[start : start + count] for row, start in ends]
+            logits = model(tokens)
+            for row, start in enumerate(starts):
+                last = logits[row, start + at - 1].float().cpu()
+                tokens[row, start + at] = choose(last, sampling, generator)
+    return [row[start : start + count] for row, start in zip(tokens.tolist(), starts, strict=True)]
 
 
-PROMPT_TOKENS = 48
-PREVIEW_TOKENS = 96
-SEED = 0
+def prompt_and_target(split: Samples, index: int, targets: int) -> tuple[str, list[int], list[int]]:
+    """Name of a row, the last tokens before its answer and the first ones of it; each at most half a row.
 
-
-def preview_text(model: Module, dataset: Dataset, device: torch.device) -> str:
-    """A fixed prompt, "│" and the model's continuation. Collective if the model is sharded.
-
-    The prompt is the start of the first validation document, continued by seeded sampling, or the
-    first validation request, answered greedily. At most half of a row is prompt.
+    A text begins with its prompt.
     """
-    length, tokenizer = dataset.rules.length, dataset.tokenizer
-    if dataset.text:
-        row = dataset.text["val"].row(0)
-        prompt, seed = row.inputs[: min(PROMPT_TOKENS, length // 2)], SEED
-    else:
-        prompt, seed = dataset.dialogues["val"].prompt(0)[-(length - length // 2) :], None
-    count = min(PREVIEW_TOKENS, length - len(prompt))
-    (written,) = continue_tokens(model, [prompt.tolist()], count, pad=tokenizer.pad, device=device, seed=seed)
-    return f"{readable(prompt.tolist(), tokenizer)}│{readable(written, tokenizer)}"
+    row, half = split.sample(index), split.length // 2
+    tokens, first = [*row.inputs.tolist(), int(row.labels[-1])], int((row.labels != IGNORE).argmax()) + 1
+    most = min(PROMPT_TOKENS, half)
+    cut = first if first > 1 else min(most, len(tokens) - 1)
+    return row.name, tokens[max(0, cut - most) : cut], tokens[cut : cut + min(targets, half)]
+
+
+def preview_text(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> str:
+    """The prompt of the first sample, "│" and the model's continuation. Collective.
+
+    A text is continued by seeded sampling, a request is answered greedily.
+    """
+    _, prompt, _ = prompt_and_target(split, 0, 0)
+    sampling = Sampling(min(PREVIEW_TOKENS, split.length // 2), split.temperature)
+    [written] = continue_tokens(model, [prompt], sampling, tokenizer.pad, device)
+    return f"{readable(prompt, tokenizer)}│{readable(written, tokenizer)}"
 
 
 def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
@@ -102,43 +106,19 @@ def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
     return printable(tokenizer.decode(tokens))
 
 
-SHOWN = 3
-PREDICTED_TOKENS = 48
-COLUMNS = ("source", "prompt", "target", "generated", "token accuracy")
-
-
-def predict(model: Module, dataset: Dataset, device: torch.device) -> Predictions:
-    """Greedy completions of rows spread over the validation split, beside the targets.
+def predict(model: Module, split: Samples, tokenizer: Tokenizer, device: torch.device) -> Predictions:
+    """Greedy completions of rows spread over a split, beside the targets.
 
     One forward pass per token of the longest target. Collective.
     """
-    samples, tokenizer = dataset.split("val"), dataset.tokenizer
-    rows = [_prompt_and_target(dataset, index) for index in spread_positions(len(samples), SHOWN)]
-    count = max(len(target) for _, _, target in rows)
-    generated = continue_tokens(
-        model, [prompt for _, prompt, _ in rows], count, pad=tokenizer.pad, device=device, seed=None
-    )
+    shown = spread_positions(len(split), SHOWN)
+    rows = [prompt_and_target(split, index, PREDICTED_TOKENS) for index in shown]
+    greedy = Sampling(max(len(target) for *_, target in rows), temperature=0.0)
+    generated = continue_tokens(model, [prompt for _, prompt, _ in rows], greedy, tokenizer.pad, device)
     table: list[tuple[str | float, ...]] = []
     for (name, prompt, target), tokens in zip(rows, generated, strict=True):
         written = tokens[: len(target)]
         texts = [readable(part, tokenizer) for part in (prompt, target, written)]
-        table.append((name, *texts, float(np.mean(np.array(target) == np.array(written)))))
+        accuracy = float(np.mean(np.array(target) == np.array(written)))
+        table.append((name, *texts, accuracy))
     return Predictions(COLUMNS, table)
-
-
-def _prompt_and_target(dataset: Dataset, index: int) -> tuple[str, list[int], list[int]]:
-    """Name of a row, its prompt (cut at the start) and its target (cut at the end).
-
-    At most half of a text row is prompt; the target of a request is its answer.
-    """
-    length = dataset.rules.length
-    if dataset.text:
-        row = dataset.text["val"].row(index)
-        tokens = [*row.inputs.tolist(), int(row.labels[-1])]
-        prompt = min(PROMPT_TOKENS, length // 2, len(tokens) - 1)
-        end = prompt + min(PREDICTED_TOKENS, length - prompt)
-        return row.name, tokens[:prompt], tokens[prompt:end]
-    rows = dataset.dialogues["val"]
-    target = rows.answer(index)[: min(PREDICTED_TOKENS, length // 2)].tolist()
-    prompt_length = min(PROMPT_TOKENS, length - len(target))
-    return rows.row(index).name, rows.prompt(index)[-prompt_length:].tolist(), target

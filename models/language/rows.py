@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import lgamma
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from models.base import DataError, Draws
 from models.common.data_files import BadRecords, OnBad
+from models.common.family import padded
+from models.common.predictions import spread_positions
 from models.language.encoded import Encoded
 from models.language.head import IGNORE
-from models.language.readers.corpus import text_of
-from models.language.tokenizer import Tokenizer
+from models.language.readers.corpus import Corpus, text_of
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -26,12 +28,12 @@ class Row:
 
     inputs: np.ndarray
     labels: np.ndarray
-    text_bytes: int
-    """UTF-8 bytes of the text of the labels."""
     name: str
     """Name of the document or conversation."""
-    documents: np.ndarray | None = None
-    """Index of each token's document within the row; None: one document."""
+    starts: Sequence[int] = ()
+    """Where further documents begin within the row."""
+    bytes_per_token: float = 0.0
+    """UTF-8 bytes of text per label, on average over the split."""
     matched: bool = False
     """In a noise control: the answer is the true one, evaluated for comparison only."""
 
@@ -40,266 +42,205 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
     `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
-    for Transformer.forward, where padding belongs to the last document of its row; `text_bytes`
-    int64 and `matched` bool, [batch]; `units`, the number of labels; `meta`, the name of each
-    row's source.
+    for Transformer.forward, where padding belongs to the last document of its row; `matched` bool
+    [batch]; `units`, the number of labels; `meta`, the name of each row's source.
     """
-    longest = max(len(row.inputs) for row in rows)
-    time = length or -(-longest // MULTIPLE) * MULTIPLE
-    inputs = np.full((len(rows), time), pad, dtype=np.int64)
-    labels = np.full((len(rows), time), IGNORE, dtype=np.int64)
-    valid = np.zeros((len(rows), time), dtype=bool)
-    boundaries = []
-    for i, row in enumerate(rows):
-        n = len(row.inputs)
-        inputs[i, :n], labels[i, :n], valid[i, :n] = row.inputs, row.labels, True
-        boundaries.append(i * time)
-        if row.documents is not None:
-            boundaries.extend(i * time + 1 + np.flatnonzero(np.diff(row.documents)))
-    boundaries.append(len(rows) * time)
+    inputs = padded([row.inputs for row in rows], pad, length, MULTIPLE)
+    labels = padded([row.labels for row in rows], IGNORE, length, MULTIPLE)
+    count, time = inputs.shape
+    sizes = torch.tensor([len(row.inputs) for row in rows])
+    starts = [i * time + at for i, row in enumerate(rows) for at in (0, *row.starts)]
     return {
-        "input_ids": torch.from_numpy(inputs),
-        "labels": torch.from_numpy(labels),
-        "attention_mask": torch.from_numpy(valid),
-        "boundaries": torch.from_numpy(np.array(boundaries, dtype=np.int32)),
-        "text_bytes": torch.tensor([row.text_bytes for row in rows]),
+        "input_ids": inputs,
+        "labels": labels,
+        "attention_mask": torch.arange(time) < sizes[:, None],
+        "boundaries": torch.tensor([*starts, count * time], dtype=torch.int32),
+        "bytes_per_token": rows[0].bytes_per_token,
         "matched": torch.tensor([row.matched for row in rows]),
         "units": int((labels != IGNORE).sum()),
         "meta": [row.name for row in rows],
     }
 
 
-_COUNT_CHUNK = 1 << 20
-"""Tokens counted at one time."""
+@dataclass(frozen=True)
+class Rules:
+    """Settings that turn records into samples."""
+
+    length: int
+    on_bad: OnBad
+    control: Literal["real", "noise"]
+    seed: int
+    single_document: bool
+    """A row of text holds one document only."""
+    longest: int | None = None
+    """The length that the model allows; None: any."""
+
+
+_COUNTED = 10_000
+"""Rows whose labels are counted for the chance of a noise control."""
 
 
 class TokenWindows:
-    """Rows of `length` tokens from documents laid end to end; each token is an input and a label.
+    """Rows of tokens from documents laid end to end; each token is an input and a label.
 
     The inputs of a document are the start token and its text, its labels are the text and the end
     token. A row may hold the end of one document and the start of the next; with
-    `single_document` it never does, and the last row of a document is short. With `noise` (seeds)
+    `single_document` it never does, and the last row of a document is short. In a noise control
     the labels of each row are shuffled, which leaves only token frequencies.
     """
 
+    temperature = 0.8
+    """The divisor of the logits where a row is continued."""
+    skipped = truncated = whole_length = 0
+    """See Dialogues."""
+
     def __init__(
-        self,
-        encoded: Encoded,
-        names: np.ndarray,
-        documents: np.ndarray,
-        tokenizer: Tokenizer,
-        length: int,
-        *,
-        single_document: bool = False,
-        noise: Sequence[int] | None = None,
+        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
     ) -> None:
-        """`documents` selects documents of `encoded`; `names` holds the name of each."""
-        self.length, self.noise = length, noise
-        self.end = tokenizer.end
-        self.start = tokenizer.end if tokenizer.start is None else tokenizer.start
-        self._encoded, self._names, self._documents = encoded, names, documents
-        sizes = encoded.sizes[documents]
-        self.starts = np.concatenate(([0], sizes.cumsum()))
-        self.text_bytes = encoded.text_bytes[documents]
-        # Rows before each document if a row holds a single document.
-        rows = -(-sizes // length)
-        self._rows_before = np.concatenate(([0], rows.cumsum())) if single_document else None
-
-    @property
-    def tokens(self) -> int:
-        return int(self.starts[-1])
-
-    def label_counts(self, size: int) -> np.ndarray:
-        """How often each of `size` token ids is a label, over all rows."""
-        counts = np.zeros(size, dtype=np.int64)
-        for low in range(0, self.tokens, _COUNT_CHUNK):
-            tokens = self._tokens(low, min(low + _COUNT_CHUNK, self.tokens))
-            counts += np.bincount(tokens, minlength=size)
-        counts[self.start] -= len(self._documents)
-        counts[self.end] += len(self._documents)
-        return counts
+        """`numbers` are the documents of a split, which is number `side`."""
+        self.length = self.row_length = rules.length
+        self._noise = (rules.seed, side) if rules.control == "noise" else None
+        self._encoded, self._names, self._offsets = encoded, corpus.names[numbers], encoded.offsets[numbers]
+        self._starts = np.concatenate(([0], (encoded.sizes[numbers] - 1).cumsum()))
+        self.tokens = int(self._starts[-1])
+        self._bytes_per_token = float(encoded.text_bytes[numbers].sum() / self.tokens)
+        self._blocks = self._starts if rules.single_document else self._starts[[0, -1]]
+        """Where rows are cut anew."""
+        self._rows_before = np.concatenate(([0], -(-np.diff(self._blocks) // self.length))).cumsum()
+        self.mean_length = float(self.length)
 
     def __len__(self) -> int:
-        if self._rows_before is not None:
-            return int(self._rows_before[-1])
-        return -(-self.tokens // self.length)
+        return int(self._rows_before[-1])
 
-    def _row_range(self, index: int) -> tuple[int, int]:
-        begin, stop, row = 0, self.tokens, index
-        if self._rows_before is not None:
-            document = np.searchsorted(self._rows_before, index, side="right") - 1
-            begin, stop = map(int, self.starts[document : document + 2])
-            row = index - int(self._rows_before[document])
-        low = begin + row * self.length
-        return low, min(low + self.length, stop)
-
-    def _tokens(self, low: int, high: int) -> np.ndarray:
-        """Tokens at stream positions low to high, int64."""
-        return np.concatenate(list(self._pieces(low, high))).astype(np.int64)
-
-    def _pieces(self, low: int, high: int) -> Iterator[np.ndarray]:
-        first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
-        for i in range(first, last + 1):
-            begin, stop = max(low, int(self.starts[i])), min(high, int(self.starts[i + 1]))
-            shift = int(self._encoded.offsets[self._documents[i]]) - int(self.starts[i])
-            yield self._encoded.stream.read(begin + shift, stop + shift)
-
-    def sample(self, index: int, draws: Draws) -> Row:
-        return self.row(index)
-
-    def row(self, index: int) -> Row:
-        """Row `index`."""
+    def sample(self, index: int, draws: Draws | None = None) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        low, high = self._row_range(index)
-        first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
-        inner = self.starts[first + 1 : last + 1] - low
-        # One token more than the row holds, for its last label, unless a document ends there.
-        ends = high == self.starts[last + 1]
-        tokens = self._tokens(low, high if ends else high + 1)
-        inputs, labels = tokens[: high - low], tokens[1:]
-        if ends:
-            labels = np.append(labels, self.end)
-        labels = labels.copy()
-        labels[inner - 1] = self.end
-        documents = None
-        if self.noise is not None:
-            np.random.default_rng((*self.noise, index)).shuffle(labels)
-            inputs[1:] = labels[:-1]
-        elif len(inner):
-            documents = np.searchsorted(inner, np.arange(high - low), side="right")
-        text_bytes = self._bytes(low, high, int(first), int(last))
-        return Row(inputs, labels, text_bytes, text_of(self._names[self._documents[first]]), documents)
+        block = np.searchsorted(self._rows_before, index, side="right") - 1
+        low = int(self._blocks[block] + (index - self._rows_before[block]) * self.length)
+        high = min(low + self.length, int(self._blocks[block + 1]))
+        first, last = np.searchsorted(self._starts, (low, high - 1), side="right") - 1
+        pieces = []
+        for begin, stop, offset in zip(
+            self._starts[first : last + 1],
+            self._starts[first + 1 : last + 2],
+            self._offsets[first : last + 1],
+            strict=True,
+        ):
+            shift = int(offset - begin)
+            pieces.append(self._encoded.read(max(low, begin) + shift, min(high, stop) + shift + 1))
+        inputs = np.concatenate([piece[:-1] for piece in pieces]).astype(np.int64)
+        labels = np.concatenate([piece[1:] for piece in pieces]).astype(np.int64)
+        starts = (self._starts[first + 1 : last + 1] - low).tolist()
+        if self._noise is not None:
+            np.random.default_rng((*self._noise, index)).shuffle(labels)
+            inputs[1:], starts = labels[:-1], []
+        return Row(inputs, labels, text_of(self._names[first]), starts, self._bytes_per_token)
 
-    def _bytes(self, low: int, high: int, first: int, last: int) -> int:
-        """UTF-8 bytes of stream positions low to high.
+    def control(self, train: TokenWindows, size: int) -> dict[str, dict[str, float]]:
+        """The band of the loss on shuffled rows in nats per token, from token counts alone.
 
-        A document's bytes are spread evenly over its tokens and rounded down at cuts, so that the
-        rows of a split add up to the exact bytes of its documents for any tokenizer.
+        `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
+        `min`: under each row's own frequencies, that is the logarithm of the number of its orders.
+        A loss below it indicates a leak.
         """
-        begin, stop = self.starts[first : last + 1], self.starts[first + 1 : last + 2]
-        size, total = stop - begin, self.text_bytes[first : last + 1]
-        until = (np.minimum(high, stop) - begin) * total // size
-        before = (np.maximum(low, begin) - begin) * total // size
-        return int((until - before).sum())
+        counted = (train.sample(i).labels for i in spread_positions(len(train), _COUNTED))
+        frequencies = 1 + sum(np.bincount(labels, minlength=size) for labels in counted)
+        logp = np.log(frequencies / frequencies.sum())
+        chance = orders = 0.0
+        for i in range(len(self)):
+            counts = np.bincount(self.sample(i).labels, minlength=size)
+            chance -= float(counts @ logp)
+            orders += lgamma(counts.sum() + 1) - sum(lgamma(c + 1) for c in counts[counts > 1])
+        return {"val_loss": {"min": orders / self.tokens, "chance": chance / self.tokens}}
 
 
-@dataclass(frozen=True)
-class Pairing:
-    """Request and answer of each row, as exchange numbers."""
+def permutation_across_labels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Random permutation that gives each request the answer of a request with another label.
 
-    requests: np.ndarray
-    answers: np.ndarray
-    matched: np.ndarray
-    """In a noise control: whether the answer is the true one, evaluated for comparison only."""
-
-
-def true_pairing(exchanges: np.ndarray) -> Pairing:
-    """Pair each request with its own answer."""
-    return Pairing(exchanges, exchanges, np.zeros(len(exchanges), dtype=bool))
-
-
-def fitting_length(sizes: np.ndarray, longest: int | None) -> int | None:
-    """The tokens per sample that all answers fit, and all requests unless they double it.
-
-    `sizes`: the tokens of each request and its answer, in turns. `longest`: the length that the
-    model allows; None is returned if an answer does not fit it.
+    Random, not shifted by a constant: a model could learn which label answers which from a
+    constant shift. Raises DataError if more than half of `labels` are equal.
     """
-    prompts, answers = sizes[::2], sizes[1::2]
-    least = int(answers.max())
-    whole = -(-int((prompts + answers).max() - 1) // MULTIPLE) * MULTIPLE
-    if longest is not None:
-        whole = min(whole, longest)
-    if longest is not None and least > longest:
-        return None
-    return max(least, whole if whole <= 2 * least else -(-least // MULTIPLE) * MULTIPLE)
+    counts = np.bincount(labels)
+    if 2 * counts.max() > len(labels):
+        raise DataError(
+            f"the noise control cannot permute {len(labels)} answers: {counts.max()} of them "
+            "answer one kind of request",
+            where="data.control=noise",
+            allowed="at most half of a split's exchanges per kind of request",
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    while len(equal := np.flatnonzero(labels[order] == labels)):
+        # No swap adds to the equal ones, and since no label has more than half, some swap ends one.
+        for i, j in zip(equal, rng.integers(len(order), size=len(equal)), strict=True):
+            if labels[order[i]] == labels[i]:
+                order[[i, j]] = order[[j, i]]
+    return order
 
 
 class Dialogues:
-    """One row for each pair of request and answer; labels are the answer and the end token.
+    """One row for each exchange; labels are the answer and the end token.
 
-    A long prompt keeps its first token and loses the oldest others. An answer is never cut: a pair
-    with an answer longer than `length` is a bad row.
+    A long prompt keeps its first token and loses the oldest others. An answer is never cut: an
+    exchange with an answer longer than a row is a bad row. In a noise control each request gets
+    the answer to a request of another kind; evaluation also has the true pairs, to compare.
     """
 
+    temperature, row_length = 0.0, None
+
     def __init__(
-        self,
-        encoded: Encoded,
-        names: np.ndarray,
-        pairing: Pairing,
-        length: int,
-        on_bad: OnBad,
-        longest: int | None = None,
+        self, encoded: Encoded, corpus: Corpus, numbers: np.ndarray, rules: Rules, side: int
     ) -> None:
-        """`names` holds the source of each request; `longest`: the length the model allows.
+        """`numbers` are the exchanges of a split, which is number `side`; training comes first.
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
-        self._encoded, self._names = encoded, names
-        sizes = encoded.sizes
-        prompts, answers = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
+        self.length, self._encoded, self._labels = rules.length, encoded, corpus.labels
+        pairs = np.stack((numbers, numbers, np.zeros_like(numbers)))  # request, answer, is it matched
+        if rules.control == "noise":
+            true = np.stack((numbers, numbers, np.ones_like(numbers)))
+            pairs[1] = numbers[permutation_across_labels(corpus.labels[numbers], rules.seed + side)]
+            pairs = pairs if side == 0 else np.concatenate((pairs, true), axis=1)
+        prompts, answers = encoded.sizes[2 * pairs[0]], encoded.sizes[2 * pairs[1] + 1]
         # The last token is only a label; at least one prompt token must remain.
-        room = length + 1 - answers
-        needed = fitting_length(sizes, longest)
-        bad_records = BadRecords()
-        if needed is not None:
-            bad_records.fix = f"fit all:  --seq-len {needed}"
-        for i in np.flatnonzero(room < 1):
-            problem = f"the answer has {answers[i]} tokens; data.seq_len is {length}"
-            bad_records.add(text_of(names[pairing.requests[i]]), problem)
+        room = self.length + 1 - answers
         fits = room >= 1
-        self.skipped = bad_records.finish(on_bad, int(fits.sum()))
-        if len(fits) and not fits.any():
-            raise DataError(
-                f"every answer is longer than data.seq_len {length}",
-                where="data.seq_len",
-                allowed=f"answers of at most {longest} tokens, which the model allows"
-                if needed is None
-                else "",
-                fix="" if needed is None else f"--seq-len {needed}",
-            )
-        is_cut = fits & (prompts > room) & ~pairing.matched
+        needed, bad_records = int(encoded.sizes[1::2].max()), BadRecords()  # also of the other splits
+        is_possible = rules.longest is None or needed <= rules.longest
+        for i in np.flatnonzero(~fits):
+            problem = f"the answer has {answers[i]} tokens; data.seq_len is {self.length}"
+            fix = f"fit all:  --seq-len {needed}" if is_possible else ""
+            bad_records.add(text_of(corpus.names[pairs[0, i]]), problem, fix)
+        self.skipped = bad_records.finish(rules.on_bad if fits.any() else "stop", int(fits.sum()))
+        is_cut = fits & (prompts > room) & (pairs[2] == 0)
         self.truncated = int(is_cut.sum())
         tokens = int((prompts + answers)[is_cut].max(initial=1)) - 1
-        self.whole_length = min(tokens, longest or tokens)
+        self.whole_length = min(tokens, rules.longest or tokens)
         """Tokens per sample that no prompt exceeds, up to the most that the model allows."""
-        self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
-        self._matched = pairing.matched[fits]
-        self.prompt_sizes = np.minimum(prompts, room)[fits]
-        """Prompt tokens of each row."""
-        self.answer_sizes = answers[fits]
-        """Answer tokens of each row, including the end token."""
-
-    @property
-    def tokens(self) -> int:
-        return int(self.answer_sizes.sum())
+        self._requests, self._answers, self._matched = pairs[:, fits]
+        self._prompt_sizes, sizes = np.minimum(prompts, room)[fits], answers[fits]
+        self._names, self.tokens = corpus.names[self._requests], int(sizes.sum())
+        self._bytes_per_token = float(encoded.text_bytes[2 * self._answers + 1].sum() / self.tokens)
+        self.mean_length = float((self._prompt_sizes + sizes - 1).mean())
+        """Mean number of tokens of a sample."""
 
     def __len__(self) -> int:
         return len(self._requests)
 
-    def prompt(self, index: int) -> np.ndarray:
-        """Prompt tokens of a row."""
-        whole = self._encoded.piece(2 * self._requests[index])
-        count = int(self.prompt_sizes[index])
-        return np.concatenate((whole[:1], whole[len(whole) - count + 1 :]))
-
-    def answer(self, index: int) -> np.ndarray:
-        """Answer tokens of a row, including the end token."""
-        return self._encoded.piece(2 * self._answers[index] + 1)
-
-    def sample(self, index: int, draws: Draws) -> Row:
-        return self.row(index)
-
-    def row(self, index: int) -> Row:
-        """Row `index`."""
-        prompt, answer = self.prompt(index), self.answer(index)
-        tokens = np.concatenate((prompt, answer)).astype(np.int64)
+    def sample(self, index: int, draws: Draws | None = None) -> Row:
+        prompt = self._encoded.piece(2 * self._requests[index])
+        answer = self._encoded.piece(2 * self._answers[index] + 1)
+        newest = prompt[len(prompt) - int(self._prompt_sizes[index]) + 1 :]
+        tokens = np.concatenate((prompt[:1], newest, answer)).astype(np.int64)
         labels = tokens[1:].copy()
-        labels[: len(prompt) - 1] = IGNORE
-        return Row(
-            inputs=tokens[:-1],
-            labels=labels,
-            text_bytes=int(self._encoded.text_bytes[2 * self._answers[index] + 1]),
-            name=text_of(self._names[self._requests[index]]),
-            matched=bool(self._matched[index]),
-        )
+        labels[: len(newest)] = IGNORE
+        name, is_matched = text_of(self._names[index]), bool(self._matched[index])
+        return Row(tokens[:-1], labels, name, (), self._bytes_per_token, is_matched)
+
+    def control(self, train: Dialogues, size: int) -> dict[str, dict[str, float]]:
+        """The bands of the metrics on permuted answers: chance is guessing one of the labels."""
+        return {"exact_match": {"max": 2 / len(np.unique(self._labels))}, "matched_gap": {"max": 0.02}}
+
+
+Samples = TokenWindows | Dialogues
+"""The samples of a split."""

@@ -33,16 +33,16 @@ _PARENTS = 3
 """A file of weights lies in RUN/checkpoints/STEP/."""
 
 
-class BpeTokenizer:
-    """A tokenizer of the tokenizers library."""
-
-    leading_space = True
+class BpeTokenizer(Tokenizer):
+    """A tokenizer of the tokenizers library; special tokens written in a text are plain text."""
 
     def __init__(self, inner: tokenizers.Tokenizer, name: str = "bpe") -> None:
         """Raises DataError if `inner` has no end-of-text token."""
         self.inner, self.name = inner, name
         # Otherwise "<|end|>" inside a text would end it.
         inner.encode_special_tokens = True
+        inner.no_padding()
+        inner.no_truncation()
         # The highest id, because a file may skip ids.
         self.size = max(inner.get_vocab().values()) + 1
         self.start = self._first(_STARTS)
@@ -57,35 +57,25 @@ class BpeTokenizer:
         return next((number for number in numbers if number is not None), None)
 
     @cached_property
-    def digest(self) -> str:
+    def digest(self) -> str:  # type: ignore[override]
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
-
-    def encode(self, text: str) -> np.ndarray:
-        """Tokens of `text`; special tokens written in it are plain text."""
-        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         encode = partial(self.inner.encode_batch_fast, add_special_tokens=False)
         with subwords.encode_errors(f"model.tokenizer {self.name}"):
-            # A batch is padded to its longest text where the file says so; a text alone is not.
-            alone = (encode([text])[0] for text in texts)
-            encodings = alone if self.inner.padding else encode(texts)
-            return [_vector(encoding.ids, self.size) for encoding in encodings]
+            return [_vector(encoding.ids, self.size) for encoding in encode(texts)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
         visible = [t for t in map(int, tokens) if t not in hidden]
         return self.inner.decode(visible, skip_special_tokens=False)
 
-    def template(self, before: Sequence[Turn], answer: Turn) -> None:
-        """None: no chat template."""
-        return None
 
+class ExternalTokenizer(Tokenizer):
+    """Tokenizer of a local Hugging Face folder; no download, no code of the folder is run.
 
-class ExternalTokenizer:
-    """Tokenizer of a local Hugging Face folder; no download, no code of the folder is run."""
-
-    leading_space = True
+    Special tokens written in a text count as such.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Disk access; raises DataError if the folder has no usable tokenizer."""
@@ -100,16 +90,12 @@ class ExternalTokenizer:
         self.pad: int = self.end if inner.pad_token_id is None else inner.pad_token_id
 
     @cached_property
-    def digest(self) -> str:
+    def digest(self) -> str:  # type: ignore[override]
         digest = hashlib.sha256(version("transformers").encode())
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.stat().st_size < _LARGEST:
                 digest.update(f"{file.name}\0".encode() + file.read_bytes())
         return digest.hexdigest()
-
-    def encode(self, text: str) -> np.ndarray:
-        """Tokens of `text`; special tokens written in it count as such."""
-        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         with subwords.encode_errors(str(self.folder)):
@@ -119,18 +105,14 @@ class ExternalTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
-    def template(self, before: Sequence[Turn], answer: Turn) -> tuple[str, str] | None:
-        """The conversation in the folder's chat template; None if it has no template.
-
-        Raises DataError if the template fails.
-        """
+    def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
         if not self.inner.chat_template:
             return None
         turns = [{"role": turn.role, "content": turn.text} for turn in before]
         render = partial(self.inner.apply_chat_template, tokenize=False)
         try:
             prompt = render(turns, add_generation_prompt=True)
-            whole = render([*turns, {"role": answer.role, "content": answer.text.strip()}])
+            whole = render([*turns, {"role": "assistant", "content": answer}])
         except Exception as error:  # TemplateError, TypeError and others: a template is a program
             roles = ", ".join(turn.role for turn in before)
             raise DataError(
@@ -139,7 +121,7 @@ class ExternalTokenizer:
                 allowed="a template that renders the conversations of data.path",
             ) from None
         is_cut = whole.startswith(prompt)
-        return prompt, whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
+        return prompt, whole[len(prompt) :].rstrip() if is_cut else answer
 
 
 def _vector(ids: Sequence[int], size: int) -> np.ndarray:

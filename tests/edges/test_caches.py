@@ -38,8 +38,8 @@ def texts(path):
 
 
 def tokens(path):
-    stream = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER).stream
-    return stream.read(0, len(stream)).tolist()
+    found = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER)
+    return found.read(0, len(found)).tolist()
 
 
 FIRST = writers.NAMES

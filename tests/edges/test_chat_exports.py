@@ -60,7 +60,7 @@ def rendered(theirs, turns, **options):
 def test_transformers_renders_the_tokens_of_training(tokenizer, theirs):
     for turns in CONVERSATIONS:
         before = tuple(Turn(role, text) for role, text in turns[:-1])
-        prompt, answer = prompt_and_answer(before, Turn(*turns[-1]), tokenizer)
+        prompt, answer = prompt_and_answer(before, turns[-1][1], tokenizer)
         assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist(), turns
         assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist(), turns
     assert theirs.eos_token_id == tokenizer.end

@@ -28,7 +28,7 @@ def exchanges(path, columns=()):
 def pieces(exchange):
     """The text before an answer, and the answer, as the built-in form has them."""
     tokenizer = ByteTokenizer()
-    both = prompt_and_answer(exchange.before, exchange.reply, tokenizer)
+    both = prompt_and_answer(exchange.before, exchange.text, tokenizer)
     return tuple(tokenizer.decode(part) for part in both)
 
 

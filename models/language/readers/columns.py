@@ -1,22 +1,124 @@
-"""Columns and messages: what each one means, and the record of a row."""
+"""Columns and messages: what each one means, and the text or the turns of a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from models.base import DataError
 from models.common.data_files import IGNORE, BadRecords
 from models.common.table import columns_option
-from models.language.readers.plain_text import split_text
-from models.language.readers.records import Conversation, Document, Record, Turn
+from models.language.readers.records import Turn
+from models.language.readers.rows import Row
 
 ROLES = ("system", "user", "assistant")
 _ALIASES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 """Roles of ShareGPT, and those of APIs that mean the same."""
 _UNREAD = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
 """Fields that hold text of a message beside its content."""
+NAMES = {
+    "request": ("prompt", "instruction", "input"),
+    "context": ("context", "input"),
+    "answer": ("response", "completion", "output"),
+    "system": ("system",),
+    "messages": ("messages", "conversations"),
+    "text": ("text",),
+}
+"""The names of columns by their meaning, those of Alpaca, TRL and ShareGPT; `input` is the request
+if no other column is."""
+METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
+"""Names of columns that hold no text of a sample; they are ignored."""
+SAMPLE = ("request", "answer")
+"""What a sample has that is neither messages nor a text."""
+Columns = dict[str, str]
+"""The name of the column of each meaning that a row has."""
+
+
+def is_sample(columns: Mapping[str, str], needed: Collection[str] = SAMPLE) -> bool:
+    """Whether a row with these columns is a sample."""
+    return "messages" in columns or "text" in columns or columns.keys() >= set(needed)
+
+
+def columns_in(names: Sequence[str], declared: Mapping[str, str]) -> tuple[Columns, list[str]]:
+    """The columns among `names`, and those that no rule reads.
+
+    `declared`: the meaning of a column by its name in lower case; it comes before NAMES.
+    """
+    keys = {name.strip().lower(): name for name in names}
+    columns = {m: keys[key] for key, m in declared.items() if key in keys and m != IGNORE}
+    others = {key: name for key, name in keys.items() if key not in declared}
+    for meaning, known in NAMES.items():
+        if meaning not in columns and not (meaning == "text" and is_sample(columns)):
+            key = next((key for key in known if key in others), None)
+            if key is not None:
+                columns[meaning] = others.pop(key)
+    return columns, [name for key, name in others.items() if key not in METADATA]
+
+
+class RowReader:
+    """Reads the rows of one file; remembers the columns of each kind of row."""
+
+    def __init__(
+        self,
+        file: str,
+        declared: Mapping[str, str],
+        bad_records: BadRecords,
+        needed: Collection[str] = SAMPLE,
+    ) -> None:
+        """`needed` without "answer": answers are left out."""
+        self._file, self._declared, self._bad_records, self._needed = file, declared, bad_records, needed
+        self._columns: dict[tuple[str, ...], Columns] = {}
+
+    def content(self, row: Row) -> str | tuple[Turn, ...] | None:
+        """The text or the turns of a row; None, and a bad record, if it is invalid.
+
+        Raises DataError if a column is not read, or if those of a table make no sample.
+        """
+        names = tuple(row.fields)
+        if names not in self._columns:
+            columns, unread = columns_in(names, self._declared)
+            if unread if is_sample(columns, self._needed) else row.header:
+                raise self._unknown(f"{self._file}:{row.header or row.line}", names, columns, unread)
+            self._columns[names] = columns
+        columns = self._columns[names]
+        try:
+            return _text(row.fields, columns["text"]) if "text" in columns else self._turns(row, columns)
+        except ValueError as error:
+            self._bad_records.add(f"{self._file}:{row.line}", str(error))
+            return None
+
+    def _turns(self, row: Row, columns: Columns) -> tuple[Turn, ...]:
+        """The turns of messages, or of a request and an answer. Raises ValueError."""
+        fields = row.fields
+        system, context = (_optional(fields, columns.get(meaning)) for meaning in ("system", "context"))
+        first = (Turn("system", system),) if system else ()
+        if "messages" in columns:
+            return (*first, *turns_of(fields[columns["messages"]], columns["messages"]))
+        if not is_sample(columns, self._needed):
+            raise ValueError(f"no column for {' and '.join(self._needed)}; data.columns names others")
+        before = _side(fields, columns["request"], "user")
+        if context and before[-1].role == "user":
+            before = (*before[:-1], replace(before[-1], text=f"{before[-1].text}\n\n{context}"))
+        answer = _side(fields, columns["answer"], "assistant") if "answer" in self._needed else ()
+        return (*first, *(replace(turn, learned=False) for turn in before), *answer)
+
+    def _unknown(
+        self, where: str, names: Sequence[str], columns: Columns, unread: Sequence[str]
+    ) -> DataError:
+        """The error for columns that are not read, or that make no sample."""
+        meanings, problem = dict.fromkeys(unread, IGNORE), f"columns that are not read: {', '.join(unread)}"
+        if not is_sample(columns, self._needed):
+            meaning = next(meaning for meaning in self._needed if meaning not in columns)
+            meanings = {next(iter(unread), "NAME"): meaning}
+            problem = f"no column for the {meaning} among: {', '.join(names)}"
+        known = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
+        return DataError(
+            problem,
+            where=where,
+            allowed=f"{known}; ignored: {', '.join(METADATA)}",
+            fix=f"rename a column, or say what one means:  {columns_option(meanings)}",
+        )
 
 
 def turns_of(messages: Any, field: str) -> tuple[Turn, ...]:
@@ -48,138 +150,20 @@ def _turn(message: Any, at: str) -> Turn:
     return Turn(role, text, learned=weight != 0)
 
 
-NAMES = {
-    "request": ("prompt", "instruction", "input"),
-    "context": ("context", "input"),
-    "answer": ("response", "completion", "output"),
-    "system": ("system",),
-    "messages": ("messages", "conversations"),
-    "text": ("text",),
-}
-"""The names of columns by their meaning, those of Alpaca, TRL and ShareGPT; `input` is the request
-if no other column is."""
-METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
-"""Names of columns that hold no text of a sample; they are ignored."""
-_KNOWN = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """A row of a table or an object of JSON, as it is in the file."""
-
-    line: int
-    number: int
-    """Tells rows of one line apart."""
-    fields: Mapping[str, Any]
-    header: int | None = None
-    """The line of the names of the fields in a table; None: each row names its own."""
-
-
-Columns = dict[str, str]
-"""The name of the column of each meaning that a row has."""
-
-
-def is_sample(columns: Mapping[str, str]) -> bool:
-    """Whether a row with these columns is a sample."""
-    return "messages" in columns or "text" in columns or {"request", "answer"} <= columns.keys()
-
-
-def columns_in(names: Sequence[str], declared: Mapping[str, str]) -> tuple[Columns, list[str]]:
-    """The columns among `names`, and those that no rule reads.
-
-    `declared`: the meaning of a column by its name in lower case; it comes before NAMES.
-    """
-    columns, others = Columns(), dict[str, str]()
-    for name in names:
-        key = name.strip().lower()
-        if (meaning := declared.get(key)) is None:
-            others[key] = name
-        elif meaning != IGNORE:
-            columns[meaning] = name
-    for meaning, known in NAMES.items():
-        if meaning not in columns and not (meaning == "text" and is_sample(columns)):
-            found = next((key for key in known if key in others), None)
-            if found is not None:
-                columns[meaning] = others.pop(found)
-    return columns, [name for key, name in others.items() if key not in METADATA]
-
-
-class RowReader:
-    """Makes records of the rows of one file; remembers the columns of each kind of row."""
-
-    def __init__(self, file: str, declared: Mapping[str, str], bad_records: BadRecords):
-        self.file, self._declared, self.bad_records = file, declared, bad_records
-        self._columns: dict[tuple[str, ...], Columns] = {}
-
-    def records(self, raw: RawRow) -> Iterator[Record]:
-        """The record of a row, a long text in parts; none, and a bad record, if it is invalid.
-
-        Raises DataError if a column is not read, or if those of a table make no sample.
-        """
-        row, where, names = raw.fields, f"{self.file}:{raw.line}", tuple(raw.fields)
-        if names not in self._columns:
-            columns, unread = columns_in(names, self._declared)
-            if unread if is_sample(columns) else raw.header:
-                raise _unknown(f"{self.file}:{raw.header or raw.line}", names, columns, unread)
-            self._columns[names] = columns
-        columns = self._columns[names]
-        try:
-            if "text" in columns:
-                text, group = _text(row, columns["text"]), f"{self.file}#{raw.number:09}"
-                yield from (Document(group, part) for part in split_text(text.split("\n")))
-            else:
-                yield Conversation(_turns(row, columns), where)
-        except ValueError as error:
-            self.bad_records.add(where, str(error))
-
-
-def _turns(row: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    """The turns of a row of messages, or of a request and an answer. Raises ValueError."""
-    system = _optional(row, columns.get("system"))
-    first = (Turn("system", system),) if system else ()
-    if "messages" in columns:
-        return (*first, *turns_of(row[columns["messages"]], columns["messages"]))
-    if not is_sample(columns):
-        raise ValueError("no column for request and answer; data.columns names others")
-    before = _side(row, columns["request"], "user")
-    context = _optional(row, columns.get("context"))
-    if context and before[-1].role == "user":
-        before = (*before[:-1], replace(before[-1], text=f"{before[-1].text}\n\n{context}"))
-    not_learned = (replace(turn, learned=False) for turn in before)
-    return (*first, *not_learned, *_side(row, columns["answer"], "assistant"))
-
-
-def _side(row: Mapping[str, Any], column: str, role: str) -> tuple[Turn, ...]:
+def _side(fields: Mapping[str, Any], column: str, role: str) -> tuple[Turn, ...]:
     """The turns of a request or an answer: a text, or a list of messages as in TRL."""
-    if isinstance(row[column], list):
-        return turns_of(row[column], column)
-    return (Turn(role, _text(row, column)),)
+    if isinstance(fields[column], list):
+        return turns_of(fields[column], column)
+    return (Turn(role, _text(fields, column)),)
 
 
-def _optional(row: Mapping[str, Any], column: str | None) -> str:
-    value = row[column] if column else None
+def _optional(fields: Mapping[str, Any], column: str | None) -> str:
+    value = fields[column] if column else None
     return value if isinstance(value, str) and value.strip() else ""
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
-    value = row[column]
+def _text(fields: Mapping[str, Any], column: str) -> str:
+    value = fields[column]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{column} is {'empty' if isinstance(value, str) else 'no text'}")
     return value
-
-
-def _unknown(where: str, names: Sequence[str], columns: Columns, unread: Sequence[str]) -> DataError:
-    """The error for columns that are not read, or that make no sample."""
-    meanings = dict.fromkeys(unread, IGNORE)
-    if is_sample(columns):
-        problem = f"columns that are not read: {', '.join(unread)}"
-    else:
-        meaning = "answer" if "request" in columns else "request"
-        problem = f"no column for the {meaning} among: {', '.join(names)}"
-        meanings = {next(iter(unread), "NAME"): meaning}
-    return DataError(
-        problem,
-        where=where,
-        allowed=f"{_KNOWN}; ignored: {', '.join(METADATA)}",
-        fix=f"rename a column, or say what one means:  {columns_option(meanings)}",
-    )

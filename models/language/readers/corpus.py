@@ -1,4 +1,4 @@
-"""Corpus of documents or exchanges, read from files in each pass, checked and deduplicated."""
+"""Corpus of texts or exchanges, read from files in each pass, checked and deduplicated."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
 
-from models.base import DataError
+from models.base import DataError, SplitName
 from models.common import cache
 from models.common.data_files import BadRecords, OnBad
+from models.common.split import SPLITS
 from models.language.readers.files import FileSource, RecordSource
-from models.language.readers.records import Document, Exchange, Record, exchanges_in, normalized
+from models.language.readers.records import Record, normalized
 
-NO_COLUMNS: Mapping[str, str] = {}
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
-VERSION = 7
+VERSION = 8
 """Cache version; increase it when the same files give another index or other tokens."""
 _CHUNK = 1 << 16
 """Records whose entries are Python objects at a time."""
@@ -28,7 +29,7 @@ _DIGEST = 16
 
 
 class Corpus:
-    """Documents or exchanges without duplicates. Each pass reads from disk."""
+    """Texts or exchanges without duplicates. Each pass reads from disk."""
 
     def __init__(self, source: FileSource | RecordSource, index: Mapping[str, np.ndarray]) -> None:
         """`index`: the arrays of `_scan`, of all that was read; `kept` is without duplicates."""
@@ -47,34 +48,32 @@ class Corpus:
         """The split group of each."""
         return map(text_of, self._index["groups"][self._kept])
 
+    def members(self, splits: Mapping[SplitName, Sequence[str]]) -> dict[SplitName, np.ndarray]:
+        """The numbers of the records of each split, in order; `splits`: the groups of each."""
+        sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
+        numbers = (sides.get(group, len(SPLITS)) for group in self.groups)
+        side_of = np.fromiter(numbers, dtype=np.int8, count=len(self))
+        return {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
+
     @property
     def left_out(self) -> Counter[str]:
         """Non-zero counts of skipped rows, duplicates and ignored files."""
         duplicates = len(self._index["names"]) - len(self)
         return +Counter(skipped_rows=self.skipped, ignored_files=self.source.ignored, duplicates=duplicates)
 
-    def records(self) -> Iterator[Document | Exchange]:
-        """The documents or exchanges in order."""
-        bad_records, bad_parts = BadRecords(), self._index["bad_parts"]
+    def records(self) -> Iterator[Record]:
+        """The texts or exchanges in order."""
         is_kept = np.zeros(len(self._index["names"]), dtype=bool)
         is_kept[self._kept] = True
-        number = 0
-        for part in range(self.source.parts):
-            for record in self.source.read(part, bad_records) if part not in bad_parts else ():
-                for item in [record] if isinstance(record, Document) else exchanges_in(record):
-                    if number < len(is_kept) and is_kept[number]:
-                        yield item
-                    number += 1
+        parts = sorted({*range(self.source.parts)}.difference(self._index["bad_parts"].tolist()))
+        return compress(chain.from_iterable(self.source.read(p, BadRecords()) for p in parts), is_kept)
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
-        """Texts of the documents or exchanges with the numbers `chosen`."""
+        """What the records with the numbers `chosen` say, and the turns before them."""
         is_chosen = np.zeros(len(self), dtype=bool)
         is_chosen[chosen] = True
-        for item, wanted in zip(self.records(), is_chosen, strict=False):
-            if wanted and isinstance(item, Document):
-                yield item.text
-            elif wanted and isinstance(item, Exchange):
-                yield from (*(turn.text for turn in item.before), item.answer)
+        for record in compress(self.records(), is_chosen):
+            yield from (*(turn.text for turn in record.before), record.text)
 
     def check_unchanged(self) -> None:
         """Raises DataError if the files changed since they were indexed."""
@@ -92,14 +91,14 @@ def text_of(name: bytes) -> str:
 
 
 def read_corpus(
-    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] = NO_COLUMNS
+    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] | None = None
 ) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
-    source = FileSource(path, answers, columns)
+    source = FileSource(path, answers, columns or {})
     if source.size <= SMALL:
         return Corpus(source, _scan(source, on_bad))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
@@ -112,56 +111,45 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
     return Corpus(source, _scan(source, "stop"))
 
 
-Entry = tuple[bytes, bytes, bytes, bytes]
-"""Name, group, and digests of the text or request and of the kind of request, which texts lack."""
-
-
 def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndarray]:
     """Arrays of the index of all records. Raises DataError."""
-    entries, bad_records, num_good = list[Entry](), BadRecords(), 0
+    entries, bad_records, total = list[tuple[bytes, ...]](), BadRecords(), 0
     chunks = list[list[np.ndarray]]()  # Python objects of many records would take gigabytes
-    bad_parts, notes = list[int](), dict[str, list[str]]()
-
-    def pack(some: Sequence[Entry]) -> None:
-        if some:
-            chunks.append([np.array(column) for column in zip(*some, strict=True)])
-
+    bad_parts, unusable, notes = list[int](), list[slice](), dict[str, list[str]]()
     for part in range(source.parts):
-        before = len(chunks), len(entries)
-        counts = bad_records.count, num_good
+        begin = total
         try:
             for record in source.read(part, bad_records):
-                entries += (found := _entries(record))
-                num_good += bool(found)
-                if not found and not isinstance(record, Document):
-                    bad_records.add(record.where, "no request with an answer")
-                if len(entries) >= _CHUNK:
-                    if before[1]:  # those of earlier parts stay if this one is bad
-                        pack(entries[: before[1]])
-                        del entries[: before[1]]
-                        before = len(chunks), 0
-                    pack(entries)
+                entries.append(_entry(record))
+                total += 1
+                if len(entries) == _CHUNK:
+                    chunks.append([np.array(column) for column in zip(*entries, strict=True)])
                     entries.clear()
             if source.note:
                 notes.setdefault(source.note, []).append(source.part_name(part))
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
-            del chunks[before[0] :], entries[before[1] :]
-            bad_records.truncate(counts[0])
-            num_good = counts[1]
             bad_records.add(source.part_name(part), error.message, error.fix)
             bad_parts.append(part)
+            unusable.append(slice(begin, total))
+    if entries:
+        chunks.append([np.array(column) for column in zip(*entries, strict=True)])
+    is_good = np.ones(total, dtype=bool)
+    for records in unusable:
+        is_good[records] = False
+    columns = [np.concatenate(parts)[is_good] for parts in zip(*chunks, strict=True)]
+    num_good = len(np.unique(columns[0])) if bad_records.count and columns else 0
     skipped = bad_records.finish(on_bad, num_good)
-    pack(entries)
-    if not chunks:
+    if not is_good.any():
         raise DataError(
             f"'{source.name}' has no usable data",
             where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )
-    names, groups, keys, labels = (np.concatenate(columns) for columns in zip(*chunks, strict=True))
-    if len(is_text := np.unique(labels == b"")) > 1:
+    names, groups, keys, labels = columns
+    is_text = labels == b""
+    if is_text.any() != is_text.all():
         raise DataError(
             f"'{source.name}' contains plain text and conversations",
             where="data.path",
@@ -169,7 +157,7 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndar
             fix="move one of them to another folder",
         )
     return {
-        "is_text": is_text,
+        "is_text": is_text[:1],
         "skipped": np.array([skipped]),
         "bad_parts": np.array(bad_parts, dtype=np.int64),
         "kept": np.sort(np.unique(keys, return_index=True)[1]),  # first of equal ones
@@ -180,20 +168,14 @@ def _scan(source: FileSource | RecordSource, on_bad: OnBad) -> dict[str, np.ndar
     }
 
 
-def _entries(record: Record) -> list[Entry]:
-    """The entries of a document or of the exchanges of a conversation."""
-    if isinstance(record, Document):
-        name = record.group.encode("utf-8", "surrogateescape")
-        return [(name, name, _digest(normalized(record.text)), b"")]
-    return [
-        (
-            exchange.where.encode("utf-8", "surrogateescape"),
-            exchange.group.encode("utf-8", "surrogateescape"),
-            _digest("\n".join(f"{turn.role} {normalized(turn.text)}" for turn in exchange.before)),
-            _digest(exchange.label),
-        )
-        for exchange in exchanges_in(record)
-    ]
+def _entry(record: Record) -> tuple[bytes, ...]:
+    """Name, group, and digests of the text or request and of the kind of request, which texts lack."""
+    compared, label = normalized(record.text), b""
+    if record.before:
+        compared = "\n".join(f"{turn.role} {normalized(turn.text)}" for turn in record.before)
+        label = _digest(record.label)
+    where, group = (name.encode("utf-8", "surrogateescape") for name in (record.where, record.group))
+    return where, group, _digest(compared), label
 
 
 def _digest(text: str) -> bytes:

@@ -6,25 +6,54 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from models.base import DataError
+from models.common import data_files
 from models.common.data_files import BadRecords, identity, unreadable_file
-from models.common.text_file import TextFile
-from models.language.readers import plain_text
-from models.language.readers.columns import RawRow, RowReader
-from models.language.readers.plain_text import Kind, file_kind, find_files
-from models.language.readers.records import Record
-from models.language.readers.tables import json_line_rows, json_rows, parquet_rows, read_parallel, table_rows
+from models.common.text_file import GZIP, TextFile
+from models.language.readers import plain_text, rows
+from models.language.readers.columns import RowReader
+from models.language.readers.records import Record, exchanges
+from models.language.readers.rows import Row
 
-_ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[RawRow]]] = {
-    "CSV": table_rows,
-    "JSONL": json_line_rows,
-    "JSON": json_rows,
-    "Parquet": parquet_rows,
+FORMATS = (
+    "CSV with columns for a request and an answer, or with text",
+    "JSONL with keys for a request and an answer, with messages, or with text",
+    "a JSON array of such objects",
+    "Parquet with such columns",
+    "plain text, documentation and source code",
+)
+"""Formats of the family, as `list` and error messages name them."""
+Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
+_KINDS: Mapping[str, Kind] = {
+    ".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL",
+    ".json": "JSON", ".parquet": "Parquet",
+}  # fmt: skip
+SUFFIXES = _KINDS.keys() | {
+    ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
+    ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
+    ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
+}  # fmt: skip
+_ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[Row]]] = {
+    "CSV": rows.table_rows,
+    "JSONL": rows.json_rows,
+    "JSON": rows.array_rows,
+    "Parquet": rows.parquet_rows,
 }
 
 
-def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow] | None:
+def suffix_of(file: Path) -> str:
+    """The suffix in lower case, without that of gzip."""
+    return Path(file.name.lower().removesuffix(GZIP)).suffix
+
+
+def file_kind(file: Path) -> Kind:
+    """Kind of a file by its suffix."""
+    return _KINDS.get(suffix_of(file), "text")
+
+
+def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Row] | None:
     """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
     kind = file_kind(file.path)
     return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
@@ -56,22 +85,11 @@ class FileSource:
         self.name, self._path, self._answers, self._columns = str(path), path, answers, columns
         self.note = ""
         """The encoding that was assumed of the part that was read last."""
-        self._files, self.ignored = find_files(path)
-        for file in (path, answers) if answers is not None else ():
-            if not file.is_file():
-                raise DataError(
-                    f"'{file}' is not a file",
-                    where=f"data.path and data.answers, {file.absolute()}",
-                    allowed="two files: line N of data.answers answers line N of data.path",
-                )
+        self._files, self.ignored = ([path], 0) if answers else _find_files(path)
+        self.parts = len(self._files)
         self.size, self.stamp = self._stat_files()
         kinds = {file_kind(file) for file in self._files}
         self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
-
-    @property
-    def parts(self) -> int:
-        """Number of parts."""
-        return len(self._files)
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
@@ -83,16 +101,22 @@ class FileSource:
         file, name = TextFile(self._files[part]), self.part_name(part)
         if self._answers is not None:
             answers = TextFile(self._answers)
-            yield from read_parallel(file, answers, bad_records)
+            yield from plain_text.read_parallel(file, answers, bad_records)
             self.note = file.note or answers.note
             return
-        if (rows := rows_of(file, name, bad_records)) is not None:
-            reader = RowReader(name, self._columns, bad_records)
-            for row in rows:
-                yield from reader.records(row)
+        if (found := rows_of(file, name, bad_records)) is None:
+            read = plain_text.read_documents if file.path == self._path else plain_text.read_whole
+            yield from read(file, name)
         else:
-            is_single = file.path == self._path
-            yield from (plain_text.read_documents if is_single else plain_text.read_whole)(file, name)
+            reader = RowReader(name, self._columns, bad_records)
+            for row in found:
+                content, where = reader.content(row), f"{name}:{row.line}"
+                if isinstance(content, str):
+                    yield from plain_text.records_of(content.split("\n"), f"{name}#{row.line:09}")
+                elif content is not None:
+                    yield from (answered := exchanges(content, where))
+                    if not answered:
+                        bad_records.add(where, "no request with an answer")
         self.note = file.note
 
     def current_stamp(self) -> str:
@@ -103,7 +127,7 @@ class FileSource:
         """Bytes of the files, and a digest of the columns and of their names, sizes and times."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         digest.update(repr(sorted(self._columns.items())).encode())
-        for file in self._files if self._answers is None else [self._path, self._answers]:
+        for file in [*self._files, *filter(None, [self._answers])]:
             try:
                 file_identity = identity(file)
             except OSError as error:
@@ -111,3 +135,31 @@ class FileSource:
             total += file_identity[0]
             digest.update(os.fsencode(file) + f"\0{file_identity}\0".encode())
         return total, digest.hexdigest()
+
+
+def _find_files(path: Path) -> tuple[list[Path], int]:
+    """Files to read under `path`, sorted, and the number of ignored files.
+
+    A single file may have any suffix; a folder gives its visible files of a known suffix at any
+    depth, of JSON the arrays. Raises DataError if there is none or a folder is not readable.
+    """
+    allowed = "a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
+    if not data_files.existing_path(str(path), allowed).is_dir():
+        return [path], 0
+    files = data_files.files(path)
+    chosen = [f for f in files if suffix_of(f) in SUFFIXES and (file_kind(f) != "JSON" or _is_array(f))]
+    if not chosen:
+        raise DataError(
+            f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
+            allowed=" ".join(sorted(SUFFIXES)),
+            fix="give the path of one file: a single file may have any suffix",
+        )
+    return chosen, len(files) - len(chosen)
+
+
+def _is_array(file: Path) -> bool:
+    """Whether a file begins as a JSON array. Reads its first part; False if it cannot be read."""
+    try:
+        return next(TextFile(file).chunks()).lstrip().startswith("[")
+    except DataError:
+        return False

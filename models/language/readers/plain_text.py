@@ -1,108 +1,44 @@
-"""Files of text, their kinds, and the documents of plain text."""
+"""Documents of plain text, and the exchanges of two parallel files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby, islice
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice, zip_longest
 
 from models.base import DataError
-from models.common import data_files
-from models.common.text_file import GZIP, TextFile
-from models.language.readers.records import Document
-
-TEXT = frozenset({
-    ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
-    ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
-    ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
-})  # fmt: skip
-FORMATS = (
-    "CSV with columns for a request and an answer, or with text",
-    "JSONL with keys for a request and an answer, with messages, or with text",
-    "a JSON array of such objects",
-    "Parquet with such columns",
-    "plain text, documentation and source code",
-)
-"""Formats of the family, as `list` and error messages name them."""
-Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
-_KINDS: Mapping[str, Kind] = {
-    ".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL",
-    ".json": "JSON", ".parquet": "Parquet",
-}  # fmt: skip
-SUFFIXES = TEXT | _KINDS.keys()
-
-
-def suffix_of(file: Path) -> str:
-    """The suffix in lower case, without that of gzip."""
-    return Path(file.name.lower().removesuffix(GZIP)).suffix
-
-
-def file_kind(file: Path) -> Kind:
-    """Kind of a file by its suffix."""
-    return _KINDS.get(suffix_of(file), "text")
-
-
-def is_array(file: Path) -> bool:
-    """Whether a file begins as a JSON array. Reads its first part; False if it cannot be read."""
-    try:
-        return next(TextFile(file).chunks()).lstrip().startswith("[")
-    except DataError:
-        return False
-
-
-def find_files(path: Path) -> tuple[list[Path], int]:
-    """Files to read under `path`, sorted, and the number of ignored files.
-
-    A single file may have any suffix; a folder gives its visible files of a known suffix at any
-    depth, of JSON the arrays. Raises DataError if there is none or a folder is not readable.
-    """
-    allowed = "a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
-    if not data_files.existing_path(str(path), allowed).is_dir():
-        return [path], 0
-    files = data_files.files(path)
-    known = [file for file in files if suffix_of(file) in SUFFIXES]
-    chosen = [file for file in known if file_kind(file) != "JSON" or is_array(file)]
-    if not chosen:
-        raise DataError(
-            f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
-            allowed=" ".join(sorted(SUFFIXES)),
-            fix="give the path of one file: a single file may have any suffix",
-        )
-    return chosen, len(files) - len(chosen)
-
+from models.common.data_files import BadRecords
+from models.common.text_file import TextFile
+from models.language.readers.records import Record, Turn, exchanges
 
 PART = 1 << 18
 """Characters after which a text is cut: the tokenizers library takes some hundred bytes for each."""
-
-
-def split_text(lines: Iterable[str]) -> Iterator[str]:
-    """The text of `lines`, cut at line ends into texts of about PART characters."""
-    buffer, size = list[str](), 0
-    for line in lines:
-        buffer.append(line)
-        size += len(line) + 1
-        if size >= PART:
-            yield "\n".join(buffer)
-            buffer, size = [], 0
-    if any(line.strip() for line in buffer):
-        yield "\n".join(buffer)
-
-
 PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long enough."""
 PIECES = 50
 """Approximate number of documents of a shorter file."""
 
 
-def read_whole(file: TextFile, name: str) -> Iterator[Document]:
-    """Read the file as one document; a long one comes in parts, of one group."""
+def records_of(lines: Iterable[str], name: str) -> Iterator[Record]:
+    """The records of one text, cut at line ends into texts of about PART characters."""
+    buffer, size = list[str](), 0
+    for line in lines:
+        buffer.append(line)
+        size += len(line) + 1
+        if size >= PART:
+            yield Record(name, name, "\n".join(buffer))
+            buffer, size = [], 0
+    if any(line.strip() for line in buffer):
+        yield Record(name, name, "\n".join(buffer))
+
+
+def read_whole(file: TextFile, name: str) -> Iterator[Record]:
+    """The file as one text, which may come in parts."""
     file.first_line()  # raises DataError if the file is empty
-    yield from (Document(name, text) for text in split_text(file.lines()))
+    yield from records_of(file.lines(), name)
 
 
-def read_documents(file: TextFile, name: str) -> Iterator[Document]:
-    """Read the documents of a single file: neighboring blocks, joined up to PIECE characters.
+def read_documents(file: TextFile, name: str) -> Iterator[Record]:
+    """The documents of a single file: neighboring blocks, joined up to PIECE characters.
 
     Blocks stay whole, up to PART. In a text without blank lines every line is a block.
     """
@@ -121,7 +57,31 @@ def read_documents(file: TextFile, name: str) -> Iterator[Document]:
             buffer += [""] if in_block else []
             is_full = in_block and size >= minimum
         if is_full:
-            yield Document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
+            yield _document(name, number, buffer)
             number, size, buffer = number + 1, 0, []
     if buffer:
-        yield Document(f"{name}#{number:06}", "\n".join(buffer).rstrip("\n"))
+        yield _document(name, number, buffer)
+
+
+def _document(name: str, number: int, lines: list[str]) -> Record:
+    name = f"{name}#{number:06}"
+    return Record(name, name, "\n".join(lines).rstrip("\n"))
+
+
+def read_parallel(requests: TextFile, answers: TextFile, bad_records: BadRecords) -> Iterator[Record]:
+    """Line N of `answers` answers line N of `requests`. Raises DataError if one has more lines."""
+    for file in (requests, answers):
+        file.first_line()  # raises DataError if the file is empty
+    both = (map(str.rstrip, file.lines_with_ends()) for file in (requests, answers))
+    for line, (request, answer) in enumerate(zip_longest(*both), start=1):
+        if request is None or answer is None:
+            raise DataError(
+                f"'{requests.path}' and '{answers.path}' have different numbers of lines",
+                where=f"data.path and data.answers, line {line}",
+                allowed="two files with the same number of lines",
+            )
+        where = f"{requests.path.name}:{line}"
+        if not request or not answer:
+            bad_records.add(where, "the request or the answer is empty")
+        else:
+            yield from exchanges((Turn("user", request), Turn("assistant", answer)), where)

@@ -1,17 +1,10 @@
-"""Records of the readers: documents, conversations and their exchanges."""
+"""What the readers yield: texts, and answers with the turns before them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text. Texts of one `group` belong to one split, such as the parts of a long file."""
-
-    group: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -25,44 +18,25 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """Turns in order; `where` is the file and line."""
+class Record:
+    """A text; or an answer, without spaces around it, and all turns before it."""
 
-    turns: tuple[Turn, ...]
-    where: str
-    group: str = ""
-    """A group belongs to one split. Empty: the first request is the group."""
-    label: str = ""
-    """Kind of request; the noise control permutes between kinds. Empty: the request itself."""
-
-
-Record = Document | Conversation
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One answer and all turns before it."""
-
-    before: tuple[Turn, ...]
-    reply: Turn
     group: str
-    label: str
+    """Records of one group belong to one split, such as the parts of a long file."""
     where: str
+    """The name of the text, or file and line of the conversation."""
+    text: str
+    before: tuple[Turn, ...] = ()
+    label: str = ""
+    """Kind of request; the noise control permutes answers between kinds."""
 
-    @property
-    def answer(self) -> str:
-        """The text of the answer."""
-        return self.reply.text.strip()
 
-
-def exchanges_in(conversation: Conversation) -> list[Exchange]:
-    """One exchange per answer that is learned, with all turns before it."""
-    turns = conversation.turns
-    opening = normalized(next((t.text for t in turns if t.role == "user"), ""))
-    group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
-    label = conversation.label or opening
+def exchanges(turns: Sequence[Turn], where: str, group: str = "", label: str = "") -> list[Record]:
+    """One record per answer that is learned. By default the first request is group and label."""
+    opening = normalized(next((turn.text for turn in turns if turn.role == "user"), ""))
+    group = group or hashlib.sha256(opening.encode()).hexdigest()[:16]
     return [
-        Exchange(turns[:i], turn, group, label, conversation.where)
+        Record(group, where, turn.text.strip(), tuple(turns[:i]), label or opening)
         for i, turn in enumerate(turns)
         if turn.role == "assistant" and i > 0 and turn.learned and turn.text.strip()
     ]

@@ -97,7 +97,7 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run):
     before = {name: (run.folder / name).read_bytes() for name in fitted}
     run.add(*texts(run, "b", "zzz qqq xxx", 4))
     first, new = run.load().tasks
-    old, added = first.dataset.tokenizer, new.dataset.tokenizer
+    old, added = first.tokenizer, new.tokenizer
     assert list(added.encode("zzz alpha")) == list(old.encode("zzz alpha"))
     assert {name: (run.folder / name).read_bytes() for name in fitted} == before
     saved = folder_of(run.folder, 1).task_files

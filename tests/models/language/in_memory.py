@@ -4,29 +4,32 @@ import numpy as np
 
 from models.language.encoded import encode
 from models.language.readers.corpus import from_records
-from models.language.readers.records import Conversation, Document, Turn
-from models.language.rows import Dialogues, TokenWindows, true_pairing
+from models.language.readers.records import Record, Turn, exchanges
+from models.language.rows import Dialogues, Rules, TokenWindows
 from models.language.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 
 
+def rules(length, on_bad="stop", single_document=False, control="real"):
+    return Rules(length, on_bad, control, 0, single_document)
+
+
 def windows(texts, length, **settings):
     """Rows of documents d0, d1, …"""
-    corpus = from_records("texts", [Document(f"d{i}", text) for i, text in enumerate(texts)])
-    numbers = np.arange(len(corpus))
-    encoded = encode(corpus, TOKENIZER)
-    return TokenWindows(encoded, corpus.names, numbers, TOKENIZER, length, **settings)
+    corpus = from_records("texts", [Record(f"d{i}", f"d{i}", text) for i, text in enumerate(texts)])
+    numbers, encoded = np.arange(len(corpus)), encode(corpus, TOKENIZER)
+    return TokenWindows(encoded, corpus, numbers, rules(length, **settings), 0)
 
 
-def conversation(request="list all", answer="ls -a", history=()):
-    """A conversation that ends in `answer`."""
+def conversation(request="list all", answer="ls -a", history=(), label="l"):
+    """The records of a conversation that ends in `answer`."""
     turns = (*history, Turn("user", request), Turn("assistant", answer))
-    return Conversation(turns, "x.csv:2", "g", "l")
+    return exchanges(turns, "x.csv:2", "g", label)
 
 
-def dialogues(conversations, length, on_bad="stop"):
+def dialogues(conversations, length, side=0, **settings):
     """Rows of the exchanges of all conversations."""
-    corpus = from_records("pairs", conversations)
-    pairing = true_pairing(np.arange(len(corpus)))
-    return Dialogues(encode(corpus, TOKENIZER), corpus.names, pairing, length, on_bad)
+    corpus = from_records("pairs", [record for records in conversations for record in records])
+    numbers, encoded = np.arange(len(corpus)), encode(corpus, TOKENIZER)
+    return Dialogues(encoded, corpus, numbers, rules(length, **settings), side)

@@ -33,7 +33,7 @@ def groups(corpus):
 
 
 def pairs(corpus):
-    return [(e.before[-1].text, e.answer) for e in exchanges(corpus)]
+    return [(e.before[-1].text, e.text) for e in exchanges(corpus)]
 
 
 def error_text(path, on_bad="stop", answers=None):

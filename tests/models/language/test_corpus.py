@@ -168,7 +168,7 @@ def test_common_instruction_formats_are_read_whole(tmp_path, suffix):
         path = tmp_path / f"a.{suffix}"
         rows(path, row) if suffix == "jsonl" else in_csv(path, [row])
         [found] = exchanges(read(path))
-        whole = [*((t.role, t.text) for t in found.before), ("assistant", found.answer)]
+        whole = [*((t.role, t.text) for t in found.before), ("assistant", found.text)]
         assert [f"{role} {text}" for role, text in whole] == turns, row
 
 

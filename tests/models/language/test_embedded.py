@@ -16,7 +16,7 @@ def test_python_text_is_deterministic_and_of_bounded_size():
 
 def test_commands_are_4000_distinct_requests_spread_evenly_over_intents():
     conversations = embedded.read_conversations()
-    assert len({normalized(c.turns[0].text) for c in conversations}) == 4000
+    assert len({normalized(c.before[0].text) for c in conversations}) == 4000
     assert list(Counter(c.label for c in conversations).values()) == [100] * 40
     assert conversations == embedded.read_conversations()
 
@@ -26,7 +26,7 @@ def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
     splits = split_groups(corpus.groups, SplitRule(0.1), "groups")
     exchanges = list(corpus.records())
     sides = {name: [e for e in exchanges if e.group in set(g)] for name, g in splits.items()}
-    seen = {(e.label, e.answer) for e in sides["train"]}
-    assert not any((e.label, e.answer) in seen for e in sides["val"] + sides["test"])
+    seen = {(e.label, e.text) for e in sides["train"]}
+    assert not any((e.label, e.text) in seen for e in sides["val"] + sides["test"])
     assert {e.label for e in sides["train"]} == set(embedded.INTENTS)
     assert not {e.before[0].text for e in sides["train"]} & {e.before[0].text for e in sides["val"]}

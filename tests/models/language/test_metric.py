@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from models.base import Sampling
 from models.common.split import SplitRule, split_groups
 from models.language.dataset import read
 from models.language.preview import continue_tokens
@@ -29,8 +30,8 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     corpus = read(task.path, None, "stop")
     groups = split_groups(corpus.groups, SplitRule(0.1), "groups")["val"]
     for document in (d for d in corpus.records() if d.group in groups):
-        tokens = [task.dataset.tokenizer.start, *task.dataset.tokenizer.encode(document.text)]
-        targets = torch.tensor([*tokens[1:], task.dataset.tokenizer.end], dtype=torch.int64)
+        tokens = [task.tokenizer.start, *task.tokenizer.encode(document.text)]
+        targets = torch.tensor([*tokens[1:], task.tokenizer.end], dtype=torch.int64)
         logits = model(torch.tensor([tokens], dtype=torch.int64))[0].double()
         nats -= logits.log_softmax(-1).gather(-1, targets[:, None]).sum().item()
         size += len(document.text.encode())
@@ -55,12 +56,13 @@ def test_exact_match_equals_that_of_greedy_decoding(tmp_path, ready_task, train,
     train(task, model, steps=40)
     metric, counts = counts_of(task, model, "val", 5)
     exact = 0
-    samples, tokenizer = task.data("val"), task.dataset.tokenizer
+    samples, tokenizer = task.data("val"), task.tokenizer
     for i in range(len(samples)):
-        answer = samples.answer(i)
-        (written,) = continue_tokens(
-            model, [samples.prompt(i).tolist()], len(answer), pad=0, device=torch.device("cpu"), seed=None
-        )
+        row = samples.sample(i)
+        first = int((row.labels != -100).argmax())
+        prompt, answer = row.inputs[: first + 1], row.labels[first:]
+        greedy, cpu = Sampling(len(answer), temperature=0.0), torch.device("cpu")
+        (written,) = continue_tokens(model, [prompt.tolist()], greedy, 0, cpu)
         exact += written == answer.tolist() and written[-1] == tokenizer.end
     assert metric.result(counts)["exact_match"] == exact / len(samples)
     assert 0 < exact < len(samples)  # otherwise the comparison is trivial

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.language.dataset import permutation_across_labels, permute_answers, text_chance, with_true_answers
-from tests.models.language.in_memory import TOKENIZER, windows
+from models.language.rows import permutation_across_labels
+from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 
 @pytest.mark.parametrize("counts", [(5, 5), (6, 3, 3), (1, 1)])
@@ -18,23 +18,23 @@ def test_each_answer_goes_to_another_kind_of_request(counts):
         assert order.tolist() == permutation_across_labels(labels, seed).tolist()
 
 
-def test_true_answers_are_marked_as_matched():
-    exchanges = np.array([3, 5, 8, 9])
-    pairing = with_true_answers(permute_answers(exchanges, np.array([0, 0, 1, 1]), 0))
-    assert pairing.matched.tolist() == [False] * 4 + [True] * 4
-    assert pairing.requests.tolist() == [*exchanges, *exchanges]
-    assert pairing.answers[4:].tolist() == exchanges.tolist()
-    assert sorted(pairing.answers[:4]) == exchanges.tolist()
-    assert not (pairing.answers[:4] == exchanges).any()
+def test_evaluation_has_the_true_answers_as_well_which_are_marked():
+    asked = [conversation(f"{kind} {n}", f"answer {kind}{n}", label=kind) for kind in "ab" for n in range(3)]
+    train, val = (dialogues(asked, 64, side, control="noise") for side in (0, 1))
+    assert len(train) == 6 and len(val) == 12
+    rows = [split.sample(i) for split in (train, val) for i in range(len(split))]
+    texts = [TOKENIZER.decode([*row.inputs, row.labels[-1]]) for row in rows]  # User: a 1 … answer b2
+    assert [text[6] == text[-2] for text in texts] == [False] * 12 + [True] * 6
+    assert [val.sample(i).matched for i in range(12)] == [False] * 6 + [True] * 6
 
 
 def test_chance_and_floor_equal_those_from_counting():
-    samples = windows(["aab"], 8, noise=(0,))
-    expected = text_chance(samples, samples, TOKENIZER.size)
+    samples = windows(["aab"], 8, control="noise")
+    expected = samples.control(samples, TOKENIZER.size)["val_loss"]
     # Labels a, a, b and the end: three, two and two of 276 after one is added to each count.
     chance = -(2 * math.log(3 / 276) + 2 * math.log(2 / 276)) / 4
     assert expected["chance"] == pytest.approx(chance)
-    assert expected["floor"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
+    assert expected["min"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
 
 
 def words(folder):

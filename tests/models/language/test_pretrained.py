@@ -178,7 +178,7 @@ def test_a_known_output_layer_gives_the_logits_of_transformers(kind):
     ids = torch.arange(1, 9)[None]
     expected = F.cross_entropy(inner(ids).logits[0], ids[0], reduction="sum")
     model = Pretrained(inner, 0.0)
-    assert type(model.head) is Head
+    assert type(inner.get_output_embeddings()) is Head
     torch.testing.assert_close(model(ids, ids), expected)
 
 
@@ -194,7 +194,7 @@ def test_the_experts_of_a_layer_are_not_taken_for_layers():
 def test_no_row_holds_two_documents(task):
     assert batch_of(task)["boundaries"].shape == (5,)
     samples = task.data("train")
-    start = task.dataset.tokenizer.start
+    start = task.tokenizer.start
     rows = (samples.sample(i, None) for i in range(len(samples)))
     assert not any((row.inputs[1:] == start).any() for row in rows)
 
@@ -279,7 +279,7 @@ def test_model_start_replaces_weights_and_freezes_layers(task, folder, text, rea
     assert all(torch.equal(own[name], p) for name, p in loaded.named_parameters())
     frozen = {name for name, p in loaded.named_parameters() if not p.requires_grad}
     first_layer = second.blocks(loaded)[0]
-    expected = [*loaded.embedding.parameters(), *first_layer.parameters()]
+    expected = [*loaded.inner.get_input_embeddings().parameters(), *first_layer.parameters()]
     assert len(frozen) == len(expected) and not first_layer.training
     second.loss(loaded, batch_of(second)).sum.backward()
     assert all((p.grad is not None) == p.requires_grad for p in loaded.parameters())

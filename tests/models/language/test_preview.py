@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from models.base import SamplePart
+from models.base import SamplePart, Sampling
 from models.language.config import SIZES
 from models.language.model import Transformer
 from models.language.preview import continue_tokens, sample_text
@@ -30,16 +30,16 @@ def model():
 
 def test_a_sample_as_text_says_what_counts_in_the_loss():
     history = (Turn("system", "be brief"), Turn("user", "a"), Turn("assistant", "b"))
-    row = dialogues([conversation("list all", "ls -a", history)], 64).row(1)
+    row = dialogues([conversation("list all", "ls -a", history)], 64).sample(1)
     assert sample_text(row, TOKENIZER) == [
         SamplePart("<system>be brief</system>\nUser: a\nAssistant: b\nUser: list all\nAssistant: ", False),
         SamplePart("ls -a[end]", True),
     ]
-    assert sample_text(windows(["one", "two"], 6).row(0), TOKENIZER) == [SamplePart("one[end]tw", True)]
+    assert sample_text(windows(["one", "two"], 6).sample(0), TOKENIZER) == [SamplePart("one[end]tw", True)]
 
 
 def test_each_call_takes_as_many_forward_passes_over_one_shape_and_keeps_the_mode():
     for training in (True, False):
         counting = Counting(model()).train(training)
-        continue_tokens(counting, [[257, 72]], 7, pad=256, device=CPU, seed=0)
+        continue_tokens(counting, [[257, 72]], Sampling(7, 0.8), 256, CPU)
         assert counting.shapes == [(1, 9)] * 7 and counting.training is training

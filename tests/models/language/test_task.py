@@ -40,10 +40,10 @@ def test_bpe_is_trained_on_training_text_only(tmp_path, ready_task):
     for letter in "abcdefghijklmnopqrstuvwxyz":
         (tmp_path / f"{letter}.txt").write_text(f"mark{letter} " * 50, encoding="utf-8")
     task = ready_task(path=tmp_path, tokenizer="bpe", seq_len=16)
-    known = " ".join(task.dataset.tokenizer.inner.get_vocab())
+    known = " ".join(task.tokenizer.inner.get_vocab())
     for name in ("train", "val", "test"):
         samples = task.data(name)
-        for group in {samples.row(i).name for i in range(len(samples))}:
+        for group in {samples.sample(i).name for i in range(len(samples))}:
             assert (f"mark{group[0]}" in known) == (name == "train")
 
 
