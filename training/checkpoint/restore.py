@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from engines.base import LR_FACTOR, PART
-from training.agreement import first_error
+from training.agreement import attempt
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
@@ -146,13 +146,6 @@ def _group_of_each(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _together(world: World, action: Callable[[], None]) -> None:
     """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
-    error: Exception | None = None
-    try:
-        action()
-    except (CheckpointError, OSError) as raised:
-        error = raised
-    first = first_error(world, None if error is None else str(error))
-    if isinstance(error, CheckpointError):
-        raise error
-    if first is not None:
-        raise CheckpointError(first) from error
+    _, error = attempt(world, action, CheckpointError, OSError)
+    if error is not None:
+        raise CheckpointError(error)
