@@ -6,18 +6,19 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from engines.base import State, World
 from training.agreement import attempt, first_error
+from training.callbacks.base import Facts
 from training.checkpoint import manifest, retention, room, tensor_file
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.host_copy import HostCopy
@@ -102,9 +103,7 @@ class CheckpointWriter:
         if world.rank == 0:
             retention.sweep(storage.path)
 
-    def save(
-        self, step: int, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
-    ) -> None:
+    def save(self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
 
         `facts` is JSON, the same on every rank, with the number of "samples" seen. With a `score`,
@@ -217,7 +216,7 @@ class CheckpointWriter:
         self._wait_for(self._unfinished, poll)
 
     def _prepare(
-        self, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
+        self, state: State, facts: Facts, periodic: bool, score: Score | None
     ) -> Callable[[_BackgroundWrite], None] | None:
         """What rank 0 does once its shard is written; None: another rank."""
         if self._world.rank != 0:

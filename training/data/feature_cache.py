@@ -18,7 +18,7 @@ import torch
 
 from models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from training.agreement import attempt
-from training.checkpoint.room import lacking
+from training.callbacks.base import Facts
 from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
@@ -39,9 +39,8 @@ any micro-batch. The number of rows of a matrix may change the rounding of its p
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 HALVES = (torch.bfloat16, torch.float16)
 """Stored as fp32, as numpy has no bfloat16."""
-_KILLED_S = 86400.0
-"""Without a write in it, a draft is of a killed process."""
-_FACTS = "made_from.json"
+_KILLED_S = 86400.0  # Without a write in it, a draft is of a killed process
+_FACTS, _SPARE_BYTES = "made_from.json", 64 * 2**20
 
 
 class Rows:
@@ -94,7 +93,7 @@ def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
             stream.write(np.ascontiguousarray(array).tobytes())
 
 
-def finish(folder: Path, final: Path, facts: Mapping[str, object]) -> None:
+def finish(folder: Path, final: Path, facts: Facts) -> None:
     """Sync the files of all ranks, and give the draft its name. Raises OSError."""
     (folder / _FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
     for path in folder.iterdir():
@@ -119,7 +118,7 @@ def _make(
     rows: Callable[[SplitName, int], dict[str, np.ndarray]],
     counts: Mapping[SplitName, int],
     final: Path,
-    facts: Mapping[str, Any],
+    facts: Facts,
     limit: float,
     world: World,
     show: Show,
@@ -135,8 +134,8 @@ def _make(
             return None
         show(f"feature cache: {size(needed)} in {final}")
         final.parent.mkdir(parents=True, exist_ok=True)
-        if (lack := lacking(final.parent, needed)) is not None:
-            raise OSError(lack)
+        if (free := shutil.disk_usage(final.parent).free) < needed + _SPARE_BYTES:
+            raise OSError(f"it needs {size(needed)}, and {final.parent} has {size(free)} free")
         return draft(final, first, total)
 
     def make(folder: Path) -> None:

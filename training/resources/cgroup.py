@@ -14,12 +14,12 @@ VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+# Limit and use by version.
 _MEMORY = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-"""Limit and use by version."""
 _SWAP = ("memory.swap.max", "memory.swap.current")
 _KILL_COUNT = {1: "memory.oom_control", 2: "memory.events"}
+# Counts of memory.stat that the kernel takes back before it kills a process.
 _DROPPABLE = re.compile(r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M)
-"""Counts of memory.stat that the kernel takes back before it kills a process."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Action, Callback, Outcome, Step
+from training.callbacks.base import Action, Callback, Emit, Outcome, Step
 from training.resources.monitor import RESOURCES
 from training.train_plan import TrainPlan
 
@@ -17,17 +17,15 @@ WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
 CALM = 10
 """Readings in a row after which a limit that is exceeded again is a new incident."""
+# Throttling steps in order, with the resources they help; no step frees a disk.
 _HELPS: Mapping[Action, frozenset[str]] = {
     Action.FREE_MEMORY: frozenset(RESOURCES),
     Action.FEWER_WORKERS: frozenset({"ram", "swap", "cpu", "temperature"}),
     Action.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
 }
-"""Throttling steps in order, with the resources they help; no step frees a disk."""
+# Below a critical value: a run that uses all of its CPU time is healthy, and chips slow down by
+# themselves before heat harms them.
 _NEVER_FATAL = ("cpu", "temperature")
-"""Below a critical value: a run that uses all of its CPU time is healthy, and chips slow down by
-themselves before heat harms them."""
-
-Emit = Callable[[str, Mapping[str, object]], None]
 
 
 class LimitEnforcer(Callback):
@@ -52,10 +50,10 @@ class LimitEnforcer(Callback):
         self._limits, self._critical = _by_resource(limits), _by_resource(limits.critical)
         self._monitor, self._emit = monitor, emit
         self._warnings = self._calm = 0
+        # Throttling steps that are possible, and those taken since the machine was calm.
         self._left, self._taken = Action.FREE_MEMORY, Action.NOTHING
-        """Throttling steps that are possible, and those taken since the machine was calm."""
+        # All ranks will take the requested step; they have, and its effect is to be measured.
         self._is_awaited = self._measures = False
-        """All ranks will take the requested step; they have, and its effect is to be measured."""
 
     def start(self, train_plan: TrainPlan) -> None:
         reading = self._monitor.read()

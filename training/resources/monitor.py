@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
-_LEAST_S = 0.5
-"""Shorter intervals are too coarse for CPU use: the kernel counts in hundredths of a second."""
+_LEAST_S = 0.5  # Shorter intervals are too coarse for CPU use: the kernel counts in hundredths of a second
+# Names of the sensors of processors in Linux, from the most exact to the least.
 _SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
-"""Names of the sensors of processors in Linux, from the most exact to the least."""
+# At most this much of a device belongs to a process outside of its allocator: the CUDA context, buffers
+# of NCCL and cuBLAS.
 _CONTEXT_BYTES = 2**30
-"""At most this much of a device belongs to a process outside of its allocator: the CUDA context,
-buffers of NCCL and cuBLAS."""
 
 
 @dataclass(frozen=True)
