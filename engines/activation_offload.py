@@ -127,8 +127,7 @@ class Copies:
     def __init__(self, device: torch.device):
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._free: list[Tensor] = []
-        """Host buffers by size: pinning new ones takes longer than the copies."""
+        self._free: list[Tensor] = []  # Host buffers by size: pinning new ones takes longer than the copies
 
     def to_host(self, source: Tensor) -> tuple[Tensor, Any]:
         """A host buffer with the bytes `source`, which must live until `wait` for the event."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
@@ -104,7 +104,10 @@ class BucketedAveraging:
         """
         self._is_first = False
         reached = self._reached_by_any()
-        for bucket in _buckets(self._trained[::-1]):
+        limits, ordered = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES], self._trained[::-1]
+        tensors: list[Any] = [*ordered]
+        indices, _ = dist._compute_bucket_assignment_by_size(tensors, limits)
+        for bucket in ([ordered[index] for index in of_bucket] for of_bucket in indices):
             buffer = bucket[0].new_zeros(sum(parameter.numel() for parameter in bucket))
             parts = buffer.split([parameter.numel() for parameter in bucket])
             for parameter, part in zip(bucket, parts, strict=True):
@@ -124,14 +127,6 @@ class BucketedAveraging:
             no_sync["init_sync"] = False
         averaged = _FixedBuckets(self.module.module, gradient_as_bucket_view=True, **no_sync)
         self.module.averaged.append(averaged)
-
-
-def _buckets(parameters: Sequence[Parameter]) -> list[list[Parameter]]:
-    """As DDP makes them of parameters in this order."""
-    limits = [dist._DEFAULT_FIRST_BUCKET_BYTES, BUCKET_BYTES]
-    tensors: list[Any] = [*parameters]
-    indices, _ = dist._compute_bucket_assignment_by_size(tensors, limits)
-    return [[parameters[index] for index in bucket] for bucket in indices]
 
 
 class _FixedBuckets(DistributedDataParallel):

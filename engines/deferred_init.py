@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -17,8 +17,8 @@ from engines.state import WEIGHT
 _CHUNK_BYTES = 4 * 2**20
 _TRIM_BYTES = 32 * 2**20
 _MARK = "_gearshift_deferred"
+# What a model raises that needs a value; a fault of its own is raised again with values.
 _READS_VALUES = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AssertionError)
-"""What a model raises that needs a value; a fault of its own is raised again with values."""
 
 
 def is_deferred(tensor: Tensor) -> bool:
@@ -44,11 +44,15 @@ def build(make: Callable[[], Module], world: World) -> tuple[Module, DeferredWei
     if model is None or (needs_values and world.rank):
         torch.set_rng_state(start)
         model = make()
-    torch.set_rng_state(_sent_whole(torch.get_rng_state(), world))
+    state = torch.get_rng_state()
+    dist.broadcast(state, 0)
+    torch.set_rng_state(state)
     if needs_values:
         return model, DeferredWeights({})
-    for buffer in model.buffers():
-        buffer.copy_(_sent_whole(buffer, world))
+    for buffer in (buffer for buffer in model.buffers() if buffer.numel()):
+        values = buffer.detach().contiguous().view(-1)
+        dist.broadcast(values.view(torch.uint8), 0)
+        buffer.copy_(values.view(buffer.shape))
     parameters = dict(model.named_parameters())
     for parameter in parameters.values():
         setattr(parameter, _MARK, True)
@@ -93,13 +97,6 @@ def _on_meta() -> list[Tensor]:
     return [x for x in gc.get_objects() if type(x) in (Tensor, Parameter) and x.is_meta]
 
 
-def _sent_whole(tensor: Tensor, world: World) -> Tensor:
-    """The values of rank 0's small `tensor`. Collective."""
-    content = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-    values = torch.frombuffer(bytearray(world.broadcast(content)) or bytearray(1), dtype=torch.uint8)
-    return values[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-
-
 class DeferredWeights:
     """The initial values of parameters; only those of rank 0 count."""
 
@@ -116,30 +113,25 @@ class DeferredWeights:
                 held[piece.name].append(piece)
         freed = 0
         for name in list(self._tensors):
-            freed += self._tensors[name].nbytes
-            _write(self._tensors.pop(name), held[name], engine.world)
+            tensor = self._tensors.pop(name).detach().reshape(-1)
+            length = _CHUNK_BYTES // tensor.itemsize
+            for start in range(0, tensor.numel(), length):
+                self._write(tensor[start : start + length], start, held[name], engine.world)
+            freed += tensor.nbytes
+            del tensor
             if freed >= _TRIM_BYTES:  # glibc may keep them, in a heap full of holes
                 trim_heap()
                 freed = 0
         engine.refresh()
 
-
-def _write(tensor: Tensor, pieces: Sequence[Piece], world: World) -> None:
-    for start, values in _sent(tensor, world):
+    def _write(self, values: Tensor, start: int, pieces: Sequence[Piece], world: World) -> None:
+        """Write the elements of rank 0 from `start` on. Collective."""
+        is_first = world.rank == 0
+        values = values.to(world.device) if is_first else torch.empty_like(values, device=world.device)
+        dist.broadcast(values, 0)
         for piece in pieces:
             first = max(start, piece.start)
             end = min(start + values.numel(), piece.start + piece.data.numel())
             if first < end:
                 part = values[first - start : end - start]
                 piece.data.detach()[first - piece.start : end - piece.start].copy_(part)
-
-
-def _sent(tensor: Tensor, world: World) -> Iterator[tuple[int, Tensor]]:
-    """Chunks of rank 0's flattened `tensor`, with the elements before each. Collective."""
-    flat = tensor.detach().reshape(-1)
-    length = _CHUNK_BYTES // flat.itemsize
-    for start in range(0, flat.numel(), length):
-        values = flat[start : start + length]
-        values = values.to(world.device) if world.rank == 0 else torch.empty_like(values, device=world.device)
-        dist.broadcast(values, 0)
-        yield start, values

@@ -13,12 +13,11 @@ import torch
 from engines import environment
 from engines.base import EngineError
 
+# The variables that restrict the devices of a process.
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
-"""The variables that restrict the devices of a process."""
+# The variables that configure the allocator of device memory.
 _ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-"""The variables that configure the allocator of device memory."""
-_WSL_GPU = Path("/dev/dxg")
-"""The GPUs of the Windows Subsystem for Linux."""
+_WSL_GPU = Path("/dev/dxg")  # The GPUs of the Windows Subsystem for Linux
 # Of malloc.h.
 _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 2**20

@@ -13,8 +13,7 @@ from torch.nn import Linear, Module
 from engines.base import EngineError
 
 _FORWARD, _BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
-_MULTIPLE = 16
-"""Of elements that the kernels take along each axis."""
+_MULTIPLE = 16  # Of elements that the kernels take along each axis
 _SMALLEST = 1e-12
 
 

@@ -32,8 +32,7 @@ class FrozenWeights:
         self._is_sharded = is_sharded
         self._dtype = DTYPES[options.precision]
         self._folder = options.frozen_folder
-        self._values: dict[str, Tensor] = {}
-        """The fp32 values of the intervals that this rank holds, by name."""
+        self._values: dict[str, Tensor] = {}  # The fp32 values of the intervals that this rank holds, by name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -43,7 +42,10 @@ class FrozenWeights:
         values = round_weights(frozen, self._dtype, keeps=self._folder is not None)
         if frozen and not self._is_sharded:
             norms_in_fp32(model)
-            _embed_in_fp32(model, set(frozen.values()))
+            # fp32 rows: added to other activations, they decide the dtype of all that follow.
+            for embedding in model.modules():
+                if isinstance(embedding, Embedding | EmbeddingBag) and embedding.weight in {*frozen.values()}:
+                    embedding.forward = partial(_widened, embedding.forward)  # type: ignore[method-assign]
         module = self._engine.prepare(model, optimizer, blocks)
         if frozen and self._folder is not None:
             pieces = self._pieces(frozen)
@@ -93,13 +95,6 @@ def round_weights(
             values[name] = parameter.detach()
         parameter.data = parameter.detach().to(dtype)
     return values
-
-
-def _embed_in_fp32(model: Module, frozen: set[Parameter]) -> None:
-    """Return fp32 rows: added to other activations, they decide the dtype of all that follow."""
-    for module in model.modules():
-        if isinstance(module, Embedding | EmbeddingBag) and module.weight in frozen:
-            module.forward = partial(_widened, module.forward)  # type: ignore[method-assign]
 
 
 def _widened(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

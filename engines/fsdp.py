@@ -65,7 +65,11 @@ class FSDP(EngineWithOptimizerStep):
 
     def __init__(self, world: World, options: Options, *, offload: bool):
         check_precision(options.precision, world.device)
-        _check_device(world.device)
+        if world.device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+            raise EngineError(
+                f"fsdp of torch {torch.__version__} does not run on a CPU; install a newer "
+                "torch, or use local, ddp, oss or a zero engine"
+            )
         self.world = world
         self._options = options
         self._holds_gradients = not (offload or options.reduce_each_micro_batch)
@@ -275,14 +279,6 @@ def _check_nodes(world: World) -> None:
         raise EngineError(
             "engine.hybrid_shard needs the same number of processes on each node; there are "
             f"nodes with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]}"
-        )
-
-
-def _check_device(device: torch.device) -> None:
-    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
-        raise EngineError(
-            f"fsdp of torch {torch.__version__} does not run on a CPU; install a newer "
-            "torch, or use local, ddp, oss or a zero engine"
         )
 
 

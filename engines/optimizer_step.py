@@ -80,7 +80,20 @@ class EngineWithOptimizerStep:
         sharded = (p for p in self._named.values() if p not in self._whole)
         gradients, whole = gradients_of(sharded), gradients_of(self._whole)
         norm = global_norm(gradients, self.world, self._replicas, whole)
-        update = self._fp16(norm) if self._loss_scale else self._plain(norm)
+        clip, scale = self._clip_norm, self._loss_scale
+        if scale is None:
+            self._apply(None if clip is None else clip_factor(norm, clip))
+            update = Update(norm)
+        else:
+            used, norm = scale.value, norm / scale.value
+            # The norm is that of all ranks and bit-equal on each: they skip together.
+            overflow = not bool(torch.isfinite(norm))
+            if overflow:
+                self.discard()
+            else:
+                factor = 1.0 if clip is None else clip_factor(norm, clip)
+                self._apply(torch.as_tensor(factor, device=norm.device) / used)
+            update = Update(norm, scale.update(overflow), used)
         broadcast_buffers(self._buffers, self.world)
         return update
 
@@ -89,23 +102,6 @@ class EngineWithOptimizerStep:
 
     def settle(self) -> None:
         """As `Engine.settle`."""
-
-    def _plain(self, norm: Tensor) -> Update:
-        self._apply(None if self._clip_norm is None else clip_factor(norm, self._clip_norm))
-        return Update(norm)
-
-    def _fp16(self, norm: Tensor) -> Update:
-        assert self._loss_scale
-        used = self._loss_scale.value
-        norm = norm / used
-        # The norm is that of all ranks and bit-equal on each: they skip together.
-        overflow = not bool(torch.isfinite(norm))
-        if overflow:
-            self.discard()
-        else:
-            factor = 1.0 if self._clip_norm is None else clip_factor(norm, self._clip_norm)
-            self._apply(torch.as_tensor(factor, device=norm.device) / used)
-        return Update(norm, self._loss_scale.update(overflow), used)
 
     def _apply(self, factor: Tensor | None) -> None:
         """Update with gradients times the scalar `factor`, and clear them."""
@@ -151,16 +147,13 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
     used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     reached = [p for p, u in zip(parameters, world.maximum(used).tolist(), strict=True) if u]
     for dtype in dict.fromkeys(p.dtype for p in reached):
-        _average_flat([p for p in reached if p.dtype == dtype], world)
-
-
-def _average_flat(parameters: Sequence[Parameter], world: World) -> None:
-    pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([piece.reshape(-1) for piece in pieces])
-    flat /= world.size
-    dist.all_reduce(flat)
-    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = piece.view(parameter.shape)
+        same = [p for p in reached if p.dtype == dtype]
+        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
+        flat = torch.cat([piece.reshape(-1) for piece in pieces])
+        flat /= world.size
+        dist.all_reduce(flat)
+        for parameter, piece in zip(same, flat.split([p.numel() for p in same]), strict=True):
+            parameter.grad = piece.view(parameter.shape)
 
 
 def global_norm(

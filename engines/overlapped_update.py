@@ -43,8 +43,7 @@ class OverlappedUpdate:
         """
         self._optimizer = optimizer
         self._parts = {module: _part(optimizer, held) for module, held in owned.items()}
-        self._order: dict[Module, None] = {}
-        """Modules in the order of the first forward pass."""
+        self._order: dict[Module, None] = {}  # Modules in the order of the first forward pass
         self._running: dict[Module, Future[None]] = {}
         # A new thread is on GPU 0, where torch would open a context: 0.3 to 0.5 GB for each rank.
         use = partial(torch.cuda.set_device, device) if device.type == "cuda" else None

@@ -12,15 +12,16 @@ from torch.nn.parameter import is_lazy
 from engines.base import EngineError
 from engines.catalog import ENGINES
 
-_WITHOUT_COPIES = frozenset({"local", "ddp", "fsdp", "fsdp-offload", "oss"})
-"""Engines that update the weights themselves, not copies in float32."""
+_SHARDED = ("fsdp", "fsdp-offload")
+# Engines that update the weights themselves, not copies in float32.
+_WITHOUT_COPIES = frozenset({"local", "ddp", *_SHARDED, "oss"})
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 _REAL = _HALVES | {torch.float32, torch.float64}
+# The types of parameters that an engine trains side by side; of others, one type at a time.
 _MIXED = {
     **dict.fromkeys(("local", "ddp", "zero3-offload"), _REAL),
     **dict.fromkeys(("zero1", "zero2", "zero2-offload"), _HALVES | {torch.float32}),
 }
-"""The types of parameters that an engine trains side by side; of others, one type at a time."""
 
 
 def with_dense_tensors(build: Callable[[], Module]) -> Module:
@@ -66,7 +67,8 @@ def _reason(
 ) -> str | None:
     """Why `engine` cannot train one of these parameters; None: it can."""
     for name, parameter in named.items():
-        if parameter.is_complex() and not _trains_complex(engine, processes):
+        takes_complex = (*_SHARDED, "local", *["ddp"] * (processes == 1))
+        if parameter.is_complex() and engine not in takes_complex:
             return f"engine {engine} does not train parameter '{name}', which is {_kind(parameter)}"
         if parameter.dtype is torch.float16 and engine in _WITHOUT_COPIES:
             return (
@@ -86,15 +88,10 @@ def _reason(
     return None
 
 
-def _trains_complex(engine: str, processes: int) -> bool:
-    is_sharded = engine in ("fsdp", "fsdp-offload")
-    return is_sharded or engine == "local" or (engine == "ddp" and processes == 1)
-
-
 def _joined(
     named: Mapping[str, Parameter], blocks: Sequence[Module], engine: str
 ) -> Iterator[Mapping[str, Parameter]]:
-    if engine not in ("fsdp", "fsdp-offload"):
+    if engine not in _SHARDED:
         real = {n: p for n, p in named.items() if not p.is_complex()}
         yield real
         return

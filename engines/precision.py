@@ -16,8 +16,7 @@ from engines.base import EngineError, Precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 """The precisions that compute in 16 bits; fp8 has linear layers in 8 bits beside."""
-_CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
-"""The oldest NVIDIA GPUs with a format."""
+_CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}  # The oldest NVIDIA GPUs with a format
 _NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
@@ -93,13 +92,13 @@ def norms_in_fp32(model: Module) -> None:
 
 @cache
 def _with_fp32_weights(kind: type[Module]) -> type[Module]:
-    def weight(module: Module) -> Tensor | None:
-        return None if (value := module._parameters["weight"]) is None else value.float()
+    def wide(name: str) -> property:
+        def read(module: Module) -> Tensor | None:
+            return None if (value := module._parameters[name]) is None else value.float()
 
-    def bias(module: Module) -> Tensor | None:
-        return None if (value := module._parameters["bias"]) is None else value.float()
+        return property(read)
 
-    return type(kind.__name__, (kind,), {"weight": property(weight), "bias": property(bias)})
+    return type(kind.__name__, (kind,), {name: wide(name) for name in ("weight", "bias")})
 
 
 class LossScale:

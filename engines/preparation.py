@@ -41,16 +41,16 @@ _PRODUCTS = {
 }
 # A graph would be recorded again for each new shape.
 _REPLAYED = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
+# By name: its module imports the compiler, and exists since torch 2.11.
 _PACKED_ATTENTION = "torch_attn::_varlen_attn"
-"""By name: its module imports the compiler, and exists since torch 2.11."""
+# What torch's compiler, triton and a C compiler may raise.
 _COMPILATION_ERRORS = (
     *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
     *(LookupError, ArithmeticError, AssertionError, SubprocessError),
 )
-"""What torch's compiler, triton and a C compiler may raise."""
 log = logging.getLogger(__name__)
+# Around the forward pass of a block, and around its recomputation.
 _Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
-"""Around the forward pass of a block, and around its recomputation."""
 
 
 def change_forward(
@@ -128,14 +128,12 @@ def _compiled(
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # The inputs decide the format of convolutions. Weights stay as the model stores them, so that
     # every engine can shard them and return them as flat views; see models/event_seg/network.py.
-    args, kwargs = tree_map(_image_last, (args, kwargs))
+    def image_last(value: Any) -> Any:
+        is_image = isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point()
+        return value.contiguous(memory_format=torch.channels_last) if is_image else value
+
+    args, kwargs = tree_map(image_last, (args, kwargs))
     return forward(*args, **kwargs)
-
-
-def _image_last(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
-        return value.contiguous(memory_format=torch.channels_last)
-    return value
 
 
 def tune_convolutions() -> Callable[[], None]:

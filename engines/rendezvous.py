@@ -22,8 +22,8 @@ TOKEN = "GEARSHIFT_RENDEZVOUS"
 LOOPBACK = "127.0.0.1"
 _RESULT_S = 5.0
 _MAX_SHOWN = 8
+# Of each rank its host, the digest of its facts, and the id of hardware that no two may share.
 _Peers = Mapping[int, tuple[str, str, str]]
-"""Of each rank its host, the digest of its facts, and the id of hardware that no two may share."""
 
 
 def check_ranks(
@@ -31,21 +31,35 @@ def check_ranks(
 ) -> None:
     """Wait until all ranks have registered, and check that their `facts` are equal. Collective.
 
-    Rank 0 reads all registrations in one request and publishes the result: a few milliseconds for
-    a few ranks. Raises PeersMissing, which names the ranks that are missing after `timeout_s`, and
-    EngineError with the facts in which ranks differ, or the device that two of them share.
+    Raises PeersMissing, which names the ranks that are missing after `timeout_s`, and EngineError
+    with the facts in which ranks differ, or the device that two of them share: on every rank.
     """
     text = json.dumps(dict(facts), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    store.set(f"facts/{digest}", text)
-    store.set(f"peer/{rank}", json.dumps([socket.gethostname(), digest, device]))
-    if rank == 0:
-        problem, missing = _check_peers(store, size, timeout_s)
-        store.set("result", json.dumps([problem, missing]))
-        if problem:
-            _wait_for_readers(store, size - 1 - len(missing))
-    else:
-        problem, missing = _read_result(store, rank, timeout_s)
+    keys, missing = [f"peer/{number}" for number in range(size)], list[int]()
+    try:
+        store.set(f"facts/{digest}", text)
+        store.set(keys[rank], json.dumps([socket.gethostname(), digest, device]))
+        try:
+            store.wait(keys, timedelta(seconds=timeout_s))
+        except (dist.DistError, RuntimeError):
+            missing = [number for number, key in enumerate(keys) if not store.check([key])]
+        present = [number for number in range(size) if number not in set(missing)]
+        texts = store.multi_get([keys[number] for number in present])
+        peers = {number: tuple(json.loads(t)) for number, t in zip(present, texts, strict=True)}
+        problem = f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s"
+        problem += f"; registered: {_hosts(peers)}"
+        if not missing:
+            problem = _difference(store, peers)
+        # The store ends with rank 0: not before the other ranks have read it.
+        readers, end = store.add("readers", 1), time.monotonic() + _RESULT_S
+        while problem and rank == 0 and readers < len(present) and time.monotonic() < end:
+            time.sleep(0.02)
+            readers = store.add("readers", 0)
+    except (dist.DistError, RuntimeError) as error:
+        raise PeersMissing(
+            f"rank {rank} on {socket.gethostname()} lost rank 0 during the rendezvous: {error}"
+        ) from error
     if problem:
         raise PeersMissing(problem) if missing else EngineError(problem)
 
@@ -107,19 +121,8 @@ def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
     return dist.TCPStore(address, port, **options)
 
 
-def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:
-    """The problem that keeps the ranks from training, or "", and the missing ranks."""
-    keys, missing = [f"peer/{rank}" for rank in range(size)], []
-    try:
-        store.wait(keys, timedelta(seconds=timeout_s))
-    except (dist.DistError, RuntimeError):
-        missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
-    present = [rank for rank in range(size) if rank not in set(missing)]
-    texts = store.multi_get([keys[rank] for rank in present])
-    peers = {rank: tuple(json.loads(text)) for rank, text in zip(present, texts, strict=True)}
-    if missing:
-        problem = f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s"
-        return f"{problem}; registered: {_hosts(peers)}", missing
+def _difference(store: dist.Store, peers: _Peers) -> str:
+    """The problem that keeps the ranks from training, or ""."""
     users, by_digest = defaultdict(list), defaultdict(list)
     for rank, (host, digest, device) in peers.items():
         users[host, device or rank].append(rank)
@@ -129,9 +132,9 @@ def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, l
             return (
                 f"{_ranks(ranks)} on {host} use the same GPU, {device}; start at most one rank "
                 "for each GPU, and let each see its own or all of the node (CUDA_VISIBLE_DEVICES)"
-            ), []
+            )
     if len(by_digest) == 1:
-        return "", []
+        return ""
     expected, other = (json.loads(store.get(f"facts/{digest}")) for digest in [*by_digest][:2])
     names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
     lines = [f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names]
@@ -139,7 +142,7 @@ def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, l
     return (
         f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "
         f"({peers[0][0]}); start every node with the same command and environment"
-    ), []
+    )
 
 
 def _hosts(peers: _Peers) -> str:
@@ -154,24 +157,3 @@ def _ranks(ranks: Sequence[int]) -> str:
     """`rank 3`, `ranks 1, 4`."""
     more = " and more" if len(ranks) > 4 * _MAX_SHOWN else ""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[: 4 * _MAX_SHOWN]))}{more}"
-
-
-def _read_result(store: dist.Store, rank: int, timeout_s: float) -> tuple[str, list[int]]:
-    """The result of rank 0, which waits for a timeout of its own."""
-    try:
-        store.wait(["result"], timedelta(seconds=timeout_s + _RESULT_S))
-        problem, missing = json.loads(store.get("result"))
-    except (dist.DistError, RuntimeError) as error:
-        raise PeersMissing(
-            f"rank {rank} on {socket.gethostname()} lost rank 0 during the rendezvous: {error}"
-        ) from error
-    if problem:
-        store.add("readers", 1)
-    return problem, missing
-
-
-def _wait_for_readers(store: dist.Store, readers: int) -> None:
-    """Keep the store, which ends with rank 0, until the other ranks have read the result."""
-    end = time.monotonic() + _RESULT_S
-    while store.add("readers", 0) < readers and time.monotonic() < end:
-        time.sleep(0.02)

@@ -86,7 +86,10 @@ class Replicated(EngineWithOptimizerStep):
             with self._averaged.accumulate(last):
                 yield
             if graphs and is_first and not last:
-                self._keep_gradients()
+                # The next pass overwrites the memory of CUDA graphs; later ones are added to copies.
+                for parameter in self._named.values():
+                    if parameter.grad is not None:
+                        parameter.grad = parameter.grad.clone()
         except BaseException:
             last = True
             raise
@@ -94,15 +97,6 @@ class Replicated(EngineWithOptimizerStep):
             if last:
                 self._casts.__exit__(None, None, None)
                 self._casts = None
-
-    def _keep_gradients(self) -> None:
-        """Copy the gradients out of the memory of CUDA graphs, which the next pass overwrites.
-
-        Later micro-batches are added to the copies.
-        """
-        for parameter in self._named.values():
-            if parameter.grad is not None:
-                parameter.grad = parameter.grad.clone()
 
     @property
     def can_retry_step(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,17 +26,17 @@ class EngineSettings(EngineSection):
     name: str | None = None
     """Engine; see `list engines`. auto: the fastest one that fits by the plan. Default: local, or
     ddp with more than one process; auto if memory is tight."""
-    nproc: Annotated[int | None, Field(ge=1, le=10**6)] = None
+    nproc: int | None = Field(default=None, ge=1, le=10**6)
     """Processes on this machine. Default: one per GPU, or one."""
-    threads: Annotated[int | None, Field(ge=1, le=1024)] = None
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads per process. Default: an equal share of the cores."""
     bind_cores: bool = False
     """Pin each process to its share of the physical cores (Linux)."""
-    timeout_s: Annotated[float, Field(gt=0, le=10**8)] = 600.0
+    timeout_s: float = Field(default=600.0, gt=0, le=10**8)
     """Seconds that a rank waits for another rank before the run fails."""
-    max_restarts: Annotated[int, Field(ge=0, le=10**6)] = 0
+    max_restarts: int = Field(default=0, ge=0, le=10**6)
     """Restarts from the last checkpoint after a failure."""
-    hybrid_shard: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
+    hybrid_shard: bool = Field(default=False, json_schema_extra=_FSDP)
     """fsdp: shard within each node and replicate across nodes, for slow networks (HSDP)."""
     offload: Literal["states", "all"] | None = None
     """What an -offload engine keeps in host memory: states (of the optimizer, with gradients), or
@@ -48,19 +48,17 @@ class EngineSettings(EngineSection):
 class Memory(EngineSection):
     """Ways to save memory."""
 
-    activation_checkpointing: Annotated[
-        str,
-        Field(
-            pattern=r"^(none|full|selective|every [1-9][0-9]{0,8})$",
-            json_schema_extra={"allowed": "none, selective, full, or such as 'every 2'"},
-        ),
-    ] = "none"
+    activation_checkpointing: str = Field(
+        default="none",
+        pattern=r"^(none|full|selective|every [1-9][0-9]{0,8})$",
+        json_schema_extra={"allowed": "none, selective, full, or such as 'every 2'"},
+    )
     """Recompute activations in the backward pass: none, full, `every N` (one of N blocks), or
     selective (all but the outputs of matrix products, convolutions and attention)."""
     activation_offload: bool = False
     """Move the saved activations of blocks to pinned host memory until the backward pass (CUDA);
     with activation checkpointing, what that saves."""
-    reduce_each_micro_batch: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
+    reduce_each_micro_batch: bool = Field(default=False, json_schema_extra=_FSDP)
     """fsdp: average gradients after each micro-batch: less memory, more communication.
     fsdp-offload always does."""
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto"
@@ -68,7 +66,7 @@ class Memory(EngineSection):
     run."""
     return_freed: bool = False
     """Return freed host memory to the system at once (Linux): lower peak on a CPU, slower steps."""
-    empty_cache_every: Annotated[
-        int | None, Field(ge=1, le=10**9, json_schema_extra={"unit": "micro-batches"})
-    ] = None
+    empty_cache_every: int | None = Field(
+        default=None, ge=1, le=10**9, json_schema_extra={"unit": "micro-batches"}
+    )
     """Micro-batches between two releases of cached device memory; null: never."""

@@ -59,28 +59,16 @@ def slot_names(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
     )
 
 
-class _FirstSteps:
-    """Lets an optimizer with `slots` make the state of a parameter at its own first step.
+def _begin(optimizer: Optimizer, *_: Any) -> None:
+    """Let an optimizer with `slots` make the state of a parameter at its own first step.
 
     It makes nothing where it finds a state, as the one of `fill_slots`: then what `slots` does not
     name, such as a count, would be missing.
     """
-
-    def __init__(self, optimizer: Optimizer):
-        self.loaded: dict[Parameter, float] = {}
-        """The steps that were loaded, of the parameters without a step; 0: nothing was."""
-        optimizer.register_step_pre_hook(self._begin)
-
-    def _begin(self, optimizer: Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups if self.loaded else ():
-            for parameter in group["params"]:
-                if parameter in self.loaded and parameter.grad is not None:
-                    steps, state = self.loaded.pop(parameter), optimizer.state.pop(parameter)
-                    if steps:
-                        made = _initial_state(optimizer, group, parameter)
-                        if "step" in made:
-                            made["step"] += steps
-                        optimizer.state[parameter] = {**made, **state}
+    fresh = _fresh(optimizer)
+    for parameter in [p for p in fresh if p.grad is not None]:
+        fresh.discard(parameter)
+        optimizer.state.pop(parameter)
 
 
 class _Initial(UserDict[str, Any]):
@@ -116,15 +104,17 @@ def _initial_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: Te
 
 def fill_slots(optimizer: Optimizer) -> None:
     """Create the state that `optimizer` would create at its first step, as zeros."""
-    if _makes_own_state(optimizer) and not hasattr(optimizer, "_first_steps"):
-        optimizer._first_steps = _FirstSteps(optimizer)  # type: ignore[attr-defined]
+    makes_own = _makes_own_state(optimizer)
+    if makes_own and not hasattr(optimizer, "_fresh"):
+        optimizer._fresh = set()  # type: ignore[attr-defined]
+        optimizer.register_step_pre_hook(_begin)
     new_slot = optimizer.new_slot if isinstance(optimizer, MakesSlots) else _zeros
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             names = slot_names(optimizer, group, parameter)
-            if names and not state and _makes_own_state(optimizer):
-                _waiting(optimizer)[parameter] = 0.0
+            if names and not state and makes_own:
+                _fresh(optimizer).add(parameter)
             for name in names:
                 if state.get(name) is None:
                     state[name] = new_slot(name, parameter)
@@ -141,9 +131,9 @@ def _makes_own_state(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, HasSlots) and not known
 
 
-def _waiting(optimizer: Optimizer) -> dict[Parameter, float]:
-    """As `_FirstSteps.loaded`; empty for other optimizers."""
-    return optimizer._first_steps.loaded if hasattr(optimizer, "_first_steps") else {}
+def _fresh(optimizer: Optimizer) -> set[Parameter]:
+    """The parameters of an optimizer with `slots` that have taken no step, nor got the state of one."""
+    return getattr(optimizer, "_fresh", set())
 
 
 def _zeros(kind: str, parameter: Parameter) -> Tensor:
@@ -165,12 +155,16 @@ def load_steps(optimizer: Optimizer, named: Mapping[str, Parameter], steps: Mapp
     """Set the step count of each parameter in `optimizer`. Raises KeyError if one is missing."""
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
-    waiting = _waiting(optimizer)
-    waiting.update({p: steps.get(names[p], 1.0) for p in waiting})  # 1: no steps are counted
+    fresh = _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
+            if parameter in fresh and steps.get(names[parameter], 1.0):  # 1: no steps are counted
+                fresh.discard(parameter)
+                made = _initial_state(optimizer, group, parameter)
+                optimizer.state[parameter] = {**made, **optimizer.state[parameter]}
             if "step" in (state := optimizer.state[parameter]):
-                state["step"].fill_(steps[names[parameter]])
+                state["step"] *= 0  # a tensor, or a number
+                state["step"] += steps[names[parameter]]
 
 
 def gather_state(
@@ -194,7 +188,7 @@ def gather_state(
     pieces = [
         Piece(WEIGHT, name, *interval_of(parameter), weight_replica) for name, parameter in named.items()
     ]
-    steps, waiting = {}, _waiting(optimizer)
+    steps, fresh = {}, _fresh(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             name, state = names[parameter], optimizer.state[parameter]
@@ -205,8 +199,8 @@ def gather_state(
             ]
             if "step" in state:
                 steps[name] = float(state["step"])
-            elif parameter in waiting:
-                steps[name] = waiting[parameter]
+            elif parameter in fresh:
+                steps[name] = 0.0
     return State(
         shapes=shapes,
         pieces=pieces,

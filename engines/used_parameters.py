@@ -17,8 +17,7 @@ from torch.nn import Module, Parameter
 
 from engines.base import EngineError, World
 
-_LOOK_S = 1.0
-"""How often a rank that waits says in the store what it has used, and looks what others have."""
+_LOOK_S = 1.0  # How often a rank that waits says in the store what it has used, and looks what others have
 _ENDS = "no further parameter"
 
 

@@ -50,7 +50,18 @@ class ProcessWorld:
         """
         if dist.is_initialized():
             raise EngineError("a process group is already open in this process; close it before a run starts")
-        backend = _backend(self.device.type)
+        kind = self.device.type
+        if (backend := _BACKENDS.get(kind)) is None:
+            raise EngineError(
+                f"no process group backend for device {kind}; use engine local with one process, or "
+                "device cpu"
+            )
+        for name in ("gloo", "nccl", "xccl"):
+            if name in backend and not dist.is_backend_available(name):
+                raise EngineError(
+                    f"torch {torch.__version__} was built without {name}, which processes on {kind} "
+                    "need; engine local with one process does not"
+                )
         from engines.network import select_interface, use_loopback
         from engines.rendezvous import check_ranks, open_store
 
@@ -184,18 +195,3 @@ def open_world(
     if info.size > 1 or always_group:
         world.open_group(facts)
     return world
-
-
-def _backend(kind: str) -> str:
-    if kind not in _BACKENDS:
-        raise EngineError(
-            f"no process group backend for device {kind}; use engine local with one process, or device cpu"
-        )
-    backend = _BACKENDS[kind]
-    names = (name for name in ("gloo", "nccl", "xccl") if name in backend)
-    if missing := [name for name in names if not dist.is_backend_available(name)]:
-        raise EngineError(
-            f"torch {torch.__version__} was built without {missing[0]}, which processes on {kind} "
-            "need; engine local with one process does not"
-        )
-    return backend

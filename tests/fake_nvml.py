@@ -1,11 +1,13 @@
 """A stand-in for NVIDIA's management library: a shared library, compiled from C."""
 
+import ctypes
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pynvml
 import pytest
 
 needs_c = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -27,8 +29,14 @@ class FakeGpu:
     """In MIG mode."""
 
 
+def use_nvml(monkeypatch, library):
+    """Let pynvml find this library; None: the one of the machine."""
+    monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(library)) if library else None)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+
+
 def build_nvml(folder, *gpus, lists="v3", cuda=(12, 8)):
-    """The library file of a driver with these `gpus`, which also answers for the library of CUDA.
+    """The library file of a driver with these `gpus`.
 
     `lists`: its newest list of processes; `cuda`: the newest version that it runs.
     """
@@ -56,7 +64,7 @@ static Gpu gpus[] = {ROWS};
 static int opened = 0;
 enum { OK, UNINITIALIZED, INVALID, UNSUPPORTED, NOT_FOUND = 6, TOO_SMALL };
 
-int nvmlInit_v2(void) { opened++; return OK; }
+int nvmlInitWithFlags(unsigned flags) { opened++; return OK; }
 int nvmlShutdown(void) { opened--; return OK; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = COUNT; return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, Gpu **gpu) {
@@ -87,7 +95,7 @@ int nvmlDeviceGetComputeRunningProcesses_LISTS(Gpu *gpu, unsigned *count, Proces
     return OK;
 }
 int nvmlDeviceGetUUID(Gpu *gpu, char *text, unsigned room) { strncpy(text, gpu->name, room); return OK; }
-int cuDriverGetVersion(int *version) { *version = DRIVER; return OK; }
+int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = DRIVER; return OK; }
 int nvmlDeviceGetTemperature(Gpu *gpu, int sensor, unsigned *value) {
     *value = gpu->celsius;
     return sensor || *value == -1u ? UNSUPPORTED : OK;

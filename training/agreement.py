@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -14,6 +14,7 @@ FLAG_BITS = 12
 WORKER_DIED = 1 << 11
 """The flag of a rank without a data-loader worker, above those of Action and of the loop."""
 _MAX_ERROR_BYTES = 1000
+T = TypeVar("T")
 
 Agreed = tuple[Mapping[str, int], int, Sequence[int]]
 """Units, flags and counts of all ranks."""
@@ -59,3 +60,14 @@ def first_error(world: World, error: str | None) -> str | None:
     text = world.broadcast(str(error).encode()[:_MAX_ERROR_BYTES], first)
     where = f"rank {first}: " if world.size > 1 else ""
     return where + text.decode("utf-8", "replace")
+
+
+def attempt(world: World, action: Callable[[], T], *errors: type[Exception]) -> tuple[T, str | None]:
+    """The result of `action` on this rank, and the first of `errors` that any rank met. Collective."""
+    result: Any = None
+    error = None
+    try:
+        result = action()
+    except errors as raised:
+        error = str(raised)
+    return result, first_error(world, error)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.callbacks.base import Callback, EvalResult, StepMetrics
+from training.callbacks.base import Callback, Emit, EvalResult, Facts, StepMetrics
 from training.logging.quantities import real
 
 if TYPE_CHECKING:
@@ -29,17 +29,14 @@ RISES, WORSE = 4, 1.05
 STARVED, STARVED_LINES, STARVED_S = 0.5, 5, 10.0
 """Share of a step spent waiting for data; logged steps and seconds of it: less is no loss worth a change."""
 
-State = Callable[[str, Mapping[str, object]], None]
-"""Gets the name of a fault, and the values of its symptom."""
-
 
 class Health(Callback):
     """Recognizes common faults, each once per run; for rank 0, after the writers of files."""
 
     def __init__(
-        self, state: State, said: Collection[str] = (), *, learns: bool = True, has_patience: bool = False
+        self, state: Emit, said: Collection[str] = (), *, learns: bool = True, has_patience: bool = False
     ) -> None:
-        """`said` are the faults that earlier processes of the run have stated.
+        """`state` gets the name of a fault and its symptom; earlier processes have stated the `said`.
 
         The loss of a run that `learns` falls: no noise control, no loss that the task changes. A run
         that `has_patience` ends by itself when the validation metric stops improving.
@@ -47,8 +44,8 @@ class Health(Callback):
         self._state, self._said, self._has_patience = state, set(said), has_patience
         self._judges_loss, self._is_improved, self._is_first = learns, False, True
         self._losses: list[float] = []
+        # Each with its validation loss, and the number of losses logged before it.
         self._evaluations: list[tuple[EvalResult, float, int]] = []
-        """Each with its validation loss, and the number of losses logged before it."""
         self._lines, self._data_s, self._steps_s = 0, 0.0, 0.0
 
     def start(self, train_plan: TrainPlan) -> None:
@@ -62,38 +59,13 @@ class Health(Callback):
             self._lines += 1
             self._data_s += metrics.data_time_s * steps
             self._steps_s += metrics.step_time_s * steps
-            is_long = self._lines >= STARVED_LINES and self._data_s >= STARVED_S
-            if is_long and self._data_s > STARVED * self._steps_s:
+            if self._lines >= STARVED_LINES and self._data_s >= max(STARVED_S, STARVED * self._steps_s):
                 self._find("starved", share=round(100 * self._data_s / self._steps_s))
         self._is_first = False
-        if self._judges_loss and math.isfinite(metrics.loss):
-            self._losses.append(metrics.loss)
-            self._check_loss(metrics.step, metrics.step / self._plan.total_steps)
-
-    def evaluated(self, result: EvalResult) -> None:
-        bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
-        if bad:
-            texts = ", ".join(f"{name} {value}" for name, value in bad.items())
-            where = {"split": result.split, "step": result.step}
-            self._find("nonfinite_evaluation", metrics=texts, names=list(bad), **where)
-        if result.split == "val" and self._judges_loss:
-            self._is_improved |= bool(self._evaluations) and result.is_best
-            loss = result.metrics.get("val_loss", math.nan)
-            self._evaluations.append((result, loss, len(self._losses)))
-            if not self._has_patience and len(self._evaluations) > RISES:
-                self._check_overfitting()
-
-    def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        if kind == "nonfinite":
-            self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
-
-    def _find(self, name: str, /, **seen: object) -> None:
-        if name not in self._said:
-            self._said.add(name)
-            self._state(name, seen)
-
-    def _check_loss(self, step: int, share: float) -> None:
-        losses = self._losses
+        if not self._judges_loss or not math.isfinite(metrics.loss):
+            return
+        losses, share = self._losses, metrics.step / self._plan.total_steps
+        losses.append(metrics.loss)
         if len(losses) > HIGH_LINES and share >= HIGH_SHARE:
             least, first = min(losses[-HIGH_LINES:]), losses[0]
             if least > HIGH * first > 0:
@@ -106,17 +78,38 @@ class Health(Callback):
         before, now = np.array(losses[:third]), np.array(losses[-third:])
         rise = now.mean() - before.mean()
         if 0 <= rise <= RISEN * math.sqrt((before.var() + now.var()) / third):
-            means = real(float(before.mean())), real(float(now.mean()))
-            self._find("not_falling", first=means[0], last=means[1], steps=step)
+            self._find("not_falling", first=real(before.mean()), last=real(now.mean()), steps=metrics.step)
+
+    def evaluated(self, result: EvalResult) -> None:
+        bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
+        if bad:
+            seen = {"names": list(bad), "split": result.split, "step": result.step}
+            texts = ", ".join(f"{name} {value}" for name, value in bad.items())
+            self._find("nonfinite_evaluation", metrics=texts, **seen)
+        if result.split == "val" and self._judges_loss:
+            self._is_improved |= bool(self._evaluations) and result.is_best
+            loss = result.metrics.get("val_loss", math.nan)
+            self._evaluations.append((result, loss, len(self._losses)))
+            if not self._has_patience and len(self._evaluations) > RISES:
+                self._check_overfitting()
+
+    def event(self, kind: str, facts: Facts) -> None:
+        if kind == "nonfinite":
+            self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
+
+    def _find(self, name: str, /, **seen: object) -> None:
+        if name not in self._said:
+            self._said.add(name)
+            self._state(name, seen)
 
     def _check_overfitting(self) -> None:
-        newest = self._evaluations[-RISES - 1 :]
-        values = [loss for _, loss, _ in newest]
-        rises = all(a < b for a, b in pairwise(values)) and values[-1] > WORSE * values[0] > 0
-        if not rises or any(result.is_best for result, _, _ in newest[1:]):
+        (best, lowest, begin), *rest = self._evaluations[-RISES - 1 :]
+        values = [lowest, *(loss for _, loss, _ in rest)]
+        rises = all(a < b for a, b in pairwise(values)) and values[-1] > WORSE * lowest > 0
+        if not rises or any(result.is_best for result, _, _ in rest):
             return
         # The training losses of the interval before the best evaluation, and of the last one.
         start = self._evaluations[-RISES - 2][2] if len(self._evaluations) > RISES + 1 else 0
-        then, now = self._losses[start : newest[0][2]], self._losses[newest[-2][2] : newest[-1][2]]
+        then, now = self._losses[start:begin], self._losses[rest[-2][2] : rest[-1][2]]
         if then and now and np.mean(now) < np.mean(then):
-            self._find("overfitting", step=newest[0][0].step, best=real(values[0]), now=real(values[-1]))
+            self._find("overfitting", step=best.step, best=real(lowest), now=real(values[-1]))

@@ -31,8 +31,7 @@ _DIGEST_LETTERS = 16
 MISSING = "–"
 """The cell of a value that is unknown."""
 _OTHER_RANK = "another rank could not make them"
-_FAILED = 1 << 15
-"""A rank could not make its predictions; above the bits of Action."""
+_FAILED = 1 << 15  # A rank could not make its predictions; above the bits of Action
 Event = tuple[str, dict[str, object]]
 """Kind and facts of an event."""
 
@@ -114,8 +113,8 @@ class Preview:
         self._is_tracked = bool(settings.track) and settings.tracking.samples
         self._callbacks = callbacks
         self._can_predict = True
+        # The last predictions, and the step of the weights.
         self._newest: tuple[int, Predictions] | None = None
-        """The last predictions, and the step of the weights."""
         self.shown_at: int | None = None
         """The step of the last predictions in trackers."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch.nn import Module
 
 from training.agreement import WORKER_DIED, first_error
 from training.callbacks.base import Action
 from training.stop_reason import WorkerDied
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from engines.base import World
 
 T = TypeVar("T")
@@ -90,22 +90,19 @@ class Interruption:
     def watching(self, module: Module) -> Iterator[None]:
         """Within, calls of `module` are checked, and all at the end. Collective."""
         # A module that is compiled as a whole would be compiled again with the hook.
-        hook = (
-            module.register_forward_pre_hook(self._before_call, prepend=True)
-            if getattr(module, "_compiled_call_impl", None) is None
-            else None
-        )
-        try:
-            yield
-        except _RankInterrupted:
-            pass
-        finally:
-            if hook is not None:
+        # A module that is compiled as a whole would be compiled again with the hook.
+        hooked = module if getattr(module, "_compiled_call_impl", None) is None else Module()
+
+        def before_call(*_: Any) -> None:
+            if self._agrees_on_calls:
+                self.check()
+            elif self.requested():
+                raise _RankInterrupted
+
+        hook = hooked.register_forward_pre_hook(before_call, prepend=True)
+        with suppress(_RankInterrupted):
+            try:
+                yield
+            finally:
                 hook.remove()
         self.check()
-
-    def _before_call(self, module: Module, inputs: Any) -> None:
-        if self._agrees_on_calls:
-            self.check()
-        elif self.requested():
-            raise _RankInterrupted

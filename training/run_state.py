@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training import stop_reason
 from training.accumulate import total_units
 from training.agreement import WORKER_DIED, Agreed, agree_later, first_error
-from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResult, Outcome, Step
+from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResult, Facts, Outcome, Step
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
 from training.checkpoint.manifest import CheckpointError
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
 _NONFINITE = 1 << 9
-_SAVED = 1 << 10
-"""Flags of the loop, above those of Action."""
+_SAVED = 1 << 10  # Flags of the loop, above those of Action
 
 
 class TrainingRun:
@@ -59,7 +58,7 @@ class TrainingRun:
         callbacks: Sequence[Callback],
         validation: EvaluationBatches,
         writer: CheckpointWriter,
-        constant_facts: Mapping[str, Any],
+        constant_facts: Facts,
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
         forgetting: Forgetting | None = None,
@@ -80,13 +79,12 @@ class TrainingRun:
         self._requests, self._has_nonfinite = Action.NOTHING, False
         self._agreement: Callable[[], Agreed] | None = None
         self._no_units: Units = {}
-        self._asked_of: int | None = None
-        """The step saved last when the agreement was started."""
+        self._asked_of: int | None = None  # The step saved last when the agreement was started
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
         self.updater = Updater(settings, train_plan)
         self._evaluator = Evaluator(settings, validation, forgetting, train_plan.data_start)
         self._validation, self._test = validation, test
-        self._test_result: Mapping[str, Any] | None = None
+        self._test_result: Facts | None = None
         self._evaluated_at: int | None = None
         self._owes_evaluation, self._has_other_weights = False, False
         self.timer = StepTimer(settings.train.timing)
@@ -122,7 +120,14 @@ class TrainingRun:
         self.updater.start(engine, self._resume_point)
         if self._resume_point:
             self._resume_point.report(self._callbacks.event)
-        self._evaluate_first()
+        with self._interruptible():
+            with self.timer.within(EVALUATION):
+                averaged = self.updater.averaged(engine)
+                self._evaluator.evaluate_before(module, self._interruption, averaged)
+            if self.step == 0:
+                self._preview.samples("before", 0)
+        if self._owes_evaluation and self.step < self._plan.end_step:
+            self.evaluate()
         if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
             self._stop = stop_reason.completed(reason)
         if self._straggler_ratio is not None and engine.world.size > 1:
@@ -130,17 +135,6 @@ class TrainingRun:
 
             self._stragglers = Stragglers(self._straggler_ratio, engine.world, self._callbacks, self.step)
         self.timer.begin_steps(partial(synchronize, engine.world.device))
-
-    def _evaluate_first(self) -> None:
-        """Take the evaluations and the preview that come before the first step."""
-        averaged = self.updater.averaged(self._engine)
-        with self._interruptible():
-            with self.timer.within(EVALUATION):
-                self._evaluator.evaluate_before(self._module, self._interruption, averaged)
-            if self.step == 0:
-                self._preview.samples("before", 0)
-        if self._owes_evaluation and self.step < self._plan.end_step:
-            self.evaluate()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -386,7 +380,13 @@ class TrainingRun:
             )
             self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best
-                self._evaluate_test(self._test, weights_step)
+                began, count = time.perf_counter(), len(self._test.samples)
+                with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
+                    metrics = measure(self._task, self._module, self._test, self._interruption)
+                seconds = time.perf_counter() - began
+                result = EvalResult(self.step, TEST, metrics, False, seconds, seconds, count, count)
+                self._callbacks.evaluated(result)
+                self._test_result = {"step": weights_step, "metrics": metrics}
             self._preview.samples("after", weights_step)
         if self._stop is None or not self._stop.exit_code:
             leak = self._evaluator.check_noise_control(self._task, self._callbacks.event)
@@ -394,34 +394,21 @@ class TrainingRun:
             if self.updater.idle:
                 self._fail(*self.updater.idle)
 
-    def _evaluate_test(self, test: SplitSamples, weights_step: int) -> None:
-        """Evaluate the test split with the final weights, which are those of `weights_step`."""
-        began, count = time.perf_counter(), len(test.samples)
-        with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
-            metrics = measure(self._task, self._module, test, self._interruption)
-        seconds = time.perf_counter() - began
-        result = EvalResult(self.step, TEST, metrics, False, seconds, seconds, count, count)
-        self._callbacks.evaluated(result)
-        self._test_result = {"step": weights_step, "metrics": metrics}
-
     def fail(self, error: BaseException) -> None:
         """End the callbacks because of `error`, unless they were ended. Not collective.
 
         Except for WorkerDied, which all ranks raise, between two steps: what was trained is saved.
         """
         if isinstance(error, stop_reason.WorkerDied) and self._checkpoints.saves_on_signal:
-            self._save_after_failure()
+            try:
+                if not self._has_other_weights:
+                    self.save()
+                self._checkpoints.wait()
+            except CheckpointError as unsaved:
+                self._callbacks.event("warning", {"text": str(unsaved)})
         self._checkpoints.abandon()
         reason = stop_reason.failed(f"{type(error).__name__}: {error}")
         self._end(reason, self._metrics.peaks.local(self._engine.world.device))
-
-    def _save_after_failure(self) -> None:
-        try:
-            if not self._has_other_weights:
-                self.save()
-            self._checkpoints.wait()
-        except CheckpointError as error:
-            self._callbacks.event("warning", {"text": str(error)})
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
         wall_s = self.timer.wall_s

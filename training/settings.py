@@ -30,37 +30,37 @@ class Save(Section):
 
     every: Cadence | None = None
     """Interval between checkpoints; null: best and last only."""
-    keep_last: Annotated[int, Field(ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}})] = 2
+    keep_last: int = Field(default=2, ge=1, le=10**6, json_schema_extra={"unless": {"save.every": [None]}})
     """Periodic checkpoints to keep; older ones are deleted."""
-    keep_every: Annotated[Cadence | None, Field(json_schema_extra={"unless": {"save.every": [None]}})] = None
+    keep_every: Cadence | None = Field(default=None, json_schema_extra={"unless": {"save.every": [None]}})
     """Keep a periodic checkpoint permanently at this interval; null: never."""
-    keep_best: Annotated[int, Field(ge=0, le=10**6)] = 1
+    keep_best: int = Field(default=1, ge=0, le=10**6)
     """Checkpoints of the best evaluations to keep."""
-    load_best: Annotated[bool, Field(json_schema_extra={"unless": {"save.keep_best": [0]}})] = False
+    load_best: bool = Field(default=False, json_schema_extra={"unless": {"save.keep_best": [0]}})
     """Load the weights of the best evaluation at the end, for the final preview."""
     last: bool = True
     """Save a checkpoint when the run ends."""
     on_signal: bool = True
     """Save a checkpoint when a signal or a resource limit ends the run."""
     # `async` is a word of Python, so that only the key can have that name.
-    async_: Annotated[bool, Field(alias="async")] = True
+    async_: bool = Field(default=True, alias="async")
     """Write checkpoints in the background from a copy in memory."""
     required: bool = True
     """End the run if a checkpoint cannot be saved; off: warning only."""
 
 
-_KEPT = {"unless": {"feature_cache.mode": ["off"]}}
-_WORKERS = {"unless": {"loader.workers": [0]}}
+_KEPT: dict[str, Any] = {"unless": {"feature_cache.mode": ["off"]}}
+_WORKERS: dict[str, Any] = {"unless": {"loader.workers": [0]}}
 
 
 class Loader(Section):
     """How batches are loaded."""
 
-    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    workers: int = Field(default=0, ge=0, le=1024)
     """Data-loader workers per rank (0: load in the main process)."""
-    prefetch: Annotated[int, Field(ge=1, le=1000, json_schema_extra=_WORKERS)] = 2
+    prefetch: int = Field(default=2, ge=1, le=1000, json_schema_extra=_WORKERS)
     """Micro-batches that each worker loads ahead."""
-    persistent: Annotated[bool, Field(json_schema_extra=_WORKERS)] = True
+    persistent: bool = Field(default=True, json_schema_extra=_WORKERS)
     """Keep the workers of evaluation between evaluations."""
     pin_memory: bool = True
     """Copy batches through pinned memory (CUDA)."""
@@ -72,9 +72,9 @@ class FeatureCache(Section):
     mode: Literal["auto", "on", "off"] = "auto"
     """Cache the outputs of the frozen encoder on disk. auto: if they fit; on: or fail; off:
     recompute them in each step."""
-    limit_gb: Annotated[float, Field(gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})] = 20.0
+    limit_gb: float = Field(default=20.0, gt=0, le=10**6, json_schema_extra=_KEPT | {"unit": "GB"})
     """Maximum size of the cache, in 10⁹ bytes."""
-    folder: Annotated[str | None, Field(json_schema_extra=_KEPT)] = None
+    folder: str | None = Field(default=None, json_schema_extra=_KEPT)
     """Folder of the cache, shared by runs and nodes. Default: the program's cache folder."""
 
 
@@ -117,11 +117,11 @@ _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
 class Tracking(Section):
     """What trackers get beside metrics; `track` lists the trackers."""
 
-    checkpoints: Annotated[Literal["none", "best", "all"], Field(json_schema_extra=_TRACKED)] = "none"
+    checkpoints: Literal["none", "best", "all"] = Field(default="none", json_schema_extra=_TRACKED)
     """Checkpoints to upload as artifacts to W&B and MLflow."""
-    samples: Annotated[bool, Field(json_schema_extra=_TRACKED)] = True
+    samples: bool = Field(default=True, json_schema_extra=_TRACKED)
     """Log predictions for a few samples at each evaluation."""
-    wait_s: Annotated[float, Field(ge=0, le=DAY_S, json_schema_extra=_TRACKED)] = 30.0
+    wait_s: float = Field(default=30.0, ge=0, le=DAY_S, json_schema_extra=_TRACKED)
     """Seconds that a completed run waits for pending uploads."""
 
 
@@ -163,7 +163,7 @@ class Limits(Section):
     temperature: Celsius | None = 90.0
     """Processor or GPU, the hotter one; at the limit, fewer workers; null: not monitored."""
     critical: Critical = Critical()
-    check_every_s: Annotated[float, Field(gt=0, le=DAY_S)] = 30.0
+    check_every_s: float = Field(default=30.0, gt=0, le=DAY_S)
     """Seconds between two measurements."""
 
 
@@ -174,44 +174,42 @@ TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(le=10**9, json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(le=duration.MOST_STEPS, json_schema_extra={"unit": "steps"})]
-_RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
-_WSD = {"only_if": {"schedule.name": ["wsd"]}}
+_RESTARTS: dict[str, Any] = {"only_if": {"schedule.name": ["cosine-restarts"]}}
+_WSD: dict[str, Any] = {"only_if": {"schedule.name": ["wsd"]}}
 _PLATEAU: dict[str, Any] = {"only_if": {"schedule.name": ["plateau"]}}
-_ADAMW = {"only_if": {"optim.name": ["adamw", "muon"]}}
+_ADAMW: dict[str, Any] = {"only_if": {"optim.name": ["adamw", "muon"]}}
 
 
 class Train(Section):
     """Amount of training, batch sizes and seeds."""
 
-    global_batch: Annotated[Samples | None, Field(ge=1)] = None
+    global_batch: Samples | None = Field(default=None, ge=1)
     """Samples per step over all ranks; or set micro_batch and accumulation."""
-    micro_batch: Annotated[Samples | None, Field(ge=1)] = None
+    micro_batch: Samples | None = Field(default=None, ge=1)
     """Samples per rank and forward and backward pass."""
-    accumulation: Annotated[int | None, Field(ge=1, le=10**6)] = None
+    accumulation: int | None = Field(default=None, ge=1, le=10**6)
     """Micro-batches per step with one process; more processes need fewer each."""
-    epochs: Annotated[float | None, Field(gt=0, le=10**6)] = 1.0
+    epochs: float | None = Field(default=1.0, gt=0, le=10**6)
     """Epochs: passes over the training data; null: as many as `max_steps` takes."""
-    max_steps: Annotated[Steps | None, Field(ge=1)] = None
+    max_steps: Steps | None = Field(default=None, ge=1)
     """Stop after N steps; overrides `epochs`, unless you set both: the earlier one ends the run."""
-    least_steps: Annotated[Steps | None, Field(ge=1)] = None
+    least_steps: Steps | None = Field(default=None, ge=1)
     """Steps that an epoch, or a shorter run, keeps: on little data a mode's global batch grows less
     over the default's, or not at all. null: no limit, or the batch fits the data already."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Random seed."""
     deterministic: bool = False
     """Use deterministic algorithms only; slower on a GPU."""
     debug: bool = False
     """Detect anomalies in autograd and print the shapes of the first batch."""
-    on_nonfinite: Annotated[
-        str,
-        Field(
-            pattern=r"^(stop|skip [1-9][0-9]{0,8})$",
-            json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
-        ),
-    ] = "stop"
+    on_nonfinite: str = Field(
+        default="stop",
+        pattern=r"^(stop|skip [1-9][0-9]{0,8})$",
+        json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
+    )
     """Action on a loss, a gradient, or an evaluation of the goal or val_loss, that is NaN or
     infinite: stop, or `skip N` (at most N steps, or evaluations, in a row)."""
-    ema: Annotated[float | None, Field(gt=0, lt=1)] = None
+    ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the EMA of the weights, which evaluation uses; null: off."""
     preview: bool = True
     """Show a sample output of the model before and after training."""
@@ -228,34 +226,32 @@ class Optim(Section):
     state: Literal["fp32", "bf16", "int8"] = "fp32"
     """Both moments of AdamW: fp32, 8 bytes per element of a weight; bf16, 4; int8, codes and scales
     of 2 bytes. Checkpoints have them in fp32."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
-    groups: Annotated[
-        dict[str, float], Field(json_schema_extra={"allowed": "names of parts, each with a factor above 0"})
-    ] = Field(default_factory=dict)
+    groups: dict[str, float] = Field(
+        default_factory=dict, json_schema_extra={"allowed": "names of parts, each with a factor above 0"}
+    )
     """Factor of the learning rate for each named part of the model, such as {encoder: 0.1}; other
     parts have 1."""
-    layer_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    layer_decay: float | None = Field(default=None, gt=0, lt=1)
     """Factor of the learning rate from each layer of a language model to the layer below it; null:
     all layers have the same."""
-    betas: Annotated[
-        list[Annotated[float, Field(ge=0, lt=1)]],
-        Field(
-            min_length=2,
-            max_length=2,
-            json_schema_extra=_ADAMW | {"allowed": "two numbers, each at least 0 and below 1"},
-        ),
-    ] = [0.9, 0.95]
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=[0.9, 0.95],
+        min_length=2,
+        max_length=2,
+        json_schema_extra=_ADAMW | {"allowed": "two numbers, each at least 0 and below 1"},
+    )
     """AdamW, and Muon for other parameters than matrices: decay rates of both moments."""
-    eps: Annotated[float, Field(gt=0, json_schema_extra=_ADAMW)] = 1e-8
+    eps: float = Field(default=1e-8, gt=0, json_schema_extra=_ADAMW)
     """AdamW and Muon: term that prevents division by zero."""
-    momentum: Annotated[
-        float | None, Field(ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}})
-    ] = None
+    momentum: float | None = Field(
+        default=None, ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}}
+    )
     """SGD and Muon: momentum; null: 0.9 for SGD, 0.95 for Muon."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of parameters with two or more dimensions."""
-    clip_norm: Annotated[float | None, Field(gt=0)] = 1.0
+    clip_norm: float | None = Field(default=1.0, gt=0)
     """Clip gradients to this norm; null: never."""
 
     @property
@@ -279,19 +275,19 @@ class Schedule(Section):
     decay at the end, so a run can be trained on; plateau lowers it where `eval.metric` stalls."""
     warmup: Duration = 0
     """Length of the learning-rate warm-up."""
-    final: Annotated[
-        float, Field(ge=0, le=1, json_schema_extra={"unless": {"schedule.name": ["constant"]}})
-    ] = 0.0
+    final: float = Field(
+        default=0.0, ge=0, le=1, json_schema_extra={"unless": {"schedule.name": ["constant"]}}
+    )
     """Final learning rate, as a share of the peak."""
-    cycle: Annotated[Cadence, Field(json_schema_extra=_RESTARTS)] = "10 epochs"
+    cycle: Cadence = Field(default="10 epochs", json_schema_extra=_RESTARTS)
     """cosine-restarts: length of the first cycle."""
-    t_mult: Annotated[float, Field(ge=1, le=1000, json_schema_extra=_RESTARTS)] = 2.0
+    t_mult: float = Field(default=2.0, ge=1, le=1000, json_schema_extra=_RESTARTS)
     """cosine-restarts: length of a cycle relative to the cycle before."""
-    decay: Annotated[Duration, Field(json_schema_extra=_WSD)] = "20%"
+    decay: Duration = Field(default="20%", json_schema_extra=_WSD)
     """wsd: length of the decay at the end of the run."""
-    patience: Annotated[int, Field(ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"})] = 2
+    patience: int = Field(default=2, ge=1, le=10**6, json_schema_extra=_PLATEAU | {"unit": "evaluations"})
     """plateau: evaluations (`eval.every`, `eval.each_epoch`) without improvement before a drop."""
-    drop: Annotated[float, Field(gt=0, lt=1, json_schema_extra=_PLATEAU)] = 0.5
+    drop: float = Field(default=0.5, gt=0, lt=1, json_schema_extra=_PLATEAU)
     """plateau: factor of the learning rate at a drop, down to `final`."""
     warmup_cap: Duration | None = None
     """Shorten a longer warm-up to this, with a warning; null: never."""
@@ -314,9 +310,9 @@ class Eval(Section):
     """Evaluate when the run ends."""
     test: bool = False
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the data's groups to hold out for validation."""
-    samples: Annotated[int | None, Field(ge=1, le=10**9, json_schema_extra=_EVALUATED)] = None
+    samples: int | None = Field(default=None, ge=1, le=10**9, json_schema_extra=_EVALUATED)
     """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
     `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
@@ -327,14 +323,12 @@ class Eval(Section):
 class Stop(Section):
     """Early stopping."""
 
-    patience: Annotated[int | None, Field(ge=1, le=10**6)] = None
+    patience: int | None = Field(default=None, ge=1, le=10**6)
     """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
     null: never."""
-    min_delta: Annotated[float, Field(ge=0, json_schema_extra={"unless": {"stop.patience": [None]}})] = 0.0
+    min_delta: float = Field(default=0.0, ge=0, json_schema_extra={"unless": {"stop.patience": [None]}})
     """Minimum change of the metric that counts as an improvement."""
-    at: Annotated[str | None, Field(pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS})] = (
-        None
-    )
+    at: str | None = Field(default=None, pattern=TARGET_PATTERN, json_schema_extra={"allowed": TARGET_FORMS})
     """Stop at the first evaluation that reaches this: 'val_loss <= 1.9'; null: never."""
     after: Cadence | None = None
     """Stop early after this long, with the schedule of the full run; null: run to the end."""
@@ -343,39 +337,28 @@ class Stop(Section):
 class Log(Section):
     """Logging."""
 
-    every: Annotated[Steps, Field(ge=1)] = 10
+    every: Steps = Field(default=10, ge=1)
     """Steps between two training lines in metrics.jsonl."""
-    stragglers: Annotated[float | None, Field(gt=1)] = 1.5
+    stragglers: float | None = Field(default=1.5, gt=1)
     """Report a rank that is persistently this many times slower than the others; null: never."""
-    profile: Annotated[Steps | None, Field(ge=1)] = None
+    profile: Steps | None = Field(default=None, ge=1)
     """Write a profiler trace of N steps, after two warm-up steps; null: none."""
 
 
 class TrainingSettings(Protocol):
     """The settings of a run that training reads."""
 
-    @property
-    def train(self) -> Train: ...
-    @property
-    def optim(self) -> Optim: ...
-    @property
-    def schedule(self) -> Schedule: ...
-    @property
-    def loader(self) -> Loader: ...
-    @property
-    def eval(self) -> Eval: ...
-    @property
-    def stop(self) -> Stop: ...
-    @property
-    def save(self) -> Save: ...
-    @property
-    def log(self) -> Log: ...
-    @property
-    def track(self) -> Sequence[str]: ...
-    @property
-    def tracking(self) -> Tracking: ...
-    @property
-    def precision(self) -> str: ...
+    train: Train
+    optim: Optim
+    schedule: Schedule
+    loader: Loader
+    eval: Eval
+    stop: Stop
+    save: Save
+    log: Log
+    track: Sequence[str]
+    tracking: Tracking
+    precision: str
 
 
 class SettingError(ValueError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training import throughput
-from training.callbacks.base import StepMetrics
+from training.callbacks.base import Facts, StepMetrics
 from training.resources import memory
 from training.step_timer import BACKWARD, FORWARD, OPTIMIZER, StepTimer
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 WARMUP = 10
 """Steps that `timing` leaves out: they compile, choose kernels, allocate and fill caches."""
-_WARMUP_FRACTION = 5
-"""In a run shorter than this many times WARMUP, one step in this many is left out."""
+_WARMUP_FRACTION = 5  # In a run shorter than this many times WARMUP, one step in this many is left out
 
 
 class RunMetrics:
@@ -53,7 +52,7 @@ class RunMetrics:
     def facts(self) -> dict[str, Any]:
         return {"units": self.units, "is_log_due": self._is_log_due, "skipped": self._skipped}
 
-    def resume(self, facts: Mapping[str, Any]) -> None:
+    def resume(self, facts: Facts) -> None:
         self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
         self._skipped = facts.get("skipped", 0)
 

@@ -25,17 +25,13 @@ class HostClock:
     def mark(self) -> Any:
         return time.perf_counter()
 
-    def has_passed(self, mark: Any) -> bool:
-        """Whether `seconds` need not wait for it."""
-        return True
-
-    def seconds(self, begin: Any, end: Any) -> float:
-        """How far two marks are apart."""
+    def seconds(self, begin: Any, end: Any, wait: bool) -> float | None:
+        """How far two marks are apart; None: the second has not passed, and we do not `wait`."""
         return float(end - begin)
 
 
 class DeviceClock(HostClock):
-    """For an asynchronous device: waits for it only when a time is read."""
+    """For an asynchronous device, whose marks are events in its queue."""
 
     def __init__(self, device: torch.device):
         import torch  # not at the top: `compare` reads metrics without it
@@ -47,14 +43,13 @@ class DeviceClock(HostClock):
         event.record()
         return event
 
-    def has_passed(self, mark: Any) -> bool:
+    def seconds(self, begin: Any, end: Any, wait: bool) -> float | None:
         try:
-            return bool(mark.query())
+            if not wait and not end.query():
+                return None
         except RuntimeError:  # of an earlier kernel: the run has failed, and reports that
-            return False
-
-    def seconds(self, begin: Any, end: Any) -> float:
-        end.synchronize()  # of a pass that has long ended
+            return None
+        end.synchronize()
         return float(begin.elapsed_time(end)) / 1000
 
 
@@ -83,11 +78,10 @@ class StepTimer:
         self._clock: HostClock | None = None
         self._begin: Any = None
         self._part = OTHER
-        self._marks: deque[tuple[str, Any]] = deque()
-        """The end of each part, until it is read."""
+        self._marks: deque[tuple[str, Any]] = deque()  # The end of each part, until it is read
         self._seconds = dict.fromkeys((*PARTS, OTHER), 0.0)
+        # Updates that were read, and the seconds of each part after the last of them.
         self._steps, self._after_step = 0, self._seconds.copy()
-        """Updates that were read, and the seconds of each part after the last of them."""
         self._at_means = self._steps, self._after_step
 
     @property
@@ -152,10 +146,12 @@ class StepTimer:
 
     def read(self, wait: bool = False) -> None:
         """Read the marks that have passed; with `wait` all of them."""
-        clock, marks = self._clock, self._marks
-        while clock is not None and marks and (wait or clock.has_passed(marks[0][1])):
-            part, end = marks.popleft()
-            self._seconds[part] += clock.seconds(self._begin, end)
+        while self._clock is not None and self._marks:
+            part, end = self._marks[0]
+            if (seconds := self._clock.seconds(self._begin, end, wait)) is None:
+                return
+            self._marks.popleft()
+            self._seconds[part] += seconds
             self._begin = end
             if part == OPTIMIZER:
                 self._steps, self._after_step = self._steps + 1, self._seconds.copy()

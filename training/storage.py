@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+# Bounds of a JSON file and of a line, far above those that a run writes.
 _MOST_BYTES, _MOST_LINE_BYTES, _MOST_LEVELS = 1 << 28, 1 << 24, 64
-"""Bounds of a JSON file and of a line, far above those that a run writes."""
 
 
 class StorageError(Exception):

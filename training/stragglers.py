@@ -40,21 +40,20 @@ class Stragglers:
         """Measure from the step after `step` on. `ratio` to others' times counts as slow. Collective."""
         self._ratio, self._callbacks, self._block_s = ratio, callbacks, block_s
         self._world, self._step, self._is_first = world, step, True
-        names = [world.broadcast(socket.gethostname().encode(), rank) for rank in range(world.size)]
-        self._hosts = [name.decode(errors="replace") for name in names]
+        host = socket.gethostname().encode()
+        self._hosts = [world.broadcast(host, rank).decode() for rank in range(world.size)]
         self._pending: list[int] = []
+        # Of the block by kind and rank; in the last row steps, and seconds by the clock of rank 0.
         self._times = np.zeros((len(KINDS) + 1, world.size))
-        """Of the block by kind and rank; in the last row steps, and seconds by the clock of rank 0."""
         self._slow: dict[tuple[int, str], deque[bool]] = defaultdict(lambda: deque(maxlen=BLOCKS))
 
     def note(self, metrics: StepMetrics, computing_s: float | None) -> None:
         """Take the times of this rank since the last logged step."""
         steps, self._step = metrics.step - self._step, metrics.step
         if not self._is_first:  # it compiles, allocates, waits for the first batch
-            times = np.zeros_like(self._times)
-            times[:2, self._world.rank] = computing_s or 0.0, metrics.data_time_s
-            if not self._world.rank:
-                times[2, :2] = UNIT_S, metrics.step_time_s
+            times, rank = np.zeros_like(self._times), self._world.rank
+            times[:2, rank] = computing_s or 0.0, metrics.data_time_s
+            times[2, :2] = (UNIT_S, metrics.step_time_s) if rank == 0 else 0
             self._pending = [round(time * steps / UNIT_S) for time in times.flat]
         self._is_first = False
 
@@ -75,12 +74,12 @@ class Stragglers:
 
     def _compare(self, means: np.ndarray, least: float) -> None:
         for what, times in zip(KINDS, means, strict=True):
-            for rank, seconds in enumerate(times):
+            for rank, seconds in enumerate(times.tolist()):
                 others = float(np.median(np.delete(times, rank)))
                 slow = self._slow[rank, what]
                 was = sum(slow) >= SLOW_BLOCKS
-                slow.append(bool(seconds > max(self._ratio * others, others + least)))
+                slow.append(seconds > max(self._ratio * others, others + least))
                 if sum(slow) >= SLOW_BLOCKS and not was:
                     facts = {"rank": rank, "host": self._hosts[rank], "what": what, "at": self._step}
-                    times_s = {"seconds": float(seconds), "median_seconds": others}
-                    self._callbacks.event("straggler", {**facts, **times_s})
+                    facts |= {"seconds": seconds, "median_seconds": others}
+                    self._callbacks.event("straggler", facts)

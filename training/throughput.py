@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-_GIGA, _TERA = 1e9, 1e12
 _FILE = Path(__file__).with_name("peak_flops.json")
+# Dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16, fp16 and fp8 with
+# fp32 accumulation (tensor or matrix cores; half of the sparse figure where a data sheet gives no
+# other). None or missing: the device lacks the format. All words of a name must be in what the driver
+# reports. Also the memory, its bandwidth, and that of the links to other GPUs in both directions
+# together; missing: variants differ.
 _PEAKS: dict[str, dict[str, float | None]] = {
     name: peaks
     for devices in json.loads(_FILE.read_text("utf-8")).values()
     for name, peaks in devices.items()
 }
-"""Dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16, fp16 and fp8
-with fp32 accumulation (tensor or matrix cores; half of the sparse figure where a data sheet gives
-no other). None or missing: the device lacks the format. All words of a name must be in what the
-driver reports. Also the memory, its bandwidth, and that of the links to other GPUs in both
-directions together; missing: variants differ.
-"""
 _FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8")
 # The name of a listed chip with one of these has other clocks, or is a part of the chip.
 _OTHER = ("MIG", "Laptop", "Max", "Ti", "D")
@@ -44,18 +41,23 @@ class Gpu:
 
 
 def gpus() -> dict[str, Gpu]:
-    return {name: _gpu(name, facts) for name, facts in _PEAKS.items()}
+    return {name: _gpu(name) for name in _PEAKS}
 
 
-def _gpu(name: str, facts: Mapping[str, float | None]) -> Gpu:
-    memory, speed = facts.get("memory_gib"), facts.get("memory_gb_per_s")
-    link = facts.get("link_gb_per_s")
+def _gpu(name: str) -> Gpu:
+    facts = _PEAKS[name]
+
+    def scaled(key: str, factor: float) -> float | None:
+        figure = facts.get(key)
+        return None if figure is None else figure * factor
+
+    memory = scaled("memory_gib", 2**30)
     return Gpu(
         name,
-        {key: peak * _TERA for key in _FORMATS if (peak := facts.get(key)) is not None},
-        None if memory is None else round(memory * 2**30),
-        None if speed is None else speed * _GIGA,
-        None if link is None else link * _GIGA / 2,
+        {key: peak for key in _FORMATS if (peak := scaled(key, 1e12)) is not None},
+        None if memory is None else round(memory),
+        scaled("memory_gb_per_s", 1e9),
+        scaled("link_gb_per_s", 1e9 / 2),
     )
 
 
@@ -64,8 +66,7 @@ def find_gpu(name: str) -> Gpu | None:
     words = f" {' '.join(name.replace('-', ' ').lower().split())} "
     if any(f" {word.lower()} " in words for word in _OTHER):
         return None
-    known = next((known for known in _PEAKS if f" {known.lower()} " in words), None)
-    return None if known is None else _gpu(known, _PEAKS[known])
+    return next((_gpu(known) for known in _PEAKS if f" {known.lower()} " in words), None)
 
 
 def peak_flops(name: str, precision: str) -> float | None:
@@ -87,17 +88,9 @@ def mfu(
     counts all ranks. None if either the model's FLOPs or the device's peak is unknown, as on a
     CPU. Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
-    name = _device_name(device)
-    peak = None if name is None else peak_flops(name, precision)
-    if peak is None or flops_per_sample is None:
-        return None
-    return flops_per_sample * samples_per_s / (peak * world_size)
-
-
-@lru_cache
-def _device_name(device: torch.device) -> str | None:
-    if device.type != "cuda":
+    if device.type != "cuda" or flops_per_sample is None:
         return None
     import torch
 
-    return torch.cuda.get_device_name(device)
+    peak = peak_flops(torch.cuda.get_device_name(device), precision)
+    return None if peak is None else flops_per_sample * samples_per_s / (peak * world_size)

@@ -70,8 +70,13 @@ class Zero:
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
             originals = round_weights(dict(model.named_parameters()), dtype, keeps=True)
-        offload = change_forward(model, blocks, self._forward_options(), self.world.device)
-        if self._layout["stage"] < 3:
+        forward, is_gathered = self._options, self._layout["stage"] == 3
+        if is_gathered and forward.compile:  # its hooks break the graph before and after every layer
+            forward = replace(forward, compile=False)
+            if self.world.rank == 0:
+                log.warning("ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer")
+        offload = change_forward(model, blocks, forward, self.world.device)
+        if not is_gathered:
             move_to_device(model, self.world)
         inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
         names = {parameter: name for name, parameter in model.named_parameters()}
@@ -80,25 +85,16 @@ class Zero:
         self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
         self._undo.callback(library.destroy, self._engine)
         _follow_training(self._engine)
-        if self._layout["stage"] == 3:
+        if is_gathered:
             self._undo.callback(save_by_reference(model, offload))
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)
-        gathers = self._layout["stage"] == 3
         self._used = UsedParameters(
-            self.world, model, lambda m: gathers and any(True for _ in m.parameters(recurse=False))
+            self.world, model, lambda m: is_gathered and any(True for _ in m.parameters(recurse=False))
         )
         self._undo.callback(self._used.close)
         return self._engine
-
-    def _forward_options(self) -> Options:
-        """Stage 3 is not compiled: its hooks break the graph before and after every layer."""
-        if self._layout["stage"] < 3 or not self._options.compile:
-            return self._options
-        if self.world.rank == 0:
-            log.warning("ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer")
-        return replace(self._options, compile=False)
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
         config = {

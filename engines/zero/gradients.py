@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -53,8 +53,11 @@ class PassGradients:
         if _offloads(self._zero):
             for parameter, gathered in self._missed():
                 _fetch(self._zero, parameter, gathered)
-            if not _is_stage3(self._zero):
-                _read_norms(self._zero)
+            norms = {} if _is_stage3(self._zero) else self._zero.norm_for_param_grads
+            if norms:  # all at once: DeepSpeed waits for the device at each of them
+                device = self._zero.temp_grad_buffer_for_gpu_offload.device
+                together = torch.stack([norm.to(device, torch.float64) for norm in norms.values()])
+                norms.update(zip(norms, map(_Number, together.tolist()), strict=True))
         self._is_first = True
 
     def never_reached(self) -> list[str]:
@@ -87,8 +90,16 @@ class PassGradients:
 
     def _missed(self) -> Iterator[tuple[Parameter, Tensor]]:
         """Parameters that the last backward pass did not reach, with their gradient buffers."""
-        missed = self._names.keys() - self.reached.keys()
-        return _gathered(self._zero, missed) if missed else iter(())
+        zero, missed = self._zero, self._names.keys() - self.reached.keys()
+        if _is_stage3(zero):
+            flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+            for parameter in itertools.chain(*zero.fp16_groups) if missed else ():
+                if parameter in missed:
+                    yield parameter, flats[parameter.ds_id]
+        elif _offloads(zero):
+            for parameter in itertools.chain(*zero.params_in_partition) if missed else ():
+                if parameter in missed:
+                    yield parameter, _offloaded(zero, parameter)
 
 
 def overflowed(zero: Any, world: World) -> bool:
@@ -103,19 +114,6 @@ def overflowed(zero: Any, world: World) -> bool:
         measured = [*norms] if _is_stage3(zero) else [torch.tensor([*norms])]
     is_bad = ~torch.isfinite(get_total_norm(measured).to(world.device))
     return bool(world.maximum(is_bad.to(torch.uint8)))
-
-
-def _gathered(zero: Any, parameters: Set[Parameter]) -> Iterator[tuple[Parameter, Tensor]]:
-    """The buffers in which DeepSpeed accumulates the gradients of `parameters` on this rank."""
-    if _is_stage3(zero):
-        flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
-        for parameter in itertools.chain(*zero.fp16_groups):
-            if parameter in parameters:
-                yield parameter, flats[parameter.ds_id]
-    elif _offloads(zero):
-        for parameter in itertools.chain(*zero.params_in_partition):
-            if parameter in parameters:
-                yield parameter, _offloaded(zero, parameter)
 
 
 def _offloaded(zero: Any, parameter: Parameter) -> Tensor:
@@ -149,15 +147,6 @@ class _Number(float):
 
     def item(self) -> float:
         return self
-
-
-def _read_norms(zero: Any) -> None:
-    """Read the norms of all gradients at once: DeepSpeed waits for the device at each of them."""
-    norms = zero.norm_for_param_grads
-    if norms:
-        device = zero.temp_grad_buffer_for_gpu_offload.device
-        together = torch.stack([norm.to(device, torch.float64) for norm in norms.values()])
-        norms.update(zip(norms, map(_Number, together.tolist()), strict=True))
 
 
 def _is_stage3(zero: Any) -> bool:

@@ -52,12 +52,21 @@ def load(kind: str) -> ModuleType:
             raise EngineError(f"deepspeed cannot be imported: {error}") from error
     log = logging.getLogger("DeepSpeed")
     log.setLevel(max(log.level, logging.WARNING))
-    if _numbers(deepspeed.__version__) < _numbers(OLDEST):
+    # Builds from source append a text such as +1a2b3c.
+    version, oldest = (
+        [int(number) for number in re.findall(r"\d+", text)[:3]] for text in (deepspeed.__version__, OLDEST)
+    )
+    if version < oldest:
         raise EngineError(
             f"deepspeed {deepspeed.__version__} is installed; the zero engines need {OLDEST} or "
             f"newer:  pip install 'deepspeed>={OLDEST}'"
         )
-    _check_accelerator(deepspeed, kind)
+    accelerator = deepspeed.accelerator.get_accelerator().device_name()
+    if accelerator != kind:
+        raise EngineError(
+            f"deepspeed was imported for device {accelerator} before this run on {kind}; "
+            f"start a new process, or set DS_ACCELERATOR={ACCELERATORS[kind]} before the import"
+        )
     # On a CPU DeepSpeed would compile an operator for collectives, for a minute at the first
     # start, which it uses for inference only.
     collectives.build_shm_op = lambda: None
@@ -81,20 +90,6 @@ def _gather(
         for start in range(0, parts[0].numel() if len(parts) > 1 else 0, length):
             shards = [part.detach()[start : start + length] for part in parts]
             dist.all_gather(shards, shards[dist.get_rank(group)], group)
-
-
-def _numbers(version: str) -> list[int]:
-    """The numbers of a release; builds from source append a text such as +1a2b3c."""
-    return [int(number) for number in re.findall(r"\d+", version)[:3]]
-
-
-def _check_accelerator(deepspeed: ModuleType, kind: str) -> None:
-    accelerator = deepspeed.accelerator.get_accelerator().device_name()
-    if accelerator != kind:
-        raise EngineError(
-            f"deepspeed was imported for device {accelerator} before this run on {kind}; "
-            f"start a new process, or set DS_ACCELERATOR={ACCELERATORS[kind]} before the import"
-        )
 
 
 def clean_architectures(variables: MutableMapping[str, str]) -> None:

@@ -139,30 +139,27 @@ class ZeroState:
 
     def _intervals(self) -> Iterator[tuple[str, HeldInterval]]:
         """The non-empty intervals that this rank updates, by parameter name."""
-        find = self._interval_stage3 if self._is_sharded else self._interval_stage12
+        zero = self._zero
         for name, parameter in self._model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             try:
-                interval = find(parameter) if parameter.requires_grad else None
+                if self._is_sharded:
+                    group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]
+                    start, part = self._working(parameter)
+                    flat = zero.fp32_partitioned_groups_flat[group]
+                    interval = HeldInterval(start, part.numel(), flat, offset)
+                elif (mapping := parameter._hp_mapping) is None:  # type: ignore[attr-defined]
+                    continue
+                else:
+                    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+                    flat = zero.single_partition_of_fp32_groups[mapping.param_group_index]
+                    interval = HeldInterval(low.start, low.numel, flat, high.start)
             except (AttributeError, LookupError) as error:
                 what = f"{type(error).__name__}: {error}"
                 raise EngineError(f"where is parameter '{name}'? {what}") from error
-            if interval is not None and interval.size:
+            if interval.size:
                 yield name, interval
-
-    def _interval_stage12(self, parameter: Parameter) -> HeldInterval | None:
-        mapping = parameter._hp_mapping  # type: ignore[attr-defined]
-        if mapping is None:
-            return None
-        low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
-        flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
-        return HeldInterval(low.start, low.numel, flat, high.start)
-
-    def _interval_stage3(self, parameter: Parameter) -> HeldInterval:
-        zero = self._zero
-        group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]
-        start, part = self._working(parameter)
-        flat = zero.fp32_partitioned_groups_flat[group]
-        return HeldInterval(start, part.numel(), flat, offset)
 
     def _working(self, parameter: Parameter) -> tuple[int, Tensor]:
         """The start of this rank's working weights in the tensor, and a view of them."""

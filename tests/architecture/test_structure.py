@@ -49,7 +49,7 @@ THEIRS = {
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard"),
-        "mlflow",
+        *("mlflow", "pynvml"),
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
@@ -59,6 +59,7 @@ THEIRS = {
 }
 """The third-party packages that each package may import, by import name."""
 DISTRIBUTIONS = {
+    "pynvml": "nvidia-ml-py",
     **{"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"},
     **{"backports": "backports.tarfile", "mlflow": "mlflow-skinny"},
     "charset_normalizer": "charset-normalizer",

@@ -10,7 +10,7 @@ import pytest
 from launcher.run.faults import FAULTS, advice
 from tests.training.facts import logged, train_plan
 from training.callbacks.base import EvalResult
-from training.health import STARVED_S, Health
+from training.health import Health
 
 PLAN = train_plan(total_steps=600)
 
@@ -91,23 +91,13 @@ def test_a_flat_loss_without_evaluations_needs_more_lines():
     assert checked.found == ["not_falling"]
 
 
-def test_a_high_loss_is_found_whatever_the_seed():
+def test_a_high_loss_is_found_whatever_the_seed_unless_it_is_a_peak_or_a_little_above():
     checked = Checked().losses([4.0, *noisy([9.0] * 59)])
     assert checked.found == ["lr_too_high"]
     assert "4.0000 in the first step" in checked.events[0][1]["seen"]
-
-
-@pytest.mark.parametrize(
-    "losses",
-    [
-        pytest.param([4.0, *[9.0] * 5, *[3.0] * 54], id="a peak of warm-up"),
-        pytest.param([4.0, *[5.5] * 59], id="a little above"),
-        pytest.param([-4.0, *[-2.0] * 59], id="negative losses have no ratio"),
-        pytest.param([4.0, *[math.nan] * 59], id="the check of each step finds it"),
-    ],
-)
-def test_what_is_no_high_learning_rate(losses):
-    assert "lr_too_high" not in Checked().losses(losses).found
+    for losses in ([4.0, *[9.0] * 5, *[3.0] * 54], [4.0, *[5.5] * 59], [-4.0, *[-2.0] * 59]):
+        assert "lr_too_high" not in Checked().losses(losses).found
+    assert "lr_too_high" not in Checked().losses([4.0, *[math.nan] * 59]).found
 
 
 FALLING = [4 * 0.95**n for n in range(60)]
@@ -141,18 +131,8 @@ def test_a_run_that_waits_for_data_is_found():
     checked = Checked().losses(FALLING, **waits)
     assert checked.found == ["starved"]
     assert checked.events[0][1]["seen"].startswith("70 %")
-
-
-@pytest.mark.parametrize(
-    "times",
-    [
-        pytest.param({"step_time_s": 1.0, "data_time_s": 0.4}, id="less than half"),
-        pytest.param({"step_time_s": 0.01, "data_time_s": 0.009}, id="a few seconds in all"),
-    ],
-)
-def test_what_is_no_starved_loader(times):
-    assert times["data_time_s"] == 0.4 or times["data_time_s"] * 590 < STARVED_S
-    assert Checked().losses(FALLING, **times).found == []
+    for seconds, waited in ((1.0, 0.4), (0.01, 0.009)):  # less than half; a few seconds in all
+        assert Checked().losses(FALLING, step_time_s=seconds, data_time_s=waited).found == []
 
 
 @pytest.mark.parametrize("changes", [{"first_step": 100}, {"experience": 1}])

@@ -18,11 +18,8 @@ class Late:
     def mark(self):
         return [self.seconds_now]
 
-    def has_passed(self, mark):
-        return mark[0] <= self.reached
-
-    def seconds(self, begin, end):
-        return end[0] - begin[0]
+    def seconds(self, begin, end, wait):
+        return end[0] - begin[0] if wait or end[0] <= self.reached else None
 
 
 @pytest.fixture

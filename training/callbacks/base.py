@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from models.base import Predictions
     from training.train_plan import TrainPlan
 
+Facts = Mapping[str, Any]
+"""Values of JSON by name: of an event, a checkpoint, a run."""
+Emit = Callable[[str, Facts], None]
+"""Takes an event: kind and facts."""
 Status = Literal["completed", "stopped", "failed"]
 TEST = "test"
 """The split that `eval.test` evaluates at the end of a run."""
@@ -130,13 +134,13 @@ class Outcome:
     best: Mapping[str, float | str | int] | None
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
-    experience: Mapping[str, Any] | None = None
+    experience: Facts | None = None
     """Number of the experience, and the metrics of old and new data before and after it."""
     timing: Mapping[str, float] | None = None
     """As training.step_metrics.timing; None: `train.timing` is off."""
     fault: str | None = None
     """The name of the fault that ended the run; None: another one, or none."""
-    test: Mapping[str, Any] | None = None
+    test: Facts | None = None
     """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
     time_split: Mapping[str, float] | None = None
     """Seconds of the run by part, as StepTimer.summary; None: not measured."""
@@ -157,7 +161,7 @@ class RunInfo:
     folder: Path
     trainable_parameters: int | None = None
     """Of all parameters, those that are not frozen; None: unknown."""
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Facts = field(default_factory=dict)
     """`Task.facts()`."""
     samples: int | None = None
     """Training samples of one epoch, over all ranks."""
@@ -167,7 +171,7 @@ class RunInfo:
     """Values that were filled in or adapted, a line each."""
     stage: str | None = None
     """The stage, in mode staged."""
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    environment: Facts = field(default_factory=dict)
     """The machine of rank 0, and versions."""
     evaluated: tuple[int, int] | None = None
     """Validation samples of an evaluation, and of the split; None: unknown."""
@@ -207,7 +211,7 @@ class Callback:
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Called once a checkpoint is complete on disk; training waited `seconds` for it."""
 
-    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+    def event(self, kind: str, facts: Facts) -> None:
         """Called for each line of events.jsonl.
 
         A "preview" has facts "when" and "text", a "warning" has "text" and its subject, an "advice"

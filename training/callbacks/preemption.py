@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks.base import Action, Callback, Outcome, Step
+from training.callbacks.base import Action, Callback, Emit, Outcome, Step
 
 if TYPE_CHECKING:
     from training.train_plan import TrainPlan
@@ -19,9 +20,6 @@ ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name)
 """The signals that end a command, and a run after it has saved; Windows lacks the last two."""
 _SAME_PRESS_S = 0.5
 _EXIT_AT_ONCE = 130
-
-Emit = Callable[[str, Mapping[str, object]], None]
-"""Takes an event: kind and facts."""
 
 
 def heeded() -> list[signal.Signals]:
@@ -120,23 +118,25 @@ class Preemption(Callback):
         self._actions |= action | Action.SAVE
 
 
+@dataclass
 class Deadline(Callback):
     """Requests a save and the end of the run, as a signal does, at a time in seconds since 1970."""
 
-    def __init__(self, at: float, emit: Emit, now: Callable[[], float] = time.time) -> None:
-        self._at, self._emit, self._now = at, emit, now
-        self._is_emitted = False
+    at: float
+    emit: Emit
+    now: Callable[[], float] = time.time
+    is_emitted: bool = False
 
     def step(self, step: Step) -> Action:
         """Check the clock; ranks with different clocks agree, as on all actions."""
         return self.requested()
 
     def requested(self) -> Action:
-        if self._now() < self._at:
+        if self.now() < self.at:
             return Action.NOTHING
-        if not self._is_emitted:
-            self._is_emitted = True
-            self._emit("deadline", {"at": self._at})
+        if not self.is_emitted:
+            self.is_emitted = True
+            self.emit("deadline", {"at": self.at})
         return Action.SIGNAL | Action.SAVE
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.callbacks.base import Callback, Outcome, Step
+from training.callbacks.base import Callback, Emit, Outcome, Step
 from training.settings import PROFILE_WARMUP
 from training.storage import Storage, storage_errors
 
@@ -19,10 +18,7 @@ FOLDER = "profile"
 TRACE = "trace-rank0.json.gz"
 SUMMARY = "summary.json"
 OPERATORS = 10
-_S = 1e-6
-"""The profiler counts microseconds."""
-
-Emit = Callable[[str, Mapping[str, object]], None]
+_S = 1e-6  # The profiler counts microseconds
 
 
 class Profiler(Callback):
@@ -45,7 +41,9 @@ class Profiler(Callback):
         """Start after the warm-up, and write the profile after the last profiled step."""
         self._newest = step.step
         if step.step == self._first - 1:
-            self._profile = _profile(self._device)
+            kinds = torch.profiler.ProfilerActivity
+            activities = [kinds.CPU, *[kinds.CUDA] * (self._device.type == "cuda")]
+            self._profile = torch.profiler.profile(activities=activities, profile_memory=True)
             self._profile.start()
         elif self._profile is not None and step.step == self._first + self._steps - 1:
             self._write(self._profile)
@@ -75,13 +73,6 @@ class Profiler(Callback):
             summary = json.dumps(content, indent=2).encode() + b"\n"
             self._storage.atomic_write(f"{FOLDER}/{SUMMARY}", summary)
         self._emit("profiled", facts)
-
-
-def _profile(device: torch.device) -> torch.profiler.profile:
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    return torch.profiler.profile(activities=activities, profile_memory=True)
 
 
 def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:

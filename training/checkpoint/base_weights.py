@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from models.base import DataError, HasBaseWeights
+from training.callbacks.base import Facts
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -33,7 +33,7 @@ class BaseWeights:
     """Of the names and contents of the folder's safetensors files."""
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> Facts:
         """What a checkpoint keeps of the folder."""
         return {FACT: {"folder": str(self.folder.absolute()), "sha256": self.sha256}}
 

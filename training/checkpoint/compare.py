@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.callbacks.base import Facts
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
-_CHUNK = 2**21
-"""Elements of a tensor that are compared together: 16 MiB as float64."""
+_CHUNK = 2**21  # Elements of a tensor that are compared together: 16 MiB as float64
+# Options of torch optimizers that change how a step is computed, but not its result.
 _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
-"""Options of torch optimizers that change how a step is computed, but not its result."""
+# Numbers that do not depend on machine and time.
 _TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
-"""Numbers that do not depend on machine and time."""
+# Numbers that other engines reproduce to rounding; loss scale and parts may differ.
 _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
-"""Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
 
-Line = Mapping[str, Any]
+Line = Facts
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -100,10 +100,11 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
     What depends on the engine is then not compared: the loss scale, options that only one side has,
     and the implementation of the optimizer. Integers and steps must be equal.
     """
-    forms, shapes, values = (_forms(ours), _forms(theirs)), [], []
+    forms, shapes, values = [_forms(ours), _forms(theirs)], [], []
     count, differing, largest, largest_in = 0, 0, 0.0, None
-    for kind, name in sorted({**forms[0], **forms[1]}, key=lambda t: (t[0] == BUFFER, t[0] != WEIGHT, t[0])):
-        pair = forms[0].get((kind, name)), forms[1].get((kind, name))
+    for key in sorted({**forms[0], **forms[1]}, key=lambda t: (t[0] == BUFFER, t[0] != WEIGHT, t[0])):
+        kind, name = key
+        pair = [form.get(key) for form in forms]
         if pair[0] != pair[1]:
             shapes.append(Difference("shape", f"{kind} {name}", None, *pair))
             continue
@@ -115,23 +116,21 @@ def compare(ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = 
         if largest_in is None or not relative <= largest:
             largest, largest_in = relative, f"{kind} of {name}"
         if tolerance is None or not relative <= tolerance.of(kind):
-            a, b = (c.interval(kind, name, at, at + 1).item() for c in (ours, theirs))
-            index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
-            values.append(Difference(kind, name, index, a, b))
+            index = tuple(int(i) for i in np.unravel_index(at, ours.shape(*key)))
+            elements = (c.interval(*key, at, at + 1).item() for c in (ours, theirs))
+            values.append(Difference(kind, name, index, *elements))
     first = next(iter([*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]), None)
     return TensorComparison(count, differing, first, largest, largest_in)
 
 
 def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
     """Shape and dtype by kind and name, in the order of the model."""
-    forms = {}
-    for kind in (*checkpoint.kinds, BUFFER):
-        held = set(checkpoint.names(kind))
-        names = checkpoint.buffer_shapes if kind == BUFFER else checkpoint.shapes
-        for name in (name for name in names if name in held):
-            dtype = str(checkpoint.dtype(kind, name)).removeprefix("torch.")
-            forms[kind, name] = f"{list(checkpoint.shape(kind, name))} {dtype}"
-    return forms
+    names = {kind: checkpoint.shapes for kind in checkpoint.kinds} | {BUFFER: checkpoint.buffer_shapes}
+    keys = ((kind, name) for kind in names for name in names[kind] if name in {*checkpoint.names(kind)})
+    return {
+        key: f"{list(checkpoint.shape(*key))} {str(checkpoint.dtype(*key)).removeprefix('torch.')}"
+        for key in keys
+    }
 
 
 def _distance(
@@ -169,17 +168,13 @@ def _beside_tensors(
 
     def numbers(checkpoint: Checkpoint) -> dict[tuple[str, str], Any]:
         groups = {("groups", f"{n}.{k}"): v for n, g in enumerate(checkpoint.groups) for k, v in g.items()}
-        return {
-            ("samples", ""): checkpoint.manifest.samples,
-            **{("steps", name): count for name, count in checkpoint.steps.items()},
-            ("groups", ""): len(checkpoint.groups),
-            **groups,
-            **{("loss_scale", name): value for name, value in checkpoint.loss_scale.items()},
-        }
+        values = {("samples", ""): checkpoint.manifest.samples, ("groups", ""): len(checkpoint.groups)}
+        steps = {("steps", name): count for name, count in checkpoint.steps.items()}
+        return values | steps | groups | {("loss_scale", n): v for n, v in checkpoint.loss_scale.items()}
 
     ours, theirs = numbers(first), numbers(second)
-    for kind, name in {**ours, **theirs}:
-        pair, within = (ours.get((kind, name)), theirs.get((kind, name))), None
+    for key in {**ours, **theirs}:
+        (kind, name), pair, within = key, (ours.get(key), theirs.get(key)), None
         if tolerance is not None:
             is_own = None in pair or name.partition(".")[2] in _IMPLEMENTATION
             if kind == "loss_scale" or (kind == "groups" and is_own):
@@ -225,13 +220,11 @@ def compare_metrics(
 def _line_differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
     keys = _TRAIN if tolerance is None else _REPRODUCED
     for key in ("metrics",) if first["kind"] == "eval" else keys:
-        within = None
-        if tolerance is not None:
-            within = tolerance.moments if key == "grad_norm" else tolerance.weights
-        values = {key: (first.get(key), second.get(key))}
-        ours, theirs = values[key]
+        within = tolerance and (tolerance.moments if key == "grad_norm" else tolerance.weights)
+        ours, theirs = first.get(key), second.get(key)
+        values = {key: (ours, theirs)}
         if isinstance(ours, dict) and isinstance(theirs, dict):
             values = {f"{key}.{name}": (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
         for name, pair in values.items():
             if _number_differs(*pair, within):
-                yield Difference(str(first["kind"]), name, None, *pair, int(first["step"]))
+                yield Difference(first["kind"], name, None, *pair, first["step"])

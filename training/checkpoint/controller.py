@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from training.callbacks.base import Facts
 from training.checkpoint.manifest import CheckpointError, step_of
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ class CheckpointController:
         """A background write of this rank has ended or failed, and was not reported yet."""
         return self._writer.is_settled
 
-    def save(
-        self, step: int, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
-    ) -> None:
+    def save(self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None) -> None:
         """Save `state` of `step`. Raises CheckpointError if `save.required` is on."""
         self.wait()
         self.saved_step, began = step, time.perf_counter()
@@ -67,11 +66,7 @@ class CheckpointController:
             self._callbacks.saved(folder, step, waited_s)
 
     def load_best(
-        self,
-        best: Mapping[str, Any] | None,
-        step: int,
-        engine: Engine,
-        load_average: Callable[[Checkpoint], None],
+        self, best: Facts | None, step: int, engine: Engine, load_average: Callable[[Checkpoint], None]
     ) -> int:
         """Load the weights of the `best` evaluation at the end of a run of `step` steps.
 

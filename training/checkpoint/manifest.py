@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from training.callbacks.base import Facts
 from training.logging.strict_json import encode_bytes
 from training.storage import parse_json
 
@@ -104,7 +105,7 @@ class StateFile:
     """Shapes of buffers."""
     groups: list[dict[str, Any]]
     loss_scale: Mapping[str, int | FiniteFloat]
-    facts: Mapping[str, Any]
+    facts: Facts
     """Of the loop."""
 
 
@@ -164,7 +165,15 @@ def read(folder: Path) -> Manifest:
         if (version := fields.get("version")) != VERSION:
             raise CheckpointError(f"{path} has format version {version!r}; this program reads {VERSION}")
         manifest = _MANIFEST.validate_json(content, strict=True)
-        _check_files(manifest)
+        names = sorted(file.name for file in manifest.files)
+        ranks = list(map(rank_file, range(min(manifest.world_size, len(names)))))
+        if not ranks or names not in (sorted([*ranks, STATE]), sorted([*ranks, STATE, MODEL])):
+            raise ValueError(f"files of {manifest.world_size} ranks: {', '.join(names[:8])}")
+        for file in manifest.files:
+            if len(file.crc32) != -(-file.bytes // BLOCK_BYTES):
+                raise ValueError(f"{file.name} does not have one checksum per {BLOCK_BYTES} bytes")
+            if file.name == STATE and file.bytes > LARGEST_JSON:
+                raise ValueError(f"{STATE} is too large")
     except ValueError as error:
         text = str(error)
         if isinstance(error, ValidationError):
@@ -179,20 +188,6 @@ def read(folder: Path) -> Manifest:
         if size != file.bytes:
             raise CheckpointError(f"{folder / file.name} is damaged: {size} bytes instead of {file.bytes}")
     return manifest
-
-
-def _check_files(manifest: Manifest) -> None:
-    """Check that each rank has its file, that there are no unknown ones, and their checksums."""
-    names = sorted(file.name for file in manifest.files)
-    ranks = list(map(rank_file, range(manifest.world_size))) if manifest.world_size <= len(names) else []
-    allowed = [sorted([*ranks, *others]) for others in ((STATE,), (STATE, MODEL))]
-    if not ranks or names not in allowed:
-        raise ValueError(f"files of {manifest.world_size} ranks: {', '.join(names[:8])}")
-    for file in manifest.files:
-        if len(file.crc32) != -(-file.bytes // BLOCK_BYTES):
-            raise ValueError(f"{file.name} does not have one checksum per {BLOCK_BYTES} bytes")
-        if file.name == STATE and file.bytes > LARGEST_JSON:
-            raise ValueError(f"{STATE} is too large")
 
 
 def _read_small(path: Path) -> bytes:
@@ -215,7 +210,7 @@ def _regular_size(path: Path) -> int:
     return status.st_size
 
 
-def render_state(state: State, facts: Mapping[str, Any]) -> bytes:
+def render_state(state: State, facts: Facts) -> bytes:
     """The content of state.json as bytes. Raises CheckpointError if it is too large to read."""
     content = encode_bytes(
         {

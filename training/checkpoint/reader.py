@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from engines.base import Shape, kind_shape
+from training.callbacks.base import Facts
 from training.checkpoint import checksums, manifest, tensor_file
 from training.checkpoint.manifest import (
     CheckpointError,
@@ -27,8 +28,7 @@ from training.checkpoint.tensor_file import BUFFER, WEIGHT, parse_key
 if TYPE_CHECKING:
     from torch import Tensor
 
-_AT_ONCE = 2**22
-"""Elements that are read together: 16 MiB."""
+_AT_ONCE = 2**22  # Elements that are read together: 16 MiB
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Checkpoint:
         self.buffer_shapes: Mapping[str, Shape] = state.buffers
         self.groups: list[dict[str, Any]] = state.groups
         self.loss_scale: Mapping[str, float] = state.loss_scale
-        self.facts: Mapping[str, Any] = state.facts
+        self.facts: Facts = state.facts
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
         self._stored: dict[tuple[str, str], list[_Extent]] = {}
@@ -68,7 +68,19 @@ class Checkpoint:
             if manifest.RANK_FILE.match(file.name):
                 with _read_errors(folder / file.name):
                     self._list(file.name)
-        self._check_cover()
+        for name in self.shapes:
+            self._stored.setdefault((WEIGHT, name), [])
+        for name in self.buffer_shapes:
+            self._stored.setdefault((BUFFER, name), [])
+        for (kind, name), stored in self._stored.items():
+            if name not in (self.buffer_shapes if kind == BUFFER else self.shapes):
+                raise CheckpointError(f"{folder} has {kind} of {name} without its shape")
+            # Every tensor is complete, without overlaps.
+            stored.sort(key=lambda interval: (interval.start, interval.stop))
+            ends, size = [0, *(part.stop for part in stored)], prod(self.shape(kind, name))
+            is_whole = [part.start for part in stored] == ends[:-1] and ends[-1] == size
+            if not stored or not is_whole or len({part.dtype for part in stored}) > 1:
+                raise CheckpointError(f"{folder}: {kind} of {name} is incomplete")
 
     @property
     def kinds(self) -> list[str]:
@@ -114,7 +126,14 @@ class Checkpoint:
         for interval in stored:
             first, last = max(start, interval.start), min(stop, interval.stop)
             if first < last:
-                self._fill(target[first - start : last - start], interval, first - interval.start)
+                rest = target[first - start : last - start].detach().view(torch.uint8).numpy().data
+                path = self.folder / interval.file
+                with _read_errors(path), path.open("rb", buffering=0) as stream:
+                    stream.seek(interval.offset + (first - interval.start) * interval.dtype.itemsize)
+                    while rest:
+                        if not (count := stream.readinto(rest)):
+                            raise ValueError("unexpected end of file")
+                        rest = rest[count:]
 
     def check_numbers(self, kind: str) -> None:
         """Raise CheckpointError if a weight, of `kind` where there is one, is NaN. Reads them."""
@@ -130,17 +149,6 @@ class Checkpoint:
                         "nothing but NaN; take another checkpoint"
                     )
 
-    def _fill(self, target: Tensor, stored: _Extent, skipped: int) -> None:
-        path = self.folder / stored.file
-        rest = target.detach().view(torch.uint8).numpy().data
-        with _read_errors(path), path.open("rb", buffering=0) as stream:
-            stream.seek(stored.offset + skipped * stored.dtype.itemsize)
-            while rest:
-                count = stream.readinto(rest)
-                if not count:
-                    raise ValueError("unexpected end of file")
-                rest = rest[count:]
-
     def _list(self, file: str) -> None:
         entries, metadata = tensor_file.read_head(self.folder / file)
         for key, ((dtype, (length,)), offset) in entries.items():
@@ -154,22 +162,6 @@ class Checkpoint:
                 raise ValueError(f"steps of {name}, which is not a parameter")
             if self.steps.setdefault(name, count) != count:
                 raise ValueError(f"ranks differ in the steps of {name}")
-
-    def _check_cover(self) -> None:
-        """Check that every tensor is complete, without overlaps."""
-        for name in self.shapes:
-            self._stored.setdefault((WEIGHT, name), [])
-        for name in self.buffer_shapes:
-            self._stored.setdefault((BUFFER, name), [])
-        for (kind, name), stored in self._stored.items():
-            shapes = self.buffer_shapes if kind == BUFFER else self.shapes
-            if name not in shapes:
-                raise CheckpointError(f"{self.folder} has {kind} of {name} without its shape")
-            stored.sort(key=lambda interval: (interval.start, interval.stop))
-            ends, size = [0, *(part.stop for part in stored)], prod(self.shape(kind, name))
-            is_whole = [part.start for part in stored] == ends[:-1] and ends[-1] == size
-            if not stored or not is_whole or len({part.dtype for part in stored}) > 1:
-                raise CheckpointError(f"{self.folder}: {kind} of {name} is incomplete")
 
 
 def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:

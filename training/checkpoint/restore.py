@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from engines.base import LR_FACTOR, PART
-from training.agreement import first_error
+from training.agreement import attempt
+from training.callbacks.base import Facts
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
@@ -106,7 +107,7 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
             chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
 
 
-def _differing(what: str, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
+def _differing(what: str, stored: Facts, ours: Facts) -> Iterator[str]:
     for name in {**ours, **stored}:
         there, here = (side.get(name, "nothing") for side in (stored, ours))
         if there != here:
@@ -132,7 +133,7 @@ def _slots(checkpoint: Checkpoint, state: State) -> tuple[dict[str, str], dict[s
     return first, second
 
 
-def _group_of_each(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _group_of_each(groups: Sequence[Facts]) -> dict[str, int]:
     """The group of each parameter; groups that differ in their learning rate only are one."""
     kinds: list[dict[str, Any]] = []
     group_of: dict[str, int] = {}
@@ -146,13 +147,6 @@ def _group_of_each(groups: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _together(world: World, action: Callable[[], None]) -> None:
     """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
-    error: Exception | None = None
-    try:
-        action()
-    except (CheckpointError, OSError) as raised:
-        error = raised
-    first = first_error(world, None if error is None else str(error))
-    if isinstance(error, CheckpointError):
-        raise error
-    if first is not None:
-        raise CheckpointError(first) from error
+    _, error = attempt(world, action, CheckpointError, OSError)
+    if error is not None:
+        raise CheckpointError(error)

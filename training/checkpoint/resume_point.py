@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.base import DataError
+from training.callbacks.base import Emit, Facts
 from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.checkpoint.reader import Checkpoint, open_checkpoint
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from engines.base import World
 
 
-_DAMAGED, _UNREADABLE = 1, 2
-"""Flags that the ranks agree on."""
-_SHOWN = 3
-"""Changed files that are named."""
+_DAMAGED, _UNREADABLE = 1, 2  # Flags that the ranks agree on
+_SHOWN = 3  # Changed files that are named
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ResumePoint:
         value = self.checkpoint.facts.get(name)
         return missing if value is None else value
 
-    def check_data(self, data: Mapping[str, Any]) -> None:
+    def check_data(self, data: Facts) -> None:
         """Compare `data` with the data of the checkpoint. Raises DataError if it has changed."""
         if "data" in self.reset:
             return
@@ -71,7 +70,7 @@ class ResumePoint:
                 fix="--reset data",
             )
 
-    def report(self, event: Callable[[str, Mapping[str, object]], None]) -> None:
+    def report(self, event: Emit) -> None:
         """Report the event "resumed", and a warning for each damaged checkpoint."""
         written = self.checkpoint.manifest
         facts = {
@@ -86,7 +85,7 @@ class ResumePoint:
             event("warning", {"text": f"{text}; resumed from an earlier one"})
 
 
-def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def changed_data(before: Facts, now: Facts) -> str | None:
     """How the data of two checkpoints differs, by all that both tell of it; None: it does not."""
     old, new = (data.get("files") for data in (before, now))
     if old is not None and new is not None and old != new:

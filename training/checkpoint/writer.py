@@ -6,18 +6,19 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from engines.base import State, World
-from training.agreement import first_error
+from training.agreement import attempt, first_error
+from training.callbacks.base import Facts
 from training.checkpoint import manifest, retention, room, tensor_file
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.host_copy import HostCopy
@@ -102,9 +103,7 @@ class CheckpointWriter:
         if world.rank == 0:
             retention.sweep(storage.path)
 
-    def save(
-        self, step: int, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
-    ) -> None:
+    def save(self, step: int, state: State, facts: Facts, periodic: bool, score: Score | None) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
 
         `facts` is JSON, the same on every rank, with the number of "samples" seen. With a `score`,
@@ -112,15 +111,9 @@ class CheckpointWriter:
         Raises CheckpointError.
         """
         self._finish()
-        self._step = step
-
-        rank = self._world.rank
-
-        def cut() -> tuple[list[Interval], bytes]:
-            intervals = tensor_file.rank_intervals(state, rank)
-            return intervals, tensor_file.rank_head(intervals, state.steps)
-
-        intervals, head = self._on_all_ranks(cut)
+        self._step, rank = step, self._world.rank
+        intervals = tensor_file.rank_intervals(state, rank)
+        head = self._on_all_ranks(lambda: tensor_file.rank_head(intervals, state.steps))
         own = len(head) + sum(interval.bytes for interval in intervals)
         needed = int(self._world.sum(torch.tensor([own])))
         if score is not None:
@@ -179,21 +172,19 @@ class CheckpointWriter:
         if self._write is None:
             return
         write = self._write
-        try:
-            write.written.wait()
-            self._agree(write.error)
+        write.written.wait()
+        error = first_error(self._world, write.error)
+        if error is None:
             write.all_written.set()
             if self._world.rank == 0:
                 write.done.wait()
-            self._agree(write.error)
-        except CheckpointError:
+            error = first_error(self._world, write.error)
+        if error is not None:
             # All ranks agreed on the failure, so no rank writes there any more.
             write.canceled.set()
             write.done.wait()
-            self._write = None
-            self._clear()
-            raise
         self._write = None
+        self._check(error)
         self._complete = self._folder / manifest.step_folder(self._step)
 
     @property
@@ -218,17 +209,14 @@ class CheckpointWriter:
             self._unfinished.mkdir()
 
     def _wait_for_folder(self) -> None:
-        deadline = time.monotonic() + self.visibility_timeout_s
-        while not self._unfinished.is_dir():
-            if time.monotonic() > deadline:
-                raise CheckpointError(
-                    f"rank 0 made {self._unfinished}, which did not appear within"
-                    f" {self.visibility_timeout_s:g} s; all nodes must share the run folder"
-                )
+        def poll() -> bool:
             time.sleep(_POLL_S)
+            return True
+
+        self._wait_for(self._unfinished, poll)
 
     def _prepare(
-        self, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
+        self, state: State, facts: Facts, periodic: bool, score: Score | None
     ) -> Callable[[_BackgroundWrite], None] | None:
         """What rank 0 does once its shard is written; None: another rank."""
         if self._world.rank != 0:
@@ -279,44 +267,41 @@ class CheckpointWriter:
             ) from error
 
     def _reported_shard(self, folder: Path, rank: int, write: _BackgroundWrite) -> CheckpointFile:
-        path = folder / f"{manifest.rank_file(rank)}.part"
-        deadline = None
-        while not path.exists():
+        def poll() -> bool:
             if write.canceled.wait(_POLL_S):
                 raise CheckpointError("another rank could not write its shard")
-            if write.all_written.is_set():
-                deadline = deadline or time.monotonic() + self.visibility_timeout_s
-                if time.monotonic() > deadline:
-                    raise CheckpointError(
-                        f"rank {rank} has written its shard, but {path} did not appear within"
-                        f" {self.visibility_timeout_s:g} s; all nodes must share the run folder"
-                    )
+            return write.all_written.is_set()
+
+        path = folder / f"{manifest.rank_file(rank)}.part"
+        self._wait_for(path, poll)
         file = manifest.read_part(path)
         path.unlink()
         return file
 
+    def _wait_for(self, path: Path, poll: Callable[[], bool]) -> None:
+        """Wait for what another rank has made, or will have once `poll`, which waits, is true."""
+        deadline = None
+        while not path.exists():
+            if poll():
+                deadline = deadline or time.monotonic() + self.visibility_timeout_s
+                if time.monotonic() > deadline:
+                    raise CheckpointError(
+                        f"another rank made {path}, which did not appear within"
+                        f" {self.visibility_timeout_s:g} s; all nodes must share the run folder"
+                    )
+
     def _on_all_ranks(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
-        error = None
-        try:
-            result = action()
-        except (OSError, StorageError, CheckpointError) as raised:
-            error = str(raised)
-        try:
-            self._agree(error)
-        except CheckpointError:
-            self._clear()
-            raise
+        result, error = attempt(self._world, action, OSError, StorageError, CheckpointError)
+        self._check(error)
         return result
 
-    def _agree(self, error: str | None) -> None:
-        first = first_error(self._world, error)
-        if first is not None:
-            raise CheckpointError(f"the checkpoint of step {self._step} cannot be saved: {first}")
-
-    def _clear(self) -> None:
-        if self._world.rank == 0:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
+    def _check(self, error: str | None) -> None:
+        """Raise CheckpointError for the `error` that ranks agreed on."""
+        if error is not None:
+            if self._world.rank == 0:
+                shutil.rmtree(self._unfinished, ignore_errors=True)
+            raise CheckpointError(f"the checkpoint of step {self._step} cannot be saved: {error}")
 
 
 def _written(path: Path, data: bytes) -> CheckpointFile:

@@ -8,8 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ import numpy as np
 import torch
 
 from models.base import EncoderInputs, HasFrozenEncoder, SplitName
-from training.agreement import first_error
+from training.agreement import attempt
+from training.callbacks.base import Facts
 from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
@@ -39,10 +39,8 @@ any micro-batch. The number of rows of a matrix may change the rounding of its p
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 HALVES = (torch.bfloat16, torch.float16)
 """Stored as fp32, as numpy has no bfloat16."""
-_KILLED_S = 86400.0
-"""Without a write in it, a draft is of a killed process."""
-_SPARE_BYTES = 64 * 2**20
-_FACTS = "made_from.json"
+_KILLED_S = 86400.0  # Without a write in it, a draft is of a killed process
+_FACTS, _SPARE_BYTES = "made_from.json", 64 * 2**20
 
 
 class Rows:
@@ -95,7 +93,7 @@ def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
             stream.write(np.ascontiguousarray(array).tobytes())
 
 
-def finish(folder: Path, final: Path, facts: Mapping[str, object]) -> None:
+def finish(folder: Path, final: Path, facts: Facts) -> None:
     """Sync the files of all ranks, and give the draft its name. Raises OSError."""
     (folder / _FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
     for path in folder.iterdir():
@@ -116,55 +114,54 @@ class CacheLocation:
     """Precision and kernel: equal for runs that share features."""
 
 
-@contextmanager
-def _noted(folder: Path, errors: list[str]) -> Iterator[None]:
-    """Add an error of what is written into `folder` to `errors`."""
-    try:
-        yield
-    except OSError as error:
-        errors.append(f"{folder} cannot be written: {error.strerror or error}")
-
-
 def _make(
     rows: Callable[[SplitName, int], dict[str, np.ndarray]],
     counts: Mapping[SplitName, int],
     final: Path,
-    facts: Mapping[str, Any],
+    facts: Facts,
     limit: float,
     world: World,
     show: Show,
 ) -> str | None:
     """Store the features of all inputs in `final`, `rows` by batch; the reason if impossible. Collective."""
-    errors, folder, first = list[str](), None, rows("train", 0)
-    needed = sum(array[:1].nbytes for array in first.values()) * sum(counts.values())
+    first, total, folder = rows("train", 0), sum(counts.values()), None
+    needed = sum(array[:1].nbytes for array in first.values()) * total
     if needed > limit:
         return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-    try:
-        if world.rank == 0:
-            show(f"feature cache: {size(needed)} in {final}")
-            with _noted(final.parent, errors):
-                final.parent.mkdir(parents=True, exist_ok=True)
-                if (free := shutil.disk_usage(final.parent).free) < needed + _SPARE_BYTES:
-                    raise OSError(f"it needs {size(needed)}, and {final.parent} has {size(free)} free")
-                folder = draft(final, first, sum(counts.values()))
-        if error := first_error(world, next(iter(errors), None)):
-            return error
-        path = final.parent / world.broadcast(folder.name.encode() if folder else None).decode()
+
+    def begin() -> Path | None:
+        if world.rank != 0:
+            return None
+        show(f"feature cache: {size(needed)} in {final}")
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(final.parent).free) < needed + _SPARE_BYTES:
+            raise OSError(f"it needs {size(needed)}, and {final.parent} has {size(free)} free")
+        return draft(final, first, total)
+
+    def make(folder: Path) -> None:
+        error: OSError | None = None
         batches = [(split, n) for split in SPLITS for n in range(0, counts[split], BATCH)]
         for turn in range(0, len(batches), world.size):
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
             number = turn + world.rank
             split, start = batches[min(number, len(batches) - 1)]
             made = rows(split, start)
-            if number < len(batches) and not errors:
-                with _noted(path, errors):
-                    write(path, start + (counts["train"] if split == "val" else 0), made)
-        if error := first_error(world, next(iter(errors), None)):
-            return error
-        if folder is not None:
-            with _noted(final.parent, errors):
-                finish(folder, final, facts)
-        return first_error(world, next(iter(errors), None))
+            try:
+                if number < len(batches) and error is None:
+                    write(folder, start + (counts["train"] if split == "val" else 0), made)
+            except OSError as raised:
+                error = raised
+        if error is not None:
+            raise error
+
+    try:
+        folder, error = attempt(world, begin, OSError)
+        if error is None:
+            name = world.broadcast(folder.name.encode() if folder else None).decode()
+            _, error = attempt(world, lambda: make(final.parent / name), OSError)
+        if error is None:
+            _, error = attempt(world, lambda: finish(folder, final, facts) if folder else None, OSError)
+        return error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -65,8 +65,8 @@ def add(digest: Any, value: Any) -> None:
 
 
 _AT_ONCE = 2**16
+# 2⁶⁴ over the golden ratio, as a signed number: Knuth, The Art of Computer Programming, 6.4.
 _MIX = 0x9E3779B97F4A7C15 - 2**64
-"""2⁶⁴ over the golden ratio, as a signed number: Knuth, The Art of Computer Programming, 6.4."""
 
 
 def weights_digest(state: State, part: str, world: World) -> str:

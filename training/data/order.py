@@ -12,8 +12,7 @@ from training.seeds import derive
 from training.settings import SettingError
 
 _ROUNDS = 8
-_AT_ONCE = 4096
-"""Positions permuted per call of numpy, whose overhead equals a few hundred of them."""
+_AT_ONCE = 4096  # Positions permuted per call of numpy, whose overhead equals a few hundred of them
 
 
 class DataOrder:
@@ -47,7 +46,8 @@ class DataOrder:
         if (epoch, block) != self._block:
             start = block * self._steps_at_once * self.global_batch
             stop = min(start + self._steps_at_once * self.global_batch, self.length)
-            keys = _keys(derive(self.seed, "order", epoch))
+            seed = derive(self.seed, "order", epoch)
+            keys = [derive(seed, "round", number) for number in range(_ROUNDS)]
             self._indices = permute(np.arange(start, stop, dtype=np.uint64), self.length, keys)
             self._block = epoch, block
         first = offset * self.global_batch
@@ -95,7 +95,3 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _keys(seed: int) -> list[int]:
-    return [derive(seed, "round", number) for number in range(_ROUNDS)]

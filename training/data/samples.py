@@ -44,16 +44,16 @@ class SampleDraws:
         return np.random.Generator(np.random.Philox(key=self.key << 64 | self.index))
 
 
+@dataclass(frozen=True)
 class Samples:
     """A split as a map from `Request` to `MicroBatch`: the dataset of a torch DataLoader."""
 
-    def __init__(self, task: Task, split: Split, seed: int):
-        self._task = task
-        self._split = split
-        self._seed = seed
+    task: Task
+    split: Split
+    seed: int
 
     def __len__(self) -> int:
-        return len(self._split)
+        return len(self.split)
 
     def spread(self, limit: int | None) -> Sequence[int]:
         """At most `limit` of the samples, in order: one from each of equal parts; None: all.
@@ -65,7 +65,7 @@ class Samples:
             return range(length)
         bounds = [part * length // limit for part in range(limit + 1)]
         return [
-            begin + derive(self._seed, "evaluated", part) % (end - begin)
+            begin + derive(self.seed, "evaluated", part) % (end - begin)
             for part, (begin, end) in enumerate(pairwise(bounds))
         ]
 
@@ -75,12 +75,11 @@ class Samples:
         Returned, not raised: torch would wrap the message of a worker in a traceback.
         """
         epoch, indices = request
-        key = derive(self._seed, "sample", epoch)
+        key = derive(self.seed, "sample", epoch)
         try:
-            batch = self._task.collate(
-                [self._split.sample(index, SampleDraws(key, index)) for index in indices]
-            )
-            return MicroBatch(batch, self._task.num_units(batch))
+            samples = [self.split.sample(index, SampleDraws(key, index)) for index in indices]
+            batch = self.task.collate(samples)
+            return MicroBatch(batch, self.task.num_units(batch))
         except DataError as error:
             return error
 

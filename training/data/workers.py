@@ -33,22 +33,8 @@ if TYPE_CHECKING:
 
 # Forked workers share the data of their parent, and need no `__main__` guard. They use
 # no device and one thread. On other systems a fork is not safe.
-_ENDING_S = 1.0
-"""Seconds for a worker whose pipe is closed to end."""
+_ENDING_S = 1.0  # Seconds for a worker whose pipe is closed to end
 _START = "fork" if sys.platform == "linux" else "spawn"
-
-
-def _died(workers: Sequence[BaseProcess]) -> WorkerDied:
-    how = ", ".join(
-        f"worker {worker.pid} died "
-        + (f"by signal {-code}" if (code := worker.exitcode or 0) < 0 else f"with exit code {code}")
-        for worker in workers
-    )
-    free = psutil.virtual_memory().available
-    return WorkerDied(
-        f"data-loader {how}; {free / 1e9:.3g} GB of memory is free now; signal 9 usually means out "
-        "of memory: lower loader.workers or loader.prefetch"
-    )
 
 
 class RequestLoader:
@@ -102,8 +88,15 @@ class RequestLoader:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         before = set(multiprocessing.active_children())
-        with _child_signal_kept():
+        # Without the handler of torch, which raises where a worker dies: also in a half update.
+        child = getattr(signal, "SIGCHLD", None)
+        keeps = child is not None and threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(child) if keeps else None
+        try:
             self._iterator = iter(self._loader)
+        finally:
+            if keeps:
+                signal.signal(child, handler)
         alive = {worker for worker in self._workers if worker.is_alive()}
         self._workers = alive | (set(multiprocessing.active_children()) - before)
         return self._checked(self._iterator)
@@ -131,7 +124,15 @@ class RequestLoader:
             if worker.sentinel in ended:
                 worker.join(_ENDING_S)  # its files close a moment before it has an exit code
         if dead := [worker for worker in self._workers if worker.exitcode]:
-            raise _died(dead) from None
+            how = ", ".join(
+                f"worker {worker.pid} died "
+                + (f"by signal {-code}" if (code := worker.exitcode or 0) < 0 else f"with exit code {code}")
+                for worker in dead
+            )
+            raise WorkerDied(
+                f"data-loader {how}; {psutil.virtual_memory().available / 1e9:.3g} GB of memory is free now; "
+                "signal 9 usually means out of memory: lower loader.workers or loader.prefetch"
+            ) from None
 
     def close(self) -> None:
         atexit.unregister(self.close)
@@ -143,20 +144,6 @@ class RequestLoader:
             worker.kill()
             worker.join()
         self._workers.clear()
-
-
-@contextmanager
-def _child_signal_kept() -> Iterator[None]:
-    """Without the handler of torch, which raises where a worker dies: also in a half update."""
-    number = getattr(signal, "SIGCHLD", None)
-    if number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 def _unchanged(loaded: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.callbacks.base import Facts
 from training.settings import TARGET_FORMS, TARGET_PATTERN
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class EarlyStopping:
         counted = {"reference": self._reference, "waited": self.waited}
         return {"best": self.best, **counted, "best_values": self._best_values}
 
-    def resume(self, facts: Mapping[str, Any]) -> None:
+    def resume(self, facts: Facts) -> None:
         best = facts["best"]
         self.best = {**best, "value": float(best["value"])} if best else None
         reference = facts["reference"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
-from training.callbacks.base import EvalResult
+from training.callbacks.base import Emit, EvalResult, Facts
 from training.checkpoint.manifest import Score
 from training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
 from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from training.stop_reason import StopReason
 
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
-Report = Callable[[str, Mapping[str, object]], None]
-"""Takes an event: kind and facts."""
 
 
 class Evaluator:
@@ -53,10 +51,8 @@ class Evaluator:
         self._early_stopping = self._new_early_stopping()
         self._batches = batches
         used, whole = self._samples("val")
-        self._chosen = used if used < whole else None
-        """Samples of an evaluation; None: the whole split."""
-        self._scored = self._chosen
-        """The same of the scores so far."""
+        self._chosen = used if used < whole else None  # Samples of an evaluation; None: the whole split
+        self._scored = self._chosen  # The same of the scores so far
         self._goal: Goal | None = None
         self._metrics: Mapping[str, float] = {}
         self.score: Score | None = None
@@ -187,7 +183,7 @@ class Evaluator:
         noun = "evaluation" if waited == 1 else "evaluations"
         return f"stop.patience: {self._goal.metric} did not improve in {waited} {noun}"
 
-    def check_noise_control(self, task: Task, report: Report) -> StopReason | None:
+    def check_noise_control(self, task: Task, report: Emit) -> StopReason | None:
         """A failure of the run if its noise control is not at chance in the last evaluation."""
         bands = task.facts().get("control")
         if not bands or not self._metrics:
@@ -201,12 +197,12 @@ class Evaluator:
         newest = {"metrics": dict(self._metrics), "samples": self._scored}
         return {**self._early_stopping.facts(), **newest, **forgetting}
 
-    def resume(self, facts: Mapping[str, Any], *, keeps_best: bool = True) -> None:
+    def resume(self, facts: Facts, *, keeps_best: bool = True) -> None:
         """Continue from the facts of an earlier process.
 
         Unless it `keeps_best`, only later evaluations count as the best; patience goes on.
         """
-        best: Mapping[str, Any] = {} if keeps_best else {"best": None, "best_values": ()}
+        best: Facts = {} if keeps_best else {"best": None, "best_values": ()}
         self._early_stopping.resume({**facts, **best})
         self._scored = facts.get("samples")
         known = facts.get("metrics", {})
@@ -233,13 +229,9 @@ def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
 
     Raises SettingError if the metric is not one of `names`.
     """
-    text = target.text()
-    if target.metric not in names:
-        raise SettingError("stop.at", text, "names no metric of this task", ", ".join(names))
-    directed = target.directed(goal)
-    if directed is None:
-        allowed = " or ".join(f"'{target.text(sign)}'" for sign in ("<=", ">="))
-        raise SettingError("stop.at", text, "does not say which way is better", allowed)
+    _check_name("stop.at", target.text(), target.metric, names)
+    if (directed := target.directed(goal)) is None:
+        raise _undirected("stop.at", target.text(), [target.text(sign) for sign in ("<=", ">=")])
     return directed
 
 
@@ -248,14 +240,21 @@ def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
 
     Raises SettingError if NAME is not one of `names`.
     """
-    name, _, direction = written.strip().partition(" ")
-    direction = direction.strip()
-    if name not in names:
-        raise SettingError("eval.metric", written, "names no metric of this task", ", ".join(names))
+    name, _, direction = (text.strip() for text in written.strip().partition(" "))
+    _check_name("eval.metric", written, name, names)
     if name == family_goal.metric and not direction:
         return family_goal
-    for known in _DIRECTIONS:
-        if direction == known:
-            return Goal(name, known)
-    allowed = " or ".join(f"'{name} {known}'" for known in _DIRECTIONS)
-    raise SettingError("eval.metric", written, "does not say which way is better", allowed)
+    known = {f"{known}": Goal(name, known) for known in _DIRECTIONS}
+    if direction not in known:
+        raise _undirected("eval.metric", written, [f"{name} {each}" for each in known])
+    return known[direction]
+
+
+def _check_name(key: str, written: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise SettingError(key, written, "names no metric of this task", ", ".join(names))
+
+
+def _undirected(key: str, written: str, allowed: list[str]) -> SettingError:
+    text = " or ".join(f"'{each}'" for each in allowed)
+    return SettingError(key, written, "does not say which way is better", text)

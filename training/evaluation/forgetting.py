@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from training.callbacks.base import Facts
 from training.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Forgetting:
     def facts(self) -> dict[str, Any]:
         return {"before": self._before, "after": self._after}
 
-    def resume(self, facts: Mapping[str, Any]) -> None:
+    def resume(self, facts: Facts) -> None:
         self._before, self._after = (_numbers(facts.get(name)) for name in ("before", "after"))
 
     def close(self) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from training.callbacks.base import Emit
 from training.stop_reason import StopReason, failed
 
 _BOUNDS = {"min": "at least", "max": "at most"}
 
 
 def check(
-    bands: Mapping[str, Mapping[str, float]],
-    metrics: Mapping[str, float],
-    report: Callable[[str, Mapping[str, object]], None],
+    bands: Mapping[str, Mapping[str, float]], metrics: Mapping[str, float], report: Emit
 ) -> StopReason | None:
     """A failure of the run if a metric is not at chance: the model found information elsewhere.
 

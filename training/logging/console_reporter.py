@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from training.callbacks.base import Callback, EvalResult, Outcome, RunInfo, Step, StepMetrics
+from training.callbacks.base import Callback, EvalResult, Facts, Outcome, RunInfo, Step, StepMetrics
 from training.logging import console_text
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
@@ -33,8 +33,7 @@ class ConsoleReporter(Callback):
         self._usage = usage or ResourceUsage()
         self._live = [output for output in outputs if output.is_live]
         self._draw_at, self._drawn_step = now(), 0
-        self._advice: list[str] = []
-        """Repeated at the end: the last lines are those that everyone reads."""
+        self._advice: list[str] = []  # Repeated at the end: the last lines are those that everyone reads
 
     def start(self, train_plan: TrainPlan) -> None:
         self._train_plan, self._progress = train_plan, Progress(train_plan, self._now)
@@ -61,7 +60,7 @@ class ConsoleReporter(Callback):
         name = f"{folder.parent.name}/{folder.name}"
         self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
 
-    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+    def event(self, kind: str, facts: Facts) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
         if kind == "preview":
             for output in self._outputs:

@@ -8,15 +8,13 @@ from textwrap import wrap
 from typing import Any
 
 from training import stop_reason
-from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
+from training.callbacks.base import EvalResult, Facts, Outcome, RunInfo, StepMetrics
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
 from training.train_plan import TrainPlan
 
-Facts = Mapping[str, Any]
 _LABEL = 9
-_WIDTH = 88
-"""Width at which text after a label is wrapped."""
+_WIDTH = 88  # Width at which text after a label is wrapped
 
 
 def render_row(label: str, text: str) -> str:
@@ -163,12 +161,9 @@ def render_summary(outcome: Outcome, predicted: Mapping[str, int | None] | None)
     if outcome.timing is not None:
         timing = outcome.timing
         median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
-        text = (
-            f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms, over"
-            f" {int(timing['steps'])} steps after {int(timing['warmup_steps'])}\n"
-            f"{timing['batches_per_s']:.4g} batches/s, {timing['samples_per_s']:.4g} samples/s"
-        )
-        lines.append(render_row("timing", text))
+        text = f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms"
+        rates = f"{timing['batches_per_s']:.4g} batches/s, {timing['samples_per_s']:.4g} samples/s"
+        lines.append(render_row("timing", f"{text}\n{rates}"))
     peaks = []
     for side, count in outcome.peak_memory_bytes.items():
         expected = (predicted or {}).get(side)
@@ -237,15 +232,6 @@ def _signal(facts: Facts) -> str:
     return f"{names}: {action} after this step{again}"
 
 
-def _straggler(facts: Facts) -> str:
-    times = (facts["seconds"], facts["median_seconds"])
-    seconds, others = (f"{1000 * s:.0f} ms" if s < 1 else duration(s) for s in times)
-    rank = f"rank {facts['rank']} on {facts['host']}"
-    if facts["what"] == "step":
-        return f"{rank} computes {seconds} per step, the others {others}"
-    return f"{rank} waits {seconds} per step for its data, the others {others}"
-
-
 def _experience(facts: Facts) -> str:
     name = facts["metric"]
     texts = (
@@ -255,20 +241,16 @@ def _experience(facts: Facts) -> str:
     return f"{facts['number']} trained: {name} on {', '.join(texts)}"
 
 
-def _profiled(facts: Facts) -> str:
-    steps = f"{counted(facts['steps'], 'step')} from {facts['first_step']}"
-    return f"{facts['trace']}: {steps}; open it in https://ui.perfetto.dev"
-
-
+# Label and text by kind of event.
 _NOTICES: Mapping[str, tuple[str, str | Callable[[Facts], str]]] = {
     "experience_trained": ("experience", _experience),
     "best_loaded": ("weights", "loaded from the best step, {step}"),
     "advice": ("advice", "{seen}: {cause}; fix:  {fix}"),
-    "profiled": ("profile", _profiled),
+    "profiled": ("profile", "{trace}: {steps} steps from {first_step}; open it in https://ui.perfetto.dev"),
     "control": ("control", "{text}"),
     "tracked": ("{by}", "{text}"),
 }
-"""Label and text by kind of event."""
+# Text by kind of event. Braces hold a fact, or `use`; a function renders more than that.
 _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
@@ -278,9 +260,8 @@ _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
     "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
     "disk_filling": "{use}, over its limit: free some space, or saving will fail",
-    "straggler": _straggler,
+    "straggler": "rank {rank} on {host} is slow: {what} {seconds:.3g} s a step, others {median_seconds:.3g}",
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
     "out_of_memory": "out of memory in step {at}: {text}",
     "smaller_micro_batch": ("micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"),
 }
-"""Text by kind of event. Braces hold a fact, or `use`; a function renders more than that."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Callback, EvalResult, Outcome, Step
+from training.callbacks.base import Callback, EvalResult, Facts, Outcome, Step
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, Storage, StorageError
 
@@ -24,13 +24,13 @@ def _now() -> datetime:
 
 
 def append_event(
-    storage: Storage, kind: str, step: int, facts: Mapping[str, object], now: Callable[[], datetime] = _now
+    storage: Storage, kind: str, step: int, facts: Facts, now: Callable[[], datetime] = _now
 ) -> None:
     """Add one line to events.jsonl while no rank writes to it. Raises StorageError."""
     storage.append_line(NAME, _line(now(), kind, step, facts))
 
 
-def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> bytes:
+def _line(time: datetime, kind: str, step: int, facts: Facts) -> bytes:
     text = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return encode_bytes({"time": text, "kind": kind, "step": step, "facts": facts})
 
@@ -61,12 +61,12 @@ class EventsWriter(Callback):
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         self.event("saved", {"folder": folder.name, "step": step, "seconds": seconds})
 
-    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+    def event(self, kind: str, facts: Facts) -> None:
         """Write an event that every rank sees; rank 0 only."""
         if self._rank == 0:
             self.rank_event(kind, facts)
 
-    def rank_event(self, kind: str, facts: Mapping[str, object]) -> None:
+    def rank_event(self, kind: str, facts: Facts) -> None:
         if self._file is None:
             name = NAME if self._rank == 0 else f"events-rank{self._rank}.jsonl"
             self._file = self._storage.open_lines(name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from training.callbacks.base import TEST, Callback, EvalResult, Outcome, StepMetrics
+from training.callbacks.base import TEST, Callback, EvalResult, Facts, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.step_timer import PARTS_OF_STEP
 from training.storage import LineFile, Storage, storage_errors
@@ -17,10 +17,9 @@ from training.train_plan import TrainPlan
 NAME = "metrics.jsonl"
 OF_PART = "lr."
 """Before the name of a part in the key of its learning rate."""
-_NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
-"""Fields of StepMetrics whose key differs."""
+_NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}  # Fields of StepMetrics whose key differs
+# Fields without a key unless they have a value.
 _IF_KNOWN = ("loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
-"""Fields without a key unless they have a value."""
 
 
 class ResourceUsage:
@@ -93,13 +92,20 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None, *, is_end: b
     with storage_errors(path):
         content, end = path.read_bytes(), 0
         for line in content.splitlines(keepends=True):
-            if not _remains(line, step, evaluated_at, is_end):
+            if not line.endswith(b"\n"):
+                break
+            written = json.loads(line)
+            at = written.get("step", step - 1)  # else of another program
+            stays = at <= step
+            if at == step and written["kind"] == "eval":
+                stays = evaluated_at == step and not (is_end and written["split"] == TEST)
+            if not stays:
                 break  # steps only grow from line to line
             end += len(line)
         os.truncate(path, end)  # in place: another process may be following it
 
 
-def step_metrics(line: Mapping[str, Any]) -> StepMetrics:
+def step_metrics(line: Facts) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
     values: dict[str, Any] = {
         field.name: line.get(_NAMES.get(field.name, field.name)) for field in fields(StepMetrics)
@@ -111,18 +117,7 @@ def step_metrics(line: Mapping[str, Any]) -> StepMetrics:
     return StepMetrics(**(values | numbers | {"parts": parts, "lrs": lrs}))
 
 
-def usage_of(line: Mapping[str, Any]) -> dict[str, float]:
+def usage_of(line: Facts) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
     suffix = "_percent"
     return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
-
-
-def _remains(line: bytes, step: int, evaluated_at: int | None, is_end: bool) -> bool:
-    if not line.endswith(b"\n"):
-        return False
-    written = json.loads(line)
-    if "step" not in written:
-        return True  # of another program
-    if written["step"] == step and written["kind"] == "eval":
-        return evaluated_at == step and not (is_end and written["split"] == TEST)
-    return bool(written["step"] <= step)

@@ -32,8 +32,7 @@ class Progress:
         self._end_step, self._now = train_plan.end_step, now
         self._start = self._mark = now()
         self.step = train_plan.first_step
-        self._steps, self._steps_s = 0, 0.0
-        """Steps that were measured, and their seconds."""
+        self._steps, self._steps_s = 0, 0.0  # Steps that were measured, and their seconds
         self._is_first = True
         self.last: StepMetrics | None = None
 

@@ -18,8 +18,7 @@ from training.logging.printable import printable
 from training.logging.progress import Position
 from training.logging.quantities import duration
 
-_NARROW = 60
-"""Columns below which the bar and the elapsed time are left out."""
+_NARROW = 60  # Columns below which the bar and the elapsed time are left out
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
 

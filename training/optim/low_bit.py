@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from subprocess import SubprocessError
@@ -15,33 +15,27 @@ from torch.optim import AdamW
 from torch.optim.adamw import adamw
 from torch.utils._pytree import tree_map_only
 
+from training.callbacks.base import Facts
 from training.optim.shards import shard
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BLOCK = 256
 """Consecutive elements with one scale in 8 bits."""
-_LEAST = 4096
-"""Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32."""
-_AT_ONCE = 2**22
-"""Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors."""
-_SMALLEST = 1e-30
-"""Blocks below it are zeros: the products of codes and smaller scales would lose bits."""
+_LEAST = 4096  # Elements of a parameter whose moments have fewer bits; those of smaller ones stay fp32
+_AT_ONCE = 2**22  # Elements of a parameter updated at once: 16 MB in fp32, for each of a few tensors
+_SMALLEST = 1e-30  # Blocks below it are zeros: the products of codes and smaller scales would lose bits
+# Multipliers of a hash: of Knuth, The Art of Computer Programming, 3.3.4 and 6.4, and of Appleby,
+# MurmurHash3.
 _ODD = (1013904243, -1640531527, -2048144789, -1028477387)
-"""Multipliers of a hash: of Knuth, The Art of Computer Programming, 3.3.4 and 6.4, and of
-Appleby, MurmurHash3."""
-_LAST = 255
-"""The code of 1, and of all elements of a block of zeros."""
-_LOW = 0xFFFF
-"""The bits of fp32 that bf16 lacks."""
-_COMPILED_ON = ("cuda",)
-"""Types of devices; fused loops of a CPU gain little."""
+_LAST = 255  # The code of 1, and of all elements of a block of zeros
+_LOW = 0xFFFF  # The bits of fp32 that bf16 lacks
+_COMPILED_ON = ("cuda",)  # Types of devices; fused loops of a CPU gain little
+# What torch's compiler, triton and a C compiler may raise.
 _COMPILATION_ERRORS = (
     *(RuntimeError, OSError, ImportError, AttributeError, TypeError, ValueError),
     *(LookupError, ArithmeticError, AssertionError, SubprocessError),
 )
-"""What torch's compiler, triton and a C compiler may raise."""
-_failed: list[str] = []
-"""Why the codec is not compiled in this process."""
+_failed: list[str] = []  # Why the codec is not compiled in this process
 log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _aten = torch.ops.aten
@@ -103,36 +97,33 @@ class LowBitAdamW(AdamW):
                 _update(plain, group)
 
 
-def _update(parts: Sequence[Sequence[Any]], group: Mapping[str, Any]) -> None:
+def _update(parts: Sequence[Sequence[Any]], group: Facts) -> None:
     """A step of AdamW; each part: weights, gradient, step and both moments, in fp32."""
     weights, gradients, steps, first, second = map(list, zip(*parts, strict=True))
-    beta1, beta2 = group["betas"]
-    options = {name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")}
     adamw(
         *(weights, gradients, first, second, [], steps),
-        **options,
+        **{name: group[name] for name in ("foreach", "fused", "lr", "weight_decay", "eps")},
         has_complex=any(weight.is_complex() for weight in weights),
         amsgrad=False,
-        beta1=beta1,
-        beta2=beta2,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
         maximize=False,
     )
 
 
 def _update_low(
-    weights: Tensor, gradient: Tensor, step: Tensor, moments: Sequence[Any], group: Mapping[str, Any]
+    weights: Tensor, gradient: Tensor, step: Tensor, moments: Sequence[Any], group: Facts
 ) -> None:
     """The same for one parameter, flat, part by part, with moments that are decoded meanwhile."""
     salt = step.to(torch.int32) * _ODD[2]
     for start in range(0, len(weights), _AT_ONCE):
         part = slice(start, min(start + _AT_ONCE, len(weights)))
         slots = [moment[part] for moment in moments]
-        whole = [_decoded(s) if isinstance(s, Blockwise) else s.float() for s in slots]
-        values = [flat[: part.stop - start] for flat in whole]
+        values = [slot.read() if isinstance(slot, Blockwise) else slot.float() for slot in slots]
         _update([(weights[part], gradient[part], step.clone(), *values)], group)
-        for slot, flat in zip(slots, whole, strict=True):
+        for slot, flat in zip(slots, values, strict=True):
             if isinstance(slot, Blockwise):
-                _encode(slot, flat)
+                slot.write(flat)
                 slot.blocks.begun.clear()
             else:
                 slot.copy_(_as_one(_rounded, flat, salt))
@@ -173,23 +164,6 @@ def _tables(is_signed: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     nearest = torch.bucketize(every, (codes[1:] + codes[:-1]) / 2).to(torch.uint8)
     nearest[every.isinf()] = _LAST  # of a block of zeros
     return codes.float().to(device), nearest.to(device)
-
-
-def _decoded(slot: Blockwise) -> Tensor:
-    """The values of the blocks of `slot` in fp32, flat; 0 behind the end of the last one."""
-    blocks, span = slot.blocks, slot.span
-    table, _ = _tables(blocks.is_signed, blocks.codes.device)
-    values = _as_one(_products, blocks.codes[span], blocks.scales[span], table)
-    values[max(blocks.size - span.start * BLOCK, 0) :] = 0
-    return values
-
-
-def _encode(slot: Blockwise, values: Tensor) -> None:
-    """Store `values` in the form that `_decoded` returns."""
-    blocks, span = slot.blocks, slot.span
-    _, nearest = _tables(blocks.is_signed, values.device)
-    codes, scales = _as_one(_nearest_codes, values, nearest)
-    blocks.codes[span], blocks.scales[span] = codes, scales
 
 
 def _products(codes: Tensor, scales: Tensor, table: Tensor) -> Tensor:
@@ -285,19 +259,27 @@ class Blockwise(Tensor):
         The fp32 values of a block that it begins or ends within are kept until the next step: the
         rest of the block may follow, and its scale is that of all.
         """
-        whole, span, size = self._whole(), self.span, self.numel()
-        whole[self.first % BLOCK :][:size].copy_(values.reshape(-1))
-        _encode(self, whole)
-        end = self.first + size
+        blocks, span, flat, end = self.blocks, self.span, values.reshape(-1), self.first + self.numel()
         edges = {span.start} if self.first % BLOCK else set()
-        edges |= {span.stop - 1} if end % BLOCK and end < self.blocks.size else set()
+        edges |= {span.stop - 1} if end % BLOCK and end < blocks.size else set()
+        if edges:
+            whole = self._whole()
+            whole[self.first % BLOCK :][: len(flat)].copy_(flat)
+        else:
+            whole = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK))
         for block in edges:
-            self.blocks.begun[block] = whole[(block - span.start) * BLOCK :][:BLOCK].clone()
+            blocks.begun[block] = whole[(block - span.start) * BLOCK :][:BLOCK].clone()
+        _, nearest = _tables(blocks.is_signed, blocks.codes.device)
+        whole = whole.to(blocks.codes.device, torch.float32)
+        blocks.codes[span], blocks.scales[span] = _as_one(_nearest_codes, whole, nearest)
 
     def _whole(self) -> Tensor:
-        """The values of its blocks, flat."""
-        whole, span = _decoded(self), self.span
-        for block, values in self.blocks.begun.items():
+        """The values of its blocks in fp32, flat; 0 behind the end of the last one."""
+        blocks, span = self.blocks, self.span
+        table, _ = _tables(blocks.is_signed, blocks.codes.device)
+        whole = _as_one(_products, blocks.codes[span], blocks.scales[span], table)
+        whole[max(blocks.size - span.start * BLOCK, 0) :] = 0
+        for block, values in blocks.begun.items():
             if span.start <= block < span.stop:
                 whole[(block - span.start) * BLOCK :][:BLOCK] = values
         return whole
@@ -316,21 +298,20 @@ class Blockwise(Tensor):
             return Blockwise(this.blocks, [this.numel()] if -1 in shape else shape, this.first)
         if func is _aten.slice.Tensor:
             _, start, stop = (*given, *(0, None, None)[len(given) :])[:3]
-            part = range(this.numel())[start:stop]
-            return this._part(part.start, max(part.start, part.stop))
+            chosen = range(this.numel())[start:stop]
+            return this._part(chosen.start, max(chosen.start, chosen.stop))
         if func is _aten.split.Tensor:
             starts = range(0, this.numel(), given[0])
             return [this._part(n, min(n + given[0], this.numel())) for n in starts]
-        if func is _aten.copy_.default:
-            flat, source = this.view(-1), given[0].reshape(-1)
-            for start in range(0, this.numel(), _AT_ONCE):
-                values = source[start : start + _AT_ONCE]
-                target = flat[start : start + _AT_ONCE]
-                values = values.read() if isinstance(values, cls) else values
-                if isinstance(target, cls):
-                    target.write(values)
-                else:
-                    target.copy_(values, *given[1:], **(kwargs or {}))  # without waiting, if asked
-            return this
         read = partial(tree_map_only, cls, cls.read)
-        return func(*read(args), **read(kwargs or {}))
+        if func is not _aten.copy_.default:
+            return func(*read(args), **read(kwargs or {}))
+        flat, source = this.view(-1), given[0].reshape(-1)
+        for start in range(0, this.numel(), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            values = read(source[part])
+            if isinstance(this, cls):
+                flat[part].write(values)
+            else:
+                flat[part].copy_(values, *given[1:], **(kwargs or {}))  # without waiting, if asked
+        return this

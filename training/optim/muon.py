@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
+from training.callbacks.base import Facts
 from training.optim.shards import shard
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
-_RMS = 0.2
-"""The root mean square of a step over the learning rate, as AdamW has it."""
-_BATCH = 2**23
-"""Elements of equal matrices that are updated at once, or one matrix for each rank."""
+_RMS = 0.2  # The root mean square of a step over the learning rate, as AdamW has it
+_BATCH = 2**23  # Elements of equal matrices that are updated at once, or one matrix for each rank
 _DTYPE = torch.bfloat16
 
 
@@ -44,7 +43,7 @@ class Muon(Optimizer):
         if self._adamw:
             self._adamw.state = self.state
 
-    def slots(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+    def slots(self, group: Facts) -> tuple[str, ...]:
         return ("momentum_buffer",) if "momentum" in group else ("exp_avg", "exp_avg_sq")
 
     @torch.no_grad()
@@ -70,9 +69,7 @@ class Muon(Optimizer):
                     self._update(in_turn, [len(turn) for turn in turns], ranks, group)
                     done += len(batch)
 
-    def _update(
-        self, matrices: Sequence[Tensor], counts: Sequence[int], ranks: _Ranks, group: Mapping[str, Any]
-    ) -> None:
+    def _update(self, matrices: Sequence[Tensor], counts: Sequence[int], ranks: _Ranks, group: Facts) -> None:
         """Update matrices of one shape; rank n orthogonalizes the next `counts[n]` of them."""
         for matrix in matrices:
             if "momentum_buffer" not in self.state[matrix]:

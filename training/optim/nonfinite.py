@@ -36,14 +36,13 @@ class Nonfinite:
         """`policy` is "stop", or "skip N": skip at most N steps in a row."""
         self._limit = int(policy.removeprefix("skip ")) if policy != "stop" else 0
         self._unchecked: list[tuple[int, Tensor, Update]] = []
+        # Of the last two checks: ranks agree on an error a step after one of them found it.
         self._checked: dict[int, tuple[float, float]] = {}
-        """Of the last two checks: ranks agree on an error a step after one of them found it."""
         self._newest: dict[int, tuple[float, float]] = {}
         self.has_updated = False
         """Whether a finite update was taken, the same on every rank once all are checked."""
         self._in_a_row = 0
-        self._evaluations = 0
-        """Evaluations in a row that were not finite."""
+        self._evaluations = 0  # Evaluations in a row that were not finite
         self._error: str | None = None
 
     def facts(self) -> dict[str, int]:

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from training.settings import Optim, TrainingSettings
 
 
+# Adafactor scales its steps by the root mean square of a weight, but at least by this. At 1, steps
+# equal the learning rate, as with AdamW, for all smaller weights.
 _ABSOLUTE = 1.0
-"""Adafactor scales its steps by the root mean square of a weight, but at least by this.
-
-At 1, steps equal the learning rate, as with AdamW, for all smaller weights.
-"""
 
 
 def spec(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from training import duration
+from training.callbacks.base import Facts
 from training.train_plan import decay_start
 
 if TYPE_CHECKING:
@@ -32,7 +32,16 @@ class LrSchedule:
         # A schedule that was reset covers the remaining steps.
         self._total = max(1, train_plan.total_steps - self._start)
         plan = replace(train_plan, total_steps=self._total)
-        self._warmup = self._warmup_steps(settings, plan)
+        warmup, cap = settings.warmup, settings.warmup_cap
+        if settings.name == "one-cycle" and not _steps(warmup, plan):
+            self.warnings.append(
+                f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
+            )
+            warmup = ONE_CYCLE_RISE
+        self._warmup = warmup_steps(warmup, cap, plan.steps_per_epoch, self._total)
+        if self._warmup < (asked := _steps(warmup, plan)):
+            text = f"schedule.warmup: {asked} steps cut to {self._warmup} by schedule.warmup_cap={cap}"
+            self.warnings.append(text)
         self._cycles: list[int] = []
         if self._name == "cosine-restarts":
             steps = self._total - self._warmup
@@ -96,23 +105,8 @@ class LrSchedule:
         """The state that `resume` needs, as JSON; empty without one."""
         return dict(self._plateau) if self._name == "plateau" else {}
 
-    def resume(self, facts: Mapping[str, Any]) -> None:
+    def resume(self, facts: Facts) -> None:
         self._plateau.update(facts)
-
-    def _warmup_steps(self, settings: Settings, train_plan: TrainPlan) -> int:
-        warmup, cap = settings.warmup, settings.warmup_cap
-        if settings.name == "one-cycle" and not _steps(warmup, train_plan):
-            self.warnings.append(
-                f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
-            )
-            warmup = ONE_CYCLE_RISE
-        asked = _steps(warmup, train_plan)
-        steps = warmup_steps(warmup, cap, train_plan.steps_per_epoch, train_plan.total_steps)
-        if steps < asked:
-            self.warnings.append(
-                f"schedule.warmup: {asked} steps cut to {steps} by schedule.warmup_cap={cap}"
-            )
-        return steps
 
 
 def warmup_steps(warmup: int | str, cap: int | str | None, steps_per_epoch: int, total_steps: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,15 +14,12 @@ VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+# Limit and use by version.
 _MEMORY = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-"""Limit and use by version."""
-_SWAP = {
-    1: ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
-    2: ("memory.swap.max", "memory.swap.current"),
-}
+_SWAP = ("memory.swap.max", "memory.swap.current")
 _KILL_COUNT = {1: "memory.oom_control", 2: "memory.events"}
+# Counts of memory.stat that the kernel takes back before it kills a process.
 _DROPPABLE = re.compile(r"^(?:total_(?:in)?active_file|(?:in)?active_file|slab_reclaimable) (\d+)$", re.M)
-"""Counts of memory.stat that the kernel takes back before it kills a process."""
 
 
 @dataclass(frozen=True)
@@ -44,29 +41,12 @@ def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     File pages that can be dropped are not counted as used, as in the kernel's MemAvailable.
     Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
     """
-    shares = []
-    for folder, version in _folders(mount, membership):
-        if (share := _share(folder, _MEMORY[version])) is not None:
-            dropped = 0
-            with suppress(OSError):
-                text = (folder / "memory.stat").read_text()
-                # Version 1 counts a group alone, and with "total_" those below it, too.
-                text = text[text.find("total_") :] if version == 1 and "total_" in text else text
-                dropped = sum(map(int, _DROPPABLE.findall(text)))
-            shares.append(Share(share.limit, max(0, share.used - dropped)))
-    return min(shares, key=lambda share: share.limit, default=None)
+    return _tightest(_share(folder, *_MEMORY[version]) for folder, version in _folders(mount, membership))
 
 
 def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
-    """The tightest swap limit on this process, and the use of it; None: no limit."""
-    shares = []
-    for folder, version in _folders(mount, membership):
-        share = _share(folder, _SWAP[version])
-        if share is not None and version == 1:  # there swap counts memory, too
-            memory = _share(folder, _MEMORY[1])
-            share = memory and Share(share.limit - memory.limit, max(0, share.used - memory.used))
-        shares += [share] if share is not None and share.limit > 0 else []
-    return min(shares, key=lambda share: share.limit, default=None)
+    """The same of swap; None: no limit, or control groups of version 1."""
+    return _tightest(_share(folder, *_SWAP) for folder, _ in _folders(mount, membership))
 
 
 def oom_kills(mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path = VMSTAT) -> int | None:
@@ -101,9 +81,23 @@ def _folders(mount: Path, membership: Path) -> Iterator[tuple[Path, int]]:
             yield root / part, version
 
 
-def _share(folder: Path, files: tuple[str, str]) -> Share | None:
+def _share(folder: Path, limit_file: str, use_file: str) -> Share | None:
     """None: there is no limit, or the files do not exist."""
     with suppress(OSError, ValueError):  # "max" is no number
-        limit, used = (int((folder / name).read_text()) for name in files)
-        return Share(limit, used) if limit < _UNLIMITED else None
+        limit, used = (int((folder / name).read_text()) for name in (limit_file, use_file))
+        if "swap" not in use_file:
+            used = max(0, used - _droppable(folder))
+        return Share(limit, used) if 0 < limit < _UNLIMITED else None
     return None
+
+
+def _droppable(folder: Path) -> int:
+    with suppress(OSError):
+        text = (folder / "memory.stat").read_text()
+        # Version 1 counts a group alone, and with "total_" those below it, too.
+        return sum(map(int, _DROPPABLE.findall(text[max(text.find("total_"), 0) :])))
+    return 0
+
+
+def _tightest(shares: Iterable[Share | None]) -> Share | None:
+    return min(filter(None, shares), key=lambda share: share.limit, default=None)

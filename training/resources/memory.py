@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,7 @@ class PeakMemory:
         return {name: None if n < 0 else n for name, n in zip(local, largest, strict=True)}
 
 
+@dataclass
 class CacheClearing(Callback):
     """Empties the device's cache after every so many micro-batches of this rank.
 
@@ -115,15 +117,16 @@ class CacheClearing(Callback):
     time for memory that other programs may use.
     """
 
-    def __init__(self, every: int, device: torch.device) -> None:
-        self._every, self._device, self._since = every, device, 0
+    every: int
+    device: torch.device
+    since: int = 0
 
     def start(self, train_plan: TrainPlan) -> None:
         self._accumulation = train_plan.accumulation
 
     def step(self, step: Step) -> None:
         """Count the micro-batches of a step; empty the cache if it is due."""
-        self._since += self._accumulation
-        if self._since >= self._every:
-            self._since %= self._every
-            empty_cache(self._device)
+        self.since += self._accumulation
+        if self.since >= self.every:
+            self.since %= self.every
+            empty_cache(self.device)

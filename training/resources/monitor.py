@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
 RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 """What has a limit: in percent, or in degrees Celsius."""
-_LEAST_S = 0.5
-"""Shorter intervals are too coarse for CPU use: the kernel counts in hundredths of a second."""
+_LEAST_S = 0.5  # Shorter intervals are too coarse for CPU use: the kernel counts in hundredths of a second
+# Names of the sensors of processors in Linux, from the most exact to the least.
 _SENSORS = (*("coretemp", "k10temp", "zenpower"), *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"))
-"""Names of the sensors of processors in Linux, from the most exact to the least."""
+# At most this much of a device belongs to a process outside of its allocator: the CUDA context, buffers
+# of NCCL and cuBLAS.
 _CONTEXT_BYTES = 2**30
-"""At most this much of a device belongs to a process outside of its allocator: the CUDA context,
-buffers of NCCL and cuBLAS."""
 
 
 @dataclass(frozen=True)
@@ -80,34 +79,32 @@ class ResourceReader:
         self._read_gpu: Callable[[], GpuState | None] | None = None
 
     def read(self) -> MachineReading:
-        gpu = disk = None
-        if self._device.type == "cuda":
-            if self._read_gpu is None:
-                import torch
-
-                from training.resources import nvml
-
-                uuid = torch.cuda.get_device_properties(self._device).uuid
-                self._read_gpu = nvml.gpu_reader(f"GPU-{uuid}")
-            gpu = self._read_gpu()
+        disk, gpu = None, self._gpu()
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
         machine, swap = psutil.virtual_memory(), psutil.swap_memory()
-        share, swap_share = cgroup.memory(), cgroup.swap()
-        in_swap = (
-            swap_share.percent if swap_share is not None and swap_share.limit < swap.total else swap.percent
-        )
-        celsius = [value for value in (cpu_celsius(), gpu.celsius if gpu else None) if value is not None]
+        celsius = cpu_celsius(), gpu.celsius if gpu else None
         return MachineReading(
-            ram=share.percent if share is not None and share.limit < machine.total else machine.percent,
-            swap=in_swap if swap.total else None,
+            ram=_of_container(machine, cgroup.memory()),
+            swap=_of_container(swap, cgroup.swap()) if swap.total else None,
             host_bytes=host_bytes(),
             cpu=self._cpu_percent(),
             disk=disk,
-            temperature=max(celsius, default=None),
+            temperature=max((value for value in celsius if value is not None), default=None),
             gpu_busy=gpu.busy_percent if gpu else None,
             **device_uses(self._device, gpu),
         )
+
+    def _gpu(self) -> GpuState | None:
+        if self._device.type != "cuda":
+            return None
+        if self._read_gpu is None:
+            import torch
+
+            from training.resources import nvml
+
+            self._read_gpu = nvml.gpu_reader(f"GPU-{torch.cuda.get_device_properties(self._device).uuid}")
+        return self._read_gpu()
 
     def _cpu_percent(self) -> float | None:
         before, now = self._cpu_read_at, time.monotonic()
@@ -117,6 +114,12 @@ class ResourceReader:
                 cores = [cores[n] for n in os.sched_getaffinity(0) if n < len(cores)] or cores
             self._cpu = sum(cores) / len(cores) if before else None
         return self._cpu
+
+
+def _of_container(machine: Any, share: cgroup.Share | None) -> float:
+    """The use in percent of psutil's record, or of a tighter limit."""
+    percent: float = machine.percent
+    return share.percent if share is not None and share.limit < machine.total else percent
 
 
 def cpu_celsius() -> float | None:
@@ -140,16 +143,14 @@ def device_uses(device: torch.device, state: GpuState | None) -> dict[str, Any]:
         return {}
     import torch
 
-    if state is not None:
-        used, total, by_process = state.used, state.total, state.by_process
-    else:
-        free, total = torch.cuda.mem_get_info(device)
-        used, by_process = total - free, None
-    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    others = max(0, used - (by_process or reserved + _CONTEXT_BYTES))
+    free, total = (
+        torch.cuda.mem_get_info(device) if state is None else (state.total - state.used, state.total)
+    )
+    used, reserved = total - free, torch.cuda.memory_reserved(device)
+    ours = (state and state.by_process) or reserved + _CONTEXT_BYTES
     return {
-        "gpu": 100 * others / total,
-        "gpu_all": 100 * (used - (reserved - allocated)) / total,
+        "gpu": 100 * max(0, used - ours) / total,
+        "gpu_all": 100 * (used - (reserved - torch.cuda.memory_allocated(device))) / total,
         "gpu_reserved_bytes": reserved,
         "gpu_driver_bytes": used,
     }

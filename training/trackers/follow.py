@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from training.callbacks.base import Facts
 from training.callbacks.preemption import ignore_ending
 from training.settings import TRACKERS
 from training.storage import atomic_write, lines_of, open_to_read, read_json
@@ -30,10 +31,10 @@ NAMES: Mapping[str, str] = {
     **{"tokens": "train/units", "tokens_per_s": "perf/units_per_s", "eval_s": "time/eval_s"},
 }
 """Keys of a line and their chart. `parts` go below train/, resource use below machine/."""
+# Times between two looks at the files, and between two attempts to reach a tracker.
 _POLL_S, _RETRY_S = 1.0, 300.0
-"""Times between two looks at the files, and between two attempts to reach a tracker."""
+# How long the process sends the rest of a killed run, and how long a later one waits for it.
 _ORPHAN_S, _LOCK_WAIT_S = 60.0, 10.0
-"""How long the process sends the rest of a killed run, and how long a later one waits for it."""
 EVENTS, _MOST_LINES = "events.jsonl", 5000
 Row = tuple[int, Mapping[str, float]]
 """A step, and its numbers by chart."""
@@ -48,10 +49,10 @@ class Run:
     folder: Path
     track: Sequence[str]
     pid: int
-    settings: Mapping[str, Any]
+    settings: Facts
     """Each value by its dotted key."""
     origins: Mapping[str, str]
-    facts: Mapping[str, Any]
+    facts: Facts
     """Names and numbers that do not change: model, mode, engine, parameters, …"""
     first_step: int = 0
     went_back: bool = False
@@ -78,13 +79,13 @@ class Tracker:
     def log(self, rows: Sequence[Row]) -> None:
         """Add rows of later steps than `last_step`, in their order."""
 
-    def log_samples(self, step: int, samples: Mapping[str, Any]) -> None:
+    def log_samples(self, step: int, samples: Facts) -> None:
         """Add a table (`columns`, `rows`) and `pictures` (`name`, `caption`, `path` of a PNG)."""
 
     def upload(self, step: int, files: Sequence[Path], is_best: bool) -> None:
         """Upload the files of a checkpoint."""
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
+    def finish(self, summary: Facts, exit_code: int, will_resume: bool) -> None:
         """Add the results of the run, close it, and wait until all is sent."""
 
 
@@ -128,7 +129,7 @@ class _Following:
         folder = self._run.folder
         self._metrics, self._events = Lines(folder / "metrics.jsonl"), Lines(folder / EVENTS)
         self._newest = self._events_read = 0
-        self._stopped: Mapping[str, Any] | None = None
+        self._stopped: Facts | None = None
         self._samples: dict[int, str] = {}
         self._eval_s: dict[int, float] = {}
         session = importlib.import_module(TRACKERS[self._name].module).Session
@@ -172,7 +173,7 @@ class _Following:
         self._tracker.log(batch)
         return bool(lines)
 
-    def _take(self, kind: str, step: int, facts: Mapping[str, Any]) -> None:
+    def _take(self, kind: str, step: int, facts: Facts) -> None:
         """Note an event, and carry it out if it is of this process."""
         self._events_read += 1
         if kind == "started":
@@ -190,16 +191,13 @@ class _Following:
             return
         self._done = self._events_read
         if kind == "saved" and self._run.checkpoints != "none":
+            best, folder = (self._run.folder / path for path in ("best", f"checkpoints/{facts['folder']}"))
+            is_best, is_full = best.resolve() == folder.resolve(), self._run.checkpoints == "all"
+            weights = ("model.safetensors", "manifest.json")
             with self._warned("a checkpoint could not be sent: "):
-                self._upload(step, facts["folder"])
-
-    def _upload(self, step: int, name: str) -> None:
-        best, folder = (self._run.folder / path for path in ("best", f"checkpoints/{name}"))
-        is_best, is_full = best.resolve() == folder.resolve(), self._run.checkpoints == "all"
-        weights = ("model.safetensors", "manifest.json")
-        if folder.is_dir() and (is_full or is_best):  # else the run has removed it
-            files = [path for path in sorted(folder.iterdir()) if is_full or path.name in weights]
-            self._tracker.upload(step, files, is_best)
+                if folder.is_dir() and (is_full or is_best):  # else the run has removed it
+                    files = [path for path in sorted(folder.iterdir()) if is_full or path.name in weights]
+                    self._tracker.upload(step, files, is_best)
 
     def _warned(self, what: str = "") -> AbstractContextManager[None]:
         """Tell an error once; a server that accepts metrics may still refuse files."""
@@ -233,7 +231,7 @@ def read_samples(run: Path, name: str) -> dict[str, Any]:
     return {**samples, "rows": rows, "pictures": pictures}
 
 
-def chart_values(line: Mapping[str, Any]) -> dict[str, float]:
+def chart_values(line: Facts) -> dict[str, float]:
     """The numbers of a "train" or "eval" line by chart; unknown ones are left out."""
     if line["kind"] == "eval":
         group = "eval" if line["split"] == "val" else f"eval_{line['split']}"
@@ -248,7 +246,7 @@ def chart_values(line: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def summary(result: Mapping[str, Any]) -> dict[str, Any]:
+def summary(result: Facts) -> dict[str, Any]:
     names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
     values = {f"result/{name}": result.get(name) for name in names}
     peaks = (result.get("peak_memory_bytes") or {}).items()

@@ -7,14 +7,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from training.callbacks.base import Facts
 from training.settings import flat
 from training.trackers.follow import Row, Run, Tracker, TrackerError
 
+# Tags: the run folder that a run belongs to, and the newest step that it has.
 _ID, _LAST_STEP = "gearshift.id", "gearshift.last_step"
-"""Tags: the run folder that a run belongs to, and the newest step that it has."""
 _DEFAULTS = {
     # Its own default of seven attempts takes four minutes; a later process sends what is missing.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -79,7 +79,7 @@ class Session(Tracker):
             newest = entities.RunTag(_LAST_STEP, str(part[-1][0]))
             self._client.log_batch(self._run, metrics, tags=[newest])
 
-    def log_samples(self, step: int, samples: Mapping[str, Any]) -> None:
+    def log_samples(self, step: int, samples: Facts) -> None:
         """Add the table as samples/step-N.json; pictures are MLflow's images of that step."""
         table = {"columns": samples["columns"], "data": samples["rows"]}
         self._client.log_dict(self._run, table, f"samples/step-{step}.json")
@@ -94,7 +94,7 @@ class Session(Tracker):
         if is_best:
             self._client.set_tag(self._run, "best", f"checkpoints/{files[0].parent.name}")
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
+    def finish(self, summary: Facts, exit_code: int, will_resume: bool) -> None:
         """Add results, numbers as metrics; `will_resume`: the run is scheduled, not over."""
         now, entities = int(time.time() * 1000), self._mlflow.entities
         numbers = {name: v for name, v in summary.items() if isinstance(v, (int, float))}
@@ -114,7 +114,7 @@ class Session(Tracker):
         found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id if found else self._client.create_experiment(name))
 
-    def _send_settings(self, settings: Mapping[str, Any], sent: Mapping[str, str]) -> None:
+    def _send_settings(self, settings: Facts, sent: Mapping[str, str]) -> None:
         """Parameters of MLflow cannot change: a setting that differs stays as it was sent."""
         values = {key: str(value)[:_VALUE_LENGTH] for key, value in flat(settings).items()}
         new = [item for item in values.items() if item[0] not in sent]

@@ -7,20 +7,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from training.callbacks.base import Callback, Outcome, StepMetrics
+from training.callbacks.base import Callback, Emit, Outcome, StepMetrics
 from training.logging.console_text import render_row
 from training.settings import TRACKERS
 from training.trackers.follow import EVENTS, Lines, Run
 from training.train_plan import TrainPlan
 
+# A stopped run waits this long: its grace period may be short, and the rest is sent later.
 _STOPPED_WAIT_S = 5.0
-"""A stopped run waits this long: its grace period may be short, and the rest is sent later."""
 _ENDED = "its process has ended"
 _ROOT = str(Path(__file__).resolve().parents[2])
 # The working directory is not searched: it may hold packages with the names of ours.
@@ -88,7 +88,7 @@ class Trackers(Callback):
 
     run: Run
     wait_s: float
-    emit: Callable[[str, Mapping[str, object]], None]
+    emit: Emit
     """Send an event (kind, facts) to all callbacks while the run trains."""
     report: Callable[[Literal["notice", "warning"], str], None]
     """Print a line after the run has ended."""

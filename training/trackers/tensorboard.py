@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.callbacks.base import Facts
 from training.trackers.follow import Row, Run, Tracker
 
 _PLAIN = frozenset(" ,;:.'\"/?=%@")
@@ -37,7 +38,7 @@ class Session(Tracker):
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
 
-    def log_samples(self, step: int, samples: Mapping[str, Any]) -> None:
+    def log_samples(self, step: int, samples: Facts) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for picture in samples["pictures"]:  # add_image would decode and encode it again
@@ -51,7 +52,7 @@ class Session(Tracker):
         table = _table(samples["columns"], samples["rows"])
         self._writer.add_text("samples/table", "\n\n".join([table, *captions]), step)
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
+    def finish(self, summary: Facts, exit_code: int, will_resume: bool) -> None:
         if exit_code == 0:
             self._writer.file_writer.add_summary(self._end)
         self._writer.close()

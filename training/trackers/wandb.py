@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from training.callbacks.base import Facts
 from training.settings import nested
 from training.trackers.follow import Row, Run, Tracker, TrackerError, describe
 
 STEP = "global_step"
 """The x axis of all charts."""
-_INIT_S = 30.0
-"""How long the server may take to open a run; later it counts as unreachable."""
+_INIT_S = 30.0  # How long the server may take to open a run; later it counts as unreachable
 # Data that W&B would collect by itself and that must not leave the machine: code, its git remote
 # and changes, command line, host and user, packages, output.
-_SETTINGS: Mapping[str, Any] = {
+_SETTINGS: Facts = {
     "console": "off",
     "disable_code": True,
     "disable_git": True,
@@ -31,8 +31,7 @@ _SETTINGS: Mapping[str, Any] = {
     "x_transaction_log_flush_interval": 1.0,
     "init_timeout": _INIT_S,
 }
-_MISSING = "–"
-"""The cell of a value that is unknown: of training.inspection."""
+_MISSING = "–"  # The cell of a value that is unknown: of training.inspection
 
 
 class Session(Tracker):
@@ -72,7 +71,7 @@ class Session(Tracker):
         for step, values in rows:
             self._run.log({STEP: step, **values}, step=step)
 
-    def log_samples(self, step: int, samples: Mapping[str, Any]) -> None:
+    def log_samples(self, step: int, samples: Facts) -> None:
         columns = [_column(cells) for cells in zip(*samples["rows"], strict=True)]
         data = [list(row) for row in zip(*columns, strict=True)]
         table = self._wandb.Table(columns=samples["columns"], data=data)
@@ -92,7 +91,7 @@ class Session(Tracker):
         aliases = ["latest", f"step-{step}", *["best"] * is_best]
         self._run.log_artifact(artifact, aliases=aliases)
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int, will_resume: bool) -> None:
+    def finish(self, summary: Facts, exit_code: int, will_resume: bool) -> None:
         """Close the run and wait until all is sent; `will_resume`: mark it as preempted."""
         self._run.summary.update(dict(summary))
         if will_resume:

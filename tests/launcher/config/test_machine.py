@@ -9,7 +9,7 @@ import pytest
 
 from launcher.config import machine
 from launcher.config.machine import CONTEXT_BYTES, NCCL_BYTES
-from tests.fake_nvml import FakeGpu, build_nvml, needs_c
+from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.launcher.given import LAPTOP
 from training.resources import nvml
 
@@ -65,9 +65,7 @@ def with_gpus(tmp_path, monkeypatch):
     """The machine with NVIDIA GPUs, of which CUDA_VISIBLE_DEVICES names some."""
 
     def detect(*gpus, visible=None, cuda=(12, 8), **variables):
-        library = str(build_nvml(tmp_path, *gpus, cuda=cuda))
-        for name in ("LIBRARY", "DRIVER"):
-            monkeypatch.setattr(nvml, name, library)
+        use_nvml(monkeypatch, build_nvml(tmp_path, *gpus, cuda=cuda))
         monkeypatch.setattr(machine, "nvidia_gpus", lambda: len(gpus))
         monkeypatch.setattr(machine, "_torch_build", lambda: {"cuda": "12.6"})
         # Set first: what the machine sets is then undone.
@@ -145,9 +143,9 @@ def test_gpus_that_torch_cannot_use_are_named_and_do_not_count(
 
 @needs_c
 def test_the_driver_tells_the_newest_cuda_that_it_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(nvml, "DRIVER", str(build_nvml(tmp_path, LARGE, cuda=(13, 1))))
+    use_nvml(monkeypatch, build_nvml(tmp_path, LARGE, cuda=(13, 1)))
     assert nvml.driver_cuda() == (13, 1)
-    monkeypatch.setattr(nvml, "DRIVER", str(tmp_path / "none"))
+    use_nvml(monkeypatch, None)
     assert nvml.driver_cuda() is None
 
 

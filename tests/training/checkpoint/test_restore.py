@@ -151,5 +151,5 @@ def test_a_state_that_one_rank_cannot_restore_is_restored_on_none(tmp_path, alon
     folder = trained(alone, tmp_path)
     first, second = two_ranks.run(restore_with_another_shape_on_rank_one, folder)
     wrong = "parameter 'vector' is [8] in the checkpoint and [7] in the model"
-    assert wrong in second
-    assert first == f"rank 1: {second}"
+    assert wrong in second and second.startswith("rank 1: ")
+    assert first == second

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import torch
 
-from tests.fake_nvml import FakeGpu, build_nvml, needs_c
+from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from tests.training.readings import CALM
-from training.resources import nvml
 from training.resources.monitor import ResourceMonitor, ResourceReader
 
 
@@ -26,7 +25,7 @@ def test_a_reading_of_this_machine_is_in_percent():
 def test_a_reading_of_a_gpu_tells_the_use_of_others_apart(tmp_path, monkeypatch):
     """A desktop holds 2 of 20, this process 9 with its context, of which 1 is unused reserve."""
     gpu = FakeGpu("GPU-a", 20, used=11, process=(os.getpid(), 9), celsius=200, busy=93)
-    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu)))
+    use_nvml(monkeypatch, build_nvml(tmp_path, gpu))
     fake = {"get_device_properties": SimpleNamespace(uuid="a")}
     fake |= {"memory_reserved": 8, "memory_allocated": 7}
     for name, value in fake.items():

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from tests.fake_nvml import FakeGpu, build_nvml, needs_c
-from training.resources import nvml
+from tests.fake_nvml import FakeGpu, build_nvml, needs_c, use_nvml
 from training.resources.nvml import GpuState, gpu_reader, gpu_states
 
 pytestmark = needs_c
@@ -28,31 +27,28 @@ ALL = {"celsius": 71, "busy": 93, "capability": (9, 0)}
     ],
 )
 def test_a_gpu_is_read_as_far_as_the_driver_tells(tmp_path, monkeypatch, gpu, state):
-    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu)))
+    use_nvml(monkeypatch, build_nvml(tmp_path, gpu))
     read = gpu_reader(gpu.name)
     assert gpu_states(None) == [state]
     assert read() == state, "it stays open"
 
 
 def test_without_the_library_a_list_of_processes_or_the_gpu_it_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(nvml, "LIBRARY", str(tmp_path / "libnvidia-ml.so.1"))
+    use_nvml(monkeypatch, None)
     assert gpu_states(None) == [] and gpu_reader("GPU-a")() is None
     gpu = FakeGpu("GPU-a", process=(OWN, 5))
-    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu, lists="v1")))
+    use_nvml(monkeypatch, build_nvml(tmp_path, gpu, lists="v1"))
     assert gpu_states("GPU-a, 0") == [GpuState(8, 20)] * 2
     assert gpu_reader("GPU-b")() is None
-    monkeypatch.setattr(nvml, "_MAX_PROCESSES", 1)
-    monkeypatch.setattr(nvml, "LIBRARY", str(build_nvml(tmp_path, gpu)))
-    assert gpu_states("0")[0].by_process is None
 
 
 def test_visible_gpus_are_read_without_torch(tmp_path):
     gpus = [FakeGpu("GPU-a", 8), FakeGpu("GPU-b", 9), FakeGpu("GPU-c", 10)]
     library = build_nvml(tmp_path, *gpus)
     code = """
-import sys
+import ctypes, sys, pynvml
 from training.resources import nvml
-nvml.LIBRARY = sys.argv[1]
+pynvml.nvmlLib = ctypes.CDLL(sys.argv[1])
 for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7", "GPU-b,GPU-"):
     print([state and state.total for state in nvml.gpu_states(named)])
 assert "torch" not in sys.modules

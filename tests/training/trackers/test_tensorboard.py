@@ -1,18 +1,18 @@
+"""TensorBoard's own reader finds each step once, with pictures, texts and the settings."""
+
 import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import launcher
 from models.base import Picture, Predictions
 from tests.launcher.saved_runs import SETTINGS
-from tests.training.trackers.board import PLUGIN, opened
 from tests.training.trackers.tracked_run import Generation
 from training.logging.metrics import NAME
-
-FOLDER = "tensorboard"
 
 
 def png(shade):
@@ -33,87 +33,44 @@ def train_generation(folder, first, last, **ended):
     return run.end(**ended)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A real run; one killed after step 9 and resumed from step 6; one killed before a save."""
-    root = tmp_path_factory.mktemp("runs")
-    data = tmp_path_factory.mktemp("data") / "mine.jsonl"
-    data.write_text("".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80)))
-    launcher.train(
-        model="language:tiny",
-        settings=SETTINGS | {"data.path": str(data), "track": ["tensorboard"], "log.every": 1},
-        out=root / "real",
-        console=False,
-    )
-    for name, kept in (("killed", 6), ("early", 0)):
-        (root / name).mkdir()
-        train_generation(root / name, 0, 9, status="stopped", exit_code=75)
-        train_generation(root / name, kept, 12)
-    return root
+def read(run):
+    return EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
 
 
-@pytest.fixture(scope="module", params=["--load_fast=false", "--load_fast=true"])
-def board(runs, request):
-    """Both readers of TensorBoard."""
-    if request.param.endswith("true"):
-        pytest.importorskip("tensorboard_data_server")
-    with opened(runs, request.param) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def lines(runs):
-    return [json.loads(line) for line in (runs / "real" / NAME).read_text().splitlines()]
-
-
-def curve(lines, kind, name):
-    """The points of metrics.jsonl, in the precision of TensorBoard."""
-    lines = [line for line in lines if line["kind"] == kind]
-    values = (line["metrics"][name] if kind == "eval" else line[name] for line in lines)
-    return [(line["step"], float(np.float32(v))) for line, v in zip(lines, values, strict=True)]
+def points(board, tag):
+    return [(each.step, each.value) for each in board.Scalars(tag)]
 
 
 @pytest.mark.slow
-def test_curves_are_those_of_the_metrics_file(board, lines):
-    run = f"real/{FOLDER}"
-    drawn = {"train/loss": "loss", "optim/lr": "lr", "optim/grad_norm": "grad_norm"}
-    drawn |= {"perf/samples_per_s": "samples_per_s", "memory/host_bytes": "host_memory_bytes"}
-    drawn |= {"perf/units_per_s": "tokens_per_s", "time/step_s": "step_time_s"}
-    drawn |= {"time/forward_s": "forward_time_s", "time/optimizer_s": "optimizer_time_s"}
+def test_curves_are_those_of_the_metrics_file_beside_the_settings(tmp_path):
+    launcher.train(
+        model="language:tiny",
+        settings=SETTINGS | {"track": ["tensorboard"], "log.every": 1},
+        out=tmp_path / "real",
+        console=False,
+    )
+    board, lines = read(tmp_path / "real"), (tmp_path / "real" / NAME).read_text().splitlines()
+    train = [line for line in map(json.loads, lines) if line["kind"] == "train"]
+    evaluated = [line for line in map(json.loads, lines) if line["kind"] == "eval"]
+    drawn = {"train/loss": "loss", "optim/lr": "lr", "perf/units_per_s": "tokens_per_s"}
+    drawn |= {"memory/host_bytes": "host_memory_bytes", "time/forward_s": "forward_time_s"}
     for tag, name in drawn.items():
-        assert board.points(run, tag) == curve(lines, "train", name)
-    metrics = next(line["metrics"] for line in lines if line["kind"] == "eval")
-    for name in metrics:
-        assert board.points(run, f"eval/{name}") == curve(lines, "eval", name)
-    groups = {tag.split("/")[0] for tag in board.tags("scalars", run)}
+        assert points(board, tag) == [(line["step"], float(np.float32(line[name]))) for line in train]
+    for name in evaluated[0]["metrics"]:
+        values = [(line["step"], float(np.float32(line["metrics"][name]))) for line in evaluated]
+        assert points(board, f"eval/{name}") == values
+    groups = {tag.split("/")[0] for tag in board.Tags()["scalars"]}
     assert groups - {"machine"} == {"train", "eval", "optim", "perf", "memory", "time"}
+    hparams = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    assert b"train.max_steps" in hparams and b"engine.name" in hparams
 
 
-def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, lines):
-    query = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ALL}
-    metric = {"metric": {"group": "", "tag": "eval/val_loss"}}
-    query["colParams"] = [metric, {"hparam": "optim.lr"}]
-    groups = board.json(f"{PLUGIN}hparams/session_groups", {"experimentName": "", **query})
-    of = {group["sessions"][0]["name"]: group for group in groups["sessionGroups"]}
-    real = of[f"real/{FOLDER}"]
-    resolved = json.loads((runs / "real" / "origins.json").read_text())
-    assert set(real["hparams"]) <= set(resolved) and len(real["hparams"]) > 50
-    assert real["hparams"]["train.max_steps"] == 6
-    assert real["hparams"]["train.preview"] == "false"
-    assert real["hparams"]["engine.name"] == "local"
-    values = {entry["name"]["tag"]: entry["value"] for entry in real["metricValues"]}
-    assert values["eval/val_loss"] == curve(lines, "eval", "val_loss")[-1][1]
-    assert real["sessions"][0]["status"] == "STATUS_SUCCESS"
-
-
-ALL = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
-
-
-def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(board):
-    for name in ("killed", "early"):
-        run = f"{name}/{FOLDER}"
-        assert [step for step, _ in board.points(run, "train/loss")] == list(range(1, 13))
-        assert [step for step, _ in board.points(run, "eval/loss")] == [2, 4, 6, 8, 10, 12]
-        found = board.pictures(run, "samples/page_1")
-        assert list(found) == [2, 4, 6, 8, 10, 12]
-        assert all(found[step] == png(step) for step in found)
+@pytest.mark.parametrize("kept", [6, 0], ids=["killed", "killed before a save"])
+def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(tmp_path, kept):
+    train_generation(tmp_path, 0, 9, status="stopped", exit_code=75)
+    train_generation(tmp_path, kept, 12)
+    board = read(tmp_path)
+    assert [step for step, _ in points(board, "train/loss")] == list(range(1, 13))
+    assert [step for step, _ in points(board, "eval/loss")] == [2, 4, 6, 8, 10, 12]
+    pictures = {each.step: each.encoded_image_string for each in board.Images("samples/page_1")}
+    assert pictures == {step: png(step) for step in (2, 4, 6, 8, 10, 12)}
