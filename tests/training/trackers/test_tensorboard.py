@@ -89,6 +89,7 @@ def test_curves_are_those_of_the_metrics_file(board, lines):
     assert groups - {"machine"} == {"train", "eval", "optim", "perf", "memory", "time"}
 
 
+@pytest.mark.slow
 def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, lines):
     query = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ALL}
     metric = {"metric": {"group": "", "tag": "eval/val_loss"}}
@@ -109,6 +110,7 @@ def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, 
 ALL = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(board):
     for name in ("killed", "early"):
         run = f"{name}/{FOLDER}"
