@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import psutil
 import torch
 
 from benchmarks.checkpoint_peers import COPIES, WAYS
 from benchmarks.figures import Memory, command, machine, memory_table, rows, save, table
-from benchmarks.sampling import Peak, peak
 from benchmarks.workload import Work
 
 PACKAGES = ("torch", "deepspeed", "safetensors")
@@ -43,13 +43,29 @@ TABLES = {
 _POLL_EVERY_S = 0.002
 
 
+class Peak:
+    """The largest number of bytes so far; 0: none was read."""
+
+    bytes = 0
+
+
 @contextmanager
 def resident_peak() -> Iterator[Peak]:
     """Peak resident memory of this process above that at the start; mapped files count."""
-    process = psutil.Process()
+    process, over, found = psutil.Process(), Event(), Peak()
     before = process.memory_info().rss
-    with peak(lambda: process.memory_info().rss - before, _POLL_EVERY_S) as found:
+
+    def sample() -> None:
+        while not over.wait(_POLL_EVERY_S):
+            found.bytes = max(found.bytes, process.memory_info().rss - before)
+
+    thread = Thread(target=sample, daemon=True)
+    thread.start()
+    try:
         yield found
+    finally:
+        over.set()
+        thread.join()
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -11,21 +11,23 @@ the reference, bit by bit. Exits 1 if anything differs.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from benchmarks.figures import command, machine
-from benchmarks.tally import Tally, save, table
+from benchmarks.figures import command, machine, write
 from launcher.run_folder.reader import RunReader
 from training.checkpoint.compare import compare, compare_metrics
 from training.checkpoint.reader import open_checkpoint
@@ -46,6 +48,58 @@ _SETTINGS = (
     "save.keep_best=2",
     "log.every=3",
 )
+
+
+MOMENTS = ("before a step", "training", "saving")
+WHOM = ("all", "supervisor", "rank")
+
+
+@dataclass
+class Tally:
+    """The victims of one engine."""
+
+    engine: str
+    runs: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    """By what was killed, one of WHOM."""
+    moments: Counter[str] = field(default_factory=Counter)
+    """By the activity at the kill, one of MOMENTS."""
+    differences: list[str] = field(default_factory=list)
+    """Differences of a run from the one never killed; each begins with the run."""
+
+    @property
+    def killed(self) -> int:
+        """Kills in total."""
+        return self.kills.total()
+
+    @property
+    def identical(self) -> int:
+        """Runs without differences."""
+        return self.runs - len({text.partition(":")[0] for text in self.differences})
+
+
+def table(tallies: Sequence[Tally]) -> str:
+    """A row for each engine and one for the total, as a Markdown table."""
+    heads = ["engine", "runs", "kills", *MOMENTS, *(f"killed: {name}" for name in WHOM), "identical"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    rows = [_cells(tally) for tally in tallies]
+    rows.append(["in all", *(sum(column) for column in zip(*(r[1:] for r in rows), strict=True))])
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cells(tally: Tally) -> list[Any]:
+    counts = [tally.moments[name] for name in MOMENTS] + [tally.kills[name] for name in WHOM]
+    return [tally.engine, tally.runs, tally.killed, *counts, tally.identical]
+
+
+def load(path: Path) -> tuple[str, dict[str, str], list[Tally]]:
+    """Command, machine and rows of a file of this benchmark."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        row | {"kills": Counter(row["kills"]), "moments": Counter(row["moments"])} for row in content["rows"]
+    ]
+    return content["command"], content["machine"], [Tally(**row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -227,7 +281,8 @@ def main() -> int:
     for text in wrong:
         print(text)
     if options.json:
-        save(options.json, command("crash", sys.argv[1:]), facts, list(tallies.values()))
+        counts = [vars(tally) for tally in tallies.values()]
+        write(options.json, {"command": command("crash", sys.argv[1:]), "machine": facts, "rows": counts})
     return 1 if wrong else 0
 
 

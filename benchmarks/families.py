@@ -10,16 +10,19 @@ noise control outside its band is such a failure.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figures import command, machine, save_rows
-from benchmarks.outcomes import Row, read, table
 
 PACKAGES = ("torch", "transformers")
 NOISE = ["--set", "data.control=noise"]
@@ -42,7 +45,7 @@ RUNS: dict[str, list[Arguments]] = {
 """Runs of each family on its embedded data; each is repeated as a noise control."""
 
 SAMPLES: dict[str, list[Arguments]] = {
-    "event_seg": [],  # the small recordings have no labels
+    "event_seg": [],  # the small recordings have no labels, and doc_translation has none
     "language": [
         [
             *("--model", "language:small", "--data", "{language/all.nl}"),
@@ -50,9 +53,7 @@ SAMPLES: dict[str, list[Arguments]] = {
         ]
     ],
     "abr": [["--model", "abr:tiny", "--data", "{abr/ABR-52-3}"]],
-    "doc_translation": [
-        [*("--model", "doc_translation:tiny"), *("--data", "{doc_translation/debian_reference_en_zh.jsonl}")]
-    ],
+    "doc_translation": [],
     "eeg_text": [
         [*("--model", "eeg_text:tiny", "--data", "{eeg/eeglab_data.set}"), *("--set", "model.stage=encoder")]
     ],
@@ -68,6 +69,72 @@ SHOWN: dict[str, list[str]] = {
 }
 """The metrics of a family that the table shows, if a run has them."""
 _FILE = re.compile(r"\{(.+)\}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One command and the results in its run folder."""
+
+    family: str
+    kind: str
+    """real, noise or sample: embedded data, the same without information, a recording."""
+    command: str
+    parameters: int
+    data: str
+    """Description of the data."""
+    metrics: Mapping[str, float]
+    """Of the last evaluation, the goal first."""
+    control: Sequence[str]
+    """Of a noise control: each metric with its band, as text."""
+    exit_code: int
+    seconds: float
+
+
+def read(family: str, kind: str, command: str, run: Path, exit_code: int, seconds: float) -> Row:
+    """The row of a run that has ended. Reads its folder."""
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    lines = _lines(run / "metrics.jsonl")
+    last = [line for line in lines if line["kind"] == "eval"][-1]["metrics"]
+    goal = result["best"]["metric"]
+    reports = [e["facts"]["text"] for e in _lines(run / "events.jsonl") if e["kind"] == "control"]
+    return Row(
+        family,
+        kind,
+        command,
+        result["parameters"],
+        _data(result["data"]),
+        {goal: last[goal], **last},
+        reports,
+        exit_code,
+        seconds,
+    )
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _data(facts: Mapping[str, Any]) -> str:
+    """Source, format, and number of samples of each split."""
+    kind = facts.get("format") or facts.get("kind")
+    parts = [Path(str(facts["source"])).name] + ([str(kind)] if kind else [])
+    samples = " / ".join(f"{count:,}" for count in facts["samples"].values())
+    return f"{', '.join(dict.fromkeys(parts))}; {samples} samples"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    heads = ("family", "command", "parameters", "data read (train / val / test)", "result")
+    lines = [f"| {' | '.join(heads)} | noise control |", "|---|---|---:|---|---|---|"]
+    for row in rows:
+        names = [name for name in SHOWN.get(row.family, ()) if name in row.metrics]
+        names = names or [next(iter(row.metrics))]
+        found = ", ".join(f"{name} {row.metrics[name]:.3g}" for name in names)
+        control = "; ".join(row.control) if row.kind == "noise" else "–"
+        lines.append(
+            f"| {row.family} | `{row.command}` | {row.parameters:,} | {row.data} | {found} | {control} |"
+        )
+    return "\n".join(lines)
 
 
 def run(family: str, kind: str, arguments: Arguments, samples: Path | None) -> Row:
@@ -116,7 +183,7 @@ def main() -> int:
             print(f"{rows[-1].command}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print(table(rows, SHOWN))
+    print(table(rows))
     if options.json:
         arguments = ["--samples", "FOLDER"] if options.samples else []
         save_rows(options.json, command("families", arguments), facts, rows)

@@ -167,7 +167,7 @@ class Update:
     norm: Tensor
     """Scalar on the device, of the gradients of the whole global batch; not finite on overflow."""
     skipped: bool = False
-    """No weight changed, and nothing is at fault: a smaller loss scale may mend the overflow."""
+    """No weight changed, and nothing is at fault: a smaller loss scale may prevent the overflow."""
     loss_scale: float | None = None
 
 

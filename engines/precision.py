@@ -122,7 +122,7 @@ class LossScale:
     def update(self, overflow: bool) -> bool:
         """Adapt the scale after an update that was taken, or left out for an overflow.
 
-        Gives whether a smaller scale may mend the overflow: at its minimum it cannot.
+        Gives whether a smaller scale may prevent the overflow: at its minimum it cannot.
         """
         before = self.value
         if overflow:

@@ -9,20 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    data,
-    fits,
-    gpu,
-    lora,
-    modes,
-    out_of_memory,
-    outcomes,
-    plan_error,
-    plan_host,
-    step_memory,
-    tally,
-)
-from benchmarks.families import SHOWN
+from benchmarks import crash, data, families, fits, gpu, lora, modes, out_of_memory, plan_error, plan_host
 from benchmarks.figures import listed, load, load_memory, load_rows, markdown, table
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -118,16 +105,6 @@ def _promise(row: modes.Row) -> str:
     return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)}){sign}"
 
 
-def outcome() -> list[str]:
-    """The results of each family."""
-    return outcomes.table(_rows(outcomes, "families"), SHOWN).splitlines()
-
-
-def killed() -> list[str]:
-    """The counts of killed runs."""
-    return tally.table(tally.load(_path("crash"))[2]).splitlines()
-
-
 def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
     """A table of the benchmark on a GPU, if it was run."""
     if not _path("gpu").exists():
@@ -136,14 +113,13 @@ def on_gpu(table_of: Callable[[list[gpu.Part]], list[str]]) -> list[str]:
     return _measured(lambda: table_of(rows), ("gpu",))
 
 
-def whole(module: Any, name: str | None = None) -> list[str]:
+def whole(module: Any) -> list[str]:
     """The table of a benchmark, as it prints it."""
-    return str(module.table(_rows(module, name))).splitlines()
+    return str(module.table(_rows(module))).splitlines()
 
 
-def _rows(module: Any, name: str | None = None) -> list[Any]:
-    path = _path(name or module.__name__.rpartition(".")[2])
-    return list(load_rows(path, module.Row)[2])
+def _rows(module: Any) -> list[Any]:
+    return list(load_rows(_path(module.__name__.rpartition(".")[2]), module.Row)[2])
 
 
 def _path(name: str) -> Path:
@@ -164,14 +140,13 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "saving": (saving, ("checkpoint",)),
     "out of memory": (survived, ("out_of_memory",)),
     "promises kept": (promises, ("modes",)),
-    "outcomes": (outcome, ("families",)),
-    "killed": (killed, ("crash",)),
+    "outcomes": (partial(whole, families), ("families",)),
+    "killed": (lambda: crash.table(crash.load(_path("crash"))[2]).splitlines(), ("crash",)),
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
     "largest models": (lambda: fits.table(_rows(fits), rams=IN_SHORT[1]).splitlines(), ("fits",)),
     "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
-    "step memory": (partial(whole, step_memory), ("step_memory",)),
 }
 """Each table, and the files that it shows, by the name in the page."""
 TABLES: dict[str, Callable[[], list[str]]] = {

@@ -40,15 +40,15 @@ SHARED = "tests/slurm/lifecycle/"
 """Tests that share one cluster."""
 FIRST = (
     SHARED,
-    "tests/benchmarks/test_smoke.py",
-    "tests/launcher/compare/test_compare.py",
-    "tests/runs/test_staged.py",
-    "tests/docs/test_commands.py",
-    "tests/models/doc_translation/test_learning.py",
-    "tests/launcher/plan/test_coverage.py",
-    "tests/runs/test_nf4.py",
     "tests/runs/test_ends.py",
-    "tests/runs/test_families.py",
+    "tests/models/doc_translation/test_learning.py",
+    "tests/models/eeg_text/test_learning.py",
+    "tests/runs/test_limits.py",
+    "tests/launcher/stages/test_execute.py",
+    "tests/launcher/compare/test_compare.py",
+    "tests/launcher/plan/test_coverage.py",
+    "tests/runs/test_model_of_the_hub.py",
+    "tests/docs/test_commands.py",
 )
 """What takes longest, so that at the end no process works alone."""
 

@@ -19,7 +19,7 @@ GOALS = {
     "doc_translation": ["val_bleu"],
     "eeg_text": ["val_rouge1_gain", "val_masked_r2"],
 }
-"""The metrics of each family that say how good it is; the first is the one it is judged by."""
+"""The metrics of each family that say how good it is; the first is the one that ranks runs."""
 SECTIONS = {
     "loss": {"loss": ["train/loss", "eval/val_loss"]},
     "optimizer": {

@@ -43,7 +43,7 @@ def about(
 ) -> Diagnostic:
     """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own.
 
-    `new`: a value that mends it, for the line to type.
+    `new`: a value that removes it, for the line to type.
     """
     value = values[key]
     fields: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}

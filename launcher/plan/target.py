@@ -124,11 +124,11 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     known, gpu = throughput.gpus(), None
     if (text := values.get(GPU.flag)) is not None:
         gpu = {_joined(each): entry for each, entry in known.items()}.get(_joined(text))
-        alike = ", ".join(each for each in known if _joined(text) in _joined(each))
+        candidates = ", ".join(each for each in known if _joined(text) in _joined(each))
         if gpu is None:
-            wrong(GPU.flag, f"unknown GPU '{text}'", allowed=alike or ", ".join(known))
+            wrong(GPU.flag, f"unknown GPU '{text}'", allowed=candidates or ", ".join(known))
         elif gpu.memory_bytes is None and GPU_MEMORY.flag not in values:
-            allowed = f"{alike}; or {GPU_MEMORY.flag} SIZE beside it"
+            allowed = f"{candidates}; or {GPU_MEMORY.flag} SIZE beside it"
             wrong(GPU.flag, f"GPUs of the name {gpu.name} differ in memory", allowed=allowed)
     if gpus is None and (memory is not None or gpu is not None):
         gpus = here.gpus or 1

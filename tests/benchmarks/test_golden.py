@@ -27,15 +27,15 @@ def test_a_second_run_has_the_losses_of_the_first_to_the_last_bit(tmp_path):
 
     def run(*more):
         line = [sys.executable, "-m", "benchmarks.golden", "--json", str(path), *more]
-        line += ["--families", "language", "--engines", "zero2"]
+        line += ["--families", "language", "--engines", "local"]
         return subprocess.run(line, cwd=Path(golden.__file__).parents[1], text=True, capture_output=True)
 
     assert run("--write").stdout == f"wrote 1 runs to {path}\n"
     content = json.loads(path.read_text())
-    content["losses"]["language zero2"][4] += 1e-6
+    content["losses"]["language local"][4] += 1e-6
     path.write_text(json.dumps(content))
     done = run()
     assert done.returncode == 1, done.stderr
     line, last = done.stdout.splitlines()
-    assert line.startswith("language zero2: step 5: ")
+    assert line.startswith("language local: step 5: ")
     assert last == "1 of 1 runs differ; tolerance 0"

@@ -16,6 +16,7 @@ from benchmarks import gpu
 from benchmarks.figures import load_rows
 from benchmarks.gpu import Part, parts, run
 from engines.catalog import ENGINES
+from tests.engines.pool import preload
 
 ISOLATED = "tests.benchmarks.test_isolated"
 CEILING = Part(
@@ -80,6 +81,7 @@ def test_without_time_every_part_is_a_row_that_says_so(tmp_path: Path) -> None:
 
 
 def test_a_part_that_fails_is_a_row_and_the_next_one_is_measured(tmp_path: Path) -> None:
+    preload("cpu")  # for later tests, as in test_isolated.py
     good = Part("good", f"{ISOLATED}:report_facts", {"facts": {"text": "good"}})
     wanted = [Part("bad", f"{ISOLATED}:report_and_fail", {}), good]
     rows = run(wanted, options(tmp_path / "gpu.json"), {}, until=time.monotonic() + 600)

@@ -7,6 +7,7 @@ import signal
 
 from benchmarks import isolated
 from benchmarks.isolated import Report
+from tests.engines.pool import preload
 from tests.waiting import LIMIT_S
 
 HERE = "tests.benchmarks.test_isolated"
@@ -36,6 +37,7 @@ def wait(report: Report) -> None:
 
 
 def run(function: str, limit_s: float = LIMIT_S, ranks: int = 1, nodes: int = 1, **arguments: object):
+    preload("cpu")  # for later tests: the first use of the server decides what it has imported
     return isolated.run(f"{HERE}:{function}", arguments, ranks, limit_s, {"MINE": "yes"}, nodes)
 
 

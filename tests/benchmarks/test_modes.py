@@ -72,11 +72,11 @@ def test_a_benchmark_runs_every_mode_of_which_an_original_states_a_promise():
 
 @pytest.mark.slow
 def test_a_comparison_becomes_rows_and_is_not_made_again(tmp_path, monkeypatch):
-    args = ["--model", "doc_translation:tiny", "--modes", "conservative", "--steps", "4"]
-    sets = ("--set", "data.fraction=0.1", "--set", "data.max_new_tokens=8")
-    rows = list(run([*args, *sets], tmp_path))
+    args = ["--model", "language:tiny", "--modes", "conservative", "--steps", "4"]
+    args += ["--set", "data.fraction=0.1", "--set", "train.global_batch=4"]
+    rows = list(run(args, tmp_path))
     found = {row.promise: row for row in rows}
     assert found["parameters"].kept is True
     assert found["total_time"].measured > 0
     monkeypatch.setattr(modes.subprocess, "run", None)
-    assert list(run([*args, *sets], tmp_path)) == rows
+    assert list(run(args, tmp_path)) == rows

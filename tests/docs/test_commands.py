@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,6 @@ PAGES = [read(path) for path in PATHS]
 ON_DRY = (DEFAULT, "resume", "compare", "submit")
 REAL = ("verify", "export", "predict", "evaluate")
 """Commands that need a trained run."""
-OWN_PROCESS = (*REAL, "doctor", "watch")
-"""Commands that start processes, or need those of other programs."""
 SLOW = pytest.mark.slow
 
 
@@ -44,29 +42,7 @@ def commands_by_page() -> dict[str, list[list[str]]]:
 
 COMMANDS_OF = commands_by_page()
 PYTHON = [page for page in PAGES if any(block.language == "python" for block in page.blocks)]
-_CUSTOM_TASK = re.compile(r"[\w.]+:[A-Z]\w*")
 _LARGE = re.compile(r"language:(350M|1\.3B)")
-
-
-def starts_a_process(args: list[str]) -> bool:
-    """Also of a custom task: a process imports only one module of a name."""
-    return (args[:1] != [] and args[0] in OWN_PROCESS) or any(map(_CUSTOM_TASK.fullmatch, args))
-
-
-def started() -> Iterator[object]:
-    """README, the pages whose commands start no process, and each of the others."""
-    quick = []
-    for page in PAGES:
-        found = [args for a in COMMANDS_OF[page.name] if (args := launcher_args(a)) is not None]
-        if page.name == "README.md":
-            yield pytest.param([page], id=page.name)
-        elif found and any(map(starts_a_process, found)):
-            yield pytest.param([page], id=page.name, marks=SLOW)
-        elif found:
-            quick.append(page)
-    yield pytest.param(quick, id="in this process", marks=SLOW)
-
-
 _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 Launch = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
@@ -108,20 +84,12 @@ def with_dry_run(args: list[str]) -> list[str]:
     return [*args, "--dry-run"] if is_run and not {"--dry-run", "--help"} & set(args) else args
 
 
-def launch(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Gearshift in `folder`, a training run with --dry-run."""
-    return subprocess.run(
-        [sys.executable, "-m", "launcher", *with_dry_run(args)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture
 def launch_here(monkeypatch, capsys) -> Launch:
-    """As `launch`, in this process, which has imported torch already: it takes most of the time."""
+    """Runs Gearshift in a folder, a training run with --dry-run.
+
+    In this process, which has imported torch already: it takes most of the time.
+    """
 
     def run(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(folder)
@@ -140,8 +108,9 @@ def write_settings(page_text: str, folder: Path) -> None:
             (folder / match[1]).write_text(block)
 
 
-@pytest.mark.parametrize("pages", started())
-def test_the_commands_of_a_page_work(pages, tmp_path, request, launch_here):
+@pytest.mark.parametrize("is_readme", [True, pytest.param(False, marks=SLOW)])
+def test_the_commands_of_the_pages_work(is_readme, tmp_path, request, launch_here):
+    pages = [page for page in PAGES if (page.name == "README.md") == is_readme]
     commands = [(page, launcher_args(args)) for page in pages for args in COMMANDS_OF[page.name]]
     for number, (page, args) in enumerate(commands):
         if args is None:
@@ -154,9 +123,9 @@ def test_the_commands_of_a_page_work(pages, tmp_path, request, launch_here):
             real = request.getfixturevalue("real_run")
             shutil.copytree(real, folder / "runs" / "mine", symlinks=True)
         write_settings(page.text, folder)
-        done = (launch if starts_a_process(args) else launch_here)(args, folder)
-        assert done.returncode == 0, (args, done.stdout + done.stderr)
-        assert "warning" not in done.stderr.lower(), args
+        done = launch_here(args, folder)
+        assert done.returncode == 0, (page.name, args, done.stdout + done.stderr)
+        assert "warning" not in done.stderr.lower(), (page.name, args)
 
 
 def test_other_programs_of_a_page_exist():
@@ -178,24 +147,30 @@ def test_a_settings_file_of_a_page_is_read(page, sandbox, launch_here):
         assert done.returncode == 0, done.stderr
 
 
-LITTLE_DATA = """\
+PYTHON_OF_PAGES = """\
+import os, sys
 import launcher
 whole = launcher.train
 def train(*args, settings, **more):
     return whole(*args, settings=settings | ({"data.fraction": 0.05} if "model" in more else {}), **more)
 launcher.train = train
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    with open("page.py") as file:
+        exec(file.read(), globals())
 """
+"""Runs the code of each page on little data; in one process, since imports take most of the time."""
 
 
 @SLOW
 def test_python_of_the_pages_runs(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for page in PYTHON:
-        folder = tmp_path / page.name
-        folder.mkdir(parents=True)
+    folders = [tmp_path / page.path.stem for page in PYTHON]
+    for folder, page in zip(folders, PYTHON, strict=True):
+        folder.mkdir()
         fill(folder)
-        text = "\n".join([LITTLE_DATA, *(b.text for b in page.blocks if b.language == "python")])
-        subprocess.run([sys.executable, "-c", text], cwd=folder, env=environment, check=True)
+        (folder / "page.py").write_text("\n".join(b.text for b in page.blocks if b.language == "python"))
+    line = [sys.executable, "-c", PYTHON_OF_PAGES, *map(str, folders)]
+    subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
 def test_every_command_is_shown_somewhere():

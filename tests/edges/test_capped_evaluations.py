@@ -10,26 +10,14 @@ from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 
 
-def samples(length, seed=0):
-    task = TinyTask(val=length)
-    return Samples(task, task.data("val"), seed)
-
-
-def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
-    loader = make_settings(loader={"workers": workers}).loader
-    world = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"))
-    return EvaluationBatches(samples(length), micro_batch, world, loader, limit=most)
-
-
-def read(share):
-    """The samples that count in the batches of a rank."""
-    return [i for micro, counts in share if counts for i in micro.batch["index"].tolist()]
-
-
 @pytest.mark.parametrize(("size", "most"), [(1, 10), (3, 10), (5, 4)])
 def test_uneven_ranks_count_each_chosen_sample_once(size, most):
-    shares = [list(batches(40, most, size=size, rank=rank)) for rank in range(size)]
-    assert sorted(index for share in shares for index in read(share)) == [*samples(40).spread(most)]
+    task = TinyTask(val=40)
+    samples, loader = Samples(task, task.data("val"), 0), make_settings().loader
+    worlds = (SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")) for rank in range(size))
+    shares = [list(EvaluationBatches(samples, 3, world, loader, limit=most)) for world in worlds]
+    batches = [micro.batch["index"].tolist() for share in shares for micro, counts in share if counts]
+    assert sorted(index for batch in batches for index in batch) == [*samples.spread(most)]
     assert len({len(share) for share in shares}) == 1
 
 

@@ -89,7 +89,6 @@ def test_a_mode_promises_a_custom_task_only_what_it_changes(here, parts, mode, p
     [
         ("event_seg:tiny", "model.widths=[4,8,12,16]"),
         ("language:tiny", "data.path=a.md model.tokenizer=bpe model.vocabulary=300"),
-        ("eeg_text:tiny", "model.tokenizer=bytes"),
     ],
 )
 def test_the_dry_run_counts_the_parameters_that_are_built(model, sets, here, capsys):

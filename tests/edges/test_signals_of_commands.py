@@ -3,13 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 
 import psutil
 import pytest
 
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.runs.conftest import environment
+from tests.runs.conftest import Program, environment
 from tests.waiting import until
 
 STUCK = """
@@ -52,20 +51,12 @@ MODEL = "stuck_task:Line"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder with a run of one process, and one of two."""
+def run(tmp_path_factory):
+    """A folder with a run."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "stuck_task.py").write_text(HEAD + LINE + DATA + BODY + STUCK)
-    for name, nproc in (("one", "1"), ("two", "2")):
-        command = ("--model", MODEL, "--nproc", nproc, "--out", name)
-        done = subprocess.run(
-            [sys.executable, "-m", "launcher", *command],
-            cwd=folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    done = Program(folder)("--model", MODEL, "--out", "one")
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -82,16 +73,9 @@ def ended(folder, number, arguments, **variables):
     """
     (folder / "tmp").mkdir(exist_ok=True)
     before, reached = files(folder), folder / "reached"
-    program = subprocess.Popen(
-        [sys.executable, "-m", "launcher", *arguments],
-        cwd=folder,
-        env=environment() | variables | {"TMPDIR": str(folder / "tmp")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    options = {"stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL, "start_new_session": True}
+    variables = environment() | variables | {"TMPDIR": str(folder / "tmp")}
+    program = Program(folder).start(*arguments, env=variables, **options)
     until(reached.exists, program)
     started = psutil.Process(program.pid).children(recursive=True)
     (os.killpg if number == signal.SIGINT else os.kill)(program.pid, number)
@@ -105,15 +89,15 @@ COMMANDS = {
     "plan": (signal.SIGINT, "samples", f"plan --model {MODEL}", set(), "nothing was written"),
     "run": (signal.SIGTERM, "samples", f"--model {MODEL} --out new", set(), "nothing was saved"),
     "predict": (signal.SIGTERM, "prediction", "predict one --input stuck_task.py --out found", {"found/first.txt"}, "1 complete file in found"),
-    "evaluate of two ranks": (signal.SIGINT, "evaluation", "evaluate two", set(), "nothing was written"),
+    "evaluate": (signal.SIGINT, "evaluation", "evaluate one", set(), "nothing was written"),
 }  # fmt: skip
 """The signal, where the command is stuck, the files that stay, and a part of the last line."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_signal_in_a_library_ends_a_command_and_its_ranks(runs, name):
+def test_a_signal_in_a_library_ends_a_command(run, name):
     number, place, line, files_left, last = COMMANDS[name]
-    code, text, new = ended(runs, number, line.split(), STUCK=place)
+    code, text, new = ended(run, number, line.split(), STUCK=place)
     assert (code, new) == (130 if number == signal.SIGINT else 75, files_left)
     assert "Traceback" not in text and last in text.splitlines()[-1]

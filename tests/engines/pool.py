@@ -16,6 +16,15 @@ CALLS = 40
 With 290 groups each, three idle processes took a core."""
 
 
+def preload(device):
+    """Let the server that forks processes import torch once, which saves seconds a process.
+
+    To be called before anything starts that server. macOS cannot fork after these imports.
+    """
+    deepspeed = ["tests.engines.deepspeed_on_cpu"] if device == "cpu" else []
+    multiprocessing.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo", *deepspeed])
+
+
 class RankFailed(Exception):
     """A rank raised, ended or did not respond; the text is its traceback."""
 
@@ -65,10 +74,8 @@ class Pool:
     def _start(self):
         # As in torchrun: the store is outside the workers, at a free port.
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
-        # A server that has imported torch once saves seconds a worker; macOS cannot fork after it.
         context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        deepspeed = ["tests.engines.deepspeed_on_cpu"] if self.device == "cpu" else []
-        context.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo", *deepspeed])
+        preload(self.device)
         for rank in range(self.size):
             here, there = context.Pipe()
             arguments = (there, rank, self.size, self._store.port, self.device)

@@ -169,7 +169,7 @@ def trained(world, case):
 
 
 @each_device
-@pytest.mark.parametrize("recomputes", [0, 1])
+@pytest.mark.parametrize("recomputes", [0, pytest.param(1, marks=pytest.mark.slow)])
 @able("local", "ddp", "fsdp", "zero1", "zero2-offload", "zero3")
 def test_engines_train_to_the_same_state(request, device, engine, recomputes):
     ranks = pool(request, device, 2 if device == "cpu" else 1)

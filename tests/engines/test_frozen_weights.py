@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from engines.base import Options
-from engines.catalog import build_engine, find
+from engines.catalog import ENGINES, build_engine, find
 from engines.zero.config_file import shipped
 from tests.engines.parity import spec
-from tests.engines.test_parity import SHARDED, able, all_engines
+from tests.engines.test_parity import SHARDED, able
 
 STEPS, ROWS, TIME = 3, 4, 5
 WIDTH, WIDE, TOKENS = 8, 120, 37  # numbers of elements that no other tensor of a run has
@@ -91,7 +91,7 @@ def wide_copies(before):
     return sorted(sizes & {x.untyped_storage().nbytes() // 4 for x in tensors})
 
 
-@all_engines
+@able(*ENGINES, slow={*ENGINES} - {"local", "fsdp", "zero2-offload", "zero3"})
 def test_frozen_matrices_take_two_bytes_in_a_step_and_numbers_are_those_of_fp32(worlds, engine):
     """Bit by bit, since 16 bits hold the values."""
     plain = worlds[2].run(train, engine, None, True)
@@ -105,7 +105,7 @@ def test_frozen_matrices_take_two_bytes_in_a_step_and_numbers_are_those_of_fp32(
         assert copies == []
 
 
-@able("local", "fsdp", "zero2", "zero3")
+@able("local", "fsdp", "zero2", "zero3", slow=("zero2", "zero3"))
 def test_fp32_values_are_in_a_file_without_a_name(worlds, engine, tmp_path):
     for losses, dtypes, copies in worlds[2].run(train, engine, tmp_path):
         assert {*dtypes.values()} == {"torch.float32"}

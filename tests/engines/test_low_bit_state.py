@@ -7,7 +7,7 @@ import pytest
 
 from engines.catalog import ENGINES
 from tests.engines.parity import Case, distance, one_step, outcome, prepared, train
-from tests.engines.test_parity import all_engines
+from tests.engines.test_parity import SLOW, able
 from tests.runs.crossing import differences, saved_halfway
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
@@ -41,7 +41,7 @@ def reference(worlds):
     return worlds[1].run(train, Case("local", steps=STEPS))
 
 
-@all_engines
+@able(*ENGINES, slow={*ENGINES} - {"local", "fsdp", "zero3"})
 def test_a_resumed_run_has_the_bits_of_one_that_runs_through(worlds, tmp_path, engine):
     """The states by turns."""
     case = Case(engine, state=("bf16", "int8")[list(ENGINES).index(engine) % 2])
@@ -59,7 +59,8 @@ CROSSINGS = [
 
 
 @pytest.mark.parametrize(
-    ("source", "before", "old", "target", "after", "new"), CROSSINGS, ids=lambda each: str(each)
+    ("source", "before", "old", "target", "after", "new"),
+    [*CROSSINGS[:2], *(pytest.param(*each, marks=SLOW) for each in CROSSINGS[2:])],
 )
 def test_another_engine_with_another_state_resumes(
     worlds, reference, tmp_path, source, before, old, target, after, new

@@ -45,11 +45,9 @@ def losses(run):
 @pytest.mark.slow
 def test_a_new_engine_trains_plans_is_offered_and_crosses(launch, tmp_path):
     launch(*RUN, "--engine", "ddp", "--max-steps", "4", "--out", "whole")
-    launch(*RUN, "--engine", "steady", "--max-steps", "4", "--out", "mine")
+    launch(*RUN, "--engine", "steady", "--max-steps", "4", "--set", "save.every=2", "--out", "mine")
     assert losses(tmp_path / "mine") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
     plan = json.loads(launch("plan", *RUN, "--engine", "steady", "--json"))
     assert (plan["engine"], plan["fits"]) == ("steady", True)
-    steps = ["--max-steps", "4", "--set", "stop.after=2"]
-    launch(*RUN, *steps, "--engine", "steady", "--out", "crossed")
-    launch("resume", "crossed", "--engine", "fsdp", "--set", "stop.after=null")
+    launch("resume", "mine/checkpoints/step-00000002", "--engine", "fsdp", "--out", "crossed")
     assert losses(tmp_path / "crossed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)

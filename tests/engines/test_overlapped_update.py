@@ -104,7 +104,14 @@ def train_overlapped(world, case):
         return outcome(engine, steps)
 
 
-@pytest.mark.parametrize("changes", [{}, {"precision": "fp16", "overflow_at": 3}, {"state": "int8"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "fp16", "overflow_at": 3},
+        *(pytest.param(changes, marks=pytest.mark.slow) for changes in ({}, {"state": "int8"})),
+    ],
+    ids=str,
+)
 @able("fsdp")
 def test_steps_are_those_of_an_update_before_the_pass(worlds, engine, changes):
     case = Case(engine, steps=5, clip_norm=0.3, **changes)

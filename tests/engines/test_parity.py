@@ -25,15 +25,19 @@ def able_mark(name):
     return pytest.mark.skipif(bool(missing_backend(name)), reason=missing_backend(name))
 
 
-def able(*names):
-    return pytest.mark.parametrize("engine", [pytest.param(n, marks=able_mark(n)) for n in names])
+def able(*names, slow=()):
+    """A case for each engine; those of `slow` are not among the fast tests."""
+    marks = {name: [able_mark(name), *[SLOW] * (name in slow)] for name in names}
+    return pytest.mark.parametrize("engine", [pytest.param(n, marks=marks[n]) for n in names])
+
+
+SLOW = pytest.mark.slow
 
 
 all_engines = able(*ENGINES)
 # The norms of the first steps are above it, and those of the last ones below.
 CLIPPING = {"steps": 10, "clip_norm": 0.85}
 WITH_FACTORS = {"steps": 10, "clip_norm": 1.0, "factors": True}
-SLOW = pytest.mark.slow
 ONE_POINT = {"steps": 2, "lr": 0.0, "clip_norm": None}
 """Curves of 16 bits drift apart by 1e-3, gradients at one point do not."""
 
@@ -149,7 +153,7 @@ def test_fp16_gradients_are_near_those_of_fp32(trained):
     assert 0.0 < apart["exp_avg"] < 0.02 and apart["norm"] < 1e-2, apart
 
 
-@able("local", "fsdp", "zero2", "zero3")
+@able("local", "fsdp", "zero2", "zero3", slow=("zero2", "zero3"))
 def test_activation_checkpointing_changes_no_number(trained, engine):
     plain = trained(2, engine, steps=3)
     outcomes = trained(2, engine, steps=3, activation_checkpointing=2)

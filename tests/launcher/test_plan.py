@@ -11,6 +11,7 @@ def stays_empty(here):
     assert not list(here.iterdir())
 
 
+@pytest.mark.slow
 def test_the_ladder_is_in_json_with_the_rung_to_take(said):
     needs = said("plan", "--model", "language:tiny", "--gpus=1", "--json")
     memory = 0.5 * needs["device_peak_bytes"]["total"] + CONTEXT_BYTES

@@ -84,7 +84,17 @@ MASKED = ("eeg_text",)
 """Families whose stage encoder learns from masked inputs."""
 
 
-@pytest.fixture(scope="module", params=CASES)
+ALIKE = [f"{family} encoder" for family in ENCODERS if family not in MASKED]
+"""Cases of a network and a loss that another case has, with frozen parts."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(name for name in CASES if name not in ALIKE),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ALIKE),
+    ],
+)
 def case(request):
     torch.set_num_threads(1)
     return CASES[request.param]
@@ -284,7 +294,10 @@ def test_predictions_show_a_few_fixed_samples_with_the_current_outputs_of_the_mo
     assert [picture.name for picture in then.pictures] == [p.name for p in first.pictures]
 
 
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize(
+    "family",
+    ["event_seg", "eeg_text", *(pytest.param(f, marks=pytest.mark.slow) for f in ("abr", "doc_translation"))],
+)
 def test_stage_whole_loads_all_of_the_encoder_and_freezes_it_or_fails(family, tmp_path):
     first = CASES[f"{family} encoder"].ready()
     trained = built(first)

@@ -59,14 +59,14 @@ class Program:
     def __call__(self, *args, prefix=(), **options):
         """Run a command line; its output and exit code."""
         command = [*prefix, sys.executable, "-m", "launcher", *args]
-        pipes = {"capture_output": True, "text": True}
-        return subprocess.run(command, cwd=self.folder, env=environment(), **pipes | options)
+        given = {"cwd": self.folder, "env": environment(), "capture_output": True, "text": True}
+        return subprocess.run(command, **given | options)
 
     def start(self, *args, **options):
         """Start a command line; its stdout is a pipe, and so is its stderr unless given."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, "-m", "launcher", *args]
-        return subprocess.Popen(command, cwd=self.folder, env=environment(), **pipes | options)
+        given = {"cwd": self.folder, "env": environment(), "text": True}
+        given |= dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen([sys.executable, "-m", "launcher", *args], **given | options)
 
     def files(self):
         """The content of the working directory."""

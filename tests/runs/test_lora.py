@@ -1,4 +1,7 @@
-"""Runs that train adapters: checkpoints without the base weights, under any engine, and exports."""
+"""Runs that train adapters: checkpoints without the base weights, and exports.
+
+test_nf4.py has their engines.
+"""
 
 import pytest
 import torch
@@ -6,23 +9,6 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.runs.conftest import last
-
-
-@pytest.mark.slow
-def test_an_engine_resumes_adapters_of_another(program, inside, adapted):
-    two = ("--nproc", "2", "--engine")
-    for engine, run in (("zero3", "a"), ("fsdp", "whole")):
-        done = inside(*adapted, *two, engine, "--out", run)
-        assert done.returncode == 0, done.stderr
-    done = inside("resume", "a/checkpoints/step-00000003", *two, "fsdp", "--out", "b")
-    assert done.returncode == 0, done.stderr
-    found, expected = last(program, "b"), last(program, "whole")
-    assert found.shapes and all(".lora_" in name for name in found.shapes)
-    for name in expected.shapes:
-        for kind in ("weight", "exp_avg"):
-            torch.testing.assert_close(
-                found.tensor(kind, name), expected.tensor(kind, name), rtol=1e-3, atol=1e-5
-            )
 
 
 @pytest.mark.slow

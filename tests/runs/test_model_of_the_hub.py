@@ -25,14 +25,14 @@ def server(tmp_path, monkeypatch):
 def test_ranks_train_what_was_downloaded_and_a_resume_takes_the_same_commit(server, tmp_path):
     run, data = tmp_path / "run", ("--data", tmp_path / "text.txt")
     options = ("--set", f"model.pretrained={NAME}", *data, *SETTINGS, "--out", run)
-    options += ("--set", "model.lora.rank=2", "--nproc", 2)
-    server.run(*options, "--max-steps", 2)
+    options += ("--set", "model.lora.rank=2")
+    server.run(*options, "--nproc", 2, "--max-steps", 2)
     assert f'pretrained: "{NAME}@{COMMIT}"' in (run / "settings.yaml").read_text()
     assert result(run)["model"] == "language:tiny"
     # Another model has the name now.
     save(tmp_path / "model", CONFIGS["gpt2"]())
     server.add("org/tiny", tmp_path / "model", NEWER)
-    server.run(*options, "--max-steps", 4, "--resume", "auto", "--reset", "schedule")
+    server.run(*options, "--nproc", 1, "--max-steps", 4, "--resume", "auto", "--reset", "schedule")
     assert result(run)["steps"] == 4
     server.run("evaluate", run, "--split", "val", HF_HUB_OFFLINE="1")
     # After the cache is cleared, the commit is downloaded again.

@@ -51,9 +51,8 @@ def run(here):
 
 @pytest.mark.slow
 def test_a_staged_run_is_opened_with_its_stages(tmp_path):
-    settings = {key: value for key, value in TINY.items() if key != "data.path"}
     out = {"out": tmp_path / "staged", "console": False}
-    run = launcher.train("language:tiny", "staged", settings=settings, **out)
+    run = launcher.train("language:tiny", "staged", settings=TINY, **out)
     found = launcher.open_run(tmp_path / "staged")
     assert found == run and list(found.stages) == ["lower", "upper"]
     assert found.predict("what", max_tokens=2)[0].name == "prompt"

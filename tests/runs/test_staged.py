@@ -1,12 +1,11 @@
-"""Families in two stages, as whole command lines: weights, engines, replays, exports.
+"""Families in two stages, as whole command lines: weights, replays, exports.
 
-One trains what it takes from the first stage, and one freezes it; test_pretrained_text.py has those of eeg_text.
+One trains what it takes from the first stage, and one freezes it.
 """
 
 import contextlib
 import io
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +64,6 @@ def staged_run(request, tmp_path_factory):
     return train(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def of(family):
-    """The run of this family only."""
-    return pytest.mark.parametrize("staged_run", [family], indirect=True)
-
-
 def test_the_second_stage_keeps_or_trains_the_weights_of_the_first(staged_run):
     first, second = map(weights, staged_run.folders())
     equal = [name for name in first if name in second and first[name].equal(second[name])]
@@ -85,7 +79,7 @@ def test_the_second_stage_keeps_or_trains_the_weights_of_the_first(staged_run):
     assert whole["parameters"] == whole["stages"][1]["parameters"]
 
 
-@of("language")
+@pytest.mark.parametrize("staged_run", ["language"], indirect=True)
 def test_a_later_stage_is_verified_and_exported_as_any_run(staged_run):
     one, other = (json.loads((path / "tokenizer.json").read_text()) for path in staged_run.folders())
     assert one == other
@@ -95,26 +89,3 @@ def test_a_later_stage_is_verified_and_exported_as_any_run(staged_run):
     staged_run.command("export", f"x/{folder.name}", "--format", "safetensors", "--out", "exported")
     exported = load_file(staged_run.home / "exported" / "model.safetensors")
     assert exported.keys() == weights(folder).keys()
-
-
-@of("event_seg")
-def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
-    folder = staged_run.home / "killed"
-    shutil.copytree(staged_run.home / "x", folder, symlinks=True)
-    first, second = staged_run.folders("killed")
-    for name in ("best", "last", "result.json"):
-        (second / name).unlink()
-    shutil.rmtree(second / "checkpoints" / "step-00000004")
-    (folder / "result.json").unlink()
-    logged = (first / "metrics.jsonl").read_bytes()
-    more = ("--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
-    shown = staged_run.command("resume", "killed", *more)
-    assert f"resuming killed/{second.name} from step 2" in shown
-    assert (first / "metrics.jsonl").read_bytes() == logged
-    whole = result(folder)
-    assert (whole["status"], whole["engine"], whole["world_size"]) == ("completed", "zero2", 2)
-    assert [stage["steps"] for stage in whole["stages"]] == [4, 4]
-    before, after = weights(first), weights(second)
-    assert all(
-        before[name].equal(after[name]) for name in before if name.startswith(TAKEN[staged_run.family])
-    )

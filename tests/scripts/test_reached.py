@@ -31,6 +31,7 @@ def run_pytest(tmp_path):
     def run(*args):
         line = [sys.executable, "-m", "pytest", "-q", *args]
         plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        plain["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take most of the time
         done = subprocess.run(line, cwd=tmp_path, env=plain, capture_output=True, text=True)
         return done.stdout
 

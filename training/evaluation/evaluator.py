@@ -200,7 +200,7 @@ class Evaluator:
     def resume(self, facts: Facts, *, keeps_best: bool = True) -> None:
         """Continue from the facts of an earlier process.
 
-        Unless it `keeps_best`, only later evaluations count as the best; patience goes on.
+        Unless it `keeps_best`, only later evaluations count as the best; patience continues.
         """
         best: Facts = {} if keeps_best else {"best": None, "best_values": ()}
         self._early_stopping.resume({**facts, **best})

@@ -114,7 +114,7 @@ class _Following:
         self._went_back, self._has_warned = run.went_back, False
 
     def follow(self) -> None:
-        """Try until the run is over and everything is sent; after a failure begin anew later."""
+        """Try until the run is over and everything is sent; after a failure start again later."""
         is_last = is_sent = False
         while not (is_last or is_sent):
             is_last = self._over.is_set()
@@ -257,7 +257,7 @@ def summary(result: Facts) -> dict[str, Any]:
 
 @contextmanager
 def caught(tell: Callable[[str], object]) -> Iterator[None]:
-    """Tell an error in one line, and go on: the border of the trackers, and of a task's samples."""
+    """Tell an error in one line, and continue: the border of the trackers, and of a task's samples."""
     try:
         yield
     except Exception as error:

@@ -41,10 +41,12 @@ def alone(options):
     [
         ("language", ("memory.activation_checkpointing=full", "train.ema=0.9")),
         ("language", ("precision=bf16", "optim.name=adafactor")),
-        ("eeg_text", ("model.freeze_encoder=true",)),  # with the pass that computes its features
         *(
-            pytest.param(family, (), marks=pytest.mark.slow)
-            for family in ("abr", "event_seg", "doc_translation")
+            pytest.param(family, sets, marks=pytest.mark.slow)
+            for family, sets in (
+                ("eeg_text", ("model.freeze_encoder=true",)),  # with the pass that computes its features
+                *((family, ()) for family in ("abr", "event_seg", "doc_translation")),
+            )
         ),
     ],
 )
@@ -72,7 +74,7 @@ OFFLOADED = ("memory.activation_offload=true", "compile=off", "precision=fp32")
 LONG = {"model": "language:small", "machine": ONE_GPU, "engine": "local"}
 
 
-@pytest.mark.parametrize("recomputed", ["none", "selective"])
+@pytest.mark.parametrize("recomputed", ["none", pytest.param("selective", marks=pytest.mark.slow)])
 def test_a_fake_step_with_offload_holds_what_a_real_one_holds_without_the_host(recomputed):
     sets = (f"memory.activation_checkpointing={recomputed}", "train.micro_batch=8")
     run = resolved(*OFFLOADED, *sets, "train.global_batch=8", **LONG)

@@ -13,7 +13,9 @@ OPTIMIZERS = {"adamw": ("local", "fsdp", "zero2-offload"), "muon": ("ddp", "fsdp
 SETS = ("memory.activation_checkpointing=selective", "train.global_batch=8", "train.micro_batch=2")
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("muon", "adafactor"))]
+)
 def test_a_plan_asks_no_gpu(name):
     for engine in OPTIMIZERS[name]:
         sets = (*SETS, f"optim.name={name}")

@@ -50,6 +50,7 @@ def test_every_rank_gets_equal_settings_and_only_the_first_prints_to_the_termina
     assert log_of(tmp_path) == "[rank 1]\nrank 1 of 2 prints\n"
 
 
+@pytest.mark.slow
 def test_ranks_listen_on_loopback_only_and_believe_no_stranger(run, tmp_path):
     end = run("stranger")
     assert (end.kind, end.exit_code) == ("ended", 0), end.text

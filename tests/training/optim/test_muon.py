@@ -7,7 +7,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from tests.engines.parity import Case, distance, joined, one_step, outcome, prepared, train
-from tests.engines.test_parity import able
+from tests.engines.test_parity import SLOW, able
 from training.optim.muon import Muon, orthogonalized
 
 STEPS = 3
@@ -75,7 +75,7 @@ def reference(worlds):
     return worlds[1].run(train, Case("local", steps=2 * STEPS, muon=True))
 
 
-@able("ddp", "oss", "fsdp")
+@able("ddp", "oss", "fsdp", slow=("ddp", "oss"))
 def test_two_ranks_have_the_state_of_one(worlds, reference, engine):
     found = worlds[2].run(train, Case(engine, steps=2 * STEPS, muon=True))
     apart = distance(found, reference)
@@ -102,7 +102,7 @@ def resumed(world, case, tensors, steps):
         return outcome(engine, [one_step(world, engine, module, case, step) for step in taken])
 
 
-@pytest.mark.parametrize(("source", "target"), [("local", "fsdp"), ("fsdp", "oss")])
+@pytest.mark.parametrize(("source", "target"), [("local", "fsdp"), pytest.param("fsdp", "oss", marks=SLOW)])
 def test_another_engine_continues_with_the_state(worlds, source, target):
     full = worlds[2].run(train, Case(target, steps=2 * STEPS, muon=True))
     before = worlds[2].run(train, Case(source, steps=STEPS, muon=True))

@@ -48,6 +48,7 @@ print(full - host_bytes())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries give back by themselves")
 def test_a_process_counts_what_it_took_itself_and_releases_garbage_to_the_system():
     mine = torch.ones(300 * MIB // 4)  # its parent has a large memory itself

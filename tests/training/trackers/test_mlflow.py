@@ -74,6 +74,7 @@ def test_generations_and_the_command_track_make_one_run_without_gaps(mlflow, tmp
     assert only(mlflow).status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_for_a_while_is_one_warning_and_gets_all_lines(mlflow, tmp_path):
     mlflow.fails = "drop"
     run = generation(tmp_path).begin().log(1).until_open()

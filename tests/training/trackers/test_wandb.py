@@ -103,6 +103,7 @@ def test_generations_and_the_command_track_make_one_run_until_it_goes_back(serve
     assert len(first.rows) == 6
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_is_one_warning_and_the_run_is_recorded_offline(server, tmp_path):
     server.fails = 401
     generation = Generation(tmp_path).begin().log(1, 2, 3).end()
