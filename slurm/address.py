@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from slurm import queue
 from slurm.environment import InvalidEnvironment, RankEnvironment, first_host
 
 _SCONTROL_S = 20.0
@@ -30,12 +29,9 @@ def resolve(name: str) -> list[str]:
 
 def node_address(name: str) -> str | None:
     """Slurm's address of the node `name`; None: unknown. Runs scontrol."""
-    if shutil.which("scontrol") is None:
-        return None
-    command = ["scontrol", "show", "node", "-o", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SCONTROL_S)
-    except (OSError, subprocess.TimeoutExpired):
+        done = queue.run("scontrol", "show", "node", "-o", name, timeout_s=_SCONTROL_S)
+    except queue.QueueError:
         return None
     match = re.search(r"\bNodeAddr=(\S+)", done.stdout)
     return match[1] if match else None

@@ -1,4 +1,4 @@
-"""Slurm's queue: its partitions, and cancelling a job."""
+"""Commands that ask Slurm: its partitions, and cancelling a job."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ class QueueError(Exception):
 def cancel(job: str) -> None:
     """Cancel a job; does nothing if the job or Slurm is gone."""
     with suppress(QueueError):
-        _run("scancel", job)
+        run("scancel", job)
 
 
 def partitions(timeout_s: float) -> list[str]:
     """The partitions that the controller names. Raises QueueError if it does not answer."""
-    done = _run("sinfo", "-h", "-o", "%R", timeout_s=timeout_s)
+    done = run("sinfo", "-h", "-o", "%R", timeout_s=timeout_s)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"sinfo ended with {done.returncode}"]
         raise QueueError(lines[-1])
     return sorted(set(done.stdout.split()))
 
 
-def _run(*command: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    """Run one of Slurm's commands. Raises QueueError if it is missing or does not answer."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:

@@ -15,7 +15,6 @@ from launcher.compare.rows import NOT_RUN, ComparisonRow, PromiseResult
 from launcher.compare.study import Study, judge
 from launcher.config.provenance import CliArgs
 from training.logging.console_text import render_part
-from training.throughput import gpus
 
 QUALITY, TO_METRIC = "metric", "time_to_metric"
 """The ratio of QUALITY is inverted where less is better, so 1 is as good."""
@@ -32,10 +31,10 @@ _FIELDS = {
     "host_peak": "host_peak_bytes",
 }
 """The field of a row for a measure of another name."""
-CARDS = ("L4", "A100 80GB PCIe", "B200")
-"""GPUs of 24, 80 and 180 GB; plans are for the first on which mode default fits."""
-Peaks = dict[tuple[str, str, str | None], tuple[float, float, str]]
-"""By mode, engine and stage, None: all: bytes of the candidate and of mode default, and the card."""
+CARD = "B200"
+"""The GPU of plans: one of 180 GB, so that they fit; peaks do not depend on its memory."""
+Peaks = dict[tuple[str, str, str | None], tuple[float, float]]
+"""By mode, engine and stage, None: all: bytes of the candidate and of mode default."""
 
 
 class _NotMeasured(Exception):
@@ -50,7 +49,7 @@ def check(
     is_cut: bool = False,
     has_goal: bool = False,
     study: Study | None = None,
-    planned: tuple[float, float, str] | None = None,
+    planned: tuple[float, float] | None = None,
 ) -> list[PromiseResult]:
     """Check each promise of `row`.
 
@@ -73,7 +72,7 @@ def check(
                 compared = None if is_absolute else base
                 measured = _ratio(name, figure, row, compared, is_cut, has_goal) if compared else figure
             elif measure == GPU_MEMORY and planned is not None:
-                measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {planned[2]}"
+                measured, why = planned[0] / (1.0 if is_absolute else planned[1]), f"planned on {CARD}"
             else:
                 why = NO_GPU
         except _NotMeasured as reason:
@@ -137,12 +136,12 @@ def plan_peaks(
     Those whose plan fails are left out. `arguments` gives those of a command line.
     """
 
-    def peaks(item: ModeCandidate, card: str) -> dict[str | None, float]:
-        """The peak of a candidate on `card` by stage, under None of the whole; empty: there is no plan."""
+    def peaks(item: ModeCandidate) -> dict[str | None, float]:
+        """The peak of a candidate by stage, under None of the whole; empty: there is no plan."""
         sets = [text for text in item.args.sets if text not in comparison.limits.sets]
         args = replace(item.args, sets=sets).with_sets(["device=auto"])
         line = [sys.executable, "-m", "launcher", "plan", *arguments(args), "--json"]
-        line += [f"--gpu={card}", f"--gpus={item.resolved.nproc}"]
+        line += [f"--gpu={CARD}", f"--gpus={item.resolved.nproc}"]
         done = subprocess.run(line, capture_output=True, text=True, env=env)
         if done.returncode:
             return {}
@@ -155,17 +154,15 @@ def plan_peaks(
         measures = {name for run in (item.resolved, *item.stages.values()) for name in run.promises}
         return item.resolved.device == "cpu" and bool(measures & {GPU_MEMORY, GPU_MEMORY + BYTES})
 
-    planned = Peaks()
-    for engine in dict.fromkeys(item.engine for item in comparison.candidates if is_open(item)):
-        items = [item for item in comparison.candidates if item.engine == engine]
-        base = next(item for item in items if item.mode == BASELINE)
-        for card in CARDS:
-            of_base = peaks(base, card)
-            total = of_base.get(None)
-            if total is None or total <= (gpus()[card].memory_bytes or 0):
-                break
-        for item in filter(is_open, items if total is not None else ()):
-            of_item = of_base if item is base else peaks(item, card)
-            for stage, peak in of_item.items():
-                planned[item.mode, engine, stage] = (peak, total or 1.0, card)
+    planned, bases = Peaks(), dict[str, dict[str | None, float]]()
+    engines = {item.engine for item in comparison.candidates if is_open(item)}
+    for item in comparison.candidates:  # mode default first
+        if item.mode == BASELINE and item.engine in engines:
+            found = bases[item.engine] = peaks(item)
+        else:
+            found = peaks(item) if is_open(item) and bases[item.engine] else {}
+        if is_open(item):
+            planned |= {
+                (item.mode, item.engine, at): (n, bases[item.engine][None]) for at, n in found.items()
+            }
     return planned

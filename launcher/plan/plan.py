@@ -194,10 +194,13 @@ def plan_run(resolved: Resolved, described: Described) -> Plan:
 
 
 @contextmanager
-def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
+def open_planner(
+    resolved: Resolved, described: Described, process_bytes: int | None = None
+) -> Iterator[Planner]:
     """The planner of `resolved`. Reads its data, and touches no GPU. Raises SettingsError.
 
     A model of the hub is downloaded where its shapes are in its files of weights only.
+    `process_bytes`: see Planner.
     """
     model = resolved.settings.model
     if not getattr(config_of(model.family), "PLANNED_BY_CONFIG", False):
@@ -206,7 +209,7 @@ def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
         stack.enter_context(hidden_gpus())
         with _settings_errors(resolved):
             data = stack.enter_context(read_task(resolved))
-        yield Planner(data, described)
+        yield Planner(data, described, process_bytes)
 
 
 @contextmanager
@@ -227,15 +230,14 @@ class Planner:
     Imports no DeepSpeed and opens no process group that outlives a call.
     """
 
-    def __init__(self, data: TaskData, described: Described) -> None:
-        """To be made when the data was read."""
+    def __init__(self, data: TaskData, described: Described, process_bytes: int | None) -> None:
         self._data = data
         self._described = described
         self._traces: dict[str, tuple[StepTrace, int, str | None]] = {}
         """With the bytes of a checkpoint, and why a step was measured."""
-        self.process_bytes = psutil.Process().memory_info().rss
-        """Host memory of a process before the training: programs, data, libraries of the model."""
-        self._is_built = False
+        self._process_bytes = process_bytes
+        """Host memory of a process before the training: programs, data, libraries of the model.
+        None: measured once the first model is built without values; later it has grown by traces."""
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same data; reads it again for other settings of the model.
@@ -243,9 +245,7 @@ class Planner:
         Raises SettingsError.
         """
         if resolved.settings.model != self._data.model:
-            with open_planner(resolved, self._described) as other:
-                # Traces have made this process larger.
-                other.process_bytes, other._is_built = self.process_bytes, True
+            with open_planner(resolved, self._described, self._process_bytes) as other:
                 return other.plan(resolved)
         resolved = self.fitted(resolved)
         with _settings_errors(resolved):
@@ -254,15 +254,6 @@ class Planner:
     def fitted(self, resolved: Resolved) -> Resolved:
         """The run with the batch that it would use for its data."""
         return batching.fitted(resolved, len(self._data.samples))
-
-    def note_model(self) -> None:
-        """To be called once the model was built, without values.
-
-        What the process has grown by are libraries of the model: the training imports them too.
-        """
-        if not self._is_built:  # later it has grown by traces
-            self._is_built = True
-            self.process_bytes = psutil.Process().memory_info().rss
 
     def _predict(self, resolved: Resolved, subject: Subject) -> Plan:
         settings, numbers = resolved.settings, resolved.batching
@@ -289,7 +280,7 @@ class Planner:
         else:
             placed = replicated(trace, ranks, engine.placement)
         offloaded_bytes = placed.offloaded_bytes + trace.offloaded
-        rank_bytes = self.process_bytes + offloaded_bytes
+        rank_bytes = (self._process_bytes or 0) + offloaded_bytes
         workers = settings.loader.workers
         beside = workers * settings.loader.prefetch * batch_bytes(subject.micro_batch)
         if is_cpu:
@@ -349,8 +340,7 @@ class Planner:
         checkpoints, rounds = [], _rounds(engine, options)
 
         def change(model: Module) -> None:
-            if subject.is_fake:
-                self.note_model()
+            self._process_bytes = self._process_bytes or psutil.Process().memory_info().rss
             only_trained = base_weights.has_adapters(subject.task)
             bytes_ = room.checkpoint_bytes(model, subject.settings, only_trained=only_trained)
             checkpoints.append(bytes_)

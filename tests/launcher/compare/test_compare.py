@@ -43,7 +43,7 @@ def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
     assert promises["step_time"]["kept"] is False
     assert promises["step_time"]["measured"] == fast["step_s"] / default["step_s"]
     assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
-    assert (promises["device_peak"]["kept"], promises["device_peak"]["why"]) == (True, "planned on L4")
+    assert (promises["device_peak"]["kept"], promises["device_peak"]["why"]) == (True, "planned on B200")
     assert fast["unpromised"]["host_peak"] == "at most 1 at size full, not tiny"
     assert default["promises"] == []
     assert default["architecture"] == fast["architecture"]

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from tests.slurm.lifecycle.conftest import differences
 from tests.slurm.login import CLONE
 
 pytestmark = pytest.mark.slow
@@ -41,16 +40,6 @@ def test_a_job_that_can_never_start_is_refused_and_leaves_nothing(login):
         assert "error: Slurm rejected the job: " in done.stderr
         assert not (login.folder / "never").exists()
     assert login.type("squeue", "-h", "--name=gearshift-default") == ""
-
-
-def test_a_submitted_run_is_requeued_and_ends_as_an_unbroken_one(login, unbroken):
-    args = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "requeued")
-    job = job_of(login, submitted(login, *args), "requeued")
-    job.wait_for_step(100)
-    job.signal()
-    job.wait_for_restart()
-    job.wait("COMPLETED")
-    assert differences(job, unbroken) == []
 
 
 def test_a_cancelled_job_resumes_with_the_printed_command(login):
