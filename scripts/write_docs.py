@@ -28,9 +28,10 @@ from benchmarks.figures import markdown
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
+from launcher.run.faults import FAULTS
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
-from scripts import fault_table, mode_tables, result_tables, setting_tables, structure
+from scripts import mode_tables, result_tables, setting_tables, structure
 from scripts.structure import read
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,25 @@ TABLE = re.compile(
     rf"(?:\n{result_tables.MEASURED_BY}.+\n)?)"
 )
 CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)", re.MULTILINE)
+
+
+FIXES = {
+    "again": "python -m launcher --config runs/mine/settings.yaml",
+    "retry": "python -m launcher resume runs/mine",
+    "nonfinite": 'python -m launcher resume runs/mine --set "train.on_nonfinite=skip 9"',
+    "track": "python -m launcher track runs/mine",
+    "loader": "--num-workers 2",
+    "lower_lr": "1e-4",
+    "higher_lr": "0.01",
+    "timeout_s": "2400",
+    "smaller_batch": "4",
+    "global_batch": "32",
+    "port": "29611",
+    "host": "node7",
+}
+"""Values for the commands of the table of faults, as for a run in runs/mine."""
+_COMMAND = re.compile(r"(python|export|timedatectl)( \S+)+")
+"""In the text of a fix, whose words follow two spaces."""
 
 
 def models() -> list[str]:
@@ -89,6 +109,15 @@ def rules() -> list[str]:
     return markdown(["settings", "on resume"], rows)
 
 
+def faults() -> list[str]:
+    """A row for each fault, with its message, its likely cause and the next command."""
+    rows = (
+        [f.title, f"`{f.seen_by_all}`", f.cause, _COMMAND.sub(r"`\g<0>`", f.fix.format(**FIXES))]
+        for f in FAULTS.values()
+    )
+    return markdown(["fault", "what you see", "likely cause", "next command"], rows)
+
+
 def rooms() -> list[str]:
     """A row for each room of launcher/, in import order."""
     tree = _read(ROOT)
@@ -110,7 +139,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "exit codes": lambda: markdown(
         ["code", "meaning"], ([str(code), text] for code, text in exit_codes.MEANINGS.items())
     ),
-    "faults": fault_table.table,
+    "faults": faults,
     "layers": lambda: [f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)],
     "compatibility": rules,
     "structure": lambda: structure.table(_read(ROOT)),

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 # Nothing that is collected or imported for it is garbage, and searching it takes a third of the time.
 gc.disable()
 
-# Caches of tests belong to this checkout and are made once a session.
-_cache = TemporaryDirectory(prefix="gearshift-tests-")
-os.environ["GEARSHIFT_CACHE"] = _cache.name
+# Caches of tests belong to this checkout and are made once a session, whose processes share them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = TemporaryDirectory(prefix="gearshift-tests-")
+    os.environ["GEARSHIFT_CACHE"] = _cache.name
 
 # Before anything imports torch: tests share the cores with the processes they start. With a test
 # process on each core, two threads take longer than one.

@@ -1,10 +1,13 @@
-"""Every link of README and docs has a target, and every page can be reached."""
+"""Every link and file of README and docs exists, and every page can be reached."""
 
 from __future__ import annotations
+
+import re
 
 from tests.docs.pages import PATHS, ROOT, Page, read
 
 PAGES = [read(path) for path in PATHS]
+FILE = re.compile(r"`((?:launcher|training|engines|models|slurm|ds_configs)/[a-z0-9_./-]+)`")
 
 
 def broken_links(page: Page) -> list[str]:
@@ -22,6 +25,11 @@ def broken_links(page: Page) -> list[str]:
 
 def test_every_link_has_a_target():
     assert {page.name: broken for page in PAGES if (broken := broken_links(page))} == {}
+
+
+def test_every_file_of_the_tree_that_a_page_names_exists():
+    named = [(page.name, name) for page in PAGES for name in FILE.findall(page.text)]
+    assert [found for found in named if not (ROOT / found[1]).exists()] == []
 
 
 def test_every_page_is_linked_from_readme():

@@ -112,8 +112,8 @@ def test_the_same_engine_resumes_bit_by_bit(crossings, engine, size, precision):
     assert differences(run.end, crossed.end) == []
 
 
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
-@cases(("fsdp", 2, "zero1", 2), slow=[("local", 1, "zero3", 2), ("zero3", 2, "oss", 1)])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@cases(slow=[("fsdp", 2, "zero1", 2), ("local", 1, "zero3", 2), ("zero3", 2, "oss", 1)])
 def test_half_precision_crosses_with_its_state_to_the_bit(
     crossings, source, before, target, after, precision
 ):

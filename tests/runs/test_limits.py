@@ -92,7 +92,7 @@ def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungr
     assert "restart with micro-batches of 4 from step" in done.stderr
     (event,) = events(hungry, "run", "out_of_memory")
     assert (event["rank"], event["micro_batch"], event["accumulation"]) == (1, 4, 4)
-    assert run(hungry, "plain", *args).returncode == 0
+    assert run(hungry, "plain", "--set", "train.accumulation=4").returncode == 0  # on one rank
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "plain"), rel=ROUNDING)
 
 

@@ -26,7 +26,7 @@ def claims(differences, share=0.0):
     return np.mean([estimate(list(row), share).is_larger_than_noise for row in differences])
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_equal_candidates_differ_in_one_of_twenty_studies(count):
     generator = np.random.default_rng(37)
     values = generator.standard_normal((STUDIES, count))

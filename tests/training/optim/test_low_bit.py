@@ -56,6 +56,7 @@ def test_the_parts_of_a_parameter_do_not_change_its_steps(state, monkeypatch):
     assert (whole - parts).square().mean().sqrt() < 0.005 * 1e-2
 
 
+@pytest.mark.slow
 @STATES
 def test_the_codec_is_compiled_on_a_gpu_or_says_once_that_it_is_not(state, monkeypatch, caplog):
     plain, _ = stepped(low(state))
