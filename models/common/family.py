@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
 
-from models.base import Batch, Context, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
+from models.base import Batch, Context, DataError, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
 from models.common import initial_weights
 from models.common.layers import HasFrozenParts, count_flops
-from models.common.noise_control import samples_of_others
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 ENCODER = "encoder"
@@ -237,6 +236,28 @@ class RecordSplit:
 
     def sample(self, index: int, draws: Draws) -> Any:
         return self.make(int(self.numbers[index]), int(self.given[index]), draws)
+
+
+def samples_of_others(groups: Sequence[str] | NDArray[np.str_], seed: Sequence[int]) -> NDArray[np.int64]:
+    """A random permutation of samples that gives each one of another group; `groups`: that of each.
+
+    Raises DataError if one group has more than half of the samples.
+    """
+    _, owner, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    largest = int(counts.max())
+    if 2 * largest > len(owner):
+        raise DataError(
+            f"the noise control cannot permute {len(owner)} samples: one group has {largest} of them",
+            where="data.control",
+            allowed="no group with more than half of the samples of a split",
+        )
+    rng = np.random.default_rng(seed)
+    # Sorted by group in random order; a shift by the largest count always changes the group.
+    rank = rng.permutation(len(counts))[owner]
+    order = np.lexsort((rng.random(len(owner)), rank))
+    others = np.empty(len(owner), dtype=np.int64)
+    others[order] = np.roll(order, -largest)
+    return others
 
 
 class Sums:
