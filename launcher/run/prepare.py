@@ -184,8 +184,6 @@ def parameters(resolved: Resolved) -> int | None:
     model = resolved.settings.model
     if getattr(model, "pretrained", None) is not None or resolved.settings.stages:
         return None  # a stage builds only its part
-    if getattr(model, "quantize", None) is not None:
-        return None  # a weight in 4 bits needs less than the others
     if (size := config_of(model.family).SIZES.get(getattr(model, "size", None))) is None:
         return None
     if is_custom(model.family):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,8 +14,6 @@ from models.abr.responses import UNKNOWN_CLASS
 from models.base import Batch
 
 TERMS = ("signal", "exists", "latency", "amplitude", "class", "threshold")
-DELTA = 1.0
-"""The error at which the Huber loss becomes linear."""
 
 
 def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
@@ -34,6 +32,7 @@ def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
     return {t: size if t == "signal" else int(labels(batch, t)[1].sum()) for t in terms}
 
 
+@dataclass(frozen=True)
 class TermSums:
     """The sum of each term over a batch; 0 with gradients if no label is known.
 
@@ -42,29 +41,28 @@ class TermSums:
     over samples, not over weights; threshold: squared difference of log1p of dB.
     """
 
-    def __init__(self, regression: str, smoothing: float, class_weight: Sequence[float]) -> None:
-        """`regression`, mse or huber, is the loss of signal, latency and amplitude."""
-        huber = partial(F.huber_loss, delta=DELTA)
-        self._distance: Callable[..., Tensor] = F.mse_loss if regression == "mse" else huber
-        self._smoothing = smoothing
-        self._class_weight = tuple(class_weight)
+    regression: str
+    """Of signal, latency and amplitude: mse, or huber, which is linear from an error of 1 on."""
+    smoothing: float
+    class_weight: tuple[float, ...]
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The sum of each term among the model's `outputs`; scalars, float32."""
         return {term: self._sum(term, output.float(), batch) for term, output in outputs.items()}
 
     def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
+        distance: Callable[..., Tensor] = F.mse_loss if self.regression == "mse" else F.huber_loss
         if term == "signal":
-            return self._distance(output, batch["signal"], reduction="none").mean((1, 2)).sum()
+            return distance(output, batch["signal"], reduction="none").mean((1, 2)).sum()
         target, known = labels(batch, term)
         if term == "class":
             return F.cross_entropy(
                 output,
                 target,
-                weight=_on(output.device, self._class_weight),
+                weight=_on(output.device, self.class_weight),
                 ignore_index=UNKNOWN_CLASS,
                 reduction="sum",
-                label_smoothing=self._smoothing,
+                label_smoothing=self.smoothing,
             )
         if term == "exists":
             loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
@@ -72,7 +70,7 @@ class TermSums:
             # A threshold below 0 dB counts as 0: log1p is undefined below -1.
             loss = (torch.log1p(output) - torch.log1p(target.clamp(min=0))) ** 2
         else:
-            loss = self._distance(output, target, reduction="none")
+            loss = distance(output, target, reduction="none")
         return (loss * known).sum()
 
 

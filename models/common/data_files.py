@@ -110,25 +110,22 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
     source = Path(path).expanduser()
     try:
         source.stat()  # Path.exists tells nothing of a missing permission since Python 3.14
-        check_kind(source, key)
-        return source
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        pass
+        where = f"looked for {source.absolute()}"
+        raise DataError(f"{key} '{path}' does not exist", where=where, allowed=allowed) from None
     except OSError as error:
         raise unreadable_file(source, error, key) from None
-    raise DataError(
-        f"{key} '{path}' does not exist", where=f"looked for {source.absolute()}", allowed=allowed
-    )
+    check_kind(source, key)
+    return source
 
 
 def check_kind(path: Path, key: str = "data.path") -> None:
     """Raise DataError for a pipe or a device, and for a whole disk, before anything is read."""
-    if not path.is_file() and not path.is_dir():
-        problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
-    elif path.resolve() == Path(path.resolve().anchor):
+    problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
+    if path.is_file() or path.is_dir():
+        if path.resolve() != Path(path.resolve().anchor):
+            return
         problem, allowed = "is the whole disk", "a file, or a folder of data"
-    else:
-        return
     raise DataError(f"{key} '{path}' {problem}", where=str(path.absolute()), allowed=allowed)
 
 
@@ -158,26 +155,25 @@ def walk(
     count = 0
     for folder, folders, names in os.walk(path, onerror=onerror):
         is_visible = Path(os.path.abspath(folder)) not in _SYSTEM_FOLDERS
-        folders[:] = sorted(name for name in folders if is_visible and not name.startswith("."))
-        names = sorted(name for name in names if is_visible and not name.startswith("."))
+        folders[:], names = (
+            sorted(name for name in entries if is_visible and not name.startswith("."))
+            for entries in (folders, names)
+        )
         for file in (os.path.join(folder, name) for name in names):
             if not os.path.isfile(file):
-                is_link = os.path.islink(file) and not os.path.exists(file)
-                problem = "is a link to a file that does not exist" if is_link else "is not a regular file"
-                raise DataError(
-                    f"'{file}' {problem}",
-                    where="data.path",
-                    allowed="files on disk and links to files; no pipes, sockets or devices",
-                    fix="move it out of the folder",
-                )
+                is_dangling = os.path.islink(file) and not os.path.exists(file)
+                kind = "a link to a file that does not exist" if is_dangling else "not a regular file"
+                allowed = "files on disk and links to files; no pipes, sockets or devices"
+                raise _invalid(f"'{file}' is {kind}", allowed, "move it out of the folder")
         count += len(names)
         if count > MAX_FILES:
-            problem, allowed = (
-                f"'{path}' has more than {MAX_FILES:,} files",
-                "a file, or a folder of data alone",
-            )
-            raise DataError(problem, where="data.path", allowed=allowed)
+            problem = f"'{path}' has more than {MAX_FILES:,} files"
+            raise _invalid(problem, "a file, or a folder of data alone")
         yield Path(folder), folders, names
+
+
+def _invalid(problem: str, allowed: str, fix: str = "") -> DataError:
+    return DataError(problem, where="data.path", allowed=allowed, fix=fix)
 
 
 def first_files(path: Path) -> Iterator[Path]:
@@ -247,7 +243,7 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
 
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     """The error for data in no format that the family reads."""
-    return DataError(f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats))
+    return _invalid(f"'{path}' has an unknown format", "; ".join(formats))
 
 
 def known_files(
@@ -269,10 +265,10 @@ def known_files(
 MAX_NOTES = 8
 
 
-def few(notes: Sequence[str]) -> list[str]:
-    """The first few notes, and the number of the others."""
-    more = [f"and {len(notes) - MAX_NOTES} more"] if len(notes) > MAX_NOTES else []
-    return [*notes[:MAX_NOTES], *more]
+def few(notes: Sequence[str], most: int = MAX_NOTES, of: int = 0) -> list[str]:
+    """The first notes, and the number of the others; `of`: how many there are, if not all are given."""
+    more = max(of, len(notes)) - most
+    return [*notes[:most], *([f"and {more} more"] if more > 0 else [])]
 
 
 def listed(names: Sequence[str], most: int) -> str:
@@ -310,13 +306,12 @@ class BadRecords:
     def finish(self, on_bad: OnBad, num_good: int) -> int:
         """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
-            more = [f"and {self.count - MAX_EXAMPLES} more"] if self.count > MAX_EXAMPLES else []
             fix = self.fix or f"correct {self.rows[0][0]}" + " and the others" * (self.count > 1)
             # Two spaces set a line apart from words. If all are bad, skipping leaves nothing.
             skip = ("  or " if "  " in fix else ", or ") + _SKIP if num_good else ""
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
-                where="\n                ".join([*self.examples(), *more]),
+                where="\n                ".join(few(self.examples(), MAX_EXAMPLES, self.count)),
                 fix=fix + skip,
             )
         return self.count

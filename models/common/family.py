@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
 
-from models.base import Batch, Context, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
+from models.base import Batch, Context, DataError, Draws, Goal, Loss, Metric, NumUnits, Split, SplitName
 from models.common import initial_weights
 from models.common.layers import HasFrozenParts, count_flops
-from models.common.noise_control import samples_of_others
 from models.common.split import SPLITS, SplitRule, save_split, split_groups
 
 ENCODER = "encoder"
@@ -58,17 +57,13 @@ class FamilyTask:
         self.groups: Mapping[SplitName, Sequence[str]] = {}
         """The groups of each split, after setup."""
         self.encoder: Path | None = None
-        self.is_frozen, self.stage, self.quantizer = False, "whole", None
+        self.is_frozen, self.stage = False, "whole"
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
         if ENCODER in self.parts:
             self.stage = model.stage
             if self.stage != ENCODER:
                 self.encoder, self.is_frozen = path_of(model.encoder), model.freeze_encoder
-            if self.is_frozen and getattr(model, "quantize", None) is not None:
-                from models.common.nf4 import Quantizer
-
-                self.quantizer = Quantizer(context.device)
 
     @cached_property
     def rule(self) -> SplitRule:
@@ -131,7 +126,7 @@ class FamilyTask:
 
     def forget_initial_weights(self) -> None:
         """For `setup_without_data`: the initial weights are among the trained ones."""
-        self.encoder = self.quantizer = None
+        self.encoder = None
 
     def network(self) -> HasFrozenParts:
         """The model with random weights, drawn from torch's global generator."""
@@ -152,8 +147,6 @@ class FamilyTask:
             model.freeze(*encoder)
         if self.stage == ENCODER:
             model.train_only(*encoder)
-        if self.quantizer is not None:
-            self.quantizer.quantize_frozen(model)
         return model
 
     def data(self, split: SplitName) -> Any:
@@ -243,6 +236,28 @@ class RecordSplit:
 
     def sample(self, index: int, draws: Draws) -> Any:
         return self.make(int(self.numbers[index]), int(self.given[index]), draws)
+
+
+def samples_of_others(groups: Sequence[str] | NDArray[np.str_], seed: Sequence[int]) -> NDArray[np.int64]:
+    """A random permutation of samples that gives each one of another group; `groups`: that of each.
+
+    Raises DataError if one group has more than half of the samples.
+    """
+    _, owner, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    largest = int(counts.max())
+    if 2 * largest > len(owner):
+        raise DataError(
+            f"the noise control cannot permute {len(owner)} samples: one group has {largest} of them",
+            where="data.control",
+            allowed="no group with more than half of the samples of a split",
+        )
+    rng = np.random.default_rng(seed)
+    # Sorted by group in random order; a shift by the largest count always changes the group.
+    rank = rng.permutation(len(counts))[owner]
+    order = np.lexsort((rng.random(len(owner)), rank))
+    others = np.empty(len(owner), dtype=np.int64)
+    others[order] = np.roll(order, -largest)
+    return others
 
 
 class Sums:

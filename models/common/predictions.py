@@ -54,14 +54,6 @@ def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
     return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in batch.items()}
 
 
-def scores_of(metric: Any, guess: Any, batch: Batch, row: int) -> dict[str, float]:
-    """What `metric` gives for one sample of a batch alone; `guess`: one prediction or several."""
-    sample = {n: x[row : row + 1] for n, x in batch.items() if isinstance(x, Tensor)}
-    part = [x[row : row + 1] for x in guess] if isinstance(guess, list) else guess[row : row + 1]
-    scores: dict[str, float] = metric.result(metric.counts(part, sample).cpu())
-    return scores
-
-
 def printable(text: str) -> str:
     """`text` without control characters."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

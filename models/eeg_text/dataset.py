@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.base import CachedFeatures, Draws
-from models.common.masked_series import draw_spans
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
+from models.eeg_text.masked_series import draw_spans
 from models.eeg_text.recordings import Item
 from models.eeg_text.texts import SentenceTexts
 

@@ -15,7 +15,6 @@ from torch.nn import Module
 
 from models.base import Batch, Picture, Prediction, Predictions
 from models.common.data_files import existing_path, unknown_format
-from models.common.masked_series import masked_scores
 from models.common.predictions import (
     DistinctNames,
     evaluating,
@@ -32,6 +31,7 @@ from models.eeg_text import batches, formats
 from models.eeg_text.batches import masked_values
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.dataset import SampleRules, read_segment
+from models.eeg_text.masked_series import masked_scores
 from models.eeg_text.metric import encode_inputs, generate, masked_sums, predict_masked, rouge1, word_errors
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.network import pooled

@@ -18,13 +18,13 @@ from models.common.data_files import listed
 from models.common.family import ENCODER, FamilyTask, Sums, path_of
 from models.common.hub import folder_of
 from models.common.layers import check_kernel
-from models.common.masked_series import check_share
 from models.common.predictions import OPTION
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
 from models.eeg_text import batches, pretrained, showing
 from models.eeg_text.config import CHANNELS, SIZES, TOKEN_SAMPLES, Data, Model, Size
 from models.eeg_text.dataset import SHORTEST, MaskedSamples, SampleRules, TextSamples
+from models.eeg_text.masked_series import check_share
 from models.eeg_text.metric import TextMetric, encode_inputs, masked_metric, predict_masked
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.network import EegText, MaskedEeg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePosixPath
@@ -85,32 +85,34 @@ class WindowSplit:
 
 def split_recordings(recordings: Sequence[EventRecording], rule: SplitRule) -> WindowSplit:
     """Split by recording; if fewer than three are used, split each by time. Raises DataError."""
-    used = max(1, round(rule.fraction * len(recordings)))
+    used, method = max(1, round(rule.fraction * len(recordings))), "by recording"
+    blocks: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
     if used < 3:
         rule.refuse_fold("fewer than 3 recordings are split by time", "use more recordings")
-        order = np.random.default_rng(rule.seed).permutation(len(recordings))[:used]
-        return _by_time(recordings, sorted(order.tolist()), rule.share)
-    number_of = {recording.name: number for number, recording in enumerate(recordings)}
-    groups, counts = split_groups(number_of, rule, GROUPS), [len(r.windows) for r in recordings]
-    numbers = {side: [number_of[name] for name in groups[side]] for side in SPLITS}
-    blocks = {side: [(n, np.arange(counts[n])) for n in numbers[side]] for side in SPLITS}
-    return WindowSplit(groups, _joined(blocks), "by recording")
+        gaps = []
+        for number in sorted(np.random.default_rng(rule.seed).permutation(len(recordings))[:used].tolist()):
+            by_side, gap = _blocks(recordings[number], rule.share)
+            gaps.append(gap)
+            for side, block in by_side.items():
+                blocks[side].append((number, block))
+        groups = {side: [_named(recordings[n], block) for n, block in blocks[side]] for side in SPLITS}
+        method = f"by time (fewer than 3 recordings); gap of {gaps[0]}"
+    else:
+        number_of = {recording.name: number for number, recording in enumerate(recordings)}
+        groups = split_groups(number_of, rule, GROUPS)
+        for side in SPLITS:
+            numbers = [number_of[name] for name in groups[side]]
+            blocks[side] = [(n, np.arange(len(recordings[n].windows))) for n in numbers]
+    windows = {
+        side: np.concatenate([np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks[side]])
+        for side in SPLITS
+    }
+    return WindowSplit(groups, windows, method)
 
 
-def _by_time(recordings: Sequence[EventRecording], used: list[int], share: float) -> WindowSplit:
-    """Split each recording by time, in the order train, val, test."""
-    groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    pieces: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
-    gaps = []
-    for number in used:
-        recording = recordings[number]
-        blocks, gap = _blocks(recording, share)
-        gaps.append(f"gap of {gap}")
-        for name, block in blocks.items():
-            start, stop = recording.windows[block[0], 0], recording.windows[block[-1], 1]
-            groups[name].append(f"{recording.name} from {start} to {stop}")
-            pieces[name].append((number, block))
-    return WindowSplit(groups, _joined(pieces), f"by time (fewer than 3 recordings); {gaps[0]}")
+def _named(recording: EventRecording, block: np.ndarray) -> str:
+    start, stop = recording.windows[block[0], 0], recording.windows[block[-1], 1]
+    return f"{recording.name} from {start} to {stop}"
 
 
 def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
@@ -144,12 +146,3 @@ def _before(stops: np.ndarray, start: float, gap: float) -> int:
     """Last window that ends `gap` before `start`, with at least one window between them."""
     by_time = int(np.searchsorted(stops, start - gap, side="right")) - 1
     return min(by_time, int(np.searchsorted(stops, start, side="right")) - 2)
-
-
-def _joined(pieces: Mapping[SplitName, Sequence[tuple[int, np.ndarray]]]) -> dict[SplitName, np.ndarray]:
-    """[window, 2] of each split, of the recordings by number and the windows of each."""
-    windows: dict[SplitName, np.ndarray] = {}
-    for name, blocks in pieces.items():
-        rows = [np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks]
-        windows[name] = np.concatenate([np.empty((0, 2), np.int64), *rows])
-    return windows

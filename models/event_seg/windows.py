@@ -65,25 +65,27 @@ class Windows:
 
     def random_sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
+        recording, window = self._at(index)
+        span: tuple[Any, Any] = tuple(recording.windows[window])
         events = self._events(index)
-        corner = self._place(events, rng)
-        partner = self._partner(index, rng)
+        corner = self._corner(events, rng)
+        labels = self._labels(self._labeled(index, rng), corner)
         if self.rules.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
             count = len(self._events(self._other_window(index, rng)))
-            events = _poisson(count, *self._span(index), self.grid, rng)
-        events = self._cropped(events, corner)
-        grid = self._voxels(events, index)
-        recording, window = self._at(index)
+            events = _poisson(count, *span, self.grid, rng)
+        if self.is_cropped:
+            moved = Events(events.t, events.x - corner[1], events.y - corner[0], events.p)
+            events = moved.downsampled(1, *self.shape)
+        grid = normalize(voxelize(events, *span, (BINS, *self.shape)))
         start, stop = (recording.windows[window] / recording.second).tolist()
         meta = {"recording": recording.name, "frame": window, "t0": start, "t1": stop}
-        meta["events"] = len(events)
-        return Sample(grid, self._classes(partner, corner), meta)
+        return Sample(grid, labels, meta | {"events": len(events)})
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
 
-    def _place(self, events: Events, rng: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, events: Events, rng: np.random.Generator) -> tuple[int, int]:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
         if not self.is_cropped:
             return 0, 0
@@ -93,7 +95,7 @@ class Windows:
         y, x = (events.y[middle], events.x[middle]) if len(events) else (height // 2, width // 2)
         return int(np.clip(y - top, 0, height - rows)), int(np.clip(x - left, 0, width - columns))
 
-    def _partner(self, index: int, rng: np.random.Generator) -> int:
+    def _labeled(self, index: int, rng: np.random.Generator) -> int:
         """Window of the label; another one if the control is shuffle."""
         return self._other_window(index, rng) if self.rules.control == "shuffle" else index
 
@@ -107,47 +109,29 @@ class Windows:
         others = np.flatnonzero(far)
         return int(rng.choice(others)) if len(others) else index
 
-    def _events(self, index: int) -> Events:
-        recording, window = self._at(index)
-        return recording.events(window).downsampled(self.rules.downsample, *self.grid)
-
-    def _cropped(self, events: Events, corner: tuple[int, int]) -> Events:
-        if not self.is_cropped:
-            return events
-        moved = Events(events.t, events.x - corner[1], events.y - corner[0], events.p)
-        return moved.downsampled(1, *self.shape)
-
-    def _voxels(self, events: Events, index: int) -> np.ndarray:
-        return normalize(voxelize(events, *self._span(index), (BINS, *self.shape)))
-
-    def _span(self, index: int) -> tuple[float, float]:
-        """Start and stop of a window, in the dtype of its times."""
-        recording, window = self._at(index)
-        start, stop = recording.windows[window]
-        return start, stop
-
     def _at(self, index: int) -> tuple[EventRecording, int]:
         number, window = self.windows[index].tolist()
         return self.recordings[number], window
 
-    def _classes(self, index: int, corner: tuple[int, int]) -> np.ndarray:
+    def _events(self, index: int) -> Events:
         recording, window = self._at(index)
-        label = recording.label(window, self.rules.downsample)
-        top, left = corner
-        label = label[top : top + self.shape[0], left : left + self.shape[1]].astype(np.int64)
-        label[label == IGNORED] = IGNORE
-        return label
+        return recording.events(window).downsampled(self.rules.downsample, *self.grid)
+
+    def _labels(self, index: int, corner: tuple[int, int]) -> np.ndarray:
+        recording, window = self._at(index)
+        (top, left), (rows, columns) = corner, self.shape
+        label = recording.label(window, self.rules.downsample)[top : top + rows, left : left + columns]
+        return np.where(label == IGNORED, IGNORE, label.astype(np.int64))
 
     def foreground(self) -> tuple[int, int]:
         """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist()
         foreground = both = 0
-        for index in chosen:
+        for index in np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist():
             rng = self._rng(index)
-            corner = self._place(self._events(index), rng) if self.is_cropped else (0, 0)
-            label = self._classes(self._partner(index, rng), corner)
-            foreground += int((label == 1).sum())
-            both += int((label != IGNORE).sum())
+            corner = self._corner(self._events(index), rng) if self.is_cropped else (0, 0)
+            labels = self._labels(self._labeled(index, rng), corner)
+            foreground += int((labels == 1).sum())
+            both += int((labels != IGNORE).sum())
         return foreground, both
 
 

@@ -40,7 +40,7 @@ def open_recording(
     sizes = {"data.sensor": None if sensor is None or is_mvsec else (sensor[0], sensor[1])}
     sizes["header"], ends = header.sensor if header else None, np.empty(0)
     if is_mvsec:
-        sizes["frames"], ends = hdf5.read_frames(path, has_times=trained is None)
+        ends, sizes["frames"] = hdf5.read_frames(path, has_times=trained is None)
     elif trained is None:
         if not masks.exists():
             allowed = f"masks in {masks.name}: {hdf5.MASKS}"

@@ -74,23 +74,30 @@ def _array(file: h5py.File, name: str, allowed: str, axes: int, kinds: str) -> h
     return array
 
 
-def read_frames(path: Path, has_times: bool) -> tuple[tuple[int, int] | None, np.ndarray]:
-    """Height and width, None without frames, and the times of the frames of an MVSEC file.
+def _timed(
+    file: h5py.File, names: tuple[str, str], kinds: str, allowed: str
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The times of pictures uint8 [picture, height, width], and height and width. Raises DataError."""
+    pictures, stamps = _array(file, names[0], allowed, 3, "u"), _array(file, names[1], allowed, 1, kinds)
+    is_valid = len(pictures) == len(stamps) >= 2 and pictures.dtype == np.uint8
+    problem = f"has {len(pictures)} {names[0]} of {pictures.dtype}, and {len(stamps)} times"
+    _check(is_valid, file, problem, f"at least 2 of uint8 with one time each: {allowed}")
+    times = stamps[:].astype(np.float64 if "f" in kinds else np.int64)
+    check_ascending(times, f"{file.filename}: {names[1]}", f"times of {names[0]}")
+    return times, (int(pictures.shape[1]), int(pictures.shape[2]))
+
+
+def read_frames(path: Path, has_times: bool) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """The times of the frames of an MVSEC file, and height and width, None without frames.
 
     Unless `has_times`, times are not read. Raises DataError.
     """
+    names = f"{GROUP}/image_raw", f"{GROUP}/image_raw_ts"
     with opened(path) as file:
-        if not has_times and f"{GROUP}/image_raw" not in file:
-            return None, np.empty(0)
-        frames = _array(file, f"{GROUP}/image_raw", MVSEC, 3, "u")
-        sensor, times = (int(frames.shape[1]), int(frames.shape[2])), np.empty(0)
         if has_times:
-            times = _array(file, f"{GROUP}/image_raw_ts", MVSEC, 1, "iuf")[:].astype(np.float64)
-            is_valid = len(frames) == len(times) >= 2 and frames.dtype == np.uint8
-            problem = f"has {len(frames)} frames of {frames.dtype}, and {len(times)} times"
-            _check(is_valid, file, problem, "at least 2 frames of uint8 with one time each")
-            check_ascending(times, f"{path}: image_raw_ts", "times of frames")
-        return sensor, times
+            return _timed(file, names, "iuf", MVSEC)
+        frames = _array(file, names[0], MVSEC, 3, "u") if names[0] in file else None
+        return np.empty(0), None if frames is None else (int(frames.shape[1]), int(frames.shape[2]))
 
 
 def frame_edges(path: Path, index: int, factor: int) -> np.ndarray:
@@ -155,13 +162,7 @@ def mask_path(path: Path) -> Path:
 def read_mask_times(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """The times of the masks in a file, and their height and width. Raises DataError."""
     with opened(path) as file:
-        masks, times = _array(file, "masks", MASKS, 3, "u"), _array(file, "t", MASKS, 1, "iu")
-        is_valid = len(masks) == len(times) >= 2 and masks.dtype == np.uint8
-        problem = f"has {len(masks)} masks of {masks.dtype}, and {len(times)} times"
-        _check(is_valid, file, problem, f"at least 2 masks with one time each: {MASKS}")
-        ends = times[:].astype(np.int64)
-        check_ascending(ends, str(path), "times of masks")
-        return ends, (int(masks.shape[1]), int(masks.shape[2]))
+        return _timed(file, ("masks", "t"), "iu", MASKS)
 
 
 def read_mask(path: Path, first: int, index: int, factor: int) -> np.ndarray:

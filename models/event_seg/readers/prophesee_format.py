@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ _DAT = (
 _TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """Header fields."""
 
     encoding: str
@@ -83,11 +82,9 @@ def _sensor(path: Path, text: str) -> tuple[int, int] | None:
         (int(height), int(width))
         for width, height in re.findall(r"^% ?geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
     }
-    height, width = (
-        re.search(rf"\b{side}[= ](\d{{1,9}})\b", text, re.IGNORECASE) for side in ("height", "width")
-    )
-    if height and width:
-        sizes.add((int(height[1]), int(width[1])))
+    sides = [re.search(rf"\b{side}[= ](\d{{1,9}})\b", text, re.IGNORECASE) for side in ("height", "width")]
+    if sides[0] and sides[1]:
+        sizes.add((int(sides[0][1]), int(sides[1][1])))
     if len(sizes) > 1 or not all(0 < side <= MAX_SIDE for size in sizes for side in size):
         allowed = f"one size of 1 to {MAX_SIDE} pixels a side"
         raise invalid(path, 0, f"has sensors of {sorted(sizes)} pixels in its header", allowed)
@@ -116,8 +113,7 @@ State = tuple[int, ...]
 """Decoder state between pieces."""
 
 
-@dataclass(frozen=True)
-class Encoding:
+class Encoding(NamedTuple):
     """Word type and decoder of an encoding."""
 
     word: np.dtype

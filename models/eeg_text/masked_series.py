@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import Module
 
-from models.base import Batch, DataError, Loss
+from models.base import DataError
 
 
 def draw_spans(
@@ -80,35 +77,6 @@ def interpolated(series: Tensor, known: Tensor) -> Tensor:
         return series.gather(1, index[:, :, None].expand_as(series))
 
     return at(left) * (1 - weight) + at(right) * weight
-
-
-@dataclass(frozen=True)
-class MaskedSeries:
-    """Loss and metric of masked values; one forward pass each."""
-
-    predict: Callable[[Module, Batch], Tensor]
-    target: Callable[[Batch], tuple[Tensor, Tensor]]
-    """The true values, and which of them are masked."""
-    lines: Callable[[Batch], Tensor]
-    """The linear interpolation of the visible values."""
-
-    def loss(self, model: Module, batch: Batch) -> Loss:
-        """Squared errors, summed over masked values."""
-        true, chosen = self.target(batch)
-        guess = self.predict(model, batch).float()
-        return Loss(((guess - true).square() * chosen).sum(), {})
-
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        return self.counts(self.predict(model, batch), batch)
-
-    def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        """As `update`, from a prediction of all values."""
-        true, chosen = self.target(batch)
-        return masked_counts(true, guess, self.lines(batch), chosen)
-
-    def result(self, counts: Tensor) -> dict[str, float]:
-        return masked_scores(counts)
 
 
 def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.masked_series import MaskedSeries, draw_spans, interpolated
+from models.eeg_text.masked_series import draw_spans, interpolated, masked_counts, masked_scores
 
 SHORTEST, LONGEST = 2, 8
 
@@ -43,16 +43,14 @@ def test_scores_are_explained_variance_of_the_chosen_values():
     rng = np.random.default_rng(0)
     true, guess, lines = (torch.from_numpy(rng.standard_normal((4, 30, 2))) for _ in range(3))
     chosen = torch.from_numpy(rng.random((4, 30, 2)) < 0.3)
-    series = MaskedSeries(None, lambda batch: batch[:2], lambda batch: batch[2])
-    given = true, chosen, lines
-    halves = [series.counts(guess[i : i + 2], [x[i : i + 2] for x in given]) for i in (0, 2)]
-    found = series.result(sum(halves))
+    given = true, guess, lines, chosen
+    found = masked_scores(sum(masked_counts(*(x[i : i + 2] for x in given)) for i in (0, 2)))
     values = true[chosen].numpy()
     for name, other in (("val_masked_r2", guess), ("val_interpolation_r2", lines)):
         expected = 1 - np.square(other[chosen].numpy() - values).mean() / values.var()
         assert found[name] == pytest.approx(expected)
     for unknown, hidden in ((true, chosen & False), (torch.ones_like(true), chosen)):
-        scores = series.result(series.counts(guess, [unknown, hidden, lines]))
+        scores = masked_scores(masked_counts(unknown, guess, lines, hidden))
         assert isnan(scores["val_masked_r2"]) and isnan(scores["val_interpolation_r2"])
     mean = torch.full_like(true, values.mean())
-    assert series.result(series.counts(mean, given))["val_masked_r2"] == pytest.approx(0)
+    assert masked_scores(masked_counts(true, mean, lines, chosen))["val_masked_r2"] == pytest.approx(0)

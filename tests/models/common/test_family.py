@@ -1,6 +1,6 @@
 import numpy as np
 
-from models.common.noise_control import samples_of_others
+from models.common.family import samples_of_others
 from tests.models.errors import error_of
 
 
