@@ -17,6 +17,7 @@ from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import RESUMED_LAYER, STAGED_MODE, Values
 from launcher.config.schema import PRETRAINED, setting_infos, task_class
 from launcher.config.selection import STAGES, declared_stages, select_stages
+from launcher.config.settings_file import nearest_file
 from models.catalog import FAMILIES, is_custom
 from models.common.hub import HUB
 from training import duration
@@ -180,7 +181,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         path = values[key].value if key in values else None
         if path is None or path.startswith((paths.EMBEDDED, HUB)) or _is_there(values, key, path):
             continue
-        full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
+        full, suggestion = Path(path).expanduser(), nearest_file(path)
         parts = {"new": suggestion, "did_you_mean": suggestion}
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
             parts["fix"] = f"--set {PRETRAINED}=DIR  if it has moved"

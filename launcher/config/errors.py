@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, listed, plain, shown
 from launcher.base.disk import SHOWN, problem_of
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, TypedEntry
 from launcher.config.schema import SettingInfo
@@ -77,14 +75,6 @@ def about_data(error: DataError, **parts: Any) -> SettingsError:
     names = ("where", "allowed", "did_you_mean", "fix")
     fields = {name: getattr(error, name) or None for name in names}
     return SettingsError.of(error.message, **(fields | parts))
-
-
-def nearest_file(path: str | Path) -> str | None:
-    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder, name = Path(path).expanduser().parent, Path(path).name
-    names = os.listdir(folder) if folder.is_dir() else []
-    suggestion = nearest_match(name, [other for other in names if other != name])  # a link to nothing
-    return suggestion and str(Path(path).parent / suggestion)
 
 
 def impossible_path(entry: TypedEntry) -> Diagnostic | None:
