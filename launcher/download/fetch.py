@@ -320,7 +320,7 @@ def _with_variables(shown: str, allowed: Sequence[str]) -> tuple[str, list[str]]
         raise _error(
             f"the URL uses the environment variable {refused[0]}, which the command line does not allow",
             shown,
-            fix=errors.line("--set", VARIABLES, list(dict.fromkeys([*allowed, *names]))),
+            fix=f"--set {VARIABLES}={','.join(dict.fromkeys([*allowed, *names]))}",
         )
     if unset := [name for name in names if name not in variables]:
         message = f"the URL uses the environment variable {unset[0]}, which is not set"
