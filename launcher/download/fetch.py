@@ -26,7 +26,6 @@ from requests import exceptions
 
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
-from launcher.config import errors
 from launcher.config.feature_checks import VARIABLES, DownloadTarget, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
